@@ -1,0 +1,146 @@
+//! The gateway's configuration file, version 1.
+//!
+//! It has two parts. The start-up part is read once, when the process starts; changing it means a new process.
+//! The hot part ([`HotConfig`]) is what a running gateway takes without a restart. It stands in the same file
+//! under `hot`, or in a file of its own that `hotFile` names, which is how the operator does it.
+//!
+//! Secrets are never in the file: the Redis password comes from the environment variable
+//! [`REDIS_PASSWORD_ENV`], the session keys from a directory that [`SessionKeys`] names.
+
+mod duration;
+mod hot;
+mod parse;
+mod schema;
+mod session_storage;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use duration::Duration;
+pub use hot::{BackendConfig, HotConfig, LogLevel};
+pub use parse::ConfigError;
+pub use schema::{json_schema, reference};
+pub use session_storage::{SessionStorage, SessionStorageProvider};
+
+/// The environment variable that holds the password of the session store. The name is ToolHive's, so that its
+/// users keep their Secrets and manifests.
+pub const REDIS_PASSWORD_ENV: &str = "THV_SESSION_REDIS_PASSWORD";
+
+/// The version of the file format. A file of another version is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConfigVersion {
+    /// The only version there is.
+    #[default]
+    #[serde(rename = "v1")]
+    V1,
+}
+
+/// The configuration of one gateway process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// The version of this file's format.
+    pub version: ConfigVersion,
+    /// The namespace of the virtual server. Together with `name` it separates the sessions of virtual servers that
+    /// share one Redis, and a session id of one server means nothing to another.
+    #[serde(default = "default_namespace", skip_serializing_if = "is_default_namespace")]
+    pub namespace: String,
+    /// The name of the virtual server. Clients see it as the server's name.
+    #[serde(default = "default_name", skip_serializing_if = "is_default_name")]
+    pub name: String,
+    /// Where the gateway listens.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub listeners: Listeners,
+    /// Where sessions are kept.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub session_storage: SessionStorage,
+    /// The keys that sign session ids. Required with `sessionStorage.provider: redis`; without it, each process makes
+    /// a key of its own, which is right for sessions that live in its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_keys: Option<SessionKeys>,
+    /// How long the gateway goes on accepting connections after SIGTERM, while it reports that it is not ready, so
+    /// that load balancers stop sending before the listener closes.
+    #[serde(
+        default = "default_drain_delay",
+        skip_serializing_if = "is_default_drain_delay"
+    )]
+    pub drain_delay: Duration,
+    /// What a running gateway takes without a restart. Either this or `hotFile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hot: Option<HotConfig>,
+    /// A file that holds what would stand under `hot`. A relative path starts at the directory of this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hot_file: Option<PathBuf>,
+}
+
+/// The addresses on which the gateway listens. Port 0 takes a free port, which the log names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listeners {
+    /// The MCP endpoint, at the path `/mcp`.
+    #[serde(default = "default_mcp_listener")]
+    #[schemars(with = "String")]
+    pub mcp: SocketAddr,
+    /// `/livez`, `/readyz`, `/metrics` and `/status`. Not for clients.
+    #[serde(default = "default_admin_listener")]
+    #[schemars(with = "String")]
+    pub admin: SocketAddr,
+}
+
+/// Where the keys that sign session ids stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SessionKeys {
+    /// A directory with the files `current` and, around a rotation, `next` and `previous`; each holds one key as
+    /// `vmcp-gateway keygen` prints it. Ids are signed with `current` and accepted from all three.
+    pub directory: PathBuf,
+}
+
+impl Default for Listeners {
+    fn default() -> Self {
+        Self {
+            mcp: default_mcp_listener(),
+            admin: default_admin_listener(),
+        }
+    }
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+fn default_name() -> String {
+    "vmcp".to_owned()
+}
+
+fn default_mcp_listener() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 4483).into()
+}
+
+fn default_admin_listener() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 9483).into()
+}
+
+fn default_drain_delay() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn is_default_namespace(namespace: &str) -> bool {
+    namespace == default_namespace()
+}
+
+fn is_default_name(name: &str) -> bool {
+    name == default_name()
+}
+
+fn is_default_drain_delay(delay: &Duration) -> bool {
+    *delay == default_drain_delay()
+}
+
+/// Fields at their default are not written, so that an older gateway reads a newer operator's file.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
