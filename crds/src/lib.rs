@@ -1,6 +1,9 @@
 //! The contracts of vmcp, and nothing else.
 //!
-//! [`config`] is the file that the operator writes and the gateway reads. It is the only thing that the two
-//! share, so that a field which one side writes and the other does not know cannot exist.
+//! [`config`] is the file that the operator writes and the gateway reads, [`session_key`] the key files that stand beside
+//! it, and [`status`] what a running gateway says of itself. They are the only things that the two share, so that a field
+//! which one side writes and the other does not know cannot exist.
 
 pub mod config;
+pub mod session_key;
+pub mod status;

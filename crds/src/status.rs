@@ -1,0 +1,83 @@
+//! What a gateway says of itself at `/status` on its admin port, for the operator and for people.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The answer of `/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayStatus {
+    /// `namespace/name` of the virtual server.
+    pub server: String,
+    /// The version of the gateway.
+    pub version: String,
+    /// [`config_hash`] of the hot configuration that is in use.
+    pub hot_config_hash: String,
+    /// Why the last hot configuration was refused, if it was; the one before it is then still in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hot_config_error: Option<String>,
+    /// Whether `/readyz` says yes.
+    pub ready: bool,
+    /// Whether the process is ending.
+    pub draining: bool,
+    /// The session store.
+    pub session_store: SessionStoreStatus,
+    /// How many tools clients are offered.
+    pub tools: usize,
+    /// The backends, in the order of the configuration.
+    pub backends: Vec<BackendStatus>,
+    /// Everything that a backend offers and clients are not, with the reason: a sentence each.
+    pub conflicts: Vec<String>,
+}
+
+/// The session store as this gateway sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionStoreStatus {
+    /// `memory` or `redis`.
+    pub provider: String,
+    /// Whether the last operation had an answer.
+    pub available: bool,
+    /// Why it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// One backend as this gateway sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendStatus {
+    /// The backend's name.
+    pub name: String,
+    /// What is known of it.
+    pub state: BackendState,
+    /// How many tools it offers.
+    pub tools: usize,
+    /// Why it cannot be used, as far as known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What is known of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    /// It has not answered since the gateway started.
+    Unknown,
+    /// It answered the last time.
+    Ready,
+    /// It did not answer the last time; what it offered before stays listed.
+    Failing,
+}
+
+/// The hash by which operator and gateway compare hot configurations: SHA-256 of the file's bytes, in hexadecimal.
+#[must_use]
+pub fn config_hash(text: &str) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(text.as_bytes())
+        .iter()
+        .fold(String::with_capacity(64), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+}
