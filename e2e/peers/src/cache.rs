@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
 
 /// The root of the cache: `$VMCP_CACHE`, or `vmcp` in the user's cache directory.
 ///
@@ -48,4 +49,33 @@ pub fn once(key: &str, build: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyho
     crate::step(&format!("install {key}"), || build(&partial))?;
     fs::rename(&partial, &ready)?;
     Ok(ready)
+}
+
+/// A key that changes with what it is made of: `name` and twelve digits of a hash of `contents`.
+#[must_use]
+pub fn key(name: &str, contents: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in contents {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let digits: String = hash.finalize()[..6]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{name}-{digits}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::key;
+
+    #[test]
+    fn a_key_is_stable_and_changes_with_every_part() {
+        let one = key("npm", &["lock", "package"]);
+        assert_eq!(one, key("npm", &["lock", "package"]));
+        assert_eq!(one.len(), "npm-".len() + 12);
+        assert_ne!(one, key("npm", &["lockpackage", ""]));
+        assert_ne!(one, key("npm", &["lock", "package2"]));
+    }
 }

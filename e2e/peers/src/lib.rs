@@ -1,11 +1,34 @@
-//! The programs that tests and demos run and nobody here wrote: found on the machine or installed.
+//! The programs that tests and demos run and nobody here wrote: found on the machine or installed, and started.
 //!
 //! Debian's packages are installed with apt when we are root. Everything else goes into a cache outside the repository
 //! ([`cache::dir`]), in a folder whose name is the version of what it holds, so that a second run finds it and an upgrade
 //! never meets the old one.
+//!
+//! A test that needs one of them asks [`left_out`] first:
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! if vmcp_peers::left_out("npm") {
+//!     return Ok(());
+//! }
+//! let everything = vmcp_peers::server::everything()?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod cache;
+pub mod cargo_tools;
 pub mod debian;
+mod left_out;
+pub mod npm;
+mod path;
+mod probe;
+pub mod process;
+pub mod python;
+pub mod redis;
+mod run;
+pub mod server;
 pub mod step;
 
+pub use left_out::{LEFT_OUT, left_out};
 pub use step::step;

@@ -1,0 +1,37 @@
+//! Programs from crates.io that check the project.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::cache;
+use crate::run::run;
+
+/// The path of `cargo-deny`, which checks licenses, sources and duplicates of the dependencies. The first installation
+/// compiles it, which takes minutes.
+///
+/// # Errors
+/// When cargo cannot install it.
+pub fn cargo_deny() -> anyhow::Result<PathBuf> {
+    install("cargo-deny", "0.20.2")
+}
+
+fn install(name: &str, version: &str) -> anyhow::Result<PathBuf> {
+    let dir = cache::once(&format!("{name}-{version}"), |dir| {
+        run(Command::new(env!("CARGO"))
+            .args([
+                "install",
+                name,
+                "--version",
+                version,
+                "--locked",
+                "--quiet",
+                "--root",
+            ])
+            .arg(dir)
+            // Below this process's own target folder it would wait for the build that runs us.
+            .env("CARGO_TARGET_DIR", dir.join("target")))?;
+        std::fs::remove_dir_all(dir.join("target"))?;
+        Ok(())
+    })?;
+    Ok(dir.join("bin").join(name))
+}

@@ -1,0 +1,111 @@
+//! MCP servers that others wrote, started for a test or a demo.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use crate::process::Process;
+use crate::{npm, probe, python};
+
+/// How long a server may take until it answers: Python imports for seconds on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a closed port is tried.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How many ports are tried before a server counts as broken.
+const PORTS: u32 = 3;
+
+/// A running MCP server. It is killed, with its children, when this value is dropped.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it serves MCP.
+    pub url: String,
+    /// Its process.
+    pub process: Process,
+}
+
+/// Starts npm's server-everything: every feature of the protocol, legacy revisions only, with sessions.
+///
+/// # Errors
+/// When it cannot be installed or does not answer; the message has its last words.
+pub fn everything() -> anyhow::Result<Server> {
+    let packages = npm::servers()?;
+    start("everything", |port| {
+        let mut command = packages.command("mcp-server-everything");
+        command.arg("streamableHttp").env("PORT", port.to_string());
+        command
+    })
+}
+
+/// Starts Python's mcp-server-time behind FastMCP's proxy: two tools, legacy revisions with sessions and 2026-07-28.
+///
+/// # Errors
+/// When it cannot be installed or does not answer; the message has its last words.
+pub fn time() -> anyhow::Result<Server> {
+    let venv = python::venv()?;
+    start("time", |port| {
+        let mut command = venv.module("fastmcp.cli");
+        command
+            .arg("run")
+            .arg(venv.time_config())
+            .args(["--transport", "http", "--no-banner", "--port", &port.to_string()])
+            // It would ask the package index for a newer version of itself.
+            .env("FASTMCP_CHECK_FOR_UPDATES", "off");
+        command
+    })
+}
+
+/// Starts the command that `command` makes for a port, and waits until it answers MCP at `/mcp` there.
+///
+/// # Errors
+/// When the program cannot be started or does not answer; the message has its last words.
+pub fn start(name: &str, command: impl Fn(u16) -> Command) -> anyhow::Result<Server> {
+    let mut attempt = 1;
+    loop {
+        let port = free_port()?;
+        let mut process = Process::start(name, &command(port))?;
+        let failure = match wait(&mut process, port) {
+            Ok(()) => {
+                let url = format!("http://127.0.0.1:{port}/mcp");
+                return Ok(Server { url, process });
+            }
+            Err(failure) => failure.context(format!("{name} does not serve MCP; {}", process.last_words())),
+        };
+        // Between our look at the port and the server's bind, another program may have taken it.
+        let taken = process
+            .last_words()
+            .to_lowercase()
+            .contains("address already in use");
+        if !taken || attempt == PORTS {
+            return Err(failure);
+        }
+        attempt += 1;
+    }
+}
+
+fn wait(process: &mut Process, port: u16) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        let answered = probe::answers(port);
+        // Looked at after the probe: who answered must be this process, and not another that holds its port.
+        if let Some(status) = process.ended()? {
+            bail!("it ended at its start: {status}");
+        }
+        match answered {
+            Ok(()) => return Ok(()),
+            Err(error) if started.elapsed() > START_LIMIT => {
+                return Err(error.context(format!("no answer within {} s", START_LIMIT.as_secs())));
+            }
+            Err(_) => std::thread::sleep(POLL),
+        }
+    }
+}
+
+/// A port of the loopback interface that nobody listens on now.
+fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind to a loopback port")?;
+    Ok(listener.local_addr()?.port())
+}
