@@ -1,0 +1,79 @@
+//! `cargo xtask generate`: the committed files that are made from the code.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::cargo::root;
+use crate::drift::drift;
+
+/// A generated file: its path in the repository, and what it should hold.
+type File = (&'static str, fn() -> anyhow::Result<String>);
+
+const FILES: &[File] = &[
+    ("docs/configuration.md", || Ok(vmcp_crds::config::reference())),
+    ("crds/schema/gateway-config.schema.json", config_schema),
+];
+
+/// Write the files that are made from the code: references and schemas.
+///
+/// Run it after changing a type in `crds`, and commit the result with the change.
+#[derive(Args)]
+pub(crate) struct Generate {
+    /// Write nothing; fail and show the difference when a file is not what the code says
+    #[arg(long)]
+    check: bool,
+}
+
+impl Generate {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        if self.check { check() } else { write() }
+    }
+}
+
+/// Fails when a committed file is not what the code says.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let mut drifted = Vec::new();
+    for (path, contents) in FILES {
+        let found = match fs::read_to_string(root().join(path)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {path}")),
+        };
+        let wanted = contents().with_context(|| format!("cannot make {path}"))?;
+        if let Some(difference) = drift(&found, &wanted) {
+            drifted.push(format!("{path} is not what the code says, {difference}"));
+        }
+    }
+    if !drifted.is_empty() {
+        bail!(
+            "{}\n\nrun `cargo xtask generate` and commit the result",
+            drifted.join("\n\n")
+        );
+    }
+    Ok(())
+}
+
+fn write() -> anyhow::Result<()> {
+    for (path, contents) in FILES {
+        let contents = contents().with_context(|| format!("cannot make {path}"))?;
+        let file = root().join(path);
+        if fs::read_to_string(&file).is_ok_and(|found| found == contents) {
+            println!("unchanged {path}");
+            continue;
+        }
+        fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))
+            .with_context(|| format!("cannot write {path}"))?;
+        fs::write(&file, contents).with_context(|| format!("cannot write {path}"))?;
+        println!("wrote {path}");
+    }
+    Ok(())
+}
+
+fn config_schema() -> anyhow::Result<String> {
+    let mut text = serde_json::to_string_pretty(&vmcp_crds::config::json_schema())?;
+    text.push('\n');
+    Ok(text)
+}

@@ -1,0 +1,165 @@
+//! `cargo xtask test`: everything that CI checks.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use vmcp_peers::step::step;
+use vmcp_peers::{LEFT_OUT, cargo_tools, npm, python, redis};
+
+use crate::cargo::{self, cargo};
+use crate::generate;
+use crate::left_out::LeftOut;
+use crate::totals::Totals;
+
+/// Run everything that CI checks: format, lints, dependencies, generated files, and all tests.
+///
+/// What this system cannot run is left out, with the reason. With VMCP_REQUIRE_ALL set, as in CI, that is a failure.
+/// For a part of it, use cargo itself: `cargo test -p vmcp-gateway`.
+#[derive(Args)]
+pub(crate) struct Test {
+    /// Steps to skip, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "STEPS")]
+    skip: Vec<Step>,
+}
+
+/// The steps, in their order.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// cargo fmt
+    Format,
+    /// cargo clippy, where a warning is a failure
+    Clippy,
+    /// cargo deny: licenses, sources and duplicates of the dependencies
+    Deny,
+    /// The committed files that are made from the code
+    Generate,
+    /// Install the programs that tests run
+    Peers,
+    /// cargo test
+    Tests,
+}
+
+impl Test {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let mut left_out = LeftOut::default();
+        for chosen in Step::value_variants() {
+            if !self.skip.contains(chosen) {
+                chosen.run(&mut left_out)?;
+            }
+        }
+        if !left_out.is_empty() {
+            eprintln!("left out on this system:\n{}", left_out.report());
+        }
+        left_out.check()
+    }
+}
+
+impl Step {
+    fn run(self, left_out: &mut LeftOut) -> anyhow::Result<()> {
+        match self {
+            Self::Format => component(left_out, "fmt", "rustfmt", &["fmt", "--all", "--check"]),
+            Self::Clippy => component(
+                left_out,
+                "clippy",
+                "clippy",
+                &[
+                    "clippy",
+                    "--workspace",
+                    "--all-targets",
+                    "--locked",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+            ),
+            Self::Deny => deny(left_out),
+            Self::Generate => step("generate --check", generate::check),
+            Self::Peers => peers(left_out),
+            Self::Tests => tests(left_out),
+        }
+    }
+}
+
+/// Runs a cargo subcommand that is a component of the toolchain, which may be missing.
+fn component(
+    left_out: &mut LeftOut,
+    subcommand: &str,
+    name: &'static str,
+    arguments: &[&str],
+) -> anyhow::Result<()> {
+    if !cargo::has(subcommand) {
+        left_out.add(
+            name,
+            &format!("the toolchain lacks it; `rustup component add {name}` installs it"),
+        );
+        return left_out.check();
+    }
+    step(&format!("cargo {}", arguments.join(" ")), || {
+        cargo::run(arguments)
+    })
+}
+
+fn deny(left_out: &mut LeftOut) -> anyhow::Result<()> {
+    let Some(program) = left_out.unless("cargo-deny", cargo_tools::cargo_deny) else {
+        return left_out.check();
+    };
+    step("cargo deny --offline check bans licenses sources", || {
+        let status = Command::new(&program)
+            .args([
+                "--offline",
+                "--locked",
+                "--all-features",
+                "check",
+                "bans",
+                "licenses",
+                "sources",
+            ])
+            .current_dir(cargo::root())
+            .status()
+            .with_context(|| format!("cannot run {}", program.display()))?;
+        if !status.success() {
+            bail!("cargo deny: {status}; what is wrong is printed above, the rules are in deny.toml");
+        }
+        Ok(())
+    })
+}
+
+/// Installs what the tests run, under the names that they ask for with [`vmcp_peers::left_out`].
+fn peers(left_out: &mut LeftOut) -> anyhow::Result<()> {
+    left_out.unless("redis", redis::redis_server);
+    left_out.unless("npm", npm::servers);
+    left_out.unless("python", python::venv);
+    left_out.unless("conformance", npm::conformance);
+    left_out.check()
+}
+
+fn tests(left_out: &LeftOut) -> anyhow::Result<()> {
+    // Tests start the workspace's own programs, which cargo test alone would not build.
+    let build = ["build", "--workspace", "--bins", "--locked"];
+    step("cargo build --workspace --bins --locked", || cargo::run(&build))?;
+    let mut totals = Totals::default();
+    let result = step("cargo test --workspace --locked", || {
+        let mut child = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
+            .env(LEFT_OUT, left_out.names())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run cargo test")?;
+        let output = child.stdout.take().context("cargo test has no output")?;
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line?;
+            let mut out = std::io::stdout().lock();
+            out.write_all(&line)?;
+            out.write_all(b"\n")?;
+            totals.add(&String::from_utf8_lossy(&line));
+        }
+        let status = child.wait()?;
+        if !status.success() {
+            bail!("cargo test: {status}; what failed is printed above");
+        }
+        Ok(())
+    });
+    println!("{totals}");
+    result
+}
