@@ -1,0 +1,28 @@
+//! `MCPGroup`: a set of MCP servers that belong together.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// A set of MCP servers that a VirtualMCPServer offers as one. Its members name it in their `groupRef`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "vmcp.dev",
+    version = "v1alpha1",
+    kind = "MCPGroup",
+    plural = "mcpgroups",
+    singular = "mcpgroup",
+    shortname = "mcpg",
+    category = "mcp",
+    namespaced,
+    derive = "PartialEq",
+    doc = "A set of MCP servers that a VirtualMCPServer offers as one. Its members name it in their groupRef.",
+    printcolumn(name = "Description", type_ = "string", json_path = ".spec.description"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MCPGroupSpec {
+    /// What the group is for, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub description: Option<String>,
+}

@@ -1,0 +1,116 @@
+//! `VirtualMCPServer`: one endpoint over the MCP servers of a group.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{GroupRef, SessionStorage, VirtualMCPServerStatus};
+
+/// One MCP endpoint over all MCP servers of a group, served by interchangeable gateway pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "vmcp.dev",
+    version = "v1alpha1",
+    kind = "VirtualMCPServer",
+    plural = "virtualmcpservers",
+    singular = "virtualmcpserver",
+    shortname = "vmcp",
+    category = "mcp",
+    namespaced,
+    status = "VirtualMCPServerStatus",
+    derive = "PartialEq",
+    doc = "One MCP endpoint over all MCP servers of a group, served by interchangeable gateway pods.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
+    printcolumn(name = "Backends", type_ = "integer", json_path = ".status.backendCount"),
+    printcolumn(name = "Tools", type_ = "integer", json_path = ".status.toolCount"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".status.url", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 52 && !self.metadata.name.contains('.')")
+        .message("metadata.name has at most 52 characters and no dots: the Service is named vmcp-<name>")
+)]
+#[cfg_attr(test, kube(cel))]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualMCPServerSpec {
+    /// The group whose MCP servers are offered, in the same namespace.
+    pub group_ref: GroupRef,
+    /// How many gateway pods serve. When not given, the operator leaves the count alone: it belongs to an autoscaler, or
+    /// to whoever scales the Deployment. Taking the field away keeps the count that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub replicas: Option<i32>,
+    /// Whether the Service sends a client to the same pod again. Sessions in Redis do not need it.
+    #[serde(default)]
+    pub session_affinity: SessionAffinity,
+    /// Where sessions are kept. In the memory of each pod when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_storage: Option<SessionStorage>,
+    /// The image of the gateway. The operator's own default when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = Rule::new("!self.matches('[[:space:]]')").message("image must not hold white space"))]
+    pub image: Option<String>,
+}
+
+/// Whether the Service sends a client to the same pod again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SessionAffinity {
+    /// Any pod may serve any request.
+    #[default]
+    None,
+    /// By the client's address.
+    ClientIP,
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::CustomResourceExt as _;
+
+    use super::*;
+
+    fn server(name: &str) -> VirtualMCPServer {
+        let spec = VirtualMCPServerSpec {
+            group_ref: GroupRef {
+                name: "tools".to_owned(),
+            },
+            replicas: None,
+            session_affinity: SessionAffinity::None,
+            session_storage: None,
+            image: None,
+        };
+        VirtualMCPServer::new(name, spec)
+    }
+
+    #[test]
+    fn a_name_whose_derived_names_would_not_fit_is_refused() {
+        server(&"x".repeat(52)).validate_cel().unwrap();
+        for name in ["x".repeat(53), "a.b".to_owned()] {
+            let message = format!("{:?}", server(&name).validate_cel().unwrap_err());
+            assert!(message.contains("at most 52 characters and no dots"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_rules_of_the_session_storage_hold_inside_the_spec() {
+        let mut server = server("everything");
+        let storage = serde_json::json!({"provider": "redis"});
+        server.spec.session_storage = Some(serde_json::from_value(storage).unwrap());
+        let message = format!("{:?}", server.validate_cel().unwrap_err());
+        assert!(message.contains("address is required"), "{message}");
+    }
+
+    #[test]
+    fn the_scale_subresource_reaches_the_replicas() {
+        let crd = VirtualMCPServer::crd();
+        let scale = crd.spec.versions[0].subresources.clone().unwrap().scale.unwrap();
+        assert_eq!(scale.spec_replicas_path, ".spec.replicas");
+        assert_eq!(scale.status_replicas_path, ".status.replicas");
+        assert_eq!(scale.label_selector_path.as_deref(), Some(".status.selector"));
+    }
+}

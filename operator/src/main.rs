@@ -1,0 +1,2 @@
+//! The operator of vmcp.
+fn main() {}
