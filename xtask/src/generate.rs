@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use crate::cargo::root;
+use crate::cargo::{cargo, root};
 use crate::drift::drift;
 
 /// A generated file: its path in the repository, and what it should hold.
@@ -15,6 +16,22 @@ type File = (&'static str, fn() -> anyhow::Result<String>);
 const FILES: &[File] = &[
     ("docs/configuration.md", || Ok(vmcp_crds::config::reference())),
     ("crds/schema/gateway-config.schema.json", config_schema),
+    ("crds/yaml/vmcp.dev_mcpgroups.yaml", || crd("mcpgroups")),
+    ("crds/yaml/vmcp.dev_mcpserverentries.yaml", || {
+        crd("mcpserverentries")
+    }),
+    ("crds/yaml/vmcp.dev_virtualmcpservers.yaml", || {
+        crd("virtualmcpservers")
+    }),
+    ("charts/vmcp-crds/files/vmcp.dev_mcpgroups.yaml", || {
+        crd("mcpgroups")
+    }),
+    ("charts/vmcp-crds/files/vmcp.dev_mcpserverentries.yaml", || {
+        crd("mcpserverentries")
+    }),
+    ("charts/vmcp-crds/files/vmcp.dev_virtualmcpservers.yaml", || {
+        crd("virtualmcpservers")
+    }),
 ];
 
 /// Write the files that are made from the code: references and schemas.
@@ -76,4 +93,19 @@ fn config_schema() -> anyhow::Result<String> {
     let mut text = serde_json::to_string_pretty(&vmcp_crds::config::json_schema())?;
     text.push('\n');
     Ok(text)
+}
+
+/// The definition of a custom resource. Another program prints it, so that this one does not compile a Kubernetes client.
+fn crd(plural: &str) -> anyhow::Result<String> {
+    let file = format!("vmcp.dev_{plural}.yaml");
+    let print = "run --quiet --locked -p vmcp-crds --features k8s --example crds --";
+    let arguments: Vec<&str> = print.split(' ').chain([file.as_str()]).collect();
+    let output = cargo(&arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("the program that prints {file} failed; what is wrong is printed above");
+    }
+    Ok(String::from_utf8(output.stdout)?)
 }
