@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The MCP gateway of vmcp: many MCP servers as one endpoint, with sessions that outlive the process.
+//!
+//! Layers name only what is to their right: `frontend -> session -> core -> backend -> wire`. `config`, `admin` and `app` stand
+//! outside: they build and inspect. `tests/architecture.rs` keeps it so.
+
+pub mod backend;
+pub mod config;
+pub mod core;
+pub mod drain;
+pub mod readiness;
+pub mod tasks;
+pub mod telemetry;
+pub mod wire;
+
+mod clock;
+mod random;

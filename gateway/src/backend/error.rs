@@ -1,0 +1,41 @@
+//! What can go wrong with a backend, by whose fault and whether a call may be tried again.
+
+use std::time::Duration;
+
+/// A failed exchange with a backend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// No connection: the request was never sent.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// The backend does not know the upstream session any more. It has not executed the request.
+    #[error("does not know its session any more")]
+    SessionLost,
+    /// No answer within the deadline. The request may have been executed.
+    #[error("did not answer within {} s", .0.as_secs_f32())]
+    Deadline(Duration),
+    /// The connection ended before the answer was complete. The request may have been executed.
+    #[error("ended the connection before its answer was complete: {0}")]
+    Broken(String),
+    /// An HTTP status that is no answer.
+    #[error("answered with HTTP status {0}")]
+    Status(u16),
+    /// An answer that is not what the protocol allows.
+    #[error("gave an answer that the protocol does not allow: {0}")]
+    Invalid(String),
+    /// The backend answered a request of the gateway's own with a JSON-RPC error.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+impl BackendError {
+    /// Whether the request is known not to have been executed, so that trying again is safe.
+    #[must_use]
+    pub fn is_retry_safe(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::SessionLost => true,
+            Self::Status(status) => matches!(status, 401 | 403 | 404 | 405 | 406 | 415 | 421 | 429 | 503),
+            Self::Deadline(_) | Self::Broken(_) | Self::Invalid(_) | Self::Refused(_) => false,
+        }
+    }
+}

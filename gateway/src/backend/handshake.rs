@@ -1,0 +1,148 @@
+//! `initialize` and `notifications/initialized` with a backend.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Answer, Backend, BackendError, UpstreamBody, UpstreamSession, answer};
+use crate::backend::Events;
+use crate::wire::revision::Revision;
+use crate::wire::{header, jsonrpc};
+
+/// The longest session id that is accepted from a backend: it is stored with the session.
+const MAX_SESSION_ID_BYTES: usize = 512;
+
+/// Who says hello: the client, by the gateway's mouth, or the gateway itself.
+#[derive(Clone, Debug)]
+pub struct Hello<'a> {
+    /// The revision to ask for.
+    pub revision: Revision,
+    /// The client's capabilities, as it wrote them.
+    pub capabilities: &'a RawValue,
+    /// The client's name and version, as it wrote them.
+    pub client_info: &'a RawValue,
+}
+
+/// The parts of an `InitializeResult` that matter here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeResult<'a> {
+    #[serde(borrow)]
+    protocol_version: std::borrow::Cow<'a, str>,
+}
+
+impl Backend {
+    /// Opens a session at the backend.
+    ///
+    /// # Errors
+    /// When the backend cannot be reached, refuses, or speaks no revision that we speak.
+    pub async fn initialize(&self, hello: &Hello<'_>) -> Result<UpstreamSession, BackendError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Params<'a> {
+            protocol_version: &'static str,
+            capabilities: &'a RawValue,
+            client_info: &'a RawValue,
+        }
+        let params = Params {
+            protocol_version: hello.revision.as_str(),
+            capabilities: hello.capabilities,
+            client_info: hello.client_info,
+        };
+        let params = serde_json::to_vec(&params).map_err(|error| BackendError::Invalid(error.to_string()))?;
+        let id = own_id();
+        let message = jsonrpc::request(&id, "initialize", &params);
+        let response = self.post(None, message).await?;
+        if response.status() != StatusCode::OK {
+            return Err(BackendError::Status(response.status().as_u16()));
+        }
+        let session_id = response.headers().get(header::SESSION_ID).cloned();
+        if session_id.as_ref().is_some_and(|id| id.len() > MAX_SESSION_ID_BYTES) {
+            return Err(BackendError::Invalid(format!("a session id of over {MAX_SESSION_ID_BYTES} bytes")));
+        }
+        let result = own_result(response, &id).await?;
+        let result: InitializeResult<'_> =
+            serde_json::from_str(result.get()).map_err(|error| BackendError::Invalid(format!("initialize: {error}")))?;
+        let revision = Revision::parse(&result.protocol_version).ok_or_else(|| {
+            BackendError::Invalid(format!("it speaks only revision {:?}, which is not known", result.protocol_version))
+        })?;
+        let session = UpstreamSession { id: session_id, revision };
+        let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        self.notify(&session, initialized).await?;
+        Ok(session)
+    }
+
+    /// Sends a request of the gateway's own and gives its result.
+    ///
+    /// # Errors
+    /// When there is no result.
+    pub(super) async fn ask(
+        &self,
+        session: &UpstreamSession,
+        method: &str,
+        params: &[u8],
+    ) -> Result<Box<RawValue>, BackendError> {
+        let id = own_id();
+        let raw_id = raw_string(&id)?;
+        match self.call(session, jsonrpc::request(&id, method, params), &raw_id).await? {
+            Answer::Whole(message) => result_of(&message),
+            Answer::Streaming(first, body) => {
+                let whole = answer::collect(first, body).await?;
+                result_of(&answer::check(whole, &raw_id)?)
+            }
+            Answer::Events(events) => find_answer(events, &raw_id).await,
+        }
+    }
+}
+
+/// Ids of the gateway's own requests: clients may not use the prefix, so that theirs and ours never meet.
+fn own_id() -> String {
+    format!("vmcp:{:016x}", crate::random::u64())
+}
+
+fn raw_string(text: &str) -> Result<Box<RawValue>, BackendError> {
+    RawValue::from_string(format!("\"{text}\"")).map_err(|error| BackendError::Invalid(error.to_string()))
+}
+
+async fn own_result(response: Response<UpstreamBody>, id: &str) -> Result<Box<RawValue>, BackendError> {
+    let id = raw_string(id)?;
+    let content_type = response.headers().get(http::header::CONTENT_TYPE);
+    if header::is_media_type(content_type, &header::EVENT_STREAM) {
+        return find_answer(Events::new(response.into_body()), &id).await;
+    }
+    let whole = answer::collect(Bytes::new(), response.into_body()).await?;
+    result_of(&answer::check(whole, &id)?)
+}
+
+async fn find_answer(mut events: Events, id: &RawValue) -> Result<Box<RawValue>, BackendError> {
+    while let Some(event) = events.next().await? {
+        let Some(data) = event.data else { continue };
+        if let Ok(message) = answer::check(data, id) {
+            return result_of(&message);
+        }
+    }
+    Err(BackendError::Broken("the stream ended without the answer".to_owned()))
+}
+
+fn result_of(message: &[u8]) -> Result<Box<RawValue>, BackendError> {
+    let response = jsonrpc::Response::parse(message).map_err(|fault| BackendError::Invalid(fault.message))?;
+    match response.outcome {
+        jsonrpc::Outcome::Result(result) => Ok(result.to_owned()),
+        jsonrpc::Outcome::Error(error) => Err(BackendError::Refused(error_message(error))),
+    }
+}
+
+/// The message of a JSON-RPC error, cut short: it is shown to people.
+fn error_message(error: &RawValue) -> String {
+    #[derive(Deserialize)]
+    struct ErrorObject {
+        code: i64,
+        #[serde(default)]
+        message: String,
+    }
+    match serde_json::from_str::<ErrorObject>(error.get()) {
+        Ok(error) => format!("{} {}", error.code, error.message.chars().take(200).collect::<String>()),
+        Err(_) => "an error without a code".to_owned(),
+    }
+}

@@ -1,0 +1,82 @@
+//! The upstream side: MCP servers and how to talk to them.
+//!
+//! A [`Backend`] is one server. What it has to be told per client session is an [`UpstreamSession`], which is data: whoever
+//! holds it, in whichever process, can go on with it.
+
+mod answer;
+mod error;
+mod events;
+mod handshake;
+mod list;
+mod post;
+mod transport;
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Uri};
+use sha2::{Digest as _, Sha256};
+
+use crate::config::BackendName;
+use crate::wire::revision::Revision;
+
+pub use answer::Answer;
+pub use error::BackendError;
+pub use events::Events;
+pub use handshake::Hello;
+pub use list::Listed;
+pub use transport::{Transport, UpstreamBody};
+
+/// One MCP server. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    name: BackendName,
+    url: Uri,
+    origin: String,
+    transport: Transport,
+}
+
+/// A session at a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamSession {
+    /// The id that the backend gave, if it gives ids; many do not.
+    pub id: Option<HeaderValue>,
+    /// The revision that the backend agreed to.
+    pub revision: Revision,
+}
+
+impl Backend {
+    /// The backend `name` at `url`.
+    #[must_use]
+    pub fn new(name: BackendName, url: Uri, transport: Transport) -> Self {
+        let origin = origin(&url);
+        Self { inner: Arc::new(Inner { name, url, origin, transport }) }
+    }
+
+    /// The name under which it is configured.
+    #[must_use]
+    pub fn name(&self) -> &BackendName {
+        &self.inner.name
+    }
+
+    /// Its endpoint.
+    #[must_use]
+    pub fn url(&self) -> &Uri {
+        &self.inner.url
+    }
+
+    /// A digest of where it is. A session id that one origin gave is never sent to another.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.inner.origin
+    }
+}
+
+fn origin(url: &Uri) -> String {
+    let digest = Sha256::digest(url.to_string().as_bytes());
+    base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, &digest[..12])
+}

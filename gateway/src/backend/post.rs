@@ -1,0 +1,142 @@
+//! POSTs to a backend, and what their answers' heads mean.
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::{self, Answer};
+use super::events::Events;
+use super::{Backend, BackendError, UpstreamBody, UpstreamSession};
+use crate::wire::{code, header};
+
+/// How much of an error's body is read to find out what it means.
+const ERROR_BODY_LIMIT: usize = 64 * 1024;
+
+impl Backend {
+    /// Sends the request `message` with the id `id`, and gives the answer as the backend frames it.
+    ///
+    /// # Errors
+    /// When there is no answer. [`BackendError::SessionLost`] means that the backend wants a new `initialize` first, and has
+    /// not executed the request.
+    pub async fn call(
+        &self,
+        session: &UpstreamSession,
+        message: Bytes,
+        id: &RawValue,
+    ) -> Result<Answer, BackendError> {
+        let response = self.post(Some(session), message).await?;
+        if response.status() != StatusCode::OK {
+            return self.refusal(session, response, id).await;
+        }
+        let content_type = response.headers().get(http::header::CONTENT_TYPE);
+        if header::is_media_type(content_type, &header::EVENT_STREAM) {
+            return Ok(Answer::Events(Events::new(response.into_body())));
+        }
+        if header::is_media_type(content_type, &header::JSON) {
+            return answer::json(response.into_body(), id).await;
+        }
+        Err(BackendError::Invalid(format!("content type {content_type:?}")))
+    }
+
+    /// Sends the notification `message`.
+    ///
+    /// # Errors
+    /// When the backend does not accept it.
+    pub async fn notify(&self, session: &UpstreamSession, message: Bytes) -> Result<(), BackendError> {
+        let response = self.post(Some(session), message).await?;
+        let status = response.status();
+        if status.is_success() { Ok(()) } else { Err(BackendError::Status(status.as_u16())) }
+    }
+
+    /// Deletes the session at the backend. Backends that have no deletion answer 405, which is as good.
+    ///
+    /// # Errors
+    /// When the backend cannot be reached.
+    pub async fn close(&self, session: &UpstreamSession) -> Result<(), BackendError> {
+        if session.id.is_none() {
+            return Ok(());
+        }
+        let request = self.request(Method::DELETE, Some(session), Bytes::new())?;
+        self.inner.transport.send(request).await.map(drop)
+    }
+
+    pub(super) async fn post(
+        &self,
+        session: Option<&UpstreamSession>,
+        message: Bytes,
+    ) -> Result<Response<UpstreamBody>, BackendError> {
+        let request = self.request(Method::POST, session, message)?;
+        self.inner.transport.send(request).await
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        session: Option<&UpstreamSession>,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, BackendError> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.inner.url.clone();
+        let headers = request.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, header::JSON);
+        headers.insert(http::header::ACCEPT, header::JSON_AND_EVENT_STREAM);
+        headers.insert(http::header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
+        if let Some(session) = session {
+            let revision = http::HeaderValue::from_static(session.revision.as_str());
+            headers.insert(header::PROTOCOL_VERSION, revision);
+            if let Some(id) = &session.id {
+                headers.insert(header::SESSION_ID, id.clone());
+            }
+        }
+        Ok(request)
+    }
+
+    /// What a status other than 200 means. A lost session is a 404; some servers say 400 instead, with an error code that the
+    /// protocol does not define. A JSON-RPC error with a code that it does define is an answer like any other.
+    async fn refusal(
+        &self,
+        session: &UpstreamSession,
+        response: Response<UpstreamBody>,
+        id: &RawValue,
+    ) -> Result<Answer, BackendError> {
+        let status = response.status();
+        if status == StatusCode::NOT_FOUND && session.id.is_some() {
+            return Err(BackendError::SessionLost);
+        }
+        if !status.is_client_error() {
+            return Err(BackendError::Status(status.as_u16()));
+        }
+        let body = Limited::new(response.into_body(), ERROR_BODY_LIMIT).collect();
+        let body = match tokio::time::timeout(answer::IDLE_DEADLINE, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) | Err(_) => Bytes::new(),
+        };
+        if is_protocol_error(&body)
+            && let Ok(answer) = answer::check(body, id)
+        {
+            return Ok(Answer::Whole(answer));
+        }
+        if status == StatusCode::BAD_REQUEST && session.id.is_some() {
+            return Err(BackendError::SessionLost);
+        }
+        Err(BackendError::Status(status.as_u16()))
+    }
+}
+
+fn is_protocol_error(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Body {
+        error: ErrorObject,
+    }
+    #[derive(Deserialize)]
+    struct ErrorObject {
+        code: i64,
+    }
+    let defined = i64::from(code::PARSE_ERROR)..=i64::from(code::INVALID_REQUEST);
+    serde_json::from_slice::<Body>(body).is_ok_and(|body| {
+        defined.contains(&body.error.code) || (-32099..=-32020).contains(&body.error.code)
+    })
+}

@@ -1,0 +1,144 @@
+//! The validated configuration: what the rest of the gateway is built from, and never checks again.
+
+mod validate;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Uri;
+use secrecy::SecretString;
+use vmcp_crds::config::{GatewayConfig, LogLevel};
+
+pub use validate::Invalid;
+
+/// The configuration of this process.
+#[derive(Debug)]
+pub struct Config {
+    /// Whose sessions these are.
+    pub server: ServerName,
+    /// Where clients connect.
+    pub mcp_listener: SocketAddr,
+    /// Where the operator and probes connect.
+    pub admin_listener: SocketAddr,
+    /// Where sessions are kept.
+    pub session_storage: SessionStorage,
+    /// The directory with the session keys, if one is named.
+    pub session_keys: Option<PathBuf>,
+    /// How long the listener stays open after SIGTERM.
+    pub drain_delay: Duration,
+    /// The part that may change while the process runs.
+    pub hot: Hot,
+    /// The file that holds the hot part, when it is a file of its own.
+    pub hot_file: Option<PathBuf>,
+}
+
+/// `namespace/name` of the virtual server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerName {
+    /// The namespace.
+    pub namespace: String,
+    /// The name; clients see it.
+    pub name: String,
+}
+
+impl std::fmt::Display for ServerName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Where sessions are kept.
+#[derive(Debug)]
+pub enum SessionStorage {
+    /// In this process.
+    Memory,
+    /// In a Redis server.
+    Redis(RedisStorage),
+}
+
+/// How to reach Redis, and how keys there begin.
+#[derive(Debug)]
+pub struct RedisStorage {
+    /// The host.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The database's number.
+    pub db: u16,
+    /// What every key begins with.
+    pub key_prefix: String,
+    /// The ACL user, if not the default one.
+    pub username: Option<String>,
+    /// The password, if any.
+    pub password: Option<SecretString>,
+}
+
+/// The part that may change while the process runs.
+#[derive(Clone, Debug, Default)]
+pub struct Hot {
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// The backends, in the order of the file.
+    pub backends: Vec<Backend>,
+    /// [`vmcp_crds::status::config_hash`] of the text it came from.
+    pub hash: String,
+}
+
+/// One backend, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name.
+    pub name: BackendName,
+    /// Its endpoint.
+    pub url: Uri,
+}
+
+/// The name of a backend: a DNS label.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendName(std::sync::Arc<str>);
+
+impl BackendName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl std::fmt::Display for BackendName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Config {
+    /// Reads and validates `file`, the hot file that it names, and the environment's `redis_password`.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or something in it is not allowed. The message names file, path, what was found and what
+    /// is allowed.
+    pub fn load(file: &Path, redis_password: Option<SecretString>) -> Result<Self, Invalid> {
+        let raw = GatewayConfig::load(file)?;
+        validate::config(raw, file, redis_password)
+    }
+}
+
+impl Hot {
+    /// Reads and validates a hot file.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load(file: &Path) -> Result<Self, Invalid> {
+        let text = std::fs::read_to_string(file).map_err(|source| {
+            vmcp_crds::config::ConfigError::Unreadable { file: file.to_owned(), source }
+        })?;
+        let raw = vmcp_crds::config::HotConfig::parse(&text, file)?;
+        validate::hot(&raw, vmcp_crds::status::config_hash(&text), file)
+    }
+}

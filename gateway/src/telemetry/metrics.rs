@@ -1,0 +1,109 @@
+//! The counters and gauges of the process, in the OpenMetrics format. No label takes a value that a client chooses.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::config::BackendName;
+
+/// A cheap-clone handle to the metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    handshakes: Family<BackendLabels, Counter>,
+    repairs: Family<BackendLabels, Counter>,
+    store_unavailable: Counter,
+    tools: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendLabels {
+    backend: String,
+}
+
+impl Metrics {
+    /// Metrics at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("vmcp");
+        let requests = Family::default();
+        registry.register("requests", "Requests at the MCP endpoint, by method and HTTP status", requests.clone());
+        let handshakes = Family::default();
+        registry.register("upstream_handshakes", "Upstream sessions opened, by backend", handshakes.clone());
+        let repairs = Family::default();
+        registry.register(
+            "upstream_repairs",
+            "Calls whose backend had lost its session and that were repaired, by backend",
+            repairs.clone(),
+        );
+        let store_unavailable = Counter::default();
+        registry.register(
+            "session_store_unavailable",
+            "Operations of the session store that had no answer",
+            store_unavailable.clone(),
+        );
+        let tools = Gauge::default();
+        registry.register("tools", "Tools that clients are offered", tools.clone());
+        Self { shared: Arc::new(Shared { registry, requests, handshakes, repairs, store_unavailable, tools }) }
+    }
+
+    /// A request of `method` was answered with `status`.
+    pub fn request(&self, method: &'static str, status: u16) {
+        self.shared.requests.get_or_create(&RequestLabels { method, status }).inc();
+    }
+
+    /// An upstream session was opened.
+    pub fn handshake(&self, backend: &BackendName) {
+        self.shared.handshakes.get_or_create(&BackendLabels { backend: backend.to_string() }).inc();
+    }
+
+    /// A call met a lost upstream session.
+    pub fn repaired(&self, backend: &BackendName) {
+        self.shared.repairs.get_or_create(&BackendLabels { backend: backend.to_string() }).inc();
+    }
+
+    /// An operation of the session store had no answer.
+    pub fn store_unavailable(&self) {
+        self.shared.store_unavailable.inc();
+    }
+
+    /// So many tools are offered now.
+    pub fn tools_offered(&self, tools: usize) {
+        self.shared.tools.set(i64::try_from(tools).unwrap_or(i64::MAX));
+    }
+
+    /// The text that a scrape gets.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut encoded = String::new();
+        match text::encode(&mut encoded, &self.shared.registry) {
+            Ok(()) => encoded,
+            Err(error) => {
+                tracing::error!(%error, "the metrics cannot be written");
+                String::new()
+            }
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,14 @@
+//! JSON-RPC error codes, from the JSON-RPC 2.0 and MCP specifications.
+
+/// The text is not JSON.
+pub(crate) const PARSE_ERROR: i32 = -32700;
+/// The JSON is not a request that may stand here.
+pub(crate) const INVALID_REQUEST: i32 = -32600;
+/// The method is not known or not offered.
+pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
+/// The parameters do not fit the method; also an unknown tool or prompt.
+pub(crate) const INVALID_PARAMS: i32 = -32602;
+/// Something failed that is not the request's fault.
+pub(crate) const INTERNAL: i32 = -32603;
+/// The session is unknown, expired or terminated. The code is the TypeScript SDK's; clients know it.
+pub(crate) const SESSION_NOT_FOUND: i32 = -32001;

@@ -1,0 +1,23 @@
+//! The headers of the streamable HTTP transport, and the media types.
+
+use http::{HeaderName, HeaderValue};
+
+/// Names the session (MCP 2025-11-25, basic/transports).
+pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// Names the protocol revision of a request after `initialize`.
+pub(crate) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+
+/// The media type of a single JSON-RPC message.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The media type of a stream of messages.
+pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+/// What a client of the transport must accept.
+pub(crate) const JSON_AND_EVENT_STREAM: HeaderValue =
+    HeaderValue::from_static("application/json, text/event-stream");
+
+/// Whether a `Content-Type` value names `media_type`, whatever its parameters.
+pub(crate) fn is_media_type(value: Option<&HeaderValue>, media_type: &HeaderValue) -> bool {
+    let Some(value) = value.and_then(|value| value.to_str().ok()) else { return false };
+    let essence = value.split(';').next().unwrap_or(value).trim();
+    essence.as_bytes().eq_ignore_ascii_case(media_type.as_bytes())
+}

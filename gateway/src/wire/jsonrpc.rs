@@ -1,0 +1,390 @@
+//! JSON-RPC 2.0 messages, borrowed from the bytes they came in.
+//!
+//! Only the envelope is read: `jsonrpc`, `id`, `method`, and where each other field begins and ends. Parameters and results
+//! stay the bytes that the sender wrote, so that unknown fields and number formats survive. A key that stands twice, also when
+//! one of the two is written with escapes, is refused: two readers of such a message could read two different things.
+
+use std::borrow::Cow;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use super::code;
+
+/// The longest request id that is accepted, in bytes. Clients use small integers or UUIDs.
+const MAX_ID_BYTES: usize = 256;
+
+/// How deep the JSON of a request may nest. Deeper than any real schema, shallow enough for every parser behind us.
+const MAX_DEPTH: usize = 128;
+
+/// A message that came in.
+#[derive(Debug)]
+pub enum Message<'a> {
+    /// Wants an answer.
+    Request(Request<'a>),
+    /// Wants none.
+    Notification {
+        /// The method, for example `notifications/initialized`.
+        method: Cow<'a, str>,
+        /// The parameters' bytes.
+        params: Option<&'a RawValue>,
+    },
+    /// Answers a request that the receiver sent.
+    Response(Response<'a>),
+}
+
+/// A message that wants an answer.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The id as the client wrote it, for the answer.
+    pub id: &'a RawValue,
+    /// The method, for example `tools/call`.
+    pub method: Cow<'a, str>,
+    /// The parameters' bytes; an object where present.
+    pub params: Option<&'a RawValue>,
+}
+
+/// A message that answers a request.
+#[derive(Debug)]
+pub struct Response<'a> {
+    /// The id of the request; `null` where the other side could not read it.
+    pub id: &'a RawValue,
+    /// What came of it.
+    pub outcome: Outcome<'a>,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// The result's bytes.
+    Result(&'a RawValue),
+    /// The error's bytes: an object with `code` and `message`.
+    Error(&'a RawValue),
+}
+
+/// Why bytes are not a message, for the one who sent them.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// [`code::PARSE_ERROR`], [`code::INVALID_REQUEST`] or [`code::INVALID_PARAMS`].
+    pub code: i32,
+    /// What was found and what is allowed.
+    pub message: String,
+}
+
+impl Fault {
+    fn invalid(message: impl Into<String>) -> Self {
+        Self { code: code::INVALID_REQUEST, message: message.into() }
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    jsonrpc: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    method: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    error: Option<&'a RawValue>,
+}
+
+/// Distinguishes `null` from an absent field, which an `Option` alone does not.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl<'a> Message<'a> {
+    /// Reads one message that a client sent.
+    ///
+    /// # Errors
+    /// When the bytes are not one JSON-RPC message.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            return Err(Fault::invalid("a batch is not allowed here; send one message per request"));
+        }
+        check_depth(bytes)?;
+        Self::from_envelope(&envelope(bytes)?)
+    }
+
+    fn from_envelope(envelope: &Envelope<'a>) -> Result<Self, Fault> {
+        if envelope.jsonrpc.map(RawValue::get) != Some(r#""2.0""#) {
+            return Err(Fault::invalid(r#""jsonrpc" must be "2.0""#));
+        }
+        let Some(method) = envelope.method else {
+            return response(envelope).map(Message::Response);
+        };
+        let method = string(method).ok_or_else(|| Fault::invalid(r#""method" must be a string"#))?;
+        if envelope.result.is_some() || envelope.error.is_some() {
+            return Err(Fault::invalid("a message has either a method or a result or error, not both"));
+        }
+        let params = envelope.params;
+        if params.is_some_and(|params| !params.get().starts_with('{')) {
+            return Err(Fault::invalid(r#""params" must be an object"#));
+        }
+        match envelope.id {
+            None => Ok(Self::Notification { method, params }),
+            Some(id) if is_valid_id(id) => Ok(Self::Request(Request { id, method, params })),
+            Some(_) => Err(Fault::invalid(format!(
+                r#""id" must be a string or an integer of at most {MAX_ID_BYTES} bytes"#
+            ))),
+        }
+    }
+}
+
+impl<'a> Response<'a> {
+    /// Reads the one response that a backend sent. A backend's JSON may nest as deep as it likes: it is only passed on.
+    ///
+    /// # Errors
+    /// When the bytes are not one JSON-RPC response.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let envelope = envelope(bytes)?;
+        if envelope.method.is_some() {
+            return Err(Fault::invalid("a request came where an answer was expected"));
+        }
+        response(&envelope)
+    }
+
+    /// Whether this answers the request with the id `id`. The same id may be written in two ways, so that equal bytes are
+    /// enough, but unequal ones are compared as values.
+    #[must_use]
+    pub fn answers(&self, id: &RawValue) -> bool {
+        if self.id.get() == id.get() {
+            return true;
+        }
+        let value = |raw: &RawValue| serde_json::from_str::<serde_json::Value>(raw.get()).ok();
+        value(self.id).is_some_and(|answered| Some(answered) == value(id))
+    }
+}
+
+fn envelope(bytes: &[u8]) -> Result<Envelope<'_>, Fault> {
+    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        Category::Data => Fault::invalid(format!("not a JSON-RPC message: {error}")),
+        Category::Syntax | Category::Eof | Category::Io => {
+            Fault { code: code::PARSE_ERROR, message: format!("not JSON: {error}") }
+        }
+    })
+}
+
+fn response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, Fault> {
+    let id = envelope.id.ok_or_else(|| Fault::invalid(r#"a message needs a "method" or an "id""#))?;
+    let outcome = match (envelope.result, envelope.error) {
+        (Some(result), None) => Outcome::Result(result),
+        (None, Some(error)) => Outcome::Error(error),
+        _ => return Err(Fault::invalid(r#"a response has either a "result" or an "error""#)),
+    };
+    Ok(Response { id, outcome })
+}
+
+/// MCP allows strings and integers as ids, not `null` and no fractions (specification, basic).
+fn is_valid_id(id: &RawValue) -> bool {
+    let text = id.get();
+    let integer = |text: &str| {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    text.len() <= MAX_ID_BYTES && (text.starts_with('"') || integer(text))
+}
+
+/// The string that `raw` is, without a copy where it holds no escapes.
+#[must_use]
+pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') { serde_json::from_str(raw.get()).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+}
+
+fn check_depth(bytes: &[u8]) -> Result<(), Fault> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(Fault::invalid(format!("the JSON nests deeper than {MAX_DEPTH} levels")));
+        }
+    }
+    Ok(())
+}
+
+/// The parameters that name what a request is about, read from `params` without touching the rest.
+#[derive(Debug, Deserialize)]
+pub struct Named<'a> {
+    /// `name` of `tools/call` and `prompts/get`.
+    #[serde(borrow, default)]
+    pub name: Option<&'a RawValue>,
+}
+
+impl<'a> Named<'a> {
+    /// Reads the parameters of a request that must name something.
+    ///
+    /// # Errors
+    /// When the name is missing, no string, or stands twice.
+    pub fn parse(params: Option<&'a RawValue>) -> Result<(&'a RawValue, Cow<'a, str>), Fault> {
+        let text = params.map_or("{}", RawValue::get);
+        let named: Named<'a> = serde_json::from_str(text).map_err(|error| Fault::invalid(format!("params: {error}")))?;
+        named.name.and_then(|raw| Some((raw, string(raw)?))).ok_or_else(|| Fault {
+            code: code::INVALID_PARAMS,
+            message: r#"params: "name" must be a string"#.to_owned(),
+        })
+    }
+}
+
+/// The bytes of a successful answer.
+#[must_use]
+pub fn result(id: &RawValue, result: &[u8]) -> Bytes {
+    let mut message = BytesMut::with_capacity(id.get().len() + result.len() + 40);
+    message.put_slice(br#"{"jsonrpc":"2.0","id":"#);
+    message.put_slice(id.get().as_bytes());
+    message.put_slice(br#","result":"#);
+    message.put_slice(result);
+    message.put_u8(b'}');
+    message.freeze()
+}
+
+/// The bytes of an answer that is an error. `id` is the request's, or `None` where it could not be read.
+#[must_use]
+pub fn error(id: Option<&RawValue>, code: i32, message: &str) -> Bytes {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        jsonrpc: &'static str,
+        id: Option<&'a RawValue>,
+        error: ErrorObject<'a>,
+    }
+    #[derive(Serialize)]
+    struct ErrorObject<'a> {
+        code: i32,
+        message: &'a str,
+    }
+    let body = Body { jsonrpc: "2.0", id, error: ErrorObject { code, message } };
+    // Serialising strings and integers into memory cannot fail; were it to, the client would get an empty body.
+    serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default()
+}
+
+/// The bytes of a request of our own.
+#[must_use]
+pub fn request(id: &str, method: &str, params: &[u8]) -> Bytes {
+    let mut message = BytesMut::with_capacity(id.len() + method.len() + params.len() + 64);
+    message.put_slice(br#"{"jsonrpc":"2.0","id":""#);
+    message.put_slice(id.as_bytes());
+    message.put_slice(br#"","method":""#);
+    message.put_slice(method.as_bytes());
+    message.put_slice(br#"","params":"#);
+    message.put_slice(params);
+    message.put_u8(b'}');
+    message.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> Fault {
+        Message::parse(text.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn a_request_is_borrowed_as_the_client_wrote_it() {
+        let text = r#"{"jsonrpc":"2.0","id": 7 ,"method":"tools/call","params":{"n":1.00}}"#;
+        let Message::Request(request) = Message::parse(text.as_bytes()).unwrap() else { panic!() };
+        assert_eq!(request.id.get(), "7");
+        assert_eq!(request.method, "tools/call");
+        assert_eq!(request.params.unwrap().get(), r#"{"n":1.00}"#);
+    }
+
+    #[test]
+    fn a_method_written_with_escapes_is_the_same_method() {
+        let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools\u002flist"}"#;
+        let Message::Request(request) = Message::parse(text.as_bytes()).unwrap() else { panic!() };
+        assert_eq!(request.method, "tools/list");
+    }
+
+    #[test]
+    fn what_is_not_json_is_a_parse_error() {
+        for text in ["", "{", "{]", "hello", r#"{"jsonrpc":"2.0" "id":1}"#] {
+            assert_eq!(fault(text).code, code::PARSE_ERROR, "{text}");
+        }
+    }
+
+    #[test]
+    fn json_that_is_no_message_is_an_invalid_request() {
+        for text in [
+            "[]",
+            "1",
+            "{}",
+            r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":[],"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":5}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
+        ] {
+            assert_eq!(fault(text).code, code::INVALID_REQUEST, "{text}");
+        }
+        let long = format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"ping"}}"#, "x".repeat(300));
+        assert_eq!(fault(&long).code, code::INVALID_REQUEST);
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused_also_when_escaped() {
+        for text in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","m\u0065thod":"tools/list"}"#,
+        ] {
+            let fault = fault(text);
+            assert_eq!(fault.code, code::INVALID_REQUEST);
+            assert!(fault.message.contains("duplicate field `method`"), "{fault}");
+        }
+        let params = RawValue::from_string(r#"{"name":"a","n\u0061me":"b"}"#.to_owned()).unwrap();
+        assert_eq!(Named::parse(Some(&params)).unwrap_err().code, code::INVALID_REQUEST);
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"a":{}{}}}}}"#,
+            "[".repeat(200_000),
+            "]".repeat(200_000)
+        );
+        assert!(fault(&text).message.contains("nests deeper"));
+    }
+
+    #[test]
+    fn an_answer_with_the_same_id_in_another_spelling_is_the_answer() {
+        let ours = RawValue::from_string(r#""a/b""#.to_owned()).unwrap();
+        let theirs = br#"{"jsonrpc":"2.0","id":"a\/b","result":{}}"#;
+        assert!(Response::parse(theirs).unwrap().answers(&ours));
+        let other = br#"{"jsonrpc":"2.0","id":"a","result":{}}"#;
+        assert!(!Response::parse(other).unwrap().answers(&ours));
+    }
+
+    #[test]
+    fn an_error_escapes_its_message() {
+        let id = RawValue::from_string("1".to_owned()).unwrap();
+        let body = error(Some(&id), -32603, "a \"b\"\n");
+        assert_eq!(
+            body,
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"a \"b\"\n"}}"#
+        );
+        assert!(error(None, -32700, "x").starts_with(br#"{"jsonrpc":"2.0","id":null"#));
+    }
+}

@@ -1,0 +1,10 @@
+//! Bytes to messages and back: JSON-RPC, server-sent events, header names, protocol revisions.
+//!
+//! Nothing here knows a session or a backend, and nothing outside knows how a message is framed.
+
+pub(crate) mod code;
+pub(crate) mod header;
+pub mod jsonrpc;
+pub mod revision;
+pub mod splice;
+pub mod sse;

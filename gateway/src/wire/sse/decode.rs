@@ -1,0 +1,218 @@
+//! Bytes to events, as they arrive.
+//!
+//! A sender may cut the stream into chunks anywhere, also between a carriage return and its line feed, so that the decoder
+//! keeps what is not yet a whole line. What it keeps is bounded: a line or an event over the limit ends the stream with
+//! [`TooLarge`], because a sender that never ends its line would otherwise own our memory.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use memchr::memchr2;
+
+use super::Event;
+
+/// An event is larger than the limit.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a server-sent event is larger than {limit} bytes")]
+pub struct TooLarge {
+    /// The limit in bytes.
+    pub limit: usize,
+}
+
+/// Reads events from a stream of chunks.
+#[derive(Debug)]
+pub struct Decoder {
+    buffer: BytesMut,
+    /// How much of the buffer is known to hold no line end.
+    scanned: usize,
+    /// The last line ended in a carriage return, so that a line feed right behind it belongs to it.
+    after_cr: bool,
+    at_start: bool,
+    event: Event,
+    /// The data lines of the event under way, when there is more than one.
+    joined: Option<BytesMut>,
+    /// Whether the event has a field at all: blank lines alone make no event.
+    has_field: bool,
+    size: usize,
+    limit: usize,
+}
+
+impl Decoder {
+    /// A decoder that refuses events over `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            scanned: 0,
+            after_cr: false,
+            at_start: true,
+            event: Event::default(),
+            joined: None,
+            has_field: false,
+            size: 0,
+            limit,
+        }
+    }
+
+    /// Adds a chunk. Call [`Self::next_event`] until it gives nothing before adding the next.
+    pub fn push(&mut self, chunk: &[u8]) {
+        self.buffer.extend_from_slice(chunk);
+    }
+
+    /// The next whole event, if there is one.
+    ///
+    /// # Errors
+    /// When the event under way is larger than the limit. The stream cannot be read further.
+    pub fn next_event(&mut self) -> Result<Option<Event>, TooLarge> {
+        while let Some(line) = self.next_line() {
+            if line.is_empty() {
+                if std::mem::take(&mut self.has_field) {
+                    self.size = 0;
+                    if let Some(joined) = self.joined.take() {
+                        self.event.data = Some(joined.freeze());
+                    }
+                    return Ok(Some(std::mem::take(&mut self.event)));
+                }
+                continue;
+            }
+            self.size += line.len();
+            if self.size > self.limit {
+                return Err(TooLarge { limit: self.limit });
+            }
+            self.field(&line);
+        }
+        if self.size + self.buffer.len() > self.limit {
+            return Err(TooLarge { limit: self.limit });
+        }
+        Ok(None)
+    }
+
+    fn next_line(&mut self) -> Option<Bytes> {
+        if self.at_start && !self.buffer.is_empty() {
+            const BOM: &[u8] = b"\xEF\xBB\xBF";
+            if self.buffer.len() < BOM.len() && BOM.starts_with(&self.buffer) {
+                return None;
+            }
+            if self.buffer.starts_with(BOM) {
+                self.buffer.advance(BOM.len());
+            }
+            self.at_start = false;
+        }
+        if self.after_cr && !self.buffer.is_empty() {
+            if self.buffer[0] == b'\n' {
+                self.buffer.advance(1);
+            }
+            self.after_cr = false;
+        }
+        let Some(found) = memchr2(b'\r', b'\n', &self.buffer[self.scanned..]) else {
+            self.scanned = self.buffer.len();
+            return None;
+        };
+        let end = self.scanned + found;
+        self.scanned = 0;
+        let line = self.buffer.split_to(end).freeze();
+        self.after_cr = self.buffer[0] == b'\r';
+        self.buffer.advance(1);
+        Some(line)
+    }
+
+    fn field(&mut self, line: &Bytes) {
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let name = &line[..colon];
+        let mut value = line.slice((colon + 1).min(line.len())..);
+        if value.first() == Some(&b' ') {
+            value.advance(1);
+        }
+        match name {
+            b"data" => match (&mut self.joined, &self.event.data) {
+                (Some(joined), _) => {
+                    joined.extend_from_slice(b"\n");
+                    joined.extend_from_slice(&value);
+                }
+                (None, Some(first)) => self.joined = Some([first, &b"\n"[..], &value].concat()[..].into()),
+                (None, None) => self.event.data = Some(value),
+            },
+            b"event" => self.event.event = Some(value),
+            // The specification ignores an id with a NUL.
+            b"id" if !value.contains(&0) => self.event.id = Some(value),
+            b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => self.event.retry = Some(value),
+            // A comment, or a field that the specification does not know.
+            _ => return,
+        }
+        self.has_field = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::encode;
+    use super::*;
+
+    fn decode(chunks: &[&[u8]]) -> Vec<Event> {
+        let mut decoder = Decoder::new(1 << 20);
+        let mut events = Vec::new();
+        for chunk in chunks {
+            decoder.push(chunk);
+            while let Some(event) = decoder.next_event().unwrap() {
+                events.push(event);
+            }
+        }
+        events
+    }
+
+    fn data(text: &str) -> Event {
+        Event { data: Some(Bytes::copy_from_slice(text.as_bytes())), ..Event::default() }
+    }
+
+    #[test]
+    fn every_kind_of_line_end_ends_a_line_wherever_the_chunks_are_cut() {
+        let text = b"\xEF\xBB\xBFid: 1\r\ndata: a\r\rdata:b\n\n: comment\n\nretry: 5\ndata\r\n\r\nevent: x\ndata:  c\ndata: d\n\n";
+        let whole = decode(&[text]);
+        assert_eq!(whole.len(), 4);
+        assert_eq!(whole[0], Event { id: Some("1".into()), ..data("a") });
+        assert_eq!(whole[1], data("b"));
+        assert_eq!(whole[2], Event { retry: Some("5".into()), ..data("") });
+        assert_eq!(whole[3], Event { event: Some("x".into()), ..data(" c\nd") });
+        for cut in 0..text.len() {
+            assert_eq!(decode(&[&text[..cut], &text[cut..]]), whole, "cut at {cut}");
+        }
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        assert_eq!(decode(&bytes), whole);
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded_as_the_same_event() {
+        let event = Event {
+            id: Some("a b".into()),
+            event: Some("message".into()),
+            retry: Some("3000".into()),
+            data: Some("{\"x\":1}\n{\"y\":2}".into()),
+        };
+        assert_eq!(decode(&[&encode(&event)]), [event]);
+    }
+
+    #[test]
+    fn a_line_or_an_event_over_the_limit_ends_the_stream() {
+        let mut decoder = Decoder::new(100);
+        decoder.push(&[b'x'; 101]);
+        assert_eq!(decoder.next_event(), Err(TooLarge { limit: 100 }));
+
+        let mut decoder = Decoder::new(100);
+        let mut result = Ok(None);
+        for _ in 0..30 {
+            decoder.push(b"data: 0123456789\n");
+            result = decoder.next_event();
+            if result.is_err() {
+                break;
+            }
+        }
+        assert_eq!(result, Err(TooLarge { limit: 100 }));
+    }
+
+    #[test]
+    fn the_limit_counts_one_event_not_the_stream() {
+        let mut decoder = Decoder::new(100);
+        for _ in 0..50 {
+            decoder.push(b"data: 0123456789\n\n");
+            assert!(decoder.next_event().unwrap().is_some());
+        }
+    }
+}

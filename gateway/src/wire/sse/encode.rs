@@ -1,0 +1,31 @@
+//! Events to bytes.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use super::Event;
+
+/// The bytes of an event. Data of several lines becomes several `data:` lines, as the format wants.
+#[must_use]
+pub fn encode(event: &Event) -> Bytes {
+    let data_len = event.data.as_ref().map_or(0, Bytes::len);
+    let mut bytes = BytesMut::with_capacity(data_len + 64);
+    for (name, value) in [("event", &event.event), ("id", &event.id), ("retry", &event.retry)] {
+        if let Some(value) = value {
+            line(&mut bytes, name, value);
+        }
+    }
+    if let Some(data) = &event.data {
+        for part in data.split(|byte| *byte == b'\n') {
+            line(&mut bytes, "data", part);
+        }
+    }
+    bytes.put_u8(b'\n');
+    bytes.freeze()
+}
+
+fn line(bytes: &mut BytesMut, name: &str, value: &[u8]) {
+    bytes.put_slice(name.as_bytes());
+    bytes.put_slice(b": ");
+    bytes.put_slice(value);
+    bytes.put_u8(b'\n');
+}

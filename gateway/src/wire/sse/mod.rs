@@ -1,0 +1,22 @@
+//! Server-sent events (WHATWG HTML, "server-sent events"): bytes to events, and events to bytes.
+
+mod decode;
+mod encode;
+
+use bytes::Bytes;
+
+pub use decode::{Decoder, TooLarge};
+pub use encode::encode;
+
+/// One event. The data is the bytes that the sender wrote, so that passing an event on changes its framing only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// `id:`, the position to which a client may resume.
+    pub id: Option<Bytes>,
+    /// `event:`, the event's type; absent means `message`.
+    pub event: Option<Bytes>,
+    /// `retry:`, the reconnection delay in milliseconds.
+    pub retry: Option<Bytes>,
+    /// `data:`; several lines are joined by a line feed. Absent where the event has no data line at all.
+    pub data: Option<Bytes>,
+}
