@@ -1,9 +1,10 @@
 //! Calls of cargo on this workspace.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context as _, bail};
+use vmcp_peers::step::step;
 
 /// The root of the repository.
 pub(crate) fn root() -> &'static Path {
@@ -19,14 +20,20 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs cargo to its end, its output on our terminal.
-pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
-    let name = arguments.join(" ");
-    let status = cargo(arguments)
-        .status()
-        .with_context(|| format!("cannot run cargo {name}"))?;
+/// Runs cargo to its end, its output on our terminal, as a step that is named like the command. Spaces separate
+/// `arguments`.
+pub(crate) fn run(arguments: &str) -> anyhow::Result<()> {
+    let words: Vec<&str> = arguments.split(' ').collect();
+    step(&format!("cargo {arguments}"), || {
+        let status = cargo(&words).status().context("cannot run cargo")?;
+        succeeded(status)
+    })
+}
+
+/// Fails when a command whose output is on our terminal did.
+pub(crate) fn succeeded(status: ExitStatus) -> anyhow::Result<()> {
     if !status.success() {
-        bail!("cargo {name}: {status}; what is wrong is printed above");
+        bail!("{status}; what is wrong is printed above");
     }
     Ok(())
 }

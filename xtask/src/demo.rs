@@ -26,11 +26,10 @@ impl Demo {
         python::venv()?;
         eprintln!("==> build and start the demo");
         // In place of this process, so that signals and the exit code are the demo's own.
-        let error = cargo(&[
+        let run = [
             "run", "--quiet", "--locked", "-p", "vmcp-e2e", "--bin", "demo", "--",
-        ])
-        .args(&self.arguments)
-        .exec();
+        ];
+        let error = cargo(&run).args(&self.arguments).exec();
         Err(error).context("cannot run cargo")
     }
 }

@@ -8,6 +8,8 @@ mod left_out;
 mod test;
 mod totals;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// The project's own commands: what CI runs, a person runs the same way.
@@ -28,10 +30,18 @@ enum Command {
     Generate(generate::Generate),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
         Command::Generate(generate) => generate.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where in our code an error arose helps nobody here, so no backtrace.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

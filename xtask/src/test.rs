@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use vmcp_peers::step::step;
 use vmcp_peers::{LEFT_OUT, cargo_tools, npm, python, redis};
@@ -44,35 +44,25 @@ enum Step {
 impl Test {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let mut left_out = LeftOut::default();
-        for chosen in Step::value_variants() {
-            if !self.skip.contains(chosen) {
-                chosen.run(&mut left_out)?;
-            }
-        }
+        let steps = Step::value_variants().iter();
+        let result = steps
+            .filter(|step| !self.skip.contains(step))
+            .try_for_each(|step| step.run(&mut left_out));
         if !left_out.is_empty() {
             eprintln!("left out on this system:\n{}", left_out.report());
         }
-        left_out.check()
+        result
     }
 }
 
 impl Step {
     fn run(self, left_out: &mut LeftOut) -> anyhow::Result<()> {
         match self {
-            Self::Format => component(left_out, "fmt", "rustfmt", &["fmt", "--all", "--check"]),
+            Self::Format => component(left_out, "rustfmt", "fmt --all --check"),
             Self::Clippy => component(
                 left_out,
                 "clippy",
-                "clippy",
-                &[
-                    "clippy",
-                    "--workspace",
-                    "--all-targets",
-                    "--locked",
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
+                "clippy --workspace --all-targets --locked -- -D warnings",
             ),
             Self::Deny => deny(left_out),
             Self::Generate => step("generate --check", generate::check),
@@ -82,29 +72,23 @@ impl Step {
     }
 }
 
-/// Runs a cargo subcommand that is a component of the toolchain, which may be missing.
-fn component(
-    left_out: &mut LeftOut,
-    subcommand: &str,
-    name: &'static str,
-    arguments: &[&str],
-) -> anyhow::Result<()> {
+/// Runs a call of cargo that needs a component of the toolchain, which may be missing.
+fn component(left_out: &mut LeftOut, name: &'static str, arguments: &str) -> anyhow::Result<()> {
+    let subcommand = arguments.split(' ').next().unwrap_or_default();
     if !cargo::has(subcommand) {
-        left_out.add(
-            name,
-            &format!("the toolchain lacks it; `rustup component add {name}` installs it"),
-        );
+        let reason = format!("the toolchain lacks it; `rustup component add {name}` installs it");
+        left_out.add(name, &reason);
         return left_out.check();
     }
-    step(&format!("cargo {}", arguments.join(" ")), || {
-        cargo::run(arguments)
-    })
+    cargo::run(arguments)
 }
 
 fn deny(left_out: &mut LeftOut) -> anyhow::Result<()> {
     let Some(program) = left_out.unless("cargo-deny", cargo_tools::cargo_deny) else {
         return left_out.check();
     };
+    // Cargo resolves for every platform, and so needs packages that no build here has fetched.
+    cargo::run("fetch --locked")?;
     step("cargo deny --offline check bans licenses sources", || {
         let status = Command::new(&program)
             .args([
@@ -119,10 +103,7 @@ fn deny(left_out: &mut LeftOut) -> anyhow::Result<()> {
             .current_dir(cargo::root())
             .status()
             .with_context(|| format!("cannot run {}", program.display()))?;
-        if !status.success() {
-            bail!("cargo deny: {status}; what is wrong is printed above, the rules are in deny.toml");
-        }
-        Ok(())
+        cargo::succeeded(status).context("a rule of deny.toml is broken")
     })
 }
 
@@ -137,8 +118,7 @@ fn peers(left_out: &mut LeftOut) -> anyhow::Result<()> {
 
 fn tests(left_out: &LeftOut) -> anyhow::Result<()> {
     // Tests start the workspace's own programs, which cargo test alone would not build.
-    let build = ["build", "--workspace", "--bins", "--locked"];
-    step("cargo build --workspace --bins --locked", || cargo::run(&build))?;
+    cargo::run("build --workspace --bins --locked")?;
     let mut totals = Totals::default();
     let result = step("cargo test --workspace --locked", || {
         let mut child = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
@@ -155,10 +135,7 @@ fn tests(left_out: &LeftOut) -> anyhow::Result<()> {
             totals.add(&String::from_utf8_lossy(&line));
         }
         let status = child.wait()?;
-        if !status.success() {
-            bail!("cargo test: {status}; what failed is printed above");
-        }
-        Ok(())
+        cargo::succeeded(status)
     });
     println!("{totals}");
     result

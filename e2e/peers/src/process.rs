@@ -145,3 +145,33 @@ fn guarded(command: &Command) -> Command {
     }
     guarded
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    use super::{Process, Signal, guarded};
+
+    #[test]
+    fn a_program_is_killed_when_our_end_of_its_pipe_closes() {
+        // This is what happens to it when we are killed.
+        let mut child = guarded(Command::new("sleep").arg("600")).spawn().unwrap();
+        drop(child.stdin.take());
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+    }
+
+    #[test]
+    fn a_signal_reaches_the_program_and_a_second_one_says_that_it_has_ended() {
+        let mut process = Process::start("sleeper", Command::new("sleep").arg("600")).unwrap();
+        process.signal(Signal::TERM).unwrap();
+        let status = loop {
+            if let Some(status) = process.ended().unwrap() {
+                break status;
+            }
+        };
+        assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+        let error = process.signal(Signal::TERM).unwrap_err().to_string();
+        assert!(error.contains("sleeper, which has ended"), "{error}");
+    }
+}
