@@ -1,10 +1,14 @@
 //! Calls of cargo on this workspace.
 
-use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, bail};
+use serde_json::Value as Json;
 use vmcp_peers::step::step;
+
+/// Makes cargo say what it built where; what the compiler says stays readable.
+const MESSAGES: &str = "--message-format=json-render-diagnostics";
 
 /// The root of the repository.
 pub(crate) fn root() -> &'static Path {
@@ -36,6 +40,31 @@ pub(crate) fn succeeded(status: ExitStatus) -> anyhow::Result<()> {
         bail!("{status}; what is wrong is printed above");
     }
     Ok(())
+}
+
+/// Builds the example program `name` and returns its path. The whole workspace is named, because cargo then chooses the
+/// same features of the dependencies as for the tests, and compiles them once.
+pub(crate) fn example(name: &str) -> anyhow::Result<PathBuf> {
+    let arguments = [
+        "build",
+        "--quiet",
+        "--workspace",
+        "--locked",
+        "--example",
+        name,
+        MESSAGES,
+    ];
+    let output = cargo(&arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    succeeded(output.status).with_context(|| format!("cannot build the example {name}"))?;
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Json>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo did not say where it put the example {name}"))
 }
 
 /// Whether cargo has the subcommand `name`: rustfmt and clippy are components that a toolchain may lack.

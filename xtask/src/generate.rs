@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use crate::cargo::{cargo, root};
+use crate::cargo::{example, root};
 use crate::drift::drift;
 
 /// A generated file: its path in the repository, and what it should hold.
@@ -98,12 +98,11 @@ fn config_schema() -> anyhow::Result<String> {
 /// The definition of a custom resource. Another program prints it, so that this one does not compile a Kubernetes client.
 fn crd(plural: &str) -> anyhow::Result<String> {
     let file = format!("vmcp.dev_{plural}.yaml");
-    let print = "run --quiet --locked -p vmcp-crds --features k8s --example crds --";
-    let arguments: Vec<&str> = print.split(' ').chain([file.as_str()]).collect();
-    let output = cargo(&arguments)
+    let output = Command::new(example("crds")?)
+        .arg(&file)
         .stderr(Stdio::inherit())
         .output()
-        .context("cannot run cargo")?;
+        .context("cannot run the program that prints the resource definitions")?;
     if !output.status.success() {
         bail!("the program that prints {file} failed; what is wrong is printed above");
     }

@@ -33,10 +33,12 @@ enum Step {
     Clippy,
     /// cargo deny: licenses, sources and duplicates of the dependencies
     Deny,
-    /// The committed files that are made from the code
-    Generate,
     /// Install the programs that tests run
     Peers,
+    /// cargo build of everything that the tests are and run
+    Build,
+    /// The committed files that are made from the code
+    Generate,
     /// cargo test
     Tests,
 }
@@ -65,8 +67,11 @@ impl Step {
                 "clippy --workspace --all-targets --locked -- -D warnings",
             ),
             Self::Deny => deny(left_out),
-            Self::Generate => step("generate --check", generate::check),
             Self::Peers => peers(left_out),
+            // Tests start the workspace's own programs, which cargo test alone would not build. The tests are named too,
+            // because without them cargo chooses other features of the dependencies, and compiles them twice.
+            Self::Build => cargo::run("build --workspace --bins --examples --tests --locked"),
+            Self::Generate => step("generate --check", generate::check),
             Self::Tests => tests(left_out),
         }
     }
@@ -91,15 +96,7 @@ fn deny(left_out: &mut LeftOut) -> anyhow::Result<()> {
     cargo::run("fetch --locked")?;
     step("cargo deny --offline check bans licenses sources", || {
         let status = Command::new(&program)
-            .args([
-                "--offline",
-                "--locked",
-                "--all-features",
-                "check",
-                "bans",
-                "licenses",
-                "sources",
-            ])
+            .args("--offline --locked --all-features check bans licenses sources".split(' '))
             .current_dir(cargo::root())
             .status()
             .with_context(|| format!("cannot run {}", program.display()))?;
@@ -117,8 +114,6 @@ fn peers(left_out: &mut LeftOut) -> anyhow::Result<()> {
 }
 
 fn tests(left_out: &LeftOut) -> anyhow::Result<()> {
-    // Tests start the workspace's own programs, which cargo test alone would not build.
-    cargo::run("build --workspace --bins --locked")?;
     let mut totals = Totals::default();
     let result = step("cargo test --workspace --locked", || {
         let mut child = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])

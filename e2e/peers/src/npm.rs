@@ -103,10 +103,16 @@ fn install(folder: &Folder) -> anyhow::Result<PathBuf> {
         let npm = node_program("npm")?;
         fs::write(dir.join("package.json"), folder.package)?;
         fs::write(dir.join("package-lock.json"), folder.lock)?;
+        let mut command = Command::new(npm);
         // Nothing here needs its install script, and a script is free to download what the lock file does not check.
-        run(Command::new(npm)
+        command
             .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(dir))?;
+            .current_dir(dir);
+        // npm is a script that looks for Node in the search path, which may lack the folder where we found it.
+        if let Some(programs) = node_program("node")?.parent() {
+            path::put_first(&mut command, programs);
+        }
+        run(&mut command)?;
         Ok(())
     })?;
     Ok(dir.join("node_modules"))
