@@ -1,1 +1,38 @@
-//! Placeholder.
+//! A real Kubernetes on one machine: two nodes with kubelet and containerd, in about ten seconds, without a container
+//! engine, a registry or a virtual machine.
+//!
+//! [`Cluster::up`] starts it as one process tree in namespaces of its own, so nothing of the host changes and one signal
+//! ends it. The process that called it holds a tether (a pipe): when that process is gone for whatever reason, so is the
+//! cluster. [`Cluster::keep`] cuts the tether, for a person who wants to look around.
+//!
+//! The cluster's addresses (nodes, pods, Services, the API server) answer only inside its network namespace.
+//! [`Cluster::command`] runs a program there, and [`Network`] takes a thread of a test there: sockets that such a thread
+//! opens stay in the namespace, whoever uses them afterwards.
+//!
+//! [`ApiServer::start`] is the small sibling: an API server with etcd on loopback ports, for tests without pods.
+//!
+//! The programs are built from pinned Go modules (the folder `go`) into the cache of `vmcp_peers`, once; [`image`] packs
+//! our own programs and a few third-party ones as container images, from files.
+
+mod api_server;
+mod base_images;
+mod certificates;
+mod cluster;
+mod command;
+mod deadline;
+mod go_modules;
+mod hex;
+pub mod image;
+mod kubeconfig;
+mod kubernetes;
+mod machine;
+mod network;
+mod processes;
+mod run_dir;
+mod tree;
+
+pub use api_server::ApiServer;
+pub use cluster::{Cluster, Options};
+pub use command::Command;
+pub use machine::supported;
+pub use network::Network;

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Holds one cluster, from outside its namespaces: makes its control groups, starts its process tree, and removes what is
+# left when the tree ends, whatever ended it. Standard input is the tether, see control-plane.sh.
+# usage: tree.sh RUN; CGROUP names the control group of the cluster, NODES lists the numbers of its nodes.
+set -u
+RUN=$1
+exec 3<&0
+
+# cgroup v1: the kubelet wants its root in every hierarchy, and a cpuset group is unusable until it has cpus and mems.
+for hierarchy in /sys/fs/cgroup/*/; do
+    for group in "$CGROUP" $(printf "$CGROUP/node%s " $NODES); do
+        dir=$hierarchy$group
+        mkdir "$dir" 2>/dev/null || continue
+        for file in cpuset.cpus cpuset.mems; do
+            [ -e "$dir/$file" ] && cat "$(dirname "$dir")/$file" >"$dir/$file"
+        done
+    done
+done
+
+# One SIGKILL of this unshare ends everything: the kernel kills all of a pid namespace with its first process, and the
+# mounts, interfaces and firewall rules go with the last process of their namespaces.
+unshare --net --mount --pid --fork --kill-child -- sh "$RUN/scripts/control-plane.sh" "$RUN" \
+    <&3 3<&- >"$RUN/logs/control-plane.log" 2>&1 &
+tree=$!
+trap 'kill -KILL $tree 2>/dev/null' HUP INT TERM
+# A signal ends `wait` early.
+while kill -0 $tree 2>/dev/null; do wait $tree; done
+echo "control-plane $?" >>"$RUN/ended"
+
+sh "$RUN/scripts/clean.sh"
+# Whoever holds the tether may want to read the logs first.
+cat <&3 >/dev/null
+rm -rf "$RUN"

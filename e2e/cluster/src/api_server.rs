@@ -1,0 +1,155 @@
+//! An API server without a cluster.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::certificates::{ADMIN, Authority};
+use crate::deadline::wait_for;
+use crate::go_modules::{self, GoModule};
+use crate::{kubeconfig, kubernetes};
+
+const SCRIPT: &str = include_str!("../scripts/api-server.sh");
+
+/// A real API server and its etcd on free ports of the loopback interface, for tests that need no pods: it is there
+/// after about three seconds, needs no root, and is empty.
+///
+/// Nothing runs the built-in controllers unless [`ApiServer::start_with_controllers`] is used: owner references delete
+/// nothing, and a Deployment gets no ReplicaSet.
+///
+/// It ends when the value is dropped, and when this process ends in any way.
+#[derive(Debug)]
+pub struct ApiServer {
+    dir: PathBuf,
+    path: std::ffi::OsString,
+    url: String,
+    /// Its standard input is what keeps it running.
+    holder: Child,
+}
+
+impl ApiServer {
+    /// Starts an API server and waits until it is ready.
+    ///
+    /// # Errors
+    /// When the programs cannot be built or do not start; the message has the end of their logs.
+    pub fn start() -> anyhow::Result<Self> {
+        Self::launch(false)
+    }
+
+    /// Starts an API server together with the controller manager: owner references delete, Deployments get pods (which
+    /// no node runs), Services get EndpointSlices.
+    ///
+    /// # Errors
+    /// As [`ApiServer::start`].
+    pub fn start_with_controllers() -> anyhow::Result<Self> {
+        Self::launch(true)
+    }
+
+    /// A kubeconfig of the administrator. Its folder goes when the server goes.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// Where the API answers.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Runs `kubectl` and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails; the message has its words.
+    pub fn kubectl<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> anyhow::Result<String> {
+        let mut command = Command::new("kubectl");
+        command
+            .args(arguments)
+            .env("PATH", &self.path)
+            .env("KUBECONFIG", self.kubeconfig());
+        kubernetes::run(command, None)
+    }
+
+    fn launch(controllers: bool) -> anyhow::Result<Self> {
+        let mut folders = go_modules::programs(&[GoModule::Kubernetes, GoModule::Etcd])?;
+        folders.extend(std::env::split_paths(
+            &std::env::var_os("PATH").unwrap_or_default(),
+        ));
+        let path = std::env::join_paths(folders)?;
+        let dir = tempfile::Builder::new().prefix("vmcp-api-").tempdir()?.keep();
+        let [port, etcd, etcd_peer] = free_ports()?;
+        let url = format!("https://127.0.0.1:{port}");
+        let pki = dir.join("pki");
+        let authority = Authority::create(&pki)?;
+        authority.api_server(&["127.0.0.1".parse()?])?;
+        authority.client(&ADMIN)?;
+        kubeconfig::write(&dir.join("kubeconfig"), &url, &pki, ADMIN.file)?;
+        let holder = Command::new("setsid")
+            .args(["sh", "-c", SCRIPT, "api-server.sh"])
+            .arg(&dir)
+            .args([port, etcd, etcd_peer].map(|port| port.to_string()))
+            .arg(if controllers { "yes" } else { "no" })
+            .env("PATH", &path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot run setsid, from Debian's util-linux")?;
+        let server = Self {
+            dir,
+            path,
+            url,
+            holder,
+        };
+        wait_for("the API server", Duration::from_secs(60), || {
+            Ok(server.kubectl(["get", "--raw", "/readyz"]).ok())
+        })
+        .with_context(|| {
+            format!(
+                "{}{}",
+                tail(&server.dir, "etcd"),
+                tail(&server.dir, "kube-apiserver")
+            )
+        })?;
+        Ok(server)
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        drop(self.holder.stdin.take());
+        if let Err(error) = self.holder.wait() {
+            eprintln!(
+                "the API server in {} did not end cleanly: {error}",
+                self.dir.display()
+            );
+        }
+    }
+}
+
+/// Ports that nobody listens on at this moment. They are bound together, so that they differ.
+fn free_ports() -> anyhow::Result<[u16; 3]> {
+    let bind = || TcpListener::bind("127.0.0.1:0").context("no free port on the loopback interface");
+    let listeners = [bind()?, bind()?, bind()?];
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+fn tail(dir: &Path, program: &str) -> String {
+    let text = fs::read_to_string(dir.join(format!("{program}.log"))).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    format!(
+        "the end of {program}'s log:\n{}\n",
+        lines[lines.len().saturating_sub(10)..].join("\n")
+    )
+}

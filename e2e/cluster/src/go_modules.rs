@@ -1,0 +1,156 @@
+//! The programs that are built from Go modules.
+//!
+//! Each folder of `go` is a module of our own whose `go.mod` and `go.sum` pin one upstream project: their dependencies
+//! disagree, so one module cannot hold them all, and `go install` refuses Kubernetes for the `replace` lines it has.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use vmcp_peers::{cache, debian};
+
+use crate::hex::short;
+
+/// A module of the folder `go`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GoModule {
+    CoreDns,
+    Etcd,
+    Helm,
+    Kubernetes,
+}
+
+impl GoModule {
+    /// The folder's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::CoreDns => "coredns",
+            Self::Etcd => "etcd",
+            Self::Helm => "helm",
+            Self::Kubernetes => "kubernetes",
+        }
+    }
+
+    /// The upstream module whose version is the program's.
+    fn upstream(self) -> &'static str {
+        match self {
+            Self::CoreDns => "github.com/coredns/coredns",
+            Self::Etcd => "go.etcd.io/etcd/server/v3",
+            Self::Helm => "helm.sh/helm/v4",
+            Self::Kubernetes => "k8s.io/kubernetes",
+        }
+    }
+
+    /// What `go build` gets: the module's own main package, or the programs that its `tool` lines name.
+    fn packages(self) -> &'static str {
+        match self {
+            Self::CoreDns | Self::Etcd => ".",
+            Self::Helm | Self::Kubernetes => "tool",
+        }
+    }
+
+    /// Without these the programs say that they are v0.0.0, and clients that compare versions believe it.
+    fn linker_flags(self, version: &str) -> String {
+        match self {
+            Self::CoreDns | Self::Etcd => "-s -w".to_owned(),
+            Self::Helm => format!("-s -w -X helm.sh/helm/v4/internal/version.version={version}"),
+            Self::Kubernetes => {
+                let mut numbers = version.trim_start_matches('v').split('.');
+                let (major, minor) = (numbers.next().unwrap_or("1"), numbers.next().unwrap_or("0"));
+                ["gitVersion", "gitMajor", "gitMinor"]
+                    .into_iter()
+                    .zip([version, major, minor])
+                    .fold("-s -w".to_owned(), |flags, (name, value)| {
+                        format!("{flags} -X k8s.io/component-base/version.{name}={value}")
+                    })
+            }
+        }
+    }
+
+    fn source(self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(self.name())
+    }
+
+    fn version(self) -> anyhow::Result<String> {
+        let file = self.source().join("go.mod");
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let wanted = format!("{} v", self.upstream());
+        text.lines()
+            .map(|line| line.trim().trim_start_matches("require "))
+            .find_map(|line| line.strip_prefix(&wanted))
+            .and_then(|rest| rest.split_whitespace().next())
+            .map(|version| format!("v{version}"))
+            .with_context(|| format!("{} does not require {}", file.display(), self.upstream()))
+    }
+
+    /// The name of the built programs' folder in the cache: another pin is another name.
+    fn key(self) -> anyhow::Result<String> {
+        let mut parts = Vec::new();
+        for name in ["go.mod", "go.sum", "main.go"] {
+            let file = self.source().join(name);
+            if file.exists() {
+                parts.push(fs::read(&file)?);
+            }
+        }
+        Ok(format!("{}-{}-{}", self.name(), self.version()?, short(parts)))
+    }
+
+    fn build(self, into: &Path, build_cache: &Path) -> anyhow::Result<()> {
+        let go = debian::find("go")
+            .or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.is_file()))
+            .context(
+                "go is missing: the Kubernetes programs are built from Go modules; install Go 1.26 or newer",
+            )?;
+        let mut output = OsString::from(into);
+        output.push("/");
+        let status = Command::new("nice")
+            .args(["-n", "10"])
+            .arg(go)
+            .args(["build", "-trimpath", "-mod=readonly", "-ldflags"])
+            .arg(self.linker_flags(&self.version()?))
+            .arg("-o")
+            .arg(output)
+            .arg(self.packages())
+            .current_dir(self.source())
+            .env("CGO_ENABLED", "0")
+            .env("GOCACHE", build_cache)
+            .env("GOFLAGS", "")
+            .status()
+            .context("cannot run go")?;
+        if !status.success() {
+            bail!("go build in {} failed: {status}", self.source().display());
+        }
+        Ok(())
+    }
+}
+
+/// The folders that hold the programs of `modules`, built if they are not in the cache.
+///
+/// The build cache of Go reaches 5 GB and is of no use once the programs are there, so it is a folder of its own that
+/// goes when they are built. The modules share it because they share the standard library.
+pub(crate) fn programs(modules: &[GoModule]) -> anyhow::Result<Vec<PathBuf>> {
+    let root = cache::dir()?;
+    let keys = modules
+        .iter()
+        .map(|module| module.key())
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let folders: Vec<_> = keys.iter().map(|key| root.join(key)).collect();
+    if folders.iter().all(|folder| folder.is_dir()) {
+        return Ok(folders);
+    }
+    fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
+    // One build at a time: two would take twice as long each, and the second finds what the first has built.
+    let lock = File::create(root.join("go-build.lock"))?;
+    lock.lock()?;
+    let build_cache = root.join("go-build.partial");
+    for (module, key) in modules.iter().zip(&keys) {
+        cache::once(key, |into| module.build(into, &build_cache))?;
+    }
+    if build_cache.exists() {
+        fs::remove_dir_all(&build_cache)
+            .with_context(|| format!("cannot remove {}", build_cache.display()))?;
+    }
+    Ok(folders)
+}

@@ -1,0 +1,91 @@
+//! The network namespace of a cluster, for threads of a test.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::process::Pid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// The network in which the cluster's addresses answer: those of the API server, the nodes, the pods and the Services.
+///
+/// A socket belongs to the namespace of the thread that opened it, for as long as it lives and whoever uses it. So a test
+/// needs no helper program: it opens its connections with [`Network::connect`], or runs a whole asynchronous runtime
+/// whose threads call [`Network::enter`] when they start:
+///
+/// ```no_run
+/// # fn main() -> anyhow::Result<()> {
+/// # let cluster = vmcp_cluster::Cluster::up(&vmcp_cluster::Options::default())?;
+/// let network = cluster.network();
+/// let pods = network.connect("10.96.0.1:443".parse()?)?;
+/// # drop(pods);
+/// // tokio: Builder::new_multi_thread().on_thread_start(move || network.enter().unwrap())
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// A path and not an open file: an open file would keep the namespace alive after the cluster.
+    path: PathBuf,
+    identity: u64,
+}
+
+impl Network {
+    pub(crate) fn of(pid: Pid) -> anyhow::Result<Self> {
+        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let identity = path
+            .metadata()
+            .with_context(|| format!("no network at {}", path.display()))?
+            .ino();
+        Ok(Self { path, identity })
+    }
+
+    /// The namespace as a file, for `nsenter --net=`.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Moves the calling thread into the network, for the rest of its life.
+    ///
+    /// # Errors
+    /// When the cluster is gone.
+    pub fn enter(&self) -> anyhow::Result<()> {
+        let file = File::open(&self.path).context("the cluster is gone: its network cannot be opened")?;
+        if file.metadata()?.ino() != self.identity {
+            bail!(
+                "the cluster is gone: {} is another network now",
+                self.path.display()
+            );
+        }
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+            .context("cannot enter the cluster's network; only root can")
+    }
+
+    /// Runs `work` in the network, on a thread of its own, and waits for it.
+    ///
+    /// # Errors
+    /// When the cluster is gone.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| self.enter().map(|()| work()));
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Opens a connection to an address of the cluster.
+    ///
+    /// # Errors
+    /// When nothing answers there within five seconds, or the cluster is gone.
+    pub fn connect(&self, address: SocketAddr) -> anyhow::Result<TcpStream> {
+        self.within(|| TcpStream::connect_timeout(&address, Duration::from_secs(5)))?
+            .with_context(|| format!("cannot connect to {address} in the cluster"))
+    }
+}
