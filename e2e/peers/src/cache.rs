@@ -35,9 +35,7 @@ pub fn once(key: &str, build: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyho
     if ready.is_dir() {
         return Ok(ready);
     }
-    fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
-    let lock = File::create(root.join(format!("{key}.lock")))?;
-    lock.lock()?;
+    let _lock = lock(key)?;
     if ready.is_dir() {
         return Ok(ready);
     }
@@ -49,6 +47,17 @@ pub fn once(key: &str, build: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyho
     crate::step(&format!("install {key}"), || build(&partial))?;
     fs::rename(&partial, &ready)?;
     Ok(ready)
+}
+
+/// Waits until no other process holds the lock `name`, and holds it until the file is dropped.
+pub(crate) fn lock(name: &str) -> anyhow::Result<File> {
+    let root = dir()?;
+    fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
+    let path = root.join(format!("{name}.lock"));
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 /// A key that changes with what it is made of: `name` and twelve digits of a hash of `contents`.

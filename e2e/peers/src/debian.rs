@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
+use crate::cache;
 use crate::run::run;
 
 /// The path of `program`, from the search path or the folders for system programs, which a user's search path may lack.
@@ -41,6 +42,8 @@ pub fn install(packages: &[&str]) -> anyhow::Result<()> {
         );
     }
     crate::step(&format!("apt-get install {names}"), || {
+        // Two test programs may want a package at the same time, and apt does not wait for another apt.
+        let _lock = cache::lock("apt")?;
         apt(&["update", "-qq"])?;
         let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
         arguments.extend(packages);
