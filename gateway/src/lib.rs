@@ -3,14 +3,20 @@
 //! Layers name only what is to their right: `frontend -> session -> core -> backend -> wire`. `config`, `admin` and `app` stand
 //! outside: they build and inspect. `tests/architecture.rs` keeps it so.
 
+pub mod admin;
+pub mod app;
+pub mod args;
 pub mod backend;
 pub mod config;
 pub mod core;
 pub mod drain;
+pub mod frontend;
 pub mod readiness;
+pub mod session;
 pub mod tasks;
 pub mod telemetry;
 pub mod wire;
 
 mod clock;
 mod random;
+mod server;

@@ -1,6 +1,8 @@
 //! A backend's answer as a stream of messages.
 
-use super::answer::next_chunk;
+use http_body_util::BodyExt as _;
+
+use super::transport::root_cause;
 use super::{BackendError, UpstreamBody};
 use crate::wire::sse::{Decoder, Event};
 
@@ -19,10 +21,11 @@ impl Events {
         Self { body, decoder: Decoder::new(MAX_EVENT_BYTES) }
     }
 
-    /// The next event, or `None` at the end of the stream. May be dropped while it waits: nothing is lost.
+    /// The next event, or `None` at the end of the stream. May be dropped while it waits: nothing is lost. A backend may be silent
+    /// for as long as its tool runs, so that there is no deadline here.
     ///
     /// # Errors
-    /// When the stream breaks, pauses for too long, or holds an event that is too large.
+    /// When the stream breaks, or holds an event that is too large.
     pub async fn next(&mut self) -> Result<Option<Event>, BackendError> {
         loop {
             match self.decoder.next_event() {
@@ -30,9 +33,14 @@ impl Events {
                 Ok(Some(event)) => return Ok(Some(event)),
                 Ok(None) => {}
             }
-            match next_chunk(&mut self.body).await? {
-                Some(chunk) => self.decoder.push(&chunk),
+            match self.body.frame().await {
                 None => return Ok(None),
+                Some(Err(error)) => return Err(BackendError::Broken(root_cause(&error))),
+                Some(Ok(frame)) => {
+                    if let Ok(chunk) = frame.into_data() {
+                        self.decoder.push(&chunk);
+                    }
+                }
             }
         }
     }

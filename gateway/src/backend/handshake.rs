@@ -1,5 +1,7 @@
 //! `initialize` and `notifications/initialized` with a backend.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,9 @@ use crate::wire::{header, jsonrpc};
 
 /// The longest session id that is accepted from a backend: it is stored with the session.
 const MAX_SESSION_ID_BYTES: usize = 512;
+
+/// How long a handshake may take, both of its steps together.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Who says hello: the client, by the gateway's mouth, or the gateway itself.
 #[derive(Clone, Debug)]
@@ -36,8 +41,13 @@ impl Backend {
     /// Opens a session at the backend.
     ///
     /// # Errors
-    /// When the backend cannot be reached, refuses, or speaks no revision that we speak.
+    /// When the backend cannot be reached, refuses, takes too long, or speaks no revision that we speak.
     pub async fn initialize(&self, hello: &Hello<'_>) -> Result<UpstreamSession, BackendError> {
+        let shaking = tokio::time::timeout(HANDSHAKE_DEADLINE, self.shake_hands(hello));
+        shaking.await.unwrap_or(Err(BackendError::Deadline(HANDSHAKE_DEADLINE)))
+    }
+
+    async fn shake_hands(&self, hello: &Hello<'_>) -> Result<UpstreamSession, BackendError> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Params<'a> {

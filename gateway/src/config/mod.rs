@@ -1,6 +1,7 @@
 //! The validated configuration: what the rest of the gateway is built from, and never checks again.
 
 mod validate;
+pub mod watch;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -108,6 +109,12 @@ impl BackendName {
     #[cfg(test)]
     pub(crate) fn for_test(name: &str) -> Self {
         Self(name.into())
+    }
+}
+
+impl std::borrow::Borrow<str> for BackendName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -4,11 +4,12 @@
 
 mod call;
 pub mod catalog;
+mod principal;
 mod upstreams;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::backend::Transport;
 use crate::config::Hot;
@@ -19,6 +20,7 @@ use crate::telemetry::Metrics;
 use catalog::Catalog;
 
 pub use call::CallError;
+pub use principal::Principal;
 pub use upstreams::{UpstreamError, Upstreams};
 
 /// The domain of the gateway. A cheap-clone handle.
@@ -27,6 +29,7 @@ pub struct Core {
     catalog: Catalog,
     metrics: Metrics,
     hot: Arc<ArcSwap<Hot>>,
+    hot_error: Arc<ArcSwapOption<String>>,
 }
 
 impl Core {
@@ -35,13 +38,26 @@ impl Core {
     pub fn new(hot: Hot, transport: Transport, tasks: Tasks, readiness: &Readiness, metrics: Metrics) -> Self {
         let catalog = Catalog::new(transport, tasks, metrics.clone());
         catalog.apply(&hot.backends, Some(readiness));
-        Self { catalog, metrics, hot: Arc::new(ArcSwap::from_pointee(hot)) }
+        let hot_error = Arc::new(ArcSwapOption::empty());
+        Self { catalog, metrics, hot: Arc::new(ArcSwap::from_pointee(hot)), hot_error }
     }
 
     /// Takes a new hot configuration. Calls under way go on with what they began with.
     pub fn apply(&self, hot: Hot) {
         self.catalog.apply(&hot.backends, None);
         self.hot.store(Arc::new(hot));
+        self.hot_error.store(None);
+    }
+
+    /// Keeps the hot configuration in use, because the new one was refused for `reason`.
+    pub fn refuse(&self, reason: String) {
+        self.hot_error.store(Some(Arc::new(reason)));
+    }
+
+    /// Why the last hot configuration was refused, if it was.
+    #[must_use]
+    pub fn hot_error(&self) -> Option<String> {
+        self.hot_error.load().as_deref().cloned()
     }
 
     /// The hot configuration in use.

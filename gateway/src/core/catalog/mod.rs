@@ -150,6 +150,13 @@ impl Catalog {
         Some(Route { backend: unknown.clone(), name: name.into() })
     }
 
+    /// The backend of that name, if it is configured now.
+    #[must_use]
+    pub fn backend(&self, name: &str) -> Option<Backend> {
+        let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
+        members.get(name).map(|running| running.member.backend.clone())
+    }
+
     /// Every backend with what is known of it, in the order of the configuration.
     #[must_use]
     pub fn states(&self) -> Vec<(BackendName, Arc<State>)> {

@@ -1,0 +1,117 @@
+//! The admin port: probes, metrics and status, for the operator and for people.
+//!
+//! It runs on a thread of its own, so that a scrape never delays a call, and a busy data path never fails a probe.
+
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::config::ServerName;
+use crate::core::Core;
+use crate::drain::Drain;
+use crate::readiness::Readiness;
+use crate::server;
+use crate::session::Sessions;
+use crate::session::keys::Keys;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+
+/// What the admin port tells of. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Whose gateway this is.
+    pub server: ServerName,
+    /// What is offered.
+    pub core: Core,
+    /// What is stored.
+    pub sessions: Sessions,
+    /// The keys from which the token of `/status` is derived; without them `/status` is open, because there is no operator.
+    pub keys: Option<Keys>,
+    /// Whether the process should get traffic.
+    pub readiness: Readiness,
+    /// Whether the process is ending.
+    pub drain: Drain,
+    /// What `/metrics` tells.
+    pub metrics: Metrics,
+}
+
+impl Admin {
+    /// Serves `listener` on a thread of its own until the drain closes it.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn spawn(self, listener: std::net::TcpListener) -> std::io::Result<std::thread::JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let address = listener.local_addr()?;
+        std::thread::Builder::new().name("admin".to_owned()).spawn(move || runtime.block_on(self.run(listener, address)))
+    }
+
+    async fn run(self, listener: std::net::TcpListener, address: SocketAddr) {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, %address, "the admin listener cannot be served");
+                return;
+            }
+        };
+        let tasks = Tasks::default();
+        let drain = self.drain.clone();
+        let admin = Arc::new(self);
+        server::serve(listener, drain, tasks.clone(), move |request| {
+            let admin = Arc::clone(&admin);
+            async move { admin.answer(&request) }
+        })
+        .await;
+        tasks.finish().await;
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if *request.method() != Method::GET {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is allowed.\n");
+        }
+        match request.uri().path() {
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.ready(),
+            "/metrics" => metrics(self.metrics.encode()),
+            "/status" => self.status(request.headers()),
+            _ => text(StatusCode::NOT_FOUND, "Not found. There are /livez, /readyz, /metrics and /status.\n"),
+        }
+    }
+
+    fn ready(&self) -> Response<Full<Bytes>> {
+        let mut pending = self.readiness.pending();
+        if self.drain.is_draining() {
+            pending.push("draining".to_owned());
+        }
+        if pending.is_empty() {
+            return text(StatusCode::OK, "ok\n");
+        }
+        text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", pending.join(", ")))
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.drain.is_draining() && self.readiness.pending().is_empty()
+    }
+}
+
+fn metrics(encoded: String) -> Response<Full<Bytes>> {
+    let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    respond(StatusCode::OK, HeaderValue::from_static(open_metrics), encoded)
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    respond(status, HeaderValue::from_static("text/plain; charset=utf-8"), text)
+}
+
+fn respond(status: StatusCode, media_type: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}

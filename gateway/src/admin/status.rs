@@ -1,0 +1,66 @@
+//! `/status`: what this process knows, as [`GatewayStatus`].
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use subtle::ConstantTimeEq as _;
+use vmcp_crds::status::{BackendState, BackendStatus, GatewayStatus, SessionStoreStatus};
+
+use super::{Admin, respond, text};
+use crate::core::catalog::State;
+
+impl Admin {
+    pub(super) fn status(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        if !self.may_see_status(headers) {
+            let mut response = text(StatusCode::UNAUTHORIZED, "/status wants the bearer token that the session keys give.\n");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return response;
+        }
+        match serde_json::to_vec_pretty(&self.collect()) {
+            Ok(body) => respond(StatusCode::OK, HeaderValue::from_static("application/json"), body),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "The status cannot be written.\n"),
+        }
+    }
+
+    fn may_see_status(&self, headers: &HeaderMap) -> bool {
+        let Some(keys) = &self.keys else { return true };
+        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let token = value.strip_prefix("Bearer ").unwrap_or_default();
+        keys.all().any(|key| {
+            let expected = key.status_token(&self.server.namespace, &self.server.name);
+            bool::from(expected.as_bytes().ct_eq(token.as_bytes()))
+        })
+    }
+
+    fn collect(&self) -> GatewayStatus {
+        let snapshot = self.core.catalog().snapshot();
+        let store_error = self.sessions.store_error();
+        let backend = |(name, state): (crate::config::BackendName, std::sync::Arc<State>)| BackendStatus {
+            name: name.to_string(),
+            state: match (&state.tools, &state.error) {
+                (_, Some(_)) => BackendState::Failing,
+                (None, None) => BackendState::Unknown,
+                (Some(_), None) => BackendState::Ready,
+            },
+            tools: state.tools.as_ref().map_or(0, |tools| tools.len()),
+            error: state.error.as_ref().map(|error| format!("it {error}")),
+        };
+        let hot = self.core.hot();
+        GatewayStatus {
+            server: self.server.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            hot_config_hash: hot.hash.clone(),
+            hot_config_error: self.core.hot_error(),
+            ready: self.is_ready(),
+            draining: self.drain.is_draining(),
+            session_store: SessionStoreStatus {
+                provider: self.sessions.store_provider().to_owned(),
+                available: store_error.is_none(),
+                error: store_error,
+            },
+            tools: snapshot.tools.len(),
+            backends: self.core.catalog().states().into_iter().map(backend).collect(),
+            conflicts: snapshot.conflicts.clone(),
+        }
+    }
+}

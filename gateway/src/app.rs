@@ -1,0 +1,173 @@
+//! The process: its parts, built from the configuration, and its end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use crate::admin::Admin;
+use crate::backend::Transport;
+use crate::config::watch::Watch;
+use crate::config::{Config, Hot, SessionStorage};
+use crate::core::Core;
+use crate::drain::Drain;
+use crate::frontend::Frontend;
+use crate::readiness::Readiness;
+use crate::server;
+use crate::session::Sessions;
+use crate::session::keys::Keys;
+use crate::session::record::Lifetimes;
+use crate::session::store::SessionStore;
+use crate::session::store::memory::MemoryStore;
+use crate::session::store::redis::RedisStore;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::telemetry::logs::LevelHandle;
+
+/// How long running calls may go on after the listener has closed.
+const FINISH_DEADLINE: Duration = Duration::from_secs(125);
+
+/// The gateway, listening but not yet serving.
+#[derive(Debug)]
+pub struct App {
+    mcp: TcpListener,
+    frontend: Frontend,
+    sessions: Sessions,
+    core: Core,
+    admin: std::thread::JoinHandle<()>,
+    drain: Drain,
+    drain_delay: Duration,
+    tasks: Tasks,
+    hot_file: Option<PathBuf>,
+    level: LevelHandle,
+}
+
+impl App {
+    /// Builds every part and opens both listeners.
+    ///
+    /// # Errors
+    /// When a key cannot be read or an address cannot be listened on.
+    pub async fn build(config: Config, level: LevelHandle) -> anyhow::Result<Self> {
+        level.set(config.hot.log_level);
+        let (drain, readiness, tasks, metrics) =
+            (Drain::default(), Readiness::default(), Tasks::default(), Metrics::new());
+        let listening = readiness.wait_for("the listener");
+
+        let named_keys = config.session_keys.as_deref().map(Keys::load).transpose()?;
+        let keys = named_keys.clone().map_or_else(Keys::random, Ok)?;
+        let store: Arc<dyn SessionStore> = match &config.session_storage {
+            SessionStorage::Memory => Arc::new(MemoryStore::new(Lifetimes::default())),
+            SessionStorage::Redis(redis) => Arc::new(RedisStore::new(redis, &config.server, Lifetimes::default())?),
+        };
+
+        let mcp = listen(config.mcp_listener).await?;
+        let admin_listener = listen(config.admin_listener).await?;
+        tracing::info!(
+            mcp = %mcp.local_addr()?,
+            admin = %admin_listener.local_addr()?,
+            server = %config.server,
+            session_storage = store.provider(),
+            backends = config.hot.backends.len(),
+            "listening"
+        );
+
+        let core = Core::new(config.hot, Transport::new(), tasks.clone(), &readiness, metrics.clone());
+        let sessions = Sessions::new(
+            config.server.clone(),
+            store,
+            keys,
+            core.clone(),
+            tasks.clone(),
+            metrics.clone(),
+        );
+        let admin = Admin {
+            server: config.server.clone(),
+            core: core.clone(),
+            sessions: sessions.clone(),
+            keys: named_keys,
+            readiness,
+            drain: drain.clone(),
+            metrics: metrics.clone(),
+        };
+        let admin = admin.spawn(admin_listener.into_std()?).context("cannot start the admin thread")?;
+        let frontend = Frontend::new(config.server, sessions.clone(), core.clone(), metrics, drain.clone());
+        drop(listening);
+        Ok(Self {
+            mcp,
+            frontend,
+            sessions,
+            core,
+            admin,
+            drain,
+            drain_delay: config.drain_delay,
+            tasks,
+            hot_file: config.hot_file,
+            level,
+        })
+    }
+
+    /// Where clients connect.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn mcp_address(&self) -> std::io::Result<SocketAddr> {
+        self.mcp.local_addr()
+    }
+
+    /// Serves until `shutdown`, then drains.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        self.sessions.watch_store();
+        if let Some(file) = self.hot_file.clone() {
+            self.tasks.spawn_until_drain(reload(file, self.core.clone(), self.level.clone()));
+        }
+        let frontend = self.frontend;
+        let serving = server::serve(self.mcp, self.drain.clone(), self.tasks.clone(), move |request| {
+            let frontend = frontend.clone();
+            async move { frontend.answer(request).await }
+        });
+        let ending = async {
+            shutdown.await;
+            tracing::info!(delay_s = self.drain_delay.as_secs_f32(), "draining");
+            self.drain.begin();
+            tokio::time::sleep(self.drain_delay).await;
+            self.drain.close();
+        };
+        tokio::join!(serving, ending);
+        if tokio::time::timeout(FINISH_DEADLINE, self.tasks.finish()).await.is_err() {
+            tracing::warn!("ending, although calls are still running");
+        }
+        if self.admin.join().is_err() {
+            tracing::error!("the admin thread failed");
+        }
+        tracing::info!("ended");
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Takes the hot configuration again whenever its file changes. A file that is refused changes nothing.
+async fn reload(file: PathBuf, core: Core, level: LevelHandle) {
+    let mut watch = Watch::new(&file);
+    loop {
+        watch.changed().await;
+        match Hot::load(&file) {
+            Ok(hot) if hot.hash == core.hot().hash => {}
+            Ok(hot) => {
+                tracing::info!(hash = hot.hash, backends = hot.backends.len(), "the configuration changed");
+                level.set(hot.log_level);
+                core.apply(hot);
+            }
+            Err(error) => {
+                if core.hot_error().as_ref() != Some(&error.to_string()) {
+                    tracing::error!(%error, "the new configuration is refused; the one before stays in use");
+                }
+                core.refuse(error.to_string());
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `initialize`: a client begins a session. No backend is asked.
+
+use std::borrow::Cow;
+
+use http::{HeaderValue, Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::Frontend;
+use super::respond::{self, Body};
+use crate::core::Principal;
+use crate::session::Client;
+use crate::wire::jsonrpc::Request;
+use crate::wire::revision::Revision;
+use crate::wire::{code, header};
+
+/// How much a client may say of itself: it is stored with every session.
+const MAX_CLIENT_BYTES: usize = 16 * 1024;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Params<'a> {
+    #[serde(borrow)]
+    protocol_version: Cow<'a, str>,
+    #[serde(borrow)]
+    capabilities: &'a RawValue,
+    #[serde(borrow)]
+    client_info: &'a RawValue,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeResult<'a> {
+    protocol_version: &'static str,
+    capabilities: Capabilities,
+    server_info: ServerInfo<'a>,
+}
+
+#[derive(Serialize)]
+struct Capabilities {
+    tools: Empty,
+}
+
+#[derive(Serialize)]
+struct Empty {}
+
+#[derive(Serialize)]
+struct ServerInfo<'a> {
+    name: &'a str,
+    version: &'static str,
+}
+
+impl Frontend {
+    pub(super) async fn initialize(&self, request: &Request<'_>, principal: &Principal) -> Response<Body> {
+        let params = match params(request) {
+            Ok(params) => params,
+            Err(message) => {
+                return respond::error(StatusCode::OK, Some(request.id), code::INVALID_PARAMS, &message);
+            }
+        };
+        let revision = Revision::negotiate(&params.protocol_version);
+        let client = Client { revision, capabilities: params.capabilities, info: params.client_info };
+        let session_id = match self.sessions.create(principal, &client).await {
+            Ok(session_id) => session_id,
+            Err(unavailable) => return respond::store_unavailable(Some(request.id), &unavailable),
+        };
+        let result = InitializeResult {
+            protocol_version: revision.as_str(),
+            capabilities: Capabilities { tools: Empty {} },
+            server_info: ServerInfo { name: &self.server.name, version: env!("CARGO_PKG_VERSION") },
+        };
+        match (serde_json::to_vec(&result), HeaderValue::try_from(session_id)) {
+            (Ok(result), Ok(session_id)) => {
+                let mut response = respond::result(request.id, &result);
+                response.headers_mut().insert(header::SESSION_ID, session_id);
+                response
+            }
+            _ => {
+                let message = "The answer cannot be written";
+                respond::error(StatusCode::INTERNAL_SERVER_ERROR, Some(request.id), code::INTERNAL, message)
+            }
+        }
+    }
+}
+
+fn params<'a>(request: &Request<'a>) -> Result<Params<'a>, String> {
+    let text = request.params.map_or("{}", RawValue::get);
+    let params: Params<'a> = serde_json::from_str(text).map_err(|error| format!("initialize: params: {error}"))?;
+    for (field, value) in [("capabilities", params.capabilities), ("clientInfo", params.client_info)] {
+        if !value.get().starts_with('{') {
+            return Err(format!("initialize: params: {field} must be an object"));
+        }
+        if value.get().len() > MAX_CLIENT_BYTES {
+            return Err(format!("initialize: params: {field} is larger than {MAX_CLIENT_BYTES} bytes"));
+        }
+    }
+    Ok(params)
+}

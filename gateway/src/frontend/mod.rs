@@ -1,0 +1,70 @@
+//! The downstream side: the streamable HTTP transport that clients speak, at `/mcp`.
+//!
+//! The order of checks is the same for every request: size, then media types, then the era and its session, then the method. Which
+//! status and which JSON-RPC code answers what stands in `docs/ARCHITECTURE.md`.
+//!
+//! The server stands on hyper itself: there is one path, and what a router would add is paid by every call.
+
+mod delete;
+mod initialize;
+mod post;
+mod relay;
+mod respond;
+mod tools;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::config::ServerName;
+use crate::core::{Core, Principal};
+use crate::drain::Drain;
+use crate::session::Sessions;
+use crate::telemetry::Metrics;
+
+use respond::Body;
+
+/// The path of the endpoint.
+const PATH: &str = "/mcp";
+
+/// The MCP endpoint. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub struct Frontend {
+    server: ServerName,
+    sessions: Sessions,
+    core: Core,
+    metrics: Metrics,
+    drain: Drain,
+}
+
+impl Frontend {
+    /// The endpoint of `server`.
+    #[must_use]
+    pub fn new(server: ServerName, sessions: Sessions, core: Core, metrics: Metrics, drain: Drain) -> Self {
+        Self { server, sessions, core, metrics, drain }
+    }
+
+    /// Answers one HTTP request.
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let (method, mut response) = self.route(request).await;
+        self.metrics.request(method, response.status().as_u16());
+        tracing::debug!(method, status = response.status().as_u16(), "answered");
+        if self.drain.is_draining() {
+            let close = http::HeaderValue::from_static("close");
+            response.headers_mut().insert(http::header::CONNECTION, close);
+        }
+        response
+    }
+
+    /// The answer, and the method for the metrics: one of a fixed set.
+    async fn route(&self, request: Request<Incoming>) -> (&'static str, Response<Body>) {
+        if request.uri().path() != PATH {
+            return ("other", respond::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n"));
+        }
+        let principal = Principal::Anonymous;
+        match *request.method() {
+            Method::POST => self.post(request, &principal).await,
+            Method::DELETE => ("DELETE", self.delete(request.headers(), &principal).await),
+            _ => ("other", respond::method_not_allowed()),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! POST: one message from the client.
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+use super::respond::{self, Body};
+use super::{Frontend, tools};
+use crate::core::Principal;
+use crate::session::Session;
+use crate::wire::jsonrpc::{self, Message};
+use crate::wire::revision::Revision;
+use crate::wire::{code, header as mcp};
+
+/// The largest body that is read.
+const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+impl Frontend {
+    /// The answer, and the method for the metrics.
+    pub(super) async fn post(
+        &self,
+        request: Request<Incoming>,
+        principal: &Principal,
+    ) -> (&'static str, Response<Body>) {
+        let (head, body) = request.into_parts();
+        if let Err(refusal) = media_types(&head.headers) {
+            return ("other", refusal);
+        }
+        let body = match read(body).await {
+            Ok(body) => body,
+            Err(refusal) => return ("other", refusal),
+        };
+        match Message::parse(&body) {
+            Err(fault) => ("other", respond::fault(&fault)),
+            Ok(Message::Request(request)) => {
+                let answer = self.request(&head.headers, &body, &request, principal).await;
+                (label(&request.method), answer)
+            }
+            Ok(Message::Notification { method, .. }) => {
+                (label(&method), self.one_way(&head.headers, principal).await)
+            }
+            Ok(Message::Response(_)) => ("response", self.one_way(&head.headers, principal).await),
+        }
+    }
+
+    async fn request(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        request: &jsonrpc::Request<'_>,
+        principal: &Principal,
+    ) -> Response<Body> {
+        if request.method == "initialize" {
+            return self.initialize(request, principal).await;
+        }
+        let session = match self.session(headers, Some(request.id), principal).await {
+            Ok(session) => session,
+            Err(refusal) => return refusal,
+        };
+        match &*request.method {
+            "ping" => respond::result(request.id, b"{}"),
+            "tools/list" => respond::result(request.id, &self.core.catalog().snapshot().tools_list),
+            "tools/call" => tools::call(&self.core, &session, body, request).await,
+            method => {
+                let message = format!("Method not found: {method}");
+                respond::error(StatusCode::OK, Some(request.id), code::METHOD_NOT_FOUND, &message)
+            }
+        }
+    }
+
+    /// A message that wants no answer is accepted when its session lives.
+    async fn one_way(&self, headers: &HeaderMap, principal: &Principal) -> Response<Body> {
+        match self.session(headers, None, principal).await {
+            Ok(_) => respond::accepted(),
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// The session that the request names, if it is the principal's.
+    async fn session(
+        &self,
+        headers: &HeaderMap,
+        id: Option<&serde_json::value::RawValue>,
+        principal: &Principal,
+    ) -> Result<Session, Response<Body>> {
+        let invalid =
+            |message: &str| respond::error(StatusCode::BAD_REQUEST, id, code::INVALID_REQUEST, message);
+        let Some(session_id) = headers.get(mcp::SESSION_ID) else {
+            return Err(invalid("The header Mcp-Session-Id is missing; send initialize first"));
+        };
+        if let Some(version) = headers.get(mcp::PROTOCOL_VERSION)
+            && version.to_str().ok().and_then(Revision::parse).is_none()
+        {
+            return Err(invalid("The header MCP-Protocol-Version names a revision that is not known"));
+        }
+        let found = self.sessions.find(session_id.as_bytes(), principal).await;
+        found.map_err(|failure| respond::session_error(id, &failure))
+    }
+}
+
+/// A client must send JSON and accept both framings (specification 2025-11-25, basic/transports).
+fn media_types(headers: &HeaderMap) -> Result<(), Response<Body>> {
+    let refuse = |status, message| Err(respond::error(status, None, code::INVALID_REQUEST, message));
+    if !mcp::is_media_type(headers.get(header::CONTENT_TYPE), &mcp::JSON) {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json");
+    }
+    let accepts = |media_type: &http::HeaderValue| {
+        let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let mut ranges = values.flat_map(|value| value.split(','));
+        ranges.any(|range| {
+            let essence = range.split(';').next().unwrap_or(range).trim();
+            let kind = media_type.to_str().unwrap_or_default();
+            let family = kind.split('/').next().unwrap_or_default();
+            essence == "*/*"
+                || essence.eq_ignore_ascii_case(kind)
+                || essence.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(family))
+        })
+    };
+    if accepts(&mcp::JSON) && accepts(&mcp::EVENT_STREAM) {
+        return Ok(());
+    }
+    refuse(StatusCode::NOT_ACCEPTABLE, "Accept must list application/json and text/event-stream")
+}
+
+/// The body, refused before it is read when it says that it is too large, and otherwise as soon as it is.
+async fn read(body: Incoming) -> Result<Bytes, Response<Body>> {
+    let too_large = || {
+        let message = format!("The body is larger than {MAX_BODY_BYTES} bytes");
+        respond::error(StatusCode::PAYLOAD_TOO_LARGE, None, code::INVALID_REQUEST, &message)
+    };
+    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+        return Err(too_large());
+    }
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => {
+            let message = "The body ended before it was complete";
+            Err(respond::error(StatusCode::BAD_REQUEST, None, code::PARSE_ERROR, message))
+        }
+    }
+}
+
+/// The method as a label of metrics: whatever a client invents is one label.
+fn label(method: &str) -> &'static str {
+    const KNOWN: [&str; 5] = ["initialize", "notifications/initialized", "ping", "tools/list", "tools/call"];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
+}

@@ -1,0 +1,113 @@
+//! Answers: bytes, statuses and headers.
+
+use bytes::Bytes;
+use futures::Stream;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Either, Full, StreamBody};
+use serde_json::value::RawValue;
+
+use crate::session::SessionError;
+use crate::session::store::Unavailable;
+use crate::wire::{code, header as mcp, jsonrpc};
+
+/// The body of an answer: whole, or as it comes.
+pub(crate) type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, BoxError>>;
+/// An error in the middle of a body; it ends the connection, which tells the client that the answer is not complete.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// When a client that met an unavailable store should try again, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+pub(super) fn json(status: StatusCode, message: Bytes) -> Response<Body> {
+    let mut response = whole(status, message);
+    response.headers_mut().insert(header::CONTENT_TYPE, mcp::JSON);
+    response
+}
+
+pub(super) fn result(id: &RawValue, result: &[u8]) -> Response<Body> {
+    json(StatusCode::OK, jsonrpc::result(id, result))
+}
+
+pub(super) fn error(status: StatusCode, id: Option<&RawValue>, code: i32, message: &str) -> Response<Body> {
+    json(status, jsonrpc::error(id, code, message))
+}
+
+/// A message that cannot be a request: it has no id that could be echoed.
+pub(super) fn fault(fault: &jsonrpc::Fault) -> Response<Body> {
+    error(StatusCode::BAD_REQUEST, None, fault.code, &fault.message)
+}
+
+/// Parameters that do not fit: a wrong one is the method's business, a doubled key makes the request itself invalid.
+pub(super) fn params_fault(id: &RawValue, fault: &jsonrpc::Fault) -> Response<Body> {
+    let status = if fault.code == code::INVALID_REQUEST { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    error(status, Some(id), fault.code, &fault.message)
+}
+
+/// An unusable session. What a client sees is the same whether the session is unknown, expired, terminated or somebody else's.
+pub(super) fn session_error(id: Option<&RawValue>, failure: &SessionError) -> Response<Body> {
+    match failure {
+        SessionError::NotFound => {
+            error(StatusCode::NOT_FOUND, id, code::SESSION_NOT_FOUND, "Session not found; send initialize to start another")
+        }
+        SessionError::Unavailable(unavailable) => store_unavailable(id, unavailable),
+    }
+}
+
+/// The store did not answer. The reason is for the log: it may name addresses.
+pub(super) fn store_unavailable(id: Option<&RawValue>, _: &Unavailable) -> Response<Body> {
+    let message = "The session store is unavailable; the session is not lost, try again";
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, id, code::INTERNAL, message);
+    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    response
+}
+
+pub(super) fn accepted() -> Response<Body> {
+    whole(StatusCode::ACCEPTED, Bytes::new())
+}
+
+pub(super) fn method_not_allowed() -> Response<Body> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST, DELETE"));
+    response
+}
+
+pub(super) fn text(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = whole(status, Bytes::from_static(text.as_bytes()));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// A JSON answer whose bytes come later.
+pub(super) fn streaming_json(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Response<Body> {
+    streaming(mcp::JSON, chunks)
+}
+
+/// A stream of server-sent events.
+pub(super) fn events(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Response<Body> {
+    let mut response = streaming(mcp::EVENT_STREAM, chunks);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    // Proxies such as nginx would otherwise hold events back.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+fn streaming(
+    media_type: HeaderValue,
+    chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+) -> Response<Body> {
+    use futures::TryStreamExt as _;
+    let body = StreamBody::new(chunks.map_ok(Frame::data));
+    let mut response = Response::new(Either::Right(body.boxed_unsync()));
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+fn whole(status: StatusCode, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::new(body)));
+    *response.status_mut() = status;
+    response
+}

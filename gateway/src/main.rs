@@ -1,0 +1,76 @@
+//! `vmcp-gateway`: reads its configuration, builds the gateway, serves until it is told to end, and drains.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use secrecy::SecretString;
+use vmcp_crds::config::{GatewayConfig, REDIS_PASSWORD_ENV};
+use vmcp_crds::session_key::SessionKey;
+use vmcp_gateway::app::App;
+use vmcp_gateway::args::{Args, Command, ConfigFile};
+use vmcp_gateway::config::Config;
+use vmcp_gateway::telemetry::logs;
+
+/// The exit code for a bad configuration, as sysexits.h has it.
+const EX_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Serve(file) => serve(&file),
+        Command::Validate(file) => validate(&file),
+        Command::Keygen => keygen(),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("vmcp-gateway: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn serve(file: &ConfigFile) -> anyhow::Result<ExitCode> {
+    let config = match load(file) {
+        Ok(config) => config,
+        Err(exit) => return Ok(exit),
+    };
+    let level = logs::init();
+    // One TLS provider for the whole process; two would be refused at the first connection.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let app = App::build(config, level).await?;
+        app.run(told_to_end()).await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn validate(file: &ConfigFile) -> anyhow::Result<ExitCode> {
+    if let Err(exit) = load(file) {
+        return Ok(exit);
+    }
+    print!("{}", serde_yaml::to_string(&GatewayConfig::load(&file.config)?)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn keygen() -> anyhow::Result<ExitCode> {
+    println!("{}", SessionKey::generate()?.to_text());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(file: &ConfigFile) -> Result<Config, ExitCode> {
+    let password = std::env::var(REDIS_PASSWORD_ENV).ok().filter(|password| !password.is_empty());
+    Config::load(&file.config, password.map(SecretString::from)).map_err(|error| {
+        eprintln!("vmcp-gateway: {error}");
+        ExitCode::from(EX_USAGE)
+    })
+}
+
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        tracing::error!("signals cannot be received; only SIGKILL ends this process");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,162 @@
+//! Session ids: signed, so that nobody else can make one.
+//!
+//! An id carries what a replica needs before it asks the store: which key signed it, for whom it is, and from which incarnation
+//! of the store it comes. Nothing in it is secret. The signature covers the name of the virtual server, so that an id of one
+//! server means nothing to another.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use subtle::ConstantTimeEq as _;
+use vmcp_crds::session_key::SessionKey;
+
+use super::capabilities::Capabilities;
+use super::keys::Keys;
+use super::record::{PrincipalTag, RecordKey};
+use super::store::Incarnation;
+use crate::config::ServerName;
+use crate::core::Principal;
+use crate::wire::revision::Revision;
+
+/// What every id begins with: the version of its layout.
+const PREFIX: &str = "v1.";
+/// Ids longer than this are refused unread.
+const MAX_ID_BYTES: usize = 256;
+const MAC_BYTES: usize = 16;
+/// Key id 1, record key 16, incarnation 8, created 4, end 4, principal tag 16, revision 1, capabilities 1.
+const SIGNED_BYTES: usize = 51;
+
+/// What a session id says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SessionId {
+    pub(super) key: RecordKey,
+    /// The incarnation of the store's data in which the session was created.
+    pub(super) incarnation: Incarnation,
+    /// When the session was created, in seconds since 1970 by the store's clock.
+    pub(super) created: u32,
+    /// When it ends at the latest, by the same clock.
+    pub(super) end: u32,
+    pub(super) principal_tag: PrincipalTag,
+    pub(super) revision: Revision,
+    pub(super) capabilities: Capabilities,
+}
+
+impl SessionId {
+    /// The text that the client gets.
+    pub(super) fn sign(&self, key: &SessionKey, server: &ServerName) -> String {
+        let mut bytes = Vec::with_capacity(SIGNED_BYTES + MAC_BYTES);
+        bytes.push(key.id());
+        bytes.extend_from_slice(&self.key.0);
+        bytes.extend_from_slice(&self.incarnation.0);
+        bytes.extend_from_slice(&self.created.to_be_bytes());
+        bytes.extend_from_slice(&self.end.to_be_bytes());
+        bytes.extend_from_slice(&self.principal_tag.0);
+        bytes.push(self.revision as u8);
+        bytes.push(self.capabilities.0);
+        let mac = mac(key, server, &bytes);
+        bytes.extend_from_slice(&mac);
+        format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// What `text` says, if it is an id that one of `keys` signed for `server` and `principal`.
+    pub(super) fn verify(text: &[u8], keys: &Keys, server: &ServerName, principal: &Principal) -> Option<Self> {
+        if text.len() > MAX_ID_BYTES {
+            return None;
+        }
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX.as_bytes())?).ok()?;
+        let (signed, signature) = bytes.split_at_checked(SIGNED_BYTES)?;
+        let key = keys.named(signed[0]).find(|key| mac(key, server, signed).ct_eq(signature).into())?;
+        let id = Self::read(&signed[1..])?;
+        let expected = principal_tag(&key, server, principal);
+        bool::from(expected.0.ct_eq(&id.principal_tag.0)).then_some(id)
+    }
+
+    fn read(mut bytes: &[u8]) -> Option<Self> {
+        fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+            let (taken, rest) = bytes.split_first_chunk::<N>()?;
+            *bytes = rest;
+            Some(*taken)
+        }
+        let bytes = &mut bytes;
+        Some(Self {
+            key: RecordKey(take(bytes)?),
+            incarnation: Incarnation(take(bytes)?),
+            created: u32::from_be_bytes(take(bytes)?),
+            end: u32::from_be_bytes(take(bytes)?),
+            principal_tag: PrincipalTag(take(bytes)?),
+            revision: Revision::from_number(take::<1>(bytes)?[0])?,
+            capabilities: Capabilities(take::<1>(bytes)?[0]),
+        })
+    }
+}
+
+/// A keyed digest of the principal: enough to recognise it, useless to whoever reads the store.
+pub(super) fn principal_tag(key: &SessionKey, server: &ServerName, principal: &Principal) -> PrincipalTag {
+    PrincipalTag(cut(&key.mac("vmcp principal", &[server.to_string().as_bytes(), principal.identity()])))
+}
+
+fn mac(key: &SessionKey, server: &ServerName, signed: &[u8]) -> [u8; MAC_BYTES] {
+    cut(&key.mac("vmcp session id", &[server.to_string().as_bytes(), signed]))
+}
+
+fn cut(mac: &[u8; 32]) -> [u8; MAC_BYTES] {
+    let mut cut = [0; MAC_BYTES];
+    cut.copy_from_slice(&mac[..MAC_BYTES]);
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(name: &str) -> ServerName {
+        ServerName { namespace: "tools".to_owned(), name: name.to_owned() }
+    }
+
+    fn id(key: &SessionKey) -> SessionId {
+        SessionId {
+            key: RecordKey([7; 16]),
+            incarnation: Incarnation([1; 8]),
+            created: 1_800_000_000,
+            end: 1_800_086_400,
+            principal_tag: principal_tag(key, &server("a"), &Principal::Anonymous),
+            revision: Revision::V2025_06_18,
+            capabilities: Capabilities(5),
+        }
+    }
+
+    #[test]
+    fn an_id_says_what_was_signed() {
+        let keys = Keys::random().unwrap();
+        let id = id(&keys.current());
+        let text = id.sign(&keys.current(), &server("a"));
+        assert!((90..=96).contains(&text.len()), "{} characters", text.len());
+        assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
+        assert_eq!(SessionId::verify(text.as_bytes(), &keys, &server("a"), &Principal::Anonymous), Some(id));
+    }
+
+    #[test]
+    fn an_id_means_nothing_to_another_server_or_under_another_key() {
+        let keys = Keys::random().unwrap();
+        let text = id(&keys.current()).sign(&keys.current(), &server("a"));
+        let verify = |keys: &Keys, name: &str| {
+            SessionId::verify(text.as_bytes(), keys, &server(name), &Principal::Anonymous)
+        };
+        assert_eq!(verify(&keys, "b"), None);
+        assert_eq!(verify(&Keys::random().unwrap(), "a"), None);
+    }
+
+    #[test]
+    fn any_changed_cut_or_added_byte_is_refused() {
+        let keys = Keys::random().unwrap();
+        let text = id(&keys.current()).sign(&keys.current(), &server("a"));
+        let verify = |text: &[u8]| SessionId::verify(text, &keys, &server("a"), &Principal::Anonymous);
+        for index in 0..text.len() {
+            let mut changed = text.clone().into_bytes();
+            changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+            assert_eq!(verify(&changed), None, "byte {index}");
+            assert_eq!(verify(&text.as_bytes()[..index]), None, "cut at {index}");
+        }
+        assert_eq!(verify(format!("{text}A").as_bytes()), None);
+        assert_eq!(verify(&[b'v'; 300]), None);
+    }
+}

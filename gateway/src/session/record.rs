@@ -1,0 +1,117 @@
+//! What is stored of a session: what the client agreed to, and where its upstream sessions are.
+//!
+//! The record stores intent, not liveness: a backend that fails stays in it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use crate::backend::UpstreamSession;
+use crate::wire::revision::Revision;
+
+/// How long a session lives without use. Open streams and running calls are use.
+pub const IDLE_TTL: Duration = Duration::from_secs(30 * 60);
+/// How long a session lives at most.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// A deadline that was moved less than this ago is not moved again.
+const TOUCH_EVERY: Duration = Duration::from_secs(30);
+
+/// Names a record in the store.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordKey(pub [u8; 16]);
+
+/// A keyed digest of the principal to whom a session is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrincipalTag(pub [u8; 16]);
+
+/// How long sessions live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Without use.
+    pub idle: Duration,
+    /// At most.
+    pub max: Duration,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self { idle: IDLE_TTL, max: MAX_LIFETIME }
+    }
+}
+
+/// What is known of a session when it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRecord {
+    /// To whom it is bound.
+    pub principal_tag: PrincipalTag,
+    /// What client and gateway agreed on.
+    pub revision: Revision,
+    /// The client's capabilities, as it wrote them.
+    pub capabilities: String,
+    /// The client's name and version, as it wrote them.
+    pub client_info: String,
+}
+
+/// A live session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// To whom it is bound.
+    pub principal_tag: PrincipalTag,
+    /// What client and gateway agreed on.
+    pub revision: Revision,
+    /// The client's capabilities, as it wrote them.
+    pub capabilities: String,
+    /// The client's name and version, as it wrote them.
+    pub client_info: String,
+    /// How long ago the idle deadline was moved, by the store's clock.
+    pub untouched: Duration,
+    /// The upstream session at each backend that it has used, by the backend's name.
+    pub bindings: BTreeMap<String, Binding>,
+}
+
+/// The upstream session of a session at one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// [`crate::backend::Backend::origin`] of the backend that gave it. It is never sent to another.
+    pub origin: String,
+    /// The upstream session.
+    pub session: UpstreamSession,
+    /// Counts the upstream sessions that this session has had at the backend, from 1. A change names the one that it replaces.
+    pub generation: u64,
+}
+
+impl RecordKey {
+    /// A key that nobody can guess.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(crate::random::bytes())
+    }
+}
+
+impl fmt::Display for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // With anonymous access a key is half of a bearer secret; logs show enough of it to tell two apart.
+        write!(f, "RecordKey({:02x}{:02x}..)", self.0[0], self.0[1])
+    }
+}
+
+impl Record {
+    /// Whether the idle deadline should be moved because of use now.
+    pub(super) fn touch_is_due(&self) -> bool {
+        self.untouched >= TOUCH_EVERY
+    }
+
+    /// The generation of the binding to `backend`; 0 if there is none.
+    pub(super) fn generation(&self, backend: &str) -> u64 {
+        self.bindings.get(backend).map_or(0, |binding| binding.generation)
+    }
+}

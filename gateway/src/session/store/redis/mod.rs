@@ -1,0 +1,229 @@
+//! Records in Redis: one hash per session.
+//!
+//! Every key begins with `{<prefix><namespace>/<name>}`. The braces are a cluster hash tag: all keys of a virtual server are in one
+//! slot, so that a script over several of them is atomic, and two virtual servers never see each other's keys.
+//!
+//! Every change is one script, which first checks that the record lives. The clock is Redis's own, read inside the script, so that no
+//! clocks of two machines are compared. A record outlives its idle deadline by [`GRACE`], so that what expired can still be told
+//! from what never was.
+//!
+//! Every operation has a deadline of ours, because the client library waits for its own reconnection without one. An operation whose
+//! deadline passed may still happen later.
+
+mod hash;
+mod script;
+
+use std::future::Future;
+use std::time::Duration;
+
+use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use ::redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisError, RedisResult};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use secrecy::ExposeSecret as _;
+
+use super::{Bound, Created, Loaded, SessionStore, Terminated, Touched, Unavailable};
+use crate::config::{RedisStorage, ServerName};
+use crate::session::record::{Binding, Lifetimes, NewRecord, RecordKey};
+
+use script::Scripts;
+
+/// How long an operation may take.
+const DEADLINE: Duration = Duration::from_millis(250);
+/// How long a connection attempt may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// How long the pause between two connection attempts may become.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+/// How long a record outlives its idle deadline.
+const GRACE: Duration = Duration::from_secs(10 * 60);
+
+/// Records in Redis.
+pub struct RedisStore {
+    connection: ConnectionManager,
+    scripts: Scripts,
+    /// What the key of a record begins with.
+    record_prefix: String,
+    incarnation_key: String,
+    lifetimes: Lifetimes,
+}
+
+impl RedisStore {
+    /// The records of `server`. Nothing is sent before the first operation, so that a Redis that is down does not keep the process
+    /// from starting.
+    ///
+    /// # Errors
+    /// When the settings make no connection: an invalid host name, for example.
+    pub fn new(storage: &RedisStorage, server: &ServerName, lifetimes: Lifetimes) -> Result<Self, Unavailable> {
+        let mut settings = RedisConnectionInfo::default().set_db(storage.db.into());
+        if let Some(username) = &storage.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &storage.password {
+            settings = settings.set_password(password.expose_secret());
+        }
+        let info = ConnectionAddr::Tcp(storage.host.clone(), storage.port)
+            .into_connection_info()
+            .map_err(unavailable)?
+            // Without this an answer of two writes waits 40 ms for an acknowledgement.
+            .set_tcp_settings(::redis::io::tcp::TcpSettings::default().set_nodelay(true))
+            .set_redis_settings(settings);
+        let client = ::redis::Client::open(info).map_err(unavailable)?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT_DEADLINE))
+            .set_response_timeout(Some(DEADLINE))
+            .set_max_delay(RECONNECT_PAUSE)
+            .set_pipeline_buffer_size(512);
+        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(unavailable)?;
+        let tag = format!("{{{}{server}}}", storage.key_prefix);
+        Ok(Self {
+            connection,
+            scripts: Scripts::new(),
+            record_prefix: format!("{tag}:s:"),
+            incarnation_key: format!("{tag}:incarnation"),
+            lifetimes,
+        })
+    }
+
+    fn record(&self, key: &RecordKey) -> String {
+        format!("{}{key}", self.record_prefix)
+    }
+
+    async fn within_deadline<T>(&self, work: impl Future<Output = RedisResult<T>> + Send) -> Result<T, Unavailable> {
+        match tokio::time::timeout(DEADLINE, work).await {
+            Ok(outcome) => outcome.map_err(unavailable),
+            Err(_) => Err(Unavailable::new(format!("no answer within {} ms", DEADLINE.as_millis()))),
+        }
+    }
+
+    async fn create_now(&self, key: &RecordKey, record: &NewRecord) -> Result<Created, Unavailable> {
+        let mut call = self.scripts.create.key(self.record(key));
+        call.key(&self.incarnation_key)
+            .arg(millis(self.lifetimes.idle))
+            .arg(millis(self.lifetimes.max))
+            .arg(millis(GRACE))
+            .arg(&crate::random::bytes::<8>()[..]);
+        for (field, value) in hash::new_fields(record) {
+            call.arg(field).arg(value);
+        }
+        let mut connection = self.connection.clone();
+        let answer: Option<(Vec<u8>, u64, u64)> = self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let Some((incarnation, now, end)) = answer else { return Ok(Created::Taken) };
+        let incarnation =
+            incarnation.try_into().map_err(|_| Unavailable::new("the incarnation in Redis is not eight bytes long"))?;
+        let seconds = |millis: u64| u32::try_from(millis / 1000).unwrap_or(u32::MAX);
+        Ok(Created::Created {
+            incarnation: super::Incarnation(incarnation),
+            created: seconds(now),
+            end: seconds(end),
+        })
+    }
+
+    async fn load_now(&self, key: &RecordKey) -> Result<Loaded, Unavailable> {
+        let call = self.scripts.load.key(self.record(key));
+        let mut connection = self.connection.clone();
+        let answer: Option<script::Snapshot> = self.within_deadline(call.invoke_async(&mut connection)).await?;
+        match answer {
+            None => Ok(Loaded::Gone),
+            Some(snapshot) => hash::record(&snapshot).map(Loaded::Found),
+        }
+    }
+
+    async fn bind_now(
+        &self,
+        key: &RecordKey,
+        backend: &str,
+        expected: u64,
+        binding: &Binding,
+    ) -> Result<Bound, Unavailable> {
+        let mut call = self.scripts.bind.key(self.record(key));
+        call.arg(hash::binding_field(backend)).arg(expected).arg(hash::binding_value(binding)?);
+        let mut connection = self.connection.clone();
+        let answer: (String, Option<script::Snapshot>) =
+            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        match answer {
+            (outcome, None) if outcome == "bound" => Ok(Bound::Bound),
+            (_, Some(snapshot)) => hash::record(&snapshot).map(Bound::Lost),
+            (_, None) => Ok(Bound::Gone),
+        }
+    }
+
+    async fn touch_now(&self, keys: &[RecordKey]) -> Result<Vec<Touched>, Unavailable> {
+        let mut call = self.scripts.touch.arg(millis(self.lifetimes.idle));
+        call.arg(millis(GRACE));
+        for key in keys {
+            call.key(self.record(key));
+        }
+        let mut connection = self.connection.clone();
+        let alive: Vec<bool> = self.within_deadline(call.invoke_async(&mut connection)).await?;
+        Ok(alive.into_iter().map(|alive| if alive { Touched::Alive } else { Touched::Gone }).collect())
+    }
+
+    async fn terminate_now(&self, key: &RecordKey) -> Result<Terminated, Unavailable> {
+        let call = self.scripts.terminate.key(self.record(key));
+        let mut connection = self.connection.clone();
+        let answer: Option<script::Snapshot> = self.within_deadline(call.invoke_async(&mut connection)).await?;
+        match answer {
+            None => Ok(Terminated::Gone),
+            Some(snapshot) => hash::record(&snapshot).map(Terminated::Terminated),
+        }
+    }
+}
+
+impl SessionStore for RedisStore {
+    fn create<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        record: &'a NewRecord,
+    ) -> BoxFuture<'a, Result<Created, Unavailable>> {
+        self.create_now(key, record).boxed()
+    }
+
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Loaded, Unavailable>> {
+        self.load_now(key).boxed()
+    }
+
+    fn bind_backend<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        backend: &'a str,
+        expected: u64,
+        binding: &'a Binding,
+    ) -> BoxFuture<'a, Result<Bound, Unavailable>> {
+        self.bind_now(key, backend, expected, binding).boxed()
+    }
+
+    fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<Touched>, Unavailable>> {
+        self.touch_now(keys).boxed()
+    }
+
+    fn terminate<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Terminated, Unavailable>> {
+        self.terminate_now(key).boxed()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+        async move {
+            let mut connection = self.connection.clone();
+            let ping = async move { ::redis::cmd("PING").query_async::<()>(&mut connection).await };
+            self.within_deadline(ping).await
+        }
+        .boxed()
+    }
+
+    fn provider(&self) -> &'static str {
+        "redis"
+    }
+}
+
+impl std::fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisStore").field("record_prefix", &self.record_prefix).finish_non_exhaustive()
+    }
+}
+
+fn unavailable(error: RedisError) -> Unavailable {
+    Unavailable::new(error.to_string())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,98 @@
+//! The upstream sessions of a session: opened on first use, kept in the record, found there by every replica.
+//!
+//! An upstream session is opened when the first call needs it, and bound in the record before that call is sent. Two replicas may
+//! open one at the same moment; the store lets one of them win, and the loser deletes its own and uses the winner's. A replica that
+//! finds a binding sends the stored id at once, without a handshake: the state that the backend keeps for that id is thereby kept.
+//!
+//! The work runs as a task of its own, so that a client that goes away in the middle leaves no upstream session behind that no record
+//! names.
+
+use serde_json::value::RawValue;
+
+use super::record::{Binding, Record};
+use super::store::{Bound, Loaded, Unavailable};
+use super::Session;
+use crate::backend::{Backend, BackendError, Hello, UpstreamSession};
+use crate::core::{UpstreamError, Upstreams};
+
+impl Upstreams for Session {
+    async fn open(&self, backend: &Backend) -> Result<UpstreamSession, UpstreamError> {
+        match usable(&self.record, backend, None) {
+            Some(session) => Ok(session),
+            None => self.bind(backend, None).await,
+        }
+    }
+
+    async fn replace(&self, backend: &Backend, lost: &UpstreamSession) -> Result<UpstreamSession, UpstreamError> {
+        self.bind(backend, Some(lost.clone())).await
+    }
+}
+
+impl Session {
+    async fn bind(&self, backend: &Backend, lost: Option<UpstreamSession>) -> Result<UpstreamSession, UpstreamError> {
+        let (session, backend) = (self.clone(), backend.clone());
+        let binding = self.sessions.inner.tasks.spawn(async move { session.bind_now(&backend, lost.as_ref()).await });
+        binding.await.unwrap_or_else(|error| Err(BackendError::Broken(error.to_string()).into()))
+    }
+
+    async fn bind_now(
+        &self,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        let inner = &*self.sessions.inner;
+        let name = backend.name().as_str();
+        let _turn = inner.turns.take(self.key, name).await;
+        // Whoever had the turn before may have done the work.
+        let record = match self.sessions.observed(inner.store.load(&self.key).await)? {
+            Loaded::Found(record) => record,
+            Loaded::Gone => return Err(UpstreamError::Gone),
+        };
+        if let Some(session) = usable(&record, backend, lost) {
+            return Ok(session);
+        }
+        let session = backend.initialize(&hello(&record)?).await?;
+        inner.metrics.handshake(backend.name());
+        let expected = record.generation(name);
+        let binding =
+            Binding { origin: backend.origin().to_owned(), session: session.clone(), generation: expected + 1 };
+        match self.sessions.observed(inner.store.bind_backend(&self.key, name, expected, &binding).await)? {
+            Bound::Bound => Ok(session),
+            Bound::Lost(record) => match usable(&record, backend, lost) {
+                Some(winner) if winner == session => Ok(session),
+                winner => {
+                    self.sessions.close_upstream(backend.clone(), session);
+                    winner.ok_or_else(|| Unavailable::new("the upstream session changed again and again").into())
+                }
+            },
+            Bound::Gone => {
+                self.sessions.close_upstream(backend.clone(), session);
+                Err(UpstreamError::Gone)
+            }
+        }
+    }
+}
+
+/// The bound upstream session, if it was given by this very backend and is not the one that was lost.
+fn usable(record: &Record, backend: &Backend, lost: Option<&UpstreamSession>) -> Option<UpstreamSession> {
+    let binding = record.bindings.get(backend.name().as_str())?;
+    let usable = binding.origin == backend.origin() && Some(&binding.session) != lost;
+    usable.then(|| binding.session.clone())
+}
+
+fn hello(record: &Record) -> Result<Hello<'_>, UpstreamError> {
+    let raw = |text| -> Result<&RawValue, UpstreamError> {
+        serde_json::from_str(text).map_err(|error| Unavailable::new(format!("unreadable record: {error}")).into())
+    };
+    Ok(Hello {
+        revision: record.revision,
+        capabilities: raw(&record.capabilities)?,
+        client_info: raw(&record.client_info)?,
+    })
+}
+
+impl From<Unavailable> for UpstreamError {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
