@@ -1,2 +1,43 @@
-//! The operator of vmcp.
-fn main() {}
+//! The operator of vmcp, as a program.
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use vmcp_operator::args::Args;
+use vmcp_operator::{app, telemetry};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    telemetry::start(args.log_format, &args.log).context("--log is not a log filter")?;
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .ok()
+        .context("the process has a TLS provider already")?;
+    let config = Config::infer()
+        .await
+        .context("cannot find an API server: this is no pod, and KUBECONFIG names no usable file")?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %config.cluster_url, scopes = ?args.scopes(), "starting");
+    let client = Client::try_from(config).context("cannot make a client of the API server")?;
+    let stop = stop_on_signal()?;
+    app::run(client, &args, stop).await
+}
+
+/// Cancelled by SIGTERM or Ctrl-C.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    let cancel = stop.clone();
+    tokio_util::task::TaskTracker::new().spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("ending");
+        cancel.cancel();
+    });
+    Ok(stop)
+}

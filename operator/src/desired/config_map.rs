@@ -1,0 +1,37 @@
+//! The two ConfigMaps.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use vmcp_crds::v1alpha1::VirtualMCPServer;
+
+use super::config::{HOT_FILE, STARTUP_FILE};
+use super::{ConfigFiles, labels, metadata, names};
+
+/// The start-up configuration. Its name changes with its content, so that the pods of one ReplicaSet never see another's,
+/// and a rollback finds what it started with.
+pub(super) fn startup(server: &VirtualMCPServer, files: &ConfigFiles) -> ConfigMap {
+    let name = names::startup_config(server, &files.startup_hash);
+    ConfigMap {
+        immutable: Some(true),
+        ..config_map(server, name, "startup", STARTUP_FILE, &files.startup)
+    }
+}
+
+/// The hot configuration, which every pod of the server mounts under the same name.
+pub(super) fn hot(server: &VirtualMCPServer, files: &ConfigFiles) -> ConfigMap {
+    config_map(server, names::hot_config(server), "hot", HOT_FILE, &files.hot)
+}
+
+fn config_map(server: &VirtualMCPServer, name: String, part: &str, file: &str, text: &str) -> ConfigMap {
+    let mut metadata = metadata(server, name);
+    metadata
+        .labels
+        .get_or_insert_default()
+        .insert(labels::CONFIG.to_owned(), part.to_owned());
+    ConfigMap {
+        metadata,
+        data: Some(BTreeMap::from([(file.to_owned(), text.to_owned())])),
+        ..ConfigMap::default()
+    }
+}

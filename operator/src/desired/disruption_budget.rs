@@ -1,0 +1,24 @@
+//! What keeps node drains from taking all gateway pods at once.
+
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use vmcp_crds::v1alpha1::VirtualMCPServer;
+
+use super::{labels, metadata, names};
+
+/// One pod at a time. With a single pod there is no budget, because it would block drains for ever.
+pub(super) fn disruption_budget(server: &VirtualMCPServer) -> PodDisruptionBudget {
+    PodDisruptionBudget {
+        metadata: metadata(server, names::workload(server)),
+        spec: Some(PodDisruptionBudgetSpec {
+            max_unavailable: Some(IntOrString::Int(1)),
+            selector: Some(LabelSelector {
+                match_labels: Some(labels::selector(server)),
+                match_expressions: None,
+            }),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        status: None,
+    }
+}

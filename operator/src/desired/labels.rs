@@ -1,0 +1,58 @@
+//! The labels and annotations of what the operator makes.
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt as _;
+use vmcp_crds::v1alpha1::VirtualMCPServer;
+
+/// Names the virtual server that an object belongs to.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+/// What is running: the same for all gateways.
+pub const NAME: &str = "app.kubernetes.io/name";
+/// Says that we made the object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Which of the two configurations a ConfigMap holds: `startup` or `hot`.
+pub const CONFIG: &str = "vmcp.dev/config-part";
+
+/// The value of [`NAME`].
+pub const GATEWAY: &str = "vmcp-gateway";
+/// The value of [`MANAGED_BY`].
+pub const OPERATOR: &str = "vmcp-operator";
+
+/// On a pod: the hash of the hot configuration that the kubelet was asked to mount.
+pub const CONFIG_HASH: &str = "vmcp.dev/config";
+/// On the pod template: a MAC of the Redis password under the session key.
+pub const PASSWORD_MAC: &str = "vmcp.dev/session-storage-password-mac";
+
+/// What all objects that the operator watches have in common, as a label selector.
+pub const OURS: &str = "app.kubernetes.io/managed-by=vmcp-operator";
+
+/// The labels of every object of a virtual server.
+#[must_use]
+pub fn of(server: &VirtualMCPServer) -> BTreeMap<String, String> {
+    let mut labels = selector(server);
+    labels.insert(MANAGED_BY.to_owned(), OPERATOR.to_owned());
+    labels.insert("app.kubernetes.io/component".to_owned(), "gateway".to_owned());
+    labels.insert("app.kubernetes.io/part-of".to_owned(), "vmcp".to_owned());
+    labels
+}
+
+/// The labels that select the pods of a virtual server. They can never change: a Deployment's selector is immutable.
+#[must_use]
+pub fn selector(server: &VirtualMCPServer) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (NAME.to_owned(), GATEWAY.to_owned()),
+        (INSTANCE.to_owned(), server.name_any()),
+    ])
+}
+
+/// [`selector`] as the API's text form.
+#[must_use]
+pub fn selector_text(server: &VirtualMCPServer) -> String {
+    let pairs = selector(server);
+    let pairs: Vec<String> = pairs
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    pairs.join(",")
+}

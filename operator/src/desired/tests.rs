@@ -1,0 +1,154 @@
+use serde_json::{Value as Json, json};
+use vmcp_crds::config::{GatewayConfig, HotConfig};
+
+use super::*;
+
+pub(crate) fn server(spec: &Json) -> VirtualMCPServer {
+    serde_json::from_value(json!({
+        "apiVersion": "vmcp.dev/v1alpha1",
+        "kind": "VirtualMCPServer",
+        "metadata": {"name": "everything", "namespace": "tools", "uid": "a-uid"},
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+fn redis() -> Json {
+    json!({
+        "groupRef": {"name": "tools"},
+        "replicas": 2,
+        "sessionStorage": {
+            "provider": "redis",
+            "address": "redis.tools.svc:6379",
+            "db": 3,
+            "keyPrefix": "acme:",
+            "username": "gateway",
+            "passwordRef": {"name": "redis-auth", "key": "password"},
+        },
+    })
+}
+
+fn backends() -> Vec<Backend> {
+    let backend = |name: &str| Backend {
+        name: name.to_owned(),
+        url: format!("http://{name}:8000/mcp"),
+    };
+    vec![backend("fetch"), backend("time")]
+}
+
+fn rendered(spec: &Json, expected_replicas: i32) -> Children {
+    let server = server(spec);
+    let files = config_files(&server, &backends()).unwrap();
+    let inputs = Inputs {
+        files: &files,
+        default_image: "vmcp-gateway:test",
+        password_mac: Some("a-mac"),
+        expected_replicas,
+    };
+    children(&server, &inputs)
+}
+
+#[test]
+fn the_objects_of_a_server_with_redis() {
+    let children = rendered(&redis(), 2);
+    insta::assert_yaml_snapshot!("startup", children.startup);
+    insta::assert_yaml_snapshot!("hot", children.hot);
+    insta::assert_yaml_snapshot!("service_account", children.service_account);
+    insta::assert_yaml_snapshot!("deployment", children.deployment);
+    insta::assert_yaml_snapshot!("service", children.service);
+    insta::assert_yaml_snapshot!("disruption_budget", children.disruption_budget);
+}
+
+#[test]
+fn every_field_of_the_session_storage_reaches_the_file_and_the_password_does_not() {
+    let files = config_files(&server(&redis()), &backends()).unwrap();
+    let config = GatewayConfig::parse(&files.startup, "x".as_ref()).unwrap();
+    let storage = serde_json::to_value(config.session_storage).unwrap();
+    assert_eq!(
+        storage,
+        json!({
+            "provider": "redis",
+            "address": "redis.tools.svc:6379",
+            "db": 3,
+            "keyPrefix": "acme:",
+            "username": "gateway",
+        })
+    );
+    assert!(!files.startup.contains("redis-auth"), "{}", files.startup);
+}
+
+#[test]
+fn the_backends_are_the_hot_file_and_nothing_else() {
+    let server = server(&redis());
+    let two = config_files(&server, &backends()).unwrap();
+    let one = config_files(&server, &backends()[..1]).unwrap();
+    assert_eq!(one.startup, two.startup);
+    assert_ne!(one.hot_hash, two.hot_hash);
+    let hot = HotConfig::parse(&two.hot, "x".as_ref()).unwrap();
+    assert_eq!(hot.backends[1].url, "http://time:8000/mcp");
+    HotConfig::parse(&config_files(&server, &[]).unwrap().hot, "x".as_ref()).unwrap();
+}
+
+#[test]
+fn a_change_of_the_start_up_file_is_a_new_config_map_and_a_new_template() {
+    let mut other = redis();
+    other["sessionStorage"]["db"] = json!(4);
+    let (before, after) = (rendered(&redis(), 2), rendered(&other, 2));
+    assert_ne!(before.startup.metadata.name, after.startup.metadata.name);
+    assert_ne!(before.deployment, after.deployment);
+    assert_eq!(before.hot, after.hot);
+}
+
+#[test]
+fn without_replicas_the_deployment_says_nothing_about_the_count() {
+    let mut spec = redis();
+    spec.as_object_mut().unwrap().remove("replicas");
+    let deployment = serde_json::to_value(rendered(&spec, 1).deployment).unwrap();
+    assert!(deployment["spec"].get("replicas").is_none());
+}
+
+#[test]
+fn one_replica_has_no_disruption_budget() {
+    assert!(rendered(&redis(), 1).disruption_budget.is_none());
+}
+
+#[test]
+fn memory_has_no_password_even_when_one_is_named() {
+    let mut spec = redis();
+    spec["sessionStorage"]["provider"] = json!("memory");
+    let text = serde_json::to_string(&rendered(&spec, 1).deployment).unwrap();
+    assert!(!text.contains("redis-auth") && !text.contains("a-mac"), "{text}");
+}
+
+#[test]
+fn the_image_of_the_spec_wins_over_the_default() {
+    let mut spec = redis();
+    spec["image"] = json!("registry.example/gateway:1");
+    let deployment = serde_json::to_value(rendered(&spec, 1).deployment).unwrap();
+    let image = deployment.pointer("/spec/template/spec/containers/0/image");
+    assert_eq!(image, Some(&json!("registry.example/gateway:1")));
+}
+
+#[test]
+fn an_applied_object_holds_no_null() {
+    let children = rendered(&redis(), 2);
+    for object in [
+        serde_json::to_string(&children.deployment).unwrap(),
+        serde_json::to_string(&children.service).unwrap(),
+        serde_json::to_string(&children.hot).unwrap(),
+    ] {
+        assert!(!object.contains("null"), "{object}");
+    }
+}
+
+#[test]
+fn more_backends_than_a_config_map_holds_are_refused_with_advice() {
+    let many: Vec<Backend> = (0..20_000)
+        .map(|number| Backend {
+            name: format!("backend-{number}"),
+            url: format!("http://backend-{number}.a-rather-long-name.svc:8000/mcp"),
+        })
+        .collect();
+    let problem = config_files(&server(&redis()), &many).unwrap_err().to_string();
+    assert!(problem.contains("split the group"), "{problem}");
+}

@@ -1,0 +1,126 @@
+//! What a virtual server owned and needs no more.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, PodSpec};
+use kube::{Resource as _, ResourceExt as _};
+use vmcp_crds::v1alpha1::VirtualMCPServer;
+
+use crate::desired::labels;
+
+/// The start-up ConfigMaps among `config_maps` that no ReplicaSet uses. Nothing is unused while the Deployment's
+/// controller has not seen the Deployment as it is: it may be about to make a ReplicaSet.
+pub fn startup_configs<'a>(
+    server: &VirtualMCPServer,
+    deployment: &Deployment,
+    replica_sets: impl IntoIterator<Item = &'a ReplicaSet>,
+    config_maps: impl IntoIterator<Item = &'a ConfigMap>,
+) -> Vec<&'a ConfigMap> {
+    let observed = deployment
+        .status
+        .as_ref()
+        .and_then(|status| status.observed_generation);
+    if observed.is_none() || observed != deployment.metadata.generation {
+        return Vec::new();
+    }
+    let mut used = BTreeSet::new();
+    let template = deployment.spec.template.spec.as_ref();
+    used.extend(template.into_iter().flat_map(mounted));
+    for set in replica_sets {
+        let template = set.spec.template.as_ref();
+        used.extend(
+            template
+                .and_then(|template| template.spec.as_ref())
+                .into_iter()
+                .flat_map(mounted),
+        );
+    }
+    config_maps
+        .into_iter()
+        .filter(|config_map| {
+            config_map.labels().get(labels::CONFIG).map(String::as_str) == Some("startup")
+                && is_owned(config_map, server)
+                && !used.contains(&config_map.name_any())
+        })
+        .collect()
+}
+
+fn mounted(pod: &PodSpec) -> impl Iterator<Item = String> {
+    let volumes = pod.volumes.iter().flatten();
+    volumes.filter_map(|volume| volume.config_map.as_ref().map(|source| source.name.clone()))
+}
+
+fn is_owned(config_map: &ConfigMap, server: &VirtualMCPServer) -> bool {
+    let owner = config_map
+        .owner_references()
+        .iter()
+        .find(|owner| owner.controller == Some(true));
+    owner.is_some_and(|owner| Some(&owner.uid) == server.meta().uid.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn server() -> VirtualMCPServer {
+        serde_json::from_value(json!({
+            "apiVersion": "vmcp.dev/v1alpha1", "kind": "VirtualMCPServer",
+            "metadata": {"name": "x", "namespace": "n", "uid": "ours"},
+            "spec": {"groupRef": {"name": "g"}},
+        }))
+        .unwrap()
+    }
+
+    fn template(config_map: &str) -> serde_json::Value {
+        json!({"spec": {"containers": [], "volumes": [{"name": "config", "configMap": {"name": config_map}}]}})
+    }
+
+    fn deployment(observed: i64) -> Deployment {
+        serde_json::from_value(json!({
+            "metadata": {"generation": 2},
+            "spec": {"selector": {}, "template": template("current")},
+            "status": {"observedGeneration": observed},
+        }))
+        .unwrap()
+    }
+
+    fn config_map(name: &str, owner: &str, part: &str) -> ConfigMap {
+        serde_json::from_value(json!({"metadata": {
+            "name": name,
+            "labels": {labels::CONFIG: part},
+            "ownerReferences": [
+                {"apiVersion": "v", "kind": "k", "name": "x", "uid": owner, "controller": true},
+            ],
+        }}))
+        .unwrap()
+    }
+
+    fn unused(observed: i64) -> Vec<String> {
+        let set: ReplicaSet = serde_json::from_value(
+            json!({"metadata": {}, "spec": {"selector": {}, "template": template("previous")}}),
+        )
+        .unwrap();
+        let all = [
+            config_map("current", "ours", "startup"),
+            config_map("previous", "ours", "startup"),
+            config_map("old", "ours", "startup"),
+            config_map("backends", "ours", "hot"),
+            config_map("foreign", "theirs", "startup"),
+        ];
+        let unused = startup_configs(&server(), &deployment(observed), [&set], &all);
+        unused.iter().map(|config_map| config_map.name_any()).collect()
+    }
+
+    #[test]
+    fn a_start_up_config_is_kept_while_a_replica_set_uses_it() {
+        assert_eq!(unused(2), ["old"]);
+    }
+
+    #[test]
+    fn nothing_is_unused_while_the_deployment_is_not_observed() {
+        assert!(unused(1).is_empty());
+    }
+}
