@@ -13,6 +13,7 @@ exec 3<&0
 exec 3<&-
 
 private_mounts
+private_folder "$RUN/etcd"
 forward_packets
 ip link add br0 type bridge
 ip addr add 10.243.0.1/24 dev br0
@@ -49,10 +50,12 @@ for n in $NODES; do
 done
 
 await_api_server
+# The default rate limits make the controllers wait three seconds at start.
 daemon kube-controller-manager kube-controller-manager --kubeconfig "$RUN/kubeconfigs/kube-controller-manager" \
     --leader-elect=false --service-account-private-key-file "$pki/service-accounts.key" --root-ca-file "$pki/ca.crt" \
-    --use-service-account-credentials --node-monitor-grace-period 20s
-daemon kube-scheduler kube-scheduler --kubeconfig "$RUN/kubeconfigs/kube-scheduler" --leader-elect=false
+    --use-service-account-credentials --node-monitor-grace-period 20s --kube-api-qps 500 --kube-api-burst 1000
+daemon kube-scheduler kube-scheduler --kubeconfig "$RUN/kubeconfigs/kube-scheduler" --leader-elect=false \
+    --kube-api-qps 500 --kube-api-burst 1000
 # The tests' way to ClusterIPs.
 daemon kube-proxy kube-proxy --config "$RUN/kube-proxy.yaml" --hostname-override control-plane
 wait

@@ -8,6 +8,7 @@ NODE=$RUN/node$N
 . "$RUN/scripts/lib.sh"
 
 private_mounts
+private_folder "$NODE/data"
 # The kubelet sets these, and they are not namespaced: it sees the values that it wants and leaves the host's alone.
 for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
     kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
@@ -36,5 +37,5 @@ done
 await_api_server
 daemon "node$N-kube-proxy" kube-proxy --config "$RUN/kube-proxy.yaml" --hostname-override "node$N"
 daemon "node$N-kubelet" kubelet --config "$NODE/kubelet.yaml" --kubeconfig "$RUN/kubeconfigs/node$N" \
-    --root-dir "$NODE/kubelet" --hostname-override "node$N" --node-ip "10.243.0.1$N"
+    --root-dir "$NODE/data/kubelet" --hostname-override "node$N" --node-ip "10.243.0.1$N"
 wait

@@ -73,7 +73,8 @@ impl ApiServer {
         command
             .args(arguments)
             .env("PATH", &self.path)
-            .env("KUBECONFIG", self.kubeconfig());
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECACHEDIR", self.dir.join("kubectl"));
         kubernetes::run(command, None)
     }
 

@@ -172,12 +172,8 @@ impl Cluster {
         let mut network = OsString::from("--net=");
         network.push(self.network.path());
         let mut command = Command::new("nsenter");
-        command
-            .arg(network)
-            .arg("--")
-            .arg(program)
-            .env("PATH", &self.path)
-            .env("KUBECONFIG", self.kubeconfig());
+        command.arg(network).arg("--").arg(program);
+        self.equip(&mut command);
         command
     }
 
@@ -196,10 +192,24 @@ impl Cluster {
                 "--",
             ])
             .arg(program);
+        self.equip(&mut command);
+        Ok(command)
+    }
+
+    /// Where programs find the cluster's clients, their configuration, and a place for what they remember: not the
+    /// home of the user, who may have clusters of his own.
+    fn equip(&self, command: &mut Command) {
         command
             .env("PATH", &self.path)
             .env("KUBECONFIG", self.kubeconfig());
-        Ok(command)
+        for name in [
+            "KUBECACHEDIR",
+            "HELM_CACHE_HOME",
+            "HELM_CONFIG_HOME",
+            "HELM_DATA_HOME",
+        ] {
+            command.env(name, self.dir().join("clients").join(name));
+        }
     }
 
     /// Runs `kubectl` and returns what it printed.

@@ -97,6 +97,7 @@ impl RunDir {
         for n in 1..=nodes {
             let node = self.path.join(format!("node{n}"));
             fs::create_dir_all(node.join("cni"))?;
+            fs::create_dir_all(node.join("data"))?;
             for (name, template) in NODE_FILES {
                 fs::write(node.join(name), self.render(template, n)?)?;
             }
