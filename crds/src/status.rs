@@ -73,11 +73,8 @@ pub enum BackendState {
 /// The hash by which operator and gateway compare hot configurations: SHA-256 of the file's bytes, in hexadecimal.
 #[must_use]
 pub fn config_hash(text: &str) -> String {
-    use std::fmt::Write as _;
     Sha256::digest(text.as_bytes())
         .iter()
-        .fold(String::with_capacity(64), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

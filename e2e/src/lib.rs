@@ -1,1 +1,14 @@
-//! Placeholder.
+//! The harness of the tests that need more than one process: real gateways, a real Redis, real MCP servers, a real client.
+//!
+//! Everything that is started here is a child process on a free loopback port, and ends with the value that stands for it.
+
+pub mod balancer;
+pub mod binaries;
+pub mod client;
+pub mod fixture;
+pub mod gateway;
+pub mod ports;
+pub mod raw;
+pub mod recorder;
+pub mod redis;
+pub mod wait;

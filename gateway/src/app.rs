@@ -52,15 +52,21 @@ impl App {
     /// When a key cannot be read or an address cannot be listened on.
     pub async fn build(config: Config, level: LevelHandle) -> anyhow::Result<Self> {
         level.set(config.hot.log_level);
-        let (drain, readiness, tasks, metrics) =
-            (Drain::default(), Readiness::default(), Tasks::default(), Metrics::new());
+        let (drain, readiness, tasks, metrics) = (
+            Drain::default(),
+            Readiness::default(),
+            Tasks::default(),
+            Metrics::new(),
+        );
         let listening = readiness.wait_for("the listener");
 
         let named_keys = config.session_keys.as_deref().map(Keys::load).transpose()?;
         let keys = named_keys.clone().map_or_else(Keys::random, Ok)?;
         let store: Arc<dyn SessionStore> = match &config.session_storage {
             SessionStorage::Memory => Arc::new(MemoryStore::new(Lifetimes::default())),
-            SessionStorage::Redis(redis) => Arc::new(RedisStore::new(redis, &config.server, Lifetimes::default())?),
+            SessionStorage::Redis(redis) => {
+                Arc::new(RedisStore::new(redis, &config.server, Lifetimes::default())?)
+            }
         };
 
         let mcp = listen(config.mcp_listener).await?;
@@ -74,7 +80,13 @@ impl App {
             "listening"
         );
 
-        let core = Core::new(config.hot, Transport::new(), tasks.clone(), &readiness, metrics.clone());
+        let core = Core::new(
+            config.hot,
+            Transport::new(),
+            tasks.clone(),
+            &readiness,
+            metrics.clone(),
+        );
         let sessions = Sessions::new(
             config.server.clone(),
             store,
@@ -92,8 +104,16 @@ impl App {
             drain: drain.clone(),
             metrics: metrics.clone(),
         };
-        let admin = admin.spawn(admin_listener.into_std()?).context("cannot start the admin thread")?;
-        let frontend = Frontend::new(config.server, sessions.clone(), core.clone(), metrics, drain.clone());
+        let admin = admin
+            .spawn(admin_listener.into_std()?)
+            .context("cannot start the admin thread")?;
+        let frontend = Frontend::new(
+            config.server,
+            sessions.clone(),
+            core.clone(),
+            metrics,
+            drain.clone(),
+        );
         drop(listening);
         Ok(Self {
             mcp,
@@ -121,7 +141,8 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         self.sessions.watch_store();
         if let Some(file) = self.hot_file.clone() {
-            self.tasks.spawn_until_drain(reload(file, self.core.clone(), self.level.clone()));
+            self.tasks
+                .spawn_until_drain(reload(file, self.core.clone(), self.level.clone()));
         }
         let frontend = self.frontend;
         let serving = server::serve(self.mcp, self.drain.clone(), self.tasks.clone(), move |request| {
@@ -136,7 +157,10 @@ impl App {
             self.drain.close();
         };
         tokio::join!(serving, ending);
-        if tokio::time::timeout(FINISH_DEADLINE, self.tasks.finish()).await.is_err() {
+        if tokio::time::timeout(FINISH_DEADLINE, self.tasks.finish())
+            .await
+            .is_err()
+        {
             tracing::warn!("ending, although calls are still running");
         }
         if self.admin.join().is_err() {
@@ -147,7 +171,9 @@ impl App {
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Takes the hot configuration again whenever its file changes. A file that is refused changes nothing.
@@ -158,7 +184,11 @@ async fn reload(file: PathBuf, core: Core, level: LevelHandle) {
         match Hot::load(&file) {
             Ok(hot) if hot.hash == core.hot().hash => {}
             Ok(hot) => {
-                tracing::info!(hash = hot.hash, backends = hot.backends.len(), "the configuration changed");
+                tracing::info!(
+                    hash = hot.hash,
+                    backends = hot.backends.len(),
+                    "the configuration changed"
+                );
                 level.set(hot.log_level);
                 core.apply(hot);
             }

@@ -6,7 +6,10 @@ use clap::{Parser, Subcommand};
 
 /// One MCP endpoint over many MCP servers, with sessions that outlive the process.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = "\
+#[command(
+    version,
+    about,
+    after_help = "\
 Example, two servers as one endpoint at http://127.0.0.1:4483/mcp:
 
   cat > gateway.yaml <<END
@@ -18,7 +21,8 @@ Example, two servers as one endpoint at http://127.0.0.1:4483/mcp:
   END
   vmcp-gateway serve --config gateway.yaml
 
-docs/configuration.md describes every field.")]
+docs/configuration.md describes every field."
+)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]

@@ -34,11 +34,14 @@ fn serve(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     let level = logs::init();
     // One TLS provider for the whole process; two would be refused at the first connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        let app = App::build(config, level).await?;
-        app.run(told_to_end()).await;
-        Ok(ExitCode::SUCCESS)
-    })
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let app = App::build(config, level).await?;
+            app.run(told_to_end()).await;
+            Ok(ExitCode::SUCCESS)
+        })
 }
 
 fn validate(file: &ConfigFile) -> anyhow::Result<ExitCode> {
@@ -55,7 +58,9 @@ fn keygen() -> anyhow::Result<ExitCode> {
 }
 
 fn load(file: &ConfigFile) -> Result<Config, ExitCode> {
-    let password = std::env::var(REDIS_PASSWORD_ENV).ok().filter(|password| !password.is_empty());
+    let password = std::env::var(REDIS_PASSWORD_ENV)
+        .ok()
+        .filter(|password| !password.is_empty());
     Config::load(&file.config, password.map(SecretString::from)).map_err(|error| {
         eprintln!("vmcp-gateway: {error}");
         ExitCode::from(EX_USAGE)

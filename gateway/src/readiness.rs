@@ -44,7 +44,10 @@ impl Readiness {
         let now = Instant::now();
         let waited_for = |deadline: &Option<Instant>| deadline.is_none_or(|deadline| now < deadline);
         let shared = self.lock();
-        let names = shared.pending.values().filter(|(_, deadline)| waited_for(deadline));
+        let names = shared
+            .pending
+            .values()
+            .filter(|(_, deadline)| waited_for(deadline));
         names.map(|(name, _)| name.clone()).collect()
     }
 
@@ -53,7 +56,10 @@ impl Readiness {
         let id = shared.next;
         shared.next += 1;
         shared.pending.insert(id, (name, deadline));
-        Pending { id, readiness: self.clone() }
+        Pending {
+            id,
+            readiness: self.clone(),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {

@@ -79,7 +79,10 @@ where
         .header_read_timeout(HEADER_DEADLINE)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(MAX_HEAD_BYTES as u32);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD_BYTES as u32);
     let service = service_fn(move |request| {
         let answering = answer(request);
         async move { Ok::<_, Infallible>(answering.await) }

@@ -1,7 +1,5 @@
 //! The JSON Schema of the file and the reference page, both made from the types' own doc comments.
 
-use std::fmt::Write as _;
-
 use schemars::{Schema, schema_for};
 use serde_json::Value as Json;
 
@@ -37,13 +35,14 @@ pub fn reference() -> String {
 }
 
 fn section(page: &mut String, name: &str, definition: &Json, root: &Json) {
-    let _ = write!(page, "\n## {name}\n\n");
+    page.push_str(&format!("\n## {name}\n\n"));
     if let Some(text) = description(definition) {
-        let _ = write!(page, "{text}\n\n");
+        page.push_str(&format!("{text}\n\n"));
     }
-    let _ = writeln!(
-        page,
-        "| field | type | default | meaning |\n| --- | --- | --- | --- |"
+    page.push_str(
+        "| field | type | default | meaning |
+| --- | --- | --- | --- |
+",
     );
     let required: Vec<&str> = definition
         .get("required")
@@ -60,11 +59,11 @@ fn section(page: &mut String, name: &str, definition: &Json, root: &Json) {
             _ => String::new(),
         };
         let meaning = description(property).unwrap_or_default();
-        let _ = writeln!(
-            page,
-            "| `{field}` | {} | {default} | {meaning} |",
+        page.push_str(&format!(
+            "| `{field}` | {} | {default} | {meaning} |
+",
             type_of(property, root)
-        );
+        ));
     }
 }
 

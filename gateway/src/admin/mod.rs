@@ -47,9 +47,13 @@ impl Admin {
     /// # Errors
     /// When the thread cannot be started.
     pub fn spawn(self, listener: std::net::TcpListener) -> std::io::Result<std::thread::JoinHandle<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let address = listener.local_addr()?;
-        std::thread::Builder::new().name("admin".to_owned()).spawn(move || runtime.block_on(self.run(listener, address)))
+        std::thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(move || runtime.block_on(self.run(listener, address)))
     }
 
     async fn run(self, listener: std::net::TcpListener, address: SocketAddr) {
@@ -80,7 +84,10 @@ impl Admin {
             "/readyz" => self.ready(),
             "/metrics" => metrics(self.metrics.encode()),
             "/status" => self.status(request.headers()),
-            _ => text(StatusCode::NOT_FOUND, "Not found. There are /livez, /readyz, /metrics and /status.\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "Not found. There are /livez, /readyz, /metrics and /status.\n",
+            ),
         }
     }
 
@@ -92,7 +99,10 @@ impl Admin {
         if pending.is_empty() {
             return text(StatusCode::OK, "ok\n");
         }
-        text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", pending.join(", ")))
+        text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {}\n", pending.join(", ")),
+        )
     }
 
     fn is_ready(&self) -> bool {
@@ -106,7 +116,11 @@ fn metrics(encoded: String) -> Response<Full<Bytes>> {
 }
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    respond(status, HeaderValue::from_static("text/plain; charset=utf-8"), text)
+    respond(
+        status,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+        text,
+    )
 }
 
 fn respond(status: StatusCode, media_type: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

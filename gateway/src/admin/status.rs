@@ -12,19 +12,30 @@ use crate::core::catalog::State;
 impl Admin {
     pub(super) fn status(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         if !self.may_see_status(headers) {
-            let mut response = text(StatusCode::UNAUTHORIZED, "/status wants the bearer token that the session keys give.\n");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let mut response = text(
+                StatusCode::UNAUTHORIZED,
+                "/status wants the bearer token that the session keys give.\n",
+            );
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return response;
         }
         match serde_json::to_vec_pretty(&self.collect()) {
             Ok(body) => respond(StatusCode::OK, HeaderValue::from_static("application/json"), body),
-            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "The status cannot be written.\n"),
+            Err(_) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The status cannot be written.\n",
+            ),
         }
     }
 
     fn may_see_status(&self, headers: &HeaderMap) -> bool {
         let Some(keys) = &self.keys else { return true };
-        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let value = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         let token = value.strip_prefix("Bearer ").unwrap_or_default();
         keys.all().any(|key| {
             let expected = key.status_token(&self.server.namespace, &self.server.name);

@@ -62,7 +62,9 @@ pub(super) async fn collect(first: Bytes, mut body: UpstreamBody) -> Result<Byte
     while let Some(chunk) = next_chunk(&mut body).await? {
         read.extend_from_slice(&chunk);
         if read.len() > OWN_ANSWER_BYTES {
-            return Err(BackendError::Invalid(format!("it is larger than {OWN_ANSWER_BYTES} bytes")));
+            return Err(BackendError::Invalid(format!(
+                "it is larger than {OWN_ANSWER_BYTES} bytes"
+            )));
         }
     }
     Ok(read.freeze())

@@ -18,7 +18,10 @@ pub struct Events {
 
 impl Events {
     pub(super) fn new(body: UpstreamBody) -> Self {
-        Self { body, decoder: Decoder::new(MAX_EVENT_BYTES) }
+        Self {
+            body,
+            decoder: Decoder::new(MAX_EVENT_BYTES),
+        }
     }
 
     /// The next event, or `None` at the end of the stream. May be dropped while it waits: nothing is lost. A backend may be silent

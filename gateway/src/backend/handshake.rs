@@ -44,7 +44,9 @@ impl Backend {
     /// When the backend cannot be reached, refuses, takes too long, or speaks no revision that we speak.
     pub async fn initialize(&self, hello: &Hello<'_>) -> Result<UpstreamSession, BackendError> {
         let shaking = tokio::time::timeout(HANDSHAKE_DEADLINE, self.shake_hands(hello));
-        shaking.await.unwrap_or(Err(BackendError::Deadline(HANDSHAKE_DEADLINE)))
+        shaking
+            .await
+            .unwrap_or(Err(BackendError::Deadline(HANDSHAKE_DEADLINE)))
     }
 
     async fn shake_hands(&self, hello: &Hello<'_>) -> Result<UpstreamSession, BackendError> {
@@ -68,16 +70,27 @@ impl Backend {
             return Err(BackendError::Status(response.status().as_u16()));
         }
         let session_id = response.headers().get(header::SESSION_ID).cloned();
-        if session_id.as_ref().is_some_and(|id| id.len() > MAX_SESSION_ID_BYTES) {
-            return Err(BackendError::Invalid(format!("a session id of over {MAX_SESSION_ID_BYTES} bytes")));
+        if session_id
+            .as_ref()
+            .is_some_and(|id| id.len() > MAX_SESSION_ID_BYTES)
+        {
+            return Err(BackendError::Invalid(format!(
+                "a session id of over {MAX_SESSION_ID_BYTES} bytes"
+            )));
         }
         let result = own_result(response, &id).await?;
-        let result: InitializeResult<'_> =
-            serde_json::from_str(result.get()).map_err(|error| BackendError::Invalid(format!("initialize: {error}")))?;
+        let result: InitializeResult<'_> = serde_json::from_str(result.get())
+            .map_err(|error| BackendError::Invalid(format!("initialize: {error}")))?;
         let revision = Revision::parse(&result.protocol_version).ok_or_else(|| {
-            BackendError::Invalid(format!("it speaks only revision {:?}, which is not known", result.protocol_version))
+            BackendError::Invalid(format!(
+                "it speaks only revision {:?}, which is not known",
+                result.protocol_version
+            ))
         })?;
-        let session = UpstreamSession { id: session_id, revision };
+        let session = UpstreamSession {
+            id: session_id,
+            revision,
+        };
         let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         self.notify(&session, initialized).await?;
         Ok(session)
@@ -95,7 +108,10 @@ impl Backend {
     ) -> Result<Box<RawValue>, BackendError> {
         let id = own_id();
         let raw_id = raw_string(&id)?;
-        match self.call(session, jsonrpc::request(&id, method, params), &raw_id).await? {
+        match self
+            .call(session, jsonrpc::request(&id, method, params), &raw_id)
+            .await?
+        {
             Answer::Whole(message) => result_of(&message),
             Answer::Streaming(first, body) => {
                 let whole = answer::collect(first, body).await?;
@@ -132,7 +148,9 @@ async fn find_answer(mut events: Events, id: &RawValue) -> Result<Box<RawValue>,
             return result_of(&message);
         }
     }
-    Err(BackendError::Broken("the stream ended without the answer".to_owned()))
+    Err(BackendError::Broken(
+        "the stream ended without the answer".to_owned(),
+    ))
 }
 
 fn result_of(message: &[u8]) -> Result<Box<RawValue>, BackendError> {
@@ -152,7 +170,11 @@ fn error_message(error: &RawValue) -> String {
         message: String,
     }
     match serde_json::from_str::<ErrorObject>(error.get()) {
-        Ok(error) => format!("{} {}", error.code, error.message.chars().take(200).collect::<String>()),
+        Ok(error) => format!(
+            "{} {}",
+            error.code,
+            error.message.chars().take(200).collect::<String>()
+        ),
         Err(_) => "an error without a code".to_owned(),
     }
 }

@@ -48,12 +48,18 @@ impl Backend {
                 Some(cursor) => params = format!(r#"{{"cursor":{}}}"#, cursor.get()),
             }
         }
-        Err(BackendError::Invalid(format!("tools/list has more than {MAX_PAGES} pages")))
+        Err(BackendError::Invalid(format!(
+            "tools/list has more than {MAX_PAGES} pages"
+        )))
     }
 }
 
 fn listed(item: &RawValue) -> Result<Listed, BackendError> {
-    let (_, name) = jsonrpc::Named::parse(Some(item))
-        .map_err(|fault| BackendError::Invalid(format!("tools/list: a tool without a usable name: {fault}")))?;
-    Ok(Listed { name: name.into_owned(), json: Bytes::copy_from_slice(item.get().as_bytes()) })
+    let (_, name) = jsonrpc::Named::parse(Some(item)).map_err(|fault| {
+        BackendError::Invalid(format!("tools/list: a tool without a usable name: {fault}"))
+    })?;
+    Ok(Listed {
+        name: name.into_owned(),
+        json: Bytes::copy_from_slice(item.get().as_bytes()),
+    })
 }

@@ -54,7 +54,14 @@ impl Backend {
     #[must_use]
     pub fn new(name: BackendName, url: Uri, transport: Transport) -> Self {
         let origin = origin(&url);
-        Self { inner: Arc::new(Inner { name, url, origin, transport }) }
+        Self {
+            inner: Arc::new(Inner {
+                name,
+                url,
+                origin,
+                transport,
+            }),
+        }
     }
 
     /// The name under which it is configured.

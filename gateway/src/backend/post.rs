@@ -47,7 +47,11 @@ impl Backend {
     pub async fn notify(&self, session: &UpstreamSession, message: Bytes) -> Result<(), BackendError> {
         let response = self.post(Some(session), message).await?;
         let status = response.status();
-        if status.is_success() { Ok(()) } else { Err(BackendError::Status(status.as_u16())) }
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(BackendError::Status(status.as_u16()))
+        }
     }
 
     /// Deletes the session at the backend. Backends that have no deletion answer 405, which is as good.
@@ -83,7 +87,10 @@ impl Backend {
         let headers = request.headers_mut();
         headers.insert(http::header::CONTENT_TYPE, header::JSON);
         headers.insert(http::header::ACCEPT, header::JSON_AND_EVENT_STREAM);
-        headers.insert(http::header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
+        headers.insert(
+            http::header::ACCEPT_ENCODING,
+            http::HeaderValue::from_static("identity"),
+        );
         if let Some(session) = session {
             let revision = http::HeaderValue::from_static(session.revision.as_str());
             headers.insert(header::PROTOCOL_VERSION, revision);
@@ -136,7 +143,6 @@ fn is_protocol_error(body: &[u8]) -> bool {
         code: i64,
     }
     let defined = i64::from(code::PARSE_ERROR)..=i64::from(code::INVALID_REQUEST);
-    serde_json::from_slice::<Body>(body).is_ok_and(|body| {
-        defined.contains(&body.error.code) || (-32099..=-32020).contains(&body.error.code)
-    })
+    serde_json::from_slice::<Body>(body)
+        .is_ok_and(|body| defined.contains(&body.error.code) || (-32099..=-32020).contains(&body.error.code))
 }

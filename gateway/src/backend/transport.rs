@@ -50,7 +50,11 @@ impl Transport {
                 HttpsConnectorBuilder::new().with_tls_config(without_roots())
             }
         };
-        let connector = https.https_or_http().enable_http1().enable_http2().wrap_connector(http);
+        let connector = https
+            .https_or_http()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(http);
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -59,7 +63,10 @@ impl Transport {
         Self { client }
     }
 
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<UpstreamBody>, BackendError> {
+    pub(super) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<UpstreamBody>, BackendError> {
         match tokio::time::timeout(FIRST_BYTE_DEADLINE, self.client.request(request)).await {
             Err(_) => Err(BackendError::Deadline(FIRST_BYTE_DEADLINE)),
             Ok(Ok(response)) => Ok(response),
@@ -76,7 +83,9 @@ impl Default for Transport {
 }
 
 fn without_roots() -> rustls::ClientConfig {
-    rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
+    rustls::ClientConfig::builder()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
 }
 
 /// The innermost error of a chain: the outer ones say only that there is an inner one.

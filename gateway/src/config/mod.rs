@@ -142,9 +142,11 @@ impl Hot {
     /// # Errors
     /// As [`Config::load`].
     pub fn load(file: &Path) -> Result<Self, Invalid> {
-        let text = std::fs::read_to_string(file).map_err(|source| {
-            vmcp_crds::config::ConfigError::Unreadable { file: file.to_owned(), source }
-        })?;
+        let text =
+            std::fs::read_to_string(file).map_err(|source| vmcp_crds::config::ConfigError::Unreadable {
+                file: file.to_owned(),
+                source,
+            })?;
         let raw = vmcp_crds::config::HotConfig::parse(&text, file)?;
         validate::hot(&raw, vmcp_crds::status::config_hash(&text), file)
     }

@@ -6,7 +6,8 @@ use http::Uri;
 use http::uri::Scheme;
 use secrecy::SecretString;
 use vmcp_crds::config::{
-    ConfigError, GatewayConfig, HotConfig, REDIS_PASSWORD_ENV, SessionStorage as RawStorage, SessionStorageProvider,
+    ConfigError, GatewayConfig, HotConfig, REDIS_PASSWORD_ENV, SessionStorage as RawStorage,
+    SessionStorageProvider,
 };
 
 use super::{Backend, BackendName, Config, Hot, RedisStorage, ServerName, SessionStorage};
@@ -33,7 +34,11 @@ pub(super) fn config(
     };
     for (path, value) in [("namespace", &raw.namespace), ("name", &raw.name)] {
         if !is_dns_name(value) {
-            return Err(invalid(file, path, format!("found {value:?}; allowed are {DNS_NAME}")));
+            return Err(invalid(
+                file,
+                path,
+                format!("found {value:?}; allowed are {DNS_NAME}"),
+            ));
         }
     }
     let session_storage = session_storage(&raw.session_storage, redis_password, file)?;
@@ -46,11 +51,18 @@ pub(super) fn config(
         ));
     }
     Ok(Config {
-        server: ServerName { namespace: raw.namespace, name: raw.name },
+        server: ServerName {
+            namespace: raw.namespace,
+            name: raw.name,
+        },
         mcp_listener: raw.listeners.mcp,
         admin_listener: raw.listeners.admin,
         session_storage,
-        session_keys: raw.session_keys.map(|keys| file.parent().unwrap_or_else(|| Path::new("")).join(keys.directory)),
+        session_keys: raw.session_keys.map(|keys| {
+            file.parent()
+                .unwrap_or_else(|| Path::new(""))
+                .join(keys.directory)
+        }),
         drain_delay: raw.drain_delay.get(),
         hot,
         hot_file,
@@ -68,7 +80,10 @@ fn session_storage(
                 ("sessionStorage.address", raw.address.is_some()),
                 ("sessionStorage.username", raw.username.is_some()),
                 ("sessionStorage.db", raw.db != 0),
-                ("sessionStorage.keyPrefix", raw.key_prefix != RawStorage::default().key_prefix),
+                (
+                    "sessionStorage.keyPrefix",
+                    raw.key_prefix != RawStorage::default().key_prefix,
+                ),
             ];
             if let Some((path, _)) = set.into_iter().find(|(_, is_set)| *is_set) {
                 let message = "has no meaning with `provider: memory`; set `provider: redis` or remove it";
@@ -78,10 +93,15 @@ fn session_storage(
         }
         SessionStorageProvider::Redis => {
             let address = raw.address.as_deref().ok_or_else(|| {
-                invalid(file, "sessionStorage.address", "missing; `provider: redis` needs the server's host:port")
+                invalid(
+                    file,
+                    "sessionStorage.address",
+                    "missing; `provider: redis` needs the server's host:port",
+                )
             })?;
             let (host, port) = host_and_port(address).ok_or_else(|| {
-                let message = format!("found {address:?}; expected host:port, for example redis.tools.svc:6379");
+                let message =
+                    format!("found {address:?}; expected host:port, for example redis.tools.svc:6379");
                 invalid(file, "sessionStorage.address", message)
             })?;
             if raw.key_prefix.contains(['{', '}']) {
@@ -89,7 +109,8 @@ fn session_storage(
                 return Err(invalid(file, "sessionStorage.keyPrefix", message));
             }
             if raw.username.is_some() && password.is_none() {
-                let message = format!("a user needs a password: set the environment variable {REDIS_PASSWORD_ENV}");
+                let message =
+                    format!("a user needs a password: set the environment variable {REDIS_PASSWORD_ENV}");
                 return Err(invalid(file, "sessionStorage.username", message));
             }
             Ok(SessionStorage::Redis(RedisStorage {
@@ -113,7 +134,10 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
             return Err(invalid(file, &path("name"), message));
         }
         if backends.iter().any(|other| other.name.as_str() == backend.name) {
-            let message = format!("{:?} stands twice; the name of a backend must be unique", backend.name);
+            let message = format!(
+                "{:?} stands twice; the name of a backend must be unique",
+                backend.name
+            );
             return Err(invalid(file, &path("name"), message));
         }
         let url = endpoint(&backend.url).ok_or_else(|| {
@@ -124,12 +148,20 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
             );
             invalid(file, &path("url"), message)
         })?;
-        backends.push(Backend { name: BackendName(backend.name.as_str().into()), url });
+        backends.push(Backend {
+            name: BackendName(backend.name.as_str().into()),
+            url,
+        });
     }
-    Ok(Hot { log_level: raw.log_level, backends, hash })
+    Ok(Hot {
+        log_level: raw.log_level,
+        backends,
+        hash,
+    })
 }
 
-const DNS_LABEL: &str = "a DNS label: lower-case letters, digits and `-`, at most 63 characters, no `-` at the ends";
+const DNS_LABEL: &str =
+    "a DNS label: lower-case letters, digits and `-`, at most 63 characters, no `-` at the ends";
 const DNS_NAME: &str = "DNS labels joined by `.`, at most 253 characters";
 
 fn is_dns_label(text: &str) -> bool {
@@ -163,13 +195,22 @@ fn without_userinfo(url: &str) -> String {
 
 fn host_and_port(address: &str) -> Option<(String, u16)> {
     let (host, port) = address.rsplit_once(':')?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     let valid = !host.is_empty() && !host.contains(['/', '@', ' ']);
-    valid.then_some(()).and_then(|()| Some((host.to_owned(), port.parse().ok()?)))
+    valid
+        .then_some(())
+        .and_then(|()| Some((host.to_owned(), port.parse().ok()?)))
 }
 
 fn invalid(file: &Path, path: &str, message: impl Into<String>) -> Invalid {
-    Invalid::Invalid { file: file.to_owned(), path: path.to_owned(), message: message.into() }
+    Invalid::Invalid {
+        file: file.to_owned(),
+        path: path.to_owned(),
+        message: message.into(),
+    }
 }
 
 #[cfg(test)]
@@ -186,10 +227,18 @@ mod tests {
     fn redis_needs_an_address_and_keys() {
         let error = load("version: v1\nsessionStorage: {provider: redis}", None).unwrap_err();
         assert!(error.contains("sessionStorage.address"), "{error}");
-        let error = load("version: v1\nsessionStorage: {provider: redis, address: 'r:1'}", None).unwrap_err();
+        let error = load(
+            "version: v1\nsessionStorage: {provider: redis, address: 'r:1'}",
+            None,
+        )
+        .unwrap_err();
         assert!(error.contains("keygen"), "{error}");
-        let text = "version: v1\nsessionStorage: {provider: redis, address: 'r:1'}\nsessionKeys: {directory: keys}";
-        assert!(matches!(load(text, None).unwrap().session_storage, SessionStorage::Redis(_)));
+        let text =
+            "version: v1\nsessionStorage: {provider: redis, address: 'r:1'}\nsessionKeys: {directory: keys}";
+        assert!(matches!(
+            load(text, None).unwrap().session_storage,
+            SessionStorage::Redis(_)
+        ));
     }
 
     #[test]
@@ -209,7 +258,9 @@ mod tests {
             ("address: 'r:1', keyPrefix: 'a{b}'", "a{b}"),
             ("address: 'r:1', username: u", REDIS_PASSWORD_ENV),
         ] {
-            let text = format!("version: v1\nsessionKeys: {{directory: k}}\nsessionStorage: {{provider: redis, {storage}}}");
+            let text = format!(
+                "version: v1\nsessionKeys: {{directory: k}}\nsessionStorage: {{provider: redis, {storage}}}"
+            );
             let error = load(&text, None).unwrap_err();
             assert!(error.contains(found), "{error}");
         }
@@ -227,7 +278,11 @@ mod tests {
 
     #[test]
     fn a_password_in_a_refused_url_is_not_repeated() {
-        let error = load("version: v1\nhot: {backends: [{name: a, url: 'http://me:hunter2@a/mcp'}]}", None).unwrap_err();
+        let error = load(
+            "version: v1\nhot: {backends: [{name: a, url: 'http://me:hunter2@a/mcp'}]}",
+            None,
+        )
+        .unwrap_err();
         assert!(!error.contains("hunter2"), "{error}");
     }
 }

@@ -44,7 +44,10 @@ impl Watch {
         let watcher = watching.map_err(|error| {
             tracing::warn!(%error, directory = %directory.display(), "the configuration cannot be watched; looking every 5 s");
         });
-        Self { changes, _watcher: watcher.ok() }
+        Self {
+            changes,
+            _watcher: watcher.ok(),
+        }
     }
 
     /// Waits until it is worth looking again.

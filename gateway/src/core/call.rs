@@ -52,7 +52,11 @@ impl Core {
         request: &Request<'_>,
     ) -> Result<(Backend, Answer), CallError> {
         let (name_bytes, name) = Named::parse(request.params)?;
-        let Some(Route { backend, name: original }) = self.catalog.route(&name) else {
+        let Some(Route {
+            backend,
+            name: original,
+        }) = self.catalog.route(&name)
+        else {
             return Err(CallError::UnknownTool(name.into_owned()));
         };
         let message = if *original == *name {
@@ -69,7 +73,9 @@ impl Core {
                 tracing::info!(backend = %backend.name(), "the backend lost its session; opening another");
                 let session = upstreams.replace(&backend, &session).await.map_err(failed)?;
                 let answer = backend.call(&session, message, request.id).await;
-                answer.map_err(|error| failed(error.into())).map(|answer| (backend.clone(), answer))
+                answer
+                    .map_err(|error| failed(error.into()))
+                    .map(|answer| (backend.clone(), answer))
             }
             Err(error) => Err(failed(error.into())),
         }
@@ -79,7 +85,10 @@ impl Core {
 impl CallError {
     fn upstream(backend: &Backend, error: UpstreamError) -> Self {
         match error {
-            UpstreamError::Backend(error) => Self::Backend { backend: backend.name().clone(), error },
+            UpstreamError::Backend(error) => Self::Backend {
+                backend: backend.name().clone(),
+                error,
+            },
             UpstreamError::Gone => Self::Gone,
             UpstreamError::Unavailable(reason) => Self::Unavailable(reason),
         }
@@ -87,7 +96,12 @@ impl CallError {
 }
 
 fn rename(message: &Bytes, advertised: &RawValue, original: &str) -> Result<Bytes, CallError> {
-    let fault = |message: &str| Fault { code: crate::wire::code::INTERNAL, message: message.to_owned() };
-    let original = serde_json::to_vec(original).map_err(|_| fault("the tool's name cannot be written as JSON"))?;
-    Ok(splice(message, advertised.get(), &original).ok_or_else(|| fault("the tool's name cannot be found"))?)
+    let fault = |message: &str| Fault {
+        code: crate::wire::code::INTERNAL,
+        message: message.to_owned(),
+    };
+    let original =
+        serde_json::to_vec(original).map_err(|_| fault("the tool's name cannot be written as JSON"))?;
+    Ok(splice(message, advertised.get(), &original)
+        .ok_or_else(|| fault("the tool's name cannot be found"))?)
 }

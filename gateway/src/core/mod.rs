@@ -35,11 +35,22 @@ pub struct Core {
 impl Core {
     /// A core that offers what `hot` says. The catalogue is filled in the background; `readiness` waits for the first round.
     #[must_use]
-    pub fn new(hot: Hot, transport: Transport, tasks: Tasks, readiness: &Readiness, metrics: Metrics) -> Self {
+    pub fn new(
+        hot: Hot,
+        transport: Transport,
+        tasks: Tasks,
+        readiness: &Readiness,
+        metrics: Metrics,
+    ) -> Self {
         let catalog = Catalog::new(transport, tasks, metrics.clone());
         catalog.apply(&hot.backends, Some(readiness));
         let hot_error = Arc::new(ArcSwapOption::empty());
-        Self { catalog, metrics, hot: Arc::new(ArcSwap::from_pointee(hot)), hot_error }
+        Self {
+            catalog,
+            metrics,
+            hot: Arc::new(ArcSwap::from_pointee(hot)),
+            hot_error,
+        }
     }
 
     /// Takes a new hot configuration. Calls under way go on with what they began with.

@@ -59,7 +59,11 @@ impl Frontend {
             }
         };
         let revision = Revision::negotiate(&params.protocol_version);
-        let client = Client { revision, capabilities: params.capabilities, info: params.client_info };
+        let client = Client {
+            revision,
+            capabilities: params.capabilities,
+            info: params.client_info,
+        };
         let session_id = match self.sessions.create(principal, &client).await {
             Ok(session_id) => session_id,
             Err(unavailable) => return respond::store_unavailable(Some(request.id), &unavailable),
@@ -67,7 +71,10 @@ impl Frontend {
         let result = InitializeResult {
             protocol_version: revision.as_str(),
             capabilities: Capabilities { tools: Empty {} },
-            server_info: ServerInfo { name: &self.server.name, version: env!("CARGO_PKG_VERSION") },
+            server_info: ServerInfo {
+                name: &self.server.name,
+                version: env!("CARGO_PKG_VERSION"),
+            },
         };
         match (serde_json::to_vec(&result), HeaderValue::try_from(session_id)) {
             (Ok(result), Ok(session_id)) => {
@@ -77,7 +84,12 @@ impl Frontend {
             }
             _ => {
                 let message = "The answer cannot be written";
-                respond::error(StatusCode::INTERNAL_SERVER_ERROR, Some(request.id), code::INTERNAL, message)
+                respond::error(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    Some(request.id),
+                    code::INTERNAL,
+                    message,
+                )
             }
         }
     }
@@ -85,13 +97,19 @@ impl Frontend {
 
 fn params<'a>(request: &Request<'a>) -> Result<Params<'a>, String> {
     let text = request.params.map_or("{}", RawValue::get);
-    let params: Params<'a> = serde_json::from_str(text).map_err(|error| format!("initialize: params: {error}"))?;
-    for (field, value) in [("capabilities", params.capabilities), ("clientInfo", params.client_info)] {
+    let params: Params<'a> =
+        serde_json::from_str(text).map_err(|error| format!("initialize: params: {error}"))?;
+    for (field, value) in [
+        ("capabilities", params.capabilities),
+        ("clientInfo", params.client_info),
+    ] {
         if !value.get().starts_with('{') {
             return Err(format!("initialize: params: {field} must be an object"));
         }
         if value.get().len() > MAX_CLIENT_BYTES {
-            return Err(format!("initialize: params: {field} is larger than {MAX_CLIENT_BYTES} bytes"));
+            return Err(format!(
+                "initialize: params: {field} is larger than {MAX_CLIENT_BYTES} bytes"
+            ));
         }
     }
     Ok(params)

@@ -40,7 +40,13 @@ impl Frontend {
     /// The endpoint of `server`.
     #[must_use]
     pub fn new(server: ServerName, sessions: Sessions, core: Core, metrics: Metrics, drain: Drain) -> Self {
-        Self { server, sessions, core, metrics, drain }
+        Self {
+            server,
+            sessions,
+            core,
+            metrics,
+            drain,
+        }
     }
 
     /// Answers one HTTP request.
@@ -58,7 +64,10 @@ impl Frontend {
     /// The answer, and the method for the metrics: one of a fixed set.
     async fn route(&self, request: Request<Incoming>) -> (&'static str, Response<Body>) {
         if request.uri().path() != PATH {
-            return ("other", respond::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n"));
+            return (
+                "other",
+                respond::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n"),
+            );
         }
         let principal = Principal::Anonymous;
         match *request.method() {

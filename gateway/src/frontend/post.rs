@@ -88,12 +88,16 @@ impl Frontend {
         let invalid =
             |message: &str| respond::error(StatusCode::BAD_REQUEST, id, code::INVALID_REQUEST, message);
         let Some(session_id) = headers.get(mcp::SESSION_ID) else {
-            return Err(invalid("The header Mcp-Session-Id is missing; send initialize first"));
+            return Err(invalid(
+                "The header Mcp-Session-Id is missing; send initialize first",
+            ));
         };
         if let Some(version) = headers.get(mcp::PROTOCOL_VERSION)
             && version.to_str().ok().and_then(Revision::parse).is_none()
         {
-            return Err(invalid("The header MCP-Protocol-Version names a revision that is not known"));
+            return Err(invalid(
+                "The header MCP-Protocol-Version names a revision that is not known",
+            ));
         }
         let found = self.sessions.find(session_id.as_bytes(), principal).await;
         found.map_err(|failure| respond::session_error(id, &failure))
@@ -104,10 +108,16 @@ impl Frontend {
 fn media_types(headers: &HeaderMap) -> Result<(), Response<Body>> {
     let refuse = |status, message| Err(respond::error(status, None, code::INVALID_REQUEST, message));
     if !mcp::is_media_type(headers.get(header::CONTENT_TYPE), &mcp::JSON) {
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json");
+        return refuse(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Content-Type must be application/json",
+        );
     }
     let accepts = |media_type: &http::HeaderValue| {
-        let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let values = headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
         let mut ranges = values.flat_map(|value| value.split(','));
         ranges.any(|range| {
             let essence = range.split(';').next().unwrap_or(range).trim();
@@ -115,20 +125,30 @@ fn media_types(headers: &HeaderMap) -> Result<(), Response<Body>> {
             let family = kind.split('/').next().unwrap_or_default();
             essence == "*/*"
                 || essence.eq_ignore_ascii_case(kind)
-                || essence.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(family))
+                || essence
+                    .strip_suffix("/*")
+                    .is_some_and(|range| range.eq_ignore_ascii_case(family))
         })
     };
     if accepts(&mcp::JSON) && accepts(&mcp::EVENT_STREAM) {
         return Ok(());
     }
-    refuse(StatusCode::NOT_ACCEPTABLE, "Accept must list application/json and text/event-stream")
+    refuse(
+        StatusCode::NOT_ACCEPTABLE,
+        "Accept must list application/json and text/event-stream",
+    )
 }
 
 /// The body, refused before it is read when it says that it is too large, and otherwise as soon as it is.
 async fn read(body: Incoming) -> Result<Bytes, Response<Body>> {
     let too_large = || {
         let message = format!("The body is larger than {MAX_BODY_BYTES} bytes");
-        respond::error(StatusCode::PAYLOAD_TOO_LARGE, None, code::INVALID_REQUEST, &message)
+        respond::error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            None,
+            code::INVALID_REQUEST,
+            &message,
+        )
     };
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Err(too_large());
@@ -138,13 +158,27 @@ async fn read(body: Incoming) -> Result<Bytes, Response<Body>> {
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => {
             let message = "The body ended before it was complete";
-            Err(respond::error(StatusCode::BAD_REQUEST, None, code::PARSE_ERROR, message))
+            Err(respond::error(
+                StatusCode::BAD_REQUEST,
+                None,
+                code::PARSE_ERROR,
+                message,
+            ))
         }
     }
 }
 
 /// The method as a label of metrics: whatever a client invents is one label.
 fn label(method: &str) -> &'static str {
-    const KNOWN: [&str; 5] = ["initialize", "notifications/initialized", "ping", "tools/list", "tools/call"];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
+    const KNOWN: [&str; 5] = [
+        "initialize",
+        "notifications/initialized",
+        "ping",
+        "tools/list",
+        "tools/call",
+    ];
+    KNOWN
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
 }

@@ -41,16 +41,23 @@ pub(super) fn fault(fault: &jsonrpc::Fault) -> Response<Body> {
 
 /// Parameters that do not fit: a wrong one is the method's business, a doubled key makes the request itself invalid.
 pub(super) fn params_fault(id: &RawValue, fault: &jsonrpc::Fault) -> Response<Body> {
-    let status = if fault.code == code::INVALID_REQUEST { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let status = if fault.code == code::INVALID_REQUEST {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::OK
+    };
     error(status, Some(id), fault.code, &fault.message)
 }
 
 /// An unusable session. What a client sees is the same whether the session is unknown, expired, terminated or somebody else's.
 pub(super) fn session_error(id: Option<&RawValue>, failure: &SessionError) -> Response<Body> {
     match failure {
-        SessionError::NotFound => {
-            error(StatusCode::NOT_FOUND, id, code::SESSION_NOT_FOUND, "Session not found; send initialize to start another")
-        }
+        SessionError::NotFound => error(
+            StatusCode::NOT_FOUND,
+            id,
+            code::SESSION_NOT_FOUND,
+            "Session not found; send initialize to start another",
+        ),
         SessionError::Unavailable(unavailable) => store_unavailable(id, unavailable),
     }
 }
@@ -69,7 +76,9 @@ pub(super) fn accepted() -> Response<Body> {
 
 pub(super) fn method_not_allowed() -> Response<Body> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n");
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST, DELETE"));
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static("POST, DELETE"));
     response
 }
 
@@ -81,7 +90,9 @@ pub(super) fn text(status: StatusCode, text: &'static str) -> Response<Body> {
 }
 
 /// A JSON answer whose bytes come later.
-pub(super) fn streaming_json(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Response<Body> {
+pub(super) fn streaming_json(
+    chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+) -> Response<Body> {
     streaming(mcp::JSON, chunks)
 }
 
@@ -89,7 +100,10 @@ pub(super) fn streaming_json(chunks: impl Stream<Item = Result<Bytes, BoxError>>
 pub(super) fn events(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Response<Body> {
     let mut response = streaming(mcp::EVENT_STREAM, chunks);
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-transform"),
+    );
     // Proxies such as nginx would otherwise hold events back.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response

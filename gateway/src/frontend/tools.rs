@@ -13,17 +13,27 @@ use crate::session::{Session, SessionError};
 use crate::wire::code;
 use crate::wire::jsonrpc::Request;
 
-pub(super) async fn call(core: &Core, session: &Session, body: &Bytes, request: &Request<'_>) -> Response<Body> {
+pub(super) async fn call(
+    core: &Core,
+    session: &Session,
+    body: &Bytes,
+    request: &Request<'_>,
+) -> Response<Body> {
     match core.call_tool(session, body, request).await {
         Ok((_, Answer::Whole(message))) => respond::json(StatusCode::OK, message),
         Ok((_, Answer::Streaming(first, rest))) => respond::streaming_json(relay::bytes(first, rest)),
-        Ok((backend, Answer::Events(events))) => {
-            respond::events(relay::events(backend.name().clone(), events, request.id.to_owned()))
-        }
+        Ok((backend, Answer::Events(events))) => respond::events(relay::events(
+            backend.name().clone(),
+            events,
+            request.id.to_owned(),
+        )),
         Err(CallError::Params(fault)) => respond::params_fault(request.id, &fault),
-        Err(error @ CallError::UnknownTool(_)) => {
-            respond::error(StatusCode::OK, Some(request.id), code::INVALID_PARAMS, &error.to_string())
-        }
+        Err(error @ CallError::UnknownTool(_)) => respond::error(
+            StatusCode::OK,
+            Some(request.id),
+            code::INVALID_PARAMS,
+            &error.to_string(),
+        ),
         Err(CallError::Backend { backend, error }) => {
             tracing::warn!(%backend, %error, "a call failed");
             tool_error(request, &explain(backend.as_str(), &error))
@@ -58,7 +68,10 @@ fn tool_error(request: &Request<'_>, text: &str) -> Response<Body> {
         r#type: &'static str,
         text: &'a str,
     }
-    let result = CallToolResult { content: [Text { r#type: "text", text }], is_error: true };
+    let result = CallToolResult {
+        content: [Text { r#type: "text", text }],
+        is_error: true,
+    };
     match serde_json::to_vec(&result) {
         Ok(result) => respond::result(request.id, &result),
         Err(_) => respond::error(StatusCode::OK, Some(request.id), code::INTERNAL, text),

@@ -53,14 +53,26 @@ impl Capabilities {
         }
         if let Some(sampling) = declared.sampling {
             bits |= SAMPLING;
-            bits |= if sampling.context.is_some() { SAMPLING_CONTEXT } else { 0 };
-            bits |= if sampling.tools.is_some() { SAMPLING_TOOLS } else { 0 };
+            bits |= if sampling.context.is_some() {
+                SAMPLING_CONTEXT
+            } else {
+                0
+            };
+            bits |= if sampling.tools.is_some() {
+                SAMPLING_TOOLS
+            } else {
+                0
+            };
         }
         if let Some(elicitation) = declared.elicitation {
             // An empty object means forms (specification 2025-11-25, client/elicitation).
             let form = elicitation.form.is_some() || elicitation.url.is_none();
             bits |= if form { ELICITATION_FORM } else { 0 };
-            bits |= if elicitation.url.is_some() { ELICITATION_URL } else { 0 };
+            bits |= if elicitation.url.is_some() {
+                ELICITATION_URL
+            } else {
+                0
+            };
         }
         Self(bits)
     }
@@ -77,10 +89,16 @@ mod tests {
             (r#"{"roots":{}}"#, ROOTS),
             (r#"{"roots":{"listChanged":true}}"#, ROOTS | ROOTS_LIST_CHANGED),
             (r#"{"sampling":{}}"#, SAMPLING),
-            (r#"{"sampling":{"context":{},"tools":{}}}"#, SAMPLING | SAMPLING_CONTEXT | SAMPLING_TOOLS),
+            (
+                r#"{"sampling":{"context":{},"tools":{}}}"#,
+                SAMPLING | SAMPLING_CONTEXT | SAMPLING_TOOLS,
+            ),
             (r#"{"elicitation":{}}"#, ELICITATION_FORM),
             (r#"{"elicitation":{"url":{}}}"#, ELICITATION_URL),
-            (r#"{"elicitation":{"form":{},"url":{}}}"#, ELICITATION_FORM | ELICITATION_URL),
+            (
+                r#"{"elicitation":{"form":{},"url":{}}}"#,
+                ELICITATION_FORM | ELICITATION_URL,
+            ),
             (r#"{"experimental":{"x":1},"roots":5}"#, 0),
         ] {
             let raw = RawValue::from_string(json.to_owned()).unwrap();

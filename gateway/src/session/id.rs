@@ -58,13 +58,22 @@ impl SessionId {
     }
 
     /// What `text` says, if it is an id that one of `keys` signed for `server` and `principal`.
-    pub(super) fn verify(text: &[u8], keys: &Keys, server: &ServerName, principal: &Principal) -> Option<Self> {
+    pub(super) fn verify(
+        text: &[u8],
+        keys: &Keys,
+        server: &ServerName,
+        principal: &Principal,
+    ) -> Option<Self> {
         if text.len() > MAX_ID_BYTES {
             return None;
         }
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX.as_bytes())?).ok()?;
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(text.strip_prefix(PREFIX.as_bytes())?)
+            .ok()?;
         let (signed, signature) = bytes.split_at_checked(SIGNED_BYTES)?;
-        let key = keys.named(signed[0]).find(|key| mac(key, server, signed).ct_eq(signature).into())?;
+        let key = keys
+            .named(signed[0])
+            .find(|key| mac(key, server, signed).ct_eq(signature).into())?;
         let id = Self::read(&signed[1..])?;
         let expected = principal_tag(&key, server, principal);
         bool::from(expected.0.ct_eq(&id.principal_tag.0)).then_some(id)
@@ -91,7 +100,10 @@ impl SessionId {
 
 /// A keyed digest of the principal: enough to recognise it, useless to whoever reads the store.
 pub(super) fn principal_tag(key: &SessionKey, server: &ServerName, principal: &Principal) -> PrincipalTag {
-    PrincipalTag(cut(&key.mac("vmcp principal", &[server.to_string().as_bytes(), principal.identity()])))
+    PrincipalTag(cut(&key.mac(
+        "vmcp principal",
+        &[server.to_string().as_bytes(), principal.identity()],
+    )))
 }
 
 fn mac(key: &SessionKey, server: &ServerName, signed: &[u8]) -> [u8; MAC_BYTES] {
@@ -109,7 +121,10 @@ mod tests {
     use super::*;
 
     fn server(name: &str) -> ServerName {
-        ServerName { namespace: "tools".to_owned(), name: name.to_owned() }
+        ServerName {
+            namespace: "tools".to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     fn id(key: &SessionKey) -> SessionId {
@@ -131,7 +146,10 @@ mod tests {
         let text = id.sign(&keys.current(), &server("a"));
         assert!((90..=96).contains(&text.len()), "{} characters", text.len());
         assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
-        assert_eq!(SessionId::verify(text.as_bytes(), &keys, &server("a"), &Principal::Anonymous), Some(id));
+        assert_eq!(
+            SessionId::verify(text.as_bytes(), &keys, &server("a"), &Principal::Anonymous),
+            Some(id)
+        );
     }
 
     #[test]

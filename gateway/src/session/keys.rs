@@ -51,7 +51,12 @@ impl Keys {
     /// When the operating system gives no randomness.
     pub fn random() -> Result<Self, KeysError> {
         let key = SessionKey::generate().map_err(|error| KeysError::NoRandomness(error.to_string()))?;
-        Ok(Self { slots: Arc::new(Slots { current: Arc::new(key), others: Vec::new() }) })
+        Ok(Self {
+            slots: Arc::new(Slots {
+                current: Arc::new(key),
+                others: Vec::new(),
+            }),
+        })
     }
 
     /// The keys in `directory`. Only `current` must be there.
@@ -64,11 +69,17 @@ impl Keys {
         for name in [NEXT, PREVIOUS] {
             match read(&directory.join(name)) {
                 Ok(key) => others.push(Arc::new(key)),
-                Err(KeysError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(KeysError::Unreadable { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self { slots: Arc::new(Slots { current: Arc::new(current), others }) })
+        Ok(Self {
+            slots: Arc::new(Slots {
+                current: Arc::new(current),
+                others,
+            }),
+        })
     }
 
     /// The key that signs.
@@ -92,6 +103,7 @@ impl Keys {
 
 fn read(file: &Path) -> Result<SessionKey, KeysError> {
     let name = || file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|source| KeysError::Unreadable { file: name(), source })?;
+    let text =
+        std::fs::read_to_string(file).map_err(|source| KeysError::Unreadable { file: name(), source })?;
     SessionKey::parse(&text).map_err(|source| KeysError::Invalid { file: name(), source })
 }

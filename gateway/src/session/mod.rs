@@ -98,7 +98,18 @@ impl Sessions {
     ) -> Self {
         let turns = Turns::default();
         let store_error = ArcSwapOption::empty();
-        Self { inner: Arc::new(Inner { server, store, keys, core, tasks, metrics, turns, store_error }) }
+        Self {
+            inner: Arc::new(Inner {
+                server,
+                store,
+                keys,
+                core,
+                tasks,
+                metrics,
+                turns,
+                store_error,
+            }),
+        }
     }
 
     /// Asks the store for a sign of life every now and then, so that [`Self::store_error`] is true also when nobody calls.
@@ -144,7 +155,11 @@ impl Sessions {
             let key = RecordKey::random();
             match self.observed(inner.store.create(&key, &record).await)? {
                 Created::Taken => {}
-                Created::Created { incarnation, created, end } => {
+                Created::Created {
+                    incarnation,
+                    created,
+                    end,
+                } => {
                     let id = SessionId {
                         key,
                         incarnation,
@@ -169,7 +184,11 @@ impl Sessions {
         let id = self.verify(id, principal)?;
         match self.observed(self.inner.store.load(&id.key).await)? {
             Loaded::Found(record) if record.principal_tag == id.principal_tag => {
-                let session = Session { sessions: self.clone(), key: id.key, record: Arc::new(record) };
+                let session = Session {
+                    sessions: self.clone(),
+                    key: id.key,
+                    record: Arc::new(record),
+                };
                 session.touch();
                 Ok(session)
             }

@@ -38,7 +38,10 @@ pub struct Lifetimes {
 
 impl Default for Lifetimes {
     fn default() -> Self {
-        Self { idle: IDLE_TTL, max: MAX_LIFETIME }
+        Self {
+            idle: IDLE_TTL,
+            max: MAX_LIFETIME,
+        }
     }
 }
 

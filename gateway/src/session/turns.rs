@@ -31,7 +31,11 @@ impl Turns {
             Arc::clone(taken.entry(key.clone()).or_default())
         };
         let guard = turn.lock_owned().await;
-        Turn { key, turns: self.clone(), guard: Some(guard) }
+        Turn {
+            key,
+            turns: self.clone(),
+            guard: Some(guard),
+        }
     }
 }
 
@@ -40,7 +44,10 @@ impl Drop for Turn {
         let mut taken = self.turns.taken.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.guard.take());
         // Those who wait hold a reference of their own; the map's is the last one when nobody does.
-        if taken.get(&self.key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+        if taken
+            .get(&self.key)
+            .is_some_and(|turn| Arc::strong_count(turn) == 1)
+        {
             taken.remove(&self.key);
         }
     }

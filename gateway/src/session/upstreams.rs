@@ -9,9 +9,9 @@
 
 use serde_json::value::RawValue;
 
+use super::Session;
 use super::record::{Binding, Record};
 use super::store::{Bound, Loaded, Unavailable};
-use super::Session;
 use crate::backend::{Backend, BackendError, Hello, UpstreamSession};
 use crate::core::{UpstreamError, Upstreams};
 
@@ -23,16 +23,30 @@ impl Upstreams for Session {
         }
     }
 
-    async fn replace(&self, backend: &Backend, lost: &UpstreamSession) -> Result<UpstreamSession, UpstreamError> {
+    async fn replace(
+        &self,
+        backend: &Backend,
+        lost: &UpstreamSession,
+    ) -> Result<UpstreamSession, UpstreamError> {
         self.bind(backend, Some(lost.clone())).await
     }
 }
 
 impl Session {
-    async fn bind(&self, backend: &Backend, lost: Option<UpstreamSession>) -> Result<UpstreamSession, UpstreamError> {
+    async fn bind(
+        &self,
+        backend: &Backend,
+        lost: Option<UpstreamSession>,
+    ) -> Result<UpstreamSession, UpstreamError> {
         let (session, backend) = (self.clone(), backend.clone());
-        let binding = self.sessions.inner.tasks.spawn(async move { session.bind_now(&backend, lost.as_ref()).await });
-        binding.await.unwrap_or_else(|error| Err(BackendError::Broken(error.to_string()).into()))
+        let binding = self
+            .sessions
+            .inner
+            .tasks
+            .spawn(async move { session.bind_now(&backend, lost.as_ref()).await });
+        binding
+            .await
+            .unwrap_or_else(|error| Err(BackendError::Broken(error.to_string()).into()))
     }
 
     async fn bind_now(
@@ -54,15 +68,25 @@ impl Session {
         let session = backend.initialize(&hello(&record)?).await?;
         inner.metrics.handshake(backend.name());
         let expected = record.generation(name);
-        let binding =
-            Binding { origin: backend.origin().to_owned(), session: session.clone(), generation: expected + 1 };
-        match self.sessions.observed(inner.store.bind_backend(&self.key, name, expected, &binding).await)? {
+        let binding = Binding {
+            origin: backend.origin().to_owned(),
+            session: session.clone(),
+            generation: expected + 1,
+        };
+        match self.sessions.observed(
+            inner
+                .store
+                .bind_backend(&self.key, name, expected, &binding)
+                .await,
+        )? {
             Bound::Bound => Ok(session),
             Bound::Lost(record) => match usable(&record, backend, lost) {
                 Some(winner) if winner == session => Ok(session),
                 winner => {
                     self.sessions.close_upstream(backend.clone(), session);
-                    winner.ok_or_else(|| Unavailable::new("the upstream session changed again and again").into())
+                    winner.ok_or_else(|| {
+                        Unavailable::new("the upstream session changed again and again").into()
+                    })
                 }
             },
             Bound::Gone => {
@@ -82,7 +106,8 @@ fn usable(record: &Record, backend: &Backend, lost: Option<&UpstreamSession>) ->
 
 fn hello(record: &Record) -> Result<Hello<'_>, UpstreamError> {
     let raw = |text| -> Result<&RawValue, UpstreamError> {
-        serde_json::from_str(text).map_err(|error| Unavailable::new(format!("unreadable record: {error}")).into())
+        serde_json::from_str(text)
+            .map_err(|error| Unavailable::new(format!("unreadable record: {error}")).into())
     };
     Ok(Hello {
         revision: record.revision,

@@ -43,9 +43,17 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("vmcp");
         let requests = Family::default();
-        registry.register("requests", "Requests at the MCP endpoint, by method and HTTP status", requests.clone());
+        registry.register(
+            "requests",
+            "Requests at the MCP endpoint, by method and HTTP status",
+            requests.clone(),
+        );
         let handshakes = Family::default();
-        registry.register("upstream_handshakes", "Upstream sessions opened, by backend", handshakes.clone());
+        registry.register(
+            "upstream_handshakes",
+            "Upstream sessions opened, by backend",
+            handshakes.clone(),
+        );
         let repairs = Family::default();
         registry.register(
             "upstream_repairs",
@@ -60,22 +68,44 @@ impl Metrics {
         );
         let tools = Gauge::default();
         registry.register("tools", "Tools that clients are offered", tools.clone());
-        Self { shared: Arc::new(Shared { registry, requests, handshakes, repairs, store_unavailable, tools }) }
+        Self {
+            shared: Arc::new(Shared {
+                registry,
+                requests,
+                handshakes,
+                repairs,
+                store_unavailable,
+                tools,
+            }),
+        }
     }
 
     /// A request of `method` was answered with `status`.
     pub fn request(&self, method: &'static str, status: u16) {
-        self.shared.requests.get_or_create(&RequestLabels { method, status }).inc();
+        self.shared
+            .requests
+            .get_or_create(&RequestLabels { method, status })
+            .inc();
     }
 
     /// An upstream session was opened.
     pub fn handshake(&self, backend: &BackendName) {
-        self.shared.handshakes.get_or_create(&BackendLabels { backend: backend.to_string() }).inc();
+        self.shared
+            .handshakes
+            .get_or_create(&BackendLabels {
+                backend: backend.to_string(),
+            })
+            .inc();
     }
 
     /// A call met a lost upstream session.
     pub fn repaired(&self, backend: &BackendName) {
-        self.shared.repairs.get_or_create(&BackendLabels { backend: backend.to_string() }).inc();
+        self.shared
+            .repairs
+            .get_or_create(&BackendLabels {
+                backend: backend.to_string(),
+            })
+            .inc();
     }
 
     /// An operation of the session store had no answer.

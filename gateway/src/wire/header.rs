@@ -17,7 +17,9 @@ pub(crate) const JSON_AND_EVENT_STREAM: HeaderValue =
 
 /// Whether a `Content-Type` value names `media_type`, whatever its parameters.
 pub(crate) fn is_media_type(value: Option<&HeaderValue>, media_type: &HeaderValue) -> bool {
-    let Some(value) = value.and_then(|value| value.to_str().ok()) else { return false };
+    let Some(value) = value.and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
     let essence = value.split(';').next().unwrap_or(value).trim();
     essence.as_bytes().eq_ignore_ascii_case(media_type.as_bytes())
 }

@@ -76,7 +76,10 @@ pub struct Fault {
 
 impl Fault {
     fn invalid(message: impl Into<String>) -> Self {
-        Self { code: code::INVALID_REQUEST, message: message.into() }
+        Self {
+            code: code::INVALID_REQUEST,
+            message: message.into(),
+        }
     }
 }
 
@@ -108,7 +111,9 @@ impl<'a> Message<'a> {
     /// When the bytes are not one JSON-RPC message.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
         if bytes.trim_ascii_start().first() == Some(&b'[') {
-            return Err(Fault::invalid("a batch is not allowed here; send one message per request"));
+            return Err(Fault::invalid(
+                "a batch is not allowed here; send one message per request",
+            ));
         }
         check_depth(bytes)?;
         Self::from_envelope(&envelope(bytes)?)
@@ -123,7 +128,9 @@ impl<'a> Message<'a> {
         };
         let method = string(method).ok_or_else(|| Fault::invalid(r#""method" must be a string"#))?;
         if envelope.result.is_some() || envelope.error.is_some() {
-            return Err(Fault::invalid("a message has either a method or a result or error, not both"));
+            return Err(Fault::invalid(
+                "a message has either a method or a result or error, not both",
+            ));
         }
         let params = envelope.params;
         if params.is_some_and(|params| !params.get().starts_with('{')) {
@@ -167,18 +174,25 @@ impl<'a> Response<'a> {
 fn envelope(bytes: &[u8]) -> Result<Envelope<'_>, Fault> {
     serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         Category::Data => Fault::invalid(format!("not a JSON-RPC message: {error}")),
-        Category::Syntax | Category::Eof | Category::Io => {
-            Fault { code: code::PARSE_ERROR, message: format!("not JSON: {error}") }
-        }
+        Category::Syntax | Category::Eof | Category::Io => Fault {
+            code: code::PARSE_ERROR,
+            message: format!("not JSON: {error}"),
+        },
     })
 }
 
 fn response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, Fault> {
-    let id = envelope.id.ok_or_else(|| Fault::invalid(r#"a message needs a "method" or an "id""#))?;
+    let id = envelope
+        .id
+        .ok_or_else(|| Fault::invalid(r#"a message needs a "method" or an "id""#))?;
     let outcome = match (envelope.result, envelope.error) {
         (Some(result), None) => Outcome::Result(result),
         (None, Some(error)) => Outcome::Error(error),
-        _ => return Err(Fault::invalid(r#"a response has either a "result" or an "error""#)),
+        _ => {
+            return Err(Fault::invalid(
+                r#"a response has either a "result" or an "error""#,
+            ));
+        }
     };
     Ok(Response { id, outcome })
 }
@@ -197,7 +211,11 @@ fn is_valid_id(id: &RawValue) -> bool {
 #[must_use]
 pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') { serde_json::from_str(raw.get()).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+    if inner.contains('\\') {
+        serde_json::from_str(raw.get()).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
 }
 
 fn check_depth(bytes: &[u8]) -> Result<(), Fault> {
@@ -219,7 +237,9 @@ fn check_depth(bytes: &[u8]) -> Result<(), Fault> {
             _ => {}
         }
         if depth > MAX_DEPTH {
-            return Err(Fault::invalid(format!("the JSON nests deeper than {MAX_DEPTH} levels")));
+            return Err(Fault::invalid(format!(
+                "the JSON nests deeper than {MAX_DEPTH} levels"
+            )));
         }
     }
     Ok(())
@@ -240,11 +260,15 @@ impl<'a> Named<'a> {
     /// When the name is missing, no string, or stands twice.
     pub fn parse(params: Option<&'a RawValue>) -> Result<(&'a RawValue, Cow<'a, str>), Fault> {
         let text = params.map_or("{}", RawValue::get);
-        let named: Named<'a> = serde_json::from_str(text).map_err(|error| Fault::invalid(format!("params: {error}")))?;
-        named.name.and_then(|raw| Some((raw, string(raw)?))).ok_or_else(|| Fault {
-            code: code::INVALID_PARAMS,
-            message: r#"params: "name" must be a string"#.to_owned(),
-        })
+        let named: Named<'a> =
+            serde_json::from_str(text).map_err(|error| Fault::invalid(format!("params: {error}")))?;
+        named
+            .name
+            .and_then(|raw| Some((raw, string(raw)?)))
+            .ok_or_else(|| Fault {
+                code: code::INVALID_PARAMS,
+                message: r#"params: "name" must be a string"#.to_owned(),
+            })
     }
 }
 
@@ -274,7 +298,11 @@ pub fn error(id: Option<&RawValue>, code: i32, message: &str) -> Bytes {
         code: i32,
         message: &'a str,
     }
-    let body = Body { jsonrpc: "2.0", id, error: ErrorObject { code, message } };
+    let body = Body {
+        jsonrpc: "2.0",
+        id,
+        error: ErrorObject { code, message },
+    };
     // Serialising strings and integers into memory cannot fail; were it to, the client would get an empty body.
     serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default()
 }
@@ -304,7 +332,9 @@ mod tests {
     #[test]
     fn a_request_is_borrowed_as_the_client_wrote_it() {
         let text = r#"{"jsonrpc":"2.0","id": 7 ,"method":"tools/call","params":{"n":1.00}}"#;
-        let Message::Request(request) = Message::parse(text.as_bytes()).unwrap() else { panic!() };
+        let Message::Request(request) = Message::parse(text.as_bytes()).unwrap() else {
+            panic!()
+        };
         assert_eq!(request.id.get(), "7");
         assert_eq!(request.method, "tools/call");
         assert_eq!(request.params.unwrap().get(), r#"{"n":1.00}"#);
@@ -313,7 +343,9 @@ mod tests {
     #[test]
     fn a_method_written_with_escapes_is_the_same_method() {
         let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools\u002flist"}"#;
-        let Message::Request(request) = Message::parse(text.as_bytes()).unwrap() else { panic!() };
+        let Message::Request(request) = Message::parse(text.as_bytes()).unwrap() else {
+            panic!()
+        };
         assert_eq!(request.method, "tools/list");
     }
 
@@ -340,7 +372,10 @@ mod tests {
         ] {
             assert_eq!(fault(text).code, code::INVALID_REQUEST, "{text}");
         }
-        let long = format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"ping"}}"#, "x".repeat(300));
+        let long = format!(
+            r#"{{"jsonrpc":"2.0","id":"{}","method":"ping"}}"#,
+            "x".repeat(300)
+        );
         assert_eq!(fault(&long).code, code::INVALID_REQUEST);
     }
 
@@ -355,7 +390,10 @@ mod tests {
             assert!(fault.message.contains("duplicate field `method`"), "{fault}");
         }
         let params = RawValue::from_string(r#"{"name":"a","n\u0061me":"b"}"#.to_owned()).unwrap();
-        assert_eq!(Named::parse(Some(&params)).unwrap_err().code, code::INVALID_REQUEST);
+        assert_eq!(
+            Named::parse(Some(&params)).unwrap_err().code,
+            code::INVALID_REQUEST
+        );
     }
 
     #[test]

@@ -20,7 +20,12 @@ impl Revision {
     /// The newest revision of the legacy era; the answer to a client that asks for one we do not know.
     pub const LATEST: Self = Self::V2025_11_25;
 
-    const ALL: [Self; 4] = [Self::V2024_11_05, Self::V2025_03_26, Self::V2025_06_18, Self::V2025_11_25];
+    const ALL: [Self; 4] = [
+        Self::V2024_11_05,
+        Self::V2025_03_26,
+        Self::V2025_06_18,
+        Self::V2025_11_25,
+    ];
 
     /// The revision of that name.
     #[must_use]

@@ -24,7 +24,10 @@ mod tests {
     fn only_the_part_changes() {
         let text = r#"{"name" : "a_b", "n": 1.0}"#;
         let part = &text[10..15];
-        assert_eq!(splice(text.as_bytes(), part, br#""b""#).unwrap(), r#"{"name" : "b", "n": 1.0}"#);
+        assert_eq!(
+            splice(text.as_bytes(), part, br#""b""#).unwrap(),
+            r#"{"name" : "b", "n": 1.0}"#
+        );
     }
 
     #[test]

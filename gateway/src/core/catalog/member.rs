@@ -24,7 +24,10 @@ pub(super) struct Member {
 
 impl Member {
     pub(super) fn new(backend: Backend) -> Self {
-        Self { backend, state: ArcSwap::from_pointee(State::default()) }
+        Self {
+            backend,
+            state: ArcSwap::from_pointee(State::default()),
+        }
     }
 
     pub(super) fn state(&self) -> Arc<State> {
@@ -36,8 +39,14 @@ impl Member {
     pub(super) fn observe(&self, outcome: Result<Vec<Listed>, BackendError>) -> bool {
         let before = self.state();
         let after = match outcome {
-            Ok(tools) => State { tools: Some(Arc::new(tools)), error: None },
-            Err(error) => State { tools: before.tools.clone(), error: Some(error) },
+            Ok(tools) => State {
+                tools: Some(Arc::new(tools)),
+                error: None,
+            },
+            Err(error) => State {
+                tools: before.tools.clone(),
+                error: Some(error),
+            },
         };
         let changed = before.tools != after.tools || before.error != after.error;
         self.state.store(Arc::new(after));

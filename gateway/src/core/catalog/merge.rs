@@ -51,7 +51,9 @@ impl Snapshot {
     /// The tool that is offered as `advertised`.
     #[must_use]
     pub fn tool(&self, advertised: &str) -> Option<&Tool> {
-        self.by_name.get(advertised).and_then(|index| self.tools.get(*index))
+        self.by_name
+            .get(advertised)
+            .and_then(|index| self.tools.get(*index))
     }
 }
 
@@ -75,12 +77,20 @@ pub(super) fn merge<'a>(members: impl Iterator<Item = &'a Member>) -> Snapshot {
     snapshot.tools.dedup_by(|later, kept| {
         let same = later.advertised == kept.advertised;
         if same {
-            conflicts.push(format!("backend {} lists the tool {:?} twice", kept.backend.name(), kept.name));
+            conflicts.push(format!(
+                "backend {} lists the tool {:?} twice",
+                kept.backend.name(),
+                kept.name
+            ));
         }
         same
     });
-    snapshot.by_name =
-        snapshot.tools.iter().enumerate().map(|(index, tool)| (Arc::clone(&tool.advertised), index)).collect();
+    snapshot.by_name = snapshot
+        .tools
+        .iter()
+        .enumerate()
+        .map(|(index, tool)| (Arc::clone(&tool.advertised), index))
+        .collect();
     snapshot.tools_list = tools_list(&snapshot.tools);
     snapshot
 }
@@ -88,7 +98,11 @@ pub(super) fn merge<'a>(members: impl Iterator<Item = &'a Member>) -> Snapshot {
 fn advertise(backend: &Backend, listed: &Listed) -> Result<Tool, String> {
     let advertised = format!("{}{SEPARATOR}{}", backend.name(), listed.name);
     let refuse = |reason: &str| {
-        Err(format!("the tool {:?} of backend {} is not offered: {reason}", listed.name, backend.name()))
+        Err(format!(
+            "the tool {:?} of backend {} is not offered: {reason}",
+            listed.name,
+            backend.name()
+        ))
     };
     if advertised.len() > MAX_NAME_BYTES {
         return refuse("with its prefix the name is longer than 128 characters");
@@ -100,7 +114,12 @@ fn advertise(backend: &Backend, listed: &Listed) -> Result<Tool, String> {
     let Some(json) = renamed(listed, &advertised) else {
         return refuse("its name cannot be found in its description");
     };
-    Ok(Tool { advertised: advertised.into(), backend: backend.clone(), name: listed.name.as_str().into(), json })
+    Ok(Tool {
+        advertised: advertised.into(),
+        backend: backend.clone(),
+        name: listed.name.as_str().into(),
+        json,
+    })
 }
 
 /// The tool's description with the advertised name, and everything else as the backend wrote it.
@@ -127,16 +146,23 @@ fn tools_list(tools: &[Tool]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Transport;
+    use crate::backend::{BackendError, Transport};
     use crate::config::BackendName;
 
     fn member(name: &str, tools: &[&str]) -> Member {
         let name = BackendName::for_test(name);
-        let member = Member::new(Backend::new(name, "http://localhost/mcp".parse().unwrap(), Transport::new()));
+        let member = Member::new(Backend::new(
+            name,
+            "http://localhost/mcp".parse().unwrap(),
+            Transport::new(),
+        ));
         let listed = |json: &&str| {
             let raw: &RawValue = serde_json::from_str(json).unwrap();
             let name = Named::parse(Some(raw)).unwrap().1.into_owned();
-            Listed { name, json: Bytes::copy_from_slice(json.as_bytes()) }
+            Listed {
+                name,
+                json: Bytes::copy_from_slice(json.as_bytes()),
+            }
         };
         member.observe(Ok(tools.iter().map(listed).collect()));
         member
@@ -144,7 +170,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_tool_keeps_every_byte_but_its_name() {
-        let member = member("time", &[r#"{"x-vendor": 1.0, "name" :"now", "inputSchema":{"$defs":{}}}"#]);
+        let member = member(
+            "time",
+            &[r#"{"x-vendor": 1.0, "name" :"now", "inputSchema":{"$defs":{}}}"#],
+        );
         let snapshot = merge([&member].into_iter());
         assert_eq!(
             snapshot.tools_list,
@@ -155,7 +184,10 @@ mod tests {
 
     #[tokio::test]
     async fn tools_are_sorted_whatever_the_order_of_the_backends() {
-        let (a, b) = (member("a", &[r#"{"name":"z"}"#, r#"{"name":"y"}"#]), member("b", &[r#"{"name":"x"}"#]));
+        let (a, b) = (
+            member("a", &[r#"{"name":"z"}"#, r#"{"name":"y"}"#]),
+            member("b", &[r#"{"name":"x"}"#]),
+        );
         let one = merge([&a, &b].into_iter());
         let other = merge([&b, &a].into_iter());
         assert_eq!(one.tools_list, other.tools_list);
@@ -166,7 +198,15 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_may_not_be_advertised_is_reported_and_left_out() {
         let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(127));
-        let member = member("a", &[r#"{"name":"white space"}"#, &long, r#"{"name":"ok"}"#, r#"{"name":"ok"}"#]);
+        let member = member(
+            "a",
+            &[
+                r#"{"name":"white space"}"#,
+                &long,
+                r#"{"name":"ok"}"#,
+                r#"{"name":"ok"}"#,
+            ],
+        );
         let snapshot = merge([&member].into_iter());
         assert_eq!(snapshot.tools.len(), 1);
         assert_eq!(snapshot.conflicts.len(), 3, "{:?}", snapshot.conflicts);

@@ -78,7 +78,9 @@ impl Catalog {
             tasks,
             metrics,
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Makes `backends` the members: those that stay as they were keep what is known of them.
@@ -97,8 +99,10 @@ impl Catalog {
             }
         }
         drop(members);
-        *self.shared.order.lock().unwrap_or_else(PoisonError::into_inner) =
-            backends.iter().map(|configured| configured.name.clone()).collect();
+        *self.shared.order.lock().unwrap_or_else(PoisonError::into_inner) = backends
+            .iter()
+            .map(|configured| configured.name.clone())
+            .collect();
         self.merge();
     }
 
@@ -108,7 +112,10 @@ impl Catalog {
         let member = Arc::new(Member::new(backend));
         let stop = CancellationToken::new();
         let first_look = readiness.map(|readiness| {
-            readiness.wait_at_most(format!("the first look at backend {}", configured.name), FIRST_LOOK_PATIENCE)
+            readiness.wait_at_most(
+                format!("the first look at backend {}", configured.name),
+                FIRST_LOOK_PATIENCE,
+            )
         });
         let sweeping = sweep::keep_warm(self.clone(), Arc::clone(&member), first_look);
         let stopped = stop.clone();
@@ -124,7 +131,12 @@ impl Catalog {
     /// Makes a new snapshot of what is known now.
     fn merge(&self) {
         let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let order = self.shared.order.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let order = self
+            .shared
+            .order
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let in_order: Vec<_> = order.iter().filter_map(|name| members.get(name)).collect();
         let snapshot = merge::merge(in_order.into_iter().map(|running| &*running.member));
         self.shared.metrics.tools_offered(snapshot.tools.len());
@@ -143,11 +155,20 @@ impl Catalog {
     pub fn route(&self, advertised: &str) -> Option<Route> {
         let snapshot = self.shared.snapshot.load();
         if let Some(tool) = snapshot.tool(advertised) {
-            return Some(Route { backend: tool.backend.clone(), name: Arc::clone(&tool.name) });
+            return Some(Route {
+                backend: tool.backend.clone(),
+                name: Arc::clone(&tool.name),
+            });
         }
         let (prefix, name) = advertised.split_once(merge::SEPARATOR)?;
-        let unknown = snapshot.unknown.iter().find(|backend| backend.name().as_str() == prefix)?;
-        Some(Route { backend: unknown.clone(), name: name.into() })
+        let unknown = snapshot
+            .unknown
+            .iter()
+            .find(|backend| backend.name().as_str() == prefix)?;
+        Some(Route {
+            backend: unknown.clone(),
+            name: name.into(),
+        })
     }
 
     /// The backend of that name, if it is configured now.
@@ -161,7 +182,12 @@ impl Catalog {
     #[must_use]
     pub fn states(&self) -> Vec<(BackendName, Arc<State>)> {
         let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let order = self.shared.order.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let order = self
+            .shared
+            .order
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let state = |name: BackendName| Some((name.clone(), members.get(&name)?.member.state()));
         order.into_iter().filter_map(state).collect()
     }

@@ -27,7 +27,11 @@ pub(super) async fn keep_warm(catalog: Catalog, member: Arc<Member>, first_look:
     loop {
         let looking = look(&member.backend, &mut session, &catalog);
         let outcome = tokio::time::timeout(LOOK_DEADLINE, looking).await;
-        observe(&catalog, &member, outcome.unwrap_or(Err(BackendError::Deadline(LOOK_DEADLINE))));
+        observe(
+            &catalog,
+            &member,
+            outcome.unwrap_or(Err(BackendError::Deadline(LOOK_DEADLINE))),
+        );
         drop(first_look.take());
         retry = pause(&member, retry).await;
     }
@@ -66,8 +70,16 @@ async fn look(
         }
     }
     let capabilities = raw("{}")?;
-    let client_info = raw(concat!(r#"{"name":"vmcp-gateway","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#))?;
-    let hello = Hello { revision: Revision::LATEST, capabilities: &capabilities, client_info: &client_info };
+    let client_info = raw(concat!(
+        r#"{"name":"vmcp-gateway","version":""#,
+        env!("CARGO_PKG_VERSION"),
+        r#""}"#
+    ))?;
+    let hello = Hello {
+        revision: Revision::LATEST,
+        capabilities: &capabilities,
+        client_info: &client_info,
+    };
     let opened = backend.initialize(&hello).await?;
     catalog.shared.metrics.handshake(backend.name());
     backend.list_tools(session.insert(opened)).await

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use futures::future::{BoxFuture, ready};
 use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
 use tokio::time::Instant;
 
 use super::{Bound, Created, Incarnation, Loaded, SessionStore, Terminated, Touched, Unavailable};
@@ -42,7 +42,11 @@ impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new(lifetimes: Lifetimes) -> Self {
-        Self { shared: Mutex::default(), incarnation: Incarnation(crate::random::bytes()), lifetimes }
+        Self {
+            shared: Mutex::default(),
+            incarnation: Incarnation(crate::random::bytes()),
+            lifetimes,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -70,7 +74,15 @@ impl MemoryStore {
         };
         let end = now + self.lifetimes.max;
         let idle_deadline = (now + self.lifetimes.idle).min(end);
-        shared.records.insert(key, Entry { record, touched: now, idle_deadline, end });
+        shared.records.insert(
+            key,
+            Entry {
+                record,
+                touched: now,
+                idle_deadline,
+                end,
+            },
+        );
         let created = clock::unix_millis() / 1000;
         let seconds = |seconds: u64| u32::try_from(seconds).unwrap_or(u32::MAX);
         Created::Created {
@@ -121,7 +133,10 @@ impl Entry {
     }
 
     fn read(&self, now: Instant) -> Record {
-        Record { untouched: now.duration_since(self.touched), ..self.record.clone() }
+        Record {
+            untouched: now.duration_since(self.touched),
+            ..self.record.clone()
+        }
     }
 }
 

@@ -30,7 +30,9 @@ impl Unavailable {
     /// The store gave no usable answer, because of `reason`.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into() }
+        Self {
+            reason: reason.into(),
+        }
     }
 }
 

@@ -133,7 +133,9 @@ impl Decoder {
             b"event" => self.event.event = Some(value),
             // The specification ignores an id with a NUL.
             b"id" if !value.contains(&0) => self.event.id = Some(value),
-            b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => self.event.retry = Some(value),
+            b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
+                self.event.retry = Some(value)
+            }
             // A comment, or a field that the specification does not know.
             _ => return,
         }
@@ -159,7 +161,10 @@ mod tests {
     }
 
     fn data(text: &str) -> Event {
-        Event { data: Some(Bytes::copy_from_slice(text.as_bytes())), ..Event::default() }
+        Event {
+            data: Some(Bytes::copy_from_slice(text.as_bytes())),
+            ..Event::default()
+        }
     }
 
     #[test]
@@ -167,10 +172,28 @@ mod tests {
         let text = b"\xEF\xBB\xBFid: 1\r\ndata: a\r\rdata:b\n\n: comment\n\nretry: 5\ndata\r\n\r\nevent: x\ndata:  c\ndata: d\n\n";
         let whole = decode(&[text]);
         assert_eq!(whole.len(), 4);
-        assert_eq!(whole[0], Event { id: Some("1".into()), ..data("a") });
+        assert_eq!(
+            whole[0],
+            Event {
+                id: Some("1".into()),
+                ..data("a")
+            }
+        );
         assert_eq!(whole[1], data("b"));
-        assert_eq!(whole[2], Event { retry: Some("5".into()), ..data("") });
-        assert_eq!(whole[3], Event { event: Some("x".into()), ..data(" c\nd") });
+        assert_eq!(
+            whole[2],
+            Event {
+                retry: Some("5".into()),
+                ..data("")
+            }
+        );
+        assert_eq!(
+            whole[3],
+            Event {
+                event: Some("x".into()),
+                ..data(" c\nd")
+            }
+        );
         for cut in 0..text.len() {
             assert_eq!(decode(&[&text[..cut], &text[cut..]]), whole, "cut at {cut}");
         }

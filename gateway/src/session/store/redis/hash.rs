@@ -43,7 +43,12 @@ pub(super) fn binding_field(backend: &str) -> String {
 }
 
 pub(super) fn binding_value(binding: &Binding) -> Result<String, Unavailable> {
-    let id = binding.session.id.as_ref().map(|id| id.to_str().map(str::to_owned)).transpose();
+    let id = binding
+        .session
+        .id
+        .as_ref()
+        .map(|id| id.to_str().map(str::to_owned))
+        .transpose();
     let stored = StoredBinding {
         origin: binding.origin.clone(),
         id: id.map_err(|_| Unavailable::new("the backend's session id is not visible ASCII"))?,
@@ -55,8 +60,12 @@ pub(super) fn binding_value(binding: &Binding) -> Result<String, Unavailable> {
 
 /// The record that a script returned. One that cannot be read is an error, not gone: it is left for a gateway that can.
 pub(super) fn record((now, flat): &Snapshot) -> Result<Record, Unavailable> {
-    let pairs = flat.chunks_exact(2).map(|pair| Some((text(&pair[0])?, text(&pair[1])?)));
-    let fields: HashMap<&str, &str> = pairs.collect::<Option<_>>().ok_or_else(|| unreadable("not text"))?;
+    let pairs = flat
+        .chunks_exact(2)
+        .map(|pair| Some((text(&pair[0])?, text(&pair[1])?)));
+    let fields: HashMap<&str, &str> = pairs
+        .collect::<Option<_>>()
+        .ok_or_else(|| unreadable("not text"))?;
     let field = |name: &str| fields.get(name).copied().ok_or_else(|| unreadable(name));
     if field("schema")? != SCHEMA {
         return Err(Unavailable::new(format!(
@@ -64,12 +73,18 @@ pub(super) fn record((now, flat): &Snapshot) -> Result<Record, Unavailable> {
             field("schema")?
         )));
     }
-    let tag = BASE64_URL_SAFE_NO_PAD.decode(field("principal")?).ok().and_then(|tag| tag.try_into().ok());
+    let tag = BASE64_URL_SAFE_NO_PAD
+        .decode(field("principal")?)
+        .ok()
+        .and_then(|tag| tag.try_into().ok());
     let touched: u64 = field("touched")?.parse().map_err(|_| unreadable("touched"))?;
     let mut bindings = BTreeMap::new();
     for (name, value) in &fields {
         if let Some(backend) = name.strip_prefix(BINDING) {
-            bindings.insert(backend.to_owned(), binding(value).ok_or_else(|| unreadable(name))?);
+            bindings.insert(
+                backend.to_owned(),
+                binding(value).ok_or_else(|| unreadable(name))?,
+            );
         }
     }
     Ok(Record {
@@ -88,7 +103,10 @@ fn binding(value: &str) -> Option<Binding> {
     let id = stored.id.map(HeaderValue::try_from).transpose().ok()?;
     Some(Binding {
         origin: stored.origin,
-        session: UpstreamSession { id, revision: Revision::parse(&stored.revision)? },
+        session: UpstreamSession {
+            id,
+            revision: Revision::parse(&stored.revision)?,
+        },
         generation: generation.parse().ok()?,
     })
 }
@@ -98,5 +116,7 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 fn unreadable(what: &str) -> Unavailable {
-    Unavailable::new(format!("the session's record cannot be read ({what}); it is left as it is"))
+    Unavailable::new(format!(
+        "the session's record cannot be read ({what}); it is left as it is"
+    ))
 }

@@ -53,7 +53,11 @@ impl RedisStore {
     ///
     /// # Errors
     /// When the settings make no connection: an invalid host name, for example.
-    pub fn new(storage: &RedisStorage, server: &ServerName, lifetimes: Lifetimes) -> Result<Self, Unavailable> {
+    pub fn new(
+        storage: &RedisStorage,
+        server: &ServerName,
+        lifetimes: Lifetimes,
+    ) -> Result<Self, Unavailable> {
         let mut settings = RedisConnectionInfo::default().set_db(storage.db.into());
         if let Some(username) = &storage.username {
             settings = settings.set_username(username);
@@ -88,10 +92,16 @@ impl RedisStore {
         format!("{}{key}", self.record_prefix)
     }
 
-    async fn within_deadline<T>(&self, work: impl Future<Output = RedisResult<T>> + Send) -> Result<T, Unavailable> {
+    async fn within_deadline<T>(
+        &self,
+        work: impl Future<Output = RedisResult<T>> + Send,
+    ) -> Result<T, Unavailable> {
         match tokio::time::timeout(DEADLINE, work).await {
             Ok(outcome) => outcome.map_err(unavailable),
-            Err(_) => Err(Unavailable::new(format!("no answer within {} ms", DEADLINE.as_millis()))),
+            Err(_) => Err(Unavailable::new(format!(
+                "no answer within {} ms",
+                DEADLINE.as_millis()
+            ))),
         }
     }
 
@@ -106,10 +116,14 @@ impl RedisStore {
             call.arg(field).arg(value);
         }
         let mut connection = self.connection.clone();
-        let answer: Option<(Vec<u8>, u64, u64)> = self.within_deadline(call.invoke_async(&mut connection)).await?;
-        let Some((incarnation, now, end)) = answer else { return Ok(Created::Taken) };
-        let incarnation =
-            incarnation.try_into().map_err(|_| Unavailable::new("the incarnation in Redis is not eight bytes long"))?;
+        let answer: Option<(Vec<u8>, u64, u64)> =
+            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let Some((incarnation, now, end)) = answer else {
+            return Ok(Created::Taken);
+        };
+        let incarnation = incarnation
+            .try_into()
+            .map_err(|_| Unavailable::new("the incarnation in Redis is not eight bytes long"))?;
         let seconds = |millis: u64| u32::try_from(millis / 1000).unwrap_or(u32::MAX);
         Ok(Created::Created {
             incarnation: super::Incarnation(incarnation),
@@ -121,7 +135,8 @@ impl RedisStore {
     async fn load_now(&self, key: &RecordKey) -> Result<Loaded, Unavailable> {
         let call = self.scripts.load.key(self.record(key));
         let mut connection = self.connection.clone();
-        let answer: Option<script::Snapshot> = self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let answer: Option<script::Snapshot> =
+            self.within_deadline(call.invoke_async(&mut connection)).await?;
         match answer {
             None => Ok(Loaded::Gone),
             Some(snapshot) => hash::record(&snapshot).map(Loaded::Found),
@@ -136,7 +151,9 @@ impl RedisStore {
         binding: &Binding,
     ) -> Result<Bound, Unavailable> {
         let mut call = self.scripts.bind.key(self.record(key));
-        call.arg(hash::binding_field(backend)).arg(expected).arg(hash::binding_value(binding)?);
+        call.arg(hash::binding_field(backend))
+            .arg(expected)
+            .arg(hash::binding_value(binding)?);
         let mut connection = self.connection.clone();
         let answer: (String, Option<script::Snapshot>) =
             self.within_deadline(call.invoke_async(&mut connection)).await?;
@@ -155,13 +172,17 @@ impl RedisStore {
         }
         let mut connection = self.connection.clone();
         let alive: Vec<bool> = self.within_deadline(call.invoke_async(&mut connection)).await?;
-        Ok(alive.into_iter().map(|alive| if alive { Touched::Alive } else { Touched::Gone }).collect())
+        Ok(alive
+            .into_iter()
+            .map(|alive| if alive { Touched::Alive } else { Touched::Gone })
+            .collect())
     }
 
     async fn terminate_now(&self, key: &RecordKey) -> Result<Terminated, Unavailable> {
         let call = self.scripts.terminate.key(self.record(key));
         let mut connection = self.connection.clone();
-        let answer: Option<script::Snapshot> = self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let answer: Option<script::Snapshot> =
+            self.within_deadline(call.invoke_async(&mut connection)).await?;
         match answer {
             None => Ok(Terminated::Gone),
             Some(snapshot) => hash::record(&snapshot).map(Terminated::Terminated),
@@ -216,7 +237,9 @@ impl SessionStore for RedisStore {
 
 impl std::fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisStore").field("record_prefix", &self.record_prefix).finish_non_exhaustive()
+        f.debug_struct("RedisStore")
+            .field("record_prefix", &self.record_prefix)
+            .finish_non_exhaustive()
     }
 }
 

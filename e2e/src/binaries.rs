@@ -1,0 +1,63 @@
+//! Our own programs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, bail};
+
+/// The path of one of the workspace's programs, as this test was built: same profile, same target directory.
+///
+/// Cargo builds the programs of other packages only when it is asked to, so that it is asked once per test process; when nothing
+/// has changed, which is the case under `cargo xtask test`, that takes a moment.
+///
+/// # Errors
+/// When it does not build.
+pub fn path(name: &str) -> anyhow::Result<PathBuf> {
+    static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+    let directory = directory()?;
+    let built = BUILT.get_or_init(|| build(&directory).map_err(|error| format!("{error:#}")));
+    if let Err(error) = built {
+        bail!("{error}");
+    }
+    let path = directory.join(name);
+    if !path.is_file() {
+        bail!("{} is not there, although the workspace builds", path.display());
+    }
+    Ok(path)
+}
+
+/// Where cargo puts the programs of the profile with which this process was built.
+fn directory() -> anyhow::Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    let directory = this.parent().context("a program stands in a directory")?;
+    // Tests stand in `deps`, programs beside it.
+    let directory = if directory.ends_with("deps") {
+        directory.parent().unwrap_or(directory)
+    } else {
+        directory
+    };
+    Ok(directory.to_owned())
+}
+
+fn build(directory: &Path) -> anyhow::Result<()> {
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") => "dev",
+        Some(name) => name,
+        None => bail!("{} is no target directory", directory.display()),
+    };
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .args(["build", "--workspace", "--bins", "--quiet", "--profile", profile])
+        .arg("--target-dir")
+        .arg(directory.parent().unwrap_or(directory))
+        .output()
+        .context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!(
+            "the programs do not build:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! A real MCP client: rmcp, as a user of the Rust SDK has it.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rmcp::model::{CallToolRequestParams, ClientConfig, Implementation, JsonObject, Tool};
+use rmcp::service::RunningService;
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use rmcp::{RoleClient, ServiceExt as _};
+use serde_json::Value;
+
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The name that the client gives itself; the fixture counts by it.
+pub const NAME: &str = "rmcp-client";
+
+/// A connected client with its session.
+#[derive(Debug)]
+pub struct Client {
+    service: RunningService<RoleClient, ClientConfig>,
+}
+
+impl Client {
+    /// Connects: `initialize` and `notifications/initialized`. A session that is lost later stays lost: the client does not open
+    /// another one behind the test's back.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn connect(url: &str) -> anyhow::Result<Self> {
+        // The client library wants a TLS provider even where no TLS is spoken; a second installation changes nothing.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut config = StreamableHttpClientTransportConfig::with_uri(url.to_owned());
+        config.reinit_on_expired_session = false;
+        let transport = StreamableHttpClientTransport::from_config(config);
+        let mut info = ClientConfig::default();
+        info.client_info = Implementation::new(NAME, "1");
+        let service = info
+            .serve(transport)
+            .await
+            .with_context(|| format!("cannot open a session at {url}"))?;
+        Ok(Self { service })
+    }
+
+    /// Every tool.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn tools(&self) -> anyhow::Result<Vec<Tool>> {
+        Ok(tokio::time::timeout(LIMIT, self.service.list_all_tools()).await??)
+    }
+
+    /// Calls a tool and gives the text of its first content.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer, or the tool fails.
+    pub async fn call(&self, tool: &str, arguments: Value) -> anyhow::Result<String> {
+        let arguments: JsonObject = serde_json::from_value(arguments)?;
+        let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
+        let result = tokio::time::timeout(LIMIT, self.service.call_tool(params)).await??;
+        let text = result
+            .content
+            .first()
+            .and_then(|content| content.as_text())
+            .map(|text| text.text.clone());
+        let text = text.with_context(|| format!("{tool} gave no text: {result:?}"))?;
+        anyhow::ensure!(result.is_error != Some(true), "{tool} failed: {text}");
+        Ok(text)
+    }
+
+    /// Ends the session.
+    ///
+    /// # Errors
+    /// When the client cannot be stopped.
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.service.cancel().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! A gateway as a process.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+use vmcp_crds::config::{BackendConfig, GatewayConfig, HotConfig, REDIS_PASSWORD_ENV, SessionKeys};
+use vmcp_crds::session_key::{CURRENT, SessionKey};
+use vmcp_crds::status::GatewayStatus;
+use vmcp_peers::process::{Process, Signal};
+
+use crate::{binaries, ports, raw, wait};
+
+/// How long a gateway may take until it is ready. Readiness itself waits 3 s for a backend that hangs.
+const READY_LIMIT: Duration = Duration::from_secs(15);
+
+/// A running gateway. It is killed when this value is dropped.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The MCP endpoint's address.
+    pub mcp: SocketAddr,
+    /// The admin port's address.
+    pub admin: SocketAddr,
+    process: Process,
+    _directory: TempDir,
+}
+
+/// How gateways of one virtual server are started: what replicas have in common.
+#[derive(Debug)]
+pub struct Recipe {
+    /// The configuration; each gateway gets listeners of its own.
+    pub config: GatewayConfig,
+    /// The password of the session store.
+    pub password: Option<String>,
+    keys: TempDir,
+}
+
+impl Recipe {
+    /// Gateways with these backends, sessions in memory, and a session key that they share.
+    ///
+    /// # Errors
+    /// When the key cannot be written.
+    pub fn new(backends: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let keys = TempDir::new()?;
+        std::fs::write(keys.path().join(CURRENT), SessionKey::generate()?.to_text())?;
+        let backend = |(name, url): &(&str, &str)| BackendConfig {
+            name: (*name).to_owned(),
+            url: (*url).to_owned(),
+        };
+        let mut config: GatewayConfig = serde_yaml::from_str("{version: v1, drainDelay: 200ms}")?;
+        config.session_keys = Some(SessionKeys {
+            directory: keys.path().to_owned(),
+        });
+        config.hot = Some(HotConfig {
+            backends: backends.iter().map(backend).collect(),
+            ..HotConfig::default()
+        });
+        Ok(Self {
+            config,
+            password: None,
+            keys,
+        })
+    }
+
+    /// Starts a gateway on free ports and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready; the message has its last words.
+    pub fn start(&self) -> anyhow::Result<Gateway> {
+        let mut gateway = self.start_unready(ports::free()?)?;
+        gateway.wait_until_ready()?;
+        Ok(gateway)
+    }
+
+    /// Starts a gateway with its MCP endpoint at `mcp`, and does not wait for it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_unready(&self, mcp: SocketAddr) -> anyhow::Result<Gateway> {
+        let directory = TempDir::new()?;
+        let mut config = self.config.clone();
+        config.listeners.mcp = mcp;
+        config.listeners.admin = ports::free()?;
+        let file = directory.path().join("gateway.yaml");
+        std::fs::write(&file, serde_yaml::to_string(&config)?)?;
+        let mut command = Command::new(binaries::path("vmcp-gateway")?);
+        command.arg("serve").arg("--config").arg(&file);
+        if let Some(password) = &self.password {
+            command.env(REDIS_PASSWORD_ENV, password);
+        }
+        let process = Process::start("gateway", &command)?;
+        let (mcp, admin) = (config.listeners.mcp, config.listeners.admin);
+        Ok(Gateway {
+            mcp,
+            admin,
+            process,
+            _directory: directory,
+        })
+    }
+
+    /// The bearer token of `/status`.
+    ///
+    /// # Errors
+    /// When the key cannot be read.
+    pub fn status_token(&self) -> anyhow::Result<String> {
+        let key = SessionKey::parse(&std::fs::read_to_string(self.keys.path().join(CURRENT))?)?;
+        Ok(key.status_token(&self.config.namespace, &self.config.name))
+    }
+}
+
+impl Gateway {
+    /// Waits until `/readyz` says yes.
+    ///
+    /// # Errors
+    /// When the process ends, or does not become ready in time; the message has its last words.
+    pub fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let admin = self.admin;
+        let ready = wait::until("the gateway is ready", READY_LIMIT, || {
+            if let Some(status) = self.process.ended()? {
+                return Ok(Err(format!("the gateway ended: {status}")));
+            }
+            let answer = raw::get(admin, "/readyz", &[])?;
+            if answer.status != 200 {
+                bail!("{}", answer.text().trim());
+            }
+            Ok(Ok(()))
+        });
+        match ready {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => bail!("{error}; {}", self.process.last_words()),
+            Err(error) => Err(error.context(self.process.last_words())),
+        }
+    }
+
+    /// What `/status` says.
+    ///
+    /// # Errors
+    /// When it does not say anything.
+    pub fn status(&self, recipe: &Recipe) -> anyhow::Result<GatewayStatus> {
+        let authorization = format!("Bearer {}", recipe.status_token()?);
+        let answer = raw::get(self.admin, "/status", &[("authorization", &authorization)])?;
+        serde_json::from_slice(&answer.body)
+            .with_context(|| format!("/status: {} {}", answer.status, answer.text()))
+    }
+
+    /// One counter or gauge of `/metrics`: the sum over all lines that begin with `name` and contain `labels`.
+    ///
+    /// # Errors
+    /// When the metrics cannot be read.
+    pub fn metric(&self, name: &str, labels: &str) -> anyhow::Result<f64> {
+        let answer = raw::get(self.admin, "/metrics", &[])?;
+        let text = answer.text();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with(name) && line.contains(labels));
+        Ok(lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum())
+    }
+
+    /// SIGKILL: the process has no chance to say goodbye.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Waits until the process has ended by itself, and says whether it ended well.
+    ///
+    /// # Errors
+    /// When it does not end within `limit`.
+    pub fn wait_until_ended(&mut self, limit: Duration) -> anyhow::Result<bool> {
+        let status = wait::until("the gateway ends", limit, || {
+            self.process.ended()?.context("it is running")
+        })?;
+        Ok(status.success())
+    }
+
+    /// What the process has printed.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.process.log())?)
+    }
+}

@@ -1,0 +1,247 @@
+//! HTTP as it stands on the wire, for tests that look at statuses, headers and bytes. One connection per request, nothing repeated.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// An HTTP answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers, with names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body's bytes.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The first header of that name, which is in lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The JSON-RPC message in the body: the body itself, or the last event with data of an event stream.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn message(&self) -> anyhow::Result<Value> {
+        let text = self.text();
+        let message = if self.header("content-type") == Some("text/event-stream") {
+            let mut data = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("data: "))
+                .filter(|data| !data.is_empty());
+            data.next_back().context("no event has data")?
+        } else {
+            &text
+        };
+        serde_json::from_str(message).with_context(|| format!("status {}, not JSON: {text:?}", self.status))
+    }
+
+    /// The text of the first content of a tool's result.
+    ///
+    /// # Errors
+    /// When the answer is no result, or is one that says `isError`.
+    pub fn tool_text(&self) -> anyhow::Result<String> {
+        let message = self.message()?;
+        if message["result"]["isError"] == json!(true) {
+            bail!("the tool failed: {message}");
+        }
+        let text = message["result"]["content"][0]["text"].as_str();
+        text.map(str::to_owned)
+            .with_context(|| format!("no text in {message}"))
+    }
+
+    /// The code of the JSON-RPC error in the body; 0 if there is none.
+    #[must_use]
+    pub fn error_code(&self) -> i64 {
+        self.message()
+            .ok()
+            .and_then(|message| message["error"]["code"].as_i64())
+            .unwrap_or_default()
+    }
+}
+
+/// A client of the legacy era that knows nothing but its session id.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The id, as the gateway gave it.
+    pub id: String,
+}
+
+impl Session {
+    /// Opens a session with `initialize` and `notifications/initialized`.
+    ///
+    /// # Errors
+    /// When the gateway refuses.
+    pub fn open(gateway: SocketAddr) -> anyhow::Result<Self> {
+        let answer = initialize(gateway)?;
+        let id = answer
+            .header("mcp-session-id")
+            .with_context(|| format!("no session: {answer:?}"))?;
+        let session = Self { id: id.to_owned() };
+        let accepted = session.post(
+            gateway,
+            &json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        )?;
+        if accepted.status != 202 {
+            bail!("notifications/initialized: {accepted:?}");
+        }
+        Ok(session)
+    }
+
+    /// Posts a message.
+    ///
+    /// # Errors
+    /// When there is no HTTP answer.
+    pub fn post(&self, gateway: SocketAddr, message: &Value) -> anyhow::Result<Answer> {
+        post(
+            gateway,
+            &[
+                ("mcp-session-id", &self.id),
+                ("mcp-protocol-version", "2025-11-25"),
+            ],
+            message,
+        )
+    }
+
+    /// Calls a tool.
+    ///
+    /// # Errors
+    /// When there is no HTTP answer.
+    pub fn call(&self, gateway: SocketAddr, tool: &str, arguments: &Value) -> anyhow::Result<Answer> {
+        let params = json!({"name": tool, "arguments": arguments});
+        self.post(
+            gateway,
+            &json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}),
+        )
+    }
+
+    /// Ends the session.
+    ///
+    /// # Errors
+    /// When there is no HTTP answer.
+    pub fn delete(&self, gateway: SocketAddr) -> anyhow::Result<Answer> {
+        exchange(gateway, "DELETE", "/mcp", &[("mcp-session-id", &self.id)], b"")
+    }
+}
+
+/// Sends `initialize`.
+///
+/// # Errors
+/// When there is no HTTP answer.
+pub fn initialize(gateway: SocketAddr) -> anyhow::Result<Answer> {
+    let params = json!({
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "raw", "version": "1"},
+    });
+    post(
+        gateway,
+        &[],
+        &json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}),
+    )
+}
+
+/// Posts a message to the MCP endpoint.
+///
+/// # Errors
+/// When there is no HTTP answer.
+pub fn post(gateway: SocketAddr, headers: &[(&str, &str)], message: &Value) -> anyhow::Result<Answer> {
+    let mut all = vec![
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+    ];
+    all.extend_from_slice(headers);
+    exchange(gateway, "POST", "/mcp", &all, message.to_string().as_bytes())
+}
+
+/// Gets a page.
+///
+/// # Errors
+/// When there is no HTTP answer.
+pub fn get(server: SocketAddr, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
+    exchange(server, "GET", path, headers, b"")
+}
+
+/// One request and its answer.
+///
+/// # Errors
+/// When the connection cannot be made or breaks, or the answer is not HTTP.
+pub fn exchange(
+    server: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> anyhow::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&server, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_nodelay(true)?;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+    stream.write_all(&[head.as_bytes(), body].concat())?;
+    read(stream)
+}
+
+fn read(stream: TcpStream) -> anyhow::Result<Answer> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.with_context(|| format!("not an HTTP answer: {line:?}"))?;
+    let mut headers = Vec::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let mut body = Vec::new();
+    if headers
+        .iter()
+        .any(|(name, value)| name == "transfer-encoding" && value == "chunked")
+    {
+        loop {
+            line.clear();
+            reader.read_line(&mut line)?;
+            let size =
+                usize::from_str_radix(line.trim(), 16).with_context(|| format!("not a chunk: {line:?}"))?;
+            let mut chunk = vec![0; size + 2];
+            reader.read_exact(&mut chunk)?;
+            body.extend_from_slice(&chunk[..size]);
+            if size == 0 {
+                break;
+            }
+        }
+    } else {
+        reader.read_to_end(&mut body)?;
+    }
+    Ok(Answer {
+        status,
+        headers,
+        body,
+    })
+}

@@ -1,0 +1,418 @@
+//! The contract of the session store, held against each provider: memory, and a real Redis.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vmcp_e2e::redis::Redis;
+use vmcp_gateway::backend::UpstreamSession;
+use vmcp_gateway::config::{RedisStorage, ServerName};
+use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
+use vmcp_gateway::session::store::memory::MemoryStore;
+use vmcp_gateway::session::store::redis::RedisStore;
+use vmcp_gateway::session::store::{Bound, Created, Loaded, SessionStore, Terminated, Touched};
+use vmcp_gateway::wire::revision::Revision;
+
+/// A provider under test. Redis lives as long as this value.
+struct Subject {
+    store: Arc<dyn SessionStore>,
+    _redis: Option<Redis>,
+}
+
+fn server(name: &str) -> ServerName {
+    ServerName {
+        namespace: "tests".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn storage(redis: &Redis) -> RedisStorage {
+    RedisStorage {
+        host: redis.address.ip().to_string(),
+        port: redis.address.port(),
+        db: 0,
+        key_prefix: "vmcp:".to_owned(),
+        username: None,
+        password: None,
+    }
+}
+
+/// Holds a part of the contract against every provider.
+async fn every_provider<F: Future<Output = anyhow::Result<()>>>(
+    lifetimes: Lifetimes,
+    part: impl Fn(Arc<dyn SessionStore>) -> F,
+) -> anyhow::Result<()> {
+    let mut subjects = vec![Subject {
+        store: Arc::new(MemoryStore::new(lifetimes)),
+        _redis: None,
+    }];
+    if !vmcp_peers::left_out("redis") {
+        let redis = Redis::start(None)?;
+        let store = RedisStore::new(&storage(&redis), &server("a"), lifetimes)?;
+        subjects.push(Subject {
+            store: Arc::new(store),
+            _redis: Some(redis),
+        });
+    }
+    for subject in subjects {
+        println!("provider {}", subject.store.provider());
+        part(subject.store).await?;
+    }
+    Ok(())
+}
+
+fn new_record() -> NewRecord {
+    NewRecord {
+        principal_tag: PrincipalTag([3; 16]),
+        revision: Revision::V2025_06_18,
+        capabilities: r#"{"roots":{"listChanged":true},"x":1.0}"#.to_owned(),
+        client_info: r#"{"name":"ümlaut","version":"1"}"#.to_owned(),
+    }
+}
+
+fn binding(id: &str, generation: u64) -> Binding {
+    let session = UpstreamSession {
+        id: Some(id.parse().unwrap()),
+        revision: Revision::V2025_03_26,
+    };
+    Binding {
+        origin: "origin".to_owned(),
+        session,
+        generation,
+    }
+}
+
+async fn created(store: &dyn SessionStore) -> anyhow::Result<RecordKey> {
+    let key = RecordKey::random();
+    let outcome = store.create(&key, &new_record()).await?;
+    assert!(matches!(outcome, Created::Created { .. }), "{outcome:?}");
+    Ok(key)
+}
+
+async fn found(store: &dyn SessionStore, key: &RecordKey) -> anyhow::Result<Record> {
+    match store.load(key).await? {
+        Loaded::Found(record) => Ok(record),
+        Loaded::Gone => anyhow::bail!("the record is gone"),
+    }
+}
+
+/// Waits until a record is gone, and says how long that took.
+async fn gone_after(store: &dyn SessionStore, key: &RecordKey, limit: Duration) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    while store.load(key).await? != Loaded::Gone {
+        anyhow::ensure!(started.elapsed() < limit, "the record lives after {limit:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(started.elapsed())
+}
+
+#[tokio::test]
+async fn what_is_created_is_found_as_it_was() -> anyhow::Result<()> {
+    every_provider(Lifetimes::default(), |store| async move {
+        let key = created(&*store).await?;
+        let record = found(&*store, &key).await?;
+        let new = new_record();
+        assert_eq!(record.principal_tag, new.principal_tag);
+        assert_eq!(record.revision, new.revision);
+        assert_eq!(record.capabilities, new.capabilities);
+        assert_eq!(record.client_info, new.client_info);
+        assert_eq!(record.bindings, BTreeMap::new());
+        assert_eq!(store.load(&RecordKey::random()).await?, Loaded::Gone);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn creation_says_when_and_in_which_life_of_the_data_and_overwrites_nothing() -> anyhow::Result<()> {
+    every_provider(Lifetimes::default(), |store| async move {
+        let key = RecordKey::random();
+        let first = store.create(&key, &new_record()).await?;
+        let Created::Created {
+            incarnation,
+            created,
+            end,
+        } = first
+        else {
+            anyhow::bail!("{first:?}")
+        };
+        assert_eq!(u64::from(end - created), Lifetimes::default().max.as_secs());
+        store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
+        assert_eq!(store.create(&key, &new_record()).await?, Created::Taken);
+        assert_eq!(found(&*store, &key).await?.bindings.len(), 1);
+        let second = store.create(&RecordKey::random(), &new_record()).await?;
+        assert!(matches!(second, Created::Created { incarnation: other, .. } if other == incarnation));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_binding_replaces_only_the_one_that_it_names() -> anyhow::Result<()> {
+    every_provider(Lifetimes::default(), |store| async move {
+        let key = created(&*store).await?;
+        assert_eq!(
+            store.bind_backend(&key, "x", 0, &binding("one", 1)).await?,
+            Bound::Bound
+        );
+        let lost = store.bind_backend(&key, "x", 0, &binding("two", 1)).await?;
+        let Bound::Lost(record) = lost else {
+            anyhow::bail!("{lost:?}")
+        };
+        assert_eq!(record.bindings["x"], binding("one", 1));
+        assert_eq!(
+            store.bind_backend(&key, "x", 1, &binding("three", 2)).await?,
+            Bound::Bound
+        );
+        assert_eq!(
+            store.bind_backend(&key, "y", 0, &binding("other", 1)).await?,
+            Bound::Bound
+        );
+        let mut without_id = binding("", 1);
+        without_id.session.id = None;
+        assert_eq!(store.bind_backend(&key, "z", 0, &without_id).await?, Bound::Bound);
+        let bindings = found(&*store, &key).await?.bindings;
+        assert_eq!(bindings["x"], binding("three", 2));
+        assert_eq!(bindings["y"], binding("other", 1));
+        assert_eq!(bindings["z"], without_id);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn of_many_who_bind_at_once_one_wins_and_the_others_learn_who() -> anyhow::Result<()> {
+    every_provider(Lifetimes::default(), |store| async move {
+        let key = created(&*store).await?;
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..20 {
+            let store = Arc::clone(&store);
+            tasks.spawn(async move {
+                let mine = binding(&format!("session-{number}"), 1);
+                (mine.clone(), store.bind_backend(&key, "x", 0, &mine).await)
+            });
+        }
+        let outcomes = tasks.join_all().await;
+        let winner = found(&*store, &key).await?.bindings["x"].clone();
+        let mut won = 0;
+        for (mine, outcome) in outcomes {
+            match outcome? {
+                Bound::Bound => {
+                    won += 1;
+                    assert_eq!(mine, winner);
+                }
+                Bound::Lost(record) => assert_eq!(record.bindings["x"], winner),
+                Bound::Gone => anyhow::bail!("gone"),
+            }
+        }
+        assert_eq!(won, 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn termination_gives_the_record_once_and_nothing_resurrects_it() -> anyhow::Result<()> {
+    every_provider(Lifetimes::default(), |store| async move {
+        let key = created(&*store).await?;
+        store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
+        let ended = store.terminate(&key).await?;
+        let Terminated::Terminated(record) = ended else {
+            anyhow::bail!("{ended:?}")
+        };
+        assert_eq!(record.bindings["x"], binding("one", 1));
+        assert_eq!(store.terminate(&key).await?, Terminated::Gone);
+        assert_eq!(
+            store.bind_backend(&key, "x", 1, &binding("two", 2)).await?,
+            Bound::Gone
+        );
+        assert_eq!(
+            store.bind_backend(&key, "y", 0, &binding("two", 1)).await?,
+            Bound::Gone
+        );
+        assert_eq!(store.touch(&[key]).await?, [Touched::Gone]);
+        assert_eq!(store.load(&key).await?, Loaded::Gone);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_idle_record_is_gone_and_nothing_resurrects_it() -> anyhow::Result<()> {
+    let lifetimes = Lifetimes {
+        idle: Duration::from_millis(150),
+        max: Duration::from_secs(60),
+    };
+    every_provider(lifetimes, |store| async move {
+        let key = created(&*store).await?;
+        gone_after(&*store, &key, Duration::from_secs(2)).await?;
+        assert_eq!(store.touch(&[key]).await?, [Touched::Gone]);
+        assert_eq!(
+            store.bind_backend(&key, "x", 0, &binding("one", 1)).await?,
+            Bound::Gone
+        );
+        assert_eq!(store.terminate(&key).await?, Terminated::Gone);
+        assert_eq!(store.load(&key).await?, Loaded::Gone);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn use_moves_the_idle_deadline_but_not_the_end() -> anyhow::Result<()> {
+    let lifetimes = Lifetimes {
+        idle: Duration::from_millis(400),
+        max: Duration::from_millis(1200),
+    };
+    every_provider(lifetimes, |store| async move {
+        let (used, unused) = (created(&*store).await?, created(&*store).await?);
+        let started = Instant::now();
+        let mut lived = Duration::ZERO;
+        let mut unused_lived = None;
+        loop {
+            let touched = store.touch(&[used, unused]).await;
+            // The second record is looked at, and not touched, from its first look on.
+            drop(touched);
+            if store.load(&used).await? == Loaded::Gone {
+                break;
+            }
+            lived = started.elapsed();
+            anyhow::ensure!(lived < Duration::from_secs(5), "the record outlives its end");
+            if unused_lived.is_none() && store.load(&unused).await? == Loaded::Gone {
+                unused_lived = Some(lived);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(
+            lived > lifetimes.idle * 2,
+            "use did not move the deadline: {lived:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_touch_says_of_each_record_whether_it_lives_and_makes_it_fresh() -> anyhow::Result<()> {
+    every_provider(Lifetimes::default(), |store| async move {
+        let alive = created(&*store).await?;
+        let gone = RecordKey::random();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(found(&*store, &alive).await?.untouched >= Duration::from_millis(40));
+        assert_eq!(
+            store.touch(&[gone, alive, gone]).await?,
+            [Touched::Gone, Touched::Alive, Touched::Gone]
+        );
+        assert!(found(&*store, &alive).await?.untouched < Duration::from_millis(40));
+        assert_eq!(store.touch(&[]).await?, []);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn two_virtual_servers_on_one_redis_never_see_each_other() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let a = RedisStore::new(&storage(&redis), &server("a"), Lifetimes::default())?;
+    let b = RedisStore::new(&storage(&redis), &server("b"), Lifetimes::default())?;
+    let key = created(&a).await?;
+    assert_eq!(b.load(&key).await?, Loaded::Gone);
+    assert_eq!(b.terminate(&key).await?, Terminated::Gone);
+    found(&a, &key).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redis_that_does_not_answer_is_unavailable_within_the_deadline_and_never_gone() -> anyhow::Result<()>
+{
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let mut redis = Redis::start(None)?;
+    let store = RedisStore::new(&storage(&redis), &server("a"), Lifetimes::default())?;
+    let key = created(&store).await?;
+
+    redis.pause()?;
+    let started = Instant::now();
+    store.load(&key).await.unwrap_err();
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    store
+        .create(&RecordKey::random(), &new_record())
+        .await
+        .unwrap_err();
+    store
+        .bind_backend(&key, "x", 0, &binding("one", 1))
+        .await
+        .unwrap_err();
+    store.touch(&[key]).await.unwrap_err();
+    redis.resume()?;
+    let answered = tokio::time::timeout(Duration::from_secs(5), async {
+        while store.load(&key).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    answered.await?;
+    found(&store, &key).await?;
+
+    redis.kill()?;
+    store.load(&key).await.unwrap_err();
+    store.terminate(&key).await.unwrap_err();
+    Ok(())
+}
+
+#[tokio::test]
+async fn errors_of_redis_itself_are_unavailable_and_never_gone() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let store = RedisStore::new(&storage(&redis), &server("a"), Lifetimes::default())?;
+    let key = created(&store).await?;
+
+    // OOM: nothing more may be written.
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"])?;
+    let error = store
+        .create(&RecordKey::random(), &new_record())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("unavailable"), "{error}");
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"])?;
+
+    // READONLY: a replica of somebody else takes no writes.
+    redis.command::<()>(&["REPLICAOF", "127.0.0.1", "1"])?;
+    store.touch(&[key]).await.unwrap_err();
+    redis.command::<()>(&["REPLICAOF", "NO", "ONE"])?;
+
+    // NOPERM: the user may not see the keys.
+    redis.command::<()>(&["ACL", "SETUSER", "default", "resetkeys"])?;
+    store.load(&key).await.unwrap_err();
+    store.terminate(&key).await.unwrap_err();
+    redis.command::<()>(&["ACL", "SETUSER", "default", "allkeys"])?;
+
+    found(&store, &key).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_unavailable_and_left_as_it_is() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let store = RedisStore::new(&storage(&redis), &server("a"), Lifetimes::default())?;
+    let key = created(&store).await?;
+    let name = format!("{{vmcp:tests/a}}:s:{key}");
+    redis.command::<()>(&["HSET", &name, "schema", "2"])?;
+    let error = store.load(&key).await.unwrap_err().to_string();
+    assert!(error.contains("schema"), "{error}");
+    assert_eq!(redis.command::<String>(&["HGET", &name, "schema"])?, "2");
+    Ok(())
+}
