@@ -46,7 +46,7 @@ impl Redis {
             "save \"\"".to_owned(),
             "appendonly no".to_owned(),
         ];
-        arguments.extend(password.map(|password| format!("requirepass {password}")));
+        arguments.extend(password.map(|password| format!("requirepass \"{password}\"")));
         arguments.extend(settings.iter().map(|setting| (*setting).to_owned()));
         let process = launch(&directory, &arguments)?;
         let mut redis = Self {

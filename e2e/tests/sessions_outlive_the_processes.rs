@@ -37,7 +37,7 @@ async fn both_gateways_are_killed_and_the_session_goes_on() -> anyhow::Result<()
     }
     // Three MCP servers, two of which nobody here wrote, and a Redis with a password.
     let (fixture, everything, time) = (Fixture::start(&[])?, server::everything()?, server::time()?);
-    let redis = Redis::start(Some(&format!("\"{PASSWORD}\"")))?;
+    let redis = Redis::start(Some(PASSWORD))?;
     let backends = [
         ("fixture", &*fixture.url),
         ("everything", &everything.url),
@@ -181,7 +181,7 @@ fn while_redis_is_stopped_the_answer_is_503_and_afterwards_nothing_is_lost() -> 
         return Ok(());
     }
     let fixture = Fixture::start(&[])?;
-    let mut redis = Redis::start(Some(&format!("\"{PASSWORD}\"")))?;
+    let mut redis = Redis::start(Some(PASSWORD))?;
     let recipe = on_redis(&[("fixture", &fixture.url)], &redis)?;
     let gateway = recipe.start()?;
     let (session, other) = (raw::Session::open(gateway.mcp)?, raw::Session::open(gateway.mcp)?);
@@ -269,7 +269,7 @@ fn calls_that_arrive_together_open_one_upstream_session() -> anyhow::Result<()> 
         return Ok(());
     }
     let fixture = Fixture::start(&[])?;
-    let redis = Redis::start(Some(&format!("\"{PASSWORD}\"")))?;
+    let redis = Redis::start(Some(PASSWORD))?;
     let recipe = on_redis(&[("fixture", &fixture.url)], &redis)?;
     let gateways = [recipe.start()?, recipe.start()?];
     let session = raw::Session::open(gateways[0].mcp)?;

@@ -2,7 +2,11 @@
 if lives(KEYS[1]) then
   return false
 end
-redis.call('DEL', KEYS[1])
+-- A dead record of that key may still be there. A deletion is done only then: as the first write of a script it would make Redis
+-- allow the others also when its memory is full.
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('DEL', KEYS[1])
+end
 local incarnation = redis.call('GET', KEYS[2])
 if not incarnation then
   incarnation = ARGV[4]
