@@ -56,6 +56,7 @@ daemon kube-controller-manager kube-controller-manager --kubeconfig "$RUN/kubeco
     --use-service-account-credentials --node-monitor-grace-period 20s --kube-api-qps 500 --kube-api-burst 1000
 daemon kube-scheduler kube-scheduler --kubeconfig "$RUN/kubeconfigs/kube-scheduler" --leader-elect=false \
     --kube-api-qps 500 --kube-api-burst 1000
-# The tests' way to ClusterIPs.
-daemon kube-proxy kube-proxy --config "$RUN/kube-proxy.yaml" --hostname-override control-plane
+# The tests' way to ClusterIPs. It waits half a minute for a node of its name, so it takes the name of one that comes;
+# only what is local to a node depends on it.
+daemon kube-proxy kube-proxy --config "$RUN/kube-proxy.yaml" --hostname-override node1
 wait

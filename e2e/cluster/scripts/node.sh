@@ -35,7 +35,8 @@ for image in $IMAGES; do
     ctr -n k8s.io images import "$image"
 done
 await_api_server
-daemon "node$N-kube-proxy" kube-proxy --config "$RUN/kube-proxy.yaml" --hostname-override "node$N"
 daemon "node$N-kubelet" kubelet --config "$NODE/kubelet.yaml" --kubeconfig "$RUN/kubeconfigs/node$N" \
     --root-dir "$NODE/data/kubelet" --hostname-override "node$N" --node-ip "10.243.0.1$N"
+# It looks for the node once a second.
+daemon "node$N-kube-proxy" kube-proxy --config "$RUN/kube-proxy.yaml" --hostname-override "node$N"
 wait

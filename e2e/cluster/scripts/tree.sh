@@ -17,8 +17,8 @@ for hierarchy in /sys/fs/cgroup/*/; do
     done
 done
 
-# One SIGKILL of this unshare ends everything: the kernel kills all of a pid namespace with its first process, and the
-# mounts, interfaces and firewall rules go with the last process of their namespaces.
+# A SIGKILL of the first process ends everything: the kernel kills all of a pid namespace with it, and the mounts,
+# interfaces and firewall rules go with the last process of their namespaces. Then this unshare ends, and not before.
 unshare --net --mount --pid --fork --kill-child -- sh "$RUN/scripts/control-plane.sh" "$RUN" \
     <&3 3<&- >"$RUN/logs/control-plane.log" 2>&1 &
 tree=$!

@@ -75,7 +75,8 @@ impl Cluster {
             Ok(cluster)
         })?;
         step("wait for the nodes", || cluster.nodes_ready(options.nodes))?;
-        step("wait for DNS", || {
+        step("wait for Services and DNS", || {
+            cluster.services_ready()?;
             cluster.wait(
                 "a service account in the default namespace",
                 &["get", "serviceaccount", "default"],
@@ -287,9 +288,13 @@ impl Cluster {
     /// # Errors
     /// When the node is down already.
     pub fn kill_node(&self, node: u8) -> anyhow::Result<()> {
-        processes::root_of(&self.run.script("node.sh"), &[&node.to_string()])?
+        let (script, arguments) = (self.run.script("node.sh"), [&*node.to_string()]);
+        processes::first_of(&script, &arguments)?
             .with_context(|| format!("node{node} is down already"))?
-            .kill()
+            .kill()?;
+        wait_for(&format!("the end of node{node}"), Duration::from_secs(10), || {
+            Ok(processes::root_of(&script, &arguments)?.is_none().then_some(()))
+        })
     }
 
     fn nodes_ready(&self, nodes: u8) -> anyhow::Result<()> {
@@ -298,6 +303,20 @@ impl Cluster {
             self.wait(&name, &["wait", "--for=condition=Ready", &name, "--timeout=1s"])?;
         }
         Ok(())
+    }
+
+    /// Waits until this process reaches the API server by the address of its Service. The nodes' way to Services needs no
+    /// such wait: DNS is ready only when its pods have gone it.
+    fn services_ready(&self) -> anyhow::Result<()> {
+        let address = "10.96.0.1:443".parse()?;
+        wait_for("the address of a Service", Duration::from_secs(90), || {
+            self.tree.as_ref().map_or(Ok(()), Tree::check)?;
+            Ok(self
+                .network
+                .connect_within(address, Duration::from_millis(200))
+                .ok())
+        })
+        .map(drop)
     }
 
     /// Repeats a `kubectl` command until it succeeds, or a program of the cluster ends.

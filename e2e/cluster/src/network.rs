@@ -85,7 +85,11 @@ impl Network {
     /// # Errors
     /// When nothing answers there within five seconds, or the cluster is gone.
     pub fn connect(&self, address: SocketAddr) -> anyhow::Result<TcpStream> {
-        self.within(|| TcpStream::connect_timeout(&address, Duration::from_secs(5)))?
+        self.connect_within(address, Duration::from_secs(5))
+    }
+
+    pub(crate) fn connect_within(&self, address: SocketAddr, limit: Duration) -> anyhow::Result<TcpStream> {
+        self.within(|| TcpStream::connect_timeout(&address, limit))?
             .with_context(|| format!("cannot connect to {address} in the cluster"))
     }
 }

@@ -22,14 +22,14 @@ pub(crate) struct Process {
 impl Process {
     /// Whether this is the first process of the namespaces that run `script` with `arguments`.
     fn is_first_of(&self, script: &Path, arguments: &[&str]) -> bool {
-        self.inner_pid == 1
-            && self.arguments.first().is_some_and(|program| program == "sh")
-            && self.runs(script, arguments)
+        self.inner_pid == 1 && self.runs(script, arguments)
     }
 
-    /// Whether this is the process whose death ends those namespaces.
+    /// Whether this is the process that waits for the first one.
     fn is_root_of(&self, script: &Path, arguments: &[&str]) -> bool {
-        self.arguments.first().is_some_and(|program| program == "unshare") && self.runs(script, arguments)
+        self.inner_pid != 1
+            && self.arguments.first().is_some_and(|program| program == "unshare")
+            && self.runs(script, arguments)
     }
 
     fn runs(&self, script: &Path, arguments: &[&str]) -> bool {
@@ -53,14 +53,14 @@ impl Process {
     }
 }
 
-/// The first process in the namespaces that `script` was started in.
+/// The first process in the namespaces that `script` was started in: its death ends all the others.
 pub(crate) fn first_of(script: &Path, arguments: &[&str]) -> anyhow::Result<Option<Process>> {
     Ok(all()?
         .into_iter()
         .find(|process| process.is_first_of(script, arguments)))
 }
 
-/// The `unshare` that holds those namespaces.
+/// The `unshare` that waits for that process: when it is gone, so is everything in the namespaces.
 pub(crate) fn root_of(script: &Path, arguments: &[&str]) -> anyhow::Result<Option<Process>> {
     Ok(all()?
         .into_iter()

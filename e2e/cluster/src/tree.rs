@@ -115,13 +115,13 @@ impl Drop for Tree {
 
 /// Whether a process of the cluster in `run` is there.
 pub(crate) fn is_running(run: &RunDir) -> anyhow::Result<bool> {
-    Ok(root(run)?.is_some() || processes::running(&run.script("tree.sh"))?.is_some())
+    let root = processes::root_of(&run.script("control-plane.sh"), &[])?;
+    Ok(root.is_some() || processes::running(&run.script("tree.sh"))?.is_some())
 }
 
 /// The network of the cluster in `run`, when it runs.
 pub(crate) fn network(run: &RunDir) -> anyhow::Result<Option<Network>> {
-    let first = processes::first_of(&run.script("control-plane.sh"), &[])?;
-    first.map(|first| Network::of(first.pid)).transpose()
+    first(run)?.map(|first| Network::of(first.pid)).transpose()
 }
 
 /// Ends the cluster in `run`, whoever started it and however far it came, and waits until nothing of it is left.
@@ -130,10 +130,11 @@ pub(crate) fn end(run: &RunDir) -> anyhow::Result<()> {
         "the end of the cluster's processes",
         Duration::from_secs(30),
         || {
-            if let Some(root) = root(run)? {
-                root.kill()?;
+            // Not its parent: that one then ends only after every process of the tree has.
+            if let Some(first) = first(run)? {
+                first.kill()?;
             }
-            Ok(Some(()).filter(|()| !matches!(is_running(run), Ok(true))))
+            Ok((!is_running(run)?).then_some(()))
         },
     )?;
     // The holder has done this, unless it was killed.
@@ -155,6 +156,6 @@ pub(crate) fn end(run: &RunDir) -> anyhow::Result<()> {
     }
 }
 
-fn root(run: &RunDir) -> anyhow::Result<Option<processes::Process>> {
-    processes::root_of(&run.script("control-plane.sh"), &[])
+fn first(run: &RunDir) -> anyhow::Result<Option<processes::Process>> {
+    processes::first_of(&run.script("control-plane.sh"), &[])
 }

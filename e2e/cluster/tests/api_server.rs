@@ -1,0 +1,52 @@
+//! An API server without a cluster.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod support;
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use support::eventually;
+use vmcp_cluster::ApiServer;
+use vmcp_peers::left_out;
+
+#[test]
+fn an_api_server_answers_and_leaves_nothing() {
+    if left_out("cluster") {
+        return;
+    }
+    let server = ApiServer::start().unwrap();
+    let started = Instant::now();
+    assert!(
+        server
+            .kubectl(["get", "namespaces", "-o", "name"])
+            .unwrap()
+            .contains("namespace/")
+    );
+    eprintln!("kubectl: {:.1} s", started.elapsed().as_secs_f32());
+    let (address, kubeconfig) = (
+        server.url().trim_start_matches("https://").to_owned(),
+        server.kubeconfig(),
+    );
+    drop(server);
+    assert!(TcpStream::connect(address).is_err(), "it still listens");
+    assert!(!kubeconfig.parent().unwrap().exists(), "its folder is there");
+}
+
+#[test]
+fn controllers_delete_what_an_owner_leaves() {
+    if left_out("cluster") {
+        return;
+    }
+    let server = ApiServer::start_with_controllers().unwrap();
+    server
+        .kubectl(["create", "deployment", "owner", "--image=none"])
+        .unwrap();
+    let owned = || server.kubectl(["get", "replicasets", "-o", "name"]).unwrap();
+    eventually("a ReplicaSet", Duration::from_secs(30), || !owned().is_empty());
+    server
+        .kubectl(["delete", "deployment", "owner", "--cascade=background"])
+        .unwrap();
+    eventually("no ReplicaSet", Duration::from_secs(30), || owned().is_empty());
+}

@@ -1,0 +1,196 @@
+//! A cluster leaves nothing on the machine, however it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{fs, thread};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::leftovers::Machine;
+use support::{alone, eventually, runs_here};
+use vmcp_cluster::{Cluster, Options};
+
+/// A folder for one cluster, on the file system of the cache.
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let parent = tempfile::tempdir_in(vmcp_peers::cache::dir().unwrap()).unwrap();
+    let dir = parent.path().join("cluster");
+    (parent, dir)
+}
+
+/// Builds and installs everything, so that what a test interrupts is the start of a cluster.
+fn install_everything() {
+    Cluster::up(&Options { dir: None, nodes: 1 })
+        .unwrap()
+        .down()
+        .unwrap();
+}
+
+/// A process of its own that runs a cluster command.
+fn command(name: &str, dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmcp-cluster"));
+    command
+        .arg(name)
+        .arg("--dir")
+        .arg(dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Waits until the cluster in `dir` is half up: the nodes start, and nothing is ready.
+fn half_up(dir: &Path) {
+    eventually("a node that starts", Duration::from_secs(20), || {
+        dir.join("node2/network-wanted").exists()
+    });
+}
+
+/// The process that has `script` of the cluster in `dir` as an argument and is named `program`.
+fn find(program: &str, script: &Path) -> Option<Pid> {
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let command = fs::read(entry.path().join("cmdline")).ok()?;
+        let arguments: Vec<_> = command
+            .split(|&byte| byte == 0)
+            .map(String::from_utf8_lossy)
+            .collect();
+        let named = arguments.first()?.ends_with(program);
+        let ours = arguments
+            .iter()
+            .any(|argument| argument.contains(&*script.to_string_lossy()));
+        (named && ours).then(|| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))?
+    })
+}
+
+#[test]
+fn down_leaves_nothing() {
+    if !runs_here() {
+        return;
+    }
+    let _alone = alone();
+    install_everything();
+    let before = Machine::now();
+    let (_parent, dir) = place();
+    let cluster = Cluster::up(&Options {
+        dir: Some(dir.clone()),
+        ..Options::default()
+    })
+    .unwrap();
+    cluster
+        .kubectl([
+            "create",
+            "deployment",
+            "pods",
+            "--image=localhost/pause:1",
+            "--replicas=4",
+        ])
+        .unwrap();
+    cluster
+        .kubectl(["rollout", "status", "deployment/pods", "--timeout=60s"])
+        .unwrap();
+    assert_ne!(before, Machine::now(), "this test sees a cluster that is up");
+    cluster.down().unwrap();
+    assert!(!dir.exists(), "the cluster's folder is there");
+    before.assert_restored();
+}
+
+#[test]
+fn a_failed_up_leaves_nothing_and_says_what_failed() {
+    if !runs_here() {
+        return;
+    }
+    let _alone = alone();
+    install_everything();
+    let before = Machine::now();
+    let (_parent, dir) = place();
+    let error = thread::scope(|scope| {
+        let up = scope.spawn(|| {
+            Cluster::up(&Options {
+                dir: Some(dir.clone()),
+                ..Options::default()
+            })
+        });
+        half_up(&dir);
+        kill_process(find("etcd", &dir).unwrap(), Signal::KILL).unwrap();
+        up.join().unwrap().unwrap_err()
+    });
+    let error = format!("{error:#}");
+    assert!(error.contains("etcd ended with status 137"), "{error}");
+    assert!(!dir.exists(), "the cluster's folder is there");
+    before.assert_restored();
+}
+
+#[test]
+fn ctrl_c_during_up_leaves_nothing() {
+    ends_with_its_owner(Signal::INT);
+}
+
+#[test]
+fn a_killed_up_leaves_nothing() {
+    ends_with_its_owner(Signal::KILL);
+}
+
+fn ends_with_its_owner(with: Signal) {
+    if !runs_here() {
+        return;
+    }
+    let _alone = alone();
+    install_everything();
+    let before = Machine::now();
+    let (_parent, dir) = place();
+    let mut up = command("up", &dir).spawn().unwrap();
+    half_up(&dir);
+    signal(&up, with);
+    assert!(!up.wait().unwrap().success());
+    eventually("the end of the cluster's folder", Duration::from_secs(15), || {
+        !dir.exists()
+    });
+    before.assert_restored();
+}
+
+#[test]
+fn down_ends_a_cluster_of_a_process_that_is_gone() {
+    if !runs_here() {
+        return;
+    }
+    let _alone = alone();
+    let before = Machine::now();
+    let (_parent, dir) = place();
+    assert!(command("up", &dir).status().unwrap().success());
+    Cluster::open(&dir)
+        .unwrap()
+        .kubectl(["get", "--raw", "/readyz"])
+        .unwrap();
+    assert!(
+        !command("up", &dir).status().unwrap().success(),
+        "a second one started over the first"
+    );
+    assert!(command("down", &dir).status().unwrap().success());
+    assert!(!dir.exists(), "the cluster's folder is there");
+    before.assert_restored();
+    assert!(
+        command("down", &dir).status().unwrap().success(),
+        "down of nothing is an error"
+    );
+}
+
+#[test]
+fn down_cleans_up_when_the_holder_was_killed() {
+    if !runs_here() {
+        return;
+    }
+    let _alone = alone();
+    let before = Machine::now();
+    let (_parent, dir) = place();
+    assert!(command("up", &dir).status().unwrap().success());
+    kill_process(find("sh", &dir.join("scripts/tree.sh")).unwrap(), Signal::KILL).unwrap();
+    assert!(command("down", &dir).status().unwrap().success());
+    assert!(!dir.exists(), "the cluster's folder is there");
+    before.assert_restored();
+}

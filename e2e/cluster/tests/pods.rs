@@ -1,0 +1,261 @@
+//! What runs in a cluster runs as it does on real machines.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use support::{alone, eventually, runs_here};
+use vmcp_cluster::{Cluster, Options, image};
+
+/// Redis on each node behind a Service, hardened as our own workloads are.
+const REDIS: &str = include_str!("redis.yaml");
+
+fn with_redis() -> Cluster {
+    let images = tempfile::tempdir().unwrap();
+    let archive = image::redis(images.path()).unwrap();
+    let cluster = Cluster::up(&Options::default()).unwrap();
+    cluster.load_image(&archive).unwrap();
+    cluster.apply(REDIS).unwrap();
+    cluster
+        .kubectl(["rollout", "status", "deployment/redis", "--timeout=60s"])
+        .unwrap();
+    cluster
+}
+
+/// The nodes that the pods of Redis run on.
+fn nodes_of_redis(cluster: &Cluster) -> Vec<String> {
+    let path = "jsonpath={.items[*].spec.nodeName}";
+    let nodes = cluster
+        .kubectl(["get", "pods", "-l", "app=redis", "-o", path])
+        .unwrap();
+    nodes.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Asks Redis for a sign of life, from this process through the Service.
+fn ping(cluster: &Cluster, address: &str) -> anyhow::Result<()> {
+    let mut connection = cluster.network().connect(format!("{address}:6379").parse()?)?;
+    connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+    connection.write_all(b"PING\r\n")?;
+    let mut answer = [0; 7];
+    connection.read_exact(&mut answer)?;
+    anyhow::ensure!(&answer == b"+PONG\r\n", "an odd answer");
+    Ok(())
+}
+
+/// Every connection is answered, once the nodes have heard of the Service's pods, which takes them up to a second.
+fn answers(cluster: &Cluster, address: &str) {
+    eventually("an answer", Duration::from_secs(10), || {
+        ping(cluster, address).is_ok()
+    });
+    for _ in 0..20 {
+        ping(cluster, address).unwrap();
+    }
+}
+
+fn service_address(cluster: &Cluster) -> String {
+    cluster
+        .kubectl(["get", "service", "redis", "-o", "jsonpath={.spec.clusterIP}"])
+        .unwrap()
+}
+
+#[test]
+fn pods_on_two_nodes_are_one_service() {
+    if !runs_here() {
+        return;
+    }
+    let _alone = alone();
+    let cluster = with_redis();
+
+    let mut nodes = nodes_of_redis(&cluster);
+    nodes.sort();
+    assert_eq!(nodes, ["node1", "node2"]);
+
+    // From a test, by address; both pods answer, so the way to each node is open.
+    let address = service_address(&cluster);
+    answers(&cluster, &address);
+    // From each pod, by name, to the pod on the other node.
+    for (pod, peer) in pods_and_addresses(&cluster) {
+        let by_name = [
+            "exec",
+            &pod,
+            "--",
+            "redis-cli",
+            "-h",
+            "redis.default.svc.cluster.local",
+            "PING",
+        ];
+        eventually("an answer by name", Duration::from_secs(10), || {
+            cluster
+                .kubectl(by_name)
+                .is_ok_and(|answer| answer.trim() == "PONG")
+        });
+        let across = ["exec", &pod, "--", "redis-cli", "-h", &peer, "PING"];
+        assert_eq!(cluster.kubectl(across).unwrap().trim(), "PONG");
+        assert!(
+            cluster
+                .kubectl(["logs", &pod])
+                .unwrap()
+                .contains("Ready to accept connections")
+        );
+    }
+    // A pod that a node runs has its limits: the kernel ends what grows beyond them.
+    let limit = cluster.kubectl([
+        "exec",
+        "deployment/redis",
+        "--",
+        "redis-cli",
+        "eval",
+        "return string.rep('x', 300000000)",
+        "0",
+    ]);
+    assert!(limit.is_err(), "a pod used more memory than its limit");
+}
+
+/// Each pod with the address of the other.
+fn pods_and_addresses(cluster: &Cluster) -> Vec<(String, String)> {
+    let path = "jsonpath={range .items[*]}{.metadata.name} {.status.podIP}{\"\\n\"}{end}";
+    let lines = cluster
+        .kubectl(["get", "pods", "-l", "app=redis", "-o", path])
+        .unwrap();
+    let pods: Vec<_> = lines.lines().filter_map(|line| line.split_once(' ')).collect();
+    let addresses = pods.iter().rev().map(|(_, address)| (*address).to_owned());
+    pods.iter()
+        .map(|(name, _)| (*name).to_owned())
+        .zip(addresses)
+        .collect()
+}
+
+#[test]
+fn a_drain_moves_pods_without_breaking_the_service() {
+    if !runs_here() {
+        return;
+    }
+    let _alone = alone();
+    let cluster = with_redis();
+    let address = service_address(&cluster);
+    let drain = [
+        "drain",
+        "node1",
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--timeout=60s",
+    ];
+    cluster.kubectl(drain).unwrap();
+    cluster
+        .kubectl(["rollout", "status", "deployment/redis", "--timeout=60s"])
+        .unwrap();
+    eventually("all pods on node2", Duration::from_secs(30), || {
+        nodes_of_redis(&cluster) == ["node2", "node2"]
+    });
+    answers(&cluster, &address);
+}
+
+#[test]
+fn a_lost_node_leaves_the_service() {
+    if !runs_here() {
+        return;
+    }
+    let _alone = alone();
+    let cluster = with_redis();
+    let address = service_address(&cluster);
+    cluster.kill_node(2).unwrap();
+    assert!(cluster.kill_node(2).is_err(), "a node was lost twice");
+    cluster
+        .kubectl([
+            "wait",
+            "--for=condition=Ready=Unknown",
+            "node/node2",
+            "--timeout=60s",
+        ])
+        .unwrap();
+    // Until the endpoint is gone, Kubernetes itself sends connections to the dead node.
+    let ready = "jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].nodeName}";
+    let endpoints = [
+        "get",
+        "endpointslices",
+        "-l",
+        "kubernetes.io/service-name=redis",
+        "-o",
+        ready,
+    ];
+    eventually("one endpoint", Duration::from_secs(30), || {
+        cluster.kubectl(endpoints).unwrap() == "node1"
+    });
+    answers(&cluster, &address);
+}
+
+#[test]
+fn helm_installs_a_chart() {
+    if !runs_here() {
+        return;
+    }
+    let _alone = alone();
+    let chart = tempfile::tempdir().unwrap();
+    std::fs::write(
+        chart.path().join("Chart.yaml"),
+        "apiVersion: v2\nname: demo\nversion: 0.1.0\n",
+    )
+    .unwrap();
+    std::fs::create_dir(chart.path().join("templates")).unwrap();
+    let template = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: demo }\ndata: { greeting: {{ .Values.greeting }} }\n";
+    std::fs::write(chart.path().join("templates/greeting.yaml"), template).unwrap();
+    let cluster = Cluster::up(&Options {
+        nodes: 1,
+        ..Options::default()
+    })
+    .unwrap();
+    let path = chart.path().to_str().unwrap();
+    cluster
+        .helm(["install", "demo", path, "--set", "greeting=hello", "--wait"])
+        .unwrap();
+    let greeting = ["get", "configmap", "demo", "-o", "jsonpath={.data.greeting}"];
+    assert_eq!(cluster.kubectl(greeting).unwrap(), "hello");
+}
+
+#[test]
+fn a_third_party_server_runs_in_a_pod() {
+    if !runs_here() {
+        return;
+    }
+    let _alone = alone();
+    let images = tempfile::tempdir().unwrap();
+    let archive = image::everything(images.path()).unwrap();
+    let cluster = Cluster::up(&Options {
+        nodes: 1,
+        ..Options::default()
+    })
+    .unwrap();
+    cluster.load_image(&archive).unwrap();
+    cluster
+        .kubectl(["run", "everything", "--image=vmcp.dev/everything:dev"])
+        .unwrap();
+    cluster
+        .kubectl(["wait", "--for=condition=Ready", "pod/everything", "--timeout=60s"])
+        .unwrap();
+    let address = cluster
+        .kubectl(["get", "pod", "everything", "-o", "jsonpath={.status.podIP}"])
+        .unwrap();
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
+    let request = format!(
+        "POST /mcp HTTP/1.1\r\nHost: everything\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut answer = String::new();
+    eventually("an answer", Duration::from_secs(30), || {
+        let Ok(mut connection) = cluster
+            .network()
+            .connect(format!("{address}:3001").parse().unwrap())
+        else {
+            return false;
+        };
+        answer.clear();
+        connection.write_all(request.as_bytes()).unwrap();
+        connection.read_to_string(&mut answer).is_ok()
+    });
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("serverInfo"), "{answer}");
+}
