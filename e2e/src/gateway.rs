@@ -24,7 +24,7 @@ pub struct Gateway {
     /// The admin port's address.
     pub admin: SocketAddr,
     process: Process,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// How gateways of one virtual server are started: what replicas have in common.
@@ -34,25 +34,20 @@ pub struct Recipe {
     pub config: GatewayConfig,
     /// The password of the session store.
     pub password: Option<String>,
-    keys: TempDir,
+    keys: Option<TempDir>,
 }
 
 impl Recipe {
-    /// Gateways with these backends, sessions in memory, and a session key that they share.
+    /// Gateways with these backends and sessions in memory: the least that a user writes.
     ///
     /// # Errors
-    /// When the key cannot be written.
-    pub fn new(backends: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let keys = TempDir::new()?;
-        std::fs::write(keys.path().join(CURRENT), SessionKey::generate()?.to_text())?;
+    /// When the configuration cannot be made.
+    pub fn in_memory(backends: &[(&str, &str)]) -> anyhow::Result<Self> {
         let backend = |(name, url): &(&str, &str)| BackendConfig {
             name: (*name).to_owned(),
             url: (*url).to_owned(),
         };
         let mut config: GatewayConfig = serde_yaml::from_str("{version: v1, drainDelay: 200ms}")?;
-        config.session_keys = Some(SessionKeys {
-            directory: keys.path().to_owned(),
-        });
         config.hot = Some(HotConfig {
             backends: backends.iter().map(backend).collect(),
             ..HotConfig::default()
@@ -60,8 +55,23 @@ impl Recipe {
         Ok(Self {
             config,
             password: None,
-            keys,
+            keys: None,
         })
+    }
+
+    /// Gateways with these backends, sessions in memory, and a session key that they share.
+    ///
+    /// # Errors
+    /// When the key cannot be written.
+    pub fn new(backends: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let mut recipe = Self::in_memory(backends)?;
+        let keys = TempDir::new()?;
+        std::fs::write(keys.path().join(CURRENT), SessionKey::generate()?.to_text())?;
+        recipe.config.session_keys = Some(SessionKeys {
+            directory: keys.path().to_owned(),
+        });
+        recipe.keys = Some(keys);
+        Ok(recipe)
     }
 
     /// Starts a gateway on free ports and waits until it is ready.
@@ -96,16 +106,17 @@ impl Recipe {
             mcp,
             admin,
             process,
-            _directory: directory,
+            directory,
         })
     }
 
     /// The bearer token of `/status`.
     ///
     /// # Errors
-    /// When the key cannot be read.
+    /// When the gateways share no key, or it cannot be read.
     pub fn status_token(&self) -> anyhow::Result<String> {
-        let key = SessionKey::parse(&std::fs::read_to_string(self.keys.path().join(CURRENT))?)?;
+        let keys = self.keys.as_ref().context("these gateways share no key")?;
+        let key = SessionKey::parse(&std::fs::read_to_string(keys.path().join(CURRENT))?)?;
         Ok(key.status_token(&self.config.namespace, &self.config.name))
     }
 }
@@ -185,6 +196,16 @@ impl Gateway {
             self.process.ended()?.context("it is running")
         })?;
         Ok(status.success())
+    }
+
+    /// The configuration with which it runs, as it stands in its file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn config(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(
+            self.directory.path().join("gateway.yaml"),
+        )?)
     }
 
     /// What the process has printed.

@@ -5,13 +5,13 @@ use std::os::unix::process::CommandExt as _;
 
 use anyhow::Context as _;
 use clap::Args;
-use vmcp_peers::{npm, python, redis};
+use vmcp_peers::{npm, python};
 
 use crate::cargo::cargo;
 
-/// Start gateways in front of real servers, and watch sessions outlive them.
+/// One endpoint over two MCP servers that nobody here wrote, on your machine, until you press Ctrl-C.
 ///
-/// Installs the servers first, builds what is needed, and runs until it is done or you press Ctrl-C.
+/// Installs the servers first and builds what is needed. It needs neither Kubernetes nor Redis.
 #[derive(Args)]
 pub(crate) struct Demo {
     /// Passed to the demo itself; `-- --help` lists what it knows
@@ -21,7 +21,6 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        redis::redis_server()?;
         npm::servers()?;
         python::venv()?;
         eprintln!("==> build and start the demo");

@@ -10,6 +10,7 @@ use super::is_default;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HotConfig {
     /// How much the gateway logs.
+    #[schemars(extend("default" = LogLevel::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub log_level: LogLevel,
     /// The MCP servers that the gateway offers as one.

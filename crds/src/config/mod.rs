@@ -46,9 +46,11 @@ pub struct GatewayConfig {
     pub version: ConfigVersion,
     /// The namespace of the virtual server. Together with `name` it separates the sessions of virtual servers that
     /// share one Redis, and a session id of one server means nothing to another.
+    #[schemars(extend("default" = default_namespace()))]
     #[serde(default = "default_namespace", skip_serializing_if = "is_default_namespace")]
     pub namespace: String,
     /// The name of the virtual server. Clients see it as the server's name.
+    #[schemars(extend("default" = default_name()))]
     #[serde(default = "default_name", skip_serializing_if = "is_default_name")]
     pub name: String,
     /// Where the gateway listens.
@@ -63,6 +65,7 @@ pub struct GatewayConfig {
     pub session_keys: Option<SessionKeys>,
     /// How long the gateway goes on accepting connections after SIGTERM, while it reports that it is not ready, so
     /// that load balancers stop sending before the listener closes.
+    #[schemars(extend("default" = default_drain_delay().to_string()))]
     #[serde(
         default = "default_drain_delay",
         skip_serializing_if = "is_default_drain_delay"

@@ -123,3 +123,26 @@ fn description(schema: &Json) -> Option<String> {
     let text = schema.get("description")?.as_str()?;
     Some(text.split('\n').map(str::trim).collect::<Vec<_>>().join(" "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_every_default_and_no_field_without_a_meaning() {
+        let page = reference();
+        for row in [
+            "| `drainDelay` | string | `\"5s\"` |",
+            "| `namespace` | string | `\"default\"` |",
+            "| `name` | string | `\"vmcp\"` |",
+            "| `db` | integer | `0` |",
+            "| `keyPrefix` | string | `\"vmcp:\"` |",
+            "| `logLevel` | `error`, `warn`, `info`, `debug`, `trace` | `\"info\"` |",
+            "| `provider` | `memory`, `redis` | `\"memory\"` |",
+            "| `version` | `v1` | required |",
+        ] {
+            assert!(page.contains(row), "{row} is not in\n{page}");
+        }
+        assert!(!page.contains("|  |\n"), "a field has no meaning:\n{page}");
+    }
+}

@@ -16,9 +16,11 @@ pub struct SessionStorage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// The number of the Redis database.
+    #[schemars(extend("default" = 0))]
     #[serde(default, skip_serializing_if = "is_zero")]
     pub db: u16,
     /// What every key in Redis begins with. Braces are not allowed, because they decide the slot of a key in a Redis cluster.
+    #[schemars(extend("default" = default_key_prefix()))]
     #[serde(default = "default_key_prefix", skip_serializing_if = "is_default_key_prefix")]
     pub key_prefix: String,
     /// The Redis ACL user. Without it, Redis authenticates its default user.

@@ -1,5 +1,7 @@
 //! POST: one message from the client.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body as _;
@@ -16,6 +18,9 @@ use crate::wire::{code, header as mcp};
 
 /// The largest body that is read.
 const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// How much of a refused body is read and thrown away, at most this long.
+const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
+const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Frontend {
     /// The answer, and the method for the metrics.
@@ -139,23 +144,14 @@ fn media_types(headers: &HeaderMap) -> Result<(), Response<Body>> {
     )
 }
 
-/// The body, refused before it is read when it says that it is too large, and otherwise as soon as it is.
-async fn read(body: Incoming) -> Result<Bytes, Response<Body>> {
-    let too_large = || {
-        let message = format!("The body is larger than {MAX_BODY_BYTES} bytes");
-        respond::error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            None,
-            code::INVALID_REQUEST,
-            &message,
-        )
-    };
+/// The body, refused before it is kept when it says that it is too large, and otherwise as soon as it is.
+async fn read(mut body: Incoming) -> Result<Bytes, Response<Body>> {
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
-        return Err(too_large());
+        return Err(too_large(body).await);
     }
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+    match Limited::new(&mut body, MAX_BODY_BYTES).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(body).await),
         Err(_) => {
             let message = "The body ended before it was complete";
             Err(respond::error(
@@ -166,6 +162,29 @@ async fn read(body: Incoming) -> Result<Bytes, Response<Body>> {
             ))
         }
     }
+}
+
+/// Refuses a body. What the client still sends is read for a while and thrown away, because a connection that is closed with unread
+/// bytes in it takes the answer down with it.
+async fn too_large(mut body: Incoming) -> Response<Body> {
+    let discarding = async {
+        let mut left = MAX_DISCARDED_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // A client that is slower than this may miss the answer.
+    drop(tokio::time::timeout(DISCARD_DEADLINE, discarding).await);
+    let message = format!("The body is larger than {MAX_BODY_BYTES} bytes");
+    respond::error(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        None,
+        code::INVALID_REQUEST,
+        &message,
+    )
 }
 
 /// The method as a label of metrics: whatever a client invents is one label.

@@ -1,0 +1,316 @@
+//! What a client sees at the endpoint, and what it does not have to wait for.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::wait;
+
+fn one_fixture() -> anyhow::Result<(Fixture, Recipe, Gateway)> {
+    let fixture = Fixture::start(&[])?;
+    let recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    let gateway = recipe.start()?;
+    Ok((fixture, recipe, gateway))
+}
+
+fn request(method: &str, params: &Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": "a-1", "method": method, "params": params})
+}
+
+#[test]
+fn initialize_and_lists_do_not_wait_for_a_backend_that_hangs() -> anyhow::Result<()> {
+    // A server that accepts and never answers.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let fixture = Fixture::start(&[])?;
+    let url = format!("http://{}/mcp", silent.local_addr()?);
+    let recipe = Recipe::new(&[("silent", &url), ("fixture", &fixture.url)])?;
+    let gateway = recipe.start()?;
+    let started = Instant::now();
+    let session = Session::open(gateway.mcp)?;
+    let listed = session.post(gateway.mcp, &request("tools/list", &json!({})))?;
+    assert!(
+        started.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        started.elapsed()
+    );
+    let tools = listed.message()?["result"]["tools"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    assert!(tools.iter().any(|tool| tool["name"] == "fixture_echo"));
+    // The other backend is not disturbed.
+    let echo = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
+    assert_eq!(echo.tool_text()?, "hi");
+    assert_eq!(fixture.initializes("raw")?, 1);
+    Ok(())
+}
+
+#[test]
+fn initialize_contacts_no_backend() -> anyhow::Result<()> {
+    let (fixture, _recipe, gateway) = one_fixture()?;
+    for _ in 0..3 {
+        Session::open(gateway.mcp)?;
+    }
+    assert_eq!(fixture.initializes("raw")?, 0);
+    Ok(())
+}
+
+#[test]
+fn the_revision_is_the_clients_where_we_speak_it_and_otherwise_our_newest() -> anyhow::Result<()> {
+    let (_fixture, _recipe, gateway) = one_fixture()?;
+    for (asked, agreed) in [
+        ("2024-11-05", "2024-11-05"),
+        ("2025-03-26", "2025-03-26"),
+        ("2025-06-18", "2025-06-18"),
+        ("2025-11-25", "2025-11-25"),
+        ("2026-07-28", "2025-11-25"),
+        ("tomorrow", "2025-11-25"),
+    ] {
+        let params = json!({"protocolVersion": asked, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+        let answer = raw::post(gateway.mcp, &[], &request("initialize", &params))?;
+        assert_eq!(answer.message()?["result"]["protocolVersion"], agreed);
+        assert_eq!(answer.message()?["id"], "a-1");
+    }
+    Ok(())
+}
+
+#[test]
+fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> {
+    let (_fixture, _recipe, gateway) = one_fixture()?;
+    let session = Session::open(gateway.mcp)?;
+    let id = session.id.as_str();
+    let json = ("content-type", "application/json");
+    let accept = ("accept", "application/json, text/event-stream");
+    let ping = request("ping", &json!({})).to_string();
+    let big = format!("{{\"x\":\"{}\"}}", "x".repeat(5 << 20));
+    let twice = r#"{"jsonrpc":"2.0","id":1,"method":"ping","m\u0065thod":"tools/list"}"#;
+    let named_twice = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"fixture_echo","n\u0061me":"fixture_big"}}"#;
+    let unknown_tool =
+        request("tools/call", &json!({"name": "fixture_nothing", "arguments": {}})).to_string();
+    let no_name = request("tools/call", &json!({})).to_string();
+    let forged = format!("{}A", &id[..id.len() - 1]);
+    let long = "v1.".repeat(100);
+    let sid = "mcp-session-id";
+    let cases: &[(&str, &[(&str, &str)], &str, u16, i64)] = &[
+        ("not JSON", &[json, accept, (sid, id)], "{nonsense", 400, -32700),
+        (
+            "cut JSON",
+            &[json, accept, (sid, id)],
+            "{\"jsonrpc\":",
+            400,
+            -32700,
+        ),
+        ("a batch", &[json, accept, (sid, id)], "[]", 400, -32600),
+        ("no message", &[json, accept, (sid, id)], "{}", 400, -32600),
+        ("a doubled key", &[json, accept, (sid, id)], twice, 400, -32600),
+        (
+            "a doubled name",
+            &[json, accept, (sid, id)],
+            named_twice,
+            400,
+            -32600,
+        ),
+        (
+            "a body that is too large",
+            &[json, accept, (sid, id)],
+            &big,
+            413,
+            -32600,
+        ),
+        ("no content type", &[accept, (sid, id)], &ping, 415, -32600),
+        (
+            "accepts JSON only",
+            &[json, ("accept", "application/json"), (sid, id)],
+            &ping,
+            406,
+            -32600,
+        ),
+        ("no session", &[json, accept], &ping, 400, -32600),
+        (
+            "a forged session",
+            &[json, accept, (sid, &forged)],
+            &ping,
+            404,
+            -32001,
+        ),
+        (
+            "a long session",
+            &[json, accept, (sid, &long)],
+            &ping,
+            404,
+            -32001,
+        ),
+        ("an empty session", &[json, accept, (sid, "")], &ping, 404, -32001),
+        (
+            "an unknown revision",
+            &[json, accept, (sid, id), ("mcp-protocol-version", "1900-01-01")],
+            &ping,
+            400,
+            -32600,
+        ),
+        (
+            "an unknown tool",
+            &[json, accept, (sid, id)],
+            &unknown_tool,
+            200,
+            -32602,
+        ),
+        ("no tool", &[json, accept, (sid, id)], &no_name, 200, -32602),
+        (
+            "an unknown method",
+            &[json, accept, (sid, id)],
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/fly"}"#,
+            200,
+            -32601,
+        ),
+        (
+            "initialize without parameters",
+            &[json, accept],
+            r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#,
+            200,
+            -32602,
+        ),
+    ];
+    for (what, headers, body, status, code) in cases {
+        let answer = raw::exchange(gateway.mcp, "POST", "/mcp", headers, body.as_bytes())?;
+        assert_eq!(
+            (answer.status, answer.error_code()),
+            (*status, *code),
+            "{what}: {}",
+            answer.text()
+        );
+    }
+    assert_eq!(
+        raw::exchange(gateway.mcp, "GET", "/mcp", &[accept], b"")?.status,
+        405
+    );
+    assert_eq!(
+        raw::exchange(gateway.mcp, "PUT", "/mcp", &[json, accept], b"")?.status,
+        405
+    );
+    assert_eq!(
+        raw::exchange(gateway.mcp, "POST", "/", &[json, accept], b"")?.status,
+        404
+    );
+    assert_eq!(
+        raw::exchange(gateway.mcp, "DELETE", "/mcp", &[], b"")?.status,
+        400
+    );
+    // None of it has hurt the session.
+    assert_eq!(
+        session
+            .post(gateway.mcp, &request("ping", &json!({})))?
+            .message()?["result"],
+        json!({})
+    );
+    Ok(())
+}
+
+#[test]
+fn a_backend_that_cannot_be_reached_is_named_and_the_client_told_that_a_retry_is_safe() -> anyhow::Result<()>
+{
+    let (mut fixture, recipe, gateway) = one_fixture()?;
+    let session = Session::open(gateway.mcp)?;
+    fixture.kill()?;
+    let answer = session
+        .call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?
+        .message()?;
+    assert_eq!(answer["result"]["isError"], true, "{answer}");
+    let text = answer["result"]["content"][0]["text"]
+        .as_str()
+        .unwrap_or_default();
+    assert!(
+        text.contains("fixture") && text.contains("cannot be reached") && text.contains("safe"),
+        "{text}"
+    );
+    // It stays listed, and is there again when it comes back.
+    fixture.restart()?;
+    wait::until("the backend is used again", Duration::from_secs(10), || {
+        session
+            .call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?
+            .tool_text()
+    })?;
+    assert_eq!(gateway.status(&recipe)?.backends[0].name, "fixture");
+    Ok(())
+}
+
+#[test]
+fn both_framings_pass_and_large_answers_too() -> anyhow::Result<()> {
+    for arguments in [&["--json-response"][..], &[]] {
+        let fixture = Fixture::start(arguments)?;
+        let recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+        let gateway = recipe.start()?;
+        let session = Session::open(gateway.mcp)?;
+        for bytes in [1, 1000, 300_000, 3_000_000] {
+            let answer = session.call(gateway.mcp, "fixture_big", &json!({"bytes": bytes}))?;
+            let framing = if arguments.is_empty() {
+                "text/event-stream"
+            } else {
+                "application/json"
+            };
+            assert_eq!(answer.header("content-type"), Some(framing));
+            assert_eq!(answer.tool_text()?.len(), bytes);
+            assert_eq!(answer.message()?["id"], 7);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_spoiled_answer_is_an_error_for_the_call_and_never_passed_on() -> anyhow::Result<()> {
+    let (fixture, _recipe, gateway) = one_fixture()?;
+    let session = Session::open(gateway.mcp)?;
+    let echo = || session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
+    assert_eq!(echo()?.tool_text()?, "hi");
+    for fault in [
+        "not_json",
+        "truncate",
+        "wrong_id",
+        "wrong_content_type",
+        "sse_without_answer",
+    ] {
+        fixture.admin(
+            "POST",
+            "/faults",
+            &json!({fault: true, "only_method": "tools/call"}),
+        )?;
+        let message = echo()?.message()?;
+        let is_error = message["result"]["isError"] == true || message["error"]["code"] == -32603;
+        assert!(is_error && message["id"] == 7, "{fault}: {message}");
+        assert!(
+            message.to_string().contains("fixture"),
+            "{fault}: the backend is not named: {message}"
+        );
+        fixture.admin("DELETE", "/faults", &json!({}))?;
+        assert_eq!(echo()?.tool_text()?, "hi", "after {fault}");
+    }
+    Ok(())
+}
+
+#[test]
+fn tools_pass_byte_for_byte_but_for_their_names() -> anyhow::Result<()> {
+    let (fixture, _recipe, gateway) = one_fixture()?;
+    let direct: std::net::SocketAddr = fixture
+        .url
+        .trim_start_matches("http://")
+        .trim_end_matches("/mcp")
+        .parse()?;
+    let list = request("tools/list", &json!({}));
+    let (own, through) = (Session::open(direct)?, Session::open(gateway.mcp)?);
+    let mut own = own.post(direct, &list)?.message()?["result"]["tools"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let through = through.post(gateway.mcp, &list)?.message()?["result"]["tools"]
+        .as_array()
+        .cloned();
+    for tool in &mut own {
+        tool["name"] = json!(format!("fixture_{}", tool["name"].as_str().unwrap_or_default()));
+    }
+    own.sort_by_key(|tool| tool["name"].to_string());
+    assert_eq!(through, Some(own));
+    Ok(())
+}
