@@ -17,13 +17,15 @@ use crate::lease::{Candidate, Timing};
 pub async fn run(client: Client, args: &Args, stop: CancellationToken) -> anyhow::Result<()> {
     let admin = Admin::default();
     let tasks = TaskTracker::new();
-    let (serve, address, end) = (admin.clone(), args.admin_listen, stop.clone());
-    let served = tasks.spawn(async move { serve.serve(address, end).await });
+    // The admin port goes last: until the lease is given back, probes and scrapes have an answer.
+    let end = CancellationToken::new();
+    let (serve, address, ended) = (admin.clone(), args.admin_listen, end.clone());
+    let served = tasks.spawn(async move { serve.serve(address, ended).await });
     let result = tokio::select! {
         served = served => served?.with_context(|| format!("cannot serve the admin port on {address}")),
         worked = work(client, args, &admin, &stop) => worked,
     };
-    stop.cancel();
+    end.cancel();
     tasks.close();
     tasks.wait().await;
     result

@@ -95,26 +95,6 @@ impl Metrics {
         self.leader.set(leader.into());
     }
 
-    /// How many writes there were, of all kinds.
-    #[must_use]
-    pub fn writes(&self) -> u64 {
-        self.sum("vmcp_operator_applies_total")
-    }
-
-    /// How many looks there were.
-    #[must_use]
-    pub fn looks(&self) -> u64 {
-        self.sum("vmcp_operator_reconciles_total")
-    }
-
-    fn sum(&self, name: &str) -> u64 {
-        let text = self.text();
-        let counts = text.lines().filter(|line| line.starts_with(name));
-        counts
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-            .sum()
-    }
-
     /// All counts as text.
     #[must_use]
     pub fn text(&self) -> String {

@@ -80,7 +80,7 @@ pub fn watch(client: &Client, scope: &Scope) -> (Stores, Queue) {
     let (replica_sets, replica_set_events) = watches.descendants::<ReplicaSet>();
     let (pods, pod_events) = watches.descendants::<Pod>();
     let (autoscalers, autoscaler_events) = watches.others();
-    let (secrets, secret_events) = watches.others();
+    let (secrets, secret_events) = watches.names::<PartialObjectMeta<Secret>>();
 
     let known = || servers.clone();
     let (by_group, by_member, by_autoscaler, by_secret) = (known(), known(), known(), known());
@@ -196,6 +196,16 @@ impl Watches<'_> {
     /// What others make.
     fn others<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
         self.reflect(watcher::Config::default(), forget_owners)
+    }
+
+    /// What only has to be noticed.
+    fn names<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
+        self.reflect(watcher::Config::default(), |object| {
+            let metadata = object.meta_mut();
+            metadata.managed_fields = None;
+            metadata.annotations = None;
+            metadata.labels = None;
+        })
     }
 
     fn reflect<K: Watchable>(

@@ -31,8 +31,8 @@ pub(super) const KEYS_DIR: &str = "/etc/vmcp/keys";
 
 /// How long a pod that ends goes on accepting, until its endpoint is gone from every node.
 pub(super) const DRAIN_SECONDS: u64 = 5;
-/// How long a call may take that runs when the pod ends.
-const LONGEST_CALL_SECONDS: i64 = 60;
+/// How long a call may take that runs when the pod ends: the gateway gives a backend two minutes for the first byte.
+const LONGEST_CALL_SECONDS: i64 = 120;
 /// How long a pod that ends has for all of it.
 pub const GRACE_SECONDS: i64 = DRAIN_SECONDS as i64 + LONGEST_CALL_SECONDS + 5;
 

@@ -1,37 +1,33 @@
 //! One look at one virtual server: fetch, render, apply, observe, report.
 
-use std::fmt::Debug;
+mod children;
+mod known;
+mod pods;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, Recorder};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt as _};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use vmcp_crds::v1alpha1::{BackendState, VirtualMCPServer, VirtualMCPServerStatus, condition_type};
 
-use crate::apply::{FIELD_MANAGER, apply};
+use crate::apply::FIELD_MANAGER;
 use crate::backoff::Backoff;
-use crate::desired::{self, Backend, ConfigFiles, Inputs, labels, names};
+use crate::desired::{self, Backend, ConfigFiles, Inputs, names};
 use crate::error::Error;
+use crate::events;
 use crate::gateways::{Gateway, Gateways};
-use crate::memory::{Memories, Memory, is_later};
+use crate::memory::{Memories, Memory};
 use crate::metrics::Metrics;
-use crate::reminder::Step;
-use crate::replicas;
 use crate::resolve::{self, Secrets};
 use crate::status::{self, Observed};
 use crate::watch::Stores;
-use crate::{events, index, unused};
 
 /// While pods have yet to take what was rendered.
 const SOON: Duration = Duration::from_millis(500);
@@ -153,152 +149,6 @@ impl Look<'_> {
         Ok(())
     }
 
-    async fn apply_children(&self, memory: &mut Memory, children: &desired::Children) -> Result<(), Error> {
-        let stores = &self.context.stores;
-        self.put(memory, &stores.service_accounts, &children.service_account)
-            .await?;
-        self.put(memory, &stores.config_maps, &children.startup).await?;
-        self.put(memory, &stores.config_maps, &children.hot).await?;
-        self.put(memory, &stores.services, &children.service).await?;
-        match &children.disruption_budget {
-            Some(budget) => drop(self.put(memory, &stores.disruption_budgets, budget).await?),
-            None => self.remove_disruption_budget().await?,
-        }
-        if let Some(live) = self.deployment(memory)
-            && let Some(count) = replicas::to_hand_over(self.server.spec.replicas, &live)
-        {
-            replicas::hand_over(&self.context.client, &live, count).await?;
-        }
-        if let Some(applied) = self
-            .put(memory, &stores.deployments, &children.deployment)
-            .await?
-        {
-            memory.deployment = Some(applied);
-        }
-        Ok(())
-    }
-
-    /// Applies one child, unless nothing of it has changed.
-    async fn put<K>(&self, memory: &mut Memory, store: &Store<K>, child: &K) -> Result<Option<K>, Error>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned
-            + 'static,
-    {
-        let live = store.get(&ObjectRef::from_obj(child));
-        let applied = apply(&self.context.client, &mut memory.applied, child, live.as_deref()).await?;
-        if applied.is_some() {
-            self.context.metrics.applied(&K::kind(&()));
-        }
-        Ok(applied)
-    }
-
-    async fn remove_disruption_budget(&self) -> Result<(), Error> {
-        let name = names::workload(self.server);
-        let store = &self.context.stores.disruption_budgets;
-        match store.get(&ObjectRef::new(&name).within(&self.namespace)) {
-            Some(budget) => self.delete::<PodDisruptionBudget>(&budget).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn remove_unused_configs(&self, memory: &Memory) -> Result<(), Error> {
-        let Some(deployment) = self.deployment(memory) else {
-            return Ok(());
-        };
-        let sets = self.mine(&self.context.stores.replica_sets);
-        let config_maps = self.mine(&self.context.stores.config_maps);
-        let sets = sets.iter().map(|set| &**set);
-        let config_maps = config_maps.iter().map(|config_map| &**config_map);
-        for unused in unused::startup_configs(self.server, &deployment, sets, config_maps) {
-            self.delete::<ConfigMap>(unused).await?;
-        }
-        Ok(())
-    }
-
-    async fn delete<K>(&self, object: &K) -> Result<(), Error>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    {
-        let name = object.name_any();
-        let this_one = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: object.uid(),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        };
-        match self.api::<K>().delete(&name, &this_one).await {
-            Ok(_) => {
-                tracing::info!(kind = %K::kind(&()), namespace = self.namespace, name, "deleted what is not needed");
-                Ok(())
-            }
-            Err(error) => match Error::api::<K>("delete", &self.namespace, &name, error) {
-                gone if gone.is_conflict() => Ok(()),
-                failed => Err(failed),
-            },
-        }
-    }
-
-    /// Tells the pods that have an old hot configuration to look. Says whether one of them was told often enough.
-    async fn remind(&self, memory: &mut Memory, gateways: &[Gateway], hash: &str) -> Result<bool, Error> {
-        memory
-            .reminders
-            .retain(|uid| gateways.iter().any(|gateway| gateway.uid == uid));
-        let mut gave_up = false;
-        for gateway in gateways {
-            let behind = match &gateway.answer {
-                Ok(status) => status.hot_config_hash != hash,
-                // A pod that starts says nothing yet, and has mounted what is current.
-                Err(_) => gateway.ready,
-            };
-            if behind {
-                match memory.reminders.step(&gateway.uid, hash, Instant::now()) {
-                    Step::Annotate(value) => self.annotate(gateway, &value).await?,
-                    Step::Wait => {}
-                    Step::GiveUp => gave_up = true,
-                }
-            }
-        }
-        Ok(gave_up)
-    }
-
-    async fn annotate(&self, gateway: &Gateway, value: &str) -> Result<(), Error> {
-        // The uid keeps a pod that is gone from being made anew, as a pod without containers.
-        let body = json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": gateway.pod,
-                "uid": gateway.uid,
-                "annotations": {labels::CONFIG_HASH: value},
-            },
-        });
-        let ours = PatchParams::apply(FIELD_MANAGER).force();
-        match self
-            .api::<Pod>()
-            .patch(&gateway.pod, &ours, &Patch::Apply(&body))
-            .await
-        {
-            Ok(_) => {
-                self.context.metrics.applied("Pod");
-                tracing::debug!(
-                    namespace = self.namespace,
-                    pod = gateway.pod,
-                    "told of a new configuration"
-                );
-                Ok(())
-            }
-            Err(error) => match Error::api::<Pod>("annotate", &self.namespace, &gateway.pod, error) {
-                gone if gone.is_conflict() => Ok(()),
-                failed => Err(failed),
-            },
-        }
-    }
-
     /// Writes the status and tells of transitions, if there is anything new.
     async fn report(
         &self,
@@ -360,63 +210,6 @@ impl Look<'_> {
             self.tell(&event).await;
         }
         Ok(status)
-    }
-
-    /// The status as it is. The watch may still show the one before our last.
-    fn last_status(&self, memory: &Memory) -> VirtualMCPServerStatus {
-        let shown = self.server.metadata.resource_version.as_deref();
-        match &memory.written {
-            Some((version, status)) if is_later(Some(version), shown) => status.clone(),
-            _ => self.server.status.clone().unwrap_or_default(),
-        }
-    }
-
-    /// The Deployment as it is. The watch may still show the one before our last apply.
-    fn deployment(&self, memory: &Memory) -> Option<Arc<Deployment>> {
-        let name = names::workload(self.server);
-        let shown = self
-            .context
-            .stores
-            .deployments
-            .get(&ObjectRef::new(&name).within(&self.namespace));
-        let version = |deployment: &Deployment| deployment.metadata.resource_version.clone();
-        match (&memory.deployment, shown) {
-            (Some(applied), Some(shown))
-                if is_later(version(applied).as_deref(), version(&shown).as_deref()) =>
-            {
-                Some(Arc::new(applied.clone()))
-            }
-            (_, shown) => shown,
-        }
-    }
-
-    /// How many replicas there are or may soon be: what the spec says, what somebody scaled to, what an autoscaler may.
-    fn expected_replicas(&self, memory: &Memory) -> i32 {
-        let deployment = self.deployment(memory);
-        let live = deployment.and_then(|deployment| deployment.spec.replicas);
-        let now = self.server.spec.replicas.or(live).unwrap_or(1);
-        let autoscalers = self.context.stores.autoscalers.state_filter(|autoscaler| {
-            autoscaler.metadata.namespace.as_deref() == Some(&self.namespace)
-                && index::scales(autoscaler, self.server)
-        });
-        let most = autoscalers.iter().map(|autoscaler| autoscaler.spec.max_replicas);
-        most.max().unwrap_or(0).max(now)
-    }
-
-    fn pods(&self) -> Vec<Arc<Pod>> {
-        self.mine(&self.context.stores.pods)
-    }
-
-    /// The objects of a store that carry this server's label.
-    fn mine<K>(&self, store: &Store<K>) -> Vec<Arc<K>>
-    where
-        K: Resource<DynamicType = ()> + Clone + 'static,
-    {
-        let name = self.server.name_any();
-        store.state_filter(|object| {
-            object.meta().namespace.as_deref() == Some(&self.namespace)
-                && object.labels().get(labels::INSTANCE) == Some(&name)
-        })
     }
 
     fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {

@@ -1,11 +1,14 @@
 //! The operator on a real API server, with exactly the rights that its chart grants. No node runs pods and no built-in
 //! controller works: tests make by hand what those would.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
 mod children;
 mod conditions;
 mod election;
 mod gateway;
 mod hot_config;
+mod process;
 mod quiet;
 mod replicas;
 mod secrets;

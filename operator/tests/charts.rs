@@ -1,0 +1,188 @@
+//! The charts, with the real Helm.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use clap::CommandFactory as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::Value as Json;
+use vmcp_cluster::ApiServer;
+use vmcp_operator::args::Args;
+
+/// The helm that `vmcp_cluster` builds.
+fn helm(arguments: &[&str]) -> Output {
+    let cache = vmcp_peers::cache::dir().unwrap();
+    let folders = std::fs::read_dir(&cache)
+        .unwrap()
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found: Vec<PathBuf> = folders
+        .map(|folder| folder.join("helm"))
+        .filter(|program| program.is_file())
+        .collect();
+    found.sort();
+    let program = found
+        .pop()
+        .unwrap_or_else(|| panic!("no helm in {}", cache.display()));
+    Command::new(program)
+        .args(arguments)
+        .current_dir(charts())
+        .output()
+        .unwrap()
+}
+
+fn charts() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts")
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = helm(arguments);
+    let (out, error) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "helm {arguments:?}: {out}{error}");
+    out.into_owned()
+}
+
+fn rendered(arguments: &[&str]) -> Vec<Json> {
+    let text = succeeds(
+        &[
+            &["template", "vmcp-operator", "vmcp-operator", "-n", "vmcp-system"],
+            arguments,
+        ]
+        .concat(),
+    );
+    let documents = text
+        .split("\n---\n")
+        .map(|document| serde_yaml::from_str::<Json>(document).unwrap());
+    documents.filter(|document| !document.is_null()).collect()
+}
+
+fn kinds(objects: &[Json]) -> Vec<String> {
+    let word = |object: &Json, pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Json::as_str)
+            .unwrap_or("-")
+            .to_owned()
+    };
+    let mut kinds: Vec<String> = objects
+        .iter()
+        .map(|object| {
+            format!(
+                "{} {}",
+                word(object, "/kind"),
+                word(object, "/metadata/namespace")
+            )
+        })
+        .collect();
+    kinds.sort();
+    kinds
+}
+
+#[test]
+fn the_charts_pass_helms_own_checks() {
+    succeeds(&["lint", "--strict", "vmcp-crds"]);
+    succeeds(&["lint", "--strict", "vmcp-operator"]);
+}
+
+#[test]
+fn a_value_that_does_not_exist_is_refused() {
+    for (chart, value) in [("vmcp-crds", "kepe=true"), ("vmcp-operator", "image.tga=1")] {
+        let output = helm(&["template", "x", chart, "--set", value]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && error.contains("not allowed"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn the_rights_are_of_the_cluster_or_of_the_named_namespaces_only() {
+    let cluster = kinds(&rendered(&[]));
+    assert!(cluster.contains(&"ClusterRole -".to_owned()), "{cluster:?}");
+    let named = kinds(&rendered(&["--set", "watchNamespaces={a,b}"]));
+    assert!(
+        !named.iter().any(|kind| kind.starts_with("ClusterRole")),
+        "{named:?}"
+    );
+    for namespace in ["a", "b", "vmcp-system"] {
+        assert!(named.contains(&format!("Role {namespace}")), "{named:?}");
+    }
+}
+
+#[test]
+fn every_variable_that_the_chart_sets_is_one_that_the_operator_reads() {
+    let known: Vec<String> = Args::command()
+        .get_arguments()
+        .filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()))
+        .collect();
+    let objects = rendered(&["--set", "watchNamespaces={a,b}"]);
+    let deployment = objects
+        .iter()
+        .find(|object| object["kind"] == "Deployment")
+        .unwrap();
+    let deployment: Deployment = serde_json::from_value(deployment.clone()).unwrap();
+    let container = &deployment.spec.template.spec.unwrap().containers[0];
+    let set = container.env.as_ref().unwrap();
+    assert!(set.len() >= 7, "{set:?}");
+    for variable in set {
+        assert!(
+            known.contains(&variable.name),
+            "{} is not one of {known:?}",
+            variable.name
+        );
+    }
+    let namespaces = set
+        .iter()
+        .find(|variable| variable.name == "VMCP_WATCH_NAMESPACES")
+        .unwrap();
+    assert_eq!(namespaces.value.as_deref(), Some("a,b"));
+}
+
+#[test]
+fn both_charts_install_upgrade_and_uninstall_and_the_definitions_stay() {
+    let server = ApiServer::start().unwrap();
+    let kubeconfig = server.kubeconfig();
+    let at = [
+        "--kubeconfig",
+        kubeconfig.to_str().unwrap(),
+        "--namespace",
+        "vmcp-system",
+    ];
+    let run = |arguments: &[&str]| succeeds(&[arguments, &at].concat());
+    run(&["install", "vmcp-crds", "vmcp-crds", "--create-namespace"]);
+    // No node runs the pods, so nothing is waited for.
+    let notes = run(&["install", "vmcp-operator", "vmcp-operator", "--wait=false"]);
+    assert!(
+        notes.contains("kubectl wait --for=condition=Ready vmcp/everything"),
+        "{notes}"
+    );
+    assert!(!notes.contains("install the chart vmcp-crds"), "{notes}");
+    run(&["upgrade", "vmcp-crds", "vmcp-crds"]);
+    run(&[
+        "upgrade",
+        "vmcp-operator",
+        "vmcp-operator",
+        "--wait=false",
+        "--set",
+        "log.filter=debug",
+    ]);
+    let explained = server.kubectl(["explain", "vmcp.spec.sessionStorage"]).unwrap();
+    assert!(explained.contains("host:port"), "{explained}");
+    run(&["uninstall", "vmcp-operator", "--wait=false"]);
+    run(&["uninstall", "vmcp-crds", "--wait=false"]);
+    let definitions = server.kubectl(["get", "crd", "-o", "name"]).unwrap();
+    assert_eq!(
+        definitions
+            .lines()
+            .filter(|name| name.ends_with("vmcp.dev"))
+            .count(),
+        3,
+        "{definitions}"
+    );
+}
