@@ -24,7 +24,7 @@ fn helm(arguments: &[&str]) -> Output {
     found.sort();
     let program = found
         .pop()
-        .unwrap_or_else(|| panic!("no helm in {}", cache.display()));
+        .expect("vmcp_cluster has built helm into the cache of vmcp_peers");
     Command::new(program)
         .args(arguments)
         .current_dir(charts())
