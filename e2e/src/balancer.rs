@@ -79,10 +79,10 @@ impl Balancer {
                 let balancer = serving.clone();
                 tasks.spawn(async move {
                     let service = service_fn(move |request| balancer.clone().pass(request));
-                    let _ = stream.set_nodelay(true);
+                    drop(stream.set_nodelay(true));
                     let connection = hyper::server::conn::http1::Builder::new();
                     // A client that breaks off ends its connection, which is its business.
-                    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+                    drop(connection.serve_connection(TokioIo::new(stream), service).await);
                 });
             }
         });

@@ -30,7 +30,7 @@ impl Client {
     /// When the server refuses.
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
         // The client library wants a TLS provider even where no TLS is spoken; a second installation changes nothing.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
         let mut config = StreamableHttpClientTransportConfig::with_uri(url.to_owned());
         config.reinit_on_expired_session = false;
         let transport = StreamableHttpClientTransport::from_config(config);

@@ -28,7 +28,7 @@ impl Recorder {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // A connection that cannot be passed on is closed, which the client sees.
-                let _ = pass(client, upstream, &said);
+                drop(pass(client, upstream, &said));
             }
         });
         Ok(recorder)
@@ -47,9 +47,8 @@ fn pass(client: TcpStream, upstream: SocketAddr, said: &Arc<Mutex<Vec<u8>>>) -> 
     let (back, forth) = ((server.try_clone()?, client.try_clone()?), (client, server));
     let said = Arc::clone(said);
     thread::spawn(move || {
-        copy(forth.0, forth.1, |bytes| {
-            said.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes)
-        })
+        let see = |bytes: &[u8]| said.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
+        copy(forth.0, forth.1, see);
     });
     thread::spawn(move || copy(back.0, back.1, |_| {}));
     Ok(())
@@ -64,5 +63,5 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut see: impl FnMut(&[u8])) {
         }
     }
     // The other direction may have closed it already.
-    let _ = to.shutdown(Shutdown::Both);
+    drop(to.shutdown(Shutdown::Both));
 }

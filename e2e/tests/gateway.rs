@@ -77,6 +77,9 @@ fn the_revision_is_the_clients_where_we_speak_it_and_otherwise_our_newest() -> a
     Ok(())
 }
 
+/// What is wrong, the headers, the body, and the status and code that answer it.
+type Mistake<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, u16, i64);
+
 #[test]
 fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> {
     let (_fixture, _recipe, gateway) = one_fixture()?;
@@ -94,7 +97,7 @@ fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> 
     let forged = format!("{}A", &id[..id.len() - 1]);
     let long = "v1.".repeat(100);
     let sid = "mcp-session-id";
-    let cases: &[(&str, &[(&str, &str)], &str, u16, i64)] = &[
+    let cases: &[Mistake<'_>] = &[
         ("not JSON", &[json, accept, (sid, id)], "{nonsense", 400, -32700),
         (
             "cut JSON",

@@ -72,7 +72,7 @@ fn new_record() -> NewRecord {
 
 fn binding(id: &str, generation: u64) -> Binding {
     let session = UpstreamSession {
-        id: Some(id.parse().unwrap()),
+        id: http::HeaderValue::from_str(id).ok(),
         revision: Revision::V2025_03_26,
     };
     Binding {

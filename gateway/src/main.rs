@@ -33,7 +33,7 @@ fn serve(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     };
     let level = logs::init();
     // One TLS provider for the whole process; two would be refused at the first connection.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?

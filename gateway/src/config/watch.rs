@@ -34,7 +34,7 @@ impl Watch {
         let (told, changes) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| !event.kind.is_access()) {
-                let _ = told.try_send(());
+                told.try_send(()).ok();
             }
         });
         let watching = watcher.and_then(|mut watcher| {
@@ -54,7 +54,7 @@ impl Watch {
     pub async fn changed(&mut self) {
         if let Ok(Some(())) = tokio::time::timeout(LOOK_EVERY, self.changes.recv()).await {
             tokio::time::sleep(SETTLE).await;
-            let _ = self.changes.try_recv();
+            self.changes.try_recv().ok();
         }
     }
 }

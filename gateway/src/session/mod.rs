@@ -118,7 +118,7 @@ impl Sessions {
         self.inner.tasks.spawn_until_drain(async move {
             loop {
                 // The outcome is kept where it is observed.
-                let _ = sessions.observed(sessions.inner.store.ping().await);
+                drop(sessions.observed(sessions.inner.store.ping().await));
                 tokio::time::sleep(WATCH_STORE_EVERY).await;
             }
         });
@@ -264,7 +264,7 @@ impl Session {
         self.sessions.inner.tasks.spawn(async move {
             let touched = sessions.inner.store.touch(&[key]).await;
             // The next request tries again: a deadline that was not moved now is moved then.
-            let _ = sessions.observed(touched);
+            drop(sessions.observed(touched));
         });
     }
 }

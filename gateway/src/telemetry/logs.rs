@@ -21,7 +21,7 @@ pub fn init() -> LevelHandle {
         .flatten_event(true)
         .with_writer(std::io::stderr);
     // A second subscriber cannot be installed; then the first one stays, and this handle changes nothing.
-    let _ = tracing_subscriber::registry().with(filter).with(json).try_init();
+    drop(tracing_subscriber::registry().with(filter).with(json).try_init());
     LevelHandle { reload }
 }
 

@@ -134,7 +134,7 @@ impl Decoder {
             // The specification ignores an id with a NUL.
             b"id" if !value.contains(&0) => self.event.id = Some(value),
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                self.event.retry = Some(value)
+                self.event.retry = Some(value);
             }
             // A comment, or a field that the specification does not know.
             _ => return,

@@ -243,6 +243,7 @@ impl std::fmt::Debug for RedisStore {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]
 fn unavailable(error: RedisError) -> Unavailable {
     Unavailable::new(error.to_string())
 }
