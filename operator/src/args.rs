@@ -28,7 +28,7 @@ pub struct Args {
     pub watch_namespaces: Vec<String>,
 
     /// The image of the gateway, for virtual servers that name none
-    #[arg(long, env = "VMCP_GATEWAY_IMAGE", default_value = concat!("vmcp-gateway:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
+    #[arg(long, env = "VMCP_GATEWAY_IMAGE", default_value = concat!("vmcp.dev/gateway:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
     pub gateway_image: String,
 
     /// Where /livez, /readyz and /metrics are served
