@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
-use vmcp_crds::config::{BackendConfig, GatewayConfig, HotConfig, REDIS_PASSWORD_ENV, SessionKeys};
+use vmcp_crds::config::{
+    BackendConfig, GatewayConfig, HotConfig, Listeners, REDIS_PASSWORD_ENV, SessionKeys,
+};
 use vmcp_crds::session_key::{CURRENT, SessionKey};
 use vmcp_crds::status::GatewayStatus;
 use vmcp_peers::process::{Process, Signal};
@@ -15,6 +17,9 @@ use crate::{binaries, ports, raw, wait};
 
 /// How long a gateway may take until it is ready. Readiness itself waits 3 s for a backend that hangs.
 const READY_LIMIT: Duration = Duration::from_secs(15);
+
+/// The configuration file, in the directory of a gateway.
+const CONFIG_FILE: &str = "gateway.yaml";
 
 /// A running gateway. It is killed when this value is dropped.
 #[derive(Debug)]
@@ -93,21 +98,14 @@ impl Recipe {
         let mut config = self.config.clone();
         config.listeners.mcp = mcp;
         config.listeners.admin = ports::free()?;
-        let file = directory.path().join("gateway.yaml");
+        let file = directory.path().join(CONFIG_FILE);
         std::fs::write(&file, serde_yaml::to_string(&config)?)?;
         let mut command = Command::new(binaries::path("vmcp-gateway")?);
         command.arg("serve").arg("--config").arg(&file);
         if let Some(password) = &self.password {
             command.env(REDIS_PASSWORD_ENV, password);
         }
-        let process = Process::start("gateway", &command)?;
-        let (mcp, admin) = (config.listeners.mcp, config.listeners.admin);
-        Ok(Gateway {
-            mcp,
-            admin,
-            process,
-            directory,
-        })
+        Gateway::launch(&command, &config.listeners, directory)
     }
 
     /// The bearer token of `/status`.
@@ -122,6 +120,20 @@ impl Recipe {
 }
 
 impl Gateway {
+    /// Starts a gateway as `command` says; its files are in `directory`, which is kept as long as it runs.
+    pub(crate) fn launch(
+        command: &Command,
+        listeners: &Listeners,
+        directory: TempDir,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            mcp: listeners.mcp,
+            admin: listeners.admin,
+            process: Process::start("gateway", command)?,
+            directory,
+        })
+    }
+
     /// Waits until `/readyz` says yes.
     ///
     /// # Errors
@@ -203,9 +215,7 @@ impl Gateway {
     /// # Errors
     /// When it cannot be read.
     pub fn config(&self) -> anyhow::Result<String> {
-        Ok(std::fs::read_to_string(
-            self.directory.path().join("gateway.yaml"),
-        )?)
+        Ok(std::fs::read_to_string(self.directory.path().join(CONFIG_FILE))?)
     }
 
     /// What the process has printed.

@@ -11,4 +11,5 @@ pub mod ports;
 pub mod raw;
 pub mod recorder;
 pub mod redis;
+pub mod rendered;
 pub mod wait;

@@ -2,42 +2,28 @@
 //!
 //! It exists because in the system that this one re-imagines the operator wrote these fields and the gateway never read them.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use vmcp_crds::config::{SessionStorage, SessionStorageProvider};
 use vmcp_e2e::gateway::Recipe;
 use vmcp_e2e::raw;
 use vmcp_e2e::recorder::Recorder;
 use vmcp_e2e::redis::Redis;
-use vmcp_e2e::wait;
+use vmcp_e2e::rendered;
 
-#[test]
-fn every_field_of_session_storage_and_the_password_are_found_on_the_wire() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    // A server on which nothing works but what the file says: the default user is off, and the user of the file may touch only keys
-    // with the prefix of the file.
-    let user = "user acme-gateway on >s3cret-of-acme ~*acme:* &* +@all";
+/// A server on which nothing works but what the resource says: the default user is off, and the user of the resource may touch
+/// only keys with its prefix.
+fn redis_of_acme() -> anyhow::Result<(Redis, Recorder)> {
+    let user = "user acme-gateway on >s3cret-of-acme ~{acme:* &* +@all";
     let redis = Redis::start_with(None, &["user default on nopass ~* &* +@all", user])?;
     let recorder = Recorder::start(redis.address)?;
     redis.command::<()>(&["ACL", "SETUSER", "default", "resetpass"])?;
+    Ok((redis, recorder))
+}
 
-    let mut recipe = Recipe::new(&[])?;
-    recipe.config.namespace = "tools".to_owned();
-    recipe.config.name = "everything".to_owned();
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(recorder.address.to_string()),
-        db: 7,
-        key_prefix: "acme:".to_owned(),
-        username: Some("acme-gateway".to_owned()),
-    };
-    recipe.password = Some("s3cret-of-acme".to_owned());
-    let gateway = recipe.start()?;
-    raw::Session::open(gateway.mcp)?;
-
-    // `address`: the recorder is what the file names, and it heard something. RESP puts each word behind its length.
+/// What a gateway of `tools/everything` says to the recorded Redis when it opens a session.
+fn check_what_is_said(recorder: &Recorder) -> anyhow::Result<()> {
+    // The recorder is what `address` names, and it heard something. RESP puts each word behind its length.
     let said = recorder.said();
     let word = |word: &str| format!("${}\r\n{word}\r\n", word.len());
     assert!(
@@ -56,17 +42,35 @@ fn every_field_of_session_storage_and_the_password_are_found_on_the_wire() -> an
         said.contains("{acme:tools/everything}:s:"),
         "keyPrefix is not on the wire: {said}"
     );
-    // And Redis understood: the user is known to it, and the record is where the file says.
-    let clients: String = {
-        let limit = Duration::from_secs(5);
-        wait::until("Redis knows the user", limit, || {
-            redis_as_user(&recorder, "CLIENT", &["LIST"])
-        })?
-    };
+    // And Redis understood.
+    let clients = redis_as_user(recorder, "CLIENT", &["LIST"])?;
     assert!(
         clients.contains("user=acme-gateway") && clients.contains("db=7"),
         "{clients}"
     );
+    Ok(())
+}
+
+#[test]
+fn every_field_of_session_storage_and_the_password_are_found_on_the_wire() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (_redis, recorder) = redis_of_acme()?;
+    let mut recipe = Recipe::new(&[])?;
+    recipe.config.namespace = "tools".to_owned();
+    recipe.config.name = "everything".to_owned();
+    recipe.config.session_storage = SessionStorage {
+        provider: SessionStorageProvider::Redis,
+        address: Some(recorder.address.to_string()),
+        db: 7,
+        key_prefix: "acme:".to_owned(),
+        username: Some("acme-gateway".to_owned()),
+    };
+    recipe.password = Some("s3cret-of-acme".to_owned());
+    let gateway = recipe.start()?;
+    raw::Session::open(gateway.mcp)?;
+    check_what_is_said(&recorder)?;
     // The secret stays where it belongs.
     assert!(
         !gateway.log()?.contains("s3cret-of-acme"),
@@ -74,6 +78,36 @@ fn every_field_of_session_storage_and_the_password_are_found_on_the_wire() -> an
     );
     assert!(!serde_json::to_string(&gateway.status(&recipe)?)?.contains("s3cret-of-acme"));
     Ok(())
+}
+
+#[test]
+fn every_field_of_session_storage_in_a_resource_is_found_on_the_wire() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (_redis, recorder) = redis_of_acme()?;
+    let resource = serde_json::json!({
+        "apiVersion": "vmcp.dev/v1alpha1",
+        "kind": "VirtualMCPServer",
+        "metadata": {"name": "everything", "namespace": "tools", "uid": "1"},
+        "spec": {
+            "groupRef": {"name": "tools"},
+            "sessionStorage": {
+                "provider": "redis",
+                "address": recorder.address.to_string(),
+                "db": 7,
+                "keyPrefix": "acme:",
+                "username": "acme-gateway",
+                "passwordRef": {"name": "acme", "key": "password"},
+            },
+        },
+    });
+    let password = BTreeMap::from([("password".to_owned(), "s3cret-of-acme".to_owned())]);
+    let secrets = BTreeMap::from([("acme".to_owned(), password)]);
+    let mut gateway = rendered::start(&serde_json::from_value(resource)?, &[], secrets)?;
+    gateway.wait_until_ready()?;
+    raw::Session::open(gateway.mcp)?;
+    check_what_is_said(&recorder)
 }
 
 #[test]

@@ -28,6 +28,9 @@ enum Command {
     Demo(demo::Demo),
     Test(test::Test),
     Generate(generate::Generate),
+    #[command(subcommand)]
+    Cluster(vmcp_cluster::Command),
+    Image(vmcp_cluster::image::Args),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +38,8 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Test(test) => test.run(),
         Command::Generate(generate) => generate.run(),
+        Command::Cluster(cluster) => cluster.run(),
+        Command::Image(image) => image.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,135 @@
+//! A gateway started by the objects that the operator renders, as a kubelet would: the files of the pod's volumes, the variables of
+//! its container, its arguments.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
+use tempfile::TempDir;
+use vmcp_crds::config::Listeners;
+use vmcp_crds::session_key::{CURRENT, SessionKey};
+use vmcp_crds::v1alpha1::VirtualMCPServer;
+use vmcp_operator::desired::{Backend, Children, Inputs, MCP_PORT, children, config_files, names};
+
+use crate::gateway::Gateway;
+use crate::{binaries, ports};
+
+/// Secrets by name, each with its entries.
+pub type Secrets = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Renders `server` and starts a gateway by what was rendered.
+///
+/// # Errors
+/// When the server cannot be rendered, or the objects name something that is not there.
+pub fn start(
+    server: &VirtualMCPServer,
+    backends: &[Backend],
+    mut secrets: Secrets,
+) -> anyhow::Result<Gateway> {
+    let files = config_files(server, backends)?;
+    let inputs = Inputs {
+        files: &files,
+        default_image: "vmcp.dev/gateway:dev",
+        password_mac: Some("mac"),
+        expected_replicas: 1,
+    };
+    let children = children(server, &inputs);
+    let key = BTreeMap::from([(CURRENT.to_owned(), SessionKey::generate()?.to_text())]);
+    secrets.insert(names::session_keys(server), key);
+
+    let template = &children.deployment.spec.template;
+    let pod = template.spec.as_ref().context("the Deployment has no pod")?;
+    let container = pod
+        .containers
+        .iter()
+        .find(|container| container.name == "gateway");
+    let container = container.context("the pod has no container named gateway")?;
+
+    let root = TempDir::new()?;
+    let listeners = Listeners {
+        mcp: ports::free()?,
+        admin: ports::free()?,
+    };
+    mount(pod, container, &children, &secrets, root.path(), &listeners)?;
+    let mut command = Command::new(binaries::path("vmcp-gateway")?);
+    for argument in container.args.iter().flatten() {
+        // A path of the container is a path below our root.
+        let below = || root.path().join(argument.trim_start_matches('/'));
+        command.arg(if argument.starts_with('/') {
+            below()
+        } else {
+            PathBuf::from(argument)
+        });
+    }
+    for variable in container.env.iter().flatten() {
+        let source = variable
+            .value_from
+            .as_ref()
+            .and_then(|source| source.secret_key_ref.as_ref());
+        if let Some(reference) = source {
+            command.env(&variable.name, secret(&secrets, &reference.name, &reference.key)?);
+        }
+    }
+    Gateway::launch(&command, &listeners, root)
+}
+
+/// Writes the files of every volume below `root`. Paths and ports inside them become ours.
+fn mount(
+    pod: &PodSpec,
+    container: &Container,
+    children: &Children,
+    secrets: &Secrets,
+    root: &Path,
+    listeners: &Listeners,
+) -> anyhow::Result<()> {
+    for mount in container.volume_mounts.iter().flatten() {
+        let volume = pod
+            .volumes
+            .iter()
+            .flatten()
+            .find(|volume| volume.name == mount.name);
+        let volume = volume.with_context(|| format!("there is no volume {}", mount.name))?;
+        let directory = root.join(mount.mount_path.trim_start_matches('/'));
+        std::fs::create_dir_all(&directory)?;
+        for (name, text) in entries(volume, children, secrets)? {
+            let mut text = text.replace("/etc/vmcp", &root.join("etc/vmcp").to_string_lossy());
+            text = text.replace(&format!("0.0.0.0:{MCP_PORT}"), &listeners.mcp.to_string());
+            text = text.replace("0.0.0.0:9483", &listeners.admin.to_string());
+            std::fs::write(directory.join(name), text)?;
+        }
+    }
+    Ok(())
+}
+
+fn entries(
+    volume: &Volume,
+    children: &Children,
+    secrets: &Secrets,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    if let Some(source) = &volume.config_map {
+        for config_map in [&children.startup, &children.hot] {
+            if config_map.metadata.name.as_deref() == Some(&source.name) {
+                return Ok(config_map.data.clone().unwrap_or_default());
+            }
+        }
+        bail!("no ConfigMap {} is rendered", source.name);
+    }
+    let source = volume
+        .secret
+        .as_ref()
+        .with_context(|| format!("what is volume {}?", volume.name))?;
+    let name = source.secret_name.as_deref().unwrap_or_default();
+    secrets
+        .get(name)
+        .cloned()
+        .with_context(|| format!("there is no Secret {name}"))
+}
+
+fn secret<'a>(secrets: &'a Secrets, name: &str, key: &str) -> anyhow::Result<&'a str> {
+    let value = secrets.get(name).and_then(|entries| entries.get(key));
+    value
+        .map(String::as_str)
+        .with_context(|| format!("the Secret {name} has no entry {key}"))
+}

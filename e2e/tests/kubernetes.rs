@@ -1,0 +1,341 @@
+//! The whole claim, where users live: a real Kubernetes with two nodes, the charts installed by helm, the quick start of the README
+//! as it is written, and a real client through the Service. All gateway pods are deleted, and the session goes on.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use vmcp_cluster::{Cluster, Options, image};
+use vmcp_crds::session_key::{CURRENT, SessionKey};
+use vmcp_e2e::client::{self, Client};
+use vmcp_e2e::fixture::Stats;
+use vmcp_e2e::{raw, wait};
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The commands of the README's quick start on a cluster: the first shell block below its heading that names helm.
+fn quick_start() -> anyhow::Result<Vec<String>> {
+    let readme = std::fs::read_to_string(workspace().join("README.md"))?;
+    let block = readme
+        .split("```sh\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    let block = block.into_iter().find(|block| block.contains("helm install"));
+    let block = block.context("the README has no block of commands with helm install")?;
+    Ok(block
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Runs a line of shell in the cluster's network, from the workspace's root.
+fn shell(cluster: &Cluster, line: &str) -> anyhow::Result<String> {
+    let started = Instant::now();
+    let output = cluster
+        .command("sh")
+        .args(["-euc", line])
+        .current_dir(workspace())
+        .output()?;
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    println!("$ {line}   # {:.1} s\n{out}", started.elapsed().as_secs_f32());
+    if !output.status.success() {
+        bail!("{line}: {}\n{out}{err}", output.status);
+    }
+    Ok(out.into_owned())
+}
+
+fn get(cluster: &Cluster, object: &str, path: &str) -> anyhow::Result<String> {
+    cluster.kubectl(["get", object, "-o", &format!("jsonpath={path}")])
+}
+
+fn condition(cluster: &Cluster, server: &str, kind: &str) -> anyhow::Result<String> {
+    get(
+        cluster,
+        &format!("vmcp/{server}"),
+        &format!("{{.status.conditions[?(@.type==\"{kind}\")].status}}"),
+    )
+}
+
+/// The names and addresses of the gateway pods of a virtual server that are not ending.
+fn pods(cluster: &Cluster, server: &str) -> anyhow::Result<Vec<(String, SocketAddr)>> {
+    let selector = get(cluster, &format!("vmcp/{server}"), "{.status.selector}")?;
+    let list = cluster.kubectl(["get", "pods", "-l", &selector, "-o", "json"])?;
+    let list: Value = serde_json::from_str(&list)?;
+    let mut pods = Vec::new();
+    for pod in list["items"].as_array().context("no list")? {
+        if pod["metadata"]["deletionTimestamp"].is_null() {
+            let name = pod["metadata"]["name"].as_str().context("no name")?;
+            let address = pod["status"]["podIP"].as_str().context("no address yet")?;
+            pods.push((name.to_owned(), format!("{address}:4483").parse()?));
+        }
+    }
+    Ok(pods)
+}
+
+/// How many calls of tools each pod has answered.
+fn calls(pods: &[(String, SocketAddr)]) -> anyhow::Result<Vec<u64>> {
+    let calls = |(_, address): &(String, SocketAddr)| {
+        let metrics = raw::get(SocketAddr::new(address.ip(), 9483), "/metrics", &[])?.text();
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("vmcp_requests_total{method=\"tools/call\""));
+        Ok(line
+            .and_then(|line| line.rsplit(' ').next())
+            .map_or(Ok(0), str::parse)?)
+    };
+    pods.iter().map(calls).collect()
+}
+
+fn stats(counter: SocketAddr) -> anyhow::Result<Stats> {
+    Ok(serde_json::from_slice(&raw::get(counter, "/stats", &[])?.body)?)
+}
+
+fn address(cluster: &Cluster, service: &str, port: u16) -> anyhow::Result<SocketAddr> {
+    let ip = get(cluster, &format!("service/{service}"), "{.spec.clusterIP}")?;
+    Ok(SocketAddr::new(ip.parse()?, port))
+}
+
+/// Calls until every pod has answered one, which a Service that spreads connections does soon.
+async fn call_until_all_have_served(url: &str, pods: &[(String, SocketAddr)]) -> anyhow::Result<Vec<String>> {
+    let mut counts = Vec::new();
+    for _ in 0..50 {
+        // A Service spreads connections, and a client keeps its own: each call comes from a client of its own.
+        let client = Client::connect(url).await?;
+        counts.push(client.call("counter_counter", json!({})).await?);
+        client.close().await?;
+        if calls(pods)?.into_iter().all(|calls| calls > 0) {
+            return Ok(counts);
+        }
+    }
+    bail!("after 50 calls only some pods have served: {:?}", calls(pods)?)
+}
+
+#[test]
+fn all_gateway_pods_are_deleted_and_the_session_goes_on() -> anyhow::Result<()> {
+    if ["cluster", "redis", "npm"].into_iter().any(vmcp_peers::left_out) {
+        return Ok(());
+    }
+    let images = tempfile::tempdir()?;
+    let mut archives = image::ours(images.path(), image::Profile::Dev)?;
+    archives.push(image::redis(images.path())?);
+    archives.push(image::everything(images.path())?);
+
+    let cluster = Cluster::up(&Options::default())?;
+    for archive in archives {
+        cluster.load_image(&archive)?;
+    }
+    for line in quick_start()? {
+        shell(&cluster, &line)?;
+    }
+    // From here on this process stands inside the cluster's network.
+    let story = cluster.network().within(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(story(&cluster))
+    });
+    if let Err(error) = story.and_then(|outcome| outcome) {
+        let pods = shell(
+            &cluster,
+            "kubectl get pods -A -o wide; kubectl get events -A | tail -30",
+        )?;
+        let logs = shell(
+            &cluster,
+            "kubectl logs -l app.kubernetes.io/managed-by=vmcp-operator --tail=20 || true",
+        )?;
+        bail!("{error:#}\n{pods}\n{logs}");
+    }
+    cluster.down()
+}
+
+async fn story(cluster: &Cluster) -> anyhow::Result<()> {
+    let service = address(cluster, "vmcp-demo", 4483)?;
+    let url = format!("http://{service}/mcp");
+    let counter = address(cluster, "counter", 8081)?;
+    assert_eq!(condition(cluster, "demo", "SessionStorageWarning")?, "False");
+
+    // A client through the Service: one session, both servers, both pods.
+    let client = Client::connect(&url).await?;
+    let tools: BTreeSet<_> = client
+        .tools()
+        .await?
+        .into_iter()
+        .map(|tool| tool.name.to_string())
+        .collect();
+    for tool in ["counter_counter", "everything_echo"] {
+        assert!(tools.contains(tool), "{tool} is not among {tools:?}");
+    }
+    assert_eq!(client.call("counter_counter", json!({})).await?, "1");
+    assert_eq!(
+        client
+            .call("everything_echo", json!({"message": "hello"}))
+            .await?,
+        "Echo: hello"
+    );
+    let before = pods(cluster, "demo")?;
+    assert_eq!(before.len(), 2, "{before:?}");
+    call_until_all_have_served(&url, &before).await?;
+    assert_eq!(client.call("counter_counter", json!({})).await?, "2");
+    let initializes = stats(counter)?.initializes.get(client::NAME).copied();
+
+    // Another session, by hand, so that each of its requests is a connection of its own and may reach either pod.
+    let session = raw::Session::open(service)?;
+    assert_eq!(
+        session
+            .call(service, "counter_counter", &json!({}))?
+            .tool_text()?,
+        "1"
+    );
+
+    // All gateway pods are deleted at once, and others take their place.
+    let names: Vec<&str> = before.iter().map(|(name, _)| name.as_str()).collect();
+    cluster.kubectl([&["delete", "pod", "--wait=true", "--now"][..], &names].concat())?;
+    cluster.kubectl(["wait", "--for=condition=Ready", "vmcp/demo", "--timeout=60s"])?;
+    let after = wait::until("two other pods", Duration::from_secs(60), || {
+        let pods = pods(cluster, "demo")?;
+        let all_new = pods.len() == 2 && pods.iter().all(|pod| !before.contains(pod));
+        anyhow::ensure!(all_new, "{pods:?}");
+        for (_, address) in &pods {
+            anyhow::ensure!(raw::get(SocketAddr::new(address.ip(), 9483), "/readyz", &[])?.status == 200);
+        }
+        Ok(pods)
+    })?;
+
+    // The clients have noticed nothing: same sessions, the counts go on, and nobody shook hands again.
+    assert_eq!(client.call("counter_counter", json!({})).await?, "3");
+    assert_eq!(
+        client
+            .call("everything_echo", json!({"message": "again"}))
+            .await?,
+        "Echo: again"
+    );
+    for expected in ["2", "3", "4", "5"] {
+        let answer = session.call(service, "counter_counter", &json!({}))?;
+        assert_eq!(answer.tool_text()?, expected);
+    }
+    let again = stats(counter)?.initializes;
+    assert_eq!(
+        again.get(client::NAME).copied(),
+        initializes,
+        "a restored session shook hands again"
+    );
+    assert_eq!(
+        again.get("raw").copied(),
+        Some(1),
+        "a restored session shook hands again"
+    );
+
+    // The end of a session at one pod is known to the other.
+    assert_eq!(session.delete(after[0].1)?.status, 200);
+    let refused = session.call(after[1].1, "counter_counter", &json!({}))?;
+    assert_eq!(
+        (refused.status, refused.error_code()),
+        (404, -32001),
+        "{}",
+        refused.text()
+    );
+
+    a_change_of_backends_reaches_running_pods(cluster, &after)?;
+    in_memory_sessions_end_with_their_pod(cluster)
+}
+
+/// A change of backends reaches every running gateway in under 2 s, without a restart.
+fn a_change_of_backends_reaches_running_pods(
+    cluster: &Cluster,
+    pods: &[(String, SocketAddr)],
+) -> anyhow::Result<()> {
+    let key = get(
+        cluster,
+        "secret/vmcp-demo-session-keys",
+        &format!("{{.data.{CURRENT}}}"),
+    )?;
+    let key = SessionKey::parse(&String::from_utf8(base64(&key)?)?)?;
+    let authorization = format!("Bearer {}", key.status_token("default", "demo"));
+    let backends = |address: SocketAddr| -> anyhow::Result<Vec<String>> {
+        let admin = SocketAddr::new(address.ip(), 9483);
+        let status = raw::get(admin, "/status", &[("authorization", &authorization)])?;
+        let status: vmcp_crds::status::GatewayStatus = serde_json::from_slice(&status.body)?;
+        Ok(status.backends.into_iter().map(|backend| backend.name).collect())
+    };
+    let entry = json!({
+        "apiVersion": "vmcp.dev/v1alpha1",
+        "kind": "MCPServerEntry",
+        "metadata": {"name": "another", "namespace": "default"},
+        "spec": {"groupRef": {"name": "tools"}, "url": "http://counter:8080/mcp"},
+    });
+    cluster.apply(&entry.to_string())?;
+    let started = Instant::now();
+    wait::until("every pod knows the new backend", Duration::from_secs(2), || {
+        for (_, address) in pods {
+            let known = backends(*address)?;
+            anyhow::ensure!(known.iter().any(|name| name == "another"), "{known:?}");
+        }
+        Ok(())
+    })?;
+    println!(
+        "a change of backends reached both pods in {:.2} s",
+        started.elapsed().as_secs_f32()
+    );
+    let restarts = cluster.kubectl([
+        "get",
+        "pods",
+        "-o",
+        "jsonpath={.items[*].status.containerStatuses[*].restartCount}",
+    ])?;
+    assert!(
+        restarts.split(' ').all(|count| count == "0"),
+        "a container was restarted: {restarts}"
+    );
+    Ok(())
+}
+
+/// The same with `provider: memory`: the session ends with its pod, the client is told so, and the resource warns of it.
+fn in_memory_sessions_end_with_their_pod(cluster: &Cluster) -> anyhow::Result<()> {
+    let server = json!({
+        "apiVersion": "vmcp.dev/v1alpha1",
+        "kind": "VirtualMCPServer",
+        "metadata": {"name": "memory", "namespace": "default"},
+        "spec": {"groupRef": {"name": "tools"}, "replicas": 2, "sessionStorage": {"provider": "memory"}},
+    });
+    cluster.apply(&server.to_string())?;
+    cluster.kubectl(["wait", "--for=condition=Ready", "vmcp/memory", "--timeout=60s"])?;
+    assert_eq!(condition(cluster, "memory", "SessionStorageWarning")?, "True");
+    let before = pods(cluster, "memory")?;
+    let session = raw::Session::open(before[0].1)?;
+    assert_eq!(
+        session
+            .call(before[0].1, "counter_counter", &json!({}))?
+            .tool_text()?,
+        "1"
+    );
+    let names: Vec<&str> = before.iter().map(|(name, _)| name.as_str()).collect();
+    cluster.kubectl([&["delete", "pod", "--now"][..], &names].concat())?;
+    let service = address(cluster, "vmcp-memory", 4483)?;
+    let refused = wait::until("other pods answer", Duration::from_secs(60), || {
+        let answer = session.call(service, "counter_counter", &json!({}))?;
+        anyhow::ensure!(answer.status != 200, "the old pod still answers");
+        Ok(answer)
+    })?;
+    assert_eq!(
+        (refused.status, refused.error_code()),
+        (404, -32001),
+        "{}",
+        refused.text()
+    );
+    Ok(())
+}
+
+fn base64(text: &str) -> anyhow::Result<Vec<u8>> {
+    use k8s_openapi::ByteString;
+    let ByteString(bytes) = serde_json::from_value(json!(text))?;
+    Ok(bytes)
+}
