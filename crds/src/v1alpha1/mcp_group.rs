@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+// A group without anything to say about it needs no spec.
+#[schemars(extend("default" = {}))]
 pub struct MCPGroupSpec {
     /// What the group is for, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -239,7 +239,7 @@ impl World {
 
     /// A group with these members.
     pub(crate) async fn group(&self, members: &[&str]) {
-        let group = json!({"apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPGroup", "metadata": {"name": "group"}, "spec": {}});
+        let group = json!({"apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPGroup", "metadata": {"name": "group"}});
         self.apply(&group).await;
         for member in members {
             self.member(member).await;
