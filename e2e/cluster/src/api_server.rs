@@ -32,6 +32,14 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
+    /// Builds the programs that [`ApiServer::start`] needs. The first time takes several minutes.
+    ///
+    /// # Errors
+    /// When they cannot be built; the message says why.
+    pub fn install() -> anyhow::Result<()> {
+        programs().map(drop)
+    }
+
     /// Starts an API server and waits until it is ready.
     ///
     /// # Errors
@@ -79,7 +87,7 @@ impl ApiServer {
     }
 
     fn launch(controllers: bool) -> anyhow::Result<Self> {
-        let mut folders = go_modules::programs(&[GoModule::Kubernetes, GoModule::Etcd])?;
+        let mut folders = programs()?;
         folders.extend(std::env::split_paths(
             &std::env::var_os("PATH").unwrap_or_default(),
         ));
@@ -133,6 +141,10 @@ impl Drop for ApiServer {
             );
         }
     }
+}
+
+fn programs() -> anyhow::Result<Vec<PathBuf>> {
+    go_modules::programs(&[GoModule::Kubernetes, GoModule::Etcd])
 }
 
 /// Ports that nobody listens on at this moment. They are bound together, so that they differ.

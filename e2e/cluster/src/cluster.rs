@@ -47,6 +47,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Installs and builds everything that [`Cluster::up`] needs. The first time takes about ten minutes; a test run does
+    /// it beforehand, so that no test waits for it.
+    ///
+    /// # Errors
+    /// When the machine cannot run a cluster or something cannot be installed; the message says what.
+    pub fn install() -> anyhow::Result<()> {
+        machine::supported()?;
+        machine::install_packages()?;
+        programs().map(drop)
+    }
+
     /// Starts a cluster and waits until its nodes are ready and names resolve in its pods.
     ///
     /// # Errors
@@ -141,6 +152,15 @@ impl Cluster {
     /// When something is left.
     pub fn end(dir: &Path) -> anyhow::Result<()> {
         tree::end(&RunDir::at(dir)?)
+    }
+
+    /// The name that the control group of a cluster in `dir` has in every hierarchy under `/sys/fs/cgroup`. Node N's pods
+    /// are below `nodeN/kubepods`.
+    ///
+    /// # Errors
+    /// When no cluster can be in that folder.
+    pub fn control_group(dir: &Path) -> anyhow::Result<String> {
+        Ok(RunDir::at(dir)?.control_group())
     }
 
     /// The folder of the cluster.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::thread;
@@ -10,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::process::Pid;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The network in which the cluster's addresses answer: those of the API server, the nodes, the pods and the Services.
 ///
@@ -63,8 +61,7 @@ impl Network {
                 self.path.display()
             );
         }
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-            .context("cannot enter the cluster's network; only root can")
+        join(&file)
     }
 
     /// Runs `work` in the network, on a thread of its own, and waits for it.
@@ -92,4 +89,19 @@ impl Network {
         self.within(|| TcpStream::connect_timeout(&address, limit))?
             .with_context(|| format!("cannot connect to {address} in the cluster"))
     }
+}
+
+#[cfg(target_os = "linux")]
+fn join(namespace: &File) -> anyhow::Result<()> {
+    use std::os::fd::AsFd as _;
+
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+        .context("cannot enter the cluster's network; only root can")
+}
+
+/// There is no cluster elsewhere, but `cargo xtask` is to compile there.
+#[cfg(not(target_os = "linux"))]
+fn join(_: &File) -> anyhow::Result<()> {
+    bail!("a cluster needs Linux")
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::eventually;
 use vmcp_cluster::ApiServer;
@@ -13,18 +13,16 @@ use vmcp_peers::left_out;
 
 #[test]
 fn an_api_server_answers_and_leaves_nothing() {
-    if left_out("cluster") {
+    if left_out("api-server") {
         return;
     }
     let server = ApiServer::start().unwrap();
-    let started = Instant::now();
     assert!(
         server
             .kubectl(["get", "namespaces", "-o", "name"])
             .unwrap()
             .contains("namespace/")
     );
-    eprintln!("kubectl: {:.1} s", started.elapsed().as_secs_f32());
     let (address, kubeconfig) = (
         server.url().trim_start_matches("https://").to_owned(),
         server.kubeconfig(),
@@ -36,7 +34,7 @@ fn an_api_server_answers_and_leaves_nothing() {
 
 #[test]
 fn controllers_delete_what_an_owner_leaves() {
-    if left_out("cluster") {
+    if left_out("api-server") {
         return;
     }
     let server = ApiServer::start_with_controllers().unwrap();

@@ -21,14 +21,6 @@ fn place() -> (tempfile::TempDir, PathBuf) {
     (parent, dir)
 }
 
-/// Builds and installs everything, so that what a test interrupts is the start of a cluster.
-fn install_everything() {
-    Cluster::up(&Options { dir: None, nodes: 1 })
-        .unwrap()
-        .down()
-        .unwrap();
-}
-
 /// A process of its own that runs a cluster command.
 fn command(name: &str, dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmcp-cluster"));
@@ -74,9 +66,9 @@ fn down_leaves_nothing() {
         return;
     }
     let _alone = alone();
-    install_everything();
-    let before = Machine::now();
+    Cluster::install().unwrap();
     let (_parent, dir) = place();
+    let before = Machine::with(&dir);
     let cluster = Cluster::up(&Options {
         dir: Some(dir.clone()),
         ..Options::default()
@@ -94,10 +86,10 @@ fn down_leaves_nothing() {
     cluster
         .kubectl(["rollout", "status", "deployment/pods", "--timeout=60s"])
         .unwrap();
-    assert_ne!(before, Machine::now(), "this test sees a cluster that is up");
+    assert_ne!(before, Machine::with(&dir), "this test is blind: a cluster is up");
     cluster.down().unwrap();
     assert!(!dir.exists(), "the cluster's folder is there");
-    before.assert_restored();
+    before.assert_restored(&dir);
 }
 
 #[test]
@@ -106,9 +98,9 @@ fn a_failed_up_leaves_nothing_and_says_what_failed() {
         return;
     }
     let _alone = alone();
-    install_everything();
-    let before = Machine::now();
+    Cluster::install().unwrap();
     let (_parent, dir) = place();
+    let before = Machine::with(&dir);
     let error = thread::scope(|scope| {
         let up = scope.spawn(|| {
             Cluster::up(&Options {
@@ -123,7 +115,7 @@ fn a_failed_up_leaves_nothing_and_says_what_failed() {
     let error = format!("{error:#}");
     assert!(error.contains("etcd ended with status 137"), "{error}");
     assert!(!dir.exists(), "the cluster's folder is there");
-    before.assert_restored();
+    before.assert_restored(&dir);
 }
 
 #[test]
@@ -141,9 +133,9 @@ fn ends_with_its_owner(with: Signal) {
         return;
     }
     let _alone = alone();
-    install_everything();
-    let before = Machine::now();
+    Cluster::install().unwrap();
     let (_parent, dir) = place();
+    let before = Machine::with(&dir);
     let mut up = command("up", &dir).spawn().unwrap();
     half_up(&dir);
     signal(&up, with);
@@ -151,7 +143,7 @@ fn ends_with_its_owner(with: Signal) {
     eventually("the end of the cluster's folder", Duration::from_secs(15), || {
         !dir.exists()
     });
-    before.assert_restored();
+    before.assert_restored(&dir);
 }
 
 #[test]
@@ -160,8 +152,8 @@ fn down_ends_a_cluster_of_a_process_that_is_gone() {
         return;
     }
     let _alone = alone();
-    let before = Machine::now();
     let (_parent, dir) = place();
+    let before = Machine::with(&dir);
     assert!(command("up", &dir).status().unwrap().success());
     Cluster::open(&dir)
         .unwrap()
@@ -173,7 +165,7 @@ fn down_ends_a_cluster_of_a_process_that_is_gone() {
     );
     assert!(command("down", &dir).status().unwrap().success());
     assert!(!dir.exists(), "the cluster's folder is there");
-    before.assert_restored();
+    before.assert_restored(&dir);
     assert!(
         command("down", &dir).status().unwrap().success(),
         "down of nothing is an error"
@@ -186,11 +178,11 @@ fn down_cleans_up_when_the_holder_was_killed() {
         return;
     }
     let _alone = alone();
-    let before = Machine::now();
     let (_parent, dir) = place();
+    let before = Machine::with(&dir);
     assert!(command("up", &dir).status().unwrap().success());
     kill_process(find("sh", &dir.join("scripts/tree.sh")).unwrap(), Signal::KILL).unwrap();
     assert!(command("down", &dir).status().unwrap().success());
     assert!(!dir.exists(), "the cluster's folder is there");
-    before.assert_restored();
+    before.assert_restored(&dir);
 }

@@ -22,7 +22,7 @@ pub enum Profile {
     /// As in a release: slow to compile, small and fast.
     #[default]
     Image,
-    /// As in a test: quick to compile.
+    /// As in a test: built already where `cargo xtask test` has run.
     Dev,
 }
 
@@ -73,8 +73,17 @@ fn compile(profile: Profile) -> anyhow::Result<BTreeMap<String, PathBuf>> {
         "--message-format",
         "json-render-diagnostics",
     ]);
-    for (program, _) in PROGRAMS {
-        command.args(["--package", program, "--bin", program]);
+    match profile {
+        // As `cargo xtask test` builds, so that nothing is left to do after it: another selection of packages and targets
+        // has other features, and compiles the dependencies anew.
+        Profile::Dev => {
+            command.args(["--workspace", "--bins", "--examples", "--tests"]);
+        }
+        Profile::Image => {
+            for (program, _) in PROGRAMS {
+                command.args(["--package", program, "--bin", program]);
+            }
+        }
     }
     let output = command
         // Where this crate stands, and not where the user does: the workspace is ours.

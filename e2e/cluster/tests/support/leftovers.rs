@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
-use std::{fs, io};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use super::eventually;
+use vmcp_cluster::Cluster;
 
 /// Folders of the host that Kubernetes, containerd or the network plugins write to when they are let.
 const CUSTOMARY: [&str; 11] = [
@@ -32,15 +32,18 @@ const SETTINGS: [&str; 5] = [
     "/proc/sys/vm/panic_on_oom",
 ];
 
-/// The machine's state as far as a cluster touches it: one line for each thing that is there.
+/// The machine's state as far as a cluster touches it, one line for each thing that is there: the cluster's own processes
+/// and control groups, and everything of the host that Kubernetes would change if its namespaces did not keep it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Machine(BTreeSet<String>);
 
 impl Machine {
-    pub(crate) fn now() -> Self {
+    /// The state with a cluster in `dir`, whether it is there or not.
+    pub(crate) fn with(dir: &Path) -> Self {
         let mut lines = BTreeSet::new();
-        namespaces(&mut lines).unwrap();
-        control_groups(Path::new("/sys/fs/cgroup"), &mut lines);
+        let group = Cluster::control_group(dir).unwrap();
+        processes(dir, &group, &mut lines);
+        control_groups(Path::new("/sys/fs/cgroup"), &group, &mut lines);
         for interface in fs::read_dir("/sys/class/net").unwrap() {
             lines.insert(format!(
                 "interface {}",
@@ -73,64 +76,50 @@ impl Machine {
     }
 
     /// Fails when the machine is not back in this state soon.
-    pub(crate) fn assert_restored(&self) {
-        let mut now = Self::now();
-        let limit = Duration::from_secs(15);
-        let restored = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually("the machine as it was", limit, || {
-                now = Self::now();
-                now.0.is_subset(&self.0) && self.0.is_subset(&now.0)
-            });
-        }));
-        let (left, lost): (Vec<_>, Vec<_>) = (
-            now.0.difference(&self.0).collect(),
-            self.0.difference(&now.0).collect(),
-        );
-        assert!(restored.is_ok(), "left behind: {left:#?}\nlost: {lost:#?}");
-    }
-}
-
-/// The processes that are in a pid or network namespace other than ours, and those that name a cluster.
-fn namespaces(lines: &mut BTreeSet<String>) -> io::Result<()> {
-    let ours = [
-        fs::read_link("/proc/self/ns/pid")?,
-        fs::read_link("/proc/self/ns/net")?,
-    ];
-    for entry in fs::read_dir("/proc")? {
-        let dir = entry?.path();
-        let Ok(pid) = dir
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .parse::<u32>()
-        else {
-            continue;
-        };
-        // A process may end while it is read.
-        let command = fs::read(dir.join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        let elsewhere = ["pid", "net"]
-            .iter()
-            .zip(&ours)
-            .any(|(kind, ours)| fs::read_link(dir.join("ns").join(kind)).is_ok_and(|theirs| theirs != *ours));
-        if elsewhere || command.contains("/scripts/tree.sh") {
-            let status = fs::read_to_string(dir.join("stat")).unwrap_or_default();
-            lines.insert(format!("process {pid} {command} {status}"));
+    pub(crate) fn assert_restored(&self, dir: &Path) {
+        let end = Instant::now() + Duration::from_secs(15);
+        loop {
+            let now = Self::with(dir);
+            if now == *self {
+                return;
+            }
+            let left: Vec<_> = now.0.difference(&self.0).collect();
+            let lost: Vec<_> = self.0.difference(&now.0).collect();
+            assert!(Instant::now() < end, "left behind: {left:#?}\nlost: {lost:#?}");
+            thread::sleep(Duration::from_millis(50));
         }
     }
-    Ok(())
 }
 
-fn control_groups(dir: &Path, lines: &mut BTreeSet<String>) {
+/// The processes that belong to the cluster: those that name its folder, those that inherited its environment, and the
+/// pods', which have a fresh environment but are in its control groups.
+fn processes(dir: &Path, group: &str, lines: &mut BTreeSet<String>) {
+    let (dir, variable) = (dir.to_string_lossy(), format!("CGROUP={group}"));
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.parse::<u32>().is_err() {
+            continue;
+        }
+        // A process may end while it is read.
+        let read = |file: &str| {
+            let bytes = fs::read(entry.path().join(file)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).replace('\0', " ")
+        };
+        let command = read("cmdline");
+        if command.contains(&*dir) || read("environ").contains(&variable) || read("cgroup").contains(group) {
+            lines.insert(format!("process {name} {command}"));
+        }
+    }
+}
+
+fn control_groups(dir: &Path, group: &str, lines: &mut BTreeSet<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.is_dir() {
-            // Whoever runs this test has groups of their own, which come and go.
-            let name = path.to_string_lossy();
-            if name.contains("vmcp") || name.contains("k8s") || name.contains("kube") {
-                lines.insert(format!("control group {name}"));
+        if path.is_dir() && !path.is_symlink() {
+            if path.to_string_lossy().contains(group) {
+                lines.insert(format!("control group {}", path.display()));
             }
-            control_groups(&path, lines);
+            control_groups(&path, group, lines);
         }
     }
 }
