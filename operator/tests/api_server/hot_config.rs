@@ -26,7 +26,9 @@ fn annotation(pod: &Pod) -> Option<String> {
 
 #[tokio::test]
 async fn a_change_of_backends_touches_only_the_hot_config_map_and_tells_the_pods() {
-    let world = World::start("backends").await;
+    let Some(world) = World::start("backends").await else {
+        return;
+    };
     world.group(&["time"]).await;
     world.server(json!({"replicas": 2})).await;
     let (token, before) = (world.status_token().await, rendered_hash(&world).await);
@@ -76,7 +78,9 @@ async fn a_change_of_backends_touches_only_the_hot_config_map_and_tells_the_pods
 
 #[tokio::test]
 async fn a_member_that_leaves_the_group_leaves_the_configuration() {
-    let world = World::start("leaves").await;
+    let Some(world) = World::start("leaves").await else {
+        return;
+    };
     world.group(&["time", "fetch"]).await;
     world.server(json!({})).await;
     let both = |hot: &ConfigMap| {
@@ -104,7 +108,9 @@ async fn a_member_that_leaves_the_group_leaves_the_configuration() {
 
 #[tokio::test]
 async fn a_pod_that_does_not_take_the_configuration_is_told_three_times_and_no_more() {
-    let world = World::start("stubborn").await;
+    let Some(world) = World::start("stubborn").await else {
+        return;
+    };
     world.group(&["time"]).await;
     world.server(json!({})).await;
     let gateway = FakeGateway::start(&world.status_token().await, "an-old-hash").await;
@@ -120,7 +126,9 @@ async fn a_pod_that_does_not_take_the_configuration_is_told_three_times_and_no_m
 
 #[tokio::test]
 async fn a_configuration_that_gateways_refuse_is_said_with_their_words() {
-    let world = World::start("refused").await;
+    let Some(world) = World::start("refused").await else {
+        return;
+    };
     world.group(&["time"]).await;
     world.server(json!({})).await;
     let gateway = FakeGateway::start(&world.status_token().await, "an-old-hash").await;
