@@ -203,16 +203,10 @@ impl Cluster {
         let first = processes::first_of(&self.run.script("control-plane.sh"), &[])?
             .context("the cluster has ended")?;
         // In the folder where it was called: entering the mounts alone would leave it in the root.
-        let here = std::env::current_dir().context("the current folder is gone")?;
+        let mut here = OsString::from("--wdns=");
+        here.push(std::env::current_dir().context("the current folder is gone")?);
         let mut command = Command::new("nsenter");
-        command.args([
-            "--target",
-            &first.pid.to_string(),
-            "--net",
-            "--mount",
-            "--pid",
-            "--wdns",
-        ]);
+        command.args(["--target", &first.pid.to_string(), "--net", "--mount", "--pid"]);
         command.arg(here).arg("--").arg(program);
         self.equip(&mut command);
         Ok(command)
