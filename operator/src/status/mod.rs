@@ -82,13 +82,14 @@ pub fn status(
         url: Some(names::url(observed.server)),
         replicas: Some(counts.and_then(|counts| counts.replicas).unwrap_or(0)),
         selector: Some(labels::selector_text(observed.server)),
-        // Without the group, the pods go on with what they have.
+        // When something is missing, pods go on with what they have, and are not asked.
         backend_count: old.backend_count,
         tool_count: old.tool_count,
         backends: old.backends.clone(),
         conflicts: old.conflicts.clone(),
     };
-    if let Some(backends) = observed.backends {
+    let asked = observed.refused.is_none() && matches!(observed.secrets, Secrets::Resolved);
+    if let Some(backends) = observed.backends.filter(|_| asked) {
         let all = backends::backends(backends, observed.gateways);
         status.backend_count = Some(backends::count(&all));
         status.backends = backends::listed(all);

@@ -156,6 +156,25 @@ fn a_missing_secret_is_waited_for_and_an_unusable_one_stalls() {
 }
 
 #[test]
+fn pods_that_were_not_asked_are_not_taken_for_silent() {
+    let mut scene = Scene::good();
+    scene.old = scene.status();
+    scene.gateways.clear();
+    let missing = Secrets::Unresolved {
+        reason: "SecretNotFound",
+        message: "Secret x does not exist",
+        stalled: false,
+    };
+    for status in [
+        scene.status_with(missing, None),
+        scene.status_with(Secrets::Resolved, Some("exceeded quota")),
+    ] {
+        assert_eq!(status.backends, scene.old.backends);
+        assert_eq!((status.backend_count, status.tool_count), (Some(1), Some(5)));
+    }
+}
+
+#[test]
 fn what_the_api_server_refused_is_said() {
     let status = Scene::good().status_with(Secrets::Resolved, Some("exceeded quota"));
     assert_says(&status, "Ready", Some(("False", "ApplyRefused")));
