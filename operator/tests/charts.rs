@@ -13,19 +13,7 @@ use vmcp_operator::args::Args;
 
 /// The helm that `vmcp_cluster` builds.
 fn helm(arguments: &[&str]) -> Output {
-    let cache = vmcp_peers::cache::dir().unwrap();
-    let folders = std::fs::read_dir(&cache)
-        .unwrap()
-        .filter_map(|entry| Some(entry.ok()?.path()));
-    let mut found: Vec<PathBuf> = folders
-        .map(|folder| folder.join("helm"))
-        .filter(|program| program.is_file())
-        .collect();
-    found.sort();
-    let program = found
-        .pop()
-        .expect("vmcp_cluster has built helm into the cache of vmcp_peers");
-    Command::new(program)
+    Command::new(vmcp_cluster::helm().unwrap())
         .args(arguments)
         .current_dir(charts())
         .output()
@@ -85,7 +73,7 @@ fn kinds(objects: &[Json]) -> Vec<String> {
 
 #[test]
 fn the_charts_pass_helms_own_checks() {
-    if vmcp_peers::left_out("cluster") {
+    if vmcp_peers::left_out("helm") {
         return;
     }
     succeeds(&["lint", "--strict", "vmcp-crds"]);
@@ -94,7 +82,7 @@ fn the_charts_pass_helms_own_checks() {
 
 #[test]
 fn a_value_that_does_not_exist_is_refused() {
-    if vmcp_peers::left_out("cluster") {
+    if vmcp_peers::left_out("helm") {
         return;
     }
     for (chart, value) in [("vmcp-crds", "kepe=true"), ("vmcp-operator", "image.tga=1")] {
@@ -109,7 +97,7 @@ fn a_value_that_does_not_exist_is_refused() {
 
 #[test]
 fn the_rights_are_of_the_cluster_or_of_the_named_namespaces_only() {
-    if vmcp_peers::left_out("cluster") {
+    if vmcp_peers::left_out("helm") {
         return;
     }
     let cluster = kinds(&rendered(&[]));
@@ -126,7 +114,7 @@ fn the_rights_are_of_the_cluster_or_of_the_named_namespaces_only() {
 
 #[test]
 fn every_variable_that_the_chart_sets_is_one_that_the_operator_reads() {
-    if vmcp_peers::left_out("cluster") {
+    if vmcp_peers::left_out("helm") {
         return;
     }
     let known: Vec<String> = Args::command()
@@ -158,7 +146,7 @@ fn every_variable_that_the_chart_sets_is_one_that_the_operator_reads() {
 
 #[test]
 fn both_charts_install_upgrade_and_uninstall_and_the_definitions_stay() {
-    if vmcp_peers::left_out("cluster") {
+    if vmcp_peers::left_out("helm") {
         return;
     }
     let server = ApiServer::start().unwrap();

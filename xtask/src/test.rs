@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use vmcp_cluster::{ApiServer, Cluster};
 use vmcp_peers::step::step;
 use vmcp_peers::{LEFT_OUT, cargo_tools, npm, python, redis};
 
@@ -110,6 +111,9 @@ fn peers(left_out: &mut LeftOut) -> anyhow::Result<()> {
     left_out.unless("npm", npm::servers);
     left_out.unless("python", python::venv);
     left_out.unless("conformance", npm::conformance);
+    left_out.unless("api-server", ApiServer::install);
+    left_out.unless("helm", vmcp_cluster::helm);
+    left_out.unless("cluster", Cluster::install);
     left_out.check()
 }
 

@@ -56,7 +56,7 @@ impl World {
 
     /// A namespace without an operator; nothing where the test run leaves out what needs Kubernetes.
     pub(crate) async fn without_operator(name: &str) -> Option<Self> {
-        if vmcp_peers::left_out("cluster") {
+        if vmcp_peers::left_out("api-server") {
             return None;
         }
         static ONCE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();

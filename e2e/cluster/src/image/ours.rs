@@ -36,7 +36,7 @@ impl Profile {
 }
 
 /// Compiles the gateway, the operator and the fixture, and packs each as `NAME.tar` in `dir`, with the name
-/// `vmcp.dev/NAME:dev`.
+/// `vmcp.dev/NAME:dev`, and with the version as its tag.
 ///
 /// # Errors
 /// When one does not compile, or a file cannot be written.
@@ -53,6 +53,8 @@ pub fn ours(dir: &Path, profile: Profile) -> anyhow::Result<Vec<PathBuf>> {
                 &format!("vmcp.dev/{name}:dev"),
                 Config::running([inside.as_str()]),
             );
+            // The charts ask for the version that they have.
+            image.also_named(&format!("vmcp.dev/{name}:{}", env!("CARGO_PKG_VERSION")));
             image.base();
             image.program(built, &inside)?;
             let archive = dir.join(format!("{name}.tar"));

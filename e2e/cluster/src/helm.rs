@@ -1,0 +1,17 @@
+//! Helm, for tests that look at charts without a cluster.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::go_modules::{self, GoModule};
+
+/// The path of `helm`, built into the cache if it is not there yet.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn helm() -> anyhow::Result<PathBuf> {
+    let folders = go_modules::programs(&[GoModule::Helm])?;
+    let folder = folders.into_iter().next().context("helm has no folder")?;
+    Ok(folder.join("helm"))
+}
