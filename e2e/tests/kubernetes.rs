@@ -133,28 +133,24 @@ fn all_gateway_pods_are_deleted_and_the_session_goes_on() -> anyhow::Result<()> 
     for archive in archives {
         cluster.load_image(&archive)?;
     }
-    for line in quick_start()? {
-        shell(&cluster, &line)?;
-    }
-    // From here on this process stands inside the cluster's network.
-    let story = cluster.network().within(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(story(&cluster))
-    });
-    if let Err(error) = story.and_then(|outcome| outcome) {
-        let pods = shell(
-            &cluster,
-            "kubectl get pods -A -o wide; kubectl get events -A | tail -30",
-        )?;
-        let logs = shell(
-            &cluster,
-            "kubectl logs -l app.kubernetes.io/managed-by=vmcp-operator --tail=20 || true",
-        )?;
-        bail!("{error:#}\n{pods}\n{logs}");
+    if let Err(error) = quick_start_and_story(&cluster) {
+        let state = "kubectl get vmcp -o yaml; kubectl get pods -A -o wide; kubectl get events -A | tail -40; \
+                     kubectl logs -n vmcp-system -l app.kubernetes.io/name=vmcp-operator --tail=30 || true; \
+                     kubectl logs -l app.kubernetes.io/managed-by=vmcp-operator --tail=30 || true";
+        bail!("{error:#}\n{}", shell(&cluster, state)?);
     }
     cluster.down()
+}
+
+fn quick_start_and_story(cluster: &Cluster) -> anyhow::Result<()> {
+    for line in quick_start()? {
+        shell(cluster, &line)?;
+    }
+    // From here on this thread stands inside the cluster's network.
+    cluster.network().within(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(story(cluster))
+    })?
 }
 
 async fn story(cluster: &Cluster) -> anyhow::Result<()> {

@@ -103,6 +103,8 @@ fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        // The tests of a program are an executable of the same name.
+        .filter(|message| message.pointer("/profile/test") == Some(&Value::Bool(false)))
         .filter_map(|message| {
             let program = message.pointer("/target/name")?.as_str()?.to_owned();
             Some((program, PathBuf::from(message.get("executable")?.as_str()?)))
