@@ -104,6 +104,18 @@ fn address(cluster: &Cluster, service: &str, port: u16) -> anyhow::Result<Socket
     Ok(SocketAddr::new(ip.parse()?, port))
 }
 
+/// Waits until the Service sends to pods that answer, and only to those: each node learns of a change of the pods up to a second later
+/// than the API server, and until then a client is sent to pods that are gone.
+fn answers(service: SocketAddr) -> anyhow::Result<()> {
+    wait::until("the Service answers", Duration::from_secs(20), || {
+        for _ in 0..10 {
+            let answer = raw::exchange(service, "DELETE", "/mcp", &[], b"")?;
+            anyhow::ensure!(answer.status == 400, "{answer:?}");
+        }
+        Ok(())
+    })
+}
+
 /// Calls until every pod has answered one, which a Service that spreads connections does soon.
 async fn call_until_all_have_served(url: &str, pods: &[(String, SocketAddr)]) -> anyhow::Result<Vec<String>> {
     let mut counts = Vec::new();
@@ -148,7 +160,9 @@ fn quick_start_and_story(cluster: &Cluster) -> anyhow::Result<()> {
     }
     // From here on this thread stands inside the cluster's network.
     cluster.network().within(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(story(cluster))
     })?
 }
@@ -158,6 +172,8 @@ async fn story(cluster: &Cluster) -> anyhow::Result<()> {
     let url = format!("http://{service}/mcp");
     let counter = address(cluster, "counter", 8081)?;
     assert_eq!(condition(cluster, "demo", "SessionStorageWarning")?, "False");
+
+    answers(service)?;
 
     // A client through the Service: one session, both servers, both pods.
     let client = Client::connect(&url).await?;
@@ -205,6 +221,8 @@ async fn story(cluster: &Cluster) -> anyhow::Result<()> {
         }
         Ok(pods)
     })?;
+
+    answers(service)?;
 
     // The clients have noticed nothing: same sessions, the counts go on, and nobody shook hands again.
     assert_eq!(client.call("counter_counter", json!({})).await?, "3");
@@ -316,6 +334,7 @@ fn in_memory_sessions_end_with_their_pod(cluster: &Cluster) -> anyhow::Result<()
     let names: Vec<&str> = before.iter().map(|(name, _)| name.as_str()).collect();
     cluster.kubectl([&["delete", "pod", "--now"][..], &names].concat())?;
     let service = address(cluster, "vmcp-memory", 4483)?;
+    answers(service)?;
     let refused = wait::until("other pods answer", Duration::from_secs(60), || {
         let answer = session.call(service, "counter_counter", &json!({}))?;
         anyhow::ensure!(answer.status != 200, "the old pod still answers");
