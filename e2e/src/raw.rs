@@ -2,7 +2,8 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -122,16 +123,29 @@ impl Session {
         )
     }
 
-    /// Calls a tool.
+    /// Calls a tool, with an id that no other call has: a server may not tell two calls with one id apart.
     ///
     /// # Errors
     /// When there is no HTTP answer.
     pub fn call(&self, gateway: SocketAddr, tool: &str, arguments: &Value) -> anyhow::Result<Answer> {
+        static NEXT: AtomicU64 = AtomicU64::new(1000);
+        self.call_as(NEXT.fetch_add(1, Ordering::Relaxed), gateway, tool, arguments)
+    }
+
+    /// Calls a tool with the id `id`.
+    ///
+    /// # Errors
+    /// When there is no HTTP answer.
+    pub fn call_as(
+        &self,
+        id: u64,
+        gateway: SocketAddr,
+        tool: &str,
+        arguments: &Value,
+    ) -> anyhow::Result<Answer> {
         let params = json!({"name": tool, "arguments": arguments});
-        self.post(
-            gateway,
-            &json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}),
-        )
+        let call = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+        self.post(gateway, &call)
     }
 
     /// Ends the session.
@@ -220,6 +234,7 @@ fn read(stream: TcpStream) -> anyhow::Result<Answer> {
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
     let mut body = Vec::new();
+    let started = Instant::now();
     if headers
         .iter()
         .any(|(name, value)| name == "transfer-encoding" && value == "chunked")
@@ -227,6 +242,12 @@ fn read(stream: TcpStream) -> anyhow::Result<Answer> {
         loop {
             line.clear();
             reader.read_line(&mut line)?;
+            // A stream that only says that it lives would keep us here for ever.
+            anyhow::ensure!(
+                started.elapsed() < LIMIT,
+                "the answer does not end: {:?}",
+                String::from_utf8_lossy(&body)
+            );
             let size =
                 usize::from_str_radix(line.trim(), 16).with_context(|| format!("not a chunk: {line:?}"))?;
             let mut chunk = vec![0; size + 2];

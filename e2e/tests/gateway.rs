@@ -94,7 +94,8 @@ fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> 
     let unknown_tool =
         request("tools/call", &json!({"name": "fixture_nothing", "arguments": {}})).to_string();
     let no_name = request("tools/call", &json!({})).to_string();
-    let forged = format!("{}A", &id[..id.len() - 1]);
+    let other = if id.as_bytes()[40] == b'A' { 'B' } else { 'A' };
+    let forged = format!("{}{other}{}", &id[..40], &id[41..]);
     let long = "v1.".repeat(100);
     let sid = "mcp-session-id";
     let cases: &[Mistake<'_>] = &[
@@ -248,7 +249,7 @@ fn both_framings_pass_and_large_answers_too() -> anyhow::Result<()> {
         let gateway = recipe.start()?;
         let session = Session::open(gateway.mcp)?;
         for bytes in [1, 1000, 300_000, 3_000_000] {
-            let answer = session.call(gateway.mcp, "fixture_big", &json!({"bytes": bytes}))?;
+            let answer = session.call_as(7, gateway.mcp, "fixture_big", &json!({"bytes": bytes}))?;
             let framing = if arguments.is_empty() {
                 "text/event-stream"
             } else {
@@ -266,7 +267,7 @@ fn both_framings_pass_and_large_answers_too() -> anyhow::Result<()> {
 fn a_spoiled_answer_is_an_error_for_the_call_and_never_passed_on() -> anyhow::Result<()> {
     let (fixture, _recipe, gateway) = one_fixture()?;
     let session = Session::open(gateway.mcp)?;
-    let echo = || session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
+    let echo = || session.call_as(7, gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
     assert_eq!(echo()?.tool_text()?, "hi");
     for fault in [
         "not_json",
