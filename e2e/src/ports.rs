@@ -1,11 +1,28 @@
 //! Free ports of the loopback interface.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-/// An address that nobody listens on now.
+use anyhow::bail;
+
+/// Below the ports that the system gives to outgoing connections: one of those could take a port between our look and the bind of the
+/// program that we give it to.
+const FIRST: u16 = 20_000;
+const COUNT: u16 = 12_000;
+
+/// An address that nobody listens on now, and that this process has not given out before. Processes begin at different places.
 ///
 /// # Errors
-/// When the system has no free port.
+/// When there is none.
 pub fn free() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(COUNT))?;
+    for _ in 0..COUNT {
+        let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST + offset));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no port from {FIRST} to {} is free", FIRST + COUNT - 1)
 }

@@ -89,3 +89,41 @@ fn validate_prints_what_a_file_means_and_refuses_a_bad_one_with_64() -> anyhow::
     }
     Ok(())
 }
+
+#[test]
+fn the_readmes_commands_without_kubernetes_start_a_gateway() -> anyhow::Result<()> {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
+    let block = readme
+        .split("```sh\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    let block = block
+        .into_iter()
+        .find(|block| block.contains("keygen"))
+        .unwrap_or_default();
+    let (build, commands) = block.split_once('\n').unwrap_or_default();
+    assert!(
+        build.starts_with("cargo build --release -p vmcp-gateway"),
+        "{block}"
+    );
+
+    // As it stands there, but with the program of this test, and on ports that are free.
+    let directory = tempfile::tempdir()?;
+    std::fs::create_dir(directory.path().join("examples"))?;
+    let mut config = std::fs::read_to_string(example())?;
+    let (mcp, admin) = (vmcp_e2e::ports::free()?, vmcp_e2e::ports::free()?);
+    config = config
+        .replace("127.0.0.1:4483", &mcp.to_string())
+        .replace("127.0.0.1:9483", &admin.to_string());
+    std::fs::write(directory.path().join("examples/gateway.yaml"), config)?;
+    let program = binaries::path("vmcp-gateway")?;
+    let commands = commands.replace("target/release/vmcp-gateway", &program.to_string_lossy());
+    let mut shell = Command::new("sh");
+    shell.args(["-euc", &commands]).current_dir(directory.path());
+    let mut process = vmcp_peers::process::Process::start("readme", &shell)?;
+    let limit = std::time::Duration::from_secs(20);
+    let answer = vmcp_e2e::wait::until("the gateway lives", limit, || raw::get(admin, "/livez", &[]));
+    let answer = answer.map_err(|error| error.context(process.last_words()))?;
+    assert_eq!(answer.status, 200);
+    Ok(())
+}

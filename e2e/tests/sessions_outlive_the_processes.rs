@@ -302,19 +302,20 @@ fn calls_that_arrive_together_open_one_upstream_session() -> anyhow::Result<()> 
 #[test]
 fn a_gateway_that_is_told_to_end_finishes_what_it_is_doing() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
-    let recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    recipe.config.drain_delay = vmcp_crds::config::Duration::from_secs(3);
     let mut gateway = recipe.start()?;
     let session = raw::Session::open(gateway.mcp)?;
     let mcp = gateway.mcp;
     let calling = session.clone();
-    let call = std::thread::spawn(move || calling.call(mcp, "fixture_sleep", &json!({"ms": 1500})));
+    let call = std::thread::spawn(move || calling.call(mcp, "fixture_sleep", &json!({"ms": 5000})));
     wait::until("the call has reached the backend", Duration::from_secs(5), || {
         anyhow::ensure!(fixture.initializes("raw")? == 1, "not yet");
         Ok(())
     })?;
     gateway.signal(Signal::TERM)?;
     // The balancer learns of the end first.
-    wait::until("the gateway says that it drains", Duration::from_secs(1), || {
+    wait::until("the gateway says that it drains", Duration::from_secs(3), || {
         let ready = raw::get(gateway.admin, "/readyz", &[])?;
         anyhow::ensure!(
             ready.status == 503 && ready.text().contains("draining"),
@@ -324,7 +325,7 @@ fn a_gateway_that_is_told_to_end_finishes_what_it_is_doing() -> anyhow::Result<(
         Ok(())
     })?;
     call.join().unwrap()?.tool_text()?;
-    assert!(gateway.wait_until_ended(Duration::from_secs(10))?);
+    assert!(gateway.wait_until_ended(Duration::from_secs(20))?);
     // Sessions outlive the process: nothing upstream was deleted.
     assert_eq!(fixture.stats()?.deletes, 0);
     Ok(())

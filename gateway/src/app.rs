@@ -28,7 +28,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::logs::LevelHandle;
 
 /// How long running calls may go on after the listener has closed.
-const FINISH_DEADLINE: Duration = Duration::from_secs(125);
+const FINISH_DEADLINE: Duration = Duration::from_secs(120);
 
 /// The gateway, listening but not yet serving.
 #[derive(Debug)]
@@ -182,7 +182,8 @@ async fn reload(file: PathBuf, core: Core, level: LevelHandle) {
     loop {
         watch.changed().await;
         match Hot::load(&file) {
-            Ok(hot) if hot.hash == core.hot().hash => {}
+            // The same as in use: what was refused in between is taken back.
+            Ok(hot) if hot.hash == core.hot().hash => core.accept(),
             Ok(hot) => {
                 tracing::info!(
                     hash = hot.hash,

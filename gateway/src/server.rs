@@ -1,4 +1,6 @@
 //! The HTTP server under both listeners: accepts, bounds, and ends with the drain.
+//!
+//! It speaks HTTP/1.1, which every client and proxy does.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -9,17 +11,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::drain::Drain;
 use crate::tasks::Tasks;
 
-/// How long a client may take to send the head of a request.
-const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection may be without the whole head of a request, be it new, idle, or slow. Longer than the 60 s for which common
+/// proxies keep an idle connection: the side that sends requests must be the one that gives up first, or a request meets the end.
+const HEAD_DEADLINE: Duration = Duration::from_secs(75);
 /// How many headers a request may have.
 const MAX_HEADERS: usize = 100;
 /// How many bytes the head of a request may have.
@@ -72,17 +75,12 @@ where
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_DEADLINE)
+        .header_read_timeout(HEAD_DEADLINE)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(MAX_HEAD_BYTES as u32);
     let service = service_fn(move |request| {
         let answering = answer(request);
         async move { Ok::<_, Infallible>(answering.await) }

@@ -97,7 +97,7 @@ pub struct Listeners {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SessionKeys {
-    /// A directory with the files `current` and, around a rotation, `next` and `previous`; each holds one key as
+    /// A directory; a relative path starts at the directory of this file. It holds the files `current` and, around a rotation, `next` and `previous`; each holds one key as
     /// `vmcp-gateway keygen` prints it. Ids are signed with `current` and accepted from all three.
     pub directory: PathBuf,
 }

@@ -70,12 +70,11 @@ impl Backend {
             return Err(BackendError::Status(response.status().as_u16()));
         }
         let session_id = response.headers().get(header::SESSION_ID).cloned();
-        if session_id
-            .as_ref()
-            .is_some_and(|id| id.len() > MAX_SESSION_ID_BYTES)
+        if let Some(id) = &session_id
+            && (id.len() > MAX_SESSION_ID_BYTES || !id.as_bytes().iter().all(u8::is_ascii_graphic))
         {
             return Err(BackendError::Invalid(format!(
-                "a session id of over {MAX_SESSION_ID_BYTES} bytes"
+                "its session id is not visible ASCII of at most {MAX_SESSION_ID_BYTES} bytes"
             )));
         }
         let result = own_result(response, &id).await?;

@@ -1,5 +1,7 @@
 //! POSTs to a backend, and what their answers' heads mean.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -10,6 +12,9 @@ use super::answer::{self, Answer};
 use super::events::Events;
 use super::{Backend, BackendError, UpstreamBody, UpstreamSession};
 use crate::wire::{code, header};
+
+/// How long the deletion of a session may take. Nobody waits for it but the end of the process.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How much of an error's body is read to find out what it means.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
@@ -63,7 +68,11 @@ impl Backend {
             return Ok(());
         }
         let request = self.request(Method::DELETE, Some(session), Bytes::new())?;
-        self.inner.transport.send(request).await.map(drop)
+        let closing = tokio::time::timeout(CLOSE_DEADLINE, self.inner.transport.send(request));
+        closing
+            .await
+            .unwrap_or(Err(BackendError::Deadline(CLOSE_DEADLINE)))
+            .map(drop)
     }
 
     pub(super) async fn post(

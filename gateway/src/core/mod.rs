@@ -60,6 +60,11 @@ impl Core {
         self.hot_error.store(None);
     }
 
+    /// Keeps the hot configuration in use, because its file says so again.
+    pub fn accept(&self) {
+        self.hot_error.store(None);
+    }
+
     /// Keeps the hot configuration in use, because the new one was refused for `reason`.
     pub fn refuse(&self, reason: String) {
         self.hot_error.store(Some(Arc::new(reason)));

@@ -18,6 +18,8 @@ use crate::wire::{code, header as mcp};
 
 /// The largest body that is read.
 const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// How long a body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// How much of a refused body is read and thrown away, at most this long.
 const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
@@ -149,7 +151,17 @@ async fn read(mut body: Incoming) -> Result<Bytes, Response<Body>> {
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
         return Err(too_large(body).await);
     }
-    match Limited::new(&mut body, MAX_BODY_BYTES).collect().await {
+    let reading = Limited::new(&mut body, MAX_BODY_BYTES).collect();
+    let Ok(whole) = tokio::time::timeout(BODY_DEADLINE, reading).await else {
+        let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
+        return Err(respond::error(
+            StatusCode::REQUEST_TIMEOUT,
+            None,
+            code::INVALID_REQUEST,
+            &message,
+        ));
+    };
+    match whole {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large(body).await),
         Err(_) => {

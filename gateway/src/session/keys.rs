@@ -24,7 +24,7 @@ struct Slots {
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// A file cannot be read.
-    #[error("cannot read the session key {file}: {source}")]
+    #[error("cannot read the session key {file}")]
     Unreadable {
         /// The file.
         file: String,
@@ -32,7 +32,7 @@ pub enum KeysError {
         source: std::io::Error,
     },
     /// A file holds no key.
-    #[error("{file}: {source}")]
+    #[error("{file} is no session key")]
     Invalid {
         /// The file.
         file: String,

@@ -45,6 +45,7 @@ pub struct RedisStore {
     record_prefix: String,
     incarnation_key: String,
     lifetimes: Lifetimes,
+    deadline: Duration,
 }
 
 impl RedisStore {
@@ -57,6 +58,19 @@ impl RedisStore {
         storage: &RedisStorage,
         server: &ServerName,
         lifetimes: Lifetimes,
+    ) -> Result<Self, Unavailable> {
+        Self::with_deadline(storage, server, lifetimes, DEADLINE)
+    }
+
+    /// The same with another deadline per operation.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_deadline(
+        storage: &RedisStorage,
+        server: &ServerName,
+        lifetimes: Lifetimes,
+        deadline: Duration,
     ) -> Result<Self, Unavailable> {
         let mut settings = RedisConnectionInfo::default().set_db(storage.db.into());
         if let Some(username) = &storage.username {
@@ -74,7 +88,7 @@ impl RedisStore {
         let client = ::redis::Client::open(info).map_err(unavailable)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT_DEADLINE))
-            .set_response_timeout(Some(DEADLINE))
+            .set_response_timeout(Some(deadline))
             .set_max_delay(RECONNECT_PAUSE)
             .set_pipeline_buffer_size(512);
         let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(unavailable)?;
@@ -85,6 +99,7 @@ impl RedisStore {
             record_prefix: format!("{tag}:s:"),
             incarnation_key: format!("{tag}:incarnation"),
             lifetimes,
+            deadline,
         })
     }
 
@@ -96,11 +111,11 @@ impl RedisStore {
         &self,
         work: impl Future<Output = RedisResult<T>> + Send,
     ) -> Result<T, Unavailable> {
-        match tokio::time::timeout(DEADLINE, work).await {
+        match tokio::time::timeout(self.deadline, work).await {
             Ok(outcome) => outcome.map_err(unavailable),
             Err(_) => Err(Unavailable::new(format!(
                 "no answer within {} ms",
-                DEADLINE.as_millis()
+                self.deadline.as_millis()
             ))),
         }
     }
