@@ -7,10 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::run::run;
 use crate::{cache, debian, path};
+
+/// The oldest Node that runs the packages, by its major version.
+const OLDEST_NODE: u32 = 20;
+
+/// What to do about a Node that is missing or too old. It is not installed with apt, because most Debian systems would
+/// get one that is too old.
+const INSTALL: &str = "install Node.js 20 or newer with npm (https://nodejs.org/en/download; on Debian 13 or newer also \
+                       `apt-get install nodejs npm`), put it on the PATH, and run this again";
 
 /// Installed npm packages and the Node that runs them.
 #[derive(Clone, Debug)]
@@ -45,7 +53,7 @@ const CONFORMANCE: Folder = Folder {
 pub fn servers() -> anyhow::Result<Packages> {
     let modules = install(&SERVERS)?;
     Ok(Packages {
-        node: node_program("node")?,
+        node: node()?,
         modules,
     })
 }
@@ -58,7 +66,7 @@ pub fn conformance() -> anyhow::Result<Packages> {
     let modules = install(&CONFORMANCE)?;
     let node = modules.join(".bin/node");
     if !node.is_file() {
-        anyhow::bail!(
+        bail!(
             "npm has no package of Node for this machine ({})",
             env::consts::ARCH
         );
@@ -100,7 +108,7 @@ impl Packages {
 fn install(folder: &Folder) -> anyhow::Result<PathBuf> {
     let key = cache::key(folder.name, &[folder.package, folder.lock]);
     let dir = cache::once(&key, |dir| {
-        let npm = node_program("npm")?;
+        let (node, npm) = (node()?, program("npm")?);
         fs::write(dir.join("package.json"), folder.package)?;
         fs::write(dir.join("package-lock.json"), folder.lock)?;
         let mut command = Command::new(npm);
@@ -109,7 +117,7 @@ fn install(folder: &Folder) -> anyhow::Result<PathBuf> {
             .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
             .current_dir(dir);
         // npm is a script that looks for Node in the search path, which may lack the folder where we found it.
-        if let Some(programs) = node_program("node")?.parent() {
+        if let Some(programs) = node.parent() {
             path::put_first(&mut command, programs);
         }
         run(&mut command)?;
@@ -118,7 +126,38 @@ fn install(folder: &Folder) -> anyhow::Result<PathBuf> {
     Ok(dir.join("node_modules"))
 }
 
-fn node_program(name: &str) -> anyhow::Result<PathBuf> {
-    debian::find(name)
-        .with_context(|| format!("{name} is missing; install Node.js 20 or newer and run this again"))
+/// The machine's own Node, which is new enough.
+fn node() -> anyhow::Result<PathBuf> {
+    let node = program("node")?;
+    let version = run(Command::new(&node).arg("--version"))?;
+    if major(&version).is_none_or(|major| major < OLDEST_NODE) {
+        bail!(
+            "{} is {}, which is too old: {INSTALL}",
+            node.display(),
+            version.trim()
+        );
+    }
+    Ok(node)
+}
+
+fn program(name: &str) -> anyhow::Result<PathBuf> {
+    debian::find(name).with_context(|| format!("{name} is missing: {INSTALL}"))
+}
+
+/// The major version in what `node --version` prints.
+fn major(version: &str) -> Option<u32> {
+    let numbers = version.trim().strip_prefix('v')?;
+    numbers.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{OLDEST_NODE, major};
+
+    #[test]
+    fn a_version_of_node_is_compared_as_a_number() {
+        assert_eq!(major("v20.19.2\n"), Some(OLDEST_NODE));
+        assert!(major("v9.11.2") < Some(OLDEST_NODE));
+        assert_eq!(major("what?"), None);
+    }
 }

@@ -1,47 +1,32 @@
 //! The program itself.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use serde_json::json;
+use serde_json::{Value as Json, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use vmcp_peers::process::{Process, Signal};
 
 use crate::world::{World, eventually, server};
-
-/// Killed when the test ends in any way.
-struct Operator(Child);
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
 
 #[tokio::test]
 async fn the_program_takes_the_lease_works_tells_its_health_and_gives_the_lease_back_on_sigterm() {
     let Some(world) = World::without_operator("process").await else {
         return;
     };
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let mut operator = Operator(
-        Command::new(env!("CARGO_BIN_EXE_vmcp-operator"))
-            .args(["--watch-namespaces", &world.namespace, "--lease-name", "vmcp"])
-            .args(["--admin-listen", &format!("127.0.0.1:{port}")])
-            .env("KUBECONFIG", server().kubeconfig())
-            .env("POD_NAMESPACE", &world.namespace)
-            .env("POD_NAME", "operator-0")
-            .env("VMCP_GATEWAY_IMAGE", "from-the-environment:1")
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmcp-operator"));
+    command
+        .args(["--watch-namespaces", &world.namespace, "--lease-name", "vmcp"])
+        .args(["--admin-listen", "127.0.0.1:0", "--log-format", "json"])
+        .env("KUBECONFIG", server().kubeconfig())
+        .env("POD_NAMESPACE", &world.namespace)
+        .env("POD_NAME", "operator-0")
+        .env("VMCP_GATEWAY_IMAGE", "from-the-environment:1");
+    let mut operator = Process::start("operator", &command).unwrap();
     world.group(&[]).await;
     world.server(json!({})).await;
     let deployment: Deployment = world.child("vmcp-x").await;
@@ -50,10 +35,11 @@ async fn the_program_takes_the_lease_works_tells_its_health_and_gives_the_lease_
     let lease: Lease = world.child("vmcp").await;
     assert_eq!(lease.spec.unwrap().holder_identity.as_deref(), Some("operator-0"));
 
+    let address = eventually("the log tells the admin port", async || admin_address(&operator)).await;
     for path in ["livez", "readyz"] {
-        assert_eq!(get(port, path).await, "ok\n");
+        assert_eq!(get(&address, path).await, "ok\n");
     }
-    let metrics = get(port, "metrics").await;
+    let metrics = get(&address, "metrics").await;
     for line in [
         "vmcp_operator_leader 1",
         "vmcp_operator_applies_total{kind=\"Deployment\"} 1",
@@ -62,15 +48,8 @@ async fn the_program_takes_the_lease_works_tells_its_health_and_gives_the_lease_
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }
 
-    let id = operator.0.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
-    let status = eventually("it ends", async || operator.0.try_wait().unwrap()).await;
+    operator.signal(Signal::TERM).unwrap();
+    let status = eventually("it ends", async || operator.ended().unwrap()).await;
     assert!(status.success(), "{status}");
     let lease: Lease = world.child("vmcp").await;
     assert_eq!(lease.spec.unwrap().holder_identity, None);
@@ -105,18 +84,29 @@ fn without_an_api_server_the_program_says_where_it_looked() {
     );
 }
 
-async fn get(port: u16, path: &str) -> String {
-    let url = format!("http://127.0.0.1:{port}/{path}");
-    let fetched = tokio::task::spawn_blocking(move || {
-        Command::new("curl")
-            .args(["--silent", "--fail", "--max-time", "5", &url])
-            .output()
-            .unwrap()
-    });
-    let output = tokio::time::timeout(Duration::from_secs(10), fetched)
+/// Where the admin port listens, from the log.
+fn admin_address(operator: &Process) -> Option<String> {
+    let log = fs::read_to_string(operator.log()).unwrap();
+    let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+    lines
+        .filter(|line: &Json| line["fields"]["message"] == "the admin port listens")
+        .find_map(|line| Some(line["fields"]["address"].as_str()?.to_owned()))
+}
+
+/// The body of what the admin port answers.
+async fn get(address: &str, path: &str) -> String {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(30), exchange)
         .await
-        .unwrap()
         .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    body.to_owned()
 }
