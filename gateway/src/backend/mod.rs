@@ -41,7 +41,7 @@ struct Inner {
 }
 
 /// A session at a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamSession {
     /// The id that the backend gave, if it gives ids; many do not.
     pub id: Option<HeaderValue>,

@@ -5,11 +5,11 @@
 //! sends, whichever process it reaches.
 
 mod capabilities;
+mod flights;
 mod id;
 pub mod keys;
 pub mod record;
 pub mod store;
-mod turns;
 mod upstreams;
 
 use std::sync::Arc;
@@ -26,11 +26,11 @@ use crate::telemetry::Metrics;
 use crate::wire::revision::Revision;
 
 use capabilities::Capabilities;
+use flights::Flights;
 use id::SessionId;
 use keys::Keys;
 use record::{NewRecord, Record, RecordKey};
 use store::{Created, Loaded, SessionStore, Terminated, Unavailable};
-use turns::Turns;
 
 /// How often the store is asked for a sign of life.
 const WATCH_STORE_EVERY: Duration = Duration::from_secs(2);
@@ -49,8 +49,8 @@ struct Inner {
     core: Core,
     tasks: Tasks,
     metrics: Metrics,
-    /// One turn per (session, backend), so that calls that arrive together open one upstream session.
-    turns: Turns,
+    /// The upstream sessions that are being opened, so that calls that arrive together open one.
+    flights: Flights,
     /// Why the store's last operation had no answer; `None` when it had one.
     store_error: ArcSwapOption<String>,
 }
@@ -96,7 +96,7 @@ impl Sessions {
         tasks: Tasks,
         metrics: Metrics,
     ) -> Self {
-        let turns = Turns::default();
+        let flights = Flights::default();
         let store_error = ArcSwapOption::empty();
         Self {
             inner: Arc::new(Inner {
@@ -106,7 +106,7 @@ impl Sessions {
                 core,
                 tasks,
                 metrics,
-                turns,
+                flights,
                 store_error,
             }),
         }

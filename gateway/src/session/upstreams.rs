@@ -7,6 +7,7 @@
 //! The work runs as a task of its own, so that a client that goes away in the middle leaves no upstream session behind that no record
 //! names.
 
+use futures::FutureExt as _;
 use serde_json::value::RawValue;
 
 use super::Session;
@@ -33,20 +34,23 @@ impl Upstreams for Session {
 }
 
 impl Session {
+    /// Opens and binds an upstream session, or joins those who are about to.
     async fn bind(
         &self,
         backend: &Backend,
         lost: Option<UpstreamSession>,
     ) -> Result<UpstreamSession, UpstreamError> {
-        let (session, backend) = (self.clone(), backend.clone());
-        let binding = self
-            .sessions
-            .inner
-            .tasks
-            .spawn(async move { session.bind_now(&backend, lost.as_ref()).await });
-        binding
-            .await
-            .unwrap_or_else(|error| Err(BackendError::Broken(error.to_string()).into()))
+        let target = (self.key, backend.name().to_string(), lost.clone());
+        let attempt = || {
+            let (session, backend) = (self.clone(), backend.clone());
+            let tasks = self.sessions.inner.tasks.clone();
+            let binding = tasks.spawn(async move { session.bind_now(&backend, lost.as_ref()).await });
+            let ended = |ended: Result<_, tokio::task::JoinError>| {
+                ended.unwrap_or_else(|error| Err(BackendError::Broken(error.to_string()).into()))
+            };
+            binding.map(ended).boxed()
+        };
+        self.sessions.inner.flights.join(target, attempt).await
     }
 
     async fn bind_now(
@@ -56,8 +60,7 @@ impl Session {
     ) -> Result<UpstreamSession, UpstreamError> {
         let inner = &*self.sessions.inner;
         let name = backend.name().as_str();
-        let _turn = inner.turns.take(self.key, name).await;
-        // Whoever had the turn before may have done the work.
+        // Another call, or another replica, may have done the work since the request came in.
         let record = match self.sessions.observed(inner.store.load(&self.key).await)? {
             Loaded::Found(record) => record,
             Loaded::Gone => return Err(UpstreamError::Gone),
