@@ -42,9 +42,9 @@ fn controllers_delete_what_an_owner_leaves() {
         .kubectl(["create", "deployment", "owner", "--image=none"])
         .unwrap();
     let owned = || server.kubectl(["get", "replicasets", "-o", "name"]).unwrap();
-    eventually("a ReplicaSet", Duration::from_secs(30), || !owned().is_empty());
+    eventually("a ReplicaSet", Duration::from_secs(60), || !owned().is_empty());
     server
         .kubectl(["delete", "deployment", "owner", "--cascade=background"])
         .unwrap();
-    eventually("no ReplicaSet", Duration::from_secs(30), || owned().is_empty());
+    eventually("no ReplicaSet", Duration::from_secs(60), || owned().is_empty());
 }

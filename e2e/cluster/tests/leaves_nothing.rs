@@ -39,7 +39,7 @@ fn signal(child: &Child, signal: Signal) {
 
 /// Waits until the cluster in `dir` is half up: the nodes start, and nothing is ready.
 fn half_up(dir: &Path) {
-    eventually("a node that starts", Duration::from_secs(20), || {
+    eventually("a node that starts", Duration::from_secs(60), || {
         dir.join("node2/network-wanted").exists()
     });
 }
@@ -140,7 +140,7 @@ fn ends_with_its_owner(with: Signal) {
     half_up(&dir);
     signal(&up, with);
     assert!(!up.wait().unwrap().success());
-    eventually("the end of the cluster's folder", Duration::from_secs(15), || {
+    eventually("the end of the cluster's folder", Duration::from_secs(60), || {
         !dir.exists()
     });
     before.assert_restored(&dir);

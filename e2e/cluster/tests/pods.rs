@@ -37,7 +37,7 @@ fn nodes_of_redis(cluster: &Cluster) -> Vec<String> {
 /// Asks Redis for a sign of life, from this process through the Service.
 fn ping(cluster: &Cluster, address: &str) -> anyhow::Result<()> {
     let mut connection = cluster.network().connect(format!("{address}:6379").parse()?)?;
-    connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+    connection.set_read_timeout(Some(Duration::from_secs(5)))?;
     connection.write_all(b"PING\r\n")?;
     let mut answer = [0; 7];
     connection.read_exact(&mut answer)?;
@@ -47,7 +47,7 @@ fn ping(cluster: &Cluster, address: &str) -> anyhow::Result<()> {
 
 /// Every connection is answered, once the nodes have heard of the Service's pods, which takes them up to a second.
 fn answers(cluster: &Cluster, address: &str) {
-    eventually("20 answers in a row", Duration::from_secs(30), || {
+    eventually("20 answers in a row", Duration::from_secs(60), || {
         (0..20).all(|_| ping(cluster, address).is_ok())
     });
 }
@@ -84,7 +84,7 @@ fn pods_on_two_nodes_are_one_service() {
             "redis.default.svc.cluster.local",
             "PING",
         ];
-        eventually("an answer by name", Duration::from_secs(10), || {
+        eventually("an answer by name", Duration::from_secs(60), || {
             cluster
                 .kubectl(by_name)
                 .is_ok_and(|answer| answer.trim() == "PONG")
@@ -104,7 +104,7 @@ fn pods_on_two_nodes_are_one_service() {
         .kubectl(["exec", "deployment/redis", "--"].iter().chain(&eval))
         .unwrap_err();
     let reason = "jsonpath={.items[*].status.containerStatuses[0].lastState.terminated.reason}";
-    eventually("a pod that used too much memory", Duration::from_secs(10), || {
+    eventually("a pod that used too much memory", Duration::from_secs(60), || {
         cluster
             .kubectl(["get", "pods", "-l", "app=redis", "-o", reason])
             .unwrap()
@@ -145,7 +145,7 @@ fn a_drain_moves_pods_without_breaking_the_service() {
     cluster
         .kubectl(["rollout", "status", "deployment/redis", "--timeout=60s"])
         .unwrap();
-    eventually("all pods on node2", Duration::from_secs(30), || {
+    eventually("all pods on node2", Duration::from_secs(60), || {
         nodes_of_redis(&cluster) == ["node2", "node2"]
     });
     answers(&cluster, &address);
@@ -179,7 +179,7 @@ fn a_lost_node_leaves_the_service() {
         "-o",
         ready,
     ];
-    eventually("one endpoint", Duration::from_secs(30), || {
+    eventually("one endpoint", Duration::from_secs(60), || {
         cluster.kubectl(endpoints).unwrap() == "node1"
     });
     answers(&cluster, &address);
@@ -243,7 +243,7 @@ fn a_third_party_server_runs_in_a_pod() {
         body.len()
     );
     let mut answer = String::new();
-    eventually("an answer", Duration::from_secs(30), || {
+    eventually("an answer", Duration::from_secs(60), || {
         let Ok(mut connection) = cluster
             .network()
             .connect(format!("{address}:3001").parse().unwrap())

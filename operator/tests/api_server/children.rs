@@ -170,6 +170,7 @@ async fn a_start_up_config_is_kept_while_a_replica_set_uses_it_and_then_goes() {
         .await;
     world.observe_deployment(0).await;
     world.condition("SessionStorageWarning", "False").await;
+    world.look().await;
     assert_eq!(startup_configs(&world).await, sorted([&first, &second]));
 
     world

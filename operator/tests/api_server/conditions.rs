@@ -16,11 +16,8 @@ async fn a_missing_group_is_waited_for() {
         return;
     };
     world.server(json!({})).await;
-    assert_eq!(
-        world.condition("GroupRefValidated", "False").await,
-        "GroupRefNotFound"
-    );
-    assert_eq!(world.condition("Ready", "False").await, "GroupRefNotFound");
+    world.says("GroupRefValidated", "False", "GroupRefNotFound").await;
+    world.says("Ready", "False", "GroupRefNotFound").await;
     assert!(
         world
             .api::<Deployment>()
@@ -59,10 +56,7 @@ async fn the_way_to_ready_and_back_is_told_by_conditions_and_events() {
     };
     world.group(&["time"]).await;
     world.server(json!({})).await;
-    assert_eq!(
-        world.condition("Reconciling", "True").await,
-        "DeploymentProgressing"
-    );
+    world.says("Reconciling", "True", "DeploymentProgressing").await;
 
     let gateway = FakeGateway::start(&world.status_token().await, &rendered_hash(&world).await).await;
     gateway.say("tools", json!(4));
@@ -71,7 +65,7 @@ async fn the_way_to_ready_and_back_is_told_by_conditions_and_events() {
         json!([{"name": "time", "state": "ready", "tools": 4}]),
     );
     world.roll_out(&[&gateway]).await;
-    assert_eq!(world.condition("Ready", "True").await, "Serving");
+    world.says("Ready", "True", "Serving").await;
     let server: VirtualMCPServer = world.child("x").await;
     let status = server.status.unwrap();
     assert_eq!(
@@ -125,7 +119,7 @@ async fn a_change_of_the_spec_is_not_called_ready_before_it_is_rolled_out() {
     world.condition("Ready", "True").await;
 
     world.server(json!({"image": "other:1"})).await;
-    assert_eq!(world.condition("Ready", "False").await, "DeploymentProgressing");
+    world.says("Ready", "False", "DeploymentProgressing").await;
     world.observe_deployment(1).await;
     world.condition("Ready", "True").await;
 }
@@ -149,7 +143,7 @@ async fn what_the_api_server_refuses_is_in_the_status() {
         .await;
     world.group(&[]).await;
     world.server(json!({})).await;
-    assert_eq!(world.condition("Ready", "False").await, "ApplyRefused");
+    world.says("Ready", "False", "ApplyRefused").await;
     let server: VirtualMCPServer = world.child("x").await;
     let message = &server.status.unwrap().conditions[0].message;
     assert!(

@@ -1,6 +1,7 @@
 //! Who decides how many gateway pods there are.
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
@@ -42,7 +43,10 @@ async fn unsetting_replicas_keeps_the_count_that_was() {
     // As an autoscaler does.
     scale(&world, 5).await;
     world.server(json!({"sessionAffinity": "ClientIP"})).await;
-    world.condition("GroupRefValidated", "True").await;
+    let sticky = |service: &Service| {
+        (service.spec.as_ref()?.session_affinity.as_deref() == Some("ClientIP")).then_some(())
+    };
+    world.sees("the change is applied", "vmcp-x", sticky).await;
     world
         .stays(
             "the count is the autoscaler's",
@@ -113,10 +117,13 @@ async fn memory_with_replicas_or_an_autoscaler_is_warned_about() {
     };
     world.group(&[]).await;
     world.server(json!({"replicas": 2})).await;
-    assert_eq!(
-        world.condition("SessionStorageWarning", "True").await,
-        "SessionStorageMissingForReplicas"
-    );
+    world
+        .says(
+            "SessionStorageWarning",
+            "True",
+            "SessionStorageMissingForReplicas",
+        )
+        .await;
     world.server(json!({"replicas": 1})).await;
     world.condition("SessionStorageWarning", "False").await;
     let autoscaler = json!({
@@ -132,10 +139,9 @@ async fn memory_with_replicas_or_an_autoscaler_is_warned_about() {
     world
         .server(json!({"replicas": 1, "sessionStorage": {"provider": "redis", "address": "redis:6379"}}))
         .await;
-    assert_eq!(
-        world.condition("SessionStorageWarning", "False").await,
-        "SessionStorageConfigured"
-    );
+    world
+        .says("SessionStorageWarning", "False", "SessionStorageConfigured")
+        .await;
 }
 
 async fn scale(world: &World, count: i32) {

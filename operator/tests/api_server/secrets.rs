@@ -1,7 +1,7 @@
 //! Session keys and the password of Redis.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value as Json, json};
@@ -22,6 +22,10 @@ async fn password(world: &World, value: &str) {
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis"}, "stringData": {"password": value},
         }))
         .await;
+}
+
+fn sticky(service: &Service) -> Option<()> {
+    (service.spec.as_ref()?.session_affinity.as_deref() == Some("ClientIP")).then_some(())
 }
 
 fn mac(deployment: &Deployment) -> Option<String> {
@@ -98,10 +102,7 @@ async fn a_missing_password_is_waited_for() {
     };
     world.group(&[]).await;
     world.server(redis()).await;
-    assert_eq!(
-        world.condition("SecretsResolved", "False").await,
-        "SecretNotFound"
-    );
+    world.says("SecretsResolved", "False", "SecretNotFound").await;
     assert!(
         world
             .api::<Deployment>()
@@ -113,10 +114,7 @@ async fn a_missing_password_is_waited_for() {
 
     let empty = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis"}, "stringData": {"user": "x"}});
     world.apply(&empty).await;
-    eventually("the key is missed", async || {
-        (world.condition("SecretsResolved", "False").await == "SecretKeyNotFound").then_some(())
-    })
-    .await;
+    world.says("SecretsResolved", "False", "SecretKeyNotFound").await;
 
     password(&world, "secret").await;
     world.condition("SecretsResolved", "True").await;
@@ -140,7 +138,7 @@ async fn the_session_keys_are_made_once_and_kept() {
     world.stop_operator().await;
     world.start_operator().await;
     world.server(json!({"sessionAffinity": "ClientIP"})).await;
-    world.condition("GroupRefValidated", "True").await;
+    world.sees("the new operator works", "vmcp-x", sticky).await;
     let keys = |secret: &Secret| secret.resource_version() == first.resource_version();
     world
         .stays("the keys are the same", "vmcp-x-session-keys", keys)
@@ -186,7 +184,7 @@ async fn a_secret_that_holds_no_keys_is_left_alone() {
     });
     world.apply(&foreign).await;
     world.server(json!({})).await;
-    assert_eq!(world.condition("Stalled", "True").await, "SessionKeysInvalid");
+    world.says("Stalled", "True", "SessionKeysInvalid").await;
     let secret: Secret = world.child("vmcp-x-session-keys").await;
     assert_eq!(secret.data.unwrap()["current"].0, b"nonsense");
 }

@@ -77,7 +77,7 @@ impl Machine {
 
     /// Fails when the machine is not back in this state soon.
     pub(crate) fn assert_restored(&self, dir: &Path) {
-        let end = Instant::now() + Duration::from_secs(15);
+        let end = Instant::now() + Duration::from_secs(60);
         loop {
             let now = Self::with(dir);
             if now == *self {
