@@ -33,6 +33,9 @@ pub struct Stats {
     pub sessions: Vec<String>,
     /// The DELETE requests that ended a session.
     pub deletes: u64,
+    /// The requests, by method.
+    #[serde(default)]
+    pub requests: BTreeMap<String, u64>,
 }
 
 impl Fixture {
@@ -70,6 +73,12 @@ impl Fixture {
     /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.process.kill()
+    }
+
+    /// The address of its MCP endpoint.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.mcp
     }
 
     /// What it has seen.

@@ -50,9 +50,10 @@ fn refuse(subject: Subject, request: &Request<'_>, error: CallError) -> Response
             subject: Subject::Resource,
             name,
         } => {
-            let (message, data) = ("Resource not found", serde_json::json!({"uri": name}));
+            let message = format!("Resource not found: {name}");
+            let data = serde_json::json!({"uri": name});
             let code = code::RESOURCE_NOT_FOUND;
-            let message = jsonrpc::error_with_data(Some(request.id), code, message, Some(&data));
+            let message = jsonrpc::error_with_data(Some(request.id), code, &message, Some(&data));
             respond::json(StatusCode::OK, message)
         }
         error @ CallError::Unknown { .. } => respond_with(code::INVALID_PARAMS, &error.to_string()),

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::listing::{Listing, Place};
 use super::member::Known;
 use super::offer::Entry;
+use super::origin::Origins;
 use super::snapshot::{Matcher, Snapshot, Unknown};
 use super::template::UriTemplate;
 use super::{Route, instructions};
@@ -69,6 +70,7 @@ pub(super) fn merge(members: &[(Backend, Known)], aggregation: &Arc<Aggregation>
     });
     Snapshot {
         matchers: matchers(&ranked, &templates),
+        origins: origins(members),
         tools,
         prompts,
         resources,
@@ -187,6 +189,19 @@ fn matchers(ranked: &[Ranked<'_>], templates: &Listing) -> Vec<Matcher> {
     }
     matchers.sort_by_key(|matcher| std::cmp::Reverse(matcher.template.literal_bytes()));
     matchers
+}
+
+fn origins(members: &[(Backend, Known)]) -> Origins {
+    let mut origins = Origins::default();
+    for (backend, known) in members {
+        for kind in [Kind::Resources, Kind::Templates] {
+            let shown = known.shown.as_ref();
+            for entry in shown.map_or(&[][..], |shown| shown.entries(kind)) {
+                origins.note(&entry.advertised, backend, &known.terms);
+            }
+        }
+    }
+    origins
 }
 
 fn bounded(mut sentences: Vec<String>) -> Vec<String> {

@@ -11,6 +11,7 @@ mod listing;
 mod member;
 mod merge;
 mod offer;
+mod origin;
 #[cfg(test)]
 mod scene;
 mod snapshot;

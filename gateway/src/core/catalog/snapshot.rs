@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Route;
 use super::listing::{Listing, Place};
+use super::origin::Origins;
 use super::template::UriTemplate;
 use crate::backend::{Backend, Kind};
 use crate::config::{Aggregation, BackendName, Rules, Strategy, Terms};
@@ -32,6 +33,7 @@ pub struct Snapshot {
     /// What works, but not for everybody or not as somebody meant it: a sentence each.
     pub warnings: Vec<String>,
     pub(super) matchers: Vec<Matcher>,
+    pub(super) origins: Origins,
     pub(super) unknown: Vec<Unknown>,
     pub(super) without_completions: HashSet<BackendName>,
 }
@@ -88,7 +90,8 @@ impl Snapshot {
         self.named(&self.prompts, |terms| &terms.prompts, advertised)
     }
 
-    /// Where the resource `uri` is: whoever lists it, otherwise whoever has a template for it.
+    /// Where the resource `uri` is: whoever lists it, otherwise whoever has a template for it, otherwise the only one that has others
+    /// which begin like it.
     ///
     /// # Errors
     /// When it is nowhere.
@@ -103,9 +106,10 @@ impl Snapshot {
                 && matcher.template.matches(uri)
                 && !matcher.terms.resources.denies(uri)
         };
-        match self.matchers.iter().find(fits) {
-            Some(matcher) => Ok(Route {
-                backend: matcher.backend.clone(),
+        let templated = self.matchers.iter().find(fits).map(|matcher| &matcher.backend);
+        match templated.or_else(|| self.origins.owner(uri)) {
+            Some(backend) => Ok(Route {
+                backend: backend.clone(),
                 name: uri.into(),
             }),
             None => Err(self.not_yet()),
