@@ -201,12 +201,12 @@ impl Session {
             _ => "name",
         };
         let items = self.list(gateway, method)?;
-        let name = |item: &Box<RawValue>| {
+        let name = |item: &RawValue| {
             let item: Value = serde_json::from_str(item.get())?;
             let name = item[key].as_str().map(str::to_owned);
             name.with_context(|| format!("no {key} in {item}"))
         };
-        items.iter().map(name).collect()
+        items.iter().map(|item| name(item)).collect()
     }
 
     /// Calls a tool, with an id that no other call has: a server may not tell two calls with one id apart.

@@ -1,5 +1,7 @@
 //! Many backends as one: what their tools are called, who wins a name, which of them clients see, and what they are told.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
 use serde_json::{Value, json};
 use vmcp_crds::config::{
     AnnotationOverride, Capability, ConflictStrategy, HotConfig, PromptOverride, ToolOverride,

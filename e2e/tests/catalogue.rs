@@ -1,5 +1,7 @@
 //! The merged lists over time: their pages, what happens when a backend changes, fails and comes back, and when the configuration does.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};

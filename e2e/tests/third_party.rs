@@ -1,5 +1,7 @@
 //! Servers that nobody here wrote, and the fixture, behind one gateway: whatever they serve is there, and is what they serve.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
