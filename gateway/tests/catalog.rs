@@ -17,11 +17,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use vmcp_gateway::backend::Transport;
 use vmcp_gateway::config::{BackendName, Hot};
-use vmcp_gateway::core::Core;
 use vmcp_gateway::core::catalog::{Changes, Snapshot};
+use vmcp_gateway::core::{CallError, Core, Subject};
 use vmcp_gateway::readiness::Readiness;
 use vmcp_gateway::tasks::Tasks;
 use vmcp_gateway::telemetry::Metrics;
+use vmcp_gateway::wire::jsonrpc::Message;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -152,6 +153,28 @@ async fn a_backend_is_asked_only_for_the_lists_that_it_declares() -> anyhow::Res
     tasks.finish().await;
     let expected = ["initialize", "notifications/initialized", "tools/list"];
     assert_eq!(backend.methods(), expected);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backend_that_completes_nothing_is_not_asked_to() -> anyhow::Result<()> {
+    let backend = Backend::new(|method, _| match method {
+        "initialize" => hello(&json!({"tools": {}, "prompts": {}})),
+        "tools/list" => tools(&["x"]),
+        _ => json!({"result": {"prompts": [{"name": "p"}]}}),
+    });
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.prompts.len() == 1).await?;
+    assert!(!core.catalog().capabilities(&name(&core)).unwrap().completions);
+    let body = Bytes::from_static(
+        br#"{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"a_p"}}}"#,
+    );
+    let Ok(Message::Request(request)) = Message::parse(&body) else {
+        panic!("no request")
+    };
+    let refused = core.route(Subject::Completion, &body, &request).unwrap_err();
+    assert!(matches!(refused, CallError::NoCompletion(_)), "{refused}");
+    tasks.finish().await;
     Ok(())
 }
 

@@ -75,3 +75,44 @@ fn refuse(subject: Subject, request: &Request<'_>, error: CallError) -> Response
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::BackendName;
+
+    async fn refused(subject: Subject, error: CallError) -> (u16, Value) {
+        let message = br#"{"jsonrpc":"2.0","id":"a","method":"x"}"#;
+        let Ok(jsonrpc::Message::Request(request)) = jsonrpc::Message::parse(message) else {
+            panic!("no request")
+        };
+        let response = refuse(subject, &request, error);
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.ok().unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["id"], "a");
+        (status, body)
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_not_known_yet_is_named_and_nothing_is_called_unknown() {
+        let error = CallError::NotYet(BackendName::for_test("slow"));
+        let (status, body) = refused(Subject::Tool, error).await;
+        assert_eq!((status, &body["error"]["code"]), (200, &json!(-32603)));
+        assert_eq!(
+            body["error"]["message"],
+            "backend slow is not known yet; try again"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_a_backend_does_not_complete_has_no_completions() {
+        let error = CallError::NoCompletion(BackendName::for_test("a"));
+        let (status, body) = refused(Subject::Completion, error).await;
+        assert_eq!(status, 200);
+        assert_eq!(body["result"]["completion"]["values"], json!([]));
+    }
+}

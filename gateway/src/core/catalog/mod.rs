@@ -28,7 +28,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{Backend, Transport};
+use crate::backend::{Backend, Capabilities, Transport};
 use crate::config::{self, Aggregation, BackendName};
 use crate::readiness::Readiness;
 use crate::tasks::Tasks;
@@ -209,6 +209,13 @@ impl Catalog {
         if let Some(running) = self.members().running.get(backend) {
             running.wake.notify_one();
         }
+    }
+
+    /// What `backend` says it can do; `None` before its first answer.
+    #[must_use]
+    pub fn capabilities(&self, backend: &BackendName) -> Option<Capabilities> {
+        let state = self.members().running.get(backend)?.member.state();
+        state.offer.as_ref().map(|offer| offer.capabilities)
     }
 
     /// The backend of that name, if it is configured now.
