@@ -33,8 +33,11 @@ pub struct Stats {
     pub sessions: Vec<String>,
     /// The DELETE requests that ended a session.
     pub deletes: u64,
+    /// The calls that were cancelled.
+    pub cancelled: u64,
+    /// The GET streams that are open.
+    pub gets_open: u64,
     /// The requests, by method.
-    #[serde(default)]
     pub requests: BTreeMap<String, u64>,
 }
 

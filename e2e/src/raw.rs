@@ -115,15 +115,15 @@ impl Session {
     /// # Errors
     /// When the gateway refuses.
     pub fn open(gateway: SocketAddr) -> anyhow::Result<Self> {
-        Self::open_as(gateway, &json!({}))
+        Self::open_with(gateway, "2025-11-25", &json!({}))
     }
 
-    /// Opens a session as a client with these capabilities.
+    /// Opens a session of that revision, with these capabilities.
     ///
     /// # Errors
     /// When the gateway refuses.
-    pub fn open_as(gateway: SocketAddr, capabilities: &Value) -> anyhow::Result<Self> {
-        let answer = initialize_as(gateway, capabilities)?;
+    pub fn open_with(gateway: SocketAddr, revision: &str, capabilities: &Value) -> anyhow::Result<Self> {
+        let answer = initialize_with(gateway, revision, capabilities)?;
         let id = answer
             .header("mcp-session-id")
             .with_context(|| format!("no session: {answer:?}"))?;
@@ -248,16 +248,16 @@ impl Session {
 /// # Errors
 /// When there is no HTTP answer.
 pub fn initialize(gateway: SocketAddr) -> anyhow::Result<Answer> {
-    initialize_as(gateway, &json!({}))
+    initialize_with(gateway, "2025-11-25", &json!({}))
 }
 
-/// Sends `initialize` as a client with these capabilities.
+/// Sends `initialize` for that revision, with these capabilities.
 ///
 /// # Errors
 /// When there is no HTTP answer.
-pub fn initialize_as(gateway: SocketAddr, capabilities: &Value) -> anyhow::Result<Answer> {
+pub fn initialize_with(gateway: SocketAddr, revision: &str, capabilities: &Value) -> anyhow::Result<Answer> {
     let params = json!({
-        "protocolVersion": "2025-11-25",
+        "protocolVersion": revision,
         "capabilities": capabilities,
         "clientInfo": {"name": "raw", "version": "1"},
     });

@@ -51,12 +51,12 @@ fn world() -> anyhow::Result<World> {
                 .trim_start_matches("http://")
                 .trim_end_matches("/mcp")
                 .parse()?;
-            let own = Session::open_as(direct, &capabilities())?;
+            let own = Session::open_with(direct, "2025-11-25", &capabilities())?;
             Ok(Pair { name, direct, own })
         })
         .collect::<anyhow::Result<_>>()?;
     Ok(World {
-        through: Session::open_as(gateway.mcp, &capabilities())?,
+        through: Session::open_with(gateway.mcp, "2025-11-25", &capabilities())?,
         gateway,
         recipe,
         pairs,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use vmcp_gateway::backend::Transport;
 use vmcp_gateway::config::{BackendName, Hot};
-use vmcp_gateway::core::catalog::{Changes, Snapshot};
+use vmcp_gateway::core::catalog::Snapshot;
 use vmcp_gateway::core::{CallError, Core, Subject};
 use vmcp_gateway::readiness::Readiness;
 use vmcp_gateway::tasks::Tasks;
@@ -128,10 +128,10 @@ fn tools(names: &[&str]) -> Value {
 
 /// Waits until `question` says yes of the catalogue, which tells when it has changed.
 async fn until(core: &Core, question: impl Fn(&Snapshot) -> bool) -> anyhow::Result<()> {
-    let Changes { mut tools, .. } = core.catalog().changes();
+    let mut changes = core.catalog().changes();
     let waiting = async {
         while !question(&core.catalog().snapshot()) {
-            tools.changed().await?;
+            changes.changed().await?;
         }
         anyhow::Ok(())
     };
@@ -206,11 +206,13 @@ async fn a_backend_that_says_that_it_changed_is_looked_at_once_however_often_it_
     let (core, tasks) = backend.behind_a_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 1).await?;
     let changes = core.catalog().changes();
+    let before = *changes.borrow();
     for _ in 0..100 {
         core.catalog().refresh(&name(&core));
     }
     until(&core, |snapshot| snapshot.tools.len() == 2).await?;
-    assert!(changes.tools.has_changed()? && !changes.prompts.has_changed()?);
+    let told = changes.borrow().notifications_since(&before);
+    assert_eq!(told, ["notifications/tools/list_changed"]);
     tasks.finish().await;
     let looks = backend
         .methods()

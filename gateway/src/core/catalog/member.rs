@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 use super::offer::{Offer, Shown};
 use crate::backend::{Backend, BackendError};
 use crate::config::Terms;
@@ -19,6 +21,8 @@ pub struct State {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) backend: Backend,
+    /// Says that what is known may be out of date. It holds one sign at most: what is told during a look leads to one more look.
+    pub(super) stale: Notify,
     known: Mutex<Known>,
 }
 
@@ -40,6 +44,7 @@ impl Member {
         };
         Self {
             backend,
+            stale: Notify::new(),
             known: Mutex::new(known),
         }
     }

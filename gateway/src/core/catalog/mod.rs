@@ -25,7 +25,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, Capabilities, Transport};
@@ -34,10 +33,10 @@ use crate::readiness::Readiness;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-use changes::Versions;
+use changes::Changes;
 use member::Member;
 
-pub use changes::Changes;
+pub use changes::{Versions, is_list_changed};
 pub use cursor::BadCursor;
 pub use listing::Listing;
 pub use member::State;
@@ -65,7 +64,7 @@ pub struct Catalog {
 #[derive(Debug)]
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
-    versions: Versions,
+    changes: Changes,
     /// The lock also orders the making of snapshots, so that an older one never replaces a newer one.
     members: Mutex<Members>,
     transport: Transport,
@@ -84,8 +83,6 @@ struct Members {
 #[derive(Debug)]
 struct Running {
     member: Arc<Member>,
-    /// Makes the sweeper look at once. It holds one sign at most: what is told during a look leads to one more look.
-    wake: Arc<Notify>,
     stop: CancellationToken,
 }
 
@@ -105,7 +102,7 @@ impl Catalog {
     pub(super) fn new(transport: Transport, tasks: Tasks, metrics: Metrics) -> Self {
         let shared = Shared {
             snapshot: ArcSwap::from_pointee(merge::merge(&[], &Arc::default())),
-            versions: Versions::default(),
+            changes: Changes::default(),
             members: Mutex::default(),
             transport,
             tasks,
@@ -134,7 +131,7 @@ impl Catalog {
         let asks_otherwise = members.aggregation.refresh != aggregation.refresh
             || members.aggregation.capabilities != aggregation.capabilities;
         for running in members.running.values().filter(|_| asks_otherwise) {
-            running.wake.notify_one();
+            running.member.stale.notify_one();
         }
         members.aggregation = Arc::clone(aggregation);
         members.order = backends
@@ -157,14 +154,14 @@ impl Catalog {
         let transport = self.shared.transport.clone();
         let backend = Backend::new(configured.name.clone(), configured.url.clone(), transport);
         let member = Arc::new(Member::new(backend, Arc::clone(&configured.terms)));
-        let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let stop = CancellationToken::new();
         let first_look = readiness.map(|readiness| {
             readiness.wait_at_most(
                 format!("the first look at backend {}", configured.name),
                 FIRST_LOOK_PATIENCE,
             )
         });
-        let sweeping = sweep::keep_warm(self.clone(), Arc::clone(&member), Arc::clone(&wake), first_look);
+        let sweeping = sweep::keep_warm(self.clone(), Arc::clone(&member), first_look);
         let stopped = stop.clone();
         self.shared.tasks.spawn_until_drain(async move {
             tokio::select! {
@@ -172,7 +169,7 @@ impl Catalog {
                 () = sweeping => {}
             }
         });
-        Running { member, wake, stop }
+        Running { member, stop }
     }
 
     /// Makes a new snapshot of what is known now.
@@ -188,7 +185,7 @@ impl Catalog {
         let after = Arc::new(merge::merge(&known, &members.aggregation));
         self.shared.metrics.tools_offered(after.tools.len());
         let before = self.shared.snapshot.swap(Arc::clone(&after));
-        self.shared.versions.count(&before, &after);
+        self.shared.changes.observe(&before, &after);
     }
 
     /// What is offered now.
@@ -197,18 +194,11 @@ impl Catalog {
         self.shared.snapshot.load_full()
     }
 
-    /// Tells of every change of the merged lists from now on.
+    /// The backend that has the resource `uri`, as far as known.
     #[must_use]
-    pub fn changes(&self) -> Changes {
-        self.shared.versions.watch()
-    }
-
-    /// Looks at a backend again at once, because it has said that its lists changed. However often this is called, there is one look
-    /// at a time, and one after the last call.
-    pub fn refresh(&self, backend: &BackendName) {
-        if let Some(running) = self.members().running.get(backend) {
-            running.wake.notify_one();
-        }
+    pub fn resource(&self, uri: &str) -> Option<Backend> {
+        let route = self.shared.snapshot.load().resource(uri);
+        route.ok().map(|route| route.backend)
     }
 
     /// What `backend` says it can do; `None` before its first answer.

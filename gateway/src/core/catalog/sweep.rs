@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use vmcp_crds::config::Capability;
 
@@ -34,12 +33,7 @@ const OWN_INFO: &str = concat!(
     r#""}"#
 );
 
-pub(super) async fn keep_warm(
-    catalog: Catalog,
-    member: Arc<Member>,
-    wake: Arc<Notify>,
-    first_look: Option<Pending>,
-) {
+pub(super) async fn keep_warm(catalog: Catalog, member: Arc<Member>, first_look: Option<Pending>) {
     let mut first_look = first_look;
     let mut greeting = None;
     let mut retry = FIRST_RETRY;
@@ -59,7 +53,7 @@ pub(super) async fn keep_warm(
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = wake.notified() => tokio::time::sleep_until(looked + LEAST_PAUSE).await,
+            () = member.stale.notified() => tokio::time::sleep_until(looked + LEAST_PAUSE).await,
         }
     }
 }

@@ -295,15 +295,18 @@ async fn prompts_have_names_and_rules_of_their_own() {
 
 #[tokio::test]
 async fn only_a_list_that_clients_see_otherwise_counts_as_changed() {
-    let versions = Versions::default();
-    let mut changes = versions.watch();
+    let changes = Changes::default();
+    let versions = || *changes.versions.subscribe().borrow();
     let nobody = merged(Strategy::Prefix, &[]);
     let some = merged(Strategy::Prefix, &[known("a", terms("a_"), offer(&["x"]))]);
     let same = merged(Strategy::Prefix, &[failing("a", terms("a_"), offer(&["x"]))]);
-    versions.count(&nobody, &some);
-    versions.count(&some, &same);
-    assert_eq!(*changes.tools.borrow_and_update(), 1);
-    assert!(!changes.prompts.has_changed().unwrap() && !changes.resources.has_changed().unwrap());
-    versions.count(&some, &nobody);
-    assert_eq!(*changes.tools.borrow_and_update(), 2);
+    changes.observe(&nobody, &some);
+    changes.observe(&some, &same);
+    let once = Versions {
+        tools: 1,
+        ..Versions::default()
+    };
+    assert_eq!(versions(), once);
+    changes.observe(&some, &nobody);
+    assert_eq!(versions().tools, 2);
 }
