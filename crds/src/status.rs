@@ -28,6 +28,9 @@ pub struct GatewayStatus {
     pub backends: Vec<BackendStatus>,
     /// Everything that a backend offers and clients are not, with the reason: a sentence each.
     pub conflicts: Vec<String>,
+    /// What works, but not for everybody or not as somebody meant it: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// The session store as this gateway sees it.
@@ -53,6 +56,15 @@ pub struct BackendStatus {
     pub state: BackendState,
     /// How many tools it offers.
     pub tools: usize,
+    /// How many prompts it offers.
+    #[serde(default)]
+    pub prompts: usize,
+    /// How many resources it offers.
+    #[serde(default)]
+    pub resources: usize,
+    /// How many resource templates it offers.
+    #[serde(default)]
+    pub resource_templates: usize,
     /// Why it cannot be used, as far as known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -33,6 +33,12 @@ pub struct Stats {
     pub sessions: Vec<String>,
     /// The DELETE requests that ended a session.
     pub deletes: u64,
+    /// The calls that were cancelled.
+    pub cancelled: u64,
+    /// The GET streams that are open.
+    pub gets_open: u64,
+    /// The requests, by method.
+    pub requests: BTreeMap<String, u64>,
 }
 
 impl Fixture {
@@ -70,6 +76,12 @@ impl Fixture {
     /// When it cannot be killed.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.process.kill()
+    }
+
+    /// The address of its MCP endpoint.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.mcp
     }
 
     /// What it has seen.

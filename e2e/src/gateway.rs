@@ -51,6 +51,7 @@ impl Recipe {
         let backend = |(name, url): &(&str, &str)| BackendConfig {
             name: (*name).to_owned(),
             url: (*url).to_owned(),
+            ..BackendConfig::default()
         };
         let mut config: GatewayConfig = serde_yaml::from_str("{version: v1, drainDelay: 200ms}")?;
         config.hot = Some(HotConfig {

@@ -1,11 +1,13 @@
 //! HTTP as it stands on the wire, for tests that look at statuses, headers and bytes. One connection per request, nothing repeated.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 /// How long an answer may take.
@@ -43,17 +45,37 @@ impl Answer {
     /// # Errors
     /// When there is none.
     pub fn message(&self) -> anyhow::Result<Value> {
+        let text = self.message_text()?;
+        serde_json::from_str(&text).with_context(|| format!("status {}, not JSON: {text:?}", self.status))
+    }
+
+    /// The result or the error in the message, as it stands there.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn outcome(&self) -> anyhow::Result<Box<RawValue>> {
+        #[derive(serde::Deserialize)]
+        struct Outcome {
+            result: Option<Box<RawValue>>,
+            error: Option<Box<RawValue>>,
+        }
+        let text = self.message_text()?;
+        let message: Outcome = serde_json::from_str(&text)
+            .with_context(|| format!("status {}, no answer: {text:?}", self.status))?;
+        let outcome = message.result.or(message.error);
+        outcome.with_context(|| format!("no result and no error: {text}"))
+    }
+
+    fn message_text(&self) -> anyhow::Result<String> {
         let text = self.text();
-        let message = if self.header("content-type") == Some("text/event-stream") {
-            let mut data = text
-                .lines()
-                .filter_map(|line| line.strip_prefix("data: "))
-                .filter(|data| !data.is_empty());
-            data.next_back().context("no event has data")?
-        } else {
-            &text
-        };
-        serde_json::from_str(message).with_context(|| format!("status {}, not JSON: {text:?}", self.status))
+        if self.header("content-type") != Some("text/event-stream") {
+            return Ok(text);
+        }
+        let mut data = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .filter(|data| !data.is_empty());
+        Ok(data.next_back().context("no event has data")?.to_owned())
     }
 
     /// The text of the first content of a tool's result.
@@ -93,7 +115,15 @@ impl Session {
     /// # Errors
     /// When the gateway refuses.
     pub fn open(gateway: SocketAddr) -> anyhow::Result<Self> {
-        let answer = initialize(gateway)?;
+        Self::open_with(gateway, "2025-11-25", &json!({}))
+    }
+
+    /// Opens a session of that revision, with these capabilities.
+    ///
+    /// # Errors
+    /// When the gateway refuses.
+    pub fn open_with(gateway: SocketAddr, revision: &str, capabilities: &Value) -> anyhow::Result<Self> {
+        let answer = initialize_with(gateway, revision, capabilities)?;
         let id = answer
             .header("mcp-session-id")
             .with_context(|| format!("no session: {answer:?}"))?;
@@ -121,6 +151,62 @@ impl Session {
             ],
             message,
         )
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// When there is no HTTP answer.
+    pub fn request(&self, gateway: SocketAddr, method: &str, params: &Value) -> anyhow::Result<Answer> {
+        self.post(
+            gateway,
+            &json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params}),
+        )
+    }
+
+    /// Asks for every page of a list and gives its items, each as it stands there.
+    ///
+    /// # Errors
+    /// When a page is not given.
+    pub fn list(&self, gateway: SocketAddr, method: &str) -> anyhow::Result<Vec<Box<RawValue>>> {
+        let mut items = Vec::new();
+        let mut params = json!({});
+        loop {
+            let answer = self.request(gateway, method, &params)?;
+            let page = answer.outcome()?;
+            let mut page: BTreeMap<String, Box<RawValue>> = serde_json::from_str(page.get())?;
+            let next = page.remove("nextCursor");
+            page.remove("_meta");
+            let (_, list) = page
+                .pop_first()
+                .with_context(|| format!("{method}: {}", answer.text()))?;
+            let list: Vec<Box<RawValue>> = serde_json::from_str(list.get())
+                .with_context(|| format!("{method}: no list: {}", answer.text()))?;
+            items.extend(list);
+            match next {
+                Some(cursor) => params = json!({"cursor": serde_json::from_str::<Value>(cursor.get())?}),
+                None => return Ok(items),
+            }
+        }
+    }
+
+    /// The names of a list, in its order: names, URIs or URI templates.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub fn names(&self, gateway: SocketAddr, method: &str) -> anyhow::Result<Vec<String>> {
+        let key = match method {
+            "resources/list" => "uri",
+            "resources/templates/list" => "uriTemplate",
+            _ => "name",
+        };
+        let items = self.list(gateway, method)?;
+        let name = |item: &RawValue| {
+            let item: Value = serde_json::from_str(item.get())?;
+            let name = item[key].as_str().map(str::to_owned);
+            name.with_context(|| format!("no {key} in {item}"))
+        };
+        items.iter().map(|item| name(item)).collect()
     }
 
     /// Calls a tool, with an id that no other call has: a server may not tell two calls with one id apart.
@@ -162,9 +248,17 @@ impl Session {
 /// # Errors
 /// When there is no HTTP answer.
 pub fn initialize(gateway: SocketAddr) -> anyhow::Result<Answer> {
+    initialize_with(gateway, "2025-11-25", &json!({}))
+}
+
+/// Sends `initialize` for that revision, with these capabilities.
+///
+/// # Errors
+/// When there is no HTTP answer.
+pub fn initialize_with(gateway: SocketAddr, revision: &str, capabilities: &Value) -> anyhow::Result<Answer> {
     let params = json!({
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
+        "protocolVersion": revision,
+        "capabilities": capabilities,
         "clientInfo": {"name": "raw", "version": "1"},
     });
     post(

@@ -14,6 +14,36 @@ fn example() -> std::path::PathBuf {
 }
 
 #[test]
+fn the_example_of_names_offers_what_it_says() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let file = example().with_file_name("aggregation.yaml");
+    let mut recipe = Recipe::new(&[])?;
+    recipe.config.hot = GatewayConfig::load(&file)?.hot;
+    for backend in &mut recipe.config.hot.as_mut().unwrap().backends {
+        backend.url.clone_from(&fixture.url);
+    }
+    let gateway = recipe.start()?;
+    let hello = raw::initialize(gateway.mcp)?.message()?;
+    assert_eq!(hello["result"]["serverInfo"]["title"], "All our tools");
+    let session = raw::Session::open(gateway.mcp)?;
+    let tools = session.names(gateway.mcp, "tools/list")?;
+    let lab: Vec<_> = tools.iter().filter(|name| name.starts_with("lab.")).collect();
+    assert!(
+        lab.iter().any(|name| *name == "lab.say") && lab.iter().any(|name| *name == "lab.test_simple_text"),
+        "{lab:?}"
+    );
+    assert!(
+        lab.iter()
+            .all(|name| *name == "lab.say" || (name.starts_with("lab.test_") && !name.contains("error"))),
+        "{lab:?}"
+    );
+    let said = session.call(gateway.mcp, "lab.say", &serde_json::json!({"message": "hi"}))?;
+    assert_eq!(said.tool_text()?, "hi");
+    assert!(tools.iter().any(|name| name == "time_counter"), "{tools:?}");
+    Ok(())
+}
+
+#[test]
 fn the_example_configuration_runs_as_it_is_but_for_its_addresses() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());

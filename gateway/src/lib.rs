@@ -20,3 +20,4 @@ pub mod wire;
 mod clock;
 mod random;
 mod server;
+mod text;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::is_default;
+use super::{AggregationConfig, BackendConfig, is_default};
 
 /// What a running gateway takes without a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -16,17 +16,31 @@ pub struct HotConfig {
     /// The MCP servers that the gateway offers as one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendConfig>,
+    /// How their offers become one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub aggregation: AggregationConfig,
+    /// Who the gateway says it is.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub server_info: ServerInfo,
+    /// What the gateway tells a model about using it. Without it, what the backends tell, each under a heading with the backend's
+    /// name and cut after 4 KiB, 16 KiB in all; with an empty text, nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
 }
 
-/// One MCP server behind the gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Who the gateway says it is, in `initialize`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BackendConfig {
-    /// The name of the backend, unique among the backends: a DNS label (lower-case letters, digits and `-`, at most 63
-    /// characters). Its tools are offered as `<name>_<tool>`.
-    pub name: String,
-    /// The URL of its streamable HTTP endpoint, for example `http://time.tools.svc:8000/mcp`.
-    pub url: String,
+pub struct ServerInfo {
+    /// The name that programs see. Without it, the name of the virtual server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The title that people see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The version. Without it, the version of the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// How much the gateway logs.

@@ -7,6 +7,8 @@
 //! Secrets are never in the file: the Redis password comes from the environment variable
 //! [`REDIS_PASSWORD_ENV`], the session keys from a directory that [`SessionKeys`] names.
 
+mod aggregation;
+mod backend;
 mod duration;
 mod hot;
 mod parse;
@@ -19,8 +21,12 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use aggregation::{AggregationConfig, Capability, ConflictStrategy, FailureMode};
+pub use backend::{
+    AnnotationOverride, BackendConfig, PromptOverride, PromptRules, ResourceRules, ToolOverride, ToolRules,
+};
 pub use duration::Duration;
-pub use hot::{BackendConfig, HotConfig, LogLevel};
+pub use hot::{HotConfig, LogLevel, ServerInfo};
 pub use parse::ConfigError;
 pub use schema::{json_schema, reference};
 pub use session_storage::{SessionStorage, SessionStorageProvider};

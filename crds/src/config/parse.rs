@@ -119,7 +119,7 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, ConfigError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{BackendConfig, Duration, LogLevel, SessionStorageProvider};
+    use crate::config::{ConflictStrategy, Duration, FailureMode, LogLevel, SessionStorageProvider};
 
     fn error(text: &str) -> String {
         GatewayConfig::parse(text, Path::new("gateway.yaml"))
@@ -150,6 +150,32 @@ hot:
   backends:
     - name: time
       url: http://time:8000/mcp
+      prefix: t-
+      tools:
+        allow: [get_*]
+        deny: [get_secret]
+        hidden: [get_raw]
+        overrides:
+          get_time:
+            name: now
+            title: Now
+            description: The time
+            annotations: {title: Now, readOnlyHint: true, destructiveHint: false, idempotentHint: true, openWorldHint: false}
+      prompts:
+        allow: [a]
+        deny: [b]
+        overrides: {a: {name: c, title: C, description: D}}
+      resources: {allow: ['file:*'], deny: ['file:///etc/*']}
+  aggregation:
+    strategy: transparent
+    prefixFormat: '{backend}.'
+    priority: [time]
+    failureMode: hide
+    refresh: 5s
+    pageSize: 50
+    capabilities: [tools]
+  serverInfo: {name: tools, title: Tools, version: '7'}
+  instructions: Use them well.
 ";
         let config = GatewayConfig::parse(text, Path::new("gateway.yaml")).unwrap();
         assert_eq!(
@@ -162,13 +188,39 @@ hot:
         assert_eq!(config.drain_delay, Duration::from_secs(1));
         let hot = config.hot.clone().unwrap();
         assert_eq!(hot.log_level, LogLevel::Debug);
+        let backend = &hot.backends[0];
         assert_eq!(
-            hot.backends,
-            [BackendConfig {
-                name: "time".to_owned(),
-                url: "http://time:8000/mcp".to_owned()
-            }]
+            (
+                backend.name.as_str(),
+                backend.url.as_str(),
+                backend.prefix.as_deref()
+            ),
+            ("time", "http://time:8000/mcp", Some("t-"))
         );
+        let tool = &backend.tools.overrides["get_time"];
+        assert_eq!(
+            (tool.name.as_deref(), tool.annotations.read_only_hint),
+            (Some("now"), Some(true))
+        );
+        assert_eq!(
+            (
+                backend.tools.hidden.len(),
+                backend.prompts.overrides.len(),
+                backend.resources.deny.len()
+            ),
+            (1, 1, 1)
+        );
+        let aggregation = &hot.aggregation;
+        assert_eq!(
+            (
+                aggregation.strategy,
+                aggregation.failure_mode,
+                aggregation.page_size
+            ),
+            (ConflictStrategy::None, FailureMode::Hide, 50)
+        );
+        assert_eq!(hot.server_info.version.as_deref(), Some("7"));
+        assert_eq!(hot.instructions.as_deref(), Some("Use them well."));
         // What is written is read back as the same configuration.
         let written = serde_yaml::to_string(&config).unwrap();
         assert_eq!(

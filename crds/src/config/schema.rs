@@ -102,6 +102,12 @@ fn type_of(property: &Json, root: &Json) -> String {
                 .unwrap_or_default();
             format!("list of {items}")
         }
+        Some(Json::String(name)) if name == "object" => {
+            let values = property
+                .get("additionalProperties")
+                .map(|values| type_of(values, root));
+            values.map_or_else(|| name.clone(), |values| format!("map to {values}"))
+        }
         Some(Json::String(name)) => name.clone(),
         Some(Json::Array(names)) => {
             let named = names
@@ -140,6 +146,9 @@ mod tests {
             "| `logLevel` | `error`, `warn`, `info`, `debug`, `trace` | `\"info\"` |",
             "| `provider` | `memory`, `redis` | `\"memory\"` |",
             "| `version` | `v1` | required |",
+            "| `strategy` | `prefix`, `none`, `priority`, `manual` | `\"prefix\"` |",
+            "| `pageSize` | integer | `10000` |",
+            "| `overrides` | map to [ToolOverride](#tooloverride) |",
         ] {
             assert!(page.contains(row), "{row} is not in\n{page}");
         }

@@ -7,6 +7,7 @@ use subtle::ConstantTimeEq as _;
 use vmcp_crds::status::{BackendState, BackendStatus, GatewayStatus, SessionStoreStatus};
 
 use super::{Admin, respond, text};
+use crate::backend::Kind;
 use crate::core::catalog::State;
 
 impl Admin {
@@ -48,12 +49,15 @@ impl Admin {
         let store_error = self.sessions.store_error();
         let backend = |(name, state): (crate::config::BackendName, std::sync::Arc<State>)| BackendStatus {
             name: name.to_string(),
-            state: match (&state.tools, &state.error) {
+            state: match (&state.offer, &state.error) {
                 (_, Some(_)) => BackendState::Failing,
                 (None, None) => BackendState::Unknown,
                 (Some(_), None) => BackendState::Ready,
             },
-            tools: state.tools.as_ref().map_or(0, |tools| tools.len()),
+            tools: offered(&state, Kind::Tools),
+            prompts: offered(&state, Kind::Prompts),
+            resources: offered(&state, Kind::Resources),
+            resource_templates: offered(&state, Kind::Templates),
             error: state.error.as_ref().map(|error| format!("it {error}")),
         };
         let hot = self.core.hot();
@@ -72,6 +76,14 @@ impl Admin {
             tools: snapshot.tools.len(),
             backends: self.core.catalog().states().into_iter().map(backend).collect(),
             conflicts: snapshot.conflicts.clone(),
+            warnings: snapshot.warnings.clone(),
         }
     }
+}
+
+fn offered(state: &State, kind: Kind) -> usize {
+    state
+        .offer
+        .as_ref()
+        .map_or(0, |offer| offer.list(kind).items.len())
 }

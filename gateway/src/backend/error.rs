@@ -24,8 +24,13 @@ pub enum BackendError {
     #[error("gave an answer that the protocol does not allow: {0}")]
     Invalid(String),
     /// The backend answered a request of the gateway's own with a JSON-RPC error.
-    #[error("refused: {0}")]
-    Refused(String),
+    #[error("refused: {code} {message}")]
+    Refused {
+        /// The error's code.
+        code: i64,
+        /// What the backend says.
+        message: String,
+    },
 }
 
 impl BackendError {
@@ -35,7 +40,7 @@ impl BackendError {
         match self {
             Self::Unreachable(_) | Self::SessionLost => true,
             Self::Status(status) => matches!(status, 401 | 403 | 404 | 405 | 406 | 415 | 421 | 429 | 503),
-            Self::Deadline(_) | Self::Broken(_) | Self::Invalid(_) | Self::Refused(_) => false,
+            Self::Deadline(_) | Self::Broken(_) | Self::Invalid(_) | Self::Refused { .. } => false,
         }
     }
 }

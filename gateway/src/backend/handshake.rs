@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::greeting::{Greeting, InitializeResult};
 use super::{Answer, Backend, BackendError, UpstreamBody, UpstreamSession, answer};
 use crate::backend::Events;
 use crate::wire::revision::Revision;
@@ -29,27 +30,27 @@ pub struct Hello<'a> {
     pub client_info: &'a RawValue,
 }
 
-/// The parts of an `InitializeResult` that matter here.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct InitializeResult<'a> {
-    #[serde(borrow)]
-    protocol_version: std::borrow::Cow<'a, str>,
-}
-
 impl Backend {
     /// Opens a session at the backend.
     ///
     /// # Errors
     /// When the backend cannot be reached, refuses, takes too long, or speaks no revision that we speak.
     pub async fn initialize(&self, hello: &Hello<'_>) -> Result<UpstreamSession, BackendError> {
+        self.greet(hello).await.map(|greeting| greeting.session)
+    }
+
+    /// Opens a session at the backend, and hears what it says of itself.
+    ///
+    /// # Errors
+    /// As [`Self::initialize`].
+    pub async fn greet(&self, hello: &Hello<'_>) -> Result<Greeting, BackendError> {
         let shaking = tokio::time::timeout(HANDSHAKE_DEADLINE, self.shake_hands(hello));
         shaking
             .await
             .unwrap_or(Err(BackendError::Deadline(HANDSHAKE_DEADLINE)))
     }
 
-    async fn shake_hands(&self, hello: &Hello<'_>) -> Result<UpstreamSession, BackendError> {
+    async fn shake_hands(&self, hello: &Hello<'_>) -> Result<Greeting, BackendError> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Params<'a> {
@@ -92,7 +93,7 @@ impl Backend {
         };
         let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         self.notify(&session, initialized).await?;
-        Ok(session)
+        Ok(result.greeting(session))
     }
 
     /// Sends a request of the gateway's own and gives its result.
@@ -156,12 +157,12 @@ fn result_of(message: &[u8]) -> Result<Box<RawValue>, BackendError> {
     let response = jsonrpc::Response::parse(message).map_err(|fault| BackendError::Invalid(fault.message))?;
     match response.outcome {
         jsonrpc::Outcome::Result(result) => Ok(result.to_owned()),
-        jsonrpc::Outcome::Error(error) => Err(BackendError::Refused(error_message(error))),
+        jsonrpc::Outcome::Error(error) => Err(refused(error)),
     }
 }
 
-/// The message of a JSON-RPC error, cut short: it is shown to people.
-fn error_message(error: &RawValue) -> String {
+/// A JSON-RPC error, its message cut short: it is shown to people.
+fn refused(error: &RawValue) -> BackendError {
     #[derive(Deserialize)]
     struct ErrorObject {
         code: i64,
@@ -169,11 +170,10 @@ fn error_message(error: &RawValue) -> String {
         message: String,
     }
     match serde_json::from_str::<ErrorObject>(error.get()) {
-        Ok(error) => format!(
-            "{} {}",
-            error.code,
-            error.message.chars().take(200).collect::<String>()
-        ),
-        Err(_) => "an error without a code".to_owned(),
+        Ok(error) => BackendError::Refused {
+            code: error.code,
+            message: error.message.chars().take(200).collect(),
+        },
+        Err(_) => BackendError::Invalid("an error without a code".to_owned()),
     }
 }

@@ -6,6 +6,7 @@
 mod answer;
 mod error;
 mod events;
+mod greeting;
 mod handshake;
 mod list;
 mod post;
@@ -22,8 +23,9 @@ use crate::wire::revision::Revision;
 pub use answer::Answer;
 pub use error::BackendError;
 pub use events::Events;
+pub use greeting::{Capabilities, Greeting};
 pub use handshake::Hello;
-pub use list::Listed;
+pub use list::{Kind, List, Listed};
 pub use transport::{Transport, UpstreamBody};
 
 /// One MCP server. A cheap-clone handle.

@@ -1,16 +1,21 @@
 //! The validated configuration: what the rest of the gateway is built from, and never checks again.
 
+pub mod aggregation;
+mod pattern;
 mod validate;
 pub mod watch;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
 use secrecy::SecretString;
 use vmcp_crds::config::{GatewayConfig, LogLevel};
 
+pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strategy, Terms};
+pub use pattern::Pattern;
 pub use validate::Invalid;
 
 /// The configuration of this process.
@@ -82,8 +87,25 @@ pub struct Hot {
     pub log_level: LogLevel,
     /// The backends, in the order of the file.
     pub backends: Vec<Backend>,
+    /// How their offers become one.
+    pub aggregation: Arc<Aggregation>,
+    /// Who the gateway says it is.
+    pub identity: Identity,
     /// [`vmcp_crds::status::config_hash`] of the text it came from.
     pub hash: String,
+}
+
+/// Who the gateway says it is, as far as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The name that programs see.
+    pub name: Option<String>,
+    /// The title that people see.
+    pub title: Option<String>,
+    /// The version.
+    pub version: Option<String>,
+    /// What it tells a model about using it; empty means nothing.
+    pub instructions: Option<String>,
 }
 
 /// One backend, as configured.
@@ -93,11 +115,13 @@ pub struct Backend {
     pub name: BackendName,
     /// Its endpoint.
     pub url: Uri,
+    /// On which terms its offers are offered to clients.
+    pub terms: Arc<Terms>,
 }
 
 /// The name of a backend: a DNS label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BackendName(std::sync::Arc<str>);
+pub struct BackendName(Arc<str>);
 
 impl BackendName {
     /// The name as text.

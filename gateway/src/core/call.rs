@@ -1,28 +1,55 @@
-//! One call of a tool.
+//! One request to one backend: a call of a tool, a prompt, a resource, a completion.
 //!
-//! A call is sent once. It is sent a second time in a single case: the backend says that it does not know the upstream session,
-//! which means that it has not executed the call; then the session is replaced first. Anything else that goes wrong is told to
+//! A request is sent once. It is sent a second time in a single case: the backend says that it does not know the upstream session,
+//! which means that it has not executed the request; then the session is replaced first. Anything else that goes wrong is told to
 //! the caller, with whether trying again is safe.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use vmcp_crds::config::Capability;
 
 use super::{Core, UpstreamError, Upstreams};
 use crate::backend::{Answer, Backend, BackendError};
 use crate::config::BackendName;
-use crate::core::catalog::Route;
-use crate::wire::jsonrpc::{Fault, Named, Request};
+use crate::core::catalog::{Nowhere, Route, Snapshot};
+use crate::wire::code;
+use crate::wire::jsonrpc::{Fault, Request};
+use crate::wire::params::{self, Reference};
 use crate::wire::splice::splice;
 
-/// Why a call has no answer.
+/// What a request asks one backend for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// `tools/call`.
+    Tool,
+    /// `prompts/get`.
+    Prompt,
+    /// `resources/read`, and whatever else names a resource by its `uri`.
+    Resource,
+    /// `completion/complete`.
+    Completion,
+}
+
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The parameters are not those of a call.
+    /// The parameters are not those of the method.
     #[error(transparent)]
     Params(#[from] Fault),
-    /// No backend offers a tool of that name.
-    #[error("unknown tool {0:?}")]
-    UnknownTool(String),
+    /// No backend has it.
+    #[error("unknown {} {name:?}", .subject.noun())]
+    Unknown {
+        /// What was asked for.
+        subject: Subject,
+        /// What the caller calls it by.
+        name: String,
+    },
+    /// A backend that has not answered since the process started may have it.
+    #[error("backend {0} is not known yet; try again")]
+    NotYet(BackendName),
+    /// The backend has it, and does not complete its arguments.
+    #[error("backend {0} does not complete arguments")]
+    NoCompletion(BackendName),
     /// The backend did not answer.
     #[error("backend {backend} {error}")]
     Backend {
@@ -34,52 +61,125 @@ pub enum CallError {
     /// The caller's session has ended meanwhile.
     #[error("the session has ended")]
     Gone,
-    /// The upstream session cannot be known at the moment. The call was not sent.
+    /// The upstream session cannot be known at the moment. The request was not sent.
     #[error("the session store is unavailable: {0}")]
     Unavailable(String),
 }
 
+impl Subject {
+    /// What of the gateway's capabilities the request needs.
+    #[must_use]
+    pub fn capability(self) -> Capability {
+        match self {
+            Self::Tool => Capability::Tools,
+            Self::Prompt => Capability::Prompts,
+            Self::Resource => Capability::Resources,
+            Self::Completion => Capability::Completions,
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Tool => "tool",
+            Self::Prompt => "prompt",
+            Self::Resource => "resource",
+            Self::Completion => "prompt or resource template",
+        }
+    }
+}
+
 impl Core {
-    /// Sends the call `request`, which came in as `message`, to the backend that offers the tool, and gives the backend and
-    /// its answer.
+    /// Sends `request`, which came in as `message`, to the backend that has what it asks for, and gives the backend and its answer.
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn call_tool(
+    pub async fn call(
         &self,
         upstreams: &impl Upstreams,
+        subject: Subject,
         message: &Bytes,
         request: &Request<'_>,
     ) -> Result<(Backend, Answer), CallError> {
-        let (name_bytes, name) = Named::parse(request.params)?;
-        let Some(Route {
-            backend,
-            name: original,
-        }) = self.catalog.route(&name)
-        else {
-            return Err(CallError::UnknownTool(name.into_owned()));
-        };
-        let message = if *original == *name {
+        let (backend, message) = self.route(subject, message, request)?;
+        let answer = self.send(upstreams, &backend, message, request.id).await?;
+        Ok((backend, answer))
+    }
+
+    /// The backend that has what `request` asks for, and the message for it: the client's, with the name that the backend uses in the
+    /// place of the one that the client uses.
+    ///
+    /// # Errors
+    /// When no backend is known to have it.
+    pub fn route(
+        &self,
+        subject: Subject,
+        message: &Bytes,
+        request: &Request<'_>,
+    ) -> Result<(Backend, Bytes), CallError> {
+        let snapshot = self.catalog().snapshot();
+        let (raw, name, route) = find(&snapshot, subject, request.params)?;
+        let route = route.map_err(|nowhere| match nowhere {
+            Nowhere::Unknown => CallError::Unknown {
+                subject,
+                name: name.to_string(),
+            },
+            Nowhere::NotYet(backend) => CallError::NotYet(backend),
+        })?;
+        if subject == Subject::Completion && !snapshot.completes(route.backend.name()) {
+            return Err(CallError::NoCompletion(route.backend.name().clone()));
+        }
+        let message = if *route.name == *name {
             message.clone()
         } else {
-            rename(message, name_bytes, &original)?
+            rename(message, raw, &route.name)?
         };
-        let failed = |error: UpstreamError| CallError::upstream(&backend, error);
-        let session = upstreams.open(&backend).await.map_err(failed)?;
-        match backend.call(&session, message.clone(), request.id).await {
-            Ok(answer) => Ok((backend, answer)),
+        Ok((route.backend, message))
+    }
+
+    /// Sends `message`, a request with the id `id`, to `backend` in the caller's session there, and repairs that session once if the
+    /// backend has lost it.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn send(
+        &self,
+        upstreams: &impl Upstreams,
+        backend: &Backend,
+        message: Bytes,
+        id: &RawValue,
+    ) -> Result<Answer, CallError> {
+        let failed = |error: UpstreamError| CallError::upstream(backend, error);
+        let session = upstreams.open(backend).await.map_err(failed)?;
+        match backend.call(&session, message.clone(), id).await {
+            Ok(answer) => Ok(answer),
             Err(BackendError::SessionLost) => {
                 self.metrics.repaired(backend.name());
                 tracing::info!(backend = %backend.name(), "the backend lost its session; opening another");
-                let session = upstreams.replace(&backend, &session).await.map_err(failed)?;
-                let answer = backend.call(&session, message, request.id).await;
-                answer
-                    .map_err(|error| failed(error.into()))
-                    .map(|answer| (backend.clone(), answer))
+                let session = upstreams.replace(backend, &session).await.map_err(failed)?;
+                let answer = backend.call(&session, message, id).await;
+                answer.map_err(|error| failed(error.into()))
             }
             Err(error) => Err(failed(error.into())),
         }
     }
+}
+
+/// What a request names, where that stands, and where it is.
+type Found<'a> = (&'a RawValue, std::borrow::Cow<'a, str>, Result<Route, Nowhere>);
+
+fn find<'a>(snapshot: &Snapshot, subject: Subject, params: Option<&'a RawValue>) -> Result<Found<'a>, Fault> {
+    type Look = fn(&Snapshot, &str) -> Result<Route, Nowhere>;
+    let ((raw, name), look): (_, Look) = match subject {
+        Subject::Tool => (params::name(params)?, Snapshot::tool),
+        Subject::Prompt => (params::name(params)?, Snapshot::prompt),
+        Subject::Resource => (params::uri(params)?, Snapshot::resource),
+        Subject::Completion => match params::reference(params)? {
+            Reference::Prompt(name) => (name, Snapshot::prompt),
+            Reference::Resource(uri) => (uri, Snapshot::template),
+        },
+    };
+    let route = look(snapshot, &name);
+    Ok((raw, name, route))
 }
 
 impl CallError {
@@ -97,11 +197,9 @@ impl CallError {
 
 fn rename(message: &Bytes, advertised: &RawValue, original: &str) -> Result<Bytes, CallError> {
     let fault = |message: &str| Fault {
-        code: crate::wire::code::INTERNAL,
+        code: code::INTERNAL,
         message: message.to_owned(),
     };
-    let original =
-        serde_json::to_vec(original).map_err(|_| fault("the tool's name cannot be written as JSON"))?;
-    Ok(splice(message, advertised.get(), &original)
-        .ok_or_else(|| fault("the tool's name cannot be found"))?)
+    let original = serde_json::to_vec(original).map_err(|_| fault("the name cannot be written as JSON"))?;
+    Ok(splice(message, advertised.get(), &original).ok_or_else(|| fault("the name cannot be found"))?)
 }

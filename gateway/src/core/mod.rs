@@ -1,4 +1,4 @@
-//! What the gateway does, whoever asks and in whichever era: list, call.
+//! What the gateway does, whoever asks and in whichever era: list, call, get, read, complete.
 //!
 //! Nothing here knows HTTP servers, Redis or session ids. Who holds the upstream sessions is behind [`Upstreams`].
 
@@ -19,7 +19,7 @@ use crate::telemetry::Metrics;
 
 use catalog::Catalog;
 
-pub use call::CallError;
+pub use call::{CallError, Subject};
 pub use principal::Principal;
 pub use upstreams::{UpstreamError, Upstreams};
 
@@ -43,7 +43,7 @@ impl Core {
         metrics: Metrics,
     ) -> Self {
         let catalog = Catalog::new(transport, tasks, metrics.clone());
-        catalog.apply(&hot.backends, Some(readiness));
+        catalog.apply(&hot.backends, &hot.aggregation, Some(readiness));
         let hot_error = Arc::new(ArcSwapOption::empty());
         Self {
             catalog,
@@ -55,7 +55,7 @@ impl Core {
 
     /// Takes a new hot configuration. Calls under way go on with what they began with.
     pub fn apply(&self, hot: Hot) {
-        self.catalog.apply(&hot.backends, None);
+        self.catalog.apply(&hot.backends, &hot.aggregation, None);
         self.hot.store(Arc::new(hot));
         self.hot_error.store(None);
     }

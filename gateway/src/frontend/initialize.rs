@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use http::{HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use vmcp_crds::config::Capability;
 
 use super::Frontend;
 use super::respond::{self, Body};
+use crate::config::Aggregation;
 use crate::core::Principal;
 use crate::session::Client;
 use crate::wire::jsonrpc::Request;
@@ -16,6 +18,9 @@ use crate::wire::{code, header};
 
 /// How much a client may say of itself: it is stored with every session.
 const MAX_CLIENT_BYTES: usize = 16 * 1024;
+
+/// Whether clients with an open stream are told when a list changes.
+const LIST_CHANGED: bool = false;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,11 +39,30 @@ struct InitializeResult<'a> {
     protocol_version: &'static str,
     capabilities: Capabilities,
     server_info: ServerInfo<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instructions: Option<&'a str>,
 }
 
+/// What the gateway can do: what its configuration says, whatever the backends can do at the moment. A session lives longer than a
+/// backend's absence, and backends come while it lives.
 #[derive(Serialize)]
 struct Capabilities {
-    tools: Empty,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<Changing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompts: Option<Changing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resources: Option<Changing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completions: Option<Empty>,
+}
+
+/// A list that may change.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Changing {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    list_changed: bool,
 }
 
 #[derive(Serialize)]
@@ -47,7 +71,26 @@ struct Empty {}
 #[derive(Serialize)]
 struct ServerInfo<'a> {
     name: &'a str,
-    version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    version: &'a str,
+}
+
+impl Capabilities {
+    fn of(aggregation: &Aggregation) -> Self {
+        let offers = |capability| aggregation.offers(capability);
+        let changing = |capability| {
+            offers(capability).then_some(Changing {
+                list_changed: LIST_CHANGED,
+            })
+        };
+        Self {
+            tools: changing(Capability::Tools),
+            prompts: changing(Capability::Prompts),
+            resources: changing(Capability::Resources),
+            completions: offers(Capability::Completions).then_some(Empty {}),
+        }
+    }
 }
 
 impl Frontend {
@@ -68,13 +111,18 @@ impl Frontend {
             Ok(session_id) => session_id,
             Err(unavailable) => return respond::store_unavailable(Some(request.id), &unavailable),
         };
+        let (hot, snapshot) = (self.core.hot(), self.core.catalog().snapshot());
+        let identity = &hot.identity;
+        let instructions = identity.instructions.as_ref().or(snapshot.instructions.as_ref());
         let result = InitializeResult {
             protocol_version: revision.as_str(),
-            capabilities: Capabilities { tools: Empty {} },
+            capabilities: Capabilities::of(&hot.aggregation),
             server_info: ServerInfo {
-                name: &self.server.name,
-                version: env!("CARGO_PKG_VERSION"),
+                name: identity.name.as_deref().unwrap_or(&self.server.name),
+                title: identity.title.as_deref(),
+                version: identity.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION")),
             },
+            instructions: instructions.map(String::as_str).filter(|text| !text.is_empty()),
         };
         match (serde_json::to_vec(&result), HeaderValue::try_from(session_id)) {
             (Ok(result), Ok(session_id)) => {

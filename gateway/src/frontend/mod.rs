@@ -5,8 +5,10 @@
 //!
 //! The server stands on hyper itself: there is one path, and what a router would add is paid by every call.
 
+mod call;
 mod delete;
 mod initialize;
+mod list;
 mod post;
 mod relay;
 mod respond;

@@ -8,9 +8,10 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
+use super::Frontend;
 use super::respond::{self, Body};
-use super::{Frontend, tools};
-use crate::core::Principal;
+use crate::backend::Kind;
+use crate::core::{Principal, Subject};
 use crate::session::Session;
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::Revision;
@@ -68,12 +69,15 @@ impl Frontend {
         };
         match &*request.method {
             "ping" => respond::result(request.id, b"{}"),
-            "tools/list" => respond::result(request.id, &self.core.catalog().snapshot().tools_list),
-            "tools/call" => tools::call(&self.core, &session, body, request).await,
-            method => {
-                let message = format!("Method not found: {method}");
-                respond::error(StatusCode::OK, Some(request.id), code::METHOD_NOT_FOUND, &message)
-            }
+            "tools/list" => self.list(Kind::Tools, request),
+            "prompts/list" => self.list(Kind::Prompts, request),
+            "resources/list" => self.list(Kind::Resources, request),
+            "resources/templates/list" => self.list(Kind::Templates, request),
+            "tools/call" => self.call(Subject::Tool, &session, body, request).await,
+            "prompts/get" => self.call(Subject::Prompt, &session, body, request).await,
+            "resources/read" => self.call(Subject::Resource, &session, body, request).await,
+            "completion/complete" => self.call(Subject::Completion, &session, body, request).await,
+            _ => respond::method_not_found(request),
         }
     }
 
@@ -201,12 +205,18 @@ async fn too_large(mut body: Incoming) -> Response<Body> {
 
 /// The method as a label of metrics: whatever a client invents is one label.
 fn label(method: &str) -> &'static str {
-    const KNOWN: [&str; 5] = [
+    const KNOWN: [&str; 11] = [
         "initialize",
         "notifications/initialized",
         "ping",
         "tools/list",
         "tools/call",
+        "prompts/list",
+        "prompts/get",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "completion/complete",
     ];
     KNOWN
         .into_iter()

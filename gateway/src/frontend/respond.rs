@@ -34,6 +34,12 @@ pub(super) fn error(status: StatusCode, id: Option<&RawValue>, code: i32, messag
     json(status, jsonrpc::error(id, code, message))
 }
 
+/// A method that does not exist, or that belongs to a capability which is not offered.
+pub(super) fn method_not_found(request: &jsonrpc::Request<'_>) -> Response<Body> {
+    let message = format!("Method not found: {}", request.method);
+    error(StatusCode::OK, Some(request.id), code::METHOD_NOT_FOUND, &message)
+}
+
 /// A message that cannot be a request: it has no id that could be echoed.
 pub(super) fn fault(fault: &jsonrpc::Fault) -> Response<Body> {
     error(StatusCode::BAD_REQUEST, None, fault.code, &fault.message)

@@ -245,33 +245,6 @@ fn check_depth(bytes: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The parameters that name what a request is about, read from `params` without touching the rest.
-#[derive(Debug, Deserialize)]
-pub struct Named<'a> {
-    /// `name` of `tools/call` and `prompts/get`.
-    #[serde(borrow, default)]
-    pub name: Option<&'a RawValue>,
-}
-
-impl<'a> Named<'a> {
-    /// Reads the parameters of a request that must name something.
-    ///
-    /// # Errors
-    /// When the name is missing, no string, or stands twice.
-    pub fn parse(params: Option<&'a RawValue>) -> Result<(&'a RawValue, Cow<'a, str>), Fault> {
-        let text = params.map_or("{}", RawValue::get);
-        let named: Named<'a> =
-            serde_json::from_str(text).map_err(|error| Fault::invalid(format!("params: {error}")))?;
-        named
-            .name
-            .and_then(|raw| Some((raw, string(raw)?)))
-            .ok_or_else(|| Fault {
-                code: code::INVALID_PARAMS,
-                message: r#"params: "name" must be a string"#.to_owned(),
-            })
-    }
-}
-
 /// The bytes of a successful answer.
 #[must_use]
 pub fn result(id: &RawValue, result: &[u8]) -> Bytes {
@@ -287,6 +260,17 @@ pub fn result(id: &RawValue, result: &[u8]) -> Bytes {
 /// The bytes of an answer that is an error. `id` is the request's, or `None` where it could not be read.
 #[must_use]
 pub fn error(id: Option<&RawValue>, code: i32, message: &str) -> Bytes {
+    error_with_data(id, code, message, None)
+}
+
+/// [`error`] with `data` that programs can read.
+#[must_use]
+pub fn error_with_data(
+    id: Option<&RawValue>,
+    code: i32,
+    message: &str,
+    data: Option<&serde_json::Value>,
+) -> Bytes {
     #[derive(Serialize)]
     struct Body<'a> {
         jsonrpc: &'static str,
@@ -297,11 +281,13 @@ pub fn error(id: Option<&RawValue>, code: i32, message: &str) -> Bytes {
     struct ErrorObject<'a> {
         code: i32,
         message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'a serde_json::Value>,
     }
     let body = Body {
         jsonrpc: "2.0",
         id,
-        error: ErrorObject { code, message },
+        error: ErrorObject { code, message, data },
     };
     // Serialising strings and integers into memory cannot fail; were it to, the client would get an empty body.
     serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default()
@@ -389,11 +375,6 @@ mod tests {
             assert_eq!(fault.code, code::INVALID_REQUEST);
             assert!(fault.message.contains("duplicate field `method`"), "{fault}");
         }
-        let params = RawValue::from_string(r#"{"name":"a","n\u0061me":"b"}"#.to_owned()).unwrap();
-        assert_eq!(
-            Named::parse(Some(&params)).unwrap_err().code,
-            code::INVALID_REQUEST
-        );
     }
 
     #[test]

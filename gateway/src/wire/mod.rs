@@ -5,6 +5,8 @@
 pub(crate) mod code;
 pub(crate) mod header;
 pub mod jsonrpc;
+pub mod object;
+pub mod params;
 pub mod revision;
 pub mod splice;
 pub mod sse;

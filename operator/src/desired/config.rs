@@ -126,9 +126,11 @@ fn hot(backends: &[Backend]) -> HotConfig {
     let backend = |backend: &Backend| BackendConfig {
         name: backend.name.clone(),
         url: backend.url.clone(),
+        ..BackendConfig::default()
     };
     HotConfig {
         log_level: LogLevel::default(),
         backends: backends.iter().map(backend).collect(),
+        ..HotConfig::default()
     }
 }

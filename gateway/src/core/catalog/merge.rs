@@ -1,228 +1,214 @@
 //! Many backends' offers as one.
 //!
-//! An advertised name is a pure function of the backend's name and the tool's name there, never of who else is in the group, so
-//! that adding a backend renames nothing. Tools are sorted by their advertised names: the list is the same from every replica.
+//! What a thing is called depends on its backend and its terms only ([`super::offer`]). Here it is decided who wins when two are
+//! called the same. Nobody's health matters for that: a backend that fails keeps its names, so that a client's next call does not
+//! silently reach another server. Lists are sorted, so that every replica gives the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use serde_json::value::RawValue;
+use bytes::Bytes;
 
-use super::member::Member;
-use crate::backend::{Backend, Listed};
-use crate::wire::jsonrpc::Named;
-use crate::wire::splice::splice;
+use super::listing::{Listing, Place};
+use super::member::Known;
+use super::offer::Entry;
+use super::origin::Origins;
+use super::snapshot::{Matcher, Snapshot, Unknown};
+use super::template::UriTemplate;
+use super::{Route, instructions};
+use crate::backend::{Backend, Kind};
+use crate::config::{Aggregation, FailureMode, Strategy};
 
-/// Stands between the backend's name and the tool's. Names of backends are DNS labels, which never hold it, so that the first
-/// one in an advertised name is always this one.
-pub(super) const SEPARATOR: char = '_';
+/// How many sentences `/status` tells at most; what goes wrong so often is not understood better by more of them.
+const MAX_SENTENCES: usize = 500;
 
-/// The longest name that may be advertised (specification, server/tools).
-const MAX_NAME_BYTES: usize = 128;
-
-/// What is offered at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// The tools, sorted by their advertised names.
-    pub tools: Vec<Tool>,
-    /// The result of `tools/list`.
-    pub tools_list: Bytes,
-    /// Backends whose tools are not known yet.
-    pub unknown: Vec<Backend>,
-    /// What backends offer and clients are not, with the reason: a sentence each.
-    pub conflicts: Vec<String>,
-    by_name: HashMap<Arc<str>, usize>,
+/// A backend with what is known of it, in the order of who wins.
+struct Ranked<'a> {
+    backend: &'a Backend,
+    known: &'a Known,
+    listed: bool,
 }
 
-/// A tool that is offered.
-#[derive(Clone, Debug)]
-pub struct Tool {
-    /// The name that clients see.
-    pub advertised: Arc<str>,
-    /// The backend that has it.
-    pub backend: Backend,
-    /// Its name there.
-    pub name: Arc<str>,
-    json: Bytes,
+/// Somebody who wants a name.
+struct Claim<'a> {
+    ranked: &'a Ranked<'a>,
+    entry: &'a Entry,
 }
 
-impl Snapshot {
-    /// The tool that is offered as `advertised`.
-    #[must_use]
-    pub fn tool(&self, advertised: &str) -> Option<&Tool> {
-        self.by_name
-            .get(advertised)
-            .and_then(|index| self.tools.get(*index))
+/// Merges what is known of the backends, which are in the order of the configuration.
+pub(super) fn merge(members: &[(Backend, Known)], aggregation: &Arc<Aggregation>) -> Snapshot {
+    let ranked = rank(members, aggregation);
+    let mut conflicts: Vec<String> = Vec::new();
+    let mut warnings: Vec<String> = Vec::new();
+    if let Strategy::Priority(names) = &aggregation.strategy {
+        let absent = names
+            .iter()
+            .filter(|name| !members.iter().any(|(backend, _)| backend.name() == *name));
+        warnings
+            .extend(absent.map(|name| format!("the list of priorities names {name}, which is no backend")));
     }
-}
-
-pub(super) fn merge<'a>(members: impl Iterator<Item = &'a Member>) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    for member in members {
-        match &member.state().tools {
-            None => snapshot.unknown.push(member.backend.clone()),
-            Some(tools) => {
-                for tool in tools.iter() {
-                    match advertise(&member.backend, tool) {
-                        Ok(tool) => snapshot.tools.push(tool),
-                        Err(conflict) => snapshot.conflicts.push(conflict),
-                    }
-                }
-            }
-        }
+    for shown in members.iter().filter_map(|(_, known)| known.shown.as_ref()) {
+        conflicts.extend(shown.refused.iter().cloned());
+        warnings.extend(shown.warnings.iter().cloned());
     }
-    snapshot.tools.sort_by(|a, b| a.advertised.cmp(&b.advertised));
-    let conflicts = &mut snapshot.conflicts;
-    snapshot.tools.dedup_by(|later, kept| {
-        let same = later.advertised == kept.advertised;
-        if same {
-            conflicts.push(format!(
-                "backend {} lists the tool {:?} twice",
-                kept.backend.name(),
-                kept.name
-            ));
-        }
-        same
+    let [tools, prompts, resources, templates] = Kind::ALL.map(|kind| {
+        let winners = settle(kind, &ranked, aggregation, &mut conflicts);
+        listing(kind, aggregation.page_size, &winners)
     });
-    snapshot.by_name = snapshot
-        .tools
-        .iter()
-        .enumerate()
-        .map(|(index, tool)| (Arc::clone(&tool.advertised), index))
-        .collect();
-    snapshot.tools_list = tools_list(&snapshot.tools);
-    snapshot
-}
-
-fn advertise(backend: &Backend, listed: &Listed) -> Result<Tool, String> {
-    let advertised = format!("{}{SEPARATOR}{}", backend.name(), listed.name);
-    let refuse = |reason: &str| {
-        Err(format!(
-            "the tool {:?} of backend {} is not offered: {reason}",
-            listed.name,
-            backend.name()
-        ))
-    };
-    if advertised.len() > MAX_NAME_BYTES {
-        return refuse("with its prefix the name is longer than 128 characters");
-    }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_./-".contains(&byte);
-    if !advertised.bytes().all(allowed) {
-        return refuse("its name has characters outside A-Z a-z 0-9 _ . / -");
-    }
-    let Some(json) = renamed(listed, &advertised) else {
-        return refuse("its name cannot be found in its description");
-    };
-    Ok(Tool {
-        advertised: advertised.into(),
+    let unknown = members.iter().filter(|(_, known)| known.shown.is_none());
+    let unknown = unknown.map(|(backend, known)| Unknown {
         backend: backend.clone(),
-        name: listed.name.as_str().into(),
-        json,
-    })
-}
-
-/// The tool's description with the advertised name, and everything else as the backend wrote it.
-fn renamed(listed: &Listed, advertised: &str) -> Option<Bytes> {
-    let item: &RawValue = serde_json::from_slice(&listed.json).ok()?;
-    let (name, _) = Named::parse(Some(item)).ok()?;
-    splice(&listed.json, name.get(), format!("\"{advertised}\"").as_bytes())
-}
-
-fn tools_list(tools: &[Tool]) -> Bytes {
-    let size: usize = tools.iter().map(|tool| tool.json.len() + 1).sum();
-    let mut list = BytesMut::with_capacity(size + 16);
-    list.put_slice(br#"{"tools":["#);
-    for (index, tool) in tools.iter().enumerate() {
-        if index > 0 {
-            list.put_u8(b',');
-        }
-        list.put_slice(&tool.json);
+        terms: Arc::clone(&known.terms),
+    });
+    let told = members.iter().filter_map(|(backend, known)| {
+        let offer = known.state.offer.as_ref()?;
+        Some((backend.name().as_str(), offer.instructions.as_deref()?))
+    });
+    let silent = members.iter().filter(|(_, known)| {
+        let offer = known.state.offer.as_ref();
+        offer.is_some_and(|offer| !offer.capabilities.completions)
+    });
+    Snapshot {
+        matchers: matchers(&ranked, &templates),
+        origins: origins(members),
+        tools,
+        prompts,
+        resources,
+        templates,
+        unknown: unknown.collect(),
+        without_completions: silent.map(|(backend, _)| backend.name().clone()).collect(),
+        instructions: instructions::join(members.len(), told),
+        aggregation: Arc::clone(aggregation),
+        conflicts: bounded(conflicts),
+        warnings: bounded(warnings),
     }
-    list.put_slice(b"]}");
-    list.freeze()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::{BackendError, Transport};
-    use crate::config::BackendName;
+fn rank<'a>(members: &'a [(Backend, Known)], aggregation: &Aggregation) -> Vec<Ranked<'a>> {
+    let hide = aggregation.failure_mode == FailureMode::Hide;
+    let mut ranked: Vec<_> = members
+        .iter()
+        .map(|(backend, known)| Ranked {
+            backend,
+            known,
+            listed: !(hide && known.state.error.is_some()),
+        })
+        .collect();
+    if let Strategy::Priority(names) = &aggregation.strategy {
+        let place = |ranked: &Ranked<'_>| names.iter().position(|name| name == ranked.backend.name());
+        ranked.sort_by_key(|ranked| place(ranked).unwrap_or(usize::MAX));
+    }
+    ranked
+}
 
-    fn member(name: &str, tools: &[&str]) -> Member {
-        let name = BackendName::for_test(name);
-        let member = Member::new(Backend::new(
-            name,
-            "http://localhost/mcp".parse().unwrap(),
-            Transport::new(),
-        ));
-        let listed = |json: &&str| {
-            let raw: &RawValue = serde_json::from_str(json).unwrap();
-            let name = Named::parse(Some(raw)).unwrap().1.into_owned();
-            Listed {
-                name,
-                json: Bytes::copy_from_slice(json.as_bytes()),
+/// Who has which name, sorted by name.
+fn settle<'a>(
+    kind: Kind,
+    ranked: &'a [Ranked<'a>],
+    aggregation: &Aggregation,
+    conflicts: &mut Vec<String>,
+) -> Vec<Claim<'a>> {
+    let mut claims: BTreeMap<&str, Vec<Claim<'a>>> = BTreeMap::new();
+    for ranked in ranked {
+        let shown = ranked.known.shown.as_ref();
+        for entry in shown.map_or(&[][..], |shown| shown.entries(kind)) {
+            let same = claims.entry(&entry.advertised).or_default();
+            if same
+                .last()
+                .is_some_and(|other| other.ranked.backend.name() == ranked.backend.name())
+            {
+                conflicts.push(format!(
+                    "backend {} has the {} {:?} twice",
+                    ranked.backend.name(),
+                    kind.noun(),
+                    entry.advertised
+                ));
+            } else {
+                same.push(Claim { ranked, entry });
             }
-        };
-        member.observe(Ok(tools.iter().map(listed).collect()));
-        member
+        }
     }
+    let nobody_wins = aggregation.strategy == Strategy::Manual && matches!(kind, Kind::Tools | Kind::Prompts);
+    let mut winners = Vec::with_capacity(claims.len());
+    for (name, claims) in claims {
+        let names: Vec<_> = claims
+            .iter()
+            .map(|claim| claim.ranked.backend.name().as_str())
+            .collect();
+        match names.split_first() {
+            Some((_, [])) => winners.extend(claims),
+            Some((winner, losers)) if !nobody_wins => {
+                let (noun, losers) = (kind.noun(), losers.join(", "));
+                conflicts.push(format!(
+                    "the {noun} {name:?} of {losers} is not offered: backend {winner}, which comes first, has it too"
+                ));
+                winners.extend(claims.into_iter().take(1));
+            }
+            _ => conflicts.push(format!(
+                "the {} {name:?} is offered by none of {}: give all but one of them another name with an override",
+                kind.noun(),
+                names.join(", ")
+            )),
+        }
+    }
+    winners
+}
 
-    #[tokio::test]
-    async fn a_tool_keeps_every_byte_but_its_name() {
-        let member = member(
-            "time",
-            &[r#"{"x-vendor": 1.0, "name" :"now", "inputSchema":{"$defs":{}}}"#],
-        );
-        let snapshot = merge([&member].into_iter());
-        assert_eq!(
-            snapshot.tools_list,
-            r#"{"tools":[{"x-vendor": 1.0, "name" :"time_now", "inputSchema":{"$defs":{}}}]}"#
-        );
-        assert_eq!(&*snapshot.tool("time_now").unwrap().name, "now");
+fn listing(kind: Kind, page_size: usize, winners: &[Claim<'_>]) -> Listing {
+    let mut listed: Vec<(Arc<str>, Bytes)> = Vec::with_capacity(winners.len());
+    let mut routes = HashMap::with_capacity(winners.len());
+    for Claim { ranked, entry } in winners {
+        let route = (!entry.hidden).then(|| Route {
+            backend: ranked.backend.clone(),
+            name: Arc::clone(&entry.name),
+        });
+        if route.is_some() && ranked.listed {
+            listed.push((Arc::clone(&entry.advertised), entry.json.clone()));
+        }
+        routes.insert(Arc::clone(&entry.advertised), route);
     }
+    Listing::new(kind, page_size, listed, routes)
+}
 
-    #[tokio::test]
-    async fn tools_are_sorted_whatever_the_order_of_the_backends() {
-        let (a, b) = (
-            member("a", &[r#"{"name":"z"}"#, r#"{"name":"y"}"#]),
-            member("b", &[r#"{"name":"x"}"#]),
-        );
-        let one = merge([&a, &b].into_iter());
-        let other = merge([&b, &a].into_iter());
-        assert_eq!(one.tools_list, other.tools_list);
-        let names: Vec<_> = one.tools.iter().map(|tool| &*tool.advertised).collect();
-        assert_eq!(names, ["a_y", "a_z", "b_x"]);
+/// The templates by which URIs are found that no list names: those that say more about a URI first, then by who wins.
+fn matchers(ranked: &[Ranked<'_>], templates: &Listing) -> Vec<Matcher> {
+    let mut matchers: Vec<Matcher> = Vec::new();
+    for ranked in ranked {
+        let shown = ranked.known.shown.as_ref();
+        for entry in shown.map_or(&[][..], |shown| shown.entries(Kind::Templates)) {
+            if let Place::At(route) = templates.place(&entry.advertised)
+                && route.backend.name() == ranked.backend.name()
+            {
+                matchers.push(Matcher {
+                    template: UriTemplate::new(&entry.advertised),
+                    backend: ranked.backend.clone(),
+                    terms: Arc::clone(&ranked.known.terms),
+                });
+            }
+        }
     }
+    matchers.sort_by_key(|matcher| std::cmp::Reverse(matcher.template.literal_bytes()));
+    matchers
+}
 
-    #[tokio::test]
-    async fn a_name_that_may_not_be_advertised_is_reported_and_left_out() {
-        let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(127));
-        let member = member(
-            "a",
-            &[
-                r#"{"name":"white space"}"#,
-                &long,
-                r#"{"name":"ok"}"#,
-                r#"{"name":"ok"}"#,
-            ],
-        );
-        let snapshot = merge([&member].into_iter());
-        assert_eq!(snapshot.tools.len(), 1);
-        assert_eq!(snapshot.conflicts.len(), 3, "{:?}", snapshot.conflicts);
+fn origins(members: &[(Backend, Known)]) -> Origins {
+    let mut origins = Origins::default();
+    for (backend, known) in members {
+        for kind in [Kind::Resources, Kind::Templates] {
+            let shown = known.shown.as_ref();
+            for entry in shown.map_or(&[][..], |shown| shown.entries(kind)) {
+                origins.note(&entry.advertised, backend, &known.terms);
+            }
+        }
     }
+    origins
+}
 
-    #[tokio::test]
-    async fn a_backend_that_has_not_answered_yet_is_unknown_and_one_that_failed_keeps_its_tools() {
-        let silent = Member::new(Backend::new(
-            BackendName::for_test("b"),
-            "http://localhost/mcp".parse().unwrap(),
-            Transport::new(),
-        ));
-        let failing = member("a", &[r#"{"name":"x"}"#]);
-        failing.observe(Err(BackendError::Status(500)));
-        let snapshot = merge([&silent, &failing].into_iter());
-        assert_eq!(snapshot.unknown.len(), 1);
-        assert!(snapshot.tool("a_x").is_some());
+fn bounded(mut sentences: Vec<String>) -> Vec<String> {
+    if sentences.len() > MAX_SENTENCES {
+        let more = sentences.len() - MAX_SENTENCES;
+        sentences.truncate(MAX_SENTENCES);
+        sentences.push(format!("and {more} more"));
     }
+    sentences
 }

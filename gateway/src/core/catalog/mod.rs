@@ -4,37 +4,54 @@
 //! neither a list nor `initialize` waits for a backend. It is one immutable [`Snapshot`] behind a pointer; a change makes a
 //! new one.
 
+mod changes;
+mod cursor;
+mod instructions;
+mod listing;
 mod member;
 mod merge;
+mod offer;
+mod origin;
+#[cfg(test)]
+mod scene;
+mod snapshot;
 mod sweep;
+mod template;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{Backend, Transport};
-use crate::config::{self, BackendName};
+use crate::backend::{Backend, Capabilities, Transport};
+use crate::config::{self, Aggregation, BackendName};
 use crate::readiness::Readiness;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
+use changes::Changes;
 use member::Member;
 
+pub use changes::{Versions, is_list_changed};
+pub use cursor::BadCursor;
+pub use listing::Listing;
 pub use member::State;
-pub use merge::{Snapshot, Tool};
+pub use offer::Offer;
+pub use snapshot::{Nowhere, Snapshot};
 
 /// How long readiness waits for the first look at a backend: one that hangs must not keep the others from being served.
 const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Where a call goes.
+/// Where something is.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The backend that offers the tool.
+    /// The backend that has it.
     pub backend: Backend,
-    /// The tool's name there.
+    /// What it is called by there.
     pub name: Arc<str>,
 }
 
@@ -47,13 +64,20 @@ pub struct Catalog {
 #[derive(Debug)]
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
-    /// The members in use. The lock also orders the making of snapshots, so that an older one never replaces a newer one.
-    members: Mutex<BTreeMap<BackendName, Running>>,
-    /// The order of the configuration.
-    order: Mutex<Vec<BackendName>>,
+    changes: Changes,
+    /// The lock also orders the making of snapshots, so that an older one never replaces a newer one.
+    members: Mutex<Members>,
     transport: Transport,
     tasks: Tasks,
     metrics: Metrics,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    running: BTreeMap<BackendName, Running>,
+    /// The order of the configuration.
+    order: Vec<BackendName>,
+    aggregation: Arc<Aggregation>,
 }
 
 #[derive(Debug)]
@@ -68,12 +92,18 @@ impl Drop for Running {
     }
 }
 
+impl Members {
+    fn in_order(&self) -> impl Iterator<Item = &Running> {
+        self.order.iter().filter_map(|name| self.running.get(name))
+    }
+}
+
 impl Catalog {
     pub(super) fn new(transport: Transport, tasks: Tasks, metrics: Metrics) -> Self {
         let shared = Shared {
-            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            snapshot: ArcSwap::from_pointee(merge::merge(&[], &Arc::default())),
+            changes: Changes::default(),
             members: Mutex::default(),
-            order: Mutex::default(),
             transport,
             tasks,
             metrics,
@@ -83,33 +113,47 @@ impl Catalog {
         }
     }
 
-    /// Makes `backends` the members: those that stay as they were keep what is known of them.
-    pub(super) fn apply(&self, backends: &[config::Backend], readiness: Option<&Readiness>) {
-        let mut members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
-        members.retain(|name, running| {
+    /// Makes `backends` the members: those that stay where they were keep what is known of them.
+    pub(super) fn apply(
+        &self,
+        backends: &[config::Backend],
+        aggregation: &Arc<Aggregation>,
+        readiness: Option<&Readiness>,
+    ) {
+        let mut members = self.members();
+        members.running.retain(|name, running| {
             let same = |configured: &&config::Backend| {
                 configured.name == *name && configured.url == *running.member.backend.url()
             };
             backends.iter().any(|configured| same(&configured))
         });
-        for configured in backends {
-            if !members.contains_key(&configured.name) {
-                let running = self.start(configured, readiness);
-                members.insert(configured.name.clone(), running);
-            }
+        // A list that was not wanted before, or is wanted more often now, is wanted at once.
+        let asks_otherwise = members.aggregation.refresh != aggregation.refresh
+            || members.aggregation.capabilities != aggregation.capabilities;
+        for running in members.running.values().filter(|_| asks_otherwise) {
+            running.member.stale.notify_one();
         }
-        drop(members);
-        *self.shared.order.lock().unwrap_or_else(PoisonError::into_inner) = backends
+        members.aggregation = Arc::clone(aggregation);
+        members.order = backends
             .iter()
             .map(|configured| configured.name.clone())
             .collect();
-        self.merge();
+        for configured in backends {
+            match members.running.get(&configured.name) {
+                Some(running) => running.member.set_terms(&configured.terms),
+                None => {
+                    let running = self.start(configured, readiness);
+                    members.running.insert(configured.name.clone(), running);
+                }
+            }
+        }
+        self.publish(&members);
     }
 
     fn start(&self, configured: &config::Backend, readiness: Option<&Readiness>) -> Running {
         let transport = self.shared.transport.clone();
         let backend = Backend::new(configured.name.clone(), configured.url.clone(), transport);
-        let member = Arc::new(Member::new(backend));
+        let member = Arc::new(Member::new(backend, Arc::clone(&configured.terms)));
         let stop = CancellationToken::new();
         let first_look = readiness.map(|readiness| {
             readiness.wait_at_most(
@@ -130,17 +174,18 @@ impl Catalog {
 
     /// Makes a new snapshot of what is known now.
     fn merge(&self) {
-        let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let order = self
-            .shared
-            .order
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let in_order: Vec<_> = order.iter().filter_map(|name| members.get(name)).collect();
-        let snapshot = merge::merge(in_order.into_iter().map(|running| &*running.member));
-        self.shared.metrics.tools_offered(snapshot.tools.len());
-        self.shared.snapshot.store(Arc::new(snapshot));
+        self.publish(&self.members());
+    }
+
+    fn publish(&self, members: &Members) {
+        let known: Vec<_> = members
+            .in_order()
+            .map(|running| (running.member.backend.clone(), running.member.known()))
+            .collect();
+        let after = Arc::new(merge::merge(&known, &members.aggregation));
+        self.shared.metrics.tools_offered(after.tools.len());
+        let before = self.shared.snapshot.swap(Arc::clone(&after));
+        self.shared.changes.observe(&before, &after);
     }
 
     /// What is offered now.
@@ -149,46 +194,43 @@ impl Catalog {
         self.shared.snapshot.load_full()
     }
 
-    /// The backend that offers the tool `advertised`. A name with the prefix of a backend whose tools are not known yet is
-    /// routed by its prefix, so that a cold process serves the calls of sessions that know the tools already.
+    /// The backend that has the resource `uri`, as far as known.
     #[must_use]
-    pub fn route(&self, advertised: &str) -> Option<Route> {
-        let snapshot = self.shared.snapshot.load();
-        if let Some(tool) = snapshot.tool(advertised) {
-            return Some(Route {
-                backend: tool.backend.clone(),
-                name: Arc::clone(&tool.name),
-            });
-        }
-        let (prefix, name) = advertised.split_once(merge::SEPARATOR)?;
-        let unknown = snapshot
-            .unknown
-            .iter()
-            .find(|backend| backend.name().as_str() == prefix)?;
-        Some(Route {
-            backend: unknown.clone(),
-            name: name.into(),
-        })
+    pub fn resource(&self, uri: &str) -> Option<Backend> {
+        let route = self.shared.snapshot.load().resource(uri);
+        route.ok().map(|route| route.backend)
+    }
+
+    /// What `backend` says it can do; `None` before its first answer.
+    #[must_use]
+    pub fn capabilities(&self, backend: &BackendName) -> Option<Capabilities> {
+        let state = self.members().running.get(backend)?.member.state();
+        state.offer.as_ref().map(|offer| offer.capabilities)
     }
 
     /// The backend of that name, if it is configured now.
     #[must_use]
     pub fn backend(&self, name: &str) -> Option<Backend> {
-        let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
-        members.get(name).map(|running| running.member.backend.clone())
+        let members = self.members();
+        members
+            .running
+            .get(name)
+            .map(|running| running.member.backend.clone())
     }
 
     /// Every backend with what is known of it, in the order of the configuration.
     #[must_use]
     pub fn states(&self) -> Vec<(BackendName, Arc<State>)> {
-        let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let order = self
-            .shared
-            .order
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let state = |name: BackendName| Some((name.clone(), members.get(&name)?.member.state()));
-        order.into_iter().filter_map(state).collect()
+        let members = self.members();
+        let state = |running: &Running| (running.member.backend.name().clone(), running.member.state());
+        members.in_order().map(state).collect()
+    }
+
+    fn aggregation(&self) -> Arc<Aggregation> {
+        Arc::clone(&self.members().aggregation)
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.shared.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,40 +7,63 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use tokio::time::Instant;
+use vmcp_crds::config::Capability;
 
+use super::offer::Offer;
 use super::{Catalog, Member};
-use crate::backend::{Backend, BackendError, Hello, Listed, UpstreamSession};
+use crate::backend::{Backend, BackendError, Capabilities, Greeting, Hello, Kind};
 use crate::readiness::Pending;
+use crate::wire::code;
 use crate::wire::revision::Revision;
 
-/// How old what is known of a backend may become.
-const REFRESH: Duration = Duration::from_secs(60);
-/// The first pause after a failure; it doubles up to [`REFRESH`].
+/// The first pause after a failure; it doubles up to the pause after a success.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// How long a look may take before it counts as failed.
-const LOOK_DEADLINE: Duration = Duration::from_secs(10);
+/// The least pause between two looks, whatever a backend notifies.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+/// How long a backend may take to greet.
+const GREETING_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the gateway says of itself. Some servers list tools only to clients that could answer what those tools ask, and a client
+/// behind the gateway may be one: so it declares everything that it relays.
+const OWN_CAPABILITIES: &str = r#"{"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}}}"#;
+const OWN_INFO: &str = concat!(
+    r#"{"name":"vmcp-gateway","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#""}"#
+);
 
 pub(super) async fn keep_warm(catalog: Catalog, member: Arc<Member>, first_look: Option<Pending>) {
     let mut first_look = first_look;
-    let mut session = None;
+    let mut greeting = None;
     let mut retry = FIRST_RETRY;
     loop {
-        let looking = look(&member.backend, &mut session, &catalog);
-        let outcome = tokio::time::timeout(LOOK_DEADLINE, looking).await;
-        observe(
-            &catalog,
-            &member,
-            outcome.unwrap_or(Err(BackendError::Deadline(LOOK_DEADLINE))),
-        );
+        let looking = look(&catalog, &member, &mut greeting);
+        observe(&catalog, &member, looking.await);
         drop(first_look.take());
-        retry = pause(&member, retry).await;
+        let looked = Instant::now();
+        let refresh = catalog.aggregation().refresh;
+        let pause = if member.state().error.is_none() {
+            retry = FIRST_RETRY;
+            refresh
+        } else {
+            let pause = retry.min(refresh);
+            retry = (retry * 2).min(refresh);
+            pause
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = member.stale.notified() => tokio::time::sleep_until(looked + LEAST_PAUSE).await,
+        }
     }
 }
 
-fn observe(catalog: &Catalog, member: &Member, outcome: Result<Vec<Listed>, BackendError>) {
+fn observe(catalog: &Catalog, member: &Member, outcome: Result<Offer, BackendError>) {
     let name = member.backend.name();
     match &outcome {
-        Ok(tools) => tracing::debug!(backend = %name, tools = tools.len(), "looked at the backend"),
+        Ok(offer) => {
+            tracing::debug!(backend = %name, tools = offer.tools.items.len(), "looked at the backend");
+        }
         Err(error) => tracing::warn!(backend = %name, %error, "the backend cannot be listed"),
     }
     if member.observe(outcome) {
@@ -48,41 +71,88 @@ fn observe(catalog: &Catalog, member: &Member, outcome: Result<Vec<Listed>, Back
     }
 }
 
-/// Waits until the next look is due, and gives the pause after the next failure.
-async fn pause(member: &Member, retry: Duration) -> Duration {
-    if member.state().error.is_none() {
-        tokio::time::sleep(REFRESH).await;
-        return FIRST_RETRY;
-    }
-    tokio::time::sleep(retry).await;
-    (retry * 2).min(REFRESH)
-}
-
+/// One look, with the session of the last one where the backend has sessions. After a failure the backend is greeted anew: it may
+/// have become another version.
 async fn look(
-    backend: &Backend,
-    session: &mut Option<UpstreamSession>,
     catalog: &Catalog,
-) -> Result<Vec<Listed>, BackendError> {
-    if let Some(known) = session {
-        match backend.list_tools(known).await {
-            Err(BackendError::SessionLost) => *session = None,
-            outcome => return outcome,
+    member: &Member,
+    greeting: &mut Option<Greeting>,
+) -> Result<Offer, BackendError> {
+    let wanted = catalog.aggregation().capabilities.clone();
+    let before = member.state().offer.clone();
+    if let Some(known) = greeting.take().filter(|known| known.session.id.is_some()) {
+        match lists(&member.backend, &known, &wanted, before.as_deref()).await {
+            Err(BackendError::SessionLost) => {}
+            outcome => {
+                *greeting = outcome.is_ok().then_some(known);
+                return outcome;
+            }
         }
     }
-    let capabilities = raw("{}")?;
-    let client_info = raw(concat!(
-        r#"{"name":"vmcp-gateway","version":""#,
-        env!("CARGO_PKG_VERSION"),
-        r#""}"#
-    ))?;
+    let opened = greet(&member.backend).await?;
+    catalog.shared.metrics.handshake(member.backend.name());
+    let offer = lists(&member.backend, &opened, &wanted, before.as_deref()).await?;
+    *greeting = Some(opened);
+    Ok(offer)
+}
+
+async fn greet(backend: &Backend) -> Result<Greeting, BackendError> {
+    let (capabilities, client_info) = (raw(OWN_CAPABILITIES)?, raw(OWN_INFO)?);
     let hello = Hello {
         revision: Revision::LATEST,
         capabilities: &capabilities,
         client_info: &client_info,
     };
-    let opened = backend.initialize(&hello).await?;
-    catalog.shared.metrics.handshake(backend.name());
-    backend.list_tools(session.insert(opened)).await
+    tokio::time::timeout(GREETING_DEADLINE, backend.greet(&hello))
+        .await
+        .unwrap_or(Err(BackendError::Deadline(GREETING_DEADLINE)))
+}
+
+/// The lists that the backend declares and the gateway wants. A list that cannot be had stays what it was, and takes the others
+/// down only when there are none.
+async fn lists(
+    backend: &Backend,
+    greeting: &Greeting,
+    wanted: &[Capability],
+    before: Option<&Offer>,
+) -> Result<Offer, BackendError> {
+    let mut offer = Offer {
+        capabilities: greeting.capabilities,
+        instructions: greeting.instructions.clone(),
+        ..Offer::default()
+    };
+    let (mut had, mut failure) = (0, None);
+    for kind in Kind::ALL {
+        let (needed, declared) = needs(kind, greeting.capabilities);
+        if !declared || !wanted.contains(&needed) {
+            continue;
+        }
+        match backend.list(&greeting.session, kind).await {
+            Ok(list) => *offer.list_mut(kind) = list,
+            // Many servers with resources have no word for templates.
+            Err(BackendError::Refused { code, .. }) if code == i64::from(code::METHOD_NOT_FOUND) => {}
+            Err(error @ (BackendError::SessionLost | BackendError::Unreachable(_))) => return Err(error),
+            Err(error) => {
+                offer.faults.push(format!("{}: it {error}", kind.method()));
+                *offer.list_mut(kind) = before.map(|before| before.list(kind).clone()).unwrap_or_default();
+                failure.get_or_insert(error);
+                continue;
+            }
+        }
+        had += 1;
+    }
+    match failure {
+        Some(error) if had == 0 => Err(error),
+        _ => Ok(offer),
+    }
+}
+
+fn needs(kind: Kind, declared: Capabilities) -> (Capability, bool) {
+    match kind {
+        Kind::Tools => (Capability::Tools, declared.tools),
+        Kind::Prompts => (Capability::Prompts, declared.prompts),
+        Kind::Resources | Kind::Templates => (Capability::Resources, declared.resources),
+    }
 }
 
 fn raw(text: &str) -> Result<Box<RawValue>, BackendError> {

@@ -1,6 +1,11 @@
 //! From the raw file to the validated configuration.
 
+mod aggregation;
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
+use std::sync::Arc;
 
 use http::Uri;
 use http::uri::Scheme;
@@ -10,7 +15,7 @@ use vmcp_crds::config::{
     SessionStorageProvider,
 };
 
-use super::{Backend, BackendName, Config, Hot, RedisStorage, ServerName, SessionStorage};
+use super::{Backend, BackendName, Config, Hot, Identity, RedisStorage, ServerName, SessionStorage};
 
 /// A configuration that cannot be used. The message is for the person who wrote it.
 pub type Invalid = ConfigError;
@@ -151,12 +156,32 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
         backends.push(Backend {
             name: BackendName(backend.name.as_str().into()),
             url,
+            terms: Arc::new(aggregation::terms(backend, index, &raw.aggregation, file)?),
         });
     }
+    aggregation::no_name_twice(&raw.aggregation, &raw.backends, file)?;
     Ok(Hot {
         log_level: raw.log_level,
         backends,
+        aggregation: Arc::new(aggregation::aggregation(&raw.aggregation, file)?),
+        identity: identity(raw, file)?,
         hash,
+    })
+}
+
+fn identity(raw: &HotConfig, file: &Path) -> Result<Identity, Invalid> {
+    let info = &raw.server_info;
+    for (field, value) in [("name", &info.name), ("version", &info.version)] {
+        if value.as_ref().is_some_and(String::is_empty) {
+            let message = "is empty; remove it for the default";
+            return Err(invalid(file, &format!("serverInfo.{field}"), message));
+        }
+    }
+    Ok(Identity {
+        name: info.name.clone(),
+        title: info.title.clone(),
+        version: info.version.clone(),
+        instructions: raw.instructions.clone(),
     })
 }
 
@@ -210,79 +235,5 @@ fn invalid(file: &Path, path: &str, message: impl Into<String>) -> Invalid {
         file: file.to_owned(),
         path: path.to_owned(),
         message: message.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str, password: Option<&str>) -> Result<Config, String> {
-        let file = Path::new("gateway.yaml");
-        let raw = GatewayConfig::parse(text, file).map_err(|error| error.to_string())?;
-        config(raw, file, password.map(SecretString::from)).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn redis_needs_an_address_and_keys() {
-        let error = load("version: v1\nsessionStorage: {provider: redis}", None).unwrap_err();
-        assert!(error.contains("sessionStorage.address"), "{error}");
-        let error = load(
-            "version: v1\nsessionStorage: {provider: redis, address: 'r:1'}",
-            None,
-        )
-        .unwrap_err();
-        assert!(error.contains("keygen"), "{error}");
-        let text =
-            "version: v1\nsessionStorage: {provider: redis, address: 'r:1'}\nsessionKeys: {directory: keys}";
-        assert!(matches!(
-            load(text, None).unwrap().session_storage,
-            SessionStorage::Redis(_)
-        ));
-    }
-
-    #[test]
-    fn a_field_that_would_have_no_effect_is_refused() {
-        for field in ["address: 'r:1'", "db: 1", "keyPrefix: x", "username: u"] {
-            let error = load(&format!("version: v1\nsessionStorage: {{{field}}}"), None).unwrap_err();
-            assert!(error.contains("no meaning with `provider: memory`"), "{error}");
-        }
-    }
-
-    #[test]
-    fn bad_values_are_refused_with_what_was_found() {
-        for (storage, found) in [
-            ("address: redis", "redis"),
-            ("address: 'redis:port'", "redis:port"),
-            ("address: ':6379'", ":6379"),
-            ("address: 'r:1', keyPrefix: 'a{b}'", "a{b}"),
-            ("address: 'r:1', username: u", REDIS_PASSWORD_ENV),
-        ] {
-            let text = format!(
-                "version: v1\nsessionKeys: {{directory: k}}\nsessionStorage: {{provider: redis, {storage}}}"
-            );
-            let error = load(&text, None).unwrap_err();
-            assert!(error.contains(found), "{error}");
-        }
-        for (backend, found) in [
-            ("{name: Time, url: 'http://a/mcp'}", "Time"),
-            ("{name: -a, url: 'http://a/mcp'}", "-a"),
-            ("{name: a, url: 'ftp://a/mcp'}", "ftp://a/mcp"),
-            ("{name: a, url: '/mcp'}", "/mcp"),
-            ("{name: a, url: 'http://a'}, {name: a, url: 'http://b'}", "twice"),
-        ] {
-            let error = load(&format!("version: v1\nhot: {{backends: [{backend}]}}"), None).unwrap_err();
-            assert!(error.contains(found) && error.contains("backends["), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_password_in_a_refused_url_is_not_repeated() {
-        let error = load(
-            "version: v1\nhot: {backends: [{name: a, url: 'http://me:hunter2@a/mcp'}]}",
-            None,
-        )
-        .unwrap_err();
-        assert!(!error.contains("hunter2"), "{error}");
     }
 }

@@ -1,0 +1,140 @@
+//! One MCP server behind the gateway, and what of its offers clients see.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::is_default;
+
+/// One MCP server behind the gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendConfig {
+    /// The name of the backend, unique among the backends: a DNS label (lower-case letters, digits and `-`, at most 63
+    /// characters). Unless the aggregation says otherwise, its tools are offered as `<name>_<tool>`.
+    pub name: String,
+    /// The URL of its streamable HTTP endpoint, for example `http://time.tools.svc:8000/mcp`.
+    pub url: String,
+    /// What the names of its tools and prompts begin with, in the place of `aggregation.prefixFormat`; may be empty. Only with
+    /// `aggregation.strategy: prefix`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Which of its tools are offered, and how.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tools: ToolRules,
+    /// Which of its prompts are offered, and how.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prompts: PromptRules,
+    /// Which of its resources are offered.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resources: ResourceRules,
+}
+
+/// Which tools of a backend are offered, and how. Names are those that the backend uses. In a pattern `*` stands for any
+/// characters and `?` for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ToolRules {
+    /// Names or patterns of the tools that are offered; without any, all are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Names or patterns of tools that do not exist for the gateway, also when `allow` names them. Another backend may offer
+    /// the name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+    /// Names or patterns of tools that clients can neither see nor call, but that keep their names: no other backend's tool takes
+    /// the place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<String>,
+    /// What clients are told of a tool in the place of what the backend says, by the tool's name there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub overrides: BTreeMap<String, ToolOverride>,
+}
+
+/// What clients are told of a tool in the place of what the backend says. Everything that is not named here stays as the backend
+/// wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ToolOverride {
+    /// The tool's name, before the prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The title that people see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The description that models read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Hints on what the tool does.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub annotations: AnnotationOverride,
+}
+
+/// Hints on what a tool does, each in the place of the backend's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AnnotationOverride {
+    /// The title in the annotations, where clients of before 2025-06-18 look for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Whether it only reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only_hint: Option<bool>,
+    /// Whether it may destroy something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destructive_hint: Option<bool>,
+    /// Whether calling it twice does no more than calling it once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotent_hint: Option<bool>,
+    /// Whether it deals with an open world, such as the web.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_world_hint: Option<bool>,
+}
+
+/// Which prompts of a backend are offered, and how. Names are those that the backend uses. In a pattern `*` stands for any
+/// characters and `?` for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PromptRules {
+    /// Names or patterns of the prompts that are offered; without any, all are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Names or patterns of prompts that do not exist for the gateway, also when `allow` names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+    /// What clients are told of a prompt in the place of what the backend says, by the prompt's name there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub overrides: BTreeMap<String, PromptOverride>,
+}
+
+/// What clients are told of a prompt in the place of what the backend says. Everything that is not named here stays as the backend
+/// wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PromptOverride {
+    /// The prompt's name, before the prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The title that people see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// Which resources and resource templates of a backend are offered. In a pattern `*` stands for any characters, also for `/`,
+/// and `?` for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResourceRules {
+    /// URIs, URI templates or patterns of what is offered; without any, everything is. A template that is offered may be read
+    /// with every URI that fits it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// URIs, URI templates or patterns of what is not offered, also when `allow` names it. It cannot be read through a template
+    /// either.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+}

@@ -1,0 +1,406 @@
+//! Many backends as one: what their tools are called, who wins a name, which of them clients see, and what they are told.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
+use serde_json::{Value, json};
+use vmcp_crds::config::{
+    AnnotationOverride, Capability, ConflictStrategy, HotConfig, PromptOverride, ToolOverride,
+};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::{self, Session};
+
+/// Two fixtures that offer the same and say who they are.
+fn left_and_right() -> anyhow::Result<(Fixture, Fixture, Recipe)> {
+    let left = Fixture::start(&["--name", "left"])?;
+    let right = Fixture::start(&["--name", "right"])?;
+    let recipe = Recipe::new(&[("left", &left.url), ("right", &right.url)])?;
+    Ok((left, right, recipe))
+}
+
+fn hot(recipe: &mut Recipe) -> &mut HotConfig {
+    recipe.config.hot.as_mut().unwrap()
+}
+
+fn who(session: &Session, gateway: &Gateway, tool: &str) -> anyhow::Result<Value> {
+    let answer = session.call(gateway.mcp, tool, &json!({}))?;
+    let who: Value = serde_json::from_str(&answer.tool_text()?)?;
+    Ok(who["name"].clone())
+}
+
+fn tools(session: &Session, gateway: &Gateway) -> anyhow::Result<Vec<String>> {
+    session.names(gateway.mcp, "tools/list")
+}
+
+fn has(names: &[String], name: &str) -> bool {
+    names.iter().any(|other| other == name)
+}
+
+#[test]
+fn prefixes_are_the_backends_names_unless_configured_otherwise() -> anyhow::Result<()> {
+    let (_left, _right, mut recipe) = left_and_right()?;
+    hot(&mut recipe).aggregation.prefix_format = "{backend}.".to_owned();
+    hot(&mut recipe).backends[1].prefix = Some(String::new());
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    assert_eq!(who(&session, &gateway, "left.whoami")?, "left");
+    assert_eq!(who(&session, &gateway, "whoami")?, "right");
+    let prompts = session.names(gateway.mcp, "prompts/list")?;
+    assert!(has(&prompts, "left.test_simple_prompt") && has(&prompts, "test_simple_prompt"));
+    Ok(())
+}
+
+#[test]
+fn without_prefixes_the_first_backend_wins_and_the_loser_is_reported() -> anyhow::Result<()> {
+    let (_left, _right, mut recipe) = left_and_right()?;
+    hot(&mut recipe).aggregation.strategy = ConflictStrategy::None;
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    assert_eq!(who(&session, &gateway, "whoami")?, "left");
+    let prompt = session.request(gateway.mcp, "prompts/get", &json!({"name": "test_simple_prompt"}))?;
+    assert!(
+        prompt.message()?["result"]["messages"].is_array(),
+        "{}",
+        prompt.text()
+    );
+    let conflicts = gateway.status(&recipe)?.conflicts;
+    let expected = "the tool \"whoami\" of right is not offered: backend left, which comes first, has it too";
+    assert!(has(&conflicts, expected), "{conflicts:?}");
+    let resource = "the resource \"test://static-text\" of right is not offered";
+    assert!(
+        conflicts.iter().any(|conflict| conflict.starts_with(resource)),
+        "{conflicts:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn with_priorities_the_most_important_backend_wins() -> anyhow::Result<()> {
+    let (_left, _right, mut recipe) = left_and_right()?;
+    hot(&mut recipe).aggregation.strategy = ConflictStrategy::Priority;
+    hot(&mut recipe).aggregation.priority = vec!["right".to_owned()];
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    assert_eq!(who(&session, &gateway, "whoami")?, "right");
+    Ok(())
+}
+
+#[test]
+fn with_manual_a_name_that_two_share_is_offered_by_neither_until_one_is_renamed() -> anyhow::Result<()> {
+    let (_left, _right, mut recipe) = left_and_right()?;
+    hot(&mut recipe).aggregation.strategy = ConflictStrategy::Manual;
+    let renamed = ToolOverride {
+        name: Some("whoami_right".to_owned()),
+        ..ToolOverride::default()
+    };
+    let overrides = &mut hot(&mut recipe).backends[1].tools.overrides;
+    overrides.insert("whoami".to_owned(), renamed);
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    assert_eq!(tools(&session, &gateway)?, ["whoami", "whoami_right"]);
+    assert_eq!(who(&session, &gateway, "whoami")?, "left");
+    assert_eq!(who(&session, &gateway, "whoami_right")?, "right");
+    let echo = session.call(gateway.mcp, "echo", &json!({"message": "hi"}))?;
+    assert_eq!(echo.error_code(), -32602, "{}", echo.text());
+    let conflicts = gateway.status(&recipe)?.conflicts;
+    assert!(
+        conflicts
+            .iter()
+            .any(|conflict| conflict.starts_with("the tool \"echo\" is offered by none of left, right")),
+        "{conflicts:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_is_denied_or_hidden_is_neither_listed_nor_callable() -> anyhow::Result<()> {
+    let (_left, _right, mut recipe) = left_and_right()?;
+    hot(&mut recipe).aggregation.strategy = ConflictStrategy::None;
+    let left = &mut hot(&mut recipe).backends[0];
+    left.tools.allow = vec!["echo".to_owned(), "test_*".to_owned(), "whoami".to_owned()];
+    left.tools.deny = vec!["test_s*".to_owned(), "whoami".to_owned()];
+    left.tools.hidden = vec!["echo".to_owned()];
+    left.prompts.allow = vec!["*image".to_owned()];
+    left.prompts.deny = vec!["nothing".to_owned()];
+    left.resources.allow = vec!["test://static-*".to_owned(), "test://template/*".to_owned()];
+    left.resources.deny = vec!["*binary".to_owned(), "test://template/secret/*".to_owned()];
+    let right = &mut hot(&mut recipe).backends[1];
+    right.tools.allow = vec!["echo".to_owned(), "whoami".to_owned()];
+    right.prompts.deny = vec!["*".to_owned()];
+    right.resources.deny = vec!["*".to_owned()];
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+
+    let listed = tools(&session, &gateway)?;
+    assert!(
+        has(&listed, "test_image_content") && !has(&listed, "test_simple_text"),
+        "{listed:?}"
+    );
+    assert!(!has(&listed, "counter"), "{listed:?}");
+    // A denied tool leaves its name to others, a hidden one does not.
+    assert_eq!(who(&session, &gateway, "whoami")?, "right");
+    assert!(!has(&listed, "echo"), "{listed:?}");
+    for tool in ["echo", "counter", "test_simple_text"] {
+        let answer = session.call(gateway.mcp, tool, &json!({"message": "hi"}))?;
+        assert_eq!((answer.status, answer.error_code()), (200, -32602), "{tool}");
+    }
+    assert_eq!(
+        session.names(gateway.mcp, "prompts/list")?,
+        ["test_prompt_with_image"]
+    );
+    let get = session.request(gateway.mcp, "prompts/get", &json!({"name": "test_simple_prompt"}))?;
+    assert_eq!((get.status, get.error_code()), (200, -32602));
+    assert_eq!(
+        session.names(gateway.mcp, "resources/list")?,
+        ["test://static-text"]
+    );
+    for (uri, code) in [
+        ("test://static-text", 0),
+        ("test://static-binary", -32002),
+        ("test://template/7/data", 0),
+        ("test://template/secret/data", -32002),
+    ] {
+        let read = session.request(gateway.mcp, "resources/read", &json!({"uri": uri}))?;
+        assert_eq!(
+            (read.status, read.error_code()),
+            (200, code),
+            "{uri}: {}",
+            read.text()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn overrides_change_what_clients_are_told_and_calls_still_arrive() -> anyhow::Result<()> {
+    let (left, _right, mut recipe) = left_and_right()?;
+    let terms = &mut hot(&mut recipe).backends[0];
+    let tool = ToolOverride {
+        name: Some("say".to_owned()),
+        title: Some("Say it".to_owned()),
+        description: Some("Says \"it\" again".to_owned()),
+        annotations: AnnotationOverride {
+            title: Some("Say".to_owned()),
+            read_only_hint: Some(true),
+            destructive_hint: Some(false),
+            idempotent_hint: Some(true),
+            open_world_hint: Some(false),
+        },
+    };
+    terms.tools.overrides.insert("echo".to_owned(), tool);
+    let prompt = PromptOverride {
+        name: Some("hello".to_owned()),
+        title: Some("Hello".to_owned()),
+        description: Some("Greets".to_owned()),
+    };
+    terms
+        .prompts
+        .overrides
+        .insert("test_prompt_with_arguments".to_owned(), prompt);
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let find = |session: &Session, server, method, name: &str| -> anyhow::Result<Value> {
+        let items = session.list(server, method)?;
+        let mut items = items
+            .iter()
+            .filter_map(|item| serde_json::from_str::<Value>(item.get()).ok());
+        Ok(items.find(|item| item["name"] == name).unwrap_or_default())
+    };
+    let direct = Session::open(left.address())?;
+    let mut expected = find(&direct, left.address(), "tools/list", "echo")?;
+    expected["name"] = json!("left_say");
+    expected["title"] = json!("Say it");
+    expected["description"] = json!("Says \"it\" again");
+    expected["annotations"] = json!({
+        "title": "Say", "readOnlyHint": true, "destructiveHint": false, "idempotentHint": true, "openWorldHint": false,
+    });
+    assert_eq!(find(&session, gateway.mcp, "tools/list", "left_say")?, expected);
+    let said = session.call(gateway.mcp, "left_say", &json!({"message": "hi"}))?;
+    assert_eq!(said.tool_text()?, "hi");
+    let old = session.call(gateway.mcp, "left_echo", &json!({"message": "hi"}))?;
+    assert_eq!(old.error_code(), -32602);
+
+    let mut expected = find(
+        &direct,
+        left.address(),
+        "prompts/list",
+        "test_prompt_with_arguments",
+    )?;
+    expected["name"] = json!("left_hello");
+    expected["title"] = json!("Hello");
+    expected["description"] = json!("Greets");
+    assert_eq!(
+        find(&session, gateway.mcp, "prompts/list", "left_hello")?,
+        expected
+    );
+    let got = json!({"name": "left_hello", "arguments": {"arg1": "1", "arg2": "2"}});
+    let got = session.request(gateway.mcp, "prompts/get", &got)?;
+    assert!(got.text().contains("arg1='1'"), "{}", got.text());
+    let completed = json!({
+        "ref": {"type": "ref/prompt", "name": "left_hello"}, "argument": {"name": "arg1", "value": "lo"},
+    });
+    let completed = session.request(gateway.mcp, "completion/complete", &completed)?;
+    assert_eq!(
+        completed.message()?["result"]["completion"]["values"],
+        json!(["london"])
+    );
+    Ok(())
+}
+
+#[test]
+fn names_that_may_not_be_offered_are_left_out_and_reported_and_long_ones_warned_of() -> anyhow::Result<()> {
+    let (left, _right, recipe) = left_and_right()?;
+    let (long, too_long) = ("l".repeat(70), "m".repeat(130));
+    left.admin(
+        "POST",
+        &format!("/tools-changed?add=white%20space,{long},{too_long}"),
+        &json!({}),
+    )?;
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let listed = tools(&session, &gateway)?;
+    assert!(has(&listed, &format!("left_{long}")), "{listed:?}");
+    assert!(
+        !listed
+            .iter()
+            .any(|name| name.contains("white") || name.contains(&too_long))
+    );
+    let status = gateway.status(&recipe)?;
+    let said = |sentences: &[String], words: &[&str]| {
+        sentences
+            .iter()
+            .any(|sentence| words.iter().all(|word| sentence.contains(word)))
+    };
+    assert!(said(
+        &status.conflicts,
+        &["\"white space\"", "left", "characters outside"]
+    ));
+    assert!(said(&status.conflicts, &[&too_long, "longer than 128"]));
+    assert!(
+        said(&status.warnings, &[&long, "75 characters"]),
+        "{:?}",
+        status.warnings
+    );
+    Ok(())
+}
+
+#[test]
+fn a_capability_that_is_not_offered_is_not_told_of_not_served_and_not_asked_for() -> anyhow::Result<()> {
+    let (left, _right, mut recipe) = left_and_right()?;
+    hot(&mut recipe).aggregation.capabilities = vec![Capability::Tools];
+    let gateway = recipe.start()?;
+    let hello = raw::initialize(gateway.mcp)?.message()?;
+    assert_eq!(hello["result"]["capabilities"], json!({"tools": {}}));
+    let session = Session::open(gateway.mcp)?;
+    assert!(!tools(&session, &gateway)?.is_empty());
+    for (method, params) in [
+        ("prompts/list", json!({})),
+        ("prompts/get", json!({"name": "left_test_simple_prompt"})),
+        ("resources/list", json!({})),
+        ("resources/templates/list", json!({})),
+        ("resources/read", json!({"uri": "test://static-text"})),
+        (
+            "completion/complete",
+            json!({"ref": {"type": "ref/prompt", "name": "left_test_simple_prompt"}}),
+        ),
+    ] {
+        let answer = session.request(gateway.mcp, method, &params)?;
+        assert_eq!((answer.status, answer.error_code()), (200, -32601), "{method}");
+    }
+    let asked = left.stats()?.requests;
+    assert!(
+        asked.contains_key("tools/list") && !asked.contains_key("prompts/list"),
+        "{asked:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_gateway_says_who_it_is_and_how_to_use_it_as_configured() -> anyhow::Result<()> {
+    let (_left, _right, mut recipe) = left_and_right()?;
+    let tell = |recipe: &Recipe| -> anyhow::Result<Value> {
+        let gateway = recipe.start()?;
+        Ok(raw::initialize(gateway.mcp)?.message()?["result"].clone())
+    };
+    let hello = tell(&recipe)?;
+    assert_eq!(
+        hello["serverInfo"],
+        json!({"name": "vmcp", "version": env!("CARGO_PKG_VERSION")})
+    );
+    assert_eq!(
+        hello["instructions"],
+        "# left\n\nA server for tests. Nothing here does anything.\n\n\
+         # right\n\nA server for tests. Nothing here does anything."
+    );
+    assert_eq!(
+        hello["capabilities"],
+        json!({"tools": {}, "resources": {}, "prompts": {}, "completions": {}})
+    );
+    let info = &mut hot(&mut recipe).server_info;
+    info.name = Some("tools".to_owned());
+    info.title = Some("All our tools".to_owned());
+    info.version = Some("7".to_owned());
+    hot(&mut recipe).instructions = Some("Use them well.".to_owned());
+    let hello = tell(&recipe)?;
+    assert_eq!(
+        hello["serverInfo"],
+        json!({"name": "tools", "title": "All our tools", "version": "7"})
+    );
+    assert_eq!(hello["instructions"], "Use them well.");
+    hot(&mut recipe).instructions = Some(String::new());
+    assert_eq!(tell(&recipe)?.get("instructions"), None);
+    Ok(())
+}
+
+#[test]
+fn what_nobody_has_is_answered_with_its_code_and_what_cannot_be_had_names_the_backend() -> anyhow::Result<()>
+{
+    let (mut left, _right, recipe) = left_and_right()?;
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let prompt =
+        json!({"ref": {"type": "ref/prompt", "name": "nobody"}, "argument": {"name": "a", "value": ""}});
+    for (method, params, code) in [
+        ("prompts/get", json!({"name": "nobody"}), -32602),
+        ("prompts/get", json!({}), -32602),
+        ("resources/read", json!({"uri": "nobody://has/it"}), -32002),
+        ("resources/read", json!({"uri": 5}), -32602),
+        ("completion/complete", prompt, -32602),
+        (
+            "completion/complete",
+            json!({"ref": {"type": "ref/tool"}}),
+            -32602,
+        ),
+    ] {
+        let answer = session.request(gateway.mcp, method, &params)?;
+        assert_eq!(
+            (answer.status, answer.error_code()),
+            (200, code),
+            "{method} {params}"
+        );
+    }
+    let unknown = session.request(gateway.mcp, "resources/read", &json!({"uri": "nobody://has/it"}))?;
+    assert_eq!(
+        unknown.message()?["error"]["data"],
+        json!({"uri": "nobody://has/it"})
+    );
+    left.kill()?;
+    for (method, params) in [
+        ("prompts/get", json!({"name": "left_test_simple_prompt"})),
+        ("resources/read", json!({"uri": "test://static-text"})),
+    ] {
+        let answer = session.request(gateway.mcp, method, &params)?;
+        assert_eq!(
+            (answer.status, answer.error_code()),
+            (200, -32603),
+            "{}",
+            answer.text()
+        );
+        assert!(
+            answer.text().contains("backend left cannot be reached"),
+            "{}",
+            answer.text()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! The merged lists over time: their pages, what happens when a backend changes, fails and comes back, and when the configuration does.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use vmcp_crds::config::{BackendConfig, Duration as ConfigDuration, FailureMode, HotConfig};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::Session;
+use vmcp_e2e::wait;
+
+/// How long a change may take until clients see it, with `refresh: 1s`.
+const LIMIT: Duration = Duration::from_secs(10);
+
+const LISTS: [&str; 4] = [
+    "tools/list",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+];
+
+fn hot(recipe: &mut Recipe) -> &mut HotConfig {
+    recipe.config.hot.as_mut().unwrap()
+}
+
+/// Waits until `name` is listed, or is not.
+fn wait_for(
+    session: &Session,
+    gateway: &Gateway,
+    method: &str,
+    name: &str,
+    listed: bool,
+) -> anyhow::Result<()> {
+    wait::until("the list changes", LIMIT, || {
+        let names = session.names(gateway.mcp, method)?;
+        anyhow::ensure!(names.iter().any(|other| other == name) == listed, "{names:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn pages_of_every_list_follow_each_other_to_the_end() -> anyhow::Result<()> {
+    // The backend gives its lists in pages too, and all of them are followed.
+    let fixture = Fixture::start(&["--page-size", "2", "--extra-tools", "5"])?;
+    let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
+    let whole = recipe.start()?;
+    hot(&mut recipe).aggregation.page_size = 2;
+    let paged = recipe.start()?;
+    let (session_of_whole, session) = (Session::open(whole.mcp)?, Session::open(paged.mcp)?);
+    for method in LISTS {
+        let all = session_of_whole.list(whole.mcp, method)?;
+        assert!(!all.is_empty(), "{method}");
+        let first = session.request(paged.mcp, method, &json!({}))?.message()?;
+        assert_eq!(
+            first["result"].get("nextCursor").is_some(),
+            all.len() > 2,
+            "{method}"
+        );
+        let texts = |items: &[Box<serde_json::value::RawValue>]| -> Vec<String> {
+            items.iter().map(|item| item.get().to_owned()).collect()
+        };
+        assert_eq!(texts(&session.list(paged.mcp, method)?), texts(&all), "{method}");
+    }
+    // A cursor is of use to any replica, and to no other list.
+    let next = session
+        .request(paged.mcp, "tools/list", &json!({"cursor": ""}))?
+        .message()?;
+    let cursor = next["result"]["nextCursor"].clone();
+    let replica = recipe.start()?;
+    let there = Session::open(replica.mcp)?;
+    let page = |session: &Session, gateway: &Gateway| -> anyhow::Result<Value> {
+        let answer = session.request(gateway.mcp, "tools/list", &json!({"cursor": cursor}))?;
+        Ok(answer.message()?["result"].clone())
+    };
+    assert_eq!(page(&there, &replica)?, page(&session, &paged)?);
+    for (method, cursor) in [
+        ("prompts/list", cursor.clone()),
+        ("tools/list", json!("garbage")),
+        ("tools/list", json!(2)),
+        ("resources/templates/list", json!("MTIz")),
+    ] {
+        let answer = session.request(paged.mcp, method, &json!({"cursor": cursor}))?;
+        assert_eq!(
+            (answer.status, answer.error_code()),
+            (200, -32602),
+            "{method} {cursor}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_backend_adds_and_removes_reaches_sessions_that_are_open() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
+    hot(&mut recipe).aggregation.refresh = ConfigDuration::from_secs(1);
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    for (path, method, name, added) in [
+        ("/tools-changed", "tools/list", "a_new", "new"),
+        ("/prompts-changed", "prompts/list", "a_new", "new"),
+        ("/resources-changed", "resources/list", "test://new", "test://new"),
+    ] {
+        wait_for(&session, &gateway, method, name, false)?;
+        fixture.admin("POST", &format!("{path}?add={added}"), &json!({}))?;
+        wait_for(&session, &gateway, method, name, true)?;
+        fixture.admin("POST", &format!("{path}?remove={added}"), &json!({}))?;
+        wait_for(&session, &gateway, method, name, false)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_backend_that_fails_is_kept_or_hidden_and_comes_back_by_itself() -> anyhow::Result<()> {
+    let (mut fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let mut recipe = Recipe::new(&[("a", &fixture.url), ("b", &other.url)])?;
+    hot(&mut recipe).aggregation.refresh = ConfigDuration::from_secs(1);
+    let keeping = recipe.start()?;
+    hot(&mut recipe).aggregation.failure_mode = FailureMode::Hide;
+    let hiding = recipe.start()?;
+    let (on_keeping, on_hiding) = (Session::open(keeping.mcp)?, Session::open(hiding.mcp)?);
+    wait_for(&on_hiding, &hiding, "tools/list", "a_echo", true)?;
+    fixture.kill()?;
+    wait_for(&on_hiding, &hiding, "tools/list", "a_echo", false)?;
+    wait_for(&on_hiding, &hiding, "tools/list", "b_echo", true)?;
+    wait::until("the other gateway has noticed too", LIMIT, || {
+        let error = keeping.status(&recipe)?.backends[0].error.clone();
+        anyhow::ensure!(error.is_some(), "no error yet");
+        Ok(())
+    })?;
+    wait_for(&on_keeping, &keeping, "tools/list", "a_echo", true)?;
+    // Who calls by an older list is told what is wrong, and not that the tool never was.
+    let call = on_hiding.call(hiding.mcp, "a_echo", &json!({"message": "hi"}))?;
+    assert_eq!(call.message()?["result"]["isError"], true, "{}", call.text());
+    fixture.restart()?;
+    wait_for(&on_hiding, &hiding, "tools/list", "a_echo", true)?;
+    let call = on_hiding.call(hiding.mcp, "a_echo", &json!({"message": "hi"}))?;
+    assert_eq!(call.tool_text()?, "hi");
+    Ok(())
+}
+
+#[test]
+fn a_list_that_a_backend_declares_and_cannot_give_does_not_hide_the_others() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    fixture.admin(
+        "POST",
+        "/faults",
+        &json!({"status": 500, "only_method": "prompts/list"}),
+    )?;
+    let recipe = Recipe::new(&[("a", &fixture.url)])?;
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    wait_for(&session, &gateway, "tools/list", "a_echo", true)?;
+    assert!(session.names(gateway.mcp, "prompts/list")?.is_empty());
+    let conflicts = gateway.status(&recipe)?.conflicts;
+    assert!(
+        conflicts
+            .iter()
+            .any(|conflict| conflict.contains("backend a: prompts/list") && conflict.contains("500")),
+        "{conflicts:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_running_gateway_takes_new_terms_and_new_backends_without_a_new_session() -> anyhow::Result<()> {
+    let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("hot.yaml");
+    let mut recipe = Recipe::new(&[("one", &one.url)])?;
+    let mut config = recipe.config.hot.take().unwrap();
+    recipe.config.hot_file = Some(file.clone());
+    let write = |config: &HotConfig| -> anyhow::Result<()> {
+        Ok(std::fs::write(&file, serde_yaml::to_string(config)?)?)
+    };
+    write(&config)?;
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let count = |session: &Session| -> anyhow::Result<String> {
+        session.call(gateway.mcp, "one_counter", &json!({}))?.tool_text()
+    };
+    assert_eq!(count(&session)?, "1");
+    config.backends[0].tools.deny = vec!["echo".to_owned()];
+    config.backends.push(BackendConfig {
+        name: "two".to_owned(),
+        url: two.url.clone(),
+        prefix: Some("second_".to_owned()),
+        ..BackendConfig::default()
+    });
+    write(&config)?;
+    wait_for(&session, &gateway, "tools/list", "second_echo", true)?;
+    wait_for(&session, &gateway, "tools/list", "one_echo", false)?;
+    // The upstream session is the one from before: its state is kept.
+    assert_eq!(count(&session)?, "2");
+    config.backends.remove(1);
+    write(&config)?;
+    wait_for(&session, &gateway, "tools/list", "second_echo", false)?;
+    // What is not allowed changes nothing, and is told.
+    std::fs::write(&file, "aggregation: {strategy: sometimes}")?;
+    wait::until("the refusal is told", LIMIT, || {
+        let error = gateway.status(&recipe)?.hot_config_error.unwrap_or_default();
+        anyhow::ensure!(error.contains("sometimes"), "{error}");
+        Ok(())
+    })?;
+    wait_for(&session, &gateway, "tools/list", "one_counter", true)
+}
+
+#[test]
+fn a_hundred_and_fifty_backends_are_one_page() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&["--extra-tools", "10"])?;
+    let names: Vec<String> = (0..150).map(|number| format!("b{number:03}")).collect();
+    let backends: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), fixture.url.as_str()))
+        .collect();
+    let mut recipe = Recipe::new(&backends)?;
+    for backend in &mut hot(&mut recipe).backends {
+        backend.tools.allow = vec!["extra_*".to_owned()];
+    }
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    wait::until("every backend has answered", Duration::from_secs(30), || {
+        let listed = session.names(gateway.mcp, "tools/list")?.len();
+        anyhow::ensure!(listed == 1500, "{listed} tools are listed");
+        Ok(())
+    })?;
+    let mut times: Vec<Duration> = (0..21)
+        .map(|_| {
+            let started = Instant::now();
+            session.request(gateway.mcp, "tools/list", &json!({}))?;
+            Ok(started.elapsed())
+        })
+        .collect::<anyhow::Result<_>>()?;
+    times.sort();
+    println!("tools/list of 1500 tools: {:?} in the median", times[10]);
+    let called = session.call(gateway.mcp, "b149_extra_0010", &json!({}))?;
+    assert_eq!(called.tool_text()?, "extra_0010");
+    Ok(())
+}

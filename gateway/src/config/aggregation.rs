@@ -1,0 +1,197 @@
+//! How many backends become one, validated.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use vmcp_crds::config::Capability;
+
+pub use vmcp_crds::config::FailureMode;
+
+use super::{BackendName, Pattern};
+
+/// The longest name that may be offered (specification 2025-11-25, server/tools).
+pub const MAX_NAME_BYTES: usize = 128;
+
+/// Whether `byte` may stand in a name that is offered.
+#[must_use]
+pub fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_./-".contains(&byte)
+}
+
+/// How the offers of many backends become one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aggregation {
+    /// Who wins when two backends offer the same name.
+    pub strategy: Strategy,
+    /// What becomes of the offers of a backend that does not answer.
+    pub failure_mode: FailureMode,
+    /// How old what is known of a backend may become.
+    pub refresh: Duration,
+    /// How many items a list gives at once; at least one.
+    pub page_size: usize,
+    /// What the gateway says it can do.
+    pub capabilities: Vec<Capability>,
+}
+
+/// Who wins when two backends offer the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// Names begin with prefixes; where two are the same all the same, the first in the configuration wins.
+    Prefix,
+    /// The first in the configuration.
+    None,
+    /// The first in this list, then the first in the configuration.
+    Priority(Vec<BackendName>),
+    /// Nobody.
+    Manual,
+}
+
+/// On which terms a backend's offers are offered to clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// What the names of tools and prompts begin with.
+    pub prefix: String,
+    /// For its tools.
+    pub tools: Rules,
+    /// For its prompts.
+    pub prompts: Rules,
+    /// For its resources and templates, by URI.
+    pub resources: Filter,
+}
+
+/// Which named things are offered, and how. The names are the backend's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// What exists at all.
+    pub filter: Filter,
+    /// What clients can neither see nor call.
+    pub hidden: Vec<Pattern>,
+    /// What clients are told in the place of what the backend says.
+    pub overrides: HashMap<String, Override>,
+}
+
+/// What passes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// What passes; nothing means everything.
+    pub allow: Vec<Pattern>,
+    /// What does not pass, also when it is allowed.
+    pub deny: Vec<Pattern>,
+}
+
+/// What clients are told in the place of what the backend says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Override {
+    /// The name, before the prefix.
+    pub name: Option<String>,
+    /// Fields of the object itself: the key, and the value as JSON.
+    pub fields: Vec<(&'static str, String)>,
+    /// Fields of its `annotations`.
+    pub annotations: Vec<(&'static str, String)>,
+}
+
+impl Default for Aggregation {
+    fn default() -> Self {
+        let raw = vmcp_crds::config::AggregationConfig::default();
+        Self {
+            strategy: Strategy::Prefix,
+            failure_mode: raw.failure_mode,
+            refresh: raw.refresh.get(),
+            page_size: raw.page_size as usize,
+            capabilities: raw.capabilities,
+        }
+    }
+}
+
+impl Aggregation {
+    /// Whether the gateway says that it can do this.
+    #[must_use]
+    pub fn offers(&self, capability: Capability) -> bool {
+        self.capabilities.contains(&capability)
+    }
+}
+
+impl Filter {
+    /// Whether it passes.
+    #[must_use]
+    pub fn passes(&self, text: &str) -> bool {
+        !self.denies(text)
+            && (self.allow.is_empty() || self.allow.iter().any(|pattern| pattern.matches(text)))
+    }
+
+    /// Whether it is named as something that does not pass.
+    #[must_use]
+    pub fn denies(&self, text: &str) -> bool {
+        self.deny.iter().any(|pattern| pattern.matches(text))
+    }
+}
+
+impl Rules {
+    /// The name without prefix under which the backend's `name` is offered.
+    #[must_use]
+    pub fn renamed<'a>(&'a self, name: &'a str) -> &'a str {
+        let named = self.overrides.get(name);
+        named.and_then(|named| named.name.as_deref()).unwrap_or(name)
+    }
+
+    /// The backend's own name of what is offered as `renamed`, if clients may use it; the inverse of [`Self::renamed`].
+    #[must_use]
+    pub fn original<'a>(&'a self, renamed: &'a str) -> Option<&'a str> {
+        let by_override = self
+            .overrides
+            .iter()
+            .find(|(_, named)| named.name.as_deref() == Some(renamed));
+        let name = match by_override {
+            Some((name, _)) => name.as_str(),
+            None if self.renamed(renamed) == renamed => renamed,
+            None => return None,
+        };
+        (self.filter.passes(name) && !self.hides(name)).then_some(name)
+    }
+
+    /// Whether clients can neither see nor call it.
+    #[must_use]
+    pub fn hides(&self, name: &str) -> bool {
+        self.hidden.iter().any(|pattern| pattern.matches(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deny_wins_over_allow_and_without_allow_everything_passes() {
+        let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text)).collect();
+        let filter = Filter {
+            allow: patterns(&["get_*", "echo"]),
+            deny: patterns(&["*_secret"]),
+        };
+        for (name, passes) in [
+            ("echo", true),
+            ("get_time", true),
+            ("get_secret", false),
+            ("put", false),
+        ] {
+            assert_eq!(filter.passes(name), passes, "{name}");
+        }
+        assert!(Filter::default().passes("anything"));
+    }
+
+    #[test]
+    fn a_renamed_tool_is_found_by_its_new_name_only() {
+        let named = Override {
+            name: Some("now".to_owned()),
+            ..Override::default()
+        };
+        let rules = Rules {
+            overrides: HashMap::from([("get_time".to_owned(), named)]),
+            hidden: vec![Pattern::new("raw")],
+            ..Rules::default()
+        };
+        assert_eq!(rules.original("now"), Some("get_time"));
+        assert_eq!(rules.original("get_time"), None);
+        assert_eq!(rules.original("other"), Some("other"));
+        assert_eq!(rules.original("raw"), None);
+    }
+}

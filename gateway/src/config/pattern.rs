@@ -1,0 +1,101 @@
+//! Patterns over names and URIs.
+
+/// A name, or a pattern in which `*` stands for any characters and `?` for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(Box<str>);
+
+impl Pattern {
+    /// The pattern that is written as `text`.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether `text` is what the pattern describes. Takes at most the product of both lengths, whatever they hold.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
+        let (mut at, mut read) = (0, 0);
+        // The last star, and what was read when it was met: it is tried again with one byte more.
+        let mut star: Option<(usize, usize)> = None;
+        while read < text.len() {
+            match pattern.get(at) {
+                Some(b'*') => {
+                    star = Some((at, read));
+                    at += 1;
+                    continue;
+                }
+                Some(b'?') => {
+                    at += 1;
+                    read += char_len(text[read]);
+                    continue;
+                }
+                Some(byte) if *byte == text[read] => {
+                    at += 1;
+                    read += 1;
+                    continue;
+                }
+                _ => {}
+            }
+            let Some((star_at, star_read)) = star else {
+                return false;
+            };
+            star = Some((star_at, star_read + 1));
+            at = star_at + 1;
+            read = star_read + 1;
+        }
+        pattern[at.min(pattern.len())..].iter().all(|byte| *byte == b'*')
+    }
+}
+
+/// How many bytes the character takes that begins with `first`.
+fn char_len(first: u8) -> usize {
+    match first {
+        0xF0.. => 4,
+        0xE0.. => 3,
+        0xC0.. => 2,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pattern;
+
+    #[test]
+    fn a_pattern_without_wildcards_is_exact() {
+        assert!(Pattern::new("get_time").matches("get_time"));
+        for text in ["get_times", "get_tim", "", "GET_TIME"] {
+            assert!(!Pattern::new("get_time").matches(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn wildcards_stand_for_any_characters_and_for_one() {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("*", "anything/at all", true),
+            ("get_*", "get_", true),
+            ("get_*", "get", false),
+            ("*_time", "get_time", true),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b*", "xxbxxaxx", false),
+            ("g?t", "get", true),
+            ("g?t", "gt", false),
+            ("g?t", "gét", true),
+            ("file:///a/*", "file:///a/b/c?d", true),
+            ("", "", true),
+            ("", "x", false),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(Pattern::new(pattern).matches(text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn many_stars_take_no_time() {
+        let pattern = Pattern::new(&"*a".repeat(50));
+        assert!(!pattern.matches(&"a".repeat(49)));
+        assert!(!pattern.matches(&format!("{}b", "a".repeat(5000))));
+    }
+}

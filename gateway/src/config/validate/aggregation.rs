@@ -1,0 +1,267 @@
+//! The aggregation part of the hot configuration, from the raw file to the validated one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use vmcp_crds::config::{
+    AggregationConfig, AnnotationOverride, BackendConfig, ConflictStrategy, PromptOverride, ToolOverride,
+};
+
+use super::{DNS_LABEL, Invalid, invalid, is_dns_label};
+use crate::config::aggregation::{MAX_NAME_BYTES, is_name_byte};
+use crate::config::{Aggregation, BackendName, Filter, Override, Pattern, Rules, Strategy, Terms};
+
+/// The placeholders of `prefixFormat`; the second one is ToolHive's.
+const PLACEHOLDERS: [&str; 2] = ["{backend}", "{workload}"];
+/// Looking more often than this would be a load of its own.
+const MIN_REFRESH: Duration = Duration::from_secs(1);
+/// The longest page.
+const MAX_PAGE_SIZE: u32 = 100_000;
+
+pub(super) fn aggregation(raw: &AggregationConfig, file: &Path) -> Result<Aggregation, Invalid> {
+    let refuse = |field: &str, message: String| Err(invalid(file, &format!("aggregation.{field}"), message));
+    if raw.strategy != ConflictStrategy::Prefix
+        && raw.prefix_format != AggregationConfig::default().prefix_format
+    {
+        let message = format!(
+            "has no meaning with `strategy: {}`; set `strategy: prefix` or remove it",
+            raw.strategy.as_str()
+        );
+        return refuse("prefixFormat", message);
+    }
+    if raw.refresh.get() < MIN_REFRESH {
+        return refuse("refresh", format!("found {}; the least is 1s", raw.refresh));
+    }
+    if raw.page_size == 0 || raw.page_size > MAX_PAGE_SIZE {
+        let message = format!("found {}; allowed is 1 to {MAX_PAGE_SIZE}", raw.page_size);
+        return refuse("pageSize", message);
+    }
+    Ok(Aggregation {
+        strategy: strategy(raw, file)?,
+        failure_mode: raw.failure_mode,
+        refresh: raw.refresh.get(),
+        page_size: raw.page_size as usize,
+        capabilities: raw.capabilities.clone(),
+    })
+}
+
+fn strategy(raw: &AggregationConfig, file: &Path) -> Result<Strategy, Invalid> {
+    let refuse = |message: String| Err(invalid(file, "aggregation.priority", message));
+    if raw.strategy != ConflictStrategy::Priority && !raw.priority.is_empty() {
+        return refuse(format!(
+            "has no meaning with `strategy: {}`; set `strategy: priority` or remove it",
+            raw.strategy.as_str()
+        ));
+    }
+    Ok(match raw.strategy {
+        ConflictStrategy::Prefix => Strategy::Prefix,
+        ConflictStrategy::None => Strategy::None,
+        ConflictStrategy::Manual => Strategy::Manual,
+        ConflictStrategy::Priority if raw.priority.is_empty() => {
+            return refuse(
+                "missing; `strategy: priority` needs the backends' names in their order".to_owned(),
+            );
+        }
+        ConflictStrategy::Priority => {
+            for (index, name) in raw.priority.iter().enumerate() {
+                if !is_dns_label(name) {
+                    return refuse(format!(
+                        "found {name:?}; allowed is the name of a backend, {DNS_LABEL}"
+                    ));
+                }
+                if raw.priority[..index].contains(name) {
+                    return refuse(format!("{name:?} stands twice"));
+                }
+            }
+            // A backend may leave the group at any time, so that a name nobody has is no error.
+            Strategy::Priority(
+                raw.priority
+                    .iter()
+                    .map(|name| BackendName(name.as_str().into()))
+                    .collect(),
+            )
+        }
+    })
+}
+
+/// The terms of the backend that stands at `index`.
+pub(super) fn terms(
+    raw: &BackendConfig,
+    index: usize,
+    aggregation: &AggregationConfig,
+    file: &Path,
+) -> Result<Terms, Invalid> {
+    let at = |field: &str| format!("backends[{index}].{field}");
+    if raw.prefix.is_some() && aggregation.strategy != ConflictStrategy::Prefix {
+        let message = format!(
+            "has no meaning with `aggregation.strategy: {}`; set `strategy: prefix` or remove it",
+            aggregation.strategy.as_str()
+        );
+        return Err(invalid(file, &at("prefix"), message));
+    }
+    let prefix = prefix(raw, aggregation);
+    if prefix.len() >= MAX_NAME_BYTES || !prefix.bytes().all(is_name_byte) {
+        let path = if raw.prefix.is_some() {
+            at("prefix")
+        } else {
+            "aggregation.prefixFormat".to_owned()
+        };
+        let message = format!(
+            "gives the prefix {prefix:?}; allowed are fewer than {MAX_NAME_BYTES} of A-Z a-z 0-9 _ . / -, and in prefixFormat {{backend}}"
+        );
+        return Err(invalid(file, &path, message));
+    }
+    let tools = raw.tools.overrides.iter();
+    let prompts = raw.prompts.overrides.iter();
+    Ok(Terms {
+        tools: Rules {
+            filter: filter(&raw.tools.allow, &raw.tools.deny),
+            hidden: patterns(&raw.tools.hidden),
+            overrides: overrides(
+                tools.map(|(name, raw)| (name, tool(raw))),
+                &prefix,
+                file,
+                &at("tools.overrides"),
+            )?,
+        },
+        prompts: Rules {
+            filter: filter(&raw.prompts.allow, &raw.prompts.deny),
+            hidden: Vec::new(),
+            overrides: overrides(
+                prompts.map(|(name, raw)| (name, prompt(raw))),
+                &prefix,
+                file,
+                &at("prompts.overrides"),
+            )?,
+        },
+        resources: filter(&raw.resources.allow, &raw.resources.deny),
+        prefix,
+    })
+}
+
+/// With `strategy: manual`, refuses two backends that are told to use the same name: nobody could win.
+pub(super) fn no_name_twice(
+    aggregation: &AggregationConfig,
+    backends: &[BackendConfig],
+    file: &Path,
+) -> Result<(), Invalid> {
+    if aggregation.strategy != ConflictStrategy::Manual {
+        return Ok(());
+    }
+    let tools = backends.iter().enumerate().flat_map(|(index, backend)| {
+        let overrides = backend.tools.overrides.iter();
+        overrides.map(move |(name, named)| ("tools", index, name, named.name.as_deref()))
+    });
+    let prompts = backends.iter().enumerate().flat_map(|(index, backend)| {
+        let overrides = backend.prompts.overrides.iter();
+        overrides.map(move |(name, named)| ("prompts", index, name, named.name.as_deref()))
+    });
+    let mut taken = BTreeMap::new();
+    for (kind, index, name, renamed) in tools.chain(prompts) {
+        let Some(renamed) = renamed else { continue };
+        if let Some(other) = taken.insert((kind, renamed), index) {
+            let message = format!(
+                "the name {renamed:?} is given by backend {} too; with `strategy: manual` each name is given once",
+                backends[other].name
+            );
+            let path = format!("backends[{index}].{kind}.overrides.{name}.name");
+            return Err(invalid(file, &path, message));
+        }
+    }
+    Ok(())
+}
+
+fn prefix(raw: &BackendConfig, aggregation: &AggregationConfig) -> String {
+    if aggregation.strategy != ConflictStrategy::Prefix {
+        return String::new();
+    }
+    raw.prefix.clone().unwrap_or_else(|| {
+        let format = aggregation.prefix_format.clone();
+        PLACEHOLDERS.into_iter().fold(format, |format, placeholder| {
+            format.replace(placeholder, &raw.name)
+        })
+    })
+}
+
+fn overrides<'a>(
+    raw: impl Iterator<Item = (&'a String, Override)>,
+    prefix: &str,
+    file: &Path,
+    path: &str,
+) -> Result<HashMap<String, Override>, Invalid> {
+    let mut overrides: HashMap<String, Override> = HashMap::new();
+    for (name, named) in raw {
+        if named == Override::default() {
+            let message = "says nothing; give it a name, title, description or annotations, or remove it";
+            return Err(invalid(file, &format!("{path}.{name}"), message));
+        }
+        if let Some(renamed) = &named.name {
+            let refuse = |message| Err(invalid(file, &format!("{path}.{name}.name"), message));
+            if renamed.is_empty()
+                || prefix.len() + renamed.len() > MAX_NAME_BYTES
+                || !renamed.bytes().all(is_name_byte)
+            {
+                return refuse(format!(
+                    "found {renamed:?}; allowed are 1 to {} of A-Z a-z 0-9 _ . / - after the prefix {prefix:?}",
+                    MAX_NAME_BYTES - prefix.len()
+                ));
+            }
+            let same = |other: &&Override| other.name.as_ref() == Some(renamed);
+            if overrides.values().find(same).is_some() {
+                return refuse(format!("the name {renamed:?} is given twice"));
+            }
+        }
+        overrides.insert(name.clone(), named);
+    }
+    Ok(overrides)
+}
+
+fn tool(raw: &ToolOverride) -> Override {
+    let AnnotationOverride {
+        title,
+        read_only_hint,
+        destructive_hint,
+        idempotent_hint,
+        open_world_hint,
+    } = &raw.annotations;
+    let hints = [
+        ("readOnlyHint", read_only_hint),
+        ("destructiveHint", destructive_hint),
+        ("idempotentHint", idempotent_hint),
+        ("openWorldHint", open_world_hint),
+    ];
+    let hints = hints
+        .into_iter()
+        .filter_map(|(key, hint)| Some((key, hint.as_ref()?.to_string())));
+    Override {
+        name: raw.name.clone(),
+        fields: texts([("title", &raw.title), ("description", &raw.description)]),
+        annotations: texts([("title", title)]).into_iter().chain(hints).collect(),
+    }
+}
+
+fn prompt(raw: &PromptOverride) -> Override {
+    Override {
+        name: raw.name.clone(),
+        fields: texts([("title", &raw.title), ("description", &raw.description)]),
+        annotations: Vec::new(),
+    }
+}
+
+fn texts<const N: usize>(fields: [(&'static str, &Option<String>); N]) -> Vec<(&'static str, String)> {
+    let json = |text: &String| serde_json::Value::from(text.as_str()).to_string();
+    let set = |(key, text): (&'static str, &Option<String>)| Some((key, json(text.as_ref()?)));
+    fields.into_iter().filter_map(set).collect()
+}
+
+fn filter(allow: &[String], deny: &[String]) -> Filter {
+    Filter {
+        allow: patterns(allow),
+        deny: patterns(deny),
+    }
+}
+
+fn patterns(raw: &[String]) -> Vec<Pattern> {
+    raw.iter().map(|text| Pattern::new(text)).collect()
+}

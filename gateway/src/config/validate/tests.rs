@@ -1,0 +1,183 @@
+//! What is refused, and in which words.
+
+use secrecy::SecretString;
+
+use super::*;
+use crate::config::{FailureMode, Strategy};
+
+fn load(text: &str, password: Option<&str>) -> Result<Config, String> {
+    let file = Path::new("gateway.yaml");
+    let raw = GatewayConfig::parse(text, file).map_err(|error| error.to_string())?;
+    config(raw, file, password.map(SecretString::from)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn redis_needs_an_address_and_keys() {
+    let error = load("version: v1\nsessionStorage: {provider: redis}", None).unwrap_err();
+    assert!(error.contains("sessionStorage.address"), "{error}");
+    let error = load(
+        "version: v1\nsessionStorage: {provider: redis, address: 'r:1'}",
+        None,
+    )
+    .unwrap_err();
+    assert!(error.contains("keygen"), "{error}");
+    let text =
+        "version: v1\nsessionStorage: {provider: redis, address: 'r:1'}\nsessionKeys: {directory: keys}";
+    assert!(matches!(
+        load(text, None).unwrap().session_storage,
+        SessionStorage::Redis(_)
+    ));
+}
+
+#[test]
+fn a_field_that_would_have_no_effect_is_refused() {
+    for field in ["address: 'r:1'", "db: 1", "keyPrefix: x", "username: u"] {
+        let error = load(&format!("version: v1\nsessionStorage: {{{field}}}"), None).unwrap_err();
+        assert!(error.contains("no meaning with `provider: memory`"), "{error}");
+    }
+}
+
+#[test]
+fn bad_values_are_refused_with_what_was_found() {
+    for (storage, found) in [
+        ("address: redis", "redis"),
+        ("address: 'redis:port'", "redis:port"),
+        ("address: ':6379'", ":6379"),
+        ("address: 'r:1', keyPrefix: 'a{b}'", "a{b}"),
+        ("address: 'r:1', username: u", REDIS_PASSWORD_ENV),
+    ] {
+        let text = format!(
+            "version: v1\nsessionKeys: {{directory: k}}\nsessionStorage: {{provider: redis, {storage}}}"
+        );
+        let error = load(&text, None).unwrap_err();
+        assert!(error.contains(found), "{error}");
+    }
+    for (backend, found) in [
+        ("{name: Time, url: 'http://a/mcp'}", "Time"),
+        ("{name: -a, url: 'http://a/mcp'}", "-a"),
+        ("{name: a, url: 'ftp://a/mcp'}", "ftp://a/mcp"),
+        ("{name: a, url: '/mcp'}", "/mcp"),
+        ("{name: a, url: 'http://a'}, {name: a, url: 'http://b'}", "twice"),
+    ] {
+        let error = load(&format!("version: v1\nhot: {{backends: [{backend}]}}"), None).unwrap_err();
+        assert!(error.contains(found) && error.contains("backends["), "{error}");
+    }
+}
+
+#[test]
+fn a_password_in_a_refused_url_is_not_repeated() {
+    let error = load(
+        "version: v1\nhot: {backends: [{name: a, url: 'http://me:hunter2@a/mcp'}]}",
+        None,
+    )
+    .unwrap_err();
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+fn hot(text: &str) -> Result<Hot, String> {
+    load(
+        &format!("version: v1\nhot:\n  {}", text.replace('\n', "\n  ")),
+        None,
+    )
+    .map(|config| config.hot)
+}
+
+fn one_backend(text: &str) -> Result<Arc<crate::config::Terms>, String> {
+    let hot = hot(&format!("backends: [{{name: a, url: 'http://a/mcp', {text}}}]"))?;
+    Ok(Arc::clone(&hot.backends[0].terms))
+}
+
+#[test]
+fn every_strategy_is_read_and_names_have_prefixes_only_with_one_of_them() {
+    for (text, strategy, prefix) in [
+        ("{}", Strategy::Prefix, "a_"),
+        ("{prefixFormat: '{workload}.'}", Strategy::Prefix, "a."),
+        ("{strategy: none}", Strategy::None, ""),
+        ("{strategy: transparent}", Strategy::None, ""),
+        ("{strategy: manual}", Strategy::Manual, ""),
+    ] {
+        let hot = hot(&format!(
+            "backends: [{{name: a, url: 'http://a/mcp'}}]\naggregation: {text}"
+        ))
+        .unwrap();
+        assert_eq!(
+            (&hot.aggregation.strategy, hot.backends[0].terms.prefix.as_str()),
+            (&strategy, prefix)
+        );
+    }
+    let hot = hot("aggregation: {strategy: priority, priority: [b, a], failureMode: hide}").unwrap();
+    let Strategy::Priority(names) = &hot.aggregation.strategy else {
+        panic!()
+    };
+    assert_eq!(names[0].as_str(), "b");
+    assert_eq!(hot.aggregation.failure_mode, FailureMode::Hide);
+    assert_eq!(one_backend("prefix: ''").unwrap().prefix, "");
+}
+
+#[test]
+fn an_aggregation_that_cannot_be_meant_is_refused_with_path_and_reason() {
+    for (text, expected) in [
+        ("aggregation: {strategy: priority}", "needs the backends' names"),
+        (
+            "aggregation: {priority: [a]}",
+            "no meaning with `strategy: prefix`",
+        ),
+        ("aggregation: {strategy: priority, priority: [a, a]}", "twice"),
+        ("aggregation: {strategy: priority, priority: ['A B']}", "A B"),
+        (
+            "aggregation: {strategy: none, prefixFormat: 'x_'}",
+            "aggregation.prefixFormat",
+        ),
+        ("aggregation: {refresh: 10ms}", "the least is 1s"),
+        ("aggregation: {pageSize: 0}", "1 to 100000"),
+        ("aggregation: {capabilities: [magic]}", "magic"),
+        ("serverInfo: {name: ''}", "serverInfo.name"),
+        (
+            "aggregation: {strategy: none}\nbackends: [{name: a, url: 'http://a', prefix: x_}]",
+            "backends[0].prefix",
+        ),
+        (
+            "aggregation: {prefixFormat: '{backend}:'}\nbackends: [{name: a, url: 'http://a'}]",
+            "aggregation.prefixFormat",
+        ),
+        (
+            "aggregation: {strategy: manual}\nbackends:\n\
+             - {name: a, url: 'http://a', tools: {overrides: {x: {name: z}}}}\n\
+             - {name: b, url: 'http://b', tools: {overrides: {y: {name: z}}}}",
+            "given by backend a too",
+        ),
+    ] {
+        let error = hot(text).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn names_that_may_not_be_offered_are_refused_when_the_configuration_gives_them() {
+    let long = "x".repeat(127);
+    for (text, expected) in [
+        ("prefix: 'a b'".to_owned(), "a b"),
+        (format!("prefix: '{long}x'"), "backends[0].prefix"),
+        (
+            "tools: {overrides: {x: {name: 'a b'}}}".to_owned(),
+            "backends[0].tools.overrides.x.name",
+        ),
+        (
+            format!("tools: {{overrides: {{x: {{name: '{long}'}}}}}}"),
+            "1 to 126",
+        ),
+        ("tools: {overrides: {x: {name: ''}}}".to_owned(), "found \"\""),
+        ("tools: {overrides: {x: {}}}".to_owned(), "says nothing"),
+        (
+            "tools: {overrides: {x: {name: z}, y: {name: z}}}".to_owned(),
+            "twice",
+        ),
+        (
+            "prompts: {overrides: {x: {name: 'é'}}}".to_owned(),
+            "backends[0].prompts.overrides.x.name",
+        ),
+    ] {
+        let error = one_backend(&text).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}

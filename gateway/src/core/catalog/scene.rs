@@ -1,0 +1,39 @@
+//! Backends and offers for the tests of the catalogue.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::offer::Offer;
+use crate::backend::{Backend, Kind, List, Listed, Transport};
+use crate::config::BackendName;
+
+pub(super) fn backend(name: &str) -> Backend {
+    let url = "http://localhost/mcp".parse().unwrap();
+    Backend::new(BackendName::for_test(name), url, Transport::new())
+}
+
+pub(super) fn list(kind: Kind, items: &[&str]) -> List {
+    let listed = |json: &&str| {
+        let raw: &RawValue = serde_json::from_str(json).unwrap();
+        Listed {
+            key: kind.key(raw).unwrap().1.into_owned(),
+            json: Bytes::copy_from_slice(json.as_bytes()),
+        }
+    };
+    List {
+        items: items.iter().map(listed).collect(),
+        unusable: 0,
+    }
+}
+
+/// An offer of tools with these names.
+pub(super) fn offer(tools: &[&str]) -> Offer {
+    let json: Vec<_> = tools
+        .iter()
+        .map(|name| format!(r#"{{"name":"{name}"}}"#))
+        .collect();
+    Offer {
+        tools: list(Kind::Tools, &json.iter().map(String::as_str).collect::<Vec<_>>()),
+        ..Offer::default()
+    }
+}

@@ -1,0 +1,312 @@
+//! Who wins, what is listed, and where everything is.
+
+use std::sync::Arc;
+
+use super::member::Known;
+use super::merge::merge;
+use super::scene::{backend, list, offer};
+use super::*;
+use crate::backend::{BackendError, Capabilities, Kind};
+use crate::config::{FailureMode, Filter, Override, Pattern, Strategy, Terms};
+
+fn terms(prefix: &str) -> Terms {
+    Terms {
+        prefix: prefix.to_owned(),
+        ..Terms::default()
+    }
+}
+
+fn known(name: &str, terms: Terms, offer: Offer) -> (Backend, Known) {
+    let member = Member::new(backend(name), Arc::new(terms));
+    member.observe(Ok(offer));
+    (member.backend.clone(), member.known())
+}
+
+fn silent(name: &str, terms: Terms) -> (Backend, Known) {
+    let member = Member::new(backend(name), Arc::new(terms));
+    (member.backend.clone(), member.known())
+}
+
+fn failing(name: &str, terms: Terms, offer: Offer) -> (Backend, Known) {
+    let member = Member::new(backend(name), Arc::new(terms));
+    member.observe(Ok(offer));
+    member.observe(Err(BackendError::Status(500)));
+    (member.backend.clone(), member.known())
+}
+
+fn merged(strategy: Strategy, members: &[(Backend, Known)]) -> Snapshot {
+    let aggregation = Aggregation {
+        strategy,
+        ..Aggregation::default()
+    };
+    merge(members, &Arc::new(aggregation))
+}
+
+fn tools(snapshot: &Snapshot) -> Vec<String> {
+    let page: serde_json::Value = serde_json::from_slice(&snapshot.tools.page(None).unwrap()).unwrap();
+    let tools = page["tools"].as_array().unwrap().iter();
+    tools
+        .map(|tool| tool["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn owner(snapshot: &Snapshot, tool: &str) -> String {
+    let route = snapshot.tool(tool).unwrap();
+    format!("{}/{}", route.backend.name(), route.name)
+}
+
+#[tokio::test]
+async fn with_prefixes_nobody_loses_and_the_list_is_sorted_whatever_the_order() {
+    let (a, b) = (
+        known("a", terms("a_"), offer(&["z", "y"])),
+        known("b", terms("b_"), offer(&["y"])),
+    );
+    let one = merged(Strategy::Prefix, &[a.clone(), b.clone()]);
+    let other = merged(Strategy::Prefix, &[b, a]);
+    assert_eq!(tools(&one), ["a_y", "a_z", "b_y"]);
+    assert_eq!(tools(&one), tools(&other));
+    assert_eq!(owner(&one, "a_y"), "a/y");
+    assert!(one.conflicts.is_empty());
+}
+
+#[tokio::test]
+async fn with_none_the_first_in_the_configuration_wins_and_the_loser_is_named() {
+    let (a, b) = (
+        known("a", terms(""), offer(&["x", "only-a"])),
+        known("b", terms(""), offer(&["x", "only-b"])),
+    );
+    let snapshot = merged(Strategy::None, &[b.clone(), a.clone()]);
+    assert_eq!(tools(&snapshot), ["only-a", "only-b", "x"]);
+    assert_eq!(owner(&snapshot, "x"), "b/x");
+    assert_eq!(snapshot.conflicts.len(), 1);
+    let conflict = &snapshot.conflicts[0];
+    assert!(
+        conflict.contains("\"x\" of a is not offered") && conflict.contains("backend b"),
+        "{conflict}"
+    );
+    assert_eq!(owner(&merged(Strategy::None, &[a, b]), "x"), "a/x");
+}
+
+#[tokio::test]
+async fn with_priority_the_list_decides_and_who_is_not_in_it_comes_last() {
+    let members = ["a", "b", "c"].map(|name| known(name, terms(""), offer(&["x", name])));
+    let names = vec![BackendName::for_test("c"), BackendName::for_test("gone")];
+    let snapshot = merged(Strategy::Priority(names), &members);
+    assert_eq!(owner(&snapshot, "x"), "c/x");
+    assert_eq!(tools(&snapshot), ["a", "b", "c", "x"]);
+    assert!(
+        snapshot.conflicts[0].contains("\"x\" of a, b is not offered"),
+        "{:?}",
+        snapshot.conflicts
+    );
+    assert!(snapshot.warnings[0].contains("gone"), "{:?}", snapshot.warnings);
+}
+
+#[tokio::test]
+async fn with_manual_nobody_wins_until_a_name_is_changed() {
+    let members = ["a", "b"].map(|name| known(name, terms(""), offer(&["x", name])));
+    let snapshot = merged(Strategy::Manual, &members);
+    assert_eq!(tools(&snapshot), ["a", "b"]);
+    assert_eq!(snapshot.tool("x").unwrap_err(), Nowhere::Unknown);
+    assert!(
+        snapshot.conflicts[0].contains("none of a, b"),
+        "{:?}",
+        snapshot.conflicts
+    );
+    let mut renamed = terms("");
+    let named = Override {
+        name: Some("bx".to_owned()),
+        ..Override::default()
+    };
+    renamed.tools.overrides.insert("x".to_owned(), named);
+    let members = [members[0].clone(), known("b", renamed, offer(&["x", "b"]))];
+    let snapshot = merged(Strategy::Manual, &members);
+    assert_eq!(tools(&snapshot), ["a", "b", "bx", "x"]);
+    assert_eq!(
+        (owner(&snapshot, "x"), owner(&snapshot, "bx")),
+        ("a/x".to_owned(), "b/x".to_owned())
+    );
+    assert!(snapshot.conflicts.is_empty());
+}
+
+#[tokio::test]
+async fn a_backend_that_has_a_name_twice_keeps_the_first() {
+    let snapshot = merged(Strategy::Prefix, &[known("a", terms("a_"), offer(&["x", "x"]))]);
+    assert_eq!(tools(&snapshot), ["a_x"]);
+    assert!(
+        snapshot.conflicts[0].contains("twice"),
+        "{:?}",
+        snapshot.conflicts
+    );
+}
+
+#[tokio::test]
+async fn a_hidden_tool_is_neither_listed_nor_called_and_nobody_takes_its_name() {
+    let mut hiding = terms("");
+    hiding.tools.hidden = vec![Pattern::new("x")];
+    let snapshot = merged(
+        Strategy::None,
+        &[
+            known("a", hiding, offer(&["x"])),
+            known("b", terms(""), offer(&["x"])),
+        ],
+    );
+    assert!(tools(&snapshot).is_empty());
+    assert_eq!(snapshot.tool("x").unwrap_err(), Nowhere::Unknown);
+    let mut denying = terms("");
+    denying.tools.filter.deny = vec![Pattern::new("x")];
+    let snapshot = merged(
+        Strategy::None,
+        &[
+            known("a", denying, offer(&["x"])),
+            known("b", terms(""), offer(&["x"])),
+        ],
+    );
+    assert_eq!(owner(&snapshot, "x"), "b/x");
+}
+
+#[tokio::test]
+async fn a_failing_backend_is_kept_or_hidden_and_keeps_its_names_either_way() {
+    let members = [
+        failing("a", terms(""), offer(&["x"])),
+        known("b", terms(""), offer(&["x", "y"])),
+    ];
+    assert_eq!(tools(&merged(Strategy::None, &members)), ["x", "y"]);
+    let hide = Aggregation {
+        strategy: Strategy::None,
+        failure_mode: FailureMode::Hide,
+        ..Aggregation::default()
+    };
+    let snapshot = merge(&members, &Arc::new(hide));
+    assert_eq!(tools(&snapshot), ["y"]);
+    assert_eq!(owner(&snapshot, "x"), "a/x");
+}
+
+#[tokio::test]
+async fn a_name_of_a_backend_that_is_not_known_yet_is_routed_by_its_prefix() {
+    let mut cold = terms("cold_");
+    let named = Override {
+        name: Some("now".to_owned()),
+        ..Override::default()
+    };
+    cold.tools.overrides.insert("get_time".to_owned(), named);
+    cold.tools.filter.deny = vec![Pattern::new("secret")];
+    let members = [
+        known("a", terms("a_"), offer(&["x"])),
+        silent("cold", cold),
+        silent("colder", terms("cold_er_")),
+    ];
+    let snapshot = merged(Strategy::Prefix, &members);
+    assert_eq!(owner(&snapshot, "cold_y"), "cold/y");
+    assert_eq!(owner(&snapshot, "cold_now"), "cold/get_time");
+    assert_eq!(owner(&snapshot, "cold_er_y"), "colder/y");
+    for unknown in ["a_y", "y", "cold_secret", "cold_get_time"] {
+        assert_eq!(snapshot.tool(unknown).unwrap_err(), Nowhere::Unknown, "{unknown}");
+    }
+    // Without prefixes nobody can say whose it is, and "unknown" would be a lie.
+    let snapshot = merged(Strategy::None, &[silent("cold", terms(""))]);
+    let not_yet = Nowhere::NotYet(BackendName::for_test("cold"));
+    assert_eq!(snapshot.tool("y").unwrap_err(), not_yet);
+    assert_eq!(snapshot.resource("x://y").unwrap_err(), not_yet);
+}
+
+#[tokio::test]
+async fn a_resource_is_found_by_its_uri_then_by_the_template_that_says_most() {
+    let a = Offer {
+        resources: list(
+            Kind::Resources,
+            &[r#"{"uri":"x://same"}"#, r#"{"uri":"x://a/listed"}"#],
+        ),
+        templates: list(
+            Kind::Templates,
+            &[
+                r#"{"uriTemplate":"x://{+any}"}"#,
+                r#"{"uriTemplate":"x://t/{id}"}"#,
+            ],
+        ),
+        ..Offer::default()
+    };
+    let b = Offer {
+        capabilities: Capabilities {
+            completions: true,
+            ..Capabilities::default()
+        },
+        resources: list(Kind::Resources, &[r#"{"uri":"x://same"}"#]),
+        templates: list(
+            Kind::Templates,
+            &[
+                r#"{"uriTemplate":"x://a/{id}"}"#,
+                r#"{"uriTemplate":"x://t/{id}"}"#,
+            ],
+        ),
+        ..Offer::default()
+    };
+    let mut of_b = terms("b_");
+    of_b.resources = Filter {
+        allow: Vec::new(),
+        deny: vec![Pattern::new("x://a/secret")],
+    };
+    let snapshot = merged(
+        Strategy::Prefix,
+        &[known("a", terms("a_"), a), known("b", of_b, b)],
+    );
+    for (uri, owner) in [
+        ("x://same", "a"),
+        ("x://a/listed", "a"),
+        ("x://a/other", "b"),
+        ("x://a/secret", "a"),
+        ("x://t/1", "a"),
+        ("x://anything/else", "a"),
+    ] {
+        let route = snapshot.resource(uri).unwrap();
+        assert_eq!((route.backend.name().as_str(), &*route.name), (owner, uri));
+    }
+    assert_eq!(snapshot.resource("y://z").unwrap_err(), Nowhere::Unknown);
+    let of_template = snapshot.template("x://a/{id}").unwrap();
+    assert_eq!(of_template.backend.name().as_str(), "b");
+    assert!(snapshot.completes(&BackendName::for_test("b")));
+    assert!(!snapshot.completes(&BackendName::for_test("a")));
+    let conflicts = snapshot.conflicts.join("\n");
+    assert!(
+        conflicts.contains("resource \"x://same\" of b")
+            && conflicts.contains("resource template \"x://t/{id}\" of b"),
+        "{conflicts}"
+    );
+}
+
+#[tokio::test]
+async fn prompts_have_names_and_rules_of_their_own() {
+    let both = Offer {
+        tools: list(Kind::Tools, &[r#"{"name":"x"}"#]),
+        prompts: list(Kind::Prompts, &[r#"{"name":"x"}"#, r#"{"name":"y"}"#]),
+        ..Offer::default()
+    };
+    let mut terms = terms("a_");
+    terms.prompts.filter.allow = vec![Pattern::new("x")];
+    let snapshot = merged(Strategy::Prefix, &[known("a", terms, both)]);
+    assert_eq!(
+        snapshot.prompts.page(None).unwrap(),
+        r#"{"prompts":[{"name":"a_x"}]}"#
+    );
+    assert_eq!(&*snapshot.prompt("a_x").unwrap().name, "x");
+    assert_eq!(snapshot.prompt("a_y").unwrap_err(), Nowhere::Unknown);
+    assert_eq!(tools(&snapshot), ["a_x"]);
+}
+
+#[tokio::test]
+async fn only_a_list_that_clients_see_otherwise_counts_as_changed() {
+    let changes = Changes::default();
+    let versions = || *changes.versions.subscribe().borrow();
+    let nobody = merged(Strategy::Prefix, &[]);
+    let some = merged(Strategy::Prefix, &[known("a", terms("a_"), offer(&["x"]))]);
+    let same = merged(Strategy::Prefix, &[failing("a", terms("a_"), offer(&["x"]))]);
+    changes.observe(&nobody, &some);
+    changes.observe(&some, &same);
+    let once = Versions {
+        tools: 1,
+        ..Versions::default()
+    };
+    assert_eq!(versions(), once);
+    changes.observe(&some, &nobody);
+    assert_eq!(versions().tools, 2);
+}

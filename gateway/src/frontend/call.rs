@@ -1,0 +1,118 @@
+//! `tools/call`, `prompts/get`, `resources/read`, `completion/complete`: what came of them, as the client sees it.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+
+use super::Frontend;
+use super::relay;
+use super::respond::{self, Body};
+use super::tools::{explain, tool_error};
+use crate::backend::Answer;
+use crate::core::{CallError, Subject};
+use crate::session::store::Unavailable;
+use crate::session::{Session, SessionError};
+use crate::wire::code;
+use crate::wire::jsonrpc::{self, Request};
+
+/// The answer where nobody has a completion to offer.
+const NO_COMPLETION: &[u8] = br#"{"completion":{"values":[],"total":0,"hasMore":false}}"#;
+
+impl Frontend {
+    pub(super) async fn call(
+        &self,
+        subject: Subject,
+        session: &Session,
+        body: &Bytes,
+        request: &Request<'_>,
+    ) -> Response<Body> {
+        if !self.core.hot().aggregation.offers(subject.capability()) {
+            return respond::method_not_found(request);
+        }
+        match self.core.call(session, subject, body, request).await {
+            Ok((_, Answer::Whole(message))) => respond::json(StatusCode::OK, message),
+            Ok((_, Answer::Streaming(first, rest))) => respond::streaming_json(relay::bytes(first, rest)),
+            Ok((backend, Answer::Events(events))) => respond::events(relay::events(
+                backend.name().clone(),
+                events,
+                request.id.to_owned(),
+            )),
+            Err(error) => refuse(subject, request, error),
+        }
+    }
+}
+
+fn refuse(subject: Subject, request: &Request<'_>, error: CallError) -> Response<Body> {
+    let respond_with =
+        |code: i32, message: &str| respond::error(StatusCode::OK, Some(request.id), code, message);
+    match error {
+        CallError::Params(fault) => respond::params_fault(request.id, &fault),
+        CallError::Unknown {
+            subject: Subject::Resource,
+            name,
+        } => {
+            let message = format!("Resource not found: {name}");
+            let data = serde_json::json!({"uri": name});
+            let code = code::RESOURCE_NOT_FOUND;
+            let message = jsonrpc::error_with_data(Some(request.id), code, &message, Some(&data));
+            respond::json(StatusCode::OK, message)
+        }
+        error @ CallError::Unknown { .. } => respond_with(code::INVALID_PARAMS, &error.to_string()),
+        error @ CallError::NotYet(_) => respond_with(code::INTERNAL, &error.to_string()),
+        CallError::NoCompletion(_) => respond::result(request.id, NO_COMPLETION),
+        CallError::Backend { backend, error } => {
+            tracing::warn!(%backend, %error, "a call failed");
+            let text = explain(backend.as_str(), &error);
+            match subject {
+                Subject::Tool => tool_error(request, &text),
+                Subject::Prompt | Subject::Resource | Subject::Completion => {
+                    respond_with(code::INTERNAL, &text)
+                }
+            }
+        }
+        CallError::Gone => respond::session_error(Some(request.id), &SessionError::NotFound),
+        CallError::Unavailable(reason) => {
+            respond::store_unavailable(Some(request.id), &Unavailable::new(reason))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::BackendName;
+
+    async fn refused(subject: Subject, error: CallError) -> (u16, Value) {
+        let message = br#"{"jsonrpc":"2.0","id":"a","method":"x"}"#;
+        let Ok(jsonrpc::Message::Request(request)) = jsonrpc::Message::parse(message) else {
+            panic!("no request")
+        };
+        let response = refuse(subject, &request, error);
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.ok().unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["id"], "a");
+        (status, body)
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_not_known_yet_is_named_and_nothing_is_called_unknown() {
+        let error = CallError::NotYet(BackendName::for_test("slow"));
+        let (status, body) = refused(Subject::Tool, error).await;
+        assert_eq!((status, &body["error"]["code"]), (200, &json!(-32603)));
+        assert_eq!(
+            body["error"]["message"],
+            "backend slow is not known yet; try again"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_a_backend_does_not_complete_has_no_completions() {
+        let error = CallError::NoCompletion(BackendName::for_test("a"));
+        let (status, body) = refused(Subject::Completion, error).await;
+        assert_eq!(status, 200);
+        assert_eq!(body["result"]["completion"]["values"], json!([]));
+    }
+}

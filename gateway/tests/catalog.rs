@@ -1,0 +1,286 @@
+//! The catalogue against a backend of which every answer is chosen by the test: what it is asked, and how often.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use vmcp_gateway::backend::Transport;
+use vmcp_gateway::config::{BackendName, Hot};
+use vmcp_gateway::core::catalog::Snapshot;
+use vmcp_gateway::core::{CallError, Core, Subject};
+use vmcp_gateway::readiness::Readiness;
+use vmcp_gateway::tasks::Tasks;
+use vmcp_gateway::telemetry::Metrics;
+use vmcp_gateway::wire::jsonrpc::Message;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A backend that answers as the test says.
+#[derive(Clone)]
+struct Backend {
+    asked: Arc<Mutex<Vec<(String, Value)>>>,
+    answer: Arc<Mutex<Answer>>,
+    with_session: bool,
+}
+
+/// The result or error of a method, given its parameters.
+type Answer = Box<dyn FnMut(&str, &Value) -> Value + Send>;
+
+impl Backend {
+    fn new(answer: impl FnMut(&str, &Value) -> Value + Send + 'static) -> Self {
+        Self {
+            asked: Arc::default(),
+            answer: Arc::new(Mutex::new(Box::new(answer))),
+            with_session: true,
+        }
+    }
+
+    /// A core with this backend, named `a`, and the tasks that it runs.
+    async fn behind_a_core(&self) -> anyhow::Result<(Core, Tasks)> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let tasks = Tasks::default();
+        tasks.spawn_until_drain(self.clone().serve(listener, tasks.clone()));
+        let directory = std::env::temp_dir().join(format!("vmcp-catalog-{}", address.port()));
+        let text = format!("backends: [{{name: a, url: 'http://{address}/mcp'}}]");
+        std::fs::write(&directory, text)?;
+        let hot = Hot::load(&directory)?;
+        std::fs::remove_file(&directory)?;
+        let core = Core::new(
+            hot,
+            Transport::new(),
+            tasks.clone(),
+            &Readiness::default(),
+            Metrics::new(),
+        );
+        Ok((core, tasks))
+    }
+
+    async fn serve(self, listener: TcpListener, tasks: Tasks) {
+        while let Ok((stream, _)) = listener.accept().await {
+            let backend = self.clone();
+            let service = service_fn(move |request| {
+                let backend = backend.clone();
+                async move { backend.respond(request).await }
+            });
+            tasks.spawn_until_drain(async move {
+                let connection = hyper::server::conn::http1::Builder::new();
+                connection
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
+                    .ok();
+            });
+        }
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+        let body = request.into_body().collect().await?.to_bytes();
+        let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let method = message["method"].as_str().unwrap_or_default();
+        let params = message["params"].clone();
+        self.asked
+            .lock()
+            .unwrap()
+            .push((method.to_owned(), params.clone()));
+        let Some(id) = message.get("id") else {
+            return Ok(Response::builder().status(202).body(Full::default()).unwrap());
+        };
+        let mut answer = (self.answer.lock().unwrap())(method, &params);
+        answer["jsonrpc"] = json!("2.0");
+        answer["id"] = id.clone();
+        let mut response = Response::new(Full::from(answer.to_string()));
+        let headers = response.headers_mut();
+        headers.insert("content-type", "application/json".parse().unwrap());
+        if self.with_session {
+            headers.insert("mcp-session-id", "s".parse().unwrap());
+        }
+        Ok(response)
+    }
+
+    /// The methods that it was asked for, in their order.
+    fn methods(&self) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().map(|(method, _)| method.clone()).collect()
+    }
+}
+
+fn hello(capabilities: &Value) -> Value {
+    json!({"result": {
+        "protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": {"name": "t", "version": "1"},
+    }})
+}
+
+fn tools(names: &[&str]) -> Value {
+    let tools: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+    json!({"result": {"tools": tools}})
+}
+
+/// Waits until `question` says yes of the catalogue, which tells when it has changed.
+async fn until(core: &Core, question: impl Fn(&Snapshot) -> bool) -> anyhow::Result<()> {
+    let mut changes = core.catalog().changes();
+    let waiting = async {
+        while !question(&core.catalog().snapshot()) {
+            changes.changed().await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(LIMIT, waiting).await?
+}
+
+fn name(core: &Core) -> BackendName {
+    core.catalog().states()[0].0.clone()
+}
+
+#[tokio::test]
+async fn a_backend_is_asked_only_for_the_lists_that_it_declares() -> anyhow::Result<()> {
+    let backend = Backend::new(|method, _| match method {
+        "initialize" => hello(&json!({"tools": {}})),
+        _ => tools(&["x"]),
+    });
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.tools.len() == 1).await?;
+    tasks.finish().await;
+    let expected = ["initialize", "notifications/initialized", "tools/list"];
+    assert_eq!(backend.methods(), expected);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backend_that_completes_nothing_is_not_asked_to() -> anyhow::Result<()> {
+    let backend = Backend::new(|method, _| match method {
+        "initialize" => hello(&json!({"tools": {}, "prompts": {}})),
+        "tools/list" => tools(&["x"]),
+        _ => json!({"result": {"prompts": [{"name": "p"}]}}),
+    });
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.prompts.len() == 1).await?;
+    assert!(!core.catalog().capabilities(&name(&core)).unwrap().completions);
+    let body = Bytes::from_static(
+        br#"{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"a_p"}}}"#,
+    );
+    let Ok(Message::Request(request)) = Message::parse(&body) else {
+        panic!("no request")
+    };
+    let refused = core.route(Subject::Completion, &body, &request).unwrap_err();
+    assert!(matches!(refused, CallError::NoCompletion(_)), "{refused}");
+    tasks.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_that_a_backend_declares_and_does_not_know_is_empty() -> anyhow::Result<()> {
+    let backend = Backend::new(|method, _| match method {
+        "initialize" => hello(&json!({"tools": {}, "resources": {}})),
+        "tools/list" => tools(&["x"]),
+        "resources/list" => json!({"result": {"resources": [{"uri": "x://y", "name": "y"}]}}),
+        _ => json!({"error": {"code": -32601, "message": "what?"}}),
+    });
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.resources.len() == 1).await?;
+    let snapshot = core.catalog().snapshot();
+    assert!(snapshot.templates.is_empty() && snapshot.conflicts.is_empty());
+    tasks.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backend_that_says_that_it_changed_is_looked_at_once_however_often_it_says_so() -> anyhow::Result<()>
+{
+    let mut lists = VecDeque::from([tools(&["x"]), tools(&["x", "y"])]);
+    let backend = Backend::new(move |method, _| match method {
+        "initialize" => hello(&json!({"tools": {}})),
+        _ if lists.len() > 1 => lists.pop_front().unwrap(),
+        _ => lists[0].clone(),
+    });
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.tools.len() == 1).await?;
+    let changes = core.catalog().changes();
+    let before = *changes.borrow();
+    for _ in 0..100 {
+        core.catalog().refresh(&name(&core));
+    }
+    until(&core, |snapshot| snapshot.tools.len() == 2).await?;
+    let told = changes.borrow().notifications_since(&before);
+    assert_eq!(told, ["notifications/tools/list_changed"]);
+    tasks.finish().await;
+    let looks = backend
+        .methods()
+        .iter()
+        .filter(|method| *method == "tools/list")
+        .count();
+    assert!(looks <= 3, "{looks} looks");
+    let greetings = backend
+        .methods()
+        .iter()
+        .filter(|method| *method == "initialize")
+        .count();
+    assert_eq!(greetings, 1, "the upstream session is kept");
+    Ok(())
+}
+
+#[tokio::test]
+async fn pages_are_followed_with_the_backends_own_cursors_and_not_in_a_circle() -> anyhow::Result<()> {
+    let backend = Backend::new(|method, params| {
+        let page =
+            |name: &str, next: &str| json!({"result": {"tools": [{"name": name}], "nextCursor": next}});
+        match (method, params["cursor"].as_str()) {
+            ("initialize", _) => hello(&json!({"tools": {}})),
+            // An empty cursor is a cursor.
+            (_, None) => page("a", ""),
+            (_, Some("")) => page("b", "ü\"2"),
+            (_, Some("ü\"2")) => page("c", "ü\"2"),
+            (_, Some(other)) => json!({"error": {"code": -32602, "message": other}}),
+        }
+    });
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.tools.len() == 3).await?;
+    tasks.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_item_without_a_name_costs_only_itself() -> anyhow::Result<()> {
+    let backend = Backend::new(|method, _| match method {
+        "initialize" => hello(&json!({"tools": {}})),
+        _ => json!({"result": {"tools": [{"title": "?"}, {"name": 5}, ["x"], {"name": ""}, {"name": "x"}]}}),
+    });
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.tools.len() == 1).await?;
+    let conflicts = core.catalog().snapshot().conflicts.clone();
+    assert_eq!(
+        conflicts,
+        ["backend a lists 4 tools that cannot be called by anything"]
+    );
+    tasks.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backend_without_sessions_is_greeted_at_every_look() -> anyhow::Result<()> {
+    let mut greetings = 0;
+    let mut backend = Backend::new(move |method, _| {
+        if method == "initialize" {
+            greetings += 1;
+            return hello(&json!({"tools": {}}));
+        }
+        tools(&["x", "y", "z"][..greetings.min(3)])
+    });
+    backend.with_session = false;
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.tools.len() == 1).await?;
+    core.catalog().refresh(&name(&core));
+    until(&core, |snapshot| snapshot.tools.len() == 2).await?;
+    tasks.finish().await;
+    Ok(())
+}
