@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use vmcp_crds::status::config_hash;
 
 use crate::error::Error;
+use crate::owner;
 
 /// The name under which the API server records our fields.
 pub const FIELD_MANAGER: &str = "vmcp-operator";
@@ -26,6 +27,7 @@ pub struct Applied(HashMap<(String, String), Record>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Record {
+    uid: Option<String>,
     intent: String,
     fields: String,
 }
@@ -33,8 +35,11 @@ struct Record {
 /// Applies `intent`, unless `live` shows that nothing of it was changed since the last time. Returns what the API server
 /// made of it, if it was asked.
 ///
+/// An object of the same name that has another controller, or none, is left alone: a forced apply would take it from whoever
+/// made it.
+///
 /// # Errors
-/// When the API server refuses or does not answer.
+/// When the API server refuses or does not answer, or the object is somebody else's.
 pub async fn apply<K>(
     client: &Client,
     applied: &mut Applied,
@@ -59,6 +64,22 @@ where
         return Ok(None);
     }
     let api: Api<K> = Api::namespaced(client.clone(), &namespace);
+    // The watch shows only what carries our labels.
+    let there = match live {
+        Some(live) => Some(live.meta().clone()),
+        None => api
+            .get_metadata_opt(&name)
+            .await
+            .map_err(|error| Error::api::<K>("read", &namespace, &name, error))?
+            .map(|object| object.metadata),
+    };
+    if let Some(there) = there {
+        // Also ours is what we have applied before, and somebody took the owner reference from.
+        let known = there.uid.is_some() && applied.0.get(&key).is_some_and(|last| last.uid == there.uid);
+        if !known && !owner::are_siblings(intent.meta(), &there) {
+            return Err(Error::not_owned::<K>(&namespace, &name, intent.meta(), &there));
+        }
+    }
     let object = api
         .patch(
             &name,
@@ -72,6 +93,7 @@ where
     applied.0.insert(
         key,
         Record {
+            uid: object.uid(),
             intent: intent_hash,
             fields,
         },

@@ -1,6 +1,9 @@
 //! What can go wrong between the operator and the API server.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+
+use crate::owner;
 
 /// A request to the API server that failed: what was tried, on what, and why not.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +18,20 @@ pub enum Error {
         /// Why not.
         #[source]
         source: Box<kube::Error>,
+    },
+    /// An object of a child's name is there, and is not this virtual server's.
+    #[error(
+        "{object} is there already and is not of this VirtualMCPServer ({whose}), so it is left alone: {remedy}"
+    )]
+    NotOwned {
+        /// Kind and name of the object.
+        object: String,
+        /// Who controls it.
+        whose: String,
+        /// What happens, or has to happen, for the operator to go on.
+        remedy: &'static str,
+        /// Whether it goes by itself.
+        goes: bool,
     },
     /// The operating system gave no randomness for a key.
     #[error("cannot make session keys: the operating system gives no randomness: {0}")]
@@ -39,11 +56,46 @@ impl Error {
         }
     }
 
+    /// The object `there` has the name of the child `wanted`, and another controller.
+    pub fn not_owned<K: Resource<DynamicType = ()>>(
+        namespace: &str,
+        name: &str,
+        wanted: &ObjectMeta,
+        there: &ObjectMeta,
+    ) -> Self {
+        let goes = owner::is_left_by_predecessor(wanted, there);
+        let whose = owner::controller(there).map_or_else(
+            || "it has no controller".to_owned(),
+            |owner| {
+                format!(
+                    "its controller is {} {}, uid {}",
+                    owner.kind, owner.name, owner.uid
+                )
+            },
+        );
+        Self::NotOwned {
+            object: format!("{} {namespace}/{name}", K::kind(&())),
+            whose,
+            remedy: if goes {
+                "it goes with its owner, a VirtualMCPServer of this name that was deleted"
+            } else {
+                "delete it or give it another name, or make this VirtualMCPServer under another name"
+            },
+            goes,
+        }
+    }
+
     /// Whether the API server understood the request and will refuse it again: a quota, a policy, a missing right. Somebody
     /// has to do something, so the virtual server's status says it.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self.code(), Some(400..=499)) && !self.is_conflict() && self.code() != Some(429)
+    }
+
+    /// Whether an object of somebody else is in the way.
+    #[must_use]
+    pub fn is_not_owned(&self) -> bool {
+        matches!(self, Self::NotOwned { .. })
     }
 
     /// Whether somebody else changed or removed the object at the same time; to look again settles it.
@@ -55,6 +107,9 @@ impl Error {
     /// A word for metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {
+        if self.is_not_owned() {
+            return "not_owned";
+        }
         match self.code() {
             Some(404 | 409 | 410) => "conflict",
             Some(429) => "throttled",
@@ -67,7 +122,7 @@ impl Error {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Api { source, .. } => code(source),
-            Self::Randomness(_) | Self::Ending => None,
+            Self::NotOwned { .. } | Self::Randomness(_) | Self::Ending => None,
         }
     }
 }

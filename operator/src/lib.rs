@@ -22,6 +22,7 @@ pub mod index;
 pub mod lease;
 pub mod memory;
 pub mod metrics;
+pub mod owner;
 pub mod reconcile;
 pub mod reminder;
 pub mod replicas;

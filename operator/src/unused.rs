@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PodSpec};
-use kube::{Resource as _, ResourceExt as _};
+use kube::ResourceExt as _;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
 use crate::desired::labels;
+use crate::owner;
 
 /// The start-up ConfigMaps among `config_maps` that no ReplicaSet uses. Nothing is unused while the Deployment's
 /// controller has not seen the Deployment as it is: it may be about to make a ReplicaSet.
@@ -40,7 +41,7 @@ pub fn startup_configs<'a>(
         .into_iter()
         .filter(|config_map| {
             config_map.labels().get(labels::CONFIG).map(String::as_str) == Some("startup")
-                && is_owned(config_map, server)
+                && owner::is_controlled_by(*config_map, server)
                 && !used.contains(&config_map.name_any())
         })
         .collect()
@@ -49,14 +50,6 @@ pub fn startup_configs<'a>(
 fn mounted(pod: &PodSpec) -> impl Iterator<Item = String> {
     let volumes = pod.volumes.iter().flatten();
     volumes.filter_map(|volume| volume.config_map.as_ref().map(|source| source.name.clone()))
-}
-
-fn is_owned(config_map: &ConfigMap, server: &VirtualMCPServer) -> bool {
-    let owner = config_map
-        .owner_references()
-        .iter()
-        .find(|owner| owner.controller == Some(true));
-    owner.is_some_and(|owner| Some(&owner.uid) == server.meta().uid.as_ref())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::apply::apply;
 use crate::desired::{Children, names};
 use crate::error::Error;
 use crate::memory::Memory;
-use crate::{replicas, unused};
+use crate::{owner, replicas, unused};
 
 impl Look<'_> {
     pub(super) async fn apply_children(&self, memory: &mut Memory, children: &Children) -> Result<(), Error> {
@@ -71,8 +71,10 @@ impl Look<'_> {
         let name = names::workload(self.server);
         let store = &self.context.stores.disruption_budgets;
         match store.get(&ObjectRef::new(&name).within(&self.namespace)) {
-            Some(budget) => self.delete::<PodDisruptionBudget>(&budget).await,
-            None => Ok(()),
+            Some(budget) if owner::is_controlled_by(&*budget, self.server) => {
+                self.delete::<PodDisruptionBudget>(&budget).await
+            }
+            _ => Ok(()),
         }
     }
 

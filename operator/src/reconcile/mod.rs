@@ -26,7 +26,7 @@ use crate::gateways::{Gateway, Gateways};
 use crate::memory::{Memories, Memory};
 use crate::metrics::Metrics;
 use crate::resolve::{self, Secrets};
-use crate::status::{self, Observed};
+use crate::status::{self, Observed, Refused};
 use crate::watch::Stores;
 
 /// While pods have yet to take what was rendered.
@@ -99,15 +99,15 @@ impl Look<'_> {
     async fn run(&self, memory: &mut Memory) -> Result<Action, Error> {
         let mut findings = Findings::default();
         if let Err(error) = self.work(memory, &mut findings).await {
-            if !error.is_refusal() {
+            if !error.is_refusal() && !error.is_not_owned() {
                 return Err(error);
             }
             findings.failed = Some(error);
         }
         let status = self.report(memory, &findings).await?;
         match findings.failed {
-            Some(error) => Err(error),
-            None => Ok(Action::requeue(next_look(&status, findings.gave_up))),
+            Some(error) if !error.is_not_owned() => Err(error),
+            _ => Ok(Action::requeue(next_look(&status, findings.gave_up))),
         }
     }
 
@@ -157,7 +157,14 @@ impl Look<'_> {
     ) -> Result<VirtualMCPServerStatus, Error> {
         let old = self.last_status(memory);
         let deployment = self.deployment(memory);
-        let refused = findings.failed.as_ref().map(ToString::to_string);
+        let failure = findings.failed.as_ref().map(ToString::to_string);
+        let refused = match &findings.failed {
+            Some(Error::NotOwned { goes, .. }) => failure.as_deref().map(|message| Refused::NotOwned {
+                message,
+                stalled: !goes,
+            }),
+            _ => failure.as_deref().map(Refused::ApiServer),
+        };
         let no_config = String::new();
         let observed = Observed {
             server: self.server,
@@ -180,7 +187,7 @@ impl Look<'_> {
                     stalled: *stalled,
                 },
             },
-            refused: refused.as_deref(),
+            refused,
             deployment: deployment.as_deref(),
             gateways: &findings.gateways,
             expected_replicas: self.expected_replicas(memory),
@@ -230,7 +237,7 @@ fn next_look(status: &VirtualMCPServerStatus, gave_up: bool) -> Duration {
     let ready = vmcp_crds::condition::find(&status.conditions, condition_type::READY);
     match ready.map(|ready| ready.reason.as_str()) {
         Some("ConfigPending" | "GatewayUnreachable") if !gave_up => SOON,
-        Some("ConfigPending" | "GatewayUnreachable" | "ConfigRefused") => LATER,
+        Some("ConfigPending" | "GatewayUnreachable" | "ConfigRefused" | "ChildNotOwned") => LATER,
         _ if status
             .backends
             .iter()

@@ -25,8 +25,8 @@ pub struct Observed<'a> {
     pub config: Result<&'a ConfigFiles, &'a str>,
     /// The Secrets.
     pub secrets: Secrets<'a>,
-    /// What the API server refused to take, in its words.
-    pub refused: Option<&'a str>,
+    /// Why an object could not be applied.
+    pub refused: Option<Refused<'a>>,
     /// The Deployment as it is.
     pub deployment: Option<&'a Deployment>,
     /// The gateway pods that run.
@@ -47,6 +47,20 @@ pub enum Secrets<'a> {
         /// Why, in one word.
         reason: &'static str,
         /// Why, for people.
+        message: &'a str,
+        /// Whether only a person can help.
+        stalled: bool,
+    },
+}
+
+/// Why an object could not be applied.
+#[derive(Clone, Copy, Debug)]
+pub enum Refused<'a> {
+    /// The API server refuses, in these words.
+    ApiServer(&'a str),
+    /// An object of that name is there, and is somebody else's.
+    NotOwned {
+        /// Which and whose, for people.
         message: &'a str,
         /// Whether only a person can help.
         stalled: bool,

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 
-use super::{Observed, Secrets};
+use super::{Observed, Refused, Secrets};
 use crate::desired::ConfigFiles;
 use crate::gateways::Gateway;
 
@@ -50,8 +50,16 @@ pub(super) fn outlook(observed: &Observed<'_>) -> Outlook {
             message: message.to_owned(),
         };
     }
-    if let Some(refused) = observed.refused {
-        return waiting("ApplyRefused", refused.to_owned());
+    match observed.refused {
+        Some(Refused::ApiServer(words)) => return waiting("ApplyRefused", words.to_owned()),
+        Some(Refused::NotOwned { message, stalled }) => {
+            return Outlook {
+                phase: if stalled { Phase::Stalled } else { Phase::Waiting },
+                reason: "ChildNotOwned",
+                message: message.to_owned(),
+            };
+        }
+        None => {}
     }
     let Some(deployment) = observed.deployment else {
         return waiting(

@@ -76,7 +76,7 @@ impl Scene {
         }
     }
 
-    fn status_with(&self, secrets: Secrets<'_>, refused: Option<&str>) -> VirtualMCPServerStatus {
+    fn status_with(&self, secrets: Secrets<'_>, refused: Option<Refused<'_>>) -> VirtualMCPServerStatus {
         let observed = Observed {
             server: &self.server,
             backends: self.backends.as_deref(),
@@ -167,7 +167,7 @@ fn pods_that_were_not_asked_are_not_taken_for_silent() {
     };
     for status in [
         scene.status_with(missing, None),
-        scene.status_with(Secrets::Resolved, Some("exceeded quota")),
+        scene.status_with(Secrets::Resolved, Some(Refused::ApiServer("exceeded quota"))),
     ] {
         assert_eq!(status.backends, scene.old.backends);
         assert_eq!((status.backend_count, status.tool_count), (Some(1), Some(5)));
@@ -175,8 +175,25 @@ fn pods_that_were_not_asked_are_not_taken_for_silent() {
 }
 
 #[test]
+fn an_object_of_somebody_else_is_said_and_stalls_unless_it_goes_by_itself() {
+    for (stalled, type_) in [(true, "Stalled"), (false, "Reconciling")] {
+        let refused = Refused::NotOwned {
+            message: "Service tools/vmcp-everything is somebody else's",
+            stalled,
+        };
+        let status = Scene::good().status_with(Secrets::Resolved, Some(refused));
+        assert_says(&status, "Ready", Some(("False", "ChildNotOwned")));
+        assert_says(&status, type_, Some(("True", "ChildNotOwned")));
+        assert_eq!(
+            status.conditions[0].message,
+            "Service tools/vmcp-everything is somebody else's"
+        );
+    }
+}
+
+#[test]
 fn what_the_api_server_refused_is_said() {
-    let status = Scene::good().status_with(Secrets::Resolved, Some("exceeded quota"));
+    let status = Scene::good().status_with(Secrets::Resolved, Some(Refused::ApiServer("exceeded quota")));
     assert_says(&status, "Ready", Some(("False", "ApplyRefused")));
     let ready = find(&status.conditions, "Ready").unwrap();
     assert_eq!(ready.message, "exceeded quota");

@@ -7,6 +7,7 @@ mod admission;
 mod children;
 mod conditions;
 mod election;
+mod foreign;
 mod gateway;
 mod hot_config;
 mod process;
