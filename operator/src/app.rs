@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::args::Args;
 use crate::controller::{self, Options};
+use crate::identity;
 use crate::lease::{Candidate, Timing};
 
 /// Runs the operator until `stop`.
@@ -32,10 +33,11 @@ pub async fn run(client: Client, args: &Args, stop: CancellationToken) -> anyhow
 }
 
 async fn work(client: Client, args: &Args, admin: &Admin, stop: &CancellationToken) -> anyhow::Result<()> {
+    let identity = args.identity.clone().map_or_else(identity::unique, Ok)?;
     let options = Options {
         scopes: args.scopes(),
         default_image: args.gateway_image.clone(),
-        identity: args.identity.clone(),
+        identity: identity.clone(),
     };
     if !args.leader_election {
         admin.set_ready(true);
@@ -47,7 +49,7 @@ async fn work(client: Client, args: &Args, admin: &Admin, stop: &CancellationTok
         &client,
         &args.namespace,
         &args.lease_name,
-        &args.identity,
+        &identity,
         Timing::default(),
     );
     tokio::select! {

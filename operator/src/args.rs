@@ -63,8 +63,10 @@ pub struct Args {
     pub namespace: String,
 
     /// What this operator calls itself in the Lease and in events: in a pod, the pod's name
-    #[arg(long, env = "POD_NAME", default_value = "vmcp-operator", value_name = "NAME")]
-    pub identity: String,
+    ///
+    /// No two operators may have the same. Without it, the name of the machine with a random word is taken.
+    #[arg(long, env = "POD_NAME", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub identity: Option<String>,
 
     /// What is logged: error, warn, info, debug or trace, or directives such as info,vmcp_operator=debug
     #[arg(long, env = "VMCP_LOG", default_value = "info", value_name = "FILTER")]

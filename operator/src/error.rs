@@ -33,9 +33,14 @@ pub enum Error {
         /// Whether it goes by itself.
         goes: bool,
     },
-    /// The operating system gave no randomness for a key.
-    #[error("cannot make session keys: the operating system gives no randomness: {0}")]
-    Randomness(String),
+    /// The operating system gave no randomness.
+    #[error("cannot make {wanted}: the operating system gives no randomness: {why}")]
+    Randomness {
+        /// What it was needed for.
+        wanted: &'static str,
+        /// Why there is none.
+        why: String,
+    },
     /// A watch ended before it had anything. This happens only while the operator ends.
     #[error("the operator is ending")]
     Ending,
@@ -122,7 +127,7 @@ impl Error {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Api { source, .. } => code(source),
-            Self::NotOwned { .. } | Self::Randomness(_) | Self::Ending => None,
+            Self::NotOwned { .. } | Self::Randomness { .. } | Self::Ending => None,
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Timing {
     pub deadline: Duration,
     /// The pause between two attempts to take or renew it.
     pub pause: Duration,
+    /// How long giving it back may take: an operator that ends does not wait for an API server that is not there.
+    pub release: Duration,
 }
 
 impl Default for Timing {
@@ -32,6 +34,7 @@ impl Default for Timing {
             duration: Duration::from_secs(15),
             deadline: Duration::from_secs(10),
             pause: Duration::from_secs(2),
+            release: Duration::from_secs(5),
         }
     }
 }
@@ -129,7 +132,7 @@ impl Candidate {
         tracing::error!("the lease ran out");
     }
 
-    /// Gives the Lease back, so that the next operator need not wait for it to run out.
+    /// Gives the Lease back, so that the next operator need not wait for it to run out. Gives up after a while.
     pub async fn release(&self) {
         let released = async {
             let mut lease = self.api.get(&self.name).await?;
@@ -142,8 +145,14 @@ impl Candidate {
             }
             Ok::<_, kube::Error>(())
         };
-        if let Err(error) = released.await {
-            tracing::warn!(error = %self.failed("release", error), "the lease will run out by itself");
+        match tokio::time::timeout(self.timing.release, released).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = %self.failed("release", error), "the lease will run out by itself");
+            }
+            Err(_) => {
+                tracing::warn!("the API server does not answer, so the lease will run out by itself");
+            }
         }
     }
 

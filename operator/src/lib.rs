@@ -18,6 +18,7 @@ pub mod desired;
 pub mod error;
 pub mod events;
 pub mod gateways;
+pub mod identity;
 pub mod index;
 pub mod lease;
 pub mod memory;

@@ -72,7 +72,10 @@ fn read(secret: &Secret, new: bool) -> SessionKeys {
 fn new_secret(server: &VirtualMCPServer, name: &str) -> Result<Secret, Error> {
     let mut data = BTreeMap::new();
     for slot in [CURRENT, NEXT] {
-        let key = SessionKey::generate().map_err(|error| Error::Randomness(error.to_string()))?;
+        let key = SessionKey::generate().map_err(|error| Error::Randomness {
+            wanted: "session keys",
+            why: error.to_string(),
+        })?;
         data.insert(slot.to_owned(), ByteString(key.to_text().into_bytes()));
     }
     Ok(Secret {

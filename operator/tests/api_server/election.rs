@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Client, Config};
 use serde_json::json;
 use vmcp_operator::lease::{Candidate, Timing};
 
@@ -13,6 +14,7 @@ const SHORT: Timing = Timing {
     duration: Duration::from_secs(12),
     deadline: Duration::from_secs(10),
     pause: PAUSE,
+    release: LIMIT,
 };
 
 /// A lease that does not run out while a test waits.
@@ -20,6 +22,7 @@ const LONG: Timing = Timing {
     duration: Duration::from_secs(3600),
     deadline: Duration::from_secs(3000),
     pause: PAUSE,
+    release: LIMIT,
 };
 
 const PAUSE: Duration = Duration::from_millis(200);
@@ -106,4 +109,17 @@ async fn a_leader_whose_lease_is_taken_stops() {
         }))
         .await;
     tokio::time::timeout(LIMIT, leader.hold()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operator_that_ends_does_not_wait_for_an_api_server_that_does_not_answer() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
+    let timing = Timing {
+        release: Duration::from_millis(100),
+        ..LONG
+    };
+    let leader = Candidate::new(&client, "silent", "operator", "leader", timing);
+    tokio::time::timeout(LIMIT, leader.release()).await.unwrap();
 }
