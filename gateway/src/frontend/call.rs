@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::Frontend;
+use super::large;
 use super::relay;
 use super::respond::{self, Body};
 use super::tools::{explain, tool_error};
@@ -30,7 +31,7 @@ impl Frontend {
         }
         match self.core.call(session, subject, body, request).await {
             Ok((_, Answer::Whole(message))) => respond::json(StatusCode::OK, message),
-            Ok((_, Answer::Streaming(first, rest))) => respond::streaming_json(relay::bytes(first, rest)),
+            Ok((_, Answer::Streaming(first, rest))) => respond::streaming_json(large::bytes(first, rest)),
             Ok((backend, Answer::Events(events))) => respond::events(relay::events(
                 backend.name().clone(),
                 events,

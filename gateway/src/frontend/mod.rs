@@ -8,6 +8,7 @@
 mod call;
 mod delete;
 mod initialize;
+mod large;
 mod list;
 mod post;
 mod relay;

@@ -67,16 +67,35 @@ impl Frontend {
             Ok(session) => session,
             Err(refusal) => return refusal,
         };
+        let Some(running) = session.begin(request.id) else {
+            let message = "A request with this id is still running; ids must be unique";
+            return respond::error(
+                StatusCode::BAD_REQUEST,
+                Some(request.id),
+                code::INVALID_REQUEST,
+                message,
+            );
+        };
+        let response = self.dispatch(&session, body, request).await;
+        respond::until_its_end(response, running)
+    }
+
+    async fn dispatch(
+        &self,
+        session: &Session,
+        body: &Bytes,
+        request: &jsonrpc::Request<'_>,
+    ) -> Response<Body> {
         match &*request.method {
             "ping" => respond::result(request.id, b"{}"),
             "tools/list" => self.list(Kind::Tools, request),
             "prompts/list" => self.list(Kind::Prompts, request),
             "resources/list" => self.list(Kind::Resources, request),
             "resources/templates/list" => self.list(Kind::Templates, request),
-            "tools/call" => self.call(Subject::Tool, &session, body, request).await,
-            "prompts/get" => self.call(Subject::Prompt, &session, body, request).await,
-            "resources/read" => self.call(Subject::Resource, &session, body, request).await,
-            "completion/complete" => self.call(Subject::Completion, &session, body, request).await,
+            "tools/call" => self.call(Subject::Tool, session, body, request).await,
+            "prompts/get" => self.call(Subject::Prompt, session, body, request).await,
+            "resources/read" => self.call(Subject::Resource, session, body, request).await,
+            "completion/complete" => self.call(Subject::Completion, session, body, request).await,
             _ => respond::method_not_found(request),
         }
     }

@@ -1,4 +1,4 @@
-//! A backend's answer, passed on as it comes.
+//! A backend's answer as a stream of events, passed on as it comes.
 //!
 //! The client's reading pulls: nothing is read from the backend faster than the client takes it, so that no queue grows.
 
@@ -6,28 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use futures::stream::{self, StreamExt as _};
-use http_body_util::BodyExt as _;
+use futures::stream;
 use serde_json::value::RawValue;
 
 use super::respond::BoxError;
 use super::tools::explain;
-use crate::backend::{BackendError, Events, UpstreamBody};
+use crate::backend::{BackendError, Events};
 use crate::config::BackendName;
 use crate::wire::jsonrpc::{self, Response};
 use crate::wire::{code, sse};
 
 /// How long a stream may be silent before a comment is sent, so that proxies and clients see that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// The bytes of a JSON answer that is too large to be checked. When the backend breaks off, so does the answer.
-pub(super) fn bytes(
-    first: Bytes,
-    rest: UpstreamBody,
-) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
-    let rest = rest.into_data_stream().map(|chunk| chunk.map_err(BoxError::from));
-    stream::iter((!first.is_empty()).then_some(Ok(first))).chain(rest)
-}
 
 /// The events of an answer to the request `id`. When the backend's stream ends without the answer, the client gets an error for the
 /// id: it is never left waiting.

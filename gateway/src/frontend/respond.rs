@@ -115,6 +115,20 @@ pub(super) fn events(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send 
     response
 }
 
+/// Keeps `guard` until the whole answer has gone out, or the client has gone away.
+pub(super) fn until_its_end<G: Send + 'static>(response: Response<Body>, guard: G) -> Response<Body> {
+    response.map(|body| match body {
+        Either::Left(whole) => Either::Left(whole),
+        Either::Right(stream) => {
+            let guarded = stream.map_frame(move |frame| {
+                let _held = &guard;
+                frame
+            });
+            Either::Right(guarded.boxed_unsync())
+        }
+    })
+}
+
 fn streaming(
     media_type: HeaderValue,
     chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,

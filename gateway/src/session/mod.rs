@@ -7,6 +7,7 @@
 mod capabilities;
 mod flights;
 mod id;
+mod in_flight;
 pub mod keys;
 pub mod record;
 pub mod store;
@@ -28,6 +29,8 @@ use crate::wire::revision::Revision;
 use capabilities::Capabilities;
 use flights::Flights;
 use id::SessionId;
+use in_flight::InFlight;
+pub use in_flight::Running;
 use keys::Keys;
 use record::{NewRecord, Record, RecordKey};
 use store::{Created, Loaded, SessionStore, Terminated, Unavailable};
@@ -51,6 +54,7 @@ struct Inner {
     metrics: Metrics,
     /// The upstream sessions that are being opened, so that calls that arrive together open one.
     flights: Flights,
+    in_flight: InFlight,
     /// Why the store's last operation had no answer; `None` when it had one.
     store_error: ArcSwapOption<String>,
 }
@@ -96,7 +100,7 @@ impl Sessions {
         tasks: Tasks,
         metrics: Metrics,
     ) -> Self {
-        let flights = Flights::default();
+        let (flights, in_flight) = (Flights::default(), InFlight::default());
         let store_error = ArcSwapOption::empty();
         Self {
             inner: Arc::new(Inner {
@@ -107,6 +111,7 @@ impl Sessions {
                 tasks,
                 metrics,
                 flights,
+                in_flight,
                 store_error,
             }),
         }
@@ -253,6 +258,12 @@ impl Session {
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.record.revision
+    }
+
+    /// Begins the request `id` of this session; `None` while another with that id is running.
+    #[must_use]
+    pub fn begin(&self, id: &RawValue) -> Option<Running> {
+        self.sessions.inner.in_flight.begin(self.key, id)
     }
 
     /// Moves the idle deadline, in the background, when it was not moved for a while.
