@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{alone, runs_here};
+use support::{Place, alone, runs_here};
 use vmcp_cluster::Cluster;
 
 /// How soon a cluster is ready whose programs are there.
@@ -16,42 +16,18 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How often it may try: the promise is about the cluster, and other work on the machine may take its time.
 const ATTEMPTS: u8 = 3;
 
-/// The folder of a cluster, which ends with this value.
-struct Place {
-    dir: PathBuf,
-    _parent: tempfile::TempDir,
+/// Runs a command about the cluster in `place`, and returns what it printed, if it succeeds.
+fn about(place: &Place, name: &str, arguments: &[&str]) -> Result<String, String> {
+    let dir = place.dir.to_str().unwrap();
+    run(&[&[name, "--dir", dir], arguments].concat())
 }
 
-impl Place {
-    fn new() -> Self {
-        let parent = tempfile::tempdir_in(vmcp_peers::cache::dir().unwrap()).unwrap();
-        Self {
-            dir: parent.path().join("cluster"),
-            _parent: parent,
-        }
-    }
-
-    /// Runs a command about this cluster, and returns what it printed, if it succeeds.
-    fn run(&self, name: &str, arguments: &[&str]) -> Result<String, String> {
-        let dir = self.dir.to_str().unwrap();
-        run(&[&[name, "--dir", dir], arguments].concat())
-    }
-
-    /// Starts the cluster, and says how long that took.
-    fn up(&self) -> Duration {
-        let begun = Instant::now();
-        let printed = self.run("up", &[]).unwrap();
-        assert!(printed.contains("The cluster is ready"), "{printed}");
-        begun.elapsed()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Err(error) = Cluster::end(&self.dir) {
-            eprintln!("the cluster in {} did not end: {error:#}", self.dir.display());
-        }
-    }
+/// Starts the cluster, and says how long that took.
+fn up(place: &Place) -> Duration {
+    let begun = Instant::now();
+    let printed = about(place, "up", &[]).unwrap();
+    assert!(printed.contains("The cluster is ready"), "{printed}");
+    begun.elapsed()
 }
 
 fn run(arguments: &[&str]) -> Result<String, String> {
@@ -75,40 +51,38 @@ fn a_cluster_is_ready_in_half_a_minute_and_does_what_the_commands_say() {
     let _alone = alone();
     Cluster::install().unwrap();
     let place = Place::new();
-    let refused = place.run("shell", &["--", "true"]).unwrap_err();
+    let refused = about(&place, "shell", &["--", "true"]).unwrap_err();
     assert!(refused.contains("start one with `cluster up`"), "{refused}");
 
-    let mut took = place.up();
+    let mut took = up(&place);
     for _ in 1..ATTEMPTS {
         if took < READY_WITHIN {
             break;
         }
-        place.run("down", &[]).unwrap();
-        took = place.up();
+        about(&place, "down", &[]).unwrap();
+        took = up(&place);
     }
     assert!(took < READY_WITHIN, "it took {took:?}");
 
-    let nodes = place.run("shell", &["--", "kubectl", "get", "nodes"]).unwrap();
+    let nodes = about(&place, "shell", &["--", "kubectl", "get", "nodes"]).unwrap();
     for node in ["node1", "node2"] {
         let ready = |line: &str| line.split_whitespace().take(2).eq([node, "Ready"]);
         assert!(nodes.lines().any(ready), "{nodes}");
     }
-    place.run("shell", &["--", "false"]).unwrap_err();
+    about(&place, "shell", &["--", "false"]).unwrap_err();
 
     let images = tempfile::tempdir().unwrap();
     let archive = run(&["image", "redis", "--output", images.path().to_str().unwrap()]).unwrap();
     assert!(Path::new(archive.trim()).is_file(), "{archive}");
-    place.run("load", &[archive.trim()]).unwrap();
+    about(&place, "load", &[archive.trim()]).unwrap();
     let image = ["--image=vmcp.dev/redis:7", "--image-pull-policy=Never"];
     for arguments in [
         &[&["run", "redis"], &image[..]].concat()[..],
         &["wait", "--for=condition=Ready", "pod/redis", "--timeout=60s"],
     ] {
-        place
-            .run("shell", &[&["--", "kubectl"], arguments].concat())
-            .unwrap();
+        about(&place, "shell", &[&["--", "kubectl"], arguments].concat()).unwrap();
     }
 
-    place.run("down", &[]).unwrap();
-    place.run("shell", &["--", "true"]).unwrap_err();
+    about(&place, "down", &[]).unwrap();
+    about(&place, "shell", &["--", "true"]).unwrap_err();
 }

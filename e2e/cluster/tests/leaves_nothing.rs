@@ -4,28 +4,22 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::leftovers::Machine;
-use support::{alone, eventually, runs_here};
+use support::{Place, alone, eventually, runs_here};
 use vmcp_cluster::{Cluster, Options};
 
-/// A folder for one cluster, on the file system of the cache.
-fn place() -> (tempfile::TempDir, PathBuf) {
-    let parent = tempfile::tempdir_in(vmcp_peers::cache::dir().unwrap()).unwrap();
-    let dir = parent.path().join("cluster");
-    (parent, dir)
-}
-
-/// A process of its own that runs a cluster command.
+/// A process of its own that runs a cluster command. Ctrl-C ends it also when whoever runs the tests is deaf to it, as
+/// what a shell starts in the background is.
 fn command(name: &str, dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vmcp-cluster"));
+    let mut command = Command::new("env");
     command
-        .arg(name)
+        .args(["--default-signal=INT", env!("CARGO_BIN_EXE_vmcp-cluster"), name])
         .arg("--dir")
         .arg(dir)
         .stdout(Stdio::null())
@@ -67,8 +61,9 @@ fn down_leaves_nothing() {
     }
     let _alone = alone();
     Cluster::install().unwrap();
-    let (_parent, dir) = place();
-    let before = Machine::with(&dir);
+    let place = Place::new();
+    let dir = &place.dir;
+    let before = Machine::with(dir);
     let cluster = Cluster::up(&Options {
         dir: Some(dir.clone()),
         ..Options::default()
@@ -86,10 +81,10 @@ fn down_leaves_nothing() {
     cluster
         .kubectl(["rollout", "status", "deployment/pods", "--timeout=60s"])
         .unwrap();
-    assert_ne!(before, Machine::with(&dir), "this test is blind: a cluster is up");
+    assert_ne!(before, Machine::with(dir), "this test is blind: a cluster is up");
     cluster.down().unwrap();
     assert!(!dir.exists(), "the cluster's folder is there");
-    before.assert_restored(&dir);
+    before.assert_restored(dir);
 }
 
 #[test]
@@ -99,8 +94,9 @@ fn a_failed_up_leaves_nothing_and_says_what_failed() {
     }
     let _alone = alone();
     Cluster::install().unwrap();
-    let (_parent, dir) = place();
-    let before = Machine::with(&dir);
+    let place = Place::new();
+    let dir = &place.dir;
+    let before = Machine::with(dir);
     let error = thread::scope(|scope| {
         let up = scope.spawn(|| {
             Cluster::up(&Options {
@@ -108,14 +104,14 @@ fn a_failed_up_leaves_nothing_and_says_what_failed() {
                 ..Options::default()
             })
         });
-        half_up(&dir);
-        kill_process(find("etcd", &dir).unwrap(), Signal::KILL).unwrap();
+        half_up(dir);
+        kill_process(find("etcd", dir).unwrap(), Signal::KILL).unwrap();
         up.join().unwrap().unwrap_err()
     });
     let error = format!("{error:#}");
     assert!(error.contains("etcd ended with status 137"), "{error}");
     assert!(!dir.exists(), "the cluster's folder is there");
-    before.assert_restored(&dir);
+    before.assert_restored(dir);
 }
 
 #[test]
@@ -134,16 +130,17 @@ fn ends_with_its_owner(with: Signal) {
     }
     let _alone = alone();
     Cluster::install().unwrap();
-    let (_parent, dir) = place();
-    let before = Machine::with(&dir);
-    let mut up = command("up", &dir).spawn().unwrap();
-    half_up(&dir);
+    let place = Place::new();
+    let dir = &place.dir;
+    let before = Machine::with(dir);
+    let mut up = command("up", dir).spawn().unwrap();
+    half_up(dir);
     signal(&up, with);
     assert!(!up.wait().unwrap().success());
     eventually("the end of the cluster's folder", Duration::from_secs(60), || {
         !dir.exists()
     });
-    before.assert_restored(&dir);
+    before.assert_restored(dir);
 }
 
 #[test]
@@ -152,22 +149,23 @@ fn down_ends_a_cluster_of_a_process_that_is_gone() {
         return;
     }
     let _alone = alone();
-    let (_parent, dir) = place();
-    let before = Machine::with(&dir);
-    assert!(command("up", &dir).status().unwrap().success());
-    Cluster::open(&dir)
+    let place = Place::new();
+    let dir = &place.dir;
+    let before = Machine::with(dir);
+    assert!(command("up", dir).status().unwrap().success());
+    Cluster::open(dir)
         .unwrap()
         .kubectl(["get", "--raw", "/readyz"])
         .unwrap();
     assert!(
-        !command("up", &dir).status().unwrap().success(),
+        !command("up", dir).status().unwrap().success(),
         "a second one started over the first"
     );
-    assert!(command("down", &dir).status().unwrap().success());
+    assert!(command("down", dir).status().unwrap().success());
     assert!(!dir.exists(), "the cluster's folder is there");
-    before.assert_restored(&dir);
+    before.assert_restored(dir);
     assert!(
-        command("down", &dir).status().unwrap().success(),
+        command("down", dir).status().unwrap().success(),
         "down of nothing is an error"
     );
 }
@@ -178,11 +176,12 @@ fn down_cleans_up_when_the_holder_was_killed() {
         return;
     }
     let _alone = alone();
-    let (_parent, dir) = place();
-    let before = Machine::with(&dir);
-    assert!(command("up", &dir).status().unwrap().success());
+    let place = Place::new();
+    let dir = &place.dir;
+    let before = Machine::with(dir);
+    assert!(command("up", dir).status().unwrap().success());
     kill_process(find("sh", &dir.join("scripts/tree.sh")).unwrap(), Signal::KILL).unwrap();
-    assert!(command("down", &dir).status().unwrap().success());
+    assert!(command("down", dir).status().unwrap().success());
     assert!(!dir.exists(), "the cluster's folder is there");
-    before.assert_restored(&dir);
+    before.assert_restored(dir);
 }

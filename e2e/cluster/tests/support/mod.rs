@@ -4,9 +4,12 @@
 pub(crate) mod leftovers;
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+use vmcp_cluster::Cluster;
 use vmcp_peers::{cache, left_out};
 
 /// Whether this test runs; says in one line why when it does not. On a machine that cannot run a cluster it is an error
@@ -35,6 +38,30 @@ pub(crate) fn alone() -> File {
     let lock = File::create(dir.join("cluster-tests.lock")).unwrap();
     lock.lock().unwrap();
     lock
+}
+
+/// A folder for one cluster, on the file system of the cache. A test that fails leaves no cluster in it.
+pub(crate) struct Place {
+    pub(crate) dir: PathBuf,
+    _parent: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let parent = tempfile::tempdir_in(cache::dir().unwrap()).unwrap();
+        Self {
+            dir: parent.path().join("cluster"),
+            _parent: parent,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = Cluster::end(&self.dir) {
+            eprintln!("the cluster in {} did not end: {error:#}", self.dir.display());
+        }
+    }
 }
 
 /// Asks until the answer is yes.
