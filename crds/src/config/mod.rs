@@ -12,6 +12,7 @@ mod backend;
 mod duration;
 mod hot;
 mod parse;
+pub mod rules;
 mod schema;
 mod session_storage;
 

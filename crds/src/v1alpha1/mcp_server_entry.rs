@@ -35,6 +35,8 @@ pub struct MCPServerEntrySpec {
             .message("url begins with http:// or https:// and names a host, for example http://time.tools.svc:8000/mcp"),
         validation = Rule::new("!self.matches('^[a-z]+://[^/?#]*@')")
             .message("url must not hold credentials: it is stored and shown in clear text"),
+        validation = Rule::new("!self.contains('#')")
+            .message("url must not have a fragment"),
         validation = Rule::new("!self.matches('[[:space:][:cntrl:]]')")
             .message("url must not hold white space")
     )]
@@ -80,6 +82,12 @@ mod tests {
                 "{url}: {message}"
             );
         }
+    }
+
+    #[test]
+    fn a_fragment_is_refused() {
+        let message = refusal("time", "http://time/mcp#x").unwrap();
+        assert!(message.contains("must not have a fragment"), "{message}");
     }
 
     #[test]

@@ -12,7 +12,12 @@ use super::SecretKeyRef;
 #[x_kube(
     validation = Rule::new("self.provider != 'redis' || has(self.address)")
         .message("address is required with provider redis: host:port of the Redis server")
-        .field_path(".address")
+        .field_path(".address"),
+    validation = Rule::new("self.provider != 'memory' || !(has(self.address) || has(self.db) || has(self.keyPrefix) || has(self.username) || has(self.passwordRef))")
+        .message("address, db, keyPrefix, username and passwordRef have no meaning with provider memory: set provider redis or remove them"),
+    validation = Rule::new("!has(self.username) || has(self.passwordRef)")
+        .message("passwordRef is required with username: a user of Redis needs a password")
+        .field_path(".passwordRef")
 )]
 #[cfg_attr(test, x_kube(cel))]
 pub struct SessionStorage {
@@ -23,7 +28,7 @@ pub struct SessionStorage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(
-        validation = Rule::new("self.matches('^[^/@[:space:]]+:[0-9]{1,5}$')")
+        validation = Rule::new("self.matches('^[^/@[:space:]]+:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})$')")
             .message("address is host:port without a scheme, for example redis.tools.svc:6379")
     )]
     pub address: Option<String>,
@@ -98,6 +103,8 @@ mod tests {
             "redis:",
             ":6379",
             "user:secret@redis:6379",
+            "redis:99999",
+            "redis:0",
         ] {
             let message = refusal(json!({"provider": "redis", "address": address})).unwrap();
             assert!(
@@ -108,11 +115,42 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_meaning_in_memory_is_refused_as_the_gateway_refuses_it() {
+        for (field, value) in [
+            ("address", json!("redis:6379")),
+            ("db", json!(1)),
+            ("keyPrefix", json!("acme:")),
+            ("username", json!("me")),
+            ("passwordRef", json!({"name": "a", "key": "b"})),
+        ] {
+            let message = refusal(json!({"provider": "memory", field: value})).unwrap();
+            assert!(
+                message.contains("no meaning with provider memory"),
+                "{field}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_user_needs_a_password() {
+        let mut storage = json!({"provider": "redis", "address": "r:1", "username": "me"});
+        let message = refusal(storage.clone()).unwrap();
+        assert!(
+            message.contains("passwordRef is required with username"),
+            "{message}"
+        );
+        storage["passwordRef"] = json!({"name": "a", "key": "b"});
+        assert_eq!(refusal(storage), None);
+    }
+
+    #[test]
     fn braces_in_the_key_prefix_are_refused() {
         for prefix in ["{acme}:", "acme}", "{acme"] {
-            let message = refusal(json!({"provider": "memory", "keyPrefix": prefix})).unwrap();
+            let message =
+                refusal(json!({"provider": "redis", "address": "r:1", "keyPrefix": prefix})).unwrap();
             assert!(message.contains("must not contain braces"), "{message}");
         }
-        assert_eq!(refusal(json!({"provider": "memory", "keyPrefix": "acme:"})), None);
+        let plain = json!({"provider": "redis", "address": "r:1", "keyPrefix": "acme:"});
+        assert_eq!(refusal(plain), None);
     }
 }

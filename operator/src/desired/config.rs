@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kube::ResourceExt as _;
 use vmcp_crds::config::{
     BackendConfig, ConfigError, ConfigVersion, Duration, GatewayConfig, HotConfig, Listeners, LogLevel,
-    SessionKeys, SessionStorage, SessionStorageProvider,
+    SessionKeys, SessionStorage, SessionStorageProvider, rules,
 };
 use vmcp_crds::status::config_hash;
 use vmcp_crds::v1alpha1::{self, VirtualMCPServer};
@@ -30,6 +30,19 @@ pub struct Backend {
     pub url: String,
 }
 
+impl Backend {
+    /// Why it cannot be offered, if it cannot. The CRD's schema refuses most such URLs, and cannot express every rule.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let url = rules::endpoint(&self.url)
+            .err()
+            .map(|problem| format!("spec.url: {problem}"));
+        let name =
+            || (!rules::is_dns_label(&self.name)).then(|| format!("the name is not {}", rules::DNS_LABEL));
+        url.or_else(name)
+    }
+}
+
 /// The gateway's configuration as texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFiles {
@@ -50,6 +63,14 @@ pub enum ConfigProblem {
     /// are older than the schema.
     #[error("spec.sessionStorage.db is {0}, but Redis databases are numbered from 0 to 65535")]
     Database(i32),
+    /// A field of the session storage does not fit the others.
+    #[error("spec.sessionStorage.{field}: {problem}")]
+    SessionStorage {
+        /// The field.
+        field: &'static str,
+        /// What was found and what is allowed.
+        problem: String,
+    },
     /// The files are too big for a ConfigMap.
     #[error(
         "the backends of the group need {0} bytes of configuration, but a ConfigMap holds {MAX_BYTES}: split the group"
@@ -68,7 +89,14 @@ pub enum ConfigProblem {
 /// # Errors
 /// When the result is not a configuration that a gateway reads.
 pub fn config_files(server: &VirtualMCPServer, backends: &[Backend]) -> Result<ConfigFiles, ConfigProblem> {
-    let startup = serde_yaml::to_string(&startup(server)?)?;
+    let startup = startup(server)?;
+    let storage = server.spec.session_storage.as_ref();
+    let has_password = storage.is_some_and(|storage| storage.password_ref.is_some());
+    startup
+        .session_storage
+        .check(has_password)
+        .map_err(|(field, problem)| ConfigProblem::SessionStorage { field, problem })?;
+    let startup = serde_yaml::to_string(&startup)?;
     let hot = serde_yaml::to_string(&hot(backends))?;
     if hot.len() > MAX_BYTES {
         return Err(ConfigProblem::TooBig(hot.len()));
@@ -130,7 +158,12 @@ fn hot(backends: &[Backend]) -> HotConfig {
     };
     HotConfig {
         log_level: LogLevel::default(),
-        backends: backends.iter().map(backend).collect(),
+        // One that cannot be called is left out alone; the status says why.
+        backends: backends
+            .iter()
+            .filter(|backend| backend.problem().is_none())
+            .map(backend)
+            .collect(),
         ..HotConfig::default()
     }
 }

@@ -115,9 +115,45 @@ fn one_replica_has_no_disruption_budget() {
 #[test]
 fn memory_has_no_password_even_when_one_is_named() {
     let mut spec = redis();
-    spec["sessionStorage"]["provider"] = json!("memory");
+    spec["sessionStorage"] = json!({
+        "provider": "memory",
+        "passwordRef": {"name": "redis-auth", "key": "password"},
+    });
     let text = serde_json::to_string(&rendered(&spec, 1).deployment).unwrap();
     assert!(!text.contains("redis-auth") && !text.contains("a-mac"), "{text}");
+}
+
+#[test]
+fn what_the_gateway_would_refuse_is_not_rendered_and_the_field_is_named() {
+    for (storage, field) in [
+        (json!({"provider": "memory", "address": "redis:6379"}), "address"),
+        (json!({"provider": "memory", "keyPrefix": "acme:"}), "keyPrefix"),
+        (json!({"provider": "redis", "address": "redis:99999"}), "address"),
+        (
+            json!({"provider": "redis", "address": "redis:1", "username": "me"}),
+            "username",
+        ),
+    ] {
+        let mut spec = redis();
+        spec["sessionStorage"] = storage;
+        let problem = config_files(&server(&spec), &backends()).unwrap_err().to_string();
+        assert!(
+            problem.starts_with(&format!("spec.sessionStorage.{field}: ")),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
+fn a_backend_that_cannot_be_called_is_left_out_alone() {
+    let mut members = backends();
+    let good = config_files(&server(&redis()), &members).unwrap();
+    members.push(Backend {
+        name: "bad".to_owned(),
+        url: "http://a:b:c/mcp".to_owned(),
+    });
+    assert_eq!(config_files(&server(&redis()), &members).unwrap(), good);
+    assert!(members.pop().unwrap().problem().unwrap().contains("spec.url"));
 }
 
 #[test]

@@ -21,7 +21,8 @@ pub(super) fn backends(members: &[Backend], gateways: &[Gateway]) -> Vec<Backend
                     .flat_map(|status| &status.backends)
                     .filter(|backend| backend.name == member.name)
             };
-            let state = if seen().any(|backend| backend.state == Seen::Failing) {
+            let problem = member.problem();
+            let state = if problem.is_some() || seen().any(|backend| backend.state == Seen::Failing) {
                 BackendState::Failing
             } else if seen().any(|backend| backend.state == Seen::Ready) {
                 BackendState::Ready
@@ -33,7 +34,10 @@ pub(super) fn backends(members: &[Backend], gateways: &[Gateway]) -> Vec<Backend
                 url: member.url.clone(),
                 state,
                 tools: seen().map(|backend| number(backend.tools)).max(),
-                message: seen().find_map(|backend| backend.error.as_deref()).map(shortened),
+                message: problem
+                    .as_deref()
+                    .or_else(|| seen().find_map(|backend| backend.error.as_deref()))
+                    .map(shortened),
             }
         })
         .collect()

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use vmcp_crds::config::{
     AggregationConfig, AnnotationOverride, BackendConfig, ConflictStrategy, PromptOverride, ToolOverride,
+    rules,
 };
 
-use super::{DNS_LABEL, Invalid, invalid, is_dns_label};
+use super::{Invalid, invalid};
 use crate::config::aggregation::{MAX_NAME_BYTES, is_name_byte};
 use crate::config::{Aggregation, BackendName, Filter, Override, Pattern, Rules, Strategy, Terms};
 
@@ -65,9 +66,10 @@ fn strategy(raw: &AggregationConfig, file: &Path) -> Result<Strategy, Invalid> {
         }
         ConflictStrategy::Priority => {
             for (index, name) in raw.priority.iter().enumerate() {
-                if !is_dns_label(name) {
+                if !rules::is_dns_label(name) {
                     return refuse(format!(
-                        "found {name:?}; allowed is the name of a backend, {DNS_LABEL}"
+                        "found {name:?}; allowed is the name of a backend, {}",
+                        rules::DNS_LABEL
                     ));
                 }
                 if raw.priority[..index].contains(name) {

@@ -7,21 +7,15 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::Uri;
-use http::uri::Scheme;
 use secrecy::SecretString;
 use vmcp_crds::config::{
-    ConfigError, GatewayConfig, HotConfig, REDIS_PASSWORD_ENV, SessionStorage as RawStorage,
-    SessionStorageProvider,
+    ConfigError, GatewayConfig, HotConfig, SessionStorage as RawStorage, SessionStorageProvider, rules,
 };
 
 use super::{Backend, BackendName, Config, Hot, Identity, RedisStorage, ServerName, SessionStorage};
 
 /// A configuration that cannot be used. The message is for the person who wrote it.
 pub type Invalid = ConfigError;
-
-/// The longest DNS label.
-const MAX_LABEL: usize = 63;
 
 pub(super) fn config(
     raw: GatewayConfig,
@@ -38,11 +32,11 @@ pub(super) fn config(
         }
     };
     for (path, value) in [("namespace", &raw.namespace), ("name", &raw.name)] {
-        if !is_dns_name(value) {
+        if !rules::is_dns_name(value) {
             return Err(invalid(
                 file,
                 path,
-                format!("found {value:?}; allowed are {DNS_NAME}"),
+                format!("found {value:?}; allowed are {}", rules::DNS_NAME),
             ));
         }
     }
@@ -79,63 +73,29 @@ fn session_storage(
     password: Option<SecretString>,
     file: &Path,
 ) -> Result<SessionStorage, Invalid> {
-    match raw.provider {
-        SessionStorageProvider::Memory => {
-            let set = [
-                ("sessionStorage.address", raw.address.is_some()),
-                ("sessionStorage.username", raw.username.is_some()),
-                ("sessionStorage.db", raw.db != 0),
-                (
-                    "sessionStorage.keyPrefix",
-                    raw.key_prefix != RawStorage::default().key_prefix,
-                ),
-            ];
-            if let Some((path, _)) = set.into_iter().find(|(_, is_set)| *is_set) {
-                let message = "has no meaning with `provider: memory`; set `provider: redis` or remove it";
-                return Err(invalid(file, path, message));
-            }
-            Ok(SessionStorage::Memory)
-        }
-        SessionStorageProvider::Redis => {
-            let address = raw.address.as_deref().ok_or_else(|| {
-                invalid(
-                    file,
-                    "sessionStorage.address",
-                    "missing; `provider: redis` needs the server's host:port",
-                )
-            })?;
-            let (host, port) = host_and_port(address).ok_or_else(|| {
-                let message =
-                    format!("found {address:?}; expected host:port, for example redis.tools.svc:6379");
-                invalid(file, "sessionStorage.address", message)
-            })?;
-            if raw.key_prefix.contains(['{', '}']) {
-                let message = format!("found {:?}; braces are not allowed", raw.key_prefix);
-                return Err(invalid(file, "sessionStorage.keyPrefix", message));
-            }
-            if raw.username.is_some() && password.is_none() {
-                let message =
-                    format!("a user needs a password: set the environment variable {REDIS_PASSWORD_ENV}");
-                return Err(invalid(file, "sessionStorage.username", message));
-            }
-            Ok(SessionStorage::Redis(RedisStorage {
-                host,
-                port,
-                db: raw.db,
-                key_prefix: raw.key_prefix.clone(),
-                username: raw.username.clone(),
-                password,
-            }))
-        }
-    }
+    let unfit = |(field, message): (&str, String)| invalid(file, &format!("sessionStorage.{field}"), message);
+    raw.check(password.is_some()).map_err(unfit)?;
+    let address = match raw.provider {
+        SessionStorageProvider::Memory => return Ok(SessionStorage::Memory),
+        SessionStorageProvider::Redis => raw.address.as_deref().unwrap_or_default(),
+    };
+    let (host, port) = rules::host_and_port(address).map_err(|message| unfit(("address", message)))?;
+    Ok(SessionStorage::Redis(RedisStorage {
+        host,
+        port,
+        db: raw.db,
+        key_prefix: raw.key_prefix.clone(),
+        username: raw.username.clone(),
+        password,
+    }))
 }
 
 pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Invalid> {
     let mut backends: Vec<Backend> = Vec::with_capacity(raw.backends.len());
     for (index, backend) in raw.backends.iter().enumerate() {
         let path = |field: &str| format!("backends[{index}].{field}");
-        if !is_dns_label(&backend.name) {
-            let message = format!("found {:?}; allowed is {DNS_LABEL}", backend.name);
+        if !rules::is_dns_label(&backend.name) {
+            let message = format!("found {:?}; allowed is {}", backend.name, rules::DNS_LABEL);
             return Err(invalid(file, &path("name"), message));
         }
         if backends.iter().any(|other| other.name.as_str() == backend.name) {
@@ -145,14 +105,7 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
             );
             return Err(invalid(file, &path("name"), message));
         }
-        let url = endpoint(&backend.url).ok_or_else(|| {
-            let message = format!(
-                "found {:?}; expected an http or https URL without user, password or fragment, for example \
-                 http://time.tools.svc:8000/mcp",
-                without_userinfo(&backend.url)
-            );
-            invalid(file, &path("url"), message)
-        })?;
+        let url = rules::endpoint(&backend.url).map_err(|message| invalid(file, &path("url"), message))?;
         backends.push(Backend {
             name: BackendName(backend.name.as_str().into()),
             url,
@@ -183,51 +136,6 @@ fn identity(raw: &HotConfig, file: &Path) -> Result<Identity, Invalid> {
         version: info.version.clone(),
         instructions: raw.instructions.clone(),
     })
-}
-
-const DNS_LABEL: &str =
-    "a DNS label: lower-case letters, digits and `-`, at most 63 characters, no `-` at the ends";
-const DNS_NAME: &str = "DNS labels joined by `.`, at most 253 characters";
-
-fn is_dns_label(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !text.is_empty()
-        && text.len() <= MAX_LABEL
-        && text.bytes().all(allowed)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-fn is_dns_name(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_dns_label)
-}
-
-fn endpoint(text: &str) -> Option<Uri> {
-    let url: Uri = text.parse().ok()?;
-    let scheme = url.scheme()?;
-    let authority = url.authority()?;
-    let plain = !authority.as_str().contains('@') && !text.contains('#');
-    (plain && (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)).then_some(url)
-}
-
-/// A URL that is refused may hold a password, which an error must not repeat.
-fn without_userinfo(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => format!("{}://<hidden>{}", &url[..scheme], &url[at..]),
-        _ => url.to_owned(),
-    }
-}
-
-fn host_and_port(address: &str) -> Option<(String, u16)> {
-    let (host, port) = address.rsplit_once(':')?;
-    let host = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    let valid = !host.is_empty() && !host.contains(['/', '@', ' ']);
-    valid
-        .then_some(())
-        .and_then(|()| Some((host.to_owned(), port.parse().ok()?)))
 }
 
 fn invalid(file: &Path, path: &str, message: impl Into<String>) -> Invalid {

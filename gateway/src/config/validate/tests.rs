@@ -44,7 +44,10 @@ fn bad_values_are_refused_with_what_was_found() {
         ("address: 'redis:port'", "redis:port"),
         ("address: ':6379'", ":6379"),
         ("address: 'r:1', keyPrefix: 'a{b}'", "a{b}"),
-        ("address: 'r:1', username: u", REDIS_PASSWORD_ENV),
+        (
+            "address: 'r:1', username: u",
+            vmcp_crds::config::REDIS_PASSWORD_ENV,
+        ),
     ] {
         let text = format!(
             "version: v1\nsessionKeys: {{directory: k}}\nsessionStorage: {{provider: redis, {storage}}}"
