@@ -106,6 +106,19 @@ impl Fixture {
     /// # Errors
     /// When it refuses.
     pub fn admin(&self, method: &str, path: &str, body: &serde_json::Value) -> anyhow::Result<()> {
+        self.admin_answer(method, path, body).map(drop)
+    }
+
+    /// Posts to its admin port, and gives what it answers; null where that is nothing.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub fn admin_answer(
+        &self,
+        method: &str,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> anyhow::Result<serde_json::Value> {
         let headers = [("content-type", "application/json")];
         let answer = raw::exchange(self.admin, method, path, &headers, body.to_string().as_bytes())?;
         anyhow::ensure!(
@@ -114,7 +127,13 @@ impl Fixture {
             answer.status,
             answer.text()
         );
-        Ok(())
+        Ok(serde_json::from_slice(&answer.body).unwrap_or_default())
+    }
+
+    /// The address of its admin port.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
     }
 }
 

@@ -12,4 +12,5 @@ pub mod raw;
 pub mod recorder;
 pub mod redis;
 pub mod rendered;
+pub mod stream;
 pub mod wait;

@@ -189,7 +189,7 @@ fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> 
     }
     assert_eq!(
         raw::exchange(gateway.mcp, "GET", "/mcp", &[accept], b"")?.status,
-        405
+        400
     );
     assert_eq!(
         raw::exchange(gateway.mcp, "PUT", "/mcp", &[json, accept], b"")?.status,
@@ -279,7 +279,7 @@ fn a_spoiled_answer_is_an_error_for_the_call_and_never_passed_on() -> anyhow::Re
         fixture.admin(
             "POST",
             "/faults",
-            &json!({fault: true, "only_method": "tools/call"}),
+            &json!({fault: true, "no_event_ids": true, "only_method": "tools/call"}),
         )?;
         let message = echo()?.message()?;
         let is_error = message["result"]["isError"] == true || message["error"]["code"] == -32603;

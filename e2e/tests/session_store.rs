@@ -10,7 +10,9 @@ use vmcp_gateway::config::{RedisStorage, ServerName};
 use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 use vmcp_gateway::session::store::memory::MemoryStore;
 use vmcp_gateway::session::store::redis::RedisStore;
-use vmcp_gateway::session::store::{Bound, Created, Loaded, SessionStore, Terminated, Touched};
+use vmcp_gateway::session::store::{
+    Bound, Created, Loaded, MAX_SUBSCRIPTIONS, SessionStore, SetOutcome, Setting, Terminated, Touched,
+};
 use vmcp_gateway::wire::revision::Revision;
 
 /// A provider under test. Redis lives as long as this value.
@@ -107,6 +109,28 @@ async fn found(store: &dyn SessionStore, key: &RecordKey) -> anyhow::Result<Reco
     }
 }
 
+fn is_bound(outcome: &Bound) -> anyhow::Result<()> {
+    anyhow::ensure!(matches!(outcome, Bound::Bound(_)), "{outcome:?}");
+    Ok(())
+}
+
+/// Changes a setting of a session that lives.
+async fn set(store: &dyn SessionStore, key: &RecordKey, setting: Setting) -> anyhow::Result<Record> {
+    match store.set(key, &setting).await? {
+        SetOutcome::Set(record) => Ok(record),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
+fn subscribe(uri: &str, backend: &str) -> Setting {
+    let (uri, backend) = (uri.to_owned(), backend.to_owned());
+    Setting::Subscribe { uri, backend }
+}
+
+fn unsubscribe(uri: &str) -> Setting {
+    Setting::Unsubscribe { uri: uri.to_owned() }
+}
+
 /// Waits until a record is gone, and says how long that took.
 async fn gone_after(store: &dyn SessionStore, key: &RecordKey, limit: Duration) -> anyhow::Result<Duration> {
     let started = Instant::now();
@@ -162,26 +186,21 @@ async fn creation_says_when_and_in_which_life_of_the_data_and_overwrites_nothing
 async fn a_binding_replaces_only_the_one_that_it_names() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let key = created(&*store).await?;
-        assert_eq!(
-            store.bind_backend(&key, "x", 0, &binding("one", 1)).await?,
-            Bound::Bound
-        );
+        let bound = store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
+        let Bound::Bound(record) = bound else {
+            anyhow::bail!("{bound:?}")
+        };
+        assert_eq!(record.bindings["x"], binding("one", 1));
         let lost = store.bind_backend(&key, "x", 0, &binding("two", 1)).await?;
         let Bound::Lost(record) = lost else {
             anyhow::bail!("{lost:?}")
         };
         assert_eq!(record.bindings["x"], binding("one", 1));
-        assert_eq!(
-            store.bind_backend(&key, "x", 1, &binding("three", 2)).await?,
-            Bound::Bound
-        );
-        assert_eq!(
-            store.bind_backend(&key, "y", 0, &binding("other", 1)).await?,
-            Bound::Bound
-        );
+        is_bound(&store.bind_backend(&key, "x", 1, &binding("three", 2)).await?)?;
+        is_bound(&store.bind_backend(&key, "y", 0, &binding("other", 1)).await?)?;
         let mut without_id = binding("", 1);
         without_id.session.id = None;
-        assert_eq!(store.bind_backend(&key, "z", 0, &without_id).await?, Bound::Bound);
+        is_bound(&store.bind_backend(&key, "z", 0, &without_id).await?)?;
         let bindings = found(&*store, &key).await?.bindings;
         assert_eq!(bindings["x"], binding("three", 2));
         assert_eq!(bindings["y"], binding("other", 1));
@@ -208,7 +227,7 @@ async fn of_many_who_bind_at_once_one_wins_and_the_others_learn_who() -> anyhow:
         let mut won = 0;
         for (mine, outcome) in outcomes {
             match outcome? {
-                Bound::Bound => {
+                Bound::Bound(_) => {
                     won += 1;
                     assert_eq!(mine, winner);
                 }
@@ -264,6 +283,93 @@ async fn an_idle_record_is_gone_and_nothing_resurrects_it() -> anyhow::Result<()
         );
         assert_eq!(store.terminate(&key).await?, Terminated::Gone);
         assert_eq!(store.load(&key).await?, Loaded::Gone);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_a_client_sets_is_kept_and_whoever_binds_or_sets_sees_all_of_it() -> anyhow::Result<()> {
+    every_provider(Lifetimes::default(), |store| async move {
+        let key = created(&*store).await?;
+        let fresh = found(&*store, &key).await?;
+        assert_eq!((fresh.log_level, fresh.subscriptions.len()), (None, 0));
+
+        set(&*store, &key, Setting::LogLevel("info".to_owned())).await?;
+        set(&*store, &key, subscribe("a://b:c ü", "x")).await?;
+        set(&*store, &key, subscribe("a://d", "x")).await?;
+        // The resource has moved; and a level replaces the one before.
+        set(&*store, &key, subscribe("a://d", "y")).await?;
+        let record = set(&*store, &key, Setting::LogLevel("error".to_owned())).await?;
+        let both =
+            [("a://b:c ü", "x"), ("a://d", "y")].map(|(uri, backend)| (uri.to_owned(), backend.to_owned()));
+        assert_eq!(record.log_level.as_deref(), Some("error"));
+        assert_eq!(record.subscriptions, BTreeMap::from(both.clone()));
+
+        // Whoever binds learns what the upstream session has to be told, and whoever sets learns whom to tell.
+        let Bound::Bound(record) = store.bind_backend(&key, "x", 0, &binding("one", 1)).await? else {
+            anyhow::bail!("not bound")
+        };
+        assert_eq!(record.subscriptions, BTreeMap::from(both));
+        assert_eq!(record.log_level.as_deref(), Some("error"));
+        set(&*store, &key, unsubscribe("a://b:c ü")).await?;
+        let record = set(&*store, &key, unsubscribe("a://never")).await?;
+        assert_eq!(record.subscriptions.keys().collect::<Vec<_>>(), ["a://d"]);
+        assert_eq!(record.bindings["x"], binding("one", 1));
+        let loaded = found(&*store, &key).await?;
+        assert_eq!(
+            (loaded.log_level, loaded.subscriptions),
+            (record.log_level, record.subscriptions)
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_session_watches_only_so_many_resources() -> anyhow::Result<()> {
+    every_provider(Lifetimes::default(), |store| async move {
+        let key = created(&*store).await?;
+        for number in 0..MAX_SUBSCRIPTIONS {
+            set(&*store, &key, subscribe(&format!("a://{number}"), "x")).await?;
+        }
+        assert_eq!(
+            store.set(&key, &subscribe("a://more", "x")).await?,
+            SetOutcome::Full
+        );
+        // One that is watched already is no more.
+        set(&*store, &key, subscribe("a://0", "y")).await?;
+        set(&*store, &key, unsubscribe("a://1")).await?;
+        let record = set(&*store, &key, subscribe("a://more", "x")).await?;
+        assert_eq!(record.subscriptions.len(), MAX_SUBSCRIPTIONS);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn no_setting_resurrects_a_session() -> anyhow::Result<()> {
+    let lifetimes = Lifetimes {
+        idle: Duration::from_millis(150),
+        max: Duration::from_secs(60),
+    };
+    every_provider(lifetimes, |store| async move {
+        let (expired, ended) = (created(&*store).await?, created(&*store).await?);
+        assert!(matches!(
+            store.terminate(&ended).await?,
+            Terminated::Terminated(_)
+        ));
+        gone_after(&*store, &expired, Duration::from_secs(2)).await?;
+        for key in [expired, ended, RecordKey::random()] {
+            for setting in [
+                Setting::LogLevel("info".to_owned()),
+                subscribe("a://b", "x"),
+                unsubscribe("a://b"),
+            ] {
+                assert_eq!(store.set(&key, &setting).await?, SetOutcome::Gone);
+            }
+            assert_eq!(store.load(&key).await?, Loaded::Gone);
+        }
         Ok(())
     })
     .await

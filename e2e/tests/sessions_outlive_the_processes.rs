@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use vmcp_crds::config::{SessionStorage, SessionStorageProvider};
-use vmcp_e2e::balancer::Balancer;
+use vmcp_e2e::balancer::{Balancer, Served};
 use vmcp_e2e::client::{self, Client};
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::Recipe;
@@ -110,11 +110,9 @@ async fn both_gateways_are_killed_and_the_session_goes_on() -> anyhow::Result<()
         1,
         "a restored session shook hands again"
     );
-    assert!(
-        balancer.served().iter().all(|served| served.status < 500),
-        "{:?}",
-        balancer.served()
-    );
+    // The stream on which the client listens is opened again as soon as it breaks, also while nobody is there; calls were not made then.
+    let refused = |served: &Served| served.method == "POST" && served.status >= 500;
+    assert!(!balancer.served().iter().any(refused), "{:?}", balancer.served());
 
     // The end of the session is known everywhere.
     let ids: BTreeSet<_> = balancer
@@ -336,7 +334,7 @@ trait Replicas {
     fn collect_replicas(self) -> BTreeSet<std::net::SocketAddr>;
 }
 
-impl<I: Iterator<Item = vmcp_e2e::balancer::Served>> Replicas for I {
+impl<I: Iterator<Item = Served>> Replicas for I {
     fn collect_replicas(self) -> BTreeSet<std::net::SocketAddr> {
         self.map(|served| served.replica).collect()
     }

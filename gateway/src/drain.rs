@@ -31,6 +31,11 @@ impl Drain {
         self.draining.is_cancelled()
     }
 
+    /// Ends when the first phase begins.
+    pub async fn begun(&self) {
+        self.draining.cancelled().await;
+    }
+
     /// Ends when the second phase begins.
     pub async fn closed(&self) {
         self.closing.cancelled().await;

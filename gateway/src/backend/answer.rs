@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::events::Events;
 use super::transport::root_cause;
-use super::{BackendError, UpstreamBody};
+use super::{BackendError, UpstreamBody, UpstreamSession};
 use crate::wire::jsonrpc::Response;
 use crate::wire::splice::splice;
 
@@ -26,8 +26,32 @@ pub enum Answer {
     Whole(Bytes),
     /// One JSON message too large to be checked: its first bytes, and the rest as it comes.
     Streaming(Bytes, UpstreamBody),
-    /// A stream of messages, in which the answer comes at some time.
-    Events(Events),
+    /// A stream of messages, in which the answer comes at some time, and the session in which the backend sends it.
+    Events(UpstreamSession, Box<Events>),
+}
+
+impl Answer {
+    /// The one message that answers the request `id`, for whoever has to read it.
+    ///
+    /// # Errors
+    /// When it does not come, or is no answer to that request.
+    pub async fn whole(self, id: &RawValue) -> Result<Bytes, BackendError> {
+        match self {
+            Self::Whole(message) => Ok(message),
+            Self::Streaming(first, body) => check(collect(first, body).await?, id),
+            Self::Events(_, mut events) => {
+                while let Some(event) = events.next().await? {
+                    let Some(data) = event.data else { continue };
+                    if let Ok(message) = check(data, id) {
+                        return Ok(message);
+                    }
+                }
+                Err(BackendError::Broken(
+                    "the stream ended without the answer".to_owned(),
+                ))
+            }
+        }
+    }
 }
 
 /// Reads a JSON answer's body.
@@ -87,7 +111,7 @@ pub(super) async fn next_chunk(body: &mut UpstreamBody) -> Result<Option<Bytes>,
 }
 
 /// The bytes of an answer that is known to be the one to the request `id`, with the id as the client wrote it.
-pub(super) fn check(message: Bytes, id: &RawValue) -> Result<Bytes, BackendError> {
+pub fn check(message: Bytes, id: &RawValue) -> Result<Bytes, BackendError> {
     let response = Response::parse(&message).map_err(|fault| BackendError::Invalid(fault.message))?;
     if response.id.get() == id.get() {
         return Ok(message);

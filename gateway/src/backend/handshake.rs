@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::greeting::{Greeting, InitializeResult};
-use super::{Answer, Backend, BackendError, UpstreamBody, UpstreamSession, answer};
+use super::{Backend, BackendError, UpstreamBody, UpstreamSession, answer};
 use crate::backend::Events;
 use crate::wire::revision::Revision;
 use crate::wire::{header, jsonrpc};
@@ -108,23 +108,15 @@ impl Backend {
     ) -> Result<Box<RawValue>, BackendError> {
         let id = own_id();
         let raw_id = raw_string(&id)?;
-        match self
-            .call(session, jsonrpc::request(&id, method, params), &raw_id)
-            .await?
-        {
-            Answer::Whole(message) => result_of(&message),
-            Answer::Streaming(first, body) => {
-                let whole = answer::collect(first, body).await?;
-                result_of(&answer::check(whole, &raw_id)?)
-            }
-            Answer::Events(events) => find_answer(events, &raw_id).await,
-        }
+        let message = jsonrpc::request(&id, method, params);
+        let answer = self.call(session, message, &raw_id).await?;
+        result_of(&answer.whole(&raw_id).await?)
     }
 }
 
 /// Ids of the gateway's own requests: clients may not use the prefix, so that theirs and ours never meet.
 fn own_id() -> String {
-    format!("vmcp:{:016x}", crate::random::u64())
+    format!("{}{:016x}", jsonrpc::RESERVED_ID_PREFIX, crate::random::u64())
 }
 
 fn raw_string(text: &str) -> Result<Box<RawValue>, BackendError> {

@@ -9,7 +9,9 @@ mod events;
 mod greeting;
 mod handshake;
 mod list;
+mod listen;
 mod post;
+mod settings;
 mod transport;
 
 use std::sync::Arc;
@@ -20,12 +22,13 @@ use sha2::{Digest as _, Sha256};
 use crate::config::BackendName;
 use crate::wire::revision::Revision;
 
-pub use answer::Answer;
+pub use answer::{Answer, check};
 pub use error::BackendError;
 pub use events::Events;
 pub use greeting::{Capabilities, Greeting};
 pub use handshake::Hello;
 pub use list::{Kind, List, Listed};
+pub use listen::{Listener, Silent, position, retry};
 pub use transport::{Transport, UpstreamBody};
 
 /// One MCP server. A cheap-clone handle.

@@ -37,7 +37,8 @@ impl Backend {
         }
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         if header::is_media_type(content_type, &header::EVENT_STREAM) {
-            return Ok(Answer::Events(Events::new(response.into_body())));
+            let events = Events::new(response.into_body());
+            return Ok(Answer::Events(session.clone(), Box::new(events)));
         }
         if header::is_media_type(content_type, &header::JSON) {
             return answer::json(response.into_body(), id).await;
@@ -45,15 +46,17 @@ impl Backend {
         Err(BackendError::Invalid(format!("content type {content_type:?}")))
     }
 
-    /// Sends the notification `message`.
+    /// Sends the notification or response `message`.
     ///
     /// # Errors
-    /// When the backend does not accept it.
+    /// When the backend does not accept it. [`BackendError::SessionLost`] means that it does not know the session any more.
     pub async fn notify(&self, session: &UpstreamSession, message: Bytes) -> Result<(), BackendError> {
         let response = self.post(Some(session), message).await?;
         let status = response.status();
         if status.is_success() {
             Ok(())
+        } else if status == StatusCode::NOT_FOUND && session.id.is_some() {
+            Err(BackendError::SessionLost)
         } else {
             Err(BackendError::Status(status.as_u16()))
         }
@@ -84,7 +87,7 @@ impl Backend {
         self.inner.transport.send(request).await
     }
 
-    fn request(
+    pub(super) fn request(
         &self,
         method: Method,
         session: Option<&UpstreamSession>,

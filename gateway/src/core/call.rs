@@ -183,7 +183,7 @@ fn find<'a>(snapshot: &Snapshot, subject: Subject, params: Option<&'a RawValue>)
 }
 
 impl CallError {
-    fn upstream(backend: &Backend, error: UpstreamError) -> Self {
+    pub(super) fn upstream(backend: &Backend, error: UpstreamError) -> Self {
         match error {
             UpstreamError::Backend(error) => Self::Backend {
                 backend: backend.name().clone(),

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::Frontend;
+use super::keep_alive::keep_alive;
 use super::large;
-use super::relay;
+use super::relay::Relay;
 use super::respond::{self, Body};
 use super::tools::{explain, tool_error};
 use crate::backend::Answer;
@@ -32,17 +33,17 @@ impl Frontend {
         match self.core.call(session, subject, body, request).await {
             Ok((_, Answer::Whole(message))) => respond::json(StatusCode::OK, message),
             Ok((_, Answer::Streaming(first, rest))) => respond::streaming_json(large::bytes(first, rest)),
-            Ok((backend, Answer::Events(events))) => respond::events(relay::events(
-                backend.name().clone(),
-                events,
-                request.id.to_owned(),
-            )),
+            Ok((backend, Answer::Events(upstream, events))) => {
+                let relay = Relay::new(&self.core, session, backend, upstream, request.id);
+                respond::events(keep_alive(relay.running(*events)))
+            }
             Err(error) => refuse(subject, request, error),
         }
     }
 }
 
-fn refuse(subject: Subject, request: &Request<'_>, error: CallError) -> Response<Body> {
+/// The answer to a request that has none.
+pub(super) fn refuse(subject: Subject, request: &Request<'_>, error: CallError) -> Response<Body> {
     let respond_with =
         |code: i32, message: &str| respond::error(StatusCode::OK, Some(request.id), code, message);
     match error {

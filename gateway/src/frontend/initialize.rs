@@ -20,7 +20,9 @@ use crate::wire::{code, header};
 const MAX_CLIENT_BYTES: usize = 16 * 1024;
 
 /// Whether clients with an open stream are told when a list changes.
-const LIST_CHANGED: bool = false;
+const LIST_CHANGED: bool = true;
+/// Whether clients with an open stream are told when a resource that they watch changes.
+const SUBSCRIBE: bool = true;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,9 +54,11 @@ struct Capabilities {
     #[serde(skip_serializing_if = "Option::is_none")]
     prompts: Option<Changing>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    resources: Option<Changing>,
+    resources: Option<Resources>,
     #[serde(skip_serializing_if = "Option::is_none")]
     completions: Option<Empty>,
+    /// Log messages of every backend that has any reach the client, and its level reaches them.
+    logging: Empty,
 }
 
 /// A list that may change.
@@ -63,6 +67,15 @@ struct Capabilities {
 struct Changing {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     list_changed: bool,
+}
+
+/// The resources, some of which tell when they change.
+#[derive(Serialize)]
+struct Resources {
+    #[serde(flatten)]
+    list: Changing,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    subscribe: bool,
 }
 
 #[derive(Serialize)]
@@ -87,8 +100,12 @@ impl Capabilities {
         Self {
             tools: changing(Capability::Tools),
             prompts: changing(Capability::Prompts),
-            resources: changing(Capability::Resources),
+            resources: changing(Capability::Resources).map(|list| Resources {
+                list,
+                subscribe: SUBSCRIBE,
+            }),
             completions: offers(Capability::Completions).then_some(Empty {}),
+            logging: Empty {},
         }
     }
 }

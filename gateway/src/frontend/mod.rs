@@ -7,13 +7,19 @@
 
 mod call;
 mod delete;
+mod event;
+mod get;
 mod initialize;
+mod keep_alive;
 mod large;
 mod list;
+mod one_way;
 mod post;
 mod relay;
 mod respond;
+mod settings;
 mod tools;
+mod translate;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -75,6 +81,7 @@ impl Frontend {
         let principal = Principal::Anonymous;
         match *request.method() {
             Method::POST => self.post(request, &principal).await,
+            Method::GET => ("GET", self.get(request.headers(), &principal).await),
             Method::DELETE => ("DELETE", self.delete(request.headers(), &principal).await),
             _ => ("other", respond::method_not_allowed()),
         }

@@ -8,8 +8,8 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
-use super::Frontend;
 use super::respond::{self, Body};
+use super::{Frontend, settings};
 use crate::backend::Kind;
 use crate::core::{Principal, Subject};
 use crate::session::Session;
@@ -46,10 +46,7 @@ impl Frontend {
                 let answer = self.request(&head.headers, &body, &request, principal).await;
                 (label(&request.method), answer)
             }
-            Ok(Message::Notification { method, .. }) => {
-                (label(&method), self.one_way(&head.headers, principal).await)
-            }
-            Ok(Message::Response(_)) => ("response", self.one_way(&head.headers, principal).await),
+            Ok(message) => self.one_way(&head.headers, &body, &message, principal).await,
         }
     }
 
@@ -60,6 +57,15 @@ impl Frontend {
         request: &jsonrpc::Request<'_>,
         principal: &Principal,
     ) -> Response<Body> {
+        if jsonrpc::is_reserved_id(request.id) {
+            let message = "Ids that begin with \"vmcp:\" are the gateway's own; use another";
+            return respond::error(
+                StatusCode::BAD_REQUEST,
+                Some(request.id),
+                code::INVALID_REQUEST,
+                message,
+            );
+        }
         if request.method == "initialize" {
             return self.initialize(request, principal).await;
         }
@@ -96,20 +102,15 @@ impl Frontend {
             "prompts/get" => self.call(Subject::Prompt, session, body, request).await,
             "resources/read" => self.call(Subject::Resource, session, body, request).await,
             "completion/complete" => self.call(Subject::Completion, session, body, request).await,
+            "logging/setLevel" => settings::set_log_level(session, request).await,
+            "resources/subscribe" => self.subscribe(session, body, request).await,
+            "resources/unsubscribe" => self.unsubscribe(session, body, request).await,
             _ => respond::method_not_found(request),
         }
     }
 
-    /// A message that wants no answer is accepted when its session lives.
-    async fn one_way(&self, headers: &HeaderMap, principal: &Principal) -> Response<Body> {
-        match self.session(headers, None, principal).await {
-            Ok(_) => respond::accepted(),
-            Err(refusal) => refusal,
-        }
-    }
-
     /// The session that the request names, if it is the principal's.
-    async fn session(
+    pub(super) async fn session(
         &self,
         headers: &HeaderMap,
         id: Option<&serde_json::value::RawValue>,
@@ -143,30 +144,32 @@ fn media_types(headers: &HeaderMap) -> Result<(), Response<Body>> {
             "Content-Type must be application/json",
         );
     }
-    let accepts = |media_type: &http::HeaderValue| {
-        let values = headers
-            .get_all(header::ACCEPT)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        let mut ranges = values.flat_map(|value| value.split(','));
-        ranges.any(|range| {
-            let essence = range.split(';').next().unwrap_or(range).trim();
-            let kind = media_type.to_str().unwrap_or_default();
-            let family = kind.split('/').next().unwrap_or_default();
-            essence == "*/*"
-                || essence.eq_ignore_ascii_case(kind)
-                || essence
-                    .strip_suffix("/*")
-                    .is_some_and(|range| range.eq_ignore_ascii_case(family))
-        })
-    };
-    if accepts(&mcp::JSON) && accepts(&mcp::EVENT_STREAM) {
+    if accepts(headers, &mcp::JSON) && accepts(headers, &mcp::EVENT_STREAM) {
         return Ok(());
     }
     refuse(
         StatusCode::NOT_ACCEPTABLE,
         "Accept must list application/json and text/event-stream",
     )
+}
+
+/// Whether `Accept` has a range that `media_type` is in.
+pub(super) fn accepts(headers: &HeaderMap, media_type: &http::HeaderValue) -> bool {
+    let values = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut ranges = values.flat_map(|value| value.split(','));
+    ranges.any(|range| {
+        let essence = range.split(';').next().unwrap_or(range).trim();
+        let kind = media_type.to_str().unwrap_or_default();
+        let family = kind.split('/').next().unwrap_or_default();
+        essence == "*/*"
+            || essence.eq_ignore_ascii_case(kind)
+            || essence
+                .strip_suffix("/*")
+                .is_some_and(|range| range.eq_ignore_ascii_case(family))
+    })
 }
 
 /// The body, refused before it is kept when it says that it is too large, and otherwise as soon as it is.
@@ -223,10 +226,16 @@ async fn too_large(mut body: Incoming) -> Response<Body> {
 }
 
 /// The method as a label of metrics: whatever a client invents is one label.
-fn label(method: &str) -> &'static str {
-    const KNOWN: [&str; 11] = [
+pub(super) fn label(method: &str) -> &'static str {
+    const KNOWN: [&str; 17] = [
         "initialize",
+        "logging/setLevel",
+        "notifications/cancelled",
         "notifications/initialized",
+        "notifications/progress",
+        "notifications/roots/list_changed",
+        "resources/subscribe",
+        "resources/unsubscribe",
         "ping",
         "tools/list",
         "tools/call",

@@ -1,122 +1,191 @@
-//! A backend's answer as a stream of events, passed on as it comes.
+//! A backend's answer, passed on as it comes.
 //!
 //! The client's reading pulls: nothing is read from the backend faster than the client takes it, so that no queue grows.
+//!
+//! A stream that breaks before its answer is resumed at the backend, behind the last event, where the backend names its events. When it
+//! cannot be resumed the client gets an error for its id: it is never left waiting. A client that goes away has not cancelled
+//! anything: the backend goes on, and whichever process the client comes back to resumes the stream there.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
 use futures::stream;
+use http::HeaderValue;
 use serde_json::value::RawValue;
 
-use super::respond::BoxError;
+use super::event;
 use super::tools::explain;
-use crate::backend::{BackendError, Events};
-use crate::config::BackendName;
-use crate::wire::jsonrpc::{self, Response};
-use crate::wire::{code, sse};
+use super::translate::{Source, Translated};
+use crate::backend::{self, Backend, BackendError, Events, UpstreamSession};
+use crate::core::Core;
+use crate::session::Session;
+use crate::wire::{code, jsonrpc, sse};
 
-/// How long a stream may be silent before a comment is sent, so that proxies and clients see that it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often in a row a broken stream is resumed without anything new on it.
+const MAX_RESUMES: u32 = 4;
+/// The pause before a stream is resumed, until the backend names another.
+const PAUSE: Duration = Duration::from_millis(200);
 
-/// The events of an answer to the request `id`. When the backend's stream ends without the answer, the client gets an error for the
-/// id: it is never left waiting.
-pub(super) fn events(
-    backend: BackendName,
-    events: Events,
+/// One call's stream.
+pub(super) struct Relay {
+    core: Core,
+    session: Session,
+    backend: Backend,
+    upstream: UpstreamSession,
     id: Box<RawValue>,
-) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
-    let relay = Relay {
-        backend,
-        events,
-        id,
-        answered: false,
-    };
-    stream::unfold(Some(relay), |relay| async move {
-        let mut relay = relay?;
-        let chunk = relay.next().await;
-        let rest = (!chunk.last).then_some(relay);
-        (!chunk.bytes.is_empty()).then_some((Ok(chunk.bytes), rest))
-    })
+    /// Where the backend's stream is, when it says so.
+    position: Option<HeaderValue>,
+    events: Option<Events>,
+    primed: bool,
+    resumes: u32,
+    pause: Duration,
+    /// Why the backend's stream ended the last time.
+    broken: BackendError,
 }
 
-struct Relay {
-    backend: BackendName,
-    events: Events,
-    id: Box<RawValue>,
-    answered: bool,
-}
-
-struct Chunk {
-    bytes: Bytes,
-    last: bool,
+enum Step {
+    Send(Bytes),
+    Last(Bytes),
+    Nothing,
 }
 
 impl Relay {
-    async fn next(&mut self) -> Chunk {
-        loop {
-            let chunk = self.step().await;
-            if chunk.last || !chunk.bytes.is_empty() {
-                return chunk;
+    pub(super) fn new(
+        core: &Core,
+        session: &Session,
+        backend: Backend,
+        upstream: UpstreamSession,
+        id: &RawValue,
+    ) -> Self {
+        Self {
+            core: core.clone(),
+            session: session.clone(),
+            backend,
+            upstream,
+            id: id.to_owned(),
+            position: None,
+            events: None,
+            primed: false,
+            resumes: 0,
+            pause: Duration::ZERO,
+            broken: BackendError::Broken("the stream ended".to_owned()),
+        }
+    }
+
+    /// The stream from where the backend's is.
+    pub(super) fn running(mut self, events: Events) -> impl Stream<Item = Bytes> + Send + 'static {
+        self.events = Some(events);
+        self.stream()
+    }
+
+    /// The stream behind `position`, which the client has seen.
+    pub(super) fn resumed(
+        mut self,
+        position: Option<HeaderValue>,
+    ) -> impl Stream<Item = Bytes> + Send + 'static {
+        self.position = position;
+        self.stream()
+    }
+
+    fn stream(self) -> impl Stream<Item = Bytes> + Send + 'static {
+        stream::unfold(Some(self), |relay| async move {
+            let mut relay = relay?;
+            loop {
+                match relay.step().await {
+                    Step::Send(bytes) => return Some((bytes, Some(relay))),
+                    Step::Last(bytes) => return Some((bytes, None)),
+                    Step::Nothing => {}
+                }
+            }
+        })
+    }
+
+    async fn step(&mut self) -> Step {
+        if !std::mem::replace(&mut self.primed, true) {
+            let priming = self.empty_data().then(|| self.event_id()).flatten();
+            return priming.map_or(Step::Nothing, |id| Step::Send(event::priming(&id)));
+        }
+        let Some(events) = &mut self.events else {
+            return self.resume().await;
+        };
+        match events.next().await {
+            Ok(Some(event)) => self.pass(&event),
+            Ok(None) => self.broke(BackendError::Broken("the stream ended".to_owned())),
+            Err(error) => self.broke(error),
+        }
+    }
+
+    /// The event with its data as the backend wrote it, but for what is translated, and with an id of ours.
+    fn pass(&mut self, event: &sse::Event) -> Step {
+        let position = backend::position(event);
+        if let Some(pause) = backend::retry(event) {
+            self.pause = pause;
+        }
+        let moved = position.is_some();
+        if moved {
+            self.position = position;
+        }
+        self.resumes = 0;
+        let Some(data) = event.data.as_ref().filter(|data| !data.is_empty()) else {
+            let id = (moved && self.empty_data()).then(|| self.event_id()).flatten();
+            return id.map_or(Step::Nothing, |id| Step::Send(event::position(&id)));
+        };
+        let source = Source {
+            core: &self.core,
+            session: &self.session,
+            backend: &self.backend,
+            upstream: &self.upstream,
+        };
+        match source.translate(data, Some(&self.id)) {
+            // Without an id: whoever lost it resumes in front of it, and gets it again.
+            Translated::Answer(data) => Step::Last(event::message(data, None)),
+            Translated::Message(data) => {
+                let id = moved.then(|| self.event_id()).flatten();
+                Step::Send(event::message(data, id.as_deref()))
+            }
+            Translated::Nothing => Step::Nothing,
+        }
+    }
+
+    fn broke(&mut self, error: BackendError) -> Step {
+        self.events = None;
+        self.broken = error;
+        Step::Nothing
+    }
+
+    async fn resume(&mut self) -> Step {
+        if self.position.is_none() || self.resumes >= MAX_RESUMES {
+            return Step::Last(self.failure());
+        }
+        self.resumes += 1;
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).max(PAUSE);
+        match self.backend.listen(&self.upstream, self.position.as_ref()).await {
+            Ok(events) => self.events = Some(events),
+            Err(error) => {
+                if matches!(error, BackendError::Status(400 | 404 | 405)) {
+                    self.resumes = MAX_RESUMES;
+                }
+                // Not the error itself: of the call, which was sent, it says nothing.
+                self.broken = BackendError::Broken(format!("its stream cannot be resumed: it {error}"));
             }
         }
+        Step::Nothing
     }
 
-    async fn step(&mut self) -> Chunk {
-        match tokio::time::timeout(KEEP_ALIVE, self.events.next()).await {
-            Err(_) => Chunk {
-                bytes: Bytes::from_static(b": keep-alive\n\n"),
-                last: false,
-            },
-            Ok(Ok(Some(event))) => self.pass(event),
-            Ok(Ok(None)) if self.answered => Chunk {
-                bytes: Bytes::new(),
-                last: true,
-            },
-            Ok(Ok(None)) => self.fail(&BackendError::Broken("the stream ended".to_owned())),
-            Ok(Err(_)) if self.answered => Chunk {
-                bytes: Bytes::new(),
-                last: true,
-            },
-            Ok(Err(error)) => self.fail(&error),
-        }
+    fn event_id(&self) -> Option<String> {
+        self.session
+            .event_id_of_call(&self.backend, &self.upstream, &self.id, self.position.as_ref())
     }
 
-    /// The event with its data as the backend wrote it. The backend's event ids mean nothing here, and are left out; so are events
-    /// without data, which only set such an id.
-    fn pass(&mut self, event: sse::Event) -> Chunk {
-        if event.data.as_ref().is_none_or(Bytes::is_empty) {
-            return Chunk {
-                bytes: Bytes::new(),
-                last: false,
-            };
-        }
-        let is_answer = |data: &Bytes| Response::parse(data).is_ok_and(|response| response.answers(&self.id));
-        self.answered |= event.data.as_ref().is_some_and(is_answer);
-        let event = sse::Event {
-            id: None,
-            retry: None,
-            ..event
-        };
-        Chunk {
-            bytes: sse::encode(&event),
-            last: self.answered,
-        }
+    fn empty_data(&self) -> bool {
+        event::takes_empty_data(self.session.revision())
     }
 
-    fn fail(&self, error: &BackendError) -> Chunk {
-        tracing::warn!(backend = %self.backend, %error, "a stream ended without its answer");
-        let message = jsonrpc::error(
-            Some(&self.id),
-            code::INTERNAL,
-            &explain(self.backend.as_str(), error),
-        );
-        Chunk {
-            bytes: sse::encode(&sse::Event {
-                data: Some(message),
-                ..sse::Event::default()
-            }),
-            last: true,
-        }
+    fn failure(&self) -> Bytes {
+        tracing::warn!(backend = %self.backend.name(), error = %self.broken, "a stream ended without its answer");
+        let message = explain(self.backend.name().as_str(), &self.broken);
+        event::message(jsonrpc::error(Some(&self.id), code::INTERNAL, &message), None)
     }
 }

@@ -70,7 +70,14 @@ pub(super) fn session_error(id: Option<&RawValue>, failure: &SessionError) -> Re
 
 /// The store did not answer. The reason is for the log: it may name addresses.
 pub(super) fn store_unavailable(id: Option<&RawValue>, _: &Unavailable) -> Response<Body> {
-    let message = "The session store is unavailable; the session is not lost, try again";
+    later(
+        id,
+        "The session store is unavailable; the session is not lost, try again",
+    )
+}
+
+/// Somebody else is not ready: the same again later is right.
+pub(super) fn later(id: Option<&RawValue>, message: &str) -> Response<Body> {
     let mut response = error(StatusCode::SERVICE_UNAVAILABLE, id, code::INTERNAL, message);
     response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     response
@@ -84,7 +91,7 @@ pub(super) fn method_not_allowed() -> Response<Body> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n");
     response
         .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static("POST, DELETE"));
+        .insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
     response
 }
 

@@ -4,6 +4,8 @@
 //! of the store it comes. Nothing in it is secret. The signature covers the name of the virtual server, so that an id of one
 //! server means nothing to another.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq as _;
@@ -57,13 +59,13 @@ impl SessionId {
         format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// What `text` says, if it is an id that one of `keys` signed for `server` and `principal`.
+    /// What `text` says, if it is an id that one of `keys` signed for `server` and `principal`, and that key.
     pub(super) fn verify(
         text: &[u8],
         keys: &Keys,
         server: &ServerName,
         principal: &Principal,
-    ) -> Option<Self> {
+    ) -> Option<(Self, Arc<SessionKey>)> {
         if text.len() > MAX_ID_BYTES {
             return None;
         }
@@ -76,7 +78,7 @@ impl SessionId {
             .find(|key| mac(key, server, signed).ct_eq(signature).into())?;
         let id = Self::read(&signed[1..])?;
         let expected = principal_tag(&key, server, principal);
-        bool::from(expected.0.ct_eq(&id.principal_tag.0)).then_some(id)
+        bool::from(expected.0.ct_eq(&id.principal_tag.0)).then_some((id, key))
     }
 
     fn read(mut bytes: &[u8]) -> Option<Self> {
@@ -147,7 +149,7 @@ mod tests {
         assert!((90..=96).contains(&text.len()), "{} characters", text.len());
         assert!(text.bytes().all(|byte| byte.is_ascii_graphic()));
         assert_eq!(
-            SessionId::verify(text.as_bytes(), &keys, &server("a"), &Principal::Anonymous),
+            SessionId::verify(text.as_bytes(), &keys, &server("a"), &Principal::Anonymous).map(|(id, _)| id),
             Some(id)
         );
     }
@@ -157,7 +159,7 @@ mod tests {
         let keys = Keys::random().unwrap();
         let text = id(&keys.current()).sign(&keys.current(), &server("a"));
         let verify = |keys: &Keys, name: &str| {
-            SessionId::verify(text.as_bytes(), keys, &server(name), &Principal::Anonymous)
+            SessionId::verify(text.as_bytes(), keys, &server(name), &Principal::Anonymous).map(|(id, _)| id)
         };
         assert_eq!(verify(&keys, "b"), None);
         assert_eq!(verify(&Keys::random().unwrap(), "a"), None);
@@ -167,7 +169,9 @@ mod tests {
     fn any_changed_cut_or_added_byte_is_refused() {
         let keys = Keys::random().unwrap();
         let text = id(&keys.current()).sign(&keys.current(), &server("a"));
-        let verify = |text: &[u8]| SessionId::verify(text, &keys, &server("a"), &Principal::Anonymous);
+        let verify = |text: &[u8]| {
+            SessionId::verify(text, &keys, &server("a"), &Principal::Anonymous).map(|(id, _)| id)
+        };
         for index in 0..text.len() {
             let mut changed = text.clone().into_bytes();
             changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };

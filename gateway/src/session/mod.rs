@@ -5,19 +5,29 @@
 //! sends, whichever process it reaches.
 
 mod capabilities;
+mod ears;
+mod event_id;
 mod flights;
 mod id;
 mod in_flight;
 pub mod keys;
+mod listen;
+mod minted;
+mod reach;
 pub mod record;
+mod sealed;
+mod settings;
 pub mod store;
+mod streams;
 mod upstreams;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
+use vmcp_crds::session_key::SessionKey;
 
 use crate::backend::UpstreamSession;
 use crate::config::ServerName;
@@ -34,9 +44,19 @@ pub use in_flight::Running;
 use keys::Keys;
 use record::{NewRecord, Record, RecordKey};
 use store::{Created, Loaded, SessionStore, Terminated, Unavailable};
+use streams::Streams;
+
+pub use event_id::{BrokenCall, Positions, Resume};
+pub use listen::{Heard, Listening};
+pub use minted::{Kind, Minted};
+pub use reach::NoUpstream;
+pub use settings::SettingError;
 
 /// How often the store is asked for a sign of life.
 const WATCH_STORE_EVERY: Duration = Duration::from_secs(2);
+
+/// How many notifications may be on their way to backends at a time.
+const MAX_BACKGROUND: usize = 1024;
 
 /// All sessions of the virtual server. A cheap-clone handle.
 #[derive(Clone, Debug)]
@@ -55,6 +75,10 @@ struct Inner {
     /// The upstream sessions that are being opened, so that calls that arrive together open one.
     flights: Flights,
     in_flight: InFlight,
+    /// The sessions' own streams that are open here.
+    streams: Streams,
+    /// Bounds what goes on behind the requests that began it.
+    background: Arc<Semaphore>,
     /// Why the store's last operation had no answer; `None` when it had one.
     store_error: ArcSwapOption<String>,
 }
@@ -64,7 +88,10 @@ struct Inner {
 pub struct Session {
     sessions: Sessions,
     key: RecordKey,
-    record: Arc<Record>,
+    /// The key that the session's id names. What is given to the client is sealed with it.
+    signer: Arc<SessionKey>,
+    /// The record as it was last read or written for this request.
+    record: Arc<ArcSwap<Record>>,
 }
 
 /// What a client says of itself in `initialize`, as it wrote it.
@@ -112,6 +139,8 @@ impl Sessions {
                 metrics,
                 flights,
                 in_flight,
+                streams: Streams::default(),
+                background: Arc::new(Semaphore::new(MAX_BACKGROUND)),
                 store_error,
             }),
         }
@@ -186,13 +215,14 @@ impl Sessions {
     /// When it is not, or whether it is cannot be known. An id that was not signed for this server and this principal is
     /// refused without asking the store.
     pub async fn find(&self, id: &[u8], principal: &Principal) -> Result<Session, SessionError> {
-        let id = self.verify(id, principal)?;
+        let (id, signer) = self.verify(id, principal)?;
         match self.observed(self.inner.store.load(&id.key).await)? {
             Loaded::Found(record) if record.principal_tag == id.principal_tag => {
                 let session = Session {
                     sessions: self.clone(),
                     key: id.key,
-                    record: Arc::new(record),
+                    signer,
+                    record: Arc::new(ArcSwap::from_pointee(record)),
                 };
                 session.touch();
                 Ok(session)
@@ -207,10 +237,11 @@ impl Sessions {
     /// As [`Self::find`]. When the store is unavailable the session may live on: a revocation that may not have happened is no
     /// success.
     pub async fn terminate(&self, id: &[u8], principal: &Principal) -> Result<(), SessionError> {
-        let id = self.verify(id, principal)?;
+        let (id, _) = self.verify(id, principal)?;
         match self.observed(self.inner.store.terminate(&id.key).await)? {
             Terminated::Gone => Err(SessionError::NotFound),
             Terminated::Terminated(record) => {
+                self.inner.streams.close(&id.key);
                 for (name, binding) in record.bindings {
                     if let Some(backend) = self.inner.core.catalog().backend(&name)
                         && backend.origin() == binding.origin
@@ -223,7 +254,7 @@ impl Sessions {
         }
     }
 
-    fn verify(&self, id: &[u8], principal: &Principal) -> Result<SessionId, SessionError> {
+    fn verify(&self, id: &[u8], principal: &Principal) -> Result<(SessionId, Arc<SessionKey>), SessionError> {
         let inner = &*self.inner;
         SessionId::verify(id, &inner.keys, &inner.server, principal).ok_or(SessionError::NotFound)
     }
@@ -244,6 +275,18 @@ impl Sessions {
         outcome
     }
 
+    /// Runs `work` to its end, whatever becomes of the request that began it. `false` when too much is running already.
+    pub fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) -> bool {
+        let Ok(permit) = Arc::clone(&self.inner.background).try_acquire_owned() else {
+            return false;
+        };
+        self.inner.tasks.spawn(async move {
+            work.await;
+            drop(permit);
+        });
+        true
+    }
+
     fn close_upstream(&self, backend: crate::backend::Backend, session: UpstreamSession) {
         self.inner.tasks.spawn(async move {
             if let Err(error) = backend.close(&session).await {
@@ -257,7 +300,7 @@ impl Session {
     /// The revision that the client agreed to.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        self.record.revision
+        self.record.load().revision
     }
 
     /// Begins the request `id` of this session; `None` while another with that id is running.
@@ -268,7 +311,7 @@ impl Session {
 
     /// Moves the idle deadline, in the background, when it was not moved for a while.
     fn touch(&self) {
-        if !self.record.touch_is_due() {
+        if !self.record.load().touch_is_due() {
             return;
         }
         let (sessions, key) = (self.sessions.clone(), self.key);

@@ -71,6 +71,10 @@ pub struct Record {
     pub client_info: String,
     /// How long ago the idle deadline was moved, by the store's clock.
     pub untouched: Duration,
+    /// From which level on the client wants log messages, if it has said so.
+    pub log_level: Option<String>,
+    /// The resources of which the client wants to hear, and the backend that has each.
+    pub subscriptions: BTreeMap<String, String>,
     /// The upstream session at each backend that it has used, by the backend's name.
     pub bindings: BTreeMap<String, Binding>,
 }

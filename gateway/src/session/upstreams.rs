@@ -7,6 +7,8 @@
 //! The work runs as a task of its own, so that a client that goes away in the middle leaves no upstream session behind that no record
 //! names.
 
+use std::sync::Arc;
+
 use futures::FutureExt as _;
 use serde_json::value::RawValue;
 
@@ -18,7 +20,7 @@ use crate::core::{UpstreamError, Upstreams};
 
 impl Upstreams for Session {
     async fn open(&self, backend: &Backend) -> Result<UpstreamSession, UpstreamError> {
-        match usable(&self.record, backend, None) {
+        match usable(&self.record.load(), backend, None) {
             Some(session) => Ok(session),
             None => self.bind(backend, None).await,
         }
@@ -50,7 +52,12 @@ impl Session {
             };
             binding.map(ended).boxed()
         };
-        self.sessions.inner.flights.join(target, attempt).await
+        let session = self.sessions.inner.flights.join(target, attempt).await?;
+        if self.generation(backend, &session).is_none() {
+            // Somebody else's attempt; without the binding its id means nothing to this request. The call itself needs no more.
+            drop(self.reload().await);
+        }
+        Ok(session)
     }
 
     async fn bind_now(
@@ -62,9 +69,10 @@ impl Session {
         let name = backend.name().as_str();
         // Another call, or another replica, may have done the work since the request came in.
         let record = match self.sessions.observed(inner.store.load(&self.key).await)? {
-            Loaded::Found(record) => record,
+            Loaded::Found(record) => Arc::new(record),
             Loaded::Gone => return Err(UpstreamError::Gone),
         };
+        self.record.store(Arc::clone(&record));
         if let Some(session) = usable(&record, backend, lost) {
             return Ok(session);
         }
@@ -82,16 +90,22 @@ impl Session {
                 .bind_backend(&self.key, name, expected, &binding)
                 .await,
         )? {
-            Bound::Bound => Ok(session),
-            Bound::Lost(record) => match usable(&record, backend, lost) {
-                Some(winner) if winner == session => Ok(session),
-                winner => {
-                    self.sessions.close_upstream(backend.clone(), session);
-                    winner.ok_or_else(|| {
-                        Unavailable::new("the upstream session changed again and again").into()
-                    })
+            Bound::Bound(record) => {
+                self.replay(&record, backend, &session).await;
+                self.record.store(Arc::new(record));
+                self.streams().changed(&self.key);
+                Ok(session)
+            }
+            Bound::Lost(record) => {
+                let winner = usable(&record, backend, lost);
+                self.record.store(Arc::new(record));
+                if winner.as_ref() == Some(&session) {
+                    return Ok(session);
                 }
-            },
+                self.sessions.close_upstream(backend.clone(), session);
+                let changing = || Unavailable::new("the upstream session changed again and again");
+                winner.ok_or_else(|| changing().into())
+            }
             Bound::Gone => {
                 self.sessions.close_upstream(backend.clone(), session);
                 Err(UpstreamError::Gone)

@@ -6,6 +6,8 @@ use http::{HeaderName, HeaderValue};
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// Names the protocol revision of a request after `initialize`.
 pub(crate) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// Names the last event that the client of a stream has seen (WHATWG HTML, "server-sent events").
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The media type of a single JSON-RPC message.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");

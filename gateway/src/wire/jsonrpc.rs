@@ -16,6 +16,13 @@ use super::code;
 /// The longest request id that is accepted, in bytes. Clients use small integers or UUIDs.
 const MAX_ID_BYTES: usize = 256;
 
+/// The longest id of a backend's own request: another gateway may be the backend, and its ids carry those of its backends.
+const MAX_BACKEND_ID_BYTES: usize = 1024;
+
+/// What ids begin with that the gateway makes: its own requests', and those that stand for a backend's request. Clients may not
+/// use it, so that theirs and ours never meet.
+pub const RESERVED_ID_PREFIX: &str = "vmcp:";
+
 /// How deep the JSON of a request may nest. Deeper than any real schema, shallow enough for every parser behind us.
 const MAX_DEPTH: usize = 128;
 
@@ -117,6 +124,28 @@ impl<'a> Message<'a> {
         }
         check_depth(bytes)?;
         Self::from_envelope(&envelope(bytes)?)
+    }
+
+    /// Reads one message that a backend sent. What is only passed on is not judged: it may nest as deep as it likes.
+    ///
+    /// # Errors
+    /// When the bytes are not one JSON-RPC message, or its id is longer than a minted one can carry.
+    pub fn from_backend(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let envelope = envelope(bytes)?;
+        let Some(method) = envelope.method else {
+            return response(&envelope).map(Self::Response);
+        };
+        let method = string(method).ok_or_else(|| Fault::invalid(r#""method" must be a string"#))?;
+        let params = envelope.params;
+        match envelope.id {
+            None => Ok(Self::Notification { method, params }),
+            Some(id) if id.get().len() <= MAX_BACKEND_ID_BYTES => {
+                Ok(Self::Request(Request { id, method, params }))
+            }
+            Some(_) => Err(Fault::invalid(format!(
+                r#""id" is longer than {MAX_BACKEND_ID_BYTES} bytes"#
+            ))),
+        }
     }
 
     fn from_envelope(envelope: &Envelope<'a>) -> Result<Self, Fault> {
@@ -245,6 +274,12 @@ fn check_depth(bytes: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Whether `id` is one that only the gateway may use.
+#[must_use]
+pub fn is_reserved_id(id: &RawValue) -> bool {
+    string(id).is_some_and(|id| id.starts_with(RESERVED_ID_PREFIX))
+}
+
 /// The bytes of a successful answer.
 #[must_use]
 pub fn result(id: &RawValue, result: &[u8]) -> Bytes {
@@ -291,6 +326,12 @@ pub fn error_with_data(
     };
     // Serialising strings and integers into memory cannot fail; were it to, the client would get an empty body.
     serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default()
+}
+
+/// The bytes of a notification without parameters.
+#[must_use]
+pub fn notification(method: &str) -> Bytes {
+    Bytes::from(format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#))
 }
 
 /// The bytes of a request of our own.
@@ -394,6 +435,37 @@ mod tests {
         assert!(Response::parse(theirs).unwrap().answers(&ours));
         let other = br#"{"jsonrpc":"2.0","id":"a","result":{}}"#;
         assert!(!Response::parse(other).unwrap().answers(&ours));
+    }
+
+    #[test]
+    fn an_id_of_ours_is_known_in_every_spelling() {
+        for (id, reserved) in [
+            (r#""vmcp:1""#, true),
+            (r#""v\u006dcp:1""#, true),
+            (r#""vmcp""#, false),
+            ("1", false),
+        ] {
+            let raw = RawValue::from_string(id.to_owned()).unwrap();
+            assert_eq!(is_reserved_id(&raw), reserved, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_backend_asks_notifies_and_answers() {
+        let ask = br#"{"jsonrpc":"2.0","id":0,"method":"roots/list"}"#;
+        assert!(
+            matches!(Message::from_backend(ask), Ok(Message::Request(request)) if request.id.get() == "0")
+        );
+        let notify = br#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
+        assert!(matches!(
+            Message::from_backend(notify),
+            Ok(Message::Notification { .. })
+        ));
+        let answer = br#"{"jsonrpc":"2.0","id":0,"result":{}}"#;
+        assert!(matches!(Message::from_backend(answer), Ok(Message::Response(_))));
+        assert!(Message::from_backend(b"[]").is_err());
+        let long = format!(r#"{{"id":"{}","method":"x"}}"#, "x".repeat(2000));
+        assert!(Message::from_backend(long.as_bytes()).is_err());
     }
 
     #[test]

@@ -16,9 +16,42 @@ pub fn splice(original: &[u8], part: &str, replacement: &[u8]) -> Option<Bytes> 
     Some(spliced.freeze())
 }
 
+/// `original` with each of `parts` replaced, under the same terms as [`splice`]. The parts must not overlap.
+#[must_use]
+pub fn splice_all(original: &[u8], parts: &[(&str, &[u8])]) -> Option<Bytes> {
+    let mut placed = parts
+        .iter()
+        .map(|(part, replacement)| {
+            let start = part.as_ptr().addr().checked_sub(original.as_ptr().addr())?;
+            Some((start, start.checked_add(part.len())?, *replacement))
+        })
+        .collect::<Option<Vec<_>>>()?;
+    placed.sort_unstable_by_key(|(start, ..)| *start);
+    let added: usize = placed.iter().map(|(.., replacement)| replacement.len()).sum();
+    let mut spliced = BytesMut::with_capacity(original.len() + added);
+    let mut done = 0;
+    for (start, end, replacement) in placed {
+        spliced.extend_from_slice(original.get(done..start)?);
+        spliced.extend_from_slice(replacement);
+        done = end;
+    }
+    spliced.extend_from_slice(original.get(done..)?);
+    Some(spliced.freeze())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::splice;
+    use super::{splice, splice_all};
+
+    #[test]
+    fn several_parts_change_in_whatever_order_they_are_named() {
+        let text = "[1,22,333]";
+        let parts: [(&str, &[u8]); 2] = [(&text[6..9], b"c"), (&text[1..2], b"aaaa")];
+        assert_eq!(splice_all(text.as_bytes(), &parts).unwrap(), "[aaaa,22,c]");
+        let overlapping: [(&str, &[u8]); 2] = [(&text[1..5], b""), (&text[3..5], b"")];
+        assert!(splice_all(text.as_bytes(), &overlapping).is_none());
+        assert_eq!(splice_all(text.as_bytes(), &[]).unwrap(), text);
+    }
 
     #[test]
     fn only_the_part_changes() {

@@ -17,8 +17,7 @@ async fn a_server_gets_all_its_children_and_they_hold_a_configuration_that_a_gat
         return;
     };
     world.group(&["time", "fetch"]).await;
-    let storage =
-        json!({"provider": "redis", "address": "redis:6379", "db": 2, "keyPrefix": "a:", "username": "u"});
+    let storage = json!({"provider": "redis", "address": "redis:6379", "db": 2, "keyPrefix": "a:"});
     world
         .server(json!({"replicas": 2, "sessionStorage": storage}))
         .await;

@@ -7,6 +7,7 @@
 mod changes;
 mod cursor;
 mod instructions;
+mod listen;
 mod listing;
 mod member;
 mod merge;

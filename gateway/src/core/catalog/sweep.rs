@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use vmcp_crds::config::Capability;
 
+use super::listen::Ear;
 use super::offer::Offer;
 use super::{Catalog, Member};
 use crate::backend::{Backend, BackendError, Capabilities, Greeting, Hello, Kind};
@@ -35,7 +36,7 @@ const OWN_INFO: &str = concat!(
 
 pub(super) async fn keep_warm(catalog: Catalog, member: Arc<Member>, first_look: Option<Pending>) {
     let mut first_look = first_look;
-    let mut greeting = None;
+    let (mut greeting, mut ear) = (None::<Greeting>, Ear::default());
     let mut retry = FIRST_RETRY;
     loop {
         let looking = look(&catalog, &member, &mut greeting);
@@ -53,6 +54,9 @@ pub(super) async fn keep_warm(catalog: Catalog, member: Arc<Member>, first_look:
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            () = ear.changed(&member.backend, greeting.as_ref().map(|greeting| &greeting.session)) => {
+                tokio::time::sleep_until(looked + LEAST_PAUSE).await;
+            }
             () = member.stale.notified() => tokio::time::sleep_until(looked + LEAST_PAUSE).await,
         }
     }

@@ -7,7 +7,10 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use tokio::time::Instant;
 
-use super::{Bound, Created, Incarnation, Loaded, SessionStore, Terminated, Touched, Unavailable};
+use super::{
+    Bound, Created, Incarnation, Loaded, MAX_SUBSCRIPTIONS, SessionStore, SetOutcome, Setting, Terminated,
+    Touched, Unavailable,
+};
 use crate::clock;
 use crate::session::record::{Binding, Lifetimes, NewRecord, Record, RecordKey};
 
@@ -70,6 +73,8 @@ impl MemoryStore {
             capabilities: new.capabilities.clone(),
             client_info: new.client_info.clone(),
             untouched: std::time::Duration::ZERO,
+            log_level: None,
+            subscriptions: std::collections::BTreeMap::new(),
             bindings: std::collections::BTreeMap::new(),
         };
         let end = now + self.lifetimes.max;
@@ -105,9 +110,28 @@ impl MemoryStore {
                 return Bound::Lost(entry.read(now));
             }
             entry.record.bindings.insert(backend.to_owned(), binding.clone());
-            Bound::Bound
+            Bound::Bound(entry.read(now))
         });
         bound.unwrap_or(Bound::Gone)
+    }
+
+    fn set_now(&self, key: &RecordKey, setting: &Setting) -> SetOutcome {
+        let set = self.with_live(key, |entry, now| {
+            let record = &mut entry.record;
+            match setting {
+                Setting::LogLevel(level) => record.log_level = Some(level.clone()),
+                Setting::Subscribe { uri, backend } => {
+                    let watched = &mut record.subscriptions;
+                    if watched.len() >= MAX_SUBSCRIPTIONS && !watched.contains_key(uri) {
+                        return SetOutcome::Full;
+                    }
+                    watched.insert(uri.clone(), backend.clone());
+                }
+                Setting::Unsubscribe { uri } => drop(record.subscriptions.remove(uri)),
+            }
+            SetOutcome::Set(entry.read(now))
+        });
+        set.unwrap_or(SetOutcome::Gone)
     }
 
     fn touch_now(&self, key: &RecordKey) -> Touched {
@@ -162,6 +186,14 @@ impl SessionStore for MemoryStore {
         binding: &'a Binding,
     ) -> BoxFuture<'a, Result<Bound, Unavailable>> {
         ready(Ok(self.bind_now(key, backend, expected, binding))).boxed()
+    }
+
+    fn set<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        setting: &'a Setting,
+    ) -> BoxFuture<'a, Result<SetOutcome, Unavailable>> {
+        ready(Ok(self.set_now(key, setting))).boxed()
     }
 
     fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<Touched>, Unavailable>> {

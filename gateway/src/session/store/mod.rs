@@ -64,10 +64,44 @@ pub enum Loaded {
 /// What came of binding an upstream session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// It is bound.
-    Bound,
+    /// It is bound: the record as it is with it. What the record says of the session's settings is what the upstream session has
+    /// to be told; whoever changes them later finds the binding.
+    Bound(Record),
     /// Another one was bound meanwhile: the record as it is.
     Lost(Record),
+    /// The session does not live.
+    Gone,
+}
+
+/// A change of what a client has set for its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// From this level on it wants log messages.
+    LogLevel(String),
+    /// It wants to hear when the resource changes, which `backend` has. At most [`MAX_SUBSCRIPTIONS`] at a time.
+    Subscribe {
+        /// The resource.
+        uri: String,
+        /// The backend that has it.
+        backend: String,
+    },
+    /// It does not want to hear of the resource any more.
+    Unsubscribe {
+        /// The resource.
+        uri: String,
+    },
+}
+
+/// How many resources a session may watch at a time: they are stored with it.
+pub const MAX_SUBSCRIPTIONS: usize = 256;
+
+/// What came of a change of a session's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetOutcome {
+    /// It is done: the record as it is now, with every upstream session that has to be told.
+    Set(Record),
+    /// There are [`MAX_SUBSCRIPTIONS`] already. Nothing is changed.
+    Full,
     /// The session does not live.
     Gone,
 }
@@ -110,6 +144,13 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         expected: u64,
         binding: &'a Binding,
     ) -> BoxFuture<'a, Result<Bound, Unavailable>>;
+
+    /// Changes what the client has set for the session.
+    fn set<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        setting: &'a Setting,
+    ) -> BoxFuture<'a, Result<SetOutcome, Unavailable>>;
 
     /// Moves the idle deadlines of the records under `keys`; the outcomes are in the same order.
     fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<Touched>, Unavailable>>;

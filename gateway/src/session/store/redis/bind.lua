@@ -9,4 +9,4 @@ if generation ~= ARGV[2] then
   return { 'lost', snapshot(KEYS[1]) }
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-return { 'bound', false }
+return { 'bound', snapshot(KEYS[1]) }

@@ -8,16 +8,21 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use super::Unavailable;
 use super::script::Snapshot;
+use super::{Setting, Unavailable};
 use crate::backend::UpstreamSession;
 use crate::session::record::{Binding, NewRecord, PrincipalTag, Record};
+use crate::session::store::MAX_SUBSCRIPTIONS;
 use crate::wire::revision::Revision;
 
 /// The version of the layout. A record of another one is left alone.
 const SCHEMA: &str = "1";
 /// What the field of a binding begins with; the backend's name follows.
 const BINDING: &str = "b:";
+/// What the field of a subscription begins with; the resource's URI follows.
+const SUBSCRIPTION: &str = "u:";
+/// The field of the log level.
+const LOG_LEVEL: &str = "log";
 
 /// A binding as it stands in its field, behind its generation and a space.
 #[derive(Serialize, Deserialize)]
@@ -36,6 +41,41 @@ pub(super) fn new_fields(record: &NewRecord) -> [(&'static str, String); 5] {
         ("capabilities", record.capabilities.clone()),
         ("client", record.client_info.clone()),
     ]
+}
+
+/// A field as the script that changes it wants it.
+pub(super) struct Field<'a> {
+    pub(super) name: String,
+    /// Empty: the field is removed.
+    pub(super) value: &'a str,
+    /// What the fields of its kind begin with.
+    pub(super) kind: &'static str,
+    /// How many of its kind there may be; 0: no limit.
+    pub(super) limit: usize,
+}
+
+pub(super) fn setting_field(setting: &Setting) -> Field<'_> {
+    let subscription = |uri: &str| format!("{SUBSCRIPTION}{uri}");
+    match setting {
+        Setting::LogLevel(level) => Field {
+            name: LOG_LEVEL.to_owned(),
+            value: level,
+            kind: LOG_LEVEL,
+            limit: 0,
+        },
+        Setting::Subscribe { uri, backend } => Field {
+            name: subscription(uri),
+            value: backend,
+            kind: SUBSCRIPTION,
+            limit: MAX_SUBSCRIPTIONS,
+        },
+        Setting::Unsubscribe { uri } => Field {
+            name: subscription(uri),
+            value: "",
+            kind: SUBSCRIPTION,
+            limit: 0,
+        },
+    }
 }
 
 pub(super) fn binding_field(backend: &str) -> String {
@@ -78,8 +118,11 @@ pub(super) fn record((now, flat): &Snapshot) -> Result<Record, Unavailable> {
         .ok()
         .and_then(|tag| tag.try_into().ok());
     let touched: u64 = field("touched")?.parse().map_err(|_| unreadable("touched"))?;
-    let mut bindings = BTreeMap::new();
+    let (mut bindings, mut subscriptions) = (BTreeMap::new(), BTreeMap::new());
     for (name, value) in &fields {
+        if let Some(uri) = name.strip_prefix(SUBSCRIPTION) {
+            subscriptions.insert(uri.to_owned(), (*value).to_owned());
+        }
         if let Some(backend) = name.strip_prefix(BINDING) {
             bindings.insert(
                 backend.to_owned(),
@@ -93,6 +136,8 @@ pub(super) fn record((now, flat): &Snapshot) -> Result<Record, Unavailable> {
         capabilities: field("capabilities")?.to_owned(),
         client_info: field("client")?.to_owned(),
         untouched: Duration::from_millis(now.saturating_sub(touched)),
+        log_level: fields.get(LOG_LEVEL).map(|level| (*level).to_owned()),
+        subscriptions,
         bindings,
     })
 }

@@ -22,7 +22,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use secrecy::ExposeSecret as _;
 
-use super::{Bound, Created, Loaded, SessionStore, Terminated, Touched, Unavailable};
+use super::{Bound, Created, Loaded, SessionStore, SetOutcome, Setting, Terminated, Touched, Unavailable};
 use crate::config::{RedisStorage, ServerName};
 use crate::session::record::{Binding, Lifetimes, NewRecord, RecordKey};
 
@@ -173,9 +173,28 @@ impl RedisStore {
         let answer: (String, Option<script::Snapshot>) =
             self.within_deadline(call.invoke_async(&mut connection)).await?;
         match answer {
-            (outcome, None) if outcome == "bound" => Ok(Bound::Bound),
+            (outcome, Some(snapshot)) if outcome == "bound" => hash::record(&snapshot).map(Bound::Bound),
             (_, Some(snapshot)) => hash::record(&snapshot).map(Bound::Lost),
             (_, None) => Ok(Bound::Gone),
+        }
+    }
+
+    async fn set_now(&self, key: &RecordKey, setting: &Setting) -> Result<SetOutcome, Unavailable> {
+        let hash::Field {
+            name,
+            value,
+            kind,
+            limit,
+        } = hash::setting_field(setting);
+        let mut call = self.scripts.set.key(self.record(key));
+        call.arg(name).arg(value).arg(kind).arg(limit);
+        let mut connection = self.connection.clone();
+        let answer: (String, Option<script::Snapshot>) =
+            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        match answer {
+            (_, Some(snapshot)) => hash::record(&snapshot).map(SetOutcome::Set),
+            (outcome, None) if outcome == "full" => Ok(SetOutcome::Full),
+            (_, None) => Ok(SetOutcome::Gone),
         }
     }
 
@@ -226,6 +245,14 @@ impl SessionStore for RedisStore {
         binding: &'a Binding,
     ) -> BoxFuture<'a, Result<Bound, Unavailable>> {
         self.bind_now(key, backend, expected, binding).boxed()
+    }
+
+    fn set<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        setting: &'a Setting,
+    ) -> BoxFuture<'a, Result<SetOutcome, Unavailable>> {
+        self.set_now(key, setting).boxed()
     }
 
     fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<Touched>, Unavailable>> {

@@ -10,6 +10,7 @@ pub(super) struct Scripts {
     pub(super) create: Script,
     pub(super) load: Script,
     pub(super) bind: Script,
+    pub(super) set: Script,
     pub(super) touch: Script,
     pub(super) terminate: Script,
 }
@@ -21,6 +22,7 @@ impl Scripts {
             create: script(include_str!("create.lua")),
             load: script(include_str!("load.lua")),
             bind: script(include_str!("bind.lua")),
+            set: script(include_str!("set.lua")),
             touch: script(include_str!("touch.lua")),
             terminate: script(include_str!("terminate.lua")),
         }

@@ -1,0 +1,252 @@
+//! Event streams as they come, for tests that look at each event and its id while the stream is open.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::raw::Session;
+
+/// How long an event may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// An open event stream. Dropping it ends the connection, as a client does that goes away.
+#[derive(Debug)]
+pub struct Stream {
+    /// The status of the answer.
+    pub status: u16,
+    /// The value of `Content-Type`.
+    pub content_type: String,
+    reader: BufReader<TcpStream>,
+    unread: Vec<u8>,
+    ended: bool,
+}
+
+/// One event. Comments are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// `id:`.
+    pub id: Option<String>,
+    /// `retry:`.
+    pub retry: Option<String>,
+    /// `data:`, with its lines joined. Absent where there is no such line.
+    pub data: Option<String>,
+}
+
+impl Event {
+    /// The message in it, if there is one.
+    #[must_use]
+    pub fn message(&self) -> Option<Value> {
+        serde_json::from_str(self.data.as_deref()?).ok()
+    }
+}
+
+impl Stream {
+    /// Opens the session's own stream, behind the event `last` if one is given.
+    ///
+    /// # Errors
+    /// When there is no HTTP answer.
+    pub fn get(gateway: SocketAddr, session: &Session, last: Option<&str>) -> anyhow::Result<Self> {
+        let mut headers = vec![
+            ("accept", "text/event-stream"),
+            ("mcp-session-id", &session.id),
+            ("mcp-protocol-version", "2025-11-25"),
+        ];
+        headers.extend(last.map(|last| ("last-event-id", last)));
+        Self::open(gateway, "GET", &headers, "")
+    }
+
+    /// Posts a message whose answer is a stream.
+    ///
+    /// # Errors
+    /// When there is no HTTP answer.
+    pub fn post(gateway: SocketAddr, session: &Session, message: &Value) -> anyhow::Result<Self> {
+        let headers = [
+            ("accept", "application/json, text/event-stream"),
+            ("content-type", "application/json"),
+            ("mcp-session-id", &*session.id),
+            ("mcp-protocol-version", "2025-11-25"),
+        ];
+        Self::open(gateway, "POST", &headers, &message.to_string())
+    }
+
+    /// Calls a tool with `params` beside its name and arguments.
+    ///
+    /// # Errors
+    /// When there is no HTTP answer, or it is no stream.
+    pub fn call(
+        gateway: SocketAddr,
+        session: &Session,
+        id: &Value,
+        tool: &str,
+        arguments: &Value,
+    ) -> anyhow::Result<Self> {
+        let params =
+            json!({"name": tool, "arguments": arguments, "_meta": {"progressToken": format!("of {id}")}});
+        let call = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+        let mut stream = Self::post(gateway, session, &call)?;
+        if stream.content_type != "text/event-stream" {
+            let body = stream.rest()?;
+            bail!("{tool}: {} {body}", stream.status);
+        }
+        Ok(stream)
+    }
+
+    fn open(server: SocketAddr, method: &str, headers: &[(&str, &str)], body: &str) -> anyhow::Result<Self> {
+        let mut stream = TcpStream::connect_timeout(&server, LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_nodelay(true)?;
+        let mut head = format!("{method} /mcp HTTP/1.1\r\nhost: {server}\r\n");
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
+        stream.write_all(head.as_bytes())?;
+        let mut opened = Self {
+            status: 0,
+            content_type: String::new(),
+            reader: BufReader::new(stream),
+            unread: Vec::new(),
+            ended: false,
+        };
+        opened.head()?;
+        Ok(opened)
+    }
+
+    fn head(&mut self) -> anyhow::Result<()> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        self.status = status.with_context(|| format!("not an HTTP answer: {line:?}"))?;
+        let mut length = None;
+        loop {
+            line.clear();
+            self.reader.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(':') else {
+                break;
+            };
+            match &*name.to_ascii_lowercase() {
+                "content-type" => self.content_type = value.trim().to_owned(),
+                "content-length" => length = value.trim().parse::<usize>().ok(),
+                _ => {}
+            }
+        }
+        if let Some(length) = length {
+            self.unread = vec![0; length];
+            self.reader.read_exact(&mut self.unread)?;
+            self.ended = true;
+        }
+        Ok(())
+    }
+
+    /// The next event; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// When it takes too long, or the connection breaks.
+    pub fn next_event(&mut self) -> anyhow::Result<Option<Event>> {
+        let started = Instant::now();
+        loop {
+            // Comments come also when no event does.
+            ensure!(started.elapsed() < LIMIT, "no event within {LIMIT:?}");
+            if let Some(end) = self.unread.windows(2).position(|pair| pair == b"\n\n") {
+                let block: Vec<u8> = self.unread.drain(..end + 2).collect();
+                if let Some(event) = event(&String::from_utf8(block)?) {
+                    return Ok(Some(event));
+                }
+                continue;
+            }
+            if !self.chunk()? {
+                ensure!(self.unread.is_empty(), "half an event: {:?}", self.unread);
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next event that has a message, and the message.
+    ///
+    /// # Errors
+    /// When the stream ends or breaks before there is one.
+    pub fn next_message(&mut self) -> anyhow::Result<(Event, Value)> {
+        loop {
+            let event = self.next_event()?.context("the stream ended")?;
+            if let Some(message) = event.message() {
+                return Ok((event, message));
+            }
+        }
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// As [`Self::next_message`].
+    pub fn message(&mut self) -> anyhow::Result<Value> {
+        Ok(self.next_message()?.1)
+    }
+
+    /// Waits for a message with the method `method`, whatever comes before it.
+    ///
+    /// # Errors
+    /// As [`Self::next_message`].
+    pub fn await_method(&mut self, method: &str) -> anyhow::Result<(Event, Value)> {
+        loop {
+            let (event, message) = self.next_message().with_context(|| method.to_owned())?;
+            if message["method"] == method {
+                return Ok((event, message));
+            }
+        }
+    }
+
+    /// Whatever is left until the end, as text.
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub fn rest(&mut self) -> anyhow::Result<String> {
+        while self.chunk()? {}
+        Ok(String::from_utf8_lossy(&self.unread).into_owned())
+    }
+
+    /// Goes away without a word.
+    ///
+    /// # Errors
+    /// When the connection has ended already.
+    pub fn abandon(self) -> anyhow::Result<()> {
+        Ok(self.reader.get_ref().shutdown(Shutdown::Both)?)
+    }
+
+    fn chunk(&mut self) -> anyhow::Result<bool> {
+        if self.ended {
+            return Ok(false);
+        }
+        let mut line = String::new();
+        self.reader.read_line(&mut line).context("no event in time")?;
+        let size =
+            usize::from_str_radix(line.trim(), 16).with_context(|| format!("not a chunk: {line:?}"))?;
+        let mut chunk = vec![0; size + 2];
+        self.reader.read_exact(&mut chunk)?;
+        self.unread.extend_from_slice(&chunk[..size]);
+        self.ended = size == 0;
+        Ok(!self.ended)
+    }
+}
+
+fn event(block: &str) -> Option<Event> {
+    let mut event = Event::default();
+    for line in block.lines() {
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
+        match name {
+            "id" => event.id = Some(value),
+            "retry" => event.retry = Some(value),
+            "data" => {
+                event.data = Some(match event.data.take() {
+                    None => value,
+                    Some(data) => format!("{data}\n{value}"),
+                });
+            }
+            _ => {}
+        }
+    }
+    (event != Event::default()).then_some(event)
+}

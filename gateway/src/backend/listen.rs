@@ -1,0 +1,190 @@
+//! GET: what a backend says when nobody has asked, and the rest of an answer that broke off.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode};
+
+use super::{Backend, BackendError, Events, UpstreamSession};
+use crate::wire::header;
+use crate::wire::sse::Event;
+
+/// The pause before a stream that ended is opened again, until the backend names another.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// The shortest pause that a backend may ask for.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+/// A backend that ends the stream at once this often, when it is asked to go on behind an event, does not know the event.
+const MAX_EMPTY_RESUMES: u32 = 2;
+
+/// Why a backend gives no stream, and will not when it is asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silent {
+    /// It offers none: most backends.
+    NotOffered,
+    /// It may not know the session any more. Some backends say the same when they offer no stream, so that this alone is no
+    /// reason to open another session.
+    SessionInDoubt,
+}
+
+/// The stream of a session at a backend, opened again whenever it ends.
+#[derive(Debug)]
+pub struct Listener {
+    backend: Backend,
+    session: UpstreamSession,
+    /// The last event that was heard, where the backend names its events.
+    position: Option<HeaderValue>,
+    events: Option<Events>,
+    /// What the backend asks for, or our own first pause.
+    base_pause: Duration,
+    pause: Duration,
+    heard_since_open: bool,
+    empty_resumes: u32,
+    /// How often the stream was opened.
+    opened: u64,
+}
+
+impl Backend {
+    /// Opens the stream of `session`, behind the event `position` if one is given. The stream of a call can be resumed this way,
+    /// too: its events name it.
+    ///
+    /// # Errors
+    /// When there is no stream. 405 is what a backend says that offers none.
+    pub async fn listen(
+        &self,
+        session: &UpstreamSession,
+        position: Option<&HeaderValue>,
+    ) -> Result<Events, BackendError> {
+        let mut request = self.request(Method::GET, Some(session), Bytes::new())?;
+        let headers = request.headers_mut();
+        headers.remove(http::header::CONTENT_TYPE);
+        headers.insert(http::header::ACCEPT, header::EVENT_STREAM);
+        if let Some(position) = position {
+            headers.insert(header::LAST_EVENT_ID, position.clone());
+        }
+        let response = self.inner.transport.send(request).await?;
+        let content_type = response.headers().get(http::header::CONTENT_TYPE);
+        match response.status() {
+            StatusCode::OK if header::is_media_type(content_type, &header::EVENT_STREAM) => {
+                Ok(Events::new(response.into_body()))
+            }
+            // Whatever this is, it is no stream, and will be none the next time.
+            StatusCode::OK => Err(BackendError::Status(StatusCode::METHOD_NOT_ALLOWED.as_u16())),
+            status => Err(BackendError::Status(status.as_u16())),
+        }
+    }
+}
+
+impl Listener {
+    /// Listens to what `backend` says to `session`, behind the event `position` if one is given.
+    #[must_use]
+    pub fn new(backend: Backend, session: UpstreamSession, position: Option<HeaderValue>) -> Self {
+        Self {
+            backend,
+            session,
+            position,
+            events: None,
+            base_pause: FIRST_PAUSE,
+            pause: Duration::ZERO,
+            heard_since_open: false,
+            empty_resumes: 0,
+            opened: 0,
+        }
+    }
+
+    /// How often the stream was opened: where it was opened anew something may have been missed.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    /// The next event. Whatever ends the stream, it is opened again, behind the last event where the backend names events.
+    /// May be dropped while it waits: at worst the stream is opened once more.
+    ///
+    /// # Errors
+    /// When the backend gives no stream.
+    pub async fn next(&mut self) -> Result<Event, Silent> {
+        loop {
+            if let Some(events) = &mut self.events {
+                match events.next().await {
+                    Ok(Some(event)) => {
+                        self.heard(&event);
+                        return Ok(event);
+                    }
+                    Ok(None) => self.ended(),
+                    Err(error) => {
+                        tracing::debug!(backend = %self.backend.name(), %error, "a stream broke");
+                        self.ended();
+                    }
+                }
+            }
+            tokio::time::sleep(self.pause).await;
+            self.open().await?;
+        }
+    }
+
+    async fn open(&mut self) -> Result<(), Silent> {
+        let opening = self.backend.listen(&self.session, self.position.as_ref()).await;
+        self.pause = (self.pause * 2).clamp(self.base_pause, MAX_PAUSE);
+        let error = match opening {
+            Ok(events) => {
+                self.events = Some(events);
+                self.heard_since_open = false;
+                self.opened += 1;
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        match error {
+            BackendError::Status(400 | 404) if self.position.is_some() => self.position = None,
+            BackendError::Status(400 | 404) if self.session.id.is_some() => {
+                return Err(Silent::SessionInDoubt);
+            }
+            // 409: the session's stream is open elsewhere. Whoever has it is about to close it.
+            // 429 and what a server says while it is not ready pass, too.
+            BackendError::Status(409 | 429 | 500..) => {}
+            BackendError::Status(_) => return Err(Silent::NotOffered),
+            error => tracing::debug!(backend = %self.backend.name(), %error, "a stream cannot be opened"),
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, event: &Event) {
+        self.heard_since_open = true;
+        self.empty_resumes = 0;
+        if let Some(id) = position(event) {
+            self.position = Some(id);
+        }
+        if let Some(pause) = retry(event) {
+            self.base_pause = pause;
+        }
+    }
+
+    fn ended(&mut self) {
+        self.events = None;
+        if self.heard_since_open {
+            self.pause = self.base_pause;
+        } else if self.position.is_some() {
+            self.empty_resumes += 1;
+            if self.empty_resumes >= MAX_EMPTY_RESUMES {
+                self.position = None;
+                self.empty_resumes = 0;
+            }
+        }
+    }
+}
+
+/// The event's id, if it has one that can be sent back.
+#[must_use]
+pub fn position(event: &Event) -> Option<HeaderValue> {
+    let id = event.id.as_ref().filter(|id| !id.is_empty())?;
+    HeaderValue::from_bytes(id).ok()
+}
+
+/// How long the backend wants to be left alone before its stream is opened again, within reason.
+#[must_use]
+pub fn retry(event: &Event) -> Option<Duration> {
+    let millis = std::str::from_utf8(event.retry.as_ref()?).ok()?.parse().ok()?;
+    Some(Duration::from_millis(millis).clamp(MIN_PAUSE, MAX_PAUSE))
+}

@@ -1,0 +1,97 @@
+//! Hearing from a backend that its lists have changed, with the catalogue's own upstream session, also when no client listens.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::changes::is_list_changed;
+use crate::backend::{Backend, Listener, Silent, UpstreamSession};
+use crate::wire::jsonrpc::{self, Message};
+use crate::wire::{code, sse};
+
+/// What is heard in the catalogue's own upstream session.
+#[derive(Debug, Default)]
+pub(super) struct Ear {
+    session: Option<UpstreamSession>,
+    /// Absent where the backend offers no stream.
+    listener: Option<Listener>,
+    opened: u64,
+}
+
+impl Ear {
+    /// Ends when the backend says that a list has changed, or may have said it while its stream was broken. A backend that offers
+    /// no stream says nothing, and is looked at from time to time only. May be dropped while it waits, and asked again.
+    pub(super) async fn changed(&mut self, backend: &Backend, session: Option<&UpstreamSession>) {
+        if self.session.as_ref() != session {
+            *self = Self {
+                session: session.cloned(),
+                listener: session.map(|session| Listener::new(backend.clone(), session.clone(), None)),
+                opened: 1,
+            };
+        }
+        let (Some(listener), Some(session)) = (&mut self.listener, session) else {
+            return std::future::pending().await;
+        };
+        loop {
+            let event = match listener.next().await {
+                Ok(event) => event,
+                Err(silent) => {
+                    // A stream that was there, and a session in doubt: the next look finds out, and opens another session.
+                    let lost = silent == Silent::SessionInDoubt && listener.opened() > 0;
+                    self.listener = None;
+                    if lost {
+                        return;
+                    }
+                    return std::future::pending().await;
+                }
+            };
+            let reopened = listener.opened() > self.opened;
+            self.opened = listener.opened().max(self.opened);
+            if reopened || is_change(backend, session, &event).await {
+                return;
+            }
+        }
+    }
+}
+
+async fn is_change(backend: &Backend, session: &UpstreamSession, event: &sse::Event) -> bool {
+    let data = event.data.as_ref().filter(|data| !data.is_empty());
+    match data.map(|data| Message::from_backend(data)) {
+        Some(Ok(Message::Notification { method, .. })) => is_list_changed(&method),
+        Some(Ok(Message::Request(request))) => {
+            let answer = answer(&request.method, request.id);
+            if let Err(error) = backend.notify(session, answer).await {
+                tracing::debug!(backend = %backend.name(), %error, "a request of the backend was not answered");
+            }
+            false
+        }
+        Some(Ok(Message::Response(_)) | Err(_)) | None => false,
+    }
+}
+
+/// Nobody is behind the gateway's own session: a ping is all that is answered in it. What it declares, it declares for clients.
+fn answer(method: &str, id: &RawValue) -> Bytes {
+    if method == "ping" {
+        return jsonrpc::result(id, b"{}");
+    }
+    jsonrpc::error(
+        Some(id),
+        code::METHOD_NOT_FOUND,
+        "The gateway's own session answers nothing but ping",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_is_answered_and_nothing_else_is() {
+        let id = RawValue::from_string("1".to_owned()).unwrap();
+        assert!(answer("ping", &id).windows(8).any(|bytes| bytes == b"\"result\""));
+        assert!(
+            answer("roots/list", &id)
+                .windows(6)
+                .any(|bytes| bytes == b"-32601")
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! GET: the session's own stream, or the rest of a call's stream that broke.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures::stream::{self, Stream, StreamExt as _};
+use http::{HeaderMap, Response, StatusCode};
+use tokio::sync::watch;
+
+use super::keep_alive::keep_alive;
+use super::post::accepts;
+use super::relay::Relay;
+use super::respond::{self, Body};
+use super::translate::{Source, Translated};
+use super::{Frontend, event};
+use crate::core::catalog::Versions;
+use crate::core::{Core, Principal};
+use crate::drain::Drain;
+use crate::session::{BrokenCall, Heard, NoUpstream, Resume, Session};
+use crate::wire::{code, header, jsonrpc};
+
+impl Frontend {
+    pub(super) async fn get(&self, headers: &HeaderMap, principal: &Principal) -> Response<Body> {
+        if !accepts(headers, &header::EVENT_STREAM) {
+            let message = "Accept must list text/event-stream";
+            return respond::error(StatusCode::NOT_ACCEPTABLE, None, code::INVALID_REQUEST, message);
+        }
+        let session = match self.session(headers, None, principal).await {
+            Ok(session) => session,
+            Err(refusal) => return refusal,
+        };
+        let Some(last) = headers.get(header::LAST_EVENT_ID) else {
+            return self.own_stream(&session, None);
+        };
+        match session.resume(last.as_bytes()) {
+            Some(Resume::OwnStream(positions)) => self.own_stream(&session, Some(positions)),
+            Some(Resume::Call(call)) => self.rest_of_call(&session, &call).await,
+            None => {
+                let message = "The header Last-Event-ID names no event of this session";
+                respond::error(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, message)
+            }
+        }
+    }
+
+    fn own_stream(&self, session: &Session, positions: Option<crate::session::Positions>) -> Response<Body> {
+        let resumed = positions.is_some();
+        let listening = session.listen(positions);
+        let changes = self.core.catalog().changes();
+        // Whoever comes back may have missed a change of a list in between.
+        let told = if resumed || listening.taken_over() {
+            Versions::default()
+        } else {
+            *changes.borrow()
+        };
+        let start = event::takes_empty_data(session.revision()).then(|| listening.start());
+        let first = start.flatten().map(|id| event::priming(&id));
+        let own = OwnStream {
+            core: self.core.clone(),
+            session: session.clone(),
+            drain: self.drain.clone(),
+            heard: Box::pin(listening.events()),
+            changes,
+            told,
+        };
+        respond::events(keep_alive(stream::iter(first).chain(own.stream())))
+    }
+
+    /// The call's stream behind the last event that the client has seen. It ends with the answer, or with an error for the call.
+    async fn rest_of_call(&self, session: &Session, call: &BrokenCall) -> Response<Body> {
+        let failed = |reason: &str| {
+            let message = format!(
+                "The rest of the answer of backend {} is lost: {reason}. The call may have been executed; check before trying again.",
+                call.backend
+            );
+            let error = jsonrpc::error(Some(&call.request), code::INTERNAL, &message);
+            respond::events(keep_alive(stream::iter([event::message(error, None)])))
+        };
+        if call.event.is_none() {
+            return failed("the backend does not name its events, so that its stream cannot be resumed");
+        }
+        match session.upstream_of_call(call).await {
+            Ok((backend, upstream)) => {
+                let relay = Relay::new(&self.core, session, backend, upstream, &call.request);
+                respond::events(keep_alive(relay.resumed(call.event.clone())))
+            }
+            Err(NoUpstream::Session(failure)) => respond::session_error(None, &failure),
+            Err(lost) => failed(&lost.to_string()),
+        }
+    }
+}
+
+/// The session's own stream, as this client hears it.
+struct OwnStream {
+    core: Core,
+    session: Session,
+    drain: Drain,
+    heard: Pin<Box<dyn Stream<Item = Heard> + Send>>,
+    changes: watch::Receiver<Versions>,
+    /// The versions of the lists of which the client was told.
+    told: Versions,
+}
+
+impl OwnStream {
+    fn stream(self) -> impl Stream<Item = Bytes> + Send + 'static {
+        stream::unfold(Some(self), |own| async move {
+            let mut own = own?;
+            loop {
+                if let Some(news) = own.news() {
+                    return Some((news, Some(own)));
+                }
+                tokio::select! {
+                    biased;
+                    () = own.drain.begun() => return Some((event::farewell(), None)),
+                    heard = own.heard.next() => {
+                        let bytes = own.pass(&heard?);
+                        if !bytes.is_empty() {
+                            return Some((bytes, Some(own)));
+                        }
+                    }
+                    changed = own.changes.changed() => {
+                        if changed.is_err() {
+                            return None;
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    /// What the client has not been told of the lists.
+    fn news(&mut self) -> Option<Bytes> {
+        let now = *self.changes.borrow_and_update();
+        let methods = now.notifications_since(&self.told);
+        self.told = now;
+        let events: Vec<_> = methods
+            .into_iter()
+            .map(|method| event::message(jsonrpc::notification(method), None))
+            .collect();
+        (!events.is_empty()).then(|| events.concat().into())
+    }
+
+    /// The event as the client gets it; empty when it gets nothing.
+    fn pass(&self, heard: &Heard) -> Bytes {
+        let id = heard.id.as_deref();
+        let source = Source {
+            core: &self.core,
+            session: &self.session,
+            backend: &heard.backend,
+            upstream: &heard.upstream,
+        };
+        let data = heard.event.data.as_ref().filter(|data| !data.is_empty());
+        match data.map(|data| source.translate(data, None)) {
+            Some(Translated::Message(data) | Translated::Answer(data)) => event::message(data, id),
+            Some(Translated::Nothing) | None => match id {
+                Some(id) if event::takes_empty_data(self.session.revision()) => event::position(id),
+                _ => Bytes::new(),
+            },
+        }
+    }
+}

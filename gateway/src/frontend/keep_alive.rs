@@ -1,0 +1,40 @@
+//! Comments in the silence of a stream, so that proxies and clients see that it lives.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::stream::{self, StreamExt as _};
+
+use super::respond::BoxError;
+
+/// How long a stream may be silent.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// The chunks of a stream of events, and a comment after each silence. The stream is polled and never dropped in between, so that
+/// what it waits for need not begin anew.
+pub(super) fn keep_alive(
+    chunks: impl Stream<Item = Bytes> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
+    stream::unfold(Box::pin(chunks), |mut chunks| async move {
+        match tokio::time::timeout(SILENCE, chunks.next()).await {
+            Err(_) => Some((Ok(Bytes::from_static(b": keep-alive\n\n")), chunks)),
+            Ok(chunk) => Some((Ok(chunk?), chunks)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_says_that_it_lives_until_it_speaks() {
+        let slow = stream::once(async {
+            tokio::time::sleep(SILENCE * 2 + Duration::from_secs(1)).await;
+            Bytes::from_static(b"data: x\n\n")
+        });
+        let chunks: Vec<_> = keep_alive(slow).map(|chunk| chunk.unwrap()).collect().await;
+        assert_eq!(chunks, [": keep-alive\n\n", ": keep-alive\n\n", "data: x\n\n"]);
+    }
+}

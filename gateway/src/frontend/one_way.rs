@@ -1,0 +1,146 @@
+//! Messages of a client that want no answer: its answers to backends' requests, and its notifications.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use http::{HeaderMap, StatusCode};
+use serde_json::value::RawValue;
+
+use super::Frontend;
+use super::post::label;
+use super::respond::{self, Body};
+use crate::backend::{Backend, BackendError};
+use crate::core::Principal;
+use crate::session::{Kind, NoUpstream, Session, SessionError};
+use crate::wire::jsonrpc::{self, Message};
+use crate::wire::splice::splice;
+use crate::wire::{code, mapped};
+
+/// How long a backend may take to accept a message.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+type Response = http::Response<Body>;
+
+impl Frontend {
+    /// What became of `message`, which came in as `body`, and the method for the metrics.
+    pub(super) async fn one_way(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        message: &Message<'_>,
+        principal: &Principal,
+    ) -> (&'static str, Response) {
+        let method = match message {
+            Message::Notification { method, .. } => label(method),
+            Message::Request(_) | Message::Response(_) => "response",
+        };
+        let outcome = match self.session(headers, None, principal).await {
+            Err(refusal) => Err(refusal),
+            Ok(session) => match message {
+                Message::Response(response) => minted(&session, Kind::Request, body, response.id).await,
+                Message::Notification { method, params } => {
+                    self.notification(&session, body, method, *params).await
+                }
+                Message::Request(_) => Ok(()),
+            },
+        };
+        (
+            method,
+            outcome.map_or_else(|refusal| refusal, |()| respond::accepted()),
+        )
+    }
+
+    async fn notification(
+        &self,
+        session: &Session,
+        body: &Bytes,
+        method: &str,
+        params: Option<&RawValue>,
+    ) -> Result<(), Response> {
+        match method {
+            "notifications/cancelled" => {
+                let id = mapped::cancelled_id(params).map_err(|fault| respond::fault(&fault))?;
+                if jsonrpc::is_reserved_id(id) {
+                    return minted(session, Kind::Request, body, id).await;
+                }
+                // It names no backend, and this process need not know which one runs the call.
+                return self.everywhere(session, body);
+            }
+            "notifications/progress" => {
+                let token = mapped::reported_token(params).map_err(|fault| respond::fault(&fault))?;
+                // A token that is not ours was given by nobody.
+                if jsonrpc::is_reserved_id(token) {
+                    return minted(session, Kind::Progress, body, token).await;
+                }
+            }
+            "notifications/roots/list_changed" => return self.everywhere(session, body),
+            // `notifications/initialized` is for the gateway, which has nothing to wait for; others mean nothing to it.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Sends a notification to every backend that the session is bound to, in the background: one that hangs is no reason for the
+    /// client to wait.
+    fn everywhere(&self, session: &Session, body: &Bytes) -> Result<(), Response> {
+        let telling: Vec<_> = session
+            .bound()
+            .into_iter()
+            .map(|(backend, upstream)| {
+                let message = body.clone();
+                async move {
+                    let taken = tokio::time::timeout(DEADLINE, backend.notify(&upstream, message)).await;
+                    if !matches!(taken, Ok(Ok(()))) {
+                        tracing::debug!(backend = %backend.name(), "a notification was not taken");
+                    }
+                }
+            })
+            .collect();
+        let telling = async { drop(join_all(telling).await) };
+        if self.sessions.in_background(telling) {
+            Ok(())
+        } else {
+            Err(respond::later(None, "Too many notifications are on their way"))
+        }
+    }
+}
+
+/// Sends `body` to the backend for which `text` in it was minted, with what it stands for in its place. It is accepted only once the
+/// backend has taken it.
+async fn minted(session: &Session, kind: Kind, body: &Bytes, text: &RawValue) -> Result<(), Response> {
+    let refuse =
+        |message: &str| respond::error(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, message);
+    let minted = jsonrpc::string(text).and_then(|text| session.minted(kind, &text));
+    let minted = minted.ok_or_else(|| refuse("The id is none that the gateway gave in this session"))?;
+    let (backend, upstream) = match session.upstream(&minted.backend, minted.generation).await {
+        Ok(upstream) => upstream,
+        Err(NoUpstream::Session(SessionError::Unavailable(unavailable))) => {
+            return Err(respond::store_unavailable(None, &unavailable));
+        }
+        Err(NoUpstream::Session(gone)) => return Err(respond::session_error(None, &gone)),
+        Err(lost) => return Err(refuse(&lost.to_string())),
+    };
+    let message = splice(body, text.get(), minted.original.get().as_bytes());
+    let message = message.ok_or_else(|| refuse("The id cannot be found in the message"))?;
+    match tokio::time::timeout(DEADLINE, backend.notify(&upstream, message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(not_taken(&backend, &error)),
+        Err(_) => Err(not_taken(&backend, &BackendError::Deadline(DEADLINE))),
+    }
+}
+
+/// The backend did not take what was for it: it never will, or the client should try again.
+fn not_taken(backend: &Backend, error: &BackendError) -> Response {
+    let name = backend.name();
+    match error {
+        BackendError::SessionLost | BackendError::Status(400..=407 | 409..=428 | 430..=499) => {
+            let message = format!("The backend {name} {error}; what belonged to it is lost");
+            respond::error(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, &message)
+        }
+        _ => {
+            tracing::warn!(backend = %name, %error, "a client's message was not taken");
+            respond::later(None, &format!("The backend {name} {error}; send it again"))
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What a client sets for its session: `logging/setLevel`, `resources/subscribe` and `resources/unsubscribe`.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+
+use super::Frontend;
+use super::call::refuse;
+use super::respond::{self, Body};
+use crate::backend::Backend;
+use crate::core::{CallError, Subject};
+use crate::session::{Session, SettingError};
+use crate::wire::jsonrpc::{self, Outcome, Request};
+use crate::wire::{code, mapped, params};
+
+/// The levels there are, from the least to the most severe (specification, server/utilities/logging).
+const LEVELS: [&str; 8] = [
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+];
+
+/// The longest URI that is stored with a session.
+const MAX_URI_BYTES: usize = 2048;
+
+pub(super) async fn set_log_level(session: &Session, request: &Request<'_>) -> Response<Body> {
+    let level = match mapped::level(request.params) {
+        Ok(level) => level,
+        Err(fault) => return respond::params_fault(request.id, &fault),
+    };
+    if !LEVELS.contains(&&*level) {
+        let message = format!("params: found level {level:?}; allowed are {}", LEVELS.join(", "));
+        return respond::error(StatusCode::OK, Some(request.id), code::INVALID_PARAMS, &message);
+    }
+    match session.set_log_level(&level).await {
+        Ok(()) => respond::result(request.id, b"{}"),
+        Err(error) => not_set(request, &error),
+    }
+}
+
+impl Frontend {
+    pub(super) async fn subscribe(
+        &self,
+        session: &Session,
+        body: &Bytes,
+        request: &Request<'_>,
+    ) -> Response<Body> {
+        if !self.core.hot().aggregation.offers(Subject::Resource.capability()) {
+            return respond::method_not_found(request);
+        }
+        let uri = match uri(request) {
+            Ok(uri) => uri,
+            Err(refusal) => return refusal,
+        };
+        let (backend, message) = match self.core.route(Subject::Resource, body, request) {
+            Ok(route) => route,
+            Err(error) => return refuse(Subject::Resource, request, error),
+        };
+        if let Err(error) = session.watch(&backend, &uri).await {
+            return not_set(request, &error);
+        }
+        let answered = self.ask(session, &backend, message, request).await;
+        if !matches!(answered, Ok((_, true)))
+            && let Err(error) = session.unwatch(&uri).await
+        {
+            tracing::warn!(%error, "a subscription that was refused stays in the record");
+        }
+        answered.map_or_else(
+            |error| refuse(Subject::Resource, request, error),
+            |(answer, _)| answer,
+        )
+    }
+
+    pub(super) async fn unsubscribe(
+        &self,
+        session: &Session,
+        body: &Bytes,
+        request: &Request<'_>,
+    ) -> Response<Body> {
+        let uri = match uri(request) {
+            Ok(uri) => uri,
+            Err(refusal) => return refusal,
+        };
+        // Where it was subscribed, which need not be where it is now.
+        let catalog = self.core.catalog();
+        let watched = session.watched(&uri).and_then(|name| catalog.backend(&name));
+        let (backend, message) = match watched {
+            Some(backend) => (backend, body.clone()),
+            None => match self.core.route(Subject::Resource, body, request) {
+                Ok(route) => route,
+                Err(error) => return refuse(Subject::Resource, request, error),
+            },
+        };
+        if let Err(error) = session.unwatch(&uri).await {
+            return not_set(request, &error);
+        }
+        let answered = self.ask(session, &backend, message, request).await;
+        answered.map_or_else(
+            |error| refuse(Subject::Resource, request, error),
+            |(answer, _)| answer,
+        )
+    }
+
+    /// The backend's answer, and whether it is a result.
+    async fn ask(
+        &self,
+        session: &Session,
+        backend: &Backend,
+        message: Bytes,
+        request: &Request<'_>,
+    ) -> Result<(Response<Body>, bool), CallError> {
+        let answer = self.core.send(session, backend, message, request.id).await?;
+        let whole = answer.whole(request.id).await;
+        let message = whole.map_err(|error| CallError::Backend {
+            backend: backend.name().clone(),
+            error,
+        })?;
+        let parsed = jsonrpc::Response::parse(&message);
+        let done = parsed.is_ok_and(|response| matches!(response.outcome, Outcome::Result(_)));
+        Ok((respond::json(StatusCode::OK, message), done))
+    }
+}
+
+fn uri(request: &Request<'_>) -> Result<String, Response<Body>> {
+    let (_, uri) = params::uri(request.params).map_err(|fault| respond::params_fault(request.id, &fault))?;
+    if uri.len() <= MAX_URI_BYTES {
+        return Ok(uri.into_owned());
+    }
+    let message = format!("params: the uri is longer than {MAX_URI_BYTES} bytes");
+    Err(respond::error(
+        StatusCode::OK,
+        Some(request.id),
+        code::INVALID_PARAMS,
+        &message,
+    ))
+}
+
+fn not_set(request: &Request<'_>, error: &SettingError) -> Response<Body> {
+    match error {
+        SettingError::Session(failure) => respond::session_error(Some(request.id), failure),
+        SettingError::Full => respond::error(
+            StatusCode::OK,
+            Some(request.id),
+            code::INVALID_PARAMS,
+            &error.to_string(),
+        ),
+    }
+}

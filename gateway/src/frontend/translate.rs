@@ -1,0 +1,96 @@
+//! One message of a backend, as the client of a stream gets it.
+//!
+//! Its bytes stay as they are but for ids of the backend's own requests, and progress tokens in them: two backends may use the same, and
+//! the client's answer may reach any process. They are replaced by texts that say where they come from.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use crate::backend::{self, Backend, UpstreamSession};
+use crate::core::Core;
+use crate::core::catalog::is_list_changed;
+use crate::session::{Kind, Session};
+use crate::wire::jsonrpc::{Message, Request};
+use crate::wire::mapped;
+use crate::wire::splice::{splice, splice_all};
+
+/// Where a message comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'a> {
+    pub(super) core: &'a Core,
+    pub(super) session: &'a Session,
+    pub(super) backend: &'a Backend,
+    pub(super) upstream: &'a UpstreamSession,
+}
+
+/// What the client gets of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Translated {
+    /// The answer that the stream is for.
+    Answer(Bytes),
+    /// Something else.
+    Message(Bytes),
+    /// Nothing: it is for the gateway itself, or nobody.
+    Nothing,
+}
+
+impl Source<'_> {
+    /// Translates `data`. `awaited` is the request whose answer the stream is for, if there is one.
+    pub(super) fn translate(&self, data: &Bytes, awaited: Option<&RawValue>) -> Translated {
+        match Message::from_backend(data) {
+            Ok(Message::Response(response)) => match awaited {
+                Some(id) if response.answers(id) => {
+                    let answer = backend::check(data.clone(), id);
+                    answer.map_or(Translated::Nothing, Translated::Answer)
+                }
+                _ => self.dropped("it answers no request of this stream"),
+            },
+            Ok(Message::Notification { method, .. }) if is_list_changed(&method) => {
+                self.core.catalog().refresh(self.backend.name());
+                Translated::Nothing
+            }
+            Ok(Message::Notification { method, params }) if method == "notifications/cancelled" => self
+                .passed(
+                    self.cancelled(data, params),
+                    "it cancels nothing that can be named",
+                ),
+            Ok(Message::Notification { .. }) => Translated::Message(data.clone()),
+            Ok(Message::Request(request)) => {
+                self.passed(self.request(data, &request), "its answer would reach nobody")
+            }
+            Err(fault) => self.dropped(&fault.message),
+        }
+    }
+
+    fn request(&self, data: &Bytes, request: &Request<'_>) -> Option<Bytes> {
+        let id = self.mint(Kind::Request, request.id)?;
+        let mut parts = vec![(request.id.get(), id.as_bytes())];
+        let token = mapped::progress_token(request.params).ok()?;
+        let minted = match token {
+            None => None,
+            Some(token) => Some((token, self.mint(Kind::Progress, token)?)),
+        };
+        if let Some((token, minted)) = &minted {
+            parts.push((token.get(), minted.as_bytes()));
+        }
+        splice_all(data, &parts)
+    }
+
+    fn cancelled(&self, data: &Bytes, params: Option<&RawValue>) -> Option<Bytes> {
+        let id = mapped::cancelled_id(params).ok()?;
+        splice(data, id.get(), self.mint(Kind::Request, id)?.as_bytes())
+    }
+
+    fn mint(&self, kind: Kind, original: &RawValue) -> Option<String> {
+        self.session.mint(kind, self.backend, self.upstream, original)
+    }
+
+    fn passed(&self, message: Option<Bytes>, otherwise: &str) -> Translated {
+        message.map_or_else(|| self.dropped(otherwise), Translated::Message)
+    }
+
+    fn dropped(&self, reason: &str) -> Translated {
+        tracing::warn!(backend = %self.backend.name(), reason, "a message of the backend is not passed on");
+        Translated::Nothing
+    }
+}

@@ -1,0 +1,164 @@
+//! Hearing every backend that a session is bound to.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, SelectAll, StreamExt as _};
+use http::HeaderValue;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::Session;
+use super::event_id::{Position, Positions};
+use crate::backend::{Backend, BackendError, Listener, Silent, UpstreamSession, position};
+use crate::core::{UpstreamError, Upstreams as _};
+use crate::wire::sse::Event;
+
+/// How soon a session that was lost may be replaced again only because nobody hears it.
+const REPAIR_EVERY: Duration = Duration::from_secs(60);
+/// The pause between two attempts to find out whether a session is lost; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// An event, and where it comes from.
+#[derive(Debug)]
+pub(super) struct Sound {
+    pub(super) backend: Backend,
+    pub(super) upstream: UpstreamSession,
+    pub(super) event: Event,
+}
+
+/// The backends that are listened to, and where each has got to.
+#[derive(Default)]
+pub(super) struct Ears {
+    pub(super) sounds: SelectAll<BoxStream<'static, Sound>>,
+    pub(super) positions: Positions,
+    open: HashMap<String, Ear>,
+}
+
+struct Ear {
+    upstream: UpstreamSession,
+    origin: String,
+    since: Instant,
+    /// Ends the stream.
+    _stop: DropGuard,
+}
+
+impl Ears {
+    /// Listens to exactly the backends that `session` is bound to.
+    pub(super) fn attune(&mut self, session: &Session) {
+        let bound = session.bound();
+        self.open.retain(|name, ear| {
+            bound
+                .iter()
+                .any(|(backend, _)| backend.name().as_str() == name && backend.origin() == ear.origin)
+        });
+        for (backend, upstream) in bound {
+            let name = backend.name().as_str();
+            let known = self.open.get(name);
+            if known.is_some_and(|ear| ear.upstream == upstream && ear.origin == backend.origin()) {
+                continue;
+            }
+            let may_repair = known.is_none_or(|ear| ear.since.elapsed() >= REPAIR_EVERY);
+            let generation = session.generation(&backend, &upstream);
+            let from = self
+                .positions
+                .get(name)
+                .filter(|position| Some(position.generation) == generation)
+                .map(|position| position.event.clone());
+            if from.is_none() {
+                self.positions.remove(name);
+            }
+            let stop = CancellationToken::new();
+            let stopped = stop.clone().cancelled_owned();
+            let sounds = ear(
+                session.clone(),
+                backend.clone(),
+                upstream.clone(),
+                from,
+                may_repair,
+            );
+            self.sounds.push(sounds.take_until(stopped).boxed());
+            let ear = Ear {
+                upstream,
+                origin: backend.origin().to_owned(),
+                since: Instant::now(),
+                _stop: stop.drop_guard(),
+            };
+            self.open.insert(name.to_owned(), ear);
+        }
+    }
+
+    /// Takes note of the position that `sound` names, and says whether it names one.
+    pub(super) fn note(&mut self, session: &Session, sound: &Sound) -> bool {
+        let Some(event) = position(&sound.event) else {
+            return false;
+        };
+        let Some(generation) = session.generation(&sound.backend, &sound.upstream) else {
+            return false;
+        };
+        let name = sound.backend.name().as_str().to_owned();
+        self.positions.insert(name, Position { generation, event });
+        true
+    }
+}
+
+fn ear(
+    session: Session,
+    backend: Backend,
+    upstream: UpstreamSession,
+    from: Option<HeaderValue>,
+    may_repair: bool,
+) -> BoxStream<'static, Sound> {
+    let listener = Listener::new(backend.clone(), upstream.clone(), from);
+    let state = (session, backend, upstream, listener);
+    let sounds = stream::unfold(
+        state,
+        move |(session, backend, upstream, mut listener)| async move {
+            match listener.next().await {
+                Ok(event) => {
+                    let sound = Sound {
+                        backend: backend.clone(),
+                        upstream: upstream.clone(),
+                        event,
+                    };
+                    Some((sound, (session, backend, upstream, listener)))
+                }
+                Err(Silent::SessionInDoubt) if may_repair => {
+                    repair(&session, &backend, &upstream).await;
+                    None
+                }
+                Err(Silent::SessionInDoubt | Silent::NotOffered) => None,
+            }
+        },
+    );
+    sounds.boxed()
+}
+
+/// Replaces the upstream session if the backend has lost it, so that a client which only listens goes on hearing. The new binding
+/// changes the record, and thereby gets an ear of its own.
+async fn repair(session: &Session, backend: &Backend, upstream: &UpstreamSession) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match backend.ping(upstream).await {
+            Err(BackendError::SessionLost) => match session.replace(backend, upstream).await {
+                Ok(_) => return session.streams().changed(&session.key),
+                Err(UpstreamError::Gone) => return,
+                Err(error) => tracing::debug!(backend = %backend.name(), %error, "no new session"),
+            },
+            // The session lives: the backend offers no stream, and says so in its own way.
+            Ok(()) | Err(BackendError::Refused { .. }) => return,
+            Err(error) => tracing::debug!(backend = %backend.name(), %error, "is the session lost?"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+impl std::fmt::Debug for Ears {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ears")
+            .field("backends", &self.open.keys())
+            .finish_non_exhaustive()
+    }
+}

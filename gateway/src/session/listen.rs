@@ -1,0 +1,131 @@
+//! The session's own stream: what backends say to it that belongs to none of its calls.
+//!
+//! Backends are listened to only while the client listens, and only those to which the session is bound. The client's reading pulls:
+//! nothing is read from a backend faster than the client takes it.
+
+use std::time::Duration;
+
+use futures::Stream;
+use futures::stream;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::ears::Sound;
+use super::event_id::{self, Positions};
+use super::streams::Slot;
+use super::{Session, SessionError};
+use crate::backend::{Backend, UpstreamSession};
+use crate::wire::sse::Event;
+
+/// How often the record is read while a stream is open: other processes bind backends and end sessions, too.
+const REREAD_EVERY: Duration = Duration::from_secs(5);
+
+/// An open stream of a session.
+#[derive(Debug)]
+pub struct Listening {
+    session: Session,
+    slot: Slot,
+    reread: Interval,
+    taken_over: bool,
+}
+
+/// An event of a backend.
+#[derive(Debug)]
+pub struct Heard {
+    /// The backend.
+    pub backend: Backend,
+    /// The upstream session in which it said it.
+    pub upstream: UpstreamSession,
+    /// What it said.
+    pub event: Event,
+    /// The id that the client's event gets, where the backend names its events.
+    pub id: Option<String>,
+}
+
+impl Session {
+    /// Opens the session's own stream, behind `positions` if some are given, and closes the one that is open in this process.
+    #[must_use]
+    pub fn listen(&self, positions: Option<Positions>) -> Listening {
+        let (slot, taken_over) = self.streams().open(self.key, positions.is_none());
+        slot.with_ears(|ears| {
+            if let Some(positions) = positions {
+                ears.positions = positions;
+            }
+            ears.attune(self);
+        });
+        let mut reread = tokio::time::interval_at(Instant::now() + REREAD_EVERY, REREAD_EVERY);
+        reread.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Listening {
+            session: self.clone(),
+            slot,
+            reread,
+            taken_over,
+        }
+    }
+}
+
+impl Listening {
+    /// Whether another stream of the session was open, and what it had no time to say may be missing.
+    #[must_use]
+    pub fn taken_over(&self) -> bool {
+        self.taken_over
+    }
+
+    /// The id of the place where the stream begins.
+    #[must_use]
+    pub fn start(&self) -> Option<String> {
+        self.slot
+            .with_ears(|ears| event_id::of_own_stream(&self.session.seal(), &ears.positions))
+            .flatten()
+    }
+
+    /// What is heard, until the session ends or another stream of it is opened.
+    pub fn events(self) -> impl Stream<Item = Heard> + Send + 'static {
+        stream::unfold(self, |mut listening| async move {
+            let heard = listening.next().await?;
+            Some((heard, listening))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Heard> {
+        loop {
+            let sound = tokio::select! {
+                biased;
+                () = self.slot.closed() => return None,
+                () = self.slot.changed() => None,
+                _ = self.reread.tick() => None,
+                sound = self.slot.heard() => Some(sound),
+            };
+            match sound {
+                Some(sound) => return Some(self.place(sound)),
+                None => self.reread().await?,
+            }
+        }
+    }
+
+    fn place(&self, sound: Sound) -> Heard {
+        let id = self.slot.with_ears(|ears| {
+            let named = ears.note(&self.session, &sound);
+            named.then(|| event_id::of_own_stream(&self.session.seal(), &ears.positions))
+        });
+        Heard {
+            backend: sound.backend,
+            upstream: sound.upstream,
+            event: sound.event,
+            id: id.flatten().flatten(),
+        }
+    }
+
+    /// Reads the record again; an open stream is use of the session. `None` when the session has ended. A store that is unavailable
+    /// ends nothing.
+    async fn reread(&mut self) -> Option<()> {
+        match self.session.reload().await {
+            Err(SessionError::NotFound) => return None,
+            Err(SessionError::Unavailable(_)) => {}
+            Ok(()) => {
+                self.session.touch();
+                self.slot.with_ears(|ears| ears.attune(&self.session));
+            }
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Ids and progress tokens of backends' requests, as clients see them.
+//!
+//! Two backends may both call a request `1`, and the client's answer may reach any process. So the client gets an id that says which
+//! backend asked, in which of the session's upstream sessions there, and by which id, as the backend wrote it.
+
+use serde_json::value::RawValue;
+
+use super::sealed::{Seal, put, take, take_generation};
+use crate::wire::jsonrpc::RESERVED_ID_PREFIX;
+
+/// What a minted text stands for: one is never taken for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The id of a request.
+    Request,
+    /// The progress token in a request.
+    Progress,
+}
+
+/// What a minted text says.
+#[derive(Clone, Debug)]
+pub struct Minted {
+    /// The backend that asked.
+    pub backend: String,
+    /// The generation of the upstream session in which it asked.
+    pub generation: u64,
+    /// The id or token as the backend wrote it.
+    pub original: Box<RawValue>,
+}
+
+impl Kind {
+    fn purpose(self) -> &'static str {
+        match self {
+            Self::Request => "vmcp minted request id",
+            Self::Progress => "vmcp minted progress token",
+        }
+    }
+
+    fn letter(self) -> char {
+        match self {
+            Self::Request => 'r',
+            Self::Progress => 'p',
+        }
+    }
+}
+
+/// The text for `original`, with its quotes: JSON that a message can hold. `None` when `original` is too long.
+pub(super) fn mint(
+    seal: &Seal<'_>,
+    kind: Kind,
+    backend: &str,
+    generation: u64,
+    original: &RawValue,
+) -> Option<String> {
+    let mut content = generation.to_be_bytes().to_vec();
+    put(&mut content, backend.as_bytes())?;
+    put(&mut content, original.get().as_bytes())?;
+    let sealed = seal.seal(kind.purpose(), &content);
+    Some(format!("\"{RESERVED_ID_PREFIX}{}{sealed}\"", kind.letter()))
+}
+
+/// What `text` says, if [`mint`] made it for this session.
+pub(super) fn read(seal: &Seal<'_>, kind: Kind, text: &str) -> Option<Minted> {
+    let sealed = text
+        .strip_prefix(RESERVED_ID_PREFIX)?
+        .strip_prefix(kind.letter())?;
+    let content = seal.open(kind.purpose(), sealed.as_bytes())?;
+    let rest = &mut &content[..];
+    let generation = take_generation(rest)?;
+    let backend = std::str::from_utf8(take(rest)?).ok()?.to_owned();
+    let original = std::str::from_utf8(take(rest)?).ok()?.to_owned();
+    Some(Minted {
+        backend,
+        generation,
+        original: RawValue::from_string(original).ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use vmcp_crds::session_key::SessionKey;
+
+    use super::super::sealed::tests::sealed;
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    fn inner(json: &str) -> &str {
+        json.trim_matches('"')
+    }
+
+    #[test]
+    fn an_id_is_restored_byte_for_byte_and_is_the_same_wherever_it_is_made() {
+        let key = SessionKey::generate().unwrap();
+        for original in ["7", "-1", r#""a\/b""#, r#""ü""#, "1.50", r#""vmcp:rAAAA""#] {
+            sealed(&key, "a", 1, |seal| {
+                let text = mint(seal, Kind::Request, "left", 3, &raw(original)).unwrap();
+                assert_eq!(
+                    mint(seal, Kind::Request, "left", 3, &raw(original)).unwrap(),
+                    text
+                );
+                let minted = read(seal, Kind::Request, inner(&text)).unwrap();
+                assert_eq!(
+                    (&*minted.backend, minted.generation, minted.original.get()),
+                    ("left", 3, original)
+                );
+                assert!(read(seal, Kind::Progress, inner(&text)).is_none());
+                assert!(read(seal, Kind::Progress, &inner(&text).replacen('r', "p", 1)).is_none());
+            });
+        }
+    }
+
+    #[test]
+    fn every_part_makes_another_id() {
+        let key = SessionKey::generate().unwrap();
+        let id = |session, kind, backend: &str, generation, original: &str| {
+            sealed(&key, "a", session, |seal| {
+                mint(seal, kind, backend, generation, &raw(original))
+            })
+        };
+        let all = [
+            id(1, Kind::Request, "a", 1, "1"),
+            id(2, Kind::Request, "a", 1, "1"),
+            id(1, Kind::Progress, "a", 1, "1"),
+            id(1, Kind::Request, "b", 1, "1"),
+            id(1, Kind::Request, "a", 2, "1"),
+            id(1, Kind::Request, "a", 1, "2"),
+            id(1, Kind::Request, "a", 1, "\"1\""),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_id_is_refused(number in any::<i64>(), at in 0_usize..80, flip in 1_u8..128) {
+            let key = SessionKey::generate().unwrap();
+            sealed(&key, "a", 1, |seal| {
+                let text = mint(seal, Kind::Request, "left", 1, &raw(&number.to_string())).unwrap();
+                let mut changed = inner(&text).to_owned().into_bytes();
+                let at = at % changed.len();
+                changed[at] ^= flip;
+                if let Ok(changed) = std::str::from_utf8(&changed) {
+                    assert!(read(seal, Kind::Request, changed).is_none());
+                }
+            });
+        }
+
+        #[test]
+        fn whatever_a_client_makes_up_is_refused(text in ".{0,100}") {
+            let key = SessionKey::generate().unwrap();
+            sealed(&key, "a", 1, |seal| {
+                assert!(read(seal, Kind::Request, &text).is_none());
+                assert!(read(seal, Kind::Request, &format!("vmcp:r{text}")).is_none());
+            });
+        }
+    }
+}

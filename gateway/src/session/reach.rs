@@ -1,0 +1,161 @@
+//! From a session to its backends and back: where an answer of the client belongs, and by which id it is found.
+
+use http::HeaderValue;
+use serde_json::value::RawValue;
+
+use super::event_id::{self, BrokenCall, Resume};
+use super::minted::{self, Kind, Minted};
+use super::sealed::Seal;
+use super::store::{Loaded, Unavailable};
+use super::{Session, SessionError};
+use crate::backend::{Backend, UpstreamSession};
+
+/// Why a text that the gateway made leads nowhere any more.
+#[derive(Debug, thiserror::Error)]
+pub enum NoUpstream {
+    /// The backend is not configured any more, or is somewhere else now.
+    #[error("the backend {0} is not there any more")]
+    NoBackend(String),
+    /// The upstream session was replaced: the backend has forgotten what it said in it.
+    #[error("the session at the backend {0} was replaced by another; what belonged to it is lost")]
+    Replaced(String),
+    /// The client's session cannot be read.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+impl Session {
+    pub(super) fn seal(&self) -> Seal<'_> {
+        Seal {
+            key: &self.signer,
+            server: &self.sessions.inner.server,
+            session: &self.key,
+        }
+    }
+
+    pub(super) fn streams(&self) -> &super::streams::Streams {
+        &self.sessions.inner.streams
+    }
+
+    /// The JSON that stands for `original`, the id or progress token of a request that `backend` sent in `upstream`. `None` when the
+    /// session has another upstream session there by now, so that an answer would find nobody.
+    #[must_use]
+    pub fn mint(
+        &self,
+        kind: Kind,
+        backend: &Backend,
+        upstream: &UpstreamSession,
+        original: &RawValue,
+    ) -> Option<String> {
+        let generation = self.generation(backend, upstream)?;
+        minted::mint(&self.seal(), kind, backend.name().as_str(), generation, original)
+    }
+
+    /// What `text` stands for, if it was minted for this session.
+    #[must_use]
+    pub fn minted(&self, kind: Kind, text: &str) -> Option<Minted> {
+        minted::read(&self.seal(), kind, text)
+    }
+
+    /// The event id for the place of the call `request` behind `event`, if it can have one.
+    #[must_use]
+    pub fn event_id_of_call(
+        &self,
+        backend: &Backend,
+        upstream: &UpstreamSession,
+        request: &RawValue,
+        event: Option<&HeaderValue>,
+    ) -> Option<String> {
+        let generation = self.generation(backend, upstream)?;
+        event_id::of_call(&self.seal(), backend.name().as_str(), generation, request, event)
+    }
+
+    /// What the client wants to go on with, if `id` was given in this session.
+    #[must_use]
+    pub fn resume(&self, id: &[u8]) -> Option<Resume> {
+        event_id::read(&self.seal(), id)
+    }
+
+    /// Which of the session's upstream sessions at `backend` this is.
+    #[must_use]
+    pub fn generation(&self, backend: &Backend, upstream: &UpstreamSession) -> Option<u64> {
+        let record = self.record.load();
+        let binding = record.bindings.get(backend.name().as_str())?;
+        let same = binding.origin == backend.origin() && binding.session == *upstream;
+        same.then_some(binding.generation)
+    }
+
+    /// Every backend that the session has an upstream session at.
+    #[must_use]
+    pub fn bound(&self) -> Vec<(Backend, UpstreamSession)> {
+        let record = self.record.load();
+        let catalog = self.sessions.inner.core.catalog();
+        let bound = record.bindings.iter().filter_map(|(name, binding)| {
+            let backend = catalog.backend(name)?;
+            (backend.origin() == binding.origin).then(|| (backend, binding.session.clone()))
+        });
+        bound.collect()
+    }
+
+    /// The upstream session of that generation at the backend `name`.
+    ///
+    /// # Errors
+    /// When it is not the one in use.
+    pub async fn upstream(
+        &self,
+        name: &str,
+        generation: u64,
+    ) -> Result<(Backend, UpstreamSession), NoUpstream> {
+        let backend = self.sessions.inner.core.catalog().backend(name);
+        let backend = backend.ok_or_else(|| NoUpstream::NoBackend(name.to_owned()))?;
+        let wanted = || {
+            let record = self.record.load();
+            let binding = record.bindings.get(name)?;
+            (binding.generation == generation && binding.origin == backend.origin())
+                .then(|| binding.session.clone())
+        };
+        if let Some(upstream) = wanted() {
+            return Ok((backend, upstream));
+        }
+        // The record may be older than the binding.
+        self.reload().await?;
+        match wanted() {
+            Some(upstream) => Ok((backend, upstream)),
+            None => Err(NoUpstream::Replaced(name.to_owned())),
+        }
+    }
+
+    /// The backend and the upstream session of a call whose stream broke.
+    ///
+    /// # Errors
+    /// As [`Self::upstream`].
+    pub async fn upstream_of_call(
+        &self,
+        call: &BrokenCall,
+    ) -> Result<(Backend, UpstreamSession), NoUpstream> {
+        self.upstream(&call.backend, call.generation).await
+    }
+
+    /// Reads the record again.
+    pub(super) async fn reload(&self) -> Result<(), SessionError> {
+        let inner = &*self.sessions.inner;
+        match self.sessions.observed(inner.store.load(&self.key).await)? {
+            Loaded::Gone => Err(SessionError::NotFound),
+            Loaded::Found(record) => {
+                self.record.store(std::sync::Arc::new(record));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl NoUpstream {
+    /// The store's fault, if it is.
+    #[must_use]
+    pub fn unavailable(&self) -> Option<&Unavailable> {
+        match self {
+            Self::Session(SessionError::Unavailable(unavailable)) => Some(unavailable),
+            Self::Session(SessionError::NotFound) | Self::NoBackend(_) | Self::Replaced(_) => None,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What a client has set for its session: how much it wants to see logged, and which resources it watches.
+//!
+//! The record is changed first, and then the backends are told. An upstream session that is opened later is told by whoever opens it,
+//! from the record that the binding returned: between the two nothing is missed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::record::Record;
+use super::store::{SetOutcome, Setting};
+use super::{Session, SessionError};
+use crate::backend::{Backend, UpstreamSession};
+
+/// How long backends have to take a setting. One that needs longer gets it, but the client does not wait for it.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Why a setting was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingError {
+    /// The session cannot be used.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The session watches as many resources as it may.
+    #[error(
+        "the session watches {} resources, and may not watch more",
+        super::store::MAX_SUBSCRIPTIONS
+    )]
+    Full,
+}
+
+impl Session {
+    /// Makes `level` the lowest at which the client gets log messages, and tells every backend that logs.
+    ///
+    /// # Errors
+    /// When the record cannot be changed. A backend that does not take it is no error.
+    pub async fn set_log_level(&self, level: &str) -> Result<(), SettingError> {
+        self.set(&Setting::LogLevel(level.to_owned())).await?;
+        let telling = self.bound().into_iter().map(|(backend, upstream)| async move {
+            self.tell_level(&backend, &upstream, level).await;
+        });
+        if tokio::time::timeout(DEADLINE, join_all(telling)).await.is_err() {
+            tracing::debug!("a backend takes its time to take a log level");
+        }
+        Ok(())
+    }
+
+    /// Notes that the client watches the resource `uri` of `backend`.
+    ///
+    /// # Errors
+    /// When the record cannot be changed.
+    pub async fn watch(&self, backend: &Backend, uri: &str) -> Result<(), SettingError> {
+        let backend = backend.name().as_str().to_owned();
+        let uri = uri.to_owned();
+        self.set(&Setting::Subscribe { uri, backend }).await
+    }
+
+    /// Notes that the client watches the resource `uri` no more.
+    ///
+    /// # Errors
+    /// When the record cannot be changed.
+    pub async fn unwatch(&self, uri: &str) -> Result<(), SettingError> {
+        self.set(&Setting::Unsubscribe { uri: uri.to_owned() }).await
+    }
+
+    /// The name of the backend whose resource `uri` the client watches.
+    #[must_use]
+    pub fn watched(&self, uri: &str) -> Option<String> {
+        self.record.load().subscriptions.get(uri).cloned()
+    }
+
+    async fn set(&self, setting: &Setting) -> Result<(), SettingError> {
+        let outcome = self.sessions.inner.store.set(&self.key, setting).await;
+        match self.sessions.observed(outcome).map_err(SessionError::from)? {
+            SetOutcome::Set(record) => {
+                self.record.store(Arc::new(record));
+                Ok(())
+            }
+            SetOutcome::Full => Err(SettingError::Full),
+            SetOutcome::Gone => Err(SessionError::NotFound.into()),
+        }
+    }
+
+    /// Tells an upstream session that was just bound what the client has set.
+    pub(super) async fn replay(&self, record: &Record, backend: &Backend, upstream: &UpstreamSession) {
+        let telling = async {
+            if let Some(level) = &record.log_level {
+                self.tell_level(backend, upstream, level).await;
+            }
+            for (uri, owner) in &record.subscriptions {
+                if owner == backend.name().as_str()
+                    && let Err(error) = backend.subscribe(upstream, uri).await
+                {
+                    tracing::warn!(backend = %backend.name(), %error, "a subscription could not be renewed");
+                }
+            }
+        };
+        if tokio::time::timeout(DEADLINE, telling).await.is_err() {
+            tracing::warn!(backend = %backend.name(), "a new session could not be told all that the client had set");
+        }
+    }
+
+    /// Tells `backend` the level, unless it has said that it does not log.
+    async fn tell_level(&self, backend: &Backend, upstream: &UpstreamSession, level: &str) {
+        let catalog = self.sessions.inner.core.catalog();
+        let logs = catalog
+            .capabilities(backend.name())
+            .is_none_or(|declared| declared.logging);
+        if logs && let Err(error) = backend.set_log_level(upstream, level).await {
+            tracing::warn!(backend = %backend.name(), %error, "a log level was not taken");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The sessions' own streams that are open in this process: at most one per session, the newest.
+//!
+//! A client that opens another has usually lost the first without the gateway knowing it yet. So the first is closed, and what it
+//! hears from backends goes on in the second, without a gap and without asking the backends for a second stream, which many refuse.
+//! Another process that takes a stream over is told to this one by [`Streams::close`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+
+use futures::StreamExt as _;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::ears::{Ears, Sound};
+use super::record::RecordKey;
+
+/// The streams that are open. A cheap-clone handle.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Streams {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    next: u64,
+    open: HashMap<RecordKey, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    closed: CancellationToken,
+    changed: Arc<Notify>,
+    ears: Arc<Mutex<Option<Ears>>>,
+}
+
+/// One open stream. It is off the list when this is dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    streams: Streams,
+    key: RecordKey,
+    number: u64,
+    closed: CancellationToken,
+    changed: Arc<Notify>,
+    ears: Arc<Mutex<Option<Ears>>>,
+}
+
+impl Streams {
+    /// Puts the stream of `key` on the list, closes the one that is there, and says whether there was one. With `keep` the new one
+    /// goes on hearing where the other was; otherwise what that heard from backends is closed before this returns.
+    pub(super) fn open(&self, key: RecordKey, keep: bool) -> (Slot, bool) {
+        let closed = CancellationToken::new();
+        let changed = Arc::new(Notify::new());
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = shared.next;
+        shared.next += 1;
+        let previous = shared.open.remove(&key);
+        let taken_over = previous.is_some();
+        let inherited = previous.and_then(|previous| {
+            previous.closed.cancel();
+            previous
+                .ears
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
+        });
+        let ears = inherited.filter(|_| keep).unwrap_or_default();
+        let ears = Arc::new(Mutex::new(Some(ears)));
+        let open = Open {
+            number,
+            closed: closed.clone(),
+            changed: Arc::clone(&changed),
+            ears: Arc::clone(&ears),
+        };
+        shared.open.insert(key, open);
+        let slot = Slot {
+            streams: self.clone(),
+            key,
+            number,
+            closed,
+            changed,
+            ears,
+        };
+        (slot, taken_over)
+    }
+
+    /// Tells the stream of `key`, if it is open here, that the session's record has changed.
+    pub(super) fn changed(&self, key: &RecordKey) {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = shared.open.get(key) {
+            open.changed.notify_one();
+        }
+    }
+
+    /// Ends the stream of `key`, if it is open here.
+    pub(super) fn close(&self, key: &RecordKey) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = shared.open.remove(key) {
+            open.closed.cancel();
+            drop(open.ears.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+impl Slot {
+    /// Ends when the stream has to.
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// Ends when the session's record has changed.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What is heard next. May be dropped while it waits: nothing is lost.
+    pub(super) async fn heard(&self) -> Sound {
+        std::future::poll_fn(|context| {
+            let mut ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
+            match ears.as_mut().map(|ears| ears.sounds.poll_next_unpin(context)) {
+                Some(Poll::Ready(Some(sound))) => Poll::Ready(sound),
+                // Nobody speaks, or somebody else listens now; a change of the record or the end wakes the task.
+                Some(Poll::Ready(None) | Poll::Pending) | None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Does something with the ears, unless another stream has them already.
+    pub(super) fn with_ears<T>(&self, act: impl FnOnce(&mut Ears) -> T) -> Option<T> {
+        let mut ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
+        ears.as_mut().map(act)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut shared = self.streams.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared
+            .open
+            .get(&self.key)
+            .is_some_and(|open| open.number == self.number)
+        {
+            shared.open.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_newest_wins_and_nothing_is_kept_afterwards() {
+        let streams = Streams::default();
+        let key = RecordKey([1; 16]);
+        let (first, taken_over) = streams.open(key, true);
+        assert!(!taken_over);
+        let (second, taken_over) = streams.open(key, true);
+        assert!(taken_over);
+        first.closed().await;
+        assert!(first.with_ears(|_| ()).is_none());
+        drop(first);
+        streams.changed(&key);
+        second.changed().await;
+        streams.close(&key);
+        second.closed().await;
+        drop(second);
+        assert!(streams.shared.lock().unwrap().open.is_empty());
+    }
+}
