@@ -290,7 +290,10 @@ fn a_capability_that_is_not_offered_is_not_told_of_not_served_and_not_asked_for(
     hot(&mut recipe).aggregation.capabilities = vec![Capability::Tools];
     let gateway = recipe.start()?;
     let hello = raw::initialize(gateway.mcp)?.message()?;
-    assert_eq!(hello["result"]["capabilities"], json!({"tools": {}}));
+    assert_eq!(
+        hello["result"]["capabilities"],
+        json!({"tools": {"listChanged": true}, "logging": {}})
+    );
     let session = Session::open(gateway.mcp)?;
     assert!(!tools(&session, &gateway)?.is_empty());
     for (method, params) in [
@@ -334,7 +337,13 @@ fn the_gateway_says_who_it_is_and_how_to_use_it_as_configured() -> anyhow::Resul
     );
     assert_eq!(
         hello["capabilities"],
-        json!({"tools": {}, "resources": {}, "prompts": {}, "completions": {}})
+        json!({
+            "tools": {"listChanged": true},
+            "resources": {"listChanged": true, "subscribe": true},
+            "prompts": {"listChanged": true},
+            "completions": {},
+            "logging": {},
+        })
     );
     let info = &mut hot(&mut recipe).server_info;
     info.name = Some("tools".to_owned());

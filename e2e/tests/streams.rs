@@ -348,6 +348,19 @@ fn a_backend_that_is_used_later_is_heard_too() -> anyhow::Result<()> {
 }
 
 #[test]
+fn what_a_backend_says_in_its_first_call_is_heard() -> anyhow::Result<()> {
+    let (_world, gateway) = World::alone()?;
+    let session = Session::open(gateway.mcp)?;
+    let mut own = Stream::get(gateway.mcp, &session, None)?;
+    // This backend sends its logs on the session's own stream, and opens its session only for this call.
+    session.call(gateway.mcp, "fixture_test_tool_with_logging", &json!({}))?;
+    for _ in 0..3 {
+        own.await_method("notifications/message")?;
+    }
+    Ok(())
+}
+
+#[test]
 fn the_own_stream_goes_on_through_another_gateway_behind_the_last_event() -> anyhow::Result<()> {
     let Some((world, one, two)) = World::shared()? else {
         return Ok(());

@@ -93,6 +93,16 @@ impl Listener {
         }
     }
 
+    /// The same for a stream that is open already.
+    #[must_use]
+    pub fn going_on(backend: Backend, session: UpstreamSession, events: Events) -> Self {
+        Self {
+            events: Some(events),
+            opened: 1,
+            ..Self::new(backend, session, None)
+        }
+    }
+
     /// How often the stream was opened: where it was opened anew something may have been missed.
     #[must_use]
     pub fn opened(&self) -> u64 {

@@ -4,13 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, SelectAll, StreamExt as _};
-use http::HeaderValue;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Session;
 use super::event_id::{Position, Positions};
-use crate::backend::{Backend, BackendError, Listener, Silent, UpstreamSession, position};
+use crate::backend::{Backend, BackendError, Events, Listener, Silent, UpstreamSession, position};
 use crate::core::{UpstreamError, Upstreams as _};
 use crate::wire::sse::Event;
 
@@ -69,24 +68,44 @@ impl Ears {
             if from.is_none() {
                 self.positions.remove(name);
             }
-            let stop = CancellationToken::new();
-            let stopped = stop.clone().cancelled_owned();
-            let sounds = ear(
-                session.clone(),
-                backend.clone(),
-                upstream.clone(),
-                from,
-                may_repair,
-            );
-            self.sounds.push(sounds.take_until(stopped).boxed());
-            let ear = Ear {
-                upstream,
-                origin: backend.origin().to_owned(),
-                since: Instant::now(),
-                _stop: stop.drop_guard(),
-            };
-            self.open.insert(name.to_owned(), ear);
+            let listener = Listener::new(backend.clone(), upstream.clone(), from);
+            self.listen_to(session, backend, upstream, listener, may_repair);
         }
+    }
+
+    /// Goes on with a stream that is open already, of a backend to which `session` was just bound.
+    pub(super) fn adopt(
+        &mut self,
+        session: &Session,
+        backend: &Backend,
+        upstream: &UpstreamSession,
+        events: Events,
+    ) {
+        self.positions.remove(backend.name().as_str());
+        let listener = Listener::going_on(backend.clone(), upstream.clone(), events);
+        self.listen_to(session, backend.clone(), upstream.clone(), listener, true);
+    }
+
+    fn listen_to(
+        &mut self,
+        session: &Session,
+        backend: Backend,
+        upstream: UpstreamSession,
+        listener: Listener,
+        may_repair: bool,
+    ) {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let name = backend.name().as_str().to_owned();
+        let ear = Ear {
+            upstream: upstream.clone(),
+            origin: backend.origin().to_owned(),
+            since: Instant::now(),
+            _stop: stop.drop_guard(),
+        };
+        let sounds = sounds(session.clone(), backend, upstream, listener, may_repair);
+        self.sounds.push(sounds.take_until(stopped).boxed());
+        self.open.insert(name, ear);
     }
 
     /// Takes note of the position that `sound` names, and says whether it names one.
@@ -103,14 +122,13 @@ impl Ears {
     }
 }
 
-fn ear(
+fn sounds(
     session: Session,
     backend: Backend,
     upstream: UpstreamSession,
-    from: Option<HeaderValue>,
+    listener: Listener,
     may_repair: bool,
 ) -> BoxStream<'static, Sound> {
-    let listener = Listener::new(backend.clone(), upstream.clone(), from);
     let state = (session, backend, upstream, listener);
     let sounds = stream::unfold(
         state,

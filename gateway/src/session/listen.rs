@@ -19,6 +19,9 @@ use crate::wire::sse::Event;
 /// How often the record is read while a stream is open: other processes bind backends and end sessions, too.
 const REREAD_EVERY: Duration = Duration::from_secs(5);
 
+/// How long the first call to a backend waits for the backend's stream to open.
+const HEAR_DEADLINE: Duration = Duration::from_secs(1);
+
 /// An open stream of a session.
 #[derive(Debug)]
 pub struct Listening {
@@ -59,6 +62,21 @@ impl Session {
             slot,
             reread,
             taken_over,
+        }
+    }
+}
+
+impl Session {
+    /// Listens to a backend to which the session was just bound, if its own stream is open here: before the call is sent, because
+    /// some backends say there what belongs to the call, and say it to nobody when nobody listens yet.
+    pub(super) async fn hear(&self, backend: &Backend, upstream: &UpstreamSession) {
+        if !self.streams().is_open(&self.key) {
+            return;
+        }
+        let listening = tokio::time::timeout(HEAR_DEADLINE, backend.listen(upstream, None)).await;
+        if let Ok(Ok(events)) = listening {
+            let streams = self.streams();
+            streams.with_ears(&self.key, |ears| ears.adopt(self, backend, upstream, events));
         }
     }
 }

@@ -5,7 +5,7 @@
 //! Another process that takes a stream over is told to this one by [`Streams::close`].
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use futures::StreamExt as _;
@@ -50,30 +50,24 @@ impl Streams {
     /// Puts the stream of `key` on the list, closes the one that is there, and says whether there was one. With `keep` the new one
     /// goes on hearing where the other was; otherwise what that heard from backends is closed before this returns.
     pub(super) fn open(&self, key: RecordKey, keep: bool) -> (Slot, bool) {
-        let closed = CancellationToken::new();
-        let changed = Arc::new(Notify::new());
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = shared.next;
-        shared.next += 1;
-        let previous = shared.open.remove(&key);
-        let taken_over = previous.is_some();
-        let inherited = previous.and_then(|previous| {
-            previous.closed.cancel();
-            previous
-                .ears
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
-        });
-        let ears = inherited.filter(|_| keep).unwrap_or_default();
-        let ears = Arc::new(Mutex::new(Some(ears)));
-        let open = Open {
-            number,
-            closed: closed.clone(),
-            changed: Arc::clone(&changed),
-            ears: Arc::clone(&ears),
+        let (closed, changed) = (CancellationToken::new(), Arc::new(Notify::new()));
+        let ears = Arc::new(Mutex::new(Some(Ears::default())));
+        let (number, previous) = {
+            let mut shared = self.lock();
+            let number = shared.next;
+            shared.next += 1;
+            let open = Open {
+                number,
+                closed: closed.clone(),
+                changed: Arc::clone(&changed),
+                ears: Arc::clone(&ears),
+            };
+            (number, shared.open.insert(key, open))
         };
-        shared.open.insert(key, open);
+        let taken_over = previous.is_some();
+        if let Some(inherited) = previous.and_then(Open::end).filter(|_| keep) {
+            *lock(&ears) = Some(inherited);
+        }
         let slot = Slot {
             streams: self.clone(),
             key,
@@ -87,20 +81,48 @@ impl Streams {
 
     /// Tells the stream of `key`, if it is open here, that the session's record has changed.
     pub(super) fn changed(&self, key: &RecordKey) {
-        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = shared.open.get(key) {
+        if let Some(open) = self.lock().open.get(key) {
             open.changed.notify_one();
+        }
+    }
+
+    /// Whether the stream of `key` is open here.
+    pub(super) fn is_open(&self, key: &RecordKey) -> bool {
+        self.lock().open.contains_key(key)
+    }
+
+    /// Does something with the ears of the stream of `key`, if it is open here.
+    pub(super) fn with_ears(&self, key: &RecordKey, act: impl FnOnce(&mut Ears)) {
+        let ears = self.lock().open.get(key).map(|open| Arc::clone(&open.ears));
+        if let Some(ears) = ears
+            && let Some(ears) = &mut *lock(&ears)
+        {
+            act(ears);
         }
     }
 
     /// Ends the stream of `key`, if it is open here.
     pub(super) fn close(&self, key: &RecordKey) {
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = shared.open.remove(key) {
-            open.closed.cancel();
-            drop(open.ears.lock().unwrap_or_else(PoisonError::into_inner).take());
-        }
+        let open = self.lock().open.remove(key);
+        drop(open.and_then(Open::end));
     }
+
+    /// The list. Never held while ears are: what is heard may change the list.
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+}
+
+impl Open {
+    /// Ends the stream, and gives what it listened with.
+    fn end(self) -> Option<Ears> {
+        self.closed.cancel();
+        lock(&self.ears).take()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Slot {
@@ -117,7 +139,7 @@ impl Slot {
     /// What is heard next. May be dropped while it waits: nothing is lost.
     pub(super) async fn heard(&self) -> Sound {
         std::future::poll_fn(|context| {
-            let mut ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ears = lock(&self.ears);
             match ears.as_mut().map(|ears| ears.sounds.poll_next_unpin(context)) {
                 Some(Poll::Ready(Some(sound))) => Poll::Ready(sound),
                 // Nobody speaks, or somebody else listens now; a change of the record or the end wakes the task.
@@ -129,14 +151,14 @@ impl Slot {
 
     /// Does something with the ears, unless another stream has them already.
     pub(super) fn with_ears<T>(&self, act: impl FnOnce(&mut Ears) -> T) -> Option<T> {
-        let mut ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ears = lock(&self.ears);
         ears.as_mut().map(act)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut shared = self.streams.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.streams.lock();
         if shared
             .open
             .get(&self.key)

@@ -91,8 +91,12 @@ impl Session {
                 .await,
         )? {
             Bound::Bound(record) => {
-                self.replay(&record, backend, &session).await;
-                self.record.store(Arc::new(record));
+                let record = Arc::new(record);
+                self.record.store(Arc::clone(&record));
+                tokio::join!(
+                    self.replay(&record, backend, &session),
+                    self.hear(backend, &session)
+                );
                 self.streams().changed(&self.key);
                 Ok(session)
             }
