@@ -191,6 +191,14 @@ fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> 
         raw::exchange(gateway.mcp, "GET", "/mcp", &[accept], b"")?.status,
         400
     );
+    let evil = [json, accept, (sid, id), ("origin", "http://evil.example.com")];
+    let foreign = raw::exchange(gateway.mcp, "POST", "/mcp", &evil, ping.as_bytes())?;
+    assert_eq!(
+        (foreign.status, foreign.error_code()),
+        (403, -32600),
+        "{}",
+        foreign.text()
+    );
     assert_eq!(
         raw::exchange(gateway.mcp, "PUT", "/mcp", &[json, accept], b"")?.status,
         405

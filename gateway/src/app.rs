@@ -113,6 +113,7 @@ impl App {
             core.clone(),
             metrics,
             drain.clone(),
+            mcp.local_addr()?.ip().is_loopback(),
         );
         drop(listening);
         Ok(Self {

@@ -14,6 +14,7 @@ mod keep_alive;
 mod large;
 mod list;
 mod one_way;
+mod origin;
 mod post;
 mod relay;
 mod respond;
@@ -43,18 +44,28 @@ pub struct Frontend {
     core: Core,
     metrics: Metrics,
     drain: Drain,
+    /// Whether only programs of this machine can reach the endpoint.
+    on_loopback: bool,
 }
 
 impl Frontend {
-    /// The endpoint of `server`.
+    /// The endpoint of `server`; `on_loopback` says whether its listener is on loopback.
     #[must_use]
-    pub fn new(server: ServerName, sessions: Sessions, core: Core, metrics: Metrics, drain: Drain) -> Self {
+    pub fn new(
+        server: ServerName,
+        sessions: Sessions,
+        core: Core,
+        metrics: Metrics,
+        drain: Drain,
+        on_loopback: bool,
+    ) -> Self {
         Self {
             server,
             sessions,
             core,
             metrics,
             drain,
+            on_loopback,
         }
     }
 
@@ -77,6 +88,11 @@ impl Frontend {
                 "other",
                 respond::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n"),
             );
+        }
+        if self.on_loopback
+            && let Err(refusal) = origin::check(request.headers())
+        {
+            return ("other", refusal);
         }
         let principal = Principal::Anonymous;
         match *request.method() {
