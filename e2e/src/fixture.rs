@@ -129,12 +129,6 @@ impl Fixture {
         );
         Ok(serde_json::from_slice(&answer.body).unwrap_or_default())
     }
-
-    /// The address of its admin port.
-    #[must_use]
-    pub fn admin_address(&self) -> SocketAddr {
-        self.admin
-    }
 }
 
 fn launch(mcp: SocketAddr, admin: SocketAddr, arguments: &Vec<String>) -> anyhow::Result<Process> {

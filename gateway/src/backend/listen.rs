@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
+use tokio::time::Instant;
 
 use super::{Backend, BackendError, Events, UpstreamSession};
 use crate::wire::header;
@@ -14,7 +15,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// The shortest pause that a backend may ask for.
-const MIN_PAUSE: Duration = Duration::from_millis(20);
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// A stream that ends sooner is opened again later and later, unless the backend says when: it may be wrong about streams.
+const SHORT: Duration = Duration::from_secs(5);
 /// A backend that ends the stream at once this often, when it is asked to go on behind an event, does not know the event.
 const MAX_EMPTY_RESUMES: u32 = 2;
 
@@ -36,9 +39,10 @@ pub struct Listener {
     /// The last event that was heard, where the backend names its events.
     position: Option<HeaderValue>,
     events: Option<Events>,
-    /// What the backend asks for, or our own first pause.
-    base_pause: Duration,
+    /// What the backend asks for.
+    wanted_pause: Option<Duration>,
     pause: Duration,
+    opened_at: Instant,
     heard_since_open: bool,
     empty_resumes: u32,
     /// How often the stream was opened.
@@ -85,8 +89,9 @@ impl Listener {
             session,
             position,
             events: None,
-            base_pause: FIRST_PAUSE,
+            wanted_pause: None,
             pause: Duration::ZERO,
+            opened_at: Instant::now(),
             heard_since_open: false,
             empty_resumes: 0,
             opened: 0,
@@ -136,11 +141,12 @@ impl Listener {
 
     async fn open(&mut self) -> Result<(), Silent> {
         let opening = self.backend.listen(&self.session, self.position.as_ref()).await;
-        self.pause = (self.pause * 2).clamp(self.base_pause, MAX_PAUSE);
+        self.pause = (self.pause * 2).clamp(self.wanted_pause.unwrap_or(FIRST_PAUSE), MAX_PAUSE);
         let error = match opening {
             Ok(events) => {
                 self.events = Some(events);
                 self.heard_since_open = false;
+                self.opened_at = Instant::now();
                 self.opened += 1;
                 return Ok(());
             }
@@ -166,15 +172,15 @@ impl Listener {
         if let Some(id) = position(event) {
             self.position = Some(id);
         }
-        if let Some(pause) = retry(event) {
-            self.base_pause = pause;
-        }
+        self.wanted_pause = retry(event).or(self.wanted_pause);
     }
 
     fn ended(&mut self) {
         self.events = None;
-        if self.heard_since_open {
-            self.pause = self.base_pause;
+        if self.opened_at.elapsed() >= SHORT {
+            self.pause = self.wanted_pause.unwrap_or(FIRST_PAUSE);
+        } else if self.heard_since_open {
+            self.pause = self.wanted_pause.unwrap_or(self.pause);
         } else if self.position.is_some() {
             self.empty_resumes += 1;
             if self.empty_resumes >= MAX_EMPTY_RESUMES {

@@ -35,7 +35,7 @@ impl Frontend {
             Ok((_, Answer::Streaming(first, rest))) => respond::streaming_json(large::bytes(first, rest)),
             Ok((backend, Answer::Events(upstream, events))) => {
                 let relay = Relay::new(&self.core, session, backend, upstream, request.id);
-                respond::events(keep_alive(relay.running(*events)))
+                respond::events(keep_alive(session.clone(), relay.running(*events)))
             }
             Err(error) => refuse(subject, request, error),
         }

@@ -62,7 +62,8 @@ impl Frontend {
             changes,
             told,
         };
-        respond::events(keep_alive(stream::iter(first).chain(own.stream())))
+        let events = stream::iter(first).chain(own.stream());
+        respond::events(keep_alive(session.clone(), events))
     }
 
     /// The call's stream behind the last event that the client has seen. It ends with the answer, or with an error for the call.
@@ -73,7 +74,8 @@ impl Frontend {
                 call.backend
             );
             let error = jsonrpc::error(Some(&call.request), code::INTERNAL, &message);
-            respond::events(keep_alive(stream::iter([event::message(error, None)])))
+            let events = stream::iter([event::message(error, None)]);
+            respond::events(keep_alive(session.clone(), events))
         };
         if call.event.is_none() {
             return failed("the backend does not name its events, so that its stream cannot be resumed");
@@ -81,7 +83,8 @@ impl Frontend {
         match session.upstream_of_call(call).await {
             Ok((backend, upstream)) => {
                 let relay = Relay::new(&self.core, session, backend, upstream, &call.request);
-                respond::events(keep_alive(relay.resumed(call.event.clone())))
+                let events = relay.resumed(call.event.clone());
+                respond::events(keep_alive(session.clone(), events))
             }
             Err(NoUpstream::Session(failure)) => respond::session_error(None, &failure),
             Err(lost) => failed(&lost.to_string()),

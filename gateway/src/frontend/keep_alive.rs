@@ -7,13 +7,21 @@ use futures::Stream;
 use futures::stream::{self, StreamExt as _};
 
 use super::respond::BoxError;
+use crate::session::Session;
 
 /// How long a stream may be silent.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// The chunks of a stream of events, and a comment after each silence. The stream is polled and never dropped in between, so that
-/// what it waits for need not begin anew.
+/// The chunks of a stream of events of `session`, and a comment after each silence. Whatever is sent is use of the session. The
+/// stream is polled and never dropped in between, so that what it waits for need not begin anew.
 pub(super) fn keep_alive(
+    session: Session,
+    chunks: impl Stream<Item = Bytes> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
+    with_comments(chunks).inspect(move |_| session.in_use())
+}
+
+fn with_comments(
     chunks: impl Stream<Item = Bytes> + Send + 'static,
 ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
     stream::unfold(Box::pin(chunks), |mut chunks| async move {
@@ -34,7 +42,7 @@ mod tests {
             tokio::time::sleep(SILENCE * 2 + Duration::from_secs(1)).await;
             Bytes::from_static(b"data: x\n\n")
         });
-        let chunks: Vec<_> = keep_alive(slow).map(|chunk| chunk.unwrap()).collect().await;
+        let chunks: Vec<_> = with_comments(slow).map(|chunk| chunk.unwrap()).collect().await;
         assert_eq!(chunks, [": keep-alive\n\n", ": keep-alive\n\n", "data: x\n\n"]);
     }
 }

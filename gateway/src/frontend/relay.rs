@@ -40,6 +40,8 @@ pub(super) struct Relay {
     primed: bool,
     resumes: u32,
     pause: Duration,
+    /// The first pause, which the backend may name.
+    first_pause: Duration,
     /// Why the backend's stream ended the last time.
     broken: BackendError,
 }
@@ -69,6 +71,7 @@ impl Relay {
             primed: false,
             resumes: 0,
             pause: Duration::ZERO,
+            first_pause: PAUSE,
             broken: BackendError::Broken("the stream ended".to_owned()),
         }
     }
@@ -119,9 +122,8 @@ impl Relay {
     /// The event with its data as the backend wrote it, but for what is translated, and with an id of ours.
     fn pass(&mut self, event: &sse::Event) -> Step {
         let position = backend::position(event);
-        if let Some(pause) = backend::retry(event) {
-            self.pause = pause;
-        }
+        self.first_pause = backend::retry(event).unwrap_or(self.first_pause);
+        self.pause = self.first_pause;
         let moved = position.is_some();
         if moved {
             self.position = position;
@@ -160,7 +162,7 @@ impl Relay {
         }
         self.resumes += 1;
         tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).max(PAUSE);
+        self.pause = (self.pause * 2).max(self.first_pause);
         match self.backend.listen(&self.upstream, self.position.as_ref()).await {
             Ok(events) => self.events = Some(events),
             Err(error) => {

@@ -133,14 +133,13 @@ impl Listening {
         }
     }
 
-    /// Reads the record again; an open stream is use of the session. `None` when the session has ended. A store that is unavailable
+    /// Reads the record again. `None` when the session has ended. A store that is unavailable
     /// ends nothing.
     async fn reread(&mut self) -> Option<()> {
         match self.session.reload().await {
             Err(SessionError::NotFound) => return None,
             Err(SessionError::Unavailable(_)) => {}
             Ok(()) => {
-                self.session.touch();
                 self.slot.with_ears(|ears| ears.attune(&self.session));
             }
         }

@@ -21,12 +21,13 @@ pub mod store;
 mod streams;
 mod upstreams;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use vmcp_crds::session_key::SessionKey;
 
 use crate::backend::UpstreamSession;
@@ -92,6 +93,8 @@ pub struct Session {
     signer: Arc<SessionKey>,
     /// The record as it was last read or written for this request.
     record: Arc<ArcSwap<Record>>,
+    /// When the request was last counted as use.
+    used: Arc<Mutex<Instant>>,
 }
 
 /// What a client says of itself in `initialize`, as it wrote it.
@@ -223,6 +226,7 @@ impl Sessions {
                     key: id.key,
                     signer,
                     record: Arc::new(ArcSwap::from_pointee(record)),
+                    used: Arc::new(Mutex::new(Instant::now())),
                 };
                 session.touch();
                 Ok(session)
@@ -309,11 +313,23 @@ impl Session {
         self.sessions.inner.in_flight.begin(self.key, id)
     }
 
+    /// Says that a request which began a while ago is still running, which is use of the session.
+    pub fn in_use(&self) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if used.elapsed() >= record::TOUCH_EVERY {
+            *used = Instant::now();
+            self.move_deadline();
+        }
+    }
+
     /// Moves the idle deadline, in the background, when it was not moved for a while.
     fn touch(&self) {
-        if !self.record.load().touch_is_due() {
-            return;
+        if self.record.load().touch_is_due() {
+            self.move_deadline();
         }
+    }
+
+    fn move_deadline(&self) {
         let (sessions, key) = (self.sessions.clone(), self.key);
         self.sessions.inner.tasks.spawn(async move {
             let touched = sessions.inner.store.touch(&[key]).await;

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::event_id::{self, BrokenCall, Resume};
 use super::minted::{self, Kind, Minted};
 use super::sealed::Seal;
-use super::store::{Loaded, Unavailable};
+use super::store::Loaded;
 use super::{Session, SessionError};
 use crate::backend::{Backend, UpstreamSession};
 
@@ -145,17 +145,6 @@ impl Session {
                 self.record.store(std::sync::Arc::new(record));
                 Ok(())
             }
-        }
-    }
-}
-
-impl NoUpstream {
-    /// The store's fault, if it is.
-    #[must_use]
-    pub fn unavailable(&self) -> Option<&Unavailable> {
-        match self {
-            Self::Session(SessionError::Unavailable(unavailable)) => Some(unavailable),
-            Self::Session(SessionError::NotFound) | Self::NoBackend(_) | Self::Replaced(_) => None,
         }
     }
 }

@@ -17,7 +17,7 @@ pub const IDLE_TTL: Duration = Duration::from_secs(30 * 60);
 /// How long a session lives at most.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// A deadline that was moved less than this ago is not moved again.
-const TOUCH_EVERY: Duration = Duration::from_secs(30);
+pub(super) const TOUCH_EVERY: Duration = Duration::from_secs(30);
 
 /// Names a record in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,7 +1,10 @@
 //! Hearing from a backend that its lists have changed, with the catalogue's own upstream session, also when no client listens.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::changes::is_list_changed;
 use crate::backend::{Backend, Listener, Silent, UpstreamSession};
@@ -15,7 +18,12 @@ pub(super) struct Ear {
     /// Absent where the backend offers no stream.
     listener: Option<Listener>,
     opened: u64,
+    /// When a broken stream was the last reason to look.
+    looked: Option<Instant>,
 }
+
+/// How often a broken stream is a reason to look: a backend whose streams are short does not keep the gateway busy.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 impl Ear {
     /// Ends when the backend says that a list has changed, or may have said it while its stream was broken. A backend that offers
@@ -26,6 +34,7 @@ impl Ear {
                 session: session.cloned(),
                 listener: session.map(|session| Listener::new(backend.clone(), session.clone(), None)),
                 opened: 1,
+                looked: self.looked,
             };
         }
         let (Some(listener), Some(session)) = (&mut self.listener, session) else {
@@ -44,8 +53,12 @@ impl Ear {
                     return std::future::pending().await;
                 }
             };
-            let reopened = listener.opened() > self.opened;
-            self.opened = listener.opened().max(self.opened);
+            let reopened = listener.opened() > self.opened
+                && self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY);
+            if reopened {
+                self.opened = listener.opened();
+                self.looked = Some(Instant::now());
+            }
             if reopened || is_change(backend, session, &event).await {
                 return;
             }

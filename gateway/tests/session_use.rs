@@ -1,0 +1,68 @@
+//! A session that is used lives: also by one request that runs longer than sessions may be idle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use vmcp_gateway::backend::Transport;
+use vmcp_gateway::config::{Hot, ServerName};
+use vmcp_gateway::core::{Core, Principal};
+use vmcp_gateway::readiness::Readiness;
+use vmcp_gateway::session::keys::Keys;
+use vmcp_gateway::session::record::{IDLE_TTL, Lifetimes};
+use vmcp_gateway::session::store::memory::MemoryStore;
+use vmcp_gateway::session::{Client, SessionError, Sessions};
+use vmcp_gateway::tasks::Tasks;
+use vmcp_gateway::telemetry::Metrics;
+use vmcp_gateway::wire::revision::Revision;
+
+fn sessions(tasks: &Tasks) -> anyhow::Result<Sessions> {
+    let core = Core::new(
+        Hot::default(),
+        Transport::new(),
+        tasks.clone(),
+        &Readiness::default(),
+        Metrics::new(),
+    );
+    let server = ServerName {
+        namespace: "tests".to_owned(),
+        name: "a".to_owned(),
+    };
+    let store = Arc::new(MemoryStore::new(Lifetimes::default()));
+    Ok(Sessions::new(
+        server,
+        store,
+        Keys::random()?,
+        core,
+        tasks.clone(),
+        Metrics::new(),
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_runs_for_an_hour_keeps_its_session() -> anyhow::Result<()> {
+    let tasks = Tasks::default();
+    let sessions = sessions(&tasks)?;
+    let empty = RawValue::from_string("{}".to_owned())?;
+    let client = Client {
+        revision: Revision::LATEST,
+        capabilities: &empty,
+        info: &empty,
+    };
+    let who = Principal::Anonymous;
+    let (used, unused) = (
+        sessions.create(&who, &client).await?,
+        sessions.create(&who, &client).await?,
+    );
+    let running = sessions.find(used.as_bytes(), &who).await?;
+    let step = IDLE_TTL / 100;
+    for _ in 0..200 {
+        // As a comment does that is sent while the backend is silent.
+        running.in_use();
+        tokio::time::sleep(step.min(Duration::from_secs(60))).await;
+    }
+    sessions.find(used.as_bytes(), &who).await?;
+    let idle = sessions.find(unused.as_bytes(), &who).await;
+    assert!(matches!(idle, Err(SessionError::NotFound)), "{idle:?}");
+    Ok(())
+}
