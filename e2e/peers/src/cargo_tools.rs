@@ -1,4 +1,4 @@
-//! Programs from crates.io that check the project.
+//! Programs from the Rust registry that check the project.
 
 use std::path::PathBuf;
 use std::process::Command;
