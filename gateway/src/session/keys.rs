@@ -107,3 +107,37 @@ fn read(file: &Path) -> Result<SessionKey, KeysError> {
         std::fs::read_to_string(file).map_err(|source| KeysError::Unreadable { file: name(), source })?;
     SessionKey::parse(&text).map_err(|source| KeysError::Invalid { file: name(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn current_signs_all_three_are_accepted_and_a_file_that_holds_no_key_is_named() {
+        let directory = std::env::temp_dir().join(format!("vmcp-keys-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let missing = Keys::load(&directory).unwrap_err().to_string();
+        assert!(missing.contains(CURRENT), "{missing}");
+        let write = |name: &str| {
+            let key = SessionKey::generate().unwrap();
+            std::fs::write(directory.join(name), key.to_text()).unwrap();
+            key.to_text()
+        };
+        let current = write(CURRENT);
+        assert_eq!(Keys::load(&directory).unwrap().all().count(), 1);
+        let others = [write(NEXT), write(PREVIOUS)];
+        let keys = Keys::load(&directory).unwrap();
+        assert_eq!(keys.current().to_text(), current);
+        for text in others.iter().chain([&current]) {
+            let key = SessionKey::parse(text).unwrap();
+            assert!(keys.named(key.id()).any(|named| named.to_text() == *text));
+        }
+        std::fs::write(directory.join(NEXT), "hunter2").unwrap();
+        let refused = Keys::load(&directory).unwrap_err().to_string();
+        assert!(
+            refused.contains(NEXT) && !refused.contains("hunter2"),
+            "{refused}"
+        );
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
