@@ -5,6 +5,7 @@
 pub mod balancer;
 pub mod binaries;
 pub mod client;
+pub mod conformance;
 pub mod fixture;
 pub mod gateway;
 pub mod ports;

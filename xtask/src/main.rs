@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask --help` lists them.
 
 mod cargo;
+mod conformance;
 mod demo;
 mod drift;
 mod generate;
@@ -26,6 +27,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Demo),
+    Conformance(conformance::Conformance),
     Test(test::Test),
     Generate(generate::Generate),
     #[command(subcommand)]
@@ -36,6 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(demo) => demo.run(),
+        Command::Conformance(conformance) => conformance.run(),
         Command::Test(test) => test.run(),
         Command::Generate(generate) => generate.run(),
         Command::Cluster(cluster) => cluster.run(),
