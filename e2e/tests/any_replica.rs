@@ -1,0 +1,203 @@
+//! Three gateways, one Redis, no affinity: whichever gateway a request comes to, the answer is the same.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use vmcp_e2e::load::{Load, Turn};
+use vmcp_e2e::raw::{Answer, Session};
+use vmcp_e2e::replicas::Replicas;
+use vmcp_e2e::wait;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a request was answered before: what it asked for, and framing and body of the answer.
+type Known = Arc<Mutex<HashMap<String, (String, String)>>>;
+
+/// The same question has the same answer, byte for byte and in the same framing.
+fn same(known: &Known, question: &str, answer: &Answer) -> anyhow::Result<()> {
+    ensure!(
+        answer.status == 200,
+        "{question}: {} {}",
+        answer.status,
+        answer.text()
+    );
+    let framing = answer.header("content-type").unwrap_or_default().to_owned();
+    let body = answer.outcome()?.get().to_owned();
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = known
+        .entry(question.to_owned())
+        .or_insert_with(|| (framing.clone(), body.clone()));
+    ensure!(
+        *first == (framing, body),
+        "{question}: {} differs from {first:?}",
+        answer.text()
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_requests_of_fifty_sessions_are_answered_alike_by_every_replica() -> anyhow::Result<()> {
+    const SESSIONS: usize = 50;
+    const TURNS: u64 = 200;
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let replicas = Replicas::start(3).await?;
+    let gateway = replicas.address();
+    let known = Known::default();
+    let report = Load::run(TURNS, SESSIONS, Duration::ZERO, |worker| {
+        let known = Arc::clone(&known);
+        let revision = ["2025-03-26", "2025-06-18", "2025-11-25"][worker % 3];
+        let capabilities =
+            json!({"roots": {"listChanged": worker % 2 == 0}, "experimental": {"worker": {"n": worker}}});
+        let mut session = None;
+        let mut count = 0;
+        Box::new(move |turn: u64| {
+            let session = match &session {
+                Some(session) => session,
+                None => session.insert(Session::open_with(gateway, revision, &capabilities)?),
+            };
+            let request = |method: &str, params: &Value| -> anyhow::Result<Answer> {
+                let question = json!({"jsonrpc": "2.0", "id": turn, "method": method, "params": params});
+                let headers = [
+                    ("mcp-session-id", &*session.id),
+                    ("mcp-protocol-version", revision),
+                ];
+                vmcp_e2e::raw::post(gateway, &headers, &question)
+            };
+            let uniform = |method: &str, params: Value| -> anyhow::Result<()> {
+                same(
+                    &known,
+                    &format!("{revision} {method} {params}"),
+                    &request(method, &params)?,
+                )
+            };
+            let tool = |name: &str, arguments: Value| -> anyhow::Result<String> {
+                request("tools/call", &json!({"name": name, "arguments": arguments}))?.tool_text()
+            };
+            match turn % 12 {
+                0 => uniform("tools/list", json!({})),
+                1 => {
+                    let nonce = format!("{worker} at turn {turn}");
+                    let echoed = tool("fixture_echo", json!({"message": nonce}))?;
+                    ensure!(echoed == nonce, "{echoed}");
+                    Ok(())
+                }
+                2 => uniform("resources/list", json!({})),
+                3 => uniform("resources/read", json!({"uri": "test://static-text"})),
+                4 => {
+                    count += 1;
+                    let counted = tool("fixture_counter", json!({}))?;
+                    ensure!(counted == count.to_string(), "{counted} instead of {count}");
+                    Ok(())
+                }
+                5 => uniform("resources/templates/list", json!({})),
+                6 => uniform("prompts/list", json!({})),
+                7 => uniform(
+                    "prompts/get",
+                    json!({"name": "fixture_test_prompt_with_arguments", "arguments": {"arg1": "a", "arg2": "b"}}),
+                ),
+                8 => uniform(
+                    "completion/complete",
+                    json!({
+                        "ref": {"type": "ref/prompt", "name": "fixture_test_prompt_with_arguments"},
+                        "argument": {"name": "arg1", "value": "par"},
+                    }),
+                ),
+                9 => uniform(
+                    "logging/setLevel",
+                    json!({"level": if worker % 2 == 0 { "error" } else { "debug" }}),
+                ),
+                10 => uniform("resources/subscribe", json!({"uri": "test://watched-resource"})),
+                _ => {
+                    // What the client has agreed to and declared reaches the backend as it was, through every replica.
+                    let seen: Value = serde_json::from_str(&tool("fixture_whoami", json!({}))?)?;
+                    ensure!(
+                        seen["client_capabilities"]["experimental"]["worker"]["n"] == json!(worker),
+                        "{seen}"
+                    );
+                    ensure!(seen["client_info"]["name"] == "raw", "{seen}");
+                    Ok(())
+                }
+            }
+        }) as Turn
+    });
+    report.without_failure()?;
+
+    // Every replica had its share, each session has one upstream session, and what it has set is told there.
+    let mut shares: HashMap<_, u64> = HashMap::new();
+    for served in replicas.balancer.served() {
+        *shares.entry(served.replica).or_default() += 1;
+    }
+    assert!(
+        shares.len() == 3 && shares.values().all(|share| *share > 3000),
+        "{shares:?}"
+    );
+    let sessions = replicas.fixture.admin_answer("GET", "/sessions", &Value::Null)?;
+    let sessions = sessions.as_array().context("no list of sessions")?;
+    let ours: Vec<_> = sessions
+        .iter()
+        .filter(|session| session["client"]["name"] == "raw")
+        .collect();
+    assert_eq!(ours.len(), SESSIONS);
+    for session in ours {
+        let worker = session["capabilities"]["experimental"]["worker"]["n"]
+            .as_u64()
+            .context("no number")?;
+        let level = if worker % 2 == 0 { "error" } else { "debug" };
+        assert_eq!(session["log_level"], level, "{session}");
+        assert_eq!(
+            session["subscriptions"],
+            json!(["test://watched-resource"]),
+            "{session}"
+        );
+        assert_eq!(
+            session["count"],
+            TURNS / 12 + u64::from(TURNS % 12 > 4),
+            "{session}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_calls_that_come_to_three_replicas_at_one_instant_end_up_in_one_upstream_session()
+-> anyhow::Result<()> {
+    const SESSIONS: u64 = 40;
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let replicas = Replicas::start(3).await?;
+    for _ in 0..SESSIONS {
+        let session = Session::open(replicas.address())?;
+        let together = Arc::new(Barrier::new(3));
+        let calls = replicas.addresses().into_iter().map(|gateway| {
+            let (session, together) = (session.clone(), Arc::clone(&together));
+            std::thread::spawn(move || {
+                together.wait();
+                session.call(gateway, "fixture_counter", &json!({}))?.tool_text()
+            })
+        });
+        let calls: Vec<_> = calls.collect();
+        let mut counts = Vec::new();
+        for call in calls {
+            counts.push(call.join().unwrap()?);
+        }
+        counts.sort_unstable();
+        assert_eq!(counts, ["1", "2", "3"]);
+    }
+    // Replicas that lost the race have deleted what they opened.
+    wait::until("one upstream session is left of each", PATIENCE, || {
+        let stats = replicas.fixture.stats()?;
+        let opened = stats.initializes.get("raw").copied().unwrap_or_default();
+        ensure!(
+            opened - stats.deletes == SESSIONS,
+            "{opened} opened, {} deleted",
+            stats.deletes
+        );
+        Ok(())
+    })
+}
