@@ -84,6 +84,12 @@ impl Fixture {
         self.mcp
     }
 
+    /// The address of its admin port.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// What it has seen.
     ///
     /// # Errors
