@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod fixture;
 pub mod gateway;
 pub mod load;
+pub mod mount;
 pub mod ports;
 pub mod proxy;
 pub mod raw;

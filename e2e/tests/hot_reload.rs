@@ -1,36 +1,19 @@
 //! A running gateway takes a new hot configuration, and keeps the old one when the new one is bad.
 
-use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::Recipe;
+use vmcp_e2e::mount::Mount;
 use vmcp_e2e::raw::Session;
 use vmcp_e2e::wait;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Puts `text` in place of the file as a kubelet does with a ConfigMap: a new directory, and a link that is swapped.
-fn put(mount: &Path, version: u32, text: &str) -> anyhow::Result<()> {
-    let directory = mount.join(format!("..version-{version}"));
-    std::fs::create_dir(&directory)?;
-    std::fs::write(directory.join("hot.yaml"), text)?;
-    let (link, new) = (mount.join("..data"), mount.join("..data_tmp"));
-    symlink(&directory, &new)?;
-    std::fs::rename(new, link)?;
-    let file = mount.join("hot.yaml");
-    if !file.is_symlink() {
-        symlink("..data/hot.yaml", file)?;
-    }
-    Ok(())
-}
-
 #[test]
 fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() -> anyhow::Result<()> {
     let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
-    let mount = tempfile::tempdir()?;
     let backends = |names: &[(&str, &str)]| {
         let entries = names
             .iter()
@@ -38,10 +21,10 @@ fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() 
         format!("backends:\n{}", entries.collect::<String>())
     };
     let first = backends(&[("one", &one.url)]);
-    put(mount.path(), 1, &first)?;
+    let mount = Mount::new(&first)?;
     let mut recipe = Recipe::new(&[])?;
     recipe.config.hot = None;
-    recipe.config.hot_file = Some(mount.path().join("hot.yaml"));
+    recipe.config.hot_file = Some(mount.file());
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
     let echo = |backend: &str| {
@@ -52,17 +35,13 @@ fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() 
     assert_eq!(echo("one")?, "hi");
 
     // A backend is added: the session that was there before uses it, and the other one keeps its upstream session.
-    put(
-        mount.path(),
-        2,
-        &backends(&[("one", &one.url), ("two", &two.url)]),
-    )?;
+    mount.put(&backends(&[("one", &one.url), ("two", &two.url)]))?;
     wait::until("the new backend is offered", LIMIT, || echo("two"))?;
     assert_eq!(echo("one")?, "hi");
     assert_eq!(one.initializes("raw")?, 1);
 
     // A file that is not right changes nothing, and the status says why.
-    put(mount.path(), 3, "backends:\n- {name: one, uri: nowhere}\n")?;
+    mount.put("backends:\n- {name: one, uri: nowhere}\n")?;
     let refused = wait::until("the file is refused", LIMIT, || {
         let error = gateway.status(&recipe)?.hot_config_error;
         error.ok_or_else(|| anyhow::anyhow!("it is not refused"))
@@ -71,11 +50,7 @@ fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() 
     assert_eq!((echo("one")?, echo("two")?), ("hi".to_owned(), "hi".to_owned()));
 
     // Taken back to what is in use: nothing is refused any more.
-    put(
-        mount.path(),
-        4,
-        &backends(&[("one", &one.url), ("two", &two.url)]),
-    )?;
+    mount.put(&backends(&[("one", &one.url), ("two", &two.url)]))?;
     wait::until("nothing is refused", LIMIT, || {
         anyhow::ensure!(
             gateway.status(&recipe)?.hot_config_error.is_none(),
@@ -89,7 +64,7 @@ fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() 
         !gateway.log()?.contains("\"message\":\"answered\""),
         "requests are logged at info"
     );
-    put(mount.path(), 5, &format!("logLevel: debug\n{first}"))?;
+    mount.put(&format!("logLevel: debug\n{first}"))?;
     wait::until("the backend is gone", LIMIT, || {
         let answer = session.call(gateway.mcp, "two_echo", &json!({"message": "hi"}))?;
         anyhow::ensure!(answer.error_code() == -32602, "{}", answer.text());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use vmcp_e2e::redis::Redis;
 use vmcp_gateway::backend::UpstreamSession;
-use vmcp_gateway::config::{RedisStorage, ServerName};
+use vmcp_gateway::config::{RedisStorage, ServerName, SessionLimits};
 use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 use vmcp_gateway::session::store::memory::MemoryStore;
 use vmcp_gateway::session::store::redis::RedisStore;
@@ -14,6 +14,12 @@ use vmcp_gateway::session::store::{
     Bound, Created, Loaded, MAX_SUBSCRIPTIONS, SessionStore, SetOutcome, Setting, Terminated, Touched,
 };
 use vmcp_gateway::wire::revision::Revision;
+
+/// Limits that no test reaches.
+const MANY: SessionLimits = SessionLimits {
+    server: u32::MAX,
+    principal: u32::MAX,
+};
 
 /// A provider under test. Redis lives as long as this value.
 struct Subject {
@@ -97,7 +103,7 @@ fn binding(id: &str, generation: u64) -> Binding {
 
 async fn created(store: &dyn SessionStore) -> anyhow::Result<RecordKey> {
     let key = RecordKey::random();
-    let outcome = store.create(&key, &new_record()).await?;
+    let outcome = store.create(&key, &new_record(), MANY).await?;
     assert!(matches!(outcome, Created::Created { .. }), "{outcome:?}");
     Ok(key)
 }
@@ -162,7 +168,7 @@ async fn what_is_created_is_found_as_it_was() -> anyhow::Result<()> {
 async fn creation_says_when_and_in_which_life_of_the_data_and_overwrites_nothing() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let key = RecordKey::random();
-        let first = store.create(&key, &new_record()).await?;
+        let first = store.create(&key, &new_record(), MANY).await?;
         let Created::Created {
             incarnation,
             created,
@@ -173,9 +179,9 @@ async fn creation_says_when_and_in_which_life_of_the_data_and_overwrites_nothing
         };
         assert_eq!(u64::from(end - created), Lifetimes::default().max.as_secs());
         store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
-        assert_eq!(store.create(&key, &new_record()).await?, Created::Taken);
+        assert_eq!(store.create(&key, &new_record(), MANY).await?, Created::Taken);
         assert_eq!(found(&*store, &key).await?.bindings.len(), 1);
-        let second = store.create(&RecordKey::random(), &new_record()).await?;
+        let second = store.create(&RecordKey::random(), &new_record(), MANY).await?;
         assert!(matches!(second, Created::Created { incarnation: other, .. } if other == incarnation));
         Ok(())
     })
@@ -471,7 +477,7 @@ async fn a_redis_that_does_not_answer_is_unavailable_within_the_deadline_and_nev
         started.elapsed()
     );
     store
-        .create(&RecordKey::random(), &new_record())
+        .create(&RecordKey::random(), &new_record(), MANY)
         .await
         .unwrap_err();
     store
@@ -506,7 +512,7 @@ async fn errors_of_redis_itself_are_unavailable_and_never_gone() -> anyhow::Resu
     // OOM: nothing more may be written.
     redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"])?;
     let error = store
-        .create(&RecordKey::random(), &new_record())
+        .create(&RecordKey::random(), &new_record(), MANY)
         .await
         .unwrap_err()
         .to_string();

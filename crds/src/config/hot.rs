@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AggregationConfig, BackendConfig, is_default};
+use super::{AggregationConfig, BackendConfig, LimitsConfig, is_default};
 
 /// What a running gateway takes without a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,9 @@ pub struct HotConfig {
     /// name and cut after 4 KiB, 16 KiB in all; with an empty text, nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
+    /// How much the gateway takes on at a time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: LimitsConfig,
 }
 
 /// Who the gateway says it is, in `initialize`.

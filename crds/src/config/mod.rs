@@ -11,6 +11,7 @@ mod aggregation;
 mod backend;
 mod duration;
 mod hot;
+mod limits;
 mod parse;
 pub mod rules;
 mod schema;
@@ -28,6 +29,7 @@ pub use backend::{
 };
 pub use duration::Duration;
 pub use hot::{HotConfig, LogLevel, ServerInfo};
+pub use limits::LimitsConfig;
 pub use parse::ConfigError;
 pub use schema::{json_schema, reference};
 pub use session_storage::{SessionStorage, SessionStorageProvider};

@@ -119,7 +119,9 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, ConfigError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ConflictStrategy, Duration, FailureMode, LogLevel, SessionStorageProvider};
+    use crate::config::{
+        ConflictStrategy, Duration, FailureMode, LimitsConfig, LogLevel, SessionStorageProvider,
+    };
 
     fn error(text: &str) -> String {
         GatewayConfig::parse(text, Path::new("gateway.yaml"))
@@ -176,6 +178,13 @@ hot:
     capabilities: [tools]
   serverInfo: {name: tools, title: Tools, version: '7'}
   instructions: Use them well.
+  limits:
+    requestBytes: 2048
+    requestsInFlight: 2
+    requestsInFlightPerSession: 3
+    initializesPerSecond: 4
+    sessions: 5
+    sessionsPerPrincipal: 6
 ";
         let config = GatewayConfig::parse(text, Path::new("gateway.yaml")).unwrap();
         assert_eq!(
@@ -221,6 +230,15 @@ hot:
         );
         assert_eq!(hot.server_info.version.as_deref(), Some("7"));
         assert_eq!(hot.instructions.as_deref(), Some("Use them well."));
+        let limits = LimitsConfig {
+            request_bytes: 2048,
+            requests_in_flight: 2,
+            requests_in_flight_per_session: 3,
+            initializes_per_second: 4,
+            sessions: 5,
+            sessions_per_principal: Some(6),
+        };
+        assert_eq!(hot.limits, limits);
         // What is written is read back as the same configuration.
         let written = serde_yaml::to_string(&config).unwrap();
         assert_eq!(

@@ -1,6 +1,7 @@
 //! The validated configuration: what the rest of the gateway is built from, and never checks again.
 
 pub mod aggregation;
+mod limits;
 mod pattern;
 mod validate;
 pub mod watch;
@@ -15,6 +16,7 @@ use secrecy::SecretString;
 use vmcp_crds::config::{GatewayConfig, LogLevel};
 
 pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strategy, Terms};
+pub use limits::{Limits, SessionLimits};
 pub use pattern::Pattern;
 pub use validate::Invalid;
 
@@ -91,6 +93,8 @@ pub struct Hot {
     pub aggregation: Arc<Aggregation>,
     /// Who the gateway says it is.
     pub identity: Identity,
+    /// How much the gateway takes on at a time.
+    pub limits: Limits,
     /// [`vmcp_crds::status::config_hash`] of the text it came from.
     pub hash: String,
 }

@@ -8,6 +8,14 @@ pub enum Principal {
 }
 
 impl Principal {
+    /// Whether nothing is known of who it is, so that all such clients are one.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        match self {
+            Self::Anonymous => true,
+        }
+    }
+
     /// The bytes that identify the principal, for a keyed digest.
     #[must_use]
     pub fn identity(&self) -> &[u8] {

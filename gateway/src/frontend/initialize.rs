@@ -118,6 +118,13 @@ impl Frontend {
                 return respond::error(StatusCode::OK, Some(request.id), code::INVALID_PARAMS, &message);
             }
         };
+        if !self
+            .initializes
+            .allows(self.core.hot().limits.initializes_per_second)
+        {
+            let message = "Too many sessions are being opened; try again";
+            return respond::later(Some(request.id), message);
+        }
         let revision = Revision::negotiate(&params.protocol_version);
         let client = Client {
             revision,
@@ -126,7 +133,7 @@ impl Frontend {
         };
         let session_id = match self.sessions.create(principal, &client).await {
             Ok(session_id) => session_id,
-            Err(unavailable) => return respond::store_unavailable(Some(request.id), &unavailable),
+            Err(reason) => return respond::not_created(request.id, &reason),
         };
         let (hot, snapshot) = (self.core.hot(), self.core.catalog().snapshot());
         let identity = &hot.identity;

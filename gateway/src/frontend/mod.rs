@@ -15,6 +15,7 @@ mod large;
 mod list;
 mod one_way;
 mod origin;
+mod overload;
 mod post;
 mod relay;
 mod respond;
@@ -31,6 +32,7 @@ use crate::drain::Drain;
 use crate::session::Sessions;
 use crate::telemetry::Metrics;
 
+use overload::{Places, Rate};
 use respond::Body;
 
 /// The path of the endpoint.
@@ -44,6 +46,8 @@ pub struct Frontend {
     core: Core,
     metrics: Metrics,
     drain: Drain,
+    places: Places,
+    initializes: Rate,
     /// Whether only programs of this machine can reach the endpoint.
     on_loopback: bool,
 }
@@ -65,6 +69,8 @@ impl Frontend {
             core,
             metrics,
             drain,
+            places: Places::default(),
+            initializes: Rate::default(),
             on_loopback,
         }
     }

@@ -8,6 +8,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
+use super::overload::{Place, SMALL_BODY_BYTES};
 use super::respond::{self, Body};
 use super::{Frontend, settings};
 use crate::backend::Kind;
@@ -17,8 +18,6 @@ use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::Revision;
 use crate::wire::{code, header as mcp};
 
-/// The largest body that is read.
-const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// How much of a refused body is read and thrown away, at most this long.
@@ -36,15 +35,31 @@ impl Frontend {
         if let Err(refusal) = media_types(&head.headers) {
             return ("other", refusal);
         }
-        let body = match read(body).await {
+        let (in_flight, largest) = {
+            let limits = &self.core.hot().limits;
+            (limits.requests_in_flight, limits.request_bytes)
+        };
+        let is_small = body
+            .size_hint()
+            .upper()
+            .is_some_and(|bytes| bytes <= SMALL_BODY_BYTES);
+        let Some(place) = self.places.take(in_flight, is_small) else {
+            discard(body).await;
+            return ("other", respond::overloaded(None));
+        };
+        let body = match read(body, largest).await {
             Ok(body) => body,
             Err(refusal) => return ("other", refusal),
         };
         match Message::parse(&body) {
             Err(fault) => ("other", respond::fault(&fault)),
             Ok(Message::Request(request)) => {
-                let answer = self.request(&head.headers, &body, &request, principal).await;
-                (label(&request.method), answer)
+                let method = label(&request.method);
+                if !place.is_for_requests() {
+                    return (method, respond::overloaded(Some(request.id)));
+                }
+                let answer = self.request(&head.headers, &body, &request, principal, place);
+                (method, answer.await)
             }
             Ok(message) => self.one_way(&head.headers, &body, &message, principal).await,
         }
@@ -56,6 +71,7 @@ impl Frontend {
         body: &Bytes,
         request: &jsonrpc::Request<'_>,
         principal: &Principal,
+        place: Place,
     ) -> Response<Body> {
         if jsonrpc::is_reserved_id(request.id) {
             let message = "Ids that begin with \"vmcp:\" are the gateway's own; use another";
@@ -73,17 +89,12 @@ impl Frontend {
             Ok(session) => session,
             Err(refusal) => return refusal,
         };
-        let Some(running) = session.begin(request.id) else {
-            let message = "A request with this id is still running; ids must be unique";
-            return respond::error(
-                StatusCode::BAD_REQUEST,
-                Some(request.id),
-                code::INVALID_REQUEST,
-                message,
-            );
+        let running = match session.begin(request.id) {
+            Ok(running) => running,
+            Err(busy) => return respond::busy(request.id, busy),
         };
         let response = self.dispatch(&session, body, request).await;
-        respond::until_its_end(response, running)
+        respond::until_its_end(response, (running, place))
     }
 
     async fn dispatch(
@@ -172,12 +183,12 @@ pub(super) fn accepts(headers: &HeaderMap, media_type: &http::HeaderValue) -> bo
     })
 }
 
-/// The body, refused before it is kept when it says that it is too large, and otherwise as soon as it is.
-async fn read(mut body: Incoming) -> Result<Bytes, Response<Body>> {
-    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
-        return Err(too_large(body).await);
+/// The body, refused before it is kept when it says that it is larger than `largest`, and otherwise as soon as it is.
+async fn read(mut body: Incoming, largest: usize) -> Result<Bytes, Response<Body>> {
+    if body.size_hint().lower() > largest as u64 {
+        return Err(too_large(body, largest).await);
     }
-    let reading = Limited::new(&mut body, MAX_BODY_BYTES).collect();
+    let reading = Limited::new(&mut body, largest).collect();
     let Ok(whole) = tokio::time::timeout(BODY_DEADLINE, reading).await else {
         let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
         return Err(respond::error(
@@ -189,7 +200,7 @@ async fn read(mut body: Incoming) -> Result<Bytes, Response<Body>> {
     };
     match whole {
         Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(body).await),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large(body, largest).await),
         Err(_) => {
             let message = "The body ended before it was complete";
             Err(respond::error(
@@ -202,9 +213,20 @@ async fn read(mut body: Incoming) -> Result<Bytes, Response<Body>> {
     }
 }
 
-/// Refuses a body. What the client still sends is read for a while and thrown away, because a connection that is closed with unread
-/// bytes in it takes the answer down with it.
-async fn too_large(mut body: Incoming) -> Response<Body> {
+async fn too_large(body: Incoming, largest: usize) -> Response<Body> {
+    discard(body).await;
+    let message = format!("The body is larger than {largest} bytes");
+    respond::error(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        None,
+        code::INVALID_REQUEST,
+        &message,
+    )
+}
+
+/// Reads what the client still sends of a refused body, for a while, and throws it away: a connection that is closed with unread bytes in
+/// it takes the answer down with it.
+async fn discard(mut body: Incoming) {
     let discarding = async {
         let mut left = MAX_DISCARDED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
@@ -216,13 +238,6 @@ async fn too_large(mut body: Incoming) -> Response<Body> {
     };
     // A client that is slower than this may miss the answer.
     drop(tokio::time::timeout(DISCARD_DEADLINE, discarding).await);
-    let message = format!("The body is larger than {MAX_BODY_BYTES} bytes");
-    respond::error(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        None,
-        code::INVALID_REQUEST,
-        &message,
-    )
 }
 
 /// The method as a label of metrics: whatever a client invents is one label.

@@ -8,8 +8,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Either, Full, StreamBody};
 use serde_json::value::RawValue;
 
-use crate::session::SessionError;
-use crate::session::store::Unavailable;
+use crate::session::store::{LimitOf, Unavailable};
+use crate::session::{Busy, NotCreated, SessionError};
 use crate::wire::{code, header as mcp, jsonrpc};
 
 /// The body of an answer: whole, or as it comes.
@@ -74,6 +74,41 @@ pub(super) fn store_unavailable(id: Option<&RawValue>, _: &Unavailable) -> Respo
         id,
         "The session store is unavailable; the session is not lost, try again",
     )
+}
+
+/// More requests are running than may at a time.
+pub(super) fn overloaded(id: Option<&RawValue>) -> Response<Body> {
+    later(
+        id,
+        "The gateway has as many requests as it takes at a time; try again",
+    )
+}
+
+/// The session's other requests are in the way.
+pub(super) fn busy(id: &RawValue, busy: Busy) -> Response<Body> {
+    match busy {
+        Busy::SameId => {
+            let message = "A request with this id is still running; ids must be unique";
+            error(StatusCode::BAD_REQUEST, Some(id), code::INVALID_REQUEST, message)
+        }
+        Busy::TooMany => {
+            let message =
+                "The session has as many requests running as it may at a time; try again when one has ended";
+            later(Some(id), message)
+        }
+    }
+}
+
+/// There is no new session.
+pub(super) fn not_created(id: &RawValue, reason: &NotCreated) -> Response<Body> {
+    let message = match reason {
+        NotCreated::Unavailable(unavailable) => return store_unavailable(Some(id), unavailable),
+        NotCreated::Limit(LimitOf::Server) => "The server has as many sessions as it may; try again later",
+        NotCreated::Limit(LimitOf::Principal) => {
+            "You have as many sessions as one client may; end one, or try again later"
+        }
+    };
+    later(Some(id), message)
 }
 
 /// Somebody else is not ready: the same again later is right.

@@ -41,10 +41,10 @@ use capabilities::Capabilities;
 use flights::Flights;
 use id::SessionId;
 use in_flight::InFlight;
-pub use in_flight::Running;
+pub use in_flight::{Busy, Running};
 use keys::Keys;
 use record::{NewRecord, Record, RecordKey};
-use store::{Created, Loaded, SessionStore, Terminated, Unavailable};
+use store::{Created, LimitOf, Loaded, SessionStore, Terminated, Unavailable};
 use streams::Streams;
 
 pub use event_id::{BrokenCall, Positions, Resume};
@@ -119,6 +119,17 @@ pub enum SessionError {
     Unavailable(#[from] Unavailable),
 }
 
+/// Why there is no new session.
+#[derive(Debug, thiserror::Error)]
+pub enum NotCreated {
+    /// There are as many as there may be.
+    #[error("there are as many sessions as there may be")]
+    Limit(LimitOf),
+    /// The store did not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
 impl Sessions {
     /// The sessions of `server` in `store`.
     #[must_use]
@@ -177,8 +188,8 @@ impl Sessions {
     /// replica knows the session before the client can name it.
     ///
     /// # Errors
-    /// When the store is unavailable. Then there is no session.
-    pub async fn create(&self, principal: &Principal, client: &Client<'_>) -> Result<String, Unavailable> {
+    /// When there are as many sessions as there may be, or the store is unavailable. Then there is no session.
+    pub async fn create(&self, principal: &Principal, client: &Client<'_>) -> Result<String, NotCreated> {
         let inner = &*self.inner;
         let signer = inner.keys.current();
         let principal_tag = id::principal_tag(&signer, &inner.server, principal);
@@ -188,10 +199,12 @@ impl Sessions {
             capabilities: client.capabilities.get().to_owned(),
             client_info: client.info.get().to_owned(),
         };
+        let limits = inner.core.hot().limits.sessions(principal.is_anonymous());
         loop {
             let key = RecordKey::random();
-            match self.observed(inner.store.create(&key, &record).await)? {
+            match self.observed(inner.store.create(&key, &record, limits).await)? {
                 Created::Taken => {}
+                Created::Limit(of) => return Err(NotCreated::Limit(of)),
                 Created::Created {
                     incarnation,
                     created,
@@ -307,10 +320,14 @@ impl Session {
         self.record.load().revision
     }
 
-    /// Begins the request `id` of this session; `None` while another with that id is running.
-    #[must_use]
-    pub fn begin(&self, id: &RawValue) -> Option<Running> {
-        self.sessions.inner.in_flight.begin(self.key, id)
+    /// Begins the request `id` of this session.
+    ///
+    /// # Errors
+    /// While another with that id is running, or as many as may run at a time.
+    pub fn begin(&self, id: &RawValue) -> Result<Running, Busy> {
+        let inner = &*self.sessions.inner;
+        let limit = inner.core.hot().limits.requests_in_flight_per_session;
+        inner.in_flight.begin(self.key, id, limit)
     }
 
     /// Says that a request which began a while ago is still running, which is use of the session.

@@ -24,7 +24,7 @@ pub(super) const TOUCH_EVERY: Duration = Duration::from_secs(30);
 pub struct RecordKey(pub [u8; 16]);
 
 /// A keyed digest of the principal to whom a session is bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PrincipalTag(pub [u8; 16]);
 
 /// How long sessions live.

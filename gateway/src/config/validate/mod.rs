@@ -4,15 +4,17 @@ mod aggregation;
 #[cfg(test)]
 mod tests;
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
 use secrecy::SecretString;
 use vmcp_crds::config::{
-    ConfigError, GatewayConfig, HotConfig, SessionStorage as RawStorage, SessionStorageProvider, rules,
+    ConfigError, GatewayConfig, HotConfig, LimitsConfig, SessionStorage as RawStorage,
+    SessionStorageProvider, rules,
 };
 
-use super::{Backend, BackendName, Config, Hot, Identity, RedisStorage, ServerName, SessionStorage};
+use super::{Backend, BackendName, Config, Hot, Identity, Limits, RedisStorage, ServerName, SessionStorage};
 
 /// A configuration that cannot be used. The message is for the person who wrote it.
 pub type Invalid = ConfigError;
@@ -118,8 +120,40 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
         backends,
         aggregation: Arc::new(aggregation::aggregation(&raw.aggregation, file)?),
         identity: identity(raw, file)?,
+        limits: limits(&raw.limits, file)?,
         hash,
     })
+}
+
+/// The bounds of `limits.requestBytes`: what every client needs, and what a process can hold many times.
+const REQUEST_BYTES: RangeInclusive<u32> = 1024..=256 * 1024 * 1024;
+/// The bounds of every other limit. With 0 nothing would work.
+const COUNT: RangeInclusive<u32> = 1..=1_000_000_000;
+
+fn limits(raw: &LimitsConfig, file: &Path) -> Result<Limits, Invalid> {
+    let per_principal = raw.sessions_per_principal;
+    for (field, value, allowed) in [
+        ("requestBytes", raw.request_bytes, REQUEST_BYTES),
+        ("requestsInFlight", raw.requests_in_flight, COUNT),
+        (
+            "requestsInFlightPerSession",
+            raw.requests_in_flight_per_session,
+            COUNT,
+        ),
+        ("initializesPerSecond", raw.initializes_per_second, COUNT),
+        ("sessions", raw.sessions, COUNT),
+        ("sessionsPerPrincipal", per_principal.unwrap_or(1), COUNT),
+    ] {
+        if !allowed.contains(&value) {
+            let message = format!(
+                "found {value}; allowed are {} to {}",
+                allowed.start(),
+                allowed.end()
+            );
+            return Err(invalid(file, &format!("limits.{field}"), message));
+        }
+    }
+    Ok(Limits::from(raw))
 }
 
 fn identity(raw: &HotConfig, file: &Path) -> Result<Identity, Invalid> {

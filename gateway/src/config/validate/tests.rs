@@ -136,6 +136,18 @@ fn an_aggregation_that_cannot_be_meant_is_refused_with_path_and_reason() {
         ("aggregation: {capabilities: [magic]}", "magic"),
         ("serverInfo: {name: ''}", "serverInfo.name"),
         (
+            "limits: {requestBytes: 5}",
+            "found 5; allowed are 1024 to 268435456",
+        ),
+        ("limits: {requestsInFlight: 0}", "limits.requestsInFlight"),
+        (
+            "limits: {requestsInFlightPerSession: 0}",
+            "limits.requestsInFlightPerSession",
+        ),
+        ("limits: {initializesPerSecond: 0}", "limits.initializesPerSecond"),
+        ("limits: {sessions: 0}", "limits.sessions"),
+        ("limits: {sessionsPerPrincipal: 0}", "limits.sessionsPerPrincipal"),
+        (
             "aggregation: {strategy: none}\nbackends: [{name: a, url: 'http://a', prefix: x_}]",
             "backends[0].prefix",
         ),

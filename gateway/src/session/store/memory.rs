@@ -2,21 +2,25 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
 use tokio::time::Instant;
 
 use super::{
-    Bound, Created, Incarnation, Loaded, MAX_SUBSCRIPTIONS, SessionStore, SetOutcome, Setting, Terminated,
-    Touched, Unavailable,
+    Bound, Created, Incarnation, LimitOf, Loaded, MAX_SUBSCRIPTIONS, SessionStore, SetOutcome, Setting,
+    Terminated, Touched, Unavailable,
 };
 use crate::clock;
-use crate::session::record::{Binding, Lifetimes, NewRecord, Record, RecordKey};
+use crate::config::SessionLimits;
+use crate::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 
 /// How many records are created between two searches for expired ones. The search costs a look at each record, so that its cost
 /// per creation is bounded by the number of live records over this.
 const SWEEP_EVERY: usize = 1024;
+/// How long a full store waits between two searches for expired records, so that refusing a client costs no search.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// Records in the memory of this process.
 #[derive(Debug)]
@@ -30,7 +34,10 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Shared {
     records: HashMap<RecordKey, Entry>,
+    /// How many of them each principal has.
+    owned: HashMap<PrincipalTag, u32>,
     created_since_sweep: usize,
+    swept: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -56,7 +63,7 @@ impl MemoryStore {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn create_now(&self, key: RecordKey, new: &NewRecord) -> Created {
+    fn create_now(&self, key: RecordKey, new: &NewRecord, limits: SessionLimits) -> Created {
         let now = Instant::now();
         let mut shared = self.lock();
         if shared.records.get(&key).is_some_and(|entry| entry.lives(now)) {
@@ -64,15 +71,20 @@ impl MemoryStore {
         }
         shared.created_since_sweep += 1;
         if shared.created_since_sweep >= SWEEP_EVERY {
-            shared.created_since_sweep = 0;
-            shared.records.retain(|_, entry| entry.lives(now));
+            shared.sweep(now);
         }
+        if let Some(of) = shared.full(&new.principal_tag, limits, now) {
+            return Created::Limit(of);
+        }
+        // One of that key that has expired may still be there.
+        shared.remove(&key);
+        *shared.owned.entry(new.principal_tag).or_default() += 1;
         let record = Record {
             principal_tag: new.principal_tag,
             revision: new.revision,
             capabilities: new.capabilities.clone(),
             client_info: new.client_info.clone(),
-            untouched: std::time::Duration::ZERO,
+            untouched: Duration::ZERO,
             log_level: None,
             subscriptions: std::collections::BTreeMap::new(),
             bindings: std::collections::BTreeMap::new(),
@@ -144,9 +156,62 @@ impl MemoryStore {
 
     fn terminate_now(&self, key: &RecordKey) -> Terminated {
         let now = Instant::now();
-        match self.lock().records.remove(key) {
+        match self.lock().remove(key) {
             Some(entry) if entry.lives(now) => Terminated::Terminated(entry.read(now)),
             Some(_) | None => Terminated::Gone,
+        }
+    }
+}
+
+impl Shared {
+    /// Whose limit is reached, once what has expired is gone.
+    fn full(&mut self, principal: &PrincipalTag, limits: SessionLimits, now: Instant) -> Option<LimitOf> {
+        let of = self.at_limit(principal, limits)?;
+        if self
+            .swept
+            .is_some_and(|swept| now.duration_since(swept) < SWEEP_PAUSE)
+        {
+            return Some(of);
+        }
+        self.sweep(now);
+        self.at_limit(principal, limits)
+    }
+
+    fn at_limit(&self, principal: &PrincipalTag, limits: SessionLimits) -> Option<LimitOf> {
+        let below = |count: usize, limit: u32| u32::try_from(count).is_ok_and(|count| count < limit);
+        if !below(self.records.len(), limits.server) {
+            return Some(LimitOf::Server);
+        }
+        let owned = self.owned.get(principal).copied().unwrap_or_default();
+        (owned >= limits.principal).then_some(LimitOf::Principal)
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        self.created_since_sweep = 0;
+        self.swept = Some(now);
+        let owned = &mut self.owned;
+        self.records.retain(|_, entry| {
+            let lives = entry.lives(now);
+            if !lives {
+                disown(owned, &entry.record.principal_tag);
+            }
+            lives
+        });
+    }
+
+    fn remove(&mut self, key: &RecordKey) -> Option<Entry> {
+        let entry = self.records.remove(key)?;
+        disown(&mut self.owned, &entry.record.principal_tag);
+        Some(entry)
+    }
+}
+
+/// Counts one record less of `principal`; one who has none is not remembered.
+fn disown(owned: &mut HashMap<PrincipalTag, u32>, principal: &PrincipalTag) {
+    if let Some(count) = owned.get_mut(principal) {
+        *count -= 1;
+        if *count == 0 {
+            owned.remove(principal);
         }
     }
 }
@@ -169,8 +234,9 @@ impl SessionStore for MemoryStore {
         &'a self,
         key: &'a RecordKey,
         record: &'a NewRecord,
+        limits: SessionLimits,
     ) -> BoxFuture<'a, Result<Created, Unavailable>> {
-        ready(Ok(self.create_now(*key, record))).boxed()
+        ready(Ok(self.create_now(*key, record, limits))).boxed()
     }
 
     fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Loaded, Unavailable>> {
@@ -210,5 +276,56 @@ impl SessionStore for MemoryStore {
 
     fn provider(&self) -> &'static str {
         "memory"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::revision::Revision;
+
+    fn record(principal: u8) -> NewRecord {
+        NewRecord {
+            principal_tag: PrincipalTag([principal; 16]),
+            revision: Revision::LATEST,
+            capabilities: "{}".to_owned(),
+            client_info: "{}".to_owned(),
+        }
+    }
+
+    fn create(store: &MemoryStore, principal: u8) -> Result<RecordKey, LimitOf> {
+        let (key, limits) = (
+            RecordKey::random(),
+            SessionLimits {
+                server: 3,
+                principal: 2,
+            },
+        );
+        match store.create_now(key, &record(principal), limits) {
+            Created::Limit(of) => Err(of),
+            Created::Created { .. } | Created::Taken => Ok(key),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_have_a_limit_and_each_principal_has_one_until_some_of_them_end() {
+        let lifetimes = Lifetimes::default();
+        let store = MemoryStore::new(lifetimes);
+        let first = create(&store, 1).unwrap();
+        create(&store, 1).unwrap();
+        assert_eq!(create(&store, 1), Err(LimitOf::Principal));
+        create(&store, 2).unwrap();
+        assert_eq!(create(&store, 3), Err(LimitOf::Server));
+        // One that is terminated makes room for one.
+        store.terminate_now(&first);
+        create(&store, 1).unwrap();
+        assert_eq!(create(&store, 1), Err(LimitOf::Server));
+        // And so do those that have expired, whether or not anybody has looked for them since.
+        tokio::time::advance(lifetimes.idle).await;
+        for _ in 0..2 {
+            create(&store, 1).unwrap();
+        }
+        assert_eq!(create(&store, 1), Err(LimitOf::Principal));
+        assert_eq!(store.lock().owned.len(), 1);
     }
 }

@@ -14,6 +14,7 @@ use std::fmt::Debug;
 use futures::future::BoxFuture;
 
 use super::record::{Binding, NewRecord, Record, RecordKey};
+use crate::config::SessionLimits;
 
 /// One life of the store's data, from when it was first empty until it is empty again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,17 @@ pub enum Created {
     },
     /// There is a record of that key already. It is not changed.
     Taken,
+    /// There are as many sessions as there may be. Nothing is changed.
+    Limit(LimitOf),
+}
+
+/// Whose number of sessions is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitOf {
+    /// The virtual server's.
+    Server,
+    /// The principal's.
+    Principal,
 }
 
 /// What came of looking for a record.
@@ -126,11 +138,12 @@ pub enum Terminated {
 
 /// A place for session records.
 pub trait SessionStore: Debug + Send + Sync + 'static {
-    /// Writes a new record under `key`, if there is none.
+    /// Writes a new record under `key`, if there is none and there are fewer live ones than `limits` say.
     fn create<'a>(
         &'a self,
         key: &'a RecordKey,
         record: &'a NewRecord,
+        limits: SessionLimits,
     ) -> BoxFuture<'a, Result<Created, Unavailable>>;
 
     /// Reads the record under `key`.

@@ -23,7 +23,7 @@ use futures::future::BoxFuture;
 use secrecy::ExposeSecret as _;
 
 use super::{Bound, Created, Loaded, SessionStore, SetOutcome, Setting, Terminated, Touched, Unavailable};
-use crate::config::{RedisStorage, ServerName};
+use crate::config::{RedisStorage, ServerName, SessionLimits};
 use crate::session::record::{Binding, Lifetimes, NewRecord, RecordKey};
 
 use script::Scripts;
@@ -229,6 +229,7 @@ impl SessionStore for RedisStore {
         &'a self,
         key: &'a RecordKey,
         record: &'a NewRecord,
+        _: SessionLimits,
     ) -> BoxFuture<'a, Result<Created, Unavailable>> {
         self.create_now(key, record).boxed()
     }

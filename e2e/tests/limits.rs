@@ -1,0 +1,242 @@
+//! What is beyond a limit is refused with words that say so, and who is within it does not notice. A running gateway takes each limit.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::mount::Mount;
+use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::stream::Stream;
+use vmcp_e2e::wait;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A gateway in front of a fixture, with limits that change while it runs.
+struct Limited {
+    fixture: Fixture,
+    mount: Mount,
+    gateway: Gateway,
+}
+
+impl Limited {
+    fn start(limits: &str) -> anyhow::Result<Self> {
+        let fixture = Fixture::start(&[])?;
+        let mount = Mount::new(&hot(&fixture, limits))?;
+        let mut recipe = Recipe::in_memory(&[])?;
+        recipe.config.hot = None;
+        recipe.config.hot_file = Some(mount.file());
+        let gateway = recipe.start()?;
+        Ok(Self {
+            fixture,
+            mount,
+            gateway,
+        })
+    }
+
+    fn set(&self, limits: &str) -> anyhow::Result<()> {
+        self.mount.put(&hot(&self.fixture, limits))
+    }
+
+    fn open(&self) -> anyhow::Result<Session> {
+        Session::open(self.gateway.mcp)
+    }
+
+    fn ping(&self, session: &Session) -> anyhow::Result<Answer> {
+        session.request(self.gateway.mcp, "ping", &json!({}))
+    }
+
+    /// A call that runs for as long as the value is kept.
+    fn running(&self, session: &Session) -> anyhow::Result<Stream> {
+        let arguments = json!({"ms": 60_000});
+        Stream::call(
+            self.gateway.mcp,
+            session,
+            &json!("running"),
+            "fixture_sleep",
+            &arguments,
+        )
+    }
+
+    fn wait_until_served(&self, session: &Session) -> anyhow::Result<()> {
+        wait::until("requests are served", LIMIT, || {
+            let answer = self.ping(session)?;
+            anyhow::ensure!(answer.status == 200, "{}", answer.text());
+            Ok(())
+        })
+    }
+}
+
+fn hot(fixture: &Fixture, limits: &str) -> String {
+    format!(
+        "backends: [{{name: fixture, url: '{}'}}]\nlimits: {limits}\n",
+        fixture.url
+    )
+}
+
+/// Refused for now, in words that name what is too much, and with the request's id where it was read.
+fn is_refused(answer: &Answer, id: &Value, what: &str) -> anyhow::Result<()> {
+    let message = answer.message()?;
+    let text = message["error"]["message"].as_str().unwrap_or_default();
+    anyhow::ensure!(
+        answer.status == 503
+            && answer.header("retry-after").is_some()
+            && message["error"]["code"] == -32603
+            && message["id"] == *id
+            && text.contains(what),
+        "{answer:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_body_is_as_large_as_the_configuration_says() -> anyhow::Result<()> {
+    let limited = Limited::start("{requestBytes: 2048}")?;
+    let session = limited.open()?;
+    let send = |bytes: usize| session.request(limited.gateway.mcp, "ping", &json!({"x": "x".repeat(bytes)}));
+    assert_eq!(send(1000)?.status, 200);
+    let refused = send(3000)?;
+    assert_eq!((refused.status, refused.error_code()), (413, -32600));
+    assert!(refused.text().contains("2048 bytes"), "{}", refused.text());
+    // A body that does not say how large it is.
+    let mut stream = TcpStream::connect(limited.gateway.mcp)?;
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nmcp-session-id: {}\r\ntransfer-encoding: chunked\r\n\
+         content-type: application/json\r\naccept: application/json, text/event-stream\r\n\r\n",
+        limited.gateway.mcp, session.id
+    );
+    stream.write_all(head.as_bytes())?;
+    for _ in 0..3 {
+        stream.write_all(format!("400\r\n{}\r\n", " ".repeat(1024)).as_bytes())?;
+    }
+    stream.write_all(b"0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+
+    limited.set("{requestBytes: 8192}")?;
+    wait::until("the limit is raised", LIMIT, || {
+        anyhow::ensure!(send(3000)?.status == 200, "not yet");
+        Ok(())
+    })?;
+    assert_eq!(send(9000)?.status, 413);
+    Ok(())
+}
+
+#[test]
+fn requests_beyond_the_limit_are_refused_and_cancellations_are_not() -> anyhow::Result<()> {
+    let limited = Limited::start("{requestsInFlight: 1}")?;
+    let (session, other) = (limited.open()?, limited.open()?);
+    let running = limited.running(&session)?;
+    is_refused(&limited.ping(&other)?, &json!(7), "as many requests")?;
+    // A large one is refused before it is read, so that its id is not known.
+    let large = other.request(limited.gateway.mcp, "ping", &json!({"x": "x".repeat(100_000)}))?;
+    is_refused(&large, &Value::Null, "as many requests")?;
+    // What ends requests, or lets them go on, is none.
+    let cancelled =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "x"}});
+    assert_eq!(other.post(limited.gateway.mcp, &cancelled)?.status, 202);
+    let own_stream = Stream::get(limited.gateway.mcp, &other, None)?;
+    assert_eq!(own_stream.status, 200);
+    assert_eq!(other.delete(limited.gateway.mcp)?.status, 200);
+
+    // The answer that is going out holds the place until its client goes away.
+    running.abandon()?;
+    limited.wait_until_served(&session)?;
+
+    let _running = limited.running(&session)?;
+    limited.set("{requestsInFlight: 2}")?;
+    limited.wait_until_served(&session)
+}
+
+#[test]
+fn a_session_with_many_requests_is_in_nobodys_way_but_its_own() -> anyhow::Result<()> {
+    let limited = Limited::start("{requestsInFlightPerSession: 1}")?;
+    let (session, other) = (limited.open()?, limited.open()?);
+    let running = limited.running(&session)?;
+    is_refused(&limited.ping(&session)?, &json!(7), "session")?;
+    assert_eq!(limited.ping(&other)?.status, 200);
+    running.abandon()?;
+    limited.wait_until_served(&session)?;
+
+    let _running = limited.running(&session)?;
+    limited.set("{requestsInFlightPerSession: 2}")?;
+    limited.wait_until_served(&session)
+}
+
+#[test]
+fn sessions_are_opened_at_a_bounded_rate() -> anyhow::Result<()> {
+    let limited = Limited::start("{initializesPerSecond: 1}")?;
+    let mcp = limited.gateway.mcp;
+    let refused = wait::until("one is refused", LIMIT, || {
+        let answer = raw::initialize(mcp)?;
+        anyhow::ensure!(answer.status == 503, "{answer:?}");
+        Ok(answer)
+    })?;
+    is_refused(&refused, &json!(1), "Too many sessions are being opened")?;
+    let opened = wait::until("the next second has come", LIMIT, || {
+        let answer = raw::initialize(mcp)?;
+        anyhow::ensure!(answer.status == 200, "{answer:?}");
+        Ok(answer)
+    })?;
+    // Whoever has a session is not slowed down.
+    let session = Session {
+        id: opened.header("mcp-session-id").unwrap_or_default().to_owned(),
+    };
+    for _ in 0..5 {
+        assert_eq!(limited.ping(&session)?.status, 200);
+    }
+    limited.set("{initializesPerSecond: 100000}")?;
+    wait::until("the rate is raised", LIMIT, || {
+        for _ in 0..10 {
+            let answer = raw::initialize(mcp)?;
+            anyhow::ensure!(answer.status == 200, "{answer:?}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn there_are_as_many_sessions_as_the_configuration_says() -> anyhow::Result<()> {
+    let limited = Limited::start("{sessions: 2}")?;
+    let mcp = limited.gateway.mcp;
+    let (first, second) = (limited.open()?, limited.open()?);
+    is_refused(
+        &raw::initialize(mcp)?,
+        &json!(1),
+        "The server has as many sessions",
+    )?;
+    assert_eq!(first.delete(mcp)?.status, 200);
+    limited.open()?;
+    assert_eq!(limited.ping(&second)?.status, 200);
+    limited.set("{sessions: 100, sessionsPerPrincipal: 3}")?;
+    wait::until("the limit is raised", LIMIT, || limited.open())?;
+    is_refused(&raw::initialize(mcp)?, &json!(1), "as one client may")?;
+    assert_eq!(limited.ping(&second)?.status, 200);
+    Ok(())
+}
+
+#[test]
+fn a_limit_changes_within_a_second_of_its_file() -> anyhow::Result<()> {
+    let limited = Limited::start("{requestBytes: 2048}")?;
+    let session = limited.open()?;
+    let status = || {
+        let params = json!({"x": "x".repeat(3000)});
+        anyhow::Ok(session.request(limited.gateway.mcp, "ping", &params)?.status)
+    };
+    // The fastest of a few: a busy machine delays some of them, and a gateway that does not watch is late each time.
+    let mut fastest = Duration::MAX;
+    for (bytes, expected) in [(8192, 200), (2048, 413), (8192, 200)] {
+        let started = Instant::now();
+        limited.set(&format!("{{requestBytes: {bytes}}}"))?;
+        wait::until("the limit is changed", LIMIT, || {
+            anyhow::ensure!(status()? == expected, "not yet");
+            Ok(())
+        })?;
+        fastest = fastest.min(started.elapsed());
+    }
+    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
+    Ok(())
+}
