@@ -45,26 +45,26 @@ pub(crate) fn succeeded(status: ExitStatus) -> anyhow::Result<()> {
 /// Builds the example program `name` and returns its path. The whole workspace is named, because cargo then chooses the
 /// same features of the dependencies as for the tests, and compiles them once.
 pub(crate) fn example(name: &str) -> anyhow::Result<PathBuf> {
-    let arguments = [
-        "build",
-        "--quiet",
-        "--workspace",
-        "--locked",
-        "--example",
+    built(
+        &["build", "--quiet", "--workspace", "--locked", "--example", name],
         name,
-        MESSAGES,
-    ];
-    let output = cargo(&arguments)
+    )
+}
+
+/// Builds as `arguments` say, and returns the path of the program `name`, which is among what they build.
+pub(crate) fn built(arguments: &[&str], name: &str) -> anyhow::Result<PathBuf> {
+    let output = cargo(arguments)
+        .arg(MESSAGES)
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
-    succeeded(output.status).with_context(|| format!("cannot build the example {name}"))?;
+    succeeded(output.status).with_context(|| format!("cannot build {name}"))?;
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Json>(line).ok())
         .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("cargo did not say where it put the example {name}"))
+        .with_context(|| format!("cargo did not say where it put {name}"))
 }
 
 /// Whether cargo has the subcommand `name`: rustfmt and clippy are components that a toolchain may lack.

@@ -1,5 +1,6 @@
 //! The project's own commands. `cargo xtask --help` lists them.
 
+mod bench;
 mod cargo;
 mod conformance;
 mod demo;
@@ -28,6 +29,7 @@ struct Arguments {
 enum Command {
     Demo(demo::Demo),
     Conformance(conformance::Conformance),
+    Bench(bench::Bench),
     Test(test::Test),
     Generate(generate::Generate),
     #[command(subcommand)]
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(demo) => demo.run(),
         Command::Conformance(conformance) => conformance.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Test(test) => test.run(),
         Command::Generate(generate) => generate.run(),
         Command::Cluster(cluster) => cluster.run(),

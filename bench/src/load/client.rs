@@ -1,0 +1,125 @@
+//! One MCP client.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+
+use super::connection::Connection;
+use super::message::initialized;
+use super::{Call, Target};
+use crate::backend::SESSION_ID;
+
+/// A client with a session, and a connection that it keeps.
+#[derive(Debug)]
+pub struct Client {
+    connection: Connection,
+    headers: HeaderMap,
+    prefix: String,
+    last_id: u64,
+}
+
+impl Client {
+    /// Connects to `target` and opens a session there.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub async fn open(target: &Target) -> anyhow::Result<Self> {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::try_from(target.address.to_string())?);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(
+            ACCEPT,
+            HeaderValue::from_static("application/json, text/event-stream"),
+        );
+        let mut client = Self {
+            connection: Connection::open(target.address).await?,
+            headers,
+            prefix: target.prefix.to_owned(),
+            last_id: 0,
+        };
+        client.open_another().await?;
+        Ok(client)
+    }
+
+    /// Leaves the session as it is, and opens another on the same connection.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub async fn open_another(&mut self) -> anyhow::Result<()> {
+        self.headers.remove(SESSION_ID);
+        self.last_id += 1;
+        let response = self.send(Call::Initialize.request(self.last_id, "")).await?;
+        let session = response.headers().get(SESSION_ID).cloned();
+        let answer = whole(response).await?;
+        let Some(session) = session else {
+            bail!("initialize gave no session: {}", text(&answer));
+        };
+        self.headers.insert(SESSION_ID, session);
+        let revision = HeaderValue::from_static("2025-11-25");
+        self.headers.insert("mcp-protocol-version", revision);
+        let response = self.send(initialized()).await?;
+        let status = response.status();
+        let answer = whole(response).await?;
+        if status != http::StatusCode::ACCEPTED {
+            bail!("notifications/initialized: {status} {}", text(&answer));
+        }
+        Ok(())
+    }
+
+    /// Calls from now on tools with `prefix` in front of their names.
+    pub fn rename(&mut self, prefix: String) {
+        self.prefix = prefix;
+    }
+
+    /// Makes one call, and gives how long it took.
+    ///
+    /// # Errors
+    /// When its answer is not what it has to be.
+    pub async fn call(&mut self, call: Call) -> anyhow::Result<Duration> {
+        if call == Call::Initialize {
+            self.headers.remove(SESSION_ID);
+        }
+        self.last_id += 1;
+        let request = call.request(self.last_id, &self.prefix);
+        let started = Instant::now();
+        let response = self.send(request).await?;
+        let status = response.status();
+        let (answer, latency) = if call == Call::Stream {
+            let mut body = response.into_body();
+            let first = body.frame().await.context("the stream is empty")??;
+            let latency = started.elapsed();
+            let mut answer = BytesMut::from(&*first.into_data().unwrap_or_default());
+            answer.extend_from_slice(&body.collect().await?.to_bytes());
+            (answer.freeze(), latency)
+        } else {
+            let answer = whole(response).await?;
+            (answer, started.elapsed())
+        };
+        if !status.is_success() || !call.is_answered_by(&answer, self.last_id) {
+            bail!("{call:?} was answered with {status} {}", text(&answer));
+        }
+        Ok(latency)
+    }
+
+    async fn send(&mut self, message: Bytes) -> anyhow::Result<Response<Incoming>> {
+        let mut request = Request::new(Full::new(message));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_static("/mcp");
+        *request.headers_mut() = self.headers.clone();
+        self.connection.send(request).await
+    }
+}
+
+async fn whole(response: Response<Incoming>) -> anyhow::Result<Bytes> {
+    Ok(response.into_body().collect().await?.to_bytes())
+}
+
+/// The beginning of an answer, for errors.
+fn text(answer: &[u8]) -> String {
+    String::from_utf8_lossy(&answer[..answer.len().min(300)]).into_owned()
+}

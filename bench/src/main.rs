@@ -1,0 +1,96 @@
+//! `cargo xtask bench`: what the gateway costs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, ValueEnum as _};
+use vmcp_bench::cores::Cores;
+use vmcp_bench::figure::{self, Figure};
+use vmcp_bench::scenario::{Run, Scenario};
+
+/// Measure what the gateway costs, beside a bare hyper proxy in the same run.
+///
+/// Prints what it measures as it goes, then a table, and one line of JSON for each figure. What is measured runs alone on one core;
+/// the backend and the load run on another. The run is void when the bare proxy does not reach 0.45 of the calls per second of the
+/// backend alone: then the machine was busy.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", version)]
+struct Args {
+    /// What to measure; everything without a name
+    #[arg(value_enum, value_name = "NAME")]
+    scenarios: Vec<Scenario>,
+    /// Fail when a figure does not hold, or the run is void
+    #[arg(long)]
+    check: bool,
+    /// Also write the lines of JSON to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How often each measurement is repeated; the median counts
+    #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    repeats: u16,
+    /// How many milliseconds one measurement takes
+    #[arg(long, default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..))]
+    milliseconds: u64,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(exit) => exit,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let run = Run {
+        cores: Cores::take()?,
+        repeats: args.repeats.into(),
+        duration: Duration::from_millis(args.milliseconds),
+    };
+    let scenarios = match &*args.scenarios {
+        [] => Scenario::value_variants(),
+        named => named,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut figures = Vec::new();
+    for scenario in scenarios {
+        let name = scenario.to_possible_value();
+        let name = name.as_ref().map_or("", |name| name.get_name());
+        eprintln!("==> {name}");
+        figures.extend(
+            runtime
+                .block_on(scenario.run(&run))
+                .with_context(|| name.to_owned())?,
+        );
+    }
+    let lines = lines(&figures)?;
+    println!("\n{}\n{lines}", figure::table(&figures));
+    if let Some(file) = &args.json {
+        fs::write(file, lines).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if figures.iter().any(|figure| figure.voids && !figure.holds) {
+        eprintln!(
+            "the run is void: the bare proxy was too slow, so that the machine was busy with something else"
+        );
+    }
+    if args.check && !figures.iter().all(|figure| figure.holds) {
+        bail!("not every figure holds");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lines(figures: &[Figure]) -> anyhow::Result<String> {
+    let mut lines = String::new();
+    for figure in figures {
+        lines.push_str(&serde_json::to_string(figure)?);
+        lines.push('\n');
+    }
+    Ok(lines)
+}

@@ -1,0 +1,97 @@
+//! What a run starts: gateways, the floor, backends. Each ends with the value that stands for it.
+
+mod gateway;
+mod usage;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use vmcp_peers::process::Process;
+
+use crate::cores::{self, Cores};
+
+pub use gateway::{Gateway, Storage, keys};
+pub use usage::{cpu, resident};
+
+/// How long a program may take until it says where it listens.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Bare proxies and backends: programs that print their addresses.
+#[derive(Debug)]
+pub struct Program {
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    process: Process,
+}
+
+impl Program {
+    /// The bare proxy in front of `backend`, on the core of what is measured.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn floor(cores: Cores, backend: SocketAddr) -> anyhow::Result<Self> {
+        let mut command = Command::new(program("vmcp-bench-floor")?);
+        command.arg("--backend").arg(backend.to_string());
+        Self::start("floor", &cores::on(cores.measured, &command), 1)
+    }
+
+    /// So many backends with so many tools each, in one process beside the load.
+    ///
+    /// # Errors
+    /// When they do not start.
+    pub fn backends(cores: Cores, servers: usize, tools: usize) -> anyhow::Result<Self> {
+        let mut command = Command::new(program("vmcp-bench-backend")?);
+        command.arg("--servers").arg(servers.to_string());
+        command.arg("--tools").arg(tools.to_string());
+        Self::start("backend", &cores::on(cores.others, &command), servers)
+    }
+
+    fn start(name: &str, command: &Command, addresses: usize) -> anyhow::Result<Self> {
+        let mut process = Process::start(name, command)?;
+        let addresses = printed(&mut process, |text| {
+            let parsed: Vec<_> = text.lines().map_while(|line| line.parse().ok()).collect();
+            (parsed.len() == addresses && text.ends_with('\n')).then_some(parsed)
+        })?;
+        Ok(Self { addresses, process })
+    }
+
+    /// The process's id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+/// Waits until what `process` has printed says what `read` looks for.
+fn printed<T>(process: &mut Process, read: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = read(&fs::read_to_string(process.log())?) {
+            return Ok(found);
+        }
+        if process.ended()?.is_some() || started.elapsed() > START_LIMIT {
+            bail!("{}", process.last_words());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The path of one of the programs that are built together with this one.
+fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    let path = this
+        .parent()
+        .context("a program stands in a directory")?
+        .join(name);
+    if !path.is_file() {
+        bail!(
+            "{} is not built; run `cargo xtask bench`, which builds it",
+            path.display()
+        );
+    }
+    Ok(path)
+}
