@@ -18,4 +18,5 @@ pub mod redis;
 pub mod rendered;
 pub mod replicas;
 pub mod stream;
+pub mod third_party;
 pub mod wait;

@@ -68,7 +68,10 @@ impl Answer {
 
     fn message_text(&self) -> anyhow::Result<String> {
         let text = self.text();
-        if self.header("content-type") != Some("text/event-stream") {
+        let stream = self
+            .header("content-type")
+            .is_some_and(|kind| kind.starts_with("text/event-stream"));
+        if !stream {
             return Ok(text);
         }
         let mut data = text

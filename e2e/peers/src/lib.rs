@@ -18,6 +18,7 @@
 
 pub mod cache;
 pub mod cargo_tools;
+pub mod client;
 pub mod debian;
 mod left_out;
 pub mod npm;

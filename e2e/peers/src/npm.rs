@@ -93,6 +93,15 @@ impl Packages {
         self.modules.join(".bin").join(name)
     }
 
+    /// A command that runs our own script `name` of `npm/scripts`, which finds these packages by `require`.
+    #[must_use]
+    pub fn script(&self, name: &str) -> Command {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("npm/scripts");
+        let mut command = Command::new(&self.node);
+        command.arg(scripts.join(name)).env("NODE_PATH", &self.modules);
+        command
+    }
+
     /// A command that runs the program `name`. Its own children find the same Node.
     #[must_use]
     pub fn command(&self, name: &str) -> Command {

@@ -1,6 +1,7 @@
 //! MCP servers that others wrote, started for a test or a demo.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,57 @@ pub fn time() -> anyhow::Result<Server> {
             .args(["--transport", "http", "--no-banner", "--port", &port.to_string()])
             // It would ask the package index for a newer version of itself.
             .env("FASTMCP_CHECK_FOR_UPDATES", "off");
+        command
+    })
+}
+
+/// Starts npm's server-filesystem behind npm's mcp-proxy: tools that read and write below `directory`. The proxy speaks all revisions, the
+/// legacy ones with sessions.
+///
+/// # Errors
+/// When it cannot be installed or does not answer; the message has its last words.
+pub fn filesystem(directory: &Path) -> anyhow::Result<Server> {
+    let packages = npm::conformance()?;
+    start("filesystem", |port| {
+        let mut command = proxy(&packages, port, "mcp-server-filesystem");
+        command.arg(directory);
+        command
+    })
+}
+
+/// Starts npm's server-memory behind npm's mcp-proxy: a graph that it keeps in `file`.
+///
+/// # Errors
+/// When it cannot be installed or does not answer; the message has its last words.
+pub fn memory(file: &Path) -> anyhow::Result<Server> {
+    let packages = npm::conformance()?;
+    start("memory", |port| {
+        let mut command = proxy(&packages, port, "mcp-server-memory");
+        command.env("MEMORY_FILE_PATH", file);
+        command
+    })
+}
+
+/// npm's mcp-proxy in front of the program `name`, which speaks on its standard input and output.
+fn proxy(packages: &npm::Packages, port: u16, name: &str) -> Command {
+    let mut command = packages.command("mcp-proxy");
+    command
+        .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+        .args(["--server", "stream", "--"])
+        .arg(packages.node())
+        .arg(packages.bin(name));
+    command
+}
+
+/// Starts a server on the TypeScript SDK v2 as its documentation makes one: all revisions, and never a session.
+///
+/// # Errors
+/// When the SDK cannot be installed or the server does not answer; the message has its last words.
+pub fn sessionless() -> anyhow::Result<Server> {
+    let packages = npm::conformance()?;
+    start("sessionless", |port| {
+        let mut command = packages.script("sessionless.cjs");
+        command.env("PORT", port.to_string());
         command
     })
 }

@@ -1,0 +1,35 @@
+//! MCP clients on the SDKs of others, and the inspector.
+
+use std::process::Command;
+
+use crate::{npm, python};
+
+/// A client on the TypeScript SDK v1, the most deployed one. The script says what it reads and writes.
+///
+/// # Errors
+/// When the SDK cannot be installed.
+pub fn typescript_v1() -> anyhow::Result<Command> {
+    Ok(npm::conformance()?.script("typescript_v1_client.cjs"))
+}
+
+/// A client on the Python SDK that speaks the revisions with sessions. It reads and writes what [`typescript_v1`] does.
+///
+/// # Errors
+/// When the SDK cannot be installed.
+pub fn python_legacy() -> anyhow::Result<Command> {
+    let mut command = Command::new(python::venv()?.python());
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/python/client.py"));
+    Ok(command)
+}
+
+/// The inspector's command line for one `method` at `url`; it prints the result. Arguments for the method are to be added.
+///
+/// # Errors
+/// When the inspector cannot be installed.
+pub fn inspector(url: &str, method: &str) -> anyhow::Result<Command> {
+    let mut command = npm::conformance()?.command("mcp-inspector");
+    command
+        .args(["--cli", url, "--transport", "http"])
+        .args(["--method", method]);
+    Ok(command)
+}

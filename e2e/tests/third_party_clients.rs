@@ -1,0 +1,215 @@
+//! Clients that nobody here wrote, in front of servers that nobody here wrote: what they are given is the same with the gateway between them.
+
+use rmcp::model::{
+    CallToolRequestParams, ClientConfig, CompleteRequestParams, GetPromptRequestParams,
+    ReadResourceRequestParams,
+};
+use rmcp::service::{RunningService, ServiceError};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use rmcp::{RoleClient, ServiceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::time::Duration;
+use vmcp_e2e::third_party::client::{self, converse};
+use vmcp_e2e::third_party::story::{self, Request};
+use vmcp_e2e::third_party::{self, Conversation, World};
+use vmcp_peers::client as peers;
+
+/// What a client gets that answers whatever it is asked.
+fn everything(world: &World) -> Vec<Request> {
+    [story::calls(&world.files()), story::questions(), story::others()].concat()
+}
+
+#[test]
+fn the_typescript_sdk_v1_sees_no_difference() -> anyhow::Result<()> {
+    if third_party::left_out() {
+        return Ok(());
+    }
+    let world = World::shared()?;
+    let ask = |conversations: &[Conversation]| converse(peers::typescript_v1()?, conversations);
+    world.compare_lists(ask)?;
+    world.compare(&everything(&world), |conversations| {
+        let answers = ask(conversations)?;
+        were_asked(&answers)?;
+        Ok(answers)
+    })
+}
+
+#[test]
+fn the_python_sdk_sees_no_difference() -> anyhow::Result<()> {
+    if third_party::left_out() {
+        return Ok(());
+    }
+    let world = World::shared()?;
+    let ask = |conversations: &[Conversation]| converse(peers::python_legacy()?, conversations);
+    world.compare_lists(ask)?;
+    world.compare(&everything(&world), |conversations| {
+        let answers = ask(conversations)?;
+        were_asked(&answers)?;
+        Ok(answers)
+    })
+}
+
+/// The questions of the servers have reached the client, and what they reported on the way too.
+fn were_asked(answers: &[Value]) -> anyhow::Result<()> {
+    let asked: Vec<_> = answers
+        .iter()
+        .flat_map(|answer| answer["asked"].as_array().into_iter().flatten())
+        .map(|asked| asked["method"].as_str().unwrap_or_default())
+        .collect();
+    let times = |method| asked.iter().filter(|asked| **asked == method).count();
+    anyhow::ensure!(
+        times("elicitation/create") == 3 && times("sampling/createMessage") == 2,
+        "{asked:?}"
+    );
+    let reported = answers
+        .iter()
+        .map(|answer| answer["reported"].as_array().map_or(0, Vec::len));
+    anyhow::ensure!(reported.sum::<usize>() >= 7, "{answers:?}");
+    Ok(())
+}
+
+#[test]
+fn rmcp_sees_no_difference() -> anyhow::Result<()> {
+    if third_party::left_out() {
+        return Ok(());
+    }
+    let world = World::shared()?;
+    world.compare_lists(rmcp)?;
+    let requests = [story::calls(&world.files()), story::others()].concat();
+    world.compare(&requests, rmcp)
+}
+
+fn rmcp(conversations: &[Conversation]) -> anyhow::Result<Vec<Value>> {
+    // The client library wants a TLS provider even where no TLS is spoken; a second installation changes nothing.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let mut answers = Vec::new();
+        for conversation in conversations {
+            let config = StreamableHttpClientTransportConfig::with_uri(conversation.url.clone());
+            let transport = StreamableHttpClientTransport::from_config(config);
+            // What the gateway declares when it looks: some servers list tools only to clients that could answer what those ask.
+            let capabilities = json!({"roots": {}, "sampling": {}, "elicitation": {"form": {}, "url": {}}});
+            let mut info = ClientConfig::default();
+            info.capabilities = serde_json::from_value(capabilities)?;
+            let service = info.serve(transport).await?;
+            for (method, params) in &conversation.requests {
+                let answer =
+                    tokio::time::timeout(LIMIT, ask_rmcp(&service, method, params.clone())).await??;
+                answers.push(serde_json::from_str(&client::masked(&answer.to_string()))?);
+            }
+            service.cancel().await?;
+        }
+        Ok(answers)
+    })
+}
+
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+async fn ask_rmcp(
+    service: &RunningService<RoleClient, ClientConfig>,
+    method: &str,
+    params: Value,
+) -> anyhow::Result<Value> {
+    fn typed<P: DeserializeOwned>(params: Value) -> anyhow::Result<P> {
+        Ok(serde_json::from_value(params)?)
+    }
+    fn plain<R: Serialize>(answer: Result<R, ServiceError>) -> anyhow::Result<Value> {
+        match answer {
+            Ok(result) => Ok(json!({"result": result})),
+            Err(ServiceError::McpError(error)) => Ok(json!({"error": error})),
+            Err(error) => Err(error.into()),
+        }
+    }
+    match method {
+        "tools/list" => plain(service.list_all_tools().await),
+        "prompts/list" => plain(service.list_all_prompts().await),
+        "resources/list" => plain(service.list_all_resources().await),
+        "resources/templates/list" => plain(service.list_all_resource_templates().await),
+        "tools/call" => plain(service.call_tool(typed::<CallToolRequestParams>(params)?).await),
+        "prompts/get" => plain(service.get_prompt(typed::<GetPromptRequestParams>(params)?).await),
+        "resources/read" => plain(
+            service
+                .read_resource(typed::<ReadResourceRequestParams>(params)?)
+                .await,
+        ),
+        _ => plain(service.complete(typed::<CompleteRequestParams>(params)?).await),
+    }
+}
+
+#[test]
+fn the_inspector_prints_what_the_servers_say() -> anyhow::Result<()> {
+    if third_party::left_out() {
+        return Ok(());
+    }
+    let world = World::shared()?;
+    let session = third_party::session(world.gateway.mcp)?;
+    let file = format!("path={}/still.txt", world.files());
+    let call = |tool: &'static str, arguments: &[&'static str]| -> Vec<&'static str> {
+        [&["--tool-name", tool, "--tool-arg"], arguments].concat()
+    };
+    for (method, arguments, params) in [
+        ("tools/list", vec![], json!({})),
+        ("prompts/list", vec![], json!({})),
+        ("resources/list", vec![], json!({})),
+        ("resources/templates/list", vec![], json!({})),
+        (
+            "tools/call",
+            call("everything_get-sum", &["a=1", "b=2"]),
+            json!({"name": "everything_get-sum", "arguments": {"a": 1, "b": 2}}),
+        ),
+        (
+            "tools/call",
+            vec!["--tool-name", "filesystem_read_text_file", "--tool-arg", &file],
+            json!({"name": "filesystem_read_text_file", "arguments": {"path": format!("{}/still.txt", world.files())}}),
+        ),
+        (
+            "tools/call",
+            call("memory_search_nodes", &["query=nobody"]),
+            json!({"name": "memory_search_nodes", "arguments": {"query": "nobody"}}),
+        ),
+        (
+            "tools/call",
+            call(
+                "time_convert_time",
+                &["source_timezone=UTC", "time=16:30", "target_timezone=Asia/Tokyo"],
+            ),
+            json!({"name": "time_convert_time",
+                "arguments": {"source_timezone": "UTC", "time": "16:30", "target_timezone": "Asia/Tokyo"}}),
+        ),
+        (
+            "tools/call",
+            call("sessionless_add", &["a=1", "b=2"]),
+            json!({"name": "sessionless_add", "arguments": {"a": 1, "b": 2}}),
+        ),
+        (
+            "resources/read",
+            vec!["--uri", "sessionless://motto"],
+            json!({"uri": "sessionless://motto"}),
+        ),
+        (
+            "prompts/get",
+            vec![
+                "--prompt-name",
+                "everything_args-prompt",
+                "--prompt-args",
+                "city=Bern",
+            ],
+            json!({"name": "everything_args-prompt", "arguments": {"city": "Bern"}}),
+        ),
+    ] {
+        let output = peers::inspector(&world.url(), method)?.args(arguments).output()?;
+        anyhow::ensure!(
+            output.status.success(),
+            "{method}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let printed: Value = serde_json::from_slice(&output.stdout)?;
+        let wire = session.request(world.gateway.mcp, method, &params)?.message()?;
+        assert_eq!(printed, wire["result"], "{method} {params}");
+    }
+    Ok(())
+}
