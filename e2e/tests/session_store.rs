@@ -11,7 +11,8 @@ use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag,
 use vmcp_gateway::session::store::memory::MemoryStore;
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::{
-    Bound, Created, Loaded, MAX_SUBSCRIPTIONS, SessionStore, SetOutcome, Setting, Terminated, Touched,
+    Bound, Created, Incarnation, Life, Loaded, MAX_SUBSCRIPTIONS, SessionStore, SetOutcome, Setting,
+    Terminated, Touched,
 };
 use vmcp_gateway::wire::revision::Revision;
 
@@ -19,6 +20,12 @@ use vmcp_gateway::wire::revision::Revision;
 const MANY: SessionLimits = SessionLimits {
     server: u32::MAX,
     principal: u32::MAX,
+};
+
+/// A life of which the store knows nothing, and which is over.
+const LIFE: Life = Life {
+    incarnation: Incarnation([0; 8]),
+    end: 0,
 };
 
 /// A provider under test. Redis lives as long as this value.
@@ -169,20 +176,18 @@ async fn creation_says_when_and_in_which_life_of_the_data_and_overwrites_nothing
     every_provider(Lifetimes::default(), |store| async move {
         let key = RecordKey::random();
         let first = store.create(&key, &new_record(), MANY).await?;
-        let Created::Created {
-            incarnation,
-            created,
-            end,
-        } = first
-        else {
+        let Created::Created { created, record } = first else {
             anyhow::bail!("{first:?}")
         };
+        let Life { incarnation, end } = record.life;
         assert_eq!(u64::from(end - created), Lifetimes::default().max.as_secs());
+        assert_eq!(found(&*store, &key).await?.life, record.life);
+        assert_eq!(store.incarnation().await?, incarnation);
         store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
         assert_eq!(store.create(&key, &new_record(), MANY).await?, Created::Taken);
         assert_eq!(found(&*store, &key).await?.bindings.len(), 1);
         let second = store.create(&RecordKey::random(), &new_record(), MANY).await?;
-        assert!(matches!(second, Created::Created { incarnation: other, .. } if other == incarnation));
+        assert!(matches!(second, Created::Created { record, .. } if record.life.incarnation == incarnation));
         Ok(())
     })
     .await
@@ -252,12 +257,12 @@ async fn termination_gives_the_record_once_and_nothing_resurrects_it() -> anyhow
     every_provider(Lifetimes::default(), |store| async move {
         let key = created(&*store).await?;
         store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
-        let ended = store.terminate(&key).await?;
-        let Terminated::Terminated(record) = ended else {
+        let ended = store.terminate(&key, LIFE).await?;
+        let Terminated::Terminated(Some(record)) = ended else {
             anyhow::bail!("{ended:?}")
         };
         assert_eq!(record.bindings["x"], binding("one", 1));
-        assert_eq!(store.terminate(&key).await?, Terminated::Gone);
+        assert_eq!(store.terminate(&key, LIFE).await?, Terminated::Gone);
         assert_eq!(
             store.bind_backend(&key, "x", 1, &binding("two", 2)).await?,
             Bound::Gone
@@ -287,7 +292,7 @@ async fn an_idle_record_is_gone_and_nothing_resurrects_it() -> anyhow::Result<()
             store.bind_backend(&key, "x", 0, &binding("one", 1)).await?,
             Bound::Gone
         );
-        assert_eq!(store.terminate(&key).await?, Terminated::Gone);
+        assert_eq!(store.terminate(&key, LIFE).await?, Terminated::Gone);
         assert_eq!(store.load(&key).await?, Loaded::Gone);
         Ok(())
     })
@@ -362,7 +367,7 @@ async fn no_setting_resurrects_a_session() -> anyhow::Result<()> {
     every_provider(lifetimes, |store| async move {
         let (expired, ended) = (created(&*store).await?, created(&*store).await?);
         assert!(matches!(
-            store.terminate(&ended).await?,
+            store.terminate(&ended, LIFE).await?,
             Terminated::Terminated(_)
         ));
         gone_after(&*store, &expired, Duration::from_secs(2)).await?;
@@ -391,7 +396,7 @@ async fn use_moves_the_idle_deadline_but_not_the_end() -> anyhow::Result<()> {
         let (used, unused) = (created(&*store).await?, created(&*store).await?);
         let started = Instant::now();
         let mut unused_lived = None;
-        while store.touch(&[used]).await? == [Touched::Alive] {
+        while matches!(store.touch(&[used]).await?[..], [Touched::Alive { .. }]) {
             anyhow::ensure!(
                 started.elapsed() < lifetimes.max * 3,
                 "the record outlives its end"
@@ -426,9 +431,12 @@ async fn a_touch_says_of_each_record_whether_it_lives_and_makes_it_fresh() -> an
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         let touching = Instant::now();
-        assert_eq!(
-            store.touch(&[gone, alive, gone]).await?,
-            [Touched::Gone, Touched::Alive, Touched::Gone]
+        let touched = store.touch(&[gone, alive, gone]).await?;
+        let version = found(&*store, &alive).await?.version;
+        assert!(
+            matches!(touched[..], [Touched::Gone, Touched::Alive { version: touched, left }, Touched::Gone]
+                if touched == version && left > Lifetimes::default().idle - Duration::from_secs(60)),
+            "{touched:?}, version {version}"
         );
         let after = found(&*store, &alive).await?.untouched;
         // The store counts whole milliseconds.
@@ -452,7 +460,7 @@ async fn two_virtual_servers_on_one_redis_never_see_each_other() -> anyhow::Resu
     let b = redis_store(&redis, "b", Lifetimes::default())?;
     let key = created(&a).await?;
     assert_eq!(b.load(&key).await?, Loaded::Gone);
-    assert_eq!(b.terminate(&key).await?, Terminated::Gone);
+    assert_eq!(b.terminate(&key, LIFE).await?, Terminated::Gone);
     found(&a, &key).await?;
     Ok(())
 }
@@ -496,7 +504,7 @@ async fn a_redis_that_does_not_answer_is_unavailable_within_the_deadline_and_nev
 
     redis.kill()?;
     store.load(&key).await.unwrap_err();
-    store.terminate(&key).await.unwrap_err();
+    store.terminate(&key, LIFE).await.unwrap_err();
     Ok(())
 }
 
@@ -527,7 +535,7 @@ async fn errors_of_redis_itself_are_unavailable_and_never_gone() -> anyhow::Resu
     // NOPERM: the user may not see the keys.
     redis.command::<()>(&["ACL", "SETUSER", "default", "resetkeys"])?;
     store.load(&key).await.unwrap_err();
-    store.terminate(&key).await.unwrap_err();
+    store.terminate(&key, LIFE).await.unwrap_err();
     redis.command::<()>(&["ACL", "SETUSER", "default", "allkeys"])?;
 
     found(&store, &key).await?;

@@ -44,7 +44,7 @@ use in_flight::InFlight;
 pub use in_flight::{Busy, Running};
 use keys::Keys;
 use record::{NewRecord, Record, RecordKey};
-use store::{Created, LimitOf, Loaded, SessionStore, Terminated, Unavailable};
+use store::{Created, Life, LimitOf, Loaded, SessionStore, Terminated, Unavailable};
 use streams::Streams;
 
 pub use event_id::{BrokenCall, Positions, Resume};
@@ -205,16 +205,12 @@ impl Sessions {
             match self.observed(inner.store.create(&key, &record, limits).await)? {
                 Created::Taken => {}
                 Created::Limit(of) => return Err(NotCreated::Limit(of)),
-                Created::Created {
-                    incarnation,
-                    created,
-                    end,
-                } => {
+                Created::Created { created, record } => {
                     let id = SessionId {
                         key,
-                        incarnation,
+                        incarnation: record.life.incarnation,
                         created,
-                        end,
+                        end: record.life.end,
                         principal_tag,
                         revision: client.revision,
                         capabilities: Capabilities::of(client.capabilities),
@@ -255,11 +251,16 @@ impl Sessions {
     /// success.
     pub async fn terminate(&self, id: &[u8], principal: &Principal) -> Result<(), SessionError> {
         let (id, _) = self.verify(id, principal)?;
-        match self.observed(self.inner.store.terminate(&id.key).await)? {
+        let life = Life {
+            incarnation: id.incarnation,
+            end: id.end,
+        };
+        match self.observed(self.inner.store.terminate(&id.key, life).await)? {
             Terminated::Gone => Err(SessionError::NotFound),
             Terminated::Terminated(record) => {
                 self.inner.streams.close(&id.key);
-                for (name, binding) in record.bindings {
+                let bindings = record.map(|record| record.bindings).unwrap_or_default();
+                for (name, binding) in bindings {
                     if let Some(backend) = self.inner.core.catalog().backend(&name)
                         && backend.origin() == binding.origin
                     {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
+use super::store::Life;
 use crate::backend::UpstreamSession;
 use crate::wire::revision::Revision;
 
@@ -69,8 +70,16 @@ pub struct Record {
     pub capabilities: String,
     /// The client's name and version, as it wrote them.
     pub client_info: String,
+    /// When it began and when it ends at the latest.
+    pub life: Life,
+    /// Grows with every change but that of the idle deadline.
+    pub version: u64,
     /// How long ago the idle deadline was moved, by the store's clock.
     pub untouched: Duration,
+    /// How long it lives without use, by the store's clock.
+    pub left: Duration,
+    /// How long it lives at most, by the store's clock.
+    pub remaining: Duration,
     /// From which level on the client wants log messages, if it has said so.
     pub log_level: Option<String>,
     /// The resources of which the client wants to hear, and the backend that has each.

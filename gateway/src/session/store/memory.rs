@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
+use futures::stream::BoxStream;
 use tokio::time::Instant;
 
 use super::{
-    Bound, Created, Incarnation, LimitOf, Loaded, MAX_SUBSCRIPTIONS, SessionStore, SetOutcome, Setting,
-    Terminated, Touched, Unavailable,
+    Bound, Created, Event, Incarnation, Life, LimitOf, Loaded, MAX_SUBSCRIPTIONS, Missing, Owner, Recovered,
+    SessionStore, SetOutcome, Setting, StreamOwned, Terminated, Touched, Unavailable,
 };
 use crate::clock;
 use crate::config::SessionLimits;
@@ -46,6 +47,8 @@ struct Entry {
     touched: Instant,
     idle_deadline: Instant,
     end: Instant,
+    /// How often the session's own stream was opened.
+    streams: u64,
 }
 
 impl MemoryStore {
@@ -79,34 +82,35 @@ impl MemoryStore {
         // One of that key that has expired may still be there.
         shared.remove(&key);
         *shared.owned.entry(new.principal_tag).or_default() += 1;
+        let created = seconds(clock::unix_millis() / 1000);
+        let end = now + self.lifetimes.max;
+        let idle_deadline = (now + self.lifetimes.idle).min(end);
         let record = Record {
             principal_tag: new.principal_tag,
             revision: new.revision,
             capabilities: new.capabilities.clone(),
             client_info: new.client_info.clone(),
+            life: Life {
+                incarnation: self.incarnation,
+                end: created.saturating_add(seconds(self.lifetimes.max.as_secs())),
+            },
+            version: 1,
             untouched: Duration::ZERO,
+            left: idle_deadline - now,
+            remaining: end - now,
             log_level: None,
             subscriptions: std::collections::BTreeMap::new(),
             bindings: std::collections::BTreeMap::new(),
         };
-        let end = now + self.lifetimes.max;
-        let idle_deadline = (now + self.lifetimes.idle).min(end);
-        shared.records.insert(
-            key,
-            Entry {
-                record,
-                touched: now,
-                idle_deadline,
-                end,
-            },
-        );
-        let created = clock::unix_millis() / 1000;
-        let seconds = |seconds: u64| u32::try_from(seconds).unwrap_or(u32::MAX);
-        Created::Created {
-            incarnation: self.incarnation,
-            created: seconds(created),
-            end: seconds(created + self.lifetimes.max.as_secs()),
-        }
+        let entry = Entry {
+            record: record.clone(),
+            touched: now,
+            idle_deadline,
+            end,
+            streams: 0,
+        };
+        shared.records.insert(key, entry);
+        Created::Created { created, record }
     }
 
     fn with_live<T>(&self, key: &RecordKey, change: impl FnOnce(&mut Entry, Instant) -> T) -> Option<T> {
@@ -122,6 +126,7 @@ impl MemoryStore {
                 return Bound::Lost(entry.read(now));
             }
             entry.record.bindings.insert(backend.to_owned(), binding.clone());
+            entry.record.version += 1;
             Bound::Bound(entry.read(now))
         });
         bound.unwrap_or(Bound::Gone)
@@ -141,6 +146,7 @@ impl MemoryStore {
                 }
                 Setting::Unsubscribe { uri } => drop(record.subscriptions.remove(uri)),
             }
+            record.version += 1;
             SetOutcome::Set(entry.read(now))
         });
         set.unwrap_or(SetOutcome::Gone)
@@ -150,16 +156,34 @@ impl MemoryStore {
         let touched = self.with_live(key, |entry, now| {
             entry.touched = now;
             entry.idle_deadline = (now + self.lifetimes.idle).min(entry.end);
+            Touched::Alive {
+                version: entry.record.version,
+                left: entry.idle_deadline - now,
+            }
         });
-        touched.map_or(Touched::Gone, |()| Touched::Alive)
+        touched.unwrap_or(Touched::Gone)
     }
 
     fn terminate_now(&self, key: &RecordKey) -> Terminated {
         let now = Instant::now();
         match self.lock().remove(key) {
-            Some(entry) if entry.lives(now) => Terminated::Terminated(entry.read(now)),
+            Some(entry) if entry.lives(now) => Terminated::Terminated(Some(entry.read(now))),
             Some(_) | None => Terminated::Gone,
         }
+    }
+
+    fn own_stream_now(&self, key: &RecordKey) -> StreamOwned {
+        let number = self.with_live(key, |entry, _| {
+            entry.streams += 1;
+            entry.streams
+        });
+        number.map_or(StreamOwned::Gone, StreamOwned::Owned)
+    }
+
+    /// The record, if it lives: this store loses nothing but itself, so that nothing can be brought back.
+    fn recover_now(&self, key: &RecordKey) -> Recovered {
+        let found = self.with_live(key, |entry, now| Recovered::Found(entry.read(now)));
+        found.unwrap_or(Recovered::Gone)
     }
 }
 
@@ -224,6 +248,8 @@ impl Entry {
     fn read(&self, now: Instant) -> Record {
         Record {
             untouched: now.duration_since(self.touched),
+            left: self.idle_deadline - now,
+            remaining: self.end - now,
             ..self.record.clone()
         }
     }
@@ -266,8 +292,46 @@ impl SessionStore for MemoryStore {
         ready(Ok(keys.iter().map(|key| self.touch_now(key)).collect())).boxed()
     }
 
-    fn terminate<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Terminated, Unavailable>> {
+    fn own_stream<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        _: Owner,
+    ) -> BoxFuture<'a, Result<StreamOwned, Unavailable>> {
+        ready(Ok(self.own_stream_now(key))).boxed()
+    }
+
+    fn terminate<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        _: Life,
+    ) -> BoxFuture<'a, Result<Terminated, Unavailable>> {
         ready(Ok(self.terminate_now(key))).boxed()
+    }
+
+    fn recover<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        _: Life,
+        _: &'a NewRecord,
+    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+        ready(Ok(self.recover_now(key))).boxed()
+    }
+
+    fn restore<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        _: &'a Record,
+        _: Missing,
+    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+        ready(Ok(self.recover_now(key))).boxed()
+    }
+
+    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>> {
+        ready(Ok(self.incarnation)).boxed()
+    }
+
+    fn events(&self, _: Duration) -> Option<BoxStream<'static, Event>> {
+        None
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
@@ -277,6 +341,10 @@ impl SessionStore for MemoryStore {
     fn provider(&self) -> &'static str {
         "memory"
     }
+}
+
+fn seconds(seconds: u64) -> u32 {
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

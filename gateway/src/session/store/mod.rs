@@ -4,14 +4,21 @@
 //! error is [`Unavailable`], and nothing else is an error. Gone and unavailable are never taken for each other: the first is 404 to
 //! a client and makes it start over, the second is 503 and makes it wait.
 //!
-//! Every operation but `create` first checks that the record lives, so that nothing is resurrected.
+//! Every change first checks that the record lives, so that nothing is resurrected. Two operations write a record where none lives:
+//! [`SessionStore::restore`] and [`SessionStore::recover`]. Both ask whether the session was terminated, which [`SessionStore::terminate`]
+//! writes down beside the record, and `recover` acts only when the store has lost its data since the session's id was made.
+//!
+//! Processes learn of each other's changes by [`SessionStore::events`].
 
 pub mod memory;
 pub mod redis;
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use tokio::time::Instant;
 
 use super::record::{Binding, NewRecord, Record, RecordKey};
 use crate::config::SessionLimits;
@@ -19,6 +26,24 @@ use crate::config::SessionLimits;
 /// One life of the store's data, from when it was first empty until it is empty again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incarnation(pub [u8; 8]);
+
+/// When a session's life began and when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// The life of the store's data in which the session's id was made.
+    pub incarnation: Incarnation,
+    /// When the session ends at the latest, in seconds since 1970 by the store's clock.
+    pub end: u32,
+}
+
+/// Names a process among those that share a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner(pub [u8; 8]);
+
+/// How long those who know more of a lost session have to write it back, before it is recovered from its id alone.
+pub const SETTLE: Duration = Duration::from_secs(1);
+/// How long the end of a session is remembered whose data the store has not lost since it began.
+pub const REMEMBERED: Duration = Duration::from_secs(5 * 60);
 
 /// Whether a record lives cannot be known at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,15 +64,17 @@ impl Unavailable {
 
 /// What came of creating a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the record is the usual case, and is moved on at once"
+)]
 pub enum Created {
     /// It is there now.
     Created {
-        /// The life of the store's data in which it was created.
-        incarnation: Incarnation,
         /// When, in seconds since 1970 by the store's clock.
         created: u32,
-        /// When it ends at the latest, by the same clock.
-        end: u32,
+        /// The record.
+        record: Record,
     },
     /// There is a record of that key already. It is not changed.
     Taken,
@@ -66,11 +93,69 @@ pub enum LimitOf {
 
 /// What came of looking for a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the record is the usual case, and is moved on at once"
+)]
 pub enum Loaded {
     /// It lives.
     Found(Record),
     /// It does not.
     Gone,
+}
+
+/// What came of bringing a record back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// It lives now: brought back just now, or before by somebody else.
+    Found(Record),
+    /// It was not lost: it has expired, it was terminated, or it was brought back before and has ended since.
+    Gone,
+    /// Somebody may still know more of it. Try again after this.
+    Wait(Duration),
+}
+
+/// Why a record is to be written back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The store has lost it, with all of its data or with what was written last.
+    Lost,
+    /// It has expired while it was in use and the store could not be told. Only one that is still there is brought back: one that was
+    /// terminated is not.
+    Expired,
+}
+
+/// What came of opening a session's own stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamOwned {
+    /// The stream is the caller's. The number grows each time: of two streams the one with the larger number is the newer.
+    Owned(u64),
+    /// The session does not live.
+    Gone,
+}
+
+/// What processes learn of each other, in the order in which it happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The record was created or changed: as it is now.
+    Record(RecordKey, Box<Record>),
+    /// The record has changed, and is too large to be told.
+    Changed(RecordKey),
+    /// The session was terminated.
+    Terminated(RecordKey, Life),
+    /// The session's own stream was opened.
+    StreamOwner {
+        /// Whose.
+        key: RecordKey,
+        /// By this process.
+        owner: Owner,
+        /// For the so-many-th time.
+        number: u64,
+    },
+    /// Whatever happened before this moment was told before this event.
+    Proved(Instant),
+    /// From now on until the next [`Self::Proved`] something may happen that is never told.
+    Interrupted,
 }
 
 /// What came of binding an upstream session.
@@ -109,6 +194,10 @@ pub const MAX_SUBSCRIPTIONS: usize = 256;
 
 /// What came of a change of a session's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the record is the usual case, and is moved on at once"
+)]
 pub enum SetOutcome {
     /// It is done: the record as it is now, with every upstream session that has to be told.
     Set(Record),
@@ -122,16 +211,26 @@ pub enum SetOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touched {
     /// It lives, and its deadline is moved.
-    Alive,
+    Alive {
+        /// [`Record::version`].
+        version: u64,
+        /// [`Record::left`].
+        left: Duration,
+    },
     /// It does not live.
     Gone,
 }
 
 /// What came of ending a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the record is the usual case, and is moved on at once"
+)]
 pub enum Terminated {
-    /// It has ended now: the record as it was, so that its upstream sessions can be deleted.
-    Terminated(Record),
+    /// It has ended now: the record as it was, so that its upstream sessions can be deleted; `None` when the record was lost with the
+    /// store's data.
+    Terminated(Option<Record>),
     /// It did not live.
     Gone,
 }
@@ -168,8 +267,44 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// Moves the idle deadlines of the records under `keys`; the outcomes are in the same order.
     fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<Touched>, Unavailable>>;
 
-    /// Removes the record under `key`.
-    fn terminate<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Terminated, Unavailable>>;
+    /// Notes that the session's own stream is open at `owner` now, and nowhere else.
+    fn own_stream<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        owner: Owner,
+    ) -> BoxFuture<'a, Result<StreamOwned, Unavailable>>;
+
+    /// Removes the record under `key`, and remembers that: for the rest of `life` where the store has lost its data since the id was
+    /// made, otherwise for [`REMEMBERED`].
+    fn terminate<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        life: Life,
+    ) -> BoxFuture<'a, Result<Terminated, Unavailable>>;
+
+    /// Writes `new` under `key` if the store has lost its data since the id was made, once.
+    fn recover<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        life: Life,
+        new: &'a NewRecord,
+    ) -> BoxFuture<'a, Result<Recovered, Unavailable>>;
+
+    /// Writes back `record` under `key`, where none lives and the session was not terminated. Of a session whose data the store has not
+    /// lost since it began, the latter is known for [`REMEMBERED`]: who was away for longer may not say that it is [`Missing::Lost`].
+    fn restore<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        record: &'a Record,
+        missing: Missing,
+    ) -> BoxFuture<'a, Result<Recovered, Unavailable>>;
+
+    /// The life of the data that the store holds.
+    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>>;
+
+    /// What other processes do, and this one too. A proof ([`Event::Proved`]) is sought at most `every` so often. The stream does not
+    /// end; it reconnects by itself. `None` when there are no other processes.
+    fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>>;
 
     /// Asks the store for a sign of life.
     fn ping(&self) -> BoxFuture<'_, Result<(), Unavailable>>;

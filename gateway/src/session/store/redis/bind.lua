@@ -1,12 +1,12 @@
--- KEYS: record. ARGV: the binding's field, the generation that is expected there (0: none), the new value.
+-- KEYS: record, channel. ARGV: the record's name, the binding's field, the generation that is expected there (0: none), the new value.
 -- A value begins with its generation and a space.
 if not lives(KEYS[1]) then
   return { 'gone', false }
 end
-local bound = redis.call('HGET', KEYS[1], ARGV[1])
+local bound = redis.call('HGET', KEYS[1], ARGV[2])
 local generation = bound and string.match(bound, '^(%d+) ') or '0'
-if generation ~= ARGV[2] then
+if generation ~= ARGV[3] then
   return { 'lost', snapshot(KEYS[1]) }
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-return { 'bound', snapshot(KEYS[1]) }
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
+return { 'bound', changed(KEYS[1], KEYS[2], ARGV[1]) }

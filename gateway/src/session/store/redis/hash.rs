@@ -9,7 +9,7 @@ use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 use super::script::Snapshot;
-use super::{Setting, Unavailable};
+use super::{Incarnation, Life, Owner, Setting, Unavailable};
 use crate::backend::UpstreamSession;
 use crate::session::record::{Binding, NewRecord, PrincipalTag, Record};
 use crate::session::store::MAX_SUBSCRIPTIONS;
@@ -33,6 +33,7 @@ struct StoredBinding {
     revision: String,
 }
 
+/// The fields of a record that nobody has used yet.
 pub(super) fn new_fields(record: &NewRecord) -> [(&'static str, String); 5] {
     [
         ("schema", SCHEMA.to_owned()),
@@ -41,6 +42,49 @@ pub(super) fn new_fields(record: &NewRecord) -> [(&'static str, String); 5] {
         ("capabilities", record.capabilities.clone()),
         ("client", record.client_info.clone()),
     ]
+}
+
+/// The fields of a record as it is, but for those that the scripts write.
+pub(super) fn all_fields(record: &Record) -> Result<Vec<(String, String)>, Unavailable> {
+    let new = NewRecord {
+        principal_tag: record.principal_tag,
+        revision: record.revision,
+        capabilities: record.capabilities.clone(),
+        client_info: record.client_info.clone(),
+    };
+    let mut fields: Vec<_> = new_fields(&new)
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    if let Some(level) = &record.log_level {
+        fields.push((LOG_LEVEL.to_owned(), level.clone()));
+    }
+    for (uri, backend) in &record.subscriptions {
+        fields.push((format!("{SUBSCRIPTION}{uri}"), backend.clone()));
+    }
+    for (backend, binding) in &record.bindings {
+        fields.push((binding_field(backend), binding_value(binding)?));
+    }
+    Ok(fields)
+}
+
+/// An incarnation as it stands in Redis.
+pub(super) fn incarnation_text(incarnation: Incarnation) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(incarnation.0)
+}
+
+/// The incarnation in `text`.
+pub(super) fn incarnation(text: &str) -> Result<Incarnation, Unavailable> {
+    let bytes = BASE64_URL_SAFE_NO_PAD
+        .decode(text)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok());
+    bytes.map(Incarnation).ok_or_else(|| unreadable("incarnation"))
+}
+
+/// A process as it stands in events.
+pub(super) fn owner_text(owner: Owner) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(owner.0)
 }
 
 /// A field as the script that changes it wants it.
@@ -100,12 +144,13 @@ pub(super) fn binding_value(binding: &Binding) -> Result<String, Unavailable> {
 
 /// The record that a script returned. One that cannot be read is an error, not gone: it is left for a gateway that can.
 pub(super) fn record((now, flat): &Snapshot) -> Result<Record, Unavailable> {
-    let pairs = flat
-        .chunks_exact(2)
-        .map(|pair| Some((text(&pair[0])?, text(&pair[1])?)));
-    let fields: HashMap<&str, &str> = pairs
-        .collect::<Option<_>>()
-        .ok_or_else(|| unreadable("not text"))?;
+    let pairs: Option<Vec<_>> = flat.iter().map(|part| text(part)).collect();
+    read(*now, &pairs.ok_or_else(|| unreadable("not text"))?)
+}
+
+/// The record in `flat`, its fields and values by turns, as it was when Redis's clock said `now`.
+pub(super) fn read(now: u64, flat: &[&str]) -> Result<Record, Unavailable> {
+    let fields: HashMap<&str, &str> = flat.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let field = |name: &str| fields.get(name).copied().ok_or_else(|| unreadable(name));
     if field("schema")? != SCHEMA {
         return Err(Unavailable::new(format!(
@@ -117,7 +162,14 @@ pub(super) fn record((now, flat): &Snapshot) -> Result<Record, Unavailable> {
         .decode(field("principal")?)
         .ok()
         .and_then(|tag| tag.try_into().ok());
-    let touched: u64 = field("touched")?.parse().map_err(|_| unreadable("touched"))?;
+    let number =
+        |name: &str| -> Result<u64, Unavailable> { field(name)?.parse().map_err(|_| unreadable(name)) };
+    let (idle, end) = (number("idle")?, number("end")?);
+    let until = |deadline: u64| Duration::from_millis(deadline.saturating_sub(now));
+    let life = Life {
+        incarnation: incarnation(field("incarnation")?)?,
+        end: u32::try_from(end / 1000).unwrap_or(u32::MAX),
+    };
     let (mut bindings, mut subscriptions) = (BTreeMap::new(), BTreeMap::new());
     for (name, value) in &fields {
         if let Some(uri) = name.strip_prefix(SUBSCRIPTION) {
@@ -135,7 +187,11 @@ pub(super) fn record((now, flat): &Snapshot) -> Result<Record, Unavailable> {
         revision: Revision::parse(field("revision")?).ok_or_else(|| unreadable("revision"))?,
         capabilities: field("capabilities")?.to_owned(),
         client_info: field("client")?.to_owned(),
-        untouched: Duration::from_millis(now.saturating_sub(touched)),
+        life,
+        version: number("version")?,
+        untouched: Duration::from_millis(now.saturating_sub(number("touched")?)),
+        left: until(idle.min(end)),
+        remaining: until(end),
         log_level: fields.get(LOG_LEVEL).map(|level| (*level).to_owned()),
         subscriptions,
         bindings,

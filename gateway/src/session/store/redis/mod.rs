@@ -10,6 +10,7 @@
 //! Every operation has a deadline of ours, because the client library waits for its own reconnection without one. An operation whose
 //! deadline passed may still happen later.
 
+mod events;
 mod hash;
 mod script;
 
@@ -17,14 +18,20 @@ use std::future::Future;
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisError, RedisResult};
+use ::redis::{
+    ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisError, RedisResult, ScriptInvocation,
+};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use secrecy::ExposeSecret as _;
 
-use super::{Bound, Created, Loaded, SessionStore, SetOutcome, Setting, Terminated, Touched, Unavailable};
+use super::{
+    Bound, Created, Event, Incarnation, Life, Loaded, Missing, Owner, REMEMBERED, Recovered, SETTLE,
+    SessionStore, SetOutcome, Setting, StreamOwned, Terminated, Touched, Unavailable,
+};
 use crate::config::{RedisStorage, ServerName, SessionLimits};
-use crate::session::record::{Binding, Lifetimes, NewRecord, RecordKey};
+use crate::session::record::{Binding, Lifetimes, NewRecord, Record, RecordKey};
 
 use script::Scripts;
 
@@ -40,10 +47,15 @@ const GRACE: Duration = Duration::from_secs(10 * 60);
 /// Records in Redis.
 pub struct RedisStore {
     connection: ConnectionManager,
+    client: ::redis::Client,
     scripts: Scripts,
     /// What the key of a record begins with.
     record_prefix: String,
+    /// What the key begins with that says what became of a session.
+    marker_prefix: String,
     incarnation_key: String,
+    /// Where processes tell each other what they do.
+    channel: String,
     lifetimes: Lifetimes,
     deadline: Duration,
 }
@@ -91,13 +103,17 @@ impl RedisStore {
             .set_response_timeout(Some(deadline))
             .set_max_delay(RECONNECT_PAUSE)
             .set_pipeline_buffer_size(512);
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(unavailable)?;
+        let connection =
+            ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(unavailable)?;
         let tag = format!("{{{}{server}}}", storage.key_prefix);
         Ok(Self {
             connection,
-            scripts: Scripts::new(),
+            client,
+            scripts: Scripts::new("PUBLISH"),
             record_prefix: format!("{tag}:s:"),
+            marker_prefix: format!("{tag}:m:"),
             incarnation_key: format!("{tag}:incarnation"),
+            channel: format!("{tag}:events"),
             lifetimes,
             deadline,
         })
@@ -105,6 +121,10 @@ impl RedisStore {
 
     fn record(&self, key: &RecordKey) -> String {
         format!("{}{key}", self.record_prefix)
+    }
+
+    fn marker(&self, key: &RecordKey) -> String {
+        format!("{}{key}", self.marker_prefix)
     }
 
     async fn within_deadline<T>(
@@ -120,31 +140,104 @@ impl RedisStore {
         }
     }
 
-    async fn create_now(&self, key: &RecordKey, record: &NewRecord) -> Result<Created, Unavailable> {
-        let mut call = self.scripts.create.key(self.record(key));
+    /// What the scripts begin with that write a whole record: the keys, the name, the deadlines, and a new incarnation.
+    fn writing<'a>(&self, script: &'a ::redis::Script, key: &RecordKey) -> ScriptInvocation<'a> {
+        let mut call = script.key(self.record(key));
         call.key(&self.incarnation_key)
+            .key(&self.channel)
+            .arg(key.to_string())
             .arg(millis(self.lifetimes.idle))
-            .arg(millis(self.lifetimes.max))
             .arg(millis(GRACE))
-            .arg(&crate::random::bytes::<8>()[..]);
+            .arg(new_incarnation());
+        call
+    }
+
+    async fn create_now(&self, key: &RecordKey, record: &NewRecord) -> Result<Created, Unavailable> {
+        let mut call = self.writing(&self.scripts.create, key);
+        call.arg(millis(self.lifetimes.max));
         for (field, value) in hash::new_fields(record) {
             call.arg(field).arg(value);
         }
         let mut connection = self.connection.clone();
-        let answer: Option<(Vec<u8>, u64, u64)> =
+        let answer: Option<script::Snapshot> =
             self.within_deadline(call.invoke_async(&mut connection)).await?;
-        let Some((incarnation, now, end)) = answer else {
+        let Some(snapshot) = answer else {
             return Ok(Created::Taken);
         };
-        let incarnation = incarnation
-            .try_into()
-            .map_err(|_| Unavailable::new("the incarnation in Redis is not eight bytes long"))?;
-        let seconds = |millis: u64| u32::try_from(millis / 1000).unwrap_or(u32::MAX);
         Ok(Created::Created {
-            incarnation: super::Incarnation(incarnation),
-            created: seconds(now),
-            end: seconds(end),
+            created: u32::try_from(snapshot.0 / 1000).unwrap_or(u32::MAX),
+            record: hash::record(&snapshot)?,
         })
+    }
+
+    async fn recover_now(
+        &self,
+        key: &RecordKey,
+        life: Life,
+        new: &NewRecord,
+    ) -> Result<Recovered, Unavailable> {
+        let mut call = self.writing(&self.scripts.recover, key);
+        call.key(self.marker(key))
+            .arg(hash::incarnation_text(life.incarnation))
+            .arg(u64::from(life.end) * 1000)
+            .arg(millis(SETTLE));
+        for (field, value) in hash::new_fields(new) {
+            call.arg(field).arg(value);
+        }
+        let mut connection = self.connection.clone();
+        let answer: (String, u64, Option<script::Snapshot>) =
+            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        match answer {
+            (_, _, Some(snapshot)) => hash::record(&snapshot).map(Recovered::Found),
+            (outcome, millis, None) if outcome == "wait" => {
+                Ok(Recovered::Wait(Duration::from_millis(millis)))
+            }
+            (_, _, None) => Ok(Recovered::Gone),
+        }
+    }
+
+    async fn restore_now(
+        &self,
+        key: &RecordKey,
+        record: &Record,
+        missing: Missing,
+    ) -> Result<Recovered, Unavailable> {
+        let mut call = self.writing(&self.scripts.restore, key);
+        call.key(self.marker(key))
+            .arg(hash::incarnation_text(record.life.incarnation))
+            .arg(u64::from(record.life.end) * 1000)
+            .arg(record.version)
+            .arg(missing == Missing::Lost);
+        for (field, value) in hash::all_fields(record)? {
+            call.arg(field).arg(value);
+        }
+        let mut connection = self.connection.clone();
+        let answer: Option<script::Snapshot> =
+            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        match answer {
+            Some(snapshot) => hash::record(&snapshot).map(Recovered::Found),
+            None => Ok(Recovered::Gone),
+        }
+    }
+
+    async fn own_stream_now(&self, key: &RecordKey, owner: Owner) -> Result<StreamOwned, Unavailable> {
+        let mut call = self.scripts.own_stream.key(self.record(key));
+        call.key(&self.channel)
+            .arg(key.to_string())
+            .arg(hash::owner_text(owner));
+        let mut connection = self.connection.clone();
+        match self.within_deadline(call.invoke_async(&mut connection)).await? {
+            0 => Ok(StreamOwned::Gone),
+            number => Ok(StreamOwned::Owned(number)),
+        }
+    }
+
+    async fn incarnation_now(&self) -> Result<Incarnation, Unavailable> {
+        let mut call = self.scripts.incarnation.key(&self.incarnation_key);
+        call.arg(new_incarnation());
+        let mut connection = self.connection.clone();
+        let text: String = self.within_deadline(call.invoke_async(&mut connection)).await?;
+        hash::incarnation(&text)
     }
 
     async fn load_now(&self, key: &RecordKey) -> Result<Loaded, Unavailable> {
@@ -166,7 +259,9 @@ impl RedisStore {
         binding: &Binding,
     ) -> Result<Bound, Unavailable> {
         let mut call = self.scripts.bind.key(self.record(key));
-        call.arg(hash::binding_field(backend))
+        call.key(&self.channel)
+            .arg(key.to_string())
+            .arg(hash::binding_field(backend))
             .arg(expected)
             .arg(hash::binding_value(binding)?);
         let mut connection = self.connection.clone();
@@ -187,7 +282,12 @@ impl RedisStore {
             limit,
         } = hash::setting_field(setting);
         let mut call = self.scripts.set.key(self.record(key));
-        call.arg(name).arg(value).arg(kind).arg(limit);
+        call.key(&self.channel)
+            .arg(key.to_string())
+            .arg(name)
+            .arg(value)
+            .arg(kind)
+            .arg(limit);
         let mut connection = self.connection.clone();
         let answer: (String, Option<script::Snapshot>) =
             self.within_deadline(call.invoke_async(&mut connection)).await?;
@@ -205,21 +305,34 @@ impl RedisStore {
             call.key(self.record(key));
         }
         let mut connection = self.connection.clone();
-        let alive: Vec<bool> = self.within_deadline(call.invoke_async(&mut connection)).await?;
-        Ok(alive
-            .into_iter()
-            .map(|alive| if alive { Touched::Alive } else { Touched::Gone })
-            .collect())
+        let touched: Vec<(u64, u64)> = self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let outcome = |(version, left)| match version {
+            0 => Touched::Gone,
+            version => Touched::Alive {
+                version,
+                left: Duration::from_millis(left),
+            },
+        };
+        Ok(touched.into_iter().map(outcome).collect())
     }
 
-    async fn terminate_now(&self, key: &RecordKey) -> Result<Terminated, Unavailable> {
-        let call = self.scripts.terminate.key(self.record(key));
+    async fn terminate_now(&self, key: &RecordKey, life: Life) -> Result<Terminated, Unavailable> {
+        let mut call = self.scripts.terminate.key(self.record(key));
+        call.key(&self.incarnation_key)
+            .key(&self.channel)
+            .key(self.marker(key))
+            .arg(key.to_string())
+            .arg(new_incarnation())
+            .arg(hash::incarnation_text(life.incarnation))
+            .arg(u64::from(life.end) * 1000)
+            .arg(millis(REMEMBERED));
         let mut connection = self.connection.clone();
-        let answer: Option<script::Snapshot> =
+        let answer: (String, Option<script::Snapshot>) =
             self.within_deadline(call.invoke_async(&mut connection)).await?;
         match answer {
-            None => Ok(Terminated::Gone),
-            Some(snapshot) => hash::record(&snapshot).map(Terminated::Terminated),
+            (outcome, _) if outcome == "gone" => Ok(Terminated::Gone),
+            (_, None) => Ok(Terminated::Terminated(None)),
+            (_, Some(snapshot)) => hash::record(&snapshot).map(|record| Terminated::Terminated(Some(record))),
         }
     }
 }
@@ -260,8 +373,46 @@ impl SessionStore for RedisStore {
         self.touch_now(keys).boxed()
     }
 
-    fn terminate<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Terminated, Unavailable>> {
-        self.terminate_now(key).boxed()
+    fn own_stream<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        owner: Owner,
+    ) -> BoxFuture<'a, Result<StreamOwned, Unavailable>> {
+        self.own_stream_now(key, owner).boxed()
+    }
+
+    fn terminate<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        life: Life,
+    ) -> BoxFuture<'a, Result<Terminated, Unavailable>> {
+        self.terminate_now(key, life).boxed()
+    }
+
+    fn recover<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        life: Life,
+        new: &'a NewRecord,
+    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+        self.recover_now(key, life, new).boxed()
+    }
+
+    fn restore<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        record: &'a Record,
+        missing: Missing,
+    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+        self.restore_now(key, record, missing).boxed()
+    }
+
+    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>> {
+        self.incarnation_now().boxed()
+    }
+
+    fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>> {
+        Some(events::events(self.client.clone(), self.channel.clone(), every))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
@@ -289,6 +440,10 @@ impl std::fmt::Debug for RedisStore {
 #[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]
 fn unavailable(error: RedisError) -> Unavailable {
     Unavailable::new(error.to_string())
+}
+
+fn new_incarnation() -> String {
+    hash::incarnation_text(Incarnation(crate::random::bytes()))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1,4 +1,4 @@
--- Every script begins with this.
+-- Every script begins with this, behind a line that says how to publish.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -18,8 +18,57 @@ local function move_deadline(key, the_end, ttl, grace)
   local idle = math.min(now + ttl, the_end)
   redis.call('HSET', key, 'idle', text(idle), 'touched', text(now))
   redis.call('PEXPIREAT', key, text(idle + grace))
+  return idle
 end
 
 local function snapshot(key)
   return { text(now), redis.call('HGETALL', key) }
+end
+
+-- The life of the data that the store holds, and when it began. The first script that misses it begins one.
+local function incarnation(key, candidate)
+  local stored = redis.call('GET', key)
+  if not stored then
+    stored = candidate .. ' ' .. text(now)
+    redis.call('SET', key, stored)
+  end
+  local name, born = string.match(stored, '^(%S+) (%d+)$')
+  return name, tonumber(born)
+end
+
+-- Tells every process. Where the user may not publish, nobody may subscribe either, and every process reads again before it
+-- believes what it remembers; so that this is no reason to fail behind a change that is done.
+local function publish(channel, message)
+  redis.pcall(PUBLISH, channel, cjson.encode(message))
+end
+
+-- Tells every process what the record is now; of a large one, only that it has changed.
+local function publish_record(channel, name, record)
+  local size = 0
+  for _, part in ipairs(record[2]) do
+    size = size + #part
+  end
+  if size > 16384 then
+    publish(channel, { 'changed', name })
+  else
+    publish(channel, { 'record', name, record[1], record[2] })
+  end
+end
+
+-- The record behind a change.
+local function changed(key, channel, name)
+  redis.call('HINCRBY', key, 'version', 1)
+  local record = snapshot(key)
+  publish_record(channel, name, record)
+  return record
+end
+
+-- Writes a record where none lives. A dead one of that key may still be there. A deletion is done only then: as the first write of a
+-- script it would make Redis allow the others also when its memory is full.
+local function write(key, the_end, ttl, grace, first)
+  if redis.call('EXISTS', key) == 1 then
+    redis.call('DEL', key)
+  end
+  redis.call('HSET', key, 'end', text(the_end), unpack(ARGV, first))
+  move_deadline(key, the_end, ttl, grace)
 end

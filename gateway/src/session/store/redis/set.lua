@@ -1,17 +1,17 @@
--- KEYS: record. ARGV: field, value (empty: the field is removed), what the fields of its kind begin with, how many there may be
--- (0: no limit).
+-- KEYS: record, channel. ARGV: the record's name, field, value (empty: the field is removed), what the fields of its kind begin with,
+-- how many there may be (0: no limit).
 if not lives(KEYS[1]) then
   return { 'gone', false }
 end
-if ARGV[2] == '' then
-  redis.call('HDEL', KEYS[1], ARGV[1])
-  return { 'set', snapshot(KEYS[1]) }
+if ARGV[3] == '' then
+  redis.call('HDEL', KEYS[1], ARGV[2])
+  return { 'set', changed(KEYS[1], KEYS[2], ARGV[1]) }
 end
-local limit = tonumber(ARGV[4])
-if limit > 0 and redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+local limit = tonumber(ARGV[5])
+if limit > 0 and redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then
   local count = 0
   for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if string.sub(field, 1, #ARGV[3]) == ARGV[3] then
+    if string.sub(field, 1, #ARGV[4]) == ARGV[4] then
       count = count + 1
     end
   end
@@ -19,5 +19,5 @@ if limit > 0 and redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
     return { 'full', false }
   end
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-return { 'set', snapshot(KEYS[1]) }
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+return { 'set', changed(KEYS[1], KEYS[2], ARGV[1]) }

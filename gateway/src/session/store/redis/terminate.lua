@@ -1,7 +1,21 @@
--- KEYS: record.
-if not lives(KEYS[1]) then
-  return false
+-- KEYS: record, incarnation, channel, marker. ARGV: the record's name, a new incarnation, the incarnation of the id, the end of the id,
+-- how long the end of a session of this incarnation is remembered.
+local record = lives(KEYS[1]) and snapshot(KEYS[1])
+local left = tonumber(ARGV[4]) - now
+if record then
+  -- First, so that it is done also when the memory is full.
+  redis.call('DEL', KEYS[1])
 end
-local record = snapshot(KEYS[1])
-redis.call('DEL', KEYS[1])
-return record
+local current = incarnation(KEYS[2], ARGV[2])
+if not record and (current == ARGV[3] or left <= 0 or redis.call('EXISTS', KEYS[4]) == 1) then
+  return { 'gone', false }
+end
+local remembered = left
+if current == ARGV[3] then
+  remembered = math.min(left, tonumber(ARGV[5]))
+end
+if remembered > 0 then
+  redis.call('SET', KEYS[4], 'terminated', 'PX', text(remembered))
+end
+publish(KEYS[3], { 'terminated', ARGV[1], ARGV[3], ARGV[4] })
+return { 'terminated', record }

@@ -1,0 +1,404 @@
+//! What processes tell each other through Redis, and what they bring back when it has lost its data.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use vmcp_e2e::redis::Redis;
+use vmcp_gateway::backend::UpstreamSession;
+use vmcp_gateway::config::{RedisStorage, ServerName, SessionLimits};
+use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
+use vmcp_gateway::session::store::memory::MemoryStore;
+use vmcp_gateway::session::store::redis::RedisStore;
+use vmcp_gateway::session::store::{
+    Bound, Created, Event, Incarnation, Life, Loaded, Missing, Owner, Recovered, SessionStore, SetOutcome,
+    Setting, StreamOwned, Terminated,
+};
+use vmcp_gateway::wire::revision::Revision;
+
+/// Limits that no test reaches.
+const MANY: SessionLimits = SessionLimits {
+    server: u32::MAX,
+    principal: u32::MAX,
+};
+/// How long anything here may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn store(redis: &Redis, lifetimes: Lifetimes) -> anyhow::Result<RedisStore> {
+    let storage = RedisStorage {
+        host: redis.address.ip().to_string(),
+        port: redis.address.port(),
+        db: 0,
+        key_prefix: "vmcp:".to_owned(),
+        username: None,
+        password: None,
+    };
+    let server = ServerName {
+        namespace: "tests".to_owned(),
+        name: "a".to_owned(),
+    };
+    Ok(RedisStore::with_deadline(&storage, &server, lifetimes, LIMIT)?)
+}
+
+fn new_record() -> NewRecord {
+    NewRecord {
+        principal_tag: PrincipalTag([3; 16]),
+        revision: Revision::V2025_06_18,
+        capabilities: r#"{"roots":{},"x":1.0}"#.to_owned(),
+        client_info: r#"{"name":"ü \"quoted\" \\ /slash","version":"1"}"#.to_owned(),
+    }
+}
+
+fn binding(id: &str, generation: u64) -> Binding {
+    Binding {
+        origin: "origin".to_owned(),
+        session: UpstreamSession {
+            id: http::HeaderValue::from_str(id).ok(),
+            revision: Revision::V2025_03_26,
+        },
+        generation,
+    }
+}
+
+async fn created(store: &dyn SessionStore) -> anyhow::Result<(RecordKey, Record)> {
+    let key = RecordKey::random();
+    match store.create(&key, &new_record(), MANY).await? {
+        Created::Created { record, .. } => Ok((key, record)),
+        refused => anyhow::bail!("{refused:?}"),
+    }
+}
+
+async fn found(store: &dyn SessionStore, key: &RecordKey) -> anyhow::Result<Option<Record>> {
+    Ok(match store.load(key).await? {
+        Loaded::Found(record) => Some(record),
+        Loaded::Gone => None,
+    })
+}
+
+/// What a record says, whenever it was read.
+fn said(record: &Record) -> Record {
+    Record {
+        version: 0,
+        untouched: Duration::ZERO,
+        left: Duration::ZERO,
+        remaining: Duration::ZERO,
+        ..record.clone()
+    }
+}
+
+/// The next event that is no proof.
+async fn next(events: &mut BoxStream<'static, Event>) -> anyhow::Result<Event> {
+    tokio::time::timeout(LIMIT, async {
+        loop {
+            match events.next().await {
+                Some(Event::Proved(_)) => {}
+                Some(event) => return Ok(event),
+                None => anyhow::bail!("the events have ended"),
+            }
+        }
+    })
+    .await?
+}
+
+/// The events, from when nothing is missed any more.
+async fn listen(store: &dyn SessionStore) -> anyhow::Result<BoxStream<'static, Event>> {
+    let events = store.events(Duration::from_millis(50));
+    let mut events = events.ok_or_else(|| anyhow::anyhow!("no events"))?;
+    proved(&mut events).await?;
+    Ok(events)
+}
+
+async fn proved(events: &mut BoxStream<'static, Event>) -> anyhow::Result<()> {
+    tokio::time::timeout(LIMIT, async {
+        while !matches!(events.next().await, Some(Event::Proved(_)) | None) {}
+    })
+    .await?;
+    Ok(())
+}
+
+/// Brings a record back, however long that has to wait.
+async fn recovered(store: &dyn SessionStore, key: &RecordKey, life: Life) -> anyhow::Result<Recovered> {
+    let new = NewRecord {
+        capabilities: "{}".to_owned(),
+        ..new_record()
+    };
+    tokio::time::timeout(LIMIT, async {
+        loop {
+            match store.recover(key, life, &new).await? {
+                Recovered::Wait(wait) => tokio::time::sleep(wait).await,
+                outcome => return Ok(outcome),
+            }
+        }
+    })
+    .await?
+}
+
+#[tokio::test]
+async fn every_change_is_told_to_every_process_in_order() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let (one, two) = (
+        store(&redis, Lifetimes::default())?,
+        store(&redis, Lifetimes::default())?,
+    );
+    let mut events = listen(&two).await?;
+    let (key, record) = created(&one).await?;
+    let Event::Record(told, first) = next(&mut events).await? else {
+        anyhow::bail!("no record")
+    };
+    assert_eq!((told, said(&first)), (key, said(&record)));
+
+    let bound = one.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
+    assert!(matches!(bound, Bound::Bound(_)));
+    let Event::Record(_, second) = next(&mut events).await? else {
+        anyhow::bail!("no record")
+    };
+    assert_eq!(second.bindings["x"], binding("one", 1));
+    assert!(second.version > first.version);
+    // A change that is refused is none.
+    one.bind_backend(&key, "x", 0, &binding("two", 1)).await?;
+
+    let level = Setting::LogLevel("info".to_owned());
+    assert!(matches!(one.set(&key, &level).await?, SetOutcome::Set(_)));
+    let Event::Record(_, third) = next(&mut events).await? else {
+        anyhow::bail!("no record")
+    };
+    assert_eq!(third.log_level.as_deref(), Some("info"));
+
+    let (mine, theirs) = (Owner([1; 8]), Owner([2; 8]));
+    for (number, owner) in [(1, mine), (2, theirs), (3, mine)] {
+        assert_eq!(one.own_stream(&key, owner).await?, StreamOwned::Owned(number));
+        assert_eq!(
+            next(&mut events).await?,
+            Event::StreamOwner { key, owner, number }
+        );
+    }
+    let ended = one.terminate(&key, record.life).await?;
+    assert!(matches!(ended, Terminated::Terminated(Some(_))), "{ended:?}");
+    assert_eq!(next(&mut events).await?, Event::Terminated(key, record.life));
+    assert_eq!(one.own_stream(&key, mine).await?, StreamOwned::Gone);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_a_large_record_only_the_change_is_told() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let store = store(&redis, Lifetimes::default())?;
+    let (key, _) = created(&store).await?;
+    let mut events = listen(&store).await?;
+    let subscribe = |uri| Setting::Subscribe {
+        uri,
+        backend: "x".to_owned(),
+    };
+    let large = subscribe(format!("a://{}", "b".repeat(20_000)));
+    store.set(&key, &large).await?;
+    assert_eq!(next(&mut events).await?, Event::Changed(key));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_interruption_is_told_and_ends_when_redis_is_back() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let mut redis = Redis::start(None)?;
+    let store = store(&redis, Lifetimes::default())?;
+    let mut events = listen(&store).await?;
+    let before = store.incarnation().await?;
+    redis.kill()?;
+    assert_eq!(next(&mut events).await?, Event::Interrupted);
+    redis.start_again()?;
+    proved(&mut events).await?;
+    let after = tokio::time::timeout(LIMIT, async {
+        loop {
+            match store.incarnation().await {
+                Ok(incarnation) => return incarnation,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    });
+    assert_ne!(
+        before,
+        after.await?,
+        "the data was lost, and has another life now"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lost_session_is_recovered_once_and_waits_for_those_who_know_more() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let lifetimes = Lifetimes {
+        idle: Duration::from_secs(2),
+        max: Duration::from_secs(600),
+    };
+    let store = store(&redis, lifetimes)?;
+    let (key, record) = created(&store).await?;
+    let (known, known_record) = created(&store).await?;
+    let Bound::Bound(known_record) = store.bind_backend(&known, "x", 0, &binding("one", 1)).await? else {
+        anyhow::bail!("not bound: {known_record:?}")
+    };
+    // Nothing is lost: nothing is recovered, whoever asks.
+    let unknown = RecordKey::random();
+    assert_eq!(recovered(&store, &unknown, record.life).await?, Recovered::Gone);
+
+    redis.command::<()>(&["FLUSHALL"])?;
+    let new = new_record();
+    assert!(matches!(
+        store.recover(&key, record.life, &new).await?,
+        Recovered::Wait(_)
+    ));
+    // Who knows the record need not wait, and overwrites nothing.
+    let Recovered::Found(restored) = store.restore(&known, &known_record, Missing::Lost).await? else {
+        anyhow::bail!("not restored")
+    };
+    assert_eq!(said(&restored), said(&known_record));
+    assert!(restored.version > known_record.version);
+    let Recovered::Found(back) = recovered(&store, &key, record.life).await? else {
+        anyhow::bail!("not recovered")
+    };
+    assert_eq!(back.life, record.life, "its id is the same");
+    let Recovered::Found(found_instead) = recovered(&store, &known, known_record.life).await? else {
+        anyhow::bail!("not found")
+    };
+    assert_eq!(found_instead.bindings.len(), 1);
+    // An id that has ended by the store's clock is not recovered.
+    let ended = Life {
+        end: 1,
+        ..record.life
+    };
+    assert_eq!(recovered(&store, &unknown, ended).await?, Recovered::Gone);
+
+    // It expires, and is not recovered again.
+    tokio::time::timeout(LIMIT, async {
+        while found(&store, &key).await?.is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    assert_eq!(recovered(&store, &key, record.life).await?, Recovered::Gone);
+    assert_eq!(found(&store, &key).await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_terminated_is_not_brought_back() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let store = store(&redis, Lifetimes::default())?;
+    let (key, record) = created(&store).await?;
+    let (lost, lost_record) = created(&store).await?;
+    store.terminate(&key, record.life).await?;
+    assert_eq!(
+        store.restore(&key, &record, Missing::Lost).await?,
+        Recovered::Gone
+    );
+
+    // A session whose record was lost can be terminated all the same, once.
+    redis.command::<()>(&["FLUSHALL"])?;
+    assert_eq!(
+        store.terminate(&lost, lost_record.life).await?,
+        Terminated::Terminated(None)
+    );
+    assert_eq!(store.terminate(&lost, lost_record.life).await?, Terminated::Gone);
+    assert_eq!(recovered(&store, &lost, lost_record.life).await?, Recovered::Gone);
+    assert_eq!(
+        store.restore(&lost, &lost_record, Missing::Lost).await?,
+        Recovered::Gone
+    );
+    let marker = format!("{{vmcp:tests/a}}:m:{lost}");
+    let remembered: i64 = redis.command(&["PTTL", &marker])?;
+    assert!(
+        remembered > 23 * 3_600_000,
+        "for the rest of its life, and not {remembered} ms"
+    );
+
+    // One that was recovered and terminated stays terminated, too.
+    let (again, again_record) = created(&store).await?;
+    redis.command::<()>(&["FLUSHALL"])?;
+    let back = recovered(&store, &again, again_record.life).await?;
+    assert!(matches!(back, Recovered::Found(_)));
+    let ended = store.terminate(&again, again_record.life).await?;
+    assert!(matches!(ended, Terminated::Terminated(Some(_))));
+    assert_eq!(
+        recovered(&store, &again, again_record.life).await?,
+        Recovered::Gone
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_that_was_in_use_while_it_expired_lives_on_with_what_the_store_knows() -> anyhow::Result<()>
+{
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let lifetimes = Lifetimes {
+        idle: Duration::from_millis(200),
+        max: Duration::from_secs(600),
+    };
+    let store = store(&redis, lifetimes)?;
+    let (key, old) = created(&store).await?;
+    store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
+    tokio::time::timeout(LIMIT, async {
+        while found(&store, &key).await?.is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    let Recovered::Found(back) = store.restore(&key, &old, Missing::Expired).await? else {
+        anyhow::bail!("not restored")
+    };
+    assert_eq!(back.bindings["x"], binding("one", 1));
+    // One that was ended in between is not there any more, and stays away.
+    let (ended, record) = created(&store).await?;
+    redis.command::<()>(&["DEL", &format!("{{vmcp:tests/a}}:s:{ended}")])?;
+    let refused = store.restore(&ended, &record, Missing::Expired).await?;
+    assert_eq!(refused, Recovered::Gone);
+    Ok(())
+}
+
+#[tokio::test]
+async fn memory_brings_nothing_back_and_has_no_other_process() -> anyhow::Result<()> {
+    let store = MemoryStore::new(Lifetimes::default());
+    assert!(store.events(Duration::from_secs(1)).is_none());
+    let (key, record) = created(&store).await?;
+    assert!(matches!(
+        store.restore(&key, &record, Missing::Lost).await?,
+        Recovered::Found(_)
+    ));
+    let life = Life {
+        incarnation: Incarnation([9; 8]),
+        ..record.life
+    };
+    let unknown = RecordKey::random();
+    assert_eq!(recovered(&store, &unknown, life).await?, Recovered::Gone);
+    assert_eq!(
+        store.restore(&unknown, &record, Missing::Lost).await?,
+        Recovered::Gone
+    );
+    assert_eq!(
+        store.own_stream(&key, Owner([1; 8])).await?,
+        StreamOwned::Owned(1)
+    );
+    store.terminate(&key, life).await?;
+    assert_eq!(
+        store.restore(&key, &record, Missing::Lost).await?,
+        Recovered::Gone
+    );
+    assert_eq!(store.own_stream(&key, Owner([1; 8])).await?, StreamOwned::Gone);
+    Ok(())
+}

@@ -1,0 +1,20 @@
+-- KEYS: record, incarnation, channel, marker. ARGV: the record's name, ttl, grace, a new incarnation, the incarnation of the id, the end
+-- of the id, how long others have to write back what they know, then fields and values.
+if lives(KEYS[1]) then
+  return { 'found', 0, snapshot(KEYS[1]) }
+end
+local current, born = incarnation(KEYS[2], ARGV[4])
+local the_end = tonumber(ARGV[6])
+if current == ARGV[5] or now >= the_end or redis.call('EXISTS', KEYS[4]) == 1 then
+  return { 'gone', 0, false }
+end
+local wait = born + tonumber(ARGV[7]) - now
+if wait > 0 then
+  return { 'wait', wait, false }
+end
+write(KEYS[1], the_end, tonumber(ARGV[2]), tonumber(ARGV[3]), 8)
+redis.call('HSET', KEYS[1], 'incarnation', ARGV[5], 'version', text(now))
+redis.call('SET', KEYS[4], 'recovered', 'PXAT', text(the_end))
+local record = snapshot(KEYS[1])
+publish_record(KEYS[3], ARGV[1], record)
+return { 'found', 0, record }
