@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::is_default;
+use super::{BreakerConfig, ConcurrencyConfig, is_default};
 
 /// One MCP server behind the gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +29,12 @@ pub struct BackendConfig {
     /// Which of its resources are offered.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: ResourceRules,
+    /// When calls to it are refused at once, because it has not been reachable.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub breaker: BreakerConfig,
+    /// How many calls may run there at a time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub concurrency: ConcurrencyConfig,
 }
 
 /// Which tools of a backend are offered, and how. Names are those that the backend uses. In a pattern `*` stands for any

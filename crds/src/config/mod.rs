@@ -11,6 +11,7 @@ mod aggregation;
 mod backend;
 mod duration;
 mod hot;
+mod isolation;
 mod limits;
 mod parse;
 pub mod rules;
@@ -29,6 +30,7 @@ pub use backend::{
 };
 pub use duration::Duration;
 pub use hot::{HotConfig, LogLevel, ServerInfo};
+pub use isolation::{BreakerConfig, ConcurrencyConfig};
 pub use limits::LimitsConfig;
 pub use parse::ConfigError;
 pub use schema::{json_schema, reference};

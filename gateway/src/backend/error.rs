@@ -17,6 +17,15 @@ pub enum BackendError {
     /// The connection ended before the answer was complete. The request may have been executed.
     #[error("ended the connection before its answer was complete: {0}")]
     Broken(String),
+    /// The breaker is open: the request was not sent.
+    #[error("is not asked at the moment, because calls fail again and again: it {reason}")]
+    Open {
+        /// What went wrong the last time.
+        reason: String,
+    },
+    /// As many calls run there as are allowed, and the queue is full or was waited in for too long: the request was not sent.
+    #[error("has {0} calls running, which is its limit")]
+    Full(usize),
     /// An HTTP status that is no answer.
     #[error("answered with HTTP status {0}")]
     Status(u16),
@@ -34,11 +43,25 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    /// Whether it says that nobody is there who could answer, whatever is asked: the next call would meet the same.
+    #[must_use]
+    pub fn says_unreachable(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Deadline(_) | Self::Broken(_) | Self::Status(500..) => true,
+            Self::SessionLost
+            | Self::Open { .. }
+            | Self::Full(_)
+            | Self::Status(_)
+            | Self::Invalid(_)
+            | Self::Refused { .. } => false,
+        }
+    }
+
     /// Whether the request is known not to have been executed, so that trying again is safe.
     #[must_use]
     pub fn is_retry_safe(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::SessionLost => true,
+            Self::Unreachable(_) | Self::SessionLost | Self::Open { .. } | Self::Full(_) => true,
             Self::Status(status) => matches!(status, 401 | 403 | 404 | 405 | 406 | 415 | 421 | 429 | 503),
             Self::Deadline(_) | Self::Broken(_) | Self::Invalid(_) | Self::Refused { .. } => false,
         }

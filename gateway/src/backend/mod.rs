@@ -3,7 +3,9 @@
 //! A [`Backend`] is one server. What it has to be told per client session is an [`UpstreamSession`], which is data: whoever
 //! holds it, in whichever process, can go on with it.
 
+mod admission;
 mod answer;
+mod breaker;
 mod error;
 mod events;
 mod greeting;
@@ -12,6 +14,7 @@ mod list;
 mod listen;
 mod post;
 mod settings;
+mod slots;
 mod transport;
 
 use std::sync::Arc;
@@ -22,7 +25,9 @@ use sha2::{Digest as _, Sha256};
 use crate::config::BackendName;
 use crate::wire::revision::Revision;
 
+pub use admission::Admitted;
 pub use answer::{Answer, check};
+pub use breaker::BreakerState;
 pub use error::BackendError;
 pub use events::Events;
 pub use greeting::{Capabilities, Greeting};
@@ -43,6 +48,7 @@ struct Inner {
     url: Uri,
     origin: String,
     transport: Transport,
+    admission: admission::Admission,
 }
 
 /// A session at a backend.
@@ -65,6 +71,7 @@ impl Backend {
                 url,
                 origin,
                 transport,
+                admission: admission::Admission::default(),
             }),
         }
     }

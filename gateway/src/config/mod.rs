@@ -1,6 +1,7 @@
 //! The validated configuration: what the rest of the gateway is built from, and never checks again.
 
 pub mod aggregation;
+mod isolation;
 mod limits;
 mod pattern;
 mod validate;
@@ -16,6 +17,7 @@ use secrecy::SecretString;
 use vmcp_crds::config::{GatewayConfig, LogLevel};
 
 pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strategy, Terms};
+pub use isolation::{BreakerSettings, ConcurrencySettings, Isolation};
 pub use limits::{Limits, SessionLimits};
 pub use pattern::Pattern;
 pub use validate::Invalid;
@@ -121,6 +123,8 @@ pub struct Backend {
     pub url: Uri,
     /// On which terms its offers are offered to clients.
     pub terms: Arc<Terms>,
+    /// What keeps its troubles its own.
+    pub isolation: Isolation,
 }
 
 /// The name of a backend: a DNS label.

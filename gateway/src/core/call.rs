@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use vmcp_crds::config::Capability;
 
 use super::{Core, UpstreamError, Upstreams};
-use crate::backend::{Answer, Backend, BackendError};
+use crate::backend::{Admitted, Answer, Backend, BackendError};
 use crate::config::BackendName;
 use crate::core::catalog::{Nowhere, Route, Snapshot};
 use crate::wire::code;
@@ -28,6 +28,17 @@ pub enum Subject {
     Resource,
     /// `completion/complete`.
     Completion,
+}
+
+/// What a backend answers to a request.
+#[derive(Debug)]
+pub struct Reply {
+    /// The backend.
+    pub backend: Backend,
+    /// Its answer.
+    pub answer: Answer,
+    /// The request's place at the backend; to be kept until the answer has come whole.
+    pub admitted: Admitted,
 }
 
 /// Why a request has no answer.
@@ -89,7 +100,7 @@ impl Subject {
 }
 
 impl Core {
-    /// Sends `request`, which came in as `message`, to the backend that has what it asks for, and gives the backend and its answer.
+    /// Sends `request`, which came in as `message`, to the backend that has what it asks for, and gives its answer.
     ///
     /// # Errors
     /// When there is no answer.
@@ -99,10 +110,9 @@ impl Core {
         subject: Subject,
         message: &Bytes,
         request: &Request<'_>,
-    ) -> Result<(Backend, Answer), CallError> {
+    ) -> Result<Reply, CallError> {
         let (backend, message) = self.route(subject, message, request)?;
-        let answer = self.send(upstreams, &backend, message, request.id).await?;
-        Ok((backend, answer))
+        self.send(upstreams, backend, message, request.id).await
     }
 
     /// The backend that has what `request` asks for, and the message for it: the client's, with the name that the backend uses in the
@@ -144,22 +154,47 @@ impl Core {
     pub async fn send(
         &self,
         upstreams: &impl Upstreams,
+        backend: Backend,
+        message: Bytes,
+        id: &RawValue,
+    ) -> Result<Reply, CallError> {
+        let admitted = backend.admit().await;
+        let mut admitted = admitted.map_err(|error| CallError::upstream(&backend, error.into()))?;
+        match self.exchange(upstreams, &backend, message, id).await {
+            Ok(answer) => {
+                admitted.answered();
+                Ok(Reply {
+                    backend,
+                    answer,
+                    admitted,
+                })
+            }
+            Err(error) => {
+                match &error {
+                    UpstreamError::Backend(error) => admitted.failed(error),
+                    UpstreamError::Gone | UpstreamError::Unavailable(_) => admitted.undecided(),
+                }
+                Err(CallError::upstream(&backend, error))
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        upstreams: &impl Upstreams,
         backend: &Backend,
         message: Bytes,
         id: &RawValue,
-    ) -> Result<Answer, CallError> {
-        let failed = |error: UpstreamError| CallError::upstream(backend, error);
-        let session = upstreams.open(backend).await.map_err(failed)?;
+    ) -> Result<Answer, UpstreamError> {
+        let session = upstreams.open(backend).await?;
         match backend.call(&session, message.clone(), id).await {
-            Ok(answer) => Ok(answer),
             Err(BackendError::SessionLost) => {
                 self.metrics.repaired(backend.name());
                 tracing::info!(backend = %backend.name(), "the backend lost its session; opening another");
-                let session = upstreams.replace(backend, &session).await.map_err(failed)?;
-                let answer = backend.call(&session, message, id).await;
-                answer.map_err(|error| failed(error.into()))
+                let session = upstreams.replace(backend, &session).await?;
+                Ok(backend.call(&session, message, id).await?)
             }
-            Err(error) => Err(failed(error.into())),
+            outcome => Ok(outcome?),
         }
     }
 }

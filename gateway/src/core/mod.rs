@@ -19,7 +19,7 @@ use crate::telemetry::Metrics;
 
 use catalog::Catalog;
 
-pub use call::{CallError, Subject};
+pub use call::{CallError, Reply, Subject};
 pub use principal::Principal;
 pub use upstreams::{UpstreamError, Upstreams};
 

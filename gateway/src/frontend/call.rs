@@ -9,7 +9,7 @@ use super::large;
 use super::relay::Relay;
 use super::respond::{self, Body};
 use super::tools::{explain, tool_error};
-use crate::backend::Answer;
+use crate::backend::{Answer, BackendError};
 use crate::core::{CallError, Subject};
 use crate::session::store::Unavailable;
 use crate::session::{Session, SessionError};
@@ -30,15 +30,19 @@ impl Frontend {
         if !self.core.hot().aggregation.offers(subject.capability()) {
             return respond::method_not_found(request);
         }
-        match self.core.call(session, subject, body, request).await {
-            Ok((_, Answer::Whole(message))) => respond::json(StatusCode::OK, message),
-            Ok((_, Answer::Streaming(first, rest))) => respond::streaming_json(large::bytes(first, rest)),
-            Ok((backend, Answer::Events(upstream, events))) => {
-                let relay = Relay::new(&self.core, session, backend, upstream, request.id);
+        let reply = match self.core.call(session, subject, body, request).await {
+            Ok(reply) => reply,
+            Err(error) => return refuse(subject, request, error),
+        };
+        let response = match reply.answer {
+            Answer::Whole(message) => return respond::json(StatusCode::OK, message),
+            Answer::Streaming(first, rest) => respond::streaming_json(large::bytes(first, rest)),
+            Answer::Events(upstream, events) => {
+                let relay = Relay::new(&self.core, session, reply.backend, upstream, request.id);
                 respond::events(keep_alive(session.clone(), relay.running(*events)))
             }
-            Err(error) => refuse(subject, request, error),
-        }
+        };
+        respond::until_its_end(response, reply.admitted)
     }
 }
 
@@ -61,6 +65,10 @@ pub(super) fn refuse(subject: Subject, request: &Request<'_>, error: CallError) 
         error @ CallError::Unknown { .. } => respond_with(code::INVALID_PARAMS, &error.to_string()),
         error @ CallError::NotYet(_) => respond_with(code::INTERNAL, &error.to_string()),
         CallError::NoCompletion(_) => respond::result(request.id, NO_COMPLETION),
+        CallError::Backend {
+            backend,
+            error: error @ BackendError::Full(_),
+        } => respond::later(Some(request.id), &explain(backend.as_str(), &error)),
         CallError::Backend { backend, error } => {
             tracing::warn!(%backend, %error, "a call failed");
             let text = explain(backend.as_str(), &error);
@@ -108,6 +116,35 @@ mod tests {
             body["error"]["message"],
             "backend slow is not known yet; try again"
         );
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_full_is_told_to_ask_again_and_one_that_is_away_is_a_result_for_models() {
+        let failed = |error| CallError::Backend {
+            backend: BackendName::for_test("busy"),
+            error,
+        };
+        for subject in [Subject::Tool, Subject::Prompt] {
+            let (status, body) = refused(subject, failed(BackendError::Full(3))).await;
+            assert_eq!((status, &body["error"]["code"]), (503, &json!(-32603)));
+            let message = body["error"]["message"].as_str().unwrap();
+            assert!(
+                message.contains("busy has 3 calls running") && message.contains("safe"),
+                "{message}"
+            );
+        }
+        let open = || BackendError::Open {
+            reason: "cannot be reached: refused".to_owned(),
+        };
+        let (status, body) = refused(Subject::Tool, failed(open())).await;
+        assert_eq!((status, &body["result"]["isError"]), (200, &json!(true)));
+        let text = body["result"]["content"][0]["text"].as_str().unwrap();
+        assert!(
+            text.contains("busy is not asked") && text.contains("trying again is safe"),
+            "{text}"
+        );
+        let (status, body) = refused(Subject::Resource, failed(open())).await;
+        assert_eq!((status, &body["error"]["code"]), (200, &json!(-32603)));
     }
 
     #[tokio::test]

@@ -113,8 +113,12 @@ impl Frontend {
         message: Bytes,
         request: &Request<'_>,
     ) -> Result<(Response<Body>, bool), CallError> {
-        let answer = self.core.send(session, backend, message, request.id).await?;
-        let whole = answer.whole(request.id).await;
+        let reply = self
+            .core
+            .send(session, backend.clone(), message, request.id)
+            .await?;
+        let whole = reply.answer.whole(request.id).await;
+        drop(reply.admitted);
         let message = whole.map_err(|error| CallError::Backend {
             backend: backend.name().clone(),
             error,

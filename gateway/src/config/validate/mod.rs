@@ -1,6 +1,7 @@
 //! From the raw file to the validated configuration.
 
 mod aggregation;
+mod isolation;
 #[cfg(test)]
 mod tests;
 
@@ -112,6 +113,8 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
             name: BackendName(backend.name.as_str().into()),
             url,
             terms: Arc::new(aggregation::terms(backend, index, &raw.aggregation, file)?),
+            isolation: isolation::isolation(backend)
+                .map_err(|(field, message)| invalid(file, &path(field), message))?,
         });
     }
     aggregation::no_name_twice(&raw.aggregation, &raw.backends, file)?;

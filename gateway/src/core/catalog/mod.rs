@@ -141,7 +141,10 @@ impl Catalog {
             .collect();
         for configured in backends {
             match members.running.get(&configured.name) {
-                Some(running) => running.member.set_terms(&configured.terms),
+                Some(running) => {
+                    running.member.backend.isolate(&configured.isolation);
+                    running.member.set_terms(&configured.terms);
+                }
                 None => {
                     let running = self.start(configured, readiness);
                     members.running.insert(configured.name.clone(), running);
@@ -154,6 +157,7 @@ impl Catalog {
     fn start(&self, configured: &config::Backend, readiness: Option<&Readiness>) -> Running {
         let transport = self.shared.transport.clone();
         let backend = Backend::new(configured.name.clone(), configured.url.clone(), transport);
+        backend.isolate(&configured.isolation);
         let member = Arc::new(Member::new(backend, Arc::clone(&configured.terms)));
         let stop = CancellationToken::new();
         let first_look = readiness.map(|readiness| {

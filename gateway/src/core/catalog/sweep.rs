@@ -58,6 +58,7 @@ pub(super) async fn keep_warm(catalog: Catalog, member: Arc<Member>, first_look:
                 tokio::time::sleep_until(looked + LEAST_PAUSE).await;
             }
             () = member.stale.notified() => tokio::time::sleep_until(looked + LEAST_PAUSE).await,
+            () = member.backend.in_trouble() => tokio::time::sleep_until(looked + FIRST_RETRY).await,
         }
     }
 }
@@ -66,6 +67,9 @@ fn observe(catalog: &Catalog, member: &Member, outcome: Result<Offer, BackendErr
     let name = member.backend.name();
     match &outcome {
         Ok(offer) => {
+            if member.state().error.is_some() {
+                member.backend.came_back();
+            }
             tracing::debug!(backend = %name, tools = offer.tools.items.len(), "looked at the backend");
         }
         Err(error) => tracing::warn!(backend = %name, %error, "the backend cannot be listed"),

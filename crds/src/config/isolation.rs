@@ -1,0 +1,103 @@
+//! What keeps a backend that is slow or dead from being felt anywhere else.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Duration;
+
+/// When calls to a backend are refused at once, because it has not been reachable. A call fails in this sense when no connection can
+/// be made or it breaks, when the backend does not begin to answer in time, or when it answers with an HTTP status of 500 or above.
+/// Results that say `isError`, JSON-RPC errors and every other HTTP status are answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BreakerConfig {
+    /// After so many failed calls in a row the breaker opens: calls are answered at once with an error that says that trying again is
+    /// safe. `0` turns the breaker off.
+    #[schemars(extend("default" = default_failures()))]
+    #[serde(default = "default_failures", skip_serializing_if = "is_default_failures")]
+    pub failures: u32,
+    /// How long it stays open, from `100ms` to `1h`. Then one call is let through, and closes it or opens it again. A look at
+    /// the backend that succeeds after one that failed lets that call through sooner.
+    #[schemars(extend("default" = default_open_for().to_string()))]
+    #[serde(default = "default_open_for", skip_serializing_if = "is_default_open_for")]
+    pub open_for: Duration,
+}
+
+/// How many calls may run at a backend at a time, in this process. A call runs until its answer has come whole, so that a stream
+/// counts for as long as it is open. One backend's limit and queue concern no other backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConcurrencyConfig {
+    /// How many calls may run, from 1 to 100000.
+    #[schemars(extend("default" = default_limit()))]
+    #[serde(default = "default_limit", skip_serializing_if = "is_default_limit")]
+    pub limit: u32,
+    /// How many calls may wait for one of them to end, at most 100000. Every further one is answered at once with status 503 and
+    /// `Retry-After`.
+    #[schemars(extend("default" = default_queue()))]
+    #[serde(default = "default_queue", skip_serializing_if = "is_default_queue")]
+    pub queue: u32,
+    /// How long a call may wait, at most `1m`. Then it is answered in the same way.
+    #[schemars(extend("default" = default_wait().to_string()))]
+    #[serde(default = "default_wait", skip_serializing_if = "is_default_wait")]
+    pub wait: Duration,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self {
+            failures: default_failures(),
+            open_for: default_open_for(),
+        }
+    }
+}
+
+impl Default for ConcurrencyConfig {
+    fn default() -> Self {
+        Self {
+            limit: default_limit(),
+            queue: default_queue(),
+            wait: default_wait(),
+        }
+    }
+}
+
+fn default_failures() -> u32 {
+    5
+}
+
+fn default_open_for() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn default_limit() -> u32 {
+    512
+}
+
+fn default_queue() -> u32 {
+    128
+}
+
+fn default_wait() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn is_default_failures(failures: &u32) -> bool {
+    *failures == default_failures()
+}
+
+fn is_default_open_for(open_for: &Duration) -> bool {
+    *open_for == default_open_for()
+}
+
+fn is_default_limit(limit: &u32) -> bool {
+    *limit == default_limit()
+}
+
+fn is_default_queue(queue: &u32) -> bool {
+    *queue == default_queue()
+}
+
+fn is_default_wait(wait: &Duration) -> bool {
+    *wait == default_wait()
+}

@@ -1,0 +1,357 @@
+//! One backend's troubles are its own: what its callers get at once, and what the callers of others never notice.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use vmcp_crds::config::{BackendConfig, BreakerConfig, ConcurrencyConfig, Duration as ConfigDuration};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::{Answer, Session};
+use vmcp_e2e::wait;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn backend(recipe: &mut Recipe) -> &mut BackendConfig {
+    &mut recipe.config.hot.as_mut().unwrap().backends[0]
+}
+
+fn echo(gateway: &Gateway, session: &Session, backend: &str) -> anyhow::Result<Answer> {
+    session.call(gateway.mcp, &format!("{backend}_echo"), &json!({"message": "hi"}))
+}
+
+/// What a call that failed tells the model.
+fn failure(answer: &Answer) -> anyhow::Result<String> {
+    let message = answer.message()?;
+    assert_eq!(
+        (answer.status, &message["result"]["isError"]),
+        (200, &json!(true)),
+        "{message}"
+    );
+    Ok(message["result"]["content"][0]["text"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+fn calls_seen(fixture: &Fixture) -> anyhow::Result<u64> {
+    Ok(fixture
+        .stats()?
+        .requests
+        .get("tools/call")
+        .copied()
+        .unwrap_or_default())
+}
+
+fn break_calls(fixture: &Fixture, fault: &Value) -> anyhow::Result<()> {
+    let mut rule = fault.clone();
+    rule["only_method"] = json!("tools/call");
+    fixture.admin("POST", "/faults", &rule)
+}
+
+#[test]
+fn while_the_breaker_is_open_calls_are_answered_at_once_and_reach_nobody() -> anyhow::Result<()> {
+    let (fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let mut recipe = Recipe::new(&[("ill", &fixture.url), ("well", &other.url)])?;
+    backend(&mut recipe).breaker = BreakerConfig {
+        failures: 2,
+        open_for: ConfigDuration::from_secs(3600),
+    };
+    let patient = recipe.start()?;
+    backend(&mut recipe).breaker.open_for = ConfigDuration::from_millis(100);
+    let curious = recipe.start()?;
+    backend(&mut recipe).breaker.failures = 0;
+    let without = recipe.start()?;
+    let (on_patient, on_curious, on_without) = (
+        Session::open(patient.mcp)?,
+        Session::open(curious.mcp)?,
+        Session::open(without.mcp)?,
+    );
+    // Errors of a tool and of the protocol are answers, however many.
+    for _ in 0..4 {
+        let wrong = on_patient.call(patient.mcp, "ill_echo", &json!({}))?;
+        assert!(!wrong.text().contains("is not asked"), "{}", wrong.text());
+    }
+    assert_eq!(echo(&patient, &on_patient, "ill")?.tool_text()?, "hi");
+
+    break_calls(&fixture, &json!({"status": 500}))?;
+    for _ in 0..2 {
+        let text = failure(&echo(&patient, &on_patient, "ill")?)?;
+        assert!(text.contains("HTTP status 500"), "{text}");
+    }
+    let seen = calls_seen(&fixture)?;
+    let text = failure(&echo(&patient, &on_patient, "ill")?)?;
+    for part in ["ill", "is not asked", "HTTP status 500", "trying again is safe"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let prompt = on_patient.request(
+        patient.mcp,
+        "prompts/get",
+        &json!({"name": "ill_test_simple_prompt"}),
+    )?;
+    assert_eq!(
+        (prompt.status, prompt.error_code()),
+        (200, -32603),
+        "{}",
+        prompt.text()
+    );
+    assert!(prompt.text().contains("is not asked"), "{}", prompt.text());
+    assert_eq!(calls_seen(&fixture)?, seen, "the backend was asked all the same");
+    assert_eq!(echo(&patient, &on_patient, "well")?.tool_text()?, "hi");
+    // Turned off, every call is sent.
+    for number in 1..=6 {
+        let text = failure(&echo(&without, &on_without, "ill")?)?;
+        assert!(text.contains("HTTP status 500"), "{text}");
+        assert_eq!(calls_seen(&fixture)?, seen + number);
+    }
+
+    // After a while one call is let through, and closes it.
+    for _ in 0..2 {
+        failure(&echo(&curious, &on_curious, "ill")?)?;
+    }
+    fixture.admin("DELETE", "/faults", &json!({}))?;
+    wait::until("the breaker closes", PATIENCE, || {
+        echo(&curious, &on_curious, "ill")?.tool_text()
+    })?;
+    let text = failure(&echo(&patient, &on_patient, "ill")?)?;
+    assert!(text.contains("is not asked"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_backend_that_comes_back_is_called_again_however_long_the_breaker_may_stay_open() -> anyhow::Result<()> {
+    let mut fixture = Fixture::start(&[])?;
+    let mut recipe = Recipe::new(&[("ill", &fixture.url)])?;
+    backend(&mut recipe).breaker = BreakerConfig {
+        failures: 1,
+        open_for: ConfigDuration::from_secs(3600),
+    };
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    assert_eq!(echo(&gateway, &session, "ill")?.tool_text()?, "hi");
+    fixture.kill()?;
+    let text = failure(&echo(&gateway, &session, "ill")?)?;
+    assert!(
+        text.contains("cannot be reached") || text.contains("ended the connection"),
+        "{text}"
+    );
+    // A call that fails makes the gateway look at once: `refresh` is a minute.
+    wait::until("the gateway has looked", PATIENCE, || {
+        anyhow::ensure!(gateway.status(&recipe)?.backends[0].error.is_some(), "not yet");
+        Ok(())
+    })?;
+    fixture.restart()?;
+    wait::until("it is called again", PATIENCE, || {
+        echo(&gateway, &session, "ill")?.tool_text()
+    })?;
+    Ok(())
+}
+
+#[test]
+fn calls_beyond_the_limit_of_a_backend_wait_for_a_place_or_are_told_to_come_again() -> anyhow::Result<()> {
+    let (fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let mut recipe = Recipe::new(&[("busy", &fixture.url), ("well", &other.url)])?;
+    let limit = |queue, wait| ConcurrencyConfig {
+        limit: 1,
+        queue,
+        wait,
+    };
+    for (concurrency, waits) in [
+        (limit(0, ConfigDuration::from_secs(20)), false),
+        (limit(8, ConfigDuration::from_millis(1)), false),
+        (limit(8, ConfigDuration::from_secs(20)), true),
+        (ConcurrencyConfig::default(), true),
+    ] {
+        backend(&mut recipe).concurrency = concurrency.clone();
+        let gateway = recipe.start()?;
+        let session = Session::open(gateway.mcp)?;
+        let before = calls_seen(&fixture)?;
+        let (mcp, sleeper) = (gateway.mcp, session.clone());
+        let sleeping = std::thread::spawn(move || sleeper.call(mcp, "busy_sleep", &json!({"ms": 2000})));
+        wait::until("the call runs", PATIENCE, || {
+            anyhow::ensure!(calls_seen(&fixture)? > before, "not yet");
+            Ok(())
+        })?;
+        // Whoever calls another backend notices nothing.
+        assert_eq!(echo(&gateway, &session, "well")?.tool_text()?, "hi");
+        let second = echo(&gateway, &session, "busy")?;
+        if waits {
+            assert_eq!(second.tool_text()?, "hi", "{concurrency:?}");
+        } else {
+            assert_eq!(
+                (second.status, second.error_code()),
+                (503, -32603),
+                "{}",
+                second.text()
+            );
+            assert!(second.header("retry-after").is_some());
+            assert!(
+                second.text().contains("busy has 1 calls running"),
+                "{}",
+                second.text()
+            );
+        }
+        // The place is free when the answer, here a stream, has come whole.
+        sleeping.join().unwrap()?.tool_text()?;
+        wait::until("the place is free", PATIENCE, || {
+            echo(&gateway, &session, "busy")?.tool_text()
+        })?;
+    }
+    Ok(())
+}
+
+/// Sends a call, and does not wait for its answer.
+fn begin(gateway: SocketAddr, session: &Session, tool: &str) -> anyhow::Result<TcpStream> {
+    static NEXT: AtomicU64 = AtomicU64::new(1_000_000);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    let params = json!({"name": tool, "arguments": {"message": "hi"}});
+    let body = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}).to_string();
+    let mut stream = TcpStream::connect(gateway)?;
+    stream.write_all(
+        format!(
+            "POST /mcp HTTP/1.1\r\nhost: {gateway}\r\ncontent-type: application/json\r\naccept: application/json, \
+             text/event-stream\r\nmcp-session-id: {}\r\ncontent-length: {}\r\n\r\n{body}",
+            session.id,
+            body.len()
+        )
+        .as_bytes(),
+    )?;
+    Ok(stream)
+}
+
+/// Whether nothing has been answered on the connection.
+fn is_unanswered(stream: &TcpStream) -> anyhow::Result<bool> {
+    stream.set_nonblocking(true)?;
+    match stream.peek(&mut [0]) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(false),
+    }
+}
+
+#[test]
+fn while_every_call_to_one_backend_hangs_nobody_else_waits() -> anyhow::Result<()> {
+    let (fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let mut recipe = Recipe::new(&[("ill", &fixture.url), ("well", &other.url)])?;
+    // Half of them hang at the backend, and half in its queue.
+    backend(&mut recipe).concurrency = ConcurrencyConfig {
+        limit: 20,
+        queue: 20,
+        wait: ConfigDuration::from_secs(60),
+    };
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    assert_eq!(echo(&gateway, &session, "well")?.tool_text()?, "hi");
+    assert_eq!(echo(&gateway, &session, "ill")?.tool_text()?, "hi");
+    let before = calls_seen(&fixture)?;
+    fixture.admin("POST", "/faults", &json!({"hang": true}))?;
+    let hanging: Vec<_> = (0..40)
+        .map(|_| begin(gateway.mcp, &session, "ill_echo"))
+        .collect::<anyhow::Result<_>>()?;
+    wait::until("the calls hang", PATIENCE, || {
+        anyhow::ensure!(calls_seen(&fixture)? == before + 20, "not yet");
+        Ok(())
+    })?;
+    for _ in 0..100 {
+        assert_eq!(echo(&gateway, &session, "well")?.tool_text()?, "hi");
+    }
+    let fresh = Session::open(gateway.mcp)?;
+    let tools = fresh.names(gateway.mcp, "tools/list")?;
+    assert!(tools.contains(&"well_echo".to_owned()) && tools.contains(&"ill_echo".to_owned()));
+    assert_eq!(echo(&gateway, &fresh, "well")?.tool_text()?, "hi");
+    // All that happened while none of the others had an answer.
+    for stream in &hanging {
+        assert!(is_unanswered(stream)?);
+    }
+    Ok(())
+}
+
+/// How long the slowest of a hundred calls to the backend that is well takes.
+fn p99(gateway: &Gateway, session: &Session) -> anyhow::Result<Duration> {
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let (mcp, session) = (gateway.mcp, session.clone());
+            std::thread::spawn(move || -> anyhow::Result<Vec<Duration>> {
+                let timed = |_| {
+                    let started = Instant::now();
+                    let answer = session.call(mcp, "well_echo", &json!({"message": "hi"}))?;
+                    assert_eq!(answer.tool_text()?, "hi");
+                    Ok(started.elapsed())
+                };
+                (0..25).map(timed).collect()
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for worker in workers {
+        times.extend(worker.join().unwrap()?);
+    }
+    times.sort();
+    Ok(times[times.len() * 99 / 100])
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    sorted[sorted.len() / 2]
+}
+
+/// Whatever this machine does beside it happens to both kinds of windows, which alternate; and whoever calls the backend that is ill
+/// does so in both. So the ratio settles near one unless the backend's trouble itself is felt.
+#[test]
+fn calls_to_the_others_take_as_long_as_before_whatever_is_wrong_with_one_backend() -> anyhow::Result<()> {
+    let (fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let recipe = Recipe::new(&[("ill", &fixture.url), ("well", &other.url)])?;
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    echo(&gateway, &session, "well")?.tool_text()?;
+    for (name, fault) in [
+        ("hangs", json!({"hang": true})),
+        ("is slow", json!({"slow_ms": 500})),
+        ("answers with 500", json!({"status": 500})),
+    ] {
+        let stop = AtomicBool::new(false);
+        let ratio = std::thread::scope(|scope| -> anyhow::Result<f64> {
+            let calling = scope.spawn(|| -> anyhow::Result<()> {
+                let mut begun = std::collections::VecDeque::new();
+                while !stop.load(Ordering::Relaxed) {
+                    begun.push_back(begin(gateway.mcp, &session, "ill_echo")?);
+                    if begun.len() > 50 {
+                        begun.pop_front();
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Ok(())
+            });
+            let (mut calm, mut ill) = (Vec::new(), Vec::new());
+            let began = Instant::now();
+            let ratio = loop {
+                fixture.admin("DELETE", "/faults", &json!({}))?;
+                calm.push(p99(&gateway, &session)?);
+                break_calls(&fixture, &fault)?;
+                ill.push(p99(&gateway, &session)?);
+                let ratio = median(&ill).as_secs_f64() / median(&calm).as_secs_f64();
+                let settled = calm.len() >= 3 && ratio <= 1.2;
+                if settled || began.elapsed() > Duration::from_secs(90) {
+                    println!(
+                        "one backend {name}: p99 of the other {:?} instead of {:?}, {} windows each",
+                        median(&ill),
+                        median(&calm),
+                        calm.len()
+                    );
+                    break ratio;
+                }
+            };
+            stop.store(true, Ordering::Relaxed);
+            calling.join().unwrap()?;
+            Ok(ratio)
+        })?;
+        assert!(ratio <= 1.2, "one backend {name}: {ratio:.2} times as long");
+        fixture.admin("DELETE", "/faults", &json!({}))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! Who may call a backend now: the breaker and the places, and what they learn from each call.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
+
+use super::breaker::{Breaker, BreakerState, Change};
+use super::slots::Slots;
+use super::{Backend, BackendError};
+use crate::config::Isolation;
+
+/// A caller that waited so long for an answer, and went away without one, has met a backend that does not answer. Clients have
+/// deadlines of their own, which are mostly shorter than the gateway's.
+const ABANDONED_AFTER: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    breaker: Breaker,
+    slots: Slots,
+    in_flight: AtomicUsize,
+    /// Says that calls have begun to fail.
+    trouble: Notify,
+}
+
+/// A call that may be sent. It has a place at its backend until this is dropped, which is when its answer has come whole.
+#[derive(Debug)]
+pub struct Admitted {
+    backend: Backend,
+    began: Instant,
+    is_trial: bool,
+    settled: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Backend {
+    /// Takes new settings. Calls that run go on.
+    pub fn isolate(&self, settings: &Isolation) {
+        self.inner.admission.breaker.set(settings.breaker);
+        self.inner.admission.slots.set(settings.concurrency);
+    }
+
+    /// Asks whether a call may be sent now; it waits for a place as long as the settings say. Whoever gets one says what came of the
+    /// call.
+    ///
+    /// # Errors
+    /// [`BackendError::Open`] and [`BackendError::Full`]. Nothing was sent then.
+    pub async fn admit(&self) -> Result<Admitted, BackendError> {
+        let admission = &self.inner.admission;
+        // Who is refused anyway need not wait for a place.
+        admission.breaker.check()?;
+        let place = admission.slots.acquire().await?;
+        let is_trial = admission.breaker.admit()?;
+        admission.in_flight.fetch_add(1, Ordering::Relaxed);
+        Ok(Admitted {
+            backend: self.clone(),
+            began: Instant::now(),
+            is_trial,
+            settled: false,
+            _place: place,
+        })
+    }
+
+    /// How many calls run here now.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.inner.admission.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether calls are let through.
+    #[must_use]
+    pub fn breaker(&self) -> BreakerState {
+        self.inner.admission.breaker.state()
+    }
+
+    /// How often the breaker has opened.
+    #[must_use]
+    pub fn breaker_opened(&self) -> u64 {
+        self.inner.admission.breaker.opened()
+    }
+
+    /// Says that the backend has come back, as whoever looks after it sees it.
+    pub fn came_back(&self) {
+        self.inner.admission.breaker.came_back();
+    }
+
+    /// Ends when calls have begun to fail.
+    pub async fn in_trouble(&self) {
+        self.inner.admission.trouble.notified().await;
+    }
+
+    fn failed(&self, reason: &str) {
+        let admission = &self.inner.admission;
+        match admission.breaker.failed(reason) {
+            Change::Nothing => return,
+            Change::First => {}
+            Change::Opened => {
+                tracing::warn!(backend = %self.name(), reason, "the breaker opens: calls are refused for a while");
+            }
+        }
+        admission.trouble.notify_one();
+    }
+}
+
+impl Admitted {
+    /// The backend has answered, whatever it says.
+    pub fn answered(&mut self) {
+        self.settled = true;
+        if self.backend.inner.admission.breaker.answered() {
+            tracing::info!(backend = %self.backend.name(), "the breaker closes: calls are answered again");
+        }
+    }
+
+    /// The call ended with `error`, which may say that the backend cannot be reached.
+    pub fn failed(&mut self, error: &BackendError) {
+        if error.says_unreachable() {
+            self.settled = true;
+            self.backend.failed(&error.to_string());
+        } else {
+            self.answered();
+        }
+    }
+
+    /// The call ended for a reason that says nothing of the backend.
+    pub fn undecided(&mut self) {
+        self.settled = true;
+        if self.is_trial {
+            self.backend.inner.admission.breaker.trial_ended();
+        }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.backend
+            .inner
+            .admission
+            .in_flight
+            .fetch_sub(1, Ordering::Relaxed);
+        if self.settled {
+            return;
+        }
+        let waited = self.began.elapsed();
+        if waited >= ABANDONED_AFTER {
+            self.failed(&BackendError::Deadline(waited));
+        } else {
+            self.undecided();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Transport;
+    use crate::config::{BackendName, BreakerSettings, ConcurrencySettings};
+
+    const OPEN_FOR: Duration = Duration::from_secs(10);
+
+    fn backend(failures: u32) -> Backend {
+        let url = "http://localhost/mcp".parse().unwrap();
+        let backend = Backend::new(BackendName::for_test("a"), url, Transport::new());
+        backend.isolate(&Isolation {
+            breaker: BreakerSettings {
+                failures,
+                open_for: OPEN_FOR,
+            },
+            concurrency: ConcurrencySettings {
+                limit: 1,
+                queue: 1,
+                wait: Duration::from_secs(1),
+            },
+        });
+        backend
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_says_that_nobody_is_there_opens_the_breaker() {
+        let backend = backend(1);
+        for error in [
+            BackendError::Status(404),
+            BackendError::Status(429),
+            BackendError::SessionLost,
+            BackendError::Invalid("nonsense".to_owned()),
+        ] {
+            backend.admit().await.unwrap().failed(&error);
+            assert_eq!(backend.breaker(), BreakerState::Closed, "{error}");
+        }
+        for error in [
+            BackendError::Unreachable("refused".to_owned()),
+            BackendError::Broken("reset".to_owned()),
+            BackendError::Deadline(OPEN_FOR),
+            BackendError::Status(500),
+            BackendError::Status(503),
+        ] {
+            backend.admit().await.unwrap().failed(&error);
+            assert_eq!(backend.breaker(), BreakerState::Open, "{error}");
+            let refused = backend.admit().await.unwrap_err();
+            assert!(matches!(refused, BackendError::Open { .. }), "{refused}");
+            backend.came_back();
+            backend.admit().await.unwrap().answered();
+        }
+        assert_eq!(backend.breaker_opened(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_away_soon_says_nothing_and_who_waited_long_says_that_nobody_answers() {
+        let backend = backend(1);
+        let admitted = backend.admit().await.unwrap();
+        tokio::time::advance(ABANDONED_AFTER - Duration::from_millis(1)).await;
+        drop(admitted);
+        assert_eq!(backend.breaker(), BreakerState::Closed);
+        let admitted = backend.admit().await.unwrap();
+        assert_eq!(backend.in_flight(), 1);
+        tokio::time::advance(ABANDONED_AFTER).await;
+        drop(admitted);
+        assert_eq!(backend.breaker(), BreakerState::Open);
+        assert_eq!(backend.in_flight(), 0);
+        // Who looks after the backend is told.
+        backend.in_trouble().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_breaker_is_open_nobody_waits_for_a_place() {
+        let backend = backend(1);
+        let mut held = backend.admit().await.unwrap();
+        held.failed(&BackendError::Status(500));
+        let began = Instant::now();
+        let refused = backend.admit().await.unwrap_err();
+        assert!(matches!(refused, BackendError::Open { .. }), "{refused}");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}
