@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod load;
 pub mod mount;
 pub mod ports;
+pub mod providers;
 pub mod proxy;
 pub mod raw;
 pub mod recorder;

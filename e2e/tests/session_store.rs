@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vmcp_e2e::providers::{patient, server, storage};
 use vmcp_e2e::redis::Redis;
 use vmcp_gateway::backend::UpstreamSession;
-use vmcp_gateway::config::{RedisStorage, ServerName, SessionLimits};
+use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 use vmcp_gateway::session::store::memory::MemoryStore;
 use vmcp_gateway::session::store::redis::RedisStore;
@@ -34,32 +35,11 @@ struct Subject {
     _redis: Option<Redis>,
 }
 
-fn server(name: &str) -> ServerName {
-    ServerName {
-        namespace: "tests".to_owned(),
-        name: name.to_owned(),
-    }
-}
-
-fn storage(redis: &Redis) -> RedisStorage {
-    RedisStorage {
-        host: redis.address.ip().to_string(),
-        port: redis.address.port(),
-        db: 0,
-        key_prefix: "vmcp:".to_owned(),
-        username: None,
-        password: None,
-    }
-}
-
-/// A store whose operations may take long, because this machine may be busy with other things than this test.
 fn redis_store(redis: &Redis, name: &str, lifetimes: Lifetimes) -> anyhow::Result<RedisStore> {
-    let patience = Duration::from_secs(10);
-    Ok(RedisStore::with_deadline(
-        &storage(redis),
+    Ok(RedisStore::new(
+        &patient(redis.address),
         &server(name),
         lifetimes,
-        patience,
     )?)
 }
 
@@ -474,7 +454,7 @@ async fn a_redis_that_does_not_answer_is_unavailable_within_the_deadline_and_nev
     let mut redis = Redis::start(None)?;
     let key = created(&redis_store(&redis, "a", Lifetimes::default())?).await?;
     // The deadline of the gateway.
-    let store = RedisStore::new(&storage(&redis), &server("a"), Lifetimes::default())?;
+    let store = RedisStore::new(&storage(redis.address), &server("a"), Lifetimes::default())?;
 
     redis.pause()?;
     let started = Instant::now();

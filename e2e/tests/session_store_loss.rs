@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use vmcp_e2e::providers::{patient, server};
 use vmcp_e2e::redis::Redis;
 use vmcp_gateway::backend::UpstreamSession;
-use vmcp_gateway::config::{RedisStorage, ServerName, SessionLimits};
+use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 use vmcp_gateway::session::store::memory::MemoryStore;
 use vmcp_gateway::session::store::redis::RedisStore;
@@ -25,19 +26,7 @@ const MANY: SessionLimits = SessionLimits {
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn store(redis: &Redis, lifetimes: Lifetimes) -> anyhow::Result<RedisStore> {
-    let storage = RedisStorage {
-        host: redis.address.ip().to_string(),
-        port: redis.address.port(),
-        db: 0,
-        key_prefix: "vmcp:".to_owned(),
-        username: None,
-        password: None,
-    };
-    let server = ServerName {
-        namespace: "tests".to_owned(),
-        name: "a".to_owned(),
-    };
-    Ok(RedisStore::with_deadline(&storage, &server, lifetimes, LIMIT)?)
+    Ok(RedisStore::new(&patient(redis.address), &server("a"), lifetimes)?)
 }
 
 fn new_record() -> NewRecord {

@@ -4,6 +4,7 @@ pub mod aggregation;
 mod isolation;
 mod limits;
 mod pattern;
+mod redis;
 mod validate;
 pub mod watch;
 
@@ -20,6 +21,7 @@ pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strateg
 pub use isolation::{BreakerSettings, ConcurrencySettings, Isolation};
 pub use limits::{Limits, SessionLimits};
 pub use pattern::Pattern;
+pub use redis::{RedisAddress, RedisIdentity, RedisPassword, RedisStorage, RedisTls, RedisTopology};
 pub use validate::Invalid;
 
 /// The configuration of this process.
@@ -64,24 +66,7 @@ pub enum SessionStorage {
     /// In this process.
     Memory,
     /// In a Redis server.
-    Redis(RedisStorage),
-}
-
-/// How to reach Redis, and how keys there begin.
-#[derive(Debug)]
-pub struct RedisStorage {
-    /// The host.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// The database's number.
-    pub db: u16,
-    /// What every key begins with.
-    pub key_prefix: String,
-    /// The ACL user, if not the default one.
-    pub username: Option<String>,
-    /// The password, if any.
-    pub password: Option<SecretString>,
+    Redis(Box<RedisStorage>),
 }
 
 /// The part that may change while the process runs.

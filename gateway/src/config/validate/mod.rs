@@ -8,6 +8,7 @@ mod tests;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use vmcp_crds::config::{
@@ -15,7 +16,10 @@ use vmcp_crds::config::{
     SessionStorageProvider, rules,
 };
 
-use super::{Backend, BackendName, Config, Hot, Identity, Limits, RedisStorage, ServerName, SessionStorage};
+use super::{
+    Backend, BackendName, Config, Hot, Identity, Limits, RedisAddress, RedisPassword, RedisStorage,
+    RedisTopology, ServerName, SessionStorage,
+};
 
 /// A configuration that cannot be used. The message is for the person who wrote it.
 pub type Invalid = ConfigError;
@@ -83,14 +87,16 @@ fn session_storage(
         SessionStorageProvider::Redis => raw.address.as_deref().unwrap_or_default(),
     };
     let (host, port) = rules::host_and_port(address).map_err(|message| unfit(("address", message)))?;
-    Ok(SessionStorage::Redis(RedisStorage {
-        host,
-        port,
+    Ok(SessionStorage::Redis(Box::new(RedisStorage {
+        topology: RedisTopology::Single(RedisAddress { host, port }),
         db: raw.db,
         key_prefix: raw.key_prefix.clone(),
         username: raw.username.clone(),
-        password,
-    }))
+        password: password.map(RedisPassword::Fixed),
+        tls: None,
+        connect_timeout: Duration::from_secs(1),
+        command_timeout: Duration::from_millis(250),
+    })))
 }
 
 pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Invalid> {

@@ -7,24 +7,18 @@
 //! clocks of two machines are compared. A record outlives its idle deadline by [`GRACE`], so that what expired can still be told
 //! from what never was.
 //!
-//! Every operation has a deadline of ours, because the client library waits for its own reconnection without one. An operation whose
-//! deadline passed may still happen later.
+//! Every operation has a deadline; one whose deadline passed may still happen later. [`connection`] says how Redis is reached.
 
+pub mod connection;
 mod events;
 mod hash;
 mod script;
 
-use std::future::Future;
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{
-    ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisError, RedisResult, ScriptInvocation,
-};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use secrecy::ExposeSecret as _;
 
 use super::{
     Bound, Created, Event, Incarnation, Life, Loaded, Missing, Owner, REMEMBERED, Recovered, SETTLE,
@@ -33,21 +27,15 @@ use super::{
 use crate::config::{RedisStorage, ServerName, SessionLimits};
 use crate::session::record::{Binding, Lifetimes, NewRecord, Record, RecordKey};
 
-use script::Scripts;
+use connection::Connection;
+use script::{Call, Script, Scripts};
 
-/// How long an operation may take.
-const DEADLINE: Duration = Duration::from_millis(250);
-/// How long a connection attempt may take.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
-/// How long the pause between two connection attempts may become.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 /// How long a record outlives its idle deadline.
 const GRACE: Duration = Duration::from_secs(10 * 60);
 
 /// Records in Redis.
 pub struct RedisStore {
-    connection: ConnectionManager,
-    client: ::redis::Client,
+    connection: Connection,
     scripts: Scripts,
     /// What the key of a record begins with.
     record_prefix: String,
@@ -57,65 +45,29 @@ pub struct RedisStore {
     /// Where processes tell each other what they do.
     channel: String,
     lifetimes: Lifetimes,
-    deadline: Duration,
 }
 
 impl RedisStore {
-    /// The records of `server`. Nothing is sent before the first operation, so that a Redis that is down does not keep the process
-    /// from starting.
+    /// The records of `server`. A Redis that is down does not keep the process from starting.
     ///
     /// # Errors
-    /// When the settings make no connection: an invalid host name, for example.
+    /// When a file that `storage` names cannot be used.
     pub fn new(
         storage: &RedisStorage,
         server: &ServerName,
         lifetimes: Lifetimes,
     ) -> Result<Self, Unavailable> {
-        Self::with_deadline(storage, server, lifetimes, DEADLINE)
-    }
-
-    /// The same with another deadline per operation.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn with_deadline(
-        storage: &RedisStorage,
-        server: &ServerName,
-        lifetimes: Lifetimes,
-        deadline: Duration,
-    ) -> Result<Self, Unavailable> {
-        let mut settings = RedisConnectionInfo::default().set_db(storage.db.into());
-        if let Some(username) = &storage.username {
-            settings = settings.set_username(username);
-        }
-        if let Some(password) = &storage.password {
-            settings = settings.set_password(password.expose_secret());
-        }
-        let info = ConnectionAddr::Tcp(storage.host.clone(), storage.port)
-            .into_connection_info()
-            .map_err(unavailable)?
-            // Without this an answer of two writes waits 40 ms for an acknowledgement.
-            .set_tcp_settings(::redis::io::tcp::TcpSettings::default().set_nodelay(true))
-            .set_redis_settings(settings);
-        let client = ::redis::Client::open(info).map_err(unavailable)?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_DEADLINE))
-            .set_response_timeout(Some(deadline))
-            .set_max_delay(RECONNECT_PAUSE)
-            .set_pipeline_buffer_size(512);
-        let connection =
-            ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(unavailable)?;
         let tag = format!("{{{}{server}}}", storage.key_prefix);
+        let incarnation_key = format!("{tag}:incarnation");
+        let connection = Connection::new(storage, &incarnation_key)?;
         Ok(Self {
+            scripts: Scripts::new(connection.publish_command()),
             connection,
-            client,
-            scripts: Scripts::new("PUBLISH"),
             record_prefix: format!("{tag}:s:"),
             marker_prefix: format!("{tag}:m:"),
-            incarnation_key: format!("{tag}:incarnation"),
+            incarnation_key,
             channel: format!("{tag}:events"),
             lifetimes,
-            deadline,
         })
     }
 
@@ -127,21 +79,8 @@ impl RedisStore {
         format!("{}{key}", self.marker_prefix)
     }
 
-    async fn within_deadline<T>(
-        &self,
-        work: impl Future<Output = RedisResult<T>> + Send,
-    ) -> Result<T, Unavailable> {
-        match tokio::time::timeout(self.deadline, work).await {
-            Ok(outcome) => outcome.map_err(unavailable),
-            Err(_) => Err(Unavailable::new(format!(
-                "no answer within {} ms",
-                self.deadline.as_millis()
-            ))),
-        }
-    }
-
     /// What the scripts begin with that write a whole record: the keys, the name, the deadlines, and a new incarnation.
-    fn writing<'a>(&self, script: &'a ::redis::Script, key: &RecordKey) -> ScriptInvocation<'a> {
+    fn writing<'a>(&self, script: &'a Script, key: &RecordKey) -> Call<'a> {
         let mut call = script.key(self.record(key));
         call.key(&self.incarnation_key)
             .key(&self.channel)
@@ -158,9 +97,7 @@ impl RedisStore {
         for (field, value) in hash::new_fields(record) {
             call.arg(field).arg(value);
         }
-        let mut connection = self.connection.clone();
-        let answer: Option<script::Snapshot> =
-            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let answer: Option<script::Snapshot> = self.connection.run(&call).await?;
         let Some(snapshot) = answer else {
             return Ok(Created::Taken);
         };
@@ -184,9 +121,7 @@ impl RedisStore {
         for (field, value) in hash::new_fields(new) {
             call.arg(field).arg(value);
         }
-        let mut connection = self.connection.clone();
-        let answer: (String, u64, Option<script::Snapshot>) =
-            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let answer: (String, u64, Option<script::Snapshot>) = self.connection.run(&call).await?;
         match answer {
             (_, _, Some(snapshot)) => hash::record(&snapshot).map(Recovered::Found),
             (outcome, millis, None) if outcome == "wait" => {
@@ -211,9 +146,7 @@ impl RedisStore {
         for (field, value) in hash::all_fields(record)? {
             call.arg(field).arg(value);
         }
-        let mut connection = self.connection.clone();
-        let answer: Option<script::Snapshot> =
-            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let answer: Option<script::Snapshot> = self.connection.run(&call).await?;
         match answer {
             Some(snapshot) => hash::record(&snapshot).map(Recovered::Found),
             None => Ok(Recovered::Gone),
@@ -225,8 +158,7 @@ impl RedisStore {
         call.key(&self.channel)
             .arg(key.to_string())
             .arg(hash::owner_text(owner));
-        let mut connection = self.connection.clone();
-        match self.within_deadline(call.invoke_async(&mut connection)).await? {
+        match self.connection.run(&call).await? {
             0 => Ok(StreamOwned::Gone),
             number => Ok(StreamOwned::Owned(number)),
         }
@@ -235,16 +167,13 @@ impl RedisStore {
     async fn incarnation_now(&self) -> Result<Incarnation, Unavailable> {
         let mut call = self.scripts.incarnation.key(&self.incarnation_key);
         call.arg(new_incarnation());
-        let mut connection = self.connection.clone();
-        let text: String = self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let text: String = self.connection.run(&call).await?;
         hash::incarnation(&text)
     }
 
     async fn load_now(&self, key: &RecordKey) -> Result<Loaded, Unavailable> {
         let call = self.scripts.load.key(self.record(key));
-        let mut connection = self.connection.clone();
-        let answer: Option<script::Snapshot> =
-            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let answer: Option<script::Snapshot> = self.connection.run(&call).await?;
         match answer {
             None => Ok(Loaded::Gone),
             Some(snapshot) => hash::record(&snapshot).map(Loaded::Found),
@@ -264,9 +193,7 @@ impl RedisStore {
             .arg(hash::binding_field(backend))
             .arg(expected)
             .arg(hash::binding_value(binding)?);
-        let mut connection = self.connection.clone();
-        let answer: (String, Option<script::Snapshot>) =
-            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let answer: (String, Option<script::Snapshot>) = self.connection.run(&call).await?;
         match answer {
             (outcome, Some(snapshot)) if outcome == "bound" => hash::record(&snapshot).map(Bound::Bound),
             (_, Some(snapshot)) => hash::record(&snapshot).map(Bound::Lost),
@@ -288,9 +215,7 @@ impl RedisStore {
             .arg(value)
             .arg(kind)
             .arg(limit);
-        let mut connection = self.connection.clone();
-        let answer: (String, Option<script::Snapshot>) =
-            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let answer: (String, Option<script::Snapshot>) = self.connection.run(&call).await?;
         match answer {
             (_, Some(snapshot)) => hash::record(&snapshot).map(SetOutcome::Set),
             (outcome, None) if outcome == "full" => Ok(SetOutcome::Full),
@@ -304,8 +229,7 @@ impl RedisStore {
         for key in keys {
             call.key(self.record(key));
         }
-        let mut connection = self.connection.clone();
-        let touched: Vec<(u64, u64)> = self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let touched: Vec<(u64, u64)> = self.connection.run(&call).await?;
         let outcome = |(version, left)| match version {
             0 => Touched::Gone,
             version => Touched::Alive {
@@ -326,9 +250,7 @@ impl RedisStore {
             .arg(hash::incarnation_text(life.incarnation))
             .arg(u64::from(life.end) * 1000)
             .arg(millis(REMEMBERED));
-        let mut connection = self.connection.clone();
-        let answer: (String, Option<script::Snapshot>) =
-            self.within_deadline(call.invoke_async(&mut connection)).await?;
+        let answer: (String, Option<script::Snapshot>) = self.connection.run(&call).await?;
         match answer {
             (outcome, _) if outcome == "gone" => Ok(Terminated::Gone),
             (_, None) => Ok(Terminated::Terminated(None)),
@@ -412,16 +334,15 @@ impl SessionStore for RedisStore {
     }
 
     fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>> {
-        Some(events::events(self.client.clone(), self.channel.clone(), every))
+        Some(events::events(
+            self.connection.clone(),
+            self.channel.clone(),
+            every,
+        ))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
-        async move {
-            let mut connection = self.connection.clone();
-            let ping = async move { ::redis::cmd("PING").query_async::<()>(&mut connection).await };
-            self.within_deadline(ping).await
-        }
-        .boxed()
+        async { self.connection.command::<()>(&::redis::cmd("PING")).await }.boxed()
     }
 
     fn provider(&self) -> &'static str {
@@ -435,11 +356,6 @@ impl std::fmt::Debug for RedisStore {
             .field("record_prefix", &self.record_prefix)
             .finish_non_exhaustive()
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]
-fn unavailable(error: RedisError) -> Unavailable {
-    Unavailable::new(error.to_string())
 }
 
 fn new_incarnation() -> String {

@@ -1,0 +1,171 @@
+//! The gateway's way to Redis, with real servers: what it does when they are slow, gone, or back.
+
+use std::time::{Duration, Instant};
+
+use vmcp_e2e::providers::storage;
+use vmcp_e2e::redis::Redis;
+use vmcp_gateway::session::store::redis::connection::{Connection, Heard, Subscription};
+
+const CHANNEL: &str = "{vmcp:tests/a}:events";
+const PROBE_KEY: &str = "{vmcp:tests/a}:incarnation";
+const PING_EVERY: Duration = Duration::from_millis(50);
+/// No test waits longer for something that has to happen.
+const LIMIT: Duration = Duration::from_secs(20);
+
+async fn ping(connection: &Connection) -> Result<(), String> {
+    let pinged = connection.command::<()>(&redis::cmd("PING")).await;
+    pinged.map_err(|error| error.to_string())
+}
+
+/// Waits until Redis answers, and says how long that took.
+async fn answered(connection: &Connection) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    while let Err(error) = ping(connection).await {
+        anyhow::ensure!(started.elapsed() < LIMIT, "{error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(started.elapsed())
+}
+
+async fn subscribed(connection: &Connection) -> anyhow::Result<Subscription> {
+    let started = Instant::now();
+    loop {
+        connection.opened().await;
+        match connection.subscribe(CHANNEL, PING_EVERY).await {
+            Ok(subscription) => return Ok(subscription),
+            Err(error) => anyhow::ensure!(started.elapsed() < LIMIT, "{error}"),
+        }
+    }
+}
+
+async fn next(subscription: &mut Subscription) -> anyhow::Result<Heard> {
+    Ok(tokio::time::timeout(LIMIT, subscription.next()).await??)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_proof_comes_after_everything_that_was_published_before_it_was_asked_for() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let mut subscription = connection.subscribe(CHANNEL, Duration::from_millis(1)).await?;
+    let (published, mut publishings) = tokio::sync::mpsc::unbounded_channel();
+    let publisher = connection.clone();
+    let mut publishing = tokio::task::JoinSet::new();
+    publishing.spawn(async move {
+        for number in 0..2000_u32 {
+            let mut publish = redis::cmd(publisher.publish_command());
+            publish.arg(CHANNEL).arg(number);
+            publisher.command::<()>(&publish).await?;
+            published.send((number, tokio::time::Instant::now())).ok();
+        }
+        anyhow::Ok(())
+    });
+    let (mut heard, mut known, mut proofs) = (0, (0, None), 0);
+    while heard < 2000 {
+        match next(&mut subscription).await? {
+            Heard::Message(message) => {
+                assert_eq!(
+                    String::from_utf8(message)?,
+                    heard.to_string(),
+                    "in order, without a gap"
+                );
+                heard += 1;
+            }
+            Heard::Proved { asked } => {
+                proofs += 1;
+                // What had been published when the question was asked has been heard.
+                while known.1.is_none_or(|at| at < asked) {
+                    if let Some(at) = known.1.filter(|at| *at < asked) {
+                        assert!(
+                            heard > known.0,
+                            "{} was published at {at:?}, proved {asked:?}",
+                            known.0
+                        );
+                    }
+                    match publishings.try_recv() {
+                        Ok((number, at)) => known = (number, Some(at)),
+                        Err(_) => break,
+                    }
+                }
+            }
+        }
+    }
+    publishing.join_next().await.transpose()?.transpose()?;
+    assert!(proofs > 10, "{proofs}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_subscription_ends_with_its_connection_and_the_next_one_hears_again() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let mut redis = Redis::start(None)?;
+    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let mut subscription = subscribed(&connection).await?;
+    assert!(matches!(next(&mut subscription).await?, Heard::Proved { .. }));
+    redis.kill()?;
+    let ended = tokio::time::timeout(LIMIT, async {
+        loop {
+            if let Err(ended) = subscription.next().await {
+                return ended.to_string();
+            }
+        }
+    });
+    assert!(ended.await?.contains("subscription"));
+    redis.start_again()?;
+    let mut subscription = subscribed(&connection).await?;
+    redis.command::<()>(&["PUBLISH", CHANNEL, "hello"])?;
+    while next(&mut subscription).await? != Heard::Message(b"hello".to_vec()) {}
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_ends_the_subscription_and_makes_calls_fail_at_once_until_it_goes_on()
+-> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let mut redis = Redis::start(None)?;
+    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let mut subscription = subscribed(&connection).await?;
+    answered(&connection).await?;
+    redis.pause()?;
+    for _ in 0..3 {
+        ping(&connection).await.unwrap_err();
+    }
+    // Nothing waits any more, and everybody hears why.
+    let started = Instant::now();
+    for _ in 0..1000 {
+        let error = ping(&connection).await.unwrap_err();
+        assert!(error.contains("within"), "{error}");
+    }
+    assert!(
+        started.elapsed() < Duration::from_millis(250),
+        "{:?}",
+        started.elapsed()
+    );
+    tokio::time::timeout(LIMIT, async { while subscription.next().await.is_ok() {} }).await?;
+    redis.resume()?;
+    let back = answered(&connection).await?;
+    assert!(back < Duration::from_secs(2), "{back:?}");
+    subscribed(&connection).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_there_at_the_start_is_found_when_it_comes() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let mut redis = Redis::start(None)?;
+    redis.kill()?;
+    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let error = ping(&connection).await.unwrap_err();
+    assert!(error.contains(&redis.address.to_string()), "{error}");
+    redis.start_again()?;
+    answered(&connection).await?;
+    Ok(())
+}

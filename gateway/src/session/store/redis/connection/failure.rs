@@ -1,0 +1,116 @@
+//! What a failed operation means.
+//!
+//! An error of Redis says one of three things: ask somebody else, the connection is of no use any more, or no. None of them ever
+//! means that a record is gone.
+
+use ::redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use crate::config::RedisAddress;
+
+/// What to do about an error.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Redis does not remember the script.
+    NoScript,
+    /// Another node has the keys.
+    Moved(RedisAddress),
+    /// Another node has these keys already, and the others will follow.
+    Ask(RedisAddress),
+    /// The keys are between two nodes.
+    TryAgain,
+    /// This server is not the one that takes writes any more.
+    Demoted,
+    /// The connection broke, or the server does not accept who we are any more. Whether the operation happened is not known.
+    Broken,
+    /// Redis says no, and would say so again on another connection.
+    Refused,
+}
+
+impl Failure {
+    /// What `error` means that came from `node`.
+    pub(super) fn of(error: &RedisError, node: &RedisAddress) -> Self {
+        match error.kind() {
+            ErrorKind::Io => Self::Broken,
+            ErrorKind::Server(ServerErrorKind::NoScript) => Self::NoScript,
+            ErrorKind::Server(ServerErrorKind::TryAgain) => Self::TryAgain,
+            ErrorKind::Server(ServerErrorKind::ReadOnly) => Self::Demoted,
+            ErrorKind::Server(ServerErrorKind::Moved) => {
+                redirection(error, node).map_or(Self::Refused, Self::Moved)
+            }
+            ErrorKind::Server(ServerErrorKind::Ask) => {
+                redirection(error, node).map_or(Self::Refused, Self::Ask)
+            }
+            _ => match code(error).as_str() {
+                "READONLY" => Self::Demoted,
+                "NOAUTH" => Self::Broken,
+                _ => Self::Refused,
+            },
+        }
+    }
+}
+
+/// The node that an error names; one without a host is on the host of `node`.
+fn redirection(error: &RedisError, node: &RedisAddress) -> Option<RedisAddress> {
+    let (address, _) = error.redirect_node()?;
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = if host.is_empty() || host == "?" {
+        &node.host
+    } else {
+        host
+    };
+    Some(RedisAddress {
+        host: host.to_owned(),
+        port: port.parse().ok()?,
+    })
+}
+
+/// The word in capitals with which Redis begins an error. Before version 7, one that a command inside a script gave stands behind a
+/// text of its own.
+fn code(error: &RedisError) -> String {
+    let is_code = |word: &&str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+    let own = error.code().unwrap_or_default();
+    let inner = || {
+        let (_, inner) = error.detail()?.split_once(" -")?;
+        inner.split(' ').next().filter(is_code)
+    };
+    match own {
+        "ERR" => inner().unwrap_or(own),
+        own => own,
+    }
+    .to_owned()
+}
+
+/// How much of a text of Redis is repeated.
+const MAX_DETAIL: usize = 200;
+
+/// What went wrong, and what can be done about it. No error of Redis repeats a password or a value.
+pub(super) fn reason(error: &RedisError) -> String {
+    let code = code(error);
+    let advice = match code.as_str() {
+        "OOM" => "its memory is full; raise `maxmemory`, or lower the session limits",
+        "READONLY" => "it is a replica and takes no writes; connect to the primary, or name the sentinels",
+        "LOADING" => "it is loading its data; it answers when it is done",
+        "MISCONF" => "it takes no writes, because it cannot save its data; its log says why",
+        "CLUSTERDOWN" => "the cluster is down: no node has the keys of this server",
+        "MASTERDOWN" => "it is a replica that has lost its primary",
+        "NOREPLICAS" => "it takes no writes, because too few replicas follow it",
+        "BUSY" => "a script of somebody else has been running for long",
+        "MOVED" | "ASK" => "it is a node of a cluster; name the nodes under sessionStorage.cluster",
+        "WRONGPASS" => "it does not accept this user name and password",
+        "NOAUTH" => "it wants a password, and got none",
+        "NOPERM" => "its user lacks a permission; docs/OPERATIONS.md lists the ones needed",
+        _ => "",
+    };
+    let detail = match error.kind() {
+        ErrorKind::Io => return format!("the connection to Redis failed: {error}"),
+        ErrorKind::Server(_) | ErrorKind::Extension => error.detail().unwrap_or_default(),
+        _ => &error.to_string(),
+    };
+    let detail: String = detail.chars().take(MAX_DETAIL).collect();
+    if advice.is_empty() {
+        format!("Redis says {code} {detail}")
+    } else {
+        format!("Redis says {code}: {advice} ({detail})")
+    }
+}

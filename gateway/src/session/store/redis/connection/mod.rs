@@ -1,0 +1,337 @@
+//! The way to Redis.
+//!
+//! A [`Connection`] hides which servers there are (one, a primary named by sentinels, or a cluster), how they are reached (TLS,
+//! user, password), and that all of this may change. It does two things.
+//!
+//! [`Connection::run`] runs a script, with one deadline for everything. It never waits in a queue: when the server has not answered
+//! [`MISSES`] calls in a row, or cannot be reached, calls fail at once, and the keeper looks for a server every half second. An
+//! operation whose deadline passed may still happen later.
+//!
+//! [`Connection::subscribe`] listens to a channel on a connection of its own. Where a script publishes, it uses the command
+//! [`Connection::publish_command`], because a cluster has channels that belong to a slot. To use it:
+//!
+//! ```ignore
+//! loop {
+//!     // Ends when the connection is open; subscribing fails at once while it is not.
+//!     connection.opened().await;
+//!     let Ok(mut subscription) = connection.subscribe(&channel, PING_EVERY).await else { continue };
+//!     // From here on nothing that is published is missed.
+//!     loop {
+//!         match subscription.next().await {
+//!             Ok(Heard::Message(message)) => apply(message),
+//!             // Everything that was published before this instant has been given out as a message already.
+//!             Ok(Heard::Proved { asked }) => proved = asked,
+//!             // Anything may have been missed since the last proof.
+//!             Err(lost) => break,
+//!         }
+//!     }
+//! }
+//! ```
+
+mod dial;
+mod failure;
+mod keeper;
+mod subscription;
+mod tls;
+mod topology;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ::redis::{Cmd, FromRedisValue, RedisResult, Value};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::Unavailable;
+use super::script::Call;
+use crate::config::{RedisAddress, RedisStorage, RedisTopology};
+
+use dial::Dialler;
+use failure::{Failure, reason};
+use keeper::{Doubt, Keeper, Link, Open};
+pub use subscription::{Heard, Subscription};
+use topology::Topology;
+
+/// After so many calls in a row without an answer the connection counts as down.
+const MISSES: u32 = 3;
+/// How long a call waits before it asks again for keys that are between two nodes.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+/// How many doubts may wait for the keeper; more say nothing new.
+const MAX_DOUBTS: usize = 16;
+
+/// The way to Redis. A cheap-clone handle; the connection ends with the last one.
+#[derive(Clone)]
+pub struct Connection {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    link: Arc<watch::Sender<Link>>,
+    doubts: mpsc::Sender<Doubt>,
+    /// How many calls in a row had no answer.
+    misses: AtomicU32,
+    dialler: Arc<Dialler>,
+    deadline: Duration,
+    /// Whether there is only one server to talk to.
+    single: bool,
+    /// Whether channels belong to slots.
+    sharded: bool,
+    /// The keeper, which ends with this.
+    _keeper: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    Script(&'a Call<'a>),
+    Command(&'a Cmd),
+}
+
+/// Why an attempt had no result.
+enum Missed {
+    /// Nothing will come of trying again before the deadline.
+    Failed(String),
+    /// The connection of this number is of no use; another one may be.
+    Elsewhere { number: u64, reason: String },
+}
+
+impl Connection {
+    /// A connection as `storage` says, to the server that has `probe_key`. It begins to open at once, and its failures are those of
+    /// the calls.
+    ///
+    /// # Errors
+    /// When a file that is named cannot be used.
+    pub fn new(storage: &RedisStorage, probe_key: &str) -> Result<Self, Unavailable> {
+        let dialler = Arc::new(Dialler::new(storage).map_err(Unavailable::new)?);
+        let link = Arc::new(watch::Sender::new(Link::Opening));
+        let (doubts, doubted) = mpsc::channel(MAX_DOUBTS);
+        let keeper = Keeper {
+            dialler: Arc::clone(&dialler),
+            topology: Topology {
+                servers: storage.topology.clone(),
+                probe_key: probe_key.to_owned(),
+                command_timeout: storage.command_timeout,
+            },
+            link: Arc::clone(&link),
+            doubts: doubted,
+        };
+        let mut keeping = JoinSet::new();
+        keeping.spawn(keeper.keep());
+        let shared = Shared {
+            link,
+            doubts,
+            misses: AtomicU32::new(0),
+            dialler,
+            deadline: storage.command_timeout,
+            single: matches!(storage.topology, RedisTopology::Single(_)),
+            sharded: matches!(storage.topology, RedisTopology::Cluster(_)),
+            _keeper: keeping,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Runs a script.
+    ///
+    /// # Errors
+    /// When Redis gave no answer in time, or an error. Then the script may have run, or may still run.
+    pub(super) async fn run<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, Unavailable> {
+        self.within_deadline(Work::Script(call)).await
+    }
+
+    /// Sends a command that names no key or is sure to be where the keys are.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
+        self.within_deadline(Work::Command(command)).await
+    }
+
+    /// `PUBLISH` or `SPUBLISH`: how a script speaks to [`Self::subscribe`]. The channel is named like a key, with the same hash tag.
+    #[must_use]
+    pub fn publish_command(&self) -> &'static str {
+        if self.shared.sharded {
+            "SPUBLISH"
+        } else {
+            "PUBLISH"
+        }
+    }
+
+    /// Ends when the connection is open.
+    pub async fn opened(&self) {
+        let mut link = self.shared.link.subscribe();
+        // It cannot fail: we have the other end.
+        link.wait_for(|link| matches!(link, Link::Open(_))).await.ok();
+    }
+
+    /// Listens to `channel`, and proves every `ping_every` that it does. When this returns, nothing is missed that is published
+    /// from now on.
+    ///
+    /// # Errors
+    /// When Redis is down or does not take the subscription.
+    pub async fn subscribe(&self, channel: &str, ping_every: Duration) -> Result<Subscription, Unavailable> {
+        let (open, link) = {
+            let mut link = self.shared.link.subscribe();
+            let open = open(&mut link, 0).await.map_err(Unavailable::new)?;
+            (open, link)
+        };
+        let command = if self.shared.sharded {
+            "SSUBSCRIBE"
+        } else {
+            "SUBSCRIBE"
+        };
+        let begun = Subscription::begin(&self.shared.dialler, open, link, command, channel, ping_every);
+        begun.await.map_err(Unavailable::new)
+    }
+
+    async fn within_deadline<T: FromRedisValue>(&self, work: Work<'_>) -> Result<T, Unavailable> {
+        let deadline = self.shared.deadline;
+        let (mut asked, mut why) = (None, None);
+        match tokio::time::timeout(deadline, self.attempts(work, &mut asked, &mut why)).await {
+            Ok(Ok(value)) => ::redis::from_redis_value(value)
+                .map_err(|error| Unavailable::new(format!("Redis gave an answer of another form: {error}"))),
+            Ok(Err(reason)) => Err(Unavailable::new(reason)),
+            Err(_) => {
+                let reason =
+                    why.unwrap_or_else(|| format!("Redis did not answer within {} ms", deadline.as_millis()));
+                if let Some(number) = asked {
+                    self.missed(number, &reason);
+                }
+                Err(Unavailable::new(reason))
+            }
+        }
+    }
+
+    /// Tries until there is an answer. `asked` is the connection on which an answer is awaited, `why` what the last one said.
+    async fn attempts(
+        &self,
+        work: Work<'_>,
+        asked: &mut Option<u64>,
+        why: &mut Option<String>,
+    ) -> Result<Value, String> {
+        let mut link = self.shared.link.subscribe();
+        let mut unfit = 0;
+        loop {
+            let open = open(&mut link, unfit).await?;
+            *asked = Some(open.number);
+            let outcome = self.attempt(work, open).await;
+            *asked = None;
+            match outcome {
+                Ok(value) => return Ok(value),
+                Err(Missed::Failed(reason)) => return Err(reason),
+                Err(Missed::Elsewhere { number, reason }) => {
+                    unfit = number;
+                    *why = Some(reason);
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, work: Work<'_>, open: Open) -> Result<Value, Missed> {
+        let Open {
+            number,
+            address,
+            mut connection,
+        } = open;
+        let (mut command, mut in_full) = match work {
+            Work::Script(call) => (call.by_digest(), false),
+            Work::Command(command) => (command.clone(), true),
+        };
+        loop {
+            let outcome: RedisResult<Value> = command.query_async(&mut connection).await;
+            let error = match outcome {
+                Ok(value) => {
+                    self.shared.misses.store(0, Ordering::Relaxed);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            let reason = reason(&error);
+            match (Failure::of(&error, &address), work) {
+                (Failure::NoScript, Work::Script(call)) if !in_full => {
+                    in_full = true;
+                    command = call.in_full();
+                }
+                (Failure::TryAgain, _) => tokio::time::sleep(TRY_AGAIN).await,
+                (Failure::Moved(to), _) if self.shared.sharded => {
+                    self.doubt(number, Some(to));
+                    return Err(Missed::Elsewhere { number, reason });
+                }
+                (Failure::Ask(to), Work::Script(call)) if self.shared.sharded => {
+                    return self.ask(&to, call).await.map_err(Missed::Failed);
+                }
+                // Nothing was written, so that it may be tried on another connection.
+                (Failure::Demoted, _) => {
+                    self.doubt(number, None);
+                    return Err(if self.shared.single {
+                        Missed::Failed(reason)
+                    } else {
+                        Missed::Elsewhere { number, reason }
+                    });
+                }
+                (Failure::Broken, _) => {
+                    self.doubt(number, None);
+                    return Err(Missed::Failed(reason));
+                }
+                _ => return Err(Missed::Failed(reason)),
+            }
+        }
+    }
+
+    /// Runs a script at the node to which the keys are moving.
+    async fn ask(&self, node: &RedisAddress, call: &Call<'_>) -> Result<Value, String> {
+        let secret = self.shared.dialler.secret()?;
+        let mut dialled = self.shared.dialler.for_commands(node, secret.as_ref()).await?;
+        let deadline = self.shared.deadline;
+        dialled.ask::<()>(&::redis::cmd("ASKING"), deadline).await?;
+        dialled.ask(&call.in_full(), deadline).await
+    }
+
+    fn doubt(&self, number: u64, hint: Option<RedisAddress>) {
+        // When the keeper has that many to read, it knows.
+        self.shared.doubts.try_send(Doubt { number, hint }).ok();
+    }
+
+    /// Counts a call that had no answer on the connection `number`.
+    fn missed(&self, number: u64, reason: &str) {
+        if self.shared.misses.fetch_add(1, Ordering::Relaxed) + 1 < MISSES {
+            return;
+        }
+        self.shared.misses.store(0, Ordering::Relaxed);
+        let down = self.shared.link.send_if_modified(|link| {
+            let open = matches!(link, Link::Open(open) if open.number == number);
+            if open {
+                *link = Link::Down(reason.into());
+            }
+            open
+        });
+        if down {
+            self.doubt(number, None);
+        }
+    }
+}
+
+/// The connection, if it is open or will be soon, and is a later one than `unfit`.
+///
+/// # Errors
+/// Why it is down.
+async fn open(link: &mut watch::Receiver<Link>, unfit: u64) -> Result<Open, String> {
+    let decided = link.wait_for(|link| match link {
+        Link::Opening => false,
+        Link::Open(open) => open.number > unfit,
+        Link::Down(_) => true,
+    });
+    match decided.await.as_deref() {
+        Ok(Link::Open(open)) => Ok(open.clone()),
+        Ok(Link::Down(reason)) => Err(reason.to_string()),
+        Ok(Link::Opening) | Err(_) => Err("the connection to Redis has ended".to_owned()),
+    }
+}
