@@ -315,6 +315,17 @@ pub fn exchange(
     read(stream)
 }
 
+/// Sends a request as it stands there, and reads its answer.
+///
+/// # Errors
+/// As [`exchange`].
+pub fn verbatim(server: SocketAddr, request: &[u8]) -> anyhow::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&server, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(request)?;
+    read(stream)
+}
+
 fn read(stream: TcpStream) -> anyhow::Result<Answer> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();

@@ -49,6 +49,10 @@ fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() 
     assert!(refused.contains("`uri`"), "{refused}");
     assert_eq!((echo("one")?, echo("two")?), ("hi".to_owned(), "hi".to_owned()));
 
+    // However often the file is looked at, it was refused once.
+    let reloads = |outcome| gateway.metric("vmcp_config_reloads_total", outcome);
+    assert_eq!((reloads("accepted")?, reloads("refused")?), (1.0, 1.0));
+
     // Taken back to what is in use: nothing is refused any more.
     mount.put(&backends(&[("one", &one.url), ("two", &two.url)]))?;
     wait::until("nothing is refused", LIMIT, || {
@@ -58,6 +62,8 @@ fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() 
         );
         Ok(())
     })?;
+
+    assert_eq!(reloads("accepted")?, 1.0, "nothing has changed");
 
     // A backend is removed: its tools are unknown. And the log level changes.
     assert!(
@@ -75,5 +81,6 @@ fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() 
         gateway.log()?.contains("\"message\":\"answered\""),
         "debug logs no requests"
     );
+    assert_eq!((reloads("accepted")?, reloads("refused")?), (2.0, 1.0));
     Ok(())
 }

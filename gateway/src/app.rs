@@ -43,6 +43,7 @@ pub struct App {
     tasks: Tasks,
     hot_file: Option<PathBuf>,
     level: LevelHandle,
+    metrics: Metrics,
 }
 
 impl App {
@@ -111,7 +112,7 @@ impl App {
             config.server,
             sessions.clone(),
             core.clone(),
-            metrics,
+            metrics.clone(),
             drain.clone(),
             mcp.local_addr()?.ip().is_loopback(),
         );
@@ -127,6 +128,7 @@ impl App {
             tasks,
             hot_file: config.hot_file,
             level,
+            metrics,
         })
     }
 
@@ -142,8 +144,12 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         self.sessions.watch_store();
         if let Some(file) = self.hot_file.clone() {
-            self.tasks
-                .spawn_until_drain(reload(file, self.core.clone(), self.level.clone()));
+            self.tasks.spawn_until_drain(reload(
+                file,
+                self.core.clone(),
+                self.level.clone(),
+                self.metrics.clone(),
+            ));
         }
         let frontend = self.frontend;
         let serving = server::serve(self.mcp, self.drain.clone(), self.tasks.clone(), move |request| {
@@ -178,7 +184,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Takes the hot configuration again whenever its file changes. A file that is refused changes nothing.
-async fn reload(file: PathBuf, core: Core, level: LevelHandle) {
+async fn reload(file: PathBuf, core: Core, level: LevelHandle, metrics: Metrics) {
     let mut watch = Watch::new(&file);
     loop {
         watch.changed().await;
@@ -193,10 +199,12 @@ async fn reload(file: PathBuf, core: Core, level: LevelHandle) {
                 );
                 level.set(hot.log_level);
                 core.apply(hot);
+                metrics.reloaded(true);
             }
             Err(error) => {
                 if core.hot_error().as_ref() != Some(&error.to_string()) {
                     tracing::error!(%error, "the new configuration is refused; the one before stays in use");
+                    metrics.reloaded(false);
                 }
                 core.refuse(error.to_string());
             }

@@ -26,6 +26,17 @@ pub struct HotConfig {
     /// name and cut after 4 KiB, 16 KiB in all; with an empty text, nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
+    /// The names under which clients reach the endpoint, as they stand in the header `Host`: a host name or an address, alone (any port
+    /// fits) or with its port. A request under another name is answered with 403, which keeps out pages of the web that point a name of
+    /// their own at the gateway (DNS rebinding). Without a list every name passes, except on loopback, where this machine's own names
+    /// pass, with a list and without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_hosts: Vec<String>,
+    /// The pages of the web that may use the endpoint, as browsers name them in the header `Origin`, for example
+    /// `https://app.example.com`; browsers are told so (CORS). Any other page is answered with 403, except those under a name that
+    /// `allowedHosts` has and, on loopback, those of this machine. Clients that are no browsers send no `Origin`, and pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_origins: Vec<String>,
     /// How much the gateway takes on at a time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitsConfig,

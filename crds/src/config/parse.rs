@@ -178,6 +178,8 @@ hot:
     capabilities: [tools]
   serverInfo: {name: tools, title: Tools, version: '7'}
   instructions: Use them well.
+  allowedHosts: [mcp.example.com]
+  allowedOrigins: ['https://app.example.com']
   limits:
     requestBytes: 2048
     requestsInFlight: 2
@@ -230,6 +232,10 @@ hot:
         );
         assert_eq!(hot.server_info.version.as_deref(), Some("7"));
         assert_eq!(hot.instructions.as_deref(), Some("Use them well."));
+        assert_eq!(
+            (&*hot.allowed_hosts[0], &*hot.allowed_origins[0]),
+            ("mcp.example.com", "https://app.example.com")
+        );
         let limits = LimitsConfig {
             request_bytes: 2048,
             requests_in_flight: 2,

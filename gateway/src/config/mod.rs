@@ -1,5 +1,6 @@
 //! The validated configuration: what the rest of the gateway is built from, and never checks again.
 
+mod access;
 pub mod aggregation;
 mod isolation;
 mod limits;
@@ -17,6 +18,7 @@ use http::Uri;
 use secrecy::SecretString;
 use vmcp_crds::config::{GatewayConfig, LogLevel};
 
+pub use access::{Access, HostPort, Origin};
 pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strategy, Terms};
 pub use isolation::{BreakerSettings, ConcurrencySettings, Isolation};
 pub use limits::{Limits, SessionLimits};
@@ -80,6 +82,8 @@ pub struct Hot {
     pub aggregation: Arc<Aggregation>,
     /// Who the gateway says it is.
     pub identity: Identity,
+    /// Under which names the endpoint is reached, and which pages of the web may use it.
+    pub access: Access,
     /// How much the gateway takes on at a time.
     pub limits: Limits,
     /// [`vmcp_crds::status::config_hash`] of the text it came from.

@@ -7,8 +7,8 @@ use futures::stream::{self, Stream, StreamExt as _};
 use http::{HeaderMap, Response, StatusCode};
 use tokio::sync::watch;
 
+use super::headers::accepts;
 use super::keep_alive::keep_alive;
-use super::post::accepts;
 use super::relay::Relay;
 use super::respond::{self, Body};
 use super::translate::{Source, Translated};

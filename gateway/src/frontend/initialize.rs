@@ -1,10 +1,7 @@
 //! `initialize`: a client begins a session. No backend is asked.
 
-use std::borrow::Cow;
-
 use http::{HeaderValue, Response, StatusCode};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use vmcp_crds::config::Capability;
 
 use super::Frontend;
@@ -12,7 +9,8 @@ use super::respond::{self, Body};
 use crate::config::Aggregation;
 use crate::core::Principal;
 use crate::session::Client;
-use crate::wire::jsonrpc::Request;
+use crate::wire::jsonrpc::{Fault, Request};
+use crate::wire::params::{self, Initialize};
 use crate::wire::revision::Revision;
 use crate::wire::{code, header};
 
@@ -23,17 +21,6 @@ const MAX_CLIENT_BYTES: usize = 16 * 1024;
 const LIST_CHANGED: bool = true;
 /// Whether clients with an open stream are told when a resource that they watch changes.
 const SUBSCRIBE: bool = true;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Params<'a> {
-    #[serde(borrow)]
-    protocol_version: Cow<'a, str>,
-    #[serde(borrow)]
-    capabilities: &'a RawValue,
-    #[serde(borrow)]
-    client_info: &'a RawValue,
-}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -114,9 +101,7 @@ impl Frontend {
     pub(super) async fn initialize(&self, request: &Request<'_>, principal: &Principal) -> Response<Body> {
         let params = match params(request) {
             Ok(params) => params,
-            Err(message) => {
-                return respond::error(StatusCode::OK, Some(request.id), code::INVALID_PARAMS, &message);
-            }
+            Err(fault) => return respond::params_fault(request.id, &fault),
         };
         if !self
             .initializes
@@ -167,21 +152,17 @@ impl Frontend {
     }
 }
 
-fn params<'a>(request: &Request<'a>) -> Result<Params<'a>, String> {
-    let text = request.params.map_or("{}", RawValue::get);
-    let params: Params<'a> =
-        serde_json::from_str(text).map_err(|error| format!("initialize: params: {error}"))?;
+fn params<'a>(request: &Request<'a>) -> Result<Initialize<'a>, Fault> {
+    let params = params::initialize(request.params)?;
     for (field, value) in [
         ("capabilities", params.capabilities),
         ("clientInfo", params.client_info),
     ] {
-        if !value.get().starts_with('{') {
-            return Err(format!("initialize: params: {field} must be an object"));
-        }
         if value.get().len() > MAX_CLIENT_BYTES {
-            return Err(format!(
-                "initialize: params: {field} is larger than {MAX_CLIENT_BYTES} bytes"
-            ));
+            return Err(Fault {
+                code: code::INVALID_PARAMS,
+                message: format!("params: {field:?} is larger than {MAX_CLIENT_BYTES} bytes"),
+            });
         }
     }
     Ok(params)

@@ -1,14 +1,20 @@
 //! The downstream side: the streamable HTTP transport that clients speak, at `/mcp`.
 //!
-//! The order of checks is the same for every request: size, then media types, then the era and its session, then the method. Which
+//! The order of checks is the same for every request: headers, host and origin, then media types and size, then the era and its
+//! session, then the method. Which
 //! status and which JSON-RPC code answers what stands in `docs/ARCHITECTURE.md`.
 //!
 //! The server stands on hyper itself: there is one path, and what a router would add is paid by every call.
 
+mod batch;
+mod body;
 mod call;
+mod cors;
 mod delete;
+mod era;
 mod event;
 mod get;
+mod headers;
 mod initialize;
 mod keep_alive;
 mod large;
@@ -77,7 +83,7 @@ impl Frontend {
 
     /// Answers one HTTP request.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let (method, mut response) = self.route(request).await;
+        let (method, mut response) = self.judge(request).await;
         self.metrics.request(method, response.status().as_u16());
         tracing::debug!(method, status = response.status().as_u16(), "answered");
         if self.drain.is_draining() {
@@ -85,6 +91,24 @@ impl Frontend {
             response.headers_mut().insert(http::header::CONNECTION, close);
         }
         response
+    }
+
+    /// Answers a request that is meant for this endpoint, and lets the page that sent it, if one did, read the answer.
+    async fn judge(&self, request: Request<Incoming>) -> (&'static str, Response<Body>) {
+        let checked = headers::check(request.headers())
+            .and_then(|()| origin::check(&request, &self.core.hot().access, self.on_loopback));
+        let origin = match checked {
+            Ok(origin) => origin,
+            Err(refusal) => return ("other", refusal),
+        };
+        let (method, mut response) = match cors::preflight(&request, origin.as_ref()) {
+            Some(answer) => ("other", answer),
+            None => self.route(request).await,
+        };
+        if let Some(origin) = origin {
+            cors::allow(response.headers_mut(), origin);
+        }
+        (method, response)
     }
 
     /// The answer, and the method for the metrics: one of a fixed set.
@@ -95,13 +119,11 @@ impl Frontend {
                 respond::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n"),
             );
         }
-        if self.on_loopback
-            && let Err(refusal) = origin::check(request.headers())
-        {
-            return ("other", refusal);
-        }
         let principal = Principal::Anonymous;
         match *request.method() {
+            Method::GET | Method::DELETE if era::is_modern_without_body(request.headers()) => {
+                ("other", respond::method_not_allowed())
+            }
             Method::POST => self.post(request, &principal).await,
             Method::GET => ("GET", self.get(request.headers(), &principal).await),
             Method::DELETE => ("DELETE", self.delete(request.headers(), &principal).await),

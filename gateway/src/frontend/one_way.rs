@@ -37,18 +37,28 @@ impl Frontend {
         };
         let outcome = match self.session(headers, None, principal).await {
             Err(refusal) => Err(refusal),
-            Ok(session) => match message {
-                Message::Response(response) => minted(&session, Kind::Request, body, response.id).await,
-                Message::Notification { method, params } => {
-                    self.notification(&session, body, method, *params).await
-                }
-                Message::Request(_) => Ok(()),
-            },
+            Ok(session) => self.deliver(&session, body, message).await,
         };
         (
             method,
             outcome.map_or_else(|refusal| refusal, |()| respond::accepted()),
         )
+    }
+
+    /// Takes a message of `session` that wants no answer.
+    pub(super) async fn deliver(
+        &self,
+        session: &Session,
+        body: &Bytes,
+        message: &Message<'_>,
+    ) -> Result<(), Response> {
+        match message {
+            Message::Response(response) => minted(session, Kind::Request, body, response.id).await,
+            Message::Notification { method, params } => {
+                self.notification(session, body, method, *params).await
+            }
+            Message::Request(_) => Ok(()),
+        }
     }
 
     async fn notification(

@@ -1,74 +1,114 @@
-//! Who may talk to an endpoint that listens on loopback: programs of this machine, and no page of the web.
+//! Under which names the endpoint answers, and which pages of the web may use it.
 //!
-//! A browser that has opened somebody's page can be made to send requests to loopback addresses, under a name that the page's owner
-//! points there (DNS rebinding). Such a request names that host in `Host`, or the page in `Origin` (specification, basic/transports:
-//! servers must validate the origin).
+//! A browser that has opened somebody's page can be made to send requests to addresses that the page's owner cannot reach, under a name
+//! that the owner points there (DNS rebinding). Such a request names that host in `Host`, and the page in `Origin`.
+//!
+//! `Host` is checked where the configuration has a list, and always on loopback, where only this machine's own names are right.
+//! `Origin` is checked always, because servers must (specification, basic/transports). Programs that are no browsers send none, and pass.
+//! With one, the page must be listed, or be of this machine where the endpoint listens on loopback, or stand under the name of the
+//! endpoint itself where that name has been checked.
 
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 
 use super::respond::{self, Body};
+use crate::config::{Access, HostPort, Origin};
 use crate::wire::code;
 
-/// Refuses a request whose host or origin is not this machine.
-pub(super) fn check(headers: &HeaderMap) -> Result<(), Response<Body>> {
-    let host = headers.get(header::HOST);
-    if host.is_some_and(|host| !host.to_str().is_ok_and(is_loopback)) {
-        return Err(refuse(
-            "The header Host names another machine; this endpoint listens on loopback only",
+/// The origin of the page that sent the request, if a page did. Refuses a request that was not meant for this endpoint.
+pub(super) fn check<B>(
+    request: &Request<B>,
+    access: &Access,
+    on_loopback: bool,
+) -> Result<Option<HeaderValue>, Response<Body>> {
+    let headers = request.headers();
+    if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
+        let message = "The header Host is missing";
+        return Err(respond::error(
+            StatusCode::BAD_REQUEST,
+            None,
+            code::INVALID_REQUEST,
+            message,
         ));
     }
-    let origin = headers.get(header::ORIGIN);
-    if origin.is_some_and(|origin| !is_loopback_origin(origin)) {
-        return Err(refuse(
-            "The header Origin names a page of another machine; this endpoint listens on loopback only",
-        ));
+    let host = host(request.uri().authority(), headers);
+    let is_checked = on_loopback || !access.hosts.is_empty();
+    if is_checked
+        && !host
+            .as_ref()
+            .is_some_and(|host| is_host(host, access, on_loopback))
+    {
+        return Err(refuse(if access.hosts.is_empty() {
+            "The header Host names another machine; this endpoint listens on loopback only"
+        } else {
+            "The header Host names none of the configured allowedHosts"
+        }));
     }
-    Ok(())
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return Ok(None);
+    };
+    let allowed = origin
+        .to_str()
+        .ok()
+        .and_then(Origin::parse)
+        .is_some_and(|origin| {
+            access.origins.contains(&origin)
+                || (on_loopback && origin.at().is_loopback())
+                || (is_checked && host.is_some_and(|host| host == *origin.at()))
+        });
+    if allowed {
+        return Ok(Some(origin.clone()));
+    }
+    Err(refuse(
+        "The header Origin names a page that is none of the configured allowedOrigins",
+    ))
+}
+
+/// What the request is for: the authority of its target where it has one, as requests to proxies have, and otherwise `Host`
+/// (RFC 9112, section 3.2.2).
+fn host(authority: Option<&Authority>, headers: &HeaderMap) -> Option<HostPort> {
+    match authority {
+        Some(authority) => HostPort::parse(authority.as_str()),
+        None => HostPort::parse(headers.get(header::HOST)?.to_str().ok()?),
+    }
+}
+
+fn is_host(host: &HostPort, access: &Access, on_loopback: bool) -> bool {
+    (on_loopback && host.is_loopback()) || access.hosts.iter().any(|allowed| allowed.allows(host))
 }
 
 fn refuse(message: &str) -> Response<Body> {
     respond::error(StatusCode::FORBIDDEN, None, code::INVALID_REQUEST, message)
 }
 
-fn is_loopback_origin(origin: &HeaderValue) -> bool {
-    let origin = origin.to_str().unwrap_or_default();
-    let authority = origin
-        .strip_prefix("http://")
-        .or_else(|| origin.strip_prefix("https://"));
-    authority.is_some_and(is_loopback)
-}
-
-fn is_loopback(authority: &str) -> bool {
-    let Ok(authority) = authority.parse::<Authority>() else {
-        return false;
-    };
-    let host = authority.host();
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    let is_address = bare
-        .parse::<std::net::IpAddr>()
-        .is_ok_and(|address| address.is_loopback());
-    is_address || host.eq_ignore_ascii_case("localhost")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn status(host: &str, origin: Option<&str>) -> Option<u16> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().unwrap());
+    fn status(access: &Access, on_loopback: bool, host: &str, origin: Option<&str>) -> u16 {
+        let mut request = Request::builder().uri("/mcp").header(header::HOST, host);
         if let Some(origin) = origin {
-            headers.insert(header::ORIGIN, origin.parse().unwrap());
+            request = request.header(header::ORIGIN, origin);
         }
-        check(&headers).err().map(|refusal| refusal.status().as_u16())
+        check(&request.body(()).unwrap(), access, on_loopback).map_or_else(
+            |refusal| refusal.status().as_u16(),
+            |found| {
+                assert_eq!(found.is_some(), origin.is_some());
+                200
+            },
+        )
+    }
+
+    fn listed() -> Access {
+        Access {
+            hosts: vec![HostPort::parse("mcp.example.com").unwrap()],
+            origins: vec![Origin::parse("https://app.example.com").unwrap()],
+        }
     }
 
     #[test]
-    fn this_machine_passes_under_each_of_its_names() {
+    fn on_loopback_this_machine_passes_under_each_of_its_names() {
+        let nobody = Access::default();
         for host in [
             "localhost:4483",
             "127.0.0.1:4483",
@@ -76,15 +116,24 @@ mod tests {
             "LOCALHOST",
             "127.0.0.2",
         ] {
-            assert_eq!(status(host, None), None, "{host}");
-            assert_eq!(status(host, Some(&format!("http://{host}"))), None, "{host}");
+            assert_eq!(status(&nobody, true, host, None), 200, "{host}");
+            assert_eq!(
+                status(
+                    &nobody,
+                    true,
+                    host,
+                    Some(&format!("http://{}", host.to_lowercase()))
+                ),
+                200
+            );
         }
     }
 
     #[test]
     fn a_page_of_another_machine_is_refused_by_its_host_or_its_origin() {
+        let nobody = Access::default();
         for host in ["evil.example.com", "localhost.evil.example", "10.0.0.1:4483", ""] {
-            assert_eq!(status(host, None), Some(403), "{host}");
+            assert_eq!(status(&nobody, true, host, None), 403, "{host}");
         }
         for origin in [
             "http://evil.example.com",
@@ -92,7 +141,51 @@ mod tests {
             "https://localhost.evil.example",
             "file://localhost",
         ] {
-            assert_eq!(status("localhost:4483", Some(origin)), Some(403), "{origin}");
+            assert_eq!(
+                status(&nobody, true, "localhost:4483", Some(origin)),
+                403,
+                "{origin}"
+            );
+            assert_eq!(status(&nobody, false, "10.0.0.1", Some(origin)), 403, "{origin}");
         }
+        // A page that has made its own name point here.
+        assert_eq!(
+            status(
+                &nobody,
+                false,
+                "evil.example.com",
+                Some("http://evil.example.com")
+            ),
+            403
+        );
+    }
+
+    #[test]
+    fn elsewhere_every_name_passes_until_there_is_a_list() {
+        assert_eq!(status(&Access::default(), false, "any.example.com", None), 200);
+        assert_eq!(status(&listed(), false, "any.example.com", None), 403);
+        assert_eq!(status(&listed(), false, "localhost", None), 403);
+        assert_eq!(status(&listed(), true, "localhost", None), 200);
+        assert_eq!(status(&listed(), true, "mcp.example.com", None), 200);
+        assert_eq!(status(&listed(), false, "mcp.example.com:8080", None), 200);
+    }
+
+    #[test]
+    fn a_page_passes_that_is_listed_or_stands_under_the_endpoints_own_name() {
+        let page = |origin| status(&listed(), false, "mcp.example.com", Some(origin));
+        assert_eq!(page("https://app.example.com"), 200);
+        assert_eq!(page("https://mcp.example.com"), 200);
+        assert_eq!(page("http://app.example.com"), 403);
+        assert_eq!(page("https://app.example.com:8443"), 403);
+    }
+
+    #[test]
+    fn the_target_of_a_request_to_a_proxy_counts_and_not_its_host() {
+        let request = |target: &str| {
+            let request = Request::builder().uri(target).header(header::HOST, "localhost");
+            check(&request.body(()).unwrap(), &Access::default(), true).is_ok()
+        };
+        assert!(request("http://127.0.0.1:4483/mcp"));
+        assert!(!request("http://evil.example.com/mcp"));
     }
 }

@@ -1,13 +1,13 @@
 //! POST: one message from the client.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
+use super::body::{discard, read};
+use super::era::{self, Era};
+use super::headers::media_types;
 use super::overload::{Place, SMALL_BODY_BYTES};
 use super::respond::{self, Body};
 use super::{Frontend, settings};
@@ -17,12 +17,6 @@ use crate::session::Session;
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::Revision;
 use crate::wire::{code, header as mcp};
-
-/// How long a body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
-/// How much of a refused body is read and thrown away, at most this long.
-const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
-const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Frontend {
     /// The answer, and the method for the metrics.
@@ -51,6 +45,10 @@ impl Frontend {
             Ok(body) => body,
             Err(refusal) => return ("other", refusal),
         };
+        if jsonrpc::is_batch(&body) {
+            let answer = self.batch(&head.headers, &body, principal, place);
+            return ("batch", answer.await);
+        }
         match Message::parse(&body) {
             Err(fault) => ("other", respond::fault(&fault)),
             Ok(Message::Request(request)) => {
@@ -73,6 +71,28 @@ impl Frontend {
         principal: &Principal,
         place: Place,
     ) -> Response<Body> {
+        match era::of(headers, &request.method, request.params) {
+            Ok(Era::Legacy) => {}
+            Ok(Era::Modern(meta)) => return era::refuse(headers, &meta, Some(request.id)),
+            Err(fault) => return respond::params_fault(request.id, &fault),
+        }
+        if request.method == "initialize" {
+            return self.initialize(request, principal).await;
+        }
+        match self.session(headers, Some(request.id), principal).await {
+            Ok(session) => self.run(&session, body, request, place).await,
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// Runs a request of `session`, which came in as `body`. `guard` is kept until its answer has gone out.
+    pub(super) async fn run<G: Send + 'static>(
+        &self,
+        session: &Session,
+        body: &Bytes,
+        request: &jsonrpc::Request<'_>,
+        guard: G,
+    ) -> Response<Body> {
         if jsonrpc::is_reserved_id(request.id) {
             let message = "Ids that begin with \"vmcp:\" are the gateway's own; use another";
             return respond::error(
@@ -82,19 +102,12 @@ impl Frontend {
                 message,
             );
         }
-        if request.method == "initialize" {
-            return self.initialize(request, principal).await;
-        }
-        let session = match self.session(headers, Some(request.id), principal).await {
-            Ok(session) => session,
-            Err(refusal) => return refusal,
-        };
         let running = match session.begin(request.id) {
             Ok(running) => running,
             Err(busy) => return respond::busy(request.id, busy),
         };
-        let response = self.dispatch(&session, body, request).await;
-        respond::until_its_end(response, (running, place))
+        let response = self.dispatch(session, body, request).await;
+        respond::until_its_end(response, (running, guard))
     }
 
     async fn dispatch(
@@ -144,100 +157,6 @@ impl Frontend {
         let found = self.sessions.find(session_id.as_bytes(), principal).await;
         found.map_err(|failure| respond::session_error(id, &failure))
     }
-}
-
-/// A client must send JSON and accept both framings (specification 2025-11-25, basic/transports).
-fn media_types(headers: &HeaderMap) -> Result<(), Response<Body>> {
-    let refuse = |status, message| Err(respond::error(status, None, code::INVALID_REQUEST, message));
-    if !mcp::is_media_type(headers.get(header::CONTENT_TYPE), &mcp::JSON) {
-        return refuse(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "Content-Type must be application/json",
-        );
-    }
-    if accepts(headers, &mcp::JSON) && accepts(headers, &mcp::EVENT_STREAM) {
-        return Ok(());
-    }
-    refuse(
-        StatusCode::NOT_ACCEPTABLE,
-        "Accept must list application/json and text/event-stream",
-    )
-}
-
-/// Whether `Accept` has a range that `media_type` is in.
-pub(super) fn accepts(headers: &HeaderMap, media_type: &http::HeaderValue) -> bool {
-    let values = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let mut ranges = values.flat_map(|value| value.split(','));
-    ranges.any(|range| {
-        let essence = range.split(';').next().unwrap_or(range).trim();
-        let kind = media_type.to_str().unwrap_or_default();
-        let family = kind.split('/').next().unwrap_or_default();
-        essence == "*/*"
-            || essence.eq_ignore_ascii_case(kind)
-            || essence
-                .strip_suffix("/*")
-                .is_some_and(|range| range.eq_ignore_ascii_case(family))
-    })
-}
-
-/// The body, refused before it is kept when it says that it is larger than `largest`, and otherwise as soon as it is.
-async fn read(mut body: Incoming, largest: usize) -> Result<Bytes, Response<Body>> {
-    if body.size_hint().lower() > largest as u64 {
-        return Err(too_large(body, largest).await);
-    }
-    let reading = Limited::new(&mut body, largest).collect();
-    let Ok(whole) = tokio::time::timeout(BODY_DEADLINE, reading).await else {
-        let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
-        return Err(respond::error(
-            StatusCode::REQUEST_TIMEOUT,
-            None,
-            code::INVALID_REQUEST,
-            &message,
-        ));
-    };
-    match whole {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(body, largest).await),
-        Err(_) => {
-            let message = "The body ended before it was complete";
-            Err(respond::error(
-                StatusCode::BAD_REQUEST,
-                None,
-                code::PARSE_ERROR,
-                message,
-            ))
-        }
-    }
-}
-
-async fn too_large(body: Incoming, largest: usize) -> Response<Body> {
-    discard(body).await;
-    let message = format!("The body is larger than {largest} bytes");
-    respond::error(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        None,
-        code::INVALID_REQUEST,
-        &message,
-    )
-}
-
-/// Reads what the client still sends of a refused body, for a while, and throws it away: a connection that is closed with unread bytes in
-/// it takes the answer down with it.
-async fn discard(mut body: Incoming) {
-    let discarding = async {
-        let mut left = MAX_DISCARDED_BYTES;
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // A client that is slower than this may miss the answer.
-    drop(tokio::time::timeout(DISCARD_DEADLINE, discarding).await);
 }
 
 /// The method as a label of metrics: whatever a client invents is one label.

@@ -119,7 +119,11 @@ pub(super) fn later(id: Option<&RawValue>, message: &str) -> Response<Body> {
 }
 
 pub(super) fn accepted() -> Response<Body> {
-    whole(StatusCode::ACCEPTED, Bytes::new())
+    empty(StatusCode::ACCEPTED)
+}
+
+pub(super) fn empty(status: StatusCode) -> Response<Body> {
+    whole(status, Bytes::new())
 }
 
 pub(super) fn method_not_allowed() -> Response<Body> {

@@ -24,12 +24,18 @@ struct Shared {
     repairs: Family<BackendLabels, Counter>,
     store_unavailable: Counter,
     tools: Gauge,
+    reloads: Family<ReloadLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
     status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +73,12 @@ impl Metrics {
             store_unavailable.clone(),
         );
         let tools = Gauge::default();
+        let reloads = Family::default();
+        registry.register(
+            "config_reloads",
+            "Changes of the hot configuration, by whether they were accepted or refused",
+            reloads.clone(),
+        );
         registry.register("tools", "Tools that clients are offered", tools.clone());
         Self {
             shared: Arc::new(Shared {
@@ -76,6 +88,7 @@ impl Metrics {
                 repairs,
                 store_unavailable,
                 tools,
+                reloads,
             }),
         }
     }
@@ -111,6 +124,12 @@ impl Metrics {
     /// An operation of the session store had no answer.
     pub fn store_unavailable(&self) {
         self.shared.store_unavailable.inc();
+    }
+
+    /// A new hot configuration was accepted, or refused.
+    pub fn reloaded(&self, accepted: bool) {
+        let outcome = if accepted { "accepted" } else { "refused" };
+        self.shared.reloads.get_or_create(&ReloadLabels { outcome }).inc();
     }
 
     /// So many tools are offered now.

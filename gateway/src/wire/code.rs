@@ -12,5 +12,9 @@ pub(crate) const INVALID_PARAMS: i32 = -32602;
 pub(crate) const INTERNAL: i32 = -32603;
 /// The session is unknown, expired or terminated. The code is the TypeScript SDK's; clients know it.
 pub(crate) const SESSION_NOT_FOUND: i32 = -32001;
+/// The header names another revision than the message (specification 2026-07-28, basic/transports).
+pub(crate) const HEADER_MISMATCH: i32 = -32020;
+/// The revision is not spoken (the same).
+pub(crate) const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32022;
 /// The resource is unknown (specification 2025-11-25, server/resources).
 pub(crate) const RESOURCE_NOT_FOUND: i32 = -32002;

@@ -5,8 +5,10 @@
 //! one of the two is written with escapes, is refused: two readers of such a message could read two different things.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
@@ -25,6 +27,9 @@ pub const RESERVED_ID_PREFIX: &str = "vmcp:";
 
 /// How deep the JSON of a request may nest. Deeper than any real schema, shallow enough for every parser behind us.
 const MAX_DEPTH: usize = 128;
+
+/// How many messages a batch may hold.
+const MAX_BATCH: usize = 100;
 
 /// A message that came in.
 #[derive(Debug)]
@@ -117,7 +122,7 @@ impl<'a> Message<'a> {
     /// # Errors
     /// When the bytes are not one JSON-RPC message.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
-        if bytes.trim_ascii_start().first() == Some(&b'[') {
+        if is_batch(bytes) {
             return Err(Fault::invalid(
                 "a batch is not allowed here; send one message per request",
             ));
@@ -200,7 +205,59 @@ impl<'a> Response<'a> {
     }
 }
 
+/// Whether `bytes` begin as a batch does.
+#[must_use]
+pub fn is_batch(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().first() == Some(&b'[')
+}
+
+/// The messages of a batch, each as it stands there.
+///
+/// # Errors
+/// When the bytes are no array, or one that holds nothing or too much.
+pub fn batch(bytes: &[u8]) -> Result<Vec<&RawValue>, Fault> {
+    let Entries(entries) = parse(bytes)?;
+    if entries.is_empty() {
+        return Err(Fault::invalid("a batch must hold a message"));
+    }
+    Ok(entries)
+}
+
+/// What an array holds. One that holds too much is given up as soon as it does.
+struct Entries<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reading;
+        impl<'de> Visitor<'de> for Reading {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = array.next_element()? {
+                    if entries.len() == MAX_BATCH {
+                        return Err(A::Error::custom(format_args!(
+                            "a batch holds at most {MAX_BATCH} messages"
+                        )));
+                    }
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_seq(Reading)
+    }
+}
+
 fn envelope(bytes: &[u8]) -> Result<Envelope<'_>, Fault> {
+    parse(bytes)
+}
+
+fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Fault> {
     serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         Category::Data => Fault::invalid(format!("not a JSON-RPC message: {error}")),
         Category::Syntax | Category::Eof | Category::Io => Fault {
@@ -404,6 +461,21 @@ mod tests {
             "x".repeat(300)
         );
         assert_eq!(fault(&long).code, code::INVALID_REQUEST);
+    }
+
+    #[test]
+    fn a_batch_holds_something_and_not_too_much() {
+        let array = |count: usize| format!("[{}]", vec!["1"; count].join(","));
+        assert_eq!(batch(array(MAX_BATCH).as_bytes()).unwrap().len(), MAX_BATCH);
+        for (text, code) in [
+            (array(0), code::INVALID_REQUEST),
+            (array(MAX_BATCH + 1), code::INVALID_REQUEST),
+            ("[1,".to_owned(), code::PARSE_ERROR),
+            ("[1] 2".to_owned(), code::PARSE_ERROR),
+            ("{}".to_owned(), code::INVALID_REQUEST),
+        ] {
+            assert_eq!(batch(text.as_bytes()).unwrap_err().code, code, "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub(crate) mod code;
 pub(crate) mod header;
 pub mod jsonrpc;
 pub mod mapped;
+pub mod meta;
 pub mod object;
 pub mod params;
 pub mod revision;

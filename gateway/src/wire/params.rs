@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::code;
 use super::jsonrpc::{Fault, string};
+use super::object::Object;
 
 /// A string of the parameters: where it stands, and what it says.
 pub type Text<'a> = (&'a RawValue, Cow<'a, str>);
@@ -106,6 +107,53 @@ pub fn reference(params: Option<&RawValue>) -> Result<Reference<'_>, Fault> {
     }
 }
 
+/// What a client says in `initialize`.
+#[derive(Debug)]
+pub struct Initialize<'a> {
+    /// The revision that it asks for.
+    pub protocol_version: Cow<'a, str>,
+    /// What it can do: an object.
+    pub capabilities: &'a RawValue,
+    /// Its name and version: an object.
+    pub client_info: &'a RawValue,
+}
+
+/// The parameters of `initialize`.
+///
+/// # Errors
+/// When one is missing or of another kind, or a key stands twice in them or in one of the two objects.
+pub fn initialize(params: Option<&RawValue>) -> Result<Initialize<'_>, Fault> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params<'a> {
+        #[serde(borrow, default)]
+        protocol_version: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        capabilities: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        client_info: Option<&'a RawValue>,
+    }
+    let params: Params<'_> = read(params)?;
+    Ok(Initialize {
+        protocol_version: text(params.protocol_version, "protocolVersion")?.1,
+        capabilities: object(params.capabilities, "capabilities")?,
+        client_info: object(params.client_info, "clientInfo")?,
+    })
+}
+
+fn object<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<&'a RawValue, Fault> {
+    let raw = raw
+        .filter(|raw| raw.get().starts_with('{'))
+        .ok_or_else(|| unfit(key, "an object"))?;
+    match Object::parse(raw.get()) {
+        Some(_) => Ok(raw),
+        None => Err(Fault {
+            code: code::INVALID_REQUEST,
+            message: format!("params: a key stands twice in {key:?}"),
+        }),
+    }
+}
+
 fn read<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, Fault> {
     let text = params.map_or("{}", RawValue::get);
     let fault = |message: String| Fault {
@@ -147,6 +195,35 @@ mod tests {
         assert_eq!(reference(Some(&doubled)).unwrap_err().code, code::INVALID_REQUEST);
         let doubled = raw(r#"{"name":"a","n\u0061me":"b"}"#);
         assert_eq!(name(Some(&doubled)).unwrap_err().code, code::INVALID_REQUEST);
+    }
+
+    #[test]
+    fn initialize_says_three_things_and_each_of_them_once() {
+        let (version, capabilities, info) = (
+            r#""protocolVersion":"x""#,
+            r#""capabilities":{}"#,
+            r#""clientInfo":{"a":1}"#,
+        );
+        let code = |fields: &[&str]| {
+            let params = raw(&format!("{{{}}}", fields.join(",")));
+            initialize(Some(&params)).map_or_else(|fault| fault.code, |_| 0)
+        };
+        assert_eq!(code(&[version, capabilities, info, r#""_meta":{}"#]), 0);
+        for missing in [&[capabilities, info], &[version, info], &[version, capabilities]] {
+            assert_eq!(code(missing), code::INVALID_PARAMS, "{missing:?}");
+        }
+        assert_eq!(
+            code(&[version, r#""capabilities":[]"#, info]),
+            code::INVALID_PARAMS
+        );
+        for twice in [
+            [version, capabilities, info, r#""protocol\u0056ersion":"y""#],
+            [version, capabilities, info, info],
+        ] {
+            assert_eq!(code(&twice), code::INVALID_REQUEST, "{twice:?}");
+        }
+        let twice = r#""capabilities":{"roots":{},"r\u006fots":{}}"#;
+        assert_eq!(code(&[version, twice, info]), code::INVALID_REQUEST);
     }
 
     #[test]

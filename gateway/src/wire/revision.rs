@@ -20,7 +20,8 @@ impl Revision {
     /// The newest revision of the legacy era; the answer to a client that asks for one we do not know.
     pub const LATEST: Self = Self::V2025_11_25;
 
-    const ALL: [Self; 4] = [
+    /// All there are, the oldest first.
+    pub const ALL: [Self; 4] = [
         Self::V2024_11_05,
         Self::V2025_03_26,
         Self::V2025_06_18,

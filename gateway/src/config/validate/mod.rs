@@ -17,8 +17,8 @@ use vmcp_crds::config::{
 };
 
 use super::{
-    Backend, BackendName, Config, Hot, Identity, Limits, RedisAddress, RedisPassword, RedisStorage,
-    RedisTopology, ServerName, SessionStorage,
+    Access, Backend, BackendName, Config, HostPort, Hot, Identity, Limits, Origin, RedisAddress,
+    RedisPassword, RedisStorage, RedisTopology, ServerName, SessionStorage,
 };
 
 /// A configuration that cannot be used. The message is for the person who wrote it.
@@ -129,8 +129,43 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
         backends,
         aggregation: Arc::new(aggregation::aggregation(&raw.aggregation, file)?),
         identity: identity(raw, file)?,
+        access: access(raw, file)?,
         limits: limits(&raw.limits, file)?,
         hash,
+    })
+}
+
+fn access(raw: &HotConfig, file: &Path) -> Result<Access, Invalid> {
+    let host = |(index, text): (usize, &String)| {
+        HostPort::parse(text).ok_or_else(|| {
+            let message = format!(
+                "found {text:?}; expected a host name or address, alone or with a port, for example mcp.example.com"
+            );
+            invalid(file, &format!("allowedHosts[{index}]"), message)
+        })
+    };
+    let origin = |(index, text): (usize, &String)| {
+        Origin::parse(text).ok_or_else(|| {
+            let message = format!(
+                "found {text:?}; expected the scheme, host and port of a page as browsers send them, for example \
+                 https://app.example.com; there is no sign for all pages"
+            );
+            invalid(file, &format!("allowedOrigins[{index}]"), message)
+        })
+    };
+    Ok(Access {
+        hosts: raw
+            .allowed_hosts
+            .iter()
+            .enumerate()
+            .map(host)
+            .collect::<Result<_, _>>()?,
+        origins: raw
+            .allowed_origins
+            .iter()
+            .enumerate()
+            .map(origin)
+            .collect::<Result<_, _>>()?,
     })
 }
 

@@ -135,6 +135,9 @@ fn an_aggregation_that_cannot_be_meant_is_refused_with_path_and_reason() {
         ("aggregation: {pageSize: 0}", "1 to 100000"),
         ("aggregation: {capabilities: [magic]}", "magic"),
         ("serverInfo: {name: ''}", "serverInfo.name"),
+        ("allowedHosts: [a, 'http://b']", "allowedHosts[1]"),
+        ("allowedOrigins: ['https://a', a]", "allowedOrigins[1]"),
+        ("allowedOrigins: ['*']", "no sign for all pages"),
         (
             "limits: {requestBytes: 5}",
             "found 5; allowed are 1024 to 268435456",

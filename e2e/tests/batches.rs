@@ -1,0 +1,202 @@
+//! Batches of revision 2025-03-26: several messages in one body, each treated as if it had come alone.
+
+use serde_json::{Value, json};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::stream::Stream;
+
+struct Batches {
+    fixture: Fixture,
+    gateway: Gateway,
+    session: Session,
+}
+
+impl Batches {
+    fn start(fixture_arguments: &[&str]) -> anyhow::Result<Self> {
+        let fixture = Fixture::start(fixture_arguments)?;
+        let gateway = Recipe::in_memory(&[("fixture", &fixture.url)])?.start()?;
+        let session = Session::open_with(gateway.mcp, "2025-03-26", &json!({"sampling": {}}))?;
+        Ok(Self {
+            fixture,
+            gateway,
+            session,
+        })
+    }
+
+    fn post(&self, batch: &Value) -> anyhow::Result<Answer> {
+        self.session.post(self.gateway.mcp, batch)
+    }
+
+    /// What the fixture was asked to do so far.
+    fn calls(&self) -> anyhow::Result<u64> {
+        let stats = self.fixture.stats()?;
+        Ok(stats.requests.get("tools/call").copied().unwrap_or_default())
+    }
+}
+
+fn request(id: u64, method: &str, params: &Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+}
+
+fn ping(id: u64) -> Value {
+    request(id, "ping", &json!({}))
+}
+
+fn call(id: u64, tool: &str, arguments: &Value) -> Value {
+    request(id, "tools/call", &json!({"name": tool, "arguments": arguments}))
+}
+
+/// The answer with the id `id`.
+fn of<'a>(answers: &'a [Value], id: &Value) -> &'a Value {
+    let found: Vec<_> = answers.iter().filter(|answer| answer["id"] == *id).collect();
+    assert_eq!(found.len(), 1, "{id} in {answers:?}");
+    found[0]
+}
+
+fn array(answer: &Answer) -> anyhow::Result<Vec<Value>> {
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, Some("application/json")),
+        "{}",
+        answer.text()
+    );
+    Ok(serde_json::from_slice(&answer.body)?)
+}
+
+#[test]
+fn whole_answers_come_as_one_array_and_notifications_have_none() -> anyhow::Result<()> {
+    let batches = Batches::start(&["--json-response"])?;
+    let batch = json!([
+        {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}},
+        ping(1),
+        call(2, "fixture_echo", &json!({"message": "hi"})),
+        request(3, "tools/fly", &json!({})),
+        {"jsonrpc": "2.0", "id": 4},
+        5,
+        call(6, "fixture_big", &json!({"bytes": 300_000})),
+    ]);
+    let answers = array(&batches.post(&batch)?)?;
+    assert_eq!(answers.len(), 6, "{answers:?}");
+    assert_eq!(of(&answers, &json!(1))["result"], json!({}));
+    assert_eq!(of(&answers, &json!(2))["result"]["content"][0]["text"], "hi");
+    assert_eq!(of(&answers, &json!(3))["error"]["code"], -32601);
+    let big = of(&answers, &json!(6))["result"]["content"][0]["text"].as_str();
+    assert_eq!(big.map(str::len), Some(300_000));
+    let faults: Vec<_> = answers.iter().filter(|answer| answer["id"].is_null()).collect();
+    assert_eq!(faults.len(), 2);
+    assert!(
+        faults.iter().all(|fault| fault["error"]["code"] == -32600),
+        "{faults:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_batch_without_requests_is_accepted_and_an_answer_that_nobody_wants_is_told() -> anyhow::Result<()> {
+    let batches = Batches::start(&[])?;
+    let cancelled =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 99}});
+    let accepted = batches.post(&json!([cancelled, cancelled]))?;
+    assert_eq!((accepted.status, accepted.body.len()), (202, 0));
+    let unwanted = json!({"jsonrpc": "2.0", "id": "vmcp:nothing", "result": {}});
+    let refused = batches.post(&json!([cancelled, unwanted]))?;
+    assert_eq!((refused.status, refused.error_code()), (400, -32600));
+    let answers = array(&batches.post(&json!([unwanted, ping(1)]))?)?;
+    assert_eq!(of(&answers, &json!(1))["result"], json!({}));
+    assert_eq!(of(&answers, &Value::Null)["error"]["code"], -32600);
+    Ok(())
+}
+
+#[test]
+fn streams_come_as_one_stream_on_which_backends_ask_and_the_answer_may_come_in_a_batch() -> anyhow::Result<()>
+{
+    let batches = Batches::start(&[])?;
+    let mcp = batches.gateway.mcp;
+    let batch = json!([
+        ping(1),
+        call(2, "fixture_test_sampling", &json!({"prompt": "what?"})),
+        call(3, "fixture_echo", &json!({"message": "hi"})),
+        // The same id again: the first of them is running.
+        call(2, "fixture_echo", &json!({"message": "hi"})),
+    ]);
+    let mut stream = Stream::post(mcp, &batches.session, &batch)?;
+    assert_eq!(stream.content_type, "text/event-stream");
+    let mut answers = Vec::new();
+    while let Some(event) = stream.next_event()? {
+        assert_eq!(event.id, None, "{event:?}");
+        let Some(message) = event.message() else { continue };
+        if message["method"] == "sampling/createMessage" {
+            let sampled =
+                json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "that"}});
+            let answer = json!([{"jsonrpc": "2.0", "id": message["id"], "result": sampled}]);
+            assert_eq!(batches.post(&answer)?.status, 202);
+        } else if message["method"].is_null() {
+            answers.push(message);
+        }
+    }
+    assert_eq!(answers.len(), 4, "{answers:?}");
+    assert_eq!(of(&answers, &json!(1))["result"], json!({}));
+    assert_eq!(of(&answers, &json!(3))["result"]["content"][0]["text"], "hi");
+    let (refused, done): (Vec<_>, Vec<_>) = answers
+        .iter()
+        .filter(|answer| answer["id"] == 2)
+        .partition(|answer| answer["error"]["code"] == -32600);
+    assert_eq!((refused.len(), done.len()), (1, 1), "{answers:?}");
+    assert!(
+        done[0]["result"]["content"].to_string().contains("that")
+            || done[0]["result"]["content"][0]["text"] == "hi"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_may_not_be_a_batch_is_refused_and_nothing_of_it_is_done() -> anyhow::Result<()> {
+    let batches = Batches::start(&[])?;
+    let mcp = batches.gateway.mcp;
+    let echo = call(1, "fixture_echo", &json!({"message": "hi"}));
+    let initialize = request(
+        2,
+        "initialize",
+        &json!({"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}),
+    );
+    let many: Vec<_> = (0..101).map(ping).collect();
+    for (what, batch) in [
+        ("empty", json!([])),
+        ("many", json!(many)),
+        ("with initialize", json!([echo, initialize])),
+    ] {
+        let refused = batches.post(&batch)?;
+        assert_eq!(
+            (refused.status, refused.error_code()),
+            (400, -32600),
+            "{what}: {}",
+            refused.text()
+        );
+    }
+    for revision in ["2024-11-05", "2025-06-18", "2025-11-25"] {
+        let session = Session::open_with(mcp, revision, &json!({}))?;
+        let refused = session.post(mcp, &json!([echo]))?;
+        assert_eq!(
+            (refused.status, refused.error_code()),
+            (400, -32600),
+            "{revision}"
+        );
+        assert!(refused.text().contains("2025-03-26"), "{}", refused.text());
+    }
+    for batch in [json!([initialize]), json!([echo])] {
+        let refused = raw::post(mcp, &[], &batch)?;
+        assert_eq!(
+            (refused.status, refused.error_code()),
+            (400, -32600),
+            "{}",
+            refused.text()
+        );
+        assert_eq!(refused.header("mcp-session-id"), None);
+    }
+    let unknown = raw::post(mcp, &[("mcp-session-id", "v1.nothing")], &json!([echo]))?;
+    assert_eq!((unknown.status, unknown.error_code()), (404, -32001));
+    assert_eq!(batches.calls()?, 0);
+    assert_eq!(array(&batches.post(&json!([ping(1)]))?)?.len(), 1);
+    Ok(())
+}

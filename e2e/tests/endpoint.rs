@@ -1,0 +1,402 @@
+//! The edge: under which names the endpoint answers, which pages may use it, which headers it takes, which era it speaks, and how fast a
+//! session begins.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use vmcp_crds::config::HotConfig;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::mount::Mount;
+use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::wait;
+
+const LIMIT: Duration = Duration::from_secs(20);
+const MEDIA: &str = "content-type: application/json\r\naccept: application/json, text/event-stream\r\n";
+
+fn gateway(change: impl FnOnce(&mut HotConfig)) -> anyhow::Result<Gateway> {
+    let mut recipe = Recipe::in_memory(&[])?;
+    change(recipe.config.hot.get_or_insert_default());
+    recipe.start()
+}
+
+fn request(method: &str, params: &Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": "a", "method": method, "params": params})
+}
+
+fn initialize() -> Value {
+    let info = json!({"name": "raw", "version": "1"});
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info});
+    request("initialize", &params)
+}
+
+/// Sends a request whose head, but for what each has, is `head`.
+fn with_head(mcp: SocketAddr, method: &str, head: &str, body: &str) -> anyhow::Result<Answer> {
+    let length = body.len();
+    let text = format!(
+        "{method} /mcp HTTP/1.1\r\nconnection: close\r\n{head}content-length: {length}\r\n\r\n{body}"
+    );
+    raw::verbatim(mcp, text.as_bytes())
+}
+
+fn from(mcp: SocketAddr, host: &str, origin: Option<&str>) -> anyhow::Result<Answer> {
+    let origin = origin.map_or(String::new(), |origin| format!("origin: {origin}\r\n"));
+    let head = format!("host: {host}\r\n{origin}{MEDIA}");
+    with_head(mcp, "POST", &head, &initialize().to_string())
+}
+
+#[test]
+fn the_endpoint_answers_under_the_configured_names_and_to_the_configured_pages() -> anyhow::Result<()> {
+    let mount = Mount::new("{}\n")?;
+    let mut recipe = Recipe::in_memory(&[])?;
+    recipe.config.hot = None;
+    recipe.config.hot_file = Some(mount.file());
+    let gateway = recipe.start()?;
+    let own = gateway.mcp.to_string();
+    let status = |host: &str, origin: Option<&str>| anyhow::Ok(from(gateway.mcp, host, origin)?.status);
+    let page = "https://app.example.com";
+    assert_eq!(status(&own, None)?, 200);
+    assert_eq!(status("mcp.example.com", None)?, 403);
+    assert_eq!(status(&own, Some(page))?, 403);
+
+    mount.put("{allowedHosts: ['mcp.example.com'], allowedOrigins: ['https://app.example.com']}\n")?;
+    wait::until("the lists hold", LIMIT, || {
+        anyhow::ensure!(status("mcp.example.com", None)? == 200, "not yet");
+        Ok(())
+    })?;
+    assert_eq!(status("mcp.example.com:8443", Some(page))?, 200);
+    assert_eq!(status("mcp.example.com", Some("https://mcp.example.com"))?, 200);
+    assert_eq!(status(&own, None)?, 200);
+    let refused = from(gateway.mcp, "evil.example.com", None)?;
+    assert_eq!((refused.status, refused.error_code()), (403, -32600));
+    assert!(refused.text().contains("allowedHosts"), "{}", refused.text());
+    let refused = from(gateway.mcp, "mcp.example.com", Some("https://evil.example.com"))?;
+    assert_eq!((refused.status, refused.error_code()), (403, -32600));
+    assert!(refused.text().contains("allowedOrigins"), "{}", refused.text());
+    assert_eq!(refused.header("access-control-allow-origin"), None);
+    Ok(())
+}
+
+#[test]
+fn a_page_that_may_use_the_endpoint_can_as_a_browser_lets_it() -> anyhow::Result<()> {
+    let gateway = gateway(|hot| hot.allowed_origins = vec!["https://app.example.com".to_owned()])?;
+    let mcp = gateway.mcp;
+    let asks = |origin: &str| {
+        let head = format!(
+            "host: {mcp}\r\norigin: {origin}\r\naccess-control-request-method: POST\r\n\
+             access-control-request-headers: authorization,content-type,mcp-protocol-version\r\n"
+        );
+        with_head(mcp, "OPTIONS", &head, "")
+    };
+    let page = "https://app.example.com";
+    let may = asks(page)?;
+    assert_eq!(may.status, 204);
+    assert_eq!(may.header("access-control-allow-origin"), Some(page));
+    assert_eq!(
+        may.header("access-control-allow-methods"),
+        Some("GET, POST, DELETE")
+    );
+    assert_eq!(
+        may.header("access-control-allow-headers"),
+        Some("authorization,content-type,mcp-protocol-version")
+    );
+    assert_eq!(may.header("vary"), Some("Origin"));
+    assert_eq!(asks("https://evil.example.com")?.status, 403);
+
+    // The answer itself can be read, and so can the header that names the session; that of a failure too.
+    let opened = from(mcp, &mcp.to_string(), Some(page))?;
+    assert_eq!(
+        (opened.status, opened.header("access-control-allow-origin")),
+        (200, Some(page))
+    );
+    let readable = opened.header("access-control-expose-headers").unwrap_or_default();
+    assert!(
+        readable.contains("Mcp-Session-Id") && readable.contains("WWW-Authenticate"),
+        "{readable}"
+    );
+    let lost = with_head(mcp, "POST", &format!("host: {mcp}\r\norigin: {page}\r\n"), "")?;
+    assert_eq!(
+        (lost.status, lost.header("access-control-allow-origin")),
+        (415, Some(page))
+    );
+    // Whoever is no page is told nothing of this, and asks nothing.
+    assert_eq!(
+        from(mcp, &mcp.to_string(), None)?.header("access-control-allow-origin"),
+        None
+    );
+    assert_eq!(
+        with_head(mcp, "OPTIONS", &format!("host: {mcp}\r\n"), "")?.status,
+        405
+    );
+    Ok(())
+}
+
+#[test]
+fn a_header_that_says_one_thing_stands_once() -> anyhow::Result<()> {
+    let gateway = gateway(|_| {})?;
+    let mcp = gateway.mcp;
+    let session = Session::open(mcp)?;
+    let ping = request("ping", &json!({})).to_string();
+    let common = format!(
+        "host: {mcp}\r\n{MEDIA}mcp-session-id: {}\r\nmcp-protocol-version: 2025-11-25\r\n",
+        session.id
+    );
+    let send = |more: &str| with_head(mcp, "POST", &format!("{common}{more}"), &ping);
+    assert_eq!(send("")?.status, 200);
+    for (name, value) in [
+        ("host", mcp.to_string()),
+        ("mcp-session-id", session.id.clone()),
+        ("MCP-Protocol-Version", "2025-06-18".to_owned()),
+        ("content-type", "text/plain".to_owned()),
+        ("content-length", "1".to_owned()),
+    ] {
+        let refused = send(&format!("{name}: {value}\r\n"))?;
+        assert_eq!(refused.status, 400, "{name}: {}", refused.text());
+    }
+    let twice = send("mcp-session-id: v1.other\r\n")?;
+    assert_eq!(twice.error_code(), -32600);
+    assert!(
+        twice.text().contains("mcp-session-id stands twice"),
+        "{}",
+        twice.text()
+    );
+    // A list may be sent in parts.
+    assert_eq!(send("accept: text/plain\r\n")?.status, 200);
+    let no_host = with_head(
+        mcp,
+        "POST",
+        &format!("{MEDIA}mcp-session-id: {}\r\n", session.id),
+        &ping,
+    )?;
+    assert_eq!(no_host.status, 400, "{}", no_host.text());
+    Ok(())
+}
+
+#[test]
+fn a_flood_of_headers_is_refused_before_anything_is_read_of_it() -> anyhow::Result<()> {
+    let gateway = gateway(|_| {})?;
+    let mcp = gateway.mcp;
+    let many: String = (0..120).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let long = format!("x-long: {}\r\n", "x".repeat(100 * 1024));
+    for flood in [many, long] {
+        let head = format!("host: {mcp}\r\n{MEDIA}{flood}");
+        let refused = with_head(mcp, "POST", &head, &initialize().to_string())?;
+        assert_eq!(refused.status, 431, "{}", refused.text());
+    }
+    assert_eq!(raw::initialize(mcp)?.status, 200);
+    Ok(())
+}
+
+#[test]
+fn another_revision_in_the_header_than_the_sessions_is_taken_when_it_is_known() -> anyhow::Result<()> {
+    let gateway = gateway(|_| {})?;
+    let mcp = gateway.mcp;
+    let session = Session::open_with(mcp, "2025-06-18", &json!({}))?;
+    let ping = request("ping", &json!({}));
+    let named = |revision: &str| {
+        let headers = [
+            ("mcp-session-id", &*session.id),
+            ("mcp-protocol-version", revision),
+        ];
+        raw::post(mcp, &headers, &ping)
+    };
+    for known in ["2025-06-18", "2025-11-25", "2025-03-26"] {
+        assert_eq!(named(known)?.status, 200, "{known}");
+    }
+    for unknown in ["2026-07-28", "1900-01-01", "x"] {
+        let refused = named(unknown)?;
+        assert_eq!((refused.status, refused.error_code()), (400, -32600), "{unknown}");
+    }
+    // The session's own revision holds: it has no batches.
+    let headers = [
+        ("mcp-session-id", &*session.id),
+        ("mcp-protocol-version", "2025-03-26"),
+    ];
+    assert_eq!(raw::post(mcp, &headers, &json!([ping]))?.status, 400);
+    Ok(())
+}
+
+#[test]
+fn a_client_that_tries_the_modern_era_first_is_told_which_revisions_there_are_and_leaves_nothing_behind()
+-> anyhow::Result<()> {
+    let gateway = gateway(|hot| hot.limits.sessions = 1)?;
+    let mcp = gateway.mcp;
+    let meta = |version: &Value| {
+        json!({
+            "io.modelcontextprotocol/protocolVersion": version,
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
+        })
+    };
+    let modern = ("mcp-protocol-version", "2026-07-28");
+    let discover = |version: &Value| request("server/discover", &json!({"_meta": meta(version)}));
+    for _ in 0..5 {
+        let answer = raw::post(
+            mcp,
+            &[modern, ("mcp-method", "server/discover")],
+            &discover(&json!("2026-07-28")),
+        )?;
+        let message = answer.message()?;
+        assert_eq!(
+            (answer.status, &message["error"]["code"]),
+            (400, &json!(-32022)),
+            "{message}"
+        );
+        assert_eq!(message["id"], "a");
+        assert_eq!(message["error"]["data"]["requested"], "2026-07-28");
+        assert_eq!(
+            message["error"]["data"]["supported"],
+            json!(["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"])
+        );
+        assert_eq!(answer.header("mcp-session-id"), None);
+    }
+    // What such a request must say and does not is told first, in the order that all servers of that era keep.
+    let call = request(
+        "tools/call",
+        &json!({"name": "x", "_meta": meta(&json!("2026-07-28"))}),
+    );
+    let init = request("initialize", &json!({"_meta": meta(&json!("2026-07-28"))}));
+    let no_capabilities = request(
+        "ping",
+        &json!({"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}),
+    );
+    for (what, headers, message, code) in [
+        (
+            "says nothing",
+            &[][..],
+            request("server/discover", &json!({})),
+            -32602,
+        ),
+        (
+            "header only",
+            &[modern][..],
+            request("tools/list", &json!({})),
+            -32602,
+        ),
+        ("no capabilities", &[modern][..], no_capabilities, -32602),
+        ("a number", &[modern][..], discover(&json!(1)), -32602),
+        ("no header", &[][..], discover(&json!("2026-07-28")), -32020),
+        (
+            "another header",
+            &[("mcp-protocol-version", "2025-11-25")][..],
+            discover(&json!("2026-07-28")),
+            -32020,
+        ),
+        ("a call", &[modern][..], call, -32022),
+        ("initialize", &[modern][..], init, -32022),
+        (
+            "an unknown revision",
+            &[("mcp-protocol-version", "1900-01-01")][..],
+            discover(&json!("1900-01-01")),
+            -32022,
+        ),
+    ] {
+        let answer = raw::post(mcp, headers, &message)?;
+        assert_eq!(
+            (answer.status, answer.error_code()),
+            (400, code),
+            "{what}: {}",
+            answer.text()
+        );
+        assert_eq!(answer.message()?["id"], "a", "{what}");
+    }
+    for method in ["GET", "DELETE"] {
+        let head = format!("host: {mcp}\r\n{MEDIA}mcp-protocol-version: 2026-07-28\r\n");
+        assert_eq!(with_head(mcp, method, &head, "")?.status, 405, "{method}");
+    }
+    // The one session that there may be is still free, also for a client that names its newest revision in the header.
+    let opened = raw::post(mcp, &[modern], &initialize())?;
+    assert_eq!(opened.status, 200, "{}", opened.text());
+    // In a session of the legacy era an argument may hold whatever it likes.
+    let session = Session {
+        id: opened.header("mcp-session-id").unwrap_or_default().to_owned(),
+    };
+    let hidden = json!({"name": "x", "arguments": {"_meta": meta(&json!("2026-07-28"))}});
+    assert_eq!(session.request(mcp, "tools/call", &hidden)?.error_code(), -32602);
+    assert_eq!(
+        session.request(mcp, "server/discover", &json!({}))?.error_code(),
+        -32601
+    );
+    Ok(())
+}
+
+#[test]
+fn a_key_that_stands_twice_in_initialize_is_refused() -> anyhow::Result<()> {
+    let gateway = gateway(|_| {})?;
+    let fields = r#""protocolVersion":"2025-11-25","capabilities":{"roots":{}},"clientInfo":{"name":"a","version":"1"}"#;
+    for params in [
+        format!(r#"{{{fields},"protocolVersion":"2025-06-18"}}"#),
+        format!(r#"{{{fields},"client\u0049nfo":{{}}}}"#),
+        format!(
+            "{{{}}}",
+            fields.replace(r#""roots":{}"#, r#""roots":{},"r\u006fots":{}"#)
+        ),
+        format!(
+            "{{{}}}",
+            fields.replace(r#""name":"a""#, r#""name":"a","name":"b""#)
+        ),
+    ] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":"a","method":"initialize","params":{params}}}"#);
+        let answer = with_head(
+            gateway.mcp,
+            "POST",
+            &format!("host: {}\r\n{MEDIA}", gateway.mcp),
+            &body,
+        )?;
+        assert_eq!(
+            (answer.status, answer.error_code()),
+            (400, -32600),
+            "{params}: {}",
+            answer.text()
+        );
+        assert_eq!(answer.message()?["id"], "a");
+        assert_eq!(answer.header("mcp-session-id"), None);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_session_begins_within_five_milliseconds_while_every_backend_hangs_and_none_of_them_is_asked()
+-> anyhow::Result<()> {
+    // Servers that accept and never answer.
+    let silent: Vec<_> = (0..5)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<Result<_, _>>()?;
+    let backends: Vec<_> = silent
+        .iter()
+        .enumerate()
+        .map(|(number, listener)| {
+            anyhow::Ok((
+                format!("b{number}"),
+                format!("http://{}/mcp", listener.local_addr()?),
+            ))
+        })
+        .collect::<Result<_, _>>()?;
+    let named: Vec<_> = backends.iter().map(|(name, url)| (&**name, &**url)).collect();
+    let gateway = Recipe::in_memory(&named)?.start()?;
+    let asked = || {
+        let mut asked = 0;
+        for listener in &silent {
+            listener.set_nonblocking(true)?;
+            while listener.accept().is_ok() {
+                asked += 1;
+            }
+        }
+        anyhow::Ok(asked)
+    };
+    // The gateway looks at its backends by itself.
+    asked()?;
+    let mut times = Vec::new();
+    for _ in 0..200 {
+        let started = Instant::now();
+        let opened = raw::initialize(gateway.mcp)?;
+        times.push(started.elapsed());
+        assert_eq!(opened.status, 200, "{}", opened.text());
+    }
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    assert!(median < Duration::from_millis(5), "{median:?}");
+    let asked = asked()?;
+    assert!(asked < 50, "200 sessions, and {asked} connections to backends");
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Under which names the endpoint is reached, and which pages of the web may use it.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Under which names the endpoint is reached, and which pages of the web may use it. Empty lists name nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// What `Host` may name.
+    pub hosts: Vec<HostPort>,
+    /// What `Origin` may name.
+    pub origins: Vec<Origin>,
+}
+
+/// A host and perhaps a port, as they stand in `Host` and in a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// In lower case, without a dot at the end; an IPv6 address in its shortest form and without brackets.
+    host: String,
+    port: Option<u16>,
+}
+
+/// The origin of a page: a scheme, a host and a port (RFC 6454).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    is_secure: bool,
+    at: HostPort,
+}
+
+impl HostPort {
+    /// Reads `host` or `host:port`; `None` when it is neither.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, rest)) => (address.parse::<Ipv6Addr>().ok()?.to_string(), rest),
+            None => {
+                let end = text.find(':').unwrap_or(text.len());
+                let name = text.get(..end)?;
+                let name = name.strip_suffix('.').unwrap_or(name);
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+                if name.is_empty() || !name.bytes().all(allowed) {
+                    return None;
+                }
+                (name.to_ascii_lowercase(), text.get(end..)?)
+            }
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            None => return None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().ok().filter(|port| *port > 0)?)
+            }
+            Some(_) => return None,
+        };
+        Some(Self { host, port })
+    }
+
+    /// Whether this machine calls itself so.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let is_address = self
+            .host
+            .parse()
+            .is_ok_and(|address: IpAddr| address.is_loopback());
+        is_address || self.host == "localhost"
+    }
+
+    /// Whether `named`, which a client sent, is this. Without a port here any fits; clients leave out the ports that are the default of
+    /// their schemes.
+    #[must_use]
+    pub fn allows(&self, named: &Self) -> bool {
+        let port_fits = match (self.port, named.port) {
+            (None, _) | (Some(80 | 443), None) => true,
+            (Some(allowed), named) => named == Some(allowed),
+        };
+        port_fits && self.host == named.host
+    }
+}
+
+impl Origin {
+    /// Reads `http://host:port` or `https://host:port`; `None` when it is neither, as with the `null` of a page without an origin.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (scheme, authority) = text.split_once("://")?;
+        let is_secure = match scheme {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        let HostPort { host, port } = HostPort::parse(authority)?;
+        let default = if is_secure { 443 } else { 80 };
+        let port = port.filter(|port| *port != default);
+        Some(Self {
+            is_secure,
+            at: HostPort { host, port },
+        })
+    }
+
+    /// The host and port of the page; without a port where it is the default of its scheme.
+    #[must_use]
+    pub fn at(&self) -> &HostPort {
+        &self.at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(allowed: &str, named: &str) -> bool {
+        HostPort::parse(allowed)
+            .unwrap()
+            .allows(&HostPort::parse(named).unwrap())
+    }
+
+    #[test]
+    fn a_host_is_allowed_with_any_port_or_with_one() {
+        for (allowed, named) in [
+            ("vmcp.tools.svc", "vmcp.tools.svc"),
+            ("vmcp.tools.svc", "VMCP.tools.svc.:4483"),
+            ("vmcp:4483", "vmcp:4483"),
+            ("vmcp:443", "vmcp"),
+            ("[FD00::0001]", "[fd00::1]:80"),
+        ] {
+            assert!(allows(allowed, named), "{allowed} {named}");
+        }
+        for (allowed, named) in [
+            ("vmcp.tools.svc", "x.vmcp.tools.svc"),
+            ("vmcp.tools.svc", "vmcp"),
+            ("vmcp:4483", "vmcp"),
+            ("vmcp:4483", "vmcp:4484"),
+            ("[fd00::1]", "[fd00::2]"),
+        ] {
+            assert!(!allows(allowed, named), "{allowed} {named}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_and_no_origin_is_neither() {
+        for text in [
+            "", "a b", "a:b", "a:", "a:0", "a:+1", "a:99999", "u@a", "[a]", "[::1", "[::1]x", "*", "a/b",
+        ] {
+            assert!(HostPort::parse(text).is_none(), "{text}");
+        }
+        for text in ["null", "a", "ftp://a", "http://", "http://a/b", "http://u@a", "*"] {
+            assert!(Origin::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_its_scheme_its_host_and_its_port() {
+        let origin = |text| Origin::parse(text).unwrap();
+        assert_eq!(origin("https://A.example:443"), origin("https://a.example"));
+        assert_ne!(origin("https://a.example"), origin("http://a.example"));
+        assert_ne!(origin("https://a.example:8443"), origin("https://a.example"));
+    }
+}

@@ -1,0 +1,232 @@
+//! A batch: several messages in one body, as revision 2025-03-26 has them and no other.
+//!
+//! Each message is treated as if it had come alone. Messages that want no answer go first; then the requests run, some at a time. As long
+//! as their answers are whole they are gathered into one array. As soon as one of them is a stream the answer becomes a stream, so that what
+//! a backend asks on it is asked before the other requests have ended: first what was gathered, then each answer as it begins, one
+//! after the other. Its events have no ids, because an id could name the place in one of the answers only.
+
+use bytes::{Bytes, BytesMut};
+use futures::future::{BoxFuture, join_all};
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+
+use super::Frontend;
+use super::overload::Place;
+use super::respond::{self, Body, BoxError};
+use crate::core::Principal;
+use crate::session::Session;
+use crate::wire::jsonrpc::{self, Message};
+use crate::wire::revision::Revision;
+use crate::wire::{code, header as mcp};
+
+/// How many requests of a batch run at a time.
+const CONCURRENT: usize = 8;
+
+type Chunks = BoxStream<'static, Result<Bytes, BoxError>>;
+
+/// What a batch holds, each message in its own bytes.
+#[derive(Default)]
+struct Sorted {
+    requests: Vec<Bytes>,
+    one_way: Vec<Bytes>,
+    /// The answers to what is no message.
+    faults: Vec<Response<Body>>,
+}
+
+impl Frontend {
+    pub(super) async fn batch(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        principal: &Principal,
+        place: Place,
+    ) -> Response<Body> {
+        let session = match self.session(headers, None, principal).await {
+            Ok(session) => session,
+            Err(refusal) => return refusal,
+        };
+        if session.revision() != Revision::V2025_03_26 {
+            let message =
+                "A batch is allowed in sessions of revision 2025-03-26 only; send one message per request";
+            return invalid(message);
+        }
+        let sorted = match sort(body) {
+            Ok(sorted) => sorted,
+            Err(refusal) => return refusal,
+        };
+        if !sorted.requests.is_empty() && !place.is_for_requests() {
+            return respond::overloaded(None);
+        }
+        let told = sorted.one_way.iter().map(|message| self.tell(&session, message));
+        let untold = join_all(told).await.into_iter().flatten();
+        let mut whole: Vec<_> = sorted.faults.into_iter().chain(untold).collect();
+        if sorted.requests.is_empty() {
+            return if whole.is_empty() {
+                respond::accepted()
+            } else {
+                // Nothing else is answered here, so that the status can say what went wrong.
+                whole.swap_remove(0)
+            };
+        }
+        let frontend = self.clone();
+        let running = stream::iter(sorted.requests)
+            .map(move |request| answer(frontend.clone(), session.clone(), request))
+            .buffer_unordered(CONCURRENT);
+        let mut running = Box::pin(running);
+        let response = loop {
+            match running.next().await {
+                None => break respond::streaming_json(array(whole)),
+                Some(answer) if is_stream(&answer) => {
+                    let first = stream::iter(whole).chain(stream::iter([answer]));
+                    break respond::events(first.chain(running).flat_map(events));
+                }
+                Some(answer) => whole.push(answer),
+            }
+        };
+        respond::until_its_end(response, place)
+    }
+
+    /// The refusal of a message that wants no answer, if it is refused.
+    async fn tell(&self, session: &Session, message: &Bytes) -> Option<Response<Body>> {
+        match Message::parse(message) {
+            Ok(parsed) => self.deliver(session, message, &parsed).await.err(),
+            Err(fault) => Some(respond::fault(&fault)),
+        }
+    }
+}
+
+fn answer(frontend: Frontend, session: Session, message: Bytes) -> BoxFuture<'static, Response<Body>> {
+    async move {
+        match Message::parse(&message) {
+            Ok(Message::Request(request)) => frontend.run(&session, &message, &request, ()).await,
+            Ok(Message::Notification { .. } | Message::Response(_)) => respond::accepted(),
+            Err(fault) => respond::fault(&fault),
+        }
+    }
+    .boxed()
+}
+
+fn sort(body: &Bytes) -> Result<Sorted, Response<Body>> {
+    let entries = jsonrpc::batch(body).map_err(|fault| respond::fault(&fault))?;
+    let mut sorted = Sorted::default();
+    for entry in entries {
+        let bytes = body.slice_ref(entry.get().as_bytes());
+        match Message::parse(entry.get().as_bytes()) {
+            Ok(Message::Request(request)) if request.method == "initialize" => {
+                return Err(invalid(
+                    "initialize must not be part of a batch; nothing of it was executed",
+                ));
+            }
+            Ok(Message::Request(_)) => sorted.requests.push(bytes),
+            Ok(Message::Notification { .. } | Message::Response(_)) => sorted.one_way.push(bytes),
+            Err(fault) => sorted.faults.push(respond::fault(&fault)),
+        }
+    }
+    Ok(sorted)
+}
+
+fn invalid(message: &str) -> Response<Body> {
+    respond::error(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, message)
+}
+
+fn is_stream(response: &Response<Body>) -> bool {
+    mcp::is_media_type(response.headers().get(header::CONTENT_TYPE), &mcp::EVENT_STREAM)
+}
+
+fn chunks(response: Response<Body>) -> Chunks {
+    response.into_body().into_data_stream().boxed()
+}
+
+/// The answers as one array.
+fn array(answers: Vec<Response<Body>>) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
+    let one = |text: &'static [u8]| stream::iter([Ok(Bytes::from_static(text))]).boxed();
+    let mut parts: Vec<Chunks> = Vec::with_capacity(answers.len() * 2 + 1);
+    for (index, answer) in answers.into_iter().enumerate() {
+        parts.push(one(if index == 0 { b"[" } else { b"," }));
+        parts.push(chunks(answer));
+    }
+    parts.push(one(b"]"));
+    stream::iter(parts).flatten()
+}
+
+/// One answer as events.
+fn events(answer: Response<Body>) -> Chunks {
+    if is_stream(&answer) {
+        return chunks(answer).map(|chunk| chunk.map(without_id)).boxed();
+    }
+    let one = |text: &'static [u8]| stream::iter([Ok(Bytes::from_static(text))]);
+    let data = chunks(answer).map(|chunk| chunk.map(|chunk| in_data_lines(&chunk)));
+    one(b"data: ").chain(data).chain(one(b"\n\n")).boxed()
+}
+
+/// An event as it is encoded here, which has its id in its first line if it has one.
+fn without_id(event: Bytes) -> Bytes {
+    let end = event.iter().position(|byte| *byte == b'\n');
+    match end.filter(|_| event.starts_with(b"id:")) {
+        Some(end) => event.slice(end + 1..),
+        None => event,
+    }
+}
+
+/// A piece of an event's data, of which every line must say that it is data.
+fn in_data_lines(chunk: &Bytes) -> Bytes {
+    if !chunk.contains(&b'\n') && !chunk.contains(&b'\r') {
+        return chunk.clone();
+    }
+    let mut lines = BytesMut::with_capacity(chunk.len() + 64);
+    for byte in chunk {
+        match byte {
+            b'\n' => lines.extend_from_slice(b"\ndata: "),
+            // It would end the line too, and JSON has it between its parts only.
+            b'\r' => {}
+            other => lines.extend_from_slice(&[*other]),
+        }
+    }
+    lines.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt as _;
+
+    use super::*;
+
+    async fn text(chunks: impl Stream<Item = Result<Bytes, BoxError>>) -> String {
+        let chunks: Vec<Bytes> = chunks.try_collect().await.unwrap();
+        String::from_utf8(chunks.concat()).unwrap()
+    }
+
+    fn whole(message: &'static str) -> Response<Body> {
+        respond::json(StatusCode::OK, Bytes::from_static(message.as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn whole_answers_are_one_array() {
+        assert_eq!(
+            text(array(vec![whole("{\"a\":1}"), whole("{}")])).await,
+            "[{\"a\":1},{}]"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_whole_answer_is_one_event_whatever_lines_it_has() {
+        assert_eq!(
+            text(events(whole("{\r\n\"a\":\n1}"))).await,
+            "data: {\ndata: \"a\":\ndata: 1}\n\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_events_of_a_stream_lose_their_ids_and_nothing_else() {
+        let written = [
+            "id: x\ndata: {\"id: 1\":2}\n\n",
+            ": keep-alive\n\n",
+            "data: id: y\n\n",
+        ];
+        let stream = stream::iter(written.map(|event| Ok(Bytes::from_static(event.as_bytes()))));
+        let read = text(events(respond::events(stream))).await;
+        assert_eq!(read, "data: {\"id: 1\":2}\n\n: keep-alive\n\ndata: id: y\n\n");
+    }
+}

@@ -1,0 +1,90 @@
+//! Which era a message belongs to, decided here and nowhere else.
+//!
+//! The *legacy* era has sessions, which begin with `initialize`. The *modern* one (2026-07-28) has none: each request says in its `_meta`
+//! which revision it speaks. A client that speaks both tries the modern one first, with `server/discover`, and goes on with
+//! `initialize` when it is told which revisions there are. So a modern request is answered from what it says alone: nothing is kept of
+//! it, and nobody is asked.
+
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::value::RawValue;
+
+use super::respond::{self, Body};
+use crate::wire::meta::{self, Meta};
+use crate::wire::revision::Revision;
+use crate::wire::{code, header as mcp, jsonrpc};
+
+/// The method that only the modern era has, and with which its clients begin.
+const DISCOVER: &str = "server/discover";
+
+/// Which era a message belongs to.
+#[derive(Debug)]
+pub(super) enum Era<'a> {
+    /// The one with sessions.
+    Legacy,
+    /// The one without: what the request says of itself.
+    Modern(Meta<'a>),
+}
+
+/// The era of a message with this method and these parameters. Either sign makes it modern: what its `_meta` says, or a revision in the
+/// header that the legacy era does not have. The latter alone is none in the handshake and in sessions of the legacy era, whose
+/// clients may send what they like best.
+pub(super) fn of<'a>(
+    headers: &HeaderMap,
+    method: &str,
+    params: Option<&'a RawValue>,
+) -> Result<Era<'a>, jsonrpc::Fault> {
+    let meta = meta::read(params)?;
+    if meta.protocol_version.is_some() {
+        return Ok(Era::Modern(meta));
+    }
+    if method == "initialize" || headers.contains_key(mcp::SESSION_ID) {
+        return Ok(Era::Legacy);
+    }
+    if method == DISCOVER || names_unknown_revision(headers) {
+        return Ok(Era::Modern(meta));
+    }
+    Ok(Era::Legacy)
+}
+
+/// Whether a request without a body, GET or DELETE, is of the modern era, which has neither.
+pub(super) fn is_modern_without_body(headers: &HeaderMap) -> bool {
+    !headers.contains_key(mcp::SESSION_ID) && names_unknown_revision(headers)
+}
+
+/// The answer to a modern message. The first of its faults decides, in the order in which every server of that era checks: what
+/// `_meta` must hold, then whether the header says the same, then whether the revision is spoken.
+pub(super) fn refuse(headers: &HeaderMap, meta: &Meta<'_>, id: Option<&RawValue>) -> Response<Body> {
+    let bad = |code: i32, message: &str| respond::error(StatusCode::BAD_REQUEST, id, code, message);
+    let Some(requested) = meta.protocol_version.and_then(jsonrpc::string) else {
+        let message = format!("params._meta: {:?} must be a string", meta::PROTOCOL_VERSION);
+        return bad(code::INVALID_PARAMS, &message);
+    };
+    if !meta
+        .client_capabilities
+        .is_some_and(|object| object.get().starts_with('{'))
+    {
+        let message = format!("params._meta: {:?} must be an object", meta::CLIENT_CAPABILITIES);
+        return bad(code::INVALID_PARAMS, &message);
+    }
+    let header = headers.get(mcp::PROTOCOL_VERSION);
+    if header.is_none_or(|header| header.as_bytes() != requested.as_bytes()) {
+        let message = "The header MCP-Protocol-Version does not say what params._meta says";
+        return bad(code::HEADER_MISMATCH, message);
+    }
+    let supported: Vec<_> = Revision::ALL.into_iter().rev().map(Revision::as_str).collect();
+    let message = format!(
+        "Unsupported protocol version; send initialize with one of {}",
+        supported.join(", ")
+    );
+    let data = serde_json::json!({"supported": supported, "requested": requested});
+    let code = code::UNSUPPORTED_PROTOCOL_VERSION;
+    respond::json(
+        StatusCode::BAD_REQUEST,
+        jsonrpc::error_with_data(id, code, &message, Some(&data)),
+    )
+}
+
+fn names_unknown_revision(headers: &HeaderMap) -> bool {
+    let named = headers.get(mcp::PROTOCOL_VERSION);
+    named.is_some_and(|named| named.to_str().ok().and_then(Revision::parse).is_none())
+}

@@ -1,0 +1,82 @@
+//! The headers that every request is judged by before its body is read.
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use super::respond::{self, Body};
+use crate::wire::{code, header as mcp};
+
+/// Headers that say one thing. Two readers of a request with two of them could act on two different ones.
+const SINGLE: [&str; 10] = [
+    "authorization",
+    "content-length",
+    "content-type",
+    "host",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "origin",
+];
+
+/// How many bytes the headers of a request may have. The HTTP server gives up on a head that it has not read whole within as many; one
+/// that comes in few large pieces gets by it.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// Refuses a request whose headers are too large, or in which one that says one thing stands twice.
+pub(super) fn check(headers: &HeaderMap) -> Result<(), Response<Body>> {
+    let bytes = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    if bytes.sum::<usize>() > MAX_BYTES {
+        let message = format!("The headers are larger than {MAX_BYTES} bytes");
+        return Err(refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &message));
+    }
+    if headers.len() == headers.keys_len() {
+        return Ok(());
+    }
+    let twice = |name: &&&str| headers.get_all(**name).iter().nth(1).is_some();
+    match SINGLE.iter().find(twice) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("The header {name} stands twice; send it once");
+            Err(refuse(StatusCode::BAD_REQUEST, &message))
+        }
+    }
+}
+
+/// A client must send JSON and accept both framings (specification 2025-11-25, basic/transports).
+pub(super) fn media_types(headers: &HeaderMap) -> Result<(), Response<Body>> {
+    if !mcp::is_media_type(headers.get(header::CONTENT_TYPE), &mcp::JSON) {
+        let message = "Content-Type must be application/json";
+        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    if accepts(headers, &mcp::JSON) && accepts(headers, &mcp::EVENT_STREAM) {
+        return Ok(());
+    }
+    let message = "Accept must list application/json and text/event-stream";
+    Err(refuse(StatusCode::NOT_ACCEPTABLE, message))
+}
+
+/// Whether `Accept` has a range that `media_type` is in.
+pub(super) fn accepts(headers: &HeaderMap, media_type: &HeaderValue) -> bool {
+    let values = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut ranges = values.flat_map(|value| value.split(','));
+    ranges.any(|range| {
+        let essence = range.split(';').next().unwrap_or(range).trim();
+        let kind = media_type.to_str().unwrap_or_default();
+        let family = kind.split('/').next().unwrap_or_default();
+        essence == "*/*"
+            || essence.eq_ignore_ascii_case(kind)
+            || essence
+                .strip_suffix("/*")
+                .is_some_and(|range| range.eq_ignore_ascii_case(family))
+    })
+}
+
+fn refuse(status: StatusCode, message: &str) -> Response<Body> {
+    respond::error(status, None, code::INVALID_REQUEST, message)
+}

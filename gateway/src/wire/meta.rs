@@ -1,0 +1,88 @@
+//! What a message of the modern era says of itself, in `params._meta` (specification 2026-07-28, basic).
+
+use memchr::memmem;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::code;
+use super::jsonrpc::Fault;
+
+/// Which revision the message speaks.
+pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// What the client can do.
+pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+
+/// What a message says of itself.
+#[derive(Debug, Default, Deserialize)]
+pub struct Meta<'a> {
+    /// [`PROTOCOL_VERSION`]; only the modern era has it.
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/protocolVersion")]
+    pub protocol_version: Option<&'a RawValue>,
+    /// [`CLIENT_CAPABILITIES`].
+    #[serde(borrow, default, rename = "io.modelcontextprotocol/clientCapabilities")]
+    pub client_capabilities: Option<&'a RawValue>,
+}
+
+/// Reads the `_meta` of `params`. Parameters that do not hold the name of the revision's key, which are all of the legacy era, are not
+/// parsed for it.
+///
+/// # Errors
+/// When a key on the way to it stands twice, so that two readers could find two eras.
+pub fn read(params: Option<&RawValue>) -> Result<Meta<'_>, Fault> {
+    #[derive(Deserialize)]
+    struct WithMeta<'a> {
+        #[serde(borrow, default, rename = "_meta")]
+        meta: Option<&'a RawValue>,
+    }
+    let Some(params) = params.map(RawValue::get) else {
+        return Ok(Meta::default());
+    };
+    if memmem::find(params.as_bytes(), PROTOCOL_VERSION.as_bytes()).is_none() {
+        return Ok(Meta::default());
+    }
+    let fault = |error: serde_json::Error| Fault {
+        code: code::INVALID_REQUEST,
+        message: format!("params: {error}"),
+    };
+    let WithMeta { meta } = serde_json::from_str(params).map_err(fault)?;
+    match meta.map(RawValue::get).filter(|meta| meta.starts_with('{')) {
+        Some(meta) => serde_json::from_str(meta).map_err(fault),
+        None => Ok(Meta::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(params: &str) -> Result<Option<String>, i32> {
+        let params = RawValue::from_string(params.to_owned()).unwrap();
+        let meta = read(Some(&params)).map_err(|fault| fault.code)?;
+        Ok(meta.protocol_version.map(|version| version.get().to_owned()))
+    }
+
+    #[test]
+    fn the_revision_is_found_in_meta_and_nowhere_else() {
+        let key = PROTOCOL_VERSION;
+        let found = revision(&format!(r#"{{"x":1,"_meta":{{"y":2,"{key}":"2026-07-28"}}}}"#));
+        assert_eq!(found, Ok(Some(r#""2026-07-28""#.to_owned())));
+        assert_eq!(
+            revision(&format!(r#"{{"arguments":{{"_meta":{{"{key}":"x"}}}}}}"#)),
+            Ok(None)
+        );
+        assert_eq!(revision(&format!(r#"{{"_meta":["{key}"]}}"#)), Ok(None));
+        assert_eq!(revision("{}"), Ok(None));
+        assert!(read(None).unwrap().protocol_version.is_none());
+    }
+
+    #[test]
+    fn two_of_them_are_refused() {
+        let key = PROTOCOL_VERSION;
+        for params in [
+            format!(r#"{{"_meta":{{"{key}":"a","{key}":"b"}}}}"#),
+            format!(r#"{{"_meta":{{}},"_m\u0065ta":{{"{key}":"b"}}}}"#),
+        ] {
+            assert_eq!(revision(&params), Err(code::INVALID_REQUEST), "{params}");
+        }
+    }
+}
