@@ -27,8 +27,8 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::LevelHandle;
 
-/// How long running calls may go on after the listener has closed.
-const FINISH_DEADLINE: Duration = Duration::from_secs(120);
+/// How long after the deadline of the longest call the process waits for what is still running.
+const FINISH_MARGIN: Duration = Duration::from_secs(5);
 
 /// The gateway, listening but not yet serving.
 #[derive(Debug)]
@@ -164,10 +164,8 @@ impl App {
             self.drain.close();
         };
         tokio::join!(serving, ending);
-        if tokio::time::timeout(FINISH_DEADLINE, self.tasks.finish())
-            .await
-            .is_err()
-        {
+        let patience = self.core.longest_call() + FINISH_MARGIN;
+        if tokio::time::timeout(patience, self.tasks.finish()).await.is_err() {
             tracing::warn!("ending, although calls are still running");
         }
         if self.admin.join().is_err() {

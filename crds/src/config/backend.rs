@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BreakerConfig, ConcurrencyConfig, is_default};
+use super::{BreakerConfig, ConcurrencyConfig, Duration, Timeouts, is_default};
 
 /// One MCP server behind the gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -20,6 +20,9 @@ pub struct BackendConfig {
     /// `aggregation.strategy: prefix`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
+    /// How long it may take.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeouts: Timeouts,
     /// Which of its tools are offered, and how.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tools: ToolRules,
@@ -56,6 +59,10 @@ pub struct ToolRules {
     /// What clients are told of a tool in the place of what the backend says, by the tool's name there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, ToolOverride>,
+    /// How long calls of single tools may last, by name or pattern, in the place of `timeouts.call`. The name itself counts more than
+    /// a pattern, and of two patterns the longer one. At most `24h`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub deadlines: BTreeMap<String, Duration>,
 }
 
 /// What clients are told of a tool in the place of what the backend says. Everything that is not named here stays as the backend

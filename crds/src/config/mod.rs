@@ -17,6 +17,7 @@ mod parse;
 pub mod rules;
 mod schema;
 mod session_storage;
+mod timeouts;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ pub use limits::LimitsConfig;
 pub use parse::ConfigError;
 pub use schema::{json_schema, reference};
 pub use session_storage::{SessionStorage, SessionStorageProvider};
+pub use timeouts::Timeouts;
 
 /// The environment variable that holds the password of the session store. The name is ToolHive's, so that its
 /// users keep their Secrets and manifests.

@@ -160,7 +160,12 @@ mod tests {
 
     fn backend(failures: u32) -> Backend {
         let url = "http://localhost/mcp".parse().unwrap();
-        let backend = Backend::new(BackendName::for_test("a"), url, Transport::new());
+        let backend = Backend::new(
+            BackendName::for_test("a"),
+            url,
+            std::sync::Arc::default(),
+            Transport::new(),
+        );
         backend.isolate(&Isolation {
             breaker: BreakerSettings {
                 failures,

@@ -1,23 +1,15 @@
 //! The answer to a request, in the framing that the backend chose.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 
 use super::events::Events;
-use super::transport::root_cause;
 use super::{BackendError, UpstreamBody, UpstreamSession};
 use crate::wire::jsonrpc::Response;
 use crate::wire::splice::splice;
 
 /// A JSON answer up to this size is read whole and its envelope checked; a larger one is passed on as it comes.
 const CHECKED_BYTES: usize = 256 * 1024;
-
-/// How long a backend may pause within an answer's body.
-pub(super) const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -56,19 +48,19 @@ impl Answer {
 
 /// Reads a JSON answer's body.
 pub(super) async fn json(mut body: UpstreamBody, id: &RawValue) -> Result<Answer, BackendError> {
-    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let expected = usize::try_from(body.expected()).unwrap_or(usize::MAX);
     if expected > CHECKED_BYTES {
         return Ok(Answer::Streaming(Bytes::new(), body));
     }
-    let Some(first) = next_chunk(&mut body).await? else {
+    let Some(first) = body.chunk().await? else {
         return Err(BackendError::Broken("the answer is empty".to_owned()));
     };
-    if body.is_end_stream() {
+    if body.is_at_end() {
         return check(first, id).map(Answer::Whole);
     }
     let mut read = BytesMut::with_capacity(expected.max(first.len() * 2));
     read.extend_from_slice(&first);
-    while let Some(chunk) = next_chunk(&mut body).await? {
+    while let Some(chunk) = body.chunk().await? {
         read.extend_from_slice(&chunk);
         if read.len() > CHECKED_BYTES {
             return Ok(Answer::Streaming(read.freeze(), body));
@@ -83,7 +75,7 @@ const OWN_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 /// Reads the rest of the answer to a request of the gateway's own, which needs it whole.
 pub(super) async fn collect(first: Bytes, mut body: UpstreamBody) -> Result<Bytes, BackendError> {
     let mut read = BytesMut::from(&first[..]);
-    while let Some(chunk) = next_chunk(&mut body).await? {
+    while let Some(chunk) = body.chunk().await? {
         read.extend_from_slice(&chunk);
         if read.len() > OWN_ANSWER_BYTES {
             return Err(BackendError::Invalid(format!(
@@ -92,22 +84,6 @@ pub(super) async fn collect(first: Bytes, mut body: UpstreamBody) -> Result<Byte
         }
     }
     Ok(read.freeze())
-}
-
-/// The next bytes of a body, or `None` at its end.
-pub(super) async fn next_chunk(body: &mut UpstreamBody) -> Result<Option<Bytes>, BackendError> {
-    loop {
-        match tokio::time::timeout(IDLE_DEADLINE, body.frame()).await {
-            Err(_) => return Err(BackendError::Deadline(IDLE_DEADLINE)),
-            Ok(None) => return Ok(None),
-            Ok(Some(Err(error))) => return Err(BackendError::Broken(root_cause(&error))),
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
 }
 
 /// The bytes of an answer that is known to be the one to the request `id`, with the id as the client wrote it.

@@ -14,6 +14,9 @@ pub enum BackendError {
     /// No answer within the deadline. The request may have been executed.
     #[error("did not answer within {} s", .0.as_secs_f32())]
     Deadline(Duration),
+    /// The backend paused for too long in the middle of its answer. The request was executed, wholly or in part.
+    #[error("paused for more than {} s in the middle of its answer", .0.as_secs_f32())]
+    Paused(Duration),
     /// The connection ended before the answer was complete. The request may have been executed.
     #[error("ended the connection before its answer was complete: {0}")]
     Broken(String),
@@ -47,7 +50,11 @@ impl BackendError {
     #[must_use]
     pub fn says_unreachable(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Deadline(_) | Self::Broken(_) | Self::Status(500..) => true,
+            Self::Unreachable(_)
+            | Self::Deadline(_)
+            | Self::Paused(_)
+            | Self::Broken(_)
+            | Self::Status(500..) => true,
             Self::SessionLost
             | Self::Open { .. }
             | Self::Full(_)
@@ -63,7 +70,11 @@ impl BackendError {
         match self {
             Self::Unreachable(_) | Self::SessionLost | Self::Open { .. } | Self::Full(_) => true,
             Self::Status(status) => matches!(status, 401 | 403 | 404 | 405 | 406 | 415 | 421 | 429 | 503),
-            Self::Deadline(_) | Self::Broken(_) | Self::Invalid(_) | Self::Refused { .. } => false,
+            Self::Deadline(_)
+            | Self::Paused(_)
+            | Self::Broken(_)
+            | Self::Invalid(_)
+            | Self::Refused { .. } => false,
         }
     }
 }

@@ -1,8 +1,5 @@
 //! A backend's answer as a stream of messages.
 
-use http_body_util::BodyExt as _;
-
-use super::transport::root_cause;
 use super::{BackendError, UpstreamBody};
 use crate::wire::sse::{Decoder, Event};
 
@@ -36,14 +33,9 @@ impl Events {
                 Ok(Some(event)) => return Ok(Some(event)),
                 Ok(None) => {}
             }
-            match self.body.frame().await {
+            match self.body.chunk_in_time().await? {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(BackendError::Broken(root_cause(&error))),
-                Some(Ok(frame)) => {
-                    if let Ok(chunk) = frame.into_data() {
-                        self.decoder.push(&chunk);
-                    }
-                }
+                Some(chunk) => self.decoder.push(&chunk),
             }
         }
     }

@@ -109,8 +109,13 @@ impl Backend {
         let id = own_id();
         let raw_id = raw_string(&id)?;
         let message = jsonrpc::request(&id, method, params);
-        let answer = self.call(session, message, &raw_id).await?;
-        result_of(&answer.whole(&raw_id).await?)
+        let answering = async {
+            let answer = self.call(session, message, &raw_id).await?;
+            answer.whole(&raw_id).await
+        };
+        let length = self.contact().timeouts.call;
+        let answer = tokio::time::timeout(length, answering).await;
+        result_of(&answer.unwrap_or(Err(BackendError::Deadline(length)))?)
     }
 }
 

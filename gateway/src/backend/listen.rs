@@ -67,7 +67,7 @@ impl Backend {
         if let Some(position) = position {
             headers.insert(header::LAST_EVENT_ID, position.clone());
         }
-        let response = self.inner.transport.send(request).await?;
+        let response = self.send(request).await?;
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         match response.status() {
             StatusCode::OK if header::is_media_type(content_type, &header::EVENT_STREAM) => {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -71,7 +71,7 @@ impl Backend {
             return Ok(());
         }
         let request = self.request(Method::DELETE, Some(session), Bytes::new())?;
-        let closing = tokio::time::timeout(CLOSE_DEADLINE, self.inner.transport.send(request));
+        let closing = tokio::time::timeout(CLOSE_DEADLINE, self.send(request));
         closing
             .await
             .unwrap_or(Err(BackendError::Deadline(CLOSE_DEADLINE)))
@@ -84,7 +84,23 @@ impl Backend {
         message: Bytes,
     ) -> Result<Response<UpstreamBody>, BackendError> {
         let request = self.request(Method::POST, session, message)?;
-        self.inner.transport.send(request).await
+        self.send(request).await
+    }
+
+    /// Sends `request` and waits for the head of its answer.
+    pub(super) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<UpstreamBody>, BackendError> {
+        let pool = self.inner.pool.load_full();
+        let (first_byte, idle) = {
+            let timeouts = &self.contact().timeouts;
+            // Whoever waits has a deadline of his own, which is at most this.
+            let first_byte = timeouts.first_byte.unwrap_or_else(|| timeouts.longest_call());
+            (first_byte, timeouts.idle)
+        };
+        let response = pool.send(request, first_byte).await?;
+        Ok(response.map(|body| UpstreamBody::new(body, idle)))
     }
 
     pub(super) fn request(
@@ -128,11 +144,7 @@ impl Backend {
         if !status.is_client_error() {
             return Err(BackendError::Status(status.as_u16()));
         }
-        let body = Limited::new(response.into_body(), ERROR_BODY_LIMIT).collect();
-        let body = match tokio::time::timeout(answer::IDLE_DEADLINE, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) | Err(_) => Bytes::new(),
-        };
+        let body = head(response.into_body()).await;
         if is_protocol_error(&body)
             && let Ok(answer) = answer::check(body, id)
         {
@@ -143,6 +155,18 @@ impl Backend {
         }
         Err(BackendError::Status(status.as_u16()))
     }
+}
+
+/// The body of an error; empty where it cannot be read, or is too large to be one of the protocol's.
+async fn head(mut body: UpstreamBody) -> Bytes {
+    let mut read = BytesMut::new();
+    while let Ok(Some(chunk)) = body.chunk().await {
+        read.extend_from_slice(&chunk);
+        if read.len() > ERROR_BODY_LIMIT {
+            return Bytes::new();
+        }
+    }
+    read.freeze()
 }
 
 fn is_protocol_error(body: &[u8]) -> bool {

@@ -1,8 +1,15 @@
 //! What a session tells a backend beside its calls: how much it wants to see logged, and which resources it watches.
 
+use std::time::Duration;
+
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::{Backend, BackendError, UpstreamSession};
+use crate::wire::jsonrpc;
+
+/// How long a backend may take to accept a cancellation.
+const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Backend {
     /// Tells the backend from which level on `session` wants log messages.
@@ -31,6 +38,33 @@ impl Backend {
         let params = serde_json::to_vec(&Params { uri });
         let params = params.map_err(|error| BackendError::Invalid(error.to_string()))?;
         self.ask(session, "resources/subscribe", &params).await.map(drop)
+    }
+
+    /// Tells the backend that nobody waits any longer for the answer to the request `id` of `session`.
+    ///
+    /// # Errors
+    /// When it does not take the message.
+    pub async fn cancel(
+        &self,
+        session: &UpstreamSession,
+        id: &RawValue,
+        reason: &str,
+    ) -> Result<(), BackendError> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Params<'a> {
+            request_id: &'a RawValue,
+            reason: &'a str,
+        }
+        let params = serde_json::to_vec(&Params {
+            request_id: id,
+            reason,
+        });
+        let params = params.map_err(|error| BackendError::Invalid(error.to_string()))?;
+        let message = jsonrpc::notification_with("notifications/cancelled", &params);
+        tokio::time::timeout(CANCEL_DEADLINE, self.notify(session, message))
+            .await
+            .unwrap_or(Err(BackendError::Deadline(CANCEL_DEADLINE)))
     }
 
     /// Asks whether `session` lives.

@@ -2,6 +2,7 @@
 
 mod access;
 pub mod aggregation;
+mod contact;
 mod isolation;
 mod limits;
 mod pattern;
@@ -20,6 +21,7 @@ use vmcp_crds::config::{GatewayConfig, LogLevel};
 
 pub use access::{Access, HostPort, Origin};
 pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strategy, Terms};
+pub use contact::{Contact, Timeouts};
 pub use isolation::{BreakerSettings, ConcurrencySettings, Isolation};
 pub use limits::{Limits, SessionLimits};
 pub use pattern::Pattern;
@@ -114,6 +116,8 @@ pub struct Backend {
     pub terms: Arc<Terms>,
     /// What keeps its troubles its own.
     pub isolation: Isolation,
+    /// How it is talked to.
+    pub contact: Arc<Contact>,
 }
 
 /// The name of a backend: a DNS label.

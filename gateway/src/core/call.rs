@@ -4,12 +4,14 @@
 //! which means that it has not executed the request; then the session is replaced first. Anything else that goes wrong is told to
 //! the caller, with whether trying again is safe.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use vmcp_crds::config::Capability;
 
 use super::{Core, UpstreamError, Upstreams};
-use crate::backend::{Admitted, Answer, Backend, BackendError};
+use crate::backend::{Admitted, Answer, Backend, BackendError, Deadline, UpstreamSession};
 use crate::config::BackendName;
 use crate::core::catalog::{Nowhere, Route, Snapshot};
 use crate::wire::code;
@@ -33,9 +35,7 @@ pub enum Subject {
 /// What a backend answers to a request.
 #[derive(Debug)]
 pub struct Reply {
-    /// The backend.
-    pub backend: Backend,
-    /// Its answer.
+    /// The answer.
     pub answer: Answer,
     /// The request's place at the backend; to be kept until the answer has come whole.
     pub admitted: Admitted,
@@ -68,6 +68,8 @@ pub enum CallError {
         backend: BackendName,
         /// What went wrong.
         error: BackendError,
+        /// Whether the request may have reached the backend.
+        sent: bool,
     },
     /// The caller's session has ended meanwhile.
     #[error("the session has ended")]
@@ -99,24 +101,19 @@ impl Subject {
     }
 }
 
-impl Core {
-    /// Sends `request`, which came in as `message`, to the backend that has what it asks for, and gives its answer.
-    ///
-    /// # Errors
-    /// When there is no answer.
-    pub async fn call(
-        &self,
-        upstreams: &impl Upstreams,
-        subject: Subject,
-        message: &Bytes,
-        request: &Request<'_>,
-    ) -> Result<Reply, CallError> {
-        let (backend, message) = self.route(subject, message, request)?;
-        self.send(upstreams, backend, message, request.id).await
-    }
+/// A request on its way to its backend.
+#[derive(Clone, Debug)]
+pub struct Routed {
+    /// The backend that has what it asks for.
+    pub backend: Backend,
+    /// The client's message, with the name that the backend uses in the place of the one that the client uses.
+    pub message: Bytes,
+    /// Until when the call may last, to the end of its answer.
+    pub deadline: Deadline,
+}
 
-    /// The backend that has what `request` asks for, and the message for it: the client's, with the name that the backend uses in the
-    /// place of the one that the client uses.
+impl Core {
+    /// The backend that has what `request` asks for, and what it is told. The call's time begins here.
     ///
     /// # Errors
     /// When no backend is known to have it.
@@ -125,7 +122,7 @@ impl Core {
         subject: Subject,
         message: &Bytes,
         request: &Request<'_>,
-    ) -> Result<(Backend, Bytes), CallError> {
+    ) -> Result<Routed, CallError> {
         let snapshot = self.catalog().snapshot();
         let (raw, name, route) = find(&snapshot, subject, request.params)?;
         let route = route.map_err(|nowhere| match nowhere {
@@ -143,59 +140,95 @@ impl Core {
         } else {
             rename(message, raw, &route.name)?
         };
-        Ok((route.backend, message))
+        let tool = (subject == Subject::Tool).then_some(&*route.name);
+        Ok(Routed {
+            deadline: route.backend.deadline(tool),
+            backend: route.backend,
+            message,
+        })
     }
 
-    /// Sends `message`, a request with the id `id`, to `backend` in the caller's session there, and repairs that session once if the
-    /// backend has lost it.
+    /// Sends a request with the id `id` to its backend in the caller's session there, and repairs that session once if the backend has
+    /// lost it. At the deadline the backend is told that the request is cancelled.
     ///
     /// # Errors
     /// When there is no answer.
     pub async fn send(
         &self,
         upstreams: &impl Upstreams,
-        backend: Backend,
-        message: Bytes,
+        routed: &Routed,
         id: &RawValue,
     ) -> Result<Reply, CallError> {
-        let admitted = backend.admit().await;
-        let mut admitted = admitted.map_err(|error| CallError::upstream(&backend, error.into()))?;
-        match self.exchange(upstreams, &backend, message, id).await {
-            Ok(answer) => {
+        let (backend, deadline) = (&routed.backend, routed.deadline);
+        let admitted = tokio::time::timeout_at(deadline.at(), backend.admit()).await;
+        let admitted = admitted.unwrap_or_else(|_| Err(deadline.passed()));
+        let mut admitted = admitted.map_err(|error| CallError::upstream(backend, error.into()))?;
+        let mut sent_in = None;
+        let exchange = self.exchange(upstreams, backend, &routed.message, id, &mut sent_in);
+        let outcome = tokio::time::timeout_at(deadline.at(), exchange).await;
+        let error = match outcome {
+            Ok(Ok(answer)) => {
                 admitted.answered();
-                Ok(Reply {
-                    backend,
-                    answer,
-                    admitted,
-                })
+                return Ok(Reply { answer, admitted });
             }
-            Err(error) => {
-                match &error {
-                    UpstreamError::Backend(error) => admitted.failed(error),
-                    UpstreamError::Gone | UpstreamError::Unavailable(_) => admitted.undecided(),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                if let Some(session) = &sent_in {
+                    self.cancel(backend, session.clone(), id);
                 }
-                Err(CallError::upstream(&backend, error))
+                deadline.passed().into()
             }
+        };
+        match &error {
+            UpstreamError::Backend(error) => admitted.failed(error),
+            UpstreamError::Gone | UpstreamError::Unavailable(_) => admitted.undecided(),
         }
+        Err(match error {
+            UpstreamError::Backend(error) if sent_in.is_some() => CallError::sent(backend, error),
+            error => CallError::upstream(backend, error),
+        })
     }
 
+    /// Says in `sent_in` in which session the request was sent last, also when this is dropped before there is an answer.
     async fn exchange(
         &self,
         upstreams: &impl Upstreams,
         backend: &Backend,
-        message: Bytes,
+        message: &Bytes,
         id: &RawValue,
+        sent_in: &mut Option<UpstreamSession>,
     ) -> Result<Answer, UpstreamError> {
         let session = upstreams.open(backend).await?;
+        *sent_in = Some(session.clone());
         match backend.call(&session, message.clone(), id).await {
             Err(BackendError::SessionLost) => {
+                *sent_in = None;
                 self.metrics.repaired(backend.name());
                 tracing::info!(backend = %backend.name(), "the backend lost its session; opening another");
                 let session = upstreams.replace(backend, &session).await?;
-                Ok(backend.call(&session, message, id).await?)
+                *sent_in = Some(session.clone());
+                Ok(backend.call(&session, message.clone(), id).await?)
             }
             outcome => Ok(outcome?),
         }
+    }
+
+    /// Tells `backend`, in the background, that nobody waits any longer for the answer to the request `id`.
+    pub fn cancel(&self, backend: &Backend, session: UpstreamSession, id: &RawValue) {
+        let Ok(permit) = Arc::clone(&self.cancelling).try_acquire_owned() else {
+            tracing::warn!(backend = %backend.name(), "too many cancellations are on their way; one is not sent");
+            return;
+        };
+        let (backend, id) = (backend.clone(), id.to_owned());
+        self.tasks.spawn(async move {
+            let told = backend
+                .cancel(&session, &id, "the deadline of the call has passed")
+                .await;
+            if let Err(error) = told {
+                tracing::debug!(backend = %backend.name(), %error, "a cancellation was not taken");
+            }
+            drop(permit);
+        });
     }
 }
 
@@ -218,11 +251,37 @@ fn find<'a>(snapshot: &Snapshot, subject: Subject, params: Option<&'a RawValue>)
 }
 
 impl CallError {
-    pub(super) fn upstream(backend: &Backend, error: UpstreamError) -> Self {
+    /// Whether the request is known not to have been executed, so that trying again is safe.
+    #[must_use]
+    pub fn is_retry_safe(&self) -> bool {
+        match self {
+            Self::Backend { error, sent, .. } => !sent || error.is_retry_safe(),
+            Self::Params(_)
+            | Self::Unknown { .. }
+            | Self::NotYet(_)
+            | Self::NoCompletion(_)
+            | Self::Gone
+            | Self::Unavailable(_) => true,
+        }
+    }
+
+    /// What went wrong with a request that was sent.
+    #[must_use]
+    pub fn sent(backend: &Backend, error: BackendError) -> Self {
+        Self::Backend {
+            backend: backend.name().clone(),
+            error,
+            sent: true,
+        }
+    }
+
+    /// Why there is no upstream session, so that the request was not sent.
+    fn upstream(backend: &Backend, error: UpstreamError) -> Self {
         match error {
             UpstreamError::Backend(error) => Self::Backend {
                 backend: backend.name().clone(),
                 error,
+                sent: false,
             },
             UpstreamError::Gone => Self::Gone,
             UpstreamError::Unavailable(reason) => Self::Unavailable(reason),

@@ -8,8 +8,10 @@ mod principal;
 mod upstreams;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::Semaphore;
 
 use crate::backend::Transport;
 use crate::config::Hot;
@@ -19,9 +21,12 @@ use crate::telemetry::Metrics;
 
 use catalog::Catalog;
 
-pub use call::{CallError, Reply, Subject};
+pub use call::{CallError, Reply, Routed, Subject};
 pub use principal::Principal;
 pub use upstreams::{UpstreamError, Upstreams};
+
+/// How many cancellations may be on their way to backends at a time.
+const MAX_CANCELLING: usize = 1024;
 
 /// The domain of the gateway. A cheap-clone handle.
 #[derive(Clone, Debug)]
@@ -30,6 +35,9 @@ pub struct Core {
     metrics: Metrics,
     hot: Arc<ArcSwap<Hot>>,
     hot_error: Arc<ArcSwapOption<String>>,
+    tasks: Tasks,
+    /// Bounds the cancellations that are on their way to backends.
+    cancelling: Arc<Semaphore>,
 }
 
 impl Core {
@@ -42,7 +50,7 @@ impl Core {
         readiness: &Readiness,
         metrics: Metrics,
     ) -> Self {
-        let catalog = Catalog::new(transport, tasks, metrics.clone());
+        let catalog = Catalog::new(transport, tasks.clone(), metrics.clone());
         catalog.apply(&hot.backends, &hot.aggregation, Some(readiness));
         let hot_error = Arc::new(ArcSwapOption::empty());
         Self {
@@ -50,6 +58,8 @@ impl Core {
             metrics,
             hot: Arc::new(ArcSwap::from_pointee(hot)),
             hot_error,
+            tasks,
+            cancelling: Arc::new(Semaphore::new(MAX_CANCELLING)),
         }
     }
 
@@ -80,6 +90,17 @@ impl Core {
     #[must_use]
     pub fn hot(&self) -> Arc<Hot> {
         self.hot.load_full()
+    }
+
+    /// The longest that a call may last, as long as no progress extends it.
+    #[must_use]
+    pub fn longest_call(&self) -> Duration {
+        let hot = self.hot();
+        let calls = hot
+            .backends
+            .iter()
+            .map(|backend| backend.contact.timeouts.longest_call());
+        calls.max().unwrap_or_default()
     }
 
     /// What is offered.

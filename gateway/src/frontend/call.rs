@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 use super::Frontend;
 use super::keep_alive::keep_alive;
 use super::large;
-use super::relay::Relay;
+use super::relay::{Awaited, Relay};
 use super::respond::{self, Body};
 use super::tools::{explain, tool_error};
 use crate::backend::{Answer, BackendError};
@@ -30,15 +30,28 @@ impl Frontend {
         if !self.core.hot().aggregation.offers(subject.capability()) {
             return respond::method_not_found(request);
         }
-        let reply = match self.core.call(session, subject, body, request).await {
+        let routed = match self.core.route(subject, body, request) {
+            Ok(routed) => routed,
+            Err(error) => return refuse(subject, request, error),
+        };
+        let reply = match self.core.send(session, &routed, request.id).await {
             Ok(reply) => reply,
             Err(error) => return refuse(subject, request, error),
         };
         let response = match reply.answer {
             Answer::Whole(message) => return respond::json(StatusCode::OK, message),
-            Answer::Streaming(first, rest) => respond::streaming_json(large::bytes(first, rest)),
+            Answer::Streaming(first, rest) => {
+                respond::streaming_json(large::bytes(first, rest, routed.deadline))
+            }
             Answer::Events(upstream, events) => {
-                let relay = Relay::new(&self.core, session, reply.backend, upstream, request.id);
+                let call = Awaited {
+                    backend: routed.backend,
+                    upstream,
+                    id: request.id.to_owned(),
+                    subject: Some(subject),
+                    deadline: routed.deadline,
+                };
+                let relay = Relay::new(&self.core, session, call);
                 respond::events(keep_alive(session.clone(), relay.running(*events)))
             }
         };
@@ -65,13 +78,13 @@ pub(super) fn refuse(subject: Subject, request: &Request<'_>, error: CallError) 
         error @ CallError::Unknown { .. } => respond_with(code::INVALID_PARAMS, &error.to_string()),
         error @ CallError::NotYet(_) => respond_with(code::INTERNAL, &error.to_string()),
         CallError::NoCompletion(_) => respond::result(request.id, NO_COMPLETION),
-        CallError::Backend {
-            backend,
-            error: error @ BackendError::Full(_),
-        } => respond::later(Some(request.id), &explain(backend.as_str(), &error)),
-        CallError::Backend { backend, error } => {
-            tracing::warn!(%backend, %error, "a call failed");
-            let text = explain(backend.as_str(), &error);
+        error @ CallError::Backend {
+            error: BackendError::Full(_),
+            ..
+        } => respond::later(Some(request.id), &explain(&error)),
+        error @ CallError::Backend { .. } => {
+            tracing::warn!(%error, "a call failed");
+            let text = explain(&error);
             match subject {
                 Subject::Tool => tool_error(request, &text),
                 Subject::Prompt | Subject::Resource | Subject::Completion => {
@@ -123,6 +136,7 @@ mod tests {
         let failed = |error| CallError::Backend {
             backend: BackendName::for_test("busy"),
             error,
+            sent: false,
         };
         for subject in [Subject::Tool, Subject::Prompt] {
             let (status, body) = refused(subject, failed(BackendError::Full(3))).await;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::headers::accepts;
 use super::keep_alive::keep_alive;
-use super::relay::Relay;
+use super::relay::{Awaited, Relay};
 use super::respond::{self, Body};
 use super::translate::{Source, Translated};
 use super::{Frontend, event};
@@ -82,7 +82,14 @@ impl Frontend {
         }
         match session.upstream_of_call(call).await {
             Ok((backend, upstream)) => {
-                let relay = Relay::new(&self.core, session, backend, upstream, &call.request);
+                let call_at_backend = Awaited {
+                    deadline: backend.deadline_of_any(),
+                    backend,
+                    upstream,
+                    id: call.request.clone(),
+                    subject: None,
+                };
+                let relay = Relay::new(&self.core, session, call_at_backend);
                 let events = relay.resumed(call.event.clone());
                 respond::events(keep_alive(session.clone(), events))
             }

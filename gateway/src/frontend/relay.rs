@@ -5,6 +5,8 @@
 //! A stream that breaks before its answer is resumed at the backend, behind the last event, where the backend names its events. When it
 //! cannot be resumed the client gets an error for its id: it is never left waiting. A client that goes away has not cancelled
 //! anything: the backend goes on, and whichever process the client comes back to resumes the stream there.
+//!
+//! At the call's deadline the client gets an error for its id, and the backend is told that the call is cancelled.
 
 use std::time::Duration;
 
@@ -15,10 +17,10 @@ use http::HeaderValue;
 use serde_json::value::RawValue;
 
 use super::event;
-use super::tools::explain;
+use super::tools::{explain, tool_failure};
 use super::translate::{Source, Translated};
-use crate::backend::{self, Backend, BackendError, Events, UpstreamSession};
-use crate::core::Core;
+use crate::backend::{self, Backend, BackendError, Deadline, Events, UpstreamSession};
+use crate::core::{CallError, Core, Subject};
 use crate::session::Session;
 use crate::wire::{code, jsonrpc, sse};
 
@@ -27,13 +29,25 @@ const MAX_RESUMES: u32 = 4;
 /// The pause before a stream is resumed, until the backend names another.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// The call whose answer a stream is for.
+pub(super) struct Awaited {
+    /// The backend that runs it.
+    pub(super) backend: Backend,
+    /// The upstream session in which it was sent.
+    pub(super) upstream: UpstreamSession,
+    /// Its id, as the client wrote it.
+    pub(super) id: Box<RawValue>,
+    /// What it is a call of; unknown where the client comes back to it.
+    pub(super) subject: Option<Subject>,
+    /// Until when it may last.
+    pub(super) deadline: Deadline,
+}
+
 /// One call's stream.
 pub(super) struct Relay {
     core: Core,
     session: Session,
-    backend: Backend,
-    upstream: UpstreamSession,
-    id: Box<RawValue>,
+    call: Awaited,
     /// Where the backend's stream is, when it says so.
     position: Option<HeaderValue>,
     events: Option<Events>,
@@ -53,19 +67,11 @@ enum Step {
 }
 
 impl Relay {
-    pub(super) fn new(
-        core: &Core,
-        session: &Session,
-        backend: Backend,
-        upstream: UpstreamSession,
-        id: &RawValue,
-    ) -> Self {
+    pub(super) fn new(core: &Core, session: &Session, call: Awaited) -> Self {
         Self {
             core: core.clone(),
             session: session.clone(),
-            backend,
-            upstream,
-            id: id.to_owned(),
+            call,
             position: None,
             events: None,
             primed: false,
@@ -95,7 +101,9 @@ impl Relay {
         stream::unfold(Some(self), |relay| async move {
             let mut relay = relay?;
             loop {
-                match relay.step().await {
+                let deadline = relay.call.deadline;
+                let step = tokio::time::timeout_at(deadline.at(), relay.step()).await;
+                match step.unwrap_or_else(|_| relay.too_late()) {
                     Step::Send(bytes) => return Some((bytes, Some(relay))),
                     Step::Last(bytes) => return Some((bytes, None)),
                     Step::Nothing => {}
@@ -136,13 +144,16 @@ impl Relay {
         let source = Source {
             core: &self.core,
             session: &self.session,
-            backend: &self.backend,
-            upstream: &self.upstream,
+            backend: &self.call.backend,
+            upstream: &self.call.upstream,
         };
-        match source.translate(data, Some(&self.id)) {
+        match source.translate(data, Some(&self.call.id)) {
             // Without an id: whoever lost it resumes in front of it, and gets it again.
             Translated::Answer(data) => Step::Last(event::message(data, None)),
             Translated::Message(data) => {
+                if self.call.deadline.extends() && is_progress(&data) {
+                    self.call.deadline.begin_anew();
+                }
                 let id = moved.then(|| self.event_id()).flatten();
                 Step::Send(event::message(data, id.as_deref()))
             }
@@ -163,7 +174,7 @@ impl Relay {
         self.resumes += 1;
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).max(self.first_pause);
-        match self.backend.listen(&self.upstream, self.position.as_ref()).await {
+        match self.listen().await {
             Ok(events) => self.events = Some(events),
             Err(error) => {
                 if matches!(error, BackendError::Status(400 | 404 | 405)) {
@@ -176,9 +187,20 @@ impl Relay {
         Step::Nothing
     }
 
+    async fn listen(&self) -> Result<Events, BackendError> {
+        let (backend, upstream) = (&self.call.backend, &self.call.upstream);
+        backend.listen(upstream, self.position.as_ref()).await
+    }
+
     fn event_id(&self) -> Option<String> {
+        let Awaited {
+            backend,
+            upstream,
+            id,
+            ..
+        } = &self.call;
         self.session
-            .event_id_of_call(&self.backend, &self.upstream, &self.id, self.position.as_ref())
+            .event_id_of_call(backend, upstream, id, self.position.as_ref())
     }
 
     fn empty_data(&self) -> bool {
@@ -186,8 +208,34 @@ impl Relay {
     }
 
     fn failure(&self) -> Bytes {
-        tracing::warn!(backend = %self.backend.name(), error = %self.broken, "a stream ended without its answer");
-        let message = explain(self.backend.name().as_str(), &self.broken);
-        event::message(jsonrpc::error(Some(&self.id), code::INTERNAL, &message), None)
+        let error = CallError::sent(&self.call.backend, self.broken.clone());
+        tracing::warn!(%error, "a stream ended without its answer");
+        let error = jsonrpc::error(Some(&self.call.id), code::INTERNAL, &explain(&error));
+        event::message(error, None)
     }
+
+    /// Gives the call up, here and at the backend.
+    fn too_late(&mut self) -> Step {
+        self.events = None;
+        let Awaited {
+            backend,
+            upstream,
+            id,
+            subject,
+            deadline,
+        } = &self.call;
+        self.core.cancel(backend, upstream.clone(), id);
+        let error = CallError::sent(backend, deadline.passed());
+        tracing::warn!(%error, "a call failed");
+        let failure = match subject {
+            Some(Subject::Tool) => tool_failure(id, &explain(&error)),
+            _ => jsonrpc::error(Some(id), code::INTERNAL, &explain(&error)),
+        };
+        Step::Last(event::message(failure, None))
+    }
+}
+
+fn is_progress(data: &[u8]) -> bool {
+    let message = jsonrpc::Message::from_backend(data);
+    matches!(message, Ok(jsonrpc::Message::Notification { method, .. }) if method == "notifications/progress")
 }

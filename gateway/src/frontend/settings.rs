@@ -6,8 +6,7 @@ use http::{Response, StatusCode};
 use super::Frontend;
 use super::call::refuse;
 use super::respond::{self, Body};
-use crate::backend::Backend;
-use crate::core::{CallError, Subject};
+use crate::core::{CallError, Routed, Subject};
 use crate::session::{Session, SettingError};
 use crate::wire::jsonrpc::{self, Outcome, Request};
 use crate::wire::{code, mapped, params};
@@ -56,14 +55,14 @@ impl Frontend {
             Ok(uri) => uri,
             Err(refusal) => return refusal,
         };
-        let (backend, message) = match self.core.route(Subject::Resource, body, request) {
-            Ok(route) => route,
+        let routed = match self.core.route(Subject::Resource, body, request) {
+            Ok(routed) => routed,
             Err(error) => return refuse(Subject::Resource, request, error),
         };
-        if let Err(error) = session.watch(&backend, &uri).await {
+        if let Err(error) = session.watch(&routed.backend, &uri).await {
             return not_set(request, &error);
         }
-        let answered = self.ask(session, &backend, message, request).await;
+        let answered = self.ask(session, &routed, request).await;
         if !matches!(answered, Ok((_, true)))
             && let Err(error) = session.unwatch(&uri).await
         {
@@ -88,17 +87,21 @@ impl Frontend {
         // Where it was subscribed, which need not be where it is now.
         let catalog = self.core.catalog();
         let watched = session.watched(&uri).and_then(|name| catalog.backend(&name));
-        let (backend, message) = match watched {
-            Some(backend) => (backend, body.clone()),
+        let routed = match watched {
+            Some(backend) => Routed {
+                deadline: backend.deadline(None),
+                backend,
+                message: body.clone(),
+            },
             None => match self.core.route(Subject::Resource, body, request) {
-                Ok(route) => route,
+                Ok(routed) => routed,
                 Err(error) => return refuse(Subject::Resource, request, error),
             },
         };
         if let Err(error) = session.unwatch(&uri).await {
             return not_set(request, &error);
         }
-        let answered = self.ask(session, &backend, message, request).await;
+        let answered = self.ask(session, &routed, request).await;
         answered.map_or_else(
             |error| refuse(Subject::Resource, request, error),
             |(answer, _)| answer,
@@ -109,20 +112,14 @@ impl Frontend {
     async fn ask(
         &self,
         session: &Session,
-        backend: &Backend,
-        message: Bytes,
+        routed: &Routed,
         request: &Request<'_>,
     ) -> Result<(Response<Body>, bool), CallError> {
-        let reply = self
-            .core
-            .send(session, backend.clone(), message, request.id)
-            .await?;
-        let whole = reply.answer.whole(request.id).await;
+        let reply = self.core.send(session, routed, request.id).await?;
+        let whole = tokio::time::timeout_at(routed.deadline.at(), reply.answer.whole(request.id)).await;
         drop(reply.admitted);
-        let message = whole.map_err(|error| CallError::Backend {
-            backend: backend.name().clone(),
-            error,
-        })?;
+        let message = whole.unwrap_or_else(|_| Err(routed.deadline.passed()));
+        let message = message.map_err(|error| CallError::sent(&routed.backend, error))?;
         let parsed = jsonrpc::Response::parse(&message);
         let done = parsed.is_ok_and(|response| matches!(response.outcome, Outcome::Result(_)));
         Ok((respond::json(StatusCode::OK, message), done))

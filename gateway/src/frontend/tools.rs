@@ -1,25 +1,32 @@
 //! A call of a tool that failed, as the client sees it.
 
+use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::respond::{self, Body};
-use crate::backend::BackendError;
+use crate::core::CallError;
 use crate::wire::code;
-use crate::wire::jsonrpc::Request;
+use crate::wire::jsonrpc::{self, Request};
 
 /// What a person, or a model, should know of a call that failed: where, why, and whether trying again is safe.
-pub(super) fn explain(backend: &str, error: &BackendError) -> String {
+pub(super) fn explain(error: &CallError) -> String {
     let retry = if error.is_retry_safe() {
         "The call was not executed; trying again is safe."
     } else {
         "The call may have been executed; check before trying again."
     };
-    format!("The backend {backend} {error}. {retry}")
+    format!("The {error}. {retry}")
 }
 
 /// A failed call is a result that says so, which models see, and not a JSON-RPC error, which clients hide from them.
 pub(super) fn tool_error(request: &Request<'_>, text: &str) -> Response<Body> {
+    respond::json(StatusCode::OK, tool_failure(request.id, text))
+}
+
+/// The same as a message.
+pub(super) fn tool_failure(id: &RawValue, text: &str) -> Bytes {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct CallToolResult<'a> {
@@ -36,7 +43,7 @@ pub(super) fn tool_error(request: &Request<'_>, text: &str) -> Response<Body> {
         is_error: true,
     };
     match serde_json::to_vec(&result) {
-        Ok(result) => respond::result(request.id, &result),
-        Err(_) => respond::error(StatusCode::OK, Some(request.id), code::INTERNAL, text),
+        Ok(result) => jsonrpc::result(id, &result),
+        Err(_) => jsonrpc::error(Some(id), code::INTERNAL, text),
     }
 }

@@ -391,6 +391,18 @@ pub fn notification(method: &str) -> Bytes {
     Bytes::from(format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#))
 }
 
+/// The bytes of a notification of our own with parameters.
+#[must_use]
+pub fn notification_with(method: &str, params: &[u8]) -> Bytes {
+    let mut message = BytesMut::with_capacity(method.len() + params.len() + 48);
+    message.put_slice(br#"{"jsonrpc":"2.0","method":""#);
+    message.put_slice(method.as_bytes());
+    message.put_slice(br#"","params":"#);
+    message.put_slice(params);
+    message.put_u8(b'}');
+    message.freeze()
+}
+
 /// The bytes of a request of our own.
 #[must_use]
 pub fn request(id: &str, method: &str, params: &[u8]) -> Bytes {

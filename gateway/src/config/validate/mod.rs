@@ -1,6 +1,7 @@
 //! From the raw file to the validated configuration.
 
 mod aggregation;
+mod contact;
 mod isolation;
 #[cfg(test)]
 mod tests;
@@ -121,6 +122,7 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
             terms: Arc::new(aggregation::terms(backend, index, &raw.aggregation, file)?),
             isolation: isolation::isolation(backend)
                 .map_err(|(field, message)| invalid(file, &path(field), message))?,
+            contact: Arc::new(contact::contact(backend, &path, file)?),
         });
     }
     aggregation::no_name_twice(&raw.aggregation, &raw.backends, file)?;

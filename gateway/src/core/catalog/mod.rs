@@ -143,6 +143,7 @@ impl Catalog {
             match members.running.get(&configured.name) {
                 Some(running) => {
                     running.member.backend.isolate(&configured.isolation);
+                    running.member.backend.set_contact(&configured.contact);
                     running.member.set_terms(&configured.terms);
                 }
                 None => {
@@ -156,7 +157,12 @@ impl Catalog {
 
     fn start(&self, configured: &config::Backend, readiness: Option<&Readiness>) -> Running {
         let transport = self.shared.transport.clone();
-        let backend = Backend::new(configured.name.clone(), configured.url.clone(), transport);
+        let backend = Backend::new(
+            configured.name.clone(),
+            configured.url.clone(),
+            Arc::clone(&configured.contact),
+            transport,
+        );
         backend.isolate(&configured.isolation);
         let member = Arc::new(Member::new(backend, Arc::clone(&configured.terms)));
         let stop = CancellationToken::new();

@@ -1,5 +1,7 @@
 //! Backends and offers for the tests of the catalogue.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -9,7 +11,7 @@ use crate::config::BackendName;
 
 pub(super) fn backend(name: &str) -> Backend {
     let url = "http://localhost/mcp".parse().unwrap();
-    Backend::new(BackendName::for_test(name), url, Transport::new())
+    Backend::new(BackendName::for_test(name), url, Arc::default(), Transport::new())
 }
 
 pub(super) fn list(kind: Kind, items: &[&str]) -> List {

@@ -1,0 +1,59 @@
+//! How a backend is talked to, validated.
+
+use std::time::Duration;
+
+use super::Pattern;
+
+/// How a backend is talked to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contact {
+    /// How long it may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long a backend may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To make a connection.
+    pub connect: Duration,
+    /// Until the first byte of an answer, where that is less than the whole answer may take.
+    pub first_byte: Option<Duration>,
+    /// Between two pieces of an answer in JSON.
+    pub idle: Duration,
+    /// For a call as a whole.
+    pub call: Duration,
+    /// For calls of single tools, those that count more first.
+    pub tools: Vec<(Pattern, Duration)>,
+    /// Whether progress begins a call's time anew.
+    pub extend_on_progress: bool,
+}
+
+impl Timeouts {
+    /// How long a call of `tool` may last, or a call of anything else.
+    #[must_use]
+    pub fn of_call(&self, tool: Option<&str>) -> Duration {
+        let own = tool.and_then(|tool| self.tools.iter().find(|(pattern, _)| pattern.matches(tool)));
+        own.map_or(self.call, |(_, length)| *length)
+    }
+
+    /// The longest that any call may last, as long as no progress extends it.
+    #[must_use]
+    pub fn longest_call(&self) -> Duration {
+        let tools = self.tools.iter().map(|(_, length)| *length);
+        tools.fold(self.call, Duration::max)
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let raw = vmcp_crds::config::Timeouts::default();
+        Self {
+            connect: raw.connect.get(),
+            first_byte: raw.first_byte.map(vmcp_crds::config::Duration::get),
+            idle: raw.idle.get(),
+            call: raw.call.get(),
+            tools: Vec::new(),
+            extend_on_progress: raw.extend_on_progress,
+        }
+    }
+}
