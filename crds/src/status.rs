@@ -22,6 +22,9 @@ pub struct GatewayStatus {
     pub draining: bool,
     /// The session store.
     pub session_store: SessionStoreStatus,
+    /// The issuer whose tokens are accepted; without one, whoever can connect is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_issuer: Option<TokenIssuerStatus>,
     /// How many tools clients are offered.
     pub tools: usize,
     /// The backends, in the order of the configuration.
@@ -42,6 +45,19 @@ pub struct SessionStoreStatus {
     /// Whether the last operation had an answer.
     pub available: bool,
     /// Why it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The issuer of tokens as this gateway sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenIssuerStatus {
+    /// Its URL.
+    pub issuer: String,
+    /// How many of its keys are known and can be used. Those stay in use when it cannot be reached.
+    pub keys: usize,
+    /// Why its keys could not be fetched the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

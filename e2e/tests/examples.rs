@@ -6,6 +6,7 @@ use std::process::Command;
 use vmcp_crds::config::{GatewayConfig, SessionStorageProvider};
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::Recipe;
+use vmcp_e2e::issuer::Issuer;
 use vmcp_e2e::redis::Redis;
 use vmcp_e2e::{binaries, raw};
 
@@ -74,6 +75,43 @@ fn the_example_configuration_runs_as_it_is_but_for_its_addresses() -> anyhow::Re
     }
     let named: Vec<String> = redis.command(&["KEYS", "{vmcp:tools/everything}:s:*"])?;
     assert_eq!(named.len(), 1, "{named:?}");
+    Ok(())
+}
+
+#[test]
+fn the_example_of_tokens_serves_whoever_has_one_and_tells_the_others_where_to_get_it() -> anyhow::Result<()> {
+    let (fixture, issuer) = (Fixture::start(&[])?, Issuer::start()?);
+    let mut recipe = Recipe::new(&[])?;
+    let config = GatewayConfig::load(&example().with_file_name("oidc.yaml"))?;
+    recipe.config = GatewayConfig {
+        session_keys: recipe.config.session_keys.take(),
+        ..config
+    };
+    recipe.config.hot.as_mut().unwrap().backends[0]
+        .url
+        .clone_from(&fixture.url);
+    let oidc = recipe.config.incoming_auth.oidc.as_mut().unwrap();
+    oidc.issuer.clone_from(&issuer.url);
+    oidc.insecure_allow_http = true;
+    let gateway = recipe.start()?;
+    let nobody = raw::initialize(gateway.mcp)?;
+    assert_eq!(nobody.status, 401);
+    let told = nobody.header("www-authenticate").unwrap_or_default();
+    assert!(
+        told.contains("https://tools.example.com/.well-known/oauth-protected-resource/mcp")
+            && told.contains("scope=\"tools\""),
+        "{told}"
+    );
+    let mut claims = issuer.claims("alice");
+    claims["aud"] = "https://tools.example.com/mcp".into();
+    let authorization = format!("Bearer {}", issuer.key()?.token(&claims)?);
+    let ping = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+    let known = raw::post(gateway.mcp, &[("authorization", &authorization)], &ping)?;
+    assert_eq!(
+        (known.status, known.error_code()),
+        (400, -32600),
+        "it has no session: {known:?}"
+    );
     Ok(())
 }
 

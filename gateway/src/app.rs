@@ -15,6 +15,7 @@ use crate::config::{Config, Hot, SessionStorage};
 use crate::core::Core;
 use crate::drain::Drain;
 use crate::frontend::Frontend;
+use crate::frontend::auth::Authentication;
 use crate::readiness::Readiness;
 use crate::server;
 use crate::session::Sessions;
@@ -88,6 +89,7 @@ impl App {
             &readiness,
             metrics.clone(),
         );
+        let auth = Authentication::new(&config.incoming_auth, &tasks, &readiness, &metrics)?;
         let sessions = Sessions::new(
             config.server.clone(),
             store,
@@ -98,6 +100,7 @@ impl App {
         );
         let admin = Admin {
             server: config.server.clone(),
+            auth: auth.clone(),
             core: core.clone(),
             sessions: sessions.clone(),
             keys: named_keys,
@@ -110,6 +113,7 @@ impl App {
             .context("cannot start the admin thread")?;
         let frontend = Frontend::new(
             config.server,
+            auth,
             sessions.clone(),
             core.clone(),
             metrics.clone(),

@@ -11,6 +11,7 @@ mod aggregation;
 mod backend;
 mod duration;
 mod hot;
+mod incoming_auth;
 mod isolation;
 mod limits;
 mod parse;
@@ -31,6 +32,7 @@ pub use backend::{
 };
 pub use duration::Duration;
 pub use hot::{HotConfig, LogLevel, ServerInfo};
+pub use incoming_auth::{Audience, IncomingAuth, IncomingAuthType, OidcConfig, SigningAlgorithm};
 pub use isolation::{BreakerConfig, ConcurrencyConfig};
 pub use limits::LimitsConfig;
 pub use parse::ConfigError;
@@ -69,6 +71,9 @@ pub struct GatewayConfig {
     /// Where the gateway listens.
     #[serde(default, skip_serializing_if = "is_default")]
     pub listeners: Listeners,
+    /// Who may call the gateway, and how it knows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub incoming_auth: IncomingAuth,
     /// Where sessions are kept.
     #[serde(default, skip_serializing_if = "is_default")]
     pub session_storage: SessionStorage,

@@ -138,6 +138,19 @@ name: everything
 listeners:
   mcp: 0.0.0.0:8080
   admin: 127.0.0.1:8081
+incomingAuth:
+  type: oidc
+  oidc:
+    issuer: https://id.example.com
+    audience: [https://tools.example.com/mcp, tools]
+    resource: https://tools.example.com/mcp
+    jwksUrl: https://id.example.com/keys
+    scopes: [tools]
+    algorithms: [ES256]
+    clockLeeway: 5s
+    keyRefresh: 1m
+    caBundlePath: ca.pem
+    insecureAllowHttp: true
 sessionStorage:
   provider: redis
   address: redis:6379

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use crate::config::ServerName;
 use crate::core::Core;
 use crate::drain::Drain;
+use crate::frontend::auth::Authentication;
 use crate::readiness::Readiness;
 use crate::server;
 use crate::session::Sessions;
@@ -27,6 +28,8 @@ use crate::telemetry::Metrics;
 pub struct Admin {
     /// Whose gateway this is.
     pub server: ServerName,
+    /// Who may call.
+    pub auth: Authentication,
     /// What is offered.
     pub core: Core,
     /// What is stored.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use subtle::ConstantTimeEq as _;
-use vmcp_crds::status::{BackendState, BackendStatus, GatewayStatus, SessionStoreStatus};
+use vmcp_crds::status::{BackendState, BackendStatus, GatewayStatus, SessionStoreStatus, TokenIssuerStatus};
 
 use super::{Admin, respond, text};
 use crate::backend::Kind;
@@ -73,6 +73,11 @@ impl Admin {
                 available: store_error.is_none(),
                 error: store_error,
             },
+            token_issuer: self.auth.issuer().map(|state| TokenIssuerStatus {
+                issuer: state.issuer,
+                keys: state.keys,
+                error: state.error,
+            }),
             tools: snapshot.tools.len(),
             backends: self.core.catalog().states().into_iter().map(backend).collect(),
             conflicts: snapshot.conflicts.clone(),

@@ -3,6 +3,7 @@
 mod access;
 pub mod aggregation;
 mod contact;
+mod incoming_auth;
 mod isolation;
 mod limits;
 mod pattern;
@@ -22,6 +23,7 @@ use vmcp_crds::config::{GatewayConfig, LogLevel};
 pub use access::{Access, HostPort, Origin};
 pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strategy, Terms};
 pub use contact::{Contact, Timeouts};
+pub use incoming_auth::{IncomingAuth, Oidc};
 pub use isolation::{BreakerSettings, ConcurrencySettings, Isolation};
 pub use limits::{Limits, SessionLimits};
 pub use pattern::Pattern;
@@ -37,6 +39,8 @@ pub struct Config {
     pub mcp_listener: SocketAddr,
     /// Where the operator and probes connect.
     pub admin_listener: SocketAddr,
+    /// Who may call.
+    pub incoming_auth: IncomingAuth,
     /// Where sessions are kept.
     pub session_storage: SessionStorage,
     /// The directory with the session keys, if one is named.

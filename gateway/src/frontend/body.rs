@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
@@ -17,11 +16,8 @@ const BODY_DEADLINE: Duration = Duration::from_secs(30);
 const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The body, refused before it is kept when it says that it is larger than `largest`, and otherwise as soon as it is.
+/// The body, refused as soon as it is larger than `largest`. One that says so has been refused before.
 pub(super) async fn read(mut body: Incoming, largest: usize) -> Result<Bytes, Response<Body>> {
-    if body.size_hint().lower() > largest as u64 {
-        return Err(too_large(body, largest).await);
-    }
     let reading = Limited::new(&mut body, largest).collect();
     let Ok(whole) = tokio::time::timeout(BODY_DEADLINE, reading).await else {
         let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
@@ -47,7 +43,7 @@ pub(super) async fn read(mut body: Incoming, largest: usize) -> Result<Bytes, Re
     }
 }
 
-async fn too_large(body: Incoming, largest: usize) -> Response<Body> {
+pub(super) async fn too_large(body: Incoming, largest: usize) -> Response<Body> {
     discard(body).await;
     let message = format!("The body is larger than {largest} bytes");
     respond::error(

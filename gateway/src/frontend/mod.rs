@@ -1,11 +1,11 @@
 //! The downstream side: the streamable HTTP transport that clients speak, at `/mcp`.
 //!
-//! The order of checks is the same for every request: headers, host and origin, then media types and size, then the era and its
-//! session, then the method. Which
-//! status and which JSON-RPC code answers what stands in `docs/ARCHITECTURE.md`.
+//! The order of checks is the same for every request: headers, host and origin, size, who calls, then media types, then the era and its
+//! session, then the method. Which status and which JSON-RPC code answers what stands in `docs/ARCHITECTURE.md`.
 //!
 //! The server stands on hyper itself: there is one path, and what a router would add is paid by every call.
 
+pub mod auth;
 mod batch;
 mod body;
 mod call;
@@ -30,14 +30,16 @@ mod tools;
 mod translate;
 
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::config::ServerName;
-use crate::core::{Core, Principal};
+use crate::core::Core;
 use crate::drain::Drain;
 use crate::session::Sessions;
 use crate::telemetry::Metrics;
 
+use auth::Authentication;
 use overload::{Places, Rate};
 use respond::Body;
 
@@ -48,6 +50,7 @@ const PATH: &str = "/mcp";
 #[derive(Clone, Debug)]
 pub struct Frontend {
     server: ServerName,
+    auth: Authentication,
     sessions: Sessions,
     core: Core,
     metrics: Metrics,
@@ -63,6 +66,7 @@ impl Frontend {
     #[must_use]
     pub fn new(
         server: ServerName,
+        auth: Authentication,
         sessions: Sessions,
         core: Core,
         metrics: Metrics,
@@ -71,6 +75,7 @@ impl Frontend {
     ) -> Self {
         Self {
             server,
+            auth,
             sessions,
             core,
             metrics,
@@ -113,13 +118,24 @@ impl Frontend {
 
     /// The answer, and the method for the metrics: one of a fixed set.
     async fn route(&self, request: Request<Incoming>) -> (&'static str, Response<Body>) {
-        if request.uri().path() != PATH {
-            return (
-                "other",
-                respond::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n"),
-            );
+        let path = request.uri().path();
+        if path != PATH {
+            let description = self.auth.describe(request.method(), path);
+            let not_found =
+                || respond::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n");
+            return ("other", description.unwrap_or_else(not_found));
         }
-        let principal = Principal::Anonymous;
+        let largest = self.core.hot().limits.request_bytes;
+        if request.body().size_hint().lower() > largest as u64 {
+            return ("other", body::too_large(request.into_body(), largest).await);
+        }
+        let principal = match self.auth.principal(request.headers()).await {
+            Ok(principal) => principal,
+            Err(refusal) => {
+                body::discard(request.into_body()).await;
+                return ("other", refusal);
+            }
+        };
         match *request.method() {
             Method::GET | Method::DELETE if era::is_modern_without_body(request.headers()) => {
                 ("other", respond::method_not_allowed())

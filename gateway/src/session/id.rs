@@ -102,9 +102,10 @@ impl SessionId {
 
 /// A keyed digest of the principal: enough to recognise it, useless to whoever reads the store.
 pub(super) fn principal_tag(key: &SessionKey, server: &ServerName, principal: &Principal) -> PrincipalTag {
+    let [kind, issuer, subject] = principal.identity();
     PrincipalTag(cut(&key.mac(
         "vmcp principal",
-        &[server.to_string().as_bytes(), principal.identity()],
+        &[server.to_string().as_bytes(), kind, issuer, subject],
     )))
 }
 
@@ -163,6 +164,37 @@ mod tests {
         };
         assert_eq!(verify(&keys, "b"), None);
         assert_eq!(verify(&Keys::random().unwrap(), "a"), None);
+    }
+
+    #[test]
+    fn no_two_principals_have_one_tag_and_each_refuses_the_others_ids() {
+        let keys = Keys::random().unwrap();
+        let key = keys.current();
+        let subject = |issuer: &str, subject: &str| Principal::subject(issuer.into(), subject);
+        let principals = [
+            Principal::Anonymous,
+            subject("https://i", "a"),
+            subject("https://i", "b"),
+            subject("https://i/", "a"),
+            subject("https://", "ia"),
+            subject("https://ia", ""),
+            subject("", "https://ia"),
+            subject("anonymous", ""),
+            subject("", "anonymous"),
+            subject("https://i\0a", ""),
+            subject("https://i", "\0a"),
+        ];
+        for owner in &principals {
+            let owned = SessionId {
+                principal_tag: principal_tag(&key, &server("a"), owner),
+                ..id(&key)
+            };
+            let text = owned.sign(&key, &server("a"));
+            for caller in &principals {
+                let verified = SessionId::verify(text.as_bytes(), &keys, &server("a"), caller);
+                assert_eq!(verified.is_some(), owner == caller, "{owner:?} {caller:?}");
+            }
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ struct Shared {
     handshakes: Family<BackendLabels, Counter>,
     repairs: Family<BackendLabels, Counter>,
     store_unavailable: Counter,
+    authentications: Family<OutcomeLabels, Counter>,
+    issuer_fetches: Family<OutcomeLabels, Counter>,
     tools: Gauge,
     reloads: Family<ReloadLabels, Counter>,
 }
@@ -41,6 +43,11 @@ struct ReloadLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BackendLabels {
     backend: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
 }
 
 impl Metrics {
@@ -72,6 +79,18 @@ impl Metrics {
             "Operations of the session store that had no answer",
             store_unavailable.clone(),
         );
+        let authentications = Family::default();
+        registry.register(
+            "authentications",
+            "Requests whose caller had to be known, by what came of it",
+            authentications.clone(),
+        );
+        let issuer_fetches = Family::default();
+        registry.register(
+            "token_issuer_fetches",
+            "Attempts to fetch the keys of the token issuer, by outcome",
+            issuer_fetches.clone(),
+        );
         let tools = Gauge::default();
         let reloads = Family::default();
         registry.register(
@@ -87,6 +106,8 @@ impl Metrics {
                 handshakes,
                 repairs,
                 store_unavailable,
+                authentications,
+                issuer_fetches,
                 tools,
                 reloads,
             }),
@@ -130,6 +151,22 @@ impl Metrics {
     pub fn reloaded(&self, accepted: bool) {
         let outcome = if accepted { "accepted" } else { "refused" };
         self.shared.reloads.get_or_create(&ReloadLabels { outcome }).inc();
+    }
+
+    /// It was asked who sends a request: `accepted`, or why that is not known.
+    pub fn authentication(&self, outcome: &'static str) {
+        self.shared
+            .authentications
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
+    }
+
+    /// The issuer was asked for its keys.
+    pub fn issuer_keys_fetched(&self, outcome: &'static str) {
+        self.shared
+            .issuer_fetches
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
     }
 
     /// So many tools are offered now.

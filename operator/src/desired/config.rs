@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use kube::ResourceExt as _;
 use vmcp_crds::config::{
-    BackendConfig, ConfigError, ConfigVersion, Duration, GatewayConfig, HotConfig, Listeners, LogLevel,
-    SessionKeys, SessionStorage, SessionStorageProvider, rules,
+    BackendConfig, ConfigError, ConfigVersion, Duration, GatewayConfig, HotConfig, IncomingAuth, Listeners,
+    LogLevel, SessionKeys, SessionStorage, SessionStorageProvider, rules,
 };
 use vmcp_crds::status::config_hash;
 use vmcp_crds::v1alpha1::{self, VirtualMCPServer};
@@ -121,6 +121,7 @@ fn startup(server: &VirtualMCPServer) -> Result<GatewayConfig, ConfigProblem> {
             mcp: any(MCP_PORT),
             admin: any(ADMIN_PORT),
         },
+        incoming_auth: IncomingAuth::default(),
         session_storage: server
             .spec
             .session_storage

@@ -2,6 +2,7 @@
 
 mod aggregation;
 mod contact;
+mod incoming_auth;
 mod isolation;
 #[cfg(test)]
 mod tests;
@@ -64,6 +65,7 @@ pub(super) fn config(
         },
         mcp_listener: raw.listeners.mcp,
         admin_listener: raw.listeners.admin,
+        incoming_auth: incoming_auth::incoming_auth(&raw.incoming_auth, file)?,
         session_storage,
         session_keys: raw.session_keys.map(|keys| {
             file.parent()

@@ -1,0 +1,693 @@
+//! Who may call: tokens of a real issuer, and sessions that belong to their subjects.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use vmcp_crds::config::{
+    Audience, IncomingAuth, IncomingAuthType, LogLevel, OidcConfig, SessionStorage, SessionStorageProvider,
+    SigningAlgorithm,
+};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::issuer::{self, Behaviour, Issuer, SigningKey};
+use vmcp_e2e::raw::{self, Answer};
+use vmcp_e2e::recorder::Recorder;
+use vmcp_e2e::redis::Redis;
+use vmcp_e2e::wait;
+
+/// How long something may take that happens in the background.
+const SOON: Duration = Duration::from_secs(20);
+const RESOURCE: &str = "https://tools.example.com/mcp";
+
+/// The least that a user writes, for an issuer without TLS.
+fn oidc(issuer: &Issuer) -> OidcConfig {
+    let text = json!({
+        "issuer": issuer.url,
+        "audience": "tools",
+        "resource": RESOURCE,
+        "insecureAllowHttp": true,
+    });
+    serde_json::from_value(text).unwrap()
+}
+
+fn with_auth(mut recipe: Recipe, oidc: OidcConfig) -> Recipe {
+    recipe.config.incoming_auth = IncomingAuth {
+        kind: IncomingAuthType::Oidc,
+        oidc: Some(oidc),
+    };
+    recipe
+}
+
+/// A gateway that accepts tokens as `oidc` says, and logs all that it can.
+fn gateway(oidc: OidcConfig) -> anyhow::Result<(Recipe, Gateway)> {
+    let mut recipe = with_auth(Recipe::new(&[])?, oidc);
+    recipe.config.hot.get_or_insert_default().log_level = LogLevel::Trace;
+    let gateway = recipe.start()?;
+    Ok((recipe, gateway))
+}
+
+/// Somebody with a token, or without.
+#[derive(Clone, Debug, Default)]
+struct Caller {
+    token: Option<String>,
+    session: Option<String>,
+}
+
+impl Caller {
+    fn with(token: impl Into<String>) -> Self {
+        Self {
+            token: Some(token.into()),
+            session: None,
+        }
+    }
+
+    /// The same, naming that session.
+    fn naming(&self, session: &str) -> Self {
+        Self {
+            session: Some(session.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    fn send(&self, gateway: SocketAddr, method: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+        let authorization = self.token.as_ref().map(|token| format!("Bearer {token}"));
+        let accept = match method {
+            "GET" => "text/event-stream",
+            _ => "application/json, text/event-stream",
+        };
+        let mut headers = vec![("accept", accept), ("content-type", "application/json")];
+        headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
+        headers.extend(self.session.as_deref().map(|id| ("mcp-session-id", id)));
+        let body = body.map(Value::to_string).unwrap_or_default();
+        raw::exchange(gateway, method, "/mcp", &headers, body.as_bytes())
+    }
+
+    fn initialize(&self, gateway: SocketAddr) -> anyhow::Result<Answer> {
+        let params = json!({
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": "raw", "version": "1"},
+        });
+        let message = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
+        self.send(gateway, "POST", Some(&message))
+    }
+
+    /// Opens a session, and names it from now on.
+    fn open(&self, gateway: SocketAddr) -> anyhow::Result<Self> {
+        let answer = self.initialize(gateway)?;
+        let id = answer.header("mcp-session-id");
+        Ok(self.naming(id.with_context(|| format!("no session: {answer:?}"))?))
+    }
+
+    fn call(&self, gateway: SocketAddr, tool: &str) -> anyhow::Result<Answer> {
+        let params = json!({"name": tool, "arguments": {}});
+        let message = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
+        self.send(gateway, "POST", Some(&message))
+    }
+
+    /// Everything that one can try with a session, of which none opens a stream if the session is not one's own.
+    fn try_everything(&self, gateway: SocketAddr) -> anyhow::Result<Vec<Answer>> {
+        let list = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/list"});
+        let notification = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+        Ok(vec![
+            self.call(gateway, "one_counter")?,
+            self.send(gateway, "POST", Some(&list))?,
+            self.send(gateway, "POST", Some(&notification))?,
+            self.send(gateway, "GET", None)?,
+            self.send(gateway, "DELETE", None)?,
+        ])
+    }
+}
+
+/// What a client sees of an answer; the date is not the answer's.
+fn seen(answers: &[Answer]) -> Vec<Answer> {
+    let without_date = |answer: &Answer| {
+        let mut answer = answer.clone();
+        answer.headers.retain(|(name, _)| name != "date");
+        answer
+    };
+    answers.iter().map(without_date).collect()
+}
+
+fn challenge(answer: &Answer) -> &str {
+    answer.header("www-authenticate").unwrap_or_default()
+}
+
+/// Checks that the gateway refuses a token, tells the client why, counts it, and keeps it to itself.
+fn check_refused(gateway: &Gateway, token: &str, outcome: &str) -> anyhow::Result<()> {
+    let labels = format!("outcome=\"{outcome}\"");
+    let before = gateway.metric("vmcp_authentications_total", &labels)?;
+    let answer = Caller::with(token).initialize(gateway.mcp)?;
+    ensure!(answer.status == 401, "{outcome}: {answer:?}");
+    ensure!(
+        challenge(&answer).contains("error=\"invalid_token\"")
+            && challenge(&answer).contains("resource_metadata=\""),
+        "{outcome}: {answer:?}"
+    );
+    let after = gateway.metric("vmcp_authentications_total", &labels)?;
+    ensure!(after == before + 1.0, "{outcome} is not what is counted");
+    Ok(())
+}
+
+fn check_accepted(gateway: &Gateway, token: &str) -> anyhow::Result<()> {
+    let answer = Caller::with(token).initialize(gateway.mcp)?;
+    ensure!(answer.status == 200, "{answer:?}");
+    Ok(())
+}
+
+#[test]
+fn without_a_token_a_client_is_told_where_to_get_one() -> anyhow::Result<()> {
+    let issuer = Issuer::start()?;
+    let settings = OidcConfig {
+        scopes: vec!["tools:call".to_owned(), "openid".to_owned()],
+        ..oidc(&issuer)
+    };
+    let (_, gateway) = gateway(settings)?;
+    let nobody = Caller::default();
+    let told = nobody.initialize(gateway.mcp)?;
+    assert_eq!((told.status, told.error_code()), (401, -32600));
+    let metadata = "https://tools.example.com/.well-known/oauth-protected-resource/mcp";
+    assert_eq!(
+        challenge(&told),
+        format!("Bearer resource_metadata=\"{metadata}\", scope=\"tools:call openid\"")
+    );
+    // The same whatever is asked, and whatever session is named: no session is looked at.
+    for answer in nobody.try_everything(gateway.mcp)? {
+        assert_eq!(seen(&[answer]), seen(std::slice::from_ref(&told)));
+    }
+    for answer in nobody.naming("v1.AAAA").try_everything(gateway.mcp)? {
+        assert_eq!(seen(&[answer]), seen(std::slice::from_ref(&told)));
+    }
+    // A token is looked for in the header and nowhere else.
+    let query = format!("/mcp?access_token={}", issuer.token("alice")?);
+    let answer = raw::exchange(gateway.mcp, "POST", &query, &[], b"{}")?;
+    assert_eq!(answer.status, 401);
+
+    for path in ["", "/mcp"] {
+        let path = format!("/.well-known/oauth-protected-resource{path}");
+        let page = ("origin", "http://localhost:6274");
+        let answer = raw::get(gateway.mcp, &path, &[page])?;
+        let document: Value = serde_json::from_slice(&answer.body)?;
+        let expected = json!({
+            "resource": RESOURCE,
+            "authorization_servers": [issuer.url],
+            "scopes_supported": ["tools:call", "openid"],
+            "bearer_methods_supported": ["header"],
+        });
+        assert_eq!((answer.status, &document), (200, &expected));
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            Some("http://localhost:6274")
+        );
+    }
+    let elsewhere = raw::get(gateway.mcp, "/.well-known/oauth-protected-resource/x", &[])?;
+    assert_eq!(elsewhere.status, 404);
+    Ok(())
+}
+
+#[test]
+fn an_anonymous_gateway_asks_for_nothing_and_describes_nothing() -> anyhow::Result<()> {
+    let gateway = Recipe::new(&[])?.start()?;
+    assert_eq!(Caller::default().initialize(gateway.mcp)?.status, 200);
+    assert_eq!(
+        Caller::with("no.token.either").initialize(gateway.mcp)?.status,
+        200
+    );
+    let answer = raw::get(gateway.mcp, "/.well-known/oauth-protected-resource", &[])?;
+    assert_eq!(answer.status, 404);
+    Ok(())
+}
+
+#[test]
+fn tokens_of_every_kind_of_key_are_accepted_and_every_kind_of_bad_token_is_refused() -> anyhow::Result<()> {
+    let issuer = Issuer::start()?;
+    let kinds = ["RS256", "PS256", "ES256", "EdDSA"];
+    let keys: Vec<Arc<SigningKey>> = kinds
+        .iter()
+        .map(|kind| SigningKey::generate(kind, kind).map(Arc::new))
+        .collect::<anyhow::Result<_>>()?;
+    issuer.publish(&keys);
+    let (_, gateway) = gateway(oidc(&issuer))?;
+    let good = issuer.claims("alice-of-the-test");
+    for key in &keys {
+        check_accepted(&gateway, &key.token(&good)?)?;
+    }
+    let (rsa, ec) = (&keys[0], &keys[2]);
+    // A token that names no key is checked with all that fit.
+    check_accepted(&gateway, &ec.sign(&json!({"alg": "ES256"}), &good)?)?;
+    let changed = |changes: Value| {
+        let mut claims = good.clone();
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims
+    };
+    check_accepted(&gateway, &ec.token(&changed(json!({"aud": ["x", "tools"]})))?)?;
+
+    let now = issuer::now();
+    let header = json!({"alg": "RS256", "kid": "RS256"});
+    let stranger = SigningKey::generate("RS256", "RS256")?;
+    let public = rsa.public();
+    let token = rsa.token(&good)?;
+    let (signed, _) = token.rsplit_once('.').context("a token has a signature")?;
+    let mut other_subject = issuer::unsigned(&header, &changed(json!({"sub": "bob"})));
+    other_subject.push_str(&token[signed.len()..]);
+    // HS256 with what everybody knows as the secret: the classic mistake is to take a public key for one.
+    let secret = aws_lc_rs::hmac::Key::new(
+        aws_lc_rs::hmac::HMAC_SHA256,
+        public["n"].as_str().unwrap_or_default().as_bytes(),
+    );
+    let hs256 = issuer::unsigned(&json!({"alg": "HS256", "kid": "RS256"}), &good);
+    let mac = aws_lc_rs::hmac::sign(&secret, hs256.as_bytes());
+    let hs256 = format!("{hs256}.{}", issuer::base64(mac));
+    let none = issuer::unsigned(&json!({"alg": "none"}), &good);
+
+    let bad = [
+        ("malformed", format!("{none}.")),
+        ("malformed", none),
+        ("algorithm", hs256),
+        ("malformed", "abc".to_owned()),
+        ("malformed", "a.b.c.d.e".to_owned()),
+        (
+            "malformed",
+            rsa.sign(
+                &json!({"alg": "RS256", "kid": "RS256", "crit": ["b64"], "b64": false}),
+                &good,
+            )?,
+        ),
+        ("signature", format!("{signed}.")),
+        ("signature", format!("{signed}.AAAA")),
+        ("signature", other_subject),
+        ("signature", stranger.token(&good)?),
+        // The key that it brings along is nobody's business.
+        (
+            "signature",
+            stranger.sign(
+                &json!({"alg": "RS256", "kid": "RS256", "jwk": stranger.public()}),
+                &good,
+            )?,
+        ),
+        (
+            "signature",
+            rsa.sign(&json!({"alg": "PS256", "kid": "PS256"}), &good)?,
+        ),
+        (
+            "unknown_key",
+            rsa.sign(&json!({"alg": "RS256", "kid": "nobody's"}), &good)?,
+        ),
+        (
+            "unknown_key",
+            rsa.sign(&json!({"alg": "ES256", "kid": "RS256"}), &good)?,
+        ),
+        (
+            "issuer",
+            rsa.token(&changed(json!({"iss": "https://evil.example"})))?,
+        ),
+        ("audience", rsa.token(&changed(json!({"aud": "other"})))?),
+        ("expired", rsa.token(&changed(json!({"exp": now - 61})))?),
+        ("not_yet_valid", rsa.token(&changed(json!({"nbf": now + 100})))?),
+        ("claims", rsa.token(&changed(json!({"sub": null})))?),
+        ("claims", rsa.token(&changed(json!({"exp": null})))?),
+        ("claims", rsa.token(&changed(json!({"aud": null})))?),
+        ("claims", rsa.token(&changed(json!({"iss": null})))?),
+        (
+            "too_long",
+            rsa.token(&changed(json!({"sub": "a", "groups": "x".repeat(16 * 1024)})))?,
+        ),
+    ];
+    for (outcome, token) in &bad {
+        check_refused(&gateway, token, outcome)?;
+    }
+    // Two tokens are none, and neither is what no token can look like.
+    let sent = |value: &str| ("authorization", value.to_owned());
+    let (bearer, spaced) = (sent(&format!("Bearer {token}")), sent("Bearer a b"));
+    for sent in [vec![&bearer, &bearer], vec![&spaced]] {
+        let headers: Vec<_> = sent.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = raw::post(gateway.mcp, &headers, &json!({}))?;
+        assert_eq!(answer.status, 400, "{answer:?}");
+    }
+    let answer = raw::post(gateway.mcp, &[("authorization", "Bearer a b")], &json!({}))?;
+    assert!(
+        challenge(&answer).contains("error=\"invalid_request\""),
+        "{answer:?}"
+    );
+
+    // Whatever is logged, and all is, tells no token and nothing of what it says.
+    let log = gateway.log()?;
+    for secret in bad.iter().map(|(_, token)| token.as_str()).chain([
+        token.as_str(),
+        "alice-of-the-test",
+        "evil.example",
+    ]) {
+        assert!(
+            secret.len() < 10 || !log.contains(secret),
+            "{secret} is in the log"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn each_setting_decides_what_it_says() -> anyhow::Result<()> {
+    let issuer = Issuer::start()?;
+    let mut late = issuer.claims("alice");
+    late["exp"] = json!(issuer::now() - 30);
+    let late = issuer.key()?.token(&late)?;
+    let mut for_others = issuer.claims("alice");
+    for_others["aud"] = json!("https://others.example");
+    let for_others = issuer.key()?.token(&for_others)?;
+
+    let (_, ordinary) = gateway(oidc(&issuer))?;
+    check_accepted(&ordinary, &issuer.token("alice")?)?;
+    check_accepted(&ordinary, &late)?;
+    check_refused(&ordinary, &for_others, "audience")?;
+    assert!(issuer.discoveries() > 0);
+
+    let (_, strict) = gateway(OidcConfig {
+        clock_leeway: "5s".parse().unwrap(),
+        algorithms: vec![SigningAlgorithm::ES256],
+        ..oidc(&issuer)
+    })?;
+    check_refused(&strict, &issuer.token("alice")?, "algorithm")?;
+    issuer.publish(&[SigningKey::generate("ec", "ES256")?.into()]);
+    check_accepted(&strict, &issuer.token("alice")?)?;
+    let mut expired = issuer.claims("alice");
+    expired["exp"] = json!(issuer::now() - 30);
+    check_refused(&strict, &issuer.key()?.token(&expired)?, "expired")?;
+
+    let before = issuer.discoveries();
+    let (_, other) = gateway(OidcConfig {
+        audience: Audience::Many(vec!["https://others.example".to_owned(), "x".to_owned()]),
+        resource: None,
+        jwks_url: Some(format!("{}/keys", issuer.url)),
+        ..oidc(&issuer)
+    })?;
+    let mut for_others = issuer.claims("alice");
+    for_others["aud"] = json!("x");
+    check_accepted(&other, &issuer.key()?.token(&for_others)?)?;
+    check_refused(&other, &issuer.token("alice")?, "audience")?;
+    assert_eq!(issuer.discoveries(), before, "the keys' place is configured");
+    let described = raw::get(other.mcp, "/.well-known/oauth-protected-resource", &[])?.text();
+    assert!(
+        described.contains("\"resource\":\"https://others.example\""),
+        "{described}"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_issuer_with_tls_is_trusted_by_the_authority_that_is_named_and_not_without() -> anyhow::Result<()> {
+    let issuer = Issuer::start_with_tls()?;
+    let trusting = OidcConfig {
+        insecure_allow_http: false,
+        ca_bundle_path: Some(issuer.ca()?),
+        ..oidc(&issuer)
+    };
+    let (_, trusting) = gateway(trusting)?;
+    check_accepted(&trusting, &issuer.token("alice")?)?;
+
+    let (recipe, doubting) = gateway(oidc(&issuer))?;
+    let answer = Caller::with(issuer.token("alice")?).initialize(doubting.mcp)?;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    let known = doubting
+        .status(&recipe)?
+        .token_issuer
+        .context("there is an issuer")?;
+    let error = known.error.unwrap_or_default();
+    assert!(
+        error.contains("certificate") || error.contains("UnknownIssuer"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_session_belongs_to_the_subject_that_opened_it_and_to_nobody_else() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (fixture, redis) = (Fixture::start(&[])?, Redis::start(None)?);
+    let (issuer, elsewhere) = (Issuer::start()?, Issuer::start()?);
+    let mut anonymous = Recipe::new(&[("one", &fixture.url)])?;
+    let storage = |address: SocketAddr| SessionStorage {
+        provider: SessionStorageProvider::Redis,
+        address: Some(address.to_string()),
+        ..SessionStorage::default()
+    };
+    anonymous.config.session_storage = storage(redis.address);
+    let anonymous_gateway = anonymous.start()?;
+    let recipe = with_auth(anonymous, oidc(&issuer));
+    let home = recipe.start()?;
+    // A replica that never serves the owner, so that whatever it says to Redis is not on the owner's behalf.
+    let recorder = Recorder::start(redis.address)?;
+    let mut recipe = recipe;
+    recipe.config.session_storage = storage(recorder.address);
+    let replica = recipe.start()?;
+    let mut recipe = with_auth(recipe, oidc(&elsewhere));
+    let replica_of_another_issuer = recipe.start()?;
+    recipe.config.incoming_auth = IncomingAuth::default();
+    let anonymous_replica = recipe.start()?;
+
+    let alice = Caller::with(issuer.token("alice")?).open(home.mcp)?;
+    let id = alice.session.clone().context("a session")?;
+    assert_eq!(alice.call(home.mcp, "one_counter")?.tool_text()?, "1");
+    let nobodys = Caller::default().open(anonymous_gateway.mcp)?;
+    let nobodys_id = nobodys.session.clone().context("a session")?;
+    assert_eq!(
+        nobodys.call(anonymous_gateway.mcp, "one_counter")?.tool_text()?,
+        "1"
+    );
+
+    // An id that is well formed and nobody's: one of another virtual server.
+    let other_server = Recipe::new(&[])?.start()?;
+    let random = raw::Session::open(other_server.mcp)?.id;
+    let bob = Caller::with(issuer.token("bob")?);
+    let unknown = seen(&bob.naming(&random).try_everything(replica.mcp)?);
+    assert!(unknown.iter().all(|answer| answer.status == 404), "{unknown:?}");
+    let namesake = Caller::with(elsewhere.token("alice")?);
+    let foreign: [(&str, Caller, SocketAddr); 5] = [
+        ("bob with alice's", bob.naming(&id), replica.mcp),
+        ("bob with nobody's", bob.naming(&nobodys_id), replica.mcp),
+        ("alice with nobody's", alice.naming(&nobodys_id), replica.mcp),
+        (
+            "alice of another issuer with alice's",
+            namesake.naming(&id),
+            replica_of_another_issuer.mcp,
+        ),
+        (
+            "nobody with alice's",
+            Caller::default().naming(&id),
+            anonymous_replica.mcp,
+        ),
+    ];
+    for (who, caller, gateway) in &foreign {
+        // Gateways say things to Redis of their own accord; what they say because of a request they would say every time.
+        wait::until(&format!("{who}: no store command"), SOON, || {
+            let before = recorder.said().len();
+            let answers = seen(&caller.try_everything(*gateway)?);
+            assert_eq!(answers, unknown, "{who}");
+            let said = recorder.said()[before..].replace("*1\r\n$4\r\nPING\r\n", "");
+            ensure!(said.is_empty(), "{said:?}");
+            Ok(())
+        })?;
+    }
+    // Without a token it is not even looked at.
+    let stolen = Caller::default().naming(&id).try_everything(replica.mcp)?;
+    assert!(stolen.iter().all(|answer| answer.status == 401), "{stolen:?}");
+
+    // The owners are undisturbed, on every replica, and with a new token of the same subject.
+    let renewed = Caller::with(issuer.token("alice")?).naming(&id);
+    assert_ne!(renewed.token, alice.token);
+    assert_eq!(alice.call(replica.mcp, "one_counter")?.tool_text()?, "2");
+    assert_eq!(renewed.call(home.mcp, "one_counter")?.tool_text()?, "3");
+    assert_eq!(
+        nobodys.call(anonymous_replica.mcp, "one_counter")?.tool_text()?,
+        "2"
+    );
+    assert_eq!(renewed.send(replica.mcp, "DELETE", None)?.status, 200);
+    assert_eq!(alice.call(replica.mcp, "one_counter")?.status, 404);
+    Ok(())
+}
+
+#[test]
+fn the_token_of_a_client_goes_to_no_backend() -> anyhow::Result<()> {
+    let (fixture, issuer) = (Fixture::start(&[])?, Issuer::start()?);
+    let gateway = with_auth(Recipe::new(&[("one", &fixture.url)])?, oidc(&issuer)).start()?;
+    let token = issuer.token("alice")?;
+    let alice = Caller::with(&*token).open(gateway.mcp)?;
+    let seen = alice.call(gateway.mcp, "one_whoami")?.tool_text()?;
+    let headers: Value = serde_json::from_str(&seen)?;
+    assert!(headers["headers"]["host"].is_string(), "{seen}");
+    assert_eq!(headers["headers"].get("authorization"), None, "{seen}");
+    assert!(!seen.contains(&token), "{seen}");
+    Ok(())
+}
+
+#[test]
+fn a_rotated_key_is_taken_up_by_the_request_that_brings_it() -> anyhow::Result<()> {
+    let issuer = Issuer::start()?;
+    let (_, gateway) = gateway(oidc(&issuer))?;
+    let alice = Caller::with(issuer.token("alice")?).open(gateway.mcp)?;
+    let fetched = issuer.fetches();
+    let first = issuer.key()?;
+    issuer.publish(&[SigningKey::generate("second", "ES256")?.into(), first]);
+    // Several at once wait for one fetch.
+    let tokens: Vec<String> = (0..8)
+        .map(|_| issuer.token("alice"))
+        .collect::<anyhow::Result<_>>()?;
+    let id = alice.session.clone().context("a session")?;
+    let list = |number: usize| json!({"jsonrpc": "2.0", "id": number, "method": "tools/list"});
+    let answers: Vec<anyhow::Result<Answer>> = std::thread::scope(|scope| {
+        let ask = |(number, token): (usize, &String)| {
+            let (caller, list) = (Caller::with(&**token).naming(&id), list(number));
+            scope.spawn(move || caller.send(gateway.mcp, "POST", Some(&list)))
+        };
+        let asking: Vec<_> = tokens.iter().enumerate().map(ask).collect();
+        asking.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    for answer in answers {
+        assert_eq!(answer?.status, 200);
+    }
+    assert_eq!(issuer.fetches(), fetched + 1);
+    // The tokens of the first key are as good as before.
+    assert_eq!(alice.send(gateway.mcp, "POST", Some(&list(100)))?.status, 200);
+    Ok(())
+}
+
+#[test]
+fn names_of_keys_that_do_not_exist_do_not_drive_the_issuer() -> anyhow::Result<()> {
+    let issuer = Issuer::start()?;
+    let (_, gateway) = gateway(oidc(&issuer))?;
+    let fetched = issuer.fetches();
+    let started = std::time::Instant::now();
+    let claims = issuer.claims("alice");
+    for number in 0..60 {
+        let header = json!({"alg": "RS256", "kid": format!("made up {number}")});
+        check_refused(&gateway, &issuer.key()?.sign(&header, &claims)?, "unknown_key")?;
+    }
+    let allowed = 1 + started.elapsed().as_secs() / 10;
+    let caused = issuer.fetches() - fetched;
+    assert!(
+        (1..=allowed).contains(&caused),
+        "{caused} fetches, {allowed} are allowed"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_key_that_the_issuer_withdraws_is_good_no_longer_also_for_tokens_that_were_accepted() -> anyhow::Result<()>
+{
+    let issuer = Issuer::start()?;
+    let settings = OidcConfig {
+        key_refresh: "1s".parse().unwrap(),
+        ..oidc(&issuer)
+    };
+    let (_, gateway) = gateway(settings)?;
+    let token = issuer.token("alice")?;
+    check_accepted(&gateway, &token)?;
+    check_accepted(&gateway, &token)?;
+    issuer.publish(&[SigningKey::generate("second", "ES256")?.into()]);
+    wait::until("the withdrawn key is refused", SOON, || {
+        check_refused(&gateway, &token, "unknown_key")
+    })?;
+    check_accepted(&gateway, &issuer.token("alice")?)
+}
+
+#[test]
+fn an_issuer_that_is_away_stops_neither_the_gateway_nor_who_has_a_token_of_a_known_key() -> anyhow::Result<()>
+{
+    let issuer = Issuer::start()?;
+    issuer.behave(Behaviour::Status(500));
+    let settings = OidcConfig {
+        key_refresh: "1s".parse().unwrap(),
+        ..oidc(&issuer)
+    };
+    // Ready after its patience, although no key is known.
+    let (recipe, gateway) = gateway(settings)?;
+    let state = || {
+        gateway
+            .status(&recipe)?
+            .token_issuer
+            .context("there is an issuer")
+    };
+    let token = issuer.token("alice")?;
+    let answer = Caller::with(&*token).initialize(gateway.mcp)?;
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (503, Some("1")),
+        "{answer:?}"
+    );
+    assert_eq!(answer.header("www-authenticate"), None, "the token may be good");
+    assert_eq!(Caller::default().initialize(gateway.mcp)?.status, 401);
+    assert_eq!(state()?.keys, 0);
+    assert!(state()?.error.unwrap_or_default().contains("500"));
+    assert!(gateway.metric("vmcp_token_issuer_fetches_total", "failed")? >= 1.0);
+
+    issuer.behave(Behaviour::Good);
+    wait::until("the issuer's keys are known", SOON, || {
+        check_accepted(&gateway, &token)
+    })?;
+    assert_eq!((state()?.keys, state()?.error), (1, None));
+    assert!(gateway.metric("vmcp_token_issuer_fetches_total", "succeeded")? >= 1.0);
+
+    // Away again, in each way that there is.
+    let first = issuer.key()?;
+    let second: Arc<SigningKey> = SigningKey::generate("second", "ES256")?.into();
+    issuer.publish(&[Arc::clone(&second)]);
+    let other_issuer = json!({"issuer": "https://other.example", "jwks_uri": format!("{}/keys", issuer.url)});
+    for (behaviour, reason) in [
+        (Behaviour::Status(503), "503"),
+        (Behaviour::Status(302), "302"),
+        (Behaviour::Says("<html>".to_owned()), "discovery document"),
+        (Behaviour::Says(other_issuer.to_string()), "other.example"),
+        (Behaviour::Says(" ".repeat(300 * 1024)), "larger than"),
+        (Behaviour::Hangs, "within 5 s"),
+    ] {
+        issuer.behave(behaviour);
+        wait::until(&format!("the status says {reason}"), SOON * 3, || {
+            let error = state()?.error.unwrap_or_default();
+            ensure!(error.contains(reason), "{error:?}");
+            Ok(())
+        })?;
+        // Known keys stay in use, for tokens that were never seen; whether another one is good cannot be known.
+        check_accepted(&gateway, &first.token(&issuer.claims("alice"))?)?;
+        let unknown = second.token(&issuer.claims("alice"))?;
+        assert_eq!(Caller::with(unknown).initialize(gateway.mcp)?.status, 503);
+        assert_eq!(raw::get(gateway.admin, "/readyz", &[])?.status, 200);
+        assert_eq!(raw::get(gateway.admin, "/livez", &[])?.status, 200);
+    }
+    issuer.behave(Behaviour::Good);
+    wait::until("the new key is known", SOON * 3, || {
+        check_accepted(&gateway, &second.token(&issuer.claims("alice"))?)
+    })
+}
+
+#[test]
+fn readiness_waits_for_the_first_keys_and_no_longer_than_three_seconds() -> anyhow::Result<()> {
+    let issuer = Issuer::start()?;
+    issuer.behave(Behaviour::Hangs);
+    let recipe = with_auth(Recipe::new(&[])?, oidc(&issuer));
+    let mut gateway = recipe.start_unready(vmcp_e2e::ports::free()?)?;
+    wait::until("it says what it waits for", SOON, || {
+        let answer = raw::get(gateway.admin, "/readyz", &[])?;
+        ensure!(
+            answer.status == 503 && answer.text().contains("the keys of the token issuer"),
+            "{answer:?}"
+        );
+        Ok(())
+    })?;
+    gateway.wait_until_ready()
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_before_its_sender_is_asked_who_it_is() -> anyhow::Result<()> {
+    let issuer = Issuer::start()?;
+    let (_, gateway) = gateway(oidc(&issuer))?;
+    let post = |bytes: usize| raw::exchange(gateway.mcp, "POST", "/mcp", &[], &vec![b' '; bytes]);
+    assert_eq!(post(5 * 1024 * 1024)?.status, 413);
+    assert_eq!(post(3 * 1024 * 1024)?.status, 401);
+    Ok(())
+}

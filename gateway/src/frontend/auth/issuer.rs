@@ -1,0 +1,285 @@
+//! The issuer's keys, kept fresh.
+//!
+//! One task fetches: at the start, then every `keyRefresh`, and at once when a token names a key that is not known, which is how a
+//! rotation is noticed. Whoever waits for such a key waits for the same fetch. Because anybody can make up names of keys, they cause
+//! a fetch at most every 10 seconds; in between, a name that is not known is refused.
+//!
+//! The last keys that were fetched stay in use for as long as the issuer cannot be reached: a token ends by its own date. A key that
+//! is not among them cannot be judged then, and is unavailable, not unknown: a client that was told 401 would throw a good token away.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::Uri;
+use serde::Deserialize;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::IssuerState;
+use super::fetch::{Fetch, FetchError, UnusableCa};
+use super::keys::KeySet;
+use super::token::Header;
+use crate::config::Oidc as Settings;
+use crate::readiness::Readiness;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+
+/// How long readiness waits for the first keys.
+const READY_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a round, discovery document and keys, may take.
+const ROUND_DEADLINE: Duration = Duration::from_secs(5);
+/// How often names of keys that are not known may cause a fetch.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+/// How long to wait after a failed round: the first time, and at most.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub(super) struct Issuer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    jwks_url: Option<Uri>,
+    refresh: Duration,
+    fetch: Fetch,
+    metrics: Metrics,
+    keys: ArcSwap<KeySet>,
+    error: ArcSwapOption<String>,
+    rounds: watch::Sender<Rounds>,
+    ask: Mutex<Ask>,
+    asked: Notify,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Rounds {
+    begun: u64,
+    ended: u64,
+}
+
+/// The last fetch that a key which was not known caused.
+#[derive(Debug, Default)]
+struct Ask {
+    at: Option<Instant>,
+    /// The round whose end answers it.
+    round: u64,
+}
+
+/// Why there is no key for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoKeys {
+    /// The issuer does not publish it.
+    Unpublished,
+    /// What the issuer publishes is not known at the moment.
+    Unavailable,
+}
+
+/// Why a round brought nothing.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("no answer within {} s", ROUND_DEADLINE.as_secs())]
+    Deadline,
+    #[error("{url} is not a discovery document: {reason}")]
+    Discovery { url: Uri, reason: String },
+    #[error("{url} holds {reason}")]
+    Keys { url: Uri, reason: String },
+}
+
+#[derive(Deserialize)]
+struct Discovered {
+    issuer: String,
+    jwks_uri: String,
+}
+
+impl Issuer {
+    pub(super) fn new(settings: &Settings, metrics: Metrics) -> Result<Self, UnusableCa> {
+        let inner = Inner {
+            name: settings.issuer.clone(),
+            jwks_url: settings.jwks_url.clone(),
+            refresh: settings.key_refresh,
+            fetch: Fetch::new(settings.ca_bundle.as_deref(), settings.allow_http)?,
+            metrics,
+            keys: ArcSwap::default(),
+            error: ArcSwapOption::empty(),
+            rounds: watch::Sender::default(),
+            ask: Mutex::default(),
+            asked: Notify::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Fetches the keys from now on.
+    pub(super) fn keep_fresh(&self, tasks: &Tasks, readiness: &Readiness) {
+        let mut first = Some(readiness.wait_at_most("the keys of the token issuer", READY_PATIENCE));
+        let issuer = self.clone();
+        tasks.spawn_until_drain(async move {
+            let mut retry = FIRST_RETRY;
+            loop {
+                let pause = if issuer.round().await {
+                    drop(first.take());
+                    retry = FIRST_RETRY;
+                    issuer.inner.refresh
+                } else {
+                    let pause = retry.min(issuer.inner.refresh);
+                    retry = (retry * 2).min(LAST_RETRY);
+                    pause
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = issuer.inner.asked.notified() => {}
+                }
+            }
+        });
+    }
+
+    /// The keys that are known.
+    pub(super) fn keys(&self) -> Arc<KeySet> {
+        self.inner.keys.load_full()
+    }
+
+    pub(super) fn state(&self) -> IssuerState {
+        IssuerState {
+            issuer: self.inner.name.clone(),
+            keys: self.inner.keys.load().len(),
+            error: self.inner.error.load().as_deref().cloned(),
+        }
+    }
+
+    /// Keys among which is the one that a token with `header` names.
+    pub(super) async fn keys_for(&self, header: &Header) -> Result<Arc<KeySet>, NoKeys> {
+        let name = header.key.as_deref();
+        let known = self.keys();
+        if known.has(name) {
+            return Ok(known);
+        }
+        if let Some(round) = self.answering_round() {
+            let mut rounds = self.inner.rounds.subscribe();
+            // The task that fetches ends with the process only.
+            drop(rounds.wait_for(|rounds| rounds.ended >= round).await);
+            let known = self.keys();
+            if known.has(name) {
+                return Ok(known);
+            }
+        }
+        if self.inner.error.load().is_some() {
+            return Err(NoKeys::Unavailable);
+        }
+        Err(NoKeys::Unpublished)
+    }
+
+    /// The round to wait for, if there is one that could bring a key which is not known.
+    fn answering_round(&self) -> Option<u64> {
+        let rounds = *self.inner.rounds.borrow();
+        if rounds.ended == 0 {
+            return Some(1);
+        }
+        // While rounds fail, they are repeated anyway.
+        if self.inner.error.load().is_some() {
+            return None;
+        }
+        let mut ask = self.inner.ask.lock().unwrap_or_else(PoisonError::into_inner);
+        if ask.round > rounds.ended {
+            return Some(ask.round);
+        }
+        if ask.at.is_some_and(|at| at.elapsed() < ASK_EVERY) {
+            return None;
+        }
+        // One that is running may have read the keys before this one was among them.
+        *ask = Ask {
+            at: Some(Instant::now()),
+            round: rounds.begun + 1,
+        };
+        self.inner.asked.notify_one();
+        Some(ask.round)
+    }
+
+    /// Fetches the keys once, and says whether that brought any.
+    async fn round(&self) -> bool {
+        let inner = &*self.inner;
+        inner.rounds.send_modify(|rounds| rounds.begun += 1);
+        let fetched = tokio::time::timeout(ROUND_DEADLINE, self.fetch()).await;
+        let fetched = fetched.unwrap_or(Err(RoundError::Deadline));
+        inner
+            .metrics
+            .issuer_keys_fetched(if fetched.is_ok() { "succeeded" } else { "failed" });
+        match &fetched {
+            Ok(keys) => {
+                let before = inner.keys.load();
+                if keys.serial != before.serial || inner.error.load().is_some() {
+                    tracing::info!(
+                        issuer = inner.name,
+                        keys = keys.len(),
+                        "the keys of the token issuer are known"
+                    );
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if inner.error.load().as_deref() != Some(&error) {
+                    tracing::warn!(
+                        issuer = inner.name,
+                        error,
+                        known = inner.keys.load().len(),
+                        "the keys of the token issuer cannot be fetched; those that are known stay in use"
+                    );
+                }
+            }
+        }
+        let ok = fetched.is_ok();
+        match fetched {
+            Ok(keys) => {
+                inner.keys.store(Arc::new(keys));
+                inner.error.store(None);
+            }
+            Err(error) => inner.error.store(Some(Arc::new(error.to_string()))),
+        }
+        inner.rounds.send_modify(|rounds| rounds.ended = rounds.begun);
+        ok
+    }
+
+    async fn fetch(&self) -> Result<KeySet, RoundError> {
+        let inner = &*self.inner;
+        let url = match &inner.jwks_url {
+            Some(url) => url.clone(),
+            None => self.discover().await?,
+        };
+        let json = inner.fetch.json(&url).await?;
+        KeySet::read(&json, &inner.keys.load()).map_err(|reason| RoundError::Keys { url, reason })
+    }
+
+    /// Where the issuer says that its keys are (OpenID Connect Discovery 1.0, 4).
+    async fn discover(&self) -> Result<Uri, RoundError> {
+        let inner = &*self.inner;
+        let url = format!(
+            "{}/.well-known/openid-configuration",
+            inner.name.trim_end_matches('/')
+        );
+        let no_document = |url: &Uri, reason: String| RoundError::Discovery {
+            url: url.clone(),
+            reason,
+        };
+        let url: Uri = url
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| no_document(&Uri::default(), error.to_string()))?;
+        let json = inner.fetch.json(&url).await?;
+        let discovered: Discovered =
+            serde_json::from_slice(&json).map_err(|error| no_document(&url, error.to_string()))?;
+        if discovered.issuer != inner.name {
+            let reason = format!(
+                "it is that of the issuer {:?}, and {:?} is configured",
+                discovered.issuer, inner.name
+            );
+            return Err(no_document(&url, reason));
+        }
+        vmcp_crds::config::rules::endpoint(&discovered.jwks_uri)
+            .map_err(|reason| no_document(&url, format!("jwks_uri: {reason}")))
+    }
+}

@@ -1,0 +1,171 @@
+//! Who calls: nobody in particular, or the subject of a token (JWT) that an issuer signed.
+//!
+//! A token comes with every request; a session proves nothing (specification, basic/authorization). Whoever has none, or one that
+//! is not good, gets 401 and is told where to get one. What cannot be judged, because the issuer's keys cannot be fetched, is no
+//! fault of the caller: 503. Both come before any session is looked at.
+//!
+//! The token goes no further than this module: it is never sent upstream, stored or logged.
+
+mod bearer;
+mod fetch;
+mod issuer;
+mod keys;
+mod refusal;
+mod resource;
+mod token;
+mod validated;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Response};
+
+use super::respond::Body;
+use crate::clock;
+use crate::config::{IncomingAuth, Oidc as Settings};
+use crate::core::Principal;
+use crate::readiness::Readiness;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+
+use bearer::Sent;
+use issuer::Issuer;
+use refusal::Refusal;
+use resource::Resource;
+use token::Expectations;
+use validated::Validated;
+
+pub use fetch::UnusableCa;
+
+/// How the gateway knows who calls. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub enum Authentication {
+    /// It does not.
+    Anonymous,
+    /// By a token.
+    Oidc(Oidc),
+}
+
+/// The tokens of one issuer. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub struct Oidc {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    issuer: Issuer,
+    expectations: Expectations,
+    validated: Validated,
+    resource: Resource,
+    metrics: Metrics,
+}
+
+/// The issuer, for whoever watches the gateway.
+#[derive(Clone, Debug)]
+pub struct IssuerState {
+    /// Its URL.
+    pub issuer: String,
+    /// How many of its keys can be used.
+    pub keys: usize,
+    /// Why its keys could not be fetched the last time.
+    pub error: Option<String>,
+}
+
+impl Authentication {
+    /// Authentication as `settings` say. The issuer's keys are fetched in the background; `readiness` waits for the first ones.
+    ///
+    /// # Errors
+    /// When the file with certificate authorities cannot be used, or the system gives no randomness.
+    pub fn new(
+        settings: &IncomingAuth,
+        tasks: &Tasks,
+        readiness: &Readiness,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
+        match settings {
+            IncomingAuth::Anonymous => Ok(Self::Anonymous),
+            IncomingAuth::Oidc(settings) => Oidc::new(settings, tasks, readiness, metrics).map(Self::Oidc),
+        }
+    }
+
+    /// What is known of the issuer, if there is one.
+    #[must_use]
+    pub fn issuer(&self) -> Option<IssuerState> {
+        match self {
+            Self::Anonymous => None,
+            Self::Oidc(oidc) => Some(oidc.inner.issuer.state()),
+        }
+    }
+
+    /// Who sends a request with these headers.
+    pub(super) async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Response<Body>> {
+        let Self::Oidc(Oidc { inner }) = self else {
+            return Ok(Principal::Anonymous);
+        };
+        let judged = inner.judge(headers).await;
+        let outcome = judged
+            .as_ref()
+            .err()
+            .map_or("accepted", |refusal| refusal.outcome());
+        inner.metrics.authentication(outcome);
+        judged.map_err(|refusal| {
+            tracing::debug!(outcome, "a request is not authenticated");
+            refusal.respond(&inner.resource)
+        })
+    }
+
+    /// The answer to a request for the description of the protected resource (RFC 9728), if `path` is where it stands.
+    pub(super) fn describe(&self, method: &Method, path: &str) -> Option<Response<Body>> {
+        match self {
+            Self::Anonymous => None,
+            Self::Oidc(oidc) => oidc.inner.resource.describe(method, path),
+        }
+    }
+}
+
+impl Oidc {
+    fn new(
+        settings: &Settings,
+        tasks: &Tasks,
+        readiness: &Readiness,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
+        let issuer = Issuer::new(settings, metrics.clone())?;
+        issuer.keep_fresh(tasks, readiness);
+        let inner = Inner {
+            issuer,
+            expectations: Expectations::new(settings),
+            validated: Validated::new()?,
+            resource: Resource::new(settings)?,
+            metrics: metrics.clone(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+impl Inner {
+    async fn judge(&self, headers: &HeaderMap) -> Result<Principal, Refusal> {
+        let token = match bearer::sent(headers) {
+            Sent::Nothing => return Err(Refusal::NoToken),
+            Sent::Unreadable => return Err(Refusal::Unreadable),
+            Sent::Token(token) => token,
+        };
+        if token.len() > token::MAX_BYTES {
+            return Err(token::Flaw::TooLong.into());
+        }
+        let now = clock::unix_millis() / 1000;
+        let digest = self.validated.digest(token);
+        let current = self.issuer.keys();
+        if let Some(principal) = self.validated.get(&digest, current.serial, now) {
+            return Ok(principal);
+        }
+        let header = token::Header::read(token, &self.expectations)?;
+        let keys = self.issuer.keys_for(&header).await?;
+        let good = token::verify(token, &header, &keys, &self.expectations, now)?;
+        self.validated
+            .put(digest, keys.serial, good.until, good.principal.clone());
+        Ok(good.principal)
+    }
+}
