@@ -222,7 +222,7 @@ impl Issuer {
             keys: keys.to_vec(),
             ..Shared::default()
         }));
-        runtime.block_on(async { TaskTracker::new().spawn(serve(listener, tls, Arc::clone(&shared))) });
+        runtime.spawn(serve(listener, tls, Arc::clone(&shared)));
         Ok(Self {
             url,
             address,

@@ -23,14 +23,14 @@ const SOON: Duration = Duration::from_secs(20);
 const RESOURCE: &str = "https://tools.example.com/mcp";
 
 /// The least that a user writes, for an issuer without TLS.
-fn oidc(issuer: &Issuer) -> OidcConfig {
+fn oidc(issuer: &Issuer) -> anyhow::Result<OidcConfig> {
     let text = json!({
         "issuer": issuer.url,
         "audience": "tools",
         "resource": RESOURCE,
         "insecureAllowHttp": true,
     });
-    serde_json::from_value(text).unwrap()
+    Ok(serde_json::from_value(text)?)
 }
 
 fn with_auth(mut recipe: Recipe, oidc: OidcConfig) -> Recipe {
@@ -163,7 +163,7 @@ fn without_a_token_a_client_is_told_where_to_get_one() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     let settings = OidcConfig {
         scopes: vec!["tools:call".to_owned(), "openid".to_owned()],
-        ..oidc(&issuer)
+        ..oidc(&issuer)?
     };
     let (_, gateway) = gateway(settings)?;
     let nobody = Caller::default();
@@ -230,7 +230,7 @@ fn tokens_of_every_kind_of_key_are_accepted_and_every_kind_of_bad_token_is_refus
         .map(|kind| SigningKey::generate(kind, kind).map(Arc::new))
         .collect::<anyhow::Result<_>>()?;
     issuer.publish(&keys);
-    let (_, gateway) = gateway(oidc(&issuer))?;
+    let (_, gateway) = gateway(oidc(&issuer)?)?;
     let good = issuer.claims("alice-of-the-test");
     for key in &keys {
         check_accepted(&gateway, &key.token(&good)?)?;
@@ -360,7 +360,7 @@ fn each_setting_decides_what_it_says() -> anyhow::Result<()> {
     for_others["aud"] = json!("https://others.example");
     let for_others = issuer.key()?.token(&for_others)?;
 
-    let (_, ordinary) = gateway(oidc(&issuer))?;
+    let (_, ordinary) = gateway(oidc(&issuer)?)?;
     check_accepted(&ordinary, &issuer.token("alice")?)?;
     check_accepted(&ordinary, &late)?;
     check_refused(&ordinary, &for_others, "audience")?;
@@ -369,7 +369,7 @@ fn each_setting_decides_what_it_says() -> anyhow::Result<()> {
     let (_, strict) = gateway(OidcConfig {
         clock_leeway: "5s".parse().unwrap(),
         algorithms: vec![SigningAlgorithm::ES256],
-        ..oidc(&issuer)
+        ..oidc(&issuer)?
     })?;
     check_refused(&strict, &issuer.token("alice")?, "algorithm")?;
     issuer.publish(&[SigningKey::generate("ec", "ES256")?.into()]);
@@ -383,7 +383,7 @@ fn each_setting_decides_what_it_says() -> anyhow::Result<()> {
         audience: Audience::Many(vec!["https://others.example".to_owned(), "x".to_owned()]),
         resource: None,
         jwks_url: Some(format!("{}/keys", issuer.url)),
-        ..oidc(&issuer)
+        ..oidc(&issuer)?
     })?;
     let mut for_others = issuer.claims("alice");
     for_others["aud"] = json!("x");
@@ -404,12 +404,12 @@ fn an_issuer_with_tls_is_trusted_by_the_authority_that_is_named_and_not_without(
     let trusting = OidcConfig {
         insecure_allow_http: false,
         ca_bundle_path: Some(issuer.ca()?),
-        ..oidc(&issuer)
+        ..oidc(&issuer)?
     };
     let (_, trusting) = gateway(trusting)?;
     check_accepted(&trusting, &issuer.token("alice")?)?;
 
-    let (recipe, doubting) = gateway(oidc(&issuer))?;
+    let (recipe, doubting) = gateway(oidc(&issuer)?)?;
     let answer = Caller::with(issuer.token("alice")?).initialize(doubting.mcp)?;
     assert_eq!(answer.status, 503, "{answer:?}");
     let known = doubting
@@ -439,14 +439,14 @@ fn a_session_belongs_to_the_subject_that_opened_it_and_to_nobody_else() -> anyho
     };
     anonymous.config.session_storage = storage(redis.address);
     let anonymous_gateway = anonymous.start()?;
-    let recipe = with_auth(anonymous, oidc(&issuer));
+    let recipe = with_auth(anonymous, oidc(&issuer)?);
     let home = recipe.start()?;
     // A replica that never serves the owner, so that whatever it says to Redis is not on the owner's behalf.
     let recorder = Recorder::start(redis.address)?;
     let mut recipe = recipe;
     recipe.config.session_storage = storage(recorder.address);
     let replica = recipe.start()?;
-    let mut recipe = with_auth(recipe, oidc(&elsewhere));
+    let mut recipe = with_auth(recipe, oidc(&elsewhere)?);
     let replica_of_another_issuer = recipe.start()?;
     recipe.config.incoming_auth = IncomingAuth::default();
     let anonymous_replica = recipe.start()?;
@@ -515,7 +515,7 @@ fn a_session_belongs_to_the_subject_that_opened_it_and_to_nobody_else() -> anyho
 #[test]
 fn the_token_of_a_client_goes_to_no_backend() -> anyhow::Result<()> {
     let (fixture, issuer) = (Fixture::start(&[])?, Issuer::start()?);
-    let gateway = with_auth(Recipe::new(&[("one", &fixture.url)])?, oidc(&issuer)).start()?;
+    let gateway = with_auth(Recipe::new(&[("one", &fixture.url)])?, oidc(&issuer)?).start()?;
     let token = issuer.token("alice")?;
     let alice = Caller::with(&*token).open(gateway.mcp)?;
     let seen = alice.call(gateway.mcp, "one_whoami")?.tool_text()?;
@@ -529,7 +529,7 @@ fn the_token_of_a_client_goes_to_no_backend() -> anyhow::Result<()> {
 #[test]
 fn a_rotated_key_is_taken_up_by_the_request_that_brings_it() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
-    let (_, gateway) = gateway(oidc(&issuer))?;
+    let (_, gateway) = gateway(oidc(&issuer)?)?;
     let alice = Caller::with(issuer.token("alice")?).open(gateway.mcp)?;
     let fetched = issuer.fetches();
     let first = issuer.key()?;
@@ -560,7 +560,7 @@ fn a_rotated_key_is_taken_up_by_the_request_that_brings_it() -> anyhow::Result<(
 #[test]
 fn names_of_keys_that_do_not_exist_do_not_drive_the_issuer() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
-    let (_, gateway) = gateway(oidc(&issuer))?;
+    let (_, gateway) = gateway(oidc(&issuer)?)?;
     let fetched = issuer.fetches();
     let started = std::time::Instant::now();
     let claims = issuer.claims("alice");
@@ -583,7 +583,7 @@ fn a_key_that_the_issuer_withdraws_is_good_no_longer_also_for_tokens_that_were_a
     let issuer = Issuer::start()?;
     let settings = OidcConfig {
         key_refresh: "1s".parse().unwrap(),
-        ..oidc(&issuer)
+        ..oidc(&issuer)?
     };
     let (_, gateway) = gateway(settings)?;
     let token = issuer.token("alice")?;
@@ -603,7 +603,7 @@ fn an_issuer_that_is_away_stops_neither_the_gateway_nor_who_has_a_token_of_a_kno
     issuer.behave(Behaviour::Status(500));
     let settings = OidcConfig {
         key_refresh: "1s".parse().unwrap(),
-        ..oidc(&issuer)
+        ..oidc(&issuer)?
     };
     // Ready after its patience, although no key is known.
     let (recipe, gateway) = gateway(settings)?;
@@ -669,7 +669,7 @@ fn an_issuer_that_is_away_stops_neither_the_gateway_nor_who_has_a_token_of_a_kno
 fn readiness_waits_for_the_first_keys_and_no_longer_than_three_seconds() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     issuer.behave(Behaviour::Hangs);
-    let recipe = with_auth(Recipe::new(&[])?, oidc(&issuer));
+    let recipe = with_auth(Recipe::new(&[])?, oidc(&issuer)?);
     let mut gateway = recipe.start_unready(vmcp_e2e::ports::free()?)?;
     wait::until("it says what it waits for", SOON, || {
         let answer = raw::get(gateway.admin, "/readyz", &[])?;
@@ -685,7 +685,7 @@ fn readiness_waits_for_the_first_keys_and_no_longer_than_three_seconds() -> anyh
 #[test]
 fn a_body_that_is_too_large_is_refused_before_its_sender_is_asked_who_it_is() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
-    let (_, gateway) = gateway(oidc(&issuer))?;
+    let (_, gateway) = gateway(oidc(&issuer)?)?;
     let post = |bytes: usize| raw::exchange(gateway.mcp, "POST", "/mcp", &[], &vec![b' '; bytes]);
     assert_eq!(post(5 * 1024 * 1024)?.status, 413);
     assert_eq!(post(3 * 1024 * 1024)?.status, 401);

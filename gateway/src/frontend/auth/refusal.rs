@@ -64,7 +64,7 @@ impl Refusal {
             Self::Unreadable => (
                 StatusCode::BAD_REQUEST,
                 Some("invalid_request"),
-                "The header Authorization holds no bearer token, or more than one",
+                "The header Authorization holds something that cannot be a bearer token",
             ),
             Self::Flawed(flaw) => (
                 StatusCode::UNAUTHORIZED,
