@@ -15,6 +15,7 @@ pub mod readiness;
 pub mod session;
 pub mod tasks;
 pub mod telemetry;
+pub mod version;
 pub mod wire;
 
 mod clock;

@@ -10,6 +10,7 @@ use vmcp_gateway::app::App;
 use vmcp_gateway::args::{Args, Command, ConfigFile};
 use vmcp_gateway::config::Config;
 use vmcp_gateway::telemetry::logs;
+use vmcp_gateway::version;
 
 /// The exit code for a bad configuration, as sysexits.h has it.
 const EX_USAGE: u8 = 64;
@@ -19,6 +20,10 @@ fn main() -> ExitCode {
         Command::Serve(file) => serve(&file),
         Command::Validate(file) => validate(&file),
         Command::Keygen => keygen(),
+        Command::Version => {
+            print!("{}", version::text());
+            Ok(ExitCode::SUCCESS)
+        }
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("vmcp-gateway: {error:#}");
@@ -48,7 +53,8 @@ fn validate(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     if let Err(exit) = load(file) {
         return Ok(exit);
     }
-    print!("{}", serde_yaml::to_string(&GatewayConfig::load(&file.config)?)?);
+    let effective = GatewayConfig::load(&file.config)?.effective();
+    print!("{}", serde_yaml::to_string(&effective)?);
     Ok(ExitCode::SUCCESS)
 }
 

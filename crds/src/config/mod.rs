@@ -10,6 +10,7 @@
 mod aggregation;
 mod backend;
 mod duration;
+mod effective;
 mod hot;
 mod incoming_auth;
 mod isolation;
@@ -51,6 +52,16 @@ pub enum ConfigVersion {
     #[default]
     #[serde(rename = "v1")]
     V1,
+}
+
+impl ConfigVersion {
+    /// The version's name in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+        }
+    }
 }
 
 /// The configuration of one gateway process.

@@ -1,0 +1,131 @@
+//! What a configuration means: the fields that it leaves out, too.
+
+use serde_json::{Map, Value as Json};
+
+use super::{GatewayConfig, json_schema};
+
+impl GatewayConfig {
+    /// The configuration with every field that has a default, as one file: the hot part stands in it also when it was read from a file of
+    /// its own.
+    ///
+    /// The defaults come from the schema, which is made from the types, so that none is told here that does not hold.
+    #[must_use]
+    pub fn effective(&self) -> Json {
+        let mut whole = self.clone();
+        if whole.hot.is_some() {
+            whole.hot_file = None;
+        }
+        let schema = json_schema();
+        let mut value = serde_json::to_value(&whole).unwrap_or_default();
+        fill(&mut value, schema.as_value(), schema.as_value());
+        value
+    }
+}
+
+fn fill(value: &mut Json, schema: &Json, root: &Json) {
+    let schema = definition(schema, root);
+    match value {
+        Json::Object(fields) => match schema.get("properties").and_then(Json::as_object) {
+            Some(properties) => fill_fields(fields, properties, root),
+            None => {
+                if let Some(values) = schema.get("additionalProperties") {
+                    fields.values_mut().for_each(|value| fill(value, values, root));
+                }
+            }
+        },
+        Json::Array(items) => {
+            if let Some(schema) = schema.get("items") {
+                items.iter_mut().for_each(|item| fill(item, schema, root));
+            }
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
+
+fn fill_fields(fields: &mut Map<String, Json>, properties: &Map<String, Json>, root: &Json) {
+    for (name, property) in properties {
+        if let Some(value) = fields.get_mut(name) {
+            fill(value, property, root);
+            continue;
+        }
+        let mut value = match property.get("default") {
+            Some(default) if !default.is_null() => default.clone(),
+            // A group of fields that may be left out, and in which nothing is required.
+            None if property.get("$ref").is_some() && is_optional(definition(property, root)) => {
+                Json::Object(Map::new())
+            }
+            _ => continue,
+        };
+        fill(&mut value, property, root);
+        // One in which nothing has a default says nothing.
+        if value != Json::Object(Map::new()) {
+            fields.insert(name.clone(), value);
+        }
+    }
+}
+
+fn is_optional(definition: &Json) -> bool {
+    definition.get("properties").is_some() && definition.get("required").is_none()
+}
+
+/// The schema that `schema` stands for: the one that it refers to, and of several the one that is not `null`.
+fn definition<'a>(schema: &'a Json, root: &'a Json) -> &'a Json {
+    if let Some(choices) = schema.get("anyOf").and_then(Json::as_array) {
+        let some = choices.iter().find(|choice| choice.get("$ref").is_some());
+        return some.map_or(schema, |some| definition(some, root));
+    }
+    let name = schema
+        .get("$ref")
+        .and_then(Json::as_str)
+        .and_then(|path| path.rsplit('/').next());
+    let found = name.and_then(|name| root.get("$defs")?.get(name));
+    found.unwrap_or(schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn parse(text: &str) -> GatewayConfig {
+        GatewayConfig::parse(text, Path::new("gateway.yaml")).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_and_means_the_same() {
+        let config = parse(
+            "{version: v1, hot: {logLevel: debug, limits: {sessions: 5}, backends: [{name: a, url: 'http://a'}, {name: b, url: 'http://b', tools: {allow: [x]}}]}}",
+        );
+        let effective = config.effective();
+        for (path, expected) in [
+            ("/drainDelay", "5s".into()),
+            ("/namespace", "default".into()),
+            ("/listeners/mcp", "127.0.0.1:4483".into()),
+            ("/sessionStorage/provider", "memory".into()),
+            ("/sessionStorage/keyPrefix", "vmcp:".into()),
+            ("/hot/logLevel", "debug".into()),
+            ("/hot/aggregation/strategy", "prefix".into()),
+            ("/hot/aggregation/pageSize", 10_000.into()),
+            ("/hot/limits/sessions", 5.into()),
+            ("/hot/limits/requestBytes", 4_194_304.into()),
+            ("/hot/backends/1/tools/allow/0", "x".into()),
+        ] {
+            let expected: Json = expected;
+            assert_eq!(
+                effective.pointer(path),
+                Some(&expected),
+                "{path} of {effective:#}"
+            );
+        }
+        assert_eq!(parse(&serde_yaml::to_string(&effective).unwrap()), config);
+    }
+
+    #[test]
+    fn a_hot_file_is_part_of_what_it_means() {
+        let config = parse("{version: v1, hotFile: hot.yaml, hot: {instructions: x}}");
+        let effective = config.effective();
+        assert_eq!(effective.get("hotFile"), None);
+        assert_eq!(effective.pointer("/hot/instructions"), Some(&"x".into()));
+    }
+}

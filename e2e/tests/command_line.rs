@@ -1,0 +1,154 @@
+//! The gateway's command line: what it teaches, what it prints, and how it ends.
+
+use std::process::{Command, Output};
+
+use vmcp_crds::config::{GatewayConfig, REDIS_PASSWORD_ENV};
+use vmcp_e2e::binaries;
+
+/// The outcome of `vmcp-gateway` with these arguments and this environment.
+fn run(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Output> {
+    let mut command = Command::new(binaries::path("vmcp-gateway")?);
+    command
+        .args(arguments)
+        .env_remove("VMCP_CONFIG")
+        .env_remove(REDIS_PASSWORD_ENV);
+    Ok(command.envs(environment.iter().copied()).output()?)
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_version_names_the_revisions_of_the_protocol() -> anyhow::Result<()> {
+    let output = run(&["version"], &[])?;
+    let text = stdout(&output);
+    assert!(output.status.success());
+    assert!(
+        text.starts_with(&format!("vmcp-gateway {}\n", env!("CARGO_PKG_VERSION"))),
+        "{text}"
+    );
+    assert!(text.contains("\ncommit: "), "{text}");
+    assert!(
+        text.contains("protocol revisions: 2025-11-25, 2025-06-18, 2025-03-26, 2024-11-05\n"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_help_says_what_one_needs_to_begin() -> anyhow::Result<()> {
+    for (arguments, words) in [
+        (
+            &["--help"][..],
+            &[
+                "serve --config gateway.yaml",
+                "VMCP_CONFIG",
+                REDIS_PASSWORD_ENV,
+                "64",
+                "docs/configuration.md",
+            ][..],
+        ),
+        (
+            &["serve", "--help"],
+            &[
+                "http://127.0.0.1:4483/mcp",
+                "/readyz",
+                "SIGTERM",
+                "hotFile",
+                "[env: VMCP_CONFIG=",
+            ],
+        ),
+        (
+            &["validate", "--help"],
+            &["64", "no secret", "[env: VMCP_CONFIG="],
+        ),
+        (&["keygen", "--help"], &["keygen > keys/current"]),
+    ] {
+        let output = run(arguments, &[])?;
+        let text = stdout(&output);
+        for word in words {
+            assert!(
+                text.contains(word),
+                "{word} is not in the help of {arguments:?}:\n{text}"
+            );
+        }
+    }
+    let none = run(&["serve"], &[])?;
+    assert_eq!(none.status.code(), Some(2));
+    assert!(stderr(&none).contains("--config"), "{}", stderr(&none));
+    Ok(())
+}
+
+#[test]
+fn validate_prints_every_field_and_no_secret_and_what_it_prints_means_the_same() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("gateway.yaml");
+    let path = file.to_str().unwrap_or_default();
+    std::fs::write(
+        &file,
+        "version: v1\nsessionStorage: {provider: redis, address: 'r:1'}\nsessionKeys: {directory: keys}\nhotFile: hot.yaml\n",
+    )?;
+    std::fs::write(directory.path().join("hot.yaml"), "limits: {sessions: 7}\n")?;
+    let environment = [("VMCP_CONFIG", path), (REDIS_PASSWORD_ENV, "hunter2")];
+    let printed = run(&["validate"], &environment)?;
+    assert!(printed.status.success(), "{}", stderr(&printed));
+    let text = stdout(&printed);
+    for line in [
+        "drainDelay: 5s",
+        "keyPrefix: 'vmcp:'",
+        "sessions: 7",
+        "requestsInFlight: 4096",
+        "strategy: prefix",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("hunter2") && !stderr(&printed).contains("hunter2"));
+    let meant = GatewayConfig::parse(&text, &file)?;
+    let mut read = GatewayConfig::load(&file)?;
+    read.hot_file = None;
+    assert_eq!(meant, read);
+    Ok(())
+}
+
+#[test]
+fn a_bad_file_ends_with_64_and_says_where_it_is_bad() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("gateway.yaml");
+    let path = file.to_str().unwrap_or_default();
+    for (text, words) in [
+        (
+            "version: v1\nhot:\n  limits:\n    sesions: 1\n",
+            &["gateway.yaml:4", "hot.limits", "`sesions`", "`sessions`"][..],
+        ),
+        (
+            "version: v1\nhot: {limits: {sessions: 0}}\n",
+            &["limits.sessions", "found 0", "1 to"],
+        ),
+        (
+            "version: v1\nhot: {allowedOrigins: [example.com]}\n",
+            &["allowedOrigins[0]", "example.com", "https://"],
+        ),
+    ] {
+        std::fs::write(&file, text)?;
+        for command in ["validate", "serve"] {
+            let output = run(&[command, "--config", path], &[])?;
+            assert_eq!(output.status.code(), Some(64), "{command}: {}", stderr(&output));
+            for word in words {
+                assert!(stderr(&output).contains(word), "{word}: {}", stderr(&output));
+            }
+        }
+    }
+    let missing = run(&["serve", "--config", "/nowhere/gateway.yaml"], &[])?;
+    assert_eq!(missing.status.code(), Some(64));
+    assert!(
+        stderr(&missing).contains("/nowhere/gateway.yaml"),
+        "{}",
+        stderr(&missing)
+    );
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! What this program is.
+
+use vmcp_crds::config::ConfigVersion;
+
+use crate::wire::revision::Revision;
+
+/// What `vmcp-gateway version` prints.
+#[must_use]
+pub fn text() -> String {
+    let revisions: Vec<_> = Revision::ALL.into_iter().rev().map(Revision::as_str).collect();
+    format!(
+        "vmcp-gateway {}\ncommit: {}\nprotocol revisions: {}\nconfiguration: {}\n",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("VMCP_BUILT_FROM").unwrap_or("unknown"),
+        revisions.join(", "),
+        ConfigVersion::default().as_str(),
+    )
+}
