@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use vmcp_crds::session_key::CURRENT;
 
 use crate::admin::Admin;
 use crate::backend::Transport;
@@ -18,12 +19,12 @@ use crate::frontend::Frontend;
 use crate::frontend::auth::Authentication;
 use crate::readiness::Readiness;
 use crate::server;
-use crate::session::Sessions;
 use crate::session::keys::Keys;
 use crate::session::record::Lifetimes;
 use crate::session::store::SessionStore;
 use crate::session::store::memory::MemoryStore;
 use crate::session::store::redis::RedisStore;
+use crate::session::{Sessions, Settings};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::LevelHandle;
@@ -43,6 +44,8 @@ pub struct App {
     drain_delay: Duration,
     tasks: Tasks,
     hot_file: Option<PathBuf>,
+    /// The directory of the session keys, and the keys.
+    session_keys: Option<(PathBuf, Keys)>,
     level: LevelHandle,
     metrics: Metrics,
 }
@@ -62,14 +65,15 @@ impl App {
         );
         let listening = readiness.wait_for("the listener");
 
+        let lifetimes = Lifetimes::default();
         let named_keys = config.session_keys.as_deref().map(Keys::load).transpose()?;
         let keys = named_keys.clone().map_or_else(Keys::random, Ok)?;
         let store: Arc<dyn SessionStore> = match &config.session_storage {
-            SessionStorage::Memory => Arc::new(MemoryStore::new(Lifetimes::default())),
-            SessionStorage::Redis(redis) => {
-                Arc::new(RedisStore::new(redis, &config.server, Lifetimes::default())?)
-            }
+            SessionStorage::Memory => Arc::new(MemoryStore::new(lifetimes)),
+            SessionStorage::Redis(redis) => Arc::new(RedisStore::new(redis, &config.server, lifetimes)?),
         };
+
+        let session_keys = config.session_keys.zip(named_keys.clone());
 
         let mcp = listen(config.mcp_listener).await?;
         let admin_listener = listen(config.admin_listener).await?;
@@ -90,9 +94,17 @@ impl App {
             metrics.clone(),
         );
         let auth = Authentication::new(&config.incoming_auth, &tasks, &readiness, &metrics)?;
+        let settings = Settings {
+            lifetimes,
+            max_staleness: config.sessions.max_staleness,
+            serve_in_outage: config.sessions.serve_in_outage,
+            outage_grace: config.sessions.outage_grace,
+            ..Settings::default()
+        };
         let sessions = Sessions::new(
             config.server.clone(),
             store,
+            settings,
             keys,
             core.clone(),
             tasks.clone(),
@@ -131,6 +143,7 @@ impl App {
             drain_delay: config.drain_delay,
             tasks,
             hot_file: config.hot_file,
+            session_keys,
             level,
             metrics,
         })
@@ -146,7 +159,10 @@ impl App {
 
     /// Serves until `shutdown`, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        self.sessions.watch_store();
+        self.sessions.run();
+        if let Some((directory, keys)) = self.session_keys.clone() {
+            self.tasks.spawn_until_drain(follow_keys(directory, keys));
+        }
         if let Some(file) = self.hot_file.clone() {
             self.tasks.spawn_until_drain(reload(
                 file,
@@ -183,6 +199,33 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Takes the session keys again whenever their files change. A set that cannot be used changes nothing.
+async fn follow_keys(directory: PathBuf, keys: Keys) {
+    let mut watch = Watch::new(&directory.join(CURRENT));
+    let mut refused = None;
+    loop {
+        match keys.reload(&directory) {
+            Ok(changed) => {
+                if changed {
+                    tracing::info!("the session keys changed");
+                }
+                refused = None;
+            }
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                if refused.as_ref() != Some(&error) {
+                    tracing::error!(
+                        error,
+                        "the new session keys are refused; those before stay in use"
+                    );
+                }
+                refused = Some(error);
+            }
+        }
+        watch.changed().await;
+    }
 }
 
 /// Takes the hot configuration again whenever its file changes. A file that is refused changes nothing.

@@ -11,7 +11,7 @@ use vmcp_gateway::readiness::Readiness;
 use vmcp_gateway::session::keys::Keys;
 use vmcp_gateway::session::record::{IDLE_TTL, Lifetimes};
 use vmcp_gateway::session::store::memory::MemoryStore;
-use vmcp_gateway::session::{Client, SessionError, Sessions};
+use vmcp_gateway::session::{Client, SessionError, Sessions, Settings};
 use vmcp_gateway::tasks::Tasks;
 use vmcp_gateway::telemetry::Metrics;
 use vmcp_gateway::wire::revision::Revision;
@@ -29,14 +29,17 @@ fn sessions(tasks: &Tasks) -> anyhow::Result<Sessions> {
         name: "a".to_owned(),
     };
     let store = Arc::new(MemoryStore::new(Lifetimes::default()));
-    Ok(Sessions::new(
+    let sessions = Sessions::new(
         server,
         store,
+        Settings::default(),
         Keys::random()?,
         core,
         tasks.clone(),
         Metrics::new(),
-    ))
+    );
+    sessions.run();
+    Ok(sessions)
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,6 +23,12 @@ pub struct BackendConfig {
     /// How long it may take.
     #[serde(default, skip_serializing_if = "is_default")]
     pub timeouts: Timeouts,
+    /// What becomes of a session's calls to it while the session store does not answer, when it is not known which session of
+    /// the backend they belong to. `keep`: they wait, with 503 and Retry-After, because the backend may hold state for the
+    /// session that another session there would not have. `disposable`: they are served in a session of their own, which may
+    /// take the place of none or be thrown away afterwards. A backend that gives no session ids is always `disposable`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub session_state: SessionState,
     /// Which of its tools are offered, and how.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tools: ToolRules,
@@ -38,6 +44,17 @@ pub struct BackendConfig {
     /// How many calls may run there at a time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub concurrency: ConcurrencyConfig,
+}
+
+/// Whether what a backend remembers of a session counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionState {
+    /// It counts.
+    #[default]
+    Keep,
+    /// It may be lost.
+    Disposable,
 }
 
 /// Which tools of a backend are offered, and how. Names are those that the backend uses. In a pattern `*` stands for any

@@ -29,7 +29,8 @@ use serde::{Deserialize, Serialize};
 
 pub use aggregation::{AggregationConfig, Capability, ConflictStrategy, FailureMode};
 pub use backend::{
-    AnnotationOverride, BackendConfig, PromptOverride, PromptRules, ResourceRules, ToolOverride, ToolRules,
+    AnnotationOverride, BackendConfig, PromptOverride, PromptRules, ResourceRules, SessionState,
+    ToolOverride, ToolRules,
 };
 pub use duration::Duration;
 pub use hot::{HotConfig, LogLevel, ServerInfo};
@@ -38,7 +39,7 @@ pub use isolation::{BreakerConfig, ConcurrencyConfig};
 pub use limits::LimitsConfig;
 pub use parse::ConfigError;
 pub use schema::{json_schema, reference};
-pub use session_storage::{SessionStorage, SessionStorageProvider};
+pub use session_storage::{OnStoreOutage, SessionStorage, SessionStorageProvider};
 pub use timeouts::Timeouts;
 
 /// The environment variable that holds the password of the session store. The name is ToolHive's, so that its

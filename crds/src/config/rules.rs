@@ -89,6 +89,9 @@ impl SessionStorage {
                     ("username", self.username.is_some()),
                     ("db", self.db != default.db),
                     ("keyPrefix", self.key_prefix != default.key_prefix),
+                    ("maxStaleness", self.max_staleness != default.max_staleness),
+                    ("onStoreOutage", self.on_store_outage != default.on_store_outage),
+                    ("outageGrace", self.outage_grace != default.outage_grace),
                 ];
                 match set.into_iter().find(|(_, is_set)| *is_set) {
                     None => Ok(()),

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Duration, is_default};
+
 /// Where sessions are kept. The password of the store is not part of the file: it comes from the environment variable
 /// `THV_SESSION_REDIS_PASSWORD`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +28,37 @@ pub struct SessionStorage {
     /// The Redis ACL user. Without it, Redis authenticates its default user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
+    /// How long what a replica knows of a session counts without a proof that it is still true: at most so long a session is
+    /// served that was ended elsewhere. The proof is sought twice as often, in the background. With `0s` every request asks Redis.
+    #[schemars(extend("default" = default_max_staleness().to_string()))]
+    #[serde(
+        default = "default_max_staleness",
+        skip_serializing_if = "is_default_max_staleness"
+    )]
+    pub max_staleness: Duration,
+    /// What happens to sessions while Redis does not answer. `serve`: those that a replica knows are served, for `outageGrace`.
+    /// `refuse`: they get 503 until Redis is back. Sessions are neither lost nor begun meanwhile.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_store_outage: OnStoreOutage,
+    /// How long sessions are served while Redis does not answer; then they get 503. It is also how long a session may be served
+    /// that was ended elsewhere, by a replica that cannot reach Redis.
+    #[schemars(extend("default" = default_outage_grace().to_string()))]
+    #[serde(
+        default = "default_outage_grace",
+        skip_serializing_if = "is_default_outage_grace"
+    )]
+    pub outage_grace: Duration,
+}
+
+/// What happens to sessions while their store does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStoreOutage {
+    /// Those that a replica knows are served.
+    #[default]
+    Serve,
+    /// They are not.
+    Refuse,
 }
 
 /// The kinds of session store.
@@ -39,6 +72,22 @@ pub enum SessionStorageProvider {
     Redis,
 }
 
+fn default_max_staleness() -> Duration {
+    Duration::from_secs(2)
+}
+
+fn is_default_max_staleness(staleness: &Duration) -> bool {
+    *staleness == default_max_staleness()
+}
+
+fn default_outage_grace() -> Duration {
+    Duration::from_secs(10 * 60)
+}
+
+fn is_default_outage_grace(grace: &Duration) -> bool {
+    *grace == default_outage_grace()
+}
+
 impl Default for SessionStorage {
     fn default() -> Self {
         Self {
@@ -47,6 +96,9 @@ impl Default for SessionStorage {
             db: 0,
             key_prefix: default_key_prefix(),
             username: None,
+            max_staleness: default_max_staleness(),
+            on_store_outage: OnStoreOutage::default(),
+            outage_grace: default_outage_grace(),
         }
     }
 }

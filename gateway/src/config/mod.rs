@@ -43,6 +43,8 @@ pub struct Config {
     pub incoming_auth: IncomingAuth,
     /// Where sessions are kept.
     pub session_storage: SessionStorage,
+    /// How sessions are served while their store cannot be asked, or need not be.
+    pub sessions: SessionPolicy,
     /// The directory with the session keys, if one is named.
     pub session_keys: Option<PathBuf>,
     /// How long the listener stays open after SIGTERM.
@@ -75,6 +77,17 @@ pub enum SessionStorage {
     Memory,
     /// In a Redis server.
     Redis(Box<RedisStorage>),
+}
+
+/// How sessions are served while their store cannot be asked, or need not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionPolicy {
+    /// How long what is known of a session counts without a proof that it is true.
+    pub max_staleness: Duration,
+    /// Whether sessions that are known are served while the store does not answer.
+    pub serve_in_outage: bool,
+    /// For how long.
+    pub outage_grace: Duration,
 }
 
 /// The part that may change while the process runs.
@@ -122,6 +135,8 @@ pub struct Backend {
     pub isolation: Isolation,
     /// How it is talked to.
     pub contact: Arc<Contact>,
+    /// Whether a session's state there may be lost, so that another upstream session is as good.
+    pub disposable: bool,
 }
 
 /// The name of a backend: a DNS label.
@@ -166,6 +181,13 @@ impl Config {
 }
 
 impl Hot {
+    /// Whether the state of sessions at the backend `name` may be lost.
+    #[must_use]
+    pub fn is_disposable(&self, name: &BackendName) -> bool {
+        let configured = self.backends.iter().find(|backend| backend.name == *name);
+        configured.is_some_and(|backend| backend.disposable)
+    }
+
     /// Reads and validates a hot file.
     ///
     /// # Errors

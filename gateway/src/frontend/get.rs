@@ -30,10 +30,10 @@ impl Frontend {
             Err(refusal) => return refusal,
         };
         let Some(last) = headers.get(header::LAST_EVENT_ID) else {
-            return self.own_stream(&session, None);
+            return self.own_stream(&session, None).await;
         };
         match session.resume(last.as_bytes()) {
-            Some(Resume::OwnStream(positions)) => self.own_stream(&session, Some(positions)),
+            Some(Resume::OwnStream(positions)) => self.own_stream(&session, Some(positions)).await,
             Some(Resume::Call(call)) => self.rest_of_call(&session, &call).await,
             None => {
                 let message = "The header Last-Event-ID names no event of this session";
@@ -42,9 +42,16 @@ impl Frontend {
         }
     }
 
-    fn own_stream(&self, session: &Session, positions: Option<crate::session::Positions>) -> Response<Body> {
+    async fn own_stream(
+        &self,
+        session: &Session,
+        positions: Option<crate::session::Positions>,
+    ) -> Response<Body> {
         let resumed = positions.is_some();
-        let listening = session.listen(positions);
+        let listening = match session.listen(positions).await {
+            Ok(listening) => listening,
+            Err(failure) => return respond::session_error(None, &failure),
+        };
         let changes = self.core.catalog().changes();
         // Whoever comes back may have missed a change of a list in between.
         let told = if resumed || listening.taken_over() {

@@ -13,7 +13,7 @@ use super::respond::{self, Body};
 use super::{Frontend, settings};
 use crate::backend::Kind;
 use crate::core::{Principal, Subject};
-use crate::session::Session;
+use crate::session::{Session, SessionError};
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::Revision;
 use crate::wire::{code, header as mcp};
@@ -106,7 +106,11 @@ impl Frontend {
             Ok(running) => running,
             Err(busy) => return respond::busy(request.id, busy),
         };
-        let response = self.dispatch(session, body, request).await;
+        let response = tokio::select! {
+            response = self.dispatch(session, body, request) => response,
+            // Whoever ended the session wants nothing more of it, wherever that was.
+            () = running.session_ended() => respond::session_error(Some(request.id), &SessionError::NotFound),
+        };
         respond::until_its_end(response, (running, guard))
     }
 

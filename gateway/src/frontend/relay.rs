@@ -21,7 +21,7 @@ use super::tools::{explain, tool_failure};
 use super::translate::{Source, Translated};
 use crate::backend::{self, Backend, BackendError, Deadline, Events, UpstreamSession};
 use crate::core::{CallError, Core, Subject};
-use crate::session::Session;
+use crate::session::{Running, Session};
 use crate::wire::{code, jsonrpc, sse};
 
 /// How often in a row a broken stream is resumed without anything new on it.
@@ -47,6 +47,7 @@ pub(super) struct Awaited {
 pub(super) struct Relay {
     core: Core,
     session: Session,
+    running: Running,
     call: Awaited,
     /// Where the backend's stream is, when it says so.
     position: Option<HeaderValue>,
@@ -71,6 +72,7 @@ impl Relay {
         Self {
             core: core.clone(),
             session: session.clone(),
+            running: session.go_on(),
             call,
             position: None,
             events: None,
@@ -102,7 +104,12 @@ impl Relay {
             let mut relay = relay?;
             loop {
                 let deadline = relay.call.deadline;
-                let step = tokio::time::timeout_at(deadline.at(), relay.step()).await;
+                let ended = relay.running.session_ended();
+                let step = tokio::select! {
+                    biased;
+                    () = ended => Ok(Step::Last(relay.session_ended())),
+                    step = tokio::time::timeout_at(deadline.at(), relay.step()) => step,
+                };
                 match step.unwrap_or_else(|_| relay.too_late()) {
                     Step::Send(bytes) => return Some((bytes, Some(relay))),
                     Step::Last(bytes) => return Some((bytes, None)),
@@ -201,6 +208,15 @@ impl Relay {
         } = &self.call;
         self.session
             .event_id_of_call(backend, upstream, id, self.position.as_ref())
+    }
+
+    /// The client, or another of its connections, has ended the session.
+    fn session_ended(&self) -> Bytes {
+        let message = "Session not found; it was ended while this call was running";
+        event::message(
+            jsonrpc::error(Some(&self.call.id), code::SESSION_NOT_FOUND, message),
+            None,
+        )
     }
 
     fn empty_data(&self) -> bool {

@@ -76,6 +76,42 @@ impl Capabilities {
         }
         Self(bits)
     }
+
+    /// The object that a client would send which can do this.
+    pub(super) fn to_json(self) -> String {
+        let has = |bit| self.0 & bit != 0;
+        let mut capabilities = serde_json::Map::new();
+        let mut declare = |bit, name: &str, details: &[(u8, &str, serde_json::Value)]| {
+            if has(bit) {
+                let details = details.iter().filter(|(bit, ..)| has(*bit));
+                let details = details.map(|(_, name, value)| ((*name).to_owned(), value.clone()));
+                capabilities.insert(name.to_owned(), details.collect::<serde_json::Map<_, _>>().into());
+            }
+        };
+        let some = || serde_json::json!({});
+        declare(
+            ROOTS,
+            "roots",
+            &[(ROOTS_LIST_CHANGED, "listChanged", true.into())],
+        );
+        declare(
+            SAMPLING,
+            "sampling",
+            &[
+                (SAMPLING_CONTEXT, "context", some()),
+                (SAMPLING_TOOLS, "tools", some()),
+            ],
+        );
+        declare(
+            ELICITATION_FORM | ELICITATION_URL,
+            "elicitation",
+            &[
+                (ELICITATION_FORM, "form", some()),
+                (ELICITATION_URL, "url", some()),
+            ],
+        );
+        serde_json::Value::Object(capabilities).to_string()
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +139,22 @@ mod tests {
         ] {
             let raw = RawValue::from_string(json.to_owned()).unwrap();
             assert_eq!(Capabilities::of(&raw), Capabilities(bits), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_a_byte_says_is_what_a_client_would_have_declared() {
+        for bits in 0..128 {
+            let json = RawValue::from_string(Capabilities(bits).to_json()).unwrap();
+            let mut expected = bits;
+            // Details without the capability mean nothing.
+            if bits & ROOTS == 0 {
+                expected &= !ROOTS_LIST_CHANGED;
+            }
+            if bits & SAMPLING == 0 {
+                expected &= !(SAMPLING_CONTEXT | SAMPLING_TOOLS);
+            }
+            assert_eq!(Capabilities::of(&json), Capabilities(expected), "{json}");
         }
     }
 }

@@ -1,36 +1,25 @@
-//! One opening at a time: those who want the same upstream session at the same moment share one attempt, and what comes of it.
+//! One at a time: those who want the same thing at the same moment share one attempt, and what comes of it.
 //!
 //! They share a failure too. With a backend that hangs, each of them would otherwise wait for those before it and then for the
 //! backend itself.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 
-use super::record::RecordKey;
-use crate::backend::UpstreamSession;
-use crate::core::UpstreamError;
-
-/// What is opened: whose session, at which backend, and in the place of which upstream session.
-pub(super) type Target = (RecordKey, String, Option<UpstreamSession>);
-
-type Outcome = Result<UpstreamSession, UpstreamError>;
-
-/// The attempts that are under way. A cheap-clone handle.
-#[derive(Clone, Default)]
-pub(super) struct Flights {
-    under_way: Arc<Mutex<HashMap<Target, Shared<BoxFuture<'static, Outcome>>>>>,
+/// The attempts that are under way, by what they are for. A cheap-clone handle.
+pub(super) struct Flights<T, O> {
+    under_way: Arc<Mutex<UnderWay<T, O>>>,
 }
 
-impl Flights {
+type UnderWay<T, O> = HashMap<T, Shared<BoxFuture<'static, O>>>;
+
+impl<T: Clone + Eq + Hash + Send + 'static, O: Clone + Send + Sync + 'static> Flights<T, O> {
     /// Joins the attempt for `target` that is under way, or begins one with `attempt`.
-    pub(super) async fn join(
-        &self,
-        target: Target,
-        attempt: impl FnOnce() -> BoxFuture<'static, Outcome>,
-    ) -> Outcome {
+    pub(super) async fn join(&self, target: T, attempt: impl FnOnce() -> BoxFuture<'static, O>) -> O {
         let flight = {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
             let begin = || {
@@ -49,12 +38,25 @@ impl Flights {
     }
 }
 
-impl std::fmt::Debug for Flights {
+impl<T, O> Clone for Flights<T, O> {
+    fn clone(&self) -> Self {
+        Self {
+            under_way: Arc::clone(&self.under_way),
+        }
+    }
+}
+
+impl<T, O> Default for Flights<T, O> {
+    fn default() -> Self {
+        Self {
+            under_way: Arc::default(),
+        }
+    }
+}
+
+impl<T, O> std::fmt::Debug for Flights<T, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        f.debug_struct("Flights")
-            .field("under_way", &under_way.len())
-            .finish()
+        f.debug_struct("Flights").finish_non_exhaustive()
     }
 }
 
@@ -65,20 +67,20 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::backend::BackendError;
 
     #[tokio::test]
     async fn those_who_come_together_share_the_attempt_and_its_failure_and_later_ones_try_again() {
-        let (flights, attempts) = (Flights::default(), Arc::new(AtomicU32::new(0)));
+        let flights: Flights<&'static str, Result<(), ()>> = Flights::default();
+        let attempts = Arc::new(AtomicU32::new(0));
         // Closed until all have come.
         let gate = Arc::new(Semaphore::new(0));
         let join = || {
             let (attempts, gate) = (Arc::clone(&attempts), Arc::clone(&gate));
-            flights.join((RecordKey([1; 16]), "x".to_owned(), None), move || {
+            flights.join("x", move || {
                 async move {
                     attempts.fetch_add(1, Ordering::Relaxed);
                     drop(gate.acquire().await);
-                    Err(BackendError::Status(500).into())
+                    Err(())
                 }
                 .boxed()
             })

@@ -1,29 +1,30 @@
-//! The requests that are running, so that no two of a session have one id, and no session has too many.
+//! The requests that are running: no two of a session have one id, no session has too many, and all end when their session does.
 //!
 //! Client ids go upstream as they are. A backend that has two requests with one id may answer one of them twice and the other never,
 //! so that the second is refused. Each process refuses what it sees itself; a client that reuses ids across connections at the same
 //! moment breaks the protocol anyway (JSON-RPC 2.0, MCP basic).
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::record::RecordKey;
-
-type Key = (RecordKey, Box<str>);
 
 /// The requests that are running. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlight {
-    shared: Arc<Mutex<Shared>>,
+    running: Arc<Mutex<HashMap<RecordKey, Requests>>>,
 }
 
+/// What is running of one session.
 #[derive(Debug, Default)]
-struct Shared {
-    running: HashSet<Key>,
-    /// How many of them each session has.
-    counts: HashMap<RecordKey, usize>,
+struct Requests {
+    ids: HashSet<Box<str>>,
+    /// How many look at `ended`.
+    held: usize,
+    ended: CancellationToken,
 }
 
 /// Why a request cannot begin now.
@@ -38,44 +39,83 @@ pub enum Busy {
 /// A request that is running; dropping it ends it.
 #[derive(Debug)]
 pub struct Running {
-    key: Key,
+    id: Option<Box<str>>,
+    key: RecordKey,
+    ended: CancellationToken,
     in_flight: InFlight,
 }
 
 impl InFlight {
-    /// Begins the request `id` of the session `session`, which may have `limit` at a time.
-    pub(super) fn begin(&self, session: RecordKey, id: &RawValue, limit: usize) -> Result<Running, Busy> {
-        let key = (session, Box::from(id.get()));
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if shared.running.contains(&key) {
-            return Err(Busy::SameId);
+    /// Begins the request `id` of the session `key`, which may have `limit` at a time.
+    pub(super) fn begin(&self, key: RecordKey, id: &RawValue, limit: usize) -> Result<Running, Busy> {
+        let id: Box<str> = Box::from(id.get());
+        let mut running = self.lock();
+        if let Some(requests) = running.get(&key) {
+            if requests.ids.contains(&id) {
+                return Err(Busy::SameId);
+            }
+            if requests.ids.len() >= limit {
+                return Err(Busy::TooMany);
+            }
         }
-        let count = shared.counts.entry(session).or_default();
-        if *count >= limit {
-            return Err(Busy::TooMany);
-        }
-        *count += 1;
-        shared.running.insert(key.clone());
+        let requests = running.entry(key).or_default();
+        requests.ids.insert(id.clone());
+        requests.held += 1;
         Ok(Running {
+            id: Some(id),
             key,
+            ended: requests.ended.clone(),
             in_flight: self.clone(),
         })
+    }
+
+    /// Begins the rest of a request of the session `key` that began elsewhere.
+    pub(super) fn go_on(&self, key: RecordKey) -> Running {
+        let mut running = self.lock();
+        let requests = running.entry(key).or_default();
+        requests.held += 1;
+        Running {
+            id: None,
+            key,
+            ended: requests.ended.clone(),
+            in_flight: self.clone(),
+        }
+    }
+
+    /// Ends what is running of the session `key`.
+    pub(super) fn end(&self, key: &RecordKey) {
+        if let Some(requests) = self.lock().get(key) {
+            requests.ended.cancel();
+        }
+    }
+
+    /// Whether nothing is running of the session `key`.
+    pub(super) fn is_quiet(&self, key: &RecordKey) -> bool {
+        !self.lock().contains_key(key)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RecordKey, Requests>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    /// Ends when the session has ended, here or elsewhere.
+    pub fn session_ended(&self) -> WaitForCancellationFutureOwned {
+        self.ended.clone().cancelled_owned()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut shared = self
-            .in_flight
-            .shared
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        shared.running.remove(&self.key);
-        let session = self.key.0;
-        if let Some(count) = shared.counts.get_mut(&session) {
-            *count -= 1;
-            if *count == 0 {
-                shared.counts.remove(&session);
+        let mut running = self.in_flight.lock();
+        if let Some(requests) = running.get_mut(&self.key) {
+            if let Some(id) = &self.id {
+                requests.ids.remove(id);
+            }
+            requests.held -= 1;
+            if requests.held == 0 {
+                running.remove(&self.key);
             }
         }
     }
@@ -83,7 +123,13 @@ impl Drop for Running {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
 
     #[test]
     fn an_id_is_free_again_when_its_request_has_ended() {
@@ -114,10 +160,24 @@ mod tests {
     }
 
     fn is_empty(in_flight: &InFlight) {
-        let shared = in_flight.shared.lock().unwrap();
-        assert!(
-            shared.running.is_empty() && shared.counts.is_empty(),
-            "{shared:?}"
-        );
+        let running = in_flight.lock();
+        assert!(running.is_empty(), "{running:?}");
+    }
+
+    #[test]
+    fn the_end_of_a_session_ends_what_is_running_of_it_and_nothing_else() {
+        let (in_flight, session, other) = (InFlight::default(), RecordKey([1; 16]), RecordKey([2; 16]));
+        let one = in_flight.begin(session, &raw("1"), 9).unwrap();
+        let rest = in_flight.go_on(session);
+        assert!(!in_flight.is_quiet(&session));
+        let others = in_flight.begin(other, &raw("1"), 9).unwrap();
+        assert!(one.session_ended().now_or_never().is_none());
+        in_flight.end(&session);
+        assert!(one.session_ended().now_or_never().is_some());
+        assert!(rest.session_ended().now_or_never().is_some());
+        assert!(others.session_ended().now_or_never().is_none());
+        drop((one, rest, others));
+        is_empty(&in_flight);
+        assert!(in_flight.is_quiet(&session));
     }
 }

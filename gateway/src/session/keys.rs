@@ -1,17 +1,19 @@
 //! The keys that sign session ids.
 //!
 //! There are up to three: `current` signs, and all are accepted. The operator rotates them in the order next, current, previous, so
-//! that every replica knows a key before another one signs with it.
+//! that every replica knows a key before another one signs with it. Their files are read again whenever they change: a process need not
+//! end for a rotation. A set of files that cannot be used changes nothing.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use vmcp_crds::session_key::{CURRENT, InvalidKey, NEXT, PREVIOUS, SessionKey};
 
 /// The keys in use. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    slots: Arc<Slots>,
+    slots: Arc<ArcSwap<Slots>>,
 }
 
 #[derive(Debug)]
@@ -52,10 +54,10 @@ impl Keys {
     pub fn random() -> Result<Self, KeysError> {
         let key = SessionKey::generate().map_err(|error| KeysError::NoRandomness(error.to_string()))?;
         Ok(Self {
-            slots: Arc::new(Slots {
+            slots: Arc::new(ArcSwap::from_pointee(Slots {
                 current: Arc::new(key),
                 others: Vec::new(),
-            }),
+            })),
         })
     }
 
@@ -64,6 +66,43 @@ impl Keys {
     /// # Errors
     /// When `current` is missing, or a file that is there holds no key.
     pub fn load(directory: &Path) -> Result<Self, KeysError> {
+        Ok(Self {
+            slots: Arc::new(ArcSwap::from_pointee(Slots::load(directory)?)),
+        })
+    }
+
+    /// Takes the keys that are in `directory` now, and says whether they are others than before.
+    ///
+    /// # Errors
+    /// As [`Self::load`]. Then the keys stay as they were.
+    pub fn reload(&self, directory: &Path) -> Result<bool, KeysError> {
+        let slots = Slots::load(directory)?;
+        let changed = slots.texts() != self.slots.load().texts();
+        if changed {
+            self.slots.store(Arc::new(slots));
+        }
+        Ok(changed)
+    }
+
+    /// The key that signs.
+    #[must_use]
+    pub fn current(&self) -> Arc<SessionKey> {
+        Arc::clone(&self.slots.load().current)
+    }
+
+    /// Every key.
+    pub fn all(&self) -> impl Iterator<Item = Arc<SessionKey>> + use<> {
+        self.slots.load().all().into_iter()
+    }
+
+    /// The keys that an id may mean by `id`.
+    pub(super) fn named(&self, id: u8) -> impl Iterator<Item = Arc<SessionKey>> + use<> {
+        self.all().filter(move |key| key.id() == id)
+    }
+}
+
+impl Slots {
+    fn load(directory: &Path) -> Result<Self, KeysError> {
         let current = read(&directory.join(CURRENT))?;
         let mut others = Vec::new();
         for name in [NEXT, PREVIOUS] {
@@ -75,29 +114,20 @@ impl Keys {
             }
         }
         Ok(Self {
-            slots: Arc::new(Slots {
-                current: Arc::new(current),
-                others,
-            }),
+            current: Arc::new(current),
+            others,
         })
     }
 
-    /// The key that signs.
-    #[must_use]
-    pub fn current(&self) -> Arc<SessionKey> {
-        Arc::clone(&self.slots.current)
+    /// The current one first.
+    fn all(&self) -> Vec<Arc<SessionKey>> {
+        let mut all = vec![Arc::clone(&self.current)];
+        all.extend(self.others.iter().cloned());
+        all
     }
 
-    /// Every key.
-    pub fn all(&self) -> impl Iterator<Item = Arc<SessionKey>> + use<> {
-        let mut all = vec![self.current()];
-        all.extend(self.slots.others.iter().cloned());
-        all.into_iter()
-    }
-
-    /// The keys that an id may mean by `id`.
-    pub(super) fn named(&self, id: u8) -> impl Iterator<Item = Arc<SessionKey>> + use<> {
-        self.all().filter(move |key| key.id() == id)
+    fn texts(&self) -> Vec<String> {
+        self.all().iter().map(|key| key.to_text()).collect()
     }
 }
 
@@ -132,7 +162,22 @@ mod tests {
             let key = SessionKey::parse(text).unwrap();
             assert!(keys.named(key.id()).any(|named| named.to_text() == *text));
         }
+        // A rotation: next becomes current, and what was current is still accepted.
+        assert!(!keys.reload(&directory).unwrap(), "nothing has changed");
+        std::fs::rename(directory.join(CURRENT), directory.join(PREVIOUS)).unwrap();
+        std::fs::rename(directory.join(NEXT), directory.join(CURRENT)).unwrap();
+        let shared = keys.clone();
+        assert!(keys.reload(&directory).unwrap());
+        assert_eq!(
+            shared.current().to_text(),
+            others[0],
+            "every handle has the new keys"
+        );
+        assert!(shared.all().any(|key| key.to_text() == current));
+        assert_eq!(shared.all().count(), 2);
         std::fs::write(directory.join(NEXT), "hunter2").unwrap();
+        keys.reload(&directory).unwrap_err();
+        assert_eq!(keys.all().count(), 2, "a bad set changes nothing");
         let refused = Keys::load(&directory).unwrap_err().to_string();
         assert!(
             refused.contains(NEXT) && !refused.contains("hunter2"),

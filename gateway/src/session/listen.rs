@@ -7,17 +7,15 @@ use std::time::Duration;
 
 use futures::Stream;
 use futures::stream;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::ears::Sound;
 use super::event_id::{self, Positions};
+use super::record::RecordKey;
+use super::store::StreamOwned;
 use super::streams::Slot;
-use super::{Session, SessionError};
+use super::{Session, SessionError, Sessions};
 use crate::backend::{Backend, UpstreamSession};
 use crate::wire::sse::Event;
-
-/// How often the record is read while a stream is open: other processes bind backends and end sessions, too.
-const REREAD_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the first call to a backend waits for the backend's stream to open.
 const HEAR_DEADLINE: Duration = Duration::from_secs(1);
@@ -27,7 +25,6 @@ const HEAR_DEADLINE: Duration = Duration::from_secs(1);
 pub struct Listening {
     session: Session,
     slot: Slot,
-    reread: Interval,
     taken_over: bool,
 }
 
@@ -45,23 +42,53 @@ pub struct Heard {
 }
 
 impl Session {
-    /// Opens the session's own stream, behind `positions` if some are given, and closes the one that is open in this process.
-    #[must_use]
-    pub fn listen(&self, positions: Option<Positions>) -> Listening {
-        let (slot, taken_over) = self.streams().open(self.key, positions.is_none());
+    /// Opens the session's own stream, behind `positions` if some are given, and closes the one that is open, in whichever process.
+    ///
+    /// # Errors
+    /// When the session has ended. A store that does not answer is none: the stream is open without it.
+    pub async fn listen(&self, positions: Option<Positions>) -> Result<Listening, SessionError> {
+        let (slot, mut taken_over) = self.streams().open(self.key, positions.is_none());
+        // Others close theirs first: many backends give a session one stream only.
+        match self.own_stream().await {
+            Ok(number) => taken_over |= number > 1,
+            Err(SessionError::Unavailable(_)) => {}
+            Err(ended @ SessionError::NotFound) => return Err(ended),
+        }
         slot.with_ears(|ears| {
             if let Some(positions) = positions {
                 ears.positions = positions;
             }
             ears.attune(self);
         });
-        let mut reread = tokio::time::interval_at(Instant::now() + REREAD_EVERY, REREAD_EVERY);
-        reread.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Listening {
+        Ok(Listening {
             session: self.clone(),
             slot,
-            reread,
             taken_over,
+        })
+    }
+
+    async fn own_stream(&self) -> Result<u64, SessionError> {
+        match self.sessions.inner.outage.now() {
+            Some(down) => Err(down.error.clone().into()),
+            None => self.sessions.own_stream(&self.key).await,
+        }
+    }
+}
+
+impl Sessions {
+    /// Tells the store that the session's own stream is open here, and gives the number of times that it was opened.
+    pub(super) async fn own_stream(&self, key: &RecordKey) -> Result<u64, SessionError> {
+        let inner = &*self.inner;
+        let mut owned = self.observed(inner.store.own_stream(key, inner.owner).await)?;
+        if owned == StreamOwned::Gone && self.missing(key, None).await?.is_some() {
+            owned = self.observed(inner.store.own_stream(key, inner.owner).await)?;
+        }
+        match owned {
+            StreamOwned::Owned(number) => {
+                inner.streams.own(key, number);
+                Ok(number)
+            }
+            StreamOwned::Gone => Err(SessionError::NotFound),
         }
     }
 }
@@ -82,7 +109,7 @@ impl Session {
 }
 
 impl Listening {
-    /// Whether another stream of the session was open, and what it had no time to say may be missing.
+    /// Whether another stream of the session was open before, and what it had no time to say may be missing.
     #[must_use]
     pub fn taken_over(&self) -> bool {
         self.taken_over
@@ -110,12 +137,11 @@ impl Listening {
                 biased;
                 () = self.slot.closed() => return None,
                 () = self.slot.changed() => None,
-                _ = self.reread.tick() => None,
                 sound = self.slot.heard() => Some(sound),
             };
             match sound {
                 Some(sound) => return Some(self.place(sound)),
-                None => self.reread().await?,
+                None => drop(self.slot.with_ears(|ears| ears.attune(&self.session))),
             }
         }
     }
@@ -131,18 +157,5 @@ impl Listening {
             event: sound.event,
             id: id.flatten().flatten(),
         }
-    }
-
-    /// Reads the record again. `None` when the session has ended. A store that is unavailable
-    /// ends nothing.
-    async fn reread(&mut self) -> Option<()> {
-        match self.session.reload().await {
-            Err(SessionError::NotFound) => return None,
-            Err(SessionError::Unavailable(_)) => {}
-            Ok(()) => {
-                self.slot.with_ears(|ears| ears.attune(&self.session));
-            }
-        }
-        Some(())
     }
 }

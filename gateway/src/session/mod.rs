@@ -2,17 +2,24 @@
 //! DELETE or by time.
 //!
 //! A session is its record in the store. No process owns it: each request finds the record by the signed id that the client
-//! sends, whichever process it reaches.
+//! sends, whichever process it reaches. What a process has seen of a record it remembers, and uses as long as it is known to be true.
 
+mod cache;
 mod capabilities;
 mod ears;
+mod entry;
 mod event_id;
+mod find;
 mod flights;
 mod id;
 mod in_flight;
 pub mod keys;
 mod listen;
+mod loss;
 mod minted;
+mod outage;
+mod proof;
+mod provisional;
 mod reach;
 pub mod record;
 mod sealed;
@@ -20,14 +27,15 @@ mod settings;
 pub mod store;
 mod streams;
 mod upstreams;
+mod watch;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::Guard;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use vmcp_crds::session_key::SessionKey;
 
 use crate::backend::UpstreamSession;
@@ -37,24 +45,29 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::wire::revision::Revision;
 
+use cache::{Cache, Remembered};
 use capabilities::Capabilities;
+use entry::Entry;
+use find::Read;
 use flights::Flights;
 use id::SessionId;
 use in_flight::InFlight;
 pub use in_flight::{Busy, Running};
 use keys::Keys;
-use record::{NewRecord, Record, RecordKey};
-use store::{Created, Life, LimitOf, Loaded, SessionStore, Terminated, Unavailable};
+use loss::Creations;
+use outage::Outage;
+use proof::Proof;
+use provisional::Provisional;
+use record::{Lifetimes, NewRecord, Record, RecordKey};
+use store::{Created, Life, LimitOf, Owner, SessionStore, Terminated, Unavailable};
 use streams::Streams;
+use watch::Touches;
 
 pub use event_id::{BrokenCall, Positions, Resume};
 pub use listen::{Heard, Listening};
 pub use minted::{Kind, Minted};
 pub use reach::NoUpstream;
 pub use settings::SettingError;
-
-/// How often the store is asked for a sign of life.
-const WATCH_STORE_EVERY: Duration = Duration::from_secs(2);
 
 /// How many notifications may be on their way to backends at a time.
 const MAX_BACKGROUND: usize = 1024;
@@ -65,36 +78,70 @@ pub struct Sessions {
     inner: Arc<Inner>,
 }
 
+/// How sessions are kept, as far as it is not the store's business.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long sessions live.
+    pub lifetimes: Lifetimes,
+    /// How long what is remembered counts without a proof that it is true.
+    pub max_staleness: Duration,
+    /// Whether sessions that are remembered are served while the store does not answer.
+    pub serve_in_outage: bool,
+    /// For how long.
+    pub outage_grace: Duration,
+    /// How many sessions are remembered that are not in use.
+    pub max_remembered: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lifetimes: Lifetimes::default(),
+            max_staleness: Duration::from_secs(2),
+            serve_in_outage: true,
+            outage_grace: Duration::from_secs(10 * 60),
+            max_remembered: 10_000,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     server: ServerName,
     store: Arc<dyn SessionStore>,
+    settings: Settings,
     keys: Keys,
     core: Core,
     tasks: Tasks,
     metrics: Metrics,
+    /// This process, among those that share the store.
+    owner: Owner,
+    cache: Cache,
+    proof: Proof,
+    outage: Outage,
+    creations: Creations,
+    touches: Touches,
+    provisional: Provisional,
+    /// The sessions that the store is being asked for, so that requests that arrive together ask once.
+    reads: Flights<RecordKey, Read>,
     /// The upstream sessions that are being opened, so that calls that arrive together open one.
-    flights: Flights,
+    binds: Flights<upstreams::Target, upstreams::Opened>,
     in_flight: InFlight,
     /// The sessions' own streams that are open here.
     streams: Streams,
     /// Bounds what goes on behind the requests that began it.
     background: Arc<Semaphore>,
-    /// Why the store's last operation had no answer; `None` when it had one.
-    store_error: ArcSwapOption<String>,
 }
 
-/// One session, as its record was when the request came in.
+/// One session that lives.
 #[derive(Clone, Debug)]
 pub struct Session {
     sessions: Sessions,
     key: RecordKey,
     /// The key that the session's id names. What is given to the client is sealed with it.
     signer: Arc<SessionKey>,
-    /// The record as it was last read or written for this request.
-    record: Arc<ArcSwap<Record>>,
-    /// When the request was last counted as use.
-    used: Arc<Mutex<Instant>>,
+    /// What is remembered of it: the same for all of its requests, so that one sees what another has changed.
+    entry: Arc<Entry>,
 }
 
 /// What a client says of itself in `initialize`, as it wrote it.
@@ -136,13 +183,13 @@ impl Sessions {
     pub fn new(
         server: ServerName,
         store: Arc<dyn SessionStore>,
+        settings: Settings,
         keys: Keys,
         core: Core,
         tasks: Tasks,
         metrics: Metrics,
     ) -> Self {
-        let (flights, in_flight) = (Flights::default(), InFlight::default());
-        let store_error = ArcSwapOption::empty();
+        metrics.store_answers(true);
         Self {
             inner: Arc::new(Inner {
                 server,
@@ -151,31 +198,27 @@ impl Sessions {
                 core,
                 tasks,
                 metrics,
-                flights,
-                in_flight,
+                owner: Owner(crate::random::bytes()),
+                cache: Cache::new(settings.max_remembered),
+                proof: Proof::new(settings.max_staleness),
+                outage: Outage::default(),
+                creations: Creations::default(),
+                touches: Touches::default(),
+                provisional: Provisional::default(),
+                reads: Flights::default(),
+                binds: Flights::default(),
+                in_flight: InFlight::default(),
                 streams: Streams::default(),
                 background: Arc::new(Semaphore::new(MAX_BACKGROUND)),
-                store_error,
+                settings,
             }),
         }
-    }
-
-    /// Asks the store for a sign of life every now and then, so that [`Self::store_error`] is true also when nobody calls.
-    pub fn watch_store(&self) {
-        let sessions = self.clone();
-        self.inner.tasks.spawn_until_drain(async move {
-            loop {
-                // The outcome is kept where it is observed.
-                drop(sessions.observed(sessions.inner.store.ping().await));
-                tokio::time::sleep(WATCH_STORE_EVERY).await;
-            }
-        });
     }
 
     /// Why the store's last operation had no answer; `None` when it had one.
     #[must_use]
     pub fn store_error(&self) -> Option<String> {
-        self.inner.store_error.load().as_deref().cloned()
+        self.inner.outage.now().map(|down| down.error.to_string())
     }
 
     /// `memory` or `redis`.
@@ -202,6 +245,7 @@ impl Sessions {
         let limits = inner.core.hot().limits.sessions(principal.is_anonymous());
         loop {
             let key = RecordKey::random();
+            let reading = inner.proof.reading();
             match self.observed(inner.store.create(&key, &record, limits).await)? {
                 Created::Taken => {}
                 Created::Limit(of) => return Err(NotCreated::Limit(of)),
@@ -215,32 +259,12 @@ impl Sessions {
                         revision: client.revision,
                         capabilities: Capabilities::of(client.capabilities),
                     };
+                    self.learn(record.life.incarnation);
+                    inner.creations.note(key);
+                    inner.cache.put(&key, record, reading);
                     return Ok(id.sign(&signer, &inner.server));
                 }
             }
-        }
-    }
-
-    /// The session that a client names with `id`, if it is a live session of `principal`.
-    ///
-    /// # Errors
-    /// When it is not, or whether it is cannot be known. An id that was not signed for this server and this principal is
-    /// refused without asking the store.
-    pub async fn find(&self, id: &[u8], principal: &Principal) -> Result<Session, SessionError> {
-        let (id, signer) = self.verify(id, principal)?;
-        match self.observed(self.inner.store.load(&id.key).await)? {
-            Loaded::Found(record) if record.principal_tag == id.principal_tag => {
-                let session = Session {
-                    sessions: self.clone(),
-                    key: id.key,
-                    signer,
-                    record: Arc::new(ArcSwap::from_pointee(record)),
-                    used: Arc::new(Mutex::new(Instant::now())),
-                };
-                session.touch();
-                Ok(session)
-            }
-            Loaded::Found(_) | Loaded::Gone => Err(SessionError::NotFound),
         }
     }
 
@@ -251,17 +275,31 @@ impl Sessions {
     /// success.
     pub async fn terminate(&self, id: &[u8], principal: &Principal) -> Result<(), SessionError> {
         let (id, _) = self.verify(id, principal)?;
+        let inner = &*self.inner;
         let life = Life {
             incarnation: id.incarnation,
             end: id.end,
         };
-        match self.observed(self.inner.store.terminate(&id.key, life).await)? {
-            Terminated::Gone => Err(SessionError::NotFound),
+        let remembered = match inner.cache.get(&id.key) {
+            Remembered::Ended => return Err(SessionError::NotFound),
+            Remembered::Entry(entry) => Some(entry),
+            Remembered::Nothing => None,
+        };
+        match self.observed(inner.store.terminate(&id.key, life).await)? {
+            Terminated::Gone => {
+                inner.cache.remove(&id.key);
+                Err(SessionError::NotFound)
+            }
             Terminated::Terminated(record) => {
-                self.inner.streams.close(&id.key);
-                let bindings = record.map(|record| record.bindings).unwrap_or_default();
+                self.ended(&id.key, life);
+                // What the store has lost may still be known here.
+                let bindings = match (record, remembered) {
+                    (Some(record), _) => record.bindings,
+                    (None, Some(entry)) => entry.record().bindings.clone(),
+                    (None, None) => BTreeMap::new(),
+                };
                 for (name, binding) in bindings {
-                    if let Some(backend) = self.inner.core.catalog().backend(&name)
+                    if let Some(backend) = inner.core.catalog().backend(&name)
                         && backend.origin() == binding.origin
                     {
                         self.close_upstream(backend, binding.session);
@@ -277,16 +315,20 @@ impl Sessions {
         SessionId::verify(id, &inner.keys, &inner.server, principal).ok_or(SessionError::NotFound)
     }
 
+    /// Takes note of whether the store answered.
     fn observed<T>(&self, outcome: Result<T, Unavailable>) -> Result<T, Unavailable> {
+        let inner = &*self.inner;
         match &outcome {
             Err(error) => {
-                self.inner.metrics.store_unavailable();
-                tracing::warn!(%error, "the session store did not answer");
-                self.inner.store_error.store(Some(Arc::new(error.to_string())));
+                inner.metrics.store_unavailable();
+                if inner.outage.failed(error) {
+                    tracing::warn!(%error, "the session store does not answer");
+                    inner.metrics.store_answers(false);
+                }
             }
-            Ok(_) if self.inner.store_error.load().is_some() => {
+            Ok(_) if inner.outage.answered() => {
                 tracing::info!("the session store answers again");
-                self.inner.store_error.store(None);
+                inner.metrics.store_answers(true);
             }
             Ok(_) => {}
         }
@@ -318,7 +360,7 @@ impl Session {
     /// The revision that the client agreed to.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        self.record.load().revision
+        self.record().revision
     }
 
     /// Begins the request `id` of this session.
@@ -328,31 +370,31 @@ impl Session {
     pub fn begin(&self, id: &RawValue) -> Result<Running, Busy> {
         let inner = &*self.sessions.inner;
         let limit = inner.core.hot().limits.requests_in_flight_per_session;
-        inner.in_flight.begin(self.key, id, limit)
+        let running = inner.in_flight.begin(self.key, id, limit)?;
+        // Its end may have been told between the search for the session and this moment.
+        if matches!(inner.cache.get(&self.key), Remembered::Ended) {
+            inner.in_flight.end(&self.key);
+        }
+        Ok(running)
     }
 
-    /// Says that a request which began a while ago is still running, which is use of the session.
+    /// Goes on with a request of this session that began elsewhere.
+    #[must_use]
+    pub fn go_on(&self) -> Running {
+        self.sessions.inner.in_flight.go_on(self.key)
+    }
+
+    /// Says that the session is used: a request came in, or one that began a while ago is still running. The idle deadline is moved
+    /// in the background, when it was not moved for a while.
     pub fn in_use(&self) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.elapsed() >= record::TOUCH_EVERY {
-            *used = Instant::now();
-            self.move_deadline();
+        let inner = &*self.sessions.inner;
+        if self.entry.used(inner.settings.lifetimes.touch_every()) {
+            inner.touches.add(self.key);
         }
     }
 
-    /// Moves the idle deadline, in the background, when it was not moved for a while.
-    fn touch(&self) {
-        if self.record.load().touch_is_due() {
-            self.move_deadline();
-        }
-    }
-
-    fn move_deadline(&self) {
-        let (sessions, key) = (self.sessions.clone(), self.key);
-        self.sessions.inner.tasks.spawn(async move {
-            let touched = sessions.inner.store.touch(&[key]).await;
-            // The next request tries again: a deadline that was not moved now is moved then.
-            drop(sessions.observed(touched));
-        });
+    /// The record as it is known.
+    fn record(&self) -> Guard<Arc<Record>> {
+        self.entry.record()
     }
 }

@@ -5,6 +5,8 @@ use serde_json::value::RawValue;
 
 use super::event_id::{self, BrokenCall, Resume};
 use super::minted::{self, Kind, Minted};
+use super::proof::Reading;
+use super::record::Record;
 use super::sealed::Seal;
 use super::store::Loaded;
 use super::{Session, SessionError};
@@ -79,7 +81,7 @@ impl Session {
     /// Which of the session's upstream sessions at `backend` this is.
     #[must_use]
     pub fn generation(&self, backend: &Backend, upstream: &UpstreamSession) -> Option<u64> {
-        let record = self.record.load();
+        let record = self.record();
         let binding = record.bindings.get(backend.name().as_str())?;
         let same = binding.origin == backend.origin() && binding.session == *upstream;
         same.then_some(binding.generation)
@@ -88,13 +90,14 @@ impl Session {
     /// Every backend that the session has an upstream session at.
     #[must_use]
     pub fn bound(&self) -> Vec<(Backend, UpstreamSession)> {
-        let record = self.record.load();
+        let record = self.record();
         let catalog = self.sessions.inner.core.catalog();
         let bound = record.bindings.iter().filter_map(|(name, binding)| {
             let backend = catalog.backend(name)?;
             (backend.origin() == binding.origin).then(|| (backend, binding.session.clone()))
         });
-        bound.collect()
+        let provisional = self.sessions.inner.provisional.of(&self.key);
+        bound.chain(provisional).collect()
     }
 
     /// The upstream session of that generation at the backend `name`.
@@ -109,7 +112,7 @@ impl Session {
         let backend = self.sessions.inner.core.catalog().backend(name);
         let backend = backend.ok_or_else(|| NoUpstream::NoBackend(name.to_owned()))?;
         let wanted = || {
-            let record = self.record.load();
+            let record = self.record();
             let binding = record.bindings.get(name)?;
             (binding.generation == generation && binding.origin == backend.origin())
                 .then(|| binding.session.clone())
@@ -136,15 +139,31 @@ impl Session {
         self.upstream(&call.backend, call.generation).await
     }
 
+    /// Makes sure that what is remembered is true, by reading it again where that is not known.
+    pub(super) async fn refresh(&self) -> Result<(), SessionError> {
+        if self.entry.is_valid(&self.sessions.inner.proof) {
+            return Ok(());
+        }
+        self.reload().await
+    }
+
     /// Reads the record again.
     pub(super) async fn reload(&self) -> Result<(), SessionError> {
         let inner = &*self.sessions.inner;
+        let reading = inner.proof.reading();
         match self.sessions.observed(inner.store.load(&self.key).await)? {
-            Loaded::Gone => Err(SessionError::NotFound),
-            Loaded::Found(record) => {
-                self.record.store(std::sync::Arc::new(record));
-                Ok(())
-            }
+            Loaded::Gone => match self.sessions.missing(&self.key, None).await? {
+                Some(_) => Ok(()),
+                None => Err(SessionError::NotFound),
+            },
+            Loaded::Found(record) => self.know(record, reading),
         }
+    }
+
+    /// Takes over what the store said at `reading`.
+    pub(super) fn know(&self, record: Record, reading: Reading) -> Result<(), SessionError> {
+        self.entry.update(record.clone(), reading);
+        let known = self.sessions.inner.cache.put(&self.key, record, reading);
+        known.map(drop).ok_or(SessionError::NotFound)
     }
 }

@@ -18,7 +18,7 @@ pub const IDLE_TTL: Duration = Duration::from_secs(30 * 60);
 /// How long a session lives at most.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// A deadline that was moved less than this ago is not moved again.
-pub(super) const TOUCH_EVERY: Duration = Duration::from_secs(30);
+const TOUCH_EVERY: Duration = Duration::from_secs(30);
 
 /// Names a record in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,12 +120,14 @@ impl fmt::Debug for RecordKey {
     }
 }
 
-impl Record {
-    /// Whether the idle deadline should be moved because of use now.
-    pub(super) fn touch_is_due(&self) -> bool {
-        self.untouched >= TOUCH_EVERY
+impl Lifetimes {
+    /// How often the idle deadline of a session in use is moved: seldom, and in time.
+    pub(super) fn touch_every(&self) -> Duration {
+        TOUCH_EVERY.min(self.idle / 4)
     }
+}
 
+impl Record {
     /// The generation of the binding to `backend`; 0 if there is none.
     pub(super) fn generation(&self, backend: &str) -> u64 {
         self.bindings.get(backend).map_or(0, |binding| binding.generation)

@@ -3,14 +3,13 @@
 //! The record is changed first, and then the backends are told. An upstream session that is opened later is told by whoever opens it,
 //! from the record that the binding returned: between the two nothing is missed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 
 use super::record::Record;
 use super::store::{SetOutcome, Setting};
-use super::{Session, SessionError};
+use super::{Session, SessionError, Sessions};
 use crate::backend::{Backend, UpstreamSession};
 
 /// How long backends have to take a setting. One that needs longer gets it, but the client does not wait for it.
@@ -38,7 +37,7 @@ impl Session {
     pub async fn set_log_level(&self, level: &str) -> Result<(), SettingError> {
         self.set(&Setting::LogLevel(level.to_owned())).await?;
         let telling = self.bound().into_iter().map(|(backend, upstream)| async move {
-            self.tell_level(&backend, &upstream, level).await;
+            self.sessions.tell_level(&backend, &upstream, level).await;
         });
         if tokio::time::timeout(DEADLINE, join_all(telling)).await.is_err() {
             tracing::debug!("a backend takes its time to take a log level");
@@ -67,21 +66,28 @@ impl Session {
     /// The name of the backend whose resource `uri` the client watches.
     #[must_use]
     pub fn watched(&self, uri: &str) -> Option<String> {
-        self.record.load().subscriptions.get(uri).cloned()
+        self.record().subscriptions.get(uri).cloned()
     }
 
     async fn set(&self, setting: &Setting) -> Result<(), SettingError> {
-        let outcome = self.sessions.inner.store.set(&self.key, setting).await;
-        match self.sessions.observed(outcome).map_err(SessionError::from)? {
-            SetOutcome::Set(record) => {
-                self.record.store(Arc::new(record));
-                Ok(())
+        let inner = &*self.sessions.inner;
+        let reading = inner.proof.reading();
+        let mut outcome = inner.store.set(&self.key, setting).await;
+        if matches!(outcome, Ok(SetOutcome::Gone)) {
+            let found = self.sessions.missing(&self.key, None).await;
+            if found.map_err(SessionError::from)?.is_some() {
+                outcome = inner.store.set(&self.key, setting).await;
             }
+        }
+        match self.sessions.observed(outcome).map_err(SessionError::from)? {
+            SetOutcome::Set(record) => Ok(self.know(record, reading)?),
             SetOutcome::Full => Err(SettingError::Full),
             SetOutcome::Gone => Err(SessionError::NotFound.into()),
         }
     }
+}
 
+impl Sessions {
     /// Tells an upstream session that was just bound what the client has set.
     pub(super) async fn replay(&self, record: &Record, backend: &Backend, upstream: &UpstreamSession) {
         let telling = async {
@@ -103,7 +109,7 @@ impl Session {
 
     /// Tells `backend` the level, unless it has said that it does not log.
     async fn tell_level(&self, backend: &Backend, upstream: &UpstreamSession, level: &str) {
-        let catalog = self.sessions.inner.core.catalog();
+        let catalog = self.inner.core.catalog();
         let logs = catalog
             .capabilities(backend.name())
             .is_none_or(|declared| declared.logging);

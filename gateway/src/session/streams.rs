@@ -2,7 +2,10 @@
 //!
 //! A client that opens another has usually lost the first without the gateway knowing it yet. So the first is closed, and what it
 //! hears from backends goes on in the second, without a gap and without asking the backends for a second stream, which many refuse.
-//! Another process that takes a stream over is told to this one by [`Streams::close`].
+//!
+//! Of the streams of a session in several processes the newest wins, too. The store counts them, and tells every process: who hears of
+//! a larger number than that of the stream it has, closes it. While a stream has no number yet, the largest that was heard of is kept
+//! for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +33,10 @@ struct Shared {
 #[derive(Debug)]
 struct Open {
     number: u64,
+    /// The store's number of this stream, once it is known.
+    owned: Option<u64>,
+    /// The largest number of a stream in another process.
+    elsewhere: u64,
     closed: CancellationToken,
     changed: Arc<Notify>,
     ears: Arc<Mutex<Option<Ears>>>,
@@ -58,6 +65,8 @@ impl Streams {
             shared.next += 1;
             let open = Open {
                 number,
+                owned: None,
+                elsewhere: 0,
                 closed: closed.clone(),
                 changed: Arc::clone(&changed),
                 ears: Arc::clone(&ears),
@@ -77,6 +86,48 @@ impl Streams {
             ears,
         };
         (slot, taken_over)
+    }
+
+    /// Closes the stream of `key`, if it is open here and older than the one with the number `number` in another process.
+    pub(super) fn taken(&self, key: &RecordKey, number: u64) {
+        let mut shared = self.lock();
+        let Some(open) = shared.open.get_mut(key) else {
+            return;
+        };
+        open.elsewhere = open.elsewhere.max(number);
+        let ended = if open.is_older() {
+            shared.open.remove(key)
+        } else {
+            None
+        };
+        drop(shared);
+        drop(ended.and_then(Open::end));
+    }
+
+    /// The store's number of the stream of `key` that is open here, whichever that is, is at least this.
+    pub(super) fn own(&self, key: &RecordKey, number: u64) {
+        let mut shared = self.lock();
+        let Some(open) = shared.open.get_mut(key) else {
+            return;
+        };
+        open.owned = open.owned.max(Some(number));
+        let ended = if open.is_older() {
+            shared.open.remove(key)
+        } else {
+            None
+        };
+        drop(shared);
+        drop(ended.and_then(Open::end));
+    }
+
+    /// Whether a stream of `key` is open here of which the store does not know.
+    pub(super) fn is_unowned(&self, key: &RecordKey) -> bool {
+        self.lock().open.get(key).is_some_and(|open| open.owned.is_none())
+    }
+
+    /// The sessions whose streams are open here.
+    pub(super) fn keys(&self) -> Vec<RecordKey> {
+        self.lock().open.keys().copied().collect()
     }
 
     /// Tells the stream of `key`, if it is open here, that the session's record has changed.
@@ -114,6 +165,11 @@ impl Streams {
 }
 
 impl Open {
+    /// Whether another process has a newer one.
+    fn is_older(&self) -> bool {
+        self.owned.is_some_and(|owned| owned < self.elsewhere)
+    }
+
     /// Ends the stream, and gives what it listened with.
     fn end(self) -> Option<Ears> {
         self.closed.cancel();
@@ -190,5 +246,27 @@ mod tests {
         second.closed().await;
         drop(second);
         assert!(streams.shared.lock().unwrap().open.is_empty());
+    }
+
+    #[tokio::test]
+    async fn of_streams_in_two_processes_the_newer_wins_whatever_is_heard_first() {
+        use futures::FutureExt as _;
+        let (streams, key) = (Streams::default(), RecordKey([1; 16]));
+        // The other process was first.
+        let (slot, _) = streams.open(key, true);
+        assert!(streams.is_unowned(&key));
+        streams.taken(&key, 1);
+        streams.own(&key, 2);
+        assert!(slot.closed().now_or_never().is_none() && !streams.is_unowned(&key));
+        // It takes over.
+        streams.taken(&key, 3);
+        assert!(slot.closed().now_or_never().is_some());
+        // It takes over while this one does not know its number yet.
+        let (slot, _) = streams.open(key, true);
+        streams.taken(&key, 5);
+        assert!(slot.closed().now_or_never().is_none());
+        streams.own(&key, 4);
+        assert!(slot.closed().now_or_never().is_some());
+        assert!(streams.keys().is_empty());
     }
 }

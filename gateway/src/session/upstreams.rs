@@ -12,15 +12,24 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use serde_json::value::RawValue;
 
-use super::Session;
-use super::record::{Binding, Record};
-use super::store::{Bound, Loaded, Unavailable};
+use super::provisional::Pending;
+use super::record::{Binding, Record, RecordKey};
+use super::store::{Bound, Unavailable};
+use super::{Session, SessionError};
 use crate::backend::{Backend, BackendError, Hello, UpstreamSession};
 use crate::core::{UpstreamError, Upstreams};
 
+/// What is opened: whose session, at which backend, and in the place of which upstream session.
+pub(super) type Target = (RecordKey, String, Option<UpstreamSession>);
+/// What came of it.
+pub(super) type Opened = Result<UpstreamSession, UpstreamError>;
+
+/// How often a binding is tried again because something came in between.
+const ATTEMPTS: u32 = 3;
+
 impl Upstreams for Session {
     async fn open(&self, backend: &Backend) -> Result<UpstreamSession, UpstreamError> {
-        match usable(&self.record.load(), backend, None) {
+        match usable(&self.record(), backend, None) {
             Some(session) => Ok(session),
             None => self.bind(backend, None).await,
         }
@@ -52,12 +61,7 @@ impl Session {
             };
             binding.map(ended).boxed()
         };
-        let session = self.sessions.inner.flights.join(target, attempt).await?;
-        if self.generation(backend, &session).is_none() {
-            // Somebody else's attempt; without the binding its id means nothing to this request. The call itself needs no more.
-            drop(self.reload().await);
-        }
-        Ok(session)
+        self.sessions.inner.binds.join(target, attempt).await
     }
 
     async fn bind_now(
@@ -65,54 +69,104 @@ impl Session {
         backend: &Backend,
         lost: Option<&UpstreamSession>,
     ) -> Result<UpstreamSession, UpstreamError> {
+        // Another call, or another replica, may have done the work since the request came in.
+        match self.refresh().await {
+            Ok(()) => {}
+            Err(SessionError::NotFound) => return Err(UpstreamError::Gone),
+            Err(SessionError::Unavailable(error)) => return self.provisional(backend, lost, error).await,
+        }
+        for _ in 0..ATTEMPTS {
+            let record = Arc::clone(&self.record());
+            if let Some(session) = usable(&record, backend, lost) {
+                return Ok(session);
+            }
+            let session = self.opened(&record, backend, lost).await?;
+            if let Some(session) = self.bind_opened(&record, backend, lost, session).await? {
+                return Ok(session);
+            }
+        }
+        Err(Unavailable::new("the upstream session changed again and again").into())
+    }
+
+    /// A new upstream session, or one that was opened when the store could not be told.
+    async fn opened(
+        &self,
+        record: &Record,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        let inner = &*self.sessions.inner;
+        let expected = record.generation(backend.name().as_str());
+        let kept = inner.provisional.take(&self.key, backend, expected);
+        if let Some(kept) = kept.filter(|kept| Some(kept) != lost) {
+            return Ok(kept);
+        }
+        let session = backend.initialize(&hello(record)?).await?;
+        inner.metrics.handshake(backend.name());
+        Ok(session)
+    }
+
+    /// Binds `session`. `None` when the record was lost and is back, so that it is to be tried again.
+    async fn bind_opened(
+        &self,
+        record: &Record,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+        session: UpstreamSession,
+    ) -> Result<Option<UpstreamSession>, UpstreamError> {
         let inner = &*self.sessions.inner;
         let name = backend.name().as_str();
-        // Another call, or another replica, may have done the work since the request came in.
-        let record = match self.sessions.observed(inner.store.load(&self.key).await)? {
-            Loaded::Found(record) => Arc::new(record),
-            Loaded::Gone => return Err(UpstreamError::Gone),
-        };
-        self.record.store(Arc::clone(&record));
-        if let Some(session) = usable(&record, backend, lost) {
-            return Ok(session);
-        }
-        let session = backend.initialize(&hello(&record)?).await?;
-        inner.metrics.handshake(backend.name());
         let expected = record.generation(name);
+        let pending = Pending {
+            backend: backend.clone(),
+            session: session.clone(),
+            expected,
+        };
         let binding = Binding {
             origin: backend.origin().to_owned(),
             session: session.clone(),
             generation: expected + 1,
         };
-        match self.sessions.observed(
-            inner
-                .store
-                .bind_backend(&self.key, name, expected, &binding)
-                .await,
-        )? {
-            Bound::Bound(record) => {
-                let record = Arc::new(record);
-                self.record.store(Arc::clone(&record));
-                tokio::join!(
-                    self.replay(&record, backend, &session),
-                    self.hear(backend, &session)
-                );
-                self.streams().changed(&self.key);
-                Ok(session)
-            }
-            Bound::Lost(record) => {
+        let reading = inner.proof.reading();
+        let bound = inner
+            .store
+            .bind_backend(&self.key, name, expected, &binding)
+            .await;
+        let gone = |_: SessionError| UpstreamError::Gone;
+        match self.sessions.observed(bound) {
+            Ok(Bound::Bound(record) | Bound::Lost(record)) => {
+                self.know(record.clone(), reading).map_err(gone)?;
                 let winner = usable(&record, backend, lost);
-                self.record.store(Arc::new(record));
+                // It may have lost to itself: to a binding whose answer did not come in time.
                 if winner.as_ref() == Some(&session) {
-                    return Ok(session);
+                    tokio::join!(
+                        self.sessions.replay(&record, backend, &session),
+                        self.hear(backend, &session)
+                    );
+                    self.streams().changed(&self.key);
+                } else {
+                    self.sessions.close_upstream(backend.clone(), session);
                 }
-                self.sessions.close_upstream(backend.clone(), session);
-                let changing = || Unavailable::new("the upstream session changed again and again");
-                winner.ok_or_else(|| changing().into())
+                Ok(winner)
             }
-            Bound::Gone => {
-                self.sessions.close_upstream(backend.clone(), session);
-                Err(UpstreamError::Gone)
+            Ok(Bound::Gone) => match self.sessions.missing(&self.key, None).await {
+                Ok(Some(_)) => {
+                    self.sessions.keep_for_later(&self.key, pending);
+                    Ok(None)
+                }
+                Ok(None) => {
+                    self.sessions.close_upstream(backend.clone(), session);
+                    Err(UpstreamError::Gone)
+                }
+                Err(unavailable) => {
+                    self.sessions.keep_for_later(&self.key, pending);
+                    Err(unavailable.into())
+                }
+            },
+            Err(unavailable) => {
+                // The binding may have happened, or happen later.
+                self.sessions.keep_for_later(&self.key, pending);
+                self.provisional(backend, lost, unavailable).await.map(Some)
             }
         }
     }
@@ -125,7 +179,8 @@ fn usable(record: &Record, backend: &Backend, lost: Option<&UpstreamSession>) ->
     usable.then(|| binding.session.clone())
 }
 
-fn hello(record: &Record) -> Result<Hello<'_>, UpstreamError> {
+/// How the gateway greets a backend in the client's place.
+pub(super) fn hello(record: &Record) -> Result<Hello<'_>, UpstreamError> {
     let raw = |text| -> Result<&RawValue, UpstreamError> {
         serde_json::from_str(text)
             .map_err(|error| Unavailable::new(format!("unreadable record: {error}")).into())

@@ -25,6 +25,9 @@ struct Shared {
     store_unavailable: Counter,
     authentications: Family<OutcomeLabels, Counter>,
     issuer_fetches: Family<OutcomeLabels, Counter>,
+    store_up: Gauge,
+    served_without_store: Counter,
+    sessions_recovered: Counter,
     tools: Gauge,
     reloads: Family<ReloadLabels, Counter>,
 }
@@ -91,6 +94,24 @@ impl Metrics {
             "Attempts to fetch the keys of the token issuer, by outcome",
             issuer_fetches.clone(),
         );
+        let store_up = Gauge::default();
+        registry.register(
+            "session_store_up",
+            "Whether the session store answers: 1 or 0",
+            store_up.clone(),
+        );
+        let served_without_store = Counter::default();
+        registry.register(
+            "sessions_served_without_store",
+            "Requests that were served from memory because the session store did not answer",
+            served_without_store.clone(),
+        );
+        let sessions_recovered = Counter::default();
+        registry.register(
+            "sessions_recovered",
+            "Sessions that were brought back into a session store that had lost them",
+            sessions_recovered.clone(),
+        );
         let tools = Gauge::default();
         let reloads = Family::default();
         registry.register(
@@ -108,6 +129,9 @@ impl Metrics {
                 store_unavailable,
                 authentications,
                 issuer_fetches,
+                store_up,
+                served_without_store,
+                sessions_recovered,
                 tools,
                 reloads,
             }),
@@ -167,6 +191,21 @@ impl Metrics {
             .issuer_fetches
             .get_or_create(&OutcomeLabels { outcome })
             .inc();
+    }
+
+    /// The session store answers, or does not.
+    pub fn store_answers(&self, answers: bool) {
+        self.shared.store_up.set(i64::from(answers));
+    }
+
+    /// A request was served from memory because the session store did not answer.
+    pub fn served_without_store(&self) {
+        self.shared.served_without_store.inc();
+    }
+
+    /// A session was brought back.
+    pub fn recovered(&self) {
+        self.shared.sessions_recovered.inc();
     }
 
     /// So many tools are offered now.

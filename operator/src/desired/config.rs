@@ -146,8 +146,12 @@ fn session_storage(spec: &v1alpha1::SessionStorage) -> Result<SessionStorage, Co
         },
         address: spec.address.clone(),
         db: u16::try_from(db).map_err(|_| ConfigProblem::Database(db))?,
-        key_prefix: spec.key_prefix.clone().unwrap_or(default.key_prefix),
+        key_prefix: spec
+            .key_prefix
+            .clone()
+            .unwrap_or_else(|| default.key_prefix.clone()),
         username: spec.username.clone(),
+        ..default
     })
 }
 

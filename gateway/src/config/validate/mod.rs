@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use vmcp_crds::config::{
-    ConfigError, GatewayConfig, HotConfig, LimitsConfig, SessionStorage as RawStorage,
-    SessionStorageProvider, rules,
+    ConfigError, GatewayConfig, HotConfig, LimitsConfig, OnStoreOutage, SessionState,
+    SessionStorage as RawStorage, SessionStorageProvider, rules,
 };
 
 use super::{
     Access, Backend, BackendName, Config, HostPort, Hot, Identity, Limits, Origin, RedisAddress,
-    RedisPassword, RedisStorage, RedisTopology, ServerName, SessionStorage,
+    RedisPassword, RedisStorage, RedisTopology, ServerName, SessionPolicy, SessionStorage,
 };
 
 /// A configuration that cannot be used. The message is for the person who wrote it.
@@ -66,6 +66,11 @@ pub(super) fn config(
         mcp_listener: raw.listeners.mcp,
         admin_listener: raw.listeners.admin,
         incoming_auth: incoming_auth::incoming_auth(&raw.incoming_auth, file)?,
+        sessions: SessionPolicy {
+            max_staleness: raw.session_storage.max_staleness.get(),
+            serve_in_outage: raw.session_storage.on_store_outage == OnStoreOutage::Serve,
+            outage_grace: raw.session_storage.outage_grace.get(),
+        },
         session_storage,
         session_keys: raw.session_keys.map(|keys| {
             file.parent()
@@ -121,6 +126,7 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
         backends.push(Backend {
             name: BackendName(backend.name.as_str().into()),
             url,
+            disposable: backend.session_state == SessionState::Disposable,
             terms: Arc::new(aggregation::terms(backend, index, &raw.aggregation, file)?),
             isolation: isolation::isolation(backend)
                 .map_err(|(field, message)| invalid(file, &path(field), message))?,

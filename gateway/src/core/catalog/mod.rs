@@ -219,6 +219,13 @@ impl Catalog {
         state.offer.as_ref().map(|offer| offer.capabilities)
     }
 
+    /// Whether `backend` gives session ids; `None` before its first answer.
+    #[must_use]
+    pub fn gives_session_ids(&self, backend: &BackendName) -> Option<bool> {
+        let state = self.members().running.get(backend)?.member.state();
+        state.offer.as_ref().map(|offer| offer.gives_session_ids)
+    }
+
     /// The backend of that name, if it is configured now.
     #[must_use]
     pub fn backend(&self, name: &str) -> Option<Backend> {

@@ -20,6 +20,8 @@ const COMFORTABLE_NAME_BYTES: usize = 64;
 pub struct Offer {
     /// What it says it can do.
     pub capabilities: Capabilities,
+    /// Whether it gives session ids.
+    pub gives_session_ids: bool,
     /// What it tells models about using it.
     pub instructions: Option<String>,
     /// Its tools.

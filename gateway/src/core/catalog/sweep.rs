@@ -126,6 +126,7 @@ async fn lists(
 ) -> Result<Offer, BackendError> {
     let mut offer = Offer {
         capabilities: greeting.capabilities,
+        gives_session_ids: greeting.session.id.is_some(),
         instructions: greeting.instructions.clone(),
         ..Offer::default()
     };

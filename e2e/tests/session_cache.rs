@@ -1,0 +1,237 @@
+//! What a process remembers of sessions: a warm call asks nobody, and what another process does is known at once.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use vmcp_crds::config::{Duration as ConfigDuration, SessionStorage, SessionStorageProvider};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::Session;
+use vmcp_e2e::redis::Redis;
+use vmcp_e2e::stream::Stream;
+use vmcp_e2e::wait;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Three gateways that share a Redis, and a backend that counts. What they remember counts for as long as `max_staleness`.
+struct World {
+    fixture: Fixture,
+    redis: Redis,
+    gateways: [Gateway; 3],
+}
+
+impl World {
+    fn new(max_staleness: Duration) -> anyhow::Result<Option<Self>> {
+        if vmcp_peers::left_out("redis") {
+            return Ok(None);
+        }
+        let (fixture, redis) = (Fixture::start(&[])?, Redis::start(None)?);
+        let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+        recipe.config.session_storage = SessionStorage {
+            provider: SessionStorageProvider::Redis,
+            address: Some(redis.address.to_string()),
+            max_staleness: ConfigDuration::from_millis(u64::try_from(max_staleness.as_millis())?),
+            ..SessionStorage::default()
+        };
+        let gateways = [recipe.start()?, recipe.start()?, recipe.start()?];
+        Ok(Some(Self {
+            fixture,
+            redis,
+            gateways,
+        }))
+    }
+
+    /// How often Redis was asked what, since it started.
+    fn commands(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let info: String = self.redis.command(&["INFO", "commandstats"])?;
+        let line = |line: &str| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
+        };
+        Ok(info.lines().filter_map(line).collect())
+    }
+
+    /// Has the backend say `text`, again and again, until it comes on `stream`: what it says while nobody listens is lost.
+    fn is_heard(&self, stream: &mut Stream, text: &str) -> anyhow::Result<()> {
+        let (heard, path) = (AtomicBool::new(false), format!("/log?level=error&text={text}"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                wait::until("it is heard", PATIENCE, || {
+                    self.fixture.admin("POST", &path, &Value::Null)?;
+                    anyhow::ensure!(heard.load(Ordering::Relaxed), "not yet");
+                    Ok(())
+                })
+            });
+            let (_, message) = stream.await_method("notifications/message")?;
+            heard.store(true, Ordering::Relaxed);
+            anyhow::ensure!(message.to_string().contains(text), "{message}");
+            Ok(())
+        })
+    }
+
+    fn scripts(&self) -> anyhow::Result<u64> {
+        let commands = self.commands()?;
+        let count = |name| commands.get(name).copied().unwrap_or_default();
+        Ok(count("eval") + count("evalsha"))
+    }
+}
+
+fn count(session: &Session, gateway: &Gateway) -> anyhow::Result<u64> {
+    let text = session
+        .call(gateway.mcp, "fixture_counter", &json!({}))?
+        .tool_text()?;
+    Ok(text.parse()?)
+}
+
+#[test]
+fn a_warm_call_makes_no_redis_command_whichever_process_gets_it() -> anyhow::Result<()> {
+    // Long, so that a busy machine does not make a process doubt what it knows.
+    let Some(world) = World::new(Duration::from_secs(60))? else {
+        return Ok(());
+    };
+    let session = Session::open(world.gateways[0].mcp)?;
+    let mut expected = 0;
+    for gateway in &world.gateways {
+        expected += 1;
+        assert_eq!(count(&session, gateway)?, expected);
+    }
+    let before = world.scripts()?;
+    for _ in 0..20 {
+        for gateway in &world.gateways {
+            expected += 1;
+            assert_eq!(count(&session, gateway)?, expected);
+        }
+    }
+    assert_eq!(world.scripts()?, before);
+    assert_eq!(world.fixture.initializes("raw")?, 1);
+    Ok(())
+}
+
+#[test]
+fn a_process_knows_a_session_that_it_has_never_served() -> anyhow::Result<()> {
+    let Some(world) = World::new(Duration::from_secs(60))? else {
+        return Ok(());
+    };
+    let [one, two, _] = &world.gateways;
+    let session = Session::open(one.mcp)?;
+    assert_eq!(count(&session, one)?, 1);
+    // The changes of the first session have been told before those of this one.
+    let marker = Session::open(one.mcp)?;
+    assert_eq!(count(&marker, two)?, 1);
+    let before = world.scripts()?;
+    assert_eq!(count(&session, two)?, 2);
+    assert_eq!(world.scripts()?, before);
+    Ok(())
+}
+
+#[test]
+fn without_staleness_every_request_asks() -> anyhow::Result<()> {
+    let Some(world) = World::new(Duration::ZERO)? else {
+        return Ok(());
+    };
+    let session = Session::open(world.gateways[0].mcp)?;
+    count(&session, &world.gateways[0])?;
+    let before = world.scripts()?;
+    for _ in 0..5 {
+        count(&session, &world.gateways[0])?;
+    }
+    assert!(world.scripts()? >= before + 5);
+    Ok(())
+}
+
+#[test]
+fn what_ends_on_one_process_ends_on_all() -> anyhow::Result<()> {
+    // Only what one process tells the other can end what is going on there.
+    let Some(world) = World::new(Duration::from_secs(120))? else {
+        return Ok(());
+    };
+    let [one, two, three] = &world.gateways;
+    let session = Session::open(one.mcp)?;
+    for gateway in &world.gateways {
+        count(&session, gateway)?;
+    }
+    let mut own = Stream::get(three.mcp, &session, None)?;
+    assert_eq!(own.status, 200);
+    let (calling, at) = (session.clone(), two.mcp);
+    let whole = std::thread::spawn(move || calling.call(at, "fixture_sleep", &json!({"ms": 60_000})));
+    let mut streamed = Stream::call(
+        one.mcp,
+        &session,
+        &json!("streamed"),
+        "fixture_sleep",
+        &json!({"ms": 60_000}),
+    )?;
+    wait::until("both calls have reached the backend", PATIENCE, || {
+        let calls = world.fixture.stats()?.requests.get("tools/call").copied();
+        anyhow::ensure!(calls >= Some(5), "{calls:?}");
+        Ok(())
+    })?;
+
+    let ended = Instant::now();
+    assert_eq!(session.delete(one.mcp)?.status, 200);
+    let answer = whole.join().unwrap()?;
+    assert_eq!(answer.error_code(), -32001, "{}", answer.text());
+    let rest = streamed.rest()?;
+    assert!(rest.contains("-32001") && rest.contains("\"streamed\""), "{rest}");
+    own.rest()?;
+    for gateway in &world.gateways {
+        wait::until("it is refused", PATIENCE, || {
+            let refused = session.call(gateway.mcp, "fixture_counter", &json!({}))?;
+            anyhow::ensure!(refused.error_code() == -32001, "{}", refused.text());
+            Ok(())
+        })?;
+    }
+    assert!(ended.elapsed() < PATIENCE, "{:?}", ended.elapsed());
+    Ok(())
+}
+
+#[test]
+fn of_two_streams_on_two_processes_the_newer_is_heard() -> anyhow::Result<()> {
+    let Some(world) = World::new(Duration::from_secs(120))? else {
+        return Ok(());
+    };
+    let [one, two, three] = &world.gateways;
+    let session = Session::open(one.mcp)?;
+    count(&session, one)?;
+    let gets = |gets: u64| {
+        wait::until("the backend is heard", PATIENCE, || {
+            let open = world.fixture.stats()?.gets_open;
+            // Each gateway hears it for its catalogue, too.
+            anyhow::ensure!(open == 3 + gets, "{open}");
+            Ok(())
+        })
+    };
+    let mut older = Stream::get(one.mcp, &session, None)?;
+    gets(1)?;
+    let mut newer = Stream::get(two.mcp, &session, None)?;
+    older.rest()?;
+    gets(1)?;
+    world.is_heard(&mut newer, "first")?;
+    // And back to the first process.
+    let mut newest = Stream::get(one.mcp, &session, None)?;
+    newer.rest()?;
+    gets(1)?;
+    world.is_heard(&mut newest, "second")?;
+    assert_eq!(session.delete(three.mcp)?.status, 200);
+    newest.rest()?;
+    gets(0)
+}
+
+#[test]
+fn a_stream_hears_a_backend_that_another_process_binds() -> anyhow::Result<()> {
+    let Some(world) = World::new(Duration::from_secs(120))? else {
+        return Ok(());
+    };
+    let [one, two, _] = &world.gateways;
+    let session = Session::open(one.mcp)?;
+    let mut own = Stream::get(one.mcp, &session, None)?;
+    count(&session, two)?;
+    wait::until("the backend is heard", PATIENCE, || {
+        let open = world.fixture.stats()?.gets_open;
+        anyhow::ensure!(open == 4, "{open}");
+        Ok(())
+    })?;
+    world.is_heard(&mut own, "heard")
+}

@@ -1,0 +1,184 @@
+//! The session store loses its data: sessions do not.
+
+use std::time::Duration;
+
+use serde_json::json;
+use vmcp_crds::config::{SessionStorage, SessionStorageProvider};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::Session;
+use vmcp_e2e::redis::Redis;
+use vmcp_e2e::wait;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct World {
+    fixture: Fixture,
+    redis: Redis,
+    recipe: Recipe,
+}
+
+impl World {
+    fn new() -> anyhow::Result<Option<Self>> {
+        if vmcp_peers::left_out("redis") {
+            return Ok(None);
+        }
+        let (fixture, redis) = (Fixture::start(&[])?, Redis::start(None)?);
+        let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+        recipe.config.session_storage = SessionStorage {
+            provider: SessionStorageProvider::Redis,
+            address: Some(redis.address.to_string()),
+            ..SessionStorage::default()
+        };
+        Ok(Some(Self {
+            fixture,
+            redis,
+            recipe,
+        }))
+    }
+}
+
+fn count(session: &Session, gateway: &Gateway) -> anyhow::Result<u64> {
+    let answer = session.call(gateway.mcp, "fixture_counter", &json!({}))?;
+    Ok(answer.tool_text()?.parse()?)
+}
+
+#[test]
+fn redis_and_all_gateways_lose_everything_and_the_sessions_live() -> anyhow::Result<()> {
+    let Some(mut world) = World::new()? else {
+        return Ok(());
+    };
+    let (mut one, mut two) = (world.recipe.start()?, world.recipe.start()?);
+    let capabilities = json!({"roots": {"listChanged": true}, "elicitation": {"form": {}}});
+    let sessions: Vec<_> = (0..5)
+        .map(|_| Session::open_with(one.mcp, "2025-06-18", &capabilities))
+        .collect::<Result<_, _>>()?;
+    for session in &sessions {
+        assert_eq!(count(session, &one)?, 1);
+        assert_eq!(count(session, &two)?, 2);
+    }
+    world.redis.kill()?;
+    one.kill()?;
+    two.kill()?;
+    world.redis.start_again()?;
+    let gateways = [world.recipe.start()?, world.recipe.start()?];
+    // Their state at the backend is lost with the ids of the upstream sessions; they themselves are not.
+    for session in &sessions {
+        assert_eq!(count(session, &gateways[0])?, 1);
+        assert_eq!(count(session, &gateways[1])?, 2);
+    }
+    let recovered: f64 = gateways
+        .iter()
+        .map(|gateway| gateway.metric("vmcp_sessions_recovered_total", ""))
+        .sum::<anyhow::Result<f64>>()?;
+    assert_eq!(recovered as usize, sessions.len());
+    // What the client can do is known from its id.
+    let asked = world
+        .fixture
+        .admin_answer("GET", "/sessions", &serde_json::Value::Null)?;
+    let declared = |session: &&serde_json::Value| session["client"]["name"] == "unknown";
+    let clients: Vec<_> = asked.as_array().into_iter().flatten().filter(declared).collect();
+    assert_eq!(clients.len(), sessions.len(), "{asked}");
+
+    // A session that is ended now stays ended, also when the data is lost once more, as long as somebody is there who knows.
+    assert_eq!(sessions[0].delete(gateways[0].mcp)?.status, 200);
+    world.redis.command::<()>(&["FLUSHALL"])?;
+    for gateway in &gateways {
+        let refused = sessions[0].call(gateway.mcp, "fixture_counter", &json!({}))?;
+        assert_eq!(refused.error_code(), -32001, "{}", refused.text());
+    }
+    assert_eq!(count(&sessions[1], &gateways[1])?, 3, "the others go on");
+    Ok(())
+}
+
+#[test]
+fn what_one_gateway_remembers_is_kept_for_all() -> anyhow::Result<()> {
+    let Some(mut world) = World::new()? else {
+        return Ok(());
+    };
+    let gateways = [world.recipe.start()?, world.recipe.start()?];
+    let session = Session::open(gateways[0].mcp)?;
+    assert_eq!(count(&session, &gateways[0])?, 1);
+    let level = json!({"level": "error"});
+    session
+        .request(gateways[0].mcp, "logging/setLevel", &level)?
+        .outcome()?;
+    let ended = Session::open(gateways[0].mcp)?;
+    assert_eq!(ended.delete(gateways[0].mcp)?.status, 200);
+
+    world.redis.kill()?;
+    world.redis.start_again()?;
+    // Nobody calls: the gateways write back what they know by themselves.
+    wait::until("the session is back", PATIENCE, || {
+        let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+        let [key] = &keys[..] else {
+            anyhow::bail!("{keys:?}")
+        };
+        let level: Option<String> = world.redis.command(&["HGET", key, "log"])?;
+        anyhow::ensure!(level.as_deref() == Some("error"), "{level:?}");
+        Ok(())
+    })?;
+    wait::until("who was terminated is known", PATIENCE, || {
+        let keys: Vec<String> = world.redis.command(&["KEYS", "*:m:*"])?;
+        let mut markers = Vec::new();
+        for key in &keys {
+            markers.push(world.redis.command::<String>(&["GET", key])?);
+        }
+        anyhow::ensure!(markers.iter().any(|marker| marker == "terminated"), "{markers:?}");
+        Ok(())
+    })?;
+    let fresh = world.recipe.start()?;
+    assert_eq!(count(&session, &fresh)?, 2);
+    let refused = ended.call(fresh.mcp, "fixture_counter", &json!({}))?;
+    assert_eq!(refused.error_code(), -32001);
+    assert_eq!(world.fixture.initializes("raw")?, 1);
+    Ok(())
+}
+
+#[test]
+fn what_a_fail_over_forgets_is_written_again() -> anyhow::Result<()> {
+    let Some(world) = World::new()? else {
+        return Ok(());
+    };
+    let gateways = [world.recipe.start()?, world.recipe.start()?];
+    let (created, ended) = (Session::open(gateways[0].mcp)?, Session::open(gateways[0].mcp)?);
+    for session in [&created, &ended] {
+        assert_eq!(count(session, &gateways[0])?, 1);
+    }
+    // A copy of the store that lacks what was written last: the one was not created yet, the other not ended.
+    let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+    let mut dumps = Vec::new();
+    for key in &keys {
+        let fields: Vec<String> = world.redis.command(&["HGETALL", key])?;
+        dumps.push((key.clone(), fields));
+    }
+    assert_eq!(ended.delete(gateways[0].mcp)?.status, 200);
+    let left: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+    let [created_key] = &left[..] else {
+        anyhow::bail!("{left:?}")
+    };
+    for (key, fields) in &dumps {
+        if key == created_key {
+            world.redis.command::<()>(&["DEL", key])?;
+        } else {
+            let command = ["HSET".to_owned(), key.clone()];
+            let words: Vec<&str> = command.iter().chain(fields).map(String::as_str).collect();
+            world.redis.command::<()>(&words)?;
+        }
+    }
+    let markers: Vec<String> = world.redis.command(&["KEYS", "*:m:*"])?;
+    for marker in &markers {
+        world.redis.command::<()>(&["DEL", marker])?;
+    }
+    world.redis.command::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"])?;
+    wait::until("both are as they should be", PATIENCE, || {
+        let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+        anyhow::ensure!(keys == [created_key.clone()], "{keys:?}");
+        Ok(())
+    })?;
+    let fresh = world.recipe.start()?;
+    assert_eq!(count(&created, &fresh)?, 2);
+    let refused = ended.call(fresh.mcp, "fixture_counter", &json!({}))?;
+    assert_eq!(refused.error_code(), -32001);
+    Ok(())
+}

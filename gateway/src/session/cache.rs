@@ -1,0 +1,239 @@
+//! The sessions that this process remembers, so that a call need not ask the store.
+//!
+//! It is bounded: at its limit it forgets what nobody has wanted for the longest time, roughly, and never refuses. What is in use (a
+//! running request, an open stream) is not forgotten, so that all who use a session have the same [`Entry`].
+//!
+//! It remembers, too, which sessions have ended. A record that was read before a session's end, and arrives here behind it, is
+//! thereby recognised: nothing that was terminated comes back because somebody was slow.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::entry::Entry;
+use super::proof::Reading;
+use super::record::{Record, RecordKey};
+use super::store::Life;
+
+/// How many are looked at to find one that can be forgotten.
+const LOOKS: usize = 64;
+
+/// What is remembered.
+#[derive(Debug)]
+pub(super) struct Cache {
+    limit: usize,
+    shared: RwLock<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    entries: HashMap<RecordKey, Arc<Entry>>,
+    /// The keys of the entries, in the order in which they are considered to be forgotten; some of entries that are gone.
+    order: VecDeque<RecordKey>,
+    ended: HashMap<RecordKey, Ended>,
+    /// The keys of those that have ended, the oldest first.
+    ended_order: VecDeque<RecordKey>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    life: Life,
+    at: Instant,
+}
+
+/// What is remembered of one session.
+#[derive(Clone, Debug)]
+pub(super) enum Remembered {
+    /// This.
+    Entry(Arc<Entry>),
+    /// That it was terminated.
+    Ended,
+    /// Nothing.
+    Nothing,
+}
+
+impl Cache {
+    /// A cache that remembers nothing, and at most `limit` sessions that nobody uses.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            shared: RwLock::default(),
+        }
+    }
+
+    /// What is remembered under `key`.
+    pub(super) fn get(&self, key: &RecordKey) -> Remembered {
+        let shared = self.read();
+        match shared.entries.get(key) {
+            Some(entry) => {
+                entry.wanted.store(true, Ordering::Relaxed);
+                Remembered::Entry(Arc::clone(entry))
+            }
+            None if shared.ended.contains_key(key) => Remembered::Ended,
+            None => Remembered::Nothing,
+        }
+    }
+
+    /// Remembers what the store said at `reading`. `None` when the session has ended meanwhile.
+    pub(super) fn put(&self, key: &RecordKey, record: Record, reading: Reading) -> Option<Arc<Entry>> {
+        let mut shared = self.write();
+        if shared.ended.contains_key(key) {
+            return None;
+        }
+        if let Some(entry) = shared.entries.get(key).map(Arc::clone) {
+            drop(shared);
+            entry.update(record, reading);
+            return Some(entry);
+        }
+        let entry = Arc::new(Entry::new(record, reading));
+        shared.entries.insert(*key, Arc::clone(&entry));
+        shared.order.push_back(*key);
+        shared.forget(self.limit);
+        Some(entry)
+    }
+
+    /// Forgets `key`, of which the store knows nothing.
+    pub(super) fn remove(&self, key: &RecordKey) {
+        self.write().entries.remove(key);
+    }
+
+    /// Remembers that the session was terminated.
+    pub(super) fn end(&self, key: &RecordKey, life: Life) {
+        let mut shared = self.write();
+        shared.entries.remove(key);
+        let ended = Ended {
+            life,
+            at: Instant::now(),
+        };
+        if shared.ended.insert(*key, ended).is_none() {
+            shared.ended_order.push_back(*key);
+        }
+        while shared.ended_order.len() > self.limit {
+            if let Some(oldest) = shared.ended_order.pop_front() {
+                shared.ended.remove(&oldest);
+            }
+        }
+    }
+
+    /// Every session that is remembered.
+    pub(super) fn entries(&self) -> Vec<(RecordKey, Arc<Entry>)> {
+        let shared = self.read();
+        shared
+            .entries
+            .iter()
+            .map(|(key, entry)| (*key, Arc::clone(entry)))
+            .collect()
+    }
+
+    /// Every session that was terminated less than `ago` ago, as far as is remembered; without `ago`, at any time.
+    pub(super) fn ended(&self, ago: Option<Duration>) -> Vec<(RecordKey, Life)> {
+        let shared = self.read();
+        let recent = |ended: &Ended| ago.is_none_or(|ago| ended.at.elapsed() <= ago);
+        let ended = shared.ended.iter().filter(|(_, ended)| recent(ended));
+        ended.map(|(key, ended)| (*key, ended.life)).collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Shared> {
+        self.shared.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Shared> {
+        self.shared.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Brings the entries down to `limit`, but for those in use and those that were wanted since they were considered last: a few are
+    /// looked at for each that is to go, and the last of them goes whether it was wanted or not.
+    fn forget(&mut self, limit: usize) {
+        let mut looks = 0;
+        while self.entries.len() > limit && looks < LOOKS {
+            let Some(key) = self.order.pop_front() else { return };
+            let Some(entry) = self.entries.get(&key) else {
+                continue;
+            };
+            looks += 1;
+            let spared = entry.was_wanted() && looks < LOOKS;
+            // The map's own reference is one; whoever has another uses it.
+            if spared || Arc::strong_count(entry) > 1 {
+                self.order.push_back(key);
+            } else {
+                self.entries.remove(&key);
+            }
+        }
+        if self.order.len() > self.entries.len() * 2 + LOOKS {
+            let Self { order, entries, .. } = self;
+            order.retain(|key| entries.contains_key(key));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::entry::tests::{FIRST, reading, record};
+
+    const LIFE: Life = Life {
+        incarnation: FIRST,
+        end: 2_000_000_000,
+    };
+
+    fn key(number: u32) -> RecordKey {
+        let mut key = [0; 16];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        RecordKey(key)
+    }
+
+    fn is_remembered(cache: &Cache, number: u32) -> bool {
+        matches!(cache.get(&key(number)), Remembered::Entry(_))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_its_limit_it_forgets_what_nobody_wants_and_never_what_is_in_use() {
+        let cache = Cache::new(100);
+        let used = cache.put(&key(0), record(1), reading(1)).unwrap();
+        for number in 1..100 {
+            cache.put(&key(number), record(1), reading(1)).unwrap();
+        }
+        for number in 100..1000 {
+            assert!(is_remembered(&cache, 1), "it is wanted all the time, at {number}");
+            cache.put(&key(number), record(1), reading(1)).unwrap();
+            assert!(cache.entries().len() <= 101);
+        }
+        assert!(is_remembered(&cache, 999) && !is_remembered(&cache, 2));
+        let again = cache.put(&key(0), record(2), reading(1)).unwrap();
+        assert!(Arc::ptr_eq(&used, &again), "who uses it sees what others learn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_arrives_behind_the_end_of_its_session_is_not_believed() {
+        let cache = Cache::new(2);
+        let read_before = reading(1);
+        cache.end(&key(1), LIFE);
+        assert!(cache.put(&key(1), record(1), read_before).is_none());
+        assert!(matches!(cache.get(&key(1)), Remembered::Ended));
+        cache.put(&key(2), record(1), reading(1)).unwrap();
+        cache.end(&key(2), LIFE);
+        assert!(matches!(cache.get(&key(2)), Remembered::Ended));
+        assert_eq!(cache.ended(None).len(), 2);
+        // It remembers so many ends, the latest.
+        tokio::time::advance(Duration::from_secs(2)).await;
+        cache.end(&key(3), LIFE);
+        assert!(matches!(cache.get(&key(1)), Remembered::Nothing));
+        assert_eq!(cache.ended(Some(Duration::from_secs(1))), [(key(3), LIFE)]);
+    }
+
+    #[test]
+    fn sessions_that_come_and_go_leave_nothing_behind() {
+        let cache = Cache::new(10);
+        for number in 0..10_000 {
+            cache.put(&key(number), record(1), reading(1)).unwrap();
+            cache.remove(&key(number));
+        }
+        assert!(cache.read().entries.is_empty());
+        assert!(cache.read().order.len() <= LOOKS + 1);
+    }
+}

@@ -1,0 +1,262 @@
+//! A session as this process remembers it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::time::Instant;
+
+use super::proof::{Proof, Reading};
+use super::record::Record;
+use super::store::{Incarnation, Missing};
+
+/// What is remembered of one session. Every request of the session has the same one.
+#[derive(Debug)]
+pub(super) struct Entry {
+    record: ArcSwap<Record>,
+    /// Whether it was looked at since somebody looked for what could be forgotten.
+    pub(super) wanted: AtomicBool,
+    times: Mutex<Times>,
+}
+
+#[derive(Debug)]
+struct Times {
+    /// The idle deadline was moved then at the latest.
+    touched: Instant,
+    /// It lives until then without use, as far as is known: others may have used it since.
+    until: Instant,
+    /// It does not live longer than this.
+    end: Instant,
+    /// It was used here.
+    used: Option<Instant>,
+    /// [`Reading::epoch`] of the last time it was read whole.
+    epoch: u64,
+    /// In which life of the store's data it was seen the last time.
+    seen_in: Incarnation,
+    /// Its deadline is about to be moved.
+    touching: bool,
+}
+
+impl Entry {
+    /// `record` as the store said at `reading`.
+    pub(super) fn new(record: Record, reading: Reading) -> Self {
+        let times = Times {
+            touched: before(reading.at, record.untouched),
+            until: reading.at + record.left,
+            end: reading.at + record.remaining,
+            used: None,
+            epoch: reading.epoch,
+            seen_in: reading.incarnation.unwrap_or(record.life.incarnation),
+            touching: false,
+        };
+        Self {
+            record: ArcSwap::from_pointee(record),
+            wanted: AtomicBool::new(true),
+            times: Mutex::new(times),
+        }
+    }
+
+    /// The record.
+    pub(super) fn record(&self) -> Guard<Arc<Record>> {
+        self.record.load()
+    }
+
+    /// Takes over what the store said at `reading`. What is older than what is known is not taken: answers may overtake each other.
+    pub(super) fn update(&self, record: Record, reading: Reading) {
+        let mut times = self.lock();
+        times.touched = times.touched.max(before(reading.at, record.untouched));
+        times.until = times.until.max(reading.at + record.left);
+        times.epoch = times.epoch.max(reading.epoch);
+        times.seen_in = reading.incarnation.unwrap_or(times.seen_in);
+        if record.version > self.record.load().version {
+            self.record.store(Arc::new(record));
+        }
+    }
+
+    /// Whether it may be used without asking the store.
+    pub(super) fn is_valid(&self, proof: &Proof) -> bool {
+        let times = self.lock();
+        Instant::now() < times.until && proof.holds(times.epoch)
+    }
+
+    /// Whether it lives as far as this process can know that cannot ask: its deadline has not passed, or was moved by use here of which
+    /// the store does not know yet.
+    pub(super) fn lives_on(&self, idle: Duration) -> bool {
+        let (times, now) = (self.lock(), Instant::now());
+        let in_use = times.used.is_some_and(|used| now < used + idle);
+        now < times.end && (now < times.until || in_use)
+    }
+
+    /// In which way it is missing in a store that has no record of it and whose data lives in `incarnation`; `None` when it has ended.
+    pub(super) fn missing(&self, incarnation: Incarnation, idle: Duration) -> Option<Missing> {
+        let (times, now) = (self.lock(), Instant::now());
+        if now >= times.end {
+            None
+        } else if times.seen_in != incarnation {
+            Some(Missing::Lost)
+        } else {
+            let in_use = times.used.is_some_and(|used| now < used + idle);
+            (now >= times.until && in_use).then_some(Missing::Expired)
+        }
+    }
+
+    /// Takes note of use. Says whether the idle deadline should be moved, which is due `every` so often.
+    pub(super) fn used(&self, every: Duration) -> bool {
+        let mut times = self.lock();
+        let now = Instant::now();
+        times.used = Some(now);
+        let due = !times.touching && now >= times.touched + every;
+        times.touching |= due;
+        due
+    }
+
+    /// The idle deadline was moved: at `reading` it was `left` away, and the record had this `version`.
+    pub(super) fn touched(&self, version: u64, left: Duration, reading: Reading) {
+        let mut times = self.lock();
+        times.touching = false;
+        times.touched = times.touched.max(reading.at);
+        times.until = times.until.max(reading.at + left);
+        // Whoever knows the record as it is knows it as of now.
+        if version == self.record.load().version {
+            times.epoch = times.epoch.max(reading.epoch);
+        }
+    }
+
+    /// The idle deadline could not be moved: the next use tries again.
+    pub(super) fn not_touched(&self) {
+        self.lock().touching = false;
+    }
+
+    /// What is remembered may not be true any more.
+    pub(super) fn doubt(&self) {
+        self.lock().epoch = 0;
+    }
+
+    /// Whether it was looked at since this was asked last.
+    pub(super) fn was_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn before(at: Instant, ago: Duration) -> Instant {
+    at.checked_sub(ago).unwrap_or(at)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::session::record::PrincipalTag;
+    use crate::session::store::Life;
+    use crate::wire::revision::Revision;
+
+    pub(in crate::session) const IDLE: Duration = Duration::from_secs(60);
+    const EVERY: Duration = Duration::from_secs(30);
+    pub(in crate::session) const FIRST: Incarnation = Incarnation([1; 8]);
+    const SECOND: Incarnation = Incarnation([2; 8]);
+
+    pub(in crate::session) fn record(version: u64) -> Record {
+        Record {
+            principal_tag: PrincipalTag([1; 16]),
+            revision: Revision::V2025_11_25,
+            capabilities: "{}".to_owned(),
+            client_info: "{}".to_owned(),
+            life: Life {
+                incarnation: FIRST,
+                end: 2_000_000_000,
+            },
+            version,
+            untouched: Duration::ZERO,
+            left: IDLE,
+            remaining: IDLE * 10,
+            log_level: None,
+            subscriptions: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+        }
+    }
+
+    pub(in crate::session) fn reading(epoch: u64) -> Reading {
+        Reading {
+            at: Instant::now(),
+            epoch,
+            incarnation: Some(FIRST),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_entry_is_valid_as_long_as_its_record_must_live_and_nothing_was_missed() {
+        let proof = Proof::new(IDLE * 10);
+        proof.proved(Instant::now());
+        let entry = Entry::new(record(1), proof.reading());
+        assert!(entry.is_valid(&proof));
+        entry.doubt();
+        assert!(!entry.is_valid(&proof));
+        entry.update(record(1), proof.reading());
+        assert!(entry.is_valid(&proof));
+        tokio::time::advance(IDLE).await;
+        assert!(!entry.is_valid(&proof), "it may have expired");
+        // Others used it: its deadline was moved, and reading it says so.
+        entry.update(record(1), proof.reading());
+        assert!(entry.is_valid(&proof));
+        proof.interrupted();
+        proof.proved(Instant::now());
+        assert!(!entry.is_valid(&proof));
+        // The touch says that it is as it is known.
+        entry.touched(1, IDLE, proof.reading());
+        assert!(entry.is_valid(&proof));
+        proof.interrupted();
+        proof.proved(Instant::now());
+        entry.touched(2, IDLE, proof.reading());
+        assert!(!entry.is_valid(&proof), "somebody changed it meanwhile");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_overtaken_changes_nothing() {
+        let entry = Entry::new(record(5), reading(1));
+        let older = Record {
+            log_level: Some("debug".to_owned()),
+            ..record(4)
+        };
+        entry.update(older, reading(1));
+        assert_eq!((entry.record().version, &entry.record().log_level), (5, &None));
+        entry.update(record(6), reading(1));
+        assert_eq!(entry.record().version, 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_is_moved_only_so_often_and_by_one_at_a_time() {
+        let entry = Entry::new(record(1), reading(1));
+        assert!(!entry.used(EVERY), "it was moved just now");
+        tokio::time::advance(EVERY).await;
+        assert!(entry.used(EVERY));
+        assert!(!entry.used(EVERY), "somebody is at it");
+        entry.not_touched();
+        assert!(entry.used(EVERY));
+        entry.touched(1, IDLE, reading(1));
+        assert!(!entry.used(EVERY));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_missing_was_lost_or_expired_in_use_or_has_ended() {
+        let entry = Entry::new(record(1), reading(1));
+        // The store knows it not, although it should live: somebody has ended it.
+        assert_eq!(entry.missing(FIRST, IDLE), None);
+        assert_eq!(entry.missing(SECOND, IDLE), Some(Missing::Lost));
+        tokio::time::advance(IDLE - Duration::from_secs(1)).await;
+        entry.used(EVERY);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(entry.lives_on(IDLE), "it was used, and the store was not told");
+        assert_eq!(entry.missing(FIRST, IDLE), Some(Missing::Expired));
+        tokio::time::advance(IDLE).await;
+        assert!(!entry.lives_on(IDLE));
+        assert_eq!(entry.missing(FIRST, IDLE), None);
+        tokio::time::advance(IDLE * 10).await;
+        assert_eq!(entry.missing(SECOND, IDLE), None, "nothing outlives its end");
+    }
+}

@@ -1,0 +1,116 @@
+//! From a session id to the session.
+//!
+//! A session that is remembered, and is known to be as it is remembered ([`super::proof`]), is used at once. Otherwise the store is
+//! asked, by one for all who want the same session at the same moment. What the store does not have may have been lost rather than
+//! ended ([`super::loss`]). When the store does not answer, a session that is remembered is served for a while.
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+
+use super::cache::Remembered;
+use super::entry::Entry;
+use super::id::SessionId;
+use super::store::{Loaded, Unavailable};
+use super::{Session, SessionError, Sessions};
+use crate::core::Principal;
+
+/// What came of reading a session: `None` when it does not live.
+pub(super) type Read = Result<Option<Arc<Entry>>, Unavailable>;
+
+impl Sessions {
+    /// The session that a client names with `id`, if it is a live session of `principal`.
+    ///
+    /// # Errors
+    /// When it is not, or whether it is cannot be known. An id that was not signed for this server and this principal is
+    /// refused without asking the store.
+    pub async fn find(&self, id: &[u8], principal: &Principal) -> Result<Session, SessionError> {
+        let (id, signer) = self.verify(id, principal)?;
+        let entry = self.entry(&id).await?;
+        if entry.record().principal_tag != id.principal_tag {
+            return Err(SessionError::NotFound);
+        }
+        let session = Session {
+            sessions: self.clone(),
+            key: id.key,
+            signer,
+            entry,
+        };
+        session.in_use();
+        Ok(session)
+    }
+
+    async fn entry(&self, id: &SessionId) -> Result<Arc<Entry>, SessionError> {
+        let inner = &*self.inner;
+        let known = match inner.cache.get(&id.key) {
+            Remembered::Ended => return Err(SessionError::NotFound),
+            Remembered::Entry(entry) => Some(entry),
+            Remembered::Nothing => None,
+        };
+        if let Some(entry) = &known {
+            if entry.is_valid(&inner.proof) {
+                return Ok(Arc::clone(entry));
+            }
+            // Nobody waits for a store of which it is known that it does not answer.
+            if let Some(down) = inner.outage.now() {
+                return self.without_store(id, entry, down.error.clone());
+            }
+        }
+        match (self.read(id).await, known) {
+            (Ok(Some(entry)), _) => Ok(entry),
+            (Ok(None), _) => Err(SessionError::NotFound),
+            (Err(unavailable), Some(entry)) => self.without_store(id, &entry, unavailable),
+            (Err(unavailable), None) => Err(unavailable.into()),
+        }
+    }
+
+    /// A session that is remembered, while the store cannot be asked.
+    fn without_store(
+        &self,
+        id: &SessionId,
+        entry: &Arc<Entry>,
+        unavailable: Unavailable,
+    ) -> Result<Arc<Entry>, SessionError> {
+        let inner = &*self.inner;
+        if matches!(inner.cache.get(&id.key), Remembered::Ended) {
+            return Err(SessionError::NotFound);
+        }
+        if self.serves_without_store() && entry.lives_on(inner.settings.lifetimes.idle) {
+            inner.metrics.served_without_store();
+            return Ok(Arc::clone(entry));
+        }
+        Err(unavailable.into())
+    }
+
+    /// Whether sessions are served although the store does not answer.
+    pub(super) fn serves_without_store(&self) -> bool {
+        let settings = &self.inner.settings;
+        let down = self.inner.outage.now();
+        settings.serve_in_outage && down.is_none_or(|down| down.since.elapsed() < settings.outage_grace)
+    }
+
+    /// Asks the store for the session, or joins those who are asking.
+    async fn read(&self, id: &SessionId) -> Read {
+        let reading = || {
+            let (sessions, id) = (self.clone(), id.clone());
+            let reading = self
+                .inner
+                .tasks
+                .spawn(async move { sessions.read_now(&id).await });
+            let ended = |ended: Result<_, tokio::task::JoinError>| {
+                ended.unwrap_or_else(|error| Err(Unavailable::new(error.to_string())))
+            };
+            reading.map(ended).boxed()
+        };
+        self.inner.reads.join(id.key, reading).await
+    }
+
+    async fn read_now(&self, id: &SessionId) -> Read {
+        let inner = &*self.inner;
+        let reading = inner.proof.reading();
+        match self.observed(inner.store.load(&id.key).await)? {
+            Loaded::Found(record) => Ok(inner.cache.put(&id.key, record, reading)),
+            Loaded::Gone => self.missing(&id.key, Some(id)).await,
+        }
+    }
+}

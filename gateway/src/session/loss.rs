@@ -1,0 +1,242 @@
+//! What this process does when the store has lost data.
+//!
+//! The store's data has lives ([`Incarnation`]): when a script finds none, it begins one. So "there is no record" means one of two
+//! things. In the life of the data in which the session was seen, it has ended. In a later one it was lost, and is brought back: by
+//! whoever remembers it, as it was; or from its id alone, by whoever gets a request that names it, once, a second after the new life
+//! began, so that whoever remembers more comes first.
+//!
+//! A new life is noticed by whoever gets an answer from it. Then everything that is remembered is written back, and what was terminated
+//! is terminated once more, lest somebody who has not heard of it brings it back.
+//!
+//! A store that is replaced by a copy of itself (a fail-over with asynchronous replication) has the same life, and lacks what was
+//! written last. So whenever the events were interrupted, the sessions that were created or terminated in this process in the
+//! [`RECENT`] time before are created or terminated again. Not created, when the interruption was so long that the store may have
+//! forgotten who was terminated meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt as _};
+use tokio::time::Instant;
+
+use super::Sessions;
+use super::cache::Remembered;
+use super::entry::Entry;
+use super::find::Read;
+use super::id::SessionId;
+use super::proof::CaughtUp;
+use super::record::{NewRecord, RecordKey};
+use super::store::{Incarnation, Life, Missing, REMEMBERED, Recovered, SETTLE, Unavailable};
+
+/// How far back a store may lose what was written last.
+const RECENT: Duration = Duration::from_secs(60);
+/// How many sessions are written at a time.
+const AT_A_TIME: usize = 32;
+/// How many recent creations are remembered.
+const MAX_RECENT: usize = 16 * 1024;
+/// The pause before a store that did not say in which life its data is, is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How often somebody is asked to wait for those who know more.
+const MAX_WAITS: u32 = 4;
+
+/// The sessions that were created here lately.
+#[derive(Debug, Default)]
+pub(super) struct Creations {
+    keys: Mutex<VecDeque<(Instant, RecordKey)>>,
+}
+
+impl Creations {
+    /// Takes note of one.
+    pub(super) fn note(&self, key: RecordKey) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        while keys.len() >= MAX_RECENT || keys.front().is_some_and(|(at, _)| *at + RECENT * 2 < now) {
+            keys.pop_front();
+        }
+        keys.push_back((now, key));
+    }
+
+    /// Those since `since`.
+    fn since(&self, since: Instant) -> Vec<RecordKey> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.iter()
+            .filter(|(at, _)| *at >= since)
+            .map(|(_, key)| *key)
+            .collect()
+    }
+}
+
+impl Sessions {
+    /// The session under `key`, of which the store has no record: brought back if it was lost. `id` is its id, if somebody named it.
+    pub(super) async fn missing(&self, key: &RecordKey, id: Option<&SessionId>) -> Read {
+        let inner = &*self.inner;
+        let mut reading = inner.proof.reading();
+        let outcome = match (inner.cache.get(key), id) {
+            (Remembered::Ended, _) | (Remembered::Nothing, None) => Recovered::Gone,
+            (Remembered::Entry(entry), _) => {
+                let incarnation = self.observed(inner.store.incarnation().await)?;
+                self.learn(incarnation);
+                reading = inner.proof.reading();
+                match entry.missing(incarnation, inner.settings.lifetimes.idle) {
+                    Some(missing) => self.write_back(key, &entry, missing).await?,
+                    None => Recovered::Gone,
+                }
+            }
+            (Remembered::Nothing, Some(id)) => self.recover(id).await?,
+        };
+        match outcome {
+            Recovered::Found(record) => Ok(inner.cache.put(key, record, reading)),
+            Recovered::Gone | Recovered::Wait(_) => {
+                inner.cache.remove(key);
+                inner.streams.close(key);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Brings a session back of which nothing is left but its id.
+    async fn recover(&self, id: &SessionId) -> Result<Recovered, Unavailable> {
+        let inner = &*self.inner;
+        let life = Life {
+            incarnation: id.incarnation,
+            end: id.end,
+        };
+        let new = NewRecord {
+            principal_tag: id.principal_tag,
+            revision: id.revision,
+            capabilities: id.capabilities.to_json(),
+            client_info: r#"{"name":"unknown","version":"0"}"#.to_owned(),
+        };
+        for _ in 0..MAX_WAITS {
+            match self.observed(inner.store.recover(&id.key, life, &new).await)? {
+                Recovered::Wait(wait) => tokio::time::sleep(wait.min(SETTLE)).await,
+                Recovered::Found(record) => {
+                    inner.metrics.recovered();
+                    tracing::info!(key = ?id.key, "a session that the store had lost was recovered");
+                    return Ok(Recovered::Found(record));
+                }
+                Recovered::Gone => return Ok(Recovered::Gone),
+            }
+        }
+        Err(Unavailable::new("its data was lost again and again"))
+    }
+
+    async fn write_back(
+        &self,
+        key: &RecordKey,
+        entry: &Entry,
+        missing: Missing,
+    ) -> Result<Recovered, Unavailable> {
+        let record = Arc::clone(&entry.record());
+        let outcome = self.observed(self.inner.store.restore(key, &record, missing).await)?;
+        if matches!(outcome, Recovered::Found(_)) {
+            self.inner.metrics.recovered();
+        }
+        Ok(outcome)
+    }
+
+    /// Takes note of the life of the store's data. In a new one everything that is remembered is written back, in the background.
+    pub(super) fn learn(&self, incarnation: Incarnation) {
+        if self.inner.proof.learn(incarnation).is_none() {
+            return;
+        }
+        tracing::warn!("the session store has lost its data; what is remembered is written back");
+        let sessions = self.clone();
+        self.inner.tasks.spawn_until_drain(async move {
+            let idle = sessions.inner.settings.lifetimes.idle;
+            let entries = sessions.inner.cache.entries();
+            let alive = entries.into_iter().filter(|(_, entry)| entry.lives_on(idle));
+            let ended = sessions.inner.cache.ended(None);
+            tokio::join!(
+                sessions.write_all_back(alive.collect()),
+                sessions.terminate_again(ended)
+            );
+        });
+    }
+
+    /// What is done when the events are heard again.
+    pub(super) async fn caught_up(&self, caught_up: CaughtUp) {
+        let incarnation = loop {
+            match self.observed(self.inner.store.incarnation().await) {
+                Ok(incarnation) => break incarnation,
+                // Events come on a connection of their own, which may be back before the other is.
+                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+            }
+        };
+        self.learn(incarnation);
+        let Some(since) = caught_up.since else { return };
+        let recent = since.checked_sub(RECENT).unwrap_or(since);
+        let created = if since.elapsed() + RECENT < REMEMBERED {
+            self.inner.creations.since(recent)
+        } else {
+            Vec::new()
+        };
+        let cache = &self.inner.cache;
+        let entries = created.into_iter().filter_map(|key| match cache.get(&key) {
+            Remembered::Entry(entry) => Some((key, entry)),
+            Remembered::Ended | Remembered::Nothing => None,
+        });
+        let ended = cache.ended(Some(recent.elapsed()));
+        tokio::join!(
+            self.write_all_back(entries.collect()),
+            self.terminate_again(ended)
+        );
+        // Whoever holds a stream has nobody who asks the store for him.
+        let open = self.inner.streams.keys();
+        let reading = open
+            .into_iter()
+            .map(|key| async move { self.look_again(&key).await });
+        stream::iter(reading)
+            .buffer_unordered(AT_A_TIME)
+            .collect::<()>()
+            .await;
+    }
+
+    async fn write_all_back(&self, entries: Vec<(RecordKey, Arc<Entry>)>) {
+        let writing = entries.into_iter().map(|(key, entry)| async move {
+            let reading = self.inner.proof.reading();
+            match self.write_back(&key, &entry, Missing::Lost).await {
+                Ok(Recovered::Found(record)) => drop(self.inner.cache.put(&key, record, reading)),
+                // It was terminated. Whoever asks for it is told.
+                Ok(Recovered::Gone | Recovered::Wait(_)) => entry.doubt(),
+                // Whoever asks for it brings it back.
+                Err(_) => {}
+            }
+        });
+        stream::iter(writing)
+            .buffer_unordered(AT_A_TIME)
+            .collect::<()>()
+            .await;
+    }
+
+    async fn terminate_again(&self, ended: Vec<(RecordKey, Life)>) {
+        let terminating = ended.into_iter().map(|(key, life)| async move {
+            // A store that does not answer now has what it remembers, or loses it, and then this is done once more.
+            drop(self.observed(self.inner.store.terminate(&key, life).await));
+        });
+        stream::iter(terminating)
+            .buffer_unordered(AT_A_TIME)
+            .collect::<()>()
+            .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn creations_are_remembered_as_long_as_a_store_may_lose_them() {
+        let creations = Creations::default();
+        let began = Instant::now();
+        creations.note(RecordKey([1; 16]));
+        tokio::time::advance(RECENT).await;
+        creations.note(RecordKey([2; 16]));
+        assert_eq!(creations.since(began).len(), 2);
+        assert_eq!(creations.since(Instant::now()), [RecordKey([2; 16])]);
+        tokio::time::advance(RECENT + Duration::from_secs(1)).await;
+        creations.note(RecordKey([3; 16]));
+        assert_eq!(creations.since(began).len(), 2);
+    }
+}

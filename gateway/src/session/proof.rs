@@ -1,0 +1,210 @@
+//! Whether what this process remembers is still true.
+//!
+//! Every process is told what the others change ([`super::store::Event`]), so that what it remembers stays true as long as nothing is
+//! missed. That is *proved*, and the proof has an age: it says that everything is known which happened before a moment, and counts for
+//! `maxStaleness` from that moment. Once the events were interrupted something may have been missed, and what was read before the next
+//! proof is doubted: it is read once more before it is used. The numbers that tell the one from the other are *epochs*; each begins
+//! with the first proof behind an interruption.
+//!
+//! Time is the monotonic clock of this process.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::store::Incarnation;
+
+/// What this process knows of what it knows.
+#[derive(Debug)]
+pub(super) struct Proof {
+    max_staleness: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Nobody else changes anything.
+    alone: bool,
+    epoch: u64,
+    /// The moment before which everything is known; `None` while the events are interrupted.
+    proved: Option<Instant>,
+    /// Since when they are interrupted, if they ever were heard.
+    interrupted: Option<Instant>,
+    /// The life of the store's data, as it was last known.
+    incarnation: Option<Incarnation>,
+}
+
+/// From when something counts that the store says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    /// When the store was asked.
+    pub(super) at: Instant,
+    pub(super) epoch: u64,
+    pub(super) incarnation: Option<Incarnation>,
+}
+
+/// The events are heard again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CaughtUp {
+    /// Since when something may have been missed; `None` when the process has just started.
+    pub(super) since: Option<Instant>,
+}
+
+impl Proof {
+    /// Nothing is proved. What is known counts for `max_staleness`.
+    pub(super) fn new(max_staleness: Duration) -> Self {
+        let state = State {
+            alone: false,
+            epoch: 1,
+            proved: None,
+            interrupted: None,
+            incarnation: None,
+        };
+        Self {
+            max_staleness,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Nobody else changes anything: what is remembered is true.
+    pub(super) fn alone(&self) {
+        self.lock().alone = true;
+    }
+
+    /// How often a proof is wanted.
+    pub(super) fn every(&self) -> Duration {
+        self.max_staleness / 2
+    }
+
+    /// What the store is asked for now counts from now.
+    pub(super) fn reading(&self) -> Reading {
+        let state = self.lock();
+        Reading {
+            at: Instant::now(),
+            epoch: state.epoch,
+            incarnation: state.incarnation,
+        }
+    }
+
+    /// What is told by an event was true at the last proof at the earliest.
+    pub(super) fn told(&self) -> Reading {
+        let state = self.lock();
+        Reading {
+            at: state.proved.unwrap_or_else(Instant::now),
+            epoch: state.epoch,
+            incarnation: state.incarnation,
+        }
+    }
+
+    /// Whether what was read in `epoch` is true now.
+    pub(super) fn holds(&self, epoch: u64) -> bool {
+        let state = self.lock();
+        let fresh = |proved: Instant| epoch == state.epoch && proved.elapsed() <= self.max_staleness;
+        state.alone || state.proved.is_some_and(fresh)
+    }
+
+    /// Whether events are proved to arrive.
+    pub(super) fn is_current(&self) -> bool {
+        let epoch = self.lock().epoch;
+        self.holds(epoch)
+    }
+
+    /// Everything that happened before `at` is known. Says whether that is the first proof for a while.
+    pub(super) fn proved(&self, at: Instant) -> Option<CaughtUp> {
+        let mut state = self.lock();
+        if state.proved.replace(at).is_some() {
+            return None;
+        }
+        state.epoch += 1;
+        let since = state.interrupted.take();
+        Some(CaughtUp { since })
+    }
+
+    /// From now on something may happen that is never told.
+    pub(super) fn interrupted(&self) {
+        let mut state = self.lock();
+        // What was proved last is the last moment at which nothing was missed.
+        if let Some(proved) = state.proved.take() {
+            state.interrupted = Some(proved);
+        }
+    }
+
+    /// Takes note of the life of the store's data, and gives the one before if that was another.
+    pub(super) fn learn(&self, incarnation: Incarnation) -> Option<Incarnation> {
+        let before = self.lock().incarnation.replace(incarnation);
+        before.filter(|before| *before != incarnation)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALE: Duration = Duration::from_secs(2);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proof_counts_from_when_it_was_asked_for_and_no_longer_than_the_staleness() {
+        let proof = Proof::new(STALE);
+        let before = proof.reading();
+        assert!(!proof.holds(before.epoch), "nothing is proved yet");
+        let asked = Instant::now();
+        tokio::time::advance(STALE / 2).await;
+        assert_eq!(proof.proved(asked), Some(CaughtUp { since: None }));
+        assert!(!proof.holds(before.epoch), "it was read before the proof");
+        let epoch = proof.reading().epoch;
+        assert!(proof.holds(epoch));
+        tokio::time::advance(STALE / 2).await;
+        assert!(proof.holds(epoch));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!proof.holds(epoch) && !proof.is_current());
+        // A late proof is as good: nothing was missed.
+        assert_eq!(proof.proved(Instant::now()), None);
+        assert!(proof.holds(epoch));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_an_interruption_what_was_read_before_is_doubted() {
+        let proof = Proof::new(STALE);
+        let first = Instant::now();
+        proof.proved(first);
+        let epoch = proof.reading().epoch;
+        tokio::time::advance(Duration::from_secs(1)).await;
+        proof.interrupted();
+        assert!(!proof.holds(epoch));
+        let meanwhile = proof.reading().epoch;
+        proof.interrupted();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(
+            proof.proved(Instant::now()),
+            Some(CaughtUp { since: Some(first) })
+        );
+        assert!(!proof.holds(epoch) && !proof.holds(meanwhile));
+        assert!(proof.holds(proof.reading().epoch));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_others_everything_holds_and_without_staleness_nothing_does() {
+        let proof = Proof::new(STALE);
+        proof.alone();
+        assert!(proof.holds(0));
+        let never = Proof::new(Duration::ZERO);
+        never.proved(Instant::now());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!never.holds(never.reading().epoch));
+    }
+
+    #[test]
+    fn another_life_of_the_data_is_noticed_once() {
+        let proof = Proof::new(STALE);
+        let (one, two) = (Incarnation([1; 8]), Incarnation([2; 8]));
+        assert_eq!(proof.learn(one), None);
+        assert_eq!(proof.learn(one), None);
+        assert_eq!(proof.learn(two), Some(one));
+        assert_eq!(proof.learn(two), None);
+    }
+}

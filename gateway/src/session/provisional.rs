@@ -1,0 +1,203 @@
+//! Upstream sessions that no record names yet.
+//!
+//! There are two reasons. The store did not answer when one was to be bound: the binding may have happened, or may happen still, so that
+//! it is kept until that is known. Or the store was out when one was needed, at a backend that has no state to lose
+//! (`sessionState: disposable`, or one that gives no session ids): then the session's calls in this process use it meanwhile.
+//!
+//! A record is never overwritten by one of these. When the store answers again, each is bound if nothing else is bound in its place,
+//! and otherwise deleted once the session's requests that may be using it have ended. Of a backend whose state counts there is never
+//! a second upstream session in use: its calls wait for the store.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::record::{Binding, RecordKey};
+use super::store::{Bound, Unavailable};
+use super::{Session, Sessions};
+use crate::backend::{Backend, UpstreamSession};
+use crate::core::UpstreamError;
+
+/// How many there may be at a time.
+const MAX_PENDING: usize = 10_000;
+/// How often it is looked whether an upstream session is still in use.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long one is kept that seems to be in use.
+const MAX_USE: Duration = Duration::from_secs(10 * 60);
+
+/// The upstream sessions that no record names yet. A cheap-clone handle.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Provisional {
+    pending: Arc<Mutex<HashMap<Place, Pending>>>,
+}
+
+/// Whose, and the name of the backend.
+type Place = (RecordKey, String);
+
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) backend: Backend,
+    pub(super) session: UpstreamSession,
+    /// The generation of the binding in the place of which it belongs.
+    pub(super) expected: u64,
+}
+
+impl Provisional {
+    fn get(&self, key: &RecordKey, backend: &Backend) -> Option<Pending> {
+        let place = (*key, backend.name().to_string());
+        self.lock().get(&place).cloned()
+    }
+
+    /// Takes the one of the session `key` at `backend` that belongs behind the generation `expected`.
+    pub(super) fn take(&self, key: &RecordKey, backend: &Backend, expected: u64) -> Option<UpstreamSession> {
+        let place = (*key, backend.name().to_string());
+        let mut pending = self.lock();
+        let fits = pending.get(&place).is_some_and(|pending| {
+            pending.expected == expected && pending.backend.origin() == backend.origin()
+        });
+        let taken = if fits { pending.remove(&place) } else { None };
+        taken.map(|pending| pending.session)
+    }
+
+    /// Keeps one. Gives back what has no place.
+    pub(super) fn keep(&self, key: &RecordKey, new: Pending) -> Result<(), Pending> {
+        let place = (*key, new.backend.name().to_string());
+        let mut pending = self.lock();
+        if pending.len() >= MAX_PENDING && !pending.contains_key(&place) {
+            return Err(new);
+        }
+        let session = new.session.clone();
+        match pending.insert(place, new) {
+            Some(previous) if previous.session != session => Err(previous),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Those of the session `key`.
+    pub(super) fn of(&self, key: &RecordKey) -> Vec<(Backend, UpstreamSession)> {
+        let pending = self.lock();
+        let own = pending.iter().filter(|((other, _), _)| other == key);
+        own.map(|(_, pending)| (pending.backend.clone(), pending.session.clone()))
+            .collect()
+    }
+
+    fn take_all(&self) -> HashMap<Place, Pending> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    /// An upstream session at `backend` while the store cannot be asked, because of `unavailable`, in the place of `lost`.
+    pub(super) async fn provisional(
+        &self,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+        unavailable: Unavailable,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        let inner = &*self.sessions.inner;
+        let disposable = inner.core.hot().is_disposable(backend.name());
+        let without_ids = inner.core.catalog().gives_session_ids(backend.name()) == Some(false);
+        if !self.sessions.serves_without_store() || !(disposable || without_ids) {
+            return Err(unavailable.into());
+        }
+        let known = inner.provisional.get(&self.key, backend);
+        if let Some(pending) = known
+            && Some(&pending.session) != lost
+        {
+            return Ok(pending.session);
+        }
+        let record = Arc::clone(&self.record());
+        let session = backend.initialize(&super::upstreams::hello(&record)?).await?;
+        inner.metrics.handshake(backend.name());
+        if session.id.is_some() && !disposable {
+            // It gives ids after all, so that there is state to lose.
+            self.sessions.close_upstream(backend.clone(), session);
+            return Err(unavailable.into());
+        }
+        self.sessions.replay(&record, backend, &session).await;
+        self.sessions.keep_for_later(
+            &self.key,
+            Pending {
+                backend: backend.clone(),
+                session: session.clone(),
+                expected: record.generation(backend.name().as_str()),
+            },
+        );
+        Ok(session)
+    }
+}
+
+impl Sessions {
+    /// Keeps an upstream session until it is known whether a record names it.
+    pub(super) fn keep_for_later(&self, key: &RecordKey, pending: Pending) {
+        if let Err(dropped) = self.inner.provisional.keep(key, pending) {
+            self.close_when_quiet(*key, dropped);
+        }
+    }
+
+    /// Binds what has no place in a record yet, or deletes it. For when the store answers again.
+    pub(super) async fn reconcile(&self) {
+        for ((key, _), pending) in self.inner.provisional.take_all() {
+            if self.adopt(&key, &pending).await.is_err() {
+                self.keep_for_later(&key, pending);
+            }
+        }
+    }
+
+    async fn adopt(&self, key: &RecordKey, pending: &Pending) -> Result<(), Unavailable> {
+        let inner = &*self.inner;
+        let name = pending.backend.name().as_str();
+        let binding = Binding {
+            origin: pending.backend.origin().to_owned(),
+            session: pending.session.clone(),
+            generation: pending.expected + 1,
+        };
+        for _ in 0..2 {
+            let reading = inner.proof.reading();
+            let bound = inner
+                .store
+                .bind_backend(key, name, pending.expected, &binding)
+                .await;
+            match self.observed(bound)? {
+                Bound::Bound(record) | Bound::Lost(record) => {
+                    // It may have lost to itself: to a binding whose answer did not come in time.
+                    let bound = record.bindings.get(name).map(|binding| &binding.session);
+                    if bound == Some(&pending.session) {
+                        self.replay(&record, &pending.backend, &pending.session).await;
+                        tracing::debug!(backend = name, "an upstream session was adopted");
+                    } else {
+                        self.close_when_quiet(*key, pending.clone());
+                    }
+                    inner.cache.put(key, record, reading);
+                    inner.streams.changed(key);
+                    return Ok(());
+                }
+                Bound::Gone => {
+                    if self.missing(key, None).await?.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        self.close_when_quiet(*key, pending.clone());
+        Ok(())
+    }
+
+    /// Deletes an upstream session as soon as no request of its session is running that may be using it.
+    fn close_when_quiet(&self, key: RecordKey, pending: Pending) {
+        let sessions = self.clone();
+        self.inner.tasks.spawn_until_drain(async move {
+            let limit = Instant::now() + MAX_USE;
+            while !sessions.inner.in_flight.is_quiet(&key) && Instant::now() < limit {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            sessions.close_upstream(pending.backend, pending.session);
+        });
+    }
+}

@@ -1,0 +1,172 @@
+//! What goes on beside the requests: other processes' changes are followed, idle deadlines are moved, and a store that does not answer
+//! is asked for a sign of life.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use tokio::sync::Notify;
+
+use super::Sessions;
+use super::cache::Remembered;
+use super::record::RecordKey;
+use super::store::{Event, Life, Loaded, Touched};
+
+/// How often a store that does not answer is asked for a sign of life.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// How long deadlines wait to be moved together.
+const GATHER: Duration = Duration::from_millis(200);
+/// How many deadlines are moved at a time.
+const TOUCH_AT_A_TIME: usize = 256;
+
+/// The sessions whose idle deadline is to be moved. Each is there at most once, so that there are never more than are remembered.
+#[derive(Debug, Default)]
+pub(super) struct Touches {
+    due: Mutex<Vec<RecordKey>>,
+    some: Notify,
+}
+
+impl Touches {
+    /// Adds one.
+    pub(super) fn add(&self, key: RecordKey) {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        self.some.notify_one();
+    }
+
+    fn take(&self) -> Vec<RecordKey> {
+        std::mem::take(&mut *self.due.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Sessions {
+    /// Begins what goes on beside the requests, until the process drains.
+    pub fn run(&self) {
+        let tasks = &self.inner.tasks;
+        match self.inner.store.events(self.inner.proof.every()) {
+            Some(events) => tasks.spawn_until_drain(self.clone().follow(events)),
+            None => self.inner.proof.alone(),
+        }
+        tasks.spawn_until_drain(self.clone().touch());
+        tasks.spawn_until_drain(self.clone().probe());
+    }
+
+    async fn follow(self, mut events: BoxStream<'static, Event>) {
+        let inner = &*self.inner;
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Record(key, record) => {
+                    inner.cache.put(&key, *record, inner.proof.told());
+                    inner.streams.changed(&key);
+                }
+                Event::Changed(key) => {
+                    if let Remembered::Entry(entry) = inner.cache.get(&key) {
+                        entry.doubt();
+                    }
+                    if inner.streams.is_open(&key) {
+                        let sessions = self.clone();
+                        inner.tasks.spawn(async move { sessions.look_again(&key).await });
+                    }
+                }
+                Event::Terminated(key, life) => self.ended(&key, life),
+                Event::StreamOwner { key, owner, number } => {
+                    if owner != inner.owner {
+                        inner.streams.taken(&key, number);
+                    }
+                }
+                Event::Proved(at) => {
+                    if let Some(caught_up) = inner.proof.proved(at) {
+                        let sessions = self.clone();
+                        inner
+                            .tasks
+                            .spawn_until_drain(async move { sessions.caught_up(caught_up).await });
+                    }
+                }
+                Event::Interrupted => {
+                    tracing::info!(
+                        "what other processes do is not heard; sessions are read again before use"
+                    );
+                    inner.proof.interrupted();
+                }
+            }
+        }
+    }
+
+    /// The session was terminated, here or elsewhere: nobody may use it any more.
+    pub(super) fn ended(&self, key: &RecordKey, life: Life) {
+        let inner = &*self.inner;
+        inner.cache.end(key, life);
+        inner.streams.close(key);
+        inner.in_flight.end(key);
+    }
+
+    /// Reads a session again whose stream is open here.
+    pub(super) async fn look_again(&self, key: &RecordKey) {
+        let inner = &*self.inner;
+        let reading = inner.proof.reading();
+        let lives = match self.observed(inner.store.load(key).await) {
+            Ok(Loaded::Found(record)) => inner.cache.put(key, record, reading).is_some(),
+            Ok(Loaded::Gone) => match self.missing(key, None).await {
+                Ok(found) => found.is_some(),
+                Err(_) => return,
+            },
+            // A store that is unavailable ends nothing.
+            Err(_) => return,
+        };
+        if lives {
+            inner.streams.changed(key);
+            if inner.streams.is_unowned(key) {
+                // One that is not told now is told after the next interruption.
+                drop(self.own_stream(key).await);
+            }
+        } else {
+            inner.streams.close(key);
+        }
+    }
+
+    async fn touch(self) {
+        loop {
+            self.inner.touches.some.notified().await;
+            tokio::time::sleep(GATHER).await;
+            for keys in self.inner.touches.take().chunks(TOUCH_AT_A_TIME) {
+                self.touch_now(keys).await;
+            }
+        }
+    }
+
+    async fn touch_now(&self, keys: &[RecordKey]) {
+        let inner = &*self.inner;
+        let reading = inner.proof.reading();
+        let touched = self.observed(inner.store.touch(keys).await);
+        for (index, key) in keys.iter().enumerate() {
+            let Remembered::Entry(entry) = inner.cache.get(key) else {
+                continue;
+            };
+            match touched.as_ref().map(|touched| touched.get(index)) {
+                Ok(Some(Touched::Alive { version, left })) => entry.touched(*version, *left, reading),
+                Ok(Some(Touched::Gone)) => {
+                    entry.not_touched();
+                    // It has ended, or it was lost and is needed.
+                    entry.doubt();
+                    drop(self.missing(key, None).await);
+                }
+                Ok(None) | Err(_) => entry.not_touched(),
+            }
+        }
+    }
+
+    /// Asks the store for a sign of life while nothing else tells of it, so that [`Sessions::store_error`] is true also when nobody
+    /// calls; and ends what had to wait until it answers.
+    async fn probe(self) {
+        loop {
+            if self.inner.outage.now().is_some() || !self.inner.proof.is_current() {
+                // The outcome is kept where it is observed.
+                drop(self.observed(self.inner.store.ping().await));
+            }
+            if self.inner.outage.now().is_none() {
+                self.reconcile().await;
+            }
+            tokio::time::sleep(PROBE_EVERY).await;
+        }
+    }
+}
