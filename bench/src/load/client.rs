@@ -71,6 +71,37 @@ impl Client {
         Ok(())
     }
 
+    /// The session that it has, for [`Self::resume`].
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn session(&self) -> anyhow::Result<HeaderValue> {
+        self.headers
+            .get(SESSION_ID)
+            .cloned()
+            .context("the client has no session")
+    }
+
+    /// Calls from now on in `session`.
+    pub fn resume(&mut self, session: HeaderValue) {
+        self.headers.insert(SESSION_ID, session);
+    }
+
+    /// A client of the same session with a connection to another replica.
+    ///
+    /// # Errors
+    /// When it cannot connect.
+    pub async fn elsewhere(&self, target: &Target) -> anyhow::Result<Self> {
+        let mut headers = self.headers.clone();
+        headers.insert(HOST, HeaderValue::try_from(target.address.to_string())?);
+        Ok(Self {
+            connection: Connection::open(target.address).await?,
+            headers,
+            prefix: target.prefix.to_owned(),
+            last_id: self.last_id + 1_000_000,
+        })
+    }
+
     /// Calls from now on tools with `prefix` in front of their names.
     pub fn rename(&mut self, prefix: String) {
         self.prefix = prefix;

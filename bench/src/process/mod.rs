@@ -1,6 +1,7 @@
 //! What a run starts: gateways, the floor, backends. Each ends with the value that stands for it.
 
 mod gateway;
+mod redis;
 mod usage;
 
 use std::fs;
@@ -15,6 +16,7 @@ use vmcp_peers::process::Process;
 use crate::cores::{self, Cores};
 
 pub use gateway::{Gateway, Storage, keys};
+pub use redis::Redis;
 pub use usage::{cpu, resident};
 
 /// How long a program may take until it says where it listens.

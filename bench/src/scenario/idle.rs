@@ -11,8 +11,8 @@ use crate::process::{self, Gateway, Program, Storage};
 
 /// How many sessions there are.
 pub(super) const SESSIONS: usize = 10_000;
-const CLIENTS: usize = 20;
-const MIB: f64 = 1024.0 * 1024.0;
+pub(super) const CLIENTS: usize = 20;
+pub(super) const MIB: f64 = 1024.0 * 1024.0;
 
 pub(super) async fn idle(run: &Run) -> anyhow::Result<Vec<Figure>> {
     let backend = Program::backends(run.cores, 1, 10)?;

@@ -3,6 +3,7 @@
 mod calls;
 mod comparison;
 mod idle;
+mod sessions;
 mod wide;
 
 use std::time::Duration;
@@ -27,6 +28,10 @@ pub enum Scenario {
     Idle,
     /// 150 backends with 10 tools each: the list of tools, and the first call to a backend
     Wide,
+    /// Sessions in Redis beside sessions in memory: calls, new sessions, what Redis is asked, memory
+    Sessions,
+    /// Ten minutes of sessions that are opened and abandoned: memory
+    Soak,
 }
 
 /// How a run is done.
@@ -41,6 +46,16 @@ pub struct Run {
 }
 
 impl Scenario {
+    /// Those that need no Redis.
+    pub const BRIEF: &[Self] = &[
+        Self::Echo,
+        Self::Large,
+        Self::Stream,
+        Self::Initialize,
+        Self::Idle,
+        Self::Wide,
+    ];
+
     /// Measures, and says on standard error what it is doing.
     ///
     /// # Errors
@@ -53,6 +68,8 @@ impl Scenario {
             Self::Initialize => calls::initialize(run).await,
             Self::Idle => idle::idle(run).await,
             Self::Wide => wide::wide(run).await,
+            Self::Sessions => sessions::sessions(run).await,
+            Self::Soak => sessions::soak(run).await,
         }
     }
 }
