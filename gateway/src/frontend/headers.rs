@@ -60,6 +60,12 @@ pub(super) fn media_types(headers: &HeaderMap) -> Result<(), Response<Body>> {
 
 /// Whether `Accept` has a range that `media_type` is in.
 pub(super) fn accepts(headers: &HeaderMap, media_type: &HeaderValue) -> bool {
+    // What nearly every client sends need not be taken apart.
+    if headers.get(header::ACCEPT) == Some(&mcp::JSON_AND_EVENT_STREAM)
+        && (*media_type == mcp::JSON || *media_type == mcp::EVENT_STREAM)
+    {
+        return true;
+    }
     let values = headers
         .get_all(header::ACCEPT)
         .iter()

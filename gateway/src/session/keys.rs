@@ -95,6 +95,12 @@ impl Keys {
         self.slots.load().all().into_iter()
     }
 
+    /// Whether `key` is one of these. Keys that were read again are others, also where they say the same.
+    pub(super) fn accept(&self, key: &Arc<SessionKey>) -> bool {
+        let slots = self.slots.load();
+        Arc::ptr_eq(&slots.current, key) || slots.others.iter().any(|other| Arc::ptr_eq(other, key))
+    }
+
     /// The keys that an id may mean by `id`.
     pub(super) fn named(&self, id: u8) -> impl Iterator<Item = Arc<SessionKey>> + use<> {
         self.all().filter(move |key| key.id() == id)

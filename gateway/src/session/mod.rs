@@ -27,6 +27,7 @@ mod settings;
 pub mod store;
 mod streams;
 mod upstreams;
+mod verified;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,7 @@ use provisional::Provisional;
 use record::{Lifetimes, NewRecord, Record, RecordKey};
 use store::{Created, Life, LimitOf, Owner, SessionStore, Terminated, Unavailable};
 use streams::Streams;
+use verified::VerifiedIds;
 use watch::Touches;
 
 pub use event_id::{BrokenCall, Positions, Resume};
@@ -111,6 +113,7 @@ struct Inner {
     store: Arc<dyn SessionStore>,
     settings: Settings,
     keys: Keys,
+    verified: VerifiedIds,
     core: Core,
     tasks: Tasks,
     metrics: Metrics,
@@ -195,6 +198,7 @@ impl Sessions {
                 server,
                 store,
                 keys,
+                verified: VerifiedIds::default(),
                 core,
                 tasks,
                 metrics,
@@ -312,7 +316,13 @@ impl Sessions {
 
     fn verify(&self, id: &[u8], principal: &Principal) -> Result<(SessionId, Arc<SessionKey>), SessionError> {
         let inner = &*self.inner;
-        SessionId::verify(id, &inner.keys, &inner.server, principal).ok_or(SessionError::NotFound)
+        if let Some(known) = inner.verified.get(id, &inner.keys, principal) {
+            return Ok(known);
+        }
+        let (read, signer) =
+            SessionId::verify(id, &inner.keys, &inner.server, principal).ok_or(SessionError::NotFound)?;
+        inner.verified.add(id, &read, &signer, principal);
+        Ok((read, signer))
     }
 
     /// Takes note of whether the store answered.

@@ -3,6 +3,7 @@
 //! Nothing here knows a session or a backend, and nothing outside knows how a message is framed.
 
 pub(crate) mod code;
+pub(crate) mod glance;
 pub(crate) mod header;
 pub mod jsonrpc;
 pub mod mapped;
@@ -10,5 +11,6 @@ pub mod meta;
 pub mod object;
 pub mod params;
 pub mod revision;
+mod skip;
 pub mod splice;
 pub mod sse;

@@ -1,0 +1,121 @@
+//! Ids whose signature was found right a while ago, so that a session that calls again and again is verified once.
+//!
+//! An id is found by all of its bytes, and for the principal that it was verified for, so that an entry says nothing that verifying again
+//! would not say. Nobody but the holder of an id that is right can put one in. What the gateway forgets is verified again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vmcp_crds::session_key::SessionKey;
+
+use super::id::SessionId;
+use super::keys::Keys;
+use crate::core::Principal;
+
+/// How many ids one generation holds; there are two. An entry takes about 300 bytes.
+const GENERATION: usize = 4096;
+
+/// Ids that were verified.
+#[derive(Debug, Default)]
+pub(super) struct VerifiedIds {
+    generations: Mutex<Generations>,
+}
+
+/// The ids since the last change of generations, and those of the generation before. An id that is used moves to the young ones, so that
+/// whoever calls often is not forgotten, and forgetting costs nothing.
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashMap<Box<[u8]>, Verified>,
+    old: HashMap<Box<[u8]>, Verified>,
+}
+
+#[derive(Clone, Debug)]
+struct Verified {
+    id: SessionId,
+    signer: Arc<SessionKey>,
+    principal: Principal,
+}
+
+impl VerifiedIds {
+    /// What `text` says and the key that signed it, if it was verified for `principal` and its key is still one of `keys`.
+    pub(super) fn get(
+        &self,
+        text: &[u8],
+        keys: &Keys,
+        principal: &Principal,
+    ) -> Option<(SessionId, Arc<SessionKey>)> {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if !generations.young.contains_key(text) {
+            let (text, verified) = generations.old.remove_entry(text)?;
+            generations.put(text, verified);
+        }
+        let verified = generations.young.get(text)?;
+        let usable = verified.principal == *principal && keys.accept(&verified.signer);
+        usable.then(|| (verified.id.clone(), Arc::clone(&verified.signer)))
+    }
+
+    /// Remembers that `text`, signed with `signer`, says `id` to `principal`.
+    pub(super) fn add(&self, text: &[u8], id: &SessionId, signer: &Arc<SessionKey>, principal: &Principal) {
+        let verified = Verified {
+            id: id.clone(),
+            signer: Arc::clone(signer),
+            principal: principal.clone(),
+        };
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.put(text.into(), verified);
+    }
+}
+
+impl Generations {
+    fn put(&mut self, text: Box<[u8]>, verified: Verified) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(text, verified);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::capabilities::Capabilities;
+    use crate::session::record::{PrincipalTag, RecordKey};
+    use crate::session::store::Incarnation;
+    use crate::wire::revision::Revision;
+
+    fn id(number: u32) -> SessionId {
+        SessionId {
+            key: RecordKey([1; 16]),
+            incarnation: Incarnation([2; 8]),
+            created: number,
+            end: number,
+            principal_tag: PrincipalTag([3; 16]),
+            revision: Revision::negotiate("2025-11-25"),
+            capabilities: Capabilities(0),
+        }
+    }
+
+    #[test]
+    fn an_id_is_known_by_all_its_bytes_and_only_while_its_key_is_in_use() {
+        let (keys, verified) = (Keys::random().unwrap(), VerifiedIds::default());
+        let principal = Principal::Anonymous;
+        verified.add(b"v1.abc", &id(7), &keys.current(), &principal);
+        assert_eq!(verified.get(b"v1.abc", &keys, &principal).unwrap().0, id(7));
+        assert!(verified.get(b"v1.abd", &keys, &principal).is_none());
+        let rotated = Keys::random().unwrap();
+        assert!(verified.get(b"v1.abc", &rotated, &principal).is_none());
+    }
+
+    #[test]
+    fn there_are_never_more_than_two_generations_and_who_calls_often_stays() {
+        let (keys, verified) = (Keys::random().unwrap(), VerifiedIds::default());
+        let principal = Principal::Anonymous;
+        verified.add(b"often", &id(0), &keys.current(), &principal);
+        for number in 1..20_000_u32 {
+            verified.add(&number.to_be_bytes(), &id(number), &keys.current(), &principal);
+            assert!(verified.get(b"often", &keys, &principal).is_some());
+        }
+        let generations = verified.generations.lock().unwrap();
+        assert!(generations.young.len() <= GENERATION && generations.old.len() <= GENERATION);
+    }
+}

@@ -1,0 +1,117 @@
+//! Answers that are recognised at a glance, without anything being made of them.
+
+use super::skip::{string, value, white_space};
+
+/// Whether `message` is one response to the request whose id is written `id`, in the form in which nearly every server writes it: the same
+/// id letter by letter, and no key twice or with escapes. `false` says nothing: whoever reads the message closely may find that it is.
+#[must_use]
+pub(crate) fn is_answer(message: &[u8], id: &str) -> bool {
+    envelope(message, id.as_bytes()).is_some() && std::str::from_utf8(message).is_ok()
+}
+
+fn envelope(message: &[u8], id: &[u8]) -> Option<()> {
+    let mut at = white_space(message, 0);
+    let (mut version, mut answers, mut outcome) = (false, false, false);
+    let mut before = b'{';
+    loop {
+        if *message.get(at)? != before {
+            let ended =
+                message[at] == b'}' && before == b',' && white_space(message, at + 1) == message.len();
+            return (ended && answers && outcome).then_some(());
+        }
+        before = b',';
+        at = white_space(message, at + 1);
+        let start = at + 1;
+        if *message.get(at)? != b'"' {
+            return None;
+        }
+        at = string(message, start)?;
+        let key = &message[start..at - 1];
+        at = white_space(message, at);
+        if *message.get(at)? != b':' {
+            return None;
+        }
+        let start = white_space(message, at + 1);
+        at = value(message, start)?;
+        let seen = match key {
+            b"jsonrpc" => &mut version,
+            b"id" if message[start..at] == *id => &mut answers,
+            b"result" | b"error" => &mut outcome,
+            b"id" | b"method" | b"params" => return None,
+            other if other.contains(&b'\\') => return None,
+            _ => {
+                at = white_space(message, at);
+                continue;
+            }
+        };
+        if std::mem::replace(seen, true) {
+            return None;
+        }
+        at = white_space(message, at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::wire::jsonrpc::Response;
+
+    #[test]
+    fn what_servers_write_is_recognised() {
+        for message in [
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+            r#"{"result":{"a":[1,{"b":"\""}]},"id":1,"jsonrpc":"2.0"}"#,
+            " {\n \"jsonrpc\" : \"2.0\" , \"id\" : 1 , \"error\" : {\"code\":-1,\"message\":\"é\"} , \"extra\" : null } \n",
+        ] {
+            assert!(is_answer(message.as_bytes(), "1"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_unusual_is_left_to_others() {
+        for message in [
+            "",
+            "{}",
+            "[]",
+            r#"{"id":1}"#,
+            r#"{"id":2,"result":{}}"#,
+            r#"{"id":1,"result":{},"error":{}}"#,
+            r#"{"id":1,"id":1,"result":{}}"#,
+            r#"{"id":1,"result":{},"r\u0065sult":{}}"#,
+            r#"{"id":1,"method":"ping","result":{}}"#,
+            r#"{"id":1,"result":{}}{"id":1,"result":{}}"#,
+            r#"{"id":1,"result":{}} x"#,
+            r#"{"id":1,"result":{"a":"#,
+            r#"{,"id":1,"result":{}}"#,
+            r#"{"id":1,"result":{},}"#,
+            r#"["id":1,"result":{}}"#,
+        ] {
+            assert!(!is_answer(message.as_bytes(), "1"), "{message}");
+        }
+        assert!(!is_answer(b"{\"id\":1,\"result\":\"\xff\"}", "1"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_recognised_a_close_reader_takes_for_the_same_answer(
+            fields in proptest::collection::vec(
+                (
+                    proptest::sample::select(vec!["jsonrpc", "id", "result", "error", "method", "params", "x", "\\u0069d"]),
+                    proptest::sample::select(vec!["1", "2", "\"2.0\"", "{}", "{\"a\":[1,\"b\"]}", "null", "[", "\"\\x\""]),
+                ),
+                0..5,
+            ),
+            space in " {0,2}",
+        ) {
+            let fields: Vec<_> = fields.iter().map(|(key, value)| format!("{space}\"{key}\"{space}:{value}{space}")).collect();
+            let message = format!("{{{}}}{space}", fields.join(","));
+            if is_answer(message.as_bytes(), "1") {
+                let id = RawValue::from_string("1".to_owned()).unwrap();
+                prop_assert!(Response::parse(message.as_bytes()).is_ok_and(|response| response.answers(&id)), "{message}");
+            }
+        }
+    }
+}
