@@ -219,22 +219,35 @@ fn there_are_as_many_sessions_as_the_configuration_says() -> anyhow::Result<()> 
 }
 
 #[test]
-fn a_limit_changes_within_a_second_of_its_file() -> anyhow::Result<()> {
+fn a_limit_and_the_log_level_change_within_a_second_of_their_file() -> anyhow::Result<()> {
     let limited = Limited::start("{requestBytes: 2048}")?;
     let session = limited.open()?;
     let status = || {
         let params = json!({"x": "x".repeat(3000)});
         anyhow::Ok(session.request(limited.gateway.mcp, "ping", &params)?.status)
     };
+    let lines_of_requests = || {
+        let log = limited.gateway.log()?;
+        anyhow::Ok(log.lines().filter(|line| line.contains("\"DEBUG\"")).count())
+    };
+    assert_eq!(lines_of_requests()?, 0);
     // The fastest of a few: a busy machine delays some of them, and a gateway that does not watch is late each time.
     let mut fastest = Duration::MAX;
-    for (bytes, expected) in [(8192, 200), (2048, 413), (8192, 200)] {
+    for (bytes, level, expected) in [(8192, "debug", 200), (2048, "info", 413), (8192, "debug", 200)] {
         let started = Instant::now();
-        limited.set(&format!("{{requestBytes: {bytes}}}"))?;
+        limited.set(&format!("{{requestBytes: {bytes}}}\nlogLevel: {level}"))?;
         wait::until("the limit is changed", LIMIT, || {
             anyhow::ensure!(status()? == expected, "not yet");
             Ok(())
         })?;
+        if level == "debug" {
+            wait::until("requests are logged", LIMIT, || {
+                let before = lines_of_requests()?;
+                limited.ping(&session)?;
+                anyhow::ensure!(lines_of_requests()? > before, "not yet");
+                Ok(())
+            })?;
+        }
         fastest = fastest.min(started.elapsed());
     }
     assert!(fastest < Duration::from_secs(1), "{fastest:?}");
