@@ -39,8 +39,19 @@ impl Replicas {
     /// # Errors
     /// When one of the programs does not start.
     pub async fn start_with(replicas: usize, change: impl FnOnce(&mut Recipe)) -> anyhow::Result<Self> {
+        Self::start_on(Redis::start(None)?, replicas, change).await
+    }
+
+    /// Starts `replicas` gateways whose recipe `change` has changed, with their sessions in `redis`.
+    ///
+    /// # Errors
+    /// When one of the programs does not start.
+    pub async fn start_on(
+        redis: Redis,
+        replicas: usize,
+        change: impl FnOnce(&mut Recipe),
+    ) -> anyhow::Result<Self> {
         let fixture = Fixture::start(&[])?;
-        let redis = Redis::start(None)?;
         let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
         recipe.config.session_storage = SessionStorage {
             provider: SessionStorageProvider::Redis,

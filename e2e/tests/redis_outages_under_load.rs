@@ -1,7 +1,6 @@
 //! Redis stops, is killed, is slow, or comes back empty, while clients call over three replicas without affinity.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -28,7 +27,9 @@ fn counting(gateway: SocketAddr, sessions: &[Session], every: Duration, tool: &'
         Box::new(move |turn: u64| {
             if turn.is_multiple_of(3) {
                 let nonce = format!("{worker} at turn {turn}");
-                let echoed = session.call(gateway, "fixture_echo", &json!({"message": nonce}))?.tool_text()?;
+                let echoed = session
+                    .call(gateway, "fixture_echo", &json!({"message": nonce}))?
+                    .tool_text()?;
                 ensure!(echoed == nonce, "{echoed} instead of {nonce}");
                 return Ok(());
             }
@@ -49,7 +50,9 @@ fn counting(gateway: SocketAddr, sessions: &[Session], every: Duration, tool: &'
 fn sessions(replicas: &Replicas) -> anyhow::Result<Vec<Session>> {
     let open = |_| {
         let session = Session::open(replicas.address())?;
-        let text = session.call(replicas.address(), "fixture_counter", &json!({}))?.tool_text()?;
+        let text = session
+            .call(replicas.address(), "fixture_counter", &json!({}))?
+            .tool_text()?;
         ensure!(text == "1", "{text}");
         Ok(session)
     };
@@ -57,7 +60,12 @@ fn sessions(replicas: &Replicas) -> anyhow::Result<Vec<Session>> {
 }
 
 fn refused_for_now(answer: &Answer) {
-    assert_eq!((answer.status, answer.error_code()), (503, -32603), "{}", answer.text());
+    assert_eq!(
+        (answer.status, answer.error_code()),
+        (503, -32603),
+        "{}",
+        answer.text()
+    );
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
 }
 
@@ -65,7 +73,10 @@ fn refused_for_now(answer: &Answer) {
 fn upstream(fixture: &Fixture) -> anyhow::Result<usize> {
     let sessions = fixture.admin_answer("GET", "/sessions", &Value::Null)?;
     let sessions = sessions.as_array().cloned().unwrap_or_default();
-    Ok(sessions.iter().filter(|session| session["client"]["name"] == "raw").count())
+    Ok(sessions
+        .iter()
+        .filter(|session| session["client"]["name"] == "raw")
+        .count())
 }
 
 /// Redis as it is in a cluster that keeps its data: every write is on disk before it is answered.
@@ -141,7 +152,12 @@ async fn away_for_half_a_minute(away: Away) -> anyhow::Result<()> {
     for mcp in replicas.addresses() {
         wait::until("initialize works again", Duration::from_secs(2), || {
             let answer = raw::initialize(mcp)?;
-            ensure!(answer.status == 200, "{} after {:?}", answer.text(), back.elapsed());
+            ensure!(
+                answer.status == 200,
+                "{} after {:?}",
+                answer.text(),
+                back.elapsed()
+            );
             Ok(())
         })?;
     }
@@ -151,12 +167,20 @@ async fn away_for_half_a_minute(away: Away) -> anyhow::Result<()> {
     // The one that came late knows them now.
     let echoed = sessions[0].call(late.mcp, "fixture_echo", &json!({"message": "hello"}))?;
     assert_eq!(echoed.tool_text()?, "hello");
-    assert_eq!(replicas.fixture.initializes("raw")?, SESSIONS as u64, "a session shook hands again");
-    wait::until("provisional upstream sessions are adopted or deleted", PATIENCE, || {
-        let (open, bound) = (upstream(&disposable)?, SESSIONS);
-        ensure!(open <= bound, "{open} are open for {bound} sessions");
-        Ok(())
-    })
+    assert_eq!(
+        replicas.fixture.initializes("raw")?,
+        SESSIONS as u64,
+        "a session shook hands again"
+    );
+    wait::until(
+        "provisional upstream sessions are adopted or deleted",
+        PATIENCE,
+        || {
+            let (open, bound) = (upstream(&disposable)?, SESSIONS);
+            ensure!(open <= bound, "{open} are open for {bound} sessions");
+            Ok(())
+        },
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,7 +210,11 @@ async fn redis_comes_back_empty_under_load_and_everything_is_as_it_was() -> anyh
     replicas.redis.start_again()?;
     load.go_on_for(SESSIONS as u64 * 12)?;
     load.finish().without_failure()?;
-    assert_eq!(replicas.fixture.initializes("raw")?, SESSIONS as u64, "a session shook hands again");
+    assert_eq!(
+        replicas.fixture.initializes("raw")?,
+        SESSIONS as u64,
+        "a session shook hands again"
+    );
     for mcp in replicas.addresses() {
         let refused = ended.call(mcp, "fixture_echo", &json!({"message": "hello"}))?;
         assert_eq!(refused.status, 404, "{}", refused.text());
@@ -202,7 +230,11 @@ async fn redis_comes_back_empty_under_load_and_everything_is_as_it_was() -> anyh
         let echoed = session.call(late.mcp, "fixture_echo", &json!({"message": "hello"}))?;
         assert_eq!(echoed.tool_text()?, "hello");
     }
-    assert_eq!(replicas.fixture.initializes("raw")?, SESSIONS as u64, "a session shook hands again");
+    assert_eq!(
+        replicas.fixture.initializes("raw")?,
+        SESSIONS as u64,
+        "a session shook hands again"
+    );
     Ok(())
 }
 
@@ -222,7 +254,9 @@ async fn redis_comes_back_empty_and_nobody_is_left_who_knew_and_no_session_is_lo
     let report = Load::run(3, before.len(), Duration::ZERO, |worker| {
         let session = before[worker].clone();
         Box::new(move |turn: u64| {
-            let text = session.call(gateway, "fixture_counter", &json!({}))?.tool_text()?;
+            let text = session
+                .call(gateway, "fixture_counter", &json!({}))?
+                .tool_text()?;
             ensure!(text == (turn + 1).to_string(), "{text} at turn {turn}");
             Ok(())
         }) as Turn
@@ -256,7 +290,9 @@ async fn a_slow_redis_is_not_felt_by_sessions_that_are_known() -> anyhow::Result
             let session = sessions[worker].clone();
             Box::new(move |turn: u64| {
                 let nonce = format!("{worker} at turn {turn}");
-                let echoed = session.call(gateway, "fixture_echo", &json!({"message": nonce}))?.tool_text()?;
+                let echoed = session
+                    .call(gateway, "fixture_echo", &json!({"message": nonce}))?
+                    .tool_text()?;
                 ensure!(echoed == nonce, "{echoed}");
                 Ok(())
             }) as Turn
@@ -274,7 +310,10 @@ async fn a_slow_redis_is_not_felt_by_sessions_that_are_known() -> anyhow::Result
         proxy.set(Fault::default());
         report.without_failure()?;
         let (median, before) = (report.percentile(0.5), usual.percentile(0.5));
-        assert!(median < before * 2 + Duration::from_millis(20), "{median:?} with Redis {late:?} late, {before:?} before");
+        assert!(
+            median < before * 2 + Duration::from_millis(20),
+            "{median:?} with Redis {late:?} late, {before:?} before"
+        );
     }
     // It comes and goes.
     for _ in 0..5 {
@@ -296,7 +335,9 @@ async fn the_end_of_a_session_is_known_everywhere_within_a_tenth_of_a_second() -
     for _ in 0..ENDED {
         let session = Session::open(replicas.address())?;
         for mcp in &addresses {
-            session.call(*mcp, "fixture_echo", &json!({"message": "hello"}))?.tool_text()?;
+            session
+                .call(*mcp, "fixture_echo", &json!({"message": "hello"}))?
+                .tool_text()?;
         }
         assert_eq!(session.delete(addresses[0])?.status, 200);
         let ended = Instant::now();
@@ -325,17 +366,16 @@ async fn the_end_of_a_session_is_known_within_max_staleness_also_when_nobody_tel
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
-    let replicas = Replicas::start(1).await?;
+    let mut replicas = Replicas::start(1).await?;
     let proxy = Proxy::start(replicas.redis.address).await?;
-    let deaf = {
-        let mut recipe = replicas.recipe.config.clone();
-        std::mem::swap(&mut recipe, &mut replicas.recipe.config.clone());
-        replicas.recipe.start_on(proxy.address)?
-    };
-    let told = Mutex::new(Vec::new());
+    replicas.recipe.config.session_storage.address = Some(proxy.address.to_string());
+    let deaf = replicas.recipe.start()?;
+    let mut told = Vec::new();
     for _ in 0..5 {
         let session = Session::open(replicas.address())?;
-        session.call(deaf.mcp, "fixture_echo", &json!({"message": "hello"}))?.tool_text()?;
+        session
+            .call(deaf.mcp, "fixture_echo", &json!({"message": "hello"}))?
+            .tool_text()?;
         proxy.set(Fault {
             late: Duration::from_secs(20),
             subscribers_only: true,
@@ -347,11 +387,10 @@ async fn the_end_of_a_session_is_known_within_max_staleness_also_when_nobody_tel
             ensure!(answer.status == 404, "{}", answer.status);
             Ok(())
         })?;
-        told.lock().unwrap_or_else(PoisonError::into_inner).push(ended.elapsed());
+        told.push(ended.elapsed());
         proxy.set(Fault::default());
         proxy.cut();
     }
-    let told = told.into_inner().unwrap_or_else(PoisonError::into_inner);
     // A quarter of a second for the request itself on a busy machine; the rest is the promise.
     let longest = told.iter().max().copied().unwrap_or_default();
     assert!(longest < Duration::from_millis(2250), "{told:?}");
@@ -369,9 +408,19 @@ async fn after_the_grace_nothing_is_served_any_more_and_nothing_is_lost() -> any
     .await?;
     let gateway = replicas.address();
     let session = Session::open(gateway)?;
-    assert_eq!(session.call(gateway, "fixture_counter", &json!({}))?.tool_text()?, "1");
+    assert_eq!(
+        session
+            .call(gateway, "fixture_counter", &json!({}))?
+            .tool_text()?,
+        "1"
+    );
     replicas.redis.pause()?;
-    assert_eq!(session.call(gateway, "fixture_counter", &json!({}))?.tool_text()?, "2");
+    assert_eq!(
+        session
+            .call(gateway, "fixture_counter", &json!({}))?
+            .tool_text()?,
+        "2"
+    );
     wait::until("the grace is over", PATIENCE, || {
         let answer = session.request(gateway, "ping", &json!({}))?;
         ensure!(answer.status == 503, "{}", answer.status);
