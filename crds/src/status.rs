@@ -70,6 +70,9 @@ pub struct BackendStatus {
     pub name: String,
     /// What is known of it.
     pub state: BackendState,
+    /// Whether it can be reached, as the gateway's probes and its breaker see it.
+    #[serde(default)]
+    pub health: Health,
     /// How many tools it offers.
     pub tools: usize,
     /// How many prompts it offers.
@@ -94,8 +97,39 @@ pub enum BackendState {
     Unknown,
     /// It answered the last time.
     Ready,
-    /// It did not answer the last time; what it offered before stays listed.
+    /// It is unavailable, or refuses what the gateway asks.
     Failing,
+}
+
+/// Whether a backend can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// It has not answered since the gateway started, and has not failed often enough to say more.
+    #[default]
+    Unknown,
+    /// It answered the last probe.
+    Healthy,
+    /// It failed lately, or refuses what the gateway asks, or its breaker is not closed.
+    Degraded,
+    /// It failed again and again.
+    Unavailable,
+}
+
+impl Health {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Healthy, Self::Degraded, Self::Unavailable];
+
+    /// The name in `/status` and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unavailable => "unavailable",
+        }
+    }
 }
 
 /// The hash by which operator and gateway compare hot configurations: SHA-256 of the file's bytes, in hexadecimal.

@@ -31,8 +31,8 @@ pub struct AggregationConfig {
     /// all that are, in the order of the configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub priority: Vec<String>,
-    /// What becomes of the offers of a backend that does not answer. `keep`: they stay listed. `hide`: they are left out of the
-    /// lists until it answers again. Calls reach the backend either way, and nobody else takes over its names.
+    /// What becomes of the offers of a backend that is unavailable (see `health` there). `keep`: they stay listed. `hide`: they are left
+    /// out of the lists until it answers again. Calls reach the backend either way, and nobody else takes over its names.
     #[schemars(extend("default" = FailureMode::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub failure_mode: FailureMode,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BreakerConfig, ConcurrencyConfig, Duration, Timeouts, is_default};
+use super::{BreakerConfig, ConcurrencyConfig, Duration, HealthConfig, Timeouts, is_default};
 
 /// One MCP server behind the gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +44,9 @@ pub struct BackendConfig {
     /// How many calls may run there at a time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub concurrency: ConcurrencyConfig,
+    /// How the gateway finds out whether it lives.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub health: HealthConfig,
 }
 
 /// Whether what a backend remembers of a session counts.

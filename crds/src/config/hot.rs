@@ -1,7 +1,7 @@
 //! The hot part: what a running gateway takes without a restart.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{AggregationConfig, BackendConfig, LimitsConfig, is_default};
 
@@ -13,6 +13,9 @@ pub struct HotConfig {
     #[schemars(extend("default" = LogLevel::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub log_level: LogLevel,
+    /// Which requests are logged where nothing went wrong.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub access_log: AccessLogConfig,
     /// The MCP servers that the gateway offers as one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendConfig>,
@@ -40,6 +43,68 @@ pub struct HotConfig {
     /// How much the gateway takes on at a time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitsConfig,
+}
+
+/// Which requests are logged where nothing went wrong. A request that failed, or was refused for a reason that somebody should look at,
+/// is always logged; with `logLevel: debug` every request is. A line holds the method, the status, how long it took, the request's id
+/// (`X-Request-Id`) and a tag in the place of the session id; never a body.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AccessLogConfig {
+    /// The share of requests that is logged at `info`, picked at random: from 0, which is none, to 1, which is all; `0.01` is one in a
+    /// hundred.
+    #[schemars(extend("default" = 0))]
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sample: Share,
+}
+
+/// A share of something, from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share(u32);
+
+impl Share {
+    /// How many parts make the whole.
+    const WHOLE: u32 = 1_000_000_000;
+
+    /// Of `whole`, as much as this share is.
+    #[must_use]
+    pub fn of(self, whole: u64) -> u64 {
+        let part = u128::from(whole) * u128::from(self.0) / u128::from(Self::WHOLE);
+        u64::try_from(part).unwrap_or(whole)
+    }
+}
+
+impl Serialize for Share {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(f64::from(self.0) / f64::from(Self::WHOLE))
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is from 0 to a thousand million"
+    )]
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let share = f64::deserialize(deserializer)?;
+        if (0.0..=1.0).contains(&share) {
+            return Ok(Self((share * f64::from(Self::WHOLE)).round() as u32));
+        }
+        Err(de::Error::custom(format!(
+            "found {share}; allowed is 0 to 1, for example 0.01"
+        )))
+    }
+}
+
+impl JsonSchema for Share {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Share".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "number", "minimum": 0, "maximum": 1})
+    }
 }
 
 /// Who the gateway says it is, in `initialize`.

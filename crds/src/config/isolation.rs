@@ -43,6 +43,41 @@ pub struct ConcurrencyConfig {
     pub wait: Duration,
 }
 
+/// How the gateway finds out whether a backend lives. In the gateway's own session there it sends a `ping`, which every server must answer;
+/// where it has none, it opens one. Whatever is answered is a sign of life, a refusal (401, 403, an error) too; a failure is what the
+/// breaker calls one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HealthConfig {
+    /// How often it is probed, from `100ms` to `1h`. After a failure the gateway tries again sooner, and it never waits longer than
+    /// this to find that the backend is back. A call that fails makes it look at once.
+    #[schemars(extend("default" = default_interval().to_string()))]
+    #[serde(default = "default_interval", skip_serializing_if = "is_default_interval")]
+    pub interval: Duration,
+    /// How long the answer to a probe may take, from `10ms` to `1m`.
+    #[schemars(extend("default" = default_timeout().to_string()))]
+    #[serde(default = "default_timeout", skip_serializing_if = "is_default_timeout")]
+    pub timeout: Duration,
+    /// After so many failures in a row, at least 1, the backend is `unavailable` and no longer `degraded`: `/status` and `/metrics` say so,
+    /// and with `aggregation.failureMode: hide` its offers leave the lists. One success makes it `healthy` again.
+    #[schemars(extend("default" = default_unhealthy_after()))]
+    #[serde(
+        default = "default_unhealthy_after",
+        skip_serializing_if = "is_default_unhealthy_after"
+    )]
+    pub unhealthy_after: u32,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self {
+            interval: default_interval(),
+            timeout: default_timeout(),
+            unhealthy_after: default_unhealthy_after(),
+        }
+    }
+}
+
 impl Default for BreakerConfig {
     fn default() -> Self {
         Self {
@@ -60,6 +95,30 @@ impl Default for ConcurrencyConfig {
             wait: default_wait(),
         }
     }
+}
+
+fn default_interval() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn default_unhealthy_after() -> u32 {
+    3
+}
+
+fn is_default_interval(interval: &Duration) -> bool {
+    *interval == default_interval()
+}
+
+fn is_default_timeout(timeout: &Duration) -> bool {
+    *timeout == default_timeout()
+}
+
+fn is_default_unhealthy_after(failures: &u32) -> bool {
+    *failures == default_unhealthy_after()
 }
 
 fn default_failures() -> u32 {

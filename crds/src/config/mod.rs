@@ -33,9 +33,9 @@ pub use backend::{
     ToolOverride, ToolRules,
 };
 pub use duration::Duration;
-pub use hot::{HotConfig, LogLevel, ServerInfo};
+pub use hot::{AccessLogConfig, HotConfig, LogLevel, ServerInfo, Share};
 pub use incoming_auth::{Audience, IncomingAuth, IncomingAuthType, OidcConfig, SigningAlgorithm};
-pub use isolation::{BreakerConfig, ConcurrencyConfig};
+pub use isolation::{BreakerConfig, ConcurrencyConfig, HealthConfig};
 pub use limits::LimitsConfig;
 pub use parse::ConfigError;
 pub use schema::{json_schema, reference};

@@ -2,6 +2,7 @@
 //!
 //! It runs on a thread of its own, so that a scrape never delays a call, and a busy data path never fails a probe.
 
+mod scrape;
 mod status;
 
 use std::net::SocketAddr;
@@ -85,7 +86,7 @@ impl Admin {
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(),
-            "/metrics" => metrics(self.metrics.encode()),
+            "/metrics" => metrics(self.scrape()),
             "/status" => self.status(request.headers()),
             _ => text(
                 StatusCode::NOT_FOUND,

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use subtle::ConstantTimeEq as _;
-use vmcp_crds::status::{BackendState, BackendStatus, GatewayStatus, SessionStoreStatus, TokenIssuerStatus};
+use vmcp_crds::status::{
+    BackendState, BackendStatus, GatewayStatus, Health, SessionStoreStatus, TokenIssuerStatus,
+};
 
 use super::{Admin, respond, text};
 use crate::backend::Kind;
@@ -49,11 +51,8 @@ impl Admin {
         let store_error = self.sessions.store_error();
         let backend = |(name, state): (crate::config::BackendName, std::sync::Arc<State>)| BackendStatus {
             name: name.to_string(),
-            state: match (&state.offer, &state.error) {
-                (_, Some(_)) => BackendState::Failing,
-                (None, None) => BackendState::Unknown,
-                (Some(_), None) => BackendState::Ready,
-            },
+            state: state_of(&state),
+            health: self.core.catalog().health(&name),
             tools: offered(&state, Kind::Tools),
             prompts: offered(&state, Kind::Prompts),
             resources: offered(&state, Kind::Resources),
@@ -83,6 +82,16 @@ impl Admin {
             conflicts: snapshot.conflicts.clone(),
             warnings: snapshot.warnings.clone(),
         }
+    }
+}
+
+/// A failure or two may pass, and are nothing that a person has to see.
+fn state_of(state: &State) -> BackendState {
+    match (&state.offer, &state.error, state.health) {
+        (_, _, Health::Unavailable) => BackendState::Failing,
+        (_, Some(error), _) if !error.says_unreachable() => BackendState::Failing,
+        (Some(_), _, _) => BackendState::Ready,
+        (None, _, _) => BackendState::Unknown,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who may call a backend now: the breaker and the places, and what they learn from each call.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::breaker::{Breaker, BreakerState, Change};
 use super::slots::Slots;
 use super::{Backend, BackendError};
 use crate::config::Isolation;
+use crate::telemetry::metrics::{BackendMetrics, CallOutcome};
 
 /// A caller that waited so long for an answer, and went away without one, has met a backend that does not answer. Clients have
 /// deadlines of their own, which are mostly shorter than the gateway's.
@@ -22,6 +24,7 @@ pub(super) struct Admission {
     in_flight: AtomicUsize,
     /// Says that calls have begun to fail.
     trouble: Notify,
+    metrics: OnceLock<BackendMetrics>,
 }
 
 /// A call that may be sent. It has a place at its backend until this is dropped, which is when its answer has come whole.
@@ -48,10 +51,12 @@ impl Backend {
     /// [`BackendError::Open`] and [`BackendError::Full`]. Nothing was sent then.
     pub async fn admit(&self) -> Result<Admitted, BackendError> {
         let admission = &self.inner.admission;
+        let blocked = |_: &BackendError| self.count(CallOutcome::Blocked);
         // Who is refused anyway need not wait for a place.
-        admission.breaker.check()?;
-        let place = admission.slots.acquire().await?;
-        let is_trial = admission.breaker.admit()?;
+        admission.breaker.check().inspect_err(blocked)?;
+        let place = admission.slots.acquire().await;
+        let place = place.inspect_err(|_| self.count(CallOutcome::Overloaded))?;
+        let is_trial = admission.breaker.admit().inspect_err(blocked)?;
         admission.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(Admitted {
             backend: self.clone(),
@@ -74,10 +79,16 @@ impl Backend {
         self.inner.admission.breaker.state()
     }
 
-    /// How often the breaker has opened.
-    #[must_use]
-    pub fn breaker_opened(&self) -> u64 {
-        self.inner.admission.breaker.opened()
+    /// Counts calls in `metrics` from now on.
+    pub fn measure(&self, metrics: BackendMetrics) {
+        // Whoever made the backend does this once.
+        drop(self.inner.admission.metrics.set(metrics));
+    }
+
+    fn count(&self, outcome: CallOutcome) {
+        if let Some(metrics) = self.inner.admission.metrics.get() {
+            metrics.call(outcome);
+        }
     }
 
     /// Says that the backend has come back, as whoever looks after it sees it.
@@ -96,6 +107,9 @@ impl Backend {
             Change::Nothing => return,
             Change::First => {}
             Change::Opened => {
+                if let Some(metrics) = admission.metrics.get() {
+                    metrics.breaker_opened();
+                }
                 tracing::warn!(backend = %self.name(), reason, "the breaker opens: calls are refused for a while");
             }
         }
@@ -106,19 +120,17 @@ impl Backend {
 impl Admitted {
     /// The backend has answered, whatever it says.
     pub fn answered(&mut self) {
-        self.settled = true;
-        if self.backend.inner.admission.breaker.answered() {
-            tracing::info!(backend = %self.backend.name(), "the breaker closes: calls are answered again");
-        }
+        self.is_alive(CallOutcome::Answered);
     }
 
     /// The call ended with `error`, which may say that the backend cannot be reached.
     pub fn failed(&mut self, error: &BackendError) {
         if error.says_unreachable() {
             self.settled = true;
+            self.backend.count(CallOutcome::Unreachable);
             self.backend.failed(&error.to_string());
         } else {
-            self.answered();
+            self.is_alive(CallOutcome::Invalid);
         }
     }
 
@@ -129,24 +141,32 @@ impl Admitted {
             self.backend.inner.admission.breaker.trial_ended();
         }
     }
+
+    fn is_alive(&mut self, outcome: CallOutcome) {
+        self.settled = true;
+        self.backend.count(outcome);
+        if self.backend.inner.admission.breaker.answered() {
+            tracing::info!(backend = %self.backend.name(), "the breaker closes: calls are answered again");
+        }
+    }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.backend
-            .inner
-            .admission
-            .in_flight
-            .fetch_sub(1, Ordering::Relaxed);
-        if self.settled {
-            return;
-        }
         let waited = self.began.elapsed();
-        if waited >= ABANDONED_AFTER {
-            self.failed(&BackendError::Deadline(waited));
-        } else {
-            self.undecided();
+        if !self.settled {
+            self.backend.count(CallOutcome::Abandoned);
+            if waited >= ABANDONED_AFTER {
+                self.backend.failed(&BackendError::Deadline(waited).to_string());
+            } else {
+                self.undecided();
+            }
         }
+        let admission = &self.backend.inner.admission;
+        if let Some(metrics) = admission.metrics.get() {
+            metrics.took(waited);
+        }
+        admission.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -176,6 +196,7 @@ mod tests {
                 queue: 1,
                 wait: Duration::from_secs(1),
             },
+            ..Isolation::default()
         });
         backend
     }
@@ -206,7 +227,6 @@ mod tests {
             backend.came_back();
             backend.admit().await.unwrap().answered();
         }
-        assert_eq!(backend.breaker_opened(), 5);
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,6 +28,18 @@ pub enum BreakerState {
     Open,
 }
 
+impl BreakerState {
+    /// The name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     /// Whether `shared` says anything but closed and no failure.
@@ -41,7 +53,6 @@ struct Shared {
     position: Position,
     /// The last failure.
     reason: String,
-    opened: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +166,6 @@ impl Breaker {
         shared.position = Position::Open {
             until: Instant::now() + settings.open_for,
         };
-        shared.opened += 1;
         if was_closed {
             Change::Opened
         } else {
@@ -195,11 +205,6 @@ impl Breaker {
         }
     }
 
-    /// How often it has opened.
-    pub(super) fn opened(&self) -> u64 {
-        self.lock().opened
-    }
-
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -232,7 +237,7 @@ mod tests {
         assert_eq!(breaker.failed("x"), Change::Nothing);
         assert_eq!(breaker.admit(), Ok(false));
         assert_eq!(breaker.failed("is away"), Change::Opened);
-        assert_eq!((breaker.state(), breaker.opened()), (BreakerState::Open, 1));
+        assert_eq!(breaker.state(), BreakerState::Open);
         let refused = breaker.admit().unwrap_err();
         assert!(
             refused.is_retry_safe() && refused.to_string().contains("is away"),

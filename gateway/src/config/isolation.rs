@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vmcp_crds::config::{BreakerConfig, ConcurrencyConfig};
+use vmcp_crds::config::{BreakerConfig, ConcurrencyConfig, HealthConfig};
 
 /// What keeps one backend's troubles its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,19 @@ pub struct Isolation {
     pub breaker: BreakerSettings,
     /// How many calls may run.
     pub concurrency: ConcurrencySettings,
+    /// How it is looked after.
+    pub health: HealthSettings,
+}
+
+/// How the gateway finds out whether a backend lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// How often it is probed.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// After so many failures in a row it is unavailable; at least one.
+    pub unhealthy_after: u32,
 }
 
 /// When calls to a backend are refused at once.
@@ -42,6 +55,22 @@ impl Default for BreakerSettings {
 impl Default for ConcurrencySettings {
     fn default() -> Self {
         (&ConcurrencyConfig::default()).into()
+    }
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        (&HealthConfig::default()).into()
+    }
+}
+
+impl From<&HealthConfig> for HealthSettings {
+    fn from(raw: &HealthConfig) -> Self {
+        Self {
+            interval: raw.interval.get(),
+            timeout: raw.timeout.get(),
+            unhealthy_after: raw.unhealthy_after,
+        }
     }
 }
 

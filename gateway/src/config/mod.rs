@@ -24,7 +24,7 @@ pub use access::{Access, HostPort, Origin};
 pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strategy, Terms};
 pub use contact::{Contact, Timeouts};
 pub use incoming_auth::{IncomingAuth, Oidc};
-pub use isolation::{BreakerSettings, ConcurrencySettings, Isolation};
+pub use isolation::{BreakerSettings, ConcurrencySettings, HealthSettings, Isolation};
 pub use limits::{Limits, SessionLimits};
 pub use pattern::Pattern;
 pub use redis::{RedisAddress, RedisIdentity, RedisPassword, RedisStorage, RedisTls, RedisTopology};
@@ -95,6 +95,8 @@ pub struct SessionPolicy {
 pub struct Hot {
     /// How much is logged.
     pub log_level: LogLevel,
+    /// Which requests are logged where nothing went wrong.
+    pub access_log: AccessLog,
     /// The backends, in the order of the file.
     pub backends: Vec<Backend>,
     /// How their offers become one.
@@ -107,6 +109,13 @@ pub struct Hot {
     pub limits: Limits,
     /// [`vmcp_crds::status::config_hash`] of the text it came from.
     pub hash: String,
+}
+
+/// Which requests are logged where nothing went wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccessLog {
+    /// So many of 2^32.
+    pub threshold: u64,
 }
 
 /// Who the gateway says it is, as far as it is configured.

@@ -14,6 +14,7 @@ use super::{Core, UpstreamError, Upstreams};
 use crate::backend::{Admitted, Answer, Backend, BackendError, Deadline, UpstreamSession};
 use crate::config::BackendName;
 use crate::core::catalog::{Nowhere, Route, Snapshot};
+use crate::telemetry::request_id::Current;
 use crate::wire::code;
 use crate::wire::jsonrpc::{Fault, Request};
 use crate::wire::params::{self, Reference};
@@ -204,7 +205,7 @@ impl Core {
             Err(BackendError::SessionLost) => {
                 *sent_in = None;
                 self.metrics.repaired(backend.name());
-                tracing::info!(backend = %backend.name(), "the backend lost its session; opening another");
+                tracing::info!(request_id = %Current, backend = %backend.name(), "the backend lost its session; opening another");
                 let session = upstreams.replace(backend, &session).await?;
                 *sent_in = Some(session.clone());
                 Ok(backend.call(&session, message.clone(), id).await?)

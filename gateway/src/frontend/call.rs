@@ -8,6 +8,7 @@ use super::keep_alive::keep_alive;
 use super::large;
 use super::relay::{Awaited, Relay};
 use super::respond::{self, Body};
+use super::served::Failure;
 use super::tools::{explain, tool_error};
 use crate::backend::{Answer, BackendError};
 use crate::core::{CallError, Subject};
@@ -41,6 +42,7 @@ impl Frontend {
         let response = match reply.answer {
             Answer::Whole(message) => return respond::json(StatusCode::OK, message),
             Answer::Streaming(first, rest) => {
+                self.metrics.unchecked(routed.backend.name());
                 respond::streaming_json(large::bytes(first, rest, routed.deadline))
             }
             Answer::Events(upstream, events) => {
@@ -83,14 +85,18 @@ pub(super) fn refuse(subject: Subject, request: &Request<'_>, error: CallError) 
             ..
         } => respond::later(Some(request.id), &explain(&error)),
         error @ CallError::Backend { .. } => {
-            tracing::warn!(%error, "a call failed");
             let text = explain(&error);
-            match subject {
+            let mut response = match subject {
                 Subject::Tool => tool_error(request, &text),
                 Subject::Prompt | Subject::Resource | Subject::Completion => {
                     respond_with(code::INTERNAL, &text)
                 }
+            };
+            if let CallError::Backend { backend, error, .. } = error {
+                let error = error.to_string();
+                response.extensions_mut().insert(Failure { backend, error });
             }
+            response
         }
         CallError::Gone => respond::session_error(Some(request.id), &SessionError::NotFound),
         CallError::Unavailable(reason) => {

@@ -25,9 +25,12 @@ mod overload;
 mod post;
 mod relay;
 mod respond;
+mod served;
 mod settings;
 mod tools;
 mod translate;
+
+use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -42,6 +45,7 @@ use crate::telemetry::Metrics;
 use auth::Authentication;
 use overload::{Places, Rate};
 use respond::Body;
+use served::Served;
 
 /// The path of the endpoint.
 const PATH: &str = "/mcp";
@@ -49,7 +53,7 @@ const PATH: &str = "/mcp";
 /// The MCP endpoint. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct Frontend {
-    server: ServerName,
+    server: Arc<ServerName>,
     auth: Authentication,
     sessions: Sessions,
     core: Core,
@@ -74,7 +78,7 @@ impl Frontend {
         on_loopback: bool,
     ) -> Self {
         Self {
-            server,
+            server: Arc::new(server),
             auth,
             sessions,
             core,
@@ -88,9 +92,9 @@ impl Frontend {
 
     /// Answers one HTTP request.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let (method, mut response) = self.judge(request).await;
-        self.metrics.request(method, response.status().as_u16());
-        tracing::debug!(method, status = response.status().as_u16(), "answered");
+        let served = Served::begin(self, request.headers());
+        let (method, response) = served.id().scope(self.judge(request)).await;
+        let mut response = served.answered(method, response);
         if self.drain.is_draining() {
             let close = http::HeaderValue::from_static("close");
             response.headers_mut().insert(http::header::CONNECTION, close);

@@ -13,6 +13,7 @@ use super::respond::{self, Body};
 use crate::backend::{Backend, BackendError};
 use crate::core::Principal;
 use crate::session::{Kind, NoUpstream, Session, SessionError};
+use crate::telemetry::request_id::Current;
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::splice::splice;
 use crate::wire::{code, mapped};
@@ -149,7 +150,7 @@ fn not_taken(backend: &Backend, error: &BackendError) -> Response {
             respond::error(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, &message)
         }
         _ => {
-            tracing::warn!(backend = %name, %error, "a client's message was not taken");
+            tracing::warn!(request_id = %Current, backend = %name, %error, "a client's message was not taken");
             respond::later(None, &format!("The backend {name} {error}; send it again"))
         }
     }

@@ -22,6 +22,7 @@ use super::translate::{Source, Translated};
 use crate::backend::{self, Backend, BackendError, Deadline, Events, UpstreamSession};
 use crate::core::{CallError, Core, Subject};
 use crate::session::{Running, Session};
+use crate::telemetry::request_id::Current;
 use crate::wire::{code, jsonrpc, sse};
 
 /// How often in a row a broken stream is resumed without anything new on it.
@@ -225,7 +226,7 @@ impl Relay {
 
     fn failure(&self) -> Bytes {
         let error = CallError::sent(&self.call.backend, self.broken.clone());
-        tracing::warn!(%error, "a stream ended without its answer");
+        tracing::warn!(request_id = %Current, %error, "a stream ended without its answer");
         let error = jsonrpc::error(Some(&self.call.id), code::INTERNAL, &explain(&error));
         event::message(error, None)
     }
@@ -242,7 +243,7 @@ impl Relay {
         } = &self.call;
         self.core.cancel(backend, upstream.clone(), id);
         let error = CallError::sent(backend, deadline.passed());
-        tracing::warn!(%error, "a call failed");
+        tracing::warn!(request_id = %Current, %error, "a call failed");
         let failure = match subject {
             Some(Subject::Tool) => tool_failure(id, &explain(&error)),
             _ => jsonrpc::error(Some(id), code::INTERNAL, &explain(&error)),

@@ -8,6 +8,7 @@ use super::call::refuse;
 use super::respond::{self, Body};
 use crate::core::{CallError, Routed, Subject};
 use crate::session::{Session, SettingError};
+use crate::telemetry::request_id::Current;
 use crate::wire::jsonrpc::{self, Outcome, Request};
 use crate::wire::{code, mapped, params};
 
@@ -66,7 +67,7 @@ impl Frontend {
         if !matches!(answered, Ok((_, true)))
             && let Err(error) = session.unwatch(&uri).await
         {
-            tracing::warn!(%error, "a subscription that was refused stays in the record");
+            tracing::warn!(request_id = %Current, %error, "a subscription that was refused stays in the record");
         }
         answered.map_or_else(
             |error| refuse(Subject::Resource, request, error),

@@ -10,6 +10,7 @@ use crate::backend::{self, Backend, UpstreamSession};
 use crate::core::Core;
 use crate::core::catalog::is_list_changed;
 use crate::session::{Kind, Session};
+use crate::telemetry::request_id::Current;
 use crate::wire::jsonrpc::{Message, Request};
 use crate::wire::mapped;
 use crate::wire::splice::{splice, splice_all};
@@ -90,7 +91,7 @@ impl Source<'_> {
     }
 
     fn dropped(&self, reason: &str) -> Translated {
-        tracing::warn!(backend = %self.backend.name(), reason, "a message of the backend is not passed on");
+        tracing::warn!(request_id = %Current, backend = %self.backend.name(), reason, "a message of the backend is not passed on");
         Translated::Nothing
     }
 }

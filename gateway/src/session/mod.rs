@@ -44,6 +44,7 @@ use crate::config::ServerName;
 use crate::core::{Core, Principal};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
+use crate::telemetry::request_id::Current;
 use crate::wire::revision::Revision;
 
 use cache::{Cache, Remembered};
@@ -225,6 +226,20 @@ impl Sessions {
         self.inner.outage.now().map(|down| down.error.to_string())
     }
 
+    /// How many sessions have a request that runs here, and how many hold their own stream here.
+    #[must_use]
+    pub fn in_use(&self) -> (usize, usize) {
+        (self.inner.in_flight.sessions(), self.inner.streams.len())
+    }
+
+    /// What stands for the session id `id` in logs: the same for one id as long as the key that signs does not change, on every
+    /// replica, and of no use to anybody else.
+    #[must_use]
+    pub fn log_tag(&self, id: &[u8]) -> String {
+        let mac = self.inner.keys.current().mac("vmcp log tag", &[id]);
+        mac[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// `memory` or `redis`.
     #[must_use]
     pub fn store_provider(&self) -> &'static str {
@@ -266,6 +281,7 @@ impl Sessions {
                     self.learn(record.life.incarnation);
                     inner.creations.note(key);
                     inner.cache.put(&key, record, reading);
+                    inner.metrics.session_created();
                     return Ok(id.sign(&signer, &inner.server));
                 }
             }
@@ -295,6 +311,7 @@ impl Sessions {
                 Err(SessionError::NotFound)
             }
             Terminated::Terminated(record) => {
+                inner.metrics.session_terminated();
                 self.ended(&id.key, life);
                 // What the store has lost may still be known here.
                 let bindings = match (record, remembered) {
@@ -332,7 +349,7 @@ impl Sessions {
             Err(error) => {
                 inner.metrics.store_unavailable();
                 if inner.outage.failed(error) {
-                    tracing::warn!(%error, "the session store does not answer");
+                    tracing::warn!(request_id = %Current, %error, "the session store does not answer");
                     inner.metrics.store_answers(false);
                 }
             }

@@ -1,6 +1,7 @@
 //! What the process says of itself: logs and metrics.
 
 pub mod logs;
-mod metrics;
+pub mod metrics;
+pub mod request_id;
 
 pub use metrics::Metrics;

@@ -19,7 +19,7 @@ use vmcp_crds::config::{
 };
 
 use super::{
-    Access, Backend, BackendName, Config, HostPort, Hot, Identity, Limits, Origin, RedisAddress,
+    Access, AccessLog, Backend, BackendName, Config, HostPort, Hot, Identity, Limits, Origin, RedisAddress,
     RedisPassword, RedisStorage, RedisTopology, ServerName, SessionPolicy, SessionStorage,
 };
 
@@ -136,6 +136,9 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
     aggregation::no_name_twice(&raw.aggregation, &raw.backends, file)?;
     Ok(Hot {
         log_level: raw.log_level,
+        access_log: AccessLog {
+            threshold: raw.access_log.sample.of(1 << 32),
+        },
         backends,
         aggregation: Arc::new(aggregation::aggregation(&raw.aggregation, file)?),
         identity: identity(raw, file)?,

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use vmcp_crds::status::Health;
 
 use super::offer::{Offer, Shown};
 use crate::backend::{Backend, BackendError};
-use crate::config::Terms;
+use crate::config::{HealthSettings, Terms};
 
 /// What is known of a backend.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,10 @@ pub struct State {
     pub offer: Option<Arc<Offer>>,
     /// What went wrong the last time, if anything.
     pub error: Option<BackendError>,
+    /// Whether it can be reached.
+    pub health: Health,
+    /// How often in a row it could not.
+    failures: u32,
 }
 
 /// A backend and what is known of it.
@@ -31,6 +36,7 @@ pub(super) struct Member {
 pub(super) struct Known {
     pub(super) state: Arc<State>,
     pub(super) terms: Arc<Terms>,
+    pub(super) settings: HealthSettings,
     /// `None` before the backend's first answer.
     pub(super) shown: Option<Arc<Shown>>,
 }
@@ -40,6 +46,7 @@ impl Member {
         let known = Known {
             state: Arc::default(),
             terms,
+            settings: HealthSettings::default(),
             shown: None,
         };
         Self {
@@ -66,26 +73,52 @@ impl Member {
         }
     }
 
+    /// How the backend is looked after.
+    pub(super) fn settings(&self) -> HealthSettings {
+        self.lock().settings
+    }
+
+    /// Looks after the backend in this way from now on.
+    pub(super) fn set_settings(&self, settings: HealthSettings) {
+        let mut known = self.lock();
+        if known.settings != settings {
+            known.settings = settings;
+            self.stale.notify_one();
+        }
+    }
+
     /// Takes the outcome of a look at the backend, and says whether anything changed. What a backend offered stays known while it
     /// fails.
     pub(super) fn observe(&self, outcome: Result<Offer, BackendError>) -> bool {
         let mut known = self.lock();
         let before = Arc::clone(&known.state);
-        let (offer, error) = match outcome {
-            Ok(offer) if before.offer.as_deref() == Some(&offer) => (before.offer.clone(), None),
-            Ok(offer) => (Some(Arc::new(offer)), None),
-            Err(error) => (before.offer.clone(), Some(error)),
+        let after = match outcome {
+            Ok(offer) => State {
+                offer: match &before.offer {
+                    Some(same) if **same == offer => Some(Arc::clone(same)),
+                    _ => Some(Arc::new(offer)),
+                },
+                error: None,
+                health: Health::Healthy,
+                failures: 0,
+            },
+            Err(error) => before.after(error, known.settings.unhealthy_after),
         };
-        let same_offer = match (&before.offer, &offer) {
-            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
-            (before, after) => before.is_none() && after.is_none(),
+        known.change(&self.backend, after)
+    }
+
+    /// Takes the outcome of a probe, and says whether anything changed.
+    pub(super) fn probed(&self, outcome: Result<(), BackendError>) -> bool {
+        let mut known = self.lock();
+        let after = match outcome {
+            // Health itself waits for the look that follows: a backend that answers probes alone is of no use.
+            Ok(()) => State {
+                failures: 0,
+                ..State::clone(&known.state)
+            },
+            Err(error) => known.state.after(error, known.settings.unhealthy_after),
         };
-        let changed = !same_offer || before.error != error;
-        known.state = Arc::new(State { offer, error });
-        if !same_offer {
-            known.show(&self.backend);
-        }
-        changed
+        known.change(&self.backend, after)
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -93,7 +126,52 @@ impl Member {
     }
 }
 
+impl State {
+    /// Whether the gateway does not know the backend as it should, so that it tries again soon.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.error.is_some()
+    }
+
+    /// Whether the backend answers at all.
+    pub(super) fn answers(&self) -> bool {
+        self.failures == 0
+    }
+
+    /// The state after `error`. A refusal is a sign of life.
+    fn after(&self, error: BackendError, unhealthy_after: u32) -> Self {
+        let failures = if error.says_unreachable() {
+            self.failures.saturating_add(1)
+        } else {
+            0
+        };
+        let health = match self.health {
+            _ if failures == 0 => Health::Degraded,
+            _ if failures >= unhealthy_after => Health::Unavailable,
+            Health::Healthy => Health::Degraded,
+            same => same,
+        };
+        Self {
+            offer: self.offer.clone(),
+            error: Some(error),
+            health,
+            failures,
+        }
+    }
+}
+
 impl Known {
+    fn change(&mut self, backend: &Backend, after: State) -> bool {
+        let before = std::mem::replace(&mut self.state, Arc::new(after));
+        let same_offer = match (&before.offer, &self.state.offer) {
+            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+            (before, after) => before.is_none() && after.is_none(),
+        };
+        if !same_offer {
+            self.show(backend);
+        }
+        !same_offer || before.error != self.state.error || before.health != self.state.health
+    }
+
     fn show(&mut self, backend: &Backend) {
         let offer = self.state.offer.as_deref();
         self.shown = offer.map(|offer| Arc::new(Shown::new(backend.name(), offer, &self.terms)));
@@ -115,5 +193,32 @@ mod tests {
         assert!(!member.observe(Err(BackendError::Status(500))), "nothing changed");
         assert_eq!(member.state().offer.as_deref(), Some(&offer(&["x"])));
         assert!(member.observe(Ok(offer(&["x"]))), "it recovered");
+    }
+
+    #[tokio::test]
+    async fn it_is_degraded_before_it_is_unavailable_and_a_refusal_is_a_sign_of_life() {
+        let member = Member::new(backend("a"), Arc::default());
+        let health = || member.state().health;
+        let fail = || member.probed(Err(BackendError::Unreachable("refused".to_owned())));
+        member.set_settings(HealthSettings {
+            unhealthy_after: 3,
+            ..HealthSettings::default()
+        });
+        fail();
+        assert_eq!(health(), Health::Unknown, "nothing was ever known of it");
+        member.observe(Ok(offer(&["x"])));
+        assert_eq!(health(), Health::Healthy);
+        fail();
+        fail();
+        assert_eq!(health(), Health::Degraded);
+        assert!(fail(), "a change");
+        assert_eq!(health(), Health::Unavailable);
+        member.probed(Ok(()));
+        fail();
+        assert_eq!(health(), Health::Unavailable, "only a look makes it healthy");
+        member.observe(Err(BackendError::Status(401)));
+        assert_eq!(health(), Health::Degraded);
+        member.observe(Ok(offer(&["x"])));
+        assert_eq!(health(), Health::Healthy);
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use vmcp_crds::status::Health;
 
 use super::listing::{Listing, Place};
 use super::member::Known;
@@ -91,7 +92,7 @@ fn rank<'a>(members: &'a [(Backend, Known)], aggregation: &Aggregation) -> Vec<R
         .map(|(backend, known)| Ranked {
             backend,
             known,
-            listed: !(hide && known.state.error.is_some()),
+            listed: !(hide && known.state.health == Health::Unavailable),
         })
         .collect();
     if let Strategy::Priority(names) = &aggregation.strategy {

@@ -27,12 +27,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
+use vmcp_crds::status::Health;
 
-use crate::backend::{Backend, Capabilities, Transport};
+use crate::backend::{Backend, BreakerState, Capabilities, Transport};
 use crate::config::{self, Aggregation, BackendName};
 use crate::readiness::Readiness;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::CatalogSize;
 
 use changes::Changes;
 use member::Member;
@@ -144,6 +146,7 @@ impl Catalog {
                 Some(running) => {
                     running.member.backend.isolate(&configured.isolation);
                     running.member.backend.set_contact(&configured.contact);
+                    running.member.set_settings(configured.isolation.health);
                     running.member.set_terms(&configured.terms);
                 }
                 None => {
@@ -164,7 +167,9 @@ impl Catalog {
             transport,
         );
         backend.isolate(&configured.isolation);
+        backend.measure(self.shared.metrics.backend(backend.name()));
         let member = Arc::new(Member::new(backend, Arc::clone(&configured.terms)));
+        member.set_settings(configured.isolation.health);
         let stop = CancellationToken::new();
         let first_look = readiness.map(|readiness| {
             readiness.wait_at_most(
@@ -194,7 +199,16 @@ impl Catalog {
             .map(|running| (running.member.backend.clone(), running.member.known()))
             .collect();
         let after = Arc::new(merge::merge(&known, &members.aggregation));
-        self.shared.metrics.tools_offered(after.tools.len());
+        self.shared.metrics.catalog(CatalogSize {
+            items: [
+                ("tools", after.tools.len()),
+                ("prompts", after.prompts.len()),
+                ("resources", after.resources.len()),
+                ("templates", after.templates.len()),
+            ],
+            conflicts: after.conflicts.len(),
+            warnings: after.warnings.len(),
+        });
         let before = self.shared.snapshot.swap(Arc::clone(&after));
         self.shared.changes.observe(&before, &after);
     }
@@ -242,6 +256,30 @@ impl Catalog {
         let members = self.members();
         let state = |running: &Running| (running.member.backend.name().clone(), running.member.state());
         members.in_order().map(state).collect()
+    }
+
+    /// Every backend, in the order of the configuration.
+    #[must_use]
+    pub fn backends(&self) -> Vec<Backend> {
+        let members = self.members();
+        members
+            .in_order()
+            .map(|running| running.member.backend.clone())
+            .collect()
+    }
+
+    /// Whether `backend` can be reached: what probes say, and calls.
+    #[must_use]
+    pub fn health(&self, backend: &BackendName) -> Health {
+        let members = self.members();
+        let Some(running) = members.running.get(backend) else {
+            return Health::Unknown;
+        };
+        let seen = running.member.state().health;
+        match running.member.backend.breaker() {
+            BreakerState::Open | BreakerState::HalfOpen if seen == Health::Healthy => Health::Degraded,
+            BreakerState::Open | BreakerState::HalfOpen | BreakerState::Closed => seen,
+        }
     }
 
     fn aggregation(&self) -> Arc<Aggregation> {

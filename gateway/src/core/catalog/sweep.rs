@@ -2,6 +2,10 @@
 //!
 //! The gateway looks with an upstream session of its own, which belongs to no client, and keeps it for the next look. A backend
 //! that fails is looked at again soon, then less and less often.
+//!
+//! Between two looks it is probed with the cheapest request that every server must answer, a `ping` in that session. Looks and probes
+//! together say whether it can be reached ([`State::health`](super::State)); a look that fails is a probe that failed. Calls do not
+//! wait for any of this, and do not heed it: they have the breaker, and only tell here when they begin to fail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +17,7 @@ use vmcp_crds::config::Capability;
 use super::listen::Ear;
 use super::offer::Offer;
 use super::{Catalog, Member};
-use crate::backend::{Backend, BackendError, Capabilities, Greeting, Hello, Kind};
+use crate::backend::{Backend, BackendError, Capabilities, Greeting, Hello, Kind, UpstreamSession};
 use crate::readiness::Pending;
 use crate::wire::code;
 use crate::wire::revision::Revision;
@@ -43,40 +47,100 @@ pub(super) async fn keep_warm(catalog: Catalog, member: Arc<Member>, first_look:
         observe(&catalog, &member, looking.await);
         drop(first_look.take());
         let looked = Instant::now();
-        let refresh = catalog.aggregation().refresh;
-        let pause = if member.state().error.is_none() {
-            retry = FIRST_RETRY;
-            refresh
-        } else {
-            let pause = retry.min(refresh);
-            retry = (retry * 2).min(refresh);
-            pause
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = ear.changed(&member.backend, greeting.as_ref().map(|greeting| &greeting.session)) => {
-                tokio::time::sleep_until(looked + LEAST_PAUSE).await;
+        loop {
+            let (settings, refresh) = (member.settings(), catalog.aggregation().refresh);
+            let state = member.state();
+            let pause = if state.is_troubled() {
+                // One that refuses us is asked less and less often; one that is away may be back any moment.
+                let longest = if state.answers() {
+                    refresh
+                } else {
+                    settings.interval
+                };
+                let pause = retry.min(longest);
+                retry = (retry * 2).min(longest);
+                pause
+            } else {
+                retry = FIRST_RETRY;
+                let left = (looked + refresh).saturating_duration_since(Instant::now());
+                settings.interval.min(left)
+            };
+            let session = greeting.as_ref().map(|greeting| &greeting.session);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = ear.changed(&member.backend, session) => {
+                    tokio::time::sleep_until(looked + LEAST_PAUSE).await;
+                    break;
+                }
+                () = member.stale.notified() => {
+                    tokio::time::sleep_until(looked + LEAST_PAUSE).await;
+                    break;
+                }
+                () = member.backend.in_trouble() => {
+                    tokio::time::sleep_until(looked + FIRST_RETRY).await;
+                    break;
+                }
             }
-            () = member.stale.notified() => tokio::time::sleep_until(looked + LEAST_PAUSE).await,
-            () = member.backend.in_trouble() => tokio::time::sleep_until(looked + FIRST_RETRY).await,
+            let is_due = looked.elapsed() >= refresh;
+            if is_due || !probe(&catalog, &member, session).await {
+                break;
+            }
         }
     }
+}
+
+/// Asks for a sign of life in the session of the last look, and says whether that is all there is to do now. Otherwise a look has to
+/// follow: there is no session, or it is lost, or the backend is back.
+async fn probe(catalog: &Catalog, member: &Member, session: Option<&UpstreamSession>) -> bool {
+    let Some(session) = session else { return false };
+    let limit = member.settings().timeout;
+    let asking = tokio::time::timeout(limit, member.backend.ping(session));
+    let outcome = match asking.await.unwrap_or(Err(BackendError::Deadline(limit))) {
+        Err(error) if error.says_unreachable() => Err(error),
+        Err(BackendError::SessionLost) => return false,
+        Ok(()) | Err(_) => Ok(()),
+    };
+    if let Err(error) = &outcome {
+        tracing::debug!(backend = %member.backend.name(), %error, "a probe failed");
+    }
+    let answered = outcome.is_ok();
+    let changed = told(member, |member| member.probed(outcome));
+    if changed {
+        catalog.merge();
+    }
+    !(answered && member.state().is_troubled())
 }
 
 fn observe(catalog: &Catalog, member: &Member, outcome: Result<Offer, BackendError>) {
     let name = member.backend.name();
     match &outcome {
         Ok(offer) => {
-            if member.state().error.is_some() {
+            if member.state().is_troubled() {
                 member.backend.came_back();
             }
             tracing::debug!(backend = %name, tools = offer.tools.items.len(), "looked at the backend");
         }
-        Err(error) => tracing::warn!(backend = %name, %error, "the backend cannot be listed"),
+        Err(error) => tracing::debug!(backend = %name, %error, "the backend cannot be listed"),
     }
-    if member.observe(outcome) {
+    if told(member, |member| member.observe(outcome)) {
         catalog.merge();
     }
+}
+
+/// Makes a change, and logs what it means: transitions, and not every attempt.
+fn told(member: &Member, change: impl FnOnce(&Member) -> bool) -> bool {
+    let before = member.state();
+    let changed = change(member);
+    let after = member.state();
+    let name = member.backend.name();
+    match &after.error {
+        Some(error) if before.health != after.health || before.error.is_none() => {
+            tracing::warn!(backend = %name, health = after.health.as_str(), %error, "the backend does not answer as it should");
+        }
+        None if before.error.is_some() => tracing::info!(backend = %name, "the backend answers again"),
+        Some(_) | None => {}
+    }
+    changed
 }
 
 /// One look, with the session of the last one where the backend has sessions. After a failure the backend is greeted anew: it may

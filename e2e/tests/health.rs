@@ -1,0 +1,172 @@
+//! What the gateway says of a backend that fails and comes back, and what clients see of it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
+use std::time::Duration;
+
+use serde_json::json;
+use vmcp_crds::config::{Duration as ConfigDuration, FailureMode, HealthConfig};
+use vmcp_crds::status::{BackendState, BackendStatus, Health};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::Session;
+use vmcp_e2e::stream::Stream;
+use vmcp_e2e::wait;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A gateway whose backend is looked after like this, and is hidden when it is unavailable.
+fn looking_after(fixture: &Fixture, health: HealthConfig) -> anyhow::Result<(Recipe, Gateway)> {
+    let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
+    let hot = recipe.config.hot.as_mut().unwrap();
+    hot.aggregation.failure_mode = FailureMode::Hide;
+    hot.backends[0].health = health;
+    let gateway = recipe.start()?;
+    Ok((recipe, gateway))
+}
+
+fn quick() -> HealthConfig {
+    HealthConfig {
+        interval: ConfigDuration::from_millis(200),
+        timeout: ConfigDuration::from_millis(500),
+        unhealthy_after: 3,
+    }
+}
+
+fn status((recipe, gateway): &(Recipe, Gateway)) -> anyhow::Result<BackendStatus> {
+    Ok(gateway.status(recipe)?.backends[0].clone())
+}
+
+fn wait_for(gateway: &(Recipe, Gateway), health: Health) -> anyhow::Result<BackendStatus> {
+    wait::until(health.as_str(), PATIENCE, || {
+        let status = status(gateway)?;
+        anyhow::ensure!(status.health == health, "{status:?}");
+        Ok(status)
+    })
+}
+
+fn pings(fixture: &Fixture) -> anyhow::Result<u64> {
+    Ok(fixture.stats()?.requests.get("ping").copied().unwrap_or_default())
+}
+
+fn is_listed((_, gateway): &(Recipe, Gateway), session: &Session) -> anyhow::Result<bool> {
+    let names = session.names(gateway.mcp, "tools/list")?;
+    Ok(names.contains(&"a_echo".to_owned()))
+}
+
+#[test]
+fn a_backend_that_dies_and_comes_back_leaves_the_lists_of_open_sessions_and_returns() -> anyhow::Result<()> {
+    let mut fixture = Fixture::start(&[])?;
+    let gateway = looking_after(&fixture, quick())?;
+    // `refresh` is a minute: what is noticed here, probes notice.
+    wait_for(&gateway, Health::Healthy)?;
+    let session = Session::open(gateway.1.mcp)?;
+    let mut stream = Stream::get(gateway.1.mcp, &session, None)?;
+    assert!(is_listed(&gateway, &session)?);
+    fixture.kill()?;
+    let dead = wait_for(&gateway, Health::Unavailable)?;
+    assert_eq!(dead.state, BackendState::Failing);
+    assert!(dead.error.unwrap_or_default().contains("cannot be reached"));
+    stream.await_method("notifications/tools/list_changed")?;
+    assert!(!is_listed(&gateway, &session)?);
+    fixture.restart()?;
+    let back = wait_for(&gateway, Health::Healthy)?;
+    assert_eq!((back.state, back.error), (BackendState::Ready, None));
+    stream.await_method("notifications/tools/list_changed")?;
+    assert!(is_listed(&gateway, &session)?);
+    let echo = session.call(gateway.1.mcp, "a_echo", &json!({"message": "hi"}))?;
+    assert_eq!(echo.tool_text()?, "hi");
+    Ok(())
+}
+
+#[test]
+fn a_backend_that_hangs_is_noticed_in_the_time_that_the_configuration_gives() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let strict = looking_after(&fixture, quick())?;
+    let lenient = looking_after(
+        &fixture,
+        HealthConfig {
+            unhealthy_after: 100_000,
+            ..quick()
+        },
+    )?;
+    let patient = looking_after(
+        &fixture,
+        HealthConfig {
+            timeout: ConfigDuration::from_secs(60),
+            ..quick()
+        },
+    )?;
+    let rare = looking_after(
+        &fixture,
+        HealthConfig {
+            interval: ConfigDuration::from_secs(3600),
+            ..quick()
+        },
+    )?;
+    for gateway in [&strict, &lenient, &patient, &rare] {
+        wait_for(gateway, Health::Healthy)?;
+    }
+    let session = Session::open(strict.1.mcp)?;
+    let on_lenient = Session::open(lenient.1.mcp)?;
+    // Lists and calls are answered all the while: whoever hangs here hangs for probes alone.
+    fixture.admin("POST", "/faults", &json!({"hang": true, "only_method": "ping"}))?;
+    let hung = wait_for(&strict, Health::Unavailable)?;
+    assert!(
+        hung.error
+            .unwrap_or_default()
+            .contains("did not answer within 0.5 s")
+    );
+    assert!(!is_listed(&strict, &session)?);
+    let degraded = wait_for(&lenient, Health::Degraded)?;
+    assert_eq!(degraded.state, BackendState::Ready, "a failure or two may pass");
+    assert!(is_listed(&lenient, &on_lenient)?);
+    assert_eq!(status(&patient)?.health, Health::Healthy);
+    assert_eq!(status(&rare)?.health, Health::Healthy);
+    // What a breaker has not seen it does not heed.
+    let echo = session.call(strict.1.mcp, "a_echo", &json!({"message": "hi"}))?;
+    assert_eq!(echo.tool_text()?, "hi");
+    fixture.admin("DELETE", "/faults", &json!({}))?;
+    wait_for(&strict, Health::Healthy)?;
+    wait_for(&lenient, Health::Healthy)?;
+    assert!(is_listed(&strict, &session)?);
+    // Nobody but the one that probes rarely is left: it says nothing.
+    for gateway in [strict, lenient, patient] {
+        drop(gateway);
+    }
+    let before = pings(&fixture)?;
+    let session = Session::open(rare.1.mcp)?;
+    for _ in 0..20 {
+        session.names(rare.1.mcp, "tools/list")?;
+    }
+    assert_eq!(pings(&fixture)?, before);
+    Ok(())
+}
+
+#[test]
+fn a_refusal_is_a_sign_of_life() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let first_failure_counts = HealthConfig {
+        unhealthy_after: 1,
+        ..quick()
+    };
+    let gateway = looking_after(&fixture, first_failure_counts.clone())?;
+    wait_for(&gateway, Health::Healthy)?;
+    let before = pings(&fixture)?;
+    fixture.admin("POST", "/faults", &json!({"status": 401, "only_method": "ping"}))?;
+    wait::until("some probes are refused", PATIENCE, || {
+        anyhow::ensure!(pings(&fixture)? > before + 3, "not yet");
+        Ok(())
+    })?;
+    assert_eq!(status(&gateway)?.health, Health::Healthy);
+    // Who refuses everything lives as well; but nobody knows what it offers.
+    fixture.admin("POST", "/faults", &json!({"status": 401}))?;
+    let other = looking_after(&fixture, first_failure_counts)?;
+    let refusing = wait_for(&other, Health::Degraded)?;
+    assert_eq!(refusing.state, BackendState::Failing);
+    assert!(refusing.error.unwrap_or_default().contains("HTTP status 401"));
+    // One that fails in every other way does not.
+    fixture.admin("POST", "/faults", &json!({"status": 500}))?;
+    wait_for(&gateway, Health::Unavailable)?;
+    Ok(())
+}

@@ -1,0 +1,381 @@
+//! Every metric moves when what it tells of happens, and the handbook names each of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use vmcp_crds::config::{
+    BreakerConfig, ConcurrencyConfig, ConflictStrategy, Duration as ConfigDuration, HotConfig,
+    SessionStorage, SessionStorageProvider,
+};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::mount::Mount;
+use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::redis::Redis;
+use vmcp_e2e::stream::Stream;
+use vmcp_e2e::wait;
+use vmcp_gateway::telemetry::metrics::ENTRIES;
+use vmcp_peers::process::Signal;
+
+/// What needs a token issuer, which moves and appears in `incoming_auth.rs` alone.
+const OF_ISSUERS: [&str; 2] = ["vmcp_authentications_total", "vmcp_token_issuer_fetches_total"];
+/// What moves in `store_outage.rs` and `store_loss.rs`.
+const OF_OUTAGES: [&str; 2] = [
+    "vmcp_sessions_recovered_total",
+    "vmcp_sessions_served_without_store_total",
+];
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A gateway, and which of its metrics were seen at two values.
+struct World {
+    gateway: Gateway,
+    seen: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl World {
+    fn new(gateway: Gateway) -> Self {
+        Self {
+            gateway,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Waits until the metric has this value.
+    fn is(&mut self, name: &str, labels: &str, value: f64) -> anyhow::Result<()> {
+        wait::until(name, PATIENCE, || {
+            let found = self.gateway.metric(name, labels)?;
+            anyhow::ensure!(
+                (found - value).abs() < 0.5,
+                "{name}{{{labels}}} is {found}, not {value}"
+            );
+            Ok(())
+        })?;
+        let series = format!("{name} {labels}");
+        self.seen.entry(series).or_default().insert(value.to_string());
+        Ok(())
+    }
+
+    /// Does something, and waits until the metric has grown by one.
+    fn counts<T>(
+        &mut self,
+        name: &str,
+        labels: &str,
+        act: impl FnOnce(&Gateway) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let before = self.gateway.metric(name, labels)?;
+        self.is(name, labels, before)?;
+        let done = act(&self.gateway)?;
+        self.is(name, labels, before + 1.0)?;
+        Ok(done)
+    }
+
+    /// The names of those that were seen at two values.
+    fn moved(&self) -> BTreeSet<String> {
+        let moved = self.seen.iter().filter(|(_, values)| values.len() > 1);
+        moved
+            .map(|(series, _)| series.split(' ').next().unwrap_or_default().to_owned())
+            .collect()
+    }
+}
+
+fn echo(gateway: &Gateway, session: &Session, backend: &str) -> anyhow::Result<raw::Answer> {
+    session.call(gateway.mcp, &format!("{backend}_echo"), &json!({"message": "hi"}))
+}
+
+/// Sends a call, and does not wait for its answer.
+fn begin(gateway: &Gateway, session: &Session, tool: &str, arguments: &Value) -> anyhow::Result<TcpStream> {
+    let params = json!({"name": tool, "arguments": arguments});
+    let body = json!({"jsonrpc": "2.0", "id": "begun", "method": "tools/call", "params": params}).to_string();
+    let mut stream = TcpStream::connect(gateway.mcp)?;
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\naccept: application/json, \
+         text/event-stream\r\nmcp-session-id: {}\r\ncontent-length: {}\r\n\r\n",
+        gateway.mcp,
+        session.id,
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes())?;
+    Ok(stream)
+}
+
+fn write(hot: &HotConfig) -> anyhow::Result<String> {
+    Ok(serde_yaml::to_string(hot)?)
+}
+
+#[test]
+fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
+    let (a, b) = (Fixture::start(&[])?, Fixture::start(&["--json-response"])?);
+    let mut recipe = Recipe::new(&[("a", &a.url), ("b", &b.url)])?;
+    let mut hot = recipe.config.hot.take().unwrap();
+    hot.backends[0].breaker = BreakerConfig {
+        failures: 2,
+        open_for: ConfigDuration::from_secs(3600),
+    };
+    hot.backends[1].concurrency = ConcurrencyConfig {
+        limit: 1,
+        queue: 0,
+        wait: ConfigDuration::from_millis(1),
+    };
+    hot.backends[1].breaker.failures = 0;
+    let mount = Mount::new(&write(&hot)?)?;
+    recipe.config.hot_file = Some(mount.file());
+    recipe.config.drain_delay = ConfigDuration::from_secs(5);
+    let mut redis = (!vmcp_peers::left_out("redis"))
+        .then(|| Redis::start(None))
+        .transpose()?;
+    if let Some(redis) = &redis {
+        recipe.config.session_storage = SessionStorage {
+            provider: SessionStorageProvider::Redis,
+            address: Some(redis.address.to_string()),
+            ..SessionStorage::default()
+        };
+    }
+    let mut world = World::new(recipe.start()?);
+
+    // A client comes, calls, listens, and goes.
+    world.is("vmcp_ready", "", 1.0)?;
+    world.is("vmcp_build_info", "version=", 1.0)?;
+    let created = "method=\"initialize\",status=\"200\",outcome=\"ok\"";
+    world.is("vmcp_sessions_created_total", "", 0.0)?;
+    let session = world.counts("vmcp_requests_total", created, |gateway| {
+        Session::open(gateway.mcp)
+    })?;
+    world.is("vmcp_sessions_created_total", "", 1.0)?;
+    world.counts(
+        "vmcp_request_duration_seconds_count",
+        "method=\"tools/list\"",
+        |gateway| session.names(gateway.mcp, "tools/list"),
+    )?;
+    for backend in ["a", "b"] {
+        let answered = format!("backend=\"{backend}\",outcome=\"answered\"");
+        world.counts("vmcp_backend_requests_total", &answered, |gateway| {
+            echo(gateway, &session, backend)?.tool_text()
+        })?;
+    }
+    world.counts(
+        "vmcp_backend_request_duration_seconds_count",
+        "backend=\"a\"",
+        |gateway| echo(gateway, &session, "a")?.tool_text(),
+    )?;
+    let quiet = |world: &mut World| -> anyhow::Result<()> {
+        world.is("vmcp_requests_in_flight", "", 0.0)?;
+        world.is("vmcp_backend_requests_in_flight", "backend=\"a\"", 0.0)?;
+        world.is("vmcp_sessions{", "state=\"calling\"", 0.0)?;
+        world.is("vmcp_sessions{", "state=\"listening\"", 0.0)?;
+        world.is("vmcp_streams_open", "kind=\"call\"", 0.0)?;
+        world.is("vmcp_streams_open", "kind=\"session\"", 0.0)
+    };
+    quiet(&mut world)?;
+    let own = Stream::get(world.gateway.mcp, &session, None)?;
+    let running = begin(&world.gateway, &session, "a_sleep", &json!({"ms": 600_000}))?;
+    world.is("vmcp_requests_in_flight", "", 1.0)?;
+    world.is("vmcp_backend_requests_in_flight", "backend=\"a\"", 1.0)?;
+    world.is("vmcp_sessions{", "state=\"calling\"", 1.0)?;
+    world.is("vmcp_sessions{", "state=\"listening\"", 1.0)?;
+    world.is("vmcp_streams_open", "kind=\"call\"", 1.0)?;
+    world.is("vmcp_streams_open", "kind=\"session\"", 1.0)?;
+    let gone = "method=\"tools/call\",status=\"200\",outcome=\"gone\"";
+    world.counts("vmcp_requests_total", gone, |_| {
+        drop(running);
+        Ok(())
+    })?;
+    own.abandon()?;
+    quiet(&mut world)?;
+    let rejected = "status=\"400\",outcome=\"rejected\"";
+    world.counts("vmcp_requests_total", rejected, |gateway| {
+        raw::post(gateway.mcp, &[], &json!([]))
+    })?;
+
+    // A backend loses its session, gives no answer, a large one, and one that breaks off.
+    let fault = |fixture: &Fixture, fault: Value| {
+        let mut rule = fault;
+        rule["only_method"] = json!("tools/call");
+        fixture.admin("POST", "/faults", &rule)
+    };
+    let heal = |fixture: &Fixture| fixture.admin("DELETE", "/faults", &json!({}));
+    b.admin("POST", "/sessions/forget", &json!({}))?;
+    let handshakes = world
+        .gateway
+        .metric("vmcp_upstream_handshakes_total", "backend=\"b\"")?;
+    world.is("vmcp_upstream_handshakes_total", "backend=\"b\"", handshakes)?;
+    world.counts("vmcp_upstream_repairs_total", "backend=\"b\"", |gateway| {
+        echo(gateway, &session, "b")?.tool_text()
+    })?;
+    wait::until("another handshake", PATIENCE, || {
+        let now = world
+            .gateway
+            .metric("vmcp_upstream_handshakes_total", "backend=\"b\"")?;
+        anyhow::ensure!(now > handshakes, "not yet");
+        Ok(())
+    })?;
+    let handshakes = world
+        .gateway
+        .metric("vmcp_upstream_handshakes_total", "backend=\"b\"")?;
+    world.is("vmcp_upstream_handshakes_total", "backend=\"b\"", handshakes)?;
+    fault(&b, json!({"wrong_content_type": true}))?;
+    let invalid = "backend=\"b\",outcome=\"invalid\"";
+    world.counts("vmcp_backend_requests_total", invalid, |gateway| {
+        echo(gateway, &session, "b")
+    })?;
+    heal(&b)?;
+    let big = json!({"bytes": 1_000_000});
+    world.counts("vmcp_answers_unchecked_total", "backend=\"b\"", |gateway| {
+        session.call(gateway.mcp, "b_big", &big)?.tool_text()
+    })?;
+    fault(&b, json!({"truncate": true}))?;
+    world.counts("vmcp_answers_aborted_total", "", |gateway| {
+        assert!(
+            session.call(gateway.mcp, "b_big", &big).is_err(),
+            "a part is passed off as the whole"
+        );
+        Ok(())
+    })?;
+
+    // One has no place for a second call, and one is not asked any more.
+    fault(&b, json!({"hang": true}))?;
+    let hanging = begin(&world.gateway, &session, "b_echo", &json!({"message": "hi"}))?;
+    world.is("vmcp_backend_requests_in_flight", "backend=\"b\"", 1.0)?;
+    let overloaded = "backend=\"b\",outcome=\"overloaded\"";
+    world.counts("vmcp_backend_requests_total", overloaded, |gateway| {
+        let refused = echo(gateway, &session, "b")?;
+        assert_eq!(refused.status, 503);
+        Ok(())
+    })?;
+    let abandoned = "backend=\"b\",outcome=\"abandoned\"";
+    world.counts("vmcp_backend_requests_total", abandoned, |_| {
+        drop(hanging);
+        Ok(())
+    })?;
+    heal(&b)?;
+    let closed = "backend=\"a\",state=\"closed\"";
+    let open = "backend=\"a\",state=\"open\"";
+    world.is("vmcp_backend_breaker_state", closed, 1.0)?;
+    world.is("vmcp_backend_breaker_state", open, 0.0)?;
+    world.is("vmcp_backend_health", "backend=\"a\",state=\"healthy\"", 1.0)?;
+    world.is("vmcp_backend_breaker_opened_total", "backend=\"a\"", 0.0)?;
+    fault(&a, json!({"status": 500}))?;
+    let failed = "method=\"tools/call\",status=\"200\",outcome=\"failed\"";
+    let unreachable = "backend=\"a\",outcome=\"unreachable\"";
+    world.counts("vmcp_backend_requests_total", unreachable, |gateway| {
+        echo(gateway, &session, "a")
+    })?;
+    world.counts("vmcp_requests_total", failed, |gateway| {
+        echo(gateway, &session, "a")
+    })?;
+    world.is("vmcp_backend_breaker_state", closed, 0.0)?;
+    world.is("vmcp_backend_breaker_state", open, 1.0)?;
+    world.is("vmcp_backend_breaker_opened_total", "backend=\"a\"", 1.0)?;
+    world.is("vmcp_backend_health", "backend=\"a\",state=\"healthy\"", 0.0)?;
+    world.is("vmcp_backend_health", "backend=\"a\",state=\"degraded\"", 1.0)?;
+    let blocked = "backend=\"a\",outcome=\"blocked\"";
+    world.counts("vmcp_backend_requests_total", blocked, |gateway| {
+        echo(gateway, &session, "a")
+    })?;
+    heal(&a)?;
+
+    // The store goes and comes.
+    world.is("vmcp_session_store_up", "", 1.0)?;
+    let without_store = if let Some(redis) = &mut redis {
+        let before = world.gateway.metric("vmcp_session_store_unavailable_total", "")?;
+        world.is("vmcp_session_store_unavailable_total", "", before)?;
+        redis.pause()?;
+        world.is("vmcp_session_store_up", "", 0.0)?;
+        let unavailable = "method=\"initialize\",status=\"503\",outcome=\"unavailable\"";
+        world.counts("vmcp_requests_total", unavailable, |gateway| {
+            raw::initialize(gateway.mcp)
+        })?;
+        let after = world.gateway.metric("vmcp_session_store_unavailable_total", "")?;
+        assert!(after > before, "{after}");
+        world.is("vmcp_session_store_unavailable_total", "", after)?;
+        redis.resume()?;
+        world.is("vmcp_session_store_up", "", 1.0)?;
+        BTreeSet::new()
+    } else {
+        BTreeSet::from(["vmcp_session_store_up", "vmcp_session_store_unavailable_total"])
+    };
+    world.counts("vmcp_sessions_terminated_total", "", |gateway| {
+        session.delete(gateway.mcp)
+    })?;
+
+    // The configuration changes: what two backends call the same is a conflict, and a name that nobody has a warning.
+    for kind in ["tools", "prompts", "resources", "templates"] {
+        let items = world
+            .gateway
+            .metric("vmcp_catalog_items", &format!("kind=\"{kind}\""))?;
+        assert!(items > 0.0, "{kind}");
+    }
+    let tools = world.gateway.metric("vmcp_catalog_items", "kind=\"tools\"")?;
+    world.is("vmcp_catalog_items", "kind=\"tools\"", tools)?;
+    world.is("vmcp_catalog_warnings", "", 0.0)?;
+    let conflicts = world.gateway.metric("vmcp_catalog_conflicts", "")?;
+    world.is("vmcp_catalog_conflicts", "", conflicts)?;
+    hot.aggregation.strategy = ConflictStrategy::Priority;
+    hot.aggregation.priority = vec!["b".to_owned(), "nobody".to_owned()];
+    world.counts("vmcp_config_reloads_total", "outcome=\"accepted\"", |_| {
+        mount.put(&write(&hot)?)
+    })?;
+    world.is("vmcp_catalog_items", "kind=\"tools\"", tools / 2.0)?;
+    let more = world.gateway.metric("vmcp_catalog_conflicts", "")?;
+    assert!(more > conflicts, "{more}");
+    world.is("vmcp_catalog_conflicts", "", more)?;
+    world.is("vmcp_catalog_warnings", "", 1.0)?;
+    world.counts("vmcp_config_reloads_total", "outcome=\"refused\"", |_| {
+        mount.put("backends: {}")
+    })?;
+    // A backend that is gone leaves nothing behind.
+    hot.backends.remove(0);
+    mount.put(&write(&hot)?)?;
+    wait::until("the series are gone", PATIENCE, || {
+        let page = raw::get(world.gateway.admin, "/metrics", &[])?.text();
+        let left: Vec<_> = page
+            .lines()
+            .filter(|line| line.contains("backend=\"a\""))
+            .collect();
+        anyhow::ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })?;
+
+    // What is scraped is what the handbook says.
+    let page = raw::get(world.gateway.admin, "/metrics", &[])?.text();
+    let told: BTreeSet<(String, &str)> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| {
+            (
+                if kind == "counter" {
+                    format!("{name}_total")
+                } else {
+                    name.to_owned()
+                },
+                kind,
+            )
+        })
+        .collect();
+    let documented: BTreeSet<(String, &str)> = ENTRIES
+        .iter()
+        .filter(|entry| !OF_ISSUERS.contains(&&*entry.query_name()))
+        .map(|entry| (entry.query_name(), entry.kind()))
+        .collect();
+    assert_eq!(told, documented);
+    world.gateway.signal(Signal::TERM)?;
+    world.is("vmcp_ready", "", 0.0)?;
+    let moved = world.moved();
+    let still: Vec<_> = documented
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| {
+            *name != "vmcp_build_info" && !without_store.contains(name) && !OF_OUTAGES.contains(name)
+        })
+        .filter(|name| {
+            !moved
+                .iter()
+                .any(|moved| moved.trim_end_matches('{').trim_end_matches("_count") == *name)
+        })
+        .collect();
+    assert!(still.is_empty(), "nothing moved {still:?}");
+    Ok(())
+}

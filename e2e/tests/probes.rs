@@ -1,0 +1,111 @@
+//! When the process says that it lives and that it is ready, and how it ends.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use vmcp_crds::config::Duration as ConfigDuration;
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::Recipe;
+use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::{ports, wait};
+use vmcp_peers::process::Signal;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn it_is_ready_after_the_first_look_at_each_backend_or_when_that_takes_too_long() -> anyhow::Result<()> {
+    // A server that accepts and never answers.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let url = format!("http://{}/mcp", silent.local_addr()?);
+    let fixture = Fixture::start(&[])?;
+    let recipe = Recipe::new(&[("silent", &url), ("fixture", &fixture.url)])?;
+    let started = Instant::now();
+    let mut gateway = recipe.start_unready(ports::free()?)?;
+    let admin = gateway.admin;
+    wait::until("it names what it waits for", PATIENCE, || {
+        let ready = raw::get(admin, "/readyz", &[])?;
+        anyhow::ensure!(
+            ready.status == 503
+                && ready
+                    .text()
+                    .contains("not ready: the first look at backend silent\n"),
+            "{}",
+            ready.text()
+        );
+        Ok(())
+    })?;
+    assert_eq!(
+        raw::get(admin, "/livez", &[])?.status,
+        200,
+        "it lives all the while"
+    );
+    // Whoever comes all the same is served.
+    assert_eq!(raw::initialize(gateway.mcp)?.status, 200);
+    gateway.wait_until_ready()?;
+    assert!(started.elapsed() >= Duration::from_secs(3));
+    // With all backends heard nobody waits for patience to end.
+    let recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    let gateway = recipe.start()?;
+    let tools = Session::open(gateway.mcp)?.names(gateway.mcp, "tools/list")?;
+    assert!(
+        tools.contains(&"fixture_echo".to_owned()),
+        "ready before it knew the backend"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_backend_that_comes_later_does_not_make_it_unready_and_none_ever_makes_it_dead() -> anyhow::Result<()> {
+    let mut fixture = Fixture::start(&[])?;
+    let gateway = Recipe::new(&[("a", &fixture.url)])?.start()?;
+    fixture.kill()?;
+    let session = Session::open(gateway.mcp)?;
+    session.call(gateway.mcp, "a_echo", &json!({"message": "hi"}))?;
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(raw::get(gateway.admin, path, &[])?.status, 200, "{path}");
+    }
+    Ok(())
+}
+
+/// The head of an answer to somebody who would keep the connection open.
+fn head_of_an_answer(gateway: SocketAddr) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(gateway)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(
+        format!("DELETE /mcp HTTP/1.1\r\nhost: {gateway}\r\ncontent-length: 0\r\n\r\n").as_bytes(),
+    )?;
+    let mut head = [0; 1024];
+    let length = stream.read(&mut head)?;
+    Ok(String::from_utf8_lossy(&head[..length]).to_ascii_lowercase())
+}
+
+#[test]
+fn while_it_drains_it_serves_and_asks_to_be_left_and_then_nobody_listens() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
+    recipe.config.drain_delay = ConfigDuration::from_secs(3);
+    let mut gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let mcp = gateway.mcp;
+    let echo = || session.call(mcp, "a_echo", &json!({"message": "hi"}));
+    assert_eq!(echo()?.tool_text()?, "hi");
+    assert!(!head_of_an_answer(mcp)?.contains("connection: close"));
+    let told = Instant::now();
+    gateway.signal(Signal::TERM)?;
+    wait::until("answers ask to be left", PATIENCE, || {
+        let head = head_of_an_answer(mcp)?;
+        anyhow::ensure!(head.contains("connection: close"), "{head}");
+        Ok(())
+    })?;
+    let served = echo();
+    // Unless this machine was too busy to ask in time.
+    if told.elapsed() < Duration::from_secs(3) {
+        assert_eq!(served?.tool_text()?, "hi", "it still serves");
+    }
+    assert!(gateway.wait_until_ended(PATIENCE)?);
+    assert!(told.elapsed() >= Duration::from_secs(3), "{:?}", told.elapsed());
+    assert!(TcpStream::connect(mcp).is_err(), "somebody listens");
+    Ok(())
+}
