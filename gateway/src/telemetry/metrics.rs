@@ -22,6 +22,8 @@ struct Shared {
     requests: Family<RequestLabels, Counter>,
     handshakes: Family<BackendLabels, Counter>,
     repairs: Family<BackendLabels, Counter>,
+    unchecked: Family<BackendLabels, Counter>,
+    aborted: Family<BackendLabels, Counter>,
     store_unavailable: Counter,
     authentications: Family<OutcomeLabels, Counter>,
     issuer_fetches: Family<OutcomeLabels, Counter>,
@@ -76,6 +78,18 @@ impl Metrics {
             "Calls whose backend had lost its session and that were repaired, by backend",
             repairs.clone(),
         );
+        let unchecked = Family::default();
+        registry.register(
+            "answers_passed_unchecked",
+            "Answers too large to be checked, which were passed on as they came, by backend",
+            unchecked.clone(),
+        );
+        let aborted = Family::default();
+        registry.register(
+            "answers_aborted",
+            "Answers passed on unchecked that broke off in the middle, by backend",
+            aborted.clone(),
+        );
         let store_unavailable = Counter::default();
         registry.register(
             "session_store_unavailable",
@@ -126,6 +140,8 @@ impl Metrics {
                 requests,
                 handshakes,
                 repairs,
+                unchecked,
+                aborted,
                 store_unavailable,
                 authentications,
                 issuer_fetches,
@@ -160,6 +176,26 @@ impl Metrics {
     pub fn repaired(&self, backend: &BackendName) {
         self.shared
             .repairs
+            .get_or_create(&BackendLabels {
+                backend: backend.to_string(),
+            })
+            .inc();
+    }
+
+    /// An answer too large to be checked is passed on.
+    pub fn passed_unchecked(&self, backend: &BackendName) {
+        self.shared
+            .unchecked
+            .get_or_create(&BackendLabels {
+                backend: backend.to_string(),
+            })
+            .inc();
+    }
+
+    /// An answer that was passed on unchecked broke off.
+    pub fn aborted(&self, backend: &BackendName) {
+        self.shared
+            .aborted
             .get_or_create(&BackendLabels {
                 backend: backend.to_string(),
             })
