@@ -84,6 +84,9 @@ pub struct BackendStatus {
     /// How many resource templates it offers.
     #[serde(default)]
     pub resource_templates: usize,
+    /// Whether it has lost sessions again and again lately, as a server does that has replicas and no session affinity.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_affinity: bool,
     /// Why it cannot be used, as far as known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -70,6 +70,15 @@ impl Fixture {
         Ok(())
     }
 
+    /// The same, with other arguments from now on.
+    ///
+    /// # Errors
+    /// When it does not answer again.
+    pub fn restart_with(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
+        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        self.restart()
+    }
+
     /// Kills the fixture.
     ///
     /// # Errors

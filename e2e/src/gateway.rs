@@ -1,5 +1,6 @@
 //! A gateway as a process.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct Recipe {
     pub config: GatewayConfig,
     /// The password of the session store.
     pub password: Option<String>,
+    /// What else stands in the environment of the gateways.
+    pub environment: BTreeMap<String, String>,
     keys: Option<TempDir>,
 }
 
@@ -61,6 +64,7 @@ impl Recipe {
         Ok(Self {
             config,
             password: None,
+            environment: BTreeMap::new(),
             keys: None,
         })
     }
@@ -103,6 +107,7 @@ impl Recipe {
         std::fs::write(&file, serde_yaml::to_string(&config)?)?;
         let mut command = Command::new(binaries::path("vmcp-gateway")?);
         command.arg("serve").arg("--config").arg(&file);
+        command.envs(&self.environment);
         if let Some(password) = &self.password {
             command.env(REDIS_PASSWORD_ENV, password);
         }
@@ -217,6 +222,17 @@ impl Gateway {
     /// When it cannot be read.
     pub fn config(&self) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(self.directory.path().join(CONFIG_FILE))?)
+    }
+
+    /// The most memory that the process has had in its hands at a time, in bytes.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        Ok(kib.context("no VmHWM")? * 1024)
     }
 
     /// What the process has printed.

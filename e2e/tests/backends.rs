@@ -1,15 +1,17 @@
 //! What a backend may do, and how it is talked to: each field of its configuration flipped, in front of a real server.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vmcp_crds::config::{BackendConfig, Duration as Span};
+use vmcp_crds::config::{BackendConfig, Duration as Span, HeaderSource};
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{Answer, Session};
+use vmcp_e2e::raw::{self, Answer, Session};
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
+use vmcp_peers::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Longer than any test may take.
@@ -172,5 +174,425 @@ fn a_backend_to_which_no_connection_is_made_in_time_is_given_up() -> anyhow::Res
         "{:?}",
         started.elapsed()
     );
+    Ok(())
+}
+
+#[test]
+fn a_backend_gets_its_headers_and_those_of_the_client_that_may_pass_and_no_others() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let secrets = tempfile::tempdir()?;
+    let file = secrets.path().join("key");
+    std::fs::write(&file, "s3cret-of-the-file\n")?;
+    let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    let token = ("BACKEND_TOKEN".to_owned(), "s3cret-of-the-environment".to_owned());
+    recipe.environment.extend([token]);
+    if let Some(hot) = &mut recipe.config.hot {
+        let from_env = HeaderSource {
+            env: Some("BACKEND_TOKEN".to_owned()),
+            prefix: "Bearer ".to_owned(),
+            ..HeaderSource::default()
+        };
+        let from_file = HeaderSource {
+            file: Some(file.clone()),
+            ..HeaderSource::default()
+        };
+        let headers = [("Authorization", from_env), ("X-Key", from_file)];
+        hot.backends[0].headers = headers.map(|(name, source)| (name.to_owned(), source)).into();
+        hot.backends[0].pass_headers = vec!["X-Tenant".to_owned()];
+    }
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let seen = || -> anyhow::Result<Value> {
+        let headers = [
+            ("mcp-session-id", &*session.id),
+            ("authorization", "Bearer of-the-client"),
+            ("cookie", "of=the-client"),
+            ("x-tenant", "acme"),
+            ("x-key", "of-the-client"),
+            ("x-other", "of-the-client"),
+            ("te", "trailers"),
+        ];
+        let params = json!({"name": "fixture_whoami", "arguments": {}});
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        let text = raw::post(gateway.mcp, &headers, &call)?.tool_text()?;
+        Ok(serde_json::from_str::<Value>(&text)?["headers"].clone())
+    };
+    let headers = seen()?;
+    assert_eq!(
+        headers["authorization"], "Bearer s3cret-of-the-environment",
+        "{headers}"
+    );
+    assert_eq!(headers["x-key"], "s3cret-of-the-file", "{headers}");
+    assert_eq!(headers["x-tenant"], "acme", "{headers}");
+    assert!(!headers.to_string().contains("of-the-client"), "{headers}");
+    assert_eq!(headers["te"], Value::Null, "{headers}");
+
+    std::fs::write(&file, "another")?;
+    wait::until("the file is read again", PATIENCE, || {
+        let headers = seen()?;
+        anyhow::ensure!(headers["x-key"] == "another", "{headers}");
+        Ok(())
+    })?;
+    for said in [gateway.log()?, serde_json::to_string(&gateway.status(&recipe)?)?] {
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_backend_whose_header_has_no_value_is_out_of_order_alone() -> anyhow::Result<()> {
+    let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let secrets = tempfile::tempdir()?;
+    let file = secrets.path().join("key");
+    let mut recipe = Recipe::new(&[("one", &one.url), ("two", &two.url)])?;
+    if let Some(hot) = &mut recipe.config.hot {
+        let source = HeaderSource {
+            file: Some(file.clone()),
+            ..HeaderSource::default()
+        };
+        hot.backends[0].headers = [("X-Key".to_owned(), source)].into();
+    }
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let echo =
+        |backend: &str| session.call(gateway.mcp, &format!("{backend}_echo"), &json!({"message": "hi"}));
+    assert_eq!(echo("two")?.tool_text()?, "hi");
+    assert_says(
+        &tool_error(&echo("one")?)?,
+        &["one", "x-key", "key cannot be read", "trying again is safe"],
+    );
+    let error = gateway.status(&recipe)?.backends[0].error.clone();
+    assert_says(&error.unwrap_or_default(), &["x-key"]);
+    std::fs::write(&file, "a value")?;
+    wait::until("the backend is in order", PATIENCE, || echo("one")?.tool_text())?;
+    Ok(())
+}
+
+/// A server with two tools whose answers are one line of 200 MiB: `json` in JSON, and `events` in a stream.
+struct Flood {
+    url: String,
+}
+
+impl Flood {
+    const LINE: usize = 200 << 20;
+
+    fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let url = format!("http://{}/mcp", listener.local_addr()?);
+        // Ends with the test process.
+        std::thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                std::thread::spawn(move || Self::serve(connection));
+            }
+        });
+        Ok(Self { url })
+    }
+
+    fn serve(connection: TcpStream) -> anyhow::Result<()> {
+        let mut writer = connection.try_clone()?;
+        let mut reader = BufReader::new(connection);
+        loop {
+            let (mut length, mut line) = (0, String::new());
+            while reader.read_line(&mut line)? > 2 {
+                let lower = line.to_ascii_lowercase();
+                if let Some(value) = lower.strip_prefix("content-length:") {
+                    length = value.trim().parse()?;
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body)?;
+            let Ok(message) = serde_json::from_slice::<Value>(&body) else {
+                writer.write_all(b"HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n")?;
+                continue;
+            };
+            let tool = |name| json!({"name": name, "inputSchema": {"type": "object"}});
+            let result = match message["method"].as_str() {
+                Some("initialize") => {
+                    let info = json!({"name": "flood", "version": "1"});
+                    json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info})
+                }
+                Some("tools/list") => json!({"tools": [tool("json"), tool("events")]}),
+                Some("tools/call") => return Self::flood(&mut writer, &message),
+                _ => {
+                    writer.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n")?;
+                    continue;
+                }
+            };
+            let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length";
+            write!(writer, "{head}: {}\r\n\r\n{answer}", answer.len())?;
+        }
+    }
+
+    fn flood(writer: &mut TcpStream, message: &Value) -> anyhow::Result<()> {
+        let id = &message["id"];
+        let (media_type, begin) = match message["params"]["name"].as_str() {
+            Some("events") => ("text/event-stream", "data: "),
+            _ => ("application/json", ""),
+        };
+        let answer =
+            format!(r#"{begin}{{"jsonrpc":"2.0","id":{id},"result":{{"content":[{{"type":"text","text":""#);
+        // The end of the connection ends the body.
+        write!(
+            writer,
+            "HTTP/1.1 200 OK\r\ncontent-type: {media_type}\r\nconnection: close\r\n\r\n{answer}"
+        )?;
+        let piece = [b'x'; 1 << 16];
+        for _ in 0..Self::LINE / piece.len() {
+            writer.write_all(&piece)?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_answer_without_end_is_cut_and_takes_no_memory() -> anyhow::Result<()> {
+    let flood = Flood::start()?;
+    let (_recipe, gateway) = gateway(&flood.url, |_| {})?;
+    let session = Session::open(gateway.mcp)?;
+    let events = session.call_as(7, gateway.mcp, "fixture_events", &json!({}))?;
+    let message = events.message()?;
+    assert_eq!(
+        (&message["id"], &message["error"]["code"]),
+        (&json!(7), &json!(-32603))
+    );
+    assert_says(&message.to_string(), &["fixture", "larger than 16777216 bytes"]);
+    // What has begun cannot become an error any more: the connection breaks, so that nobody takes it for whole.
+    let cut = session.call(gateway.mcp, "fixture_json", &json!({}));
+    assert!(cut.is_err(), "the answer came to an end");
+    assert_eq!(gateway.metric("vmcp_answers_unchecked_total", "fixture")?, 1.0);
+    assert_eq!(gateway.metric("vmcp_answers_aborted_total", "")?, 1.0);
+    let peak = gateway.peak_memory()? >> 20;
+    assert!(peak < 128, "{peak} MiB");
+    Ok(())
+}
+
+#[test]
+fn the_size_of_an_answer_is_bounded_as_configured() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&["--json-response"])?;
+    let (_recipe, gateway) = gateway(&fixture.url, |backend| backend.max_answer_bytes = 1_000_000)?;
+    let session = Session::open(gateway.mcp)?;
+    let big = |bytes: u32| session.call(gateway.mcp, "fixture_big", &json!({"bytes": bytes}));
+    assert_eq!(big(900_000)?.tool_text()?.len(), 900_000);
+    let text = tool_error(&big(1_100_000)?)?;
+    assert_says(
+        &text,
+        &["fixture", "more than 1000000 bytes", "may have been executed"],
+    );
+    assert_eq!(gateway.metric("vmcp_answers_unchecked_total", "fixture")?, 1.0);
+    assert_eq!(gateway.metric("vmcp_answers_aborted_total", "")?, 0.0);
+    Ok(())
+}
+
+#[test]
+fn each_fault_of_a_backend_is_an_error_that_names_it() -> anyhow::Result<()> {
+    const EXECUTED: &str = "may have been executed";
+    const SAFE: &str = "trying again is safe";
+    let cases = [
+        (
+            json!({"status": 401}),
+            "HTTP status 401; check the credentials",
+            SAFE,
+        ),
+        (
+            json!({"status": 403}),
+            "HTTP status 403; check the credentials",
+            SAFE,
+        ),
+        (
+            json!({"status": 429, "retry_after": 30}),
+            "HTTP status 429 and asks to be left alone for 30 s",
+            SAFE,
+        ),
+        (json!({"status": 500}), "HTTP status 500", EXECUTED),
+        (json!({"status": 503}), "HTTP status 503", SAFE),
+        (
+            json!({"redirect": "https://elsewhere.example/mcp?token=s3cret"}),
+            "redirects to https://elsewhere.example,",
+            SAFE,
+        ),
+        (
+            json!({"wrong_content_type": true}),
+            "content type is text/html",
+            EXECUTED,
+        ),
+        (json!({"not_json": true}), "does not allow", EXECUTED),
+        (json!({"wrong_id": true}), "it answers another request", EXECUTED),
+        (json!({"two_answers": true}), "does not allow", EXECUTED),
+        (
+            json!({"truncate": true}),
+            "before its answer was complete",
+            EXECUTED,
+        ),
+        (
+            json!({"reset": "before_headers"}),
+            "before its answer was complete",
+            EXECUTED,
+        ),
+        (
+            json!({"reset": "after_headers"}),
+            "before its answer was complete",
+            EXECUTED,
+        ),
+    ];
+    let fixture = Fixture::start(&["--json-response"])?;
+    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+    let session = Session::open(gateway.mcp)?;
+    let echo = || session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
+    assert_eq!(echo()?.tool_text()?, "hi");
+    for (mut rule, expected, retry) in cases {
+        rule["only_method"] = json!("tools/call");
+        faults(&fixture, &rule)?;
+        let text = tool_error(&echo()?)?;
+        assert_says(&text, &["The backend fixture", expected, retry]);
+        assert!(!text.contains("s3cret"), "{text}");
+        // Others are told by an error of the protocol.
+        rule["only_method"] = json!("prompts/get");
+        faults(&fixture, &rule)?;
+        let prompt = json!({"name": "fixture_test_simple_prompt"});
+        let answer = session.request(gateway.mcp, "prompts/get", &prompt)?;
+        assert_eq!(answer.error_code(), -32603, "{rule}: {}", answer.text());
+        assert_says(&answer.text(), &["fixture", retry]);
+        fixture.admin("DELETE", "/faults", &json!({}))?;
+        assert_eq!(echo()?.tool_text()?, "hi", "after {rule}");
+    }
+    // None of it has cost the session.
+    assert_eq!(fixture.initializes("raw")?, 1);
+    Ok(())
+}
+
+#[test]
+fn of_two_answers_on_a_stream_the_client_gets_one() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+    let session = Session::open(gateway.mcp)?;
+    faults(
+        &fixture,
+        &json!({"two_answers": true, "only_method": "tools/call"}),
+    )?;
+    let answer = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
+    assert_eq!(answer.tool_text()?, "hi");
+    assert_eq!(
+        answer.text().matches("\"result\"").count(),
+        1,
+        "{}",
+        answer.text()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_call_that_is_refused_with_400_does_not_cost_the_session() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+    let session = Session::open(gateway.mcp)?;
+    let count = || {
+        session
+            .call(gateway.mcp, "fixture_counter", &json!({}))?
+            .tool_text()
+    };
+    assert_eq!(count()?, "1");
+    faults(&fixture, &json!({"status": 400, "only_tool": "echo"}))?;
+    let refused = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
+    assert_says(&tool_error(&refused)?, &["HTTP status 400"]);
+    assert_eq!(count()?, "2", "the state at the backend is kept");
+    // Where the session is really gone, the same status leads to another.
+    fixture.admin("POST", "/sessions/forget?style=400", &json!({}))?;
+    assert_eq!(count()?, "1");
+    Ok(())
+}
+
+#[test]
+fn a_server_that_gives_ids_since_it_was_restarted_gets_a_session() -> anyhow::Result<()> {
+    let mut fixture = Fixture::start(&["--stateless"])?;
+    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+    let session = Session::open(gateway.mcp)?;
+    let echo = || session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
+    assert_eq!(echo()?.tool_text()?, "hi");
+    fixture.restart_with(&[])?;
+    assert_eq!(echo()?.tool_text()?, "hi");
+    assert_eq!(fixture.initializes("raw")?, 1);
+    Ok(())
+}
+
+#[test]
+fn the_catalogues_own_session_is_deleted_with_its_backend_and_with_the_process() -> anyhow::Result<()> {
+    let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("hot.yaml");
+    let backend = |name: &str, fixture: &Fixture| format!("- {{name: {name}, url: '{}'}}\n", fixture.url);
+    std::fs::write(
+        &file,
+        format!("backends:\n{}{}", backend("one", &one), backend("two", &two)),
+    )?;
+    let mut recipe = Recipe::new(&[])?;
+    recipe.config.hot = None;
+    recipe.config.hot_file = Some(file.clone());
+    let mut gateway = recipe.start()?;
+    assert_eq!((one.stats()?.sessions.len(), two.stats()?.sessions.len()), (1, 1));
+    std::fs::write(&file, format!("backends:\n{}", backend("two", &two)))?;
+    wait::until("the session at the removed backend is deleted", PATIENCE, || {
+        anyhow::ensure!(
+            one.stats()?.sessions.is_empty() && one.stats()?.deletes == 1,
+            "it is there"
+        );
+        Ok(())
+    })?;
+    assert_eq!(two.stats()?.sessions.len(), 1);
+    gateway.signal(Signal::TERM)?;
+    assert!(gateway.wait_until_ended(PATIENCE)?);
+    assert!(two.stats()?.sessions.is_empty() && two.stats()?.deletes == 1);
+    Ok(())
+}
+
+#[test]
+fn a_session_whose_handshake_fails_is_deleted() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+    let session = Session::open(gateway.mcp)?;
+    assert_eq!(fixture.stats()?.sessions.len(), 1, "the catalogue's own");
+    faults(
+        &fixture,
+        &json!({"status": 500, "only_method": "notifications/initialized"}),
+    )?;
+    let failed = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
+    assert_says(
+        &tool_error(&failed)?,
+        &["HTTP status 500", "trying again is safe"],
+    );
+    assert_eq!(
+        (fixture.stats()?.sessions.len(), fixture.stats()?.deletes),
+        (1, 1)
+    );
+    Ok(())
+}
+
+#[test]
+fn a_backend_that_loses_its_sessions_again_and_again_is_not_repaired_for_ever() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let (recipe, gateway) = gateway(&fixture.url, |_| {})?;
+    let session = Session::open(gateway.mcp)?;
+    let echo = || session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
+    for _ in 0..4 {
+        assert_eq!(echo()?.tool_text()?, "hi");
+        fixture.admin("POST", "/sessions/forget?style=404", &json!({}))?;
+    }
+    assert!(!gateway.status(&recipe)?.backends[0].needs_affinity);
+    assert_says(
+        &tool_error(&echo()?)?,
+        &[
+            "fixture",
+            "loses its sessions",
+            "session affinity",
+            "trying again is safe",
+        ],
+    );
+    assert_eq!(fixture.initializes("raw")?, 4, "one session, and three repairs");
+    assert!(gateway.status(&recipe)?.backends[0].needs_affinity);
+    // Others are not affected.
+    let other = Session::open(gateway.mcp)?;
+    let hi = other.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
+    assert_eq!(hi.tool_text()?, "hi");
     Ok(())
 }

@@ -88,7 +88,7 @@ impl App {
 
         let core = Core::new(
             config.hot,
-            Transport::new(),
+            Transport::new(tasks.clone()),
             tasks.clone(),
             &readiness,
             metrics.clone(),

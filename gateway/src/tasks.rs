@@ -38,6 +38,11 @@ impl Tasks {
         });
     }
 
+    /// Ends when loops have to. For a loop that has something left to do afterwards.
+    pub fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.stop.clone().cancelled_owned()
+    }
+
     /// Stops the loops and waits until every task has ended.
     pub async fn finish(&self) {
         self.stop.cancel();

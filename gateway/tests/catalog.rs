@@ -59,7 +59,7 @@ impl Backend {
         std::fs::remove_file(&directory)?;
         let core = Core::new(
             hot,
-            Transport::new(),
+            Transport::new(tasks.clone()),
             tasks.clone(),
             &Readiness::default(),
             Metrics::new(),

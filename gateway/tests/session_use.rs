@@ -19,7 +19,7 @@ use vmcp_gateway::wire::revision::Revision;
 fn sessions(tasks: &Tasks) -> anyhow::Result<Sessions> {
     let core = Core::new(
         Hot::default(),
-        Transport::new(),
+        Transport::new(tasks.clone()),
         tasks.clone(),
         &Readiness::default(),
         Metrics::new(),

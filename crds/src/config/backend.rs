@@ -5,17 +5,26 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BreakerConfig, ConcurrencyConfig, Duration, HealthConfig, Timeouts, is_default};
+use super::{BreakerConfig, ConcurrencyConfig, Duration, HeaderSource, HealthConfig, Timeouts, is_default};
 
 /// One MCP server behind the gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendConfig {
     /// The name of the backend, unique among the backends: a DNS label (lower-case letters, digits and `-`, at most 63
     /// characters). Unless the aggregation says otherwise, its tools are offered as `<name>_<tool>`.
     pub name: String,
-    /// The URL of its streamable HTTP endpoint, for example `http://time.tools.svc:8000/mcp`.
+    /// The URL of its endpoint, for example `http://time.tools.svc:8000/mcp`; with `transport: sse` the URL of its stream, for example
+    /// `http://time.tools.svc:8000/sse`.
     pub url: String,
+    /// The transport that it speaks. `streamable-http`: what servers speak since 2025-03-26. `sse`: HTTP+SSE of 2024-11-05, in which a
+    /// session lives as long as one connection. Such a session belongs to one process of the gateway: each replica opens one of
+    /// its own, the server's state for it is not shared, and it is lost when the connection or the process ends; running
+    /// calls then end with an error, and the next call opens another. A client's answer to what such a server asks has to reach
+    /// the replica that runs the call.
+    #[schemars(extend("default" = BackendTransport::default().as_str()))]
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub transport: BackendTransport,
     /// What the names of its tools and prompts begin with, in the place of `aggregation.prefixFormat`; may be empty. Only with
     /// `aggregation.strategy: prefix`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,6 +38,23 @@ pub struct BackendConfig {
     /// take the place of none or be thrown away afterwards. A backend that gives no session ids is always `disposable`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub session_state: SessionState,
+    /// The largest answer in JSON that is passed on, in bytes. A larger one is refused where the backend says its size, and breaks off
+    /// otherwise. One event of a stream may have 16 MiB, whatever stands here.
+    #[schemars(extend("default" = default_max_answer_bytes()))]
+    #[serde(
+        default = "default_max_answer_bytes",
+        skip_serializing_if = "is_default_max_answer_bytes"
+    )]
+    pub max_answer_bytes: u64,
+    /// Headers that every request to it bears, by name. Those of HTTP and MCP themselves are refused. A backend with a header that has no
+    /// value cannot be called; others are not affected.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, HeaderSource>,
+    /// The names of headers that are passed on from the client's requests. `Authorization`, `Cookie` and the headers of HTTP and MCP
+    /// themselves are refused. The session of the gateway's own, in which it looks at the lists, has none of them, because no
+    /// client stands behind it: a backend that wants them there, too, cannot be listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pass_headers: Vec<String>,
     /// Which of its tools are offered, and how.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tools: ToolRules,
@@ -58,6 +84,58 @@ pub enum SessionState {
     Keep,
     /// It may be lost.
     Disposable,
+}
+
+/// The transport that a backend speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendTransport {
+    /// Streamable HTTP.
+    #[default]
+    StreamableHttp,
+    /// HTTP+SSE.
+    Sse,
+}
+
+impl BackendTransport {
+    /// The transport's name in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StreamableHttp => "streamable-http",
+            Self::Sse => "sse",
+        }
+    }
+}
+
+impl Default for BackendConfig {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            url: String::new(),
+            transport: BackendTransport::default(),
+            prefix: None,
+            timeouts: Timeouts::default(),
+            session_state: SessionState::default(),
+            max_answer_bytes: default_max_answer_bytes(),
+            headers: BTreeMap::new(),
+            pass_headers: Vec::new(),
+            tools: ToolRules::default(),
+            prompts: PromptRules::default(),
+            resources: ResourceRules::default(),
+            breaker: BreakerConfig::default(),
+            concurrency: ConcurrencyConfig::default(),
+        }
+    }
+}
+
+fn default_max_answer_bytes() -> u64 {
+    100 * 1024 * 1024
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it")]
+fn is_default_max_answer_bytes(value: &u64) -> bool {
+    *value == default_max_answer_bytes()
 }
 
 /// Which tools of a backend are offered, and how. Names are those that the backend uses. In a pattern `*` stands for any

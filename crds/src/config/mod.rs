@@ -11,6 +11,7 @@ mod aggregation;
 mod backend;
 mod duration;
 mod effective;
+mod headers;
 mod hot;
 mod incoming_auth;
 mod isolation;
@@ -29,10 +30,11 @@ use serde::{Deserialize, Serialize};
 
 pub use aggregation::{AggregationConfig, Capability, ConflictStrategy, FailureMode};
 pub use backend::{
-    AnnotationOverride, BackendConfig, PromptOverride, PromptRules, ResourceRules, SessionState,
-    ToolOverride, ToolRules,
+    AnnotationOverride, BackendConfig, BackendTransport, PromptOverride, PromptRules, ResourceRules,
+    SessionState, ToolOverride, ToolRules,
 };
 pub use duration::Duration;
+pub use headers::HeaderSource;
 pub use hot::{AccessLogConfig, HotConfig, LogLevel, ServerInfo, Share};
 pub use incoming_auth::{Audience, IncomingAuth, IncomingAuthType, OidcConfig, SigningAlgorithm};
 pub use isolation::{BreakerConfig, ConcurrencyConfig, HealthConfig};

@@ -1,6 +1,7 @@
 //! The rules that a value must keep beyond its type: one place, so that what the operator renders is what the gateway reads.
 
 use http::Uri;
+use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use http::uri::Scheme;
 
 use super::{REDIS_PASSWORD_ENV, SessionStorage, SessionStorageProvider};
@@ -58,6 +59,55 @@ fn without_userinfo(url: &str) -> String {
         (Some(scheme), Some(at)) if scheme < at => format!("{}://<hidden>{}", &url[..scheme], &url[at..]),
         _ => url.to_owned(),
     }
+}
+
+/// Headers that HTTP and MCP set themselves, or that belong to one connection: nobody else gives them.
+const OWN_HEADERS: [&str; 17] = [
+    "accept",
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "last-event-id",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// The name of a header that requests to a backend may bear.
+///
+/// # Errors
+/// When the text is no header's name, or that of one which HTTP and MCP set themselves.
+pub fn header(text: &str) -> Result<HeaderName, String> {
+    let name: HeaderName = text
+        .parse()
+        .map_err(|_| format!("found {text:?}, which is no name of a header"))?;
+    if OWN_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("mcp-") {
+        return Err(format!("found {text:?}, which HTTP and MCP set themselves"));
+    }
+    Ok(name)
+}
+
+/// The name of a header that may be passed on from a client to a backend.
+///
+/// # Errors
+/// As [`header`]; and when it says who the client is to the gateway, which is none of the backend's business.
+pub fn passed_header(text: &str) -> Result<HeaderName, String> {
+    let name = header(text)?;
+    if name == AUTHORIZATION || name == COOKIE {
+        return Err(format!(
+            "found {text:?}, which is for the gateway and is never passed on; give the backend one of its own in `headers`"
+        ));
+    }
+    Ok(name)
 }
 
 /// The host and the port of a Redis server.
@@ -129,6 +179,27 @@ impl SessionStorage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_that_others_set_and_those_that_say_who_the_client_is_are_not_passed_on() {
+        for name in ["X-Tenant", "origin", "user-agent"] {
+            assert!(header(name).is_ok() && passed_header(name).is_ok(), "{name}");
+        }
+        for name in ["Authorization", "cookie"] {
+            assert!(header(name).is_ok() && passed_header(name).is_err(), "{name}");
+        }
+        for name in [
+            "Host",
+            "MCP-Session-Id",
+            "mcp-anything",
+            "Transfer-Encoding",
+            "Last-Event-ID",
+            "a b",
+            "",
+        ] {
+            assert!(header(name).is_err() && passed_header(name).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn a_url_that_can_be_called_is_an_endpoint() {

@@ -36,14 +36,35 @@ pub(crate) fn answers(port: u16) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends one request and reads until the answer contains `wanted` or ends.
+/// Opens a stream of HTTP+SSE on `http://127.0.0.1:{port}/sse` and waits until it names its endpoint.
+pub(crate) fn streams(port: u16) -> anyhow::Result<()> {
+    let answer = exchange_at("/sse", port, "GET", "", "", "event: endpoint")?;
+    anyhow::ensure!(
+        answer.contains("event: endpoint"),
+        "a GET was answered with {answer:?}"
+    );
+    Ok(())
+}
+
 fn exchange(port: u16, method: &str, headers: &str, body: &str, wanted: &str) -> anyhow::Result<String> {
+    exchange_at("/mcp", port, method, headers, body, wanted)
+}
+
+/// Sends one request and reads until the answer contains `wanted` or ends.
+fn exchange_at(
+    path: &str,
+    port: u16,
+    method: &str,
+    headers: &str,
+    body: &str,
+    wanted: &str,
+) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("cannot connect")?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
     write!(
         stream,
-        "{method} /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\
          Accept: application/json, text/event-stream\r\nContent-Type: application/json\r\n\
          {headers}Content-Length: {length}\r\n\r\n{body}"
     )?;

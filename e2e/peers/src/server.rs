@@ -41,6 +41,19 @@ pub fn everything() -> anyhow::Result<Server> {
     })
 }
 
+/// The same, as it speaks HTTP+SSE of 2024-11-05; its URL is that of the stream.
+///
+/// # Errors
+/// As [`everything`].
+pub fn everything_over_sse() -> anyhow::Result<Server> {
+    let packages = npm::servers()?;
+    start_at("everything over sse", "/sse", probe::streams, |port| {
+        let mut command = packages.command("mcp-server-everything");
+        command.arg("sse").env("PORT", port.to_string());
+        command
+    })
+}
+
 /// Starts Python's mcp-server-time behind FastMCP's proxy: two tools, legacy revisions with sessions and 2026-07-28.
 ///
 /// # Errors
@@ -115,13 +128,22 @@ pub fn sessionless() -> anyhow::Result<Server> {
 /// # Errors
 /// When the program cannot be started or does not answer; the message has its last words.
 pub fn start(name: &str, command: impl Fn(u16) -> Command) -> anyhow::Result<Server> {
+    start_at(name, "/mcp", probe::answers, command)
+}
+
+fn start_at(
+    name: &str,
+    path: &str,
+    answers: fn(u16) -> anyhow::Result<()>,
+    command: impl Fn(u16) -> Command,
+) -> anyhow::Result<Server> {
     let mut attempt = 1;
     loop {
         let port = free_port()?;
         let mut process = Process::start(name, &command(port))?;
-        let failure = match wait(&mut process, port) {
+        let failure = match wait(&mut process, port, answers) {
             Ok(()) => {
-                let url = format!("http://127.0.0.1:{port}/mcp");
+                let url = format!("http://127.0.0.1:{port}{path}");
                 return Ok(Server { url, process });
             }
             Err(failure) => failure.context(format!("{name} does not serve MCP; {}", process.last_words())),
@@ -138,10 +160,10 @@ pub fn start(name: &str, command: impl Fn(u16) -> Command) -> anyhow::Result<Ser
     }
 }
 
-fn wait(process: &mut Process, port: u16) -> anyhow::Result<()> {
+fn wait(process: &mut Process, port: u16, answers: fn(u16) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
-        let answered = probe::answers(port);
+        let answered = answers(port);
         // Looked at after the probe: who answered must be this process, and not another that holds its port.
         if let Some(status) = process.ended()? {
             bail!("it ended at its start: {status}");

@@ -57,6 +57,11 @@ impl Admin {
             prompts: offered(&state, Kind::Prompts),
             resources: offered(&state, Kind::Resources),
             resource_templates: offered(&state, Kind::Templates),
+            needs_affinity: self
+                .core
+                .catalog()
+                .backend(name.as_str())
+                .is_some_and(|backend| backend.needs_affinity()),
             error: state.error.as_ref().map(|error| format!("it {error}")),
         };
         let hot = self.core.hot();

@@ -174,18 +174,15 @@ impl Drop for Admitted {
 mod tests {
     use super::*;
     use crate::backend::Transport;
-    use crate::config::{BackendName, BreakerSettings, ConcurrencySettings};
+    use crate::config::{BreakerSettings, ConcurrencySettings};
+    use crate::tasks::Tasks;
 
     const OPEN_FOR: Duration = Duration::from_secs(10);
 
     fn backend(failures: u32) -> Backend {
         let url = "http://localhost/mcp".parse().unwrap();
-        let backend = Backend::new(
-            BackendName::for_test("a"),
-            url,
-            std::sync::Arc::default(),
-            Transport::new(),
-        );
+        let configured = crate::config::Backend::for_test("a", url);
+        let backend = Backend::new(&configured, Transport::new(Tasks::default()));
         backend.isolate(&Isolation {
             breaker: BreakerSettings {
                 failures,

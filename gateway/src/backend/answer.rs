@@ -49,6 +49,7 @@ impl Answer {
 
 /// Reads a JSON answer's body.
 pub(super) async fn json(mut body: UpstreamBody, id: &RawValue) -> Result<Answer, BackendError> {
+    body.check_size()?;
     let expected = usize::try_from(body.expected()).unwrap_or(usize::MAX);
     if expected > CHECKED_BYTES {
         return Ok(Answer::Streaming(Bytes::new(), body));

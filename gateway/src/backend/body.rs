@@ -16,11 +16,27 @@ pub struct UpstreamBody {
     inner: Incoming,
     /// How long the backend may pause.
     idle: Duration,
+    /// How many bytes it may have, and how many of them have come.
+    limit: u64,
+    come: u64,
 }
 
 impl UpstreamBody {
-    pub(super) fn new(inner: Incoming, idle: Duration) -> Self {
-        Self { inner, idle }
+    pub(super) fn new(inner: Incoming, idle: Duration, limit: u64) -> Self {
+        Self {
+            inner,
+            idle,
+            limit,
+            come: 0,
+        }
+    }
+
+    /// Refuses a body of which the backend says that it is too large.
+    pub(super) fn check_size(&self) -> Result<(), BackendError> {
+        if self.expected() > self.limit {
+            return Err(BackendError::TooLarge(self.limit));
+        }
+        Ok(())
     }
 
     /// The least number of bytes that are still to come, as far as the backend has said.
@@ -36,16 +52,19 @@ impl UpstreamBody {
     /// The next bytes, or `None` at the end. May be dropped while it waits: nothing is lost.
     ///
     /// # Errors
-    /// When the backend breaks off, or pauses for too long.
+    /// When the backend breaks off, pauses for too long, or sends too much.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, BackendError> {
-        match tokio::time::timeout(self.idle, self.chunk_in_time()).await {
-            Err(_) => Err(BackendError::Paused(self.idle)),
-            Ok(chunk) => chunk,
+        let chunk = tokio::time::timeout(self.idle, self.endless_chunk()).await;
+        let chunk = chunk.unwrap_or(Err(BackendError::Paused(self.idle)))?;
+        self.come += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if self.come > self.limit {
+            return Err(BackendError::TooLarge(self.limit));
         }
+        Ok(chunk)
     }
 
-    /// The same, however long the backend pauses.
-    pub(super) async fn chunk_in_time(&mut self) -> Result<Option<Bytes>, BackendError> {
+    /// The next bytes of a body without an end, in which the backend may pause for as long as it likes.
+    pub(super) async fn endless_chunk(&mut self) -> Result<Option<Bytes>, BackendError> {
         loop {
             match self.inner.frame().await {
                 None => return Ok(None),

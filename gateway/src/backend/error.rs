@@ -2,21 +2,35 @@
 
 use std::time::Duration;
 
+use http::header::{LOCATION, RETRY_AFTER};
+use http::{Response, Uri};
+
 /// A failed exchange with a backend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// No connection: the request was never sent.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
+    /// A header that requests to it must bear has no value: the request was never sent.
+    #[error("cannot be called: header {0}")]
+    NoHeader(String),
     /// The backend does not know the upstream session any more. It has not executed the request.
     #[error("does not know its session any more")]
     SessionLost,
+    /// The backend has lost the session so often that it is not opened again. It has not executed the request.
+    #[error(
+        "loses its sessions again and again; if it has replicas, requests of one session must reach the same one (session affinity)"
+    )]
+    Forgetful,
     /// No answer within the deadline. The request may have been executed.
     #[error("did not answer within {} s", .0.as_secs_f32())]
     Deadline(Duration),
     /// The backend paused for too long in the middle of its answer. The request was executed, wholly or in part.
     #[error("paused for more than {} s in the middle of its answer", .0.as_secs_f32())]
     Paused(Duration),
+    /// The answer is larger than is passed on. The request was executed.
+    #[error("gave an answer of more than {0} bytes, which is the most that is passed on")]
+    TooLarge(u64),
     /// The connection ended before the answer was complete. The request may have been executed.
     #[error("ended the connection before its answer was complete: {0}")]
     Broken(String),
@@ -30,8 +44,19 @@ pub enum BackendError {
     #[error("has {0} calls running, which is its limit")]
     Full(usize),
     /// An HTTP status that is no answer.
-    #[error("answered with HTTP status {0}")]
+    #[error("{}", status(*.0))]
     Status(u16),
+    /// A status that says when to come back: the backend is busy, or wants to be asked less often.
+    #[error("answered with HTTP status {status} and asks to be left alone for {} s", .retry_after.as_secs())]
+    Busy {
+        /// The status, 429 or 503.
+        status: u16,
+        /// For how long.
+        retry_after: Duration,
+    },
+    /// A redirect to another place, which is not followed: it would take credentials and sessions to a server that nobody configured.
+    #[error("redirects to {0}, which is not followed; if that is where it is now, configure that URL")]
+    Redirected(String),
     /// An answer that is not what the protocol allows.
     #[error("gave an answer that the protocol does not allow: {0}")]
     Invalid(String),
@@ -45,7 +70,43 @@ pub enum BackendError {
     },
 }
 
+fn status(status: u16) -> String {
+    match status {
+        401 | 403 | 407 => format!(
+            "refuses the gateway with HTTP status {status}; check the credentials in the backend's `headers`"
+        ),
+        _ => format!("answered with HTTP status {status}"),
+    }
+}
+
 impl BackendError {
+    /// What the status and the headers of an answer that is none say.
+    pub(super) fn of_answer<B>(answer: &Response<B>) -> Self {
+        let (status, headers) = (answer.status(), answer.headers());
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        if status.is_redirection() {
+            let location = text(LOCATION).and_then(|location| location.parse::<Uri>().ok());
+            // Not the whole of it: a query may hold a secret.
+            let place = location.as_ref().and_then(|location| {
+                let authority = location.authority()?.host();
+                Some(format!(
+                    "{}://{authority}",
+                    location.scheme_str().unwrap_or_default()
+                ))
+            });
+            return Self::Redirected(place.unwrap_or_else(|| "another path".to_owned()));
+        }
+        let status = status.as_u16();
+        // The other form, a date, would need a clock that both sides share.
+        match text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()) {
+            Some(seconds) if matches!(status, 429 | 503) => Self::Busy {
+                status,
+                retry_after: Duration::from_secs(seconds),
+            },
+            _ => Self::Status(status),
+        }
+    }
+
     /// Whether it says that nobody is there who could answer, whatever is asked: the next call would meet the same.
     #[must_use]
     pub fn says_unreachable(&self) -> bool {
@@ -54,8 +115,14 @@ impl BackendError {
             | Self::Deadline(_)
             | Self::Paused(_)
             | Self::Broken(_)
-            | Self::Status(500..) => true,
+            | Self::Status(500..)
+            | Self::Busy { status: 500.., .. } => true,
             Self::SessionLost
+            | Self::Forgetful
+            | Self::NoHeader(_)
+            | Self::TooLarge(_)
+            | Self::Busy { .. }
+            | Self::Redirected(_)
             | Self::Open { .. }
             | Self::Full(_)
             | Self::Status(_)
@@ -68,13 +135,63 @@ impl BackendError {
     #[must_use]
     pub fn is_retry_safe(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::SessionLost | Self::Open { .. } | Self::Full(_) => true,
+            Self::Unreachable(_)
+            | Self::NoHeader(_)
+            | Self::SessionLost
+            | Self::Forgetful
+            | Self::Open { .. }
+            | Self::Full(_) => true,
             Self::Status(status) => matches!(status, 401 | 403 | 404 | 405 | 406 | 415 | 421 | 429 | 503),
+            Self::Busy { .. } | Self::Redirected(_) => true,
             Self::Deadline(_)
             | Self::Paused(_)
+            | Self::TooLarge(_)
             | Self::Broken(_)
             | Self::Invalid(_)
             | Self::Refused { .. } => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(status: u16, header: (&str, &str)) -> BackendError {
+        let answer = Response::builder().status(status).header(header.0, header.1);
+        BackendError::of_answer(&answer.body(()).unwrap())
+    }
+
+    #[test]
+    fn an_answer_that_is_none_says_what_is_the_matter_and_no_secret() {
+        for (error, expected) in [
+            (
+                of(401, ("www-authenticate", "Bearer s3cret")),
+                "HTTP status 401; check the credentials",
+            ),
+            (of(403, ("x", "y")), "HTTP status 403; check the credentials"),
+            (
+                of(429, ("retry-after", "30")),
+                "HTTP status 429 and asks to be left alone for 30 s",
+            ),
+            (
+                of(503, ("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT")),
+                "HTTP status 503",
+            ),
+            (of(500, ("retry-after", "30")), "answered with HTTP status 500"),
+            (
+                of(307, ("location", "https://other.example/mcp?token=s3cret")),
+                "redirects to https://other.example,",
+            ),
+            (
+                of(302, ("location", "/login?token=s3cret")),
+                "redirects to another path",
+            ),
+            (of(302, ("x", "y")), "redirects to another path"),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains(expected) && !text.contains("s3cret"), "{text}");
+        }
+        assert!(of(429, ("retry-after", "1")).is_retry_safe() && !of(500, ("x", "y")).is_retry_safe());
     }
 }

@@ -36,21 +36,33 @@ impl Backend {
     /// # Errors
     /// When the backend cannot be reached, refuses, takes too long, or speaks no revision that we speak.
     pub async fn initialize(&self, hello: &Hello<'_>) -> Result<UpstreamSession, BackendError> {
-        self.greet(hello).await.map(|greeting| greeting.session)
+        let greeting = self.greet(hello, HANDSHAKE_DEADLINE).await;
+        greeting.map(|greeting| greeting.session)
     }
 
-    /// Opens a session at the backend, and hears what it says of itself.
+    /// Opens a session at the backend, and hears what it says of itself, at most as long as `deadline`. A session that is open when
+    /// something goes wrong is closed again: nobody else knows of it.
     ///
     /// # Errors
     /// As [`Self::initialize`].
-    pub async fn greet(&self, hello: &Hello<'_>) -> Result<Greeting, BackendError> {
-        let shaking = tokio::time::timeout(HANDSHAKE_DEADLINE, self.shake_hands(hello));
-        shaking
-            .await
-            .unwrap_or(Err(BackendError::Deadline(HANDSHAKE_DEADLINE)))
+    pub async fn greet(&self, hello: &Hello<'_>, deadline: Duration) -> Result<Greeting, BackendError> {
+        let mut opened = None;
+        let shaken = tokio::time::timeout(deadline, self.shake_hands(hello, &mut opened)).await;
+        let greeting = shaken.unwrap_or(Err(BackendError::Deadline(deadline)));
+        if greeting.is_err()
+            && let Some(session) = opened
+            && let Err(error) = self.close(&session).await
+        {
+            tracing::debug!(backend = %self.name(), %error, "an upstream session that was not used could not be deleted");
+        }
+        greeting
     }
 
-    async fn shake_hands(&self, hello: &Hello<'_>) -> Result<Greeting, BackendError> {
+    async fn shake_hands(
+        &self,
+        hello: &Hello<'_>,
+        opened: &mut Option<UpstreamSession>,
+    ) -> Result<Greeting, BackendError> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Params<'a> {
@@ -66,9 +78,12 @@ impl Backend {
         let params = serde_json::to_vec(&params).map_err(|error| BackendError::Invalid(error.to_string()))?;
         let id = own_id();
         let message = jsonrpc::request(&id, "initialize", &params);
+        if self.has_streams_for_sessions() {
+            return self.shake_hands_over_sse(hello, message, &id, opened).await;
+        }
         let response = self.post(None, message).await?;
         if response.status() != StatusCode::OK {
-            return Err(BackendError::Status(response.status().as_u16()));
+            return Err(BackendError::of_answer(&response));
         }
         let session_id = response.headers().get(header::SESSION_ID).cloned();
         if let Some(id) = &session_id
@@ -79,21 +94,40 @@ impl Backend {
             )));
         }
         let result = own_result(response, &id).await?;
-        let result: InitializeResult<'_> = serde_json::from_str(result.get())
-            .map_err(|error| BackendError::Invalid(format!("initialize: {error}")))?;
-        let revision = Revision::parse(&result.protocol_version).ok_or_else(|| {
-            BackendError::Invalid(format!(
-                "it speaks only revision {:?}, which is not known",
-                result.protocol_version
-            ))
-        })?;
+        let (result, revision) = read_result(&result)?;
         let session = UpstreamSession {
             id: session_id,
             revision,
         };
-        let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-        self.notify(&session, initialized).await?;
+        *opened = Some(session.clone());
+        self.initialized(&session).await?;
         Ok(result.greeting(session))
+    }
+
+    /// The same, in a stream that is opened for it.
+    async fn shake_hands_over_sse(
+        &self,
+        hello: &Hello<'_>,
+        message: Bytes,
+        id: &str,
+        opened: &mut Option<UpstreamSession>,
+    ) -> Result<Greeting, BackendError> {
+        let session = opened.insert(UpstreamSession {
+            id: Some(self.open_stream().await?),
+            revision: hello.revision,
+        });
+        let id = raw_string(id)?;
+        let answer = self.call_over_sse(session, message, &id).await?;
+        let result = result_of(&answer.whole(&id).await?)?;
+        let (result, revision) = read_result(&result)?;
+        session.revision = revision;
+        self.initialized(session).await?;
+        Ok(result.greeting(session.clone()))
+    }
+
+    async fn initialized(&self, session: &UpstreamSession) -> Result<(), BackendError> {
+        let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+        self.notify(session, initialized).await
     }
 
     /// Sends a request of the gateway's own and gives its result.
@@ -119,8 +153,20 @@ impl Backend {
     }
 }
 
+fn read_result(result: &RawValue) -> Result<(InitializeResult<'_>, Revision), BackendError> {
+    let result: InitializeResult<'_> = serde_json::from_str(result.get())
+        .map_err(|error| BackendError::Invalid(format!("initialize: {error}")))?;
+    let revision = Revision::parse(&result.protocol_version).ok_or_else(|| {
+        BackendError::Invalid(format!(
+            "it speaks only revision {:?}, which is not known",
+            result.protocol_version
+        ))
+    })?;
+    Ok((result, revision))
+}
+
 /// Ids of the gateway's own requests: clients may not use the prefix, so that theirs and ours never meet.
-fn own_id() -> String {
+pub(super) fn own_id() -> String {
     format!("{}{:016x}", jsonrpc::RESERVED_ID_PREFIX, crate::random::u64())
 }
 

@@ -60,6 +60,12 @@ impl Backend {
         session: &UpstreamSession,
         position: Option<&HeaderValue>,
     ) -> Result<Events, BackendError> {
+        if self.has_streams_for_sessions() {
+            return match position {
+                None => self.listen_over_sse(session),
+                Some(_) => Err(BackendError::Status(StatusCode::METHOD_NOT_ALLOWED.as_u16())),
+            };
+        }
         let mut request = self.request(Method::GET, Some(session), Bytes::new())?;
         let headers = request.headers_mut();
         headers.remove(http::header::CONTENT_TYPE);
@@ -75,7 +81,7 @@ impl Backend {
             }
             // Whatever this is, it is no stream, and will be none the next time.
             StatusCode::OK => Err(BackendError::Status(StatusCode::METHOD_NOT_ALLOWED.as_u16())),
-            status => Err(BackendError::Status(status.as_u16())),
+            _ => Err(BackendError::of_answer(&response)),
         }
     }
 }
@@ -159,8 +165,8 @@ impl Listener {
             }
             // 409: the session's stream is open elsewhere. Whoever has it is about to close it.
             // 429 and what a server says while it is not ready pass, too.
-            BackendError::Status(409 | 429 | 500..) => {}
-            BackendError::Status(_) => return Err(Silent::NotOffered),
+            BackendError::Status(409 | 429 | 500..) | BackendError::Busy { .. } => {}
+            BackendError::Status(_) | BackendError::Redirected(_) => return Err(Silent::NotOffered),
             error => tracing::debug!(backend = %self.backend.name(), %error, "a stream cannot be opened"),
         }
         Ok(())

@@ -12,22 +12,28 @@ mod error;
 mod events;
 mod greeting;
 mod handshake;
+mod headers;
 mod list;
 mod listen;
 mod post;
 mod settings;
 mod slots;
+mod sse;
 mod transport;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
-use http::{HeaderValue, Uri};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use http::{HeaderMap, HeaderValue, Uri};
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
-use crate::config::{BackendName, Contact};
+use crate::config::{self, BackendName, Contact, Protocol};
+use crate::tasks::Tasks;
 use crate::wire::revision::Revision;
 
+use headers::Headers;
 use transport::Pool;
 
 pub use admission::Admitted;
@@ -43,10 +49,15 @@ pub use list::{Kind, List, Listed};
 pub use listen::{Listener, Silent, position, retry};
 pub use transport::Transport;
 
+/// For how long a backend counts as one that loses its sessions.
+const FORGETFUL_FOR: Duration = Duration::from_secs(600);
+
 /// One MCP server. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct Backend {
     inner: Arc<Inner>,
+    /// What is passed on of the headers of the client for whom it is called.
+    passed: Option<Arc<HeaderMap>>,
 }
 
 #[derive(Debug)]
@@ -58,6 +69,12 @@ struct Inner {
     admission: admission::Admission,
     pool: ArcSwap<Pool>,
     contact: ArcSwap<Contact>,
+    headers: ArcSwap<Headers>,
+    protocol: Protocol,
+    /// When it was last seen to lose a session again and again.
+    forgot: ArcSwapOption<Instant>,
+    /// What is open of HTTP+SSE.
+    sse: sse::Streams,
 }
 
 /// A session at a backend.
@@ -70,10 +87,17 @@ pub struct UpstreamSession {
 }
 
 impl Backend {
-    /// The backend `name` at `url`, talked to as `contact` says.
+    /// The backend that is configured so.
     #[must_use]
-    pub fn new(name: BackendName, url: Uri, contact: Arc<Contact>, transport: Transport) -> Self {
-        let origin = origin(&url);
+    pub fn new(configured: &config::Backend, transport: Transport) -> Self {
+        let config::Backend {
+            name,
+            url,
+            protocol,
+            contact,
+            ..
+        } = configured.clone();
+        let origin = origin(&url, protocol);
         let pool = transport.pool(contact.timeouts.connect);
         Self {
             inner: Arc::new(Inner {
@@ -83,8 +107,13 @@ impl Backend {
                 transport,
                 admission: admission::Admission::default(),
                 pool: ArcSwap::from_pointee(pool),
+                headers: ArcSwap::from_pointee(Headers::new(&contact.headers)),
                 contact: ArcSwap::new(contact),
+                protocol,
+                forgot: ArcSwapOption::empty(),
+                sse: sse::Streams::default(),
             }),
+            passed: None,
         }
     }
 
@@ -98,6 +127,38 @@ impl Backend {
     #[must_use]
     pub fn url(&self) -> &Uri {
         &self.inner.url
+    }
+
+    /// Whether it is the one that is configured so, if perhaps talked to in another manner.
+    #[must_use]
+    pub fn is(&self, configured: &config::Backend) -> bool {
+        let inner = &self.inner;
+        (&inner.name, &inner.url, inner.protocol) == (&configured.name, &configured.url, configured.protocol)
+    }
+
+    /// Whether its sessions live in connections of this process, and mean nothing to any other.
+    #[must_use]
+    pub fn has_streams_for_sessions(&self) -> bool {
+        self.inner.protocol == Protocol::Sse
+    }
+
+    /// Says that it loses a session again and again.
+    pub fn forgets_sessions(&self) {
+        if !self.needs_affinity() {
+            tracing::warn!(backend = %self.name(), "the backend loses its sessions again and again; they are not opened anew for a while");
+        }
+        self.inner.forgot.store(Some(Arc::new(Instant::now())));
+    }
+
+    /// Whether it has lost a session again and again lately, as a server does that has replicas and no session affinity.
+    #[must_use]
+    pub fn needs_affinity(&self) -> bool {
+        let forgot = self.inner.forgot.load();
+        forgot.as_ref().is_some_and(|at| at.elapsed() < FORGETFUL_FOR)
+    }
+
+    fn tasks(&self) -> &Tasks {
+        self.inner.transport.tasks()
     }
 
     /// How it is talked to.
@@ -114,7 +175,23 @@ impl Backend {
                 .pool
                 .store(Arc::new(self.inner.transport.pool(connect)));
         }
+        if self.contact().headers != contact.headers {
+            self.inner.headers.store(Arc::new(Headers::new(&contact.headers)));
+        }
         self.inner.contact.store(Arc::clone(contact));
+    }
+
+    /// The same backend, called for a client whose request had these headers: those that may be passed on are.
+    #[must_use]
+    pub fn on_behalf_of(mut self, client: &HeaderMap) -> Self {
+        let mut passed = HeaderMap::new();
+        for name in &self.contact().pass_headers {
+            for value in client.get_all(name) {
+                passed.append(name.clone(), value.clone());
+            }
+        }
+        self.passed = (!passed.is_empty()).then(|| Arc::new(passed));
+        self
     }
 
     /// The deadline of a call that begins now: of the tool of that name there, or of anything else.
@@ -138,7 +215,12 @@ impl Backend {
     }
 }
 
-fn origin(url: &Uri) -> String {
-    let digest = Sha256::digest(url.to_string().as_bytes());
+fn origin(url: &Uri, protocol: Protocol) -> String {
+    // The two transports of one URL know nothing of each other's sessions.
+    let place = match protocol {
+        Protocol::StreamableHttp => url.to_string(),
+        Protocol::Sse => format!("sse {url}"),
+    };
+    let digest = Sha256::digest(place.as_bytes());
     base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, &digest[..12])
 }

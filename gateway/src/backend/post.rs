@@ -1,5 +1,6 @@
 //! POSTs to a backend, and what their answers' heads mean.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,11 +11,16 @@ use serde_json::value::RawValue;
 
 use super::answer::{self, Answer};
 use super::events::Events;
+use super::handshake::own_id;
 use super::{Backend, BackendError, UpstreamBody, UpstreamSession};
-use crate::wire::{code, header};
+use crate::text;
+use crate::wire::{code, header, jsonrpc};
 
 /// How long the deletion of a session may take. Nobody waits for it but the end of the process.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a backend may take to say whether it knows a session.
+const DOUBT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How much of an error's body is read to find out what it means.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
@@ -31,6 +37,9 @@ impl Backend {
         message: Bytes,
         id: &RawValue,
     ) -> Result<Answer, BackendError> {
+        if self.has_streams_for_sessions() {
+            return self.call_over_sse(session, message, id).await;
+        }
         let response = self.post(Some(session), message).await?;
         if response.status() != StatusCode::OK {
             return self.refusal(session, response, id).await;
@@ -43,7 +52,12 @@ impl Backend {
         if header::is_media_type(content_type, &header::JSON) {
             return answer::json(response.into_body(), id).await;
         }
-        Err(BackendError::Invalid(format!("content type {content_type:?}")))
+        let content_type =
+            content_type.map_or("none".into(), |value| String::from_utf8_lossy(value.as_bytes()));
+        Err(BackendError::Invalid(format!(
+            "its content type is {}, and neither JSON nor a stream of events",
+            text::head(&content_type, 100)
+        )))
     }
 
     /// Sends the notification or response `message`.
@@ -51,6 +65,10 @@ impl Backend {
     /// # Errors
     /// When the backend does not accept it. [`BackendError::SessionLost`] means that it does not know the session any more.
     pub async fn notify(&self, session: &UpstreamSession, message: Bytes) -> Result<(), BackendError> {
+        if self.has_streams_for_sessions() {
+            let stream = session.id.as_ref().ok_or(BackendError::SessionLost)?;
+            return self.post_over_sse(stream, message).await;
+        }
         let response = self.post(Some(session), message).await?;
         let status = response.status();
         if status.is_success() {
@@ -58,7 +76,7 @@ impl Backend {
         } else if status == StatusCode::NOT_FOUND && session.id.is_some() {
             Err(BackendError::SessionLost)
         } else {
-            Err(BackendError::Status(status.as_u16()))
+            Err(BackendError::of_answer(&response))
         }
     }
 
@@ -68,6 +86,10 @@ impl Backend {
     /// When the backend cannot be reached.
     pub async fn close(&self, session: &UpstreamSession) -> Result<(), BackendError> {
         if session.id.is_none() {
+            return Ok(());
+        }
+        if self.has_streams_for_sessions() {
+            self.close_stream(session);
             return Ok(());
         }
         let request = self.request(Method::DELETE, Some(session), Bytes::new())?;
@@ -90,17 +112,19 @@ impl Backend {
     /// Sends `request` and waits for the head of its answer.
     pub(super) async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
     ) -> Result<Response<UpstreamBody>, BackendError> {
         let pool = self.inner.pool.load_full();
-        let (first_byte, idle) = {
-            let timeouts = &self.contact().timeouts;
-            // Whoever waits has a deadline of his own, which is at most this.
-            let first_byte = timeouts.first_byte.unwrap_or_else(|| timeouts.longest_call());
-            (first_byte, timeouts.idle)
-        };
+        let contact = Arc::clone(&self.contact());
+        let timeouts = &contact.timeouts;
+        if !contact.headers.is_empty() {
+            let headers = self.inner.headers.load_full();
+            headers.put(request.headers_mut()).await?;
+        }
+        // Whoever waits has a deadline of his own, which is at most this.
+        let first_byte = timeouts.first_byte.unwrap_or_else(|| timeouts.longest_call());
         let response = pool.send(request, first_byte).await?;
-        Ok(response.map(|body| UpstreamBody::new(body, idle)))
+        Ok(response.map(|body| UpstreamBody::new(body, timeouts.idle, contact.max_answer_bytes)))
     }
 
     pub(super) fn request(
@@ -115,6 +139,9 @@ impl Backend {
         let headers = request.headers_mut();
         // Room for these, and for those that the connection adds.
         headers.reserve(8);
+        if let Some(passed) = &self.passed {
+            headers.extend(passed.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
         headers.insert(http::header::CONTENT_TYPE, header::JSON);
         headers.insert(http::header::ACCEPT, header::JSON_AND_EVENT_STREAM);
         headers.insert(
@@ -132,7 +159,10 @@ impl Backend {
     }
 
     /// What a status other than 200 means. A lost session is a 404; some servers say 400 instead, with an error code that the
-    /// protocol does not define. A JSON-RPC error with a code that it does define is an answer like any other.
+    /// protocol does not define, and say the same of a call that they do not like: only the session itself can tell the two
+    /// apart. A JSON-RPC error with a code that the protocol does define is an answer like any other.
+    ///
+    /// A session without an id can be lost, too: a server that gives ids since it was restarted wants one.
     async fn refusal(
         &self,
         session: &UpstreamSession,
@@ -143,8 +173,9 @@ impl Backend {
         if status == StatusCode::NOT_FOUND && session.id.is_some() {
             return Err(BackendError::SessionLost);
         }
+        let error = BackendError::of_answer(&response);
         if !status.is_client_error() {
-            return Err(BackendError::Status(status.as_u16()));
+            return Err(error);
         }
         let body = head(response.into_body()).await;
         if is_protocol_error(&body)
@@ -152,10 +183,20 @@ impl Backend {
         {
             return Ok(Answer::Whole(answer));
         }
-        if status == StatusCode::BAD_REQUEST && session.id.is_some() {
+        let in_doubt = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
+        if in_doubt && self.knows_no_more(session).await {
             return Err(BackendError::SessionLost);
         }
-        Err(BackendError::Status(status.as_u16()))
+        Err(error)
+    }
+
+    /// Whether the backend refuses even a ping in `session`.
+    async fn knows_no_more(&self, session: &UpstreamSession) -> bool {
+        let id = own_id();
+        let asking = self.post(Some(session), jsonrpc::request(&id, "ping", b"{}"));
+        let answer = tokio::time::timeout(DOUBT_DEADLINE, asking).await;
+        let refusals = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND];
+        matches!(answer, Ok(Ok(answer)) if refusals.contains(&answer.status()))
     }
 }
 

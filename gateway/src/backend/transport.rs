@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
 use super::error::BackendError;
+use crate::tasks::Tasks;
 
 /// How long an idle connection is kept. Node closes idle connections after 5 s, and a call that meets such a close cannot be
 /// repeated.
@@ -32,6 +33,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub struct Transport {
     tls: Arc<rustls::ClientConfig>,
+    tasks: Tasks,
 }
 
 /// The connections to one backend. A cheap-clone handle.
@@ -42,9 +44,9 @@ pub(super) struct Pool {
 }
 
 impl Transport {
-    /// TLS trusts the certificate authorities of the system.
+    /// TLS trusts the certificate authorities of the system. What has to be read when nobody waits for it is read by `tasks`.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(tasks: Tasks) -> Self {
         let config = match rustls::ClientConfig::builder().with_native_roots() {
             Ok(config) => config.with_no_client_auth(),
             Err(error) => {
@@ -54,7 +56,12 @@ impl Transport {
         };
         Self {
             tls: Arc::new(with_alpn(config)),
+            tasks,
         }
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// A pool without connections, each of which may take as long as `connect` to be made.
@@ -73,12 +80,6 @@ impl Transport {
             .pool_idle_timeout(IDLE)
             .build(connector);
         Pool { client, connect }
-    }
-}
-
-impl Default for Transport {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -167,7 +168,7 @@ mod tests {
         let uri: Uri = format!("https://{}/mcp", silent.local_addr().unwrap())
             .parse()
             .unwrap();
-        let pool = Transport::new().pool(Duration::from_secs(3));
+        let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3));
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = uri;
         let started = tokio::time::Instant::now();

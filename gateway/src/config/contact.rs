@@ -1,14 +1,43 @@
 //! How a backend is talked to, validated.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use http::HeaderName;
 
 use super::Pattern;
 
 /// How a backend is talked to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contact {
     /// How long it may take.
     pub timeouts: Timeouts,
+    /// The largest answer in JSON, in bytes.
+    pub max_answer_bytes: u64,
+    /// What every request to it bears.
+    pub headers: Vec<Header>,
+    /// What is passed on of a client's headers.
+    pub pass_headers: Vec<HeaderName>,
+}
+
+/// A header that every request to a backend bears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Its name.
+    pub name: HeaderName,
+    /// What stands in front of the value.
+    pub prefix: String,
+    /// Where the value is.
+    pub source: HeaderSource,
+}
+
+/// Where the value of a header is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderSource {
+    /// In this environment variable.
+    Env(String),
+    /// In this file.
+    File(PathBuf),
 }
 
 /// How long a backend may take.
@@ -41,6 +70,17 @@ impl Timeouts {
     pub fn longest_call(&self) -> Duration {
         let tools = self.tools.iter().map(|(_, length)| *length);
         tools.fold(self.call, Duration::max)
+    }
+}
+
+impl Default for Contact {
+    fn default() -> Self {
+        Self {
+            timeouts: Timeouts::default(),
+            max_answer_bytes: vmcp_crds::config::BackendConfig::default().max_answer_bytes,
+            headers: Vec::new(),
+            pass_headers: Vec::new(),
+        }
     }
 }
 

@@ -16,13 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
+use http::{HeaderName, Uri};
 use secrecy::SecretString;
+pub use vmcp_crds::config::BackendTransport as Protocol;
 use vmcp_crds::config::{GatewayConfig, LogLevel};
 
 pub use access::{Access, HostPort, Origin};
 pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strategy, Terms};
-pub use contact::{Contact, Timeouts};
+pub use contact::{Contact, Header, HeaderSource, Timeouts};
 pub use incoming_auth::{IncomingAuth, Oidc};
 pub use isolation::{BreakerSettings, ConcurrencySettings, HealthSettings, Isolation};
 pub use limits::{Limits, SessionLimits};
@@ -99,6 +100,8 @@ pub struct Hot {
     pub access_log: AccessLog,
     /// The backends, in the order of the file.
     pub backends: Vec<Backend>,
+    /// Which headers of clients any of them gets.
+    pub pass_headers: Arc<[HeaderName]>,
     /// How their offers become one.
     pub aggregation: Arc<Aggregation>,
     /// Who the gateway says it is.
@@ -138,6 +141,8 @@ pub struct Backend {
     pub name: BackendName,
     /// Its endpoint.
     pub url: Uri,
+    /// The transport that it speaks.
+    pub protocol: Protocol,
     /// On which terms its offers are offered to clients.
     pub terms: Arc<Terms>,
     /// What keeps its troubles its own.
@@ -146,6 +151,20 @@ pub struct Backend {
     pub contact: Arc<Contact>,
     /// Whether a session's state there may be lost, so that another upstream session is as good.
     pub disposable: bool,
+}
+
+#[cfg(test)]
+impl Backend {
+    pub(crate) fn for_test(name: &str, url: Uri) -> Self {
+        Self {
+            name: BackendName::for_test(name),
+            url,
+            protocol: Protocol::default(),
+            terms: Arc::default(),
+            isolation: Isolation::default(),
+            contact: Arc::default(),
+        }
+    }
 }
 
 /// The name of a backend: a DNS label.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderName;
 use tokio::sync::Semaphore;
 
 use crate::backend::Transport;
@@ -90,6 +91,12 @@ impl Core {
     #[must_use]
     pub fn hot(&self) -> Arc<Hot> {
         self.hot.load_full()
+    }
+
+    /// Which headers of clients any backend gets.
+    #[must_use]
+    pub fn passed_headers(&self) -> Arc<[HeaderName]> {
+        Arc::clone(&self.hot.load().pass_headers)
     }
 
     /// The longest that a call may last, as long as no progress extends it.

@@ -32,7 +32,7 @@ impl Frontend {
             return respond::method_not_found(request);
         }
         let routed = match self.core.route(subject, body, request) {
-            Ok(routed) => routed,
+            Ok(routed) => session.reached(routed),
             Err(error) => return refuse(subject, request, error),
         };
         let reply = match self.core.send(session, &routed, request.id).await {
@@ -42,8 +42,8 @@ impl Frontend {
         let response = match reply.answer {
             Answer::Whole(message) => return respond::json(StatusCode::OK, message),
             Answer::Streaming(first, rest) => {
-                self.metrics.unchecked(routed.backend.name());
-                respond::streaming_json(large::bytes(first, rest, routed.deadline))
+                let passing = large::Passing::new(&self.metrics, &routed);
+                respond::streaming_json(passing.bytes(first, rest))
             }
             Answer::Events(upstream, events) => {
                 let call = Awaited {

@@ -5,23 +5,48 @@ use futures::Stream;
 use futures::stream::{self, StreamExt as _};
 
 use super::respond::BoxError;
-use crate::backend::{Deadline, UpstreamBody};
+use crate::backend::{BackendError, Deadline, UpstreamBody};
+use crate::config::BackendName;
+use crate::core::Routed;
+use crate::telemetry::Metrics;
 
-/// The bytes of the answer. When the backend breaks off, pauses for too long or is not done at the deadline, the answer breaks off,
-/// which tells the client that it is not complete.
-pub(super) fn bytes(
-    first: Bytes,
-    rest: UpstreamBody,
+/// The passing on of one such answer.
+pub(super) struct Passing {
+    backend: BackendName,
     deadline: Deadline,
-) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
-    let rest = stream::unfold(Some(rest), move |rest| async move {
-        let mut rest = rest?;
-        let chunk = tokio::time::timeout_at(deadline.at(), rest.chunk()).await;
-        match chunk.unwrap_or_else(|_| Err(deadline.passed())) {
-            Ok(None) => None,
-            Ok(Some(chunk)) => Some((Ok(chunk), Some(rest))),
-            Err(error) => Some((Err(error.into()), None)),
+}
+
+impl Passing {
+    pub(super) fn new(metrics: &Metrics, routed: &Routed) -> Self {
+        metrics.unchecked(routed.backend.name());
+        Self {
+            backend: routed.backend.name().clone(),
+            deadline: routed.deadline,
         }
-    });
-    stream::iter((!first.is_empty()).then_some(Ok(first))).chain(rest)
+    }
+
+    /// The bytes of the answer. When the backend breaks off, pauses for too long, sends too much or is not done at the deadline, the
+    /// answer breaks off, which tells the client that it is not complete.
+    pub(super) fn bytes(
+        self,
+        first: Bytes,
+        rest: UpstreamBody,
+    ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
+        let rest = stream::unfold(Some((self, rest)), |passing| async move {
+            let (passing, mut rest) = passing?;
+            let deadline = passing.deadline;
+            let chunk = tokio::time::timeout_at(deadline.at(), rest.chunk()).await;
+            match chunk.unwrap_or_else(|_| Err(deadline.passed())) {
+                Ok(None) => None,
+                Ok(Some(chunk)) => Some((Ok(chunk), Some((passing, rest)))),
+                Err(error) => Some((Err(passing.aborted(error)), None)),
+            }
+        });
+        stream::iter((!first.is_empty()).then_some(Ok(first))).chain(rest)
+    }
+
+    fn aborted(&self, error: BackendError) -> BoxError {
+        tracing::warn!(backend = %self.backend, %error, "an answer broke off in the middle");
+        error.into()
+    }
 }

@@ -159,7 +159,13 @@ impl Frontend {
             ));
         }
         let found = self.sessions.find(session_id.as_bytes(), principal).await;
-        found.map_err(|failure| respond::session_error(id, &failure))
+        let session = found.map_err(|failure| respond::session_error(id, &failure))?;
+        let passed = self.core.passed_headers();
+        Ok(if passed.is_empty() {
+            session
+        } else {
+            session.with_headers(headers, &passed)
+        })
     }
 }
 

@@ -57,7 +57,7 @@ impl Frontend {
             Err(refusal) => return refusal,
         };
         let routed = match self.core.route(Subject::Resource, body, request) {
-            Ok(routed) => routed,
+            Ok(routed) => session.reached(routed),
             Err(error) => return refuse(Subject::Resource, request, error),
         };
         if let Err(error) = session.watch(&routed.backend, &uri).await {
@@ -102,7 +102,7 @@ impl Frontend {
         if let Err(error) = session.unwatch(&uri).await {
             return not_set(request, &error);
         }
-        let answered = self.ask(session, &routed, request).await;
+        let answered = self.ask(session, &session.reached(routed), request).await;
         answered.map_or_else(
             |error| refuse(Subject::Resource, request, error),
             |(answer, _)| answer,

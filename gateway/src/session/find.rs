@@ -35,6 +35,7 @@ impl Sessions {
             key: id.key,
             signer,
             entry,
+            client_headers: None,
         };
         session.in_use();
         Ok(session)

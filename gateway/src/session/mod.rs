@@ -6,6 +6,7 @@
 
 mod cache;
 mod capabilities;
+mod deletions;
 mod ears;
 mod entry;
 mod event_id;
@@ -15,6 +16,7 @@ mod id;
 mod in_flight;
 pub mod keys;
 mod listen;
+mod local;
 mod loss;
 mod minted;
 mod outage;
@@ -22,6 +24,7 @@ mod proof;
 mod provisional;
 mod reach;
 pub mod record;
+mod repairs;
 mod sealed;
 mod settings;
 pub mod store;
@@ -35,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::Guard;
+use http::HeaderMap;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use vmcp_crds::session_key::SessionKey;
@@ -49,6 +53,7 @@ use crate::wire::revision::Revision;
 
 use cache::{Cache, Remembered};
 use capabilities::Capabilities;
+use deletions::Deletions;
 use entry::Entry;
 use find::Read;
 use flights::Flights;
@@ -56,11 +61,13 @@ use id::SessionId;
 use in_flight::InFlight;
 pub use in_flight::{Busy, Running};
 use keys::Keys;
+use local::Local;
 use loss::Creations;
 use outage::Outage;
 use proof::Proof;
 use provisional::Provisional;
 use record::{Lifetimes, NewRecord, Record, RecordKey};
+use repairs::Repairs;
 use store::{Created, Life, LimitOf, Owner, SessionStore, Terminated, Unavailable};
 use streams::Streams;
 use verified::VerifiedIds;
@@ -131,6 +138,11 @@ struct Inner {
     /// The upstream sessions that are being opened, so that calls that arrive together open one.
     binds: Flights<upstreams::Target, upstreams::Opened>,
     in_flight: InFlight,
+    repairs: Repairs,
+    /// The upstream sessions that are connections of this process.
+    local: Local,
+    /// The upstream sessions that are no longer needed.
+    deletions: Deletions,
     /// The sessions' own streams that are open here.
     streams: Streams,
     /// Bounds what goes on behind the requests that began it.
@@ -146,6 +158,8 @@ pub struct Session {
     signer: Arc<SessionKey>,
     /// What is remembered of it: the same for all of its requests, so that one sees what another has changed.
     entry: Arc<Entry>,
+    /// What may be passed on to backends of the headers that the request had.
+    client_headers: Option<Arc<HeaderMap>>,
 }
 
 /// What a client says of itself in `initialize`, as it wrote it.
@@ -194,6 +208,7 @@ impl Sessions {
         metrics: Metrics,
     ) -> Self {
         metrics.store_answers(true);
+        let deletions = Deletions::new(tasks.clone());
         Self {
             inner: Arc::new(Inner {
                 server,
@@ -213,6 +228,9 @@ impl Sessions {
                 reads: Flights::default(),
                 binds: Flights::default(),
                 in_flight: InFlight::default(),
+                repairs: Repairs::default(),
+                local: Local::default(),
+                deletions,
                 streams: Streams::default(),
                 background: Arc::new(Semaphore::new(MAX_BACKGROUND)),
                 settings,
@@ -374,12 +392,16 @@ impl Sessions {
         true
     }
 
+    /// Deletes an upstream session that is no longer needed.
     fn close_upstream(&self, backend: crate::backend::Backend, session: UpstreamSession) {
-        self.inner.tasks.spawn(async move {
-            if let Err(error) = backend.close(&session).await {
-                tracing::debug!(backend = %backend.name(), %error, "an upstream session could not be deleted");
-            }
-        });
+        self.inner.deletions.delete(backend, session);
+    }
+
+    /// Ends the upstream sessions of the session `key` that are connections of this process.
+    fn close_connections(&self, key: &RecordKey) {
+        for (backend, upstream) in self.inner.local.take(key) {
+            self.close_upstream(backend, upstream);
+        }
     }
 }
 

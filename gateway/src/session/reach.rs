@@ -1,6 +1,8 @@
 //! From a session to its backends and back: where an answer of the client belongs, and by which id it is found.
 
-use http::HeaderValue;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 
 use super::event_id::{self, BrokenCall, Resume};
@@ -11,6 +13,7 @@ use super::sealed::Seal;
 use super::store::Loaded;
 use super::{Session, SessionError};
 use crate::backend::{Backend, UpstreamSession};
+use crate::core::Routed;
 
 /// Why a text that the gateway made leads nowhere any more.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,36 @@ pub enum NoUpstream {
 }
 
 impl Session {
+    /// The same session, for a request with `headers`, of which those called `names` may be passed on to backends.
+    #[must_use]
+    pub fn with_headers(mut self, headers: &HeaderMap, names: &[HeaderName]) -> Self {
+        let mut passed = HeaderMap::new();
+        for name in names {
+            for value in headers.get_all(name) {
+                passed.append(name.clone(), value.clone());
+            }
+        }
+        self.client_headers = (!passed.is_empty()).then(|| Arc::new(passed));
+        self
+    }
+
+    /// The backend as this request reaches it.
+    fn reach(&self, backend: Backend) -> Backend {
+        match &self.client_headers {
+            Some(headers) => backend.on_behalf_of(headers),
+            None => backend,
+        }
+    }
+
+    /// The request on its way to the backend as this session reaches it.
+    #[must_use]
+    pub fn reached(&self, routed: Routed) -> Routed {
+        Routed {
+            backend: self.reach(routed.backend),
+            ..routed
+        }
+    }
+
     pub(super) fn seal(&self) -> Seal<'_> {
         Seal {
             key: &self.signer,
@@ -81,6 +114,9 @@ impl Session {
     /// Which of the session's upstream sessions at `backend` this is.
     #[must_use]
     pub fn generation(&self, backend: &Backend, upstream: &UpstreamSession) -> Option<u64> {
+        if backend.has_streams_for_sessions() {
+            return backend.stream_number(upstream);
+        }
         let record = self.record();
         let binding = record.bindings.get(backend.name().as_str())?;
         let same = binding.origin == backend.origin() && binding.session == *upstream;
@@ -94,10 +130,12 @@ impl Session {
         let catalog = self.sessions.inner.core.catalog();
         let bound = record.bindings.iter().filter_map(|(name, binding)| {
             let backend = catalog.backend(name)?;
-            (backend.origin() == binding.origin).then(|| (backend, binding.session.clone()))
+            (backend.origin() == binding.origin).then(|| (self.reach(backend), binding.session.clone()))
         });
         let provisional = self.sessions.inner.provisional.of(&self.key);
-        bound.chain(provisional).collect()
+        let local = self.sessions.inner.local.of(&self.key).into_iter();
+        let local = local.map(|(backend, upstream)| (self.reach(backend), upstream));
+        bound.chain(provisional).chain(local).collect()
     }
 
     /// The upstream session of that generation at the backend `name`.
@@ -111,6 +149,13 @@ impl Session {
     ) -> Result<(Backend, UpstreamSession), NoUpstream> {
         let backend = self.sessions.inner.core.catalog().backend(name);
         let backend = backend.ok_or_else(|| NoUpstream::NoBackend(name.to_owned()))?;
+        let backend = self.reach(backend);
+        if backend.has_streams_for_sessions() {
+            let open = self.sessions.inner.local.get(&self.key, &backend);
+            let wanted = open.filter(|open| backend.stream_number(open) == Some(generation));
+            let replaced = || NoUpstream::Replaced(name.to_owned());
+            return wanted.map(|upstream| (backend, upstream)).ok_or_else(replaced);
+        }
         let wanted = || {
             let record = self.record();
             let binding = record.bindings.get(name)?;

@@ -29,7 +29,12 @@ const ATTEMPTS: u32 = 3;
 
 impl Upstreams for Session {
     async fn open(&self, backend: &Backend) -> Result<UpstreamSession, UpstreamError> {
-        match usable(&self.record(), backend, None) {
+        let known = if backend.has_streams_for_sessions() {
+            self.sessions.inner.local.get(&self.key, backend)
+        } else {
+            usable(&self.record(), backend, None)
+        };
+        match known {
             Some(session) => Ok(session),
             None => self.bind(backend, None).await,
         }
@@ -64,6 +69,20 @@ impl Session {
         self.sessions.inner.binds.join(target, attempt).await
     }
 
+    /// Whether a session may be opened in the place of `lost`: not when that has happened again and again.
+    pub(super) fn may_open(
+        &self,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+    ) -> Result<(), BackendError> {
+        let repairs = &self.sessions.inner.repairs;
+        if lost.is_none() || repairs.begin(self.key, backend.name().as_str()) {
+            return Ok(());
+        }
+        backend.forgets_sessions();
+        Err(BackendError::Forgetful)
+    }
+
     async fn bind_now(
         &self,
         backend: &Backend,
@@ -72,8 +91,14 @@ impl Session {
         // Another call, or another replica, may have done the work since the request came in.
         match self.refresh().await {
             Ok(()) => {}
+            // What stands in no record needs no store.
+            Err(SessionError::Unavailable(_)) if backend.has_streams_for_sessions() => {}
             Err(SessionError::NotFound) => return Err(UpstreamError::Gone),
             Err(SessionError::Unavailable(error)) => return self.provisional(backend, lost, error).await,
+        }
+        if backend.has_streams_for_sessions() {
+            let record = Arc::clone(&self.record());
+            return self.connect(backend, lost, &record).await;
         }
         for _ in 0..ATTEMPTS {
             let record = Arc::clone(&self.record());
@@ -101,6 +126,7 @@ impl Session {
         if let Some(kept) = kept.filter(|kept| Some(kept) != lost) {
             return Ok(kept);
         }
+        self.may_open(backend, lost)?;
         let session = backend.initialize(&hello(record)?).await?;
         inner.metrics.handshake(backend.name());
         Ok(session)

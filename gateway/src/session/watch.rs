@@ -98,6 +98,7 @@ impl Sessions {
         inner.cache.end(key, life);
         inner.streams.close(key);
         inner.in_flight.end(key);
+        self.close_connections(key);
     }
 
     /// Reads a session again whose stream is open here.

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use vmcp_crds::config::{BackendConfig, Duration as RawDuration};
+use http::HeaderName;
+use vmcp_crds::config::{BackendConfig, Duration as RawDuration, rules};
 
 use super::{Invalid, invalid};
-use crate::config::{Contact, Pattern, Timeouts};
+use crate::config::{Contact, Header, HeaderSource, Pattern, Timeouts};
 
 /// The shortest deadline: nothing real answers sooner, and 0 does not mean "none".
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -48,7 +49,61 @@ pub(super) fn contact(
                 .collect(),
             extend_on_progress: timeouts.extend_on_progress,
         },
+        max_answer_bytes: raw.max_answer_bytes,
+        headers: headers(raw, path, file)?,
+        pass_headers: pass_headers(raw, path, file)?,
     })
+}
+
+fn headers(raw: &BackendConfig, path: &impl Fn(&str) -> String, file: &Path) -> Result<Vec<Header>, Invalid> {
+    let mut headers: Vec<Header> = Vec::with_capacity(raw.headers.len());
+    for (name, source) in &raw.headers {
+        let refuse = |message: String| Err(invalid(file, &path(&format!("headers.{name}")), message));
+        let parsed = match rules::header(name) {
+            Ok(parsed) => parsed,
+            Err(message) => return refuse(message),
+        };
+        if headers.iter().any(|other| other.name == parsed) {
+            return refuse("stands twice; the case of letters makes no difference".to_owned());
+        }
+        if http::HeaderValue::from_str(&source.prefix).is_err() {
+            return refuse("`prefix` holds what no header may hold".to_owned());
+        }
+        let source_of = match (&source.env, &source.file) {
+            (Some(env), None) => HeaderSource::Env(env.clone()),
+            (None, Some(value)) => {
+                let directory = file.parent().unwrap_or_else(|| Path::new(""));
+                HeaderSource::File(directory.join(value))
+            }
+            _ => return refuse("needs either `env` or `file`".to_owned()),
+        };
+        headers.push(Header {
+            name: parsed,
+            prefix: source.prefix.clone(),
+            source: source_of,
+        });
+    }
+    Ok(headers)
+}
+
+fn pass_headers(
+    raw: &BackendConfig,
+    path: &impl Fn(&str) -> String,
+    file: &Path,
+) -> Result<Vec<HeaderName>, Invalid> {
+    let mut names = Vec::with_capacity(raw.pass_headers.len());
+    for (index, name) in raw.pass_headers.iter().enumerate() {
+        let refuse = |message: String| Err(invalid(file, &path(&format!("passHeaders[{index}]")), message));
+        let parsed = match rules::passed_header(name) {
+            Ok(parsed) => parsed,
+            Err(message) => return refuse(message),
+        };
+        if raw.headers.keys().any(|own| own.eq_ignore_ascii_case(name)) {
+            return refuse(format!("{name:?} stands in `headers`, too"));
+        }
+        names.push(parsed);
+    }
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -77,6 +132,43 @@ mod tests {
             assert_eq!(timeouts.of_call(tool), Duration::from_secs(secs), "{tool:?}");
         }
         assert_eq!(timeouts.longest_call(), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn headers_are_read_and_those_that_cannot_be_meant_are_refused_with_their_path() {
+        let contact = read(
+            "headers: {Authorization: {env: TOKEN, prefix: 'Bearer '}, X-Key: {file: key}}, passHeaders: [X-Tenant]",
+        )
+        .unwrap();
+        assert_eq!(contact.headers[0].source, HeaderSource::Env("TOKEN".to_owned()));
+        assert_eq!(contact.headers[1].source, HeaderSource::File("key".into()));
+        assert_eq!(contact.pass_headers, ["x-tenant"]);
+        for (text, path, reason) in [
+            ("headers: {Host: {env: X}}", "headers.Host", "themselves"),
+            ("headers: {X-A: {}}", "headers.X-A", "either"),
+            ("headers: {X-A: {env: X, file: x}}", "headers.X-A", "either"),
+            ("headers: {X-A: {env: X}, x-a: {env: X}}", "headers.x-a", "twice"),
+            (
+                "headers: {X-A: {env: X, prefix: \"a\\nb\"}}",
+                "headers.X-A",
+                "prefix",
+            ),
+            (
+                "passHeaders: [Authorization]",
+                "passHeaders[0]",
+                "never passed on",
+            ),
+            ("passHeaders: [Cookie]", "passHeaders[0]", "never passed on"),
+            ("passHeaders: [Mcp-Session-Id]", "passHeaders[0]", "themselves"),
+            (
+                "headers: {X-A: {env: X}}, passHeaders: [x-a]",
+                "passHeaders[0]",
+                "too",
+            ),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(path) && error.contains(reason), "{text}: {error}");
+        }
     }
 
     #[test]

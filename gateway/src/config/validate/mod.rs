@@ -127,12 +127,19 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
             name: BackendName(backend.name.as_str().into()),
             url,
             disposable: backend.session_state == SessionState::Disposable,
+            protocol: backend.transport,
             terms: Arc::new(aggregation::terms(backend, index, &raw.aggregation, file)?),
             isolation: isolation::isolation(backend)
                 .map_err(|(field, message)| invalid(file, &path(field), message))?,
             contact: Arc::new(contact::contact(backend, &path, file)?),
         });
     }
+    let mut pass_headers: Vec<_> = backends
+        .iter()
+        .flat_map(|backend| backend.contact.pass_headers.iter().cloned())
+        .collect();
+    pass_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    pass_headers.dedup();
     aggregation::no_name_twice(&raw.aggregation, &raw.backends, file)?;
     Ok(Hot {
         log_level: raw.log_level,
@@ -140,6 +147,7 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
             threshold: raw.access_log.sample.of(1 << 32),
         },
         backends,
+        pass_headers: pass_headers.into(),
         aggregation: Arc::new(aggregation::aggregation(&raw.aggregation, file)?),
         identity: identity(raw, file)?,
         access: access(raw, file)?,

@@ -124,11 +124,13 @@ impl Catalog {
         readiness: Option<&Readiness>,
     ) {
         let mut members = self.members();
-        members.running.retain(|name, running| {
-            let same = |configured: &&config::Backend| {
-                configured.name == *name && configured.url == *running.member.backend.url()
-            };
-            backends.iter().any(|configured| same(&configured))
+        members.running.retain(|_, running| {
+            let same = |configured: &config::Backend| running.member.backend.is(configured);
+            let stays = backends.iter().any(same);
+            if !stays {
+                running.member.backend.close_streams();
+            }
+            stays
         });
         // A list that was not wanted before, or is wanted more often now, is wanted at once.
         let asks_otherwise = members.aggregation.refresh != aggregation.refresh
@@ -145,7 +147,10 @@ impl Catalog {
             match members.running.get(&configured.name) {
                 Some(running) => {
                     running.member.backend.isolate(&configured.isolation);
-                    running.member.backend.set_contact(&configured.contact);
+                    if *running.member.backend.contact() != configured.contact {
+                        running.member.backend.set_contact(&configured.contact);
+                        running.member.stale.notify_one();
+                    }
                     running.member.set_settings(configured.isolation.health);
                     running.member.set_terms(&configured.terms);
                 }
@@ -160,12 +165,7 @@ impl Catalog {
 
     fn start(&self, configured: &config::Backend, readiness: Option<&Readiness>) -> Running {
         let transport = self.shared.transport.clone();
-        let backend = Backend::new(
-            configured.name.clone(),
-            configured.url.clone(),
-            Arc::clone(&configured.contact),
-            transport,
-        );
+        let backend = Backend::new(configured, transport);
         backend.isolate(&configured.isolation);
         backend.measure(self.shared.metrics.backend(backend.name()));
         let member = Arc::new(Member::new(backend, Arc::clone(&configured.terms)));
@@ -177,14 +177,15 @@ impl Catalog {
                 FIRST_LOOK_PATIENCE,
             )
         });
-        let sweeping = sweep::keep_warm(self.clone(), Arc::clone(&member), first_look);
-        let stopped = stop.clone();
-        self.shared.tasks.spawn_until_drain(async move {
+        let (stopped, drained) = (stop.clone(), self.shared.tasks.drained());
+        let stop_sign = async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
-                () = sweeping => {}
+                () = drained => {}
             }
-        });
+        };
+        let sweeping = sweep::keep_warm(self.clone(), Arc::clone(&member), first_look, stop_sign);
+        self.shared.tasks.spawn(sweeping);
         Running { member, stop }
     }
 

@@ -1,17 +1,17 @@
 //! Backends and offers for the tests of the catalogue.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::offer::Offer;
 use crate::backend::{Backend, Kind, List, Listed, Transport};
-use crate::config::BackendName;
+use crate::config;
+use crate::tasks::Tasks;
 
 pub(super) fn backend(name: &str) -> Backend {
     let url = "http://localhost/mcp".parse().unwrap();
-    Backend::new(BackendName::for_test(name), url, Arc::default(), Transport::new())
+    let configured = config::Backend::for_test(name, url);
+    Backend::new(&configured, Transport::new(Tasks::default()))
 }
 
 pub(super) fn list(kind: Kind, items: &[&str]) -> List {

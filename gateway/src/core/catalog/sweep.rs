@@ -38,13 +38,35 @@ const OWN_INFO: &str = concat!(
     r#""}"#
 );
 
-pub(super) async fn keep_warm(catalog: Catalog, member: Arc<Member>, first_look: Option<Pending>) {
+/// Keeps the backend's part warm until `stop`, and then closes the session in which it looked.
+pub(super) async fn keep_warm(
+    catalog: Catalog,
+    member: Arc<Member>,
+    first_look: Option<Pending>,
+    stop: impl Future<Output = ()>,
+) {
+    let mut greeting = None;
+    tokio::select! {
+        () = stop => {}
+        () = look_again_and_again(&catalog, &member, first_look, &mut greeting) => {}
+    }
+    if let Some(greeting) = greeting {
+        close(&member.backend, &greeting).await;
+    }
+}
+
+async fn look_again_and_again(
+    catalog: &Catalog,
+    member: &Member,
+    first_look: Option<Pending>,
+    greeting: &mut Option<Greeting>,
+) {
     let mut first_look = first_look;
-    let (mut greeting, mut ear) = (None::<Greeting>, Ear::default());
+    let mut ear = Ear::default();
     let mut retry = FIRST_RETRY;
     loop {
-        let looking = look(&catalog, &member, &mut greeting);
-        observe(&catalog, &member, looking.await);
+        let looking = look(catalog, member, greeting);
+        observe(catalog, member, looking.await);
         drop(first_look.take());
         let looked = Instant::now();
         loop {
@@ -150,22 +172,45 @@ async fn look(
     member: &Member,
     greeting: &mut Option<Greeting>,
 ) -> Result<Offer, BackendError> {
+    let backend = &member.backend;
     let wanted = catalog.aggregation().capabilities.clone();
     let before = member.state().offer.clone();
-    if let Some(known) = greeting.take().filter(|known| known.session.id.is_some()) {
-        match lists(&member.backend, &known, &wanted, before.as_deref()).await {
+    // The greeting stays where it is while it is used, so that whoever ends this knows which session to close.
+    if let Some(known) = greeting.as_ref().filter(|known| known.session.id.is_some()) {
+        match lists(backend, known, &wanted, before.as_deref()).await {
             Err(BackendError::SessionLost) => {}
-            outcome => {
-                *greeting = outcome.is_ok().then_some(known);
-                return outcome;
+            Ok(offer) => return Ok(offer),
+            Err(error) => {
+                close_behind(catalog, backend, greeting.take());
+                return Err(error);
             }
         }
     }
-    let opened = greet(&member.backend).await?;
-    catalog.shared.metrics.handshake(member.backend.name());
-    let offer = lists(&member.backend, &opened, &wanted, before.as_deref()).await?;
-    *greeting = Some(opened);
-    Ok(offer)
+    *greeting = None;
+    let opened = greeting.insert(greet(backend).await?);
+    catalog.shared.metrics.handshake(backend.name());
+    let outcome = lists(backend, opened, &wanted, before.as_deref()).await;
+    if outcome.is_err() {
+        close_behind(catalog, backend, greeting.take());
+    }
+    outcome
+}
+
+/// Closes a session that is given up, without making the next look wait.
+fn close_behind(catalog: &Catalog, backend: &Backend, greeting: Option<Greeting>) {
+    let Some(greeting) = greeting else { return };
+    let backend = backend.clone();
+    // There is one at a time per backend: a look fails no more often than once in a while.
+    catalog
+        .shared
+        .tasks
+        .spawn(async move { close(&backend, &greeting).await });
+}
+
+async fn close(backend: &Backend, greeting: &Greeting) {
+    if let Err(error) = backend.close(&greeting.session).await {
+        tracing::debug!(backend = %backend.name(), %error, "the catalogue's session could not be deleted");
+    }
 }
 
 async fn greet(backend: &Backend) -> Result<Greeting, BackendError> {
@@ -175,9 +220,7 @@ async fn greet(backend: &Backend) -> Result<Greeting, BackendError> {
         capabilities: &capabilities,
         client_info: &client_info,
     };
-    tokio::time::timeout(GREETING_DEADLINE, backend.greet(&hello))
-        .await
-        .unwrap_or(Err(BackendError::Deadline(GREETING_DEADLINE)))
+    backend.greet(&hello, GREETING_DEADLINE).await
 }
 
 /// The lists that the backend declares and the gateway wants. A list that cannot be had stays what it was, and takes the others

@@ -1,0 +1,336 @@
+//! Backends that speak HTTP+SSE of specification 2024-11-05: what they offer and say is what they would over the newer transport, and
+//! a stream that is lost costs what it must and no more.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use vmcp_crds::config::{BackendTransport, Duration as Span, SessionStorage, SessionStorageProvider};
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::Session;
+use vmcp_e2e::redis::Redis;
+use vmcp_e2e::stream::Stream;
+use vmcp_e2e::wait;
+use vmcp_peers::server;
+
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Gateways in front of the one backend `old` at `url`.
+fn recipe(url: &str) -> anyhow::Result<Recipe> {
+    let mut recipe = Recipe::new(&[("old", url)])?;
+    if let Some(hot) = &mut recipe.config.hot {
+        hot.backends[0].transport = BackendTransport::Sse;
+    }
+    Ok(recipe)
+}
+
+#[test]
+fn progress_and_questions_of_such_a_server_reach_the_client_of_the_call() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("node") {
+        return Ok(());
+    }
+    let older = server::everything_over_sse()?;
+    let gateway = recipe(&older.url)?.start()?;
+    let able = json!({"elicitation": {}, "sampling": {}});
+    let session = Session::open_with(gateway.mcp, "2025-11-25", &able)?;
+    let arguments = json!({"duration": 1, "steps": 4});
+    let long = "old_trigger-long-running-operation";
+    let mut call = Stream::call(gateway.mcp, &session, &json!(1), long, &arguments)?;
+    for step in 1..=4 {
+        let (_, message) = call.await_method("notifications/progress")?;
+        assert_eq!(message["params"]["progress"], step, "{message}");
+        assert_eq!(message["params"]["progressToken"], "of 1", "{message}");
+    }
+    assert_eq!(call.message()?["id"], 1);
+
+    for (tool, method, answer) in [
+        (
+            "old_trigger-elicitation-request",
+            "elicitation/create",
+            json!({"action": "decline"}),
+        ),
+        (
+            "old_trigger-sampling-request",
+            "sampling/createMessage",
+            json!({"role": "assistant", "model": "none", "content": {"type": "text", "text": "of the client"}}),
+        ),
+    ] {
+        let mut call = Stream::call(gateway.mcp, &session, &json!(2), tool, &json!({"prompt": "x"}))?;
+        let (_, asked) = call.await_method(method)?;
+        let reply = json!({"jsonrpc": "2.0", "id": asked["id"], "result": answer});
+        assert_eq!(session.post(gateway.mcp, &reply)?.status, 202);
+        let result = call.message()?;
+        assert_eq!(result["id"], 2, "{result}");
+        let said = result.to_string();
+        assert!(
+            said.contains("declined") || said.contains("of the client"),
+            "{said}"
+        );
+    }
+    Ok(())
+}
+
+/// A server of HTTP+SSE that does what a test tells it.
+#[derive(Clone)]
+struct Server {
+    url: String,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// The open streams, by the number of their session; the gateway's own is there, too.
+    streams: HashMap<u32, TcpStream>,
+    opened: u32,
+    /// The sessions in which a client called itself `raw`.
+    clients: Vec<u32>,
+    cancelled: Vec<Value>,
+    /// Where messages are to be posted, if not at this server.
+    elsewhere: Option<String>,
+}
+
+impl Server {
+    fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let server = Self {
+            url: format!("http://{}/sse", listener.local_addr()?),
+            seen: Arc::default(),
+        };
+        let serving = server.clone();
+        // Ends with the test process.
+        std::thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let server = serving.clone();
+                std::thread::spawn(move || server.serve(connection));
+            }
+        });
+        Ok(server)
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
+        look(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn serve(&self, connection: TcpStream) -> anyhow::Result<()> {
+        let mut writer = connection.try_clone()?;
+        let mut reader = BufReader::new(connection);
+        loop {
+            let (mut length, mut first, mut line) = (0, String::new(), String::new());
+            while reader.read_line(&mut line)? > 2 {
+                if first.is_empty() {
+                    first = line.clone();
+                }
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse()?;
+                }
+                line.clear();
+            }
+            anyhow::ensure!(!first.is_empty(), "the connection has ended");
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body)?;
+            if first.starts_with("GET") {
+                return self.open(writer);
+            }
+            let session = first
+                .split("session=")
+                .nth(1)
+                .and_then(|rest| rest.split(' ').next());
+            let session: u32 = session.unwrap_or_default().parse()?;
+            writer.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n")?;
+            self.take(session, &serde_json::from_slice(&body)?)?;
+        }
+    }
+
+    fn open(&self, mut stream: TcpStream) -> anyhow::Result<()> {
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")?;
+        self.with(|seen| {
+            seen.opened += 1;
+            let place = seen.elsewhere.clone().unwrap_or_default();
+            let endpoint = format!(
+                "event: endpoint\ndata: {place}/message?session={}\n\n",
+                seen.opened
+            );
+            stream.write_all(endpoint.as_bytes())?;
+            seen.streams.insert(seen.opened, stream);
+            Ok(())
+        })
+    }
+
+    fn take(&self, session: u32, message: &Value) -> anyhow::Result<()> {
+        let result = match message["method"].as_str() {
+            Some("initialize") => {
+                if message["params"]["clientInfo"]["name"] == "raw" {
+                    self.with(|seen| seen.clients.push(session));
+                }
+                json!({
+                    "protocolVersion": "2024-11-05", "capabilities": {"tools": {"listChanged": true}},
+                    "serverInfo": {"name": "old", "version": "1"}
+                })
+            }
+            Some("tools/list") => {
+                let tool = |name| json!({"name": name, "inputSchema": {"type": "object"}});
+                json!({"tools": [tool("echo"), tool("hang"), tool("drop")]})
+            }
+            Some("tools/call") => match message["params"]["name"].as_str() {
+                Some("echo") => json!({"content": [{"type": "text", "text": session.to_string()}]}),
+                Some("drop") => return self.drop_stream(session),
+                _ => return Ok(()),
+            },
+            Some("notifications/cancelled") => {
+                self.with(|seen| seen.cancelled.push(message["params"]["requestId"].clone()));
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        self.say(
+            session,
+            &json!({"jsonrpc": "2.0", "id": message["id"], "result": result}),
+        )
+    }
+
+    fn say(&self, session: u32, message: &Value) -> anyhow::Result<()> {
+        self.with(|seen| match seen.streams.get_mut(&session) {
+            Some(stream) => Ok(stream.write_all(format!("event: message\ndata: {message}\n\n").as_bytes())?),
+            None => Ok(()),
+        })
+    }
+
+    fn drop_stream(&self, session: u32) -> anyhow::Result<()> {
+        let stream = self.with(|seen| seen.streams.remove(&session));
+        stream.map_or(Ok(()), |stream| Ok(stream.shutdown(std::net::Shutdown::Both)?))
+    }
+
+    /// How many of the streams that were opened for a client are open, as their other ends see it.
+    fn clients_open(&self) -> usize {
+        self.with(|seen| {
+            let open = |number: &&u32| {
+                let Some(stream) = seen.streams.get(number) else {
+                    return false;
+                };
+                let mut byte = [0];
+                let unread = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut byte));
+                stream.set_nonblocking(false).ok();
+                !matches!(unread, Ok(0))
+                    && !unread.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
+            };
+            seen.clients.iter().filter(open).count()
+        })
+    }
+}
+
+/// The session at the server in which `echo` was called.
+fn echo(session: &Session, gateway: &Gateway) -> anyhow::Result<String> {
+    session.call(gateway.mcp, "old_echo", &json!({}))?.tool_text()
+}
+
+#[test]
+fn a_lost_stream_ends_its_calls_with_an_error_and_the_next_call_opens_another() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let gateway = recipe(&server.url)?.start()?;
+    let (session, other) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
+    let (first, others) = (echo(&session, &gateway)?, echo(&other, &gateway)?);
+    assert_eq!(
+        echo(&session, &gateway)?,
+        first,
+        "one stream for all calls of a session"
+    );
+    assert_ne!(first, others, "and another for another session");
+    let mut hanging = Stream::call(gateway.mcp, &session, &json!(7), "old_hang", &json!({}))?;
+    let dropped = session
+        .call_as(8, gateway.mcp, "old_drop", &json!({}))?
+        .message()?;
+    for message in [hanging.message()?, dropped] {
+        assert_eq!(message["error"]["code"], -32603, "{message}");
+        let text = message["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            text.contains("old") && text.contains("may have been executed"),
+            "{text}"
+        );
+    }
+    assert_ne!(echo(&session, &gateway)?, first);
+    assert_eq!(echo(&other, &gateway)?, others, "nobody else was disturbed");
+    Ok(())
+}
+
+#[test]
+fn a_cancellation_reaches_such_a_server_and_so_does_the_end_of_a_session() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let mut recipe = recipe(&server.url)?;
+    if let Some(hot) = &mut recipe.config.hot {
+        hot.backends[0].timeouts.call = Span::from_secs(1);
+    }
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let answer = session
+        .call_as(7, gateway.mcp, "old_hang", &json!({}))?
+        .message()?;
+    assert_eq!(answer["result"]["isError"], true, "{answer}");
+    wait::until("the server is told", PATIENCE, || {
+        let cancelled = server.with(|seen| seen.cancelled.clone());
+        anyhow::ensure!(cancelled == [json!(7)], "{cancelled:?}");
+        Ok(())
+    })?;
+    assert_eq!(server.clients_open(), 1);
+    session.delete(gateway.mcp)?;
+    wait::until("the stream is closed", PATIENCE, || {
+        anyhow::ensure!(server.clients_open() == 0, "it is open");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_changed_list_of_such_a_server_is_looked_at() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let gateway = recipe(&server.url)?.start()?;
+    let looks = || gateway.metric("vmcp_upstream_handshakes", "old");
+    let before = looks()?;
+    // The gateway's own session is the only one.
+    server.drop_stream(1)?;
+    wait::until("the gateway's own stream is opened again", PATIENCE, || {
+        anyhow::ensure!(looks()? > before, "not yet");
+        Ok(())
+    })
+}
+
+#[test]
+fn messages_are_not_posted_to_another_server_than_the_configured_one() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    server.with(|seen| seen.elsewhere = Some("http://127.0.0.1:9".to_owned()));
+    let recipe = recipe(&server.url)?;
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let answer = session.call(gateway.mcp, "old_echo", &json!({}))?.message()?;
+    let text = answer["result"]["content"][0]["text"]
+        .as_str()
+        .unwrap_or_default();
+    assert!(
+        text.contains("its endpoint is at another server, 127.0.0.1"),
+        "{answer}"
+    );
+    assert!(text.contains("trying again is safe"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn each_replica_opens_a_stream_of_its_own() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (server, redis) = (Server::start()?, Redis::start(None)?);
+    let mut recipe = recipe(&server.url)?;
+    recipe.config.session_storage = SessionStorage {
+        provider: SessionStorageProvider::Redis,
+        address: Some(redis.address.to_string()),
+        ..SessionStorage::default()
+    };
+    let (one, two) = (recipe.start()?, recipe.start()?);
+    let session = Session::open(one.mcp)?;
+    let (at_one, at_two) = (echo(&session, &one)?, echo(&session, &two)?);
+    assert_ne!(at_one, at_two);
+    assert_eq!((echo(&session, &one)?, echo(&session, &two)?), (at_one, at_two));
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! One stream of a server that speaks HTTP+SSE: an upstream session that lives as long as it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use http::{HeaderValue, Uri};
+use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::routes::{Place, Routes};
+use crate::backend::{Backend, Events, Inner};
+use crate::wire::jsonrpc;
+use crate::wire::sse::Event;
+
+/// How long a session may be unused before its stream is closed: as long as a client's own session may be.
+const IDLE: Duration = Duration::from_secs(30 * 60);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// The same while the process ends.
+const LOOK_EVERY_AT_THE_END: Duration = Duration::from_millis(200);
+/// How many pings of the server may wait for their answers.
+const MAX_PINGS: usize = 4;
+/// How long the server may take to accept the answer to its ping.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
+
+/// An open stream.
+#[derive(Debug)]
+pub(in crate::backend) struct Connection {
+    /// Where messages are posted. It names the session, so that it is nobody else's business.
+    endpoint: Uri,
+    /// `None` once the stream has ended.
+    routes: Mutex<Option<Routes>>,
+    used: Mutex<Instant>,
+    stop: CancellationToken,
+    pings: Arc<Semaphore>,
+}
+
+impl Connection {
+    pub(super) fn new(endpoint: Uri) -> Self {
+        Self {
+            endpoint,
+            routes: Mutex::new(Some(Routes::default())),
+            used: Mutex::new(Instant::now()),
+            stop: CancellationToken::new(),
+            pings: Arc::new(Semaphore::new(MAX_PINGS)),
+        }
+    }
+
+    /// Where messages are posted.
+    pub(super) fn endpoint(&self) -> &Uri {
+        *lock(&self.used) = Instant::now();
+        &self.endpoint
+    }
+
+    /// Waits for the answer to the request `message`, whose id is `id`; `None` when the stream has ended.
+    pub(super) fn call(&self, id: &RawValue, message: &[u8]) -> Option<mpsc::Receiver<Event>> {
+        lock(&self.routes).as_mut().map(|routes| routes.call(id, message))
+    }
+
+    /// Listens to what belongs to no call; `None` when the stream has ended.
+    pub(super) fn listen(&self) -> Option<mpsc::Receiver<Event>> {
+        lock(&self.routes).as_mut().map(Routes::listen)
+    }
+
+    /// Ends the stream.
+    pub(super) fn close(&self) {
+        self.stop.cancel();
+    }
+
+    /// Reads the stream to its end. `backend` is where answers to pings go.
+    pub(super) async fn read(
+        self: Arc<Self>,
+        id: HeaderValue,
+        mut events: Events,
+        backend: Weak<Inner>,
+        drained: impl Future<Output = ()>,
+    ) {
+        tokio::pin!(drained);
+        let mut draining = false;
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            let event = tokio::select! {
+                () = self.stop.cancelled() => break,
+                () = &mut drained, if !draining => {
+                    draining = true;
+                    look = tokio::time::interval(LOOK_EVERY_AT_THE_END);
+                    continue;
+                }
+                _ = look.tick() => {
+                    if self.is_superfluous(draining) {
+                        break;
+                    }
+                    continue;
+                }
+                event = events.next() => event,
+            };
+            let Ok(Some(event)) = event else { break };
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                () = self.pass(event, &backend, &id) => {}
+            }
+        }
+        if let Some(mut routes) = lock(&self.routes).take() {
+            routes.end();
+        }
+        if let Some(backend) = backend.upgrade() {
+            backend.sse.forget(&id);
+        }
+    }
+
+    fn is_superfluous(&self, draining: bool) -> bool {
+        let routes = lock(&self.routes);
+        let Some(routes) = routes.as_ref() else {
+            return true;
+        };
+        if draining {
+            return routes.calls_are_over();
+        }
+        routes.are_unused() && lock(&self.used).elapsed() >= IDLE
+    }
+
+    async fn pass(&self, event: Event, backend: &Weak<Inner>, id: &HeaderValue) {
+        let is_message = event.event.as_ref().is_none_or(|kind| &kind[..] == b"message");
+        let Some(data) = event.data.filter(|_| is_message) else {
+            return;
+        };
+        let place = lock(&self.routes)
+            .as_mut()
+            .map_or(Place::Nowhere, |routes| routes.place(&data));
+        // Nothing of its framing: the stream cannot be resumed, so that its positions are none.
+        let event = Event {
+            data: Some(data),
+            ..Event::default()
+        };
+        match place {
+            // Whoever has gone away meanwhile wants nothing any more.
+            Place::Call(call) => drop(call.send(event).await),
+            Place::Listener(listener) => {
+                if listener.try_send(event).is_err() {
+                    tracing::warn!("a client does not read its stream; a message of its backend is lost");
+                }
+            }
+            Place::Ping(ping) => self.pong(backend, id, &ping),
+            Place::Nowhere => tracing::debug!("a message of a backend is for nobody"),
+        }
+    }
+
+    /// Says that the connection lives. That is the gateway's to say: the client may be listening nowhere.
+    fn pong(&self, backend: &Weak<Inner>, id: &HeaderValue, ping: &RawValue) {
+        let Ok(permit) = Arc::clone(&self.pings).try_acquire_owned() else {
+            return;
+        };
+        let Some(inner) = backend.upgrade() else { return };
+        let backend = Backend { inner, passed: None };
+        let (id, answer) = (id.clone(), jsonrpc::result(ping, b"{}"));
+        backend.tasks().clone().spawn(async move {
+            let posting = tokio::time::timeout(PING_DEADLINE, backend.post_over_sse(&id, answer));
+            if !matches!(posting.await, Ok(Ok(()))) {
+                tracing::debug!(backend = %backend.name(), "a ping could not be answered");
+            }
+            drop(permit);
+        });
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,149 @@
+//! The other transport: HTTP+SSE of specification 2024-11-05. A GET opens a stream, whose first event names the URL for POSTs; every
+//! answer comes on the stream.
+//!
+//! An upstream session is its stream here: it ends with the connection, and no other process can have it. So these sessions do not
+//! stand in any record. Each process opens its own, and a stream that is lost is a session that is lost: running calls end with an
+//! error, and the next call opens another.
+
+mod connection;
+mod endpoint;
+mod routes;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::value::RawValue;
+
+use super::{Answer, Backend, BackendError, Events, UpstreamSession};
+use crate::wire::header;
+
+use connection::{Connection, lock};
+
+/// How many streams one backend may have open from this process.
+const MAX_STREAMS: usize = 4096;
+
+/// The open streams of one backend, by the ids that the gateway gives them.
+#[derive(Debug, Default)]
+pub(super) struct Streams(Mutex<HashMap<HeaderValue, Arc<Connection>>>);
+
+impl Streams {
+    fn get(&self, id: &HeaderValue) -> Option<Arc<Connection>> {
+        lock(&self.0).get(id).map(Arc::clone)
+    }
+
+    fn forget(&self, id: &HeaderValue) {
+        lock(&self.0).remove(id);
+    }
+}
+
+impl Backend {
+    /// The number of the stream that `session` is; `None` when it is not open here.
+    #[must_use]
+    pub fn stream_number(&self, session: &UpstreamSession) -> Option<u64> {
+        let id = session.id.as_ref()?;
+        self.inner.sse.get(id)?;
+        u64::from_str_radix(id.to_str().ok()?, 16).ok()
+    }
+
+    /// Opens a stream, and waits until the server says where it wants messages posted. Gives the id of the session that it is.
+    pub(super) async fn open_stream(&self) -> Result<HeaderValue, BackendError> {
+        let mut request = self.request(Method::GET, None, Bytes::new())?;
+        let headers = request.headers_mut();
+        headers.remove(http::header::CONTENT_TYPE);
+        headers.insert(http::header::ACCEPT, header::EVENT_STREAM);
+        let response = self.send(request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(BackendError::of_answer(&response));
+        }
+        let content_type = response.headers().get(http::header::CONTENT_TYPE);
+        if !header::is_media_type(content_type, &header::EVENT_STREAM) {
+            let message = "a GET gives no stream of events; is it a server of HTTP+SSE, and this the URL of its stream?";
+            return Err(BackendError::Invalid(message.to_owned()));
+        }
+        let mut events = Events::new(response.into_body());
+        let endpoint = loop {
+            let Some(event) = events.next().await? else {
+                let message = "the stream ended before it named its endpoint";
+                return Err(BackendError::Broken(message.to_owned()));
+            };
+            if event.event.as_ref().is_some_and(|kind| &kind[..] == b"endpoint") {
+                let said = event.data.unwrap_or_default();
+                let said = String::from_utf8_lossy(&said);
+                break endpoint::resolve(self.url(), &said).map_err(BackendError::Invalid)?;
+            }
+        };
+        let number = format!("{:016x}", crate::random::u64());
+        let id = HeaderValue::try_from(number).map_err(|error| BackendError::Invalid(error.to_string()))?;
+        let connection = Arc::new(Connection::new(endpoint));
+        {
+            let mut open = lock(&self.inner.sse.0);
+            if open.len() >= MAX_STREAMS {
+                let message = format!("{MAX_STREAMS} streams are open, which is the most");
+                return Err(BackendError::Unreachable(message));
+            }
+            open.insert(id.clone(), Arc::clone(&connection));
+        }
+        let (inner, drained) = (Arc::downgrade(&self.inner), self.tasks().drained());
+        self.tasks()
+            .spawn(connection.read(id.clone(), events, inner, drained));
+        Ok(id)
+    }
+
+    /// Sends the request `message` with the id `id`; its answer is a stream of what the server says until the answer.
+    pub(super) async fn call_over_sse(
+        &self,
+        session: &UpstreamSession,
+        message: Bytes,
+        id: &RawValue,
+    ) -> Result<Answer, BackendError> {
+        let stream = session.id.as_ref().ok_or(BackendError::SessionLost)?;
+        let connection = self.inner.sse.get(stream).ok_or(BackendError::SessionLost)?;
+        let events = connection.call(id, &message).ok_or(BackendError::SessionLost)?;
+        self.post_over_sse(stream, message).await?;
+        Ok(Answer::Events(session.clone(), Box::new(Events::shared(events))))
+    }
+
+    /// Posts `message` to where the stream `id` wants it.
+    pub(super) async fn post_over_sse(&self, id: &HeaderValue, message: Bytes) -> Result<(), BackendError> {
+        let connection = self.inner.sse.get(id).ok_or(BackendError::SessionLost)?;
+        let mut request = self.request(Method::POST, None, message)?;
+        *request.uri_mut() = connection.endpoint().clone();
+        let response = self.send(request).await?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            // The server has forgotten the stream, although it has not closed it.
+            StatusCode::NOT_FOUND => {
+                connection.close();
+                self.inner.sse.forget(id);
+                Err(BackendError::SessionLost)
+            }
+            _ => Err(BackendError::of_answer(&response)),
+        }
+    }
+
+    /// What the server says on the stream of `session` that belongs to no call.
+    pub(super) fn listen_over_sse(&self, session: &UpstreamSession) -> Result<Events, BackendError> {
+        let gone = || BackendError::Status(StatusCode::NOT_FOUND.as_u16());
+        let connection = session.id.as_ref().and_then(|id| self.inner.sse.get(id));
+        let events = connection.and_then(|connection| connection.listen());
+        events.map(Events::shared).ok_or_else(gone)
+    }
+
+    /// Ends every stream, and with it the sessions that they are: the backend is not configured any more.
+    pub fn close_streams(&self) {
+        for connection in lock(&self.inner.sse.0).values() {
+            connection.close();
+        }
+    }
+
+    /// Ends the stream that `session` is.
+    pub(super) fn close_stream(&self, session: &UpstreamSession) {
+        let Some(id) = &session.id else { return };
+        if let Some(connection) = self.inner.sse.get(id) {
+            connection.close();
+        }
+        self.inner.sse.forget(id);
+    }
+}
