@@ -30,6 +30,14 @@ fn the_demo_shows_the_merged_tools_and_leaves_an_endpoint_until_ctrl_c() -> anyh
         "time_get_current_time",
         "-> Echo: hello through the gateway",
         "\"timezone\": \"UTC\"",
+        ": step 1 of 4",
+        ": step 4 of 4",
+        "The server everything is killed.",
+        "backend everything",
+        "20 calls to time: all answered",
+        "2 tools are listed",
+        "The server everything is back.",
+        "-> Echo: are you there?",
         "claude mcp add",
     ] {
         assert!(printed.contains(expected), "{expected} is not in\n{printed}");

@@ -26,6 +26,23 @@ pub struct Server {
     pub url: String,
     /// Its process.
     pub process: Process,
+    name: String,
+    port: u16,
+    command: Command,
+    /// Whether it answers on a port.
+    answers: fn(u16) -> anyhow::Result<()>,
+}
+
+impl Server {
+    /// Starts the server again, where it was, after it has ended or was killed. It has forgotten what it did not write down.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not answer; the message has its last words.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.process = Process::start(&self.name, &self.command)?;
+        wait(&mut self.process, self.port, self.answers)
+            .map_err(|failure| failure.context(format!("{}; {}", self.name, self.process.last_words())))
+    }
 }
 
 /// Starts npm's server-everything: every feature of the protocol, legacy revisions only, with sessions.
@@ -140,11 +157,19 @@ fn start_at(
     let mut attempt = 1;
     loop {
         let port = free_port()?;
-        let mut process = Process::start(name, &command(port))?;
+        let command = command(port);
+        let mut process = Process::start(name, &command)?;
         let failure = match wait(&mut process, port, answers) {
             Ok(()) => {
                 let url = format!("http://127.0.0.1:{port}{path}");
-                return Ok(Server { url, process });
+                return Ok(Server {
+                    url,
+                    process,
+                    name: name.to_owned(),
+                    port,
+                    command,
+                    answers,
+                });
             }
             Err(failure) => failure.context(format!("{name} does not serve MCP; {}", process.last_words())),
         };

@@ -1,0 +1,35 @@
+//! `cargo xtask demo`: what the gateway does, to be looked at.
+
+mod servers;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use clap::Parser;
+use vmcp_e2e::ports;
+
+/// One endpoint over two MCP servers that nobody here wrote, on your machine, until you press Ctrl-C.
+#[derive(Parser)]
+#[command(name = "cargo xtask demo --", version)]
+struct Args {
+    /// The port of the endpoint; 4483, or a free one when that is taken
+    #[arg(long)]
+    port: Option<u16>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    servers::show(address(args.port)?)
+}
+
+/// The address for the endpoint: the port that was asked for, the usual one, or a free one.
+fn address(port: Option<u16>) -> anyhow::Result<SocketAddr> {
+    if let Some(port) = port {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    let usual: SocketAddr = (Ipv4Addr::LOCALHOST, 4483).into();
+    if TcpListener::bind(usual).is_ok() {
+        Ok(usual)
+    } else {
+        ports::free()
+    }
+}
