@@ -43,6 +43,12 @@ impl Tasks {
         self.stop.clone().cancelled_owned()
     }
 
+    /// How many run.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// Stops the loops and waits until every task has ended.
     pub async fn finish(&self) {
         self.stop.cancel();

@@ -43,6 +43,8 @@ pub struct Admin {
     pub drain: Drain,
     /// What `/metrics` tells.
     pub metrics: Metrics,
+    /// What runs on the data path and behind it.
+    pub tasks: Tasks,
 }
 
 impl Admin {

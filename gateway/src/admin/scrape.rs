@@ -17,6 +17,7 @@ impl Admin {
         let (sessions_calling, sessions_listening) = self.sessions.in_use();
         self.metrics.encode(&Scene {
             ready: self.is_ready(),
+            tasks: self.tasks.running(),
             sessions_calling,
             sessions_listening,
             backends: backends.collect(),

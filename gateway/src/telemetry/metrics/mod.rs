@@ -66,6 +66,7 @@ struct Shared {
     authentications: Family<OutcomeLabels, Counter>,
     issuer_fetches: Family<OutcomeLabels, Counter>,
     ready: Gauge,
+    tasks: Gauge,
     /// The backends that have series; those of a backend that is gone are taken away.
     backends: Mutex<BTreeSet<String>>,
 }
@@ -118,6 +119,8 @@ pub struct CatalogSize {
 pub struct Scene {
     /// Whether `/readyz` says yes.
     pub ready: bool,
+    /// How many tasks run.
+    pub tasks: usize,
     /// How many sessions have a request that runs.
     pub sessions_calling: usize,
     /// How many sessions hold their own stream.
@@ -163,6 +166,7 @@ impl Metrics {
             authentications: add(&mut registry, page::AUTHENTICATIONS),
             issuer_fetches: add(&mut registry, page::ISSUER_FETCHES),
             ready: add(&mut registry, page::READY),
+            tasks: add(&mut registry, page::TASKS),
             backends: Mutex::default(),
             registry: {
                 registry.register(page::BUILD_INFO.name, page::BUILD_INFO.help, build_info);
@@ -314,6 +318,7 @@ impl Metrics {
     fn set(&self, scene: &Scene) {
         let shared = &*self.shared;
         shared.ready.set(i64::from(scene.ready));
+        shared.tasks.set(number(scene.tasks));
         for (state, sessions) in [
             ("calling", scene.sessions_calling),
             ("listening", scene.sessions_listening),

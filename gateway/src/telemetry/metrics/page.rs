@@ -97,6 +97,8 @@ entries! {
         "Requests whose caller had to be known. outcome: accepted, or why it is not known";
     ISSUER_FETCHES: "counter" "token_issuer_fetches" ["outcome"]
         "Attempts to fetch the keys of the token issuer. outcome: succeeded or failed";
+    TASKS: "gauge" "tasks" []
+        "Tasks that run: one for each connection of a client and for each backend, and what goes on behind requests";
     READY: "gauge" "ready" []
         "1 when /readyz says yes, otherwise 0";
     BUILD_INFO: "gauge" "build_info" ["version"]
