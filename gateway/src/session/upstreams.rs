@@ -36,7 +36,7 @@ impl Upstreams for Session {
         };
         match known {
             Some(session) => Ok(session),
-            None => self.bind(backend, None).await,
+            None => Box::pin(self.bind(backend, None)).await,
         }
     }
 
@@ -45,7 +45,7 @@ impl Upstreams for Session {
         backend: &Backend,
         lost: &UpstreamSession,
     ) -> Result<UpstreamSession, UpstreamError> {
-        self.bind(backend, Some(lost.clone())).await
+        Box::pin(self.bind(backend, Some(lost.clone()))).await
     }
 }
 
