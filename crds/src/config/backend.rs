@@ -123,6 +123,7 @@ impl Default for BackendConfig {
             tools: ToolRules::default(),
             prompts: PromptRules::default(),
             resources: ResourceRules::default(),
+            health: HealthConfig::default(),
             breaker: BreakerConfig::default(),
             concurrency: ConcurrencyConfig::default(),
         }

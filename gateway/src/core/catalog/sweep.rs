@@ -104,7 +104,7 @@ async fn look_again_and_again(
                 }
             }
             let is_due = looked.elapsed() >= refresh;
-            if is_due || !probe(&catalog, &member, session).await {
+            if is_due || !probe(catalog, member, session).await {
                 break;
             }
         }
