@@ -12,6 +12,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use serde_json::value::RawValue;
 
+use super::proof::Reading;
 use super::provisional::Pending;
 use super::record::{Binding, Record, RecordKey};
 use super::store::{Bound, Unavailable};
@@ -158,21 +159,16 @@ impl Session {
             .store
             .bind_backend(&self.key, name, expected, &binding)
             .await;
-        let gone = |_: SessionError| UpstreamError::Gone;
         match self.sessions.observed(bound) {
-            Ok(Bound::Bound(record) | Bound::Lost(record)) => {
-                self.know(record.clone(), reading).map_err(gone)?;
+            Ok(Bound::Bound(record)) => self.bound_now(record, reading, backend, session).await.map(Some),
+            Ok(Bound::Lost(record)) => {
                 let winner = usable(&record, backend, lost);
                 // It may have lost to itself: to a binding whose answer did not come in time.
                 if winner.as_ref() == Some(&session) {
-                    tokio::join!(
-                        self.sessions.replay(&record, backend, &session),
-                        self.hear(backend, &session)
-                    );
-                    self.streams().changed(&self.key);
-                } else {
-                    self.sessions.close_upstream(backend.clone(), session);
+                    return self.bound_now(record, reading, backend, session).await.map(Some);
                 }
+                self.sessions.close_upstream(backend.clone(), session);
+                self.know(record, reading).map_err(|_| UpstreamError::Gone)?;
                 Ok(winner)
             }
             Ok(Bound::Gone) => match self.sessions.missing(&self.key, None).await {
@@ -195,6 +191,24 @@ impl Session {
                 self.provisional(backend, lost, unavailable).await.map(Some)
             }
         }
+    }
+
+    /// What is done with an upstream session that has just been bound, before the first call is sent to it.
+    async fn bound_now(
+        &self,
+        record: Record,
+        reading: Reading,
+        backend: &Backend,
+        session: UpstreamSession,
+    ) -> Opened {
+        self.know(record.clone(), reading)
+            .map_err(|_| UpstreamError::Gone)?;
+        tokio::join!(
+            self.sessions.replay(&record, backend, &session),
+            self.hear(backend, &session)
+        );
+        self.streams().changed(&self.key);
+        Ok(session)
     }
 }
 
