@@ -167,6 +167,7 @@ impl Backend {
             terms: Arc::default(),
             isolation: Isolation::default(),
             contact: Arc::default(),
+            disposable: false,
         }
     }
 }
