@@ -18,12 +18,12 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The text is not a configuration.
-    #[error("{}{}: at `{path}`: {message}", file.display(), line.map(|l| format!(":{l}")).unwrap_or_default())]
+    #[error("{}:{line}: at `{path}`: {message}", file.display())]
     Malformed {
         /// The file.
         file: PathBuf,
-        /// The line, counted from 1, where it is known.
-        line: Option<usize>,
+        /// The line, counted from 1; the first one where it is the whole that is wrong.
+        line: usize,
         /// The path of the field, for example `hot.backends[0].url`.
         path: String,
         /// What was found and what is allowed.
@@ -99,7 +99,7 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, ConfigError>
     serde_path_to_error::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        let line = inner.location().map(|location| location.line());
+        let line = inner.location().map_or(1, |location| location.line());
         let message = inner.to_string();
         // The library repeats the path and the position in its message; both are said once, by us.
         let message = message.split(" at line ").next().unwrap_or(&message);

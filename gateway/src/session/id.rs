@@ -121,6 +121,10 @@ fn cut(mac: &[u8; 32]) -> [u8; MAC_BYTES] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     fn server(name: &str) -> ServerName {
@@ -212,5 +216,48 @@ mod tests {
         }
         assert_eq!(verify(format!("{text}A").as_bytes()), None);
         assert_eq!(verify(&[b'v'; 300]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_an_id_that_was_not_signed(
+            bytes in vec(any::<u8>(), 0..300),
+            payload in vec(any::<u8>(), 0..100),
+        ) {
+            let keys = Keys::random().unwrap();
+            let verify = |text: &[u8]| SessionId::verify(text, &keys, &server("a"), &Principal::Anonymous);
+            prop_assert!(verify(&bytes).is_none());
+            prop_assert!(verify(&[PREFIX.as_bytes(), &bytes].concat()).is_none());
+            // The layout of an id, with anything in it.
+            let encoded = format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(&payload));
+            prop_assert!(verify(encoded.as_bytes()).is_none());
+            let mut whole = payload;
+            whole.resize(SIGNED_BYTES + MAC_BYTES, 0);
+            whole[0] = keys.current().id();
+            let encoded = format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(&whole));
+            prop_assert!(verify(encoded.as_bytes()).is_none());
+        }
+
+        #[test]
+        fn no_mutation_of_an_id_and_no_mixture_of_two_is_an_id(
+            place in any::<Index>(),
+            length in 0..8_usize,
+            inserted in vec(any::<u8>(), 0..8),
+            other in any::<[u8; 16]>(),
+        ) {
+            let keys = Keys::random().unwrap();
+            let verify = |text: &[u8]| SessionId::verify(text, &keys, &server("a"), &Principal::Anonymous);
+            let one = id(&keys.current());
+            let text = one.sign(&keys.current(), &server("a")).into_bytes();
+            let start = place.index(text.len());
+            let mut mutated = text.clone();
+            mutated.splice(start..(start + length).min(text.len()), inserted);
+            prop_assert_eq!(verify(&mutated).is_some(), mutated == text);
+
+            let other = SessionId { key: RecordKey(other), ..one };
+            let other = other.sign(&keys.current(), &server("a")).into_bytes();
+            let mixed = [&text[..start], &other[start..]].concat();
+            prop_assert_eq!(verify(&mixed).is_some(), mixed == text || mixed == other);
+        }
     }
 }

@@ -258,7 +258,12 @@ fn envelope(bytes: &[u8]) -> Result<Envelope<'_>, Fault> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Fault> {
-    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+    // Fields that nobody here reads are passed on too, and whoever reads them may expect UTF-8.
+    let text = std::str::from_utf8(bytes).map_err(|error| Fault {
+        code: code::PARSE_ERROR,
+        message: format!("not JSON: it is not UTF-8 at byte {}", error.valid_up_to()),
+    })?;
+    serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Data => Fault::invalid(format!("not a JSON-RPC message: {error}")),
         Category::Syntax | Category::Eof | Category::Io => Fault {
             code: code::PARSE_ERROR,

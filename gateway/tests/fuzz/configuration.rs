@@ -1,0 +1,142 @@
+//! The configuration file: whatever a person mistypes, the gateway says where.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use vmcp_crds::config::{ConfigError, GatewayConfig};
+use vmcp_gateway::config::Config;
+
+const REGRESSIONS: &str = "tests/fuzz/regressions/configuration.txt";
+
+const EXAMPLES: [&str; 2] = [
+    include_str!("../../../examples/gateway.yaml"),
+    include_str!("../../../examples/aggregation.yaml"),
+];
+
+/// One of the examples with a few mistakes in it.
+fn mistyped() -> impl Strategy<Value = String> {
+    let mistake = (any::<Index>(), any::<Index>(), 0..8_u8, words());
+    (select(EXAMPLES.to_vec()), vec(mistake, 1..5)).prop_map(|(example, mistakes)| {
+        let mut lines: Vec<String> = example
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(str::to_owned)
+            .collect();
+        for (line, place, kind, word) in mistakes {
+            if lines.is_empty() {
+                lines.push(String::new());
+            }
+            let line = line.index(lines.len());
+            let characters: Vec<char> = lines[line].chars().collect();
+            let place = place.index(characters.len() + 1);
+            let (before, after) = characters.split_at(place);
+            let (before, after): (String, String) = (before.iter().collect(), after.iter().collect());
+            match kind {
+                0 => drop(lines.remove(line)),
+                1 => lines.insert(line, lines[line].clone()),
+                2 => lines[line] = before,
+                3 => lines[line] = after,
+                4 => lines[line] = format!("{before}{word}{after}"),
+                5 => {
+                    let key = lines[line].split(':').next().unwrap_or_default().to_owned();
+                    lines[line] = format!("{key}: {word}");
+                }
+                6 => lines[line].insert(0, ' '),
+                _ => lines.insert(line, word),
+            }
+        }
+        lines.join("\n")
+    })
+}
+
+/// What may stand in the place of something else.
+fn words() -> impl Strategy<Value = String> {
+    let usual = select(vec![
+        "[]",
+        "{}",
+        "null",
+        "~",
+        "-1",
+        "1e99",
+        "0x10",
+        "true",
+        "\"",
+        "'",
+        "*",
+        "&a",
+        "*a",
+        "!!binary x",
+        "|",
+        ">-",
+        "? ",
+        "- ",
+        ": ",
+        "# ",
+        "---",
+        "...",
+        "%",
+        "@",
+        "`",
+        "\t",
+        "\u{feff}",
+        "{version: v1}",
+        "[1, [2, {a: b}]]",
+        "version: v1",
+        "999999999999999999999999",
+        "1s",
+        "-5s",
+        "0s",
+        "http://",
+        "http://[::1",
+        "ftp://a/b",
+        "http://u:p@h/",
+        "prefix",
+        "{backend}",
+        "<<: *a",
+        "\u{0}",
+    ]);
+    prop_oneof![4 => usual.prop_map(str::to_owned), 1 => "\\PC{0,8}"]
+}
+
+proptest! {
+    #![proptest_config(super::config(REGRESSIONS))]
+
+    #[test]
+    fn a_mistake_is_refused_with_its_line_or_is_none(text in mistyped()) {
+        let file = Path::new("gateway.yaml");
+        match GatewayConfig::parse(&text, file) {
+            Ok(config) => {
+                // What was understood is written so that it is understood again.
+                let written = serde_yaml::to_string(&config);
+                prop_assert!(written.is_ok(), "{:?}", written);
+                let read = GatewayConfig::parse(&written.unwrap_or_default(), file);
+                prop_assert_eq!(read.ok(), Some(config));
+            }
+            Err(ConfigError::Malformed { line, path, message, .. }) => {
+                let last = text.lines().count() + 1;
+                prop_assert!(
+                    (1..=last).contains(&line),
+                    "line {} at `{}`: {}", line, path, message
+                );
+                prop_assert!(!message.is_empty());
+            }
+            Err(error) => prop_assert!(false, "{error}"),
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_is_judged_without_a_panic(text in mistyped()) {
+        let directory = std::env::temp_dir().join(format!("vmcp-fuzz-{}", std::process::id()));
+        prop_assert!(fs::create_dir_all(&directory).is_ok());
+        let file = directory.join("gateway.yaml");
+        prop_assert!(fs::write(&file, &text).is_ok());
+        if let Err(error) = Config::load(&file, None) {
+            let message = error.to_string();
+            prop_assert!(message.contains("gateway.yaml"), "{}", message);
+        }
+        drop(fs::remove_dir_all(&directory));
+    }
+}

@@ -1,0 +1,295 @@
+//! The scanner of JSON-RPC envelopes, compared with one that reads the whole message into a tree.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use vmcp_gateway::wire::jsonrpc::{Message, Outcome};
+
+const REGRESSIONS: &str = "tests/fuzz/regressions/envelope.txt";
+
+/// What a message says. `None` where it has no such part.
+#[derive(Debug, PartialEq)]
+struct Said {
+    id: Option<Value>,
+    method: Option<String>,
+    params: Option<Value>,
+    result: Option<Value>,
+    error: Option<Value>,
+}
+
+/// Every field in its order, with doubles.
+struct Fields(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reading;
+        impl<'de> Visitor<'de> for Reading {
+            type Value = Fields;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Reading)
+    }
+}
+
+/// What the slow reader makes of some bytes.
+enum Verdict {
+    Says(Said),
+    /// It is a message, with a number or a text that the slow reader cannot hold.
+    CannotTell,
+    Refused,
+}
+
+fn slowly(bytes: &[u8]) -> Verdict {
+    match fields(bytes) {
+        None => Verdict::Refused,
+        Some(fields) => tree(&fields).map_or(Verdict::CannotTell, Verdict::Says),
+    }
+}
+
+/// The fields that a message has, by their names; `None` when it is none.
+fn fields(bytes: &[u8]) -> Option<BTreeMap<String, Box<RawValue>>> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let Fields(fields) = serde_json::from_str(text).ok()?;
+    let mut known = BTreeMap::new();
+    for (key, value) in fields {
+        let is_known = ["jsonrpc", "id", "method", "params", "result", "error"].contains(&key.as_str());
+        if is_known && known.insert(key, value).is_some() {
+            return None;
+        }
+    }
+    if known.get("jsonrpc")?.get() != r#""2.0""# {
+        return None;
+    }
+    let (id, method) = (known.get("id"), known.get("method"));
+    let outcomes = usize::from(known.contains_key("result")) + usize::from(known.contains_key("error"));
+    if let Some(method) = method {
+        let params = known
+            .get("params")
+            .is_none_or(|params| params.get().starts_with('{'));
+        if !method.get().starts_with('"') || outcomes > 0 || !params || !id.is_none_or(|id| may_be_id(id)) {
+            return None;
+        }
+    } else if id.is_none() || outcomes != 1 {
+        return None;
+    }
+    Some(known)
+}
+
+fn tree(fields: &BTreeMap<String, Box<RawValue>>) -> serde_json::Result<Said> {
+    let value = |key: &str| match fields.get(key) {
+        None => Ok(None),
+        Some(raw) => serde_json::from_str::<Value>(raw.get()).map(Some),
+    };
+    let method = value("method")?.and_then(|method| method.as_str().map(str::to_owned));
+    Ok(Said {
+        id: value("id")?,
+        params: if method.is_some() { value("params")? } else { None },
+        method,
+        result: value("result")?,
+        error: value("error")?,
+    })
+}
+
+fn may_be_id(id: &RawValue) -> bool {
+    let text = id.get();
+    let is_integer = text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+        && !text.contains(['.', 'e', 'E']);
+    text.len() <= 256 && (text.starts_with('"') || is_integer)
+}
+
+/// What the scanner makes of it.
+fn fast(message: &Message<'_>) -> serde_json::Result<Said> {
+    let tree = |raw: &RawValue| serde_json::from_str::<Value>(raw.get());
+    let params = |raw: Option<&RawValue>| raw.map(tree).transpose();
+    let mut said = Said {
+        id: None,
+        method: None,
+        params: None,
+        result: None,
+        error: None,
+    };
+    match message {
+        Message::Request(request) => {
+            said.id = Some(tree(request.id)?);
+            said.method = Some(request.method.to_string());
+            said.params = params(request.params)?;
+        }
+        Message::Notification { method, params: raw } => {
+            said.method = Some(method.to_string());
+            said.params = params(*raw)?;
+        }
+        Message::Response(response) => {
+            said.id = Some(tree(response.id)?);
+            match response.outcome {
+                Outcome::Result(result) => said.result = Some(tree(result)?),
+                Outcome::Error(error) => said.error = Some(tree(error)?),
+            }
+        }
+    }
+    Ok(said)
+}
+
+/// A key, perhaps with one of its letters escaped.
+fn key() -> impl Strategy<Value = String> {
+    let names = select(vec![
+        "jsonrpc", "jsonrpc", "id", "id", "method", "method", "params", "result", "error", "extra", "ids", "",
+    ]);
+    (names, proptest::option::weighted(0.2, any::<Index>())).prop_map(|(name, escaped)| {
+        let mut text = String::from("\"");
+        let escaped = escaped
+            .filter(|_| !name.is_empty())
+            .map(|index| index.index(name.len()));
+        for (at, letter) in name.chars().enumerate() {
+            match escaped {
+                Some(index) if index == at => text.push_str(&format!("\\u{:04X}", u32::from(letter))),
+                _ => text.push(letter),
+            }
+        }
+        text.push('"');
+        text
+    })
+}
+
+/// A value that may stand in a message, or something else.
+fn value() -> impl Strategy<Value = String> {
+    let usual = select(vec![
+        r#""2.0""#,
+        r#""2.0""#,
+        r#""2.0""#,
+        r#""2\u002e0""#,
+        "1",
+        "-0",
+        "7.0",
+        "1e3",
+        "null",
+        "true",
+        r#""a""#,
+        r#""tools/call""#,
+        r#""tools\/list""#,
+        "{}",
+        r#"{"name":"x","na\u006de":"y"}"#,
+        "[]",
+        "[1,{}]",
+        "123456789012345678901234567890",
+        "1e999",
+        r#""\ud800""#,
+        r#""\ud83d\ude00""#,
+        "\"\u{1F600}\"",
+    ]);
+    let any_text = ".{0,300}".prop_map(|text| Value::String(text).to_string());
+    prop_oneof![6 => usual.prop_map(str::to_owned), 1 => any_text, 1 => any::<i64>().prop_map(|n| n.to_string())]
+}
+
+fn space() -> impl Strategy<Value = &'static str> {
+    select(vec!["", "", "", " ", "\n\t", "\r\n"])
+}
+
+/// An object with the fields of messages, in any number and order.
+fn message() -> impl Strategy<Value = Vec<u8>> {
+    let field = (space(), key(), space(), value(), space())
+        .prop_map(|(before, key, between, value, after)| format!("{before}{key}{between}:{value}{after}"));
+    let plausible = select(vec![
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"x","arguments":{"n":1.00}}}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"x":[1,"é"]}}"#,
+        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no"}}"#,
+    ]);
+    prop_oneof![
+        3 => vec(field, 0..8).prop_map(|fields| format!("{{{}}}", fields.join(",")).into_bytes()),
+        1 => plausible.prop_map(|text| text.as_bytes().to_vec()),
+    ]
+}
+
+/// The same with a few bytes changed, cut out, or doubled.
+fn damaged() -> impl Strategy<Value = Vec<u8>> {
+    let damage = (any::<Index>(), 0..12_usize, 0..4_u8, any::<u8>());
+    (message(), vec(damage, 1..4)).prop_map(|(mut bytes, damages)| {
+        for (index, length, kind, byte) in damages {
+            if bytes.is_empty() {
+                bytes.push(byte);
+            }
+            let start = index.index(bytes.len());
+            let end = (start + length).min(bytes.len());
+            match kind {
+                0 => bytes[start] = byte,
+                1 => drop(bytes.drain(start..end)),
+                2 => bytes.insert(start, byte),
+                _ => {
+                    let copy = bytes[start..end].to_vec();
+                    bytes.splice(start..start, copy);
+                }
+            }
+        }
+        bytes
+    })
+}
+
+fn agree(bytes: &[u8]) -> Result<(), TestCaseError> {
+    let text = String::from_utf8_lossy(bytes);
+    match (Message::parse(bytes), slowly(bytes)) {
+        (Ok(message), Verdict::Says(expected)) => {
+            let said = fast(&message);
+            prop_assert!(said.is_ok(), "{text}: {said:?}");
+            prop_assert_eq!(said.ok(), Some(expected), "{}", text);
+        }
+        // A number beyond all bounds and half a surrogate pair are passed on where nobody here reads them.
+        (_, Verdict::CannotTell) | (Err(_), Verdict::Refused) => {}
+        (Ok(message), Verdict::Refused) => prop_assert!(false, "{text} is accepted as {message:?}"),
+        (Err(fault), Verdict::Says(_)) => prop_assert!(false, "{text} is refused: {fault}"),
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(super::config(REGRESSIONS))]
+
+    #[test]
+    fn a_message_says_the_same_to_the_scanner_and_to_a_reader_of_trees(bytes in message()) {
+        agree(&bytes)?;
+    }
+
+    #[test]
+    fn what_is_damaged_is_refused_by_both_or_says_the_same_to_both(bytes in damaged()) {
+        agree(&bytes)?;
+    }
+
+    #[test]
+    fn any_bytes_at_all_are_read_without_a_panic(bytes in vec(any::<u8>(), 0..200)) {
+        agree(&bytes)?;
+        drop(Message::from_backend(&bytes));
+    }
+
+    #[test]
+    fn nesting_is_counted_and_brackets_in_texts_are_not(
+        objects in vec(any::<bool>(), 100..150),
+        text in r#"[\[\]{}"\\a-c]{0,20}"#,
+    ) {
+        let text = Value::String(text).to_string();
+        let mut value = text.clone();
+        for object in &objects {
+            value = if *object { format!("{{{text}:{value}}}") } else { format!("[{text},{value}]") };
+        }
+        let message = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"deep":{value}}}}}"#);
+        // The message and its params are two levels.
+        let accepted = Message::parse(message.as_bytes()).is_ok();
+        prop_assert_eq!(accepted, objects.len() + 2 <= 128, "{} levels", objects.len() + 2);
+    }
+}
