@@ -184,6 +184,25 @@ impl Gateway {
             .sum())
     }
 
+    /// How much memory the process holds, in bytes.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+        Ok(kib.context("the system does not say how much memory the gateway holds")? * 1024)
+    }
+
+    /// How many files and connections the process has open.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn open_files(&self) -> anyhow::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.process.id()))?.count())
+    }
+
     /// SIGKILL: the process has no chance to say goodbye.
     ///
     /// # Errors

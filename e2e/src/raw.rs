@@ -303,30 +303,31 @@ pub fn exchange(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> anyhow::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&server, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_nodelay(true)?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
-    stream.write_all(&[head.as_bytes(), body].concat())?;
-    read(stream)
+    verbatim(server, &[head.as_bytes(), body].concat())
 }
 
-/// Sends a request as it stands there, and reads its answer.
+/// Sends a request as it stands there, and reads its answer. It need not be HTTP.
 ///
 /// # Errors
 /// As [`exchange`].
 pub fn verbatim(server: SocketAddr, request: &[u8]) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&server, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_nodelay(true)?;
     stream.write_all(request)?;
-    read(stream)
+    answer(stream)
 }
 
-fn read(stream: TcpStream) -> anyhow::Result<Answer> {
+/// The answer that comes on `stream`.
+///
+/// # Errors
+/// When the connection breaks, or the answer is not HTTP.
+pub fn answer(stream: TcpStream) -> anyhow::Result<Answer> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;

@@ -119,6 +119,7 @@ impl App {
             readiness,
             drain: drain.clone(),
             metrics: metrics.clone(),
+            tasks: tasks.clone(),
         };
         let admin = admin
             .spawn(admin_listener.into_std()?)

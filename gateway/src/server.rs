@@ -96,3 +96,36 @@ where
         tracing::debug!(%error, "a connection ended with an error");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_and_a_connection_that_says_nothing_are_given_up() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tasks = Tasks::default();
+        let answer = |_| async { Response::new(Full::<Bytes>::default()) };
+        tasks.spawn(serve(listener, Drain::default(), tasks.clone(), answer));
+        for begun in ["POST /mcp HTTP/1.1\r\nhost: a\r\nx-slow: ", ""] {
+            let began = Instant::now();
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(begun.as_bytes()).await.unwrap();
+            client.read_to_end(&mut Vec::new()).await.unwrap();
+            let took = began.elapsed();
+            assert!(
+                (HEAD_DEADLINE..HEAD_DEADLINE * 2).contains(&took),
+                "{begun:?}: {took:?}"
+            );
+        }
+        // The listener is left.
+        assert_eq!(tasks.running(), 1);
+    }
+}

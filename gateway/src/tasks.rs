@@ -38,6 +38,12 @@ impl Tasks {
         });
     }
 
+    /// How many run.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// Stops the loops and waits until every task has ended.
     pub async fn finish(&self) {
         self.stop.cancel();

@@ -42,6 +42,8 @@ pub struct Admin {
     pub drain: Drain,
     /// What `/metrics` tells.
     pub metrics: Metrics,
+    /// What runs on the data path and behind it.
+    pub tasks: Tasks,
 }
 
 impl Admin {
@@ -85,7 +87,10 @@ impl Admin {
         match request.uri().path() {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(),
-            "/metrics" => metrics(self.metrics.encode()),
+            "/metrics" => {
+                self.metrics.tasks_running(self.tasks.running());
+                metrics(self.metrics.encode())
+            }
             "/status" => self.status(request.headers()),
             _ => text(
                 StatusCode::NOT_FOUND,

@@ -69,3 +69,43 @@ pub(super) async fn discard(mut body: Incoming) {
     // A client that is slower than this may miss the answer.
     drop(tokio::time::timeout(DISCARD_DEADLINE, discarding).await);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::net::Ipv4Addr;
+
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up_with_words_that_say_so() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let service = service_fn(async |request: http::Request<Incoming>| {
+            let read = read(request.into_body(), 1024).await;
+            Ok::<_, Infallible>(read.map_or_else(|refusal| refusal, |_| respond::accepted()))
+        });
+        let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service);
+        let began = Instant::now();
+        let talking = async {
+            let head = "POST /mcp HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{";
+            client.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let (served, answer) = tokio::join!(serving, talking);
+        drop(served);
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert!(answer.contains("The body did not arrive within 30 s"), "{answer}");
+        assert!(began.elapsed() >= BODY_DEADLINE);
+    }
+}

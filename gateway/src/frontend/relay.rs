@@ -170,6 +170,10 @@ impl Relay {
 
     fn broke(&mut self, error: BackendError) -> Step {
         self.events = None;
+        // What the protocol does not allow would come again.
+        if matches!(error, BackendError::Invalid(_)) {
+            self.resumes = MAX_RESUMES;
+        }
         self.broken = error;
         Step::Nothing
     }
@@ -226,8 +230,17 @@ impl Relay {
     fn failure(&self) -> Bytes {
         let error = CallError::sent(&self.call.backend, self.broken.clone());
         tracing::warn!(%error, "a stream ended without its answer");
-        let error = jsonrpc::error(Some(&self.call.id), code::INTERNAL, &explain(&error));
-        event::message(error, None)
+        self.failed(&error)
+    }
+
+    /// What the client gets in the place of the answer. Of a tool it is a result, which models see.
+    fn failed(&self, error: &CallError) -> Bytes {
+        let (id, text) = (&self.call.id, explain(error));
+        let failure = match self.call.subject {
+            Some(Subject::Tool) => tool_failure(id, &text),
+            _ => jsonrpc::error(Some(id), code::INTERNAL, &text),
+        };
+        event::message(failure, None)
     }
 
     /// Gives the call up, here and at the backend.
@@ -237,17 +250,13 @@ impl Relay {
             backend,
             upstream,
             id,
-            subject,
             deadline,
+            ..
         } = &self.call;
         self.core.cancel(backend, upstream.clone(), id);
         let error = CallError::sent(backend, deadline.passed());
         tracing::warn!(%error, "a call failed");
-        let failure = match subject {
-            Some(Subject::Tool) => tool_failure(id, &explain(&error)),
-            _ => jsonrpc::error(Some(id), code::INTERNAL, &explain(&error)),
-        };
-        Step::Last(event::message(failure, None))
+        Step::Last(self.failed(&error))
     }
 }
 

@@ -30,6 +30,7 @@ struct Shared {
     sessions_recovered: Counter,
     tools: Gauge,
     reloads: Family<ReloadLabels, Counter>,
+    tasks: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -120,6 +121,12 @@ impl Metrics {
             reloads.clone(),
         );
         registry.register("tools", "Tools that clients are offered", tools.clone());
+        let tasks = Gauge::default();
+        registry.register(
+            "tasks",
+            "Tasks that run: one for each connection of a client and for each backend, and what goes on behind requests",
+            tasks.clone(),
+        );
         Self {
             shared: Arc::new(Shared {
                 registry,
@@ -134,6 +141,7 @@ impl Metrics {
                 sessions_recovered,
                 tools,
                 reloads,
+                tasks,
             }),
         }
     }
@@ -211,6 +219,11 @@ impl Metrics {
     /// So many tools are offered now.
     pub fn tools_offered(&self, tools: usize) {
         self.shared.tools.set(i64::try_from(tools).unwrap_or(i64::MAX));
+    }
+
+    /// So many tasks run now.
+    pub fn tasks_running(&self, tasks: usize) {
+        self.shared.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
     }
 
     /// The text that a scrape gets.

@@ -1,0 +1,293 @@
+//! What a backend does wrong.
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use vmcp_e2e::raw::Session;
+use vmcp_e2e::wait;
+
+use crate::world::{LIMIT, World, told};
+
+/// One fault, and what a call gets that suffers from it.
+struct Row {
+    fault: &'static str,
+    rule: Value,
+    /// In which framing of answers: `None` for both.
+    json: Option<bool>,
+    /// Whether prompts are spared, which have no deadlines of their own.
+    tool_only: bool,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    /// The answer all the same.
+    Answer,
+    /// What is said of the fault, one of these, and whether trying again is safe.
+    Failure(&'static [&'static str], bool),
+}
+
+use Outcome::{Answer, Failure};
+
+/// The tool that suffers; all others of the backend are well.
+pub(crate) const TOOL: &str = "test_simple_text";
+const PROMPT: &str = "test_simple_prompt";
+
+fn rows() -> Vec<Row> {
+    let both = |fault, rule, outcome| Row {
+        fault,
+        rule,
+        json: None,
+        tool_only: false,
+        outcome,
+    };
+    let framed = |fault, rule, json, outcome| Row {
+        fault,
+        rule,
+        json: Some(json),
+        tool_only: false,
+        outcome,
+    };
+    let status = |code: u16| json!({"status": code});
+    vec![
+        both(
+            "no JSON",
+            json!({"not_json": true}),
+            Failure(&["not JSON"], false),
+        ),
+        framed(
+            "half of the answer, in JSON",
+            json!({"truncate": true}),
+            true,
+            Failure(&["ended the connection before its answer was complete"], false),
+        ),
+        framed(
+            "half of the answer, in events",
+            json!({"truncate": true, "no_event_ids": true}),
+            false,
+            Failure(&["ended the connection before its answer was complete"], false),
+        ),
+        framed(
+            "an answer to another request, in JSON",
+            json!({"wrong_id": true}),
+            true,
+            Failure(&["answers another request"], false),
+        ),
+        framed(
+            "an answer to another request, in events",
+            json!({"wrong_id": true, "no_event_ids": true}),
+            false,
+            Failure(&["ended the connection before its answer was complete"], false),
+        ),
+        framed(
+            "two answers, in JSON",
+            json!({"two_answers": true}),
+            true,
+            Failure(&["trailing characters"], false),
+        ),
+        framed(
+            "two answers, in events",
+            json!({"two_answers": true}),
+            false,
+            Answer,
+        ),
+        framed(
+            "a stream without an end",
+            json!({"sse_without_end": true}),
+            false,
+            Answer,
+        ),
+        framed(
+            "a stream without the answer",
+            json!({"sse_without_answer": true, "no_event_ids": true}),
+            false,
+            Failure(&["the stream ended"], false),
+        ),
+        both(
+            "a line of 200 MiB",
+            json!({"endless_line": 200 << 20}),
+            Failure(&["larger than 16777216 bytes"], false),
+        ),
+        both(
+            "another content type",
+            json!({"wrong_content_type": true}),
+            Failure(&["content type"], false),
+        ),
+        both(
+            "a redirect to another host",
+            json!({"redirect": "http://127.0.0.1:9/mcp"}),
+            Failure(&["HTTP status 307", "redirects to http://127.0.0.1"], false),
+        ),
+        both(
+            "a reset before the head",
+            json!({"reset": "before_headers"}),
+            Failure(&["ended the connection before its answer was complete"], false),
+        ),
+        both(
+            "a reset behind the head",
+            json!({"reset": "after_headers", "no_event_ids": true}),
+            Failure(&["ended the connection before its answer was complete"], false),
+        ),
+        Row {
+            tool_only: true,
+            ..both(
+                "silence",
+                json!({"hang": true}),
+                Failure(&["did not answer within"], false),
+            )
+        },
+        both("401", status(401), Failure(&["HTTP status 401"], true)),
+        both("403", status(403), Failure(&["HTTP status 403"], true)),
+        both(
+            "429 with Retry-After",
+            json!({"status": 429, "retry_after": 7}),
+            Failure(&["HTTP status 429"], true),
+        ),
+        both("500", status(500), Failure(&["HTTP status 500"], false)),
+        both("502", status(502), Failure(&["HTTP status 502"], false)),
+        both("503", status(503), Failure(&["HTTP status 503"], true)),
+        both("418", status(418), Failure(&["HTTP status 418"], false)),
+    ]
+}
+
+/// Checks every row with a session of its own, in each framing that it is for, of a tool and of a prompt.
+pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
+    let mut wrong = Vec::new();
+    for json in [true, false] {
+        world
+            .bad
+            .admin("PUT", "/framing", &json!({"json_response": json}))?;
+        for row in rows()
+            .iter()
+            .filter(|row| row.json.is_none_or(|only| only == json))
+        {
+            if let Err(error) = check(world, row) {
+                wrong.push(format!("{}, JSON framing {json}: {error:#}", row.fault));
+            }
+            world.bad.admin("DELETE", "/faults", &Value::Null)?;
+        }
+    }
+    for check in [in_the_handshake, in_a_list] {
+        if let Err(error) = check(world) {
+            wrong.push(format!("{error:#}"));
+        }
+        world.bad.admin("DELETE", "/faults", &Value::Null)?;
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+fn check(world: &World, row: &Row) -> anyhow::Result<()> {
+    let session = world.open()?;
+    let rule = |only: Value| {
+        let mut rule = row.rule.clone();
+        rule.as_object_mut()
+            .into_iter()
+            .for_each(|rule| rule.extend(only.as_object().cloned().unwrap_or_default()));
+        rule
+    };
+    let rules = json!([
+        rule(json!({"only_tool": TOOL})),
+        rule(json!({"only_method": "prompts/get"}))
+    ]);
+    world.bad.admin("POST", "/faults", &rules)?;
+    let methods = [("tools/call", TOOL), ("prompts/get", PROMPT)];
+    for (method, name) in &methods[..if row.tool_only { 1 } else { 2 }] {
+        let params = json!({"name": format!("bad_{name}")});
+        let answer = session.request(world.gateway.mcp, method, &params)?;
+        ensure!(answer.status == 200, "{method}: {answer:?}");
+        let message = answer.message()?;
+        ensure!(message["id"] == 7, "{method}: {message}");
+        match row.outcome {
+            Answer => {
+                let is_result = message["result"].is_object() && message["result"]["isError"] != true;
+                ensure!(is_result, "{method}: {message}");
+            }
+            Failure(says, safe) => {
+                let (code, words) = told(&answer);
+                let advice = if safe {
+                    "trying again is safe"
+                } else {
+                    "may have been executed"
+                };
+                ensure!(
+                    code == if *name == TOOL { 0 } else { -32603 },
+                    "{method}: {message}"
+                );
+                ensure!(
+                    words.contains("backend bad")
+                        && says.iter().any(|says| words.contains(says))
+                        && words.contains(advice),
+                    "{method}: none of {says:?}, or no {advice:?} in {words:?}"
+                );
+            }
+        }
+        // Other tools of the same backend, and of others, in the same session.
+        world.echo(&session, "bad", row.fault)?;
+        world.echo(&session, "good", row.fault)?;
+    }
+    world.close(&session)
+}
+
+/// A session that the backend does not open: the call is told why, and the next one opens it.
+fn in_the_handshake(world: &World) -> anyhow::Result<()> {
+    for (fault, says) in [
+        (json!({"status": 500}), "HTTP status 500"),
+        (json!({"not_json": true}), "not JSON"),
+        (json!({"wrong_content_type": true}), "the protocol does not allow"),
+        (json!({"reset": "before_headers"}), "ended the connection"),
+    ] {
+        let mut rule = fault.clone();
+        rule["only_method"] = json!("initialize");
+        world.bad.admin("POST", "/faults", &rule)?;
+        let session = world.open()?;
+        let call = json!({"message": "hi"});
+        let answer = session.call(world.gateway.mcp, "bad_echo", &call)?;
+        let (_, words) = told(&answer);
+        ensure!(
+            words.contains("backend bad") && words.contains(says),
+            "{fault} in the handshake: {}",
+            answer.text()
+        );
+        world.bad.admin("DELETE", "/faults", &Value::Null)?;
+        world.echo(&session, "bad", "after the handshake")?;
+        world.close(&session)?;
+    }
+    Ok(())
+}
+
+/// Lists that the gateway cannot read: the status says so, what was listed stays, and the backend is read again.
+fn in_a_list(world: &World) -> anyhow::Result<()> {
+    let session = world.open()?;
+    let before = session.names(world.gateway.mcp, "tools/list")?;
+    let told = |what: &str, is_told: &dyn Fn(&str) -> bool| {
+        world.bad.admin("POST", "/tools-changed", &Value::Null)?;
+        wait::until(what, LIMIT, || {
+            let told = world.gateway.status(&world.recipe)?.conflicts.join("\n");
+            ensure!(is_told(&told), "{told:?}");
+            Ok(())
+        })
+    };
+    for (fault, says) in [
+        (json!({"not_json": true}), "not JSON"),
+        (json!({"wrong_content_type": true}), "content type"),
+        (json!({"endless_line": 200 << 20}), "larger than"),
+    ] {
+        let mut rule = fault.clone();
+        rule["only_method"] = json!("tools/list");
+        world.bad.admin("POST", "/faults", &rule)?;
+        told("the status names the fault", &|told| {
+            told.contains("backend bad: tools/list") && told.contains(says)
+        })?;
+        listed(world, &session, &before)?;
+        world.bad.admin("DELETE", "/faults", &Value::Null)?;
+        told("the list is read again", &|warnings| {
+            !warnings.contains("backend bad")
+        })?;
+    }
+    world.close(&session)
+}
+
+fn listed(world: &World, session: &Session, before: &[String]) -> anyhow::Result<()> {
+    let names = session.names(world.gateway.mcp, "tools/list")?;
+    ensure!(names == before, "{names:?}");
+    world.echo(session, "good", "while a list is broken")
+}

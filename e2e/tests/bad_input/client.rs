@@ -1,0 +1,501 @@
+//! What a client does wrong.
+
+use std::io::Write as _;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::stream::Stream;
+
+use crate::world::{World, told};
+
+/// Does something wrong, and gives what answers it.
+type Fault = dyn Fn(&Client<'_>) -> anyhow::Result<Answer>;
+
+/// One fault, and what answers it.
+struct Row {
+    fault: &'static str,
+    status: u16,
+    /// 0 where the answer is not JSON-RPC.
+    code: i64,
+    /// What the answer names.
+    says: &'static str,
+    answer: Box<Fault>,
+}
+
+/// Whoever does it, with a session that has to survive it.
+struct Client<'a> {
+    world: &'a World,
+    gateway: SocketAddr,
+    session: Session,
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const ACCEPT: (&str, &str) = ("accept", "application/json, text/event-stream");
+const EVENTS: (&str, &str) = ("accept", "text/event-stream");
+const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+
+impl Client<'_> {
+    /// A POST with the headers that it should have, and these.
+    fn post(&self, more: &[(&str, &str)], body: &[u8]) -> anyhow::Result<Answer> {
+        let mut headers = vec![JSON, ACCEPT, ("mcp-session-id", &self.session.id)];
+        headers.extend_from_slice(more);
+        raw::exchange(self.gateway, "POST", "/mcp", &headers, body)
+    }
+
+    /// A ping with the headers that it should have, but for `name`, which has the value `value` or is missing.
+    fn ping_with(&self, name: &str, value: Option<&str>) -> anyhow::Result<Answer> {
+        let mut headers = vec![JSON, ACCEPT, ("mcp-session-id", &self.session.id)];
+        headers.retain(|(other, _)| *other != name);
+        headers.extend(value.map(|value| (name, value)));
+        raw::exchange(self.gateway, "POST", "/mcp", &headers, PING.as_bytes())
+    }
+
+    fn get(&self, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
+        raw::exchange(self.gateway, "GET", "/mcp", headers, b"")
+    }
+
+    /// The head of a POST, without the line that ends it.
+    fn head(&self) -> String {
+        format!(
+            "POST /mcp HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: {}\r\naccept: {}\r\nmcp-session-id: {}\r\n",
+            self.gateway, JSON.1, ACCEPT.1, self.session.id
+        )
+    }
+}
+
+/// Checks every row, each with a session of its own.
+pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
+    let rows = [messages(), ids(), params(), sessions(), headers(), http()];
+    let mut wrong = Vec::new();
+    for row in rows.iter().flatten() {
+        if let Err(error) = check(world, row) {
+            wrong.push(format!("{}: {error:#}", row.fault));
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+fn check(world: &World, row: &Row) -> anyhow::Result<()> {
+    let client = Client {
+        world,
+        gateway: world.gateway.mcp,
+        session: world.open()?,
+    };
+    let answer = (row.answer)(&client)?;
+    let (code, words) = told(&answer);
+    ensure!(
+        (answer.status, code) == (row.status, row.code) && words.contains(row.says),
+        "expected {} {} {:?}, and got {} {code} {words:?}",
+        row.status,
+        row.code,
+        row.says,
+        answer.status
+    );
+    // The session is as good as before, unless it was ended on purpose.
+    if row.fault != ENDED {
+        world.echo(&client.session, "good", row.fault)?;
+        world.close(&client.session)?;
+    }
+    Ok(())
+}
+
+fn row(
+    fault: &'static str,
+    (status, code, says): (u16, i64, &'static str),
+    answer: impl Fn(&Client<'_>) -> anyhow::Result<Answer> + 'static,
+) -> Row {
+    Row {
+        fault,
+        status,
+        code,
+        says,
+        answer: Box::new(answer),
+    }
+}
+
+/// A row that posts `body`.
+fn posted(fault: &'static str, expected: (u16, i64, &'static str), body: impl Into<Vec<u8>>) -> Row {
+    let body = body.into();
+    row(fault, expected, move |client| client.post(&[], &body))
+}
+
+fn messages() -> Vec<Row> {
+    let deep = |open: &str, close: &str| {
+        let nested = format!("{}{}", open.repeat(100_000), close.repeat(100_000));
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"x":{nested}}}}}"#)
+    };
+    let large = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"x":"{}"}}}}"#,
+        "x".repeat(10 << 20)
+    );
+    let not_utf8 = [&PING.as_bytes()[..PING.len() - 1], b",\"x\":\"\xff\"}"].concat();
+    vec![
+        posted("no JSON", (400, -32700, "not JSON"), "nonsense"),
+        posted(
+            "half of a message",
+            (400, -32700, "not JSON"),
+            &PING.as_bytes()[..20],
+        ),
+        posted("an empty body", (400, -32700, "not JSON"), ""),
+        posted("two messages", (400, -32700, "not JSON"), format!("{PING}{PING}")),
+        posted("no UTF-8", (400, -32700, "not UTF-8"), not_utf8),
+        posted("a number", (400, -32600, "not a JSON-RPC message"), "1"),
+        posted("no message", (400, -32600, "\"jsonrpc\""), "{}"),
+        posted(
+            "another version of JSON-RPC",
+            (400, -32600, "\"jsonrpc\" must be \"2.0\""),
+            PING.replace("2.0", "1.0"),
+        ),
+        posted(
+            "a method that is a number",
+            (400, -32600, "\"method\" must be a string"),
+            PING.replace("\"ping\"", "7"),
+        ),
+        posted(
+            "params that are a list",
+            (400, -32600, "\"params\" must be an object"),
+            PING.replace('}', ",\"params\":[]}"),
+        ),
+        posted(
+            "a method and a result",
+            (400, -32600, "either a method or a result"),
+            PING.replace('}', ",\"result\":{}}"),
+        ),
+        posted("a batch", (400, -32600, "batch"), format!("[{PING}]")),
+        posted("an empty batch", (400, -32600, "batch"), "[]"),
+        posted(
+            "deep lists",
+            (400, -32600, "nests deeper than 128 levels"),
+            deep("[", "]"),
+        ),
+        posted(
+            "deep objects",
+            (400, -32600, "nests deeper than 128 levels"),
+            deep("{\"a\":[", "]}"),
+        ),
+        posted(
+            "a body of 10 MiB",
+            (413, -32600, "larger than 4194304 bytes"),
+            large.clone(),
+        ),
+        row(
+            "a body of 10 MiB whose length is not told",
+            (413, -32600, "larger than 4194304 bytes"),
+            move |client| {
+                let head = format!("{}transfer-encoding: chunked\r\n\r\n", client.head());
+                let chunk = format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len());
+                raw::verbatim(client.gateway, format!("{head}{chunk}").as_bytes())
+            },
+        ),
+        posted(
+            "a key twice",
+            (400, -32600, "duplicate field `method`"),
+            PING.replace('}', ",\"method\":\"tools/list\"}"),
+        ),
+        posted(
+            "a key twice, once with an escape",
+            (400, -32600, "duplicate field `method`"),
+            PING.replace('}', ",\"m\\u0065thod\":\"tools/list\"}"),
+        ),
+        posted(
+            "a tool's name twice, once with an escape",
+            (400, -32600, "duplicate field `name`"),
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"good_echo","n\u0061me":"good_big"}}"#,
+        ),
+    ]
+}
+
+fn ids() -> Vec<Row> {
+    let with = |id: &str| PING.replace("\"id\":1", &format!("\"id\":{id}"));
+    let rule = (400, -32600, "\"id\" must be a string or an integer");
+    vec![
+        posted("an id that is null", rule, with("null")),
+        posted("an id that is a fraction", rule, with("1.5")),
+        posted("an id that is a power", rule, with("1e3")),
+        posted("an id that is a list", rule, with("[1]")),
+        posted("an id that is true", rule, with("true")),
+        posted(
+            "a very long id",
+            rule,
+            with(&format!("\"{}\"", "x".repeat(10_000))),
+        ),
+        posted(
+            "an id of ours",
+            (400, -32600, "gateway's own"),
+            with("\"vmcp:1\""),
+        ),
+        posted(
+            "an id of ours with an escape",
+            (400, -32600, "gateway's own"),
+            with("\"v\\u006dcp:1\""),
+        ),
+        row(
+            "an id that is still running",
+            (400, -32600, "still running"),
+            |client| {
+                let arguments = json!({"ms": 60_000});
+                let id = json!("twice");
+                let running = Stream::call(client.gateway, &client.session, &id, "good_sleep", &arguments)?;
+                let answer = client.post(&[], PING.replace("\"id\":1", "\"id\":\"twice\"").as_bytes());
+                running.abandon()?;
+                answer
+            },
+        ),
+        posted(
+            "an answer that nobody asked for",
+            (400, -32600, "none that the gateway gave"),
+            r#"{"jsonrpc":"2.0","id":7,"result":{}}"#,
+        ),
+    ]
+}
+
+fn params() -> Vec<Row> {
+    let request = |method: &str, params: &Value| {
+        json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()
+    };
+    let none = |method: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#);
+    let invalid = |says| (200, -32602, says);
+    vec![
+        posted("an unknown method", (200, -32601, "tools/fly"), none("tools/fly")),
+        posted("a call without params", invalid("name"), none("tools/call")),
+        posted(
+            "a call without a name",
+            invalid("name"),
+            request("tools/call", &json!({})),
+        ),
+        posted(
+            "a call of a number",
+            invalid("name"),
+            request("tools/call", &json!({"name": 7})),
+        ),
+        posted(
+            "a call of an unknown tool",
+            invalid("good_nothing"),
+            request("tools/call", &json!({"name": "good_nothing"})),
+        ),
+        posted("a prompt without a name", invalid("name"), none("prompts/get")),
+        posted(
+            "an unknown prompt",
+            invalid("good_nothing"),
+            request("prompts/get", &json!({"name": "good_nothing"})),
+        ),
+        posted("a resource without a URI", invalid("uri"), none("resources/read")),
+        posted(
+            "an unknown resource",
+            (200, -32002, "nobody://knows"),
+            request("resources/read", &json!({"uri": "nobody://knows"})),
+        ),
+        posted(
+            "a completion of nothing",
+            invalid("ref"),
+            none("completion/complete"),
+        ),
+        posted(
+            "an unknown log level",
+            invalid("level"),
+            request("logging/setLevel", &json!({"level": "loud"})),
+        ),
+        posted(
+            "a subscription to nothing",
+            invalid("uri"),
+            none("resources/subscribe"),
+        ),
+        posted(
+            "initialize without params",
+            invalid("protocolVersion"),
+            none("initialize"),
+        ),
+        posted(
+            "a cursor that is none",
+            invalid("cursor"),
+            request("tools/list", &json!({"cursor": "AAAA"})),
+        ),
+        posted(
+            "a cursor of another list",
+            invalid("cursor"),
+            request("prompts/list", &json!({"cursor": "bm90aGluZw"})),
+        ),
+        posted(
+            "a cursor that is a number",
+            invalid("cursor"),
+            request("tools/list", &json!({"cursor": 7})),
+        ),
+    ]
+}
+
+/// The row whose client ends its own session.
+const ENDED: &str = "a session that has ended";
+
+fn sessions() -> Vec<Row> {
+    const UNKNOWN: (u16, i64, &str) = (404, -32001, "Session not found");
+    let header = "mcp-session-id";
+    vec![
+        row(
+            "no session",
+            (400, -32600, "Mcp-Session-Id is missing"),
+            move |client| client.ping_with(header, None),
+        ),
+        row("a session that is garbage", UNKNOWN, move |client| {
+            client.ping_with(header, Some("garbage"))
+        }),
+        row("a session that is empty", UNKNOWN, move |client| {
+            client.ping_with(header, Some(""))
+        }),
+        row("a session that is overlong", UNKNOWN, move |client| {
+            client.ping_with(header, Some(&"v1.".repeat(2000)))
+        }),
+        row("a session that is no ASCII", UNKNOWN, move |client| {
+            client.ping_with(header, Some("v1.\u{e9}\u{1F600}"))
+        }),
+        row("a session that nobody signed", UNKNOWN, move |client| {
+            let forged: String = client.session.id.chars().rev().collect();
+            client.ping_with(header, Some(&format!("v1.{}", &forged[..forged.len() - 3])))
+        }),
+        row("a session of another server", UNKNOWN, move |client| {
+            let theirs = Session::open(client.world.stranger.mcp)?;
+            let answer = client.ping_with(header, Some(&theirs.id))?;
+            // They have not lost it.
+            let alive = theirs.request(client.world.stranger.mcp, "ping", &json!({}))?;
+            ensure!(alive.status == 200, "{alive:?}");
+            Ok(answer)
+        }),
+        row(ENDED, UNKNOWN, |client| {
+            client.world.close(&client.session)?;
+            client.post(&[], PING.as_bytes())
+        }),
+        row("a stream of an unknown session", UNKNOWN, move |client| {
+            client.get(&[EVENTS, (header, "garbage")])
+        }),
+        row(
+            "a stream of no session",
+            (400, -32600, "Mcp-Session-Id is missing"),
+            |client| client.get(&[EVENTS]),
+        ),
+        row("the end of an unknown session", UNKNOWN, move |client| {
+            raw::exchange(client.gateway, "DELETE", "/mcp", &[(header, "garbage")], b"")
+        }),
+        row(
+            "the end of no session",
+            (400, -32600, "Mcp-Session-Id is missing"),
+            |client| raw::exchange(client.gateway, "DELETE", "/mcp", &[], b""),
+        ),
+        row(
+            "a last event that is garbage",
+            (400, -32600, "Last-Event-ID"),
+            move |client| client.get(&[EVENTS, (header, &client.session.id), ("last-event-id", "garbage")]),
+        ),
+        row(
+            "a last event of another session",
+            (400, -32600, "Last-Event-ID"),
+            move |client| {
+                let other = client.world.open()?;
+                let mut stream = Stream::get(client.gateway, &other, None)?;
+                let event = stream.next_event()?.context("no event")?.id.context("no id")?;
+                stream.abandon()?;
+                client.world.close(&other)?;
+                client.get(&[EVENTS, (header, &client.session.id), ("last-event-id", &event)])
+            },
+        ),
+    ]
+}
+
+fn headers() -> Vec<Row> {
+    let accept = (406, -32600, "Accept must list");
+    vec![
+        row("an answer in JSON only", accept, |client| {
+            client.ping_with("accept", Some("application/json"))
+        }),
+        row("an answer in events only", accept, |client| {
+            client.ping_with("accept", Some("text/event-stream"))
+        }),
+        row("an answer in nothing", accept, |client| {
+            client.ping_with("accept", None)
+        }),
+        row("a stream in JSON", accept, |client| {
+            client.get(&[
+                ("accept", "application/json"),
+                ("mcp-session-id", &client.session.id),
+            ])
+        }),
+        row("no content type", (415, -32600, "Content-Type"), |client| {
+            client.ping_with("content-type", None)
+        }),
+        row(
+            "the content type of a form",
+            (415, -32600, "Content-Type"),
+            |client| client.ping_with("content-type", Some("application/x-www-form-urlencoded")),
+        ),
+        row("a foreign origin", (403, -32600, "Origin"), |client| {
+            client.post(&[("origin", "http://evil.example.com")], PING.as_bytes())
+        }),
+        row("an origin that is null", (403, -32600, "Origin"), |client| {
+            client.post(&[("origin", "null")], PING.as_bytes())
+        }),
+        row("a foreign host", (403, -32600, "Host"), |client| {
+            let head = client
+                .head()
+                .replace(&client.gateway.to_string(), "evil.example.com");
+            let request = format!("{head}content-length: {}\r\n\r\n{PING}", PING.len());
+            raw::verbatim(client.gateway, request.as_bytes())
+        }),
+        row(
+            "an unknown revision",
+            (400, -32600, "MCP-Protocol-Version"),
+            |client| client.ping_with("mcp-protocol-version", Some("1900-01-01")),
+        ),
+    ]
+}
+
+fn http() -> Vec<Row> {
+    vec![
+        row("another path", (404, 0, "/mcp"), |client| {
+            raw::exchange(client.gateway, "POST", "/", &[JSON, ACCEPT], PING.as_bytes())
+        }),
+        row("another verb", (405, 0, ""), |client| {
+            raw::exchange(client.gateway, "PUT", "/mcp", &[JSON, ACCEPT], PING.as_bytes())
+        }),
+        row("no HTTP", (400, 0, ""), |client| {
+            raw::verbatim(
+                client.gateway,
+                b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n",
+            )
+        }),
+        row("a flood of headers", (431, 0, ""), |client| {
+            let flood: String = (0..500).map(|number| format!("x-{number}: y\r\n")).collect();
+            raw::verbatim(client.gateway, format!("{}{flood}\r\n", client.head()).as_bytes())
+        }),
+        row("a header of 256 KiB", (431, 0, ""), |client| {
+            let long = format!("{}x-long: {}", client.head(), "y".repeat(256 << 10));
+            // What is refused is not read, so that it may not arrive whole.
+            let mut stream = TcpStream::connect(client.gateway)?;
+            drop(stream.write_all(long.as_bytes()));
+            raw::answer(stream)
+        }),
+        row("two lengths", (400, 0, ""), |client| {
+            let head = format!("{}content-length: 5\r\ncontent-length: 50\r\n\r\n", client.head());
+            raw::verbatim(client.gateway, format!("{head}{PING}").as_bytes())
+        }),
+        row(
+            "a body that breaks off",
+            (400, -32700, "ended before it was complete"),
+            |client| {
+                let request = format!("{}content-length: 100\r\n\r\n{{", client.head());
+                let mut stream = TcpStream::connect(client.gateway)?;
+                stream.write_all(request.as_bytes())?;
+                stream.shutdown(Shutdown::Write)?;
+                raw::answer(stream)
+            },
+        ),
+        row(
+            "a chunk that is none",
+            (400, -32700, "ended before it was complete"),
+            |client| {
+                let request = format!("{}transfer-encoding: chunked\r\n\r\nnonsense\r\n", client.head());
+                raw::verbatim(client.gateway, request.as_bytes())
+            },
+        ),
+    ]
+}
