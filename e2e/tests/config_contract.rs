@@ -3,13 +3,21 @@
 //! It exists because in the system that this one re-imagines the operator wrote these fields and the gateway never read them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use vmcp_crds::config::{SessionStorage, SessionStorageProvider};
-use vmcp_e2e::gateway::Recipe;
+use vmcp_crds::config::{
+    self, RedisCluster, RedisSentinel, RedisTls, SessionStorage, SessionStorageProvider,
+};
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::proxy::{Fault, Proxy};
 use vmcp_e2e::raw;
 use vmcp_e2e::recorder::Recorder;
-use vmcp_e2e::redis::Redis;
+use vmcp_e2e::redis::{Certificates, Cluster, MASTER_NAME, Redis, Sentinels};
 use vmcp_e2e::rendered;
+use vmcp_e2e::wait;
+
+/// No test waits longer for something that has to happen.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A server on which nothing works but what the resource says: the default user is off, and the user of the resource may touch
 /// only keys with its prefix.
@@ -149,6 +157,272 @@ fn a_wrong_password_is_unavailable_and_not_gone() -> anyhow::Result<()> {
         !gateway.log()?.contains("wrong-password"),
         "the password is in the log"
     );
+    Ok(())
+}
+
+/// A gateway with this session storage.
+fn gateway_with(storage: SessionStorage) -> anyhow::Result<(Recipe, Gateway)> {
+    let mut recipe = Recipe::new(&[])?;
+    recipe.config.session_storage = SessionStorage {
+        provider: SessionStorageProvider::Redis,
+        ..storage
+    };
+    let gateway = recipe.start()?;
+    Ok((recipe, gateway))
+}
+
+/// Opens a session, as soon as the gateway has found its store.
+fn opens(gateway: &Gateway) -> anyhow::Result<()> {
+    wait::until("a session opens", LIMIT, || {
+        raw::Session::open(gateway.mcp).map(drop)
+    })
+}
+
+/// Waits until the gateway says that its store is unavailable, because of something with `why` in it.
+fn unavailable(recipe: &Recipe, gateway: &Gateway, why: &str) -> anyhow::Result<()> {
+    assert_eq!(raw::initialize(gateway.mcp)?.status, 503);
+    wait::until("the reason is told", LIMIT, || {
+        let status = serde_json::to_string(&gateway.status(recipe)?)?;
+        anyhow::ensure!(status.contains(why), "no {why:?} in {status}");
+        Ok(())
+    })
+}
+
+/// The fields of the only record in Redis, as milliseconds.
+fn times_of_the_record(redis: &Redis, names: [&str; 2]) -> anyhow::Result<[u64; 2]> {
+    let keys: Vec<String> = redis.command(&["KEYS", "*:s:*"])?;
+    anyhow::ensure!(keys.len() == 1, "{keys:?}");
+    redis.command(&["HMGET", &keys[0], names[0], names[1]])
+}
+
+#[test]
+fn ttl_and_max_lifetime_are_in_the_record() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let (_, gateway) = gateway_with(SessionStorage {
+        address: Some(redis.address.to_string()),
+        ttl: config::Duration::from_secs(90),
+        max_lifetime: config::Duration::from_secs(7200),
+        ..SessionStorage::default()
+    })?;
+    opens(&gateway)?;
+    // Nobody has used it since it was created.
+    let [touched, idle] = times_of_the_record(&redis, ["touched", "idle"])?;
+    let [_, end] = times_of_the_record(&redis, ["touched", "end"])?;
+    assert_eq!((idle - touched, end - touched), (90_000, 7_200_000));
+    Ok(())
+}
+
+#[test]
+fn ttl_holds_for_sessions_in_memory_too() -> anyhow::Result<()> {
+    let mut recipe = Recipe::new(&[])?;
+    recipe.config.session_storage.ttl = config::Duration::from_millis(300);
+    let gateway = recipe.start()?;
+    let session = raw::Session::open(gateway.mcp)?;
+    wait::until("the session ends", LIMIT, || {
+        // A call would be use of it; a second between two of them is not.
+        std::thread::sleep(Duration::from_secs(1));
+        let status = session
+            .request(gateway.mcp, "ping", &serde_json::json!({}))?
+            .status;
+        anyhow::ensure!(status == 404, "{status}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_password_file_is_read_and_a_new_password_in_it_is_used() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start_with(None, &["user gateway on >the-first-one ~* &* +@all"])?;
+    let recorder = Recorder::start(redis.address)?;
+    let directory = tempfile::TempDir::new()?;
+    let file = directory.path().join("password");
+    std::fs::write(&file, "the-first-one\n")?;
+    let (recipe, gateway) = gateway_with(SessionStorage {
+        address: Some(recorder.address.to_string()),
+        username: Some("gateway".to_owned()),
+        password_file: Some(file.clone()),
+        ..SessionStorage::default()
+    })?;
+    opens(&gateway)?;
+    redis.command::<()>(&["ACL", "SETUSER", "gateway", ">the-second-one"])?;
+    std::fs::write(&file, "the-second-one\n")?;
+    wait::until("the new password is used", LIMIT, || {
+        anyhow::ensure!(recorder.said().contains("the-second-one"), "not yet");
+        Ok(())
+    })?;
+    // The old password is worth nothing any more, also not for the connections of before.
+    redis.command::<()>(&["ACL", "SETUSER", "gateway", "<the-first-one"])?;
+    redis.command::<()>(&["CLIENT", "KILL", "USER", "gateway"])?;
+    opens(&gateway)?;
+    let told = gateway.log()? + &serde_json::to_string(&gateway.status(&recipe)?)?;
+    assert!(
+        !told.contains("the-first-one") && !told.contains("the-second-one"),
+        "a password is told"
+    );
+    Ok(())
+}
+
+#[test]
+fn tls_shows_and_wants_the_certificates_that_are_named() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (ours, others) = (Certificates::new()?, Certificates::new()?);
+    let (_redis, address) = Redis::start_encrypted(&ours, "redis.test", true, &[])?;
+    let identity = ours.issue("gateway")?;
+    let right = RedisTls {
+        ca_file: Some(ours.authority()),
+        cert_file: Some(identity.cert.clone()),
+        key_file: Some(identity.key.clone()),
+        server_name: Some("redis.test".to_owned()),
+        insecure_skip_verify: false,
+    };
+    let with = |tls: RedisTls| {
+        gateway_with(SessionStorage {
+            address: Some(address.to_string()),
+            tls: Some(tls),
+            ..SessionStorage::default()
+        })
+    };
+    opens(&with(right.clone())?.1)?;
+    let refused = [
+        (
+            "caFile",
+            RedisTls {
+                ca_file: Some(others.authority()),
+                ..right.clone()
+            },
+            "UnknownIssuer",
+        ),
+        (
+            "serverName",
+            RedisTls {
+                server_name: None,
+                ..right.clone()
+            },
+            "not valid for name",
+        ),
+        (
+            "certFile and keyFile",
+            RedisTls {
+                cert_file: None,
+                key_file: None,
+                ..right
+            },
+            "Redis",
+        ),
+    ];
+    for (field, tls, why) in refused {
+        println!("{field}");
+        let (recipe, gateway) = with(tls)?;
+        unavailable(&recipe, &gateway, why)?;
+    }
+    let believing = RedisTls {
+        cert_file: Some(identity.cert),
+        key_file: Some(identity.key),
+        insecure_skip_verify: true,
+        ..RedisTls::default()
+    };
+    opens(&with(believing)?.1)
+}
+
+#[tokio::test]
+async fn the_timeouts_say_how_slow_redis_may_be() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(Some("secret"))?;
+    let proxy = Proxy::start(redis.address).await?;
+    let late = Duration::from_millis(700);
+    proxy.set(Fault {
+        late,
+        ..Fault::default()
+    });
+    let (short, long) = (
+        config::Duration::from_millis(300),
+        config::Duration::from_secs(20),
+    );
+    // Authentication is a part of connecting, and has its one answer.
+    let cases = [
+        (long, long, None),
+        (short, long, Some("within 300 ms")),
+        (long, short, Some("within 300 ms")),
+    ];
+    for (connect_timeout, command_timeout, why) in cases {
+        let address = Some(proxy.address.to_string());
+        let try_it = move || {
+            let mut recipe = Recipe::new(&[])?;
+            recipe.config.session_storage = SessionStorage {
+                provider: SessionStorageProvider::Redis,
+                address,
+                connect_timeout,
+                command_timeout,
+                ..SessionStorage::default()
+            };
+            recipe.password = Some("secret".to_owned());
+            let gateway = recipe.start()?;
+            match why {
+                None => opens(&gateway),
+                Some(why) => unavailable(&recipe, &gateway, why),
+            }
+        };
+        tokio::task::spawn_blocking(try_it).await??;
+    }
+    Ok(())
+}
+
+#[test]
+fn sentinels_name_the_server_that_gets_the_sessions() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let sentinels = Sentinels::start()?;
+    let (_, gateway) = gateway_with(SessionStorage {
+        sentinel: Some(RedisSentinel {
+            master_name: MASTER_NAME.to_owned(),
+            addresses: sentinels.addresses.iter().map(ToString::to_string).collect(),
+        }),
+        ..SessionStorage::default()
+    })?;
+    opens(&gateway)?;
+    times_of_the_record(&sentinels.servers[sentinels.primary()?], ["touched", "end"])?;
+    // Another name means nothing to them.
+    let (recipe, gateway) = gateway_with(SessionStorage {
+        sentinel: Some(RedisSentinel {
+            master_name: "another".to_owned(),
+            addresses: sentinels.addresses.iter().map(ToString::to_string).collect(),
+        }),
+        ..SessionStorage::default()
+    })?;
+    unavailable(&recipe, &gateway, "another")
+}
+
+#[test]
+fn a_cluster_has_the_sessions_at_the_node_of_their_slot() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let cluster = Cluster::start()?;
+    let owner = cluster.owner(0, "{vmcp:default/vmcp}")?;
+    // Whichever node is named leads there.
+    let gateways = cluster.nodes.iter().map(|node| {
+        gateway_with(SessionStorage {
+            cluster: Some(RedisCluster {
+                addresses: vec![node.address.to_string()],
+            }),
+            ..SessionStorage::default()
+        })
+    });
+    for gateway in gateways {
+        opens(&gateway?.1)?;
+    }
+    let keys: Vec<String> = cluster.nodes[owner].command(&["KEYS", "*:s:*"])?;
+    assert_eq!(keys.len(), 3, "{keys:?}");
     Ok(())
 }
 

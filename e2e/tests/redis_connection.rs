@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use vmcp_e2e::providers::storage;
 use vmcp_e2e::redis::Redis;
+use vmcp_gateway::config::{RedisPassword, RedisStorage};
 use vmcp_gateway::session::store::redis::connection::{Connection, Heard, Subscription};
 
 const CHANNEL: &str = "{vmcp:tests/a}:events";
@@ -166,6 +167,114 @@ async fn a_redis_that_is_not_there_at_the_start_is_found_when_it_comes() -> anyh
     let error = ping(&connection).await.unwrap_err();
     assert!(error.contains(&redis.address.to_string()), "{error}");
     redis.start_again()?;
+    answered(&connection).await?;
+    Ok(())
+}
+
+/// The reason that a call gives, once it is not that of the time before.
+async fn refused(connection: &Connection, code: &str) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        let mut write = redis::cmd("SET");
+        write.arg(PROBE_KEY).arg("x");
+        let outcome = connection
+            .command::<()>(&write)
+            .await
+            .map_err(|error| error.to_string());
+        match &outcome {
+            Err(reason) if reason.contains(code) => {
+                assert!(!reason.contains("hunter2"), "{reason}");
+                return Ok(());
+            }
+            _ => anyhow::ensure!(started.elapsed() < LIMIT, "{code} is expected, not {outcome:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_redis_refuses_is_named_with_its_reason_and_works_again_afterwards() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    answered(&connection).await?;
+
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"])?;
+    refused(&connection, "OOM").await?;
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"])?;
+
+    redis.command::<()>(&["REPLICAOF", "127.0.0.1", "1"])?;
+    refused(&connection, "READONLY").await?;
+    redis.command::<()>(&["CONFIG", "SET", "replica-serve-stale-data", "no"])?;
+    refused(&connection, "MASTERDOWN").await?;
+    redis.command::<()>(&["REPLICAOF", "NO", "ONE"])?;
+
+    redis.command::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"])?;
+    refused(&connection, "NOREPLICAS").await?;
+    redis.command::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"])?;
+
+    redis.command::<()>(&["ACL", "SETUSER", "default", "-set"])?;
+    refused(&connection, "NOPERM").await?;
+    redis.command::<()>(&["ACL", "SETUSER", "default", "+set"])?;
+
+    // The snapshot cannot be written where there is no directory.
+    redis.command::<()>(&["CONFIG", "SET", "save", "1 1"])?;
+    redis.lose_directory()?;
+    redis.command::<String>(&["BGSAVE"])?;
+    refused(&connection, "MISCONF").await?;
+    redis.command::<()>(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"])?;
+    answered(&connection).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_script_of_somebody_else_that_runs_for_long_is_named() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start_with(None, &["busy-reply-threshold 50"])?;
+    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    answered(&connection).await?;
+    // Nobody waits for its answer.
+    redis
+        .command::<()>(&["EVAL", "while true do end", "0"])
+        .unwrap_err();
+    refused(&connection, "BUSY").await?;
+    redis.command::<()>(&["SCRIPT", "KILL"])?;
+    answered(&connection).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_password_that_is_wrong_or_missing_is_named_and_never_told() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(Some("right"))?;
+    let without = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    refused(&without, "NOAUTH").await?;
+    let with = |password: &str| RedisStorage {
+        password: Some(RedisPassword::Fixed(password.into())),
+        ..storage(redis.address)
+    };
+    let wrong = Connection::new(&with("hunter2"), PROBE_KEY)?;
+    refused(&wrong, "WRONGPASS").await?;
+    answered(&Connection::new(&with("right"), PROBE_KEY)?).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cluster_without_its_slots_is_down_and_comes_back() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let bus = format!("cluster-port {}", vmcp_e2e::ports::free()?.port());
+    let redis = Redis::start_with(None, &["cluster-enabled yes", &bus])?;
+    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    refused(&connection, "CLUSTERDOWN").await?;
+    redis.command::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"])?;
     answered(&connection).await?;
     Ok(())
 }

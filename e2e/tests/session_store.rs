@@ -1,18 +1,18 @@
-//! The contract of the session store, held against each provider: memory, and a real Redis.
+//! The contract of the session store, held against each provider: memory, and Redis in every form in which it comes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmcp_e2e::providers::{patient, server, storage};
+use anyhow::Context as _;
+use vmcp_e2e::providers::{self, patient, server, storage};
 use vmcp_e2e::redis::Redis;
 use vmcp_gateway::backend::UpstreamSession;
 use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
-use vmcp_gateway::session::store::memory::MemoryStore;
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::{
-    Bound, Created, Incarnation, Life, Loaded, MAX_SUBSCRIPTIONS, SessionStore, SetOutcome, Setting,
+    Bound, Created, Incarnation, Life, LimitOf, Loaded, MAX_SUBSCRIPTIONS, SessionStore, SetOutcome, Setting,
     Terminated, Touched,
 };
 use vmcp_gateway::wire::revision::Revision;
@@ -29,12 +29,6 @@ const LIFE: Life = Life {
     end: 0,
 };
 
-/// A provider under test. Redis lives as long as this value.
-struct Subject {
-    store: Arc<dyn SessionStore>,
-    _redis: Option<Redis>,
-}
-
 fn redis_store(redis: &Redis, name: &str, lifetimes: Lifetimes) -> anyhow::Result<RedisStore> {
     Ok(RedisStore::new(
         &patient(redis.address),
@@ -43,26 +37,17 @@ fn redis_store(redis: &Redis, name: &str, lifetimes: Lifetimes) -> anyhow::Resul
     )?)
 }
 
-/// Holds a part of the contract against every provider.
+/// Holds a part of the contract against every provider, at the same time.
 async fn every_provider<F: Future<Output = anyhow::Result<()>>>(
     lifetimes: Lifetimes,
     part: impl Fn(Arc<dyn SessionStore>) -> F,
 ) -> anyhow::Result<()> {
-    let mut subjects = vec![Subject {
-        store: Arc::new(MemoryStore::new(lifetimes)),
-        _redis: None,
-    }];
-    if !vmcp_peers::left_out("redis") {
-        let redis = Redis::start(None)?;
-        let store = redis_store(&redis, "a", lifetimes)?;
-        subjects.push(Subject {
-            store: Arc::new(store),
-            _redis: Some(redis),
-        });
-    }
-    for subject in subjects {
-        println!("provider {}", subject.store.provider());
-        part(subject.store).await?;
+    let parts = providers::every(lifetimes)?.into_iter().map(|provider| {
+        let part = part(provider.store);
+        async move { part.await.context(provider.name) }
+    });
+    for outcome in futures::future::join_all(parts).await {
+        outcome?;
     }
     Ok(())
 }
@@ -431,6 +416,183 @@ async fn a_touch_says_of_each_record_whether_it_lives_and_makes_it_fresh() -> an
 }
 
 #[tokio::test]
+async fn a_server_and_each_principal_have_so_many_sessions_until_some_end() -> anyhow::Result<()> {
+    let lifetimes = Lifetimes {
+        idle: Duration::from_secs(2),
+        max: Duration::from_secs(60),
+    };
+    every_provider(lifetimes, |store| async move {
+        let limits = SessionLimits {
+            server: 3,
+            principal: 2,
+        };
+        let create = async |principal: u8| -> anyhow::Result<Result<RecordKey, LimitOf>> {
+            let (key, mut record) = (RecordKey::random(), new_record());
+            record.principal_tag = PrincipalTag([principal; 16]);
+            match store.create(&key, &record, limits).await? {
+                Created::Limit(of) => {
+                    assert_eq!(store.load(&key).await?, Loaded::Gone);
+                    Ok(Err(of))
+                }
+                Created::Created { .. } => Ok(Ok(key)),
+                Created::Taken => anyhow::bail!("taken"),
+            }
+        };
+        let started = Instant::now();
+        let first = create(1).await?;
+        create(1).await?.unwrap();
+        assert_eq!(create(1).await?, Err(LimitOf::Principal));
+        create(2).await?.unwrap();
+        assert_eq!(create(3).await?, Err(LimitOf::Server));
+        // One that is terminated makes room for one.
+        store.terminate(&first.unwrap(), LIFE).await?;
+        let last = create(1).await?.unwrap();
+        assert_eq!(create(1).await?, Err(LimitOf::Server));
+        anyhow::ensure!(
+            started.elapsed() < lifetimes.idle,
+            "this machine is too busy for this test"
+        );
+        // And so do those that have expired, whether or not anybody has looked for them since; use keeps a place.
+        let began = Instant::now();
+        while create(2).await?.is_err() {
+            anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "nothing expires");
+            store.touch(&[last]).await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        found(&*store, &last).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_has_expired_is_given_to_one_who_ends_it() -> anyhow::Result<()> {
+    let lifetimes = Lifetimes {
+        idle: Duration::from_millis(300),
+        max: Duration::from_secs(60),
+    };
+    every_provider(lifetimes, |store| async move {
+        let mut keys = Vec::new();
+        for number in 0..5 {
+            let key = created(&*store).await?;
+            store
+                .bind_backend(&key, "x", 0, &binding(&format!("of-{number}"), 1))
+                .await?;
+            keys.push(key);
+        }
+        let (used, ended) = (keys.pop().context("none")?, keys.pop().context("none")?);
+        store.terminate(&ended, LIFE).await?;
+        // Two look at the same time; nobody gets what another one has got, and nobody what lives.
+        let mut claimed = Vec::new();
+        let (began, ago) = (Instant::now(), Duration::from_secs(2));
+        while claimed.len() < keys.len() {
+            anyhow::ensure!(
+                began.elapsed() < Duration::from_secs(20),
+                "{} claimed",
+                claimed.len()
+            );
+            assert!(matches!(store.touch(&[used]).await?[..], [Touched::Alive { .. }]));
+            let looks = [store.claim_expired(ago, 2), store.claim_expired(ago, 2)];
+            for look in futures::future::join_all(looks).await {
+                claimed.extend(look?);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        claimed.sort_by(|a, b| a.1.bindings["x"].session.id.cmp(&b.1.bindings["x"].session.id));
+        assert_eq!(claimed.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys);
+        assert_eq!(claimed[0].1.bindings["x"], binding("of-0", 1));
+        // What lives is not removed, and what is removed is not found again.
+        keys.push(used);
+        assert!(matches!(store.touch(&[used]).await?[..], [Touched::Alive { .. }]));
+        store.remove_expired(&keys).await?;
+        found(&*store, &used).await?;
+        assert_eq!(store.claim_expired(Duration::from_secs(3600), 9).await?, []);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_claims_and_dies_is_replaced_and_nothing_is_left_in_redis() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let lifetimes = Lifetimes {
+        idle: Duration::from_millis(50),
+        max: Duration::from_secs(60),
+    };
+    let store = redis_store(&redis, "a", lifetimes)?;
+    let key = created(&store).await?;
+    let began = Instant::now();
+    let mut times = 0;
+    let ago = Duration::from_millis(100);
+    while times < 2 {
+        anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "claimed {times} times");
+        times += store.claim_expired(ago, 9).await?.len();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(
+        began.elapsed() >= 2 * ago,
+        "it was not left to the first one for as long"
+    );
+    store.remove_expired(&[key]).await?;
+    let left: Vec<String> = redis.command(&["KEYS", "*"])?;
+    assert_eq!(left, ["{vmcp:tests/a}:incarnation"]);
+    // A record that Redis itself has removed meanwhile is not counted for ever either.
+    let key = created(&store).await?;
+    redis.command::<()>(&["DEL", &format!("{{vmcp:tests/a}}:s:{key}")])?;
+    let began = Instant::now();
+    while redis.command::<u32>(&["EXISTS", "{vmcp:tests/a}:sessions"])? == 1 {
+        anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "it is counted");
+        assert_eq!(store.claim_expired(ago, 9).await?, []);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_sets_of_a_server_that_is_no_more_end_with_its_sessions() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let store = redis_store(&redis, "a", Lifetimes::default())?;
+    let key = created(&store).await?;
+    let longest = Lifetimes::default().max + Duration::from_secs(600);
+    let keys: Vec<String> = redis.command(&["KEYS", "*"])?;
+    assert_eq!(keys.len(), 4, "{keys:?}");
+    for name in keys {
+        let left: i64 = redis.command(&["PTTL", &name])?;
+        let limit = if name.ends_with(&key.to_string()) {
+            Lifetimes::default().idle + Duration::from_secs(600)
+        } else {
+            longest
+        };
+        if name.ends_with(":incarnation") {
+            assert_eq!(left, -1, "the life of the data does not end");
+        } else {
+            let left = Duration::from_millis(u64::try_from(left)?);
+            assert!(
+                left <= limit && left > limit - Duration::from_secs(60),
+                "{name}: {left:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_permissions_that_the_suite_has_are_those_that_the_documentation_names() {
+    let text = include_str!("../../docs/redis.md");
+    let flat: Vec<&str> = text.split_whitespace().filter(|word| *word != "\\").collect();
+    assert!(
+        flat.join(" ").contains(vmcp_e2e::redis::LEAST_PRIVILEGE),
+        "{}",
+        vmcp_e2e::redis::LEAST_PRIVILEGE
+    );
+}
+
+#[tokio::test]
 async fn two_virtual_servers_on_one_redis_never_see_each_other() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
@@ -523,7 +685,7 @@ async fn errors_of_redis_itself_are_unavailable_and_never_gone() -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_is_unavailable_and_left_as_it_is() -> anyhow::Result<()> {
+async fn a_record_of_a_newer_gateway_is_unavailable_and_left_as_it_is() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -532,8 +694,69 @@ async fn a_record_that_cannot_be_read_is_unavailable_and_left_as_it_is() -> anyh
     let key = created(&store).await?;
     let name = format!("{{vmcp:tests/a}}:s:{key}");
     redis.command::<()>(&["HSET", &name, "schema", "2"])?;
-    let error = store.load(&key).await.unwrap_err().to_string();
-    assert!(error.contains("schema"), "{error}");
-    assert_eq!(redis.command::<String>(&["HGET", &name, "schema"])?, "2");
+    let before: Vec<String> = redis.command(&["HGETALL", &name])?;
+    let loaded = store.load(&key).await.unwrap_err();
+    let terminated = store.terminate(&key, LIFE).await.unwrap_err();
+    for error in [loaded, terminated] {
+        assert!(
+            error.is_of_record() && error.to_string().contains("schema"),
+            "{error}"
+        );
+    }
+    assert_eq!(redis.command::<Vec<String>>(&["HGETALL", &name])?, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_unavailable_and_kept_until_its_client_ends_it() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let store = redis_store(&redis, "a", Lifetimes::default())?;
+    let damages: [&[&str]; 5] = [
+        &["HDEL", "capabilities"],
+        &["HSET", "principal", "!"],
+        &["HSET", "b:x", "not json"],
+        &["HSET", "revision", "1999-01-01"],
+        &["HSET", "client", "x", "incarnation", "?"],
+    ];
+    for damage in damages {
+        let key = created(&store).await?;
+        let name = format!("{{vmcp:tests/a}}:s:{key}");
+        let mut command = vec![damage[0], &name];
+        command.extend(&damage[1..]);
+        redis.command::<()>(&command)?;
+        let error = store.load(&key).await.unwrap_err();
+        assert!(error.is_of_record(), "{error}");
+        assert_eq!(redis.command::<u32>(&["EXISTS", &name])?, 1, "{damage:?}");
+        assert_eq!(store.terminate(&key, LIFE).await?, Terminated::Terminated(None));
+        assert_eq!(store.load(&key).await?, Loaded::Gone);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bind_that_times_out_and_happens_later_is_lost_to_oneself() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let mut redis = Redis::start(None)?;
+    let store = redis_store(&redis, "a", Lifetimes::default())?;
+    let key = created(&store).await?;
+    let hasty = RedisStore::new(&storage(redis.address), &server("a"), Lifetimes::default())?;
+    // Redis knows the script already.
+    hasty.bind_backend(&key, "y", 0, &binding("other", 1)).await?;
+    redis.pause()?;
+    let mine = binding("mine", 1);
+    hasty.bind_backend(&key, "x", 0, &mine).await.unwrap_err();
+    redis.resume()?;
+    // Whoever asks again with the same expectation learns that the binding is its own.
+    let began = Instant::now();
+    while !found(&store, &key).await?.bindings.contains_key("x") {
+        anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "it never happened");
+    }
+    let again = store.bind_backend(&key, "x", 0, &mine).await?;
+    assert!(matches!(again, Bound::Lost(record) if record.bindings["x"] == mine));
     Ok(())
 }

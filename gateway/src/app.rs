@@ -46,6 +46,7 @@ pub struct App {
     hot_file: Option<PathBuf>,
     /// The directory of the session keys, and the keys.
     session_keys: Option<(PathBuf, Keys)>,
+    session_ttl: Duration,
     level: LevelHandle,
     metrics: Metrics,
 }
@@ -65,9 +66,12 @@ impl App {
         );
         let listening = readiness.wait_for("the listener");
 
-        let lifetimes = Lifetimes::default();
         let named_keys = config.session_keys.as_deref().map(Keys::load).transpose()?;
         let keys = named_keys.clone().map_or_else(Keys::random, Ok)?;
+        let lifetimes = Lifetimes {
+            idle: config.session_ttl,
+            max: config.session_max_lifetime,
+        };
         let store: Arc<dyn SessionStore> = match &config.session_storage {
             SessionStorage::Memory => Arc::new(MemoryStore::new(lifetimes)),
             SessionStorage::Redis(redis) => Arc::new(RedisStore::new(redis, &config.server, lifetimes)?),
@@ -145,6 +149,7 @@ impl App {
             tasks,
             hot_file: config.hot_file,
             session_keys,
+            session_ttl: config.session_ttl,
             level,
             metrics,
         })
@@ -164,6 +169,7 @@ impl App {
         if let Some((directory, keys)) = self.session_keys.clone() {
             self.tasks.spawn_until_drain(follow_keys(directory, keys));
         }
+        self.sessions.sweep(self.session_ttl);
         if let Some(file) = self.hot_file.clone() {
             self.tasks.spawn_until_drain(reload(
                 file,

@@ -5,7 +5,7 @@
 //! under `hot`, or in a file of its own that `hotFile` names, which is how the operator does it.
 //!
 //! Secrets are never in the file: the Redis password comes from the environment variable
-//! [`REDIS_PASSWORD_ENV`], the session keys from a directory that [`SessionKeys`] names.
+//! [`REDIS_PASSWORD_ENV`] or a file of its own, the session keys from a directory that [`SessionKeys`] names.
 
 mod aggregation;
 mod backend;
@@ -39,7 +39,9 @@ pub use isolation::{BreakerConfig, ConcurrencyConfig};
 pub use limits::LimitsConfig;
 pub use parse::ConfigError;
 pub use schema::{json_schema, reference};
-pub use session_storage::{OnStoreOutage, SessionStorage, SessionStorageProvider};
+pub use session_storage::{
+    OnStoreOutage, RedisCluster, RedisSentinel, RedisTls, SessionStorage, SessionStorageProvider,
+};
 pub use timeouts::Timeouts;
 
 /// The environment variable that holds the password of the session store. The name is ToolHive's, so that its

@@ -19,3 +19,9 @@ pub fn redis_server() -> anyhow::Result<PathBuf> {
 pub fn redis_cli() -> anyhow::Result<PathBuf> {
     debian::program("redis-cli", "redis-tools")
 }
+
+/// The path of `valkey-server`, where it is installed. It is not in every Debian, so that nothing is missing without it.
+#[must_use]
+pub fn valkey_server() -> Option<PathBuf> {
+    debian::find("valkey-server")
+}

@@ -45,6 +45,10 @@ pub struct Config {
     pub session_storage: SessionStorage,
     /// How sessions are served while their store cannot be asked, or need not be.
     pub sessions: SessionPolicy,
+    /// How long a session lives without use.
+    pub session_ttl: Duration,
+    /// How long a session lives at most.
+    pub session_max_lifetime: Duration,
     /// The directory with the session keys, if one is named.
     pub session_keys: Option<PathBuf>,
     /// How long the listener stays open after SIGTERM.

@@ -26,6 +26,7 @@ mod sealed;
 mod settings;
 pub mod store;
 mod streams;
+mod sweeper;
 mod upstreams;
 mod verified;
 mod watch;
@@ -329,6 +330,9 @@ impl Sessions {
     fn observed<T>(&self, outcome: Result<T, Unavailable>) -> Result<T, Unavailable> {
         let inner = &*self.inner;
         match &outcome {
+            Err(error) if error.is_of_record() => {
+                tracing::warn!(%error, "a session cannot be used");
+            }
             Err(error) => {
                 inner.metrics.store_unavailable();
                 if inner.outage.failed(error) {

@@ -4,23 +4,22 @@ mod aggregation;
 mod contact;
 mod incoming_auth;
 mod isolation;
+mod session_storage;
 #[cfg(test)]
 mod tests;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::SecretString;
 use vmcp_crds::config::{
-    ConfigError, GatewayConfig, HotConfig, LimitsConfig, OnStoreOutage, SessionState,
-    SessionStorage as RawStorage, SessionStorageProvider, rules,
+    ConfigError, GatewayConfig, HotConfig, LimitsConfig, OnStoreOutage, SessionState, rules,
 };
 
 use super::{
-    Access, Backend, BackendName, Config, HostPort, Hot, Identity, Limits, Origin, RedisAddress,
-    RedisPassword, RedisStorage, RedisTopology, ServerName, SessionPolicy, SessionStorage,
+    Access, Backend, BackendName, Config, HostPort, Hot, Identity, Limits, Origin, ServerName, SessionPolicy,
+    SessionStorage,
 };
 
 /// A configuration that cannot be used. The message is for the person who wrote it.
@@ -49,7 +48,7 @@ pub(super) fn config(
             ));
         }
     }
-    let session_storage = session_storage(&raw.session_storage, redis_password, file)?;
+    let session_storage = session_storage::session_storage(&raw.session_storage, redis_password, file)?;
     if matches!(session_storage, SessionStorage::Redis(_)) && raw.session_keys.is_none() {
         return Err(invalid(
             file,
@@ -72,6 +71,8 @@ pub(super) fn config(
             outage_grace: raw.session_storage.outage_grace.get(),
         },
         session_storage,
+        session_ttl: raw.session_storage.ttl.get(),
+        session_max_lifetime: raw.session_storage.max_lifetime.get(),
         session_keys: raw.session_keys.map(|keys| {
             file.parent()
                 .unwrap_or_else(|| Path::new(""))
@@ -81,30 +82,6 @@ pub(super) fn config(
         hot,
         hot_file,
     })
-}
-
-fn session_storage(
-    raw: &RawStorage,
-    password: Option<SecretString>,
-    file: &Path,
-) -> Result<SessionStorage, Invalid> {
-    let unfit = |(field, message): (&str, String)| invalid(file, &format!("sessionStorage.{field}"), message);
-    raw.check(password.is_some()).map_err(unfit)?;
-    let address = match raw.provider {
-        SessionStorageProvider::Memory => return Ok(SessionStorage::Memory),
-        SessionStorageProvider::Redis => raw.address.as_deref().unwrap_or_default(),
-    };
-    let (host, port) = rules::host_and_port(address).map_err(|message| unfit(("address", message)))?;
-    Ok(SessionStorage::Redis(Box::new(RedisStorage {
-        topology: RedisTopology::Single(RedisAddress { host, port }),
-        db: raw.db,
-        key_prefix: raw.key_prefix.clone(),
-        username: raw.username.clone(),
-        password: password.map(RedisPassword::Fixed),
-        tls: None,
-        connect_timeout: Duration::from_secs(1),
-        command_timeout: Duration::from_millis(250),
-    })))
 }
 
 pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Invalid> {

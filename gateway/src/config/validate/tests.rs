@@ -31,7 +31,18 @@ fn redis_needs_an_address_and_keys() {
 
 #[test]
 fn a_field_that_would_have_no_effect_is_refused() {
-    for field in ["address: 'r:1'", "db: 1", "keyPrefix: x", "username: u"] {
+    for field in [
+        "address: 'r:1'",
+        "sentinel: {masterName: m, addresses: ['r:1']}",
+        "cluster: {addresses: ['r:1']}",
+        "db: 1",
+        "keyPrefix: x",
+        "username: u",
+        "passwordFile: f",
+        "tls: {}",
+        "connectTimeout: 2s",
+        "commandTimeout: 2s",
+    ] {
         let error = load(&format!("version: v1\nsessionStorage: {{{field}}}"), None).unwrap_err();
         assert!(error.contains("no meaning with `provider: memory`"), "{error}");
     }
@@ -48,6 +59,34 @@ fn bad_values_are_refused_with_what_was_found() {
             "address: 'r:1', username: u",
             vmcp_crds::config::REDIS_PASSWORD_ENV,
         ),
+        ("sentinel: {masterName: m, addresses: []}", "sentinel.addresses"),
+        (
+            "sentinel: {masterName: '', addresses: ['r:1']}",
+            "sentinel.masterName",
+        ),
+        ("sentinel: {masterName: m, addresses: [r]}", "\"r\""),
+        ("cluster: {addresses: ['r:1', s]}", "\"s\""),
+        ("cluster: {addresses: ['r:1']}, db: 1", "sessionStorage.db"),
+        (
+            "address: 'r:1', cluster: {addresses: ['r:1']}",
+            "beside `cluster`",
+        ),
+        (
+            "address: 'r:1', sentinel: {masterName: m, addresses: ['r:1']}",
+            "beside `sentinel`",
+        ),
+        ("address: 'r:1', tls: {certFile: c}", "keyFile"),
+        ("address: 'r:1', tls: {keyFile: k}", "certFile"),
+        (
+            "address: 'r:1', tls: {insecureSkipVerify: true, caFile: c}",
+            "no effect",
+        ),
+        ("address: 'r:1', tls: {serverName: 'a b'}", "a b"),
+        ("address: 'r:1', ttl: 0s", "sessionStorage.ttl"),
+        ("address: 'r:1', ttl: 25h", "`maxLifetime` is 24h"),
+        ("address: 'r:1', maxLifetime: 9000h", "366 days"),
+        ("address: 'r:1', commandTimeout: 0s", "commandTimeout"),
+        ("address: 'r:1', connectTimeout: 0s", "connectTimeout"),
     ] {
         let text = format!(
             "version: v1\nsessionKeys: {{directory: k}}\nsessionStorage: {{provider: redis, {storage}}}"
@@ -65,6 +104,23 @@ fn bad_values_are_refused_with_what_was_found() {
         let error = load(&format!("version: v1\nhot: {{backends: [{backend}]}}"), None).unwrap_err();
         assert!(error.contains(found) && error.contains("backends["), "{error}");
     }
+}
+
+#[test]
+fn a_password_comes_from_one_place() {
+    let text = "version: v1\nsessionKeys: {directory: k}\nsessionStorage: {provider: redis, address: 'r:1', \
+                username: u, passwordFile: secrets/password}";
+    let SessionStorage::Redis(redis) = load(text, None).unwrap().session_storage else {
+        panic!("not redis")
+    };
+    assert!(
+        matches!(redis.password, Some(crate::config::RedisPassword::File(file)) if file == Path::new("secrets/password"))
+    );
+    let error = load(text, Some("hunter2")).unwrap_err();
+    assert!(
+        error.contains("keep one") && !error.contains("hunter2"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Records in the memory of this process. They end with it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ const SWEEP_EVERY: usize = 1024;
 /// How long a full store waits between two searches for expired records, so that refusing a client costs no search.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
+/// How many expired records wait to be claimed; of more, the oldest are forgotten, with what they name elsewhere.
+const MAX_EXPIRED: usize = 100_000;
+
 /// Records in the memory of this process.
 #[derive(Debug)]
 pub struct MemoryStore {
@@ -39,6 +42,8 @@ struct Shared {
     owned: HashMap<PrincipalTag, u32>,
     created_since_sweep: usize,
     swept: Option<Instant>,
+    /// What has expired and was not claimed yet.
+    expired: VecDeque<(RecordKey, Entry)>,
 }
 
 #[derive(Debug)]
@@ -166,10 +171,13 @@ impl MemoryStore {
 
     fn terminate_now(&self, key: &RecordKey) -> Terminated {
         let now = Instant::now();
-        match self.lock().remove(key) {
-            Some(entry) if entry.lives(now) => Terminated::Terminated(Some(entry.read(now))),
-            Some(_) | None => Terminated::Gone,
+        let mut shared = self.lock();
+        // What has expired is left for those who end it.
+        if !shared.records.get(key).is_some_and(|entry| entry.lives(now)) {
+            return Terminated::Gone;
         }
+        let ended = shared.remove(key).map(|entry| entry.read(now));
+        ended.map_or(Terminated::Gone, |record| Terminated::Terminated(Some(record)))
     }
 
     fn own_stream_now(&self, key: &RecordKey) -> StreamOwned {
@@ -178,6 +186,16 @@ impl MemoryStore {
             entry.streams
         });
         number.map_or(StreamOwned::Gone, StreamOwned::Owned)
+    }
+
+    /// What has expired. It is nobody else's from now on, and is not kept: there is no other process that could take over.
+    fn claim_now(&self, limit: usize) -> Vec<(RecordKey, Record)> {
+        let now = Instant::now();
+        let mut shared = self.lock();
+        shared.sweep(now);
+        let count = limit.min(shared.expired.len());
+        let claimed = shared.expired.drain(..count);
+        claimed.map(|(key, entry)| (key, entry.read(now))).collect()
     }
 
     /// The record, if it lives: this store loses nothing but itself, so that nothing can be brought back.
@@ -213,14 +231,13 @@ impl Shared {
     fn sweep(&mut self, now: Instant) {
         self.created_since_sweep = 0;
         self.swept = Some(now);
-        let owned = &mut self.owned;
-        self.records.retain(|_, entry| {
-            let lives = entry.lives(now);
-            if !lives {
-                disown(owned, &entry.record.principal_tag);
+        for (key, entry) in self.records.extract_if(|_, entry| !entry.lives(now)) {
+            disown(&mut self.owned, &entry.record.principal_tag);
+            if self.expired.len() >= MAX_EXPIRED {
+                self.expired.pop_front();
             }
-            lives
-        });
+            self.expired.push_back((key, entry));
+        }
     }
 
     fn remove(&mut self, key: &RecordKey) -> Option<Entry> {
@@ -324,6 +341,18 @@ impl SessionStore for MemoryStore {
         _: Missing,
     ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
         ready(Ok(self.recover_now(key))).boxed()
+    }
+
+    fn claim_expired(
+        &self,
+        _: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, Unavailable>> {
+        ready(Ok(self.claim_now(limit))).boxed()
+    }
+
+    fn remove_expired<'a>(&'a self, _: &'a [RecordKey]) -> BoxFuture<'a, Result<(), Unavailable>> {
+        ready(Ok(())).boxed()
     }
 
     fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>> {

@@ -47,18 +47,35 @@ pub const REMEMBERED: Duration = Duration::from_secs(5 * 60);
 
 /// Whether a record lives cannot be known at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the session store is unavailable: {reason}")]
+#[error("{text}")]
 pub struct Unavailable {
-    reason: String,
+    text: String,
+    of_record: bool,
 }
 
 impl Unavailable {
     /// The store gave no usable answer, because of `reason`.
     #[must_use]
-    pub fn new(reason: impl Into<String>) -> Self {
+    pub fn new(reason: impl std::fmt::Display) -> Self {
         Self {
-            reason: reason.into(),
+            text: format!("the session store is unavailable: {reason}"),
+            of_record: false,
         }
+    }
+
+    /// The store answered, but what it holds of this session cannot be used, as `text` says.
+    #[must_use]
+    pub fn of_record(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            of_record: true,
+        }
+    }
+
+    /// Whether only one record is concerned, and the store itself answers.
+    #[must_use]
+    pub fn is_of_record(&self) -> bool {
+        self.of_record
     }
 }
 
@@ -301,6 +318,17 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
 
     /// The life of the data that the store holds.
     fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>>;
+
+    /// Records whose idle deadlines passed at least `ago` ago, at most `limit` of them, with what they hold. Nobody else gets them for
+    /// as long again; until then the caller deletes what they name elsewhere and calls [`Self::remove_expired`].
+    fn claim_expired(
+        &self,
+        ago: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, Unavailable>>;
+
+    /// Removes those of the records under `keys` that do not live.
+    fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), Unavailable>>;
 
     /// What other processes do, and this one too. A proof ([`Event::Proved`]) is sought at most `every` so often. The stream does not
     /// end; it reconnects by itself. `None` when there are no other processes.

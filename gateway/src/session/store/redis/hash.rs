@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::script::Snapshot;
 use super::{Incarnation, Life, Owner, Setting, Unavailable};
 use crate::backend::UpstreamSession;
-use crate::session::record::{Binding, NewRecord, PrincipalTag, Record};
+use crate::session::record::{Binding, NewRecord, PrincipalTag, Record, RecordKey};
 use crate::session::store::MAX_SUBSCRIPTIONS;
 use crate::wire::revision::Revision;
 
 /// The version of the layout. A record of another one is left alone.
-const SCHEMA: &str = "1";
+pub(super) const SCHEMA: &str = "1";
 /// What the field of a binding begins with; the backend's name follows.
 const BINDING: &str = "b:";
 /// What the field of a subscription begins with; the resource's URI follows.
@@ -37,7 +37,7 @@ struct StoredBinding {
 pub(super) fn new_fields(record: &NewRecord) -> [(&'static str, String); 5] {
     [
         ("schema", SCHEMA.to_owned()),
-        ("principal", BASE64_URL_SAFE_NO_PAD.encode(record.principal_tag.0)),
+        ("principal", principal_text(record.principal_tag)),
         ("revision", record.revision.as_str().to_owned()),
         ("capabilities", record.capabilities.clone()),
         ("client", record.client_info.clone()),
@@ -66,6 +66,17 @@ pub(super) fn all_fields(record: &Record) -> Result<Vec<(String, String)>, Unava
         fields.push((binding_field(backend), binding_value(binding)?));
     }
     Ok(fields)
+}
+
+/// A principal as it stands in Redis.
+pub(super) fn principal_text(tag: PrincipalTag) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(tag.0)
+}
+
+/// The key that `text` shows, as [`RecordKey`] is shown.
+pub(super) fn key(text: &str) -> Option<RecordKey> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+    bytes.try_into().ok().map(RecordKey)
 }
 
 /// An incarnation as it stands in Redis.
@@ -135,10 +146,10 @@ pub(super) fn binding_value(binding: &Binding) -> Result<String, Unavailable> {
         .transpose();
     let stored = StoredBinding {
         origin: binding.origin.clone(),
-        id: id.map_err(|_| Unavailable::new("the backend's session id is not visible ASCII"))?,
+        id: id.map_err(|_| Unavailable::of_record("the backend's session id is not visible ASCII"))?,
         revision: binding.session.revision.as_str().to_owned(),
     };
-    let json = serde_json::to_string(&stored).map_err(|error| Unavailable::new(error.to_string()))?;
+    let json = serde_json::to_string(&stored).map_err(|error| Unavailable::of_record(error.to_string()))?;
     Ok(format!("{} {json}", binding.generation))
 }
 
@@ -153,7 +164,7 @@ pub(super) fn read(now: u64, flat: &[&str]) -> Result<Record, Unavailable> {
     let fields: HashMap<&str, &str> = flat.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let field = |name: &str| fields.get(name).copied().ok_or_else(|| unreadable(name));
     if field("schema")? != SCHEMA {
-        return Err(Unavailable::new(format!(
+        return Err(Unavailable::of_record(format!(
             "the session's record has the schema {:?}, and this gateway reads only {SCHEMA:?}",
             field("schema")?
         )));
@@ -217,7 +228,7 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 fn unreadable(what: &str) -> Unavailable {
-    Unavailable::new(format!(
+    Unavailable::of_record(format!(
         "the session's record cannot be read ({what}); it is left as it is"
     ))
 }

@@ -21,7 +21,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::{
-    Bound, Created, Event, Incarnation, Life, Loaded, Missing, Owner, REMEMBERED, Recovered, SETTLE,
+    Bound, Created, Event, Incarnation, Life, LimitOf, Loaded, Missing, Owner, REMEMBERED, Recovered, SETTLE,
     SessionStore, SetOutcome, Setting, StreamOwned, Terminated, Touched, Unavailable,
 };
 use crate::config::{RedisStorage, ServerName, SessionLimits};
@@ -42,6 +42,8 @@ pub struct RedisStore {
     /// What the key begins with that says what became of a session.
     marker_prefix: String,
     incarnation_key: String,
+    /// The set of all records, by their idle deadlines.
+    sessions_key: String,
     /// Where processes tell each other what they do.
     channel: String,
     lifetimes: Lifetimes,
@@ -66,6 +68,7 @@ impl RedisStore {
             record_prefix: format!("{tag}:s:"),
             marker_prefix: format!("{tag}:m:"),
             incarnation_key,
+            sessions_key: format!("{tag}:sessions"),
             channel: format!("{tag}:events"),
             lifetimes,
         })
@@ -91,20 +94,30 @@ impl RedisStore {
         call
     }
 
-    async fn create_now(&self, key: &RecordKey, record: &NewRecord) -> Result<Created, Unavailable> {
+    async fn create_now(
+        &self,
+        key: &RecordKey,
+        record: &NewRecord,
+        limits: SessionLimits,
+    ) -> Result<Created, Unavailable> {
         let mut call = self.writing(&self.scripts.create, key);
-        call.arg(millis(self.lifetimes.max));
+        call.arg(millis(self.lifetimes.max))
+            .arg(limits.server)
+            .arg(limits.principal)
+            .arg(hash::principal_text(record.principal_tag));
         for (field, value) in hash::new_fields(record) {
             call.arg(field).arg(value);
         }
-        let answer: Option<script::Snapshot> = self.connection.run(&call).await?;
-        let Some(snapshot) = answer else {
-            return Ok(Created::Taken);
-        };
-        Ok(Created::Created {
-            created: u32::try_from(snapshot.0 / 1000).unwrap_or(u32::MAX),
-            record: hash::record(&snapshot)?,
-        })
+        let answer: (String, Option<script::Snapshot>) = self.connection.run(&call).await?;
+        match answer {
+            (_, Some(snapshot)) => Ok(Created::Created {
+                created: u32::try_from(snapshot.0 / 1000).unwrap_or(u32::MAX),
+                record: hash::record(&snapshot)?,
+            }),
+            (outcome, None) if outcome == "server" => Ok(Created::Limit(LimitOf::Server)),
+            (outcome, None) if outcome == "principal" => Ok(Created::Limit(LimitOf::Principal)),
+            (_, None) => Ok(Created::Taken),
+        }
     }
 
     async fn recover_now(
@@ -254,8 +267,37 @@ impl RedisStore {
         match answer {
             (outcome, _) if outcome == "gone" => Ok(Terminated::Gone),
             (_, None) => Ok(Terminated::Terminated(None)),
-            (_, Some(snapshot)) => hash::record(&snapshot).map(|record| Terminated::Terminated(Some(record))),
+            (outcome, Some(snapshot)) => match hash::record(&snapshot) {
+                Ok(record) => Ok(Terminated::Terminated(Some(record))),
+                Err(unreadable) if outcome == "kept" => Err(unreadable),
+                // It was damaged, and is gone as it should be. What it held is not known.
+                Err(_) => Ok(Terminated::Terminated(None)),
+            },
         }
+    }
+}
+
+impl RedisStore {
+    async fn claim_now(&self, ago: Duration, limit: usize) -> Result<Vec<(RecordKey, Record)>, Unavailable> {
+        let mut call = self.scripts.claim.key(&self.sessions_key);
+        call.arg(&self.record_prefix).arg(millis(ago)).arg(limit);
+        let claimed: Vec<(String, script::Snapshot)> = self.connection.run(&call).await?;
+        // What cannot be read is left to a gateway that can, or to Redis, which removes it in the end.
+        let readable = claimed
+            .iter()
+            .filter_map(|(name, snapshot)| Some((hash::key(name)?, hash::record(snapshot).ok()?)));
+        Ok(readable.collect())
+    }
+
+    async fn remove_now(&self, keys: &[RecordKey]) -> Result<(), Unavailable> {
+        let Some((first, others)) = keys.split_first() else {
+            return Ok(());
+        };
+        let mut call = self.scripts.remove.key(self.record(first));
+        for key in others {
+            call.key(self.record(key));
+        }
+        self.connection.run(&call).await
     }
 }
 
@@ -264,9 +306,9 @@ impl SessionStore for RedisStore {
         &'a self,
         key: &'a RecordKey,
         record: &'a NewRecord,
-        _: SessionLimits,
+        limits: SessionLimits,
     ) -> BoxFuture<'a, Result<Created, Unavailable>> {
-        self.create_now(key, record).boxed()
+        self.create_now(key, record, limits).boxed()
     }
 
     fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Loaded, Unavailable>> {
@@ -331,6 +373,18 @@ impl SessionStore for RedisStore {
 
     fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>> {
         self.incarnation_now().boxed()
+    }
+
+    fn claim_expired(
+        &self,
+        ago: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, Unavailable>> {
+        self.claim_now(ago, limit).boxed()
+    }
+
+    fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), Unavailable>> {
+        self.remove_now(keys).boxed()
     }
 
     fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>> {

@@ -1,4 +1,4 @@
--- Every script begins with this, behind a line that says how to publish.
+-- Every script begins with this, behind a line that says how to publish and which records this gateway reads.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -13,11 +13,47 @@ local function lives(key)
   return deadlines[1] and deadlines[2] and now < tonumber(deadlines[1]) and now < tonumber(deadlines[2])
 end
 
+-- Two sorted sets know the idle deadlines: that of the virtual server, and that of the principal. They say how many sessions live, and
+-- which have expired. Their names begin as those of all keys of the virtual server do.
+local function sets(key, principal)
+  local tag = string.match(key, '^{[^}]*}')
+  return tag .. ':sessions', tag .. ':p:' .. principal
+end
+
+-- The name of the record in the sets: in that of the server with its principal, whose set must be found when the record is gone.
+local function members(key, principal)
+  local name = string.match(key, '([^:]*)$')
+  return name .. ' ' .. principal, name
+end
+
+-- Puts a record's idle deadline into the sets, which last as long as any record in them can.
+local function note(key, idle, last)
+  local principal = redis.call('HGET', key, 'principal') or ''
+  local server_set, own_set = sets(key, principal)
+  local server_member, own_member = members(key, principal)
+  redis.call('ZADD', server_set, text(idle), server_member)
+  redis.call('ZADD', own_set, text(idle), own_member)
+  for _, set in ipairs({ server_set, own_set }) do
+    if redis.call('PTTL', set) < last - now then
+      redis.call('PEXPIREAT', set, text(last))
+    end
+  end
+end
+
+-- Takes a record out of the sets; `principal` is whose it is.
+local function forget(key, principal)
+  local server_set, own_set = sets(key, principal)
+  local server_member, own_member = members(key, principal)
+  redis.call('ZREM', server_set, server_member)
+  redis.call('ZREM', own_set, own_member)
+end
+
 -- Moves the idle deadline by `ttl`, not beyond the end. The key outlives it by `grace`.
 local function move_deadline(key, the_end, ttl, grace)
   local idle = math.min(now + ttl, the_end)
   redis.call('HSET', key, 'idle', text(idle), 'touched', text(now))
   redis.call('PEXPIREAT', key, text(idle + grace))
+  note(key, idle, the_end + grace)
   return idle
 end
 
@@ -67,6 +103,7 @@ end
 -- script it would make Redis allow the others also when its memory is full.
 local function write(key, the_end, ttl, grace, first)
   if redis.call('EXISTS', key) == 1 then
+    forget(key, redis.call('HGET', key, 'principal') or '')
     redis.call('DEL', key)
   end
   redis.call('HSET', key, 'end', text(the_end), unpack(ARGV, first))

@@ -17,12 +17,18 @@ pub(super) struct Scripts {
     pub(super) own_stream: Script,
     pub(super) terminate: Script,
     pub(super) incarnation: Script,
+    pub(super) claim: Script,
+    pub(super) remove: Script,
 }
 
 impl Scripts {
     /// Scripts that tell what they do with the command `publish`.
     pub(super) fn new(publish: &str) -> Self {
-        let prelude = format!("local PUBLISH = '{publish}'\n{}", include_str!("prelude.lua"));
+        let prelude = format!(
+            "local PUBLISH, SCHEMA = '{publish}', '{}'\n{}",
+            super::hash::SCHEMA,
+            include_str!("prelude.lua")
+        );
         let script = |body: &str| Script::new(format!("{prelude}\n{body}"));
         Self {
             create: script(include_str!("create.lua")),
@@ -35,6 +41,8 @@ impl Scripts {
             own_stream: script(include_str!("own_stream.lua")),
             terminate: script(include_str!("terminate.lua")),
             incarnation: script(include_str!("incarnation.lua")),
+            claim: script(include_str!("claim.lua")),
+            remove: script(include_str!("remove.lua")),
         }
     }
 }

@@ -96,10 +96,12 @@ pub(super) fn reason(error: &RedisError) -> String {
         "MASTERDOWN" => "it is a replica that has lost its primary",
         "NOREPLICAS" => "it takes no writes, because too few replicas follow it",
         "BUSY" => "a script of somebody else has been running for long",
-        "MOVED" | "ASK" => "it is a node of a cluster; name the nodes under sessionStorage.cluster",
+        "MOVED" | "ASK" => {
+            "another node of the cluster has the keys; the nodes of a cluster stand under sessionStorage.cluster"
+        }
         "WRONGPASS" => "it does not accept this user name and password",
         "NOAUTH" => "it wants a password, and got none",
-        "NOPERM" => "its user lacks a permission; docs/OPERATIONS.md lists the ones needed",
+        "NOPERM" => "its user lacks a permission; docs/redis.md lists the ones needed",
         _ => "",
     };
     let detail = match error.kind() {

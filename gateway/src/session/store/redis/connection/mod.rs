@@ -183,13 +183,19 @@ impl Connection {
             let open = open(&mut link, 0).await.map_err(Unavailable::new)?;
             (open, link)
         };
+        let number = open.number;
         let command = if self.shared.sharded {
             "SSUBSCRIBE"
         } else {
             "SUBSCRIBE"
         };
         let begun = Subscription::begin(&self.shared.dialler, open, link, command, channel, ping_every);
-        begun.await.map_err(Unavailable::new)
+        begun.await.map_err(|refusal| {
+            if let Some(to) = refusal.elsewhere {
+                self.doubt(number, Some(to));
+            }
+            Unavailable::new(refusal.reason)
+        })
     }
 
     async fn within_deadline<T: FromRedisValue>(&self, work: Work<'_>) -> Result<T, Unavailable> {

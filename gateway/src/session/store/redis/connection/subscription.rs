@@ -14,8 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::dial::{Dialled, Dialler};
-use super::failure::reason;
+use super::failure::{Failure, reason};
 use super::keeper::{Link, Open};
+use crate::config::RedisAddress;
 use crate::session::store::Unavailable;
 
 /// How many messages may wait to be taken. One that finds no place ends the subscription, because a message that is missed must
@@ -50,6 +51,22 @@ pub struct Subscription {
     _driver: JoinSet<()>,
 }
 
+/// Why there is no subscription.
+pub(super) struct Refusal {
+    pub(super) reason: String,
+    /// The server that has the channel instead.
+    pub(super) elsewhere: Option<RedisAddress>,
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            elsewhere: None,
+        }
+    }
+}
+
 /// A PING on its way.
 struct Asked {
     at: Instant,
@@ -64,7 +81,7 @@ impl Subscription {
         command: &str,
         channel: &str,
         ping_every: Duration,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Refusal> {
         let (sender, mut pushes) = mpsc::channel(MAX_WAITING);
         // A message that finds no place closes the queue: the sender is gone from then on.
         let sender = std::sync::Mutex::new(Some(sender));
@@ -81,13 +98,21 @@ impl Subscription {
         let mut dialled = dialler.for_pushes(&open.address, pushed).await?;
         let mut subscribe = ::redis::cmd(command);
         subscribe.arg(channel);
-        dialled.ask::<Value>(&subscribe, PING_LIMIT).await?;
+        if let Err(error) = dialled.try_ask::<Value>(&subscribe, PING_LIMIT).await? {
+            return Err(Refusal {
+                reason: reason(&error),
+                elsewhere: match Failure::of(&error, &open.address) {
+                    Failure::Moved(to) => Some(to),
+                    _ => None,
+                },
+            });
+        }
         // The answer stands in the queue, too. What is behind it is a message.
         loop {
             match pushes.try_recv() {
                 Ok(push) if matches!(push.kind, PushKind::Subscribe | PushKind::SSubscribe) => break,
                 Ok(_) => {}
-                Err(_) => return Err("Redis did not confirm the subscription".to_owned()),
+                Err(_) => return Err("Redis did not confirm the subscription".to_owned().into()),
             }
         }
         let Dialled { connection, driver } = dialled;

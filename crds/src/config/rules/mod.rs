@@ -1,9 +1,9 @@
 //! The rules that a value must keep beyond its type: one place, so that what the operator renders is what the gateway reads.
 
+mod session_storage;
+
 use http::Uri;
 use http::uri::Scheme;
-
-use super::{REDIS_PASSWORD_ENV, SessionStorage, SessionStorageProvider};
 
 /// What a name of a backend is, for error messages.
 pub const DNS_LABEL: &str =
@@ -73,57 +73,6 @@ pub fn host_and_port(address: &str) -> Result<(String, u16), String> {
         valid.then(|| (host.to_owned(), port))
     });
     parsed.ok_or_else(|| format!("found {address:?}; expected host:port, for example redis.tools.svc:6379"))
-}
-
-impl SessionStorage {
-    /// Checks what the types leave open. `has_password` says whether the environment holds one.
-    ///
-    /// # Errors
-    /// The name of the field that does not fit, and why.
-    pub fn check(&self, has_password: bool) -> Result<(), (&'static str, String)> {
-        match self.provider {
-            SessionStorageProvider::Memory => {
-                let default = Self::default();
-                let set = [
-                    ("address", self.address.is_some()),
-                    ("username", self.username.is_some()),
-                    ("db", self.db != default.db),
-                    ("keyPrefix", self.key_prefix != default.key_prefix),
-                    ("maxStaleness", self.max_staleness != default.max_staleness),
-                    ("onStoreOutage", self.on_store_outage != default.on_store_outage),
-                    ("outageGrace", self.outage_grace != default.outage_grace),
-                ];
-                match set.into_iter().find(|(_, is_set)| *is_set) {
-                    None => Ok(()),
-                    Some((field, _)) => {
-                        let message =
-                            "has no meaning with `provider: memory`; set `provider: redis` or remove it";
-                        Err((field, message.to_owned()))
-                    }
-                }
-            }
-            SessionStorageProvider::Redis => {
-                let missing = "missing; `provider: redis` needs the server's host:port";
-                let address = self
-                    .address
-                    .as_deref()
-                    .ok_or_else(|| ("address", missing.to_owned()))?;
-                host_and_port(address).map_err(|message| ("address", message))?;
-                if self.key_prefix.contains(['{', '}']) {
-                    let message = format!("found {:?}; braces are not allowed", self.key_prefix);
-                    return Err(("keyPrefix", message));
-                }
-                if self.username.is_some() && !has_password {
-                    let message = format!(
-                        "a user needs a password, which the gateway gets in the environment variable \
-                         {REDIS_PASSWORD_ENV}"
-                    );
-                    return Err(("username", message));
-                }
-                Ok(())
-            }
-        }
-    }
 }
 
 #[cfg(test)]

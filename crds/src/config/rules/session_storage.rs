@@ -1,0 +1,180 @@
+//! What of a session storage fits together.
+
+use std::time::Duration;
+
+use super::super::{REDIS_PASSWORD_ENV, SessionStorage, SessionStorageProvider};
+use super::host_and_port;
+
+/// A session lives at most this long: its id says when it ends, and a mistake in the configuration must not make it immortal.
+const MAX_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// A field that does not fit, and why.
+type Unfit = (&'static str, String);
+
+impl SessionStorage {
+    /// Checks what the types leave open. `has_password` says whether the environment holds one.
+    ///
+    /// # Errors
+    /// The name of the field that does not fit, and why.
+    pub fn check(&self, has_password: bool) -> Result<(), Unfit> {
+        self.check_lifetimes()?;
+        match self.provider {
+            SessionStorageProvider::Memory => self.check_memory(),
+            SessionStorageProvider::Redis => {
+                self.check_servers()?;
+                self.check_user(has_password)?;
+                self.check_tls()?;
+                self.check_timeouts()
+            }
+        }
+    }
+
+    fn check_lifetimes(&self) -> Result<(), Unfit> {
+        let (ttl, max) = (self.ttl.get(), self.max_lifetime.get());
+        let found = |found| format!("found {found}; ");
+        if ttl.is_zero() {
+            return Err(("ttl", found(self.ttl) + "a session must live for a while"));
+        }
+        if max > MAX_LIFETIME {
+            return Err((
+                "maxLifetime",
+                found(self.max_lifetime) + "a session lives for at most 366 days",
+            ));
+        }
+        if ttl > max {
+            let message = format!(
+                "{}`maxLifetime` is {} and ends every session before",
+                found(self.ttl),
+                self.max_lifetime
+            );
+            return Err(("ttl", message));
+        }
+        Ok(())
+    }
+
+    fn check_memory(&self) -> Result<(), Unfit> {
+        let default = Self::default();
+        let set = [
+            ("address", self.address.is_some()),
+            ("sentinel", self.sentinel.is_some()),
+            ("cluster", self.cluster.is_some()),
+            ("username", self.username.is_some()),
+            ("passwordFile", self.password_file.is_some()),
+            ("tls", self.tls.is_some()),
+            ("db", self.db != default.db),
+            ("keyPrefix", self.key_prefix != default.key_prefix),
+            ("maxStaleness", self.max_staleness != default.max_staleness),
+            ("onStoreOutage", self.on_store_outage != default.on_store_outage),
+            ("outageGrace", self.outage_grace != default.outage_grace),
+            ("connectTimeout", self.connect_timeout != default.connect_timeout),
+            ("commandTimeout", self.command_timeout != default.command_timeout),
+        ];
+        match set.into_iter().find(|(_, is_set)| *is_set) {
+            None => Ok(()),
+            Some((field, _)) => {
+                let message = "has no meaning with `provider: memory`; set `provider: redis` or remove it";
+                Err((field, message.to_owned()))
+            }
+        }
+    }
+
+    fn check_servers(&self) -> Result<(), Unfit> {
+        let each = |field: &'static str, addresses: &[String]| {
+            if addresses.is_empty() {
+                return Err((field, "is empty; name at least one host:port".to_owned()));
+            }
+            for address in addresses {
+                host_and_port(address).map_err(|message| (field, message))?;
+            }
+            Ok(())
+        };
+        match (&self.address, &self.sentinel, &self.cluster) {
+            (Some(address), None, None) => {
+                host_and_port(address).map_err(|message| ("address", message))?;
+            }
+            (None, Some(sentinel), None) => {
+                if sentinel.master_name.is_empty() {
+                    let message = "is empty; it is the name in the sentinels' `sentinel monitor` line";
+                    return Err(("sentinel.masterName", message.to_owned()));
+                }
+                each("sentinel.addresses", &sentinel.addresses)?;
+            }
+            (None, None, Some(cluster)) => {
+                each("cluster.addresses", &cluster.addresses)?;
+                if self.db != 0 {
+                    let message = format!("found {}; a Redis cluster has only the database 0", self.db);
+                    return Err(("db", message));
+                }
+            }
+            (None, None, None) => {
+                let message =
+                    "missing; `provider: redis` needs the server's host:port, or `sentinel`, or `cluster`";
+                return Err(("address", message.to_owned()));
+            }
+            (address, _, cluster) => {
+                let field = if address.is_some() { "address" } else { "sentinel" };
+                let other = if cluster.is_some() { "cluster" } else { "sentinel" };
+                let message = format!(
+                    "stands beside `{other}`; keep the one of `address`, `sentinel` and `cluster` that is meant"
+                );
+                return Err((field, message));
+            }
+        }
+        if self.key_prefix.contains(['{', '}']) {
+            let message = format!("found {:?}; braces are not allowed", self.key_prefix);
+            return Err(("keyPrefix", message));
+        }
+        Ok(())
+    }
+
+    fn check_user(&self, has_password: bool) -> Result<(), Unfit> {
+        if has_password && self.password_file.is_some() {
+            let message = format!(
+                "the environment variable {REDIS_PASSWORD_ENV} holds a password too; keep one of them"
+            );
+            return Err(("passwordFile", message));
+        }
+        if self.username.is_some() && !has_password && self.password_file.is_none() {
+            let message = format!(
+                "a user needs a password, which the gateway gets in the environment variable {REDIS_PASSWORD_ENV} or from \
+                 passwordFile"
+            );
+            return Err(("username", message));
+        }
+        Ok(())
+    }
+
+    fn check_tls(&self) -> Result<(), Unfit> {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        match (&tls.cert_file, &tls.key_file) {
+            (Some(_), None) => return Err(("tls.certFile", "is of no use without keyFile".to_owned())),
+            (None, Some(_)) => return Err(("tls.keyFile", "is of no use without certFile".to_owned())),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        if tls.insecure_skip_verify && (tls.ca_file.is_some() || tls.server_name.is_some()) {
+            let message =
+                "believes every certificate, so that caFile and serverName have no effect; remove it or them";
+            return Err(("tls.insecureSkipVerify", message.to_owned()));
+        }
+        if let Some(name) = tls
+            .server_name
+            .as_deref()
+            .filter(|name| name.is_empty() || name.contains([':', '/', ' ']))
+        {
+            let message = format!("found {name:?}; expected a DNS name, for example redis.tools.svc");
+            return Err(("tls.serverName", message));
+        }
+        Ok(())
+    }
+
+    fn check_timeouts(&self) -> Result<(), Unfit> {
+        let timeouts = [
+            ("connectTimeout", self.connect_timeout),
+            ("commandTimeout", self.command_timeout),
+        ];
+        match timeouts.into_iter().find(|(_, timeout)| timeout.get().is_zero()) {
+            Some((field, _)) => Err((field, "found 0s; nothing answers in no time".to_owned())),
+            None => Ok(()),
+        }
+    }
+}

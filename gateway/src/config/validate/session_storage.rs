@@ -1,0 +1,77 @@
+//! Where sessions are kept.
+
+use std::path::Path;
+
+use secrecy::SecretString;
+use vmcp_crds::config::{RedisTls as RawTls, SessionStorage as RawStorage, SessionStorageProvider, rules};
+
+use super::{Invalid, invalid};
+use crate::config::{
+    RedisAddress, RedisIdentity, RedisPassword, RedisStorage, RedisTls, RedisTopology, SessionStorage,
+};
+
+pub(super) fn session_storage(
+    raw: &RawStorage,
+    password: Option<SecretString>,
+    file: &Path,
+) -> Result<SessionStorage, Invalid> {
+    let unfit = |(field, message): (&str, String)| invalid(file, &format!("sessionStorage.{field}"), message);
+    raw.check(password.is_some()).map_err(unfit)?;
+    if raw.provider == SessionStorageProvider::Memory {
+        return Ok(SessionStorage::Memory);
+    }
+    let directory = file.parent().unwrap_or_else(|| Path::new(""));
+    let from_file = || Some(RedisPassword::File(directory.join(raw.password_file.as_ref()?)));
+    Ok(SessionStorage::Redis(Box::new(RedisStorage {
+        topology: topology(raw).map_err(unfit)?,
+        db: raw.db,
+        key_prefix: raw.key_prefix.clone(),
+        username: raw.username.clone(),
+        password: password.map(RedisPassword::Fixed).or_else(from_file),
+        tls: raw.tls.as_ref().map(|tls| encryption(tls, directory)),
+        connect_timeout: raw.connect_timeout.get(),
+        command_timeout: raw.command_timeout.get(),
+    })))
+}
+
+fn topology(raw: &RawStorage) -> Result<RedisTopology, (&'static str, String)> {
+    let addresses = |field: &'static str, addresses: &[String]| {
+        let parsed = addresses
+            .iter()
+            .map(|text| address(text).map_err(|message| (field, message)));
+        parsed.collect::<Result<Vec<_>, _>>()
+    };
+    if let Some(sentinel) = &raw.sentinel {
+        return Ok(RedisTopology::Sentinel {
+            master_name: sentinel.master_name.clone(),
+            sentinels: addresses("sentinel.addresses", &sentinel.addresses)?,
+        });
+    }
+    if let Some(cluster) = &raw.cluster {
+        return Ok(RedisTopology::Cluster(addresses(
+            "cluster.addresses",
+            &cluster.addresses,
+        )?));
+    }
+    let single = address(raw.address.as_deref().unwrap_or_default());
+    Ok(RedisTopology::Single(
+        single.map_err(|message| ("address", message))?,
+    ))
+}
+
+fn address(text: &str) -> Result<RedisAddress, String> {
+    rules::host_and_port(text).map(|(host, port)| RedisAddress { host, port })
+}
+
+fn encryption(raw: &RawTls, directory: &Path) -> RedisTls {
+    let identity = raw.cert_file.as_ref().zip(raw.key_file.as_ref());
+    RedisTls {
+        ca_file: raw.ca_file.as_ref().map(|file| directory.join(file)),
+        identity: identity.map(|(cert, key)| RedisIdentity {
+            cert_file: directory.join(cert),
+            key_file: directory.join(key),
+        }),
+        server_name: raw.server_name.clone(),
+        insecure_skip_verify: raw.insecure_skip_verify,
+    }
+}

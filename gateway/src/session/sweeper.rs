@@ -1,0 +1,92 @@
+//! Ends what has expired: the upstream sessions of a session that nobody used for long are deleted, and then its record.
+//!
+//! The store gives what has expired to whichever process asks first. When that one ends before it is done, another gets the rest
+//! after [`Sweep::patience`]. Backends that cannot be reached then are not asked again: they forget idle sessions by themselves.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream;
+
+use super::Sessions;
+use super::record::{Record, RecordKey};
+use super::store::Unavailable;
+
+/// How many sessions are ended in one go.
+const BATCH: usize = 100;
+/// How many upstream sessions are deleted at a time.
+const AT_A_TIME: usize = 8;
+/// The longest time between two looks.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// When sessions are ended.
+#[derive(Clone, Copy, Debug)]
+struct Sweep {
+    /// How long ago they must have expired, and how long another process has to end those that it took on.
+    patience: Duration,
+    /// The time between two looks.
+    pause: Duration,
+}
+
+impl Sweep {
+    /// For sessions that live for `ttl` without use: the shorter they live, the sooner is it seen that they have ended. The pause
+    /// is not the same in each process, so that they do not look at the same moment.
+    fn new(ttl: Duration) -> Self {
+        let pause = ttl.clamp(Duration::from_millis(100), MAX_PAUSE);
+        let [byte] = crate::random::bytes::<1>();
+        Self {
+            patience: pause,
+            pause: pause.mul_f64(0.8 + 0.4 * f64::from(byte) / 255.0),
+        }
+    }
+}
+
+impl Sessions {
+    /// Ends expired sessions until the process drains; `ttl` is how long they live without use.
+    pub fn sweep(&self, ttl: Duration) {
+        let (sessions, sweep) = (self.clone(), Sweep::new(ttl));
+        self.inner.tasks.spawn_until_drain(async move {
+            loop {
+                tokio::time::sleep(sweep.pause).await;
+                if let Err(error) = sessions.sweep_once(sweep.patience).await {
+                    tracing::debug!(%error, "expired sessions are not ended");
+                }
+            }
+        });
+    }
+
+    async fn sweep_once(&self, patience: Duration) -> Result<(), Unavailable> {
+        loop {
+            let claimed = self.inner.store.claim_expired(patience, BATCH).await?;
+            let upstreams = claimed.iter().flat_map(|(_, record)| self.upstreams_of(record));
+            stream::iter(upstreams)
+                .for_each_concurrent(AT_A_TIME, |(backend, session)| async move {
+                    if let Err(error) = backend.close(&session).await {
+                        tracing::debug!(backend = %backend.name(), %error, "an upstream session could not be deleted");
+                    }
+                })
+                .await;
+            let keys: Vec<RecordKey> = claimed.iter().map(|(key, _)| *key).collect();
+            self.inner.store.remove_expired(&keys).await?;
+            if claimed.len() < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The upstream sessions of a record, at the backends that gave them and are still there.
+    fn upstreams_of(
+        &self,
+        record: &Record,
+    ) -> Vec<(crate::backend::Backend, crate::backend::UpstreamSession)> {
+        let catalog = self.inner.core.catalog();
+        let bindings = record.bindings.iter();
+        let known = bindings.filter_map(|(name, binding)| {
+            let backend = catalog
+                .backend(name)
+                .filter(|backend| backend.origin() == binding.origin)?;
+            Some((backend, binding.session.clone()))
+        });
+        known.collect()
+    }
+}
