@@ -533,8 +533,8 @@ fn an_answer_that_nobody_asked_for_is_refused() -> anyhow::Result<()> {
     assert!(refused.text().contains("replaced"), "{}", refused.text());
     let lost = call.message()?;
     assert_eq!(
-        (&lost["id"], &lost["error"]["code"]),
-        (&json!(2), &json!(-32603)),
+        (&lost["id"], &lost["result"]["isError"]),
+        (&json!(2), &json!(true)),
         "{lost}"
     );
     Ok(())
