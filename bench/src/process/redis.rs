@@ -81,15 +81,13 @@ impl Redis {
         })
     }
 
-    /// The memory that Redis uses for its data, in bytes.
+    /// The memory that Redis uses, in bytes.
     ///
     /// # Errors
     /// When Redis does not say.
     pub fn memory(&self) -> anyhow::Result<u64> {
         let memory = command_of(self.address, "INFO memory")?;
-        let used = memory
-            .lines()
-            .find_map(|line| line.strip_prefix("used_memory_dataset:"));
+        let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:"));
         used.and_then(|used| used.trim().parse().ok())
             .context("INFO memory does not say how much is used")
     }

@@ -127,12 +127,15 @@ impl Frontend {
         }
         let largest = self.core.hot().limits.request_bytes;
         if request.body().size_hint().lower() > largest as u64 {
-            return ("other", body::too_large(request.into_body(), largest).await);
+            return (
+                "other",
+                Box::pin(body::too_large(request.into_body(), largest)).await,
+            );
         }
         let principal = match self.auth.principal(request.headers()).await {
             Ok(principal) => principal,
             Err(refusal) => {
-                body::discard(request.into_body()).await;
+                Box::pin(body::discard(request.into_body())).await;
                 return ("other", refusal);
             }
         };
@@ -141,8 +144,12 @@ impl Frontend {
                 ("other", respond::method_not_allowed())
             }
             Method::POST => self.post(request, &principal).await,
-            Method::GET => ("GET", self.get(request.headers(), &principal).await),
-            Method::DELETE => ("DELETE", self.delete(request.headers(), &principal).await),
+            // What is not the most frequent is boxed, here and below, so that the state of a call, which is moved, stays small.
+            Method::GET => ("GET", Box::pin(self.get(request.headers(), &principal)).await),
+            Method::DELETE => (
+                "DELETE",
+                Box::pin(self.delete(request.headers(), &principal)).await,
+            ),
             _ => ("other", respond::method_not_allowed()),
         }
     }

@@ -47,7 +47,7 @@ impl Frontend {
         };
         if jsonrpc::is_batch(&body) {
             let answer = self.batch(&head.headers, &body, principal, place);
-            return ("batch", answer.await);
+            return ("batch", Box::pin(answer).await);
         }
         match Message::parse(&body) {
             Err(fault) => ("other", respond::fault(&fault)),
@@ -59,7 +59,7 @@ impl Frontend {
                 let answer = self.request(&head.headers, &body, &request, principal, place);
                 (method, answer.await)
             }
-            Ok(message) => self.one_way(&head.headers, &body, &message, principal).await,
+            Ok(message) => Box::pin(self.one_way(&head.headers, &body, &message, principal)).await,
         }
     }
 
@@ -77,7 +77,7 @@ impl Frontend {
             Err(fault) => return respond::params_fault(request.id, &fault),
         }
         if request.method == "initialize" {
-            return self.initialize(request, principal).await;
+            return Box::pin(self.initialize(request, principal)).await;
         }
         match self.session(headers, Some(request.id), principal).await {
             Ok(session) => self.run(&session, body, request, place).await,
@@ -130,9 +130,9 @@ impl Frontend {
             "prompts/get" => self.call(Subject::Prompt, session, body, request).await,
             "resources/read" => self.call(Subject::Resource, session, body, request).await,
             "completion/complete" => self.call(Subject::Completion, session, body, request).await,
-            "logging/setLevel" => settings::set_log_level(session, request).await,
-            "resources/subscribe" => self.subscribe(session, body, request).await,
-            "resources/unsubscribe" => self.unsubscribe(session, body, request).await,
+            "logging/setLevel" => Box::pin(settings::set_log_level(session, request)).await,
+            "resources/subscribe" => Box::pin(self.subscribe(session, body, request)).await,
+            "resources/unsubscribe" => Box::pin(self.unsubscribe(session, body, request)).await,
             _ => respond::method_not_found(request),
         }
     }

@@ -32,7 +32,7 @@ impl Upstreams for Session {
     async fn open(&self, backend: &Backend) -> Result<UpstreamSession, UpstreamError> {
         match usable(&self.record(), backend, None) {
             Some(session) => Ok(session),
-            None => self.bind(backend, None).await,
+            None => Box::pin(self.bind(backend, None)).await,
         }
     }
 
@@ -41,7 +41,7 @@ impl Upstreams for Session {
         backend: &Backend,
         lost: &UpstreamSession,
     ) -> Result<UpstreamSession, UpstreamError> {
-        self.bind(backend, Some(lost.clone())).await
+        Box::pin(self.bind(backend, Some(lost.clone()))).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a message of the modern era says of itself, in `params._meta` (specification 2026-07-28, basic).
 
+use std::sync::LazyLock;
+
 use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -11,6 +13,10 @@ use super::jsonrpc::Fault;
 pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// What the client can do.
 pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+
+/// Finds the name of the revision's key. To prepare the search costs more than to search the parameters of a usual request.
+static KEY: LazyLock<memmem::Finder<'static>> =
+    LazyLock::new(|| memmem::Finder::new(PROTOCOL_VERSION.as_bytes()));
 
 /// What a message says of itself.
 #[derive(Debug, Default, Deserialize)]
@@ -37,7 +43,7 @@ pub fn read(params: Option<&RawValue>) -> Result<Meta<'_>, Fault> {
     let Some(params) = params.map(RawValue::get) else {
         return Ok(Meta::default());
     };
-    if memmem::find(params.as_bytes(), PROTOCOL_VERSION.as_bytes()).is_none() {
+    if KEY.find(params.as_bytes()).is_none() {
         return Ok(Meta::default());
     }
     let fault = |error: serde_json::Error| Fault {
