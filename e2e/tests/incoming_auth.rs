@@ -122,11 +122,13 @@ impl Caller {
     }
 }
 
-/// What a client sees of an answer; the date is not the answer's.
+/// What a client sees of an answer; the date and the id of the request are not the answer's.
 fn seen(answers: &[Answer]) -> Vec<Answer> {
     let without_date = |answer: &Answer| {
         let mut answer = answer.clone();
-        answer.headers.retain(|(name, _)| name != "date");
+        answer
+            .headers
+            .retain(|(name, _)| name != "date" && name != "x-request-id");
         answer
     };
     answers.iter().map(without_date).collect()
