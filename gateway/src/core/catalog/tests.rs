@@ -30,7 +30,9 @@ fn silent(name: &str, terms: Terms) -> (Backend, Known) {
 fn failing(name: &str, terms: Terms, offer: Offer) -> (Backend, Known) {
     let member = Member::new(backend(name), Arc::new(terms));
     member.observe(Ok(offer));
-    member.observe(Err(BackendError::Status(500)));
+    for _ in 0..member.settings().unhealthy_after {
+        member.observe(Err(BackendError::Status(500)));
+    }
     (member.backend.clone(), member.known())
 }
 
