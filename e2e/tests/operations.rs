@@ -200,3 +200,50 @@ fn a_session_takes_no_more_of_redis_than_the_page_says() -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn the_permissions_on_the_page_are_enough() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let page = page()?;
+    let user = page.lines().find(|line| line.starts_with("user vmcp on "));
+    let user = user
+        .context("the page names the permissions")?
+        .replace("PASSWORD", "secret");
+    let (redis, fixture) = (Redis::start_with(None, &[&user])?, Fixture::start(&[])?);
+    let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    recipe.config.session_storage = SessionStorage {
+        provider: SessionStorageProvider::Redis,
+        address: Some(redis.address.to_string()),
+        username: Some("vmcp".to_owned()),
+        ..SessionStorage::default()
+    };
+    recipe.password = Some("secret".to_owned());
+    let gateways = [recipe.start()?, recipe.start()?];
+    let session = Session::open(gateways[0].mcp)?;
+    for (index, gateway) in gateways.iter().cycle().take(4).enumerate() {
+        let count = session
+            .call(gateway.mcp, "fixture_counter", &json!({}))?
+            .tool_text()?;
+        assert_eq!(count, (index + 1).to_string());
+        let answer = session.request(gateway.mcp, "logging/setLevel", &json!({"level": "error"}))?;
+        assert!(answer.text().contains("\"result\""), "{}", answer.text());
+        let resource = json!({"uri": "test://watched-resource"});
+        for method in ["resources/subscribe", "resources/unsubscribe"] {
+            let answer = session.request(gateway.mcp, method, &resource)?;
+            assert!(
+                answer.text().contains("\"result\""),
+                "{method}: {}",
+                answer.text()
+            );
+        }
+    }
+    assert_eq!(session.delete(gateways[1].mcp)?.status, 200);
+    for gateway in &gateways {
+        let log = gateway.log()?;
+        assert!(!log.contains("NOPERM"), "{log}");
+        assert!(gateway.status(&recipe)?.session_store.available);
+    }
+    Ok(())
+}
