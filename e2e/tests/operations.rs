@@ -128,7 +128,7 @@ fn every_metric_log_line_and_field_that_the_page_names_exists() -> anyhow::Resul
     let status = std::fs::read_to_string(root().join("crds/src/status.rs"))?;
     let mut named = 0;
     for metric in quoted(&page).filter(|text| text.starts_with("vmcp_")) {
-        let name = metric.split('{').next().unwrap_or(metric);
+        let name = metric.split(['{', ' ']).next().unwrap_or(metric);
         let name = name.trim_start_matches("vmcp_").trim_end_matches("_total");
         ensure!(
             gateway.contains(&format!("\"{name}\"")),
