@@ -66,6 +66,46 @@ fn the_demo_shows_the_merged_tools_and_leaves_an_endpoint_until_ctrl_c() -> anyh
     )
 }
 
+#[test]
+fn in_the_demo_of_outages_no_call_fails_and_no_session_is_lost() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let output = Command::new(binaries::path("demo")?)
+        .args(["outages", "--seconds", "2"])
+        .output()?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}\n{told}");
+    let row = |what: &str| -> anyhow::Result<Vec<u64>> {
+        let line = printed.lines().find(|line| line.starts_with(what));
+        let line = line.with_context(|| format!("{what} is not in\n{printed}"))?;
+        Ok(line
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect())
+    };
+    for what in [
+        "nothing yet",
+        "one replica (SIGKILL)",
+        "all replicas (SIGKILL)",
+        "the backend's memory",
+        "Redis, stopped for a while (SIGSTOP)",
+        "Redis (SIGKILL), back empty",
+        "together",
+    ] {
+        let row = row(what)?;
+        assert!(row[0] > 0, "no calls while {what}:\n{printed}");
+        assert_eq!(row[2..4], [0, 0], "failed, or lost, while {what}:\n{printed}");
+        let replicas_were_killed = what.contains("replica") || what == "together";
+        assert!(
+            replicas_were_killed || row[1] == 0,
+            "cut while {what}:\n{printed}"
+        );
+    }
+    Ok(())
+}
+
 /// The processes that a process has started, and those that they have. Those in its own process group are left out: the watcher
 /// that ends the demo when this test ends is among them.
 fn descendants(of: u32) -> anyhow::Result<Vec<u32>> {

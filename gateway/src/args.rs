@@ -59,6 +59,13 @@ Example, for gateways that share a Redis and so must share their keys:
   mkdir keys
   vmcp-gateway keygen > keys/current")]
     Keygen,
+    /// Print the bearer token that `/status` on the admin port wants, which the session keys give.
+    #[command(after_help = "\
+Example:
+
+  TOKEN=$(vmcp-gateway status-token --config gateway.yaml)
+  curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:9483/status")]
+    StatusToken(ConfigFile),
     /// Print the version, the commit from which it was built, and the revisions of the protocol that it speaks.
     Version,
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use secrecy::SecretString;
 use vmcp_crds::config::{GatewayConfig, REDIS_PASSWORD_ENV};
@@ -9,6 +10,7 @@ use vmcp_crds::session_key::SessionKey;
 use vmcp_gateway::app::App;
 use vmcp_gateway::args::{Args, Command, ConfigFile};
 use vmcp_gateway::config::Config;
+use vmcp_gateway::session::keys::Keys;
 use vmcp_gateway::telemetry::logs;
 use vmcp_gateway::version;
 
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         Command::Serve(file) => serve(&file),
         Command::Validate(file) => validate(&file),
         Command::Keygen => keygen(),
+        Command::StatusToken(file) => status_token(&file),
         Command::Version => {
             print!("{}", version::text());
             Ok(ExitCode::SUCCESS)
@@ -71,6 +74,18 @@ fn validate(file: &ConfigFile) -> anyhow::Result<ExitCode> {
 
 fn keygen() -> anyhow::Result<ExitCode> {
     println!("{}", SessionKey::generate()?.to_text());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status_token(file: &ConfigFile) -> anyhow::Result<ExitCode> {
+    let config = match load(file) {
+        Ok(config) => config,
+        Err(exit) => return Ok(exit),
+    };
+    let directory = config.session_keys.as_deref();
+    let keys = Keys::load(directory.context("no sessionKeys are configured; /status is open")?)?;
+    let server = &config.server;
+    println!("{}", keys.current().status_token(&server.namespace, &server.name));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,10 +1,11 @@
 //! `cargo xtask demo`: what the gateway does, to be looked at.
 
+mod outages;
 mod servers;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use vmcp_e2e::ports;
 
 /// One endpoint over two MCP servers that nobody here wrote, on your machine, until you press Ctrl-C.
@@ -14,11 +15,26 @@ struct Args {
     /// The port of the endpoint; 4483, or a free one when that is taken
     #[arg(long)]
     port: Option<u16>,
+    #[command(subcommand)]
+    story: Option<Story>,
+}
+
+#[derive(Subcommand)]
+enum Story {
+    /// A conversation over three replicas and a real Redis, while one after the other is killed
+    Outages {
+        /// How long to look at each outage, in seconds
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    servers::show(address(args.port)?)
+    match args.story {
+        None => servers::show(address(args.port)?),
+        Some(Story::Outages { seconds }) => outages::show(seconds),
+    }
 }
 
 /// The address for the endpoint: the port that was asked for, the usual one, or a free one.

@@ -1,0 +1,334 @@
+//! Three replicas behind a balancer, a real Redis and a backend that counts: a conversation goes on while one after the other is killed.
+//!
+//! Every session calls its counter, and each count is checked: one that was never given, or one that skips a call which was answered, is
+//! a failure, and so is every answer that is not one. The balancer never repeats a request. A call that is under way in a replica which is
+//! killed has no answer, as with any server: it is counted as *cut*, the client sends it again, and its count may then be one higher.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+use vmcp_e2e::load::{Load, Turn};
+use vmcp_e2e::raw::Session;
+use vmcp_e2e::replicas::Replicas;
+use vmcp_peers::step;
+
+const REPLICAS: usize = 3;
+const SESSIONS: usize = 12;
+/// How often each session calls.
+const EVERY: Duration = Duration::from_millis(100);
+/// How long a client whose call was cut waits before it sends it again, and for how long it tries.
+const PAUSE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the line of what is going on is written again.
+const LIVE: Duration = Duration::from_millis(200);
+
+/// The sessions of this demo, and what became of their calls.
+#[derive(Debug, Default)]
+struct Book {
+    rows: Mutex<Vec<Row>>,
+    /// Whether replicas are being killed, so that calls may be cut.
+    killing: AtomicBool,
+    /// How often the backend has lost its memory; its counters begin again then.
+    forgotten: AtomicU64,
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    what: &'static str,
+    cut: u64,
+    failed: u64,
+    lost: u64,
+    took: Vec<Duration>,
+    why: Option<String>,
+}
+
+/// One session and what its counter must say next.
+struct Conversation {
+    gateway: SocketAddr,
+    session: Session,
+    lowest: u64,
+    highest: u64,
+    forgotten: u64,
+}
+
+/// What came of sending a call once.
+enum Sent {
+    Answered(u64),
+    /// There was no answer, because there was nobody any more who could give it.
+    Cut(String),
+    Lost,
+}
+
+pub(crate) fn show(seconds: u64) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut replicas = step("start three gateways, Redis, a backend and a balancer", || {
+        runtime.block_on(Replicas::start(REPLICAS))
+    })?;
+    let gateway = replicas.address();
+    let sessions: Vec<Session> = (0..SESSIONS)
+        .map(|_| Session::open(gateway))
+        .collect::<anyhow::Result<_>>()?;
+    println!(
+        "\n{SESSIONS} sessions call the counter of a stateful backend, {} times a second together, each request on the next of \
+         {REPLICAS} replicas.\nA call that was under way in a replica when it was killed is cut, and sent again.\n",
+        SESSIONS as u128 * 1000 / EVERY.as_millis()
+    );
+    let book = Arc::new(Book::default());
+    book.begin("nothing yet");
+    println!("{}", Row::HEAD);
+    let load = Load::start(SESSIONS, EVERY, |worker| {
+        let (book, mut conversation) = (
+            Arc::clone(&book),
+            Conversation::new(gateway, sessions[worker].clone()),
+        );
+        Box::new(move |_| {
+            conversation.turn(&book);
+            Ok(())
+        }) as Turn
+    });
+    let phase = Duration::from_secs(seconds);
+    book.watch(phase);
+    book.go_on("one replica (SIGKILL)", phase, || {
+        one_replica(&mut replicas, &book, phase)
+    })?;
+    book.go_on("all replicas (SIGKILL)", phase, || {
+        book.while_killing(|| {
+            replicas.kill_all()?;
+            replicas.start_all_anew()
+        })
+    })?;
+    book.go_on("the backend's memory", phase, || {
+        book.forgotten.fetch_add(1, Ordering::SeqCst);
+        replicas
+            .fixture
+            .admin("POST", "/sessions/forget?style=404", &json!({}))
+    })?;
+    book.go_on("Redis, stopped for a while (SIGSTOP)", phase, || {
+        replicas.redis.pause()?;
+        book.watch(phase);
+        replicas.redis.resume()
+    })?;
+    book.go_on("Redis (SIGKILL), back empty", phase, || {
+        replicas.redis.kill()?;
+        book.watch(phase);
+        replicas.redis.start_again()
+    })?;
+    drop(load.finish());
+    book.end();
+    let ended = sessions.iter().filter(|session| {
+        let answer = session.delete(gateway);
+        answer.is_ok_and(|answer| answer.status == 200)
+    });
+    let ended = ended.count();
+    let total = book.total();
+    println!("{total}\n\n{ended} of {SESSIONS} sessions were there until their clients ended them.");
+    if let Some(why) = &total.why {
+        println!("The first failure: {why}");
+    }
+    ensure!(
+        total.failed == 0 && total.lost == 0 && ended == SESSIONS,
+        "calls failed, or sessions were lost"
+    );
+    Ok(())
+}
+
+/// Kills a replica, goes on without it for a while, and starts another in its place.
+fn one_replica(replicas: &mut Replicas, book: &Book, phase: Duration) -> anyhow::Result<()> {
+    let left: Vec<_> = replicas.addresses().split_off(1);
+    book.while_killing(|| {
+        replicas.gateways[0].kill()?;
+        replicas.balancer.set_replicas(&left);
+        Ok(())
+    })?;
+    book.watch(phase);
+    replicas.gateways[0] = replicas.recipe.start()?;
+    replicas.balancer.set_replicas(&replicas.addresses());
+    Ok(())
+}
+
+impl Conversation {
+    fn new(gateway: SocketAddr, session: Session) -> Self {
+        Self {
+            gateway,
+            session,
+            lowest: 1,
+            highest: 1,
+            forgotten: 0,
+        }
+    }
+
+    /// One call, as often as it is cut.
+    fn turn(&mut self, book: &Book) {
+        let began = Instant::now();
+        let mut may_be_cut = book.killing.load(Ordering::SeqCst);
+        loop {
+            let sent = self.send();
+            may_be_cut |= book.killing.load(Ordering::SeqCst);
+            match sent {
+                Ok(Sent::Answered(count)) => match self.check(count, book) {
+                    Ok(()) => return book.note(|row| row.took.push(began.elapsed())),
+                    Err(error) => return book.fail(&error),
+                },
+                Ok(Sent::Cut(_)) if may_be_cut && began.elapsed() < PATIENCE => {
+                    self.highest += 1;
+                    book.note(|row| row.cut += 1);
+                    std::thread::sleep(PAUSE);
+                }
+                Ok(Sent::Cut(why)) => return book.fail(&anyhow::anyhow!("no answer: {why}")),
+                Ok(Sent::Lost) => return book.note(|row| row.lost += 1),
+                Err(error) => {
+                    self.highest += 1;
+                    return book.fail(&error);
+                }
+            }
+        }
+    }
+
+    fn send(&self) -> anyhow::Result<Sent> {
+        let answer = match self.session.call(self.gateway, "fixture_counter", &json!({})) {
+            Ok(answer) => answer,
+            Err(error) => return Ok(Sent::Cut(format!("{error:#}"))),
+        };
+        match answer.status {
+            200 => Ok(Sent::Answered(answer.tool_text()?.parse()?)),
+            // What the balancer says when a replica has said nothing.
+            502 => Ok(Sent::Cut("status 502".to_owned())),
+            404 => Ok(Sent::Lost),
+            status => anyhow::bail!("status {status}: {}", answer.text()),
+        }
+    }
+
+    fn check(&mut self, count: u64, book: &Book) -> anyhow::Result<()> {
+        let expected = self.lowest..=self.highest;
+        let forgotten = book.forgotten.load(Ordering::SeqCst);
+        let begins_again = count == 1 && forgotten > self.forgotten;
+        if begins_again {
+            self.forgotten = forgotten;
+        }
+        (self.lowest, self.highest) = (count + 1, count + 1);
+        ensure!(
+            begins_again || expected.contains(&count),
+            "the counter says {count}, and not {expected:?}"
+        );
+        Ok(())
+    }
+}
+
+impl Book {
+    fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, what: &'static str) {
+        let row = Row {
+            what,
+            ..Row::default()
+        };
+        self.rows().push(row);
+    }
+
+    /// Ends the line of what went on before, does `what`, and looks at what becomes of it for a while.
+    fn go_on(
+        &self,
+        what: &'static str,
+        phase: Duration,
+        act: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.end();
+        self.begin(what);
+        act().context(what)?;
+        self.watch(phase);
+        Ok(())
+    }
+
+    fn while_killing(&self, kill: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.killing.store(true, Ordering::SeqCst);
+        let killed = kill();
+        // Requests that the balancer had sent before are over, one way or the other.
+        self.watch(Duration::from_secs(1));
+        self.killing.store(false, Ordering::SeqCst);
+        killed
+    }
+
+    /// Lets the conversation go on, and writes its line again and again where somebody looks.
+    fn watch(&self, phase: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < phase {
+            std::thread::sleep(LIVE.min(phase));
+            if std::io::stdout().is_terminal() {
+                let row = self.rows().last().cloned().unwrap_or_default();
+                print!("\r{row}");
+                // A line that is not seen is written again.
+                drop(std::io::stdout().flush());
+            }
+        }
+    }
+
+    fn end(&self) {
+        let row = self.rows().last().cloned().unwrap_or_default();
+        let again = if std::io::stdout().is_terminal() { "\r" } else { "" };
+        println!("{again}{row}");
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Row)) {
+        if let Some(row) = self.rows().last_mut() {
+            note(row);
+        }
+    }
+
+    fn fail(&self, error: &anyhow::Error) {
+        self.note(|row| {
+            row.failed += 1;
+            row.why.get_or_insert_with(|| format!("{}: {error:#}", row.what));
+        });
+    }
+
+    fn total(&self) -> Row {
+        let mut total = Row {
+            what: "together",
+            ..Row::default()
+        };
+        for row in &*self.rows() {
+            total.cut += row.cut;
+            total.failed += row.failed;
+            total.lost += row.lost;
+            total.took.extend(&row.took);
+            total.why = total.why.or_else(|| row.why.clone());
+        }
+        total
+    }
+}
+
+impl Row {
+    const HEAD: &str =
+        "killed                                  calls    cut  failed  sessions lost       p50       p99";
+
+    fn percentile(&self, percent: usize) -> f64 {
+        let mut took = self.took.clone();
+        took.sort_unstable();
+        let index = (took.len() * percent / 100).min(took.len().saturating_sub(1));
+        took.get(index).copied().unwrap_or_default().as_secs_f64() * 1000.0
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:38} {:>6} {:>6} {:>7} {:>14} {:>6.1} ms {:>6.0} ms",
+            self.what,
+            self.took.len() as u64 + self.failed + self.lost,
+            self.cut,
+            self.failed,
+            self.lost,
+            self.percentile(50),
+            self.percentile(99)
+        )
+    }
+}

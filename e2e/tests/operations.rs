@@ -1,0 +1,249 @@
+//! `docs/OPERATIONS.md` is true: its commands work, and what it names exists.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+use vmcp_crds::config::{SessionStorage, SessionStorageProvider};
+use vmcp_e2e::binaries;
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::Session;
+use vmcp_e2e::redis::Redis;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn page() -> anyhow::Result<String> {
+    Ok(std::fs::read_to_string(root().join("docs/OPERATIONS.md"))?)
+}
+
+fn on_redis(redis: &Redis, fixture: &Fixture) -> anyhow::Result<(Recipe, Gateway)> {
+    let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    recipe.config.session_storage = SessionStorage {
+        provider: SessionStorageProvider::Redis,
+        address: Some(redis.address.to_string()),
+        ..SessionStorage::default()
+    };
+    let gateway = recipe.start()?;
+    Ok((recipe, gateway))
+}
+
+/// What stands between the fences of shell blocks.
+fn commands(page: &str) -> String {
+    let blocks = page.split("```sh\n").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split("```").next());
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+/// Every text between backticks in `text`.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The cells of the column `name` of the page's tables, one after the other.
+fn column(page: &str, name: &str) -> Vec<String> {
+    let mut index = None;
+    let mut cells = Vec::new();
+    for line in page.lines() {
+        if !line.starts_with('|') {
+            index = None;
+            continue;
+        }
+        let row: Vec<&str> = line.split('|').map(str::trim).collect();
+        match index {
+            None => index = row.iter().position(|cell| *cell == name),
+            Some(index) => cells.extend(row.get(index).map(|cell| (*cell).to_owned())),
+        }
+    }
+    cells
+}
+
+/// The text of every source file below `directory`.
+fn sources(directory: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            text.push_str(&sources(&path)?);
+        } else {
+            text.push_str(&std::fs::read_to_string(&path).unwrap_or_default());
+        }
+    }
+    Ok(text)
+}
+
+#[test]
+fn every_command_on_the_page_works() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (redis, fixture) = (Redis::start(None)?, Fixture::start(&[])?);
+    let (recipe, gateway) = on_redis(&redis, &fixture)?;
+    Session::open(gateway.mcp)?;
+    let directory = tempfile::tempdir()?;
+    std::fs::write(directory.path().join("gateway.yaml"), gateway.config()?)?;
+    let keys = recipe.config.session_keys.as_ref().context("there are keys")?;
+    // As it stands there, but with the addresses and the files of this test.
+    let script = commands(&page()?)
+        .replace("ADMIN=127.0.0.1:9483", &format!("ADMIN={}", gateway.admin))
+        .replace("KEYS=keys", &format!("KEYS={}", keys.directory.display()));
+    let programs = [binaries::path("vmcp-gateway")?, vmcp_peers::redis::redis_cli()?];
+    let mut path = std::env::var("PATH").unwrap_or_default();
+    for program in &programs {
+        let directory = program.parent().context("a program stands in a directory")?;
+        path = format!("{}:{path}", directory.display());
+    }
+    let output = Command::new("sh")
+        .args(["-euc", &script])
+        .current_dir(directory.path())
+        .env("PATH", path)
+        .env("REDIS_URL", format!("redis://{}", redis.address))
+        .output()?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{printed}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for expected in [
+        "ok\n",
+        "vmcp_requests_total",
+        "\"sessionStore\"",
+        "version: v1",
+        "noeviction",
+        "used_memory_human",
+    ] {
+        assert!(printed.contains(expected), "{expected} is not in\n{printed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_metric_log_line_and_field_that_the_page_names_exists() -> anyhow::Result<()> {
+    let page = page()?;
+    let gateway = sources(&root().join("gateway/src"))?;
+    let status = std::fs::read_to_string(root().join("crds/src/status.rs"))?;
+    let mut named = 0;
+    for metric in quoted(&page).filter(|text| text.starts_with("vmcp_")) {
+        let name = metric.split(['{', ' ']).next().unwrap_or(metric);
+        let name = name.trim_start_matches("vmcp_").trim_end_matches("_total");
+        ensure!(
+            gateway.contains(&format!("\"{name}\"")),
+            "there is no metric {metric}"
+        );
+        named += 1;
+    }
+    for cell in column(&page, "log") {
+        for line in quoted(&cell) {
+            ensure!(gateway.contains(&format!("\"{line}\"")), "nobody logs {line:?}");
+            named += 1;
+        }
+    }
+    for cell in column(&page, "`/status`") {
+        for field in quoted(&cell).filter(|text| text.chars().any(|c| c == '.' || c.is_uppercase())) {
+            for part in field.split('.') {
+                let snake: String = part
+                    .trim_end_matches("[]")
+                    .chars()
+                    .flat_map(|c| [c.is_uppercase().then_some('_'), Some(c.to_ascii_lowercase())])
+                    .flatten()
+                    .collect();
+                ensure!(
+                    status.contains(&format!("pub {snake}:")),
+                    "there is no field {field}"
+                );
+            }
+            named += 1;
+        }
+    }
+    assert!(named > 30, "the page names only {named} things");
+    Ok(())
+}
+
+#[test]
+fn a_session_takes_no_more_of_redis_than_the_page_says() -> anyhow::Result<()> {
+    const SESSIONS: i64 = 1000;
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let page = page()?;
+    let stated = page
+        .split(" bytes of Redis's memory")
+        .next()
+        .and_then(|before| before.rsplit(' ').next())
+        .and_then(|number| number.replace(',', "").parse::<i64>().ok());
+    let stated = stated.context("the page says how many bytes a session takes")?;
+    let (redis, fixture) = (Redis::start(None)?, Fixture::start(&[])?);
+    let (_, gateway) = on_redis(&redis, &fixture)?;
+    let used = || -> anyhow::Result<i64> {
+        let info: String = redis.command(&["INFO", "memory"])?;
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        Ok(line.context("Redis says how much it uses")?.parse()?)
+    };
+    let with_binding = || -> anyhow::Result<()> {
+        let session = Session::open(gateway.mcp)?;
+        let count = session.call(gateway.mcp, "fixture_counter", &json!({}))?;
+        ensure!(count.tool_text()? == "1");
+        Ok(())
+    };
+    // What Redis makes once, such as its script cache, is no session's.
+    with_binding()?;
+    let before = used()?;
+    (0..SESSIONS).try_for_each(|_| with_binding())?;
+    let each = (used()? - before) / SESSIONS;
+    assert!(
+        (stated / 2..=stated).contains(&each),
+        "a session takes {each} bytes, and the page says {stated}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_permissions_on_the_page_are_enough() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let page = page()?;
+    let user = page.lines().find(|line| line.starts_with("user vmcp on "));
+    let user = user
+        .context("the page names the permissions")?
+        .replace("PASSWORD", "secret");
+    let (redis, fixture) = (Redis::start_with(None, &[&user])?, Fixture::start(&[])?);
+    let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    recipe.config.session_storage = SessionStorage {
+        provider: SessionStorageProvider::Redis,
+        address: Some(redis.address.to_string()),
+        username: Some("vmcp".to_owned()),
+        ..SessionStorage::default()
+    };
+    recipe.password = Some("secret".to_owned());
+    let gateways = [recipe.start()?, recipe.start()?];
+    let session = Session::open(gateways[0].mcp)?;
+    for (index, gateway) in gateways.iter().cycle().take(4).enumerate() {
+        let count = session
+            .call(gateway.mcp, "fixture_counter", &json!({}))?
+            .tool_text()?;
+        assert_eq!(count, (index + 1).to_string());
+        let answer = session.request(gateway.mcp, "logging/setLevel", &json!({"level": "error"}))?;
+        assert!(answer.text().contains("\"result\""), "{}", answer.text());
+        let resource = json!({"uri": "test://watched-resource"});
+        for method in ["resources/subscribe", "resources/unsubscribe"] {
+            let answer = session.request(gateway.mcp, method, &resource)?;
+            assert!(
+                answer.text().contains("\"result\""),
+                "{method}: {}",
+                answer.text()
+            );
+        }
+    }
+    assert_eq!(session.delete(gateways[1].mcp)?.status, 200);
+    for gateway in &gateways {
+        let log = gateway.log()?;
+        assert!(!log.contains("NOPERM"), "{log}");
+        assert!(gateway.status(&recipe)?.session_store.available);
+    }
+    Ok(())
+}
