@@ -14,6 +14,9 @@ use tokio_util::task::TaskTracker;
 /// How many chunks are on their way in one direction before the sender has to wait.
 const ON_THE_WAY: usize = 1024;
 
+/// The command, as it stands on the wire.
+const SUBSCRIBE: &[u8] = b"\r\nSUBSCRIBE\r\n";
+
 /// A running proxy. Its tasks end with the runtime.
 #[derive(Clone, Debug)]
 pub struct Proxy {
@@ -108,9 +111,10 @@ async fn forward(
         if read == 0 {
             return to.shutdown().await;
         }
+        // As a word of its own: scripts speak of it too.
         if chunk[..read]
-            .windows(9)
-            .any(|window| window.eq_ignore_ascii_case(b"SUBSCRIBE"))
+            .windows(SUBSCRIBE.len())
+            .any(|window| window == SUBSCRIBE)
         {
             subscriber.send_replace(true);
         }

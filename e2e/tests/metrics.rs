@@ -136,6 +136,13 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
     }
     let mut world = World::new(recipe.start()?);
 
+    // Each connection of a client has a task.
+    let tasks = world.gateway.metric("vmcp_tasks", "")?;
+    world.is("vmcp_tasks", "", tasks)?;
+    let connection = TcpStream::connect(world.gateway.mcp)?;
+    world.is("vmcp_tasks", "", tasks + 1.0)?;
+    drop(connection);
+
     // A client comes, calls, listens, and goes.
     world.is("vmcp_ready", "", 1.0)?;
     world.is("vmcp_build_info", "version=", 1.0)?;

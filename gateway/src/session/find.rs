@@ -4,13 +4,16 @@
 //! asked, by one for all who want the same session at the same moment. What the store does not have may have been lost rather than
 //! ended ([`super::loss`]). When the store does not answer, a session that is remembered is served for a while.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 
 use super::cache::Remembered;
 use super::entry::Entry;
 use super::id::SessionId;
+use super::record::Record;
 use super::store::{Loaded, Unavailable};
 use super::{Session, SessionError, Sessions};
 use crate::core::Principal;
@@ -61,8 +64,37 @@ impl Sessions {
             (Ok(Some(entry)), _) => Ok(entry),
             (Ok(None), _) => Err(SessionError::NotFound),
             (Err(unavailable), Some(entry)) => self.without_store(id, &entry, unavailable),
-            (Err(unavailable), None) => Err(unavailable.into()),
+            (Err(unavailable), None) => self.known_by_its_id(id, unavailable),
         }
+    }
+
+    /// A session of which this process knows nothing but the id, while the store cannot be asked: a process that starts in an outage
+    /// serves what needs no binding. It is not remembered, so that the store is asked as soon as it answers. A termination that this
+    /// process has not heard of holds here at the end of the outage, or of the grace.
+    fn known_by_its_id(&self, id: &SessionId, unavailable: Unavailable) -> Result<Arc<Entry>, SessionError> {
+        if !self.serves_without_store() {
+            return Err(unavailable.into());
+        }
+        let inner = &*self.inner;
+        let new = id.record();
+        let record = Record {
+            principal_tag: new.principal_tag,
+            revision: new.revision,
+            capabilities: new.capabilities,
+            client_info: new.client_info,
+            life: id.life(),
+            version: 0,
+            untouched: Duration::ZERO,
+            left: inner.settings.lifetimes.idle,
+            remaining: inner.settings.lifetimes.max,
+            log_level: None,
+            subscriptions: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+        };
+        inner.metrics.served_without_store();
+        let entry = Entry::new(record, inner.proof.reading());
+        entry.doubt();
+        Ok(Arc::new(entry))
     }
 
     /// A session that is remembered, while the store cannot be asked.
@@ -92,18 +124,20 @@ impl Sessions {
 
     /// Asks the store for the session, or joins those who are asking.
     async fn read(&self, id: &SessionId) -> Read {
-        let reading = || {
-            let (sessions, id) = (self.clone(), id.clone());
-            let reading = self
-                .inner
-                .tasks
-                .spawn(async move { sessions.read_now(&id).await });
+        let (sessions, id, key) = (self.clone(), id.clone(), id.key);
+        let reading = move |place| {
+            let tasks = sessions.inner.tasks.clone();
+            let reading = tasks.spawn(async move {
+                let read = sessions.read_now(&id).await;
+                drop(place);
+                read
+            });
             let ended = |ended: Result<_, tokio::task::JoinError>| {
                 ended.unwrap_or_else(|error| Err(Unavailable::new(error.to_string())))
             };
             reading.map(ended).boxed()
         };
-        self.inner.reads.join(id.key, reading).await
+        self.inner.reads.join(key, reading).await
     }
 
     async fn read_now(&self, id: &SessionId) -> Read {

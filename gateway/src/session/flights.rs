@@ -17,20 +17,38 @@ pub(super) struct Flights<T, O> {
 
 type UnderWay<T, O> = HashMap<T, Shared<BoxFuture<'static, O>>>;
 
-impl<T: Clone + Eq + Hash + Send + 'static, O: Clone + Send + Sync + 'static> Flights<T, O> {
-    /// Joins the attempt for `target` that is under way, or begins one with `attempt`.
-    pub(super) async fn join(&self, target: T, attempt: impl FnOnce() -> BoxFuture<'static, O>) -> O {
+/// The place of an attempt among those that are under way. It is given up when this value is dropped, which is for whoever does the
+/// work: those who wait for it may all have gone, and the next one who comes wants an attempt of his own.
+pub(super) struct Place<T: Eq + Hash, O> {
+    flights: Flights<T, O>,
+    target: T,
+}
+
+impl<T: Eq + Hash, O> Drop for Place<T, O> {
+    fn drop(&mut self) {
+        self.flights
+            .under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.target);
+    }
+}
+
+impl<T: Clone + Eq + Hash + Send + Sync + 'static, O: Clone + Send + Sync + 'static> Flights<T, O> {
+    /// Joins the attempt for `target` that is under way, or begins one with `attempt`, which keeps its place until it is over.
+    pub(super) async fn join(
+        &self,
+        target: T,
+        attempt: impl FnOnce(Place<T, O>) -> BoxFuture<'static, O> + Send + 'static,
+    ) -> O {
         let flight = {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
             let begin = || {
-                let (flights, done, attempt) = (self.clone(), target.clone(), attempt());
-                let flight = async move {
-                    let outcome = attempt.await;
-                    let mut under_way = flights.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-                    under_way.remove(&done);
-                    outcome
+                let place = Place {
+                    flights: self.clone(),
+                    target: target.clone(),
                 };
-                flight.boxed().shared()
+                async move { attempt(place).await }.boxed().shared()
             };
             under_way.entry(target.clone()).or_insert_with(begin).clone()
         };
@@ -76,10 +94,11 @@ mod tests {
         let gate = Arc::new(Semaphore::new(0));
         let join = || {
             let (attempts, gate) = (Arc::clone(&attempts), Arc::clone(&gate));
-            flights.join("x", move || {
+            flights.join("x", move |place| {
                 async move {
                     attempts.fetch_add(1, Ordering::Relaxed);
                     drop(gate.acquire().await);
+                    drop(place);
                     Err(())
                 }
                 .boxed()
@@ -92,5 +111,29 @@ mod tests {
         assert!(join().await.is_err());
         assert_eq!(attempts.load(Ordering::Relaxed), 2);
         assert!(flights.under_way.lock().unwrap().is_empty());
+    }
+    #[tokio::test]
+    async fn what_came_of_an_attempt_that_everybody_has_left_is_nobodys_answer() {
+        let flights: Flights<&'static str, u32> = Flights::default();
+        let gate = Arc::new(Semaphore::new(0));
+        let attempt = |outcome: u32| {
+            let gate = Arc::clone(&gate);
+            flights.join("x", move |place| {
+                let work = crate::tasks::Tasks::default().spawn(async move {
+                    drop(gate.acquire().await);
+                    drop(place);
+                    outcome
+                });
+                work.map(Result::unwrap_or_default).boxed()
+            })
+        };
+        let mut left = Box::pin(attempt(1));
+        assert!(futures::poll!(&mut left).is_pending());
+        drop(left);
+        gate.add_permits(1);
+        while !flights.under_way.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(attempt(2).await, 2);
     }
 }

@@ -13,8 +13,8 @@ use vmcp_crds::session_key::SessionKey;
 
 use super::capabilities::Capabilities;
 use super::keys::Keys;
-use super::record::{PrincipalTag, RecordKey};
-use super::store::Incarnation;
+use super::record::{NewRecord, PrincipalTag, RecordKey};
+use super::store::{Incarnation, Life};
 use crate::config::ServerName;
 use crate::core::Principal;
 use crate::wire::revision::Revision;
@@ -43,6 +43,24 @@ pub(super) struct SessionId {
 }
 
 impl SessionId {
+    /// When the session began, and when it ends at the latest.
+    pub(super) fn life(&self) -> Life {
+        Life {
+            incarnation: self.incarnation,
+            end: self.end,
+        }
+    }
+
+    /// What the id alone says of the session.
+    pub(super) fn record(&self) -> NewRecord {
+        NewRecord {
+            principal_tag: self.principal_tag,
+            revision: self.revision,
+            capabilities: self.capabilities.to_json(),
+            client_info: r#"{"name":"unknown","version":"0"}"#.to_owned(),
+        }
+    }
+
     /// The text that the client gets.
     pub(super) fn sign(&self, key: &SessionKey, server: &ServerName) -> String {
         let mut bytes = Vec::with_capacity(SIGNED_BYTES + MAC_BYTES);

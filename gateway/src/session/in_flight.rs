@@ -89,6 +89,11 @@ impl InFlight {
         }
     }
 
+    /// The sessions that have something that runs.
+    pub(super) fn keys(&self) -> Vec<RecordKey> {
+        self.lock().keys().copied().collect()
+    }
+
     /// How many sessions have something that runs.
     pub(super) fn sessions(&self) -> usize {
         self.lock().len()

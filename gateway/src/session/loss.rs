@@ -13,7 +13,7 @@
 //! [`RECENT`] time before are created or terminated again. Not created, when the interruption was so long that the store may have
 //! forgotten who was terminated meanwhile.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use super::entry::Entry;
 use super::find::Read;
 use super::id::SessionId;
 use super::proof::CaughtUp;
-use super::record::{NewRecord, RecordKey};
+use super::record::RecordKey;
 use super::store::{Incarnation, Life, Missing, REMEMBERED, Recovered, SETTLE, Unavailable};
 
 /// How far back a store may lose what was written last.
@@ -88,8 +88,7 @@ impl Sessions {
         match outcome {
             Recovered::Found(record) => Ok(inner.cache.put(key, record, reading)),
             Recovered::Gone | Recovered::Wait(_) => {
-                inner.cache.remove(key);
-                inner.streams.close(key);
+                self.forget(key);
                 Ok(None)
             }
         }
@@ -98,16 +97,7 @@ impl Sessions {
     /// Brings a session back of which nothing is left but its id.
     async fn recover(&self, id: &SessionId) -> Result<Recovered, Unavailable> {
         let inner = &*self.inner;
-        let life = Life {
-            incarnation: id.incarnation,
-            end: id.end,
-        };
-        let new = NewRecord {
-            principal_tag: id.principal_tag,
-            revision: id.revision,
-            capabilities: id.capabilities.to_json(),
-            client_info: r#"{"name":"unknown","version":"0"}"#.to_owned(),
-        };
+        let (life, new) = (id.life(), id.record());
         for _ in 0..MAX_WAITS {
             match self.observed(inner.store.recover(&id.key, life, &new).await)? {
                 Recovered::Wait(wait) => tokio::time::sleep(wait.min(SETTLE)).await,
@@ -173,18 +163,25 @@ impl Sessions {
             Vec::new()
         };
         let cache = &self.inner.cache;
+        let idle = self.inner.settings.lifetimes.idle;
         let entries = created.into_iter().filter_map(|key| match cache.get(&key) {
-            Remembered::Entry(entry) => Some((key, entry)),
-            Remembered::Ended | Remembered::Nothing => None,
+            Remembered::Entry(entry) if entry.lives_on(idle) => Some((key, entry)),
+            Remembered::Entry(_) | Remembered::Ended | Remembered::Nothing => None,
         });
         let ended = cache.ended(Some(recent.elapsed()));
         tokio::join!(
             self.write_all_back(entries.collect()),
             self.terminate_again(ended)
         );
-        // Whoever holds a stream has nobody who asks the store for him.
-        let open = self.inner.streams.keys();
-        let reading = open
+        // Whoever holds a stream or waits for an answer has nobody who asks the store for him.
+        let waiting = self
+            .inner
+            .streams
+            .keys()
+            .into_iter()
+            .chain(self.inner.in_flight.keys());
+        let waiting: HashSet<RecordKey> = waiting.collect();
+        let reading = waiting
             .into_iter()
             .map(|key| async move { self.look_again(&key).await });
         stream::iter(reading)

@@ -69,7 +69,7 @@ use proof::Proof;
 use provisional::Provisional;
 use record::{Lifetimes, NewRecord, Record, RecordKey};
 use repairs::Repairs;
-use store::{Created, Life, LimitOf, Owner, SessionStore, Terminated, Unavailable};
+use store::{Created, LimitOf, Owner, SessionStore, Terminated, Unavailable};
 use streams::Streams;
 use verified::VerifiedIds;
 use watch::Touches;
@@ -315,10 +315,7 @@ impl Sessions {
     pub async fn terminate(&self, id: &[u8], principal: &Principal) -> Result<(), SessionError> {
         let (id, _) = self.verify(id, principal)?;
         let inner = &*self.inner;
-        let life = Life {
-            incarnation: id.incarnation,
-            end: id.end,
-        };
+        let life = id.life();
         let remembered = match inner.cache.get(&id.key) {
             Remembered::Ended => return Err(SessionError::NotFound),
             Remembered::Entry(entry) => Some(entry),
@@ -326,7 +323,7 @@ impl Sessions {
         };
         match self.observed(inner.store.terminate(&id.key, life).await)? {
             Terminated::Gone => {
-                inner.cache.remove(&id.key);
+                self.forget(&id.key);
                 Err(SessionError::NotFound)
             }
             Terminated::Terminated(record) => {

@@ -144,8 +144,11 @@ impl Sessions {
     /// Binds what has no place in a record yet, or deletes it. For when the store answers again.
     pub(super) async fn reconcile(&self) {
         for ((key, _), pending) in self.inner.provisional.take_all() {
-            if self.adopt(&key, &pending).await.is_err() {
-                self.keep_for_later(&key, pending);
+            match self.adopt(&key, &pending).await {
+                Ok(()) => {}
+                // The store answers, and this record cannot be read here: there is nothing to wait for.
+                Err(error) if error.is_of_record() => self.close_when_quiet(key, pending),
+                Err(_) => self.keep_for_later(&key, pending),
             }
         }
     }

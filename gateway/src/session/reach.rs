@@ -184,14 +184,6 @@ impl Session {
         self.upstream(&call.backend, call.generation).await
     }
 
-    /// Makes sure that what is remembered is true, by reading it again where that is not known.
-    pub(super) async fn refresh(&self) -> Result<(), SessionError> {
-        if self.entry.is_valid(&self.sessions.inner.proof) {
-            return Ok(());
-        }
-        self.reload().await
-    }
-
     /// Reads the record again.
     pub(super) async fn reload(&self) -> Result<(), SessionError> {
         let inner = &*self.sessions.inner;

@@ -20,8 +20,8 @@ use super::{Session, SessionError};
 use crate::backend::{Backend, BackendError, Hello, UpstreamSession};
 use crate::core::{UpstreamError, Upstreams};
 
-/// What is opened: whose session, at which backend, and in the place of which upstream session.
-pub(super) type Target = (RecordKey, String, Option<UpstreamSession>);
+/// What is opened: whose session, at which backend and which server, and in the place of which upstream session.
+pub(super) type Target = (RecordKey, String, String, Option<UpstreamSession>);
 /// What came of it.
 pub(super) type Opened = Result<UpstreamSession, UpstreamError>;
 
@@ -57,11 +57,20 @@ impl Session {
         backend: &Backend,
         lost: Option<UpstreamSession>,
     ) -> Result<UpstreamSession, UpstreamError> {
-        let target = (self.key, backend.name().to_string(), lost.clone());
-        let attempt = || {
-            let (session, backend) = (self.clone(), backend.clone());
-            let tasks = self.sessions.inner.tasks.clone();
-            let binding = tasks.spawn(async move { session.bind_now(&backend, lost.as_ref()).await });
+        let target = (
+            self.key,
+            backend.name().to_string(),
+            backend.origin().to_owned(),
+            lost.clone(),
+        );
+        let (session, backend) = (self.clone(), backend.clone());
+        let attempt = move |place| {
+            let tasks = session.sessions.inner.tasks.clone();
+            let binding = tasks.spawn(async move {
+                let opened = session.bind_now(&backend, lost.as_ref()).await;
+                drop(place);
+                opened
+            });
             let ended = |ended: Result<_, tokio::task::JoinError>| {
                 ended.unwrap_or_else(|error| Err(BackendError::Broken(error.to_string()).into()))
             };
@@ -89,8 +98,9 @@ impl Session {
         backend: &Backend,
         lost: Option<&UpstreamSession>,
     ) -> Result<UpstreamSession, UpstreamError> {
-        // Another call, or another replica, may have done the work since the request came in.
-        match self.refresh().await {
+        // Another call, or another replica, may have done the work since the request came in. What a replica has done is heard a moment
+        // after it was done, also by one that has proved to hear: the store knows at once, and asking it is cheaper than a handshake.
+        match self.reload().await {
             Ok(()) => {}
             // What stands in no record needs no store.
             Err(SessionError::Unavailable(_)) if backend.has_streams_for_sessions() => {}

@@ -101,7 +101,16 @@ impl Sessions {
         self.close_connections(key);
     }
 
-    /// Reads a session again whose stream is open here.
+    /// The store has no record of the session any more: what runs of it here ends.
+    pub(super) fn forget(&self, key: &RecordKey) {
+        let inner = &*self.inner;
+        inner.cache.remove(key);
+        inner.streams.close(key);
+        inner.in_flight.end(key);
+        self.close_connections(key);
+    }
+
+    /// Reads a session again whose stream is open here, or whose request is running.
     pub(super) async fn look_again(&self, key: &RecordKey) {
         let inner = &*self.inner;
         let reading = inner.proof.reading();
@@ -121,7 +130,7 @@ impl Sessions {
                 drop(self.own_stream(key).await);
             }
         } else {
-            inner.streams.close(key);
+            self.forget(key);
         }
     }
 

@@ -14,6 +14,8 @@ if wait > 0 then
 end
 write(KEYS[1], the_end, tonumber(ARGV[2]), tonumber(ARGV[3]), 8)
 redis.call('HSET', KEYS[1], 'incarnation', ARGV[5], 'version', text(now))
+-- How often the session's own stream was opened is lost: the next number is larger than any that was given.
+redis.call('HSET', KEYS[1], 'streams', text(now))
 redis.call('SET', KEYS[4], 'recovered', 'PXAT', text(the_end))
 local record = snapshot(KEYS[1])
 publish_record(KEYS[3], ARGV[1], record)

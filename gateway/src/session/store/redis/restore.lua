@@ -18,6 +18,8 @@ if ARGV[8] == '0' then
 end
 write(KEYS[1], the_end, tonumber(ARGV[2]), tonumber(ARGV[3]), 9)
 redis.call('HSET', KEYS[1], 'incarnation', ARGV[5], 'version', text(math.max(now, tonumber(ARGV[7]) + 1)))
+-- How often the session's own stream was opened is lost: the next number is larger than any that was given.
+redis.call('HSET', KEYS[1], 'streams', text(now))
 if current ~= ARGV[5] then
   redis.call('SET', KEYS[4], 'recovered', 'PXAT', text(the_end))
 end
