@@ -78,7 +78,12 @@ impl Caller {
             "GET" => "text/event-stream",
             _ => "application/json, text/event-stream",
         };
-        let mut headers = vec![("accept", accept), ("content-type", "application/json")];
+        // The gateway gives every request an id, and keeps one that a request brings.
+        let mut headers = vec![
+            ("accept", accept),
+            ("content-type", "application/json"),
+            ("x-request-id", "the-same"),
+        ];
         headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
         headers.extend(self.session.as_deref().map(|id| ("mcp-session-id", id)));
         let body = body.map(Value::to_string).unwrap_or_default();

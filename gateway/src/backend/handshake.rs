@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -85,7 +85,9 @@ impl Backend {
         if response.status() != StatusCode::OK {
             return Err(BackendError::of_answer(&response));
         }
-        let session_id = response.headers().get(header::SESSION_ID).cloned();
+        // A copy: the header is a part of the buffer into which the answer was read, and would keep all of it as long as the session.
+        let session_id = response.headers().get(header::SESSION_ID);
+        let session_id = session_id.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
         if let Some(id) = &session_id
             && (id.len() > MAX_SESSION_ID_BYTES || !id.as_bytes().iter().all(u8::is_ascii_graphic))
         {
