@@ -297,7 +297,7 @@ fn tls_shows_and_wants_the_certificates_that_are_named() -> anyhow::Result<()> {
                 ca_file: Some(others.authority()),
                 ..right.clone()
             },
-            "UnknownIssuer",
+            "invalid peer certificate",
         ),
         (
             "serverName",

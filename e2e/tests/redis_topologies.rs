@@ -231,6 +231,9 @@ async fn a_node_that_dies_is_replaced_by_its_replica_and_a_session_is_never_gone
     lives(&store, &key).await?;
     created(&store).await?;
     let other = (owner + 1) % 3;
-    assert_eq!(cluster.owner(other, TAG)?, replica);
+    vmcp_e2e::wait::until("the other nodes know", LIMIT, || {
+        anyhow::ensure!(cluster.owner(other, TAG)? == replica, "not yet");
+        Ok(())
+    })?;
     Ok(())
 }
