@@ -38,11 +38,11 @@ impl Backend {
         id: &RawValue,
     ) -> Result<Answer, BackendError> {
         if self.has_streams_for_sessions() {
-            return self.call_over_sse(session, message, id).await;
+            return Box::pin(self.call_over_sse(session, message, id)).await;
         }
         let response = self.post(Some(session), message).await?;
         if response.status() != StatusCode::OK {
-            return self.refusal(session, response, id).await;
+            return Box::pin(self.refusal(session, response, id)).await;
         }
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         if header::is_media_type(content_type, &header::EVENT_STREAM) {
@@ -119,7 +119,7 @@ impl Backend {
         let timeouts = &contact.timeouts;
         if !contact.headers.is_empty() {
             let headers = self.inner.headers.load_full();
-            headers.put(request.headers_mut()).await?;
+            Box::pin(headers.put(request.headers_mut())).await?;
         }
         // Whoever waits has a deadline of his own, which is at most this.
         let first_byte = timeouts.first_byte.unwrap_or_else(|| timeouts.longest_call());

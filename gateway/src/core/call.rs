@@ -165,7 +165,8 @@ impl Core {
         let admitted = admitted.unwrap_or_else(|_| Err(deadline.passed()));
         let mut admitted = admitted.map_err(|error| CallError::upstream(backend, error.into()))?;
         let mut sent_in = None;
-        let exchange = self.exchange(upstreams, backend, &routed.message, id, &mut sent_in);
+        // Boxed: whoever waits for it, in several layers, would otherwise move all of its state.
+        let exchange = Box::pin(self.exchange(upstreams, backend, &routed.message, id, &mut sent_in));
         let outcome = tokio::time::timeout_at(deadline.at(), exchange).await;
         let error = match outcome {
             Ok(Ok(answer)) => {
@@ -206,9 +207,9 @@ impl Core {
                 *sent_in = None;
                 self.metrics.repaired(backend.name());
                 tracing::info!(request_id = %Current, backend = %backend.name(), "the backend lost its session; opening another");
-                let session = upstreams.replace(backend, &session).await?;
+                let session = Box::pin(upstreams.replace(backend, &session)).await?;
                 *sent_in = Some(session.clone());
-                Ok(backend.call(&session, message.clone(), id).await?)
+                Ok(Box::pin(backend.call(&session, message.clone(), id)).await?)
             }
             outcome => Ok(outcome?),
         }

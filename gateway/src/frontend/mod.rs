@@ -93,7 +93,9 @@ impl Frontend {
     /// Answers one HTTP request.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let served = Served::begin(self, request.headers());
-        let (method, response) = served.id().scope(self.judge(request)).await;
+        // Boxed: what serves connections would otherwise move the whole state of a request, again and again.
+        let judging = Box::pin(self.judge(request));
+        let (method, response) = served.id().scope(judging).await;
         let mut response = served.answered(method, response);
         if self.drain.is_draining() {
             let close = http::HeaderValue::from_static("close");

@@ -102,7 +102,7 @@ impl Authentication {
         let Self::Oidc(Oidc { inner }) = self else {
             return Ok(Principal::Anonymous);
         };
-        let judged = inner.judge(headers).await;
+        let judged = Box::pin(inner.judge(headers)).await;
         let outcome = judged
             .as_ref()
             .err()
