@@ -373,9 +373,12 @@ async fn the_end_of_a_session_is_known_within_max_staleness_also_when_nobody_tel
     let mut told = Vec::new();
     for _ in 0..5 {
         let session = Session::open(replicas.address())?;
-        session
-            .call(deaf.mcp, "fixture_echo", &json!({"message": "hello"}))?
-            .tool_text()?;
+        // Its connections were cut a moment ago.
+        wait::until("it is served there", PATIENCE, || {
+            session
+                .call(deaf.mcp, "fixture_echo", &json!({"message": "hello"}))?
+                .tool_text()
+        })?;
         proxy.set(Fault {
             late: Duration::from_secs(20),
             subscribers_only: true,
