@@ -72,7 +72,8 @@ impl Sessions {
     /// serves what needs no binding. It is not remembered, so that the store is asked as soon as it answers. A termination that this
     /// process has not heard of holds here at the end of the outage, or of the grace.
     fn known_by_its_id(&self, id: &SessionId, unavailable: Unavailable) -> Result<Arc<Entry>, SessionError> {
-        if !self.serves_without_store() {
+        // A record that cannot be read here is there, and says what this process does not know.
+        if unavailable.is_of_record() || !self.serves_without_store() {
             return Err(unavailable.into());
         }
         let inner = &*self.inner;
