@@ -358,8 +358,8 @@ async fn use_moves_the_idle_deadline_but_not_the_end() -> anyhow::Result<()> {
         max: Duration::from_secs(3),
     };
     every_provider(lifetimes, |store| async move {
-        let (used, unused) = (created(&*store).await?, created(&*store).await?);
         let started = Instant::now();
+        let (used, unused) = (created(&*store).await?, created(&*store).await?);
         let mut unused_lived = None;
         while matches!(store.touch(&[used]).await?[..], [Touched::Alive { .. }]) {
             anyhow::ensure!(
