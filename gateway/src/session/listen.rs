@@ -20,6 +20,10 @@ use crate::wire::sse::Event;
 /// How long the first call to a backend waits for the backend's stream to open.
 const HEAR_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How long whoever had the stream before is given to hear of it and to close his at the backends. Some of them (rmcp's server) take
+/// a second stream of one session without a word, and then say nothing on it for as long as it is open, also once the first is closed.
+const TAKE_OVER: Duration = Duration::from_millis(200);
+
 /// An open stream of a session.
 #[derive(Debug)]
 pub struct Listening {
@@ -50,7 +54,12 @@ impl Session {
         let (slot, mut taken_over) = self.streams().open(self.key, positions.is_none());
         // Others close theirs first: many backends give a session one stream only.
         match self.own_stream().await {
-            Ok(number) => taken_over |= number > 1,
+            Ok(number) => {
+                taken_over |= number > 1;
+                if number > 1 {
+                    tokio::time::sleep(TAKE_OVER).await;
+                }
+            }
             Err(SessionError::Unavailable(_)) => {}
             Err(ended @ SessionError::NotFound) => return Err(ended),
         }
