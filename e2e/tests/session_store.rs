@@ -166,21 +166,21 @@ async fn a_binding_replaces_only_the_one_that_it_names() -> anyhow::Result<()> {
         let Bound::Bound(record) = bound else {
             anyhow::bail!("{bound:?}")
         };
-        assert_eq!(record.bindings["x"], binding("one", 1));
+        assert_eq!(*record.bindings["x"], binding("one", 1));
         let lost = store.bind_backend(&key, "x", 0, &binding("two", 1)).await?;
         let Bound::Lost(record) = lost else {
             anyhow::bail!("{lost:?}")
         };
-        assert_eq!(record.bindings["x"], binding("one", 1));
+        assert_eq!(*record.bindings["x"], binding("one", 1));
         is_bound(&store.bind_backend(&key, "x", 1, &binding("three", 2)).await?)?;
         is_bound(&store.bind_backend(&key, "y", 0, &binding("other", 1)).await?)?;
         let mut without_id = binding("", 1);
         without_id.session.id = None;
         is_bound(&store.bind_backend(&key, "z", 0, &without_id).await?)?;
         let bindings = found(&*store, &key).await?.bindings;
-        assert_eq!(bindings["x"], binding("three", 2));
-        assert_eq!(bindings["y"], binding("other", 1));
-        assert_eq!(bindings["z"], without_id);
+        assert_eq!(*bindings["x"], binding("three", 2));
+        assert_eq!(*bindings["y"], binding("other", 1));
+        assert_eq!(*bindings["z"], without_id);
         Ok(())
     })
     .await
@@ -205,9 +205,9 @@ async fn of_many_who_bind_at_once_one_wins_and_the_others_learn_who() -> anyhow:
             match outcome? {
                 Bound::Bound(_) => {
                     won += 1;
-                    assert_eq!(mine, winner);
+                    assert_eq!(mine, *winner);
                 }
-                Bound::Lost(record) => assert_eq!(record.bindings["x"], winner),
+                Bound::Lost(record) => assert_eq!(*record.bindings["x"], *winner),
                 Bound::Gone => anyhow::bail!("gone"),
             }
         }
@@ -226,7 +226,7 @@ async fn termination_gives_the_record_once_and_nothing_resurrects_it() -> anyhow
         let Terminated::Terminated(Some(record)) = ended else {
             anyhow::bail!("{ended:?}")
         };
-        assert_eq!(record.bindings["x"], binding("one", 1));
+        assert_eq!(*record.bindings["x"], binding("one", 1));
         assert_eq!(store.terminate(&key, LIFE).await?, Terminated::Gone);
         assert_eq!(
             store.bind_backend(&key, "x", 1, &binding("two", 2)).await?,
@@ -291,7 +291,7 @@ async fn what_a_client_sets_is_kept_and_whoever_binds_or_sets_sees_all_of_it() -
         set(&*store, &key, unsubscribe("a://b:c ü")).await?;
         let record = set(&*store, &key, unsubscribe("a://never")).await?;
         assert_eq!(record.subscriptions.keys().collect::<Vec<_>>(), ["a://d"]);
-        assert_eq!(record.bindings["x"], binding("one", 1));
+        assert_eq!(*record.bindings["x"], binding("one", 1));
         let loaded = found(&*store, &key).await?;
         assert_eq!(
             (loaded.log_level, loaded.subscriptions),
@@ -500,7 +500,7 @@ async fn what_has_expired_is_given_to_one_who_ends_it() -> anyhow::Result<()> {
         }
         claimed.sort_by(|a, b| a.1.bindings["x"].session.id.cmp(&b.1.bindings["x"].session.id));
         assert_eq!(claimed.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys);
-        assert_eq!(claimed[0].1.bindings["x"], binding("of-0", 1));
+        assert_eq!(*claimed[0].1.bindings["x"], binding("of-0", 1));
         // What lives is not removed, and what is removed is not found again.
         keys.push(used);
         assert!(matches!(store.touch(&[used]).await?[..], [Touched::Alive { .. }]));
@@ -757,6 +757,6 @@ async fn a_bind_that_times_out_and_happens_later_is_lost_to_oneself() -> anyhow:
         anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "it never happened");
     }
     let again = store.bind_backend(&key, "x", 0, &mine).await?;
-    assert!(matches!(again, Bound::Lost(record) if record.bindings["x"] == mine));
+    assert!(matches!(again, Bound::Lost(record) if *record.bindings["x"] == mine));
     Ok(())
 }

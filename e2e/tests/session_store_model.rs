@@ -72,7 +72,7 @@ struct Session {
 struct Held {
     level: Option<String>,
     watched: BTreeMap<String, String>,
-    bindings: BTreeMap<String, Binding>,
+    bindings: BTreeMap<String, Box<Binding>>,
 }
 
 #[derive(Debug, Default)]
@@ -235,7 +235,7 @@ impl Model {
                 match (outcome, session.alive.clone()) {
                     (Bound::Gone, None) => {}
                     (Bound::Bound(record), Some(mut held)) if *right => {
-                        held.bindings.insert(name.to_owned(), binding);
+                        held.bindings.insert(name.to_owned(), Box::new(binding));
                         same(&record, session, &held)?;
                         session.alive = Some(held);
                     }

@@ -178,9 +178,9 @@ impl App {
                 self.metrics.clone(),
             ));
         }
-        let frontend = self.frontend;
+        let frontend = Arc::new(self.frontend);
         let serving = server::serve(self.mcp, self.drain.clone(), self.tasks.clone(), move |request| {
-            let frontend = frontend.clone();
+            let frontend = Arc::clone(&frontend);
             async move { frontend.answer(request).await }
         });
         let ending = async {

@@ -85,7 +85,9 @@ pub struct Record {
     /// The resources of which the client wants to hear, and the backend that has each.
     pub subscriptions: BTreeMap<String, String>,
     /// The upstream session at each backend that it has used, by the backend's name.
-    pub bindings: BTreeMap<String, Binding>,
+    ///
+    /// Boxed, because a map makes room for eleven values as soon as it has one, and most sessions have few.
+    pub bindings: BTreeMap<String, Box<Binding>>,
 }
 
 /// The upstream session of a session at one backend.

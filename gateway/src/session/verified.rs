@@ -13,7 +13,7 @@ use super::keys::Keys;
 use crate::core::Principal;
 
 /// How many ids one generation holds; there are two. An entry takes about 300 bytes.
-const GENERATION: usize = 4096;
+const GENERATION: usize = 2048;
 
 /// Ids that were verified.
 #[derive(Debug, Default)]
@@ -45,13 +45,13 @@ impl VerifiedIds {
         principal: &Principal,
     ) -> Option<(SessionId, Arc<SessionKey>)> {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        if !generations.young.contains_key(text) {
-            let (text, verified) = generations.old.remove_entry(text)?;
-            generations.put(text, verified);
+        if let Some(verified) = generations.young.get(text) {
+            return verified.read(keys, principal);
         }
-        let verified = generations.young.get(text)?;
-        let usable = verified.principal == *principal && keys.accept(&verified.signer);
-        usable.then(|| (verified.id.clone(), Arc::clone(&verified.signer)))
+        let (text, verified) = generations.old.remove_entry(text)?;
+        let read = verified.read(keys, principal);
+        generations.put(text, verified);
+        read
     }
 
     /// Remembers that `text`, signed with `signer`, says `id` to `principal`.
@@ -63,6 +63,13 @@ impl VerifiedIds {
         };
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         generations.put(text.into(), verified);
+    }
+}
+
+impl Verified {
+    fn read(&self, keys: &Keys, principal: &Principal) -> Option<(SessionId, Arc<SessionKey>)> {
+        let usable = self.principal == *principal && keys.accept(&self.signer);
+        usable.then(|| (self.id.clone(), Arc::clone(&self.signer)))
     }
 }
 

@@ -130,7 +130,8 @@ impl MemoryStore {
             if entry.record.generation(backend) != expected {
                 return Bound::Lost(entry.read(now));
             }
-            entry.record.bindings.insert(backend.to_owned(), binding.clone());
+            let binding = Box::new(binding.clone());
+            entry.record.bindings.insert(backend.to_owned(), binding);
             entry.record.version += 1;
             Bound::Bound(entry.read(now))
         });

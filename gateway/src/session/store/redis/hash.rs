@@ -189,7 +189,7 @@ pub(super) fn read(now: u64, flat: &[&str]) -> Result<Record, Unavailable> {
         if let Some(backend) = name.strip_prefix(BINDING) {
             bindings.insert(
                 backend.to_owned(),
-                binding(value).ok_or_else(|| unreadable(name))?,
+                Box::new(binding(value).ok_or_else(|| unreadable(name))?),
             );
         }
     }
