@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::drain::Drain;
 use crate::frontend::Frontend;
 use crate::frontend::auth::Authentication;
-use crate::readiness::Readiness;
+use crate::readiness::{Pending, Readiness};
 use crate::server;
 use crate::session::keys::Keys;
 use crate::session::record::Lifetimes;
@@ -32,12 +32,17 @@ use crate::telemetry::logs::LevelHandle;
 /// How long after the deadline of the longest call the process waits for what is still running.
 const FINISH_MARGIN: Duration = Duration::from_secs(5);
 
+/// How long readiness waits for what the store knows of the backends.
+const STORED_CATALOGUE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The gateway, listening but not yet serving.
 #[derive(Debug)]
 pub struct App {
     mcp: TcpListener,
     frontend: Frontend,
     sessions: Sessions,
+    /// Waits for what the store knows of the backends.
+    loading: Pending,
     core: Core,
     admin: std::thread::JoinHandle<()>,
     drain: Drain,
@@ -65,6 +70,7 @@ impl App {
             Metrics::new(),
         );
         let listening = readiness.wait_for("the listener");
+        let loading = readiness.wait_at_most("the stored catalogue", STORED_CATALOGUE_PATIENCE);
 
         let named_keys = config.session_keys.as_deref().map(Keys::load).transpose()?;
         let keys = named_keys.clone().map_or_else(Keys::random, Ok)?;
@@ -142,6 +148,7 @@ impl App {
             mcp,
             frontend,
             sessions,
+            loading,
             core,
             admin,
             drain,
@@ -165,7 +172,7 @@ impl App {
 
     /// Serves until `shutdown`, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        self.sessions.run();
+        self.sessions.run(self.loading);
         if let Some((directory, keys)) = self.session_keys.clone() {
             self.tasks.spawn_until_drain(follow_keys(directory, keys));
         }

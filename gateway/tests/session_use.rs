@@ -38,7 +38,7 @@ fn sessions(tasks: &Tasks) -> anyhow::Result<Sessions> {
         tasks.clone(),
         Metrics::new(),
     );
-    sessions.run();
+    sessions.run(Readiness::default().wait_for("the stored catalogue"));
     Ok(sessions)
 }
 

@@ -132,6 +132,7 @@ impl Sessions {
             return;
         }
         tracing::warn!("the session store has lost its data; what is remembered is written back");
+        self.inner.data_lost.notify_one();
         let sessions = self.clone();
         self.inner.tasks.spawn_until_drain(async move {
             let idle = sessions.inner.settings.lifetimes.idle;

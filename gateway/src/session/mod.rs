@@ -19,6 +19,7 @@ mod listen;
 mod local;
 mod loss;
 mod minted;
+mod offers;
 mod outage;
 mod proof;
 mod provisional;
@@ -41,7 +42,7 @@ use std::time::Duration;
 use arc_swap::Guard;
 use http::HeaderMap;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use vmcp_crds::session_key::SessionKey;
 
 use crate::backend::UpstreamSession;
@@ -128,6 +129,8 @@ struct Inner {
     metrics: Metrics,
     /// This process, among those that share the store.
     owner: Owner,
+    /// Says that the store has lost its data.
+    data_lost: Notify,
     cache: Cache,
     proof: Proof,
     outage: Outage,
@@ -220,6 +223,7 @@ impl Sessions {
                 tasks,
                 metrics,
                 owner: Owner(crate::random::bytes()),
+                data_lost: Notify::new(),
                 cache: Cache::new(settings.max_remembered),
                 proof: Proof::new(settings.max_staleness),
                 outage: Outage::default(),

@@ -12,6 +12,7 @@ use super::Sessions;
 use super::cache::Remembered;
 use super::record::RecordKey;
 use super::store::{Event, Life, Loaded, Touched};
+use crate::readiness::Pending;
 
 /// How often a store that does not answer is asked for a sign of life.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
@@ -40,11 +41,15 @@ impl Touches {
 }
 
 impl Sessions {
-    /// Begins what goes on beside the requests, until the process drains.
-    pub fn run(&self) {
+    /// Begins what goes on beside the requests, until the process drains. `loading` is dropped when the catalogue knows what the store
+    /// does.
+    pub fn run(&self, loading: Pending) {
         let tasks = &self.inner.tasks;
         match self.inner.store.events(self.inner.proof.every()) {
-            Some(events) => tasks.spawn_until_drain(self.clone().follow(events)),
+            Some(events) => {
+                tasks.spawn_until_drain(self.clone().follow(events));
+                tasks.spawn_until_drain(self.clone().share_offers(loading));
+            }
             None => self.inner.proof.alone(),
         }
         tasks.spawn_until_drain(self.clone().touch());

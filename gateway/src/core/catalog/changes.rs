@@ -22,6 +22,8 @@ pub struct Versions {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) versions: watch::Sender<Versions>,
+    /// Tells of everything that changes, also what clients do not see.
+    pub(super) any: watch::Sender<()>,
 }
 
 impl Changes {
@@ -40,6 +42,7 @@ impl Changes {
             versions.prompts += u64::from(prompts);
             tools || resources || prompts
         });
+        self.any.send_replace(());
     }
 }
 

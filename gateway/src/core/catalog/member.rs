@@ -8,6 +8,7 @@ use vmcp_crds::status::Health;
 use super::offer::{Offer, Shown};
 use crate::backend::{Backend, BackendError};
 use crate::config::{HealthSettings, Terms};
+use crate::readiness::Pending;
 
 /// What is known of a backend.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,8 @@ pub(super) struct Member {
     /// Says that what is known may be out of date. It holds one sign at most: what is told during a look leads to one more look.
     pub(super) stale: Notify,
     known: Mutex<Known>,
+    /// Whoever waits until something is known of the backend.
+    first_look: Mutex<Option<Pending>>,
 }
 
 /// What is known of a backend at one moment, and how clients get it.
@@ -53,7 +56,13 @@ impl Member {
             backend,
             stale: Notify::new(),
             known: Mutex::new(known),
+            first_look: Mutex::default(),
         }
+    }
+
+    /// Who waits until something is known of the backend; `None` when nobody has to any more.
+    pub(super) fn set_first_look(&self, waiting: Option<Pending>) {
+        *self.first_look.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
     }
 
     pub(super) fn known(&self) -> Known {
@@ -105,6 +114,24 @@ impl Member {
             Err(error) => before.after(error, known.settings.unhealthy_after),
         };
         known.change(&self.backend, after)
+    }
+
+    /// Takes what the backend offered to another process, unless it has said itself what it offers. Gives back what is known from now
+    /// on, if it is this.
+    pub(super) fn remember(&self, offer: Offer) -> Option<Arc<Offer>> {
+        let mut known = self.lock();
+        if known.state.offer.is_some() {
+            return None;
+        }
+        let offer = Arc::new(offer);
+        let after = State {
+            offer: Some(Arc::clone(&offer)),
+            ..State::clone(&known.state)
+        };
+        known.change(&self.backend, after);
+        drop(known);
+        self.set_first_look(None);
+        Some(offer)
     }
 
     /// Takes the outcome of a probe, and says whether anything changed.

@@ -13,6 +13,7 @@ mod member;
 mod merge;
 mod offer;
 mod origin;
+mod remembered;
 #[cfg(test)]
 mod scene;
 mod snapshot;
@@ -44,6 +45,7 @@ pub use cursor::BadCursor;
 pub use listing::Listing;
 pub use member::State;
 pub use offer::Offer;
+pub use remembered::written;
 pub use snapshot::{Nowhere, Snapshot};
 
 /// How long readiness waits for the first look at a backend: one that hangs must not keep the others from being served.
@@ -184,7 +186,8 @@ impl Catalog {
                 () = drained => {}
             }
         };
-        let sweeping = sweep::keep_warm(self.clone(), Arc::clone(&member), first_look, stop_sign);
+        member.set_first_look(first_look);
+        let sweeping = sweep::keep_warm(self.clone(), Arc::clone(&member), stop_sign);
         self.shared.tasks.spawn(sweeping);
         Running { member, stop }
     }

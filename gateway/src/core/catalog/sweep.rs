@@ -18,7 +18,6 @@ use super::listen::Ear;
 use super::offer::Offer;
 use super::{Catalog, Member};
 use crate::backend::{Backend, BackendError, Capabilities, Greeting, Hello, Kind, UpstreamSession};
-use crate::readiness::Pending;
 use crate::wire::code;
 use crate::wire::revision::Revision;
 
@@ -39,35 +38,24 @@ const OWN_INFO: &str = concat!(
 );
 
 /// Keeps the backend's part warm until `stop`, and then closes the session in which it looked.
-pub(super) async fn keep_warm(
-    catalog: Catalog,
-    member: Arc<Member>,
-    first_look: Option<Pending>,
-    stop: impl Future<Output = ()>,
-) {
+pub(super) async fn keep_warm(catalog: Catalog, member: Arc<Member>, stop: impl Future<Output = ()>) {
     let mut greeting = None;
     tokio::select! {
         () = stop => {}
-        () = look_again_and_again(&catalog, &member, first_look, &mut greeting) => {}
+        () = look_again_and_again(&catalog, &member, &mut greeting) => {}
     }
     if let Some(greeting) = greeting {
         close(&member.backend, &greeting).await;
     }
 }
 
-async fn look_again_and_again(
-    catalog: &Catalog,
-    member: &Member,
-    first_look: Option<Pending>,
-    greeting: &mut Option<Greeting>,
-) {
-    let mut first_look = first_look;
+async fn look_again_and_again(catalog: &Catalog, member: &Member, greeting: &mut Option<Greeting>) {
     let mut ear = Ear::default();
     let mut retry = FIRST_RETRY;
     loop {
         let looking = look(catalog, member, greeting);
         observe(catalog, member, looking.await);
-        drop(first_look.take());
+        member.set_first_look(None);
         let looked = Instant::now();
         loop {
             let (settings, refresh) = (member.settings(), catalog.aggregation().refresh);

@@ -10,8 +10,8 @@ use futures::stream::BoxStream;
 use tokio::time::Instant;
 
 use super::{
-    Bound, Created, Event, Incarnation, Life, LimitOf, Loaded, MAX_SUBSCRIPTIONS, Missing, Owner, Recovered,
-    SessionStore, SetOutcome, Setting, StreamOwned, Terminated, Touched, Unavailable,
+    Bound, Created, Event, Incarnation, Life, LimitOf, Loaded, MAX_SUBSCRIPTIONS, Missing, Offers, Owner,
+    Recovered, SessionStore, SetOutcome, Setting, StreamOwned, Terminated, Touched, Unavailable,
 };
 use crate::clock;
 use crate::config::SessionLimits;
@@ -358,6 +358,19 @@ impl SessionStore for MemoryStore {
 
     fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>> {
         ready(Ok(self.incarnation)).boxed()
+    }
+
+    fn offers(&self) -> BoxFuture<'_, Result<Offers, Unavailable>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
+    /// There is no other process, and none before this one.
+    fn keep_offer<'a>(
+        &'a self,
+        _backend: &'a str,
+        _offer: Option<&'a [u8]>,
+    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+        async { Ok(()) }.boxed()
     }
 
     fn events(&self, _: Duration) -> Option<BoxStream<'static, Event>> {

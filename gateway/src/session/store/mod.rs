@@ -45,6 +45,9 @@ pub const SETTLE: Duration = Duration::from_secs(1);
 /// How long the end of a session is remembered whose data the store has not lost since it began.
 pub const REMEMBERED: Duration = Duration::from_secs(5 * 60);
 
+/// How long what backends offer is kept for processes that start, when no process says it again.
+pub const OFFERS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// Whether a record lives cannot be known at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
@@ -252,6 +255,9 @@ pub enum Terminated {
     Gone,
 }
 
+/// What backends offer, in the form of [`crate::core::catalog::written`], by the backends' names.
+pub type Offers = Vec<(String, Vec<u8>)>;
+
 /// A place for session records.
 pub trait SessionStore: Debug + Send + Sync + 'static {
     /// Writes a new record under `key`, if there is none and there are fewer live ones than `limits` say.
@@ -329,6 +335,17 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
 
     /// Removes those of the records under `keys` that do not live.
     fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), Unavailable>>;
+
+    /// What [`Self::keep_offer`] was given last, by whichever process, for each backend.
+    fn offers(&self) -> BoxFuture<'_, Result<Offers, Unavailable>>;
+
+    /// Keeps `offer` for processes that start, as what `backend` offers; `None` removes it. Kept for [`OFFERS_KEPT`] after the last
+    /// one was kept.
+    fn keep_offer<'a>(
+        &'a self,
+        backend: &'a str,
+        offer: Option<&'a [u8]>,
+    ) -> BoxFuture<'a, Result<(), Unavailable>>;
 
     /// What other processes do, and this one too. A proof ([`Event::Proved`]) is sought at most `every` so often. The stream does not
     /// end; it reconnects by itself. `None` when there are no other processes.

@@ -21,8 +21,9 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::{
-    Bound, Created, Event, Incarnation, Life, LimitOf, Loaded, Missing, Owner, REMEMBERED, Recovered, SETTLE,
-    SessionStore, SetOutcome, Setting, StreamOwned, Terminated, Touched, Unavailable,
+    Bound, Created, Event, Incarnation, Life, LimitOf, Loaded, Missing, OFFERS_KEPT, Offers, Owner,
+    REMEMBERED, Recovered, SETTLE, SessionStore, SetOutcome, Setting, StreamOwned, Terminated, Touched,
+    Unavailable,
 };
 use crate::config::{RedisStorage, ServerName, SessionLimits};
 use crate::session::record::{Binding, Lifetimes, NewRecord, Record, RecordKey};
@@ -44,6 +45,8 @@ pub struct RedisStore {
     incarnation_key: String,
     /// The set of all records, by their idle deadlines.
     sessions_key: String,
+    /// What backends offer, by their names.
+    offers_key: String,
     /// Where processes tell each other what they do.
     channel: String,
     lifetimes: Lifetimes,
@@ -69,6 +72,7 @@ impl RedisStore {
             marker_prefix: format!("{tag}:m:"),
             incarnation_key,
             sessions_key: format!("{tag}:sessions"),
+            offers_key: format!("{tag}:catalogue"),
             channel: format!("{tag}:events"),
             lifetimes,
         })
@@ -299,6 +303,21 @@ impl RedisStore {
         }
         self.connection.run(&call).await
     }
+
+    async fn offers_now(&self) -> Result<Offers, Unavailable> {
+        let mut command = ::redis::cmd("HGETALL");
+        command.arg(&self.offers_key);
+        self.connection.command(&command).await
+    }
+
+    async fn keep_offer_now(&self, backend: &str, offer: Option<&[u8]>) -> Result<(), Unavailable> {
+        let mut call = self.scripts.keep_offer.key(&self.offers_key);
+        call.arg(millis(OFFERS_KEPT)).arg(backend);
+        if let Some(offer) = offer {
+            call.arg(offer);
+        }
+        self.connection.run(&call).await
+    }
 }
 
 impl SessionStore for RedisStore {
@@ -385,6 +404,18 @@ impl SessionStore for RedisStore {
 
     fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), Unavailable>> {
         self.remove_now(keys).boxed()
+    }
+
+    fn offers(&self) -> BoxFuture<'_, Result<Offers, Unavailable>> {
+        self.offers_now().boxed()
+    }
+
+    fn keep_offer<'a>(
+        &'a self,
+        backend: &'a str,
+        offer: Option<&'a [u8]>,
+    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+        self.keep_offer_now(backend, offer).boxed()
     }
 
     fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>> {

@@ -1,0 +1,218 @@
+//! What backends offer, in a form that outlives the process: so that one that starts knows what a backend offers before it answers, and
+//! also while it hangs.
+//!
+//! The form is versioned JSON, compressed. It says of which place it tells: a backend of the same name that is somewhere else now offers
+//! something else. What cannot be read, because it is damaged or of another version, is as good as nothing: the backend itself is asked
+//! in any case.
+
+use std::borrow::Cow;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+
+use super::{Catalog, Offer};
+use crate::backend::{Backend, Capabilities, Kind, List, Listed};
+
+/// The version of the form.
+const VERSION: u32 = 1;
+/// The largest text that is taken.
+const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
+/// The largest compressed form. Whoever offers more is asked by each process itself.
+const MAX_BYTES: usize = 512 * 1024;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Text<'a> {
+    version: u32,
+    #[serde(borrow)]
+    origin: Cow<'a, str>,
+    capabilities: [bool; 6],
+    gives_session_ids: bool,
+    #[serde(borrow)]
+    instructions: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    lists: [Items<'a>; 4],
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Items<'a> {
+    unusable: usize,
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
+/// The form that outlives the process of what `backend` offers; `None` when it is too large.
+#[must_use]
+pub fn written(backend: &Backend, offer: &Offer) -> Option<Vec<u8>> {
+    let mut lists: [Items<'_>; 4] = Default::default();
+    for (items, kind) in lists.iter_mut().zip(Kind::ALL) {
+        let list = offer.list(kind);
+        items.unusable = list.unusable;
+        for listed in &list.items {
+            items.items.push(serde_json::from_slice(&listed.json).ok()?);
+        }
+    }
+    let of = offer.capabilities;
+    let text = Text {
+        version: VERSION,
+        origin: backend.origin().into(),
+        capabilities: [
+            of.tools,
+            of.prompts,
+            of.resources,
+            of.subscribe,
+            of.completions,
+            of.logging,
+        ],
+        gives_session_ids: offer.gives_session_ids,
+        instructions: offer.instructions.as_deref().map(Cow::Borrowed),
+        lists,
+    };
+    let text = serde_json::to_vec(&text).ok()?;
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(&text).ok()?;
+    let bytes = encoder.finish().ok()?;
+    (text.len() <= MAX_TEXT_BYTES && bytes.len() <= MAX_BYTES).then_some(bytes)
+}
+
+/// What `bytes` say that `backend` offers; `None` when they cannot be read, or tell of another place.
+fn read(backend: &Backend, bytes: &[u8]) -> Option<Offer> {
+    let mut text = Vec::new();
+    let limit = MAX_TEXT_BYTES as u64;
+    DeflateDecoder::new(bytes)
+        .take(limit)
+        .read_to_end(&mut text)
+        .ok()?;
+    let text: Text<'_> = serde_json::from_slice(&text).ok()?;
+    if text.version != VERSION || text.origin != backend.origin() {
+        return None;
+    }
+    let [tools, prompts, resources, subscribe, completions, logging] = text.capabilities;
+    let mut offer = Offer {
+        capabilities: Capabilities {
+            tools,
+            prompts,
+            resources,
+            subscribe,
+            completions,
+            logging,
+        },
+        gives_session_ids: text.gives_session_ids,
+        instructions: text.instructions.map(Cow::into_owned),
+        ..Offer::default()
+    };
+    for (list, kind) in text.lists.into_iter().zip(Kind::ALL) {
+        let listed = |item: &RawValue| {
+            let (_, key) = kind.key(item).ok()?;
+            Some(Listed {
+                key: key.into_owned(),
+                json: Bytes::copy_from_slice(item.get().as_bytes()),
+            })
+        };
+        *offer.list_mut(kind) = List {
+            items: list.items.into_iter().map(listed).collect::<Option<_>>()?,
+            unusable: list.unusable,
+        };
+    }
+    Some(offer)
+}
+
+impl Catalog {
+    /// Takes what `bytes`, written by any process, say of the backend `name`, unless it has answered already. Gives back what is known
+    /// of it from now on, if it is this.
+    pub fn remember(&self, name: &str, bytes: &[u8]) -> Option<Arc<Offer>> {
+        let member = Arc::clone(&self.members().running.get(name)?.member);
+        let offer = member.remember(read(&member.backend, bytes)?)?;
+        self.merge();
+        Some(offer)
+    }
+
+    /// What each backend offers by its own account, without those that could not say all of it.
+    #[must_use]
+    pub fn offers(&self) -> Vec<(Backend, Arc<Offer>)> {
+        let members = self.members();
+        let offers = members.in_order().filter_map(|running| {
+            let state = running.member.state();
+            let offer = state.offer.clone().filter(|offer| offer.faults.is_empty())?;
+            state
+                .error
+                .is_none()
+                .then(|| (running.member.backend.clone(), offer))
+        });
+        offers.collect()
+    }
+
+    /// A signal whenever something is known that was not known before, of any backend.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.shared.changes.any.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::catalog::scene::{backend, list};
+
+    fn offer() -> Offer {
+        Offer {
+            capabilities: Capabilities {
+                tools: true,
+                logging: true,
+                ..Capabilities::default()
+            },
+            gives_session_ids: true,
+            instructions: Some("Ask \"nicely\".".to_owned()),
+            tools: List {
+                unusable: 2,
+                ..list(
+                    Kind::Tools,
+                    &[r#"{ "name":"x", "n":1.00, "ü":[ ] }"#, r#"{"name":"y"}"#],
+                )
+            },
+            templates: list(Kind::Templates, &[r#"{"uriTemplate":"a://{b}"}"#]),
+            ..Offer::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_read_is_what_was_written_byte_for_byte() {
+        let bytes = written(&backend("a"), &offer()).unwrap();
+        assert_eq!(read(&backend("a"), &bytes), Some(offer()));
+    }
+
+    #[tokio::test]
+    async fn what_is_damaged_or_of_another_version_or_place_is_nothing() {
+        let here = backend("a");
+        let bytes = written(&here, &offer()).unwrap();
+        let elsewhere = "http://elsewhere/mcp".parse().unwrap();
+        let elsewhere = crate::config::Backend::for_test("a", elsewhere);
+        let elsewhere = Backend::new(
+            &elsewhere,
+            crate::backend::Transport::new(crate::tasks::Tasks::default()),
+        );
+        assert_eq!(read(&elsewhere, &bytes), None);
+        for end in 0..bytes.len() {
+            assert_eq!(read(&here, &bytes[..end]), None, "{end} bytes");
+        }
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        let newer = br#"{"version":2,"origin":"","capabilities":[],"givesSessionIds":true,"instructions":null,"lists":[]}"#;
+        encoder.write_all(newer).unwrap();
+        assert_eq!(read(&here, &encoder.finish().unwrap()), None);
+    }
+
+    #[tokio::test]
+    async fn a_text_that_would_fill_the_memory_is_not_unpacked() {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(&vec![b' '; MAX_TEXT_BYTES + 1]).unwrap();
+        let bytes = encoder.finish().unwrap();
+        assert_eq!(read(&backend("a"), &bytes), None);
+    }
+}
