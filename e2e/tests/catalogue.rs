@@ -92,6 +92,29 @@ fn pages_of_every_list_follow_each_other_to_the_end() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_storm_of_changes_costs_the_backend_a_few_looks_and_clients_see_the_last_one() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let gateway = Recipe::new(&[("a", &fixture.url)])?.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let lists = || -> anyhow::Result<u64> {
+        let stats = fixture.stats()?;
+        Ok(stats.requests.get("tools/list").copied().unwrap_or_default())
+    };
+    let (before, began) = (lists()?, Instant::now());
+    for number in 0..200 {
+        fixture.admin("POST", &format!("/tools-changed?add=new_{number}"), &json!({}))?;
+    }
+    wait_for(&session, &gateway, "tools/list", "a_new_199", true)?;
+    // One look at a time, and a tenth of a second between two.
+    let (looks, at_most) = (lists()? - before, began.elapsed().as_millis() / 100 + 2);
+    assert!(
+        u128::from(looks) <= at_most,
+        "{looks} looks where {at_most} are allowed"
+    );
+    Ok(())
+}
+
+#[test]
 fn what_a_backend_adds_and_removes_reaches_sessions_that_are_open() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let mut recipe = Recipe::new(&[("a", &fixture.url)])?;

@@ -188,6 +188,56 @@ fn what_ends_on_one_process_ends_on_all() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_look_that_meets_the_end_of_a_session_never_brings_it_back() -> anyhow::Result<()> {
+    // Everything is looked up, so that each request may meet the end anywhere on its way.
+    let Some(world) = World::new(Duration::ZERO)? else {
+        return Ok(());
+    };
+    let [first, others @ ..] = &world.gateways;
+    let mut served = 0;
+    for _ in 0..100 {
+        let session = Session::open(first.mcp)?;
+        let ended = AtomicBool::new(false);
+        served += std::thread::scope(|scope| -> anyhow::Result<usize> {
+            let asking: Vec<_> = others
+                .iter()
+                .map(|gateway| {
+                    let (session, ended) = (&session, &ended);
+                    scope.spawn(move || -> anyhow::Result<usize> {
+                        let mut served = 0;
+                        loop {
+                            let was_over = ended.load(Ordering::SeqCst);
+                            let status = session.request(gateway.mcp, "ping", &json!({}))?.status;
+                            match status {
+                                200 if !was_over => served += 1,
+                                404 if was_over => return Ok(served),
+                                404 => {}
+                                other => anyhow::bail!("{other}, the end answered: {was_over}"),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let deleted = session.delete(first.mcp)?.status;
+            ended.store(true, Ordering::SeqCst);
+            anyhow::ensure!(deleted < 300, "{deleted}");
+            let mut served = 0;
+            for asking in asking {
+                served += asking.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
+            }
+            Ok(served)
+        })?;
+        for gateway in &world.gateways {
+            anyhow::ensure!(session.delete(gateway.mcp)?.status == 404, "it is back");
+        }
+    }
+    anyhow::ensure!(served > 0, "no request came before an end");
+    let records: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+    assert!(records.is_empty(), "{records:?}");
+    Ok(())
+}
+
+#[test]
 fn of_two_streams_on_two_processes_the_newer_is_heard() -> anyhow::Result<()> {
     let Some(world) = World::new(Duration::from_secs(120))? else {
         return Ok(());

@@ -352,6 +352,28 @@ async fn no_setting_resurrects_a_session() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn what_backends_offer_is_kept_for_processes_that_start() -> anyhow::Result<()> {
+    every_provider(Lifetimes::default(), |store| async move {
+        assert!(store.offers().await?.is_empty());
+        for (backend, offer) in [("a", "1"), ("b", "2"), ("a", "3")] {
+            store.keep_offer(backend, Some(offer.as_bytes())).await?;
+        }
+        let mut offers = store.offers().await?;
+        if store.provider() == "memory" {
+            assert!(offers.is_empty(), "nobody starts where this process ends");
+            return Ok(());
+        }
+        offers.sort();
+        let known = |backend: &str, offer: &str| (backend.to_owned(), offer.as_bytes().to_vec());
+        assert_eq!(offers, [known("a", "3"), known("b", "2")]);
+        store.keep_offer("a", None).await?;
+        assert_eq!(store.offers().await?, [known("b", "2")]);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn use_moves_the_idle_deadline_but_not_the_end() -> anyhow::Result<()> {
     let lifetimes = Lifetimes {
         idle: Duration::from_secs(1),

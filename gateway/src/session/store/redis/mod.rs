@@ -311,12 +311,15 @@ impl RedisStore {
     }
 
     async fn keep_offer_now(&self, backend: &str, offer: Option<&[u8]>) -> Result<(), Unavailable> {
-        let mut call = self.scripts.keep_offer.key(&self.offers_key);
-        call.arg(millis(OFFERS_KEPT)).arg(backend);
-        if let Some(offer) = offer {
-            call.arg(offer);
-        }
-        self.connection.run(&call).await
+        let mut change = match offer {
+            Some(_) => ::redis::cmd("HSET"),
+            None => ::redis::cmd("HDEL"),
+        };
+        change.arg(&self.offers_key).arg(backend).arg(offer);
+        self.connection.command::<()>(&change).await?;
+        let mut expiry = ::redis::cmd("EXPIRE");
+        expiry.arg(&self.offers_key).arg(OFFERS_KEPT.as_secs());
+        self.connection.command(&expiry).await
     }
 }
 

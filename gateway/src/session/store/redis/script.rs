@@ -19,7 +19,6 @@ pub(super) struct Scripts {
     pub(super) incarnation: Script,
     pub(super) claim: Script,
     pub(super) remove: Script,
-    pub(super) keep_offer: Script,
 }
 
 impl Scripts {
@@ -44,7 +43,6 @@ impl Scripts {
             incarnation: script(include_str!("incarnation.lua")),
             claim: script(include_str!("claim.lua")),
             remove: script(include_str!("remove.lua")),
-            keep_offer: script(include_str!("keep_offer.lua")),
         }
     }
 }
