@@ -97,7 +97,7 @@ fn a_session_of_a_newer_gateway_answers_503_alone() -> anyhow::Result<()> {
     let first = recipe.start()?;
     let strange = raw::Session::open(first.mcp)?;
     let keys: Vec<String> = redis.command(&["KEYS", "*:s:*"])?;
-    redis.command::<()>(&["HSET", &keys[0], "schema", "2"])?;
+    redis.change_field(&keys[0], "fixed", |fixed| fixed.replacen("1 ", "2 ", 1))?;
     // A replica that has not seen it before has to read it.
     let gateway = recipe.start()?;
     let session = raw::Session::open(gateway.mcp)?;

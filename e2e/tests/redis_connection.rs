@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use vmcp_e2e::providers::storage;
+use vmcp_e2e::providers::{server, storage};
 use vmcp_e2e::redis::Redis;
-use vmcp_gateway::config::{RedisPassword, RedisStorage};
+use vmcp_gateway::config::{RedisPassword, RedisStorage, SessionLimits};
+use vmcp_gateway::session::record::{Lifetimes, NewRecord, PrincipalTag, RecordKey};
+use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::redis::connection::{Connection, Heard, Subscription};
+use vmcp_gateway::session::store::{Created, Loaded, SessionStore, Unavailable};
+use vmcp_gateway::wire::revision::Revision;
 
 const CHANNEL: &str = "{vmcp:tests/a}:events";
 const PROBE_KEY: &str = "{vmcp:tests/a}:incarnation";
@@ -236,6 +240,74 @@ async fn what_redis_refuses_is_named_with_its_reason_and_works_again_afterwards(
     redis.command::<()>(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"])?;
     answered(&connection).await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_redis_that_loads_its_data_is_unavailable_and_a_session_in_it_is_found_afterwards()
+-> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    // Reading takes 50 ms for each key, so that it lasts until it is told to be faster.
+    let slowly = [
+        "key-load-delay 50000",
+        "loading-process-events-interval-bytes 1024",
+    ];
+    let mut redis = Redis::start_with(None, &slowly)?;
+    let storage = storage(redis.address);
+    let store = || RedisStore::new(&storage, &server("a"), Lifetimes::default());
+    let new = NewRecord {
+        principal_tag: PrincipalTag([3; 16]),
+        revision: Revision::V2025_06_18,
+        capabilities: "{}".to_owned(),
+        client_info: "{}".to_owned(),
+    };
+    let (key, limits) = (
+        RecordKey::random(),
+        SessionLimits {
+            server: 10,
+            principal: 10,
+        },
+    );
+    let created = store()?.create(&key, &new, limits).await?;
+    let Created::Created { record, .. } = created else {
+        anyhow::bail!("{created:?}")
+    };
+    let much = "for number = 1, 2000 do redis.call('SET', number, string.rep('x', 2000)) end";
+    redis.command::<()>(&["EVAL", much, "0"])?;
+    redis.save()?;
+    redis.kill()?;
+    let (store, connection) = (store()?, Connection::new(&storage, PROBE_KEY)?);
+    redis.start_loading()?;
+    refused(&connection, "LOADING").await?;
+    let loaded = loading(async || store.load(&key).await.map(drop)).await?;
+    assert!(!loaded.is_of_record(), "{loaded}");
+    loading(async || store.terminate(&key, record.life).await.map(drop)).await?;
+    loading(async || store.touch(&[key]).await.map(drop)).await?;
+    redis.command::<()>(&["CONFIG", "SET", "key-load-delay", "0"])?;
+    answered(&connection).await?;
+    let found = tokio::time::timeout(LIMIT, async {
+        loop {
+            match store.load(&key).await {
+                Ok(found) => return found,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    });
+    assert!(matches!(found.await?, Loaded::Found(_)));
+    Ok(())
+}
+
+/// What `operation` fails with, once it has found a Redis that is loading.
+async fn loading(operation: impl AsyncFn() -> Result<(), Unavailable>) -> anyhow::Result<Unavailable> {
+    let started = Instant::now();
+    loop {
+        match operation().await {
+            Err(error) if error.to_string().contains("LOADING") => return Ok(error),
+            outcome => anyhow::ensure!(started.elapsed() < LIMIT, "{outcome:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

@@ -715,7 +715,11 @@ async fn a_record_of_a_newer_gateway_is_unavailable_and_left_as_it_is() -> anyho
     let store = redis_store(&redis, "a", Lifetimes::default())?;
     let key = created(&store).await?;
     let name = format!("{{vmcp:tests/a}}:s:{key}");
-    redis.command::<()>(&["HSET", &name, "schema", "2"])?;
+    // What is behind the principal is a newer gateway's own.
+    redis.change_field(&name, "fixed", |fixed| {
+        let known: Vec<&str> = fixed.splitn(5, ' ').collect();
+        format!("2 {} something else", known[1..4].join(" "))
+    })?;
     let before: Vec<String> = redis.command(&["HGETALL", &name])?;
     let loaded = store.load(&key).await.unwrap_err();
     let terminated = store.terminate(&key, LIFE).await.unwrap_err();
@@ -736,22 +740,46 @@ async fn a_damaged_record_is_unavailable_and_kept_until_its_client_ends_it() -> 
     }
     let redis = Redis::start(None)?;
     let store = redis_store(&redis, "a", Lifetimes::default())?;
-    let damages: [&[&str]; 5] = [
-        &["HDEL", "capabilities"],
-        &["HSET", "principal", "!"],
-        &["HSET", "b:x", "not json"],
-        &["HSET", "revision", "1999-01-01"],
-        &["HSET", "client", "x", "incarnation", "?"],
+    // The words of `fixed` are the schema, the incarnation, the end, the principal, the revision, and the length of the capabilities.
+    let word = |place: usize, word: &'static str| {
+        move |fixed: &str| {
+            let mut words: Vec<&str> = fixed.split(' ').collect();
+            words[place] = word;
+            words.join(" ")
+        }
+    };
+    type Damage = Box<dyn Fn(&str) -> String>;
+    let damages: [(&str, Damage); 9] = [
+        ("fixed", Box::new(|_| String::new())),
+        ("fixed", Box::new(word(1, "?"))),
+        ("fixed", Box::new(word(2, "never"))),
+        ("fixed", Box::new(word(3, "!"))),
+        ("fixed", Box::new(word(4, "1999-01-01"))),
+        ("fixed", Box::new(word(5, "100000"))),
+        ("times", Box::new(|_| String::new())),
+        ("times", Box::new(|times| times.replacen(' ', "", 1))),
+        ("b:x", Box::new(|_| "not json".to_owned())),
     ];
-    for damage in damages {
+    for (number, (field, damage)) in damages.iter().enumerate() {
         let key = created(&store).await?;
+        store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
         let name = format!("{{vmcp:tests/a}}:s:{key}");
-        let mut command = vec![damage[0], &name];
-        command.extend(&damage[1..]);
-        redis.command::<()>(&command)?;
-        let error = store.load(&key).await.unwrap_err();
-        assert!(error.is_of_record(), "{error}");
-        assert_eq!(redis.command::<u32>(&["EXISTS", &name])?, 1, "{damage:?}");
+        redis.change_field(&name, field, damage)?;
+        let level = Setting::LogLevel("info".to_owned());
+        let errors = [
+            store.load(&key).await.unwrap_err(),
+            store
+                .bind_backend(&key, "y", 0, &binding("two", 1))
+                .await
+                .unwrap_err(),
+            store.set(&key, &level).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.is_of_record(), "damage {number}: {error}");
+        }
+        let touched = store.touch(&[key]).await?;
+        assert!(matches!(touched[..], [Touched::Alive { .. }]), "damage {number}");
+        assert_eq!(redis.command::<u32>(&["EXISTS", &name])?, 1, "damage {number}");
         assert_eq!(store.terminate(&key, LIFE).await?, Terminated::Terminated(None));
         assert_eq!(store.load(&key).await?, Loaded::Gone);
     }

@@ -120,6 +120,20 @@ impl Redis {
         ask(self.address, self.password.as_deref(), words)
     }
 
+    /// Changes what the field of a hash holds, as no gateway does.
+    ///
+    /// # Errors
+    /// When there is no such field.
+    pub fn change_field(
+        &self,
+        hash: &str,
+        field: &str,
+        change: impl FnOnce(&str) -> String,
+    ) -> anyhow::Result<()> {
+        let value: String = self.command(&["HGET", hash, field])?;
+        self.command(&["HSET", hash, field, &change(&value)])
+    }
+
     /// Takes its directory away, so that it can save nothing.
     ///
     /// # Errors
@@ -152,13 +166,30 @@ impl Redis {
         self.process.kill()
     }
 
-    /// Starts it again at the same address, empty.
+    /// Starts it again at the same address, empty but for what [`Self::save`] has saved.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
-        self.process = launch(&self.program, &self.directory, &self.arguments)?;
+        self.start_loading()?;
         self.wait_until_ready()
+    }
+
+    /// Writes its data to its directory, from where [`Self::start_again`] and [`Self::start_loading`] read it.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn save(&self) -> anyhow::Result<()> {
+        self.command::<String>(&["SAVE"]).map(drop)
+    }
+
+    /// Starts it again at the same address, and does not wait for it to have read its data.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_loading(&mut self) -> anyhow::Result<()> {
+        self.process = launch(&self.program, &self.directory, &self.arguments)?;
+        Ok(())
     }
 
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {

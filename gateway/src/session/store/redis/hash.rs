@@ -15,8 +15,12 @@ use crate::session::record::{Binding, NewRecord, PrincipalTag, Record, RecordKey
 use crate::session::store::MAX_SUBSCRIPTIONS;
 use crate::wire::revision::Revision;
 
-/// The version of the layout. A record of another one is left alone.
+/// The version of the layout. A record of another one is left alone. The scripts say what all of them have in common.
 pub(super) const SCHEMA: &str = "1";
+/// The field of what never changes; the scripts write it.
+const FIXED: &str = "fixed";
+/// The field of the deadlines and the version; the scripts write it.
+const TIMES: &str = "times";
 /// What the field of a binding begins with; the backend's name follows.
 const BINDING: &str = "b:";
 /// What the field of a subscription begins with; the resource's URI follows.
@@ -33,39 +37,43 @@ struct StoredBinding {
     revision: String,
 }
 
-/// The fields of a record that nobody has used yet.
-pub(super) fn new_fields(record: &NewRecord) -> [(&'static str, String); 5] {
-    [
-        ("schema", SCHEMA.to_owned()),
-        ("principal", principal_text(record.principal_tag)),
-        ("revision", record.revision.as_str().to_owned()),
-        ("capabilities", record.capabilities.clone()),
-        ("client", record.client_info.clone()),
-    ]
+/// What the scripts want of a record that nobody has used yet: its principal, and the rest of the field `fixed`, what client and gateway
+/// agreed on. It is in one field, because Redis needs as much memory for a field as for what is in it.
+pub(super) fn new_fields(record: &NewRecord) -> [String; 2] {
+    agreed(
+        record.principal_tag,
+        record.revision,
+        &record.capabilities,
+        &record.client_info,
+    )
 }
 
-/// The fields of a record as it is, but for those that the scripts write.
-pub(super) fn all_fields(record: &Record) -> Result<Vec<(String, String)>, Unavailable> {
-    let new = NewRecord {
-        principal_tag: record.principal_tag,
-        revision: record.revision,
-        capabilities: record.capabilities.clone(),
-        client_info: record.client_info.clone(),
-    };
-    let mut fields: Vec<_> = new_fields(&new)
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
+/// The same of a record as it is, and its other fields and their values by turns.
+pub(super) fn all_fields(record: &Record) -> Result<Vec<String>, Unavailable> {
+    let mut fields = Vec::from(agreed(
+        record.principal_tag,
+        record.revision,
+        &record.capabilities,
+        &record.client_info,
+    ));
     if let Some(level) = &record.log_level {
-        fields.push((LOG_LEVEL.to_owned(), level.clone()));
+        fields.extend([LOG_LEVEL.to_owned(), level.clone()]);
     }
     for (uri, backend) in &record.subscriptions {
-        fields.push((format!("{SUBSCRIPTION}{uri}"), backend.clone()));
+        fields.extend([format!("{SUBSCRIPTION}{uri}"), backend.clone()]);
     }
     for (backend, binding) in &record.bindings {
-        fields.push((binding_field(backend), binding_value(binding)?));
+        fields.extend([binding_field(backend), binding_value(binding)?]);
     }
     Ok(fields)
+}
+
+fn agreed(tag: PrincipalTag, revision: Revision, capabilities: &str, client_info: &str) -> [String; 2] {
+    let (revision, length) = (revision.as_str(), capabilities.len());
+    [
+        principal_text(tag),
+        format!("{revision} {length} {capabilities}{client_info}"),
+    ]
 }
 
 /// A principal as it stands in Redis.
@@ -163,24 +171,9 @@ pub(super) fn record((now, flat): &Snapshot) -> Result<Record, Unavailable> {
 pub(super) fn read(now: u64, flat: &[&str]) -> Result<Record, Unavailable> {
     let fields: HashMap<&str, &str> = flat.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let field = |name: &str| fields.get(name).copied().ok_or_else(|| unreadable(name));
-    if field("schema")? != SCHEMA {
-        return Err(Unavailable::of_record(format!(
-            "the session's record has the schema {:?}, and this gateway reads only {SCHEMA:?}",
-            field("schema")?
-        )));
-    }
-    let tag = BASE64_URL_SAFE_NO_PAD
-        .decode(field("principal")?)
-        .ok()
-        .and_then(|tag| tag.try_into().ok());
-    let number =
-        |name: &str| -> Result<u64, Unavailable> { field(name)?.parse().map_err(|_| unreadable(name)) };
-    let (idle, end) = (number("idle")?, number("end")?);
+    let fixed = Fixed::read(field(FIXED)?)?;
+    let times = Times::read(field(TIMES)?).ok_or_else(|| unreadable(TIMES))?;
     let until = |deadline: u64| Duration::from_millis(deadline.saturating_sub(now));
-    let life = Life {
-        incarnation: incarnation(field("incarnation")?)?,
-        end: u32::try_from(end / 1000).unwrap_or(u32::MAX),
-    };
     let (mut bindings, mut subscriptions) = (BTreeMap::new(), BTreeMap::new());
     for (name, value) in &fields {
         if let Some(uri) = name.strip_prefix(SUBSCRIPTION) {
@@ -194,19 +187,82 @@ pub(super) fn read(now: u64, flat: &[&str]) -> Result<Record, Unavailable> {
         }
     }
     Ok(Record {
-        principal_tag: PrincipalTag(tag.ok_or_else(|| unreadable("principal"))?),
-        revision: Revision::parse(field("revision")?).ok_or_else(|| unreadable("revision"))?,
-        capabilities: field("capabilities")?.to_owned(),
-        client_info: field("client")?.to_owned(),
-        life,
-        version: number("version")?,
-        untouched: Duration::from_millis(now.saturating_sub(number("touched")?)),
-        left: until(idle.min(end)),
-        remaining: until(end),
+        principal_tag: fixed.principal_tag,
+        revision: fixed.revision,
+        capabilities: fixed.capabilities.to_owned(),
+        client_info: fixed.client_info.to_owned(),
+        life: Life {
+            incarnation: fixed.incarnation,
+            end: u32::try_from(fixed.end / 1000).unwrap_or(u32::MAX),
+        },
+        version: times.version,
+        untouched: Duration::from_millis(now.saturating_sub(times.touched)),
+        left: until(times.idle.min(fixed.end)),
+        remaining: until(fixed.end),
         log_level: fields.get(LOG_LEVEL).map(|level| (*level).to_owned()),
         subscriptions,
         bindings,
     })
+}
+
+/// The field that never changes.
+struct Fixed<'a> {
+    incarnation: Incarnation,
+    /// Milliseconds since 1970.
+    end: u64,
+    principal_tag: PrincipalTag,
+    revision: Revision,
+    capabilities: &'a str,
+    client_info: &'a str,
+}
+
+impl<'a> Fixed<'a> {
+    fn read(text: &'a str) -> Result<Self, Unavailable> {
+        let mut parts = text.splitn(7, ' ');
+        let mut part = |name: &'static str| parts.next().ok_or_else(|| unreadable(name));
+        let schema = part("schema")?;
+        if schema != SCHEMA {
+            return Err(Unavailable::of_record(format!(
+                "the session's record has the schema {schema:?}, and this gateway reads only {SCHEMA:?}"
+            )));
+        }
+        let incarnation = incarnation(part("incarnation")?)?;
+        let end = part("end")?.parse().map_err(|_| unreadable("end"))?;
+        let tag = BASE64_URL_SAFE_NO_PAD.decode(part("principal")?).ok();
+        let tag = tag.and_then(|tag| tag.try_into().ok());
+        let revision = Revision::parse(part("revision")?).ok_or_else(|| unreadable("revision"))?;
+        let length = part("length")?.parse().map_err(|_| unreadable("length"))?;
+        let (capabilities, client_info) = part("capabilities")?
+            .split_at_checked(length)
+            .ok_or_else(|| unreadable("capabilities"))?;
+        Ok(Self {
+            incarnation,
+            end,
+            principal_tag: PrincipalTag(tag.ok_or_else(|| unreadable("principal"))?),
+            revision,
+            capabilities,
+            client_info,
+        })
+    }
+}
+
+/// The field that changes with every change: deadlines in milliseconds since 1970.
+struct Times {
+    idle: u64,
+    touched: u64,
+    version: u64,
+}
+
+impl Times {
+    fn read(text: &str) -> Option<Self> {
+        let mut numbers = text.split(' ').map(str::parse);
+        let mut number = || numbers.next()?.ok();
+        Some(Self {
+            idle: number()?,
+            touched: number()?,
+            version: number()?,
+        })
+    }
 }
 
 fn binding(value: &str) -> Option<Binding> {

@@ -108,10 +108,7 @@ impl RedisStore {
         call.arg(millis(self.lifetimes.max))
             .arg(limits.server)
             .arg(limits.principal)
-            .arg(hash::principal_text(record.principal_tag));
-        for (field, value) in hash::new_fields(record) {
-            call.arg(field).arg(value);
-        }
+            .arg(&hash::new_fields(record));
         let answer: (String, Option<script::Snapshot>) = self.connection.run(&call).await?;
         match answer {
             (_, Some(snapshot)) => Ok(Created::Created {
@@ -134,10 +131,8 @@ impl RedisStore {
         call.key(self.marker(key))
             .arg(hash::incarnation_text(life.incarnation))
             .arg(u64::from(life.end) * 1000)
-            .arg(millis(SETTLE));
-        for (field, value) in hash::new_fields(new) {
-            call.arg(field).arg(value);
-        }
+            .arg(millis(SETTLE))
+            .arg(&hash::new_fields(new));
         let answer: (String, u64, Option<script::Snapshot>) = self.connection.run(&call).await?;
         match answer {
             (_, _, Some(snapshot)) => hash::record(&snapshot).map(Recovered::Found),
@@ -159,10 +154,8 @@ impl RedisStore {
             .arg(hash::incarnation_text(record.life.incarnation))
             .arg(u64::from(record.life.end) * 1000)
             .arg(record.version)
-            .arg(missing == Missing::Lost);
-        for (field, value) in hash::all_fields(record)? {
-            call.arg(field).arg(value);
-        }
+            .arg(missing == Missing::Lost)
+            .arg(hash::all_fields(record)?);
         let answer: Option<script::Snapshot> = self.connection.run(&call).await?;
         match answer {
             Some(snapshot) => hash::record(&snapshot).map(Recovered::Found),

@@ -7,10 +7,35 @@ local function text(millis)
   return string.format('%.0f', millis)
 end
 
--- Whether the record lives: it is there, and neither of its deadlines has passed.
+-- What is read of a record here. Two fields say it, each several things behind each other: a field more costs Redis as much as what it
+-- holds. `fixed` never changes: the schema, the incarnation, the end, the principal, and what only gateways read. `times` is the idle
+-- deadline, when it was moved, and the version. Every schema begins both like this, so that every gateway knows what lives. Of a damaged
+-- record something is missing; nil: there is none.
+local function head(key)
+  local fields = redis.call('HMGET', key, 'fixed', 'times')
+  if not fields[1] and not fields[2] then
+    return nil
+  end
+  local fixed, times = fields[1] or '', fields[2] or ''
+  local record = { schema = string.match(fixed, '^(%S+) ') }
+  local last, idle
+  record.incarnation, last, record.principal = string.match(fixed, '^%S+ (%S+) (%d+) (%S+) ')
+  idle, record.touched, record.version = string.match(times, '^(%d+) (%d+) (%d+)$')
+  record.last, record.idle = tonumber(last), tonumber(idle)
+  record.sound = record.last and record.idle
+  return record
+end
+
+-- The head of the record if it lives, otherwise false: it is there, and neither of its deadlines has passed. A damaged one lives as long
+-- as its key does, because whoever believed it gone would end its session.
 local function lives(key)
-  local deadlines = redis.call('HMGET', key, 'idle', 'end')
-  return deadlines[1] and deadlines[2] and now < tonumber(deadlines[1]) and now < tonumber(deadlines[2])
+  local record = head(key)
+  return record and (not record.sound or now < record.idle and now < record.last) and record or false
+end
+
+-- Moves on the fields that change.
+local function write_times(key, record)
+  redis.call('HSET', key, 'times', text(record.idle) .. ' ' .. record.touched .. ' ' .. record.version)
 end
 
 -- Two sorted sets know the idle deadlines: that of the virtual server, and that of the principal. They say how many sessions live, and
@@ -27,8 +52,7 @@ local function members(key, principal)
 end
 
 -- Puts a record's idle deadline into the sets, which last as long as any record in them can.
-local function note(key, idle, last)
-  local principal = redis.call('HGET', key, 'principal') or ''
+local function note(key, principal, idle, last)
   local server_set, own_set = sets(key, principal)
   local server_member, own_member = members(key, principal)
   redis.call('ZADD', server_set, text(idle), server_member)
@@ -49,12 +73,11 @@ local function forget(key, principal)
 end
 
 -- Moves the idle deadline by `ttl`, not beyond the end. The key outlives it by `grace`.
-local function move_deadline(key, the_end, ttl, grace)
-  local idle = math.min(now + ttl, the_end)
-  redis.call('HSET', key, 'idle', text(idle), 'touched', text(now))
-  redis.call('PEXPIREAT', key, text(idle + grace))
-  note(key, idle, the_end + grace)
-  return idle
+local function move_deadline(key, record, ttl, grace)
+  record.idle, record.touched = math.min(now + ttl, record.last), text(now)
+  write_times(key, record)
+  redis.call('PEXPIREAT', key, text(record.idle + grace))
+  note(key, record.principal, record.idle, record.last + grace)
 end
 
 local function snapshot(key)
@@ -92,20 +115,25 @@ local function publish_record(channel, name, record)
 end
 
 -- The record behind a change.
-local function changed(key, channel, name)
-  redis.call('HINCRBY', key, 'version', 1)
+local function changed(key, channel, name, before)
+  before.version = text(tonumber(before.version) + 1)
+  write_times(key, before)
   local record = snapshot(key)
   publish_record(channel, name, record)
   return record
 end
 
--- Writes a record where none lives. A dead one of that key may still be there. A deletion is done only then: as the first write of a
--- script it would make Redis allow the others also when its memory is full.
-local function write(key, the_end, ttl, grace, first)
+-- Writes a record where none lives. From `first` on ARGV has its principal, the rest of `fixed`, then further fields and values. A dead
+-- one of that key may still be there. A deletion is done only then: as the first write of a script it would make Redis allow the others
+-- also when its memory is full.
+local function write(key, incarnation, last, version, ttl, grace, first)
   if redis.call('EXISTS', key) == 1 then
-    forget(key, redis.call('HGET', key, 'principal') or '')
+    local dead = head(key)
+    forget(key, dead and dead.principal or '')
     redis.call('DEL', key)
   end
-  redis.call('HSET', key, 'end', text(the_end), unpack(ARGV, first))
-  move_deadline(key, the_end, ttl, grace)
+  local record = { principal = ARGV[first], last = last, version = text(version) }
+  local fixed = table.concat({ SCHEMA, incarnation, text(last), record.principal, ARGV[first + 1] }, ' ')
+  redis.call('HSET', key, 'fixed', fixed, unpack(ARGV, first + 2))
+  move_deadline(key, record, ttl, grace)
 end

@@ -1,5 +1,5 @@
 -- KEYS: record, incarnation, channel, marker. ARGV: the record's name, ttl, grace, a new incarnation, the incarnation of the id, the end
--- of the id, how long others have to write back what they know, then fields and values.
+-- of the id, how long others have to write back what they know, then the principal and what is written.
 if lives(KEYS[1]) then
   return { 'found', 0, snapshot(KEYS[1]) }
 end
@@ -12,8 +12,7 @@ local wait = born + tonumber(ARGV[7]) - now
 if wait > 0 then
   return { 'wait', wait, false }
 end
-write(KEYS[1], the_end, tonumber(ARGV[2]), tonumber(ARGV[3]), 8)
-redis.call('HSET', KEYS[1], 'incarnation', ARGV[5], 'version', text(now))
+write(KEYS[1], ARGV[5], the_end, now, tonumber(ARGV[2]), tonumber(ARGV[3]), 8)
 -- How often the session's own stream was opened is lost: the next number is larger than any that was given.
 redis.call('HSET', KEYS[1], 'streams', text(now))
 redis.call('SET', KEYS[4], 'recovered', 'PXAT', text(the_end))

@@ -1,9 +1,9 @@
 -- KEYS: records. Those that live again stay.
 for _, key in ipairs(KEYS) do
-  local principal = redis.call('HGET', key, 'principal')
-  if principal and not lives(key) then
+  local record = head(key)
+  if record and record.principal and not lives(key) then
     redis.call('DEL', key)
-    forget(key, principal)
+    forget(key, record.principal)
   end
 end
 return #KEYS

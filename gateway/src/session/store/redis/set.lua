@@ -1,11 +1,15 @@
 -- KEYS: record, channel. ARGV: the record's name, field, value (empty: the field is removed), what the fields of its kind begin with,
 -- how many there may be (0: no limit).
-if not lives(KEYS[1]) then
+local record = lives(KEYS[1])
+if not record then
   return { 'gone', false }
+end
+if not record.sound then
+  return { 'damaged', snapshot(KEYS[1]) }
 end
 if ARGV[3] == '' then
   redis.call('HDEL', KEYS[1], ARGV[2])
-  return { 'set', changed(KEYS[1], KEYS[2], ARGV[1]) }
+  return { 'set', changed(KEYS[1], KEYS[2], ARGV[1], record) }
 end
 local limit = tonumber(ARGV[5])
 if limit > 0 and redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then
@@ -20,4 +24,4 @@ if limit > 0 and redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then
   end
 end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
-return { 'set', changed(KEYS[1], KEYS[2], ARGV[1]) }
+return { 'set', changed(KEYS[1], KEYS[2], ARGV[1], record) }

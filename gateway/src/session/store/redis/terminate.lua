@@ -1,16 +1,16 @@
 -- KEYS: record, incarnation, channel, marker. ARGV: the record's name, a new incarnation, the incarnation of the id, the end of the id,
 -- how long the end of a session of this incarnation is remembered.
-local record = lives(KEYS[1]) and snapshot(KEYS[1])
-if record and redis.call('HGET', KEYS[1], 'schema') ~= SCHEMA then
+local living = lives(KEYS[1])
+local record = living and snapshot(KEYS[1])
+if living and living.schema and living.schema ~= SCHEMA then
   -- Its upstream sessions can be found only by a gateway that can read it.
   return { 'kept', record }
 end
 local left = tonumber(ARGV[4]) - now
 if record then
   -- First, so that it is done also when the memory is full.
-  local principal = redis.call('HGET', KEYS[1], 'principal') or ''
   redis.call('DEL', KEYS[1])
-  forget(KEYS[1], principal)
+  forget(KEYS[1], living.principal or '')
 end
 local current = incarnation(KEYS[2], ARGV[2])
 if not record and (current == ARGV[3] or left <= 0 or redis.call('EXISTS', KEYS[4]) == 1) then

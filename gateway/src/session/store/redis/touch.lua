@@ -2,10 +2,13 @@
 local alive = {}
 for index, key in ipairs(KEYS) do
   alive[index] = { '0', '0' }
-  if lives(key) then
-    local record = redis.call('HMGET', key, 'end', 'version')
-    local idle = move_deadline(key, tonumber(record[1]), tonumber(ARGV[1]), tonumber(ARGV[2]))
-    alive[index] = { record[2], text(idle - now) }
+  local record = lives(key)
+  if record and record.sound then
+    move_deadline(key, record, tonumber(ARGV[1]), tonumber(ARGV[2]))
+    alive[index] = { record.version, text(record.idle - now) }
+  elseif record then
+    -- A damaged one is left as it is. Whoever reads it is told.
+    alive[index] = { '1', ARGV[1] }
   end
 end
 return alive
