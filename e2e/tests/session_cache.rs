@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use vmcp_crds::config::{Duration as ConfigDuration, SessionStorage, SessionStorageProvider};
 use vmcp_e2e::fixture::Fixture;
@@ -235,6 +236,55 @@ fn a_look_that_meets_the_end_of_a_session_never_brings_it_back() -> anyhow::Resu
     let records: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
     assert!(records.is_empty(), "{records:?}");
     Ok(())
+}
+
+#[test]
+fn what_a_newer_gateway_tells_makes_this_one_ask_and_what_that_writes_is_not_served_from_memory()
+-> anyhow::Result<()> {
+    let Some(world) = World::new(Duration::from_secs(120))? else {
+        return Ok(());
+    };
+    let gateway = &world.gateways[0];
+    let (named, unnamed) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
+    for session in [&named, &unnamed] {
+        assert_eq!(count(session, gateway)?, 1);
+    }
+    let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+    let (prefix, _) = keys[0].split_once(":s:").context("no record")?;
+    let channel = format!("{prefix}:events");
+    let publish = |message: &str| world.redis.command::<u64>(&["PUBLISH", &channel, message]);
+    let write = |key: &str, schema: &str| world.redis.command::<()>(&["HSET", key, "schema", schema]);
+    let refuses = |session: &Session| {
+        wait::until("it is not served", PATIENCE, || {
+            let answer = session.call(gateway.mcp, "fixture_counter", &json!({}))?;
+            anyhow::ensure!(answer.status == 503, "{} {}", answer.status, answer.text());
+            Ok(())
+        })
+    };
+
+    // Each names a session; one of them is the first's.
+    for key in &keys {
+        write(key, "9")?;
+    }
+    for key in &keys {
+        let name = key.rsplit(':').next().unwrap_or_default();
+        publish(&json!(["record", name, "0", ["schema", "9"]]).to_string())?;
+    }
+    refuses(&named)?;
+    refuses(&unnamed)?;
+    for key in &keys {
+        write(key, "1")?;
+    }
+    for session in [&named, &unnamed] {
+        assert!(count(session, gateway)? > 1);
+    }
+    // One that names nobody may be about anybody.
+    for key in &keys {
+        write(key, "9")?;
+    }
+    publish(r#"{"version": 2}"#)?;
+    refuses(&named)?;
+    refuses(&unnamed)
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde_json::json;
 use vmcp_crds::config::{SessionStorage, SessionStorageProvider};
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::raw::Session;
 use vmcp_e2e::redis::Redis;
+use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -88,6 +90,37 @@ fn redis_and_all_gateways_lose_everything_and_the_sessions_live() -> anyhow::Res
         assert_eq!(refused.error_code(), -32001, "{}", refused.text());
     }
     assert_eq!(count(&sessions[1], &gateways[1])?, 3, "the others go on");
+    Ok(())
+}
+
+#[test]
+fn what_belonged_to_an_upstream_session_does_not_fit_the_one_of_a_session_that_was_made_anew()
+-> anyhow::Result<()> {
+    let Some(mut world) = World::new()? else {
+        return Ok(());
+    };
+    let mut lost = world.recipe.start()?;
+    let session = Session::open_with(lost.mcp, "2025-11-25", &json!({"roots": {}}))?;
+    let mut call = Stream::call(lost.mcp, &session, &json!(7), "fixture_list_roots", &json!({}))?;
+    let (event, asked) = call.await_method("roots/list")?;
+    let place = event.id.context("the event has no id")?;
+    // The store and the gateway know nothing any more; the backend still waits.
+    world.redis.kill()?;
+    lost.kill()?;
+    world.redis.start_again()?;
+    let fresh = world.recipe.start()?;
+    assert_eq!(count(&session, &fresh)?, 1, "in another upstream session");
+    let roots = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"roots": []}});
+    let refused = session.post(fresh.mcp, &roots)?;
+    assert_eq!((refused.status, refused.error_code()), (400, -32600));
+    assert!(refused.text().contains("replaced"), "{}", refused.text());
+    let mut rest = Stream::get(fresh.mcp, &session, Some(&place))?;
+    let failed = rest.message()?;
+    assert_eq!(
+        (&failed["id"], &failed["error"]["code"]),
+        (&json!(7), &json!(-32603))
+    );
+    assert!(failed.to_string().contains("replaced"), "{failed}");
     Ok(())
 }
 

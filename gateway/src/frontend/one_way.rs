@@ -124,7 +124,7 @@ async fn minted(session: &Session, kind: Kind, body: &Bytes, text: &RawValue) ->
         |message: &str| respond::error(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, message);
     let minted = jsonrpc::string(text).and_then(|text| session.minted(kind, &text));
     let minted = minted.ok_or_else(|| refuse("The id is none that the gateway gave in this session"))?;
-    let (backend, upstream) = match session.upstream(&minted.backend, minted.generation).await {
+    let (backend, upstream) = match session.upstream(&minted.backend, minted.upstream).await {
         Ok(upstream) => upstream,
         Err(NoUpstream::Session(SessionError::Unavailable(unavailable))) => {
             return Err(respond::store_unavailable(None, &unavailable));

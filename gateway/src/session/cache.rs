@@ -36,6 +36,8 @@ struct Shared {
     ended: HashMap<RecordKey, Ended>,
     /// The keys of those that have ended, the oldest first.
     ended_order: VecDeque<RecordKey>,
+    /// When a record was last told to have changed that is not remembered.
+    changed: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,11 +90,21 @@ impl Cache {
             entry.update(record, reading);
             return Some(entry);
         }
-        let entry = Arc::new(Entry::new(record, reading));
+        let entry = Arc::new(Entry::new(record, reading, shared.changed));
         shared.entries.insert(*key, Arc::clone(&entry));
         shared.order.push_back(*key);
         shared.forget(self.limit);
         Some(entry)
+    }
+
+    /// Takes note that the record under `key` has changed: it is read again before it is used. One that is not remembered may be being
+    /// read at this moment.
+    pub(super) fn changed(&self, key: &RecordKey) {
+        let mut shared = self.write();
+        match shared.entries.get(key) {
+            Some(entry) => entry.doubt(),
+            None => shared.changed = Some(Instant::now()),
+        }
     }
 
     /// Forgets `key`, of which the store knows nothing.
@@ -175,6 +187,7 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::session::entry::tests::{FIRST, reading, record};
+    use crate::session::proof::Proof;
 
     const LIFE: Life = Life {
         incarnation: FIRST,
@@ -224,6 +237,30 @@ mod tests {
         cache.end(&key(3), LIFE);
         assert!(matches!(cache.get(&key(1)), Remembered::Nothing));
         assert_eq!(cache.ended(Some(Duration::from_secs(1))), [(key(3), LIFE)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_changes_while_it_is_read_for_the_first_time_is_read_again() {
+        let (cache, proof) = (Cache::new(10), Proof::new(Duration::from_secs(9)));
+        proof.proved(Instant::now());
+        let asked = proof.reading();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        cache.changed(&key(1));
+        let entry = cache.put(&key(1), record(1), asked).unwrap();
+        assert!(!entry.is_valid(&proof));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(
+            cache
+                .put(&key(2), record(1), proof.reading())
+                .unwrap()
+                .is_valid(&proof)
+        );
+        assert!(
+            cache
+                .put(&key(1), record(1), proof.reading())
+                .unwrap()
+                .is_valid(&proof)
+        );
     }
 
     #[test]

@@ -59,11 +59,11 @@ impl Ears {
                 continue;
             }
             let may_repair = known.is_none_or(|ear| ear.since.elapsed() >= REPAIR_EVERY);
-            let generation = session.generation(&backend, &upstream);
+            let tag = session.upstream_tag(&backend, &upstream);
             let from = self
                 .positions
                 .get(name)
-                .filter(|position| Some(position.generation) == generation)
+                .filter(|position| Some(position.upstream) == tag)
                 .map(|position| position.event.clone());
             if from.is_none() {
                 self.positions.remove(name);
@@ -113,11 +113,11 @@ impl Ears {
         let Some(event) = position(&sound.event) else {
             return false;
         };
-        let Some(generation) = session.generation(&sound.backend, &sound.upstream) else {
+        let Some(tag) = session.upstream_tag(&sound.backend, &sound.upstream) else {
             return false;
         };
         let name = sound.backend.name().as_str().to_owned();
-        self.positions.insert(name, Position { generation, event });
+        self.positions.insert(name, Position { upstream: tag, event });
         true
     }
 }

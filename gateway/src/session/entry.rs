@@ -32,6 +32,10 @@ struct Times {
     used: Option<Instant>,
     /// [`Reading::epoch`] of the last time it was read whole.
     epoch: u64,
+    /// When the record was last learned.
+    learned: Instant,
+    /// The record has changed then, and is read once more before it is used: what was asked for before does not count.
+    doubted: Option<Instant>,
     /// In which life of the store's data it was seen the last time.
     seen_in: Incarnation,
     /// Its deadline is about to be moved.
@@ -39,17 +43,21 @@ struct Times {
 }
 
 impl Entry {
-    /// `record` as the store said at `reading`.
-    pub(super) fn new(record: Record, reading: Reading) -> Self {
-        let times = Times {
+    /// `record` as the store said at `reading`. `changed` is when a record was last told to have changed that was not remembered: it may
+    /// be this one.
+    pub(super) fn new(record: Record, reading: Reading, changed: Option<Instant>) -> Self {
+        let mut times = Times {
             touched: before(reading.at, record.untouched),
             until: reading.at + record.left,
             end: reading.at + record.remaining,
             used: None,
-            epoch: reading.epoch,
+            epoch: 0,
+            learned: Instant::now(),
+            doubted: changed,
             seen_in: reading.incarnation.unwrap_or(record.life.incarnation),
             touching: false,
         };
+        times.believe(reading);
         Self {
             record: ArcSwap::from_pointee(record),
             wanted: AtomicBool::new(true),
@@ -62,14 +70,21 @@ impl Entry {
         self.record.load()
     }
 
-    /// Takes over what the store said at `reading`. What is older than what is known is not taken: answers may overtake each other.
+    /// Takes over what the store said at `reading`. What is older than what is known is not taken: answers may overtake each other. When
+    /// the store was asked behind the moment at which that was learned, its word counts whatever its version is: a store that has lost
+    /// what was written last goes back, and everybody goes with it.
     pub(super) fn update(&self, record: Record, reading: Reading) {
         let mut times = self.lock();
         times.touched = times.touched.max(before(reading.at, record.untouched));
         times.until = times.until.max(reading.at + record.left);
-        times.epoch = times.epoch.max(reading.epoch);
         times.seen_in = reading.incarnation.unwrap_or(times.seen_in);
-        if record.version > self.record.load().version {
+        let known = self.record.load().version;
+        if record.version >= known {
+            times.believe(reading);
+        }
+        if record.version > known || reading.after > Some(times.learned) {
+            times.believe(reading);
+            times.learned = Instant::now();
             self.record.store(Arc::new(record));
         }
     }
@@ -119,7 +134,7 @@ impl Entry {
         times.until = times.until.max(reading.at + left);
         // Whoever knows the record as it is knows it as of now.
         if version == self.record.load().version {
-            times.epoch = times.epoch.max(reading.epoch);
+            times.believe(reading);
         }
     }
 
@@ -130,7 +145,9 @@ impl Entry {
 
     /// What is remembered may not be true any more.
     pub(super) fn doubt(&self) {
-        self.lock().epoch = 0;
+        let mut times = self.lock();
+        times.epoch = 0;
+        times.doubted = Some(Instant::now());
     }
 
     /// Whether it was looked at since this was asked last.
@@ -140,6 +157,15 @@ impl Entry {
 
     fn lock(&self) -> MutexGuard<'_, Times> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Times {
+    /// The record that is known is as the store has it at `reading`, unless it was told meanwhile that it changed.
+    fn believe(&mut self, reading: Reading) {
+        if self.doubted.is_none_or(|doubted| reading.after > Some(doubted)) {
+            self.epoch = self.epoch.max(reading.epoch);
+        }
     }
 }
 
@@ -159,6 +185,7 @@ pub(super) mod tests {
     pub(in crate::session) const IDLE: Duration = Duration::from_secs(60);
     const EVERY: Duration = Duration::from_secs(30);
     pub(in crate::session) const FIRST: Incarnation = Incarnation([1; 8]);
+    const MOMENT: Duration = Duration::from_millis(1);
     const SECOND: Incarnation = Incarnation([2; 8]);
 
     pub(in crate::session) fn record(version: u64) -> Record {
@@ -184,6 +211,7 @@ pub(super) mod tests {
     pub(in crate::session) fn reading(epoch: u64) -> Reading {
         Reading {
             at: Instant::now(),
+            after: Some(Instant::now()),
             epoch,
             incarnation: Some(FIRST),
         }
@@ -193,13 +221,16 @@ pub(super) mod tests {
     async fn an_entry_is_valid_as_long_as_its_record_must_live_and_nothing_was_missed() {
         let proof = Proof::new(IDLE * 10);
         proof.proved(Instant::now());
-        let entry = Entry::new(record(1), proof.reading());
+        let entry = Entry::new(record(1), proof.reading(), None);
         assert!(entry.is_valid(&proof));
         entry.doubt();
         assert!(!entry.is_valid(&proof));
+        tokio::time::advance(MOMENT).await;
         entry.update(record(1), proof.reading());
         assert!(entry.is_valid(&proof));
-        tokio::time::advance(IDLE).await;
+        tokio::time::advance(IDLE - MOMENT).await;
+        assert!(entry.is_valid(&proof));
+        tokio::time::advance(MOMENT).await;
         assert!(!entry.is_valid(&proof), "it may have expired");
         // Others used it: its deadline was moved, and reading it says so.
         entry.update(record(1), proof.reading());
@@ -218,20 +249,70 @@ pub(super) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_was_overtaken_changes_nothing() {
-        let entry = Entry::new(record(5), reading(1));
+        let asked = reading(1);
+        tokio::time::advance(MOMENT).await;
+        let entry = Entry::new(record(5), reading(1), None);
         let older = Record {
             log_level: Some("debug".to_owned()),
             ..record(4)
         };
-        entry.update(older, reading(1));
+        entry.update(older, asked);
         assert_eq!((entry.record().version, &entry.record().log_level), (5, &None));
         entry.update(record(6), reading(1));
         assert_eq!(entry.record().version, 6);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_asked_for_before_a_change_was_told_proves_nothing() {
+        let proof = Proof::new(IDLE);
+        proof.proved(Instant::now());
+        let entry = Entry::new(record(5), proof.reading(), None);
+        // Asked for the record as it is, it changes, which is told first, and then the answer comes.
+        let asked = proof.reading();
+        tokio::time::advance(MOMENT).await;
+        entry.doubt();
+        entry.update(record(5), asked);
+        assert!(!entry.is_valid(&proof));
+        entry.touched(5, IDLE, asked);
+        assert!(!entry.is_valid(&proof));
+        tokio::time::advance(MOMENT).await;
+        entry.update(record(6), proof.reading());
+        assert!(entry.is_valid(&proof));
+        // The same of one that nobody remembered when the change was told.
+        let entry = Entry::new(record(5), asked, Some(Instant::now()));
+        assert!(!entry.is_valid(&proof));
+        tokio::time::advance(MOMENT).await;
+        entry.update(record(5), proof.reading());
+        assert!(entry.is_valid(&proof));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_has_lost_what_was_written_last_is_followed_back() {
+        let proof = Proof::new(IDLE);
+        proof.proved(Instant::now());
+        let entry = Entry::new(record(9), proof.reading(), None);
+        tokio::time::advance(MOMENT).await;
+        proof.interrupted();
+        // What is told before everything is known may be older than what is known.
+        entry.update(record(3), proof.told());
+        assert_eq!(entry.record().version, 9);
+        proof.proved(Instant::now());
+        entry.update(record(4), proof.reading());
+        assert!(entry.is_valid(&proof));
+        assert_eq!(entry.record().version, 4);
+        // Another history may have come to the same number.
+        tokio::time::advance(MOMENT).await;
+        let another = Record {
+            log_level: Some("debug".to_owned()),
+            ..record(4)
+        };
+        entry.update(another.clone(), proof.reading());
+        assert_eq!(**entry.record(), another);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_deadline_is_moved_only_so_often_and_by_one_at_a_time() {
-        let entry = Entry::new(record(1), reading(1));
+        let entry = Entry::new(record(1), reading(1), None);
         assert!(!entry.used(EVERY), "it was moved just now");
         tokio::time::advance(EVERY).await;
         assert!(entry.used(EVERY));
@@ -244,7 +325,7 @@ pub(super) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_missing_was_lost_or_expired_in_use_or_has_ended() {
-        let entry = Entry::new(record(1), reading(1));
+        let entry = Entry::new(record(1), reading(1), None);
         // The store knows it not, although it should live: somebody has ended it.
         assert_eq!(entry.missing(FIRST, IDLE), None);
         assert_eq!(entry.missing(SECOND, IDLE), Some(Missing::Lost));

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use http::HeaderValue;
 use serde_json::value::RawValue;
 
-use super::sealed::{Seal, put, take, take_generation};
+use super::sealed::{Seal, put, take};
+use super::upstream_tag::UpstreamTag;
 
 /// Ids longer than this are not given: a client sends its last one in a header.
 const MAX_BYTES: usize = 1024;
@@ -21,8 +22,8 @@ const CALL: u8 = 2;
 /// A position at a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The generation of the upstream session in which it was given. In another one it means nothing.
-    pub generation: u64,
+    /// The upstream session in which it was given. In another one it means nothing.
+    pub upstream: UpstreamTag,
     /// The id of the last event, as the backend gave it.
     pub event: HeaderValue,
 }
@@ -35,8 +36,8 @@ pub type Positions = BTreeMap<String, Position>;
 pub struct BrokenCall {
     /// The backend that runs it.
     pub backend: String,
-    /// The generation of the upstream session in which it was sent.
-    pub generation: u64,
+    /// The upstream session in which it was sent.
+    pub upstream: UpstreamTag,
     /// The id of the client's request, as it wrote it.
     pub request: Box<RawValue>,
     /// The last event; none where the backend names no events, so that the call cannot be resumed.
@@ -56,7 +57,7 @@ pub enum Resume {
 pub(super) fn of_own_stream(seal: &Seal<'_>, positions: &Positions) -> Option<String> {
     let mut content = vec![OWN_STREAM];
     for (backend, position) in positions {
-        content.extend_from_slice(&position.generation.to_be_bytes());
+        position.upstream.put(&mut content);
         put(&mut content, backend.as_bytes())?;
         put(&mut content, position.event.as_bytes())?;
     }
@@ -67,12 +68,12 @@ pub(super) fn of_own_stream(seal: &Seal<'_>, positions: &Positions) -> Option<St
 pub(super) fn of_call(
     seal: &Seal<'_>,
     backend: &str,
-    generation: u64,
+    upstream: UpstreamTag,
     request: &RawValue,
     event: Option<&HeaderValue>,
 ) -> Option<String> {
     let mut content = vec![CALL];
-    content.extend_from_slice(&generation.to_be_bytes());
+    upstream.put(&mut content);
     put(&mut content, backend.as_bytes())?;
     put(&mut content, request.get().as_bytes())?;
     if let Some(event) = event {
@@ -103,15 +104,15 @@ pub(super) fn read(seal: &Seal<'_>, id: &[u8]) -> Option<Resume> {
         OWN_STREAM => {
             let mut positions = Positions::new();
             while !rest.is_empty() {
-                let generation = take_generation(rest)?;
+                let upstream = UpstreamTag::take(rest)?;
                 let name = backend(take(rest)?)?;
                 let event = HeaderValue::from_bytes(take(rest)?).ok()?;
-                positions.insert(name, Position { generation, event });
+                positions.insert(name, Position { upstream, event });
             }
             Some(Resume::OwnStream(positions))
         }
         CALL => {
-            let generation = take_generation(rest)?;
+            let upstream = UpstreamTag::take(rest)?;
             let backend = backend(take(rest)?)?;
             let request = RawValue::from_string(std::str::from_utf8(take(rest)?).ok()?.to_owned()).ok()?;
             let event = match take(rest) {
@@ -120,7 +121,7 @@ pub(super) fn read(seal: &Seal<'_>, id: &[u8]) -> Option<Resume> {
             };
             Some(Resume::Call(BrokenCall {
                 backend,
-                generation,
+                upstream,
                 request,
                 event,
             }))
@@ -135,14 +136,15 @@ mod tests {
     use vmcp_crds::session_key::SessionKey;
 
     use super::super::sealed::tests::sealed;
+    use super::super::upstream_tag::tests::tag;
     use super::*;
 
-    fn positions(of: &[(&str, u64, &str)]) -> Positions {
+    fn positions(of: &[(&str, u8, &str)]) -> Positions {
         of.iter()
-            .map(|(backend, generation, event)| {
+            .map(|(backend, upstream, event)| {
                 let event = HeaderValue::from_str(event).unwrap();
-                let generation = *generation;
-                ((*backend).to_owned(), Position { generation, event })
+                let upstream = tag(*upstream);
+                ((*backend).to_owned(), Position { upstream, event })
             })
             .collect()
     }
@@ -171,11 +173,11 @@ mod tests {
         let request = RawValue::from_string(r#""a\/b""#.to_owned()).unwrap();
         for event in [None, Some(HeaderValue::from_static("5_x"))] {
             sealed(&key, "a", 1, |seal| {
-                let id = of_call(seal, "left", 2, &request, event.as_ref()).unwrap();
+                let id = of_call(seal, "left", tag(2), &request, event.as_ref()).unwrap();
                 let Some(Resume::Call(call)) = read(seal, id.as_bytes()) else {
                     panic!("{id}")
                 };
-                assert_eq!((&*call.backend, call.generation), ("left", 2));
+                assert_eq!((&*call.backend, call.upstream), ("left", tag(2)));
                 assert_eq!(call.request.get(), request.get());
                 assert_eq!(call.event, event);
             });

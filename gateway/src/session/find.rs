@@ -93,7 +93,7 @@ impl Sessions {
             bindings: BTreeMap::new(),
         };
         inner.metrics.served_without_store();
-        let entry = Entry::new(record, inner.proof.reading());
+        let entry = Entry::new(record, inner.proof.reading(), None);
         entry.doubt();
         Ok(Arc::new(entry))
     }
@@ -109,7 +109,11 @@ impl Sessions {
         if matches!(inner.cache.get(&id.key), Remembered::Ended) {
             return Err(SessionError::NotFound);
         }
-        if self.serves_without_store() && entry.lives_on(inner.settings.lifetimes.idle) {
+        // A record that cannot be read here has changed since it was remembered.
+        if !unavailable.is_of_record()
+            && self.serves_without_store()
+            && entry.lives_on(inner.settings.lifetimes.idle)
+        {
             inner.metrics.served_without_store();
             return Ok(Arc::clone(entry));
         }

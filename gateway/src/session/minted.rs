@@ -5,7 +5,8 @@
 
 use serde_json::value::RawValue;
 
-use super::sealed::{Seal, put, take, take_generation};
+use super::sealed::{Seal, put, take};
+use super::upstream_tag::UpstreamTag;
 use crate::wire::jsonrpc::RESERVED_ID_PREFIX;
 
 /// What a minted text stands for: one is never taken for the other.
@@ -22,8 +23,8 @@ pub enum Kind {
 pub struct Minted {
     /// The backend that asked.
     pub backend: String,
-    /// The generation of the upstream session in which it asked.
-    pub generation: u64,
+    /// The upstream session in which it asked.
+    pub upstream: UpstreamTag,
     /// The id or token as the backend wrote it.
     pub original: Box<RawValue>,
 }
@@ -49,10 +50,11 @@ pub(super) fn mint(
     seal: &Seal<'_>,
     kind: Kind,
     backend: &str,
-    generation: u64,
+    upstream: UpstreamTag,
     original: &RawValue,
 ) -> Option<String> {
-    let mut content = generation.to_be_bytes().to_vec();
+    let mut content = Vec::new();
+    upstream.put(&mut content);
     put(&mut content, backend.as_bytes())?;
     put(&mut content, original.get().as_bytes())?;
     let sealed = seal.seal(kind.purpose(), &content);
@@ -66,12 +68,12 @@ pub(super) fn read(seal: &Seal<'_>, kind: Kind, text: &str) -> Option<Minted> {
         .strip_prefix(kind.letter())?;
     let content = seal.open(kind.purpose(), sealed.as_bytes())?;
     let rest = &mut &content[..];
-    let generation = take_generation(rest)?;
+    let upstream = UpstreamTag::take(rest)?;
     let backend = std::str::from_utf8(take(rest)?).ok()?.to_owned();
     let original = std::str::from_utf8(take(rest)?).ok()?.to_owned();
     Some(Minted {
         backend,
-        generation,
+        upstream,
         original: RawValue::from_string(original).ok()?,
     })
 }
@@ -82,6 +84,7 @@ mod tests {
     use vmcp_crds::session_key::SessionKey;
 
     use super::super::sealed::tests::sealed;
+    use super::super::upstream_tag::tests::tag;
     use super::*;
 
     fn raw(text: &str) -> Box<RawValue> {
@@ -97,15 +100,15 @@ mod tests {
         let key = SessionKey::generate().unwrap();
         for original in ["7", "-1", r#""a\/b""#, r#""ü""#, "1.50", r#""vmcp:rAAAA""#] {
             sealed(&key, "a", 1, |seal| {
-                let text = mint(seal, Kind::Request, "left", 3, &raw(original)).unwrap();
+                let text = mint(seal, Kind::Request, "left", tag(3), &raw(original)).unwrap();
                 assert_eq!(
-                    mint(seal, Kind::Request, "left", 3, &raw(original)).unwrap(),
+                    mint(seal, Kind::Request, "left", tag(3), &raw(original)).unwrap(),
                     text
                 );
                 let minted = read(seal, Kind::Request, inner(&text)).unwrap();
                 assert_eq!(
-                    (&*minted.backend, minted.generation, minted.original.get()),
-                    ("left", 3, original)
+                    (&*minted.backend, minted.upstream, minted.original.get()),
+                    ("left", tag(3), original)
                 );
                 assert!(read(seal, Kind::Progress, inner(&text)).is_none());
                 assert!(read(seal, Kind::Progress, &inner(&text).replacen('r', "p", 1)).is_none());
@@ -116,9 +119,9 @@ mod tests {
     #[test]
     fn every_part_makes_another_id() {
         let key = SessionKey::generate().unwrap();
-        let id = |session, kind, backend: &str, generation, original: &str| {
+        let id = |session, kind, backend: &str, upstream, original: &str| {
             sealed(&key, "a", session, |seal| {
-                mint(seal, kind, backend, generation, &raw(original))
+                mint(seal, kind, backend, tag(upstream), &raw(original))
             })
         };
         let all = [
@@ -139,7 +142,7 @@ mod tests {
         fn a_changed_id_is_refused(number in any::<i64>(), at in 0_usize..80, flip in 1_u8..128) {
             let key = SessionKey::generate().unwrap();
             sealed(&key, "a", 1, |seal| {
-                let text = mint(seal, Kind::Request, "left", 1, &raw(&number.to_string())).unwrap();
+                let text = mint(seal, Kind::Request, "left", tag(1), &raw(&number.to_string())).unwrap();
                 let mut changed = inner(&text).to_owned().into_bytes();
                 let at = at % changed.len();
                 changed[at] ^= flip;

@@ -31,6 +31,7 @@ mod settings;
 pub mod store;
 mod streams;
 mod sweeper;
+mod upstream_tag;
 mod upstreams;
 mod verified;
 mod watch;

@@ -40,6 +40,8 @@ struct State {
 pub(super) struct Reading {
     /// When the store was asked.
     pub(super) at: Instant,
+    /// What the process knew before this moment is not newer. `None` when no such moment is known.
+    pub(super) after: Option<Instant>,
     pub(super) epoch: u64,
     pub(super) incarnation: Option<Incarnation>,
 }
@@ -79,9 +81,10 @@ impl Proof {
 
     /// What the store is asked for now counts from now.
     pub(super) fn reading(&self) -> Reading {
-        let state = self.lock();
+        let (state, now) = (self.lock(), Instant::now());
         Reading {
-            at: Instant::now(),
+            at: now,
+            after: Some(now),
             epoch: state.epoch,
             incarnation: state.incarnation,
         }
@@ -92,6 +95,7 @@ impl Proof {
         let state = self.lock();
         Reading {
             at: state.proved.unwrap_or_else(Instant::now),
+            after: state.proved,
             epoch: state.epoch,
             incarnation: state.incarnation,
         }

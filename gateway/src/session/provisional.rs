@@ -45,7 +45,8 @@ pub(super) struct Pending {
 }
 
 impl Provisional {
-    fn get(&self, key: &RecordKey, backend: &Backend) -> Option<Pending> {
+    /// The one of the session `key` at `backend`.
+    pub(super) fn get(&self, key: &RecordKey, backend: &Backend) -> Option<Pending> {
         let place = (*key, backend.name().to_string());
         self.lock().get(&place).cloned()
     }
@@ -93,6 +94,17 @@ impl Provisional {
 }
 
 impl Session {
+    /// The generation that `upstream` has at `backend` once it is bound, if it waits for that.
+    pub(super) fn provisional_generation(
+        &self,
+        backend: &Backend,
+        upstream: &UpstreamSession,
+    ) -> Option<u64> {
+        let pending = self.sessions.inner.provisional.get(&self.key, backend)?;
+        let same = pending.backend.origin() == backend.origin() && pending.session == *upstream;
+        same.then_some(pending.expected + 1)
+    }
+
     /// An upstream session at `backend` while the store cannot be asked, because of `unavailable`, in the place of `lost`.
     pub(super) async fn provisional(
         &self,

@@ -11,6 +11,7 @@ use super::proof::Reading;
 use super::record::Record;
 use super::sealed::Seal;
 use super::store::Loaded;
+use super::upstream_tag::UpstreamTag;
 use super::{Session, SessionError};
 use crate::backend::{Backend, UpstreamSession};
 use crate::core::Routed;
@@ -82,8 +83,8 @@ impl Session {
         upstream: &UpstreamSession,
         original: &RawValue,
     ) -> Option<String> {
-        let generation = self.generation(backend, upstream)?;
-        minted::mint(&self.seal(), kind, backend.name().as_str(), generation, original)
+        let tag = self.upstream_tag(backend, upstream)?;
+        minted::mint(&self.seal(), kind, backend.name().as_str(), tag, original)
     }
 
     /// What `text` stands for, if it was minted for this session.
@@ -101,8 +102,8 @@ impl Session {
         request: &RawValue,
         event: Option<&HeaderValue>,
     ) -> Option<String> {
-        let generation = self.generation(backend, upstream)?;
-        event_id::of_call(&self.seal(), backend.name().as_str(), generation, request, event)
+        let tag = self.upstream_tag(backend, upstream)?;
+        event_id::of_call(&self.seal(), backend.name().as_str(), tag, request, event)
     }
 
     /// What the client wants to go on with, if `id` was given in this session.
@@ -113,14 +114,20 @@ impl Session {
 
     /// Which of the session's upstream sessions at `backend` this is.
     #[must_use]
-    pub fn generation(&self, backend: &Backend, upstream: &UpstreamSession) -> Option<u64> {
-        if backend.has_streams_for_sessions() {
-            return backend.stream_number(upstream);
-        }
-        let record = self.record();
-        let binding = record.bindings.get(backend.name().as_str())?;
-        let same = binding.origin == backend.origin() && binding.session == *upstream;
-        same.then_some(binding.generation)
+    pub fn upstream_tag(&self, backend: &Backend, upstream: &UpstreamSession) -> Option<UpstreamTag> {
+        let generation = if backend.has_streams_for_sessions() {
+            backend.stream_number(upstream)?
+        } else {
+            let record = self.record();
+            let bound = record.bindings.get(backend.name().as_str());
+            let bound = bound.filter(|bound| bound.origin == backend.origin() && bound.session == *upstream);
+            match bound {
+                Some(bound) => bound.generation,
+                None => self.provisional_generation(backend, upstream)?,
+            }
+        };
+        let tag = UpstreamTag::new(&self.seal(), backend.origin(), upstream, generation);
+        Some(tag)
     }
 
     /// Every backend that the session has an upstream session at.
@@ -138,29 +145,32 @@ impl Session {
         bound.chain(provisional).chain(local).collect()
     }
 
-    /// The upstream session of that generation at the backend `name`.
+    /// The upstream session at the backend `name` that `tag` names.
     ///
     /// # Errors
     /// When it is not the one in use.
     pub async fn upstream(
         &self,
         name: &str,
-        generation: u64,
+        tag: UpstreamTag,
     ) -> Result<(Backend, UpstreamSession), NoUpstream> {
         let backend = self.sessions.inner.core.catalog().backend(name);
         let backend = backend.ok_or_else(|| NoUpstream::NoBackend(name.to_owned()))?;
         let backend = self.reach(backend);
         if backend.has_streams_for_sessions() {
             let open = self.sessions.inner.local.get(&self.key, &backend);
-            let wanted = open.filter(|open| backend.stream_number(open) == Some(generation));
+            let wanted = open.filter(|open| self.upstream_tag(&backend, open) == Some(tag));
             let replaced = || NoUpstream::Replaced(name.to_owned());
             return wanted.map(|upstream| (backend, upstream)).ok_or_else(replaced);
         }
         let wanted = || {
             let record = self.record();
-            let binding = record.bindings.get(name)?;
-            (binding.generation == generation && binding.origin == backend.origin())
-                .then(|| binding.session.clone())
+            let bound = record.bindings.get(name).map(|binding| binding.session.clone());
+            let provisional = self.sessions.inner.provisional.get(&self.key, &backend);
+            let known = bound
+                .into_iter()
+                .chain(provisional.map(|pending| pending.session));
+            { known }.find(|upstream| self.upstream_tag(&backend, upstream) == Some(tag))
         };
         if let Some(upstream) = wanted() {
             return Ok((backend, upstream));
@@ -181,7 +191,7 @@ impl Session {
         &self,
         call: &BrokenCall,
     ) -> Result<(Backend, UpstreamSession), NoUpstream> {
-        self.upstream(&call.backend, call.generation).await
+        self.upstream(&call.backend, call.upstream).await
     }
 
     /// Reads the record again.

@@ -42,7 +42,8 @@ impl Seal<'_> {
         genuine.then_some(bytes)
     }
 
-    fn mac(&self, purpose: &str, content: &[u8]) -> [u8; MAC_BYTES] {
+    /// A digest of `content` that nobody else can compute, for this session and `purpose`.
+    pub(super) fn mac(&self, purpose: &str, content: &[u8]) -> [u8; MAC_BYTES] {
         let server = self.server.to_string();
         let whole = self
             .key
@@ -66,13 +67,6 @@ pub(super) fn take<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (part, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
     *bytes = rest;
     Some(part)
-}
-
-/// Takes a generation.
-pub(super) fn take_generation(bytes: &mut &[u8]) -> Option<u64> {
-    let (generation, rest) = bytes.split_first_chunk::<8>()?;
-    *bytes = rest;
-    Some(u64::from_be_bytes(*generation))
 }
 
 #[cfg(test)]

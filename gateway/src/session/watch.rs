@@ -65,10 +65,9 @@ impl Sessions {
                     inner.streams.changed(&key);
                 }
                 Event::Changed(key) => {
-                    if let Remembered::Entry(entry) = inner.cache.get(&key) {
-                        entry.doubt();
-                    }
-                    if inner.streams.is_open(&key) {
+                    inner.cache.changed(&key);
+                    // Nobody asks for it in the place of those who wait.
+                    if inner.streams.is_open(&key) || !inner.in_flight.is_quiet(&key) {
                         let sessions = self.clone();
                         inner.tasks.spawn(async move { sessions.look_again(&key).await });
                     }

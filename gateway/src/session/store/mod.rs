@@ -159,7 +159,7 @@ pub enum StreamOwned {
 pub enum Event {
     /// The record was created or changed: as it is now.
     Record(RecordKey, Box<Record>),
-    /// The record has changed, and is too large to be told.
+    /// The record has changed, and is too large to be told, or was told in words that this process does not know.
     Changed(RecordKey),
     /// The session was terminated.
     Terminated(RecordKey, Life),

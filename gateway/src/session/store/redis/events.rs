@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::connection::{Connection, Heard, Subscription};
 use super::{Event, Life, Owner, hash};
@@ -61,11 +62,7 @@ impl Listener {
                 continue;
             };
             match subscription.next().await {
-                Ok(Heard::Message(message)) => {
-                    if let Some(event) = event(&message) {
-                        return event;
-                    }
-                }
+                Ok(Heard::Message(message)) => return event(&message),
                 Ok(Heard::Proved { asked }) => return Event::Proved(asked),
                 Err(lost) => {
                     tracing::debug!(%lost, "what other processes do is not heard");
@@ -88,13 +85,26 @@ impl Listener {
     }
 }
 
-/// What a message says. One that cannot be read is of a newer gateway.
-fn event(message: &[u8]) -> Option<Event> {
-    let event = read(message);
-    if event.is_none() {
-        tracing::warn!("another process tells something that this one does not understand");
+/// What a message says. One that cannot be read is of a newer gateway: something has happened all the same, to the session that it names,
+/// or, where not even that can be read, to any.
+fn event(message: &[u8]) -> Event {
+    if let Some(event) = read(message) {
+        return event;
     }
-    event
+    match concerned(message) {
+        Some(key) => Event::Changed(key),
+        None => {
+            tracing::warn!("another process tells something that this one does not understand");
+            Event::Interrupted
+        }
+    }
+}
+
+/// The session that a message is about: all of them name it behind their kind.
+fn concerned(message: &[u8]) -> Option<RecordKey> {
+    let parts: Vec<&RawValue> = serde_json::from_slice(message).ok()?;
+    let name: &str = serde_json::from_str(parts.get(1)?.get()).ok()?;
+    bytes(name).map(RecordKey)
 }
 
 fn read(payload: &[u8]) -> Option<Event> {
@@ -124,4 +134,32 @@ fn read(payload: &[u8]) -> Option<Event> {
 
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_a_change_of_whom_it_names_and_otherwise_of_anybody() {
+        let key = RecordKey([7; 16]);
+        for message in [
+            format!(r#"["changed","{key}"]"#),
+            format!(r#"["record","{key}","0",["schema","9"]]"#),
+            format!(r#"["terminated","{key}","no incarnation","0"]"#),
+            format!(r#"["stream","{key}","nobody",1]"#),
+            format!(r#"["news","{key}",{{"of":"tomorrow"}}]"#),
+        ] {
+            assert_eq!(event(message.as_bytes()), Event::Changed(key), "{message}");
+        }
+        for message in [
+            "",
+            "[]",
+            r#"{"version":2}"#,
+            r#"["changed","x"]"#,
+            r#"["record",7]"#,
+        ] {
+            assert_eq!(event(message.as_bytes()), Event::Interrupted, "{message}");
+        }
+    }
 }
