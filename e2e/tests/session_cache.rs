@@ -253,7 +253,11 @@ fn what_a_newer_gateway_tells_makes_this_one_ask_and_what_that_writes_is_not_ser
     let (prefix, _) = keys[0].split_once(":s:").context("no record")?;
     let channel = format!("{prefix}:events");
     let publish = |message: &str| world.redis.command::<u64>(&["PUBLISH", &channel, message]);
-    let write = |key: &str, schema: &str| world.redis.command::<()>(&["HSET", key, "schema", schema]);
+    let write = |key: &str, from: &str, to: &str| {
+        world
+            .redis
+            .change_field(key, "fixed", |fixed| fixed.replacen(from, to, 1))
+    };
     let refuses = |session: &Session| {
         wait::until("it is not served", PATIENCE, || {
             let answer = session.call(gateway.mcp, "fixture_counter", &json!({}))?;
@@ -264,23 +268,23 @@ fn what_a_newer_gateway_tells_makes_this_one_ask_and_what_that_writes_is_not_ser
 
     // Each names a session; one of them is the first's.
     for key in &keys {
-        write(key, "9")?;
+        write(key, "1 ", "9 ")?;
     }
     for key in &keys {
         let name = key.rsplit(':').next().unwrap_or_default();
-        publish(&json!(["record", name, "0", ["schema", "9"]]).to_string())?;
+        publish(&json!(["record", name, "0", ["fixed", "9"]]).to_string())?;
     }
     refuses(&named)?;
     refuses(&unnamed)?;
     for key in &keys {
-        write(key, "1")?;
+        write(key, "9 ", "1 ")?;
     }
     for session in [&named, &unnamed] {
         assert!(count(session, gateway)? > 1);
     }
     // One that names nobody may be about anybody.
     for key in &keys {
-        write(key, "9")?;
+        write(key, "1 ", "9 ")?;
     }
     publish(r#"{"version": 2}"#)?;
     refuses(&named)?;
