@@ -47,8 +47,15 @@ impl Fixture {
     /// # Errors
     /// When it does not answer; the message has its last words.
     pub fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_at(ports::free()?, arguments)
+    }
+
+    /// The same, with its MCP endpoint at `mcp`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_at(mcp: SocketAddr, arguments: &[&str]) -> anyhow::Result<Self> {
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mcp = ports::free()?;
         let admin = ports::free()?;
         let process = launch(mcp, admin, &arguments)?;
         Ok(Self {

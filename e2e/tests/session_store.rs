@@ -65,6 +65,7 @@ fn binding(id: &str, generation: u64) -> Binding {
     let session = UpstreamSession {
         id: http::HeaderValue::from_str(id).ok(),
         revision: Revision::V2025_03_26,
+        address: "10.0.0.7".parse().ok(),
     };
     Binding {
         origin: "origin".to_owned(),

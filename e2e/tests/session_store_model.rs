@@ -228,6 +228,7 @@ impl Model {
                     session: UpstreamSession {
                         id: http::HeaderValue::from_str(&self.bound.to_string()).ok(),
                         revision: Revision::V2025_03_26,
+                        address: None,
                     },
                     generation: expected + 1,
                 };

@@ -1,6 +1,7 @@
 //! One MCP server behind the gateway, and what of its offers clients see.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,13 @@ pub struct BackendConfig {
     /// The URL of its endpoint, for example `http://time.tools.svc:8000/mcp`; with `transport: sse` the URL of its stream, for example
     /// `http://time.tools.svc:8000/sse`.
     pub url: String,
+    /// The addresses of the URL's host, in the place of those that a look-up of its name finds. However they are found, a host with
+    /// several, such as the name of a headless Service, counts as several servers of which each keeps sessions for itself: a session
+    /// stays at the address at which it was opened. It is opened anew at another when nobody takes connections at that address any
+    /// more, or, without TLS, when it is not one of the host's any more.
+    #[schemars(with = "Vec<String>")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
     /// The transport that it speaks. `streamable-http`: what servers speak since 2025-03-26. `sse`: HTTP+SSE of 2024-11-05, in which a
     /// session lives as long as one connection. Such a session belongs to one process of the gateway: each replica opens one of
     /// its own, the server's state for it is not shared, and it is lost when the connection or the process ends; running
@@ -113,6 +121,7 @@ impl Default for BackendConfig {
         Self {
             name: String::new(),
             url: String::new(),
+            addresses: Vec::new(),
             transport: BackendTransport::default(),
             prefix: None,
             timeouts: Timeouts::default(),

@@ -1,13 +1,16 @@
 //! `initialize` and `notifications/initialized` with a backend.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::greeting::{Greeting, InitializeResult};
+use super::transport::Failure;
 use super::{Backend, BackendError, UpstreamBody, UpstreamSession, answer};
 use crate::backend::Events;
 use crate::wire::revision::Revision;
@@ -18,6 +21,10 @@ const MAX_SESSION_ID_BYTES: usize = 512;
 
 /// How long a handshake may take, both of its steps together.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How often a session is opened that the backend has lost before the handshake is over: once may be a restart, and again and again are
+/// replicas that know nothing of each other.
+const HANDSHAKES: u32 = 3;
 
 /// Who says hello: the client, by the gateway's mouth, or the gateway itself.
 #[derive(Clone, Debug)]
@@ -46,23 +53,54 @@ impl Backend {
     /// # Errors
     /// As [`Self::initialize`].
     pub async fn greet(&self, hello: &Hello<'_>, deadline: Duration) -> Result<Greeting, BackendError> {
-        let mut opened = None;
-        let shaken = tokio::time::timeout(deadline, self.shake_hands(hello, &mut opened)).await;
-        let greeting = shaken.unwrap_or(Err(BackendError::Deadline(deadline)));
-        if greeting.is_err()
-            && let Some(session) = opened
-            && let Err(error) = self.close(&session).await
-        {
-            tracing::debug!(backend = %self.name(), %error, "an upstream session that was not used could not be deleted");
+        let until = Instant::now() + deadline;
+        for _ in 0..HANDSHAKES {
+            let mut opened = None;
+            let shaken = tokio::time::timeout_at(until, self.greet_somebody(hello, &mut opened)).await;
+            let greeting = shaken.unwrap_or(Err(BackendError::Deadline(deadline)));
+            if greeting.is_err()
+                && let Some(session) = opened
+                && let Err(error) = self.close(&session).await
+            {
+                tracing::debug!(backend = %self.name(), %error, "an upstream session that was not used could not be deleted");
+            }
+            if !matches!(greeting, Err(BackendError::SessionLost)) {
+                return greeting;
+            }
         }
-        greeting
+        self.forgets_sessions();
+        Err(BackendError::Forgetful)
+    }
+
+    /// Greets the first server that is there, where the backend's host has several addresses.
+    async fn greet_somebody(
+        &self,
+        hello: &Hello<'_>,
+        opened: &mut Option<UpstreamSession>,
+    ) -> Result<Greeting, BackendError> {
+        let pools = self.inner.pools.load_full();
+        let mut reason = String::new();
+        for address in pools.candidates().await? {
+            match self.shake_hands(hello, address, opened).await {
+                Ok(greeting) => return Ok(greeting),
+                Err(Failure::Other(error)) => return Err(error),
+                Err(Failure::NoConnection { refused, reason: why }) => {
+                    if let Some(address) = address {
+                        pools.is_left(address, refused).await;
+                    }
+                    reason = why;
+                }
+            }
+        }
+        Err(BackendError::Unreachable(reason))
     }
 
     async fn shake_hands(
         &self,
         hello: &Hello<'_>,
+        address: Option<IpAddr>,
         opened: &mut Option<UpstreamSession>,
-    ) -> Result<Greeting, BackendError> {
+    ) -> Result<Greeting, Failure> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Params<'a> {
@@ -79,11 +117,14 @@ impl Backend {
         let id = own_id();
         let message = jsonrpc::request(&id, "initialize", &params);
         if self.has_streams_for_sessions() {
-            return self.shake_hands_over_sse(hello, message, &id, opened).await;
+            return self
+                .shake_hands_over_sse(hello, message, address, &id, opened)
+                .await;
         }
-        let response = self.post(None, message).await?;
+        let request = self.request(Method::POST, None, message)?;
+        let response = self.send_to(request, address).await?;
         if response.status() != StatusCode::OK {
-            return Err(BackendError::of_answer(&response));
+            return Err(BackendError::of_answer(&response).into());
         }
         // A copy: the header is a part of the buffer into which the answer was read, and would keep all of it as long as the session.
         let session_id = response.headers().get(header::SESSION_ID);
@@ -91,13 +132,15 @@ impl Backend {
         if let Some(id) = &session_id
             && (id.len() > MAX_SESSION_ID_BYTES || !id.as_bytes().iter().all(u8::is_ascii_graphic))
         {
-            return Err(BackendError::Invalid(format!(
-                "its session id is not visible ASCII of at most {MAX_SESSION_ID_BYTES} bytes"
-            )));
+            let message =
+                format!("its session id is not visible ASCII of at most {MAX_SESSION_ID_BYTES} bytes");
+            return Err(BackendError::Invalid(message).into());
         }
         let result = own_result(response, &id).await?;
         let (result, revision) = read_result(&result)?;
         let session = UpstreamSession {
+            // Where there is no session there is nothing that is at one address only.
+            address: address.filter(|_| session_id.is_some()),
             id: session_id,
             revision,
         };
@@ -111,12 +154,14 @@ impl Backend {
         &self,
         hello: &Hello<'_>,
         message: Bytes,
+        address: Option<IpAddr>,
         id: &str,
         opened: &mut Option<UpstreamSession>,
-    ) -> Result<Greeting, BackendError> {
+    ) -> Result<Greeting, Failure> {
         let session = opened.insert(UpstreamSession {
-            id: Some(self.open_stream().await?),
+            id: Some(self.open_stream(address).await?),
             revision: hello.revision,
+            address,
         });
         let id = raw_string(id)?;
         let answer = self.call_over_sse(session, message, &id).await?;

@@ -73,7 +73,7 @@ impl Backend {
         if let Some(position) = position {
             headers.insert(header::LAST_EVENT_ID, position.clone());
         }
-        let response = self.send(request).await?;
+        let response = self.send(request, session.address).await?;
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         match response.status() {
             StatusCode::OK if header::is_media_type(content_type, &header::EVENT_STREAM) => {
@@ -160,7 +160,7 @@ impl Listener {
         };
         match error {
             BackendError::Status(400 | 404) if self.position.is_some() => self.position = None,
-            BackendError::Status(400 | 404) if self.session.id.is_some() => {
+            BackendError::Status(400 | 404) | BackendError::SessionLost if self.session.id.is_some() => {
                 return Err(Silent::SessionInDoubt);
             }
             // 409: the session's stream is open elsewhere. Whoever has it is about to close it.

@@ -13,14 +13,17 @@ mod events;
 mod greeting;
 mod handshake;
 mod headers;
+mod host;
 mod list;
 mod listen;
+mod pools;
 mod post;
 mod settings;
 mod slots;
 mod sse;
 mod transport;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +37,7 @@ use crate::tasks::Tasks;
 use crate::wire::revision::Revision;
 
 use headers::Headers;
-use transport::Pool;
+use pools::Pools;
 
 pub use admission::Admitted;
 pub use answer::{Answer, check};
@@ -67,7 +70,7 @@ struct Inner {
     origin: String,
     transport: Transport,
     admission: admission::Admission,
-    pool: ArcSwap<Pool>,
+    pools: ArcSwap<Pools>,
     contact: ArcSwap<Contact>,
     headers: ArcSwap<Headers>,
     protocol: Protocol,
@@ -84,6 +87,8 @@ pub struct UpstreamSession {
     pub id: Option<HeaderValue>,
     /// The revision that the backend agreed to.
     pub revision: Revision,
+    /// The address at which it is, where the backend's host is a name and gives ids: the id is never sent to another.
+    pub address: Option<IpAddr>,
 }
 
 impl Backend {
@@ -98,7 +103,7 @@ impl Backend {
             ..
         } = configured.clone();
         let origin = origin(&url, protocol);
-        let pool = transport.pool(contact.timeouts.connect);
+        let pools = Pools::new(&transport, &url, &contact);
         Self {
             inner: Arc::new(Inner {
                 name,
@@ -106,7 +111,7 @@ impl Backend {
                 origin,
                 transport,
                 admission: admission::Admission::default(),
-                pool: ArcSwap::from_pointee(pool),
+                pools: ArcSwap::from_pointee(pools),
                 headers: ArcSwap::from_pointee(Headers::new(&contact.headers)),
                 contact: ArcSwap::new(contact),
                 protocol,
@@ -169,11 +174,10 @@ impl Backend {
 
     /// Talks to it as `contact` says from now on. Requests under way go on as they began.
     pub fn set_contact(&self, contact: &Arc<Contact>) {
-        let connect = contact.timeouts.connect;
-        if self.inner.pool.load().connect() != connect {
-            self.inner
-                .pool
-                .store(Arc::new(self.inner.transport.pool(connect)));
+        let inner = &*self.inner;
+        if !inner.pools.load().fit(contact) {
+            let pools = Pools::new(&inner.transport, &inner.url, contact);
+            inner.pools.store(Arc::new(pools));
         }
         if self.contact().headers != contact.headers {
             self.inner.headers.store(Arc::new(Headers::new(&contact.headers)));

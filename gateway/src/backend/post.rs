@@ -1,5 +1,6 @@
 //! POSTs to a backend, and what their answers' heads mean.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use serde_json::value::RawValue;
 use super::answer::{self, Answer};
 use super::events::Events;
 use super::handshake::own_id;
+use super::transport::Failure;
 use super::{Backend, BackendError, UpstreamBody, UpstreamSession};
 use crate::text;
 use crate::wire::{code, header, jsonrpc};
@@ -93,7 +95,7 @@ impl Backend {
             return Ok(());
         }
         let request = self.request(Method::DELETE, Some(session), Bytes::new())?;
-        let closing = tokio::time::timeout(CLOSE_DEADLINE, self.send(request));
+        let closing = tokio::time::timeout(CLOSE_DEADLINE, self.send(request, session.address));
         closing
             .await
             .unwrap_or(Err(BackendError::Deadline(CLOSE_DEADLINE)))
@@ -106,15 +108,38 @@ impl Backend {
         message: Bytes,
     ) -> Result<Response<UpstreamBody>, BackendError> {
         let request = self.request(Method::POST, session, message)?;
-        self.send(request).await
+        self.send(request, session.and_then(|session| session.address))
+            .await
     }
 
-    /// Sends `request` and waits for the head of its answer.
+    /// Sends `request` in a session that is held at `address`, if it is, and waits for the head of its answer.
+    ///
+    /// A server that is not at that address any more has not executed anything: the session is lost, and another is to be opened at
+    /// another address. One that does not take the connection in time may be alive, and have the session.
     pub(super) async fn send(
         &self,
-        mut request: Request<Full<Bytes>>,
+        request: Request<Full<Bytes>>,
+        address: Option<IpAddr>,
     ) -> Result<Response<UpstreamBody>, BackendError> {
-        let pool = self.inner.pool.load_full();
+        match (self.send_to(request, address).await, address) {
+            (Err(Failure::NoConnection { refused, reason }), Some(address)) => {
+                if Box::pin(self.inner.pools.load_full().is_left(address, refused)).await {
+                    tracing::info!(backend = %self.name(), %address, reason, "the address of a session is left");
+                    return Err(BackendError::SessionLost);
+                }
+                Err(BackendError::Unreachable(reason))
+            }
+            (outcome, _) => Ok(outcome?),
+        }
+    }
+
+    /// Sends `request` to `address`, or to any of the host's, and waits for the head of its answer.
+    pub(super) async fn send_to(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        address: Option<IpAddr>,
+    ) -> Result<Response<UpstreamBody>, Failure> {
+        let pool = self.inner.pools.load().pool(address);
         let contact = Arc::clone(&self.contact());
         let timeouts = &contact.timeouts;
         if !contact.headers.is_empty() {

@@ -1,10 +1,12 @@
 //! HTTP to the backends.
 //!
-//! What all connections share is the [`Transport`]: the certificate authorities that are trusted. Each backend has a [`Pool`] of
+//! What all connections share is the [`Transport`]: the certificate authorities that are trusted. Each backend has [`Pool`]s of
 //! its own, because how long a connection may take is the backend's, and because the connections of one that hangs must not keep
 //! those of another from being found.
 
 use std::future::Future;
+use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,6 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
 use super::error::BackendError;
+use super::host::{Host, Resolver};
 use crate::tasks::Tasks;
 
 /// How long an idle connection is kept. Node closes idle connections after 5 s, and a call that meets such a close cannot be
@@ -36,11 +39,22 @@ pub struct Transport {
     tasks: Tasks,
 }
 
-/// The connections to one backend. A cheap-clone handle.
-#[derive(Clone, Debug)]
+/// Connections to one backend.
+#[derive(Debug)]
 pub(super) struct Pool {
-    client: Client<Punctual<HttpsConnector<HttpConnector>>, Full<Bytes>>,
-    connect: Duration,
+    client: Client<Punctual<HttpsConnector<HttpConnector<Resolver>>>, Full<Bytes>>,
+}
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// There was no connection, so that nothing was sent.
+    NoConnection {
+        /// Nobody takes connections there. It may be alive otherwise: too slow, or behind a network that is broken.
+        refused: bool,
+        reason: String,
+    },
+    Other(BackendError),
 }
 
 impl Transport {
@@ -64,9 +78,11 @@ impl Transport {
         &self.tasks
     }
 
-    /// A pool without connections, each of which may take as long as `connect` to be made.
-    pub(super) fn pool(&self, connect: Duration) -> Pool {
-        let mut http = HttpConnector::new();
+    /// A pool without connections to `host`, each of which may take as long as `connect` to be made: to the address `only`, if one is
+    /// given. Whichever it is, the name in the URL is the one that a server has to prove.
+    pub(super) fn pool(&self, connect: Duration, host: &Arc<Host>, only: Option<IpAddr>) -> Pool {
+        let host = Arc::clone(host);
+        let mut http = HttpConnector::new_with_resolver(Resolver { host, only });
         http.enforce_http(false);
         // Without this an answer of two writes waits 40 ms for an acknowledgement.
         http.set_nodelay(true);
@@ -79,27 +95,40 @@ impl Transport {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(connector);
-        Pool { client, connect }
+        Pool { client }
     }
 }
 
 impl Pool {
-    /// How long a connection may take to be made.
-    pub(super) fn connect(&self) -> Duration {
-        self.connect
-    }
-
     /// Sends `request` and waits for the head of the answer, at most as long as `first_byte`.
     pub(super) async fn send(
         &self,
         request: Request<Full<Bytes>>,
         first_byte: Duration,
-    ) -> Result<Response<Incoming>, BackendError> {
+    ) -> Result<Response<Incoming>, Failure> {
         match tokio::time::timeout(first_byte, self.client.request(request)).await {
-            Err(_) => Err(BackendError::Deadline(first_byte)),
+            Err(_) => Err(BackendError::Deadline(first_byte).into()),
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) if error.is_connect() => Err(BackendError::Unreachable(root_cause(&error))),
-            Ok(Err(error)) => Err(BackendError::Broken(root_cause(&error))),
+            Ok(Err(error)) if error.is_connect() => Err(Failure::NoConnection {
+                refused: is_refused(&error),
+                reason: root_cause(&error),
+            }),
+            Ok(Err(error)) => Err(BackendError::Broken(root_cause(&error)).into()),
+        }
+    }
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Failure> for BackendError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoConnection { reason, .. } => Self::Unreachable(reason),
+            Failure::Other(error) => error,
         }
     }
 }
@@ -148,6 +177,22 @@ fn with_alpn(mut config: rustls::ClientConfig) -> rustls::ClientConfig {
     config
 }
 
+/// Whether it is known that nobody takes connections there, as against a connection that was not made in time.
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && let io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable = error.kind()
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// The innermost error of a chain: the outer ones say only that there is an inner one.
 pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
@@ -168,15 +213,58 @@ mod tests {
         let uri: Uri = format!("https://{}/mcp", silent.local_addr().unwrap())
             .parse()
             .unwrap();
-        let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3));
+        let host = Arc::new(Host::new(&uri, &[]));
+        let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3), &host, None);
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = uri;
         let started = tokio::time::Instant::now();
         let error = pool.send(request, Duration::from_secs(60)).await.unwrap_err();
+        assert!(matches!(error, Failure::NoConnection { refused: false, .. }));
         assert_eq!(
-            error,
+            BackendError::from(error),
             BackendError::Unreachable("no connection within 3 s".to_owned())
         );
         assert_eq!(started.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_server_at_a_held_address_has_to_prove_the_hosts_name() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let uri: Uri = format!("https://replicas.test:{port}/mcp").parse().unwrap();
+        let only = listener.local_addr().unwrap().ip();
+        let host = Arc::new(Host::new(&uri, &[]));
+        let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3), &host, Some(only));
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri;
+        let accepting = async {
+            let (connection, _) = listener.accept().await.unwrap();
+            let acceptor = rustls::server::Acceptor::default();
+            let hello = tokio_rustls::LazyConfigAcceptor::new(acceptor, connection)
+                .await
+                .unwrap();
+            hello.client_hello().server_name().map(str::to_owned)
+        };
+        let (failure, name) = tokio::join!(pool.send(request, Duration::from_secs(60)), accepting);
+        assert_eq!(name.as_deref(), Some("replicas.test"));
+        assert!(matches!(failure, Err(Failure::NoConnection { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_told_from_one_that_takes_too_long() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let uri: Uri = format!("http://{closed}/mcp").parse().unwrap();
+        let host = Arc::new(Host::new(&uri, &[]));
+        let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3), &host, None);
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri;
+        let failure = pool.send(request, Duration::from_secs(60)).await.unwrap_err();
+        assert!(
+            matches!(failure, Failure::NoConnection { refused: true, .. }),
+            "{failure:?}"
+        );
     }
 }

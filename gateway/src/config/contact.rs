@@ -1,5 +1,6 @@
 //! How a backend is talked to, validated.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use super::Pattern;
 pub struct Contact {
     /// How long it may take.
     pub timeouts: Timeouts,
+    /// The addresses of its host, in the place of those that a look-up of its name finds.
+    pub addresses: Vec<IpAddr>,
     /// The largest answer in JSON, in bytes.
     pub max_answer_bytes: u64,
     /// What every request to it bears.
@@ -77,6 +80,7 @@ impl Default for Contact {
     fn default() -> Self {
         Self {
             timeouts: Timeouts::default(),
+            addresses: Vec::new(),
             max_answer_bytes: vmcp_crds::config::BackendConfig::default().max_answer_bytes,
             headers: Vec::new(),
             pass_headers: Vec::new(),

@@ -61,6 +61,7 @@ pub(super) mod tests {
         UpstreamSession {
             id: id.map(HeaderValue::from_static),
             revision: Revision::LATEST,
+            address: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! One stream of a server that speaks HTTP+SSE: an upstream session that lives as long as it.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ const PING_DEADLINE: Duration = Duration::from_secs(10);
 pub(in crate::backend) struct Connection {
     /// Where messages are posted. It names the session, so that it is nobody else's business.
     endpoint: Uri,
+    /// The address at which the stream is, where the host is a name.
+    address: Option<IpAddr>,
     /// `None` once the stream has ended.
     routes: Mutex<Option<Routes>>,
     used: Mutex<Instant>,
@@ -38,9 +41,10 @@ pub(in crate::backend) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(endpoint: Uri) -> Self {
+    pub(super) fn new(endpoint: Uri, address: Option<IpAddr>) -> Self {
         Self {
             endpoint,
+            address,
             routes: Mutex::new(Some(Routes::default())),
             used: Mutex::new(Instant::now()),
             stop: CancellationToken::new(),
@@ -52,6 +56,11 @@ impl Connection {
     pub(super) fn endpoint(&self) -> &Uri {
         *lock(&self.used) = Instant::now();
         &self.endpoint
+    }
+
+    /// The address at which the server is that has the stream, where the host is a name.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     /// Waits for the answer to the request `message`, whose id is `id`; `None` when the stream has ended.

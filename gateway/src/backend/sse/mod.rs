@@ -10,12 +10,14 @@ mod endpoint;
 mod routes;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::value::RawValue;
 
+use super::transport::Failure;
 use super::{Answer, Backend, BackendError, Events, UpstreamSession};
 use crate::wire::header;
 
@@ -47,26 +49,27 @@ impl Backend {
         u64::from_str_radix(id.to_str().ok()?, 16).ok()
     }
 
-    /// Opens a stream, and waits until the server says where it wants messages posted. Gives the id of the session that it is.
-    pub(super) async fn open_stream(&self) -> Result<HeaderValue, BackendError> {
+    /// Opens a stream at `address`, if one is given, and waits until the server says where it wants messages posted. Gives the id of the
+    /// session that it is.
+    pub(super) async fn open_stream(&self, address: Option<IpAddr>) -> Result<HeaderValue, Failure> {
         let mut request = self.request(Method::GET, None, Bytes::new())?;
         let headers = request.headers_mut();
         headers.remove(http::header::CONTENT_TYPE);
         headers.insert(http::header::ACCEPT, header::EVENT_STREAM);
-        let response = self.send(request).await?;
+        let response = self.send_to(request, address).await?;
         if response.status() != StatusCode::OK {
-            return Err(BackendError::of_answer(&response));
+            return Err(BackendError::of_answer(&response).into());
         }
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         if !header::is_media_type(content_type, &header::EVENT_STREAM) {
             let message = "a GET gives no stream of events; is it a server of HTTP+SSE, and this the URL of its stream?";
-            return Err(BackendError::Invalid(message.to_owned()));
+            return Err(BackendError::Invalid(message.to_owned()).into());
         }
         let mut events = Events::new(response.into_body());
         let endpoint = loop {
             let Some(event) = events.next().await? else {
                 let message = "the stream ended before it named its endpoint";
-                return Err(BackendError::Broken(message.to_owned()));
+                return Err(BackendError::Broken(message.to_owned()).into());
             };
             if event.event.as_ref().is_some_and(|kind| &kind[..] == b"endpoint") {
                 let said = event.data.unwrap_or_default();
@@ -76,12 +79,12 @@ impl Backend {
         };
         let number = format!("{:016x}", crate::random::u64());
         let id = HeaderValue::try_from(number).map_err(|error| BackendError::Invalid(error.to_string()))?;
-        let connection = Arc::new(Connection::new(endpoint));
+        let connection = Arc::new(Connection::new(endpoint, address));
         {
             let mut open = lock(&self.inner.sse.0);
             if open.len() >= MAX_STREAMS {
                 let message = format!("{MAX_STREAMS} streams are open, which is the most");
-                return Err(BackendError::Unreachable(message));
+                return Err(BackendError::Unreachable(message).into());
             }
             open.insert(id.clone(), Arc::clone(&connection));
         }
@@ -110,7 +113,7 @@ impl Backend {
         let connection = self.inner.sse.get(id).ok_or(BackendError::SessionLost)?;
         let mut request = self.request(Method::POST, None, message)?;
         *request.uri_mut() = connection.endpoint().clone();
-        let response = self.send(request).await?;
+        let response = self.send(request, connection.address()).await?;
         match response.status() {
             status if status.is_success() => Ok(()),
             // The server has forgotten the stream, although it has not closed it.

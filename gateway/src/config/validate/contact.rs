@@ -1,5 +1,6 @@
 //! How a backend is talked to, from the raw file to the validated form.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -49,10 +50,26 @@ pub(super) fn contact(
                 .collect(),
             extend_on_progress: timeouts.extend_on_progress,
         },
+        addresses: addresses(raw, path, file)?,
         max_answer_bytes: raw.max_answer_bytes,
         headers: headers(raw, path, file)?,
         pass_headers: pass_headers(raw, path, file)?,
     })
+}
+
+fn addresses(
+    raw: &BackendConfig,
+    path: &impl Fn(&str) -> String,
+    file: &Path,
+) -> Result<Vec<IpAddr>, Invalid> {
+    let host = raw.url.parse::<http::Uri>().ok();
+    let host = host.as_ref().and_then(http::Uri::host).unwrap_or_default();
+    let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    if literal && !raw.addresses.is_empty() {
+        let message = "has no meaning with a URL whose host is an address itself".to_owned();
+        return Err(invalid(file, &path("addresses"), message));
+    }
+    Ok(raw.addresses.clone())
 }
 
 fn headers(raw: &BackendConfig, path: &impl Fn(&str) -> String, file: &Path) -> Result<Vec<Header>, Invalid> {
@@ -169,6 +186,20 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.contains(path) && error.contains(reason), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn addresses_are_for_a_host_with_a_name() {
+        let addresses = read("addresses: [127.0.0.1, '::1']").unwrap().addresses;
+        assert_eq!(addresses.len(), 2);
+        let raw = BackendConfig {
+            url: "http://[::1]:8000/mcp".to_owned(),
+            addresses,
+            ..BackendConfig::default()
+        };
+        let path = |field: &str| field.to_owned();
+        let error = contact(&raw, &path, Path::new("gateway.yaml")).unwrap_err();
+        assert!(error.to_string().contains("is an address itself"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Records to the fields of a hash and back.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -35,6 +36,8 @@ struct StoredBinding {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     revision: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
 }
 
 /// What the scripts want of a record that nobody has used yet: its principal, and the rest of the field `fixed`, what client and gateway
@@ -156,6 +159,7 @@ pub(super) fn binding_value(binding: &Binding) -> Result<String, Unavailable> {
         origin: binding.origin.clone(),
         id: id.map_err(|_| Unavailable::of_record("the backend's session id is not visible ASCII"))?,
         revision: binding.session.revision.as_str().to_owned(),
+        address: binding.session.address,
     };
     let json = serde_json::to_string(&stored).map_err(|error| Unavailable::of_record(error.to_string()))?;
     Ok(format!("{} {json}", binding.generation))
@@ -274,6 +278,7 @@ fn binding(value: &str) -> Option<Binding> {
         session: UpstreamSession {
             id,
             revision: Revision::parse(&stored.revision)?,
+            address: stored.address,
         },
         generation: generation.parse().ok()?,
     })
