@@ -29,8 +29,11 @@ pub struct GatewayStatus {
     pub tools: usize,
     /// The backends, in the order of the configuration.
     pub backends: Vec<BackendStatus>,
-    /// Everything that a backend offers and clients are not, with the reason: a sentence each.
+    /// Names that several backends claim, with who has them: a sentence each.
     pub conflicts: Vec<String>,
+    /// What backends offer, or say that they do, and clients are not offered for other reasons: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
     /// What works, but not for everybody or not as somebody meant it: a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

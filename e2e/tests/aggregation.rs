@@ -272,10 +272,10 @@ fn names_that_may_not_be_offered_are_left_out_and_reported_and_long_ones_warned_
             .any(|sentence| words.iter().all(|word| sentence.contains(word)))
     };
     assert!(said(
-        &status.conflicts,
+        &status.faults,
         &["\"white space\"", "left", "characters outside"]
     ));
-    assert!(said(&status.conflicts, &[&too_long, "longer than 128"]));
+    assert!(said(&status.faults, &[&too_long, "longer than 128"]));
     assert!(
         said(&status.warnings, &[&long, "75 characters"]),
         "{:?}",

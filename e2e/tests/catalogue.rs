@@ -177,12 +177,12 @@ fn a_list_that_a_backend_declares_and_cannot_give_does_not_hide_the_others() -> 
     let session = Session::open(gateway.mcp)?;
     wait_for(&session, &gateway, "tools/list", "a_echo", true)?;
     assert!(session.names(gateway.mcp, "prompts/list")?.is_empty());
-    let conflicts = gateway.status(&recipe)?.conflicts;
+    let faults = gateway.status(&recipe)?.faults;
     assert!(
-        conflicts
+        faults
             .iter()
-            .any(|conflict| conflict.contains("backend a: prompts/list") && conflict.contains("500")),
-        "{conflicts:?}"
+            .any(|fault| fault.contains("backend a: prompts/list") && fault.contains("500")),
+        "{faults:?}"
     );
     Ok(())
 }

@@ -120,6 +120,8 @@ fn a_bad_file_ends_with_64_and_says_where_it_is_bad() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("gateway.yaml");
     let path = file.to_str().unwrap_or_default();
+    let hot = "backends:\n- {name: a, url: 'http://a',\n  timeouts: {call: 0s}}\n";
+    std::fs::write(directory.path().join("hot.yaml"), hot)?;
     for (text, words) in [
         (
             "version: v1\nhot:\n  limits:\n    sesions: 1\n",
@@ -127,11 +129,19 @@ fn a_bad_file_ends_with_64_and_says_where_it_is_bad() -> anyhow::Result<()> {
         ),
         (
             "version: v1\nhot: {limits: {sessions: 0}}\n",
-            &["limits.sessions", "found 0", "1 to"],
+            &["gateway.yaml:2: at `hot.limits.sessions`", "found 0", "1 to"],
         ),
         (
             "version: v1\nhot: {allowedOrigins: [example.com]}\n",
-            &["allowedOrigins[0]", "example.com", "https://"],
+            &["hot.allowedOrigins[0]", "example.com", "https://"],
+        ),
+        (
+            "version: v1\nhotFile: hot.yaml\n",
+            &[
+                "hot.yaml:3: at `backends[0].timeouts.call`",
+                "found 0s",
+                "1ms to 24h",
+            ],
         ),
     ] {
         std::fs::write(&file, text)?;

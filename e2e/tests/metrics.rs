@@ -320,6 +320,19 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
     world.is("vmcp_catalog_warnings", "", 0.0)?;
     let conflicts = world.gateway.metric("vmcp_catalog_conflicts", "")?;
     world.is("vmcp_catalog_conflicts", "", conflicts)?;
+    world.is("vmcp_catalog_faults", "", 0.0)?;
+    hot.backends[0].prefix = Some("x".repeat(120));
+    mount.put(&write(&hot)?)?;
+    let faults = wait::until("names that are too long are faults", PATIENCE, || {
+        let faults = world.gateway.metric("vmcp_catalog_faults", "")?;
+        anyhow::ensure!(faults > 0.0, "there are none");
+        Ok(faults)
+    })?;
+    world.is("vmcp_catalog_faults", "", faults)?;
+    hot.backends[0].prefix = None;
+    mount.put(&write(&hot)?)?;
+    world.is("vmcp_catalog_faults", "", 0.0)?;
+    world.is("vmcp_catalog_items", "kind=\"tools\"", tools)?;
     hot.aggregation.strategy = ConflictStrategy::Priority;
     hot.aggregation.priority = vec!["b".to_owned(), "nobody".to_owned()];
     world.counts("vmcp_config_reloads_total", "outcome=\"accepted\"", |_| {

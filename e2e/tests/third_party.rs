@@ -62,7 +62,8 @@ fn everything_that_they_list_is_listed_byte_for_byte_but_for_its_name() -> anyho
         assert_eq!(through, expected, "{method}");
     }
     let status = world.gateway.status(&world.recipe)?;
-    assert!(status.conflicts.is_empty(), "{:?}", status.conflicts);
+    let refused = [status.conflicts, status.faults].concat();
+    assert!(refused.is_empty(), "{refused:?}");
     Ok(())
 }
 

@@ -189,7 +189,7 @@ async fn a_list_that_a_backend_declares_and_does_not_know_is_empty() -> anyhow::
     let (core, tasks) = backend.behind_a_core().await?;
     until(&core, |snapshot| snapshot.resources.len() == 1).await?;
     let snapshot = core.catalog().snapshot();
-    assert!(snapshot.templates.is_empty() && snapshot.conflicts.is_empty());
+    assert!(snapshot.templates.is_empty() && snapshot.faults.is_empty());
     tasks.finish().await;
     Ok(())
 }
@@ -257,9 +257,9 @@ async fn an_item_without_a_name_costs_only_itself() -> anyhow::Result<()> {
     });
     let (core, tasks) = backend.behind_a_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 1).await?;
-    let conflicts = core.catalog().snapshot().conflicts.clone();
+    let faults = core.catalog().snapshot().faults.clone();
     assert_eq!(
-        conflicts,
+        faults,
         ["backend a lists 4 tools that cannot be called by anything"]
     );
     tasks.finish().await;

@@ -2,11 +2,13 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{GatewayConfig, json_schema};
+use super::{GatewayConfig, json_schema, rules};
 
 impl GatewayConfig {
     /// The configuration with every field that has a default, as one file: the hot part stands in it also when it was read from a file of
     /// its own.
+    ///
+    /// What may hold a secret in a URL is hidden ([`rules::without_secrets`]), for it is printed for people.
     ///
     /// The defaults come from the schema, which is made from the types, so that none is told here that does not hold.
     #[must_use]
@@ -18,7 +20,23 @@ impl GatewayConfig {
         let schema = json_schema();
         let mut value = serde_json::to_value(&whole).unwrap_or_default();
         fill(&mut value, schema.as_value(), schema.as_value());
+        hide_secrets(&mut value);
         value
+    }
+}
+
+fn hide_secrets(config: &mut Json) {
+    let hide = |url: &mut Json| {
+        if let Json::String(url) = url {
+            *url = rules::without_secrets(url);
+        }
+    };
+    for url in ["issuer", "jwksUrl"] {
+        config.pointer_mut(&format!("/incomingAuth/oidc/{url}")).map(hide);
+    }
+    let backends = config.pointer_mut("/hot/backends").and_then(Json::as_array_mut);
+    for backend in backends.into_iter().flatten() {
+        backend.get_mut("url").map(hide);
     }
 }
 
@@ -122,8 +140,26 @@ mod tests {
     }
 
     #[test]
+    fn the_secrets_of_urls_are_not_told() {
+        let config = parse(
+            "{version: v1, incomingAuth: {type: oidc, oidc: {issuer: 'https://i', audience: a, jwksUrl: 'https://i/keys?code=s3cret'}}, \
+             hot: {backends: [{name: a, url: 'http://a/mcp?key=s3cret'}]}}",
+        );
+        let effective = config.effective();
+        for (path, expected) in [
+            ("/hot/backends/0/url", "http://a/mcp?key=<hidden>"),
+            ("/incomingAuth/oidc/jwksUrl", "https://i/keys?code=<hidden>"),
+            ("/incomingAuth/oidc/issuer", "https://i"),
+        ] {
+            assert_eq!(effective.pointer(path), Some(&expected.into()), "{path}");
+        }
+        assert!(!effective.to_string().contains("s3cret"), "{effective:#}");
+    }
+
+    #[test]
     fn a_hot_file_is_part_of_what_it_means() {
-        let config = parse("{version: v1, hotFile: hot.yaml, hot: {instructions: x}}");
+        let mut config = parse("{version: v1, hotFile: hot.yaml}");
+        config.hot = parse("{version: v1, hot: {instructions: x}}").hot;
         let effective = config.effective();
         assert_eq!(effective.get("hotFile"), None);
         assert_eq!(effective.pointer("/hot/instructions"), Some(&"x".into()));

@@ -8,7 +8,11 @@ use serde::{Deserialize, Serialize};
 /// Where the value of a header comes from: either an environment variable of the gateway or a file. The value itself, which is
 /// usually a secret, never stands in the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "`env` or `file`, which says where the value is"
+)]
 pub struct HeaderSource {
     /// The environment variable that holds the value. Either this or `file`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,6 +16,7 @@ mod hot;
 mod incoming_auth;
 mod isolation;
 mod limits;
+mod line;
 mod parse;
 pub mod rules;
 mod schema;
@@ -39,7 +40,7 @@ pub use hot::{AccessLogConfig, HotConfig, LogLevel, ServerInfo, Share};
 pub use incoming_auth::{Audience, IncomingAuth, IncomingAuthType, OidcConfig, SigningAlgorithm};
 pub use isolation::{BreakerConfig, ConcurrencyConfig, HealthConfig};
 pub use limits::LimitsConfig;
-pub use parse::ConfigError;
+pub use parse::{ConfigError, read};
 pub use schema::{json_schema, reference};
 pub use session_storage::{
     OnStoreOutage, RedisCluster, RedisSentinel, RedisTls, SessionStorage, SessionStorageProvider,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::{GatewayConfig, HotConfig};
+use super::{GatewayConfig, HotConfig, line};
 
 /// Why a configuration cannot be used. The message is for the person who wrote the file.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +17,9 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The text is not a configuration.
+    /// The text is not a configuration, or its values do not fit.
     #[error("{}:{line}: at `{path}`: {message}", file.display())]
-    Malformed {
+    Invalid {
         /// The file.
         file: PathBuf,
         /// The line, counted from 1; the first one where it is the whole that is wrong.
@@ -29,41 +29,43 @@ pub enum ConfigError {
         /// What was found and what is allowed.
         message: String,
     },
-    /// The text is a configuration, but its values do not fit.
-    #[error("{}: at `{path}`: {message}", file.display())]
-    Invalid {
-        /// The file.
-        file: PathBuf,
-        /// The path of the field.
-        path: String,
-        /// What was found and what is allowed.
-        message: String,
-    },
+}
+
+impl ConfigError {
+    /// What is wrong with the field at `path` of `text`, which stands in `file`. The line is that of the field or, when the text does not
+    /// have it, of the nearest one above.
+    #[must_use]
+    pub fn invalid(file: &Path, text: &str, path: &str, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            file: file.to_owned(),
+            line: line::of(text, path),
+            path: path.to_owned(),
+            message: message.into(),
+        }
+    }
 }
 
 impl GatewayConfig {
     /// Reads a configuration from `text`; `file` is only named in errors.
     ///
     /// # Errors
-    /// When the text is not YAML, a field is unknown or missing, or a value has the wrong type.
+    /// When the text is not YAML, a field is unknown or missing, a value has the wrong type, or both `hot` and `hotFile` are given.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        parse(text, file)
+        let config: Self = parse(text, file)?;
+        if config.hot.is_some() && config.hot_file.is_some() {
+            let message = "both `hot` and `hotFile` are given; keep one";
+            return Err(ConfigError::invalid(file, text, "hotFile", message));
+        }
+        Ok(config)
     }
 
     /// Reads a configuration and, when it names a `hotFile`, that file too: the result always has a hot part.
     ///
     /// # Errors
-    /// When a file cannot be read or parsed, or both `hot` and `hotFile` are given.
+    /// When a file cannot be read or parsed.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let mut config = Self::parse(&read(file)?, file)?;
         if let Some(path) = config.hot_path(file) {
-            if config.hot.is_some() {
-                return Err(ConfigError::Invalid {
-                    file: file.to_owned(),
-                    path: "hotFile".to_owned(),
-                    message: "both `hot` and `hotFile` are given; keep one".to_owned(),
-                });
-            }
             config.hot = Some(HotConfig::parse(&read(&path)?, &path)?);
         }
         config.hot.get_or_insert_with(HotConfig::default);
@@ -88,7 +90,11 @@ impl HotConfig {
     }
 }
 
-fn read(file: &Path) -> Result<String, ConfigError> {
+/// Reads the text of a configuration.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read(file: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(file).map_err(|source| ConfigError::Unreadable {
         file: file.to_owned(),
         source,
@@ -99,15 +105,21 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, ConfigError>
     serde_path_to_error::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
+        // Of a value that reads well and is not allowed, the library knows only what it stands in.
         let line = inner.location().map_or(1, |location| location.line());
+        let line = line.max(line::of(text, &path));
         let message = inner.to_string();
         // The library repeats the path and the position in its message; both are said once, by us.
         let message = message.split(" at line ").next().unwrap_or(&message);
-        let message = message
-            .strip_prefix(&format!("{path}: "))
-            .unwrap_or(message)
-            .to_owned();
-        ConfigError::Malformed {
+        let message = message.strip_prefix(&format!("{path}: ")).unwrap_or(message);
+        let message = match message.split_once(", expected ") {
+            // Where a header's source is wanted, somebody may have put its value.
+            Some((_, expected)) if path.contains(".headers") => {
+                format!("found something else; expected {expected}")
+            }
+            _ => message.to_owned(),
+        };
+        ConfigError::Invalid {
             file: file.to_owned(),
             line,
             path,

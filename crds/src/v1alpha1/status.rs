@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// How many backends the status lists at most; the counts cover all of them.
 pub const MAX_BACKENDS: usize = 100;
-/// How many conflicts the status lists at most.
+/// How many conflicts, and how many faults, the status lists at most.
 pub const MAX_CONFLICTS: usize = 50;
 
 /// What the operator says about a virtual server. Only the operator writes it, and only when something changed.
@@ -41,10 +41,14 @@ pub struct VirtualMCPServerStatus {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub backends: Vec<BackendStatus>,
-    /// What backends offer and clients do not see, with the reason; at most 50 are listed.
+    /// Names that several backends claim, with who has them; at most 50 are listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
     pub conflicts: Vec<String>,
+    /// What backends offer, or say that they do, and clients do not see for other reasons; at most 50 are listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub faults: Vec<String>,
 }
 
 /// One backend, as the gateway pods see it.

@@ -261,7 +261,7 @@ fn in_a_list(world: &World) -> anyhow::Result<()> {
     let told = |what: &str, is_told: &dyn Fn(&str) -> bool| {
         world.bad.admin("POST", "/tools-changed", &Value::Null)?;
         wait::until(what, LIMIT, || {
-            let told = world.gateway.status(&world.recipe)?.conflicts.join("\n");
+            let told = world.gateway.status(&world.recipe)?.faults.join("\n");
             ensure!(is_told(&told), "{told:?}");
             Ok(())
         })

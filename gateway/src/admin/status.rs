@@ -85,6 +85,7 @@ impl Admin {
             tools: snapshot.tools.len(),
             backends: self.core.catalog().states().into_iter().map(backend).collect(),
             conflicts: snapshot.conflicts.clone(),
+            faults: snapshot.faults.clone(),
             warnings: snapshot.warnings.clone(),
         }
     }

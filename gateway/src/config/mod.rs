@@ -19,7 +19,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use secrecy::SecretString;
 pub use vmcp_crds::config::BackendTransport as Protocol;
-use vmcp_crds::config::{GatewayConfig, LogLevel};
+use vmcp_crds::config::{LogLevel, read};
 
 pub use access::{Access, HostPort, Origin};
 pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strategy, Terms};
@@ -208,8 +208,7 @@ impl Config {
     /// When a file cannot be read, or something in it is not allowed. The message names file, path, what was found and what
     /// is allowed.
     pub fn load(file: &Path, redis_password: Option<SecretString>) -> Result<Self, Invalid> {
-        let raw = GatewayConfig::load(file)?;
-        validate::config(raw, file, redis_password)
+        validate::config(&read(file)?, file, redis_password)
     }
 }
 
@@ -226,12 +225,6 @@ impl Hot {
     /// # Errors
     /// As [`Config::load`].
     pub fn load(file: &Path) -> Result<Self, Invalid> {
-        let text =
-            std::fs::read_to_string(file).map_err(|source| vmcp_crds::config::ConfigError::Unreadable {
-                file: file.to_owned(),
-                source,
-            })?;
-        let raw = vmcp_crds::config::HotConfig::parse(&text, file)?;
-        validate::hot(&raw, vmcp_crds::status::config_hash(&text), file)
+        validate::hot_file(&read(file)?, file)
     }
 }

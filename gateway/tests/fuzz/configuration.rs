@@ -115,7 +115,7 @@ proptest! {
                 let read = GatewayConfig::parse(&written.unwrap_or_default(), file);
                 prop_assert_eq!(read.ok(), Some(config));
             }
-            Err(ConfigError::Malformed { line, path, message, .. }) => {
+            Err(ConfigError::Invalid { line, path, message, .. }) => {
                 let last = text.lines().count() + 1;
                 prop_assert!(
                     (1..=last).contains(&line),
@@ -136,6 +136,9 @@ proptest! {
         if let Err(error) = Config::load(&file, None) {
             let message = error.to_string();
             prop_assert!(message.contains("gateway.yaml"), "{}", message);
+            if let ConfigError::Invalid { line, .. } = error {
+                prop_assert!((1..=text.lines().count() + 1).contains(&line), "{}", message);
+            }
         }
         drop(fs::remove_dir_all(&directory));
     }

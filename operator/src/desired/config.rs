@@ -67,7 +67,7 @@ pub enum ConfigProblem {
     #[error("spec.sessionStorage.{field}: {problem}")]
     SessionStorage {
         /// The field.
-        field: &'static str,
+        field: std::borrow::Cow<'static, str>,
         /// What was found and what is allowed.
         problem: String,
     },

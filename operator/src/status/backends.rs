@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use vmcp_crds::config::rules;
 use vmcp_crds::status::{BackendState as Seen, GatewayStatus};
 use vmcp_crds::v1alpha1::{BackendState, BackendStatus, MAX_BACKENDS};
 
@@ -31,7 +32,7 @@ pub(super) fn backends(members: &[Backend], gateways: &[Gateway]) -> Vec<Backend
             };
             BackendStatus {
                 name: member.name.clone(),
-                url: member.url.clone(),
+                url: rules::without_secrets(&member.url),
                 state,
                 tools: seen().map(|backend| number(backend.tools)).max(),
                 message: problem
@@ -68,12 +69,13 @@ pub(super) fn tools(gateways: &[Gateway]) -> i32 {
     number(answers(gateways).map(|status| status.tools).max().unwrap_or(0))
 }
 
-/// What clients do not see, from all pods.
-pub(super) fn conflicts(gateways: &[Gateway], most: usize) -> Vec<String> {
-    let all: BTreeSet<&str> = answers(gateways)
-        .flat_map(|status| &status.conflicts)
-        .map(String::as_str)
-        .collect();
+/// What all pods tell, each sentence once.
+pub(super) fn sentences(
+    gateways: &[Gateway],
+    most: usize,
+    told: impl Fn(&GatewayStatus) -> &Vec<String>,
+) -> Vec<String> {
+    let all: BTreeSet<&str> = answers(gateways).flat_map(told).map(String::as_str).collect();
     all.into_iter().take(most).map(shortened).collect()
 }
 

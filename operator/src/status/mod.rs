@@ -101,6 +101,7 @@ pub fn status(
         tool_count: old.tool_count,
         backends: old.backends.clone(),
         conflicts: old.conflicts.clone(),
+        faults: old.faults.clone(),
     };
     let asked = observed.refused.is_none() && matches!(observed.secrets, Secrets::Resolved);
     if let Some(backends) = observed.backends.filter(|_| asked) {
@@ -108,7 +109,9 @@ pub fn status(
         status.backend_count = Some(backends::count(&all));
         status.backends = backends::listed(all);
         status.tool_count = Some(backends::tools(observed.gateways));
-        status.conflicts = backends::conflicts(observed.gateways, MAX_CONFLICTS);
+        status.conflicts =
+            backends::sentences(observed.gateways, MAX_CONFLICTS, |gateway| &gateway.conflicts);
+        status.faults = backends::sentences(observed.gateways, MAX_CONFLICTS, |gateway| &gateway.faults);
     }
     status
 }

@@ -341,7 +341,7 @@ fn the_lists_are_bounded_and_show_what_needs_attention() {
     let mut scene = Scene::good();
     let backend = |number: usize| Backend {
         name: format!("backend-{number:03}"),
-        url: "http://x".to_owned(),
+        url: "http://x?key=s3cret".to_owned(),
     };
     scene.backends = Some((0..150).map(backend).collect());
     let seen: Vec<Json> = (0..150)
@@ -351,11 +351,17 @@ fn the_lists_are_bounded_and_show_what_needs_attention() {
         })
         .collect();
     scene.gateways = vec![gateway("a", &scene.files.hot_hash, &Json::Array(seen))];
-    let conflicts = (0..80).map(|number| format!("conflict {number}")).collect();
-    scene.gateways[0].answer.as_mut().unwrap().conflicts = conflicts;
+    let many = |what| (0..80).map(|number| format!("{what} {number}")).collect();
+    let answer = scene.gateways[0].answer.as_mut().unwrap();
+    (answer.conflicts, answer.faults) = (many("conflict"), many("fault"));
     let status = scene.status();
     assert_eq!(status.backends.len(), 100);
     assert_eq!(status.backends[99].state, BackendState::Failing);
     assert_eq!(status.backend_count, Some(149));
-    assert_eq!(status.conflicts.len(), 50);
+    assert_eq!(status.backends[0].url, "http://x?key=<hidden>");
+    assert_eq!((status.conflicts.len(), status.faults.len()), (50, 50));
+    assert_eq!(
+        (&*status.conflicts[0], &*status.faults[0]),
+        ("conflict 0", "fault 0")
+    );
 }

@@ -4,7 +4,7 @@ mod session_storage;
 
 use http::Uri;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
-use http::uri::Scheme;
+use http::uri::{Authority, Scheme};
 
 /// What a name of a backend is, for error messages.
 pub const DNS_LABEL: &str =
@@ -32,13 +32,13 @@ pub fn is_dns_name(text: &str) -> bool {
 /// The endpoint of a backend.
 ///
 /// # Errors
-/// When the text is no URL that can be called; the message never repeats a password in it.
+/// When the text is no URL that can be called; the message repeats no secret in it.
 pub fn endpoint(text: &str) -> Result<Uri, String> {
     parse_endpoint(text).ok_or_else(|| {
         format!(
             "found {:?}; expected an http or https URL without user, password or fragment, for example \
              http://time.tools.svc:8000/mcp",
-            without_userinfo(text)
+            without_secrets(text)
         )
     })
 }
@@ -47,18 +47,41 @@ fn parse_endpoint(text: &str) -> Option<Uri> {
     let url: Uri = text.parse().ok()?;
     let scheme = url.scheme()?;
     let authority = url.authority()?;
-    // A port that is no number of 16 bits stands in the authority and is none.
-    let port = authority.as_str().strip_prefix(authority.host())?;
-    let has_port = port.is_empty() || authority.port_u16().is_some_and(|port| port > 0);
-    let plain = !authority.as_str().contains('@') && !text.contains('#');
-    (plain && has_port && (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)).then_some(url)
+    let plain = is_host_and_port(authority) && !text.contains('#');
+    (plain && (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)).then_some(url)
 }
 
-fn without_userinfo(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => format!("{}://<hidden>{}", &url[..scheme], &url[at..]),
-        _ => url.to_owned(),
+/// Whether there is no user and no password, and the port, if there is one, is one.
+fn is_host_and_port(authority: &Authority) -> bool {
+    // A port that is no number of 16 bits stands in the authority and is none.
+    let port = authority.as_str().strip_prefix(authority.host());
+    port.is_some_and(|port| port.is_empty() || authority.port_u16().is_some_and(|port| port > 0))
+}
+
+/// A URL, or what somebody took for one, as it may stand in a message, a log or a status: without user, password and the values of its
+/// query, all of which are places for secrets.
+#[must_use]
+pub fn without_secrets(url: &str) -> String {
+    let parsed: Option<Uri> = url.parse().ok();
+    let has_clear_authority = parsed.is_some_and(|url| url.authority().is_some_and(is_host_and_port));
+    if !has_clear_authority && let Some(at) = url.rfind('@') {
+        // Where the password ends is not certain: all that may belong to it is hidden.
+        let scheme = url.find("://").map_or("", |end| &url[..end + 3]);
+        return format!("{scheme}<hidden>@{}", without_values(&url[at + 1..]));
     }
+    without_values(url)
+}
+
+fn without_values(url: &str) -> String {
+    let Some((base, query)) = url.split_once('?') else {
+        return url.to_owned();
+    };
+    let fields = query.split('&').map(|field| match field.split_once('=') {
+        Some((name, _)) => format!("{name}=<hidden>"),
+        None if field.is_empty() => String::new(),
+        None => "<hidden>".to_owned(),
+    });
+    format!("{base}?{}", fields.collect::<Vec<_>>().join("&"))
 }
 
 /// Headers that HTTP and MCP set themselves, or that belong to one connection: nobody else gives them.
@@ -122,7 +145,10 @@ pub fn host_and_port(address: &str) -> Result<(String, u16), String> {
         let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
         valid.then(|| (host.to_owned(), port))
     });
-    parsed.ok_or_else(|| format!("found {address:?}; expected host:port, for example redis.tools.svc:6379"))
+    parsed.ok_or_else(|| {
+        let found = without_secrets(address);
+        format!("found {found:?}; expected host:port, for example redis.tools.svc:6379")
+    })
 }
 
 #[cfg(test)]
@@ -178,6 +204,34 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_url_holds_no_secret() {
+        for (url, shown) in [
+            ("https://a/mcp", "https://a/mcp"),
+            (
+                "https://a/mcp?key=s3cret&x=",
+                "https://a/mcp?key=<hidden>&x=<hidden>",
+            ),
+            ("https://a/mcp?s3cret", "https://a/mcp?<hidden>"),
+            ("https://a/mcp?mail=s3cret@b.c", "https://a/mcp?mail=<hidden>"),
+            (
+                "https://me:s3cret@a/mcp?k=s3cret",
+                "https://<hidden>@a/mcp?k=<hidden>",
+            ),
+            ("https://me:s3?c/r#et@a/mcp", "https://<hidden>@a/mcp"),
+            ("redis://:s3cret@r:6379", "redis://<hidden>@r:6379"),
+            ("s3cret@r:6379", "<hidden>@r:6379"),
+            ("a b?s3cret", "a b?<hidden>"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+        let refused = [
+            endpoint("ftp://a/mcp?key=s3cret").unwrap_err(),
+            host_and_port("redis://:s3cret@r:6379").unwrap_err(),
+        ];
+        assert!(!refused.join("").contains("s3cret"), "{refused:?}");
     }
 
     #[test]

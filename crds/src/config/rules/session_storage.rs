@@ -1,5 +1,6 @@
 //! What of a session storage fits together.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::super::{REDIS_PASSWORD_ENV, SessionStorage, SessionStorageProvider};
@@ -9,7 +10,7 @@ use super::host_and_port;
 const MAX_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// A field that does not fit, and why.
-type Unfit = (&'static str, String);
+type Unfit = (Cow<'static, str>, String);
 
 impl SessionStorage {
     /// Checks what the types leave open. `has_password` says whether the environment holds one.
@@ -33,11 +34,11 @@ impl SessionStorage {
         let (ttl, max) = (self.ttl.get(), self.max_lifetime.get());
         let found = |found| format!("found {found}; ");
         if ttl.is_zero() {
-            return Err(("ttl", found(self.ttl) + "a session must live for a while"));
+            return Err(("ttl".into(), found(self.ttl) + "a session must live for a while"));
         }
         if max > MAX_LIFETIME {
             return Err((
-                "maxLifetime",
+                "maxLifetime".into(),
                 found(self.max_lifetime) + "a session lives for at most 366 days",
             ));
         }
@@ -47,7 +48,7 @@ impl SessionStorage {
                 found(self.ttl),
                 self.max_lifetime
             );
-            return Err(("ttl", message));
+            return Err(("ttl".into(), message));
         }
         Ok(())
     }
@@ -73,7 +74,7 @@ impl SessionStorage {
             None => Ok(()),
             Some((field, _)) => {
                 let message = "has no meaning with `provider: memory`; set `provider: redis` or remove it";
-                Err((field, message.to_owned()))
+                Err((field.into(), message.to_owned()))
             }
         }
     }
@@ -81,21 +82,21 @@ impl SessionStorage {
     fn check_servers(&self) -> Result<(), Unfit> {
         let each = |field: &'static str, addresses: &[String]| {
             if addresses.is_empty() {
-                return Err((field, "is empty; name at least one host:port".to_owned()));
+                return Err((field.into(), "is empty; name at least one host:port".to_owned()));
             }
-            for address in addresses {
-                host_and_port(address).map_err(|message| (field, message))?;
+            for (index, address) in addresses.iter().enumerate() {
+                host_and_port(address).map_err(|message| (format!("{field}[{index}]").into(), message))?;
             }
             Ok(())
         };
         match (&self.address, &self.sentinel, &self.cluster) {
             (Some(address), None, None) => {
-                host_and_port(address).map_err(|message| ("address", message))?;
+                host_and_port(address).map_err(|message| ("address".into(), message))?;
             }
             (None, Some(sentinel), None) => {
                 if sentinel.master_name.is_empty() {
                     let message = "is empty; it is the name in the sentinels' `sentinel monitor` line";
-                    return Err(("sentinel.masterName", message.to_owned()));
+                    return Err(("sentinel.masterName".into(), message.to_owned()));
                 }
                 each("sentinel.addresses", &sentinel.addresses)?;
             }
@@ -103,13 +104,13 @@ impl SessionStorage {
                 each("cluster.addresses", &cluster.addresses)?;
                 if self.db != 0 {
                     let message = format!("found {}; a Redis cluster has only the database 0", self.db);
-                    return Err(("db", message));
+                    return Err(("db".into(), message));
                 }
             }
             (None, None, None) => {
                 let message =
                     "missing; `provider: redis` needs the server's host:port, or `sentinel`, or `cluster`";
-                return Err(("address", message.to_owned()));
+                return Err(("address".into(), message.to_owned()));
             }
             (address, _, cluster) => {
                 let field = if address.is_some() { "address" } else { "sentinel" };
@@ -117,12 +118,12 @@ impl SessionStorage {
                 let message = format!(
                     "stands beside `{other}`; keep the one of `address`, `sentinel` and `cluster` that is meant"
                 );
-                return Err((field, message));
+                return Err((field.into(), message));
             }
         }
         if self.key_prefix.contains(['{', '}']) {
             let message = format!("found {:?}; braces are not allowed", self.key_prefix);
-            return Err(("keyPrefix", message));
+            return Err(("keyPrefix".into(), message));
         }
         Ok(())
     }
@@ -132,14 +133,14 @@ impl SessionStorage {
             let message = format!(
                 "the environment variable {REDIS_PASSWORD_ENV} holds a password too; keep one of them"
             );
-            return Err(("passwordFile", message));
+            return Err(("passwordFile".into(), message));
         }
         if self.username.is_some() && !has_password && self.password_file.is_none() {
             let message = format!(
                 "a user needs a password, which the gateway gets in the environment variable {REDIS_PASSWORD_ENV} or from \
                  passwordFile"
             );
-            return Err(("username", message));
+            return Err(("username".into(), message));
         }
         Ok(())
     }
@@ -147,14 +148,18 @@ impl SessionStorage {
     fn check_tls(&self) -> Result<(), Unfit> {
         let Some(tls) = &self.tls else { return Ok(()) };
         match (&tls.cert_file, &tls.key_file) {
-            (Some(_), None) => return Err(("tls.certFile", "is of no use without keyFile".to_owned())),
-            (None, Some(_)) => return Err(("tls.keyFile", "is of no use without certFile".to_owned())),
+            (Some(_), None) => {
+                return Err(("tls.certFile".into(), "is of no use without keyFile".to_owned()));
+            }
+            (None, Some(_)) => {
+                return Err(("tls.keyFile".into(), "is of no use without certFile".to_owned()));
+            }
             (Some(_), Some(_)) | (None, None) => {}
         }
         if tls.insecure_skip_verify && (tls.ca_file.is_some() || tls.server_name.is_some()) {
             let message =
                 "believes every certificate, so that caFile and serverName have no effect; remove it or them";
-            return Err(("tls.insecureSkipVerify", message.to_owned()));
+            return Err(("tls.insecureSkipVerify".into(), message.to_owned()));
         }
         if let Some(name) = tls
             .server_name
@@ -162,7 +167,7 @@ impl SessionStorage {
             .filter(|name| name.is_empty() || name.contains([':', '/', ' ']))
         {
             let message = format!("found {name:?}; expected a DNS name, for example redis.tools.svc");
-            return Err(("tls.serverName", message));
+            return Err(("tls.serverName".into(), message));
         }
         Ok(())
     }
@@ -173,7 +178,7 @@ impl SessionStorage {
             ("commandTimeout", self.command_timeout),
         ];
         match timeouts.into_iter().find(|(_, timeout)| timeout.get().is_zero()) {
-            Some((field, _)) => Err((field, "found 0s; nothing answers in no time".to_owned())),
+            Some((field, _)) => Err((field.into(), "found 0s; nothing answers in no time".to_owned())),
             None => Ok(()),
         }
     }

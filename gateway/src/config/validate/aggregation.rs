@@ -1,7 +1,6 @@
 //! The aggregation part of the hot configuration, from the raw file to the validated one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::time::Duration;
 
 use vmcp_crds::config::{
@@ -9,7 +8,7 @@ use vmcp_crds::config::{
     rules,
 };
 
-use super::{Invalid, invalid};
+use super::Fault;
 use crate::config::aggregation::{MAX_NAME_BYTES, is_name_byte};
 use crate::config::{Aggregation, BackendName, Filter, Override, Pattern, Rules, Strategy, Terms};
 
@@ -20,8 +19,8 @@ const MIN_REFRESH: Duration = Duration::from_secs(1);
 /// The longest page.
 const MAX_PAGE_SIZE: u32 = 100_000;
 
-pub(super) fn aggregation(raw: &AggregationConfig, file: &Path) -> Result<Aggregation, Invalid> {
-    let refuse = |field: &str, message: String| Err(invalid(file, &format!("aggregation.{field}"), message));
+pub(super) fn aggregation(raw: &AggregationConfig) -> Result<Aggregation, Fault> {
+    let refuse = |field: &str, message: String| Err(Fault::at(&format!("aggregation.{field}"), message));
     if raw.strategy != ConflictStrategy::Prefix
         && raw.prefix_format != AggregationConfig::default().prefix_format
     {
@@ -39,7 +38,7 @@ pub(super) fn aggregation(raw: &AggregationConfig, file: &Path) -> Result<Aggreg
         return refuse("pageSize", message);
     }
     Ok(Aggregation {
-        strategy: strategy(raw, file)?,
+        strategy: strategy(raw)?,
         failure_mode: raw.failure_mode,
         refresh: raw.refresh.get(),
         page_size: raw.page_size as usize,
@@ -47,8 +46,8 @@ pub(super) fn aggregation(raw: &AggregationConfig, file: &Path) -> Result<Aggreg
     })
 }
 
-fn strategy(raw: &AggregationConfig, file: &Path) -> Result<Strategy, Invalid> {
-    let refuse = |message: String| Err(invalid(file, "aggregation.priority", message));
+fn strategy(raw: &AggregationConfig) -> Result<Strategy, Fault> {
+    let refuse = |message: String| Err(Fault::at("aggregation.priority", message));
     if raw.strategy != ConflictStrategy::Priority && !raw.priority.is_empty() {
         return refuse(format!(
             "has no meaning with `strategy: {}`; set `strategy: priority` or remove it",
@@ -66,6 +65,10 @@ fn strategy(raw: &AggregationConfig, file: &Path) -> Result<Strategy, Invalid> {
         }
         ConflictStrategy::Priority => {
             for (index, name) in raw.priority.iter().enumerate() {
+                let refuse = |message: String| {
+                    let path = format!("aggregation.priority[{index}]");
+                    Err(Fault::at(&path, message))
+                };
                 if !rules::is_dns_label(name) {
                     return refuse(format!(
                         "found {name:?}; allowed is the name of a backend, {}",
@@ -92,15 +95,14 @@ pub(super) fn terms(
     raw: &BackendConfig,
     index: usize,
     aggregation: &AggregationConfig,
-    file: &Path,
-) -> Result<Terms, Invalid> {
+) -> Result<Terms, Fault> {
     let at = |field: &str| format!("backends[{index}].{field}");
     if raw.prefix.is_some() && aggregation.strategy != ConflictStrategy::Prefix {
         let message = format!(
             "has no meaning with `aggregation.strategy: {}`; set `strategy: prefix` or remove it",
             aggregation.strategy.as_str()
         );
-        return Err(invalid(file, &at("prefix"), message));
+        return Err(Fault::at(&at("prefix"), message));
     }
     let prefix = prefix(raw, aggregation);
     if prefix.len() >= MAX_NAME_BYTES || !prefix.bytes().all(is_name_byte) {
@@ -112,7 +114,7 @@ pub(super) fn terms(
         let message = format!(
             "gives the prefix {prefix:?}; allowed are fewer than {MAX_NAME_BYTES} of A-Z a-z 0-9 _ . / -, and in prefixFormat {{backend}}"
         );
-        return Err(invalid(file, &path, message));
+        return Err(Fault::at(&path, message));
     }
     let tools = raw.tools.overrides.iter();
     let prompts = raw.prompts.overrides.iter();
@@ -123,7 +125,6 @@ pub(super) fn terms(
             overrides: overrides(
                 tools.map(|(name, raw)| (name, tool(raw))),
                 &prefix,
-                file,
                 &at("tools.overrides"),
             )?,
         },
@@ -133,7 +134,6 @@ pub(super) fn terms(
             overrides: overrides(
                 prompts.map(|(name, raw)| (name, prompt(raw))),
                 &prefix,
-                file,
                 &at("prompts.overrides"),
             )?,
         },
@@ -146,8 +146,7 @@ pub(super) fn terms(
 pub(super) fn no_name_twice(
     aggregation: &AggregationConfig,
     backends: &[BackendConfig],
-    file: &Path,
-) -> Result<(), Invalid> {
+) -> Result<(), Fault> {
     if aggregation.strategy != ConflictStrategy::Manual {
         return Ok(());
     }
@@ -168,7 +167,7 @@ pub(super) fn no_name_twice(
                 backends[other].name
             );
             let path = format!("backends[{index}].{kind}.overrides.{name}.name");
-            return Err(invalid(file, &path, message));
+            return Err(Fault::at(&path, message));
         }
     }
     Ok(())
@@ -189,17 +188,16 @@ fn prefix(raw: &BackendConfig, aggregation: &AggregationConfig) -> String {
 fn overrides<'a>(
     raw: impl Iterator<Item = (&'a String, Override)>,
     prefix: &str,
-    file: &Path,
     path: &str,
-) -> Result<HashMap<String, Override>, Invalid> {
+) -> Result<HashMap<String, Override>, Fault> {
     let mut overrides: HashMap<String, Override> = HashMap::new();
     for (name, named) in raw {
         if named == Override::default() {
             let message = "says nothing; give it a name, title, description or annotations, or remove it";
-            return Err(invalid(file, &format!("{path}.{name}"), message));
+            return Err(Fault::at(&format!("{path}.{name}"), message));
         }
         if let Some(renamed) = &named.name {
-            let refuse = |message| Err(invalid(file, &format!("{path}.{name}.name"), message));
+            let refuse = |message| Err(Fault::at(&format!("{path}.{name}.name"), message));
             if renamed.is_empty()
                 || prefix.len() + renamed.len() > MAX_NAME_BYTES
                 || !renamed.bytes().all(is_name_byte)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 use vmcp_crds::config::{BackendConfig, Duration as RawDuration, rules};
 
-use super::{Invalid, invalid};
+use super::Fault;
 use crate::config::{Contact, Header, HeaderSource, Pattern, Timeouts};
 
 /// The shortest deadline: nothing real answers sooner, and 0 does not mean "none".
@@ -20,13 +20,13 @@ pub(super) fn contact(
     raw: &BackendConfig,
     path: &impl Fn(&str) -> String,
     file: &Path,
-) -> Result<Contact, Invalid> {
+) -> Result<Contact, Fault> {
     let span = |field: &str, span: RawDuration| {
         if (SHORTEST..=LONGEST).contains(&span.get()) {
             return Ok(span.get());
         }
         let message = format!("found {span}; allowed is 1ms to 24h");
-        Err(invalid(file, &path(field), message))
+        Err(Fault::at(&path(field), message))
     };
     let timeouts = &raw.timeouts;
     let first_byte = timeouts.first_byte;
@@ -50,32 +50,28 @@ pub(super) fn contact(
                 .collect(),
             extend_on_progress: timeouts.extend_on_progress,
         },
-        addresses: addresses(raw, path, file)?,
+        addresses: addresses(raw, path)?,
         max_answer_bytes: raw.max_answer_bytes,
         headers: headers(raw, path, file)?,
-        pass_headers: pass_headers(raw, path, file)?,
+        pass_headers: pass_headers(raw, path)?,
     })
 }
 
-fn addresses(
-    raw: &BackendConfig,
-    path: &impl Fn(&str) -> String,
-    file: &Path,
-) -> Result<Vec<IpAddr>, Invalid> {
+fn addresses(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result<Vec<IpAddr>, Fault> {
     let host = raw.url.parse::<http::Uri>().ok();
     let host = host.as_ref().and_then(http::Uri::host).unwrap_or_default();
     let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     if literal && !raw.addresses.is_empty() {
         let message = "has no meaning with a URL whose host is an address itself".to_owned();
-        return Err(invalid(file, &path("addresses"), message));
+        return Err(Fault::at(&path("addresses"), message));
     }
     Ok(raw.addresses.clone())
 }
 
-fn headers(raw: &BackendConfig, path: &impl Fn(&str) -> String, file: &Path) -> Result<Vec<Header>, Invalid> {
+fn headers(raw: &BackendConfig, path: &impl Fn(&str) -> String, file: &Path) -> Result<Vec<Header>, Fault> {
     let mut headers: Vec<Header> = Vec::with_capacity(raw.headers.len());
     for (name, source) in &raw.headers {
-        let refuse = |message: String| Err(invalid(file, &path(&format!("headers.{name}")), message));
+        let refuse = |message: String| Err(Fault::at(&path(&format!("headers.{name}")), message));
         let parsed = match rules::header(name) {
             Ok(parsed) => parsed,
             Err(message) => return refuse(message),
@@ -103,14 +99,10 @@ fn headers(raw: &BackendConfig, path: &impl Fn(&str) -> String, file: &Path) -> 
     Ok(headers)
 }
 
-fn pass_headers(
-    raw: &BackendConfig,
-    path: &impl Fn(&str) -> String,
-    file: &Path,
-) -> Result<Vec<HeaderName>, Invalid> {
+fn pass_headers(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result<Vec<HeaderName>, Fault> {
     let mut names = Vec::with_capacity(raw.pass_headers.len());
     for (index, name) in raw.pass_headers.iter().enumerate() {
-        let refuse = |message: String| Err(invalid(file, &path(&format!("passHeaders[{index}]")), message));
+        let refuse = |message: String| Err(Fault::at(&path(&format!("passHeaders[{index}]")), message));
         let parsed = match rules::passed_header(name) {
             Ok(parsed) => parsed,
             Err(message) => return refuse(message),

@@ -7,26 +7,26 @@ use http::Uri;
 use http::uri::Scheme;
 use vmcp_crds::config::{IncomingAuth as Raw, IncomingAuthType, OidcConfig, rules};
 
-use super::{Invalid, invalid};
+use super::Fault;
 use crate::config::{IncomingAuth, Oidc};
 
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 const MIN_REFRESH: Duration = Duration::from_secs(1);
 
-pub(super) fn incoming_auth(raw: &Raw, file: &Path) -> Result<IncomingAuth, Invalid> {
+pub(super) fn incoming_auth(raw: &Raw, file: &Path) -> Result<IncomingAuth, Fault> {
     match (raw.kind, &raw.oidc) {
         (IncomingAuthType::Anonymous, None) => Ok(IncomingAuth::Anonymous),
         (IncomingAuthType::Anonymous, Some(_)) => {
             let message = "has no meaning with `type: anonymous`; set `type: oidc` or remove it";
-            Err(invalid(file, "incomingAuth.oidc", message.to_owned()))
+            Err(Fault::at("incomingAuth.oidc", message.to_owned()))
         }
         (IncomingAuthType::Oidc, None) => {
             let message = "missing; `type: oidc` needs the issuer and the audience of its tokens";
-            Err(invalid(file, "incomingAuth.oidc", message.to_owned()))
+            Err(Fault::at("incomingAuth.oidc", message.to_owned()))
         }
         (IncomingAuthType::Oidc, Some(oidc)) => {
             let oidc = checked(oidc, file)
-                .map_err(|(field, message)| invalid(file, &format!("incomingAuth.oidc.{field}"), message))?;
+                .map_err(|(field, message)| Fault::at(&format!("incomingAuth.oidc.{field}"), message))?;
             Ok(IncomingAuth::Oidc(Box::new(oidc)))
         }
     }
@@ -38,7 +38,10 @@ fn checked(raw: &OidcConfig, file: &Path) -> Result<Oidc, (&'static str, String)
     if issuer.query().is_some() {
         return Err((
             "issuer",
-            format!("found {:?}; an issuer has no query", raw.issuer),
+            format!(
+                "found {:?}; an issuer has no query",
+                rules::without_secrets(&raw.issuer)
+            ),
         ));
     }
     let jwks_url = raw.jwks_url.as_deref().map(|url| issuer_url(url, allow_http));
@@ -51,7 +54,8 @@ fn checked(raw: &OidcConfig, file: &Path) -> Result<Oidc, (&'static str, String)
     let resource = match &raw.resource {
         Some(resource) => resource_url(resource).ok_or_else(|| {
             let message = format!(
-                "found {resource:?}; expected the http or https URL that clients use, without query or fragment"
+                "found {:?}; expected the http or https URL that clients use, without query or fragment",
+                rules::without_secrets(resource)
             );
             ("resource", message)
         }),
@@ -104,7 +108,8 @@ fn issuer_url(text: &str, allow_http: bool) -> Result<Uri, String> {
         return Ok(url);
     }
     Err(format!(
-        "found {text:?}; expected https (`insecureAllowHttp: true` accepts http)"
+        "found {:?}; expected https (`insecureAllowHttp: true` accepts http)",
+        rules::without_secrets(text)
     ))
 }
 

@@ -4,6 +4,8 @@ mod aggregation;
 mod contact;
 mod incoming_auth;
 mod isolation;
+#[cfg(test)]
+mod lines;
 mod session_storage;
 #[cfg(test)]
 mod tests;
@@ -25,24 +27,72 @@ use super::{
 /// A configuration that cannot be used. The message is for the person who wrote it.
 pub type Invalid = ConfigError;
 
+/// What is wrong, and where in the text.
+#[derive(Debug)]
+struct Fault {
+    /// The path of the field.
+    path: String,
+    /// What was found and what is allowed.
+    message: String,
+}
+
+impl Fault {
+    fn at(path: &str, message: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            message: message.into(),
+        }
+    }
+
+    fn below(self, field: &str) -> Self {
+        let path = format!("{field}.{}", self.path);
+        Self { path, ..self }
+    }
+
+    fn in_text(self, text: &str, file: &Path) -> Invalid {
+        Invalid::invalid(file, text, &self.path, self.message)
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "at `{}`: {}", self.path, self.message)
+    }
+}
+
+/// The configuration in `text`, which stands in `file`, with the hot part from the file that it names.
 pub(super) fn config(
-    raw: GatewayConfig,
+    text: &str,
     file: &Path,
     redis_password: Option<SecretString>,
 ) -> Result<Config, Invalid> {
-    let hot_file = raw.hot_path(file);
-    let hot = match &hot_file {
-        Some(hot_file) => Hot::load(hot_file)?,
-        None => {
-            let raw_hot = raw.hot.clone().unwrap_or_default();
-            let text = serde_yaml::to_string(&raw_hot).unwrap_or_default();
-            hot(&raw_hot, vmcp_crds::status::config_hash(&text), file)?
-        }
+    let raw = GatewayConfig::parse(text, file)?;
+    let hot = if let Some(hot_file) = raw.hot_path(file) {
+        self::hot_file(&vmcp_crds::config::read(&hot_file)?, &hot_file)?
+    } else {
+        let raw_hot = raw.hot.clone().unwrap_or_default();
+        let hash = vmcp_crds::status::config_hash(&serde_yaml::to_string(&raw_hot).unwrap_or_default());
+        hot(&raw_hot, hash, file).map_err(|fault| fault.below("hot").in_text(text, file))?
     };
+    whole(raw, hot, file, redis_password).map_err(|fault| fault.in_text(text, file))
+}
+
+/// The hot part in `text`, which stands in `file`, a file of its own.
+pub(super) fn hot_file(text: &str, file: &Path) -> Result<Hot, Invalid> {
+    let raw = HotConfig::parse(text, file)?;
+    hot(&raw, vmcp_crds::status::config_hash(text), file).map_err(|fault| fault.in_text(text, file))
+}
+
+fn whole(
+    raw: GatewayConfig,
+    hot: Hot,
+    file: &Path,
+    redis_password: Option<SecretString>,
+) -> Result<Config, Fault> {
+    let hot_file = raw.hot_path(file);
     for (path, value) in [("namespace", &raw.namespace), ("name", &raw.name)] {
         if !rules::is_dns_name(value) {
-            return Err(invalid(
-                file,
+            return Err(Fault::at(
                 path,
                 format!("found {value:?}; allowed are {}", rules::DNS_NAME),
             ));
@@ -50,8 +100,7 @@ pub(super) fn config(
     }
     let session_storage = session_storage::session_storage(&raw.session_storage, redis_password, file)?;
     if matches!(session_storage, SessionStorage::Redis(_)) && raw.session_keys.is_none() {
-        return Err(invalid(
-            file,
+        return Err(Fault::at(
             "sessionKeys",
             "missing; replicas that share a Redis must share the keys that sign session ids: make one with \
              `vmcp-gateway keygen > KEYS/current` and name the directory KEYS as sessionKeys.directory",
@@ -84,30 +133,30 @@ pub(super) fn config(
     })
 }
 
-pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Invalid> {
+fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Fault> {
     let mut backends: Vec<Backend> = Vec::with_capacity(raw.backends.len());
     for (index, backend) in raw.backends.iter().enumerate() {
         let path = |field: &str| format!("backends[{index}].{field}");
         if !rules::is_dns_label(&backend.name) {
             let message = format!("found {:?}; allowed is {}", backend.name, rules::DNS_LABEL);
-            return Err(invalid(file, &path("name"), message));
+            return Err(Fault::at(&path("name"), message));
         }
         if backends.iter().any(|other| other.name.as_str() == backend.name) {
             let message = format!(
                 "{:?} stands twice; the name of a backend must be unique",
                 backend.name
             );
-            return Err(invalid(file, &path("name"), message));
+            return Err(Fault::at(&path("name"), message));
         }
-        let url = rules::endpoint(&backend.url).map_err(|message| invalid(file, &path("url"), message))?;
+        let url = rules::endpoint(&backend.url).map_err(|message| Fault::at(&path("url"), message))?;
         backends.push(Backend {
             name: BackendName(backend.name.as_str().into()),
             url,
             disposable: backend.session_state == SessionState::Disposable,
             protocol: backend.transport,
-            terms: Arc::new(aggregation::terms(backend, index, &raw.aggregation, file)?),
+            terms: Arc::new(aggregation::terms(backend, index, &raw.aggregation)?),
             isolation: isolation::isolation(backend)
-                .map_err(|(field, message)| invalid(file, &path(field), message))?,
+                .map_err(|(field, message)| Fault::at(&path(field), message))?,
             contact: Arc::new(contact::contact(backend, &path, file)?),
         });
     }
@@ -117,7 +166,7 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
         .collect();
     pass_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     pass_headers.dedup();
-    aggregation::no_name_twice(&raw.aggregation, &raw.backends, file)?;
+    aggregation::no_name_twice(&raw.aggregation, &raw.backends)?;
     Ok(Hot {
         log_level: raw.log_level,
         access_log: AccessLog {
@@ -125,21 +174,21 @@ pub(super) fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Inv
         },
         backends,
         pass_headers: pass_headers.into(),
-        aggregation: Arc::new(aggregation::aggregation(&raw.aggregation, file)?),
-        identity: identity(raw, file)?,
-        access: access(raw, file)?,
-        limits: limits(&raw.limits, file)?,
+        aggregation: Arc::new(aggregation::aggregation(&raw.aggregation)?),
+        identity: identity(raw)?,
+        access: access(raw)?,
+        limits: limits(&raw.limits)?,
         hash,
     })
 }
 
-fn access(raw: &HotConfig, file: &Path) -> Result<Access, Invalid> {
+fn access(raw: &HotConfig) -> Result<Access, Fault> {
     let host = |(index, text): (usize, &String)| {
         HostPort::parse(text).ok_or_else(|| {
             let message = format!(
                 "found {text:?}; expected a host name or address, alone or with a port, for example mcp.example.com"
             );
-            invalid(file, &format!("allowedHosts[{index}]"), message)
+            Fault::at(&format!("allowedHosts[{index}]"), message)
         })
     };
     let origin = |(index, text): (usize, &String)| {
@@ -148,7 +197,7 @@ fn access(raw: &HotConfig, file: &Path) -> Result<Access, Invalid> {
                 "found {text:?}; expected the scheme, host and port of a page as browsers send them, for example \
                  https://app.example.com; there is no sign for all pages"
             );
-            invalid(file, &format!("allowedOrigins[{index}]"), message)
+            Fault::at(&format!("allowedOrigins[{index}]"), message)
         })
     };
     Ok(Access {
@@ -172,7 +221,7 @@ const REQUEST_BYTES: RangeInclusive<u32> = 1024..=256 * 1024 * 1024;
 /// The bounds of every other limit. With 0 nothing would work.
 const COUNT: RangeInclusive<u32> = 1..=1_000_000_000;
 
-fn limits(raw: &LimitsConfig, file: &Path) -> Result<Limits, Invalid> {
+fn limits(raw: &LimitsConfig) -> Result<Limits, Fault> {
     let per_principal = raw.sessions_per_principal;
     for (field, value, allowed) in [
         ("requestBytes", raw.request_bytes, REQUEST_BYTES),
@@ -192,18 +241,18 @@ fn limits(raw: &LimitsConfig, file: &Path) -> Result<Limits, Invalid> {
                 allowed.start(),
                 allowed.end()
             );
-            return Err(invalid(file, &format!("limits.{field}"), message));
+            return Err(Fault::at(&format!("limits.{field}"), message));
         }
     }
     Ok(Limits::from(raw))
 }
 
-fn identity(raw: &HotConfig, file: &Path) -> Result<Identity, Invalid> {
+fn identity(raw: &HotConfig) -> Result<Identity, Fault> {
     let info = &raw.server_info;
     for (field, value) in [("name", &info.name), ("version", &info.version)] {
         if value.as_ref().is_some_and(String::is_empty) {
             let message = "is empty; remove it for the default";
-            return Err(invalid(file, &format!("serverInfo.{field}"), message));
+            return Err(Fault::at(&format!("serverInfo.{field}"), message));
         }
     }
     Ok(Identity {
@@ -212,12 +261,4 @@ fn identity(raw: &HotConfig, file: &Path) -> Result<Identity, Invalid> {
         version: info.version.clone(),
         instructions: raw.instructions.clone(),
     })
-}
-
-fn invalid(file: &Path, path: &str, message: impl Into<String>) -> Invalid {
-    Invalid::Invalid {
-        file: file.to_owned(),
-        path: path.to_owned(),
-        message: message.into(),
-    }
 }

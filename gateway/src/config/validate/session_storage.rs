@@ -5,7 +5,7 @@ use std::path::Path;
 use secrecy::SecretString;
 use vmcp_crds::config::{RedisTls as RawTls, SessionStorage as RawStorage, SessionStorageProvider, rules};
 
-use super::{Invalid, invalid};
+use super::Fault;
 use crate::config::{
     RedisAddress, RedisIdentity, RedisPassword, RedisStorage, RedisTls, RedisTopology, SessionStorage,
 };
@@ -14,16 +14,17 @@ pub(super) fn session_storage(
     raw: &RawStorage,
     password: Option<SecretString>,
     file: &Path,
-) -> Result<SessionStorage, Invalid> {
-    let unfit = |(field, message): (&str, String)| invalid(file, &format!("sessionStorage.{field}"), message);
-    raw.check(password.is_some()).map_err(unfit)?;
+) -> Result<SessionStorage, Fault> {
+    let at = |field: &str, message| Fault::at(&format!("sessionStorage.{field}"), message);
+    let checked = raw.check(password.is_some());
+    checked.map_err(|(field, message)| at(&field, message))?;
     if raw.provider == SessionStorageProvider::Memory {
         return Ok(SessionStorage::Memory);
     }
     let directory = file.parent().unwrap_or_else(|| Path::new(""));
     let from_file = || Some(RedisPassword::File(directory.join(raw.password_file.as_ref()?)));
     Ok(SessionStorage::Redis(Box::new(RedisStorage {
-        topology: topology(raw).map_err(unfit)?,
+        topology: topology(raw).map_err(|(field, message)| at(field, message))?,
         db: raw.db,
         key_prefix: raw.key_prefix.clone(),
         username: raw.username.clone(),

@@ -7,8 +7,7 @@ use crate::config::{FailureMode, Strategy};
 
 fn load(text: &str, password: Option<&str>) -> Result<Config, String> {
     let file = Path::new("gateway.yaml");
-    let raw = GatewayConfig::parse(text, file).map_err(|error| error.to_string())?;
-    config(raw, file, password.map(SecretString::from)).map_err(|error| error.to_string())
+    config(text, file, password.map(SecretString::from)).map_err(|error| error.to_string())
 }
 
 #[test]

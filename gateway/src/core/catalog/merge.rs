@@ -39,7 +39,7 @@ struct Claim<'a> {
 /// Merges what is known of the backends, which are in the order of the configuration.
 pub(super) fn merge(members: &[(Backend, Known)], aggregation: &Arc<Aggregation>) -> Snapshot {
     let ranked = rank(members, aggregation);
-    let mut conflicts: Vec<String> = Vec::new();
+    let (mut conflicts, mut faults): (Vec<String>, Vec<String>) = Default::default();
     let mut warnings: Vec<String> = Vec::new();
     if let Strategy::Priority(names) = &aggregation.strategy {
         let absent = names
@@ -49,11 +49,11 @@ pub(super) fn merge(members: &[(Backend, Known)], aggregation: &Arc<Aggregation>
             .extend(absent.map(|name| format!("the list of priorities names {name}, which is no backend")));
     }
     for shown in members.iter().filter_map(|(_, known)| known.shown.as_ref()) {
-        conflicts.extend(shown.refused.iter().cloned());
+        faults.extend(shown.refused.iter().cloned());
         warnings.extend(shown.warnings.iter().cloned());
     }
     let [tools, prompts, resources, templates] = Kind::ALL.map(|kind| {
-        let winners = settle(kind, &ranked, aggregation, &mut conflicts);
+        let winners = settle(kind, &ranked, aggregation, &mut conflicts, &mut faults);
         listing(kind, aggregation.page_size, &winners)
     });
     let unknown = members.iter().filter(|(_, known)| known.shown.is_none());
@@ -81,6 +81,7 @@ pub(super) fn merge(members: &[(Backend, Known)], aggregation: &Arc<Aggregation>
         instructions: instructions::join(members.len(), told),
         aggregation: Arc::clone(aggregation),
         conflicts: bounded(conflicts),
+        faults: bounded(faults),
         warnings: bounded(warnings),
     }
 }
@@ -108,6 +109,7 @@ fn settle<'a>(
     ranked: &'a [Ranked<'a>],
     aggregation: &Aggregation,
     conflicts: &mut Vec<String>,
+    faults: &mut Vec<String>,
 ) -> Vec<Claim<'a>> {
     let mut claims: BTreeMap<&str, Vec<Claim<'a>>> = BTreeMap::new();
     for ranked in ranked {
@@ -118,7 +120,7 @@ fn settle<'a>(
                 .last()
                 .is_some_and(|other| other.ranked.backend.name() == ranked.backend.name())
             {
-                conflicts.push(format!(
+                faults.push(format!(
                     "backend {} has the {} {:?} twice",
                     ranked.backend.name(),
                     kind.noun(),

@@ -211,6 +211,7 @@ impl Catalog {
                 ("templates", after.templates.len()),
             ],
             conflicts: after.conflicts.len(),
+            faults: after.faults.len(),
             warnings: after.warnings.len(),
         });
         let before = self.shared.snapshot.swap(Arc::clone(&after));

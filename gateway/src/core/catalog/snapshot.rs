@@ -28,8 +28,10 @@ pub struct Snapshot {
     pub instructions: Option<String>,
     /// How all this was merged.
     pub aggregation: Arc<Aggregation>,
-    /// What backends offer and clients are not, with the reason: a sentence each.
+    /// Names that several backends claim, with who has them: a sentence each.
     pub conflicts: Vec<String>,
+    /// What backends offer, or say that they do, and clients are not offered for other reasons: a sentence each.
+    pub faults: Vec<String>,
     /// What works, but not for everybody or not as somebody meant it: a sentence each.
     pub warnings: Vec<String>,
     pub(super) matchers: Vec<Matcher>,

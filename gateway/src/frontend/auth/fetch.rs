@@ -16,6 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use vmcp_crds::config::rules;
 
 use crate::wire::header as media;
 
@@ -23,17 +24,17 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// Sets of keys are a few KiB.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Why nothing was fetched. The message is for the person who watches the gateway.
+/// Why nothing was fetched. The message is for the person who watches the gateway; the URL in it is without secrets.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("{0} is not https")]
-    NotHttps(Uri),
+    NotHttps(String),
     #[error("{url} cannot be reached: {reason}")]
-    Unreachable { url: Uri, reason: String },
+    Unreachable { url: String, reason: String },
     #[error("{url} answered with HTTP status {status}")]
-    Status { url: Uri, status: StatusCode },
+    Status { url: String, status: StatusCode },
     #[error("the answer of {0} is larger than {MAX_BYTES} bytes")]
-    TooLarge(Uri),
+    TooLarge(String),
 }
 
 /// A file with certificate authorities that cannot be used.
@@ -85,11 +86,12 @@ impl Fetch {
 
     /// The JSON at `url`.
     pub(super) async fn json(&self, url: &Uri) -> Result<Bytes, FetchError> {
+        let shown = || rules::without_secrets(&url.to_string());
         if url.scheme() != Some(&Scheme::HTTPS) && !self.allow_http {
-            return Err(FetchError::NotHttps(url.clone()));
+            return Err(FetchError::NotHttps(shown()));
         }
         let unreachable = |error: &dyn std::error::Error| FetchError::Unreachable {
-            url: url.clone(),
+            url: shown(),
             reason: root_cause(error),
         };
         let request = Request::get(url)
@@ -100,13 +102,13 @@ impl Fetch {
         let response = response.map_err(|error| unreachable(&error))?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status {
-                url: url.clone(),
+                url: shown(),
                 status: response.status(),
             });
         }
         match Limited::new(response.into_body(), MAX_BYTES).collect().await {
             Ok(whole) => Ok(whole.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge(url.clone())),
+            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge(shown())),
             Err(error) => Err(unreachable(&*error)),
         }
     }

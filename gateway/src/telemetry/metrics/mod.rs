@@ -61,6 +61,7 @@ struct Shared {
     aborted: Counter,
     catalog_items: Family<KindLabels, Gauge>,
     conflicts: Gauge,
+    faults: Gauge,
     warnings: Gauge,
     reloads: Family<OutcomeLabels, Counter>,
     authentications: Family<OutcomeLabels, Counter>,
@@ -108,8 +109,10 @@ struct VersionLabels {
 pub struct CatalogSize {
     /// The tools, prompts, resources and templates that are listed.
     pub items: [(&'static str, usize); 4],
-    /// What is not offered.
+    /// The names that several backends claim.
     pub conflicts: usize,
+    /// What is not offered for other reasons.
+    pub faults: usize,
     /// What is offered with a reservation.
     pub warnings: usize,
 }
@@ -161,6 +164,7 @@ impl Metrics {
             aborted: add(&mut registry, page::ABORTED),
             catalog_items: add(&mut registry, page::CATALOG_ITEMS),
             conflicts: add(&mut registry, page::CATALOG_CONFLICTS),
+            faults: add(&mut registry, page::CATALOG_FAULTS),
             warnings: add(&mut registry, page::CATALOG_WARNINGS),
             reloads: add(&mut registry, page::RELOADS),
             authentications: add(&mut registry, page::AUTHENTICATIONS),
@@ -298,6 +302,7 @@ impl Metrics {
                 .set(items);
         }
         self.shared.conflicts.set(number(size.conflicts));
+        self.shared.faults.set(number(size.faults));
         self.shared.warnings.set(number(size.warnings));
     }
 

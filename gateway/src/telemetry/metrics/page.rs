@@ -88,7 +88,9 @@ entries! {
     CATALOG_ITEMS: "gauge" "catalog_items" ["kind"]
         "What clients are offered. kind: tools, prompts, resources or templates";
     CATALOG_CONFLICTS: "gauge" "catalog_conflicts" []
-        "What backends offer and clients are not; /status names each with its reason";
+        "Names that several backends claim, so that clients are not offered all that have them; /status names each with who has it";
+    CATALOG_FAULTS: "gauge" "catalog_faults" []
+        "What backends offer, or say that they do, and clients are not offered for other reasons, such as a name that is not allowed or a list that cannot be had; /status names each with its reason";
     CATALOG_WARNINGS: "gauge" "catalog_warnings" []
         "What is offered, but not to everybody's use; /status names each with its reason";
     RELOADS: "counter" "config_reloads" ["outcome"]
