@@ -596,3 +596,20 @@ fn a_backend_that_loses_its_sessions_again_and_again_is_not_repaired_for_ever() 
     assert_eq!(hi.tool_text()?, "hi");
     Ok(())
 }
+
+#[test]
+fn a_handshake_that_is_answered_with_another_content_type_says_which() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+    let session = Session::open(gateway.mcp)?;
+    faults(
+        &fixture,
+        &json!({"wrong_content_type": true, "only_method": "initialize"}),
+    )?;
+    let failed = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
+    assert_says(
+        &tool_error(&failed)?,
+        &["its content type is text/html, and neither JSON nor a stream"],
+    );
+    Ok(())
+}

@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vmcp_crds::config::{BackendTransport, Duration as Span, SessionStorage, SessionStorageProvider};
@@ -25,6 +25,103 @@ fn recipe(url: &str) -> anyhow::Result<Recipe> {
         hot.backends[0].transport = BackendTransport::Sse;
     }
     Ok(recipe)
+}
+
+#[test]
+fn what_a_server_offers_and_answers_is_what_it_does_over_the_newer_transport() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("node") {
+        return Ok(());
+    }
+    let (newer, older) = (server::everything()?, server::everything_over_sse()?);
+    let direct: SocketAddr = newer
+        .url
+        .trim_start_matches("http://")
+        .trim_end_matches("/mcp")
+        .parse()?;
+    let gateway = recipe(&older.url)?.start()?;
+    // The gateway declares all of these to its backends, and this server offers some tools only to those who do.
+    let able = json!({
+        "roots": {"listChanged": true}, "sampling": {"context": {}, "tools": {}}, "elicitation": {"form": {}, "url": {}}
+    });
+    let expected = Session::open_with(direct, "2025-11-25", &able)?;
+    let through = Session::open(gateway.mcp)?;
+    for (method, prefix) in [
+        ("tools/list", "old_"),
+        ("prompts/list", "old_"),
+        ("resources/list", ""),
+        ("resources/templates/list", ""),
+    ] {
+        let mut names = expected.names(direct, method)?;
+        for name in &mut names {
+            name.insert_str(0, prefix);
+        }
+        names.sort();
+        let mut offered = through.names(gateway.mcp, method)?;
+        offered.sort();
+        assert!(!offered.is_empty(), "{method}");
+        assert_eq!(offered, names, "{method}");
+    }
+    for (method, params, name) in [
+        (
+            "tools/call",
+            json!({"name": "echo", "arguments": {"message": "grüezi"}}),
+            "name",
+        ),
+        (
+            "tools/call",
+            json!({"name": "get-sum", "arguments": {"a": 1.5, "b": 2}}),
+            "name",
+        ),
+        (
+            "tools/call",
+            json!({"name": "get-tiny-image", "arguments": {}}),
+            "name",
+        ),
+        (
+            "tools/call",
+            json!({"name": "get-structured-content", "arguments": {"location": "Chicago"}}),
+            "name",
+        ),
+        (
+            "tools/call",
+            json!({"name": "get-sum", "arguments": {"a": "wrong"}}),
+            "name",
+        ),
+        ("prompts/get", json!({"name": "simple-prompt"}), "name"),
+        (
+            "prompts/get",
+            json!({"name": "args-prompt", "arguments": {"city": "Bern"}}),
+            "name",
+        ),
+        (
+            "resources/read",
+            json!({"uri": "demo://resource/static/document/architecture.md"}),
+            "",
+        ),
+    ] {
+        let direct = expected.request(direct, method, &params)?.outcome()?;
+        let mut ours = params.clone();
+        if let Some(of) = ours.get(name).and_then(Value::as_str) {
+            ours[name] = json!(format!("old_{of}"));
+        }
+        let through = through.request(gateway.mcp, method, &ours)?.outcome()?;
+        assert_eq!(through.get(), direct.get(), "{method} {params}");
+    }
+    let reference = json!({"type": "ref/prompt", "name": "completable-prompt"});
+    let argument = json!({"name": "department", "value": "E"});
+    let direct = expected.request(
+        direct,
+        "completion/complete",
+        &json!({"ref": reference, "argument": argument}),
+    )?;
+    let reference = json!({"type": "ref/prompt", "name": "old_completable-prompt"});
+    let through = through.request(
+        gateway.mcp,
+        "completion/complete",
+        &json!({"ref": reference, "argument": argument}),
+    )?;
+    assert_eq!(through.outcome()?.get(), direct.outcome()?.get());
+    Ok(())
 }
 
 #[test]
@@ -90,11 +187,19 @@ struct Seen {
     cancelled: Vec<Value>,
     /// Where messages are to be posted, if not at this server.
     elsewhere: Option<String>,
+    /// Tools that it offers beside those that it always has.
+    more_tools: Vec<String>,
+    /// What it says its stream is, if not a stream.
+    content_type: Option<String>,
 }
 
 impl Server {
     fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    fn start_at(address: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let server = Self {
             url: format!("http://{}/sse", listener.local_addr()?),
             seen: Arc::default(),
@@ -145,9 +250,10 @@ impl Server {
     }
 
     fn open(&self, mut stream: TcpStream) -> anyhow::Result<()> {
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")?;
         self.with(|seen| {
+            let kind = seen.content_type.as_deref().unwrap_or("text/event-stream");
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes())?;
             seen.opened += 1;
             let place = seen.elsewhere.clone().unwrap_or_default();
             let endpoint = format!(
@@ -172,8 +278,10 @@ impl Server {
                 })
             }
             Some("tools/list") => {
-                let tool = |name| json!({"name": name, "inputSchema": {"type": "object"}});
-                json!({"tools": [tool("echo"), tool("hang"), tool("drop")]})
+                let mut names = ["echo", "hang", "drop"].map(str::to_owned).to_vec();
+                names.extend(self.with(|seen| seen.more_tools.clone()));
+                let tool = |name: &String| json!({"name": name, "inputSchema": {"type": "object"}});
+                json!({"tools": names.iter().map(tool).collect::<Vec<_>>()})
             }
             Some("tools/call") => match message["params"]["name"].as_str() {
                 Some("echo") => json!({"content": [{"type": "text", "text": session.to_string()}]}),
@@ -285,7 +393,68 @@ fn a_cancellation_reaches_such_a_server_and_so_does_the_end_of_a_session() -> an
 }
 
 #[test]
-fn a_changed_list_of_such_a_server_is_looked_at() -> anyhow::Result<()> {
+fn a_client_that_listens_goes_on_hearing_on_a_new_stream() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let gateway = recipe(&server.url)?.start()?;
+    let session = Session::open(gateway.mcp)?;
+    echo(&session, &gateway)?;
+    let mut own = Stream::get(gateway.mcp, &session, None)?;
+    let log = |text: &str| json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "error", "data": text}});
+    let say = |text: &str| {
+        let last = server
+            .with(|seen| seen.clients.last().copied())
+            .unwrap_or_default();
+        server.say(last, &log(text))
+    };
+    let mut hear = |text: &str| {
+        // It is heard once the gateway listens, which it does behind the handshake: said until then, it is for nobody.
+        std::thread::scope(|scope| {
+            let heard = scope.spawn(|| {
+                loop {
+                    let (_, message) = own.await_method("notifications/message")?;
+                    if message["params"]["data"] == text {
+                        return anyhow::Ok(());
+                    }
+                }
+            });
+            while !heard.is_finished() {
+                say(text)?;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            heard.join().map_err(|_| anyhow::anyhow!("the listener failed"))?
+        })
+    };
+    hear("first")?;
+    let lost = server.with(|seen| seen.clients.len());
+    server.drop_stream(server.with(|seen| seen.clients[lost - 1]))?;
+    wait::until("another stream is opened", PATIENCE, || {
+        anyhow::ensure!(server.with(|seen| seen.clients.len()) > lost, "not yet");
+        Ok(())
+    })?;
+    hear("second")
+}
+
+#[test]
+fn a_changed_list_of_such_a_server_is_looked_at_and_clients_are_told() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    let gateway = recipe(&server.url)?.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let mut own = Stream::get(gateway.mcp, &session, None)?;
+    server.with(|seen| seen.more_tools.push("later".to_owned()));
+    // The gateway's own session was the first, and is the only one.
+    assert_eq!(server.with(|seen| seen.opened), 1);
+    server.say(
+        1,
+        &json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}),
+    )?;
+    own.await_method("notifications/tools/list_changed")?;
+    let names = session.names(gateway.mcp, "tools/list")?;
+    assert!(names.contains(&"old_later".to_owned()), "{names:?}");
+    Ok(())
+}
+
+#[test]
+fn the_gateway_looks_again_when_its_own_stream_is_lost() -> anyhow::Result<()> {
     let server = Server::start()?;
     let gateway = recipe(&server.url)?.start()?;
     let looks = || gateway.metric("vmcp_upstream_handshakes", "old");
@@ -314,6 +483,87 @@ fn messages_are_not_posted_to_another_server_than_the_configured_one() -> anyhow
         "{answer}"
     );
     assert!(text.contains("trying again is safe"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn what_is_no_stream_is_told_by_its_content_type() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    server.with(|seen| seen.content_type = Some("text/html".to_owned()));
+    let gateway = recipe(&server.url)?.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let answer = session.call(gateway.mcp, "old_echo", &json!({}))?.message()?;
+    let text = answer["result"]["content"][0]["text"]
+        .as_str()
+        .unwrap_or_default();
+    assert!(
+        text.contains("its content type is text/html, and no stream of events"),
+        "{answer}"
+    );
+    Ok(())
+}
+
+/// Two gateways that share `redis`, with sessions that live for so many seconds without use.
+fn short_lived(url: &str, redis: &Redis, seconds: u64) -> anyhow::Result<(Gateway, Gateway)> {
+    let mut recipe = recipe(url)?;
+    recipe.config.session_storage = SessionStorage {
+        provider: SessionStorageProvider::Redis,
+        address: Some(redis.address.to_string()),
+        ttl: Span::from_secs(seconds),
+        ..SessionStorage::default()
+    };
+    Ok((recipe.start()?, recipe.start()?))
+}
+
+#[test]
+fn a_stream_is_open_as_long_as_its_session_is_used_anywhere_and_is_closed_when_nobody_uses_it()
+-> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    const TTL: u64 = 4;
+    let (server, redis) = (Server::start()?, Redis::start(None)?);
+    let (one, two) = short_lived(&server.url, &redis, TTL)?;
+    let (used, unused) = (Session::open(one.mcp)?, Session::open(one.mcp)?);
+    let (first, _) = (echo(&used, &one)?, echo(&unused, &one)?);
+    assert_eq!(server.clients_open(), 2);
+    // The used one is used elsewhere, and not with this server.
+    wait::until("the stream of the unused one is closed", PATIENCE, || {
+        used.list(two.mcp, "tools/list")?;
+        anyhow::ensure!(server.clients_open() == 1, "it is open");
+        Ok(())
+    })?;
+    let until = Instant::now() + Duration::from_secs(2 * TTL);
+    while Instant::now() < until {
+        used.list(two.mcp, "tools/list")?;
+        assert_eq!(server.clients_open(), 1);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(echo(&used, &one)?, first, "it is the same stream");
+    Ok(())
+}
+
+#[test]
+fn a_stream_and_what_is_posted_for_it_are_at_one_of_the_hosts_addresses() -> anyhow::Result<()> {
+    let port = vmcp_e2e::ports::free()?.port();
+    let addresses = [1, 2, 3].map(|last| IpAddr::from([127, 0, 0, last]));
+    let servers = addresses.map(|address| Server::start_at((address, port).into()));
+    let mut recipe = recipe(&format!("http://replicas.test:{port}/sse"))?;
+    if let Some(hot) = &mut recipe.config.hot {
+        hot.backends[0].addresses = addresses.to_vec();
+        hot.backends[0].timeouts.call = Span::from_secs(5);
+    }
+    let gateway = recipe.start()?;
+    for _ in 0..12 {
+        let session = Session::open(gateway.mcp)?;
+        let first = echo(&session, &gateway)?;
+        assert_eq!(echo(&session, &gateway)?, first);
+    }
+    let open = servers
+        .iter()
+        .flatten()
+        .filter(|server| server.clients_open() > 0);
+    assert!(open.count() > 1, "sessions spread");
     Ok(())
 }
 

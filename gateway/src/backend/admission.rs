@@ -37,6 +37,13 @@ pub struct Admitted {
     _place: OwnedSemaphorePermit,
 }
 
+impl Admission {
+    /// Whether a call would be refused now because the breaker is open.
+    pub(super) fn would_refuse(&self) -> Result<(), BackendError> {
+        self.breaker.check()
+    }
+}
+
 impl Backend {
     /// Takes new settings. Calls that run go on.
     pub fn isolate(&self, settings: &Isolation) {

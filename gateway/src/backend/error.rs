@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use http::header::{LOCATION, RETRY_AFTER};
-use http::{Response, Uri};
+use http::{HeaderValue, Response, Uri};
+
+use crate::text;
 
 /// A failed exchange with a backend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +107,13 @@ impl BackendError {
             },
             _ => Self::Status(status),
         }
+    }
+
+    /// An answer whose content type is this one, which is `not` what it has to be.
+    pub(super) fn content_type(found: Option<&HeaderValue>, not: &str) -> Self {
+        let found = found.map_or("none".into(), |value| String::from_utf8_lossy(value.as_bytes()));
+        let found = text::head(&found, 100);
+        Self::Invalid(format!("its content type is {found}, and {not}"))
     }
 
     /// Whether it says that nobody is there who could answer, whatever is asked: the next call would meet the same.

@@ -227,6 +227,12 @@ async fn own_result(response: Response<UpstreamBody>, id: &str) -> Result<Box<Ra
     if header::is_media_type(content_type, &header::EVENT_STREAM) {
         return find_answer(Events::new(response.into_body()), &id).await;
     }
+    if !header::is_media_type(content_type, &header::JSON) {
+        return Err(BackendError::content_type(
+            content_type,
+            "neither JSON nor a stream of events",
+        ));
+    }
     let whole = answer::collect(Bytes::new(), response.into_body()).await?;
     result_of(&answer::check(whole, &id)?)
 }

@@ -7,6 +7,7 @@ mod admission;
 mod answer;
 mod body;
 mod breaker;
+mod closing;
 mod deadline;
 mod error;
 mod events;
@@ -70,6 +71,7 @@ struct Inner {
     origin: String,
     transport: Transport,
     admission: admission::Admission,
+    closing: closing::Closing,
     pools: ArcSwap<Pools>,
     contact: ArcSwap<Contact>,
     headers: ArcSwap<Headers>,
@@ -111,6 +113,7 @@ impl Backend {
                 origin,
                 transport,
                 admission: admission::Admission::default(),
+                closing: closing::Closing::default(),
                 pools: ArcSwap::from_pointee(pools),
                 headers: ArcSwap::from_pointee(Headers::new(&contact.headers)),
                 contact: ArcSwap::new(contact),

@@ -15,7 +15,6 @@ use super::events::Events;
 use super::handshake::own_id;
 use super::transport::Failure;
 use super::{Backend, BackendError, UpstreamBody, UpstreamSession};
-use crate::text;
 use crate::wire::{code, header, jsonrpc};
 
 /// How long the deletion of a session may take. Nobody waits for it but the end of the process.
@@ -54,12 +53,10 @@ impl Backend {
         if header::is_media_type(content_type, &header::JSON) {
             return answer::json(response.into_body(), id).await;
         }
-        let content_type =
-            content_type.map_or("none".into(), |value| String::from_utf8_lossy(value.as_bytes()));
-        Err(BackendError::Invalid(format!(
-            "its content type is {}, and neither JSON nor a stream of events",
-            text::head(&content_type, 100)
-        )))
+        Err(BackendError::content_type(
+            content_type,
+            "neither JSON nor a stream of events",
+        ))
     }
 
     /// Sends the notification or response `message`.

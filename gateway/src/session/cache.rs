@@ -79,6 +79,11 @@ impl Cache {
         }
     }
 
+    /// The same, without being a reason to remember it.
+    pub(super) fn peek(&self, key: &RecordKey) -> Option<Arc<Entry>> {
+        self.read().entries.get(key).map(Arc::clone)
+    }
+
     /// Remembers what the store said at `reading`. `None` when the session has ended meanwhile.
     pub(super) fn put(&self, key: &RecordKey, record: Record, reading: Reading) -> Option<Arc<Entry>> {
         let mut shared = self.write();

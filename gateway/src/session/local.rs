@@ -1,15 +1,25 @@
 //! The upstream sessions that are connections of this process, and stand in no record: those at servers of HTTP+SSE.
+//!
+//! A connection lives as long as its session, however seldom the session uses it: what the server keeps for it cannot be had again. It
+//! ends with its session: at once where the end is told or seen, otherwise when the session has not been used here for as long as
+//! sessions may be idle and the store says that it has ended. It ends, too, when the session is forgotten here to make room for others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::Session;
 use super::record::{Record, RecordKey};
+use super::{Session, Sessions};
 use crate::backend::{Backend, UpstreamSession};
 use crate::core::UpstreamError;
 
 /// How many sessions may be looked after before those without a connection are swept out.
 const SWEEP_AT: usize = 64;
+
+/// The shortest time between two looks at the sessions that have connections.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// The longest.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// The connections of each session, by the backend's name. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
@@ -60,8 +70,30 @@ impl Local {
         taken.into_values().collect()
     }
 
+    fn keys(&self) -> Vec<RecordKey> {
+        self.lock().sessions.keys().copied().collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions {
+    /// Ends the connections of sessions that live no longer, or are not remembered here any more, until the process drains.
+    pub(super) async fn look_after_connections(self) {
+        let idle = self.inner.settings.lifetimes.idle;
+        loop {
+            tokio::time::sleep(idle.clamp(MIN_PAUSE, MAX_PAUSE)).await;
+            for key in self.inner.local.keys() {
+                match self.inner.cache.peek(&key) {
+                    None => self.close_connections(&key),
+                    Some(entry) if entry.lives_on(idle) => {}
+                    // It may be in use at another process.
+                    Some(_) => self.look_again(&key).await,
+                }
+            }
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! Ends what has expired: the upstream sessions of a session that nobody used for long are deleted, and then its record.
 //!
 //! The store gives what has expired to whichever process asks first. When that one ends before it is done, another gets the rest
-//! after [`Sweep::patience`]. Backends that cannot be reached then are not asked again: they forget idle sessions by themselves.
+//! after [`Sweep::patience`]. Backends that cannot be reached then are not asked again: they forget idle sessions by themselves. One that
+//! hangs makes its own sessions wait, and those of others only as far as they stand in the same batch.
 
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream;
+use futures::stream::{self, TryStreamExt as _};
 
 use super::Sessions;
 use super::record::{Record, RecordKey};
@@ -14,8 +14,8 @@ use super::store::Unavailable;
 
 /// How many sessions are ended in one go.
 const BATCH: usize = 100;
-/// How many upstream sessions are deleted at a time.
-const AT_A_TIME: usize = 8;
+/// How many times that may be under way.
+const BATCHES: usize = 8;
 /// The longest time between two looks.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
@@ -56,22 +56,29 @@ impl Sessions {
     }
 
     async fn sweep_once(&self, patience: Duration) -> Result<(), Unavailable> {
-        loop {
-            let claimed = self.inner.store.claim_expired(patience, BATCH).await?;
-            let upstreams = claimed.iter().flat_map(|(_, record)| self.upstreams_of(record));
-            stream::iter(upstreams)
-                .for_each_concurrent(AT_A_TIME, |(backend, session)| async move {
-                    if let Err(error) = backend.close(&session).await {
-                        tracing::debug!(backend = %backend.name(), %error, "an upstream session could not be deleted");
-                    }
-                })
-                .await;
-            let keys: Vec<RecordKey> = claimed.iter().map(|(key, _)| *key).collect();
-            self.inner.store.remove_expired(&keys).await?;
-            if claimed.len() < BATCH {
-                return Ok(());
+        let batches = stream::try_unfold(true, |there_may_be_more| async move {
+            if !there_may_be_more {
+                return Ok(None);
             }
-        }
+            let claimed = self.inner.store.claim_expired(patience, BATCH).await?;
+            let full = claimed.len() == BATCH;
+            Ok(Some((claimed, full)))
+        });
+        batches
+            .try_for_each_concurrent(BATCHES, |claimed| self.end_expired(claimed))
+            .await
+    }
+
+    async fn end_expired(&self, claimed: Vec<(RecordKey, Record)>) -> Result<(), Unavailable> {
+        let upstreams = claimed.iter().flat_map(|(_, record)| self.upstreams_of(record));
+        let closing = upstreams.map(|(backend, session)| async move {
+            if let Err(error) = backend.close_in_turn(&session).await {
+                tracing::debug!(backend = %backend.name(), %error, "an upstream session could not be deleted");
+            }
+        });
+        futures::future::join_all(closing).await;
+        let keys: Vec<RecordKey> = claimed.iter().map(|(key, _)| *key).collect();
+        self.inner.store.remove_expired(&keys).await
     }
 
     /// The upstream sessions of a record, at the backends that gave them and are still there.

@@ -54,6 +54,7 @@ impl Sessions {
         }
         tasks.spawn_until_drain(self.clone().touch());
         tasks.spawn_until_drain(self.clone().probe());
+        tasks.spawn_until_drain(self.clone().look_after_connections());
     }
 
     async fn follow(self, mut events: BoxStream<'static, Event>) {

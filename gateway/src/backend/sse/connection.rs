@@ -1,4 +1,5 @@
-//! One stream of a server that speaks HTTP+SSE: an upstream session that lives as long as it.
+//! One stream of a server that speaks HTTP+SSE: an upstream session that lives as long as it. However long nothing is said on it, it is
+//! open until whoever opened it closes it.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -7,7 +8,6 @@ use std::time::Duration;
 use http::{HeaderValue, Uri};
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::routes::{Place, Routes};
@@ -15,12 +15,8 @@ use crate::backend::{Backend, Events, Inner};
 use crate::wire::jsonrpc;
 use crate::wire::sse::Event;
 
-/// How long a session may be unused before its stream is closed: as long as a client's own session may be.
-const IDLE: Duration = Duration::from_secs(30 * 60);
-/// How often that is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// The same while the process ends.
-const LOOK_EVERY_AT_THE_END: Duration = Duration::from_millis(200);
+/// How often it is looked, while the process ends, whether the calls on it are over.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How many pings of the server may wait for their answers.
 const MAX_PINGS: usize = 4;
 /// How long the server may take to accept the answer to its ping.
@@ -35,7 +31,6 @@ pub(in crate::backend) struct Connection {
     address: Option<IpAddr>,
     /// `None` once the stream has ended.
     routes: Mutex<Option<Routes>>,
-    used: Mutex<Instant>,
     stop: CancellationToken,
     pings: Arc<Semaphore>,
 }
@@ -46,7 +41,6 @@ impl Connection {
             endpoint,
             address,
             routes: Mutex::new(Some(Routes::default())),
-            used: Mutex::new(Instant::now()),
             stop: CancellationToken::new(),
             pings: Arc::new(Semaphore::new(MAX_PINGS)),
         }
@@ -54,7 +48,6 @@ impl Connection {
 
     /// Where messages are posted.
     pub(super) fn endpoint(&self) -> &Uri {
-        *lock(&self.used) = Instant::now();
         &self.endpoint
     }
 
@@ -94,11 +87,10 @@ impl Connection {
                 () = self.stop.cancelled() => break,
                 () = &mut drained, if !draining => {
                     draining = true;
-                    look = tokio::time::interval(LOOK_EVERY_AT_THE_END);
                     continue;
                 }
-                _ = look.tick() => {
-                    if self.is_superfluous(draining) {
+                _ = look.tick(), if draining => {
+                    if self.calls_are_over() {
                         break;
                     }
                     continue;
@@ -119,15 +111,8 @@ impl Connection {
         }
     }
 
-    fn is_superfluous(&self, draining: bool) -> bool {
-        let routes = lock(&self.routes);
-        let Some(routes) = routes.as_ref() else {
-            return true;
-        };
-        if draining {
-            return routes.calls_are_over();
-        }
-        routes.are_unused() && lock(&self.used).elapsed() >= IDLE
+    fn calls_are_over(&self) -> bool {
+        lock(&self.routes).as_ref().is_none_or(Routes::calls_are_over)
     }
 
     async fn pass(&self, event: Event, backend: &Weak<Inner>, id: &HeaderValue) {
@@ -182,4 +167,26 @@ impl Drop for Connection {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_on_which_nothing_is_said_is_open_until_it_is_closed() {
+        let (_said, events) = mpsc::channel(1);
+        let endpoint = Uri::from_static("http://a/message?session=1");
+        let connection = Arc::new(Connection::new(endpoint, None));
+        let (id, drained) = (HeaderValue::from_static("1"), std::future::pending());
+        let reading = Arc::clone(&connection).read(id, Events::shared(events), Weak::new(), drained);
+        tokio::pin!(reading);
+        tokio::select! {
+            () = &mut reading => panic!("it was closed"),
+            () = tokio::time::sleep(Duration::from_secs(24 * 60 * 60)) => {}
+        }
+        connection.close();
+        reading.await;
+        assert!(connection.listen().is_none());
+    }
 }

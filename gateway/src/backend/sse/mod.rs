@@ -62,8 +62,8 @@ impl Backend {
         }
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         if !header::is_media_type(content_type, &header::EVENT_STREAM) {
-            let message = "a GET gives no stream of events; is it a server of HTTP+SSE, and this the URL of its stream?";
-            return Err(BackendError::Invalid(message.to_owned()).into());
+            let not = "no stream of events; is it a server of HTTP+SSE, and this the URL of its stream?";
+            return Err(BackendError::content_type(content_type, not).into());
         }
         let mut events = Events::new(response.into_body());
         let endpoint = loop {

@@ -68,11 +68,6 @@ impl Routes {
         receiver
     }
 
-    /// Whether nobody is waiting for anything.
-    pub(super) fn are_unused(&self) -> bool {
-        self.calls_are_over() && self.listener().is_none()
-    }
-
     /// Whether nobody is waiting for an answer.
     pub(super) fn calls_are_over(&self) -> bool {
         self.calls.iter().all(|call| call.events.is_closed())
@@ -175,7 +170,7 @@ mod tests {
         assert_eq!(got(&mut two), [ASKS]);
         assert!(!routes.calls_are_over());
         drop(two);
-        assert!(routes.calls_are_over() && routes.are_unused());
+        assert!(routes.calls_are_over());
         assert!(matches!(routes.place(ASKS.as_bytes()), Place::Nowhere));
     }
 

@@ -1,0 +1,95 @@
+//! What has ended is deleted at its backends, and one that hangs holds up nobody else's deletions.
+
+use std::time::Duration;
+
+use serde_json::json;
+use vmcp_crds::config;
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::Session;
+use vmcp_e2e::wait;
+
+/// How many sessions end at once.
+const MANY: usize = 150;
+/// By then everything is deleted at the backend that answers. Each deletion at the other takes 5 s.
+const SOON: Duration = Duration::from_secs(8);
+
+struct World {
+    good: Fixture,
+    hung: Fixture,
+    recipe: Recipe,
+}
+
+impl World {
+    fn new() -> anyhow::Result<Self> {
+        let (good, hung) = (Fixture::start(&[])?, Fixture::start(&[])?);
+        let recipe = Recipe::new(&[("hung", &hung.url), ("good", &good.url)])?;
+        let fault = json!({"hang": true, "only_method": "DELETE"});
+        hung.admin("POST", "/faults", &fault)?;
+        Ok(Self { good, hung, recipe })
+    }
+
+    /// Sessions, each with an upstream session at both backends.
+    fn open(&self, gateway: &Gateway) -> anyhow::Result<Vec<Session>> {
+        let open = |_| {
+            let session = Session::open(gateway.mcp)?;
+            for tool in ["hung_echo", "good_echo"] {
+                session
+                    .call(gateway.mcp, tool, &json!({"message": "x"}))?
+                    .tool_text()?;
+            }
+            Ok(session)
+        };
+        (0..MANY).map(open).collect()
+    }
+
+    /// Waits until the good backend has no session but the gateway's own.
+    fn wait_for_the_good_one(&self) -> anyhow::Result<()> {
+        wait::until("the good backend's sessions are deleted", SOON, || {
+            let left = self.good.stats()?.sessions.len();
+            anyhow::ensure!(left == 1, "{left} are left");
+            Ok(())
+        })
+    }
+}
+
+#[test]
+fn a_backend_that_hangs_does_not_hold_up_what_is_terminated_at_the_others() -> anyhow::Result<()> {
+    let world = World::new()?;
+    let gateway = world.recipe.start()?;
+    let sessions = world.open(&gateway)?;
+    assert_eq!(world.hung.stats()?.sessions.len(), MANY + 1);
+    for session in &sessions {
+        assert!(session.delete(gateway.mcp)?.status < 300);
+    }
+    world.wait_for_the_good_one()
+}
+
+#[test]
+fn a_backend_that_hangs_does_not_hold_up_what_has_expired_at_the_others() -> anyhow::Result<()> {
+    let mut world = World::new()?;
+    // Long enough that the first lives until the last is open.
+    let ttl = 10;
+    world.recipe.config.session_storage.ttl = config::Duration::from_secs(ttl);
+    let gateway = world.recipe.start()?;
+    drop(world.open(&gateway)?);
+    assert_eq!(world.good.stats()?.sessions.len(), MANY + 1);
+    wait::until(
+        "the first sessions expire",
+        Duration::from_secs(2 * ttl + 10),
+        || {
+            anyhow::ensure!(world.good.stats()?.deletes > 0, "not yet");
+            Ok(())
+        },
+    )?;
+    // What was used last expires later, and sweeps are about as far apart as sessions live.
+    wait::until(
+        "the good backend's sessions are deleted",
+        SOON + Duration::from_secs(ttl * 3 / 2),
+        || {
+            let left = world.good.stats()?.sessions.len();
+            anyhow::ensure!(left == 1, "{left} are left");
+            Ok(())
+        },
+    )
+}
