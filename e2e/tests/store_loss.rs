@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::json;
-use vmcp_crds::config::{SessionStorage, SessionStorageProvider};
+use vmcp_crds::config::{RedisSentinel, SessionStorage, SessionStorageProvider};
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::raw::Session;
-use vmcp_e2e::redis::Redis;
+use vmcp_e2e::redis::{MASTER_NAME, Redis, Sentinels};
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
 
@@ -213,5 +213,75 @@ fn what_a_fail_over_forgets_is_written_again() -> anyhow::Result<()> {
     assert_eq!(count(&created, &fresh)?, 2);
     let refused = ended.call(fresh.mcp, "fixture_counter", &json!({}))?;
     assert_eq!(refused.error_code(), -32001);
+    Ok(())
+}
+
+/// Lets the replica hear nothing more of its primary, and the sentinels nothing of that.
+fn cut_off(primary: &Redis) -> anyhow::Result<()> {
+    primary.command::<()>(&["ACL", "SETUSER", "default", "-psync", "-sync"])?;
+    primary
+        .command::<u32>(&["CLIENT", "KILL", "TYPE", "replica"])
+        .map(drop)
+}
+
+#[test]
+fn a_primary_that_dies_with_its_last_second_takes_no_session_along_and_brings_none_back() -> anyhow::Result<()>
+{
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (fixture, mut sentinels) = (Fixture::start(&[])?, Sentinels::start()?);
+    let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    recipe.config.session_storage = SessionStorage {
+        provider: SessionStorageProvider::Redis,
+        sentinel: Some(RedisSentinel {
+            master_name: MASTER_NAME.to_owned(),
+            addresses: sentinels.addresses.iter().map(ToString::to_string).collect(),
+        }),
+        ..SessionStorage::default()
+    };
+    let gateways = [recipe.start()?, recipe.start()?];
+    let [old, ended] = [Session::open(gateways[0].mcp)?, Session::open(gateways[0].mcp)?];
+    for session in [&old, &ended] {
+        assert_eq!(count(session, &gateways[1])?, 1);
+    }
+    sentinels.wait_for_replica()?;
+    let primary = sentinels.primary()?;
+    cut_off(&sentinels.servers[primary])?;
+
+    // What the replica never hears of.
+    let created = Session::open(gateways[0].mcp)?;
+    assert_eq!(count(&created, &gateways[1])?, 1);
+    assert_eq!(ended.delete(gateways[1].mcp)?.status, 200);
+    let late = Session::open(gateways[1].mcp)?;
+    assert_eq!(late.delete(gateways[0].mcp)?.status, 200);
+    let replica: Vec<String> = sentinels.servers[1 - primary].command(&["KEYS", "*:s:*"])?;
+    let records: Vec<String> = sentinels.servers[primary].command(&["KEYS", "*:s:*"])?;
+    assert_eq!((replica.len(), records.len()), (2, 2), "{replica:?}, {records:?}");
+    assert!(
+        records.iter().filter(|key| replica.contains(key)).count() == 1,
+        "{replica:?}, {records:?}"
+    );
+    sentinels.servers[primary].kill()?;
+    let promoted = &sentinels.servers[sentinels.wait_for_another_primary(primary)?];
+    wait::until("the new primary has what the old one had", PATIENCE, || {
+        let now: Vec<String> = promoted.command(&["KEYS", "*:s:*"])?;
+        let same = now.len() == records.len() && now.iter().all(|key| records.contains(key));
+        anyhow::ensure!(same, "{now:?} and not {records:?}");
+        Ok(())
+    })?;
+
+    // A replica that remembers nothing has only what is there.
+    let fresh = recipe.start()?;
+    for gateway in [&fresh, &gateways[0], &gateways[1]] {
+        for session in [&ended, &late] {
+            let refused = session.call(gateway.mcp, "fixture_counter", &json!({}))?;
+            assert_eq!(refused.error_code(), -32001, "{}", refused.text());
+        }
+    }
+    for session in [&old, &created] {
+        assert_eq!(count(session, &fresh)?, 2);
+        assert_eq!(count(session, &gateways[0])?, 3);
+    }
     Ok(())
 }

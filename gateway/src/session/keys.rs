@@ -10,6 +10,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use vmcp_crds::session_key::{CURRENT, InvalidKey, NEXT, PREVIOUS, SessionKey};
 
+/// How often files are read once more that change all the time.
+const MAX_READS: u32 = 100;
+
 /// The keys in use. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct Keys {
@@ -108,7 +111,21 @@ impl Keys {
 }
 
 impl Slots {
+    /// The keys that were in `directory` at one moment. A rotation may replace the files between two of them, and what was read then
+    /// may lack the key that other replicas sign with already; so they are read until they say the same twice.
     fn load(directory: &Path) -> Result<Self, KeysError> {
+        let mut slots = Self::read(directory)?;
+        for _ in 0..MAX_READS {
+            let again = Self::read(directory)?;
+            if again.texts() == slots.texts() {
+                break;
+            }
+            slots = again;
+        }
+        Ok(slots)
+    }
+
+    fn read(directory: &Path) -> Result<Self, KeysError> {
         let current = read(&directory.join(CURRENT))?;
         let mut others = Vec::new();
         for name in [NEXT, PREVIOUS] {
@@ -189,6 +206,43 @@ mod tests {
             refused.contains(NEXT) && !refused.contains("hunter2"),
             "{refused}"
         );
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn keys_that_are_read_while_they_rotate_are_those_of_one_moment() {
+        const ROTATIONS: usize = 300;
+        let directory = std::env::temp_dir().join(format!("vmcp-keys-rotating-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let texts: Vec<String> = (0..ROTATIONS + 2)
+            .map(|_| SessionKey::generate().unwrap().to_text())
+            .collect();
+        // As a kubelet does: a directory that is whole, and one link that is swapped.
+        let put = |place: usize| {
+            let version = directory.join(format!("..{place}"));
+            std::fs::create_dir(&version).unwrap();
+            for (name, key) in [(PREVIOUS, place - 1), (CURRENT, place), (NEXT, place + 1)] {
+                std::fs::write(version.join(name), &texts[key]).unwrap();
+            }
+            let new = directory.join("..data_tmp");
+            std::os::unix::fs::symlink(&version, &new).unwrap();
+            std::fs::rename(new, directory.join("..data")).unwrap();
+        };
+        put(1);
+        for name in [PREVIOUS, CURRENT, NEXT] {
+            std::os::unix::fs::symlink(format!("..data/{name}"), directory.join(name)).unwrap();
+        }
+        std::thread::scope(|scope| {
+            let rotating = scope.spawn(|| (2..=ROTATIONS).for_each(put));
+            while !rotating.is_finished() {
+                let read = Slots::load(&directory).unwrap().texts();
+                let current = texts.iter().position(|text| *text == read[0]).unwrap();
+                assert_eq!(
+                    read[1..],
+                    [texts[current + 1].clone(), texts[current - 1].clone()]
+                );
+            }
+        });
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }
