@@ -11,11 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use futures::StreamExt as _;
 use futures::future::join_all;
-use futures::stream::FuturesUnordered;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use tokio::task::JoinSet;
 use vmcp_e2e::providers::{patient, server};
 use vmcp_e2e::redis::Redis;
 use vmcp_gateway::backend::UpstreamSession;
@@ -203,7 +202,7 @@ impl Model {
 
     /// What comes of `operation`. `outcome` is what did: only names and times are believed of it.
     fn apply(&mut self, operation: &Operation, outcome: &Outcome) -> Outcome {
-        let alive = |model: &Self, key: &RecordKey| Some(model.sessions.get(key)?.alive.clone()?);
+        let alive = |model: &Self, key: &RecordKey| model.sessions.get(key)?.alive.clone();
         match operation {
             Operation::Lose => {
                 self.lose();
@@ -439,20 +438,22 @@ impl World {
 
     async fn check(&mut self, round: &Round) -> anyhow::Result<()> {
         let operations = self.operations(round);
-        let begun = operations.iter().map(|(client, operation)| {
-            let (client, operation) = (self.clients[*client].clone(), operation.clone());
-            tokio::spawn(async move {
+        let mut running = JoinSet::new();
+        for (client, operation) in operations {
+            let client = self.clients[client].clone();
+            running.spawn(async move {
                 let outcome = perform(&client, &operation).await;
                 (operation, outcome)
-            })
-        });
-        let mut running: FuturesUnordered<_> = begun.collect();
+            });
+        }
         let mut done = Vec::new();
         loop {
             if round.killed == Some(done.len()) {
                 self.redis.kill()?;
             }
-            let Some(ended) = running.next().await else { break };
+            let Some(ended) = running.join_next().await else {
+                break;
+            };
             let (operation, outcome) = ended?;
             done.push(match outcome {
                 Err(_) if round.killed.is_some() => (operation, None),
@@ -479,15 +480,12 @@ impl World {
     /// The operations of a round, by what is known before it.
     fn operations(&mut self, round: &Round) -> Vec<(usize, Operation)> {
         let (model, before) = (self.models[0].clone(), self.keys);
-        for place in 0..SESSIONS {
+        for (place, key) in self.keys.iter_mut().enumerate() {
             let creates = |(_, step): &(usize, Step)| matches!(step, Step::Create(at) if *at == place);
-            let alive = model
-                .sessions
-                .get(&before[place])
-                .is_some_and(|session| session.alive.is_some());
+            let session = model.sessions.get(key);
             // A key is random, so that one that is gone never comes again; but two may try the same new one at once.
-            if round.steps.iter().any(creates) && !alive {
-                self.keys[place] = RecordKey::random();
+            if round.steps.iter().any(creates) && session.is_none_or(|session| session.alive.is_none()) {
+                *key = RecordKey::random();
             }
         }
         let killed = round.killed.is_some();

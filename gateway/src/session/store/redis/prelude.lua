@@ -20,7 +20,7 @@ local function head(key)
   local record = { schema = string.match(fixed, '^(%S+) ') }
   local last, idle
   record.incarnation, last, record.principal = string.match(fixed, '^%S+ (%S+) (%d+) (%S+) ')
-  idle, record.touched, record.version = string.match(times, '^(%d+) (%d+) (%d+)$')
+  idle, record.touched, record.version, record.more = string.match(times, '^(%d+) (%d+) (%d+)(.*)$')
   record.last, record.idle = tonumber(last), tonumber(idle)
   record.sound = record.last and record.idle
   return record
@@ -33,9 +33,10 @@ local function lives(key)
   return record and (not record.sound or now < record.idle and now < record.last) and record or false
 end
 
--- Moves on the fields that change.
+-- Writes down what has changed. What a newer schema says behind it stays.
 local function write_times(key, record)
-  redis.call('HSET', key, 'times', text(record.idle) .. ' ' .. record.touched .. ' ' .. record.version)
+  local times = table.concat({ text(record.idle), record.touched, record.version }, ' ')
+  redis.call('HSET', key, 'times', times .. (record.more or ''))
 end
 
 -- Two sorted sets know the idle deadlines: that of the virtual server, and that of the principal. They say how many sessions live, and

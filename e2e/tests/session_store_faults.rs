@@ -1,0 +1,260 @@
+//! What goes wrong with Redis, or with what it holds: the answer is that it is unavailable, and never that a session is gone.
+
+use std::time::{Duration, Instant};
+
+use vmcp_e2e::providers::{patient, server, storage};
+use vmcp_e2e::redis::Redis;
+use vmcp_gateway::backend::UpstreamSession;
+use vmcp_gateway::config::SessionLimits;
+use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
+use vmcp_gateway::session::store::redis::RedisStore;
+use vmcp_gateway::session::store::{
+    Bound, Created, Incarnation, Life, Loaded, SessionStore, Setting, Terminated, Touched,
+};
+use vmcp_gateway::wire::revision::Revision;
+
+/// Limits that no test reaches.
+const MANY: SessionLimits = SessionLimits {
+    server: u32::MAX,
+    principal: u32::MAX,
+};
+
+/// A life of which the store knows nothing, and which is over.
+const LIFE: Life = Life {
+    incarnation: Incarnation([0; 8]),
+    end: 0,
+};
+
+fn redis_store(redis: &Redis, name: &str, lifetimes: Lifetimes) -> anyhow::Result<RedisStore> {
+    Ok(RedisStore::new(
+        &patient(redis.address),
+        &server(name),
+        lifetimes,
+    )?)
+}
+
+fn new_record() -> NewRecord {
+    NewRecord {
+        principal_tag: PrincipalTag([3; 16]),
+        revision: Revision::V2025_06_18,
+        capabilities: r#"{"roots":{"listChanged":true},"x":1.0}"#.to_owned(),
+        client_info: r#"{"name":"ümlaut","version":"1"}"#.to_owned(),
+    }
+}
+
+fn binding(id: &str, generation: u64) -> Binding {
+    let session = UpstreamSession {
+        id: http::HeaderValue::from_str(id).ok(),
+        revision: Revision::V2025_03_26,
+        address: "10.0.0.7".parse().ok(),
+    };
+    Binding {
+        origin: "origin".to_owned(),
+        session,
+        generation,
+    }
+}
+
+async fn created(store: &dyn SessionStore) -> anyhow::Result<RecordKey> {
+    let key = RecordKey::random();
+    let outcome = store.create(&key, &new_record(), MANY).await?;
+    assert!(matches!(outcome, Created::Created { .. }), "{outcome:?}");
+    Ok(key)
+}
+
+async fn found(store: &dyn SessionStore, key: &RecordKey) -> anyhow::Result<Record> {
+    match store.load(key).await? {
+        Loaded::Found(record) => Ok(record),
+        Loaded::Gone => anyhow::bail!("the record is gone"),
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_does_not_answer_is_unavailable_within_the_deadline_and_never_gone() -> anyhow::Result<()>
+{
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let mut redis = Redis::start(None)?;
+    let key = created(&redis_store(&redis, "a", Lifetimes::default())?).await?;
+    // The deadline of the gateway.
+    let store = RedisStore::new(&storage(redis.address), &server("a"), Lifetimes::default())?;
+
+    redis.pause()?;
+    let started = Instant::now();
+    store.load(&key).await.unwrap_err();
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    store
+        .create(&RecordKey::random(), &new_record(), MANY)
+        .await
+        .unwrap_err();
+    store
+        .bind_backend(&key, "x", 0, &binding("one", 1))
+        .await
+        .unwrap_err();
+    store.touch(&[key]).await.unwrap_err();
+    redis.resume()?;
+    let answered = tokio::time::timeout(Duration::from_secs(5), async {
+        while store.load(&key).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    answered.await?;
+    found(&store, &key).await?;
+
+    redis.kill()?;
+    store.load(&key).await.unwrap_err();
+    store.terminate(&key, LIFE).await.unwrap_err();
+    Ok(())
+}
+
+#[tokio::test]
+async fn errors_of_redis_itself_are_unavailable_and_never_gone() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let store = redis_store(&redis, "a", Lifetimes::default())?;
+    let key = created(&store).await?;
+
+    // OOM: nothing more may be written.
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"])?;
+    let error = store
+        .create(&RecordKey::random(), &new_record(), MANY)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("unavailable"), "{error}");
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"])?;
+
+    // READONLY: a replica of somebody else takes no writes.
+    redis.command::<()>(&["REPLICAOF", "127.0.0.1", "1"])?;
+    store.touch(&[key]).await.unwrap_err();
+    redis.command::<()>(&["REPLICAOF", "NO", "ONE"])?;
+
+    // NOPERM: the user may not see the keys.
+    redis.command::<()>(&["ACL", "SETUSER", "default", "resetkeys"])?;
+    store.load(&key).await.unwrap_err();
+    store.terminate(&key, LIFE).await.unwrap_err();
+    redis.command::<()>(&["ACL", "SETUSER", "default", "allkeys"])?;
+
+    found(&store, &key).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_gateway_is_unavailable_and_left_as_it_is() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let store = redis_store(&redis, "a", Lifetimes::default())?;
+    let key = created(&store).await?;
+    let name = format!("{{vmcp:tests/a}}:s:{key}");
+    // What is behind the principal is a newer gateway's own.
+    redis.change_field(&name, "fixed", |fixed| {
+        let known: Vec<&str> = fixed.splitn(5, ' ').collect();
+        format!("2 {} something else", known[1..4].join(" "))
+    })?;
+    redis.change_field(&name, "times", |times| format!("{times} and more"))?;
+    let touched = store.touch(&[key]).await?;
+    assert!(
+        matches!(touched[..], [Touched::Alive { .. }]),
+        "it is in use all the same"
+    );
+    let times: String = redis.command(&["HGET", &name, "times"])?;
+    assert!(times.ends_with(" and more"), "{times}");
+    let before: Vec<String> = redis.command(&["HGETALL", &name])?;
+    let loaded = store.load(&key).await.unwrap_err();
+    let terminated = store.terminate(&key, LIFE).await.unwrap_err();
+    for error in [loaded, terminated] {
+        assert!(
+            error.is_of_record() && error.to_string().contains("schema"),
+            "{error}"
+        );
+    }
+    assert_eq!(redis.command::<Vec<String>>(&["HGETALL", &name])?, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_unavailable_and_kept_until_its_client_ends_it() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let store = redis_store(&redis, "a", Lifetimes::default())?;
+    // The words of `fixed` are the schema, the incarnation, the end, the principal, the revision, and the length of the capabilities.
+    let word = |place: usize, word: &'static str| {
+        move |fixed: &str| {
+            let mut words: Vec<&str> = fixed.split(' ').collect();
+            words[place] = word;
+            words.join(" ")
+        }
+    };
+    type Damage = Box<dyn Fn(&str) -> String>;
+    let damages: [(&str, Damage); 9] = [
+        ("fixed", Box::new(|_| String::new())),
+        ("fixed", Box::new(word(1, "?"))),
+        ("fixed", Box::new(word(2, "never"))),
+        ("fixed", Box::new(word(3, "!"))),
+        ("fixed", Box::new(word(4, "1999-01-01"))),
+        ("fixed", Box::new(word(5, "100000"))),
+        ("times", Box::new(|_| String::new())),
+        ("times", Box::new(|times| times.replacen(' ', "", 1))),
+        ("b:x", Box::new(|_| "not json".to_owned())),
+    ];
+    for (number, (field, damage)) in damages.iter().enumerate() {
+        let key = created(&store).await?;
+        store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
+        let name = format!("{{vmcp:tests/a}}:s:{key}");
+        redis.change_field(&name, field, damage)?;
+        let level = Setting::LogLevel("info".to_owned());
+        let errors = [
+            store.load(&key).await.unwrap_err(),
+            store
+                .bind_backend(&key, "y", 0, &binding("two", 1))
+                .await
+                .unwrap_err(),
+            store.set(&key, &level).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.is_of_record(), "damage {number}: {error}");
+        }
+        let touched = store.touch(&[key]).await?;
+        assert!(matches!(touched[..], [Touched::Alive { .. }]), "damage {number}");
+        assert_eq!(redis.command::<u32>(&["EXISTS", &name])?, 1, "damage {number}");
+        assert_eq!(store.terminate(&key, LIFE).await?, Terminated::Terminated(None));
+        assert_eq!(store.load(&key).await?, Loaded::Gone);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bind_that_times_out_and_happens_later_is_lost_to_oneself() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let mut redis = Redis::start(None)?;
+    let store = redis_store(&redis, "a", Lifetimes::default())?;
+    let key = created(&store).await?;
+    let hasty = RedisStore::new(&storage(redis.address), &server("a"), Lifetimes::default())?;
+    // Redis knows the script already.
+    hasty.bind_backend(&key, "y", 0, &binding("other", 1)).await?;
+    redis.pause()?;
+    let mine = binding("mine", 1);
+    hasty.bind_backend(&key, "x", 0, &mine).await.unwrap_err();
+    redis.resume()?;
+    // Whoever asks again with the same expectation learns that the binding is its own.
+    let began = Instant::now();
+    while !found(&store, &key).await?.bindings.contains_key("x") {
+        anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "it never happened");
+    }
+    let again = store.bind_backend(&key, "x", 0, &mine).await?;
+    assert!(matches!(again, Bound::Lost(record) if *record.bindings["x"] == mine));
+    Ok(())
+}
