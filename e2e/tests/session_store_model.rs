@@ -629,7 +629,7 @@ fn what_three_processes_do_at_once_and_losses_of_the_data_in_between_are_explain
     let world = std::cell::RefCell::new(World::start()?);
     drop(entered);
     let config = Config {
-        cases: 200,
+        cases: 150,
         failure_persistence: None,
         ..Config::default()
     };
