@@ -42,6 +42,8 @@ pub struct Recipe {
     pub password: Option<String>,
     /// What else stands in the environment of the gateways.
     pub environment: BTreeMap<String, String>,
+    /// What the gateways see in the place of `/etc/hosts`, if anything; see [`vmcp_peers::hosts`].
+    pub hosts: Option<String>,
     keys: Option<TempDir>,
 }
 
@@ -65,6 +67,7 @@ impl Recipe {
             config,
             password: None,
             environment: BTreeMap::new(),
+            hosts: None,
             keys: None,
         })
     }
@@ -105,7 +108,15 @@ impl Recipe {
         config.listeners.admin = ports::free()?;
         let file = directory.path().join(CONFIG_FILE);
         std::fs::write(&file, serde_yaml::to_string(&config)?)?;
-        let mut command = Command::new(binaries::path("vmcp-gateway")?);
+        let program = binaries::path("vmcp-gateway")?;
+        let mut command = match &self.hosts {
+            None => Command::new(program),
+            Some(hosts) => {
+                let file = directory.path().join("hosts");
+                std::fs::write(&file, hosts)?;
+                vmcp_peers::hosts::command(program.as_ref(), &file)?
+            }
+        };
         command.arg("serve").arg("--config").arg(&file);
         command.envs(&self.environment);
         if let Some(password) = &self.password {

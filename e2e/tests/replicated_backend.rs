@@ -23,8 +23,15 @@ struct World {
     recipe: Recipe,
 }
 
+/// Who says which addresses the name has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Configuration,
+    System,
+}
+
 impl World {
-    fn new() -> anyhow::Result<Self> {
+    fn new(names: Names) -> anyhow::Result<Self> {
         let port = ports::free()?.port();
         let addresses: Vec<IpAddr> = (1..=3)
             .map(|last| Ipv4Addr::new(127, 0, 0, last).into())
@@ -35,8 +42,16 @@ impl World {
         };
         let replicas = addresses.iter().map(replica).collect::<anyhow::Result<_>>()?;
         let mut recipe = Recipe::new(&[("many", &format!("http://replicas.test:{port}/mcp"))])?;
-        let hot = recipe.config.hot.as_mut().context("no hot configuration")?;
-        hot.backends[0].addresses = addresses;
+        match names {
+            Names::Configuration => {
+                let hot = recipe.config.hot.as_mut().context("no hot configuration")?;
+                hot.backends[0].addresses = addresses;
+            }
+            Names::System => {
+                let line = |address: &IpAddr| format!("{address} replicas.test\n");
+                recipe.hosts = Some(addresses.iter().map(line).collect());
+            }
+        }
         Ok(Self { replicas, recipe })
     }
 
@@ -85,10 +100,23 @@ fn repairs(gateways: &[&Gateway]) -> anyhow::Result<f64> {
 #[test]
 fn behind_a_name_with_three_addresses_every_session_counts_without_a_gap_and_nothing_is_repaired()
 -> anyhow::Result<()> {
+    if ["redis", "hosts"].into_iter().any(vmcp_peers::left_out) {
+        return Ok(());
+    }
+    counts_without_a_gap(Names::System)
+}
+
+#[test]
+fn with_configured_addresses_every_session_counts_without_a_gap_and_nothing_is_repaired() -> anyhow::Result<()>
+{
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
-    let mut world = World::new()?;
+    counts_without_a_gap(Names::Configuration)
+}
+
+fn counts_without_a_gap(names: Names) -> anyhow::Result<()> {
+    let mut world = World::new(names)?;
     let redis = Redis::start(None)?;
     world.share(&redis);
     let (one, two) = (world.recipe.start()?, world.recipe.start()?);
@@ -126,7 +154,7 @@ fn a_replica_that_dies_takes_only_its_own_sessions_with_it_and_each_is_opened_on
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
-    let mut world = World::new()?;
+    let mut world = World::new(Names::Configuration)?;
     let redis = Redis::start(None)?;
     world.share(&redis);
     let (one, two) = (world.recipe.start()?, world.recipe.start()?);
@@ -160,7 +188,7 @@ fn a_replica_that_dies_takes_only_its_own_sessions_with_it_and_each_is_opened_on
 
 #[test]
 fn an_address_that_is_not_the_hosts_any_more_is_left_although_a_server_answers_there() -> anyhow::Result<()> {
-    let mut world = World::new()?;
+    let mut world = World::new(Names::Configuration)?;
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("hot.yaml");
     let mut hot = world.recipe.config.hot.take().context("no hot configuration")?;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use vmcp_cluster::{ApiServer, Cluster};
 use vmcp_peers::step::step;
-use vmcp_peers::{LEFT_OUT, cargo_tools, npm, python, redis};
+use vmcp_peers::{LEFT_OUT, cargo_tools, hosts, npm, python, redis};
 
 use crate::cargo::{self, cargo};
 use crate::generate;
@@ -111,6 +111,7 @@ fn peers(left_out: &mut LeftOut) -> anyhow::Result<()> {
     left_out.unless("npm", npm::servers);
     left_out.unless("python", python::venv);
     left_out.unless("conformance", npm::conformance);
+    left_out.unless("hosts", hosts::supported);
     left_out.unless("api-server", ApiServer::install);
     left_out.unless("helm", vmcp_cluster::helm);
     left_out.unless("cluster", Cluster::install);

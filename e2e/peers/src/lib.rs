@@ -20,6 +20,7 @@ pub mod cache;
 pub mod cargo_tools;
 pub mod client;
 pub mod debian;
+pub mod hosts;
 mod left_out;
 pub mod npm;
 mod path;
