@@ -189,6 +189,36 @@ fn what_ends_on_one_process_ends_on_all() -> anyhow::Result<()> {
 }
 
 #[test]
+fn what_ends_on_one_process_breaks_a_large_answer_off_that_another_passes_on() -> anyhow::Result<()> {
+    const BYTES: usize = 96 << 20;
+    let Some(mut world) = World::new(Duration::from_secs(120))? else {
+        return Ok(());
+    };
+    world.fixture.restart_with(&["--json-response"])?;
+    let [one, two, _] = &world.gateways;
+    let session = Session::open(one.mcp)?;
+    count(&session, two)?;
+    // The client reads nothing for now, so that most of the answer is still at the backend.
+    let params = json!({"name": "fixture_big", "arguments": {"bytes": BYTES}});
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    let mut large = Stream::post(two.mcp, &session, &call)?;
+    assert_eq!((large.status, &*large.content_type), (200, "application/json"));
+    assert_eq!(session.delete(one.mcp)?.status, 200);
+    wait::until("the other knows", PATIENCE, || {
+        let refused = session.request(two.mcp, "ping", &json!({}))?;
+        anyhow::ensure!(refused.status == 404, "{}", refused.status);
+        Ok(())
+    })?;
+    let whole = large.rest().is_ok();
+    assert!(!whole, "it looks as if it were complete");
+    wait::until("the call is over", PATIENCE, || {
+        let running = two.metric("vmcp_sessions{", "state=\"calling\"")?;
+        anyhow::ensure!(running < 0.5, "{running}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_look_that_meets_the_end_of_a_session_never_brings_it_back() -> anyhow::Result<()> {
     // Everything is looked up, so that each request may meet the end anywhere on its way.
     let Some(world) = World::new(Duration::ZERO)? else {

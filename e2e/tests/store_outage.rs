@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vmcp_crds::config::{
     Duration as ConfigDuration, OnStoreOutage, SessionState, SessionStorage, SessionStorageProvider,
 };
@@ -11,6 +11,7 @@ use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::raw::{self, Session};
 use vmcp_e2e::redis::Redis;
+use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -192,6 +193,178 @@ fn a_backend_whose_state_counts_waits_for_the_store_and_one_without_is_used_mean
         "both use the one that was adopted"
     );
     assert_eq!(call(&session, at, "kept_counter")?, 1);
+    Ok(())
+}
+
+#[test]
+fn what_a_backend_asks_in_an_outage_is_answered_and_what_nobody_could_answer_is_refused() -> anyhow::Result<()>
+{
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (fixture, mut redis) = (Fixture::start(&[])?, Redis::start(None)?);
+    let mut recipe = on_redis(&[("fixture", &fixture.url)], &redis)?;
+    recipe.config.hot.as_mut().unwrap().backends[0].session_state = SessionState::Disposable;
+    let gateways = [recipe.start()?, recipe.start()?];
+    let session = Session::open_with(gateways[0].mcp, "2025-11-25", &json!({"roots": {}}))?;
+    session.request(gateways[1].mcp, "ping", &json!({}))?.outcome()?;
+
+    redis.pause()?;
+    noticed(&recipe, &gateways, false)?;
+    let ask = |gateway: &Gateway, id: u64| {
+        Stream::call(
+            gateway.mcp,
+            &session,
+            &json!(id),
+            "fixture_list_roots",
+            &json!({}),
+        )
+    };
+    let answer = |gateway: &Gateway, asked: &Value| {
+        let roots = json!({"roots": [{"uri": "file:///x", "name": "x"}]});
+        session.post(
+            gateway.mcp,
+            &json!({"jsonrpc": "2.0", "id": asked["id"], "result": roots}),
+        )
+    };
+    // Each gateway has a session of its own there.
+    for gateway in &gateways {
+        let mut call = ask(gateway, 1)?;
+        let (_, asked) = call.await_method("roots/list")?;
+        assert_eq!(answer(gateway, &asked)?.status, 202);
+        let said = call.message()?.to_string();
+        assert!(said.contains("file:///x"), "{said}");
+    }
+    // Two calls of which one has asked before the outage ends, and one asks afterwards, in each of the two.
+    let asking: Vec<(Stream, Value)> = gateways
+        .iter()
+        .map(|gateway| {
+            let mut call = ask(gateway, 2)?;
+            let (_, asked) = call.await_method("roots/list")?;
+            Ok((call, asked))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let calls = || Ok::<_, anyhow::Error>(fixture.stats()?.requests.get("tools/call").copied());
+    let before = calls()?;
+    fixture.admin(
+        "POST",
+        "/faults",
+        &json!({"only_tool": "list_roots", "hold": true}),
+    )?;
+    let (mut held, at) = (Vec::new(), gateways.each_ref().map(|gateway| gateway.mcp));
+    std::thread::scope(|scope| {
+        let opening = at.map(|at| {
+            let session = &session;
+            scope.spawn(move || Stream::call(at, session, &json!(3), "fixture_list_roots", &json!({})))
+        });
+        wait::until("the calls have reached the backend", PATIENCE, || {
+            anyhow::ensure!(calls()? == before.map(|before| before + 2), "not yet");
+            Ok(())
+        })?;
+        redis.resume()?;
+        noticed(&recipe, &gateways, true)?;
+        wait::until("both use the one that is bound", PATIENCE, || {
+            let counts = [&gateways[0], &gateways[1], &gateways[0]]
+                .map(|gateway| call(&session, gateway.mcp, "fixture_counter"));
+            let [Ok(first), Ok(second), Ok(third)] = counts else {
+                anyhow::bail!("{counts:?}")
+            };
+            anyhow::ensure!(second == first + 1 && third == second + 1, "two sessions");
+            Ok(())
+        })?;
+        fixture.admin("DELETE", "/faults", &json!({}))?;
+        for opened in opening {
+            held.push(opened.join().unwrap()?);
+        }
+        anyhow::Ok(())
+    })?;
+    // What was asked before is answered in either.
+    for (gateway, (mut call, asked)) in gateways.iter().zip(asking) {
+        assert_eq!(answer(gateway, &asked)?.status, 202);
+        let said = call.message()?.to_string();
+        assert!(said.contains("file:///x"), "{said}");
+    }
+    // What is asked afterwards in the one that was not bound has an answer, too: that nobody can be asked.
+    let mut refused = 0;
+    for (gateway, mut call) in gateways.iter().zip(held) {
+        let (_, message) = call.next_message()?;
+        if message["method"] == "roots/list" {
+            assert_eq!(answer(gateway, &message)?.status, 202);
+            let said = call.message()?.to_string();
+            assert!(said.contains("file:///x"), "{said}");
+        } else {
+            assert!(message.to_string().contains("was replaced"), "{message}");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 1);
+    // It is deleted once its calls have ended.
+    wait::until("one upstream session is left", PATIENCE, || {
+        let deletes = fixture.stats()?.deletes;
+        anyhow::ensure!(deletes == 1, "{deletes}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_deletion_that_happens_after_its_deadline_leaves_no_upstream_session_behind() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (fixture, mut redis) = (Fixture::start(&[])?, Redis::start(None)?);
+    let recipe = on_redis(&[("fixture", &fixture.url)], &redis)?;
+    let gateways = [recipe.start()?, recipe.start()?];
+    // A script that Redis knows already is executed also when nobody waits for it any more.
+    let (first, session) = (Session::open(gateways[0].mcp)?, Session::open(gateways[0].mcp)?);
+    assert_eq!(first.delete(gateways[0].mcp)?.status, 200);
+    assert_eq!(call(&session, gateways[0].mcp, "fixture_counter")?, 1);
+    // The deletion is sent to a Redis that does not answer, and that does what it was told once it goes on.
+    redis.pause()?;
+    is_unavailable(&session.delete(gateways[0].mcp)?)?;
+    redis.resume()?;
+    noticed(&recipe, &gateways, true)?;
+    wait::until("the upstream session is deleted", PATIENCE, || {
+        let deletes = fixture.stats()?.deletes;
+        anyhow::ensure!(deletes == 1, "{deletes}");
+        Ok(())
+    })?;
+    for gateway in &gateways {
+        assert_eq!(session.delete(gateway.mcp)?.status, 404, "it was ended after all");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_session_that_was_used_in_an_outage_longer_than_its_idle_time_is_not_swept_away_afterwards()
+-> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (fixture, mut redis) = (Fixture::start(&[])?, Redis::start(None)?);
+    let mut recipe = on_redis(&[("fixture", &fixture.url)], &redis)?;
+    recipe.config.session_storage.ttl = ConfigDuration::from_secs(3);
+    let gateways = [recipe.start()?, recipe.start()?];
+    // The one that has served it meanwhile is not the one that knows best that it is new.
+    let session = Session::open(gateways[1].mcp)?;
+    let mut count = call(&session, gateways[0].mcp, "fixture_counter")?;
+    let records: Vec<String> = redis.command(&["KEYS", "*:s:*"])?;
+    redis.pause()?;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(8) {
+        count += 1;
+        assert_eq!(call(&session, gateways[0].mcp, "fixture_counter")?, count);
+    }
+    redis.resume()?;
+    // Nobody uses it now: whoever has served it tells the store that it was used, before somebody takes it for expired.
+    wait::until("the store knows that it lives", PATIENCE, || {
+        let sets: Vec<String> = redis.command(&["KEYS", "*:sessions"])?;
+        let clock: Vec<String> = redis.command(&["TIME"])?;
+        let alive: u64 = redis.command(&["ZCOUNT", &sets[0], &format!("{}000", clock[0]), "+inf"])?;
+        anyhow::ensure!(alive == 1, "{alive}");
+        Ok(())
+    })?;
+    assert_eq!(call(&session, gateways[1].mcp, "fixture_counter")?, count + 1);
+    assert_eq!(redis.command::<Vec<String>>(&["KEYS", "*:s:*"])?, records);
     Ok(())
 }
 

@@ -11,6 +11,9 @@ use tokio_util::task::TaskTracker;
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// What goes on as long as something runs in `tracker`.
+    attendants: TaskTracker,
+    quiet: CancellationToken,
 }
 
 impl Tasks {
@@ -38,6 +41,21 @@ impl Tasks {
         });
     }
 
+    /// Runs `work` until it ends, or the process drains and everything else has ended. For loops that serve what is running: the calls
+    /// of a process that drains may run for a long time.
+    pub fn spawn_until_quiet<F>(&self, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let quiet = self.quiet.clone();
+        self.attendants.spawn(async move {
+            tokio::select! {
+                () = quiet.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
     /// Ends when loops have to. For a loop that has something left to do afterwards.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
         self.stop.clone().cancelled_owned()
@@ -46,7 +64,7 @@ impl Tasks {
     /// How many run.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.tracker.len()
+        self.tracker.len() + self.attendants.len()
     }
 
     /// Stops the loops and waits until every task has ended.
@@ -54,5 +72,39 @@ impl Tasks {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+        self.quiet.cancel();
+        self.attendants.close();
+        self.attendants.wait().await;
+        // What the last of those has begun.
+        self.tracker.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_serves_the_running_calls_goes_on_until_the_last_of_them_has_ended() {
+        let tasks = Tasks::default();
+        let (served, was_served) = oneshot::channel();
+        let ended = Instant::now() + Duration::from_secs(20 * 60);
+        tasks.spawn(tokio::time::sleep_until(ended));
+        tasks.spawn_until_drain(std::future::pending());
+        tasks.spawn_until_quiet(async move {
+            tokio::time::sleep_until(ended - Duration::from_secs(1)).await;
+            served.send(()).unwrap();
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(tasks.running(), 3);
+        tasks.finish().await;
+        assert_eq!(Instant::now(), ended);
+        assert!(was_served.await.is_ok());
+        assert_eq!(tasks.running(), 0);
     }
 }

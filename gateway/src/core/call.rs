@@ -5,6 +5,7 @@
 //! the caller, with whether trying again is safe.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -16,9 +17,12 @@ use crate::config::BackendName;
 use crate::core::catalog::{Nowhere, Route, Snapshot};
 use crate::telemetry::request_id::Current;
 use crate::wire::code;
-use crate::wire::jsonrpc::{Fault, Request};
+use crate::wire::jsonrpc::{self, Fault, Request};
 use crate::wire::params::{self, Reference};
 use crate::wire::splice::splice;
+
+/// How long a backend has to take an answer that refuses what it asked.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a request asks one backend for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,17 +221,36 @@ impl Core {
 
     /// Tells `backend`, in the background, that nobody waits any longer for the answer to the request `id`.
     pub fn cancel(&self, backend: &Backend, session: UpstreamSession, id: &RawValue) {
+        let id = id.to_owned();
+        self.tell(backend, |backend| async move {
+            let reason = "the deadline of the call has passed";
+            backend.cancel(&session, &id, reason).await
+        });
+    }
+
+    /// Answers the request `id` of `backend` with an error, in the background: it waits for an answer that nobody will give.
+    pub fn decline(&self, backend: &Backend, session: UpstreamSession, id: &RawValue, reason: &str) {
+        let error = jsonrpc::error(Some(id), code::INTERNAL, reason);
+        self.tell(backend, |backend| async move {
+            let told = tokio::time::timeout(REFUSAL_DEADLINE, backend.notify(&session, error));
+            told.await
+                .unwrap_or(Err(BackendError::Deadline(REFUSAL_DEADLINE)))
+        });
+    }
+
+    fn tell<T>(&self, backend: &Backend, telling: impl FnOnce(Backend) -> T)
+    where
+        T: Future<Output = Result<(), BackendError>> + Send + 'static,
+    {
+        let name = backend.name().clone();
         let Ok(permit) = Arc::clone(&self.cancelling).try_acquire_owned() else {
-            tracing::warn!(backend = %backend.name(), "too many cancellations are on their way; one is not sent");
+            tracing::warn!(backend = %name, "too many messages are on their way to backends; one is not sent");
             return;
         };
-        let (backend, id) = (backend.clone(), id.to_owned());
+        let telling = telling(backend.clone());
         self.tasks.spawn(async move {
-            let told = backend
-                .cancel(&session, &id, "the deadline of the call has passed")
-                .await;
-            if let Err(error) = told {
-                tracing::debug!(backend = %backend.name(), %error, "a cancellation was not taken");
+            if let Err(error) = telling.await {
+                tracing::debug!(backend = %name, %error, "a message that ends something was not taken");
             }
             drop(permit);
         });

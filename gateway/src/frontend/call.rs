@@ -42,7 +42,7 @@ impl Frontend {
         let response = match reply.answer {
             Answer::Whole(message) => return respond::json(StatusCode::OK, message),
             Answer::Streaming(first, rest) => {
-                let passing = large::Passing::new(&self.metrics, &routed);
+                let passing = large::Passing::new(&self.metrics, &routed, session.go_on());
                 respond::streaming_json(passing.bytes(first, rest))
             }
             Answer::Events(upstream, events) => {

@@ -8,25 +8,28 @@ use super::respond::BoxError;
 use crate::backend::{BackendError, Deadline, UpstreamBody};
 use crate::config::BackendName;
 use crate::core::Routed;
+use crate::session::Running;
 use crate::telemetry::Metrics;
 
 /// The passing on of one such answer.
 pub(super) struct Passing {
     backend: BackendName,
     deadline: Deadline,
+    running: Running,
 }
 
 impl Passing {
-    pub(super) fn new(metrics: &Metrics, routed: &Routed) -> Self {
+    pub(super) fn new(metrics: &Metrics, routed: &Routed, running: Running) -> Self {
         metrics.unchecked(routed.backend.name());
         Self {
             backend: routed.backend.name().clone(),
             deadline: routed.deadline,
+            running,
         }
     }
 
-    /// The bytes of the answer. When the backend breaks off, pauses for too long, sends too much or is not done at the deadline, the
-    /// answer breaks off, which tells the client that it is not complete.
+    /// The bytes of the answer. When the backend breaks off, pauses for too long, sends too much or is not done at the deadline, or the
+    /// session ends, the answer breaks off, which tells the client that it is not complete.
     pub(super) fn bytes(
         self,
         first: Bytes,
@@ -35,7 +38,11 @@ impl Passing {
         let rest = stream::unfold(Some((self, rest)), |passing| async move {
             let (passing, mut rest) = passing?;
             let deadline = passing.deadline;
-            let chunk = tokio::time::timeout_at(deadline.at(), rest.chunk()).await;
+            let chunk = tokio::select! {
+                biased;
+                () = passing.running.session_ended() => Ok(Err(BackendError::Broken("its session was ended".to_owned()))),
+                chunk = tokio::time::timeout_at(deadline.at(), rest.chunk()) => chunk,
+            };
             match chunk.unwrap_or_else(|_| Err(deadline.passed())) {
                 Ok(None) => None,
                 Ok(Some(chunk)) => Some((Ok(chunk), Some((passing, rest)))),

@@ -56,9 +56,10 @@ impl Source<'_> {
                     "it cancels nothing that can be named",
                 ),
             Ok(Message::Notification { .. }) => Translated::Message(data.clone()),
-            Ok(Message::Request(request)) => {
-                self.passed(self.request(data, &request), "its answer would reach nobody")
-            }
+            Ok(Message::Request(request)) => match self.request(data, &request) {
+                Some(data) => Translated::Message(data),
+                None => self.refused(&request),
+            },
             Err(fault) => self.dropped(&fault.message),
         }
     }
@@ -84,6 +85,15 @@ impl Source<'_> {
 
     fn mint(&self, kind: Kind, original: &RawValue) -> Option<String> {
         self.session.mint(kind, self.backend, self.upstream, original)
+    }
+
+    /// The client's answer would not find back, so that the backend gets one here.
+    fn refused(&self, request: &Request<'_>) -> Translated {
+        let reason =
+            "The session in which this was asked was replaced by another; its client cannot be asked";
+        self.core
+            .decline(self.backend, self.upstream.clone(), request.id, reason);
+        self.dropped("its answer would reach nobody")
     }
 
     fn passed(&self, message: Option<Bytes>, otherwise: &str) -> Translated {

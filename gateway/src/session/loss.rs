@@ -134,7 +134,7 @@ impl Sessions {
         tracing::warn!("the session store has lost its data; what is remembered is written back");
         self.inner.data_lost.notify_one();
         let sessions = self.clone();
-        self.inner.tasks.spawn_until_drain(async move {
+        self.inner.tasks.spawn_until_quiet(async move {
             let idle = sessions.inner.settings.lifetimes.idle;
             let entries = sessions.inner.cache.entries();
             let alive = entries.into_iter().filter(|(_, entry)| entry.lives_on(idle));

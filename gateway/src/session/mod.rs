@@ -8,6 +8,7 @@ mod cache;
 mod capabilities;
 mod deletions;
 mod ears;
+mod endings;
 mod entry;
 mod event_id;
 mod find;
@@ -36,7 +37,6 @@ mod upstreams;
 mod verified;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,7 @@ use crate::wire::revision::Revision;
 use cache::{Cache, Remembered};
 use capabilities::Capabilities;
 use deletions::Deletions;
+use endings::Endings;
 use entry::Entry;
 use find::Read;
 use flights::Flights;
@@ -71,7 +72,7 @@ use proof::Proof;
 use provisional::Provisional;
 use record::{Lifetimes, NewRecord, Record, RecordKey};
 use repairs::Repairs;
-use store::{Created, LimitOf, Owner, SessionStore, Terminated, Unavailable};
+use store::{Created, LimitOf, Loaded, Owner, SessionStore, Terminated, Unavailable};
 use streams::Streams;
 use verified::VerifiedIds;
 use watch::Touches;
@@ -138,6 +139,7 @@ struct Inner {
     creations: Creations,
     touches: Touches,
     provisional: Provisional,
+    endings: Endings,
     /// The sessions that the store is being asked for, so that requests that arrive together ask once.
     reads: Flights<RecordKey, Read>,
     /// The upstream sessions that are being opened, so that calls that arrive together open one.
@@ -231,6 +233,7 @@ impl Sessions {
                 creations: Creations::default(),
                 touches: Touches::default(),
                 provisional: Provisional::default(),
+                endings: Endings::default(),
                 reads: Flights::default(),
                 binds: Flights::default(),
                 in_flight: InFlight::default(),
@@ -321,33 +324,46 @@ impl Sessions {
         let (id, _) = self.verify(id, principal)?;
         let inner = &*self.inner;
         let life = id.life();
-        let remembered = match inner.cache.get(&id.key) {
+        let upstreams = match inner.cache.get(&id.key) {
             Remembered::Ended => return Err(SessionError::NotFound),
-            Remembered::Entry(entry) => Some(entry),
-            Remembered::Nothing => None,
+            Remembered::Entry(entry) => self.upstreams_of(&entry.record()),
+            // Whether the answer comes is not known, and afterwards nobody may know what the session had.
+            Remembered::Nothing => match self.observed(inner.store.load(&id.key).await) {
+                Ok(Loaded::Found(record)) => self.upstreams_of(&record),
+                Ok(Loaded::Gone) => Vec::new(),
+                Err(error) if error.is_of_record() => Vec::new(),
+                Err(error) => return Err(error.into()),
+            },
         };
-        match self.observed(inner.store.terminate(&id.key, life).await)? {
-            Terminated::Gone => {
+        let earlier = inner.endings.take(&id.key);
+        match self.observed(inner.store.terminate(&id.key, life).await) {
+            Ok(Terminated::Gone) => {
                 self.forget(&id.key);
+                // An attempt of which it was not known has ended it.
+                for (backend, upstream) in earlier {
+                    self.close_upstream(backend, upstream);
+                }
                 Err(SessionError::NotFound)
             }
-            Terminated::Terminated(record) => {
+            Ok(Terminated::Terminated(record)) => {
                 inner.metrics.session_terminated();
                 self.ended(&id.key, life);
                 // What the store has lost may still be known here.
-                let bindings = match (record, remembered) {
-                    (Some(record), _) => record.bindings,
-                    (None, Some(entry)) => entry.record().bindings.clone(),
-                    (None, None) => BTreeMap::new(),
-                };
-                for (name, binding) in bindings {
-                    if let Some(backend) = inner.core.catalog().backend(&name)
-                        && backend.origin() == binding.origin
-                    {
-                        self.close_upstream(backend, binding.session);
-                    }
+                let upstreams = record.map_or(upstreams, |record| self.upstreams_of(&record));
+                for (backend, upstream) in upstreams {
+                    self.close_upstream(backend, upstream);
                 }
                 Ok(())
+            }
+            Err(error) => {
+                inner
+                    .endings
+                    .keep(id.key, if upstreams.is_empty() { earlier } else { upstreams });
+                // That it has happened may have been told already.
+                if matches!(inner.cache.get(&id.key), Remembered::Ended) {
+                    self.close_ended(&id.key);
+                }
+                Err(error.into())
             }
         }
     }

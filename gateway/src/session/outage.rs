@@ -4,6 +4,7 @@
 //! it lasts, so that its end is noticed also when nobody calls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
@@ -14,6 +15,8 @@ use super::store::Unavailable;
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     down: ArcSwapOption<Down>,
+    /// When the last outage ended.
+    ended: ArcSwapOption<Instant>,
 }
 
 /// The store does not answer.
@@ -39,7 +42,17 @@ impl Outage {
 
     /// An operation had an answer. Says whether that is news.
     pub(super) fn answered(&self) -> bool {
-        self.down.load().is_some() && self.down.swap(None).is_some()
+        let news = self.down.load().is_some() && self.down.swap(None).is_some();
+        if news {
+            self.ended.store(Some(Arc::new(Instant::now())));
+        }
+        news
+    }
+
+    /// Whether the store has answered for `long`.
+    pub(super) fn is_over_for(&self, long: Duration) -> bool {
+        let ended = self.ended.load();
+        self.now().is_none() && ended.as_ref().is_none_or(|ended| ended.elapsed() >= long)
     }
 
     /// What is wrong, if something is.
@@ -50,8 +63,6 @@ impl Outage {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -69,5 +80,19 @@ mod tests {
         assert!(outage.now().is_none());
         assert!(!outage.answered());
         assert!(outage.failed(&Unavailable::new("three")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_over_for_as_long_as_the_store_has_answered_since() {
+        let (outage, long) = (Outage::default(), Duration::from_secs(5));
+        assert!(outage.is_over_for(long), "there was none");
+        outage.failed(&Unavailable::new("one"));
+        tokio::time::advance(long * 2).await;
+        assert!(!outage.is_over_for(Duration::ZERO), "it lasts");
+        outage.answered();
+        assert!(!outage.is_over_for(long));
+        tokio::time::advance(long).await;
+        outage.answered();
+        assert!(outage.is_over_for(long));
     }
 }

@@ -5,13 +5,19 @@
 //! (`sessionState: disposable`, or one that gives no session ids): then the session's calls in this process use it meanwhile.
 //!
 //! A record is never overwritten by one of these. When the store answers again, each is bound if nothing else is bound in its place,
-//! and otherwise deleted once the session's requests that may be using it have ended. Of a backend whose state counts there is never
+//! and otherwise deleted once the session's requests that may be using it have ended. What a backend asks in one is relayed like
+//! everything else, because its place is known, until something else is bound there; from then on the backend gets an error. Of a backend whose state counts there is never
 //! a second upstream session in use: its calls wait for the store.
+//!
+//! That is done beside everything else, also while the process drains. A process that ends while the store does not answer leaves the
+//! upstream sessions that it could not bind to the idle deadlines of their backends: whether a record names one is not known to it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt as _};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::record::{Binding, RecordKey};
@@ -22,15 +28,31 @@ use crate::core::UpstreamError;
 
 /// How many there may be at a time.
 const MAX_PENDING: usize = 10_000;
+/// How many are bound at a time.
+const AT_A_TIME: usize = 32;
 /// How often it is looked whether an upstream session is still in use.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long one is kept that seems to be in use.
 const MAX_USE: Duration = Duration::from_secs(10 * 60);
 
 /// The upstream sessions that no record names yet. A cheap-clone handle.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Provisional {
     pending: Arc<Mutex<HashMap<Place, Pending>>>,
+    /// Those that have no place any more, as long as requests may be using them. Each has a task that ends it.
+    leaving: Arc<Mutex<Vec<(RecordKey, Pending)>>>,
+    /// For the one who binds them.
+    turn: Arc<Semaphore>,
+}
+
+impl Default for Provisional {
+    fn default() -> Self {
+        Self {
+            pending: Arc::default(),
+            leaving: Arc::default(),
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
 }
 
 /// Whose, and the name of the backend.
@@ -49,6 +71,16 @@ impl Provisional {
     pub(super) fn get(&self, key: &RecordKey, backend: &Backend) -> Option<Pending> {
         let place = (*key, backend.name().to_string());
         self.lock().get(&place).cloned()
+    }
+
+    /// Those of the session `key` at `backend` that somebody may be using.
+    pub(super) fn used(&self, key: &RecordKey, backend: &Backend) -> Vec<Pending> {
+        let leaving = lock(&self.leaving).clone();
+        let leaving = leaving
+            .into_iter()
+            .filter(|(other, pending)| other == key && pending.backend.name() == backend.name())
+            .map(|(_, pending)| pending);
+        self.get(key, backend).into_iter().chain(leaving).collect()
     }
 
     /// Takes the one of the session `key` at `backend` that belongs behind the generation `expected`.
@@ -84,17 +116,36 @@ impl Provisional {
             .collect()
     }
 
-    fn take_all(&self) -> HashMap<Place, Pending> {
-        std::mem::take(&mut *self.lock())
+    /// All of them. They stay: a request may need one while it is being bound.
+    fn all(&self) -> Vec<(RecordKey, Pending)> {
+        let pending = self.lock();
+        let all = pending.iter();
+        all.map(|((key, _), pending)| (*key, pending.clone())).collect()
+    }
+
+    /// Forgets `settled`, unless another is in its place by now.
+    fn remove(&self, key: &RecordKey, settled: &Pending) {
+        let place = (*key, settled.backend.name().to_string());
+        let mut pending = self.lock();
+        if pending
+            .get(&place)
+            .is_some_and(|pending| pending.session == settled.session)
+        {
+            pending.remove(&place);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Place, Pending>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pending)
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Session {
-    /// The generation that `upstream` has at `backend` once it is bound, if it waits for that.
+    /// The generation that `upstream` has at `backend` once it is bound, if it waits for that and nothing else is bound in its place.
     pub(super) fn provisional_generation(
         &self,
         backend: &Backend,
@@ -102,7 +153,8 @@ impl Session {
     ) -> Option<u64> {
         let pending = self.sessions.inner.provisional.get(&self.key, backend)?;
         let same = pending.backend.origin() == backend.origin() && pending.session == *upstream;
-        same.then_some(pending.expected + 1)
+        let free = self.record().generation(backend.name().as_str()) == pending.expected;
+        (same && free).then_some(pending.expected + 1)
     }
 
     /// An upstream session at `backend` while the store cannot be asked, because of `unavailable`, in the place of `lost`.
@@ -153,16 +205,34 @@ impl Sessions {
         }
     }
 
-    /// Binds what has no place in a record yet, or deletes it. For when the store answers again.
+    /// Whether something is there to be reconciled, and nobody is at it.
+    pub(super) fn has_to_reconcile(&self) -> bool {
+        let provisional = &self.inner.provisional;
+        let free = provisional.turn.available_permits() > 0;
+        free && (self.inner.endings.has_unasked() || !provisional.lock().is_empty())
+    }
+
+    /// Binds what has no place in a record yet, or deletes it. For when the store answers again. Ends when it does not answer any more;
+    /// what is left is kept.
     pub(super) async fn reconcile(&self) {
-        for ((key, _), pending) in self.inner.provisional.take_all() {
+        let provisional = &self.inner.provisional;
+        let Ok(_turn) = provisional.turn.acquire().await else {
+            return;
+        };
+        let settling = provisional.all().into_iter().map(|(key, pending)| async move {
+            if self.inner.outage.now().is_some() {
+                return;
+            }
             match self.adopt(&key, &pending).await {
                 Ok(()) => {}
                 // The store answers, and this record cannot be read here: there is nothing to wait for.
-                Err(error) if error.is_of_record() => self.close_when_quiet(key, pending),
-                Err(_) => self.keep_for_later(&key, pending),
+                Err(error) if error.is_of_record() => self.close_when_quiet(key, pending.clone()),
+                Err(_) => return,
             }
-        }
+            provisional.remove(&key, &pending);
+        });
+        let settling = stream::iter(settling).buffer_unordered(AT_A_TIME);
+        tokio::join!(settling.collect::<()>(), self.settle_endings());
     }
 
     async fn adopt(&self, key: &RecordKey, pending: &Pending) -> Result<(), Unavailable> {
@@ -207,11 +277,14 @@ impl Sessions {
     /// Deletes an upstream session as soon as no request of its session is running that may be using it.
     fn close_when_quiet(&self, key: RecordKey, pending: Pending) {
         let sessions = self.clone();
-        self.inner.tasks.spawn_until_drain(async move {
+        lock(&self.inner.provisional.leaving).push((key, pending.clone()));
+        self.inner.tasks.spawn(async move {
             let limit = Instant::now() + MAX_USE;
             while !sessions.inner.in_flight.is_quiet(&key) && Instant::now() < limit {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
+            lock(&sessions.inner.provisional.leaving)
+                .retain(|(other, left)| *other != key || left.session != pending.session);
             sessions.close_upstream(pending.backend, pending.session);
         });
     }

@@ -165,12 +165,19 @@ impl Session {
         }
         let wanted = || {
             let record = self.record();
-            let bound = record.bindings.get(name).map(|binding| binding.session.clone());
-            let provisional = self.sessions.inner.provisional.get(&self.key, &backend);
-            let known = bound
+            let bound = record.bindings.get(name).map(|binding| &**binding);
+            let bound = bound.filter(|bound| bound.origin == backend.origin());
+            let bound = bound.map(|bound| (bound.session.clone(), bound.generation));
+            let provisional = self.sessions.inner.provisional.used(&self.key, &backend);
+            let provisional = provisional
                 .into_iter()
-                .chain(provisional.map(|pending| pending.session));
-            { known }.find(|upstream| self.upstream_tag(&backend, upstream) == Some(tag))
+                .map(|pending| (pending.session, pending.expected + 1));
+            let (seal, origin) = (self.seal(), backend.origin());
+            bound
+                .into_iter()
+                .chain(provisional)
+                .find(|(upstream, generation)| UpstreamTag::new(&seal, origin, upstream, *generation) == tag)
+                .map(|(upstream, _)| upstream)
         };
         if let Some(upstream) = wanted() {
             return Ok((backend, upstream));

@@ -1,7 +1,8 @@
 //! Ends what has expired: the upstream sessions of a session that nobody used for long are deleted, and then its record.
 //!
 //! The store gives what has expired to whichever process asks first. When that one ends before it is done, another gets the rest
-//! after [`Sweep::patience`]. Backends that cannot be reached then are not asked again: they forget idle sessions by themselves. One that
+//! after [`Sweep::patience`]. Behind an outage it looks as if all had expired that were used meanwhile: those who served them come first
+//! ([`AFTER_OUTAGE`]). Backends that cannot be reached then are not asked again: they forget idle sessions by themselves. One that
 //! hangs makes its own sessions wait, and those of others only as far as they stand in the same batch.
 
 use std::time::Duration;
@@ -16,6 +17,8 @@ use super::store::Unavailable;
 const BATCH: usize = 100;
 /// How many times that may be under way.
 const BATCHES: usize = 8;
+/// How long those who served sessions while the store did not answer have to say so.
+const AFTER_OUTAGE: Duration = Duration::from_secs(5);
 /// The longest time between two looks.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
@@ -48,6 +51,9 @@ impl Sessions {
         self.inner.tasks.spawn_until_drain(async move {
             loop {
                 tokio::time::sleep(sweep.pause).await;
+                if !sessions.inner.outage.is_over_for(AFTER_OUTAGE) {
+                    continue;
+                }
                 if let Err(error) = sessions.sweep_once(sweep.patience).await {
                     tracing::debug!(%error, "expired sessions are not ended");
                 }
@@ -82,7 +88,7 @@ impl Sessions {
     }
 
     /// The upstream sessions of a record, at the backends that gave them and are still there.
-    fn upstreams_of(
+    pub(super) fn upstreams_of(
         &self,
         record: &Record,
     ) -> Vec<(crate::backend::Backend, crate::backend::UpstreamSession)> {

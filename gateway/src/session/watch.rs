@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::Sessions;
 use super::cache::Remembered;
 use super::record::RecordKey;
-use super::store::{Event, Life, Loaded, Touched};
+use super::store::{Event, Life, Loaded, Touched, Unavailable};
 use crate::readiness::Pending;
 
 /// How often a store that does not answer is asked for a sign of life.
@@ -38,23 +38,35 @@ impl Touches {
     fn take(&self) -> Vec<RecordKey> {
         std::mem::take(&mut *self.due.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// Puts some back, without saying so.
+    fn put_back(&self, keys: &[RecordKey]) {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        due.extend_from_slice(keys);
+    }
 }
 
 impl Sessions {
-    /// Begins what goes on beside the requests, until the process drains. `loading` is dropped when the catalogue knows what the store
-    /// does.
+    /// Begins what goes on beside the requests, until the process drains and the last of them has ended. `loading` is dropped when the
+    /// catalogue knows what the store does.
     pub fn run(&self, loading: Pending) {
         let tasks = &self.inner.tasks;
         match self.inner.store.events(self.inner.proof.every()) {
             Some(events) => {
-                tasks.spawn_until_drain(self.clone().follow(events));
+                tasks.spawn_until_quiet(self.clone().follow(events));
                 tasks.spawn_until_drain(self.clone().share_offers(loading));
             }
             None => self.inner.proof.alone(),
         }
-        tasks.spawn_until_drain(self.clone().touch());
-        tasks.spawn_until_drain(self.clone().probe());
+        tasks.spawn_until_quiet(self.clone().touch());
+        tasks.spawn_until_quiet(self.clone().attend());
+        tasks.spawn_until_quiet(self.clone().probe());
         tasks.spawn_until_drain(self.clone().look_after_connections());
+        let (sessions, drained) = (self.clone(), tasks.drained());
+        tasks.spawn(async move {
+            drained.await;
+            sessions.reconcile().await;
+        });
     }
 
     async fn follow(self, mut events: BoxStream<'static, Event>) {
@@ -84,7 +96,7 @@ impl Sessions {
                         let sessions = self.clone();
                         inner
                             .tasks
-                            .spawn_until_drain(async move { sessions.caught_up(caught_up).await });
+                            .spawn_until_quiet(async move { sessions.caught_up(caught_up).await });
                     }
                 }
                 Event::Interrupted => {
@@ -104,6 +116,7 @@ impl Sessions {
         inner.streams.close(key);
         inner.in_flight.end(key);
         self.close_connections(key);
+        self.close_ended(key);
     }
 
     /// The store has no record of the session any more: what runs of it here ends.
@@ -139,33 +152,63 @@ impl Sessions {
         }
     }
 
+    /// Moves deadlines. What cannot be moved because the store does not answer is moved as soon as it does, also where nobody uses the
+    /// session then: those who end expired sessions wait for it.
     async fn touch(self) {
+        let touches = &self.inner.touches;
         loop {
-            self.inner.touches.some.notified().await;
+            touches.some.notified().await;
             tokio::time::sleep(GATHER).await;
-            for keys in self.inner.touches.take().chunks(TOUCH_AT_A_TIME) {
-                self.touch_now(keys).await;
+            let mut unavailable = false;
+            for keys in touches.take().chunks(TOUCH_AT_A_TIME) {
+                unavailable = unavailable || self.touch_now(keys).await.is_err();
+                if unavailable {
+                    touches.put_back(keys);
+                }
+            }
+            if unavailable {
+                while self.inner.outage.now().is_some() {
+                    tokio::time::sleep(GATHER).await;
+                }
+                touches.some.notify_one();
             }
         }
     }
 
-    async fn touch_now(&self, keys: &[RecordKey]) {
+    async fn touch_now(&self, keys: &[RecordKey]) -> Result<(), Unavailable> {
         let inner = &*self.inner;
         let reading = inner.proof.reading();
-        let touched = self.observed(inner.store.touch(keys).await);
+        let touched = self.observed(inner.store.touch(keys).await)?;
         for (index, key) in keys.iter().enumerate() {
             let Remembered::Entry(entry) = inner.cache.get(key) else {
                 continue;
             };
-            match touched.as_ref().map(|touched| touched.get(index)) {
-                Ok(Some(Touched::Alive { version, left })) => entry.touched(*version, *left, reading),
-                Ok(Some(Touched::Gone)) => {
+            match touched.get(index) {
+                Some(Touched::Alive { version, left }) => entry.touched(*version, *left, reading),
+                Some(Touched::Gone) => {
                     entry.not_touched();
                     // It has ended, or it was lost and is needed.
                     entry.doubt();
                     drop(self.missing(key, None).await);
                 }
-                Ok(None) | Err(_) => entry.not_touched(),
+                None => entry.not_touched(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the deadlines of sessions whose requests are running: one that is answered in JSON says nothing until it is done.
+    async fn attend(self) {
+        let inner = &*self.inner;
+        let every = inner.settings.lifetimes.touch_every();
+        loop {
+            tokio::time::sleep(every).await;
+            for key in inner.in_flight.keys() {
+                if let Remembered::Entry(entry) = inner.cache.get(&key)
+                    && entry.used(every)
+                {
+                    inner.touches.add(key);
+                }
             }
         }
     }
@@ -178,8 +221,9 @@ impl Sessions {
                 // The outcome is kept where it is observed.
                 drop(self.observed(self.inner.store.ping().await));
             }
-            if self.inner.outage.now().is_none() {
-                self.reconcile().await;
+            if self.inner.outage.now().is_none() && self.has_to_reconcile() {
+                let sessions = self.clone();
+                self.inner.tasks.spawn(async move { sessions.reconcile().await });
             }
             tokio::time::sleep(PROBE_EVERY).await;
         }
