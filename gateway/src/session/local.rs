@@ -85,13 +85,17 @@ impl Sessions {
         let idle = self.inner.settings.lifetimes.idle;
         loop {
             tokio::time::sleep(idle.clamp(MIN_PAUSE, MAX_PAUSE)).await;
-            for key in self.inner.local.keys() {
-                match self.inner.cache.peek(&key) {
-                    None => self.close_connections(&key),
-                    Some(entry) if entry.lives_on(idle) => {}
-                    // It may be in use at another process.
-                    Some(_) => self.look_again(&key).await,
-                }
+            self.look_at_connections(idle).await;
+        }
+    }
+
+    async fn look_at_connections(&self, idle: Duration) {
+        for key in self.inner.local.keys() {
+            match self.inner.cache.peek(&key) {
+                None => self.close_connections(&key),
+                Some(entry) if entry.lives_on(idle) => {}
+                // It may be in use at another process.
+                Some(_) => self.look_again(&key).await,
             }
         }
     }
@@ -118,5 +122,140 @@ impl Session {
         self.hear(backend, &upstream).await;
         self.streams().changed(&self.key);
         Ok(upstream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+    use serde_json::value::RawValue;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::tcp::OwnedWriteHalf;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::backend::Transport;
+    use crate::config::{self, Hot, Protocol, ServerName};
+    use crate::core::{Core, Principal, Upstreams as _};
+    use crate::readiness::Readiness;
+    use crate::session::keys::Keys;
+    use crate::session::record::Lifetimes;
+    use crate::session::store::memory::MemoryStore;
+    use crate::session::{Client, Settings};
+    use crate::tasks::Tasks;
+    use crate::telemetry::Metrics;
+    use crate::wire::revision::Revision;
+
+    /// A server of HTTP+SSE that answers `initialize` and nothing else, to one client at a time.
+    async fn serve(listener: TcpListener) {
+        let mut stream: Option<OwnedWriteHalf> = None;
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let request = read(&mut connection).await;
+            if request.starts_with("GET") {
+                let mut writer = connection.into_split().1;
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nevent: endpoint\ndata: /message\n\n";
+                writer.write_all(head.as_bytes()).await.unwrap();
+                stream = Some(writer);
+                continue;
+            }
+            let accepted = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            connection.write_all(accepted).await.unwrap();
+            let id = request
+                .split("\"id\":")
+                .nth(1)
+                .and_then(|rest| rest.split(',').next());
+            if let (Some(id), Some(stream)) = (id, &mut stream) {
+                let result = r#"{"protocolVersion":"2024-11-05","capabilities":{},"serverInfo":{"name":"a","version":"1"}}"#;
+                let answer = format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}\n\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    }
+
+    async fn read(connection: &mut TcpStream) -> String {
+        let (mut request, mut part) = (String::new(), [0; 4096]);
+        loop {
+            let length = connection.read(&mut part).await.unwrap();
+            request.push_str(std::str::from_utf8(&part[..length]).unwrap());
+            let ended = request.ends_with('}') || request.starts_with("GET") && request.ends_with("\r\n\r\n");
+            if ended || length == 0 {
+                return request;
+            }
+        }
+    }
+
+    fn sessions(tasks: &Tasks) -> Sessions {
+        let hot = Hot::default();
+        let transport = Transport::new(tasks.clone());
+        let core = Core::new(
+            hot,
+            transport,
+            tasks.clone(),
+            &Readiness::default(),
+            Metrics::new(),
+        );
+        let server = ServerName {
+            namespace: "tests".to_owned(),
+            name: "a".to_owned(),
+        };
+        let store = Arc::new(MemoryStore::new(Lifetimes::default()));
+        let settings = Settings {
+            max_remembered: 1,
+            ..Settings::default()
+        };
+        let keys = Keys::random().unwrap();
+        let sessions = Sessions::new(server, store, settings, keys, core, tasks.clone(), Metrics::new());
+        sessions.run(Readiness::default().wait_for("the stored catalogue"));
+        sessions
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_when_its_session_is_forgotten_and_not_before() {
+        let tasks = Tasks::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Uri = format!("http://{}/sse", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        tasks.spawn_until_drain(serve(listener));
+        let configured = config::Backend {
+            protocol: Protocol::Sse,
+            ..config::Backend::for_test("a", url)
+        };
+        let backend = Backend::new(&configured, Transport::new(tasks.clone()));
+        let sessions = sessions(&tasks);
+        let empty = RawValue::from_string("{}".to_owned()).unwrap();
+        let client = Client {
+            revision: Revision::LATEST,
+            capabilities: &empty,
+            info: &empty,
+        };
+        let who = Principal::Anonymous;
+        let idle = Lifetimes::default().idle;
+
+        let id = sessions.create(&who, &client).await.unwrap();
+        let session = sessions.find(id.as_bytes(), &who).await.unwrap();
+        let upstream = session.open(&backend).await.unwrap();
+        let is_open = || backend.stream_number(&upstream).is_some();
+        // Others come and go: the one in use stays.
+        for _ in 0..100 {
+            sessions.create(&who, &client).await.unwrap();
+        }
+        sessions.look_at_connections(idle).await;
+        assert!(is_open());
+        drop(session);
+        sessions.look_at_connections(idle).await;
+        assert!(is_open(), "it is remembered");
+        for _ in 0..100 {
+            sessions.create(&who, &client).await.unwrap();
+        }
+        sessions.look_at_connections(idle).await;
+        tokio::time::timeout(Duration::from_secs(10), async {
+            while is_open() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
     }
 }
