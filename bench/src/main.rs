@@ -13,6 +13,7 @@ use vmcp_bench::scenario::{Run, Scenario};
 
 /// Measure what the gateway costs, beside a bare hyper proxy in the same run.
 ///
+/// `cargo xtask bench` builds both as the gateway is shipped, in the profile `image`.
 /// Prints what it measures as it goes, then a table, and one line of JSON for each figure. What is measured runs alone on one core;
 /// the backend and the load run on another. The run is void when the bare proxy does not reach 0.45 of the calls per second of the
 /// backend alone: then the machine was busy.

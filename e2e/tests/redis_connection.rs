@@ -259,8 +259,8 @@ async fn a_redis_that_loads_its_data_is_unavailable_and_a_session_in_it_is_found
     let new = NewRecord {
         principal_tag: PrincipalTag([3; 16]),
         revision: Revision::V2025_06_18,
-        capabilities: "{}".to_owned(),
-        client_info: "{}".to_owned(),
+        capabilities: "{}".into(),
+        client_info: "{}".into(),
     };
     let (key, limits) = (
         RecordKey::random(),

@@ -45,8 +45,8 @@ async fn created(store: &RedisStore) -> anyhow::Result<RecordKey> {
     let record = NewRecord {
         principal_tag: PrincipalTag([3; 16]),
         revision: Revision::V2025_06_18,
-        capabilities: "{}".to_owned(),
-        client_info: "{}".to_owned(),
+        capabilities: "{}".into(),
+        client_info: "{}".into(),
     };
     let limits = SessionLimits {
         server: u32::MAX,

@@ -56,8 +56,8 @@ fn new_record() -> NewRecord {
     NewRecord {
         principal_tag: PrincipalTag([3; 16]),
         revision: Revision::V2025_06_18,
-        capabilities: r#"{"roots":{"listChanged":true},"x":1.0}"#.to_owned(),
-        client_info: r#"{"name":"ümlaut","version":"1"}"#.to_owned(),
+        capabilities: r#"{"roots":{"listChanged":true},"x":1.0}"#.into(),
+        client_info: r#"{"name":"ümlaut","version":"1"}"#.into(),
     }
 }
 
@@ -130,7 +130,7 @@ async fn what_is_created_is_found_as_it_was() -> anyhow::Result<()> {
         assert_eq!(record.revision, new.revision);
         assert_eq!(record.capabilities, new.capabilities);
         assert_eq!(record.client_info, new.client_info);
-        assert_eq!(record.bindings, BTreeMap::new());
+        assert!(record.bindings.is_empty());
         assert_eq!(store.load(&RecordKey::random()).await?, Loaded::Gone);
         Ok(())
     })
@@ -167,21 +167,21 @@ async fn a_binding_replaces_only_the_one_that_it_names() -> anyhow::Result<()> {
         let Bound::Bound(record) = bound else {
             anyhow::bail!("{bound:?}")
         };
-        assert_eq!(*record.bindings["x"], binding("one", 1));
+        assert_eq!(record.bindings["x"], binding("one", 1));
         let lost = store.bind_backend(&key, "x", 0, &binding("two", 1)).await?;
         let Bound::Lost(record) = lost else {
             anyhow::bail!("{lost:?}")
         };
-        assert_eq!(*record.bindings["x"], binding("one", 1));
+        assert_eq!(record.bindings["x"], binding("one", 1));
         is_bound(&store.bind_backend(&key, "x", 1, &binding("three", 2)).await?)?;
         is_bound(&store.bind_backend(&key, "y", 0, &binding("other", 1)).await?)?;
         let mut without_id = binding("", 1);
         without_id.session.id = None;
         is_bound(&store.bind_backend(&key, "z", 0, &without_id).await?)?;
         let bindings = found(&*store, &key).await?.bindings;
-        assert_eq!(*bindings["x"], binding("three", 2));
-        assert_eq!(*bindings["y"], binding("other", 1));
-        assert_eq!(*bindings["z"], without_id);
+        assert_eq!(bindings["x"], binding("three", 2));
+        assert_eq!(bindings["y"], binding("other", 1));
+        assert_eq!(bindings["z"], without_id);
         Ok(())
     })
     .await
@@ -206,9 +206,9 @@ async fn of_many_who_bind_at_once_one_wins_and_the_others_learn_who() -> anyhow:
             match outcome? {
                 Bound::Bound(_) => {
                     won += 1;
-                    assert_eq!(mine, *winner);
+                    assert_eq!(mine, winner);
                 }
-                Bound::Lost(record) => assert_eq!(*record.bindings["x"], *winner),
+                Bound::Lost(record) => assert_eq!(record.bindings["x"], winner),
                 Bound::Gone => anyhow::bail!("gone"),
             }
         }
@@ -227,7 +227,7 @@ async fn termination_gives_the_record_once_and_nothing_resurrects_it() -> anyhow
         let Terminated::Terminated(Some(record)) = ended else {
             anyhow::bail!("{ended:?}")
         };
-        assert_eq!(*record.bindings["x"], binding("one", 1));
+        assert_eq!(record.bindings["x"], binding("one", 1));
         assert_eq!(store.terminate(&key, LIFE).await?, Terminated::Gone);
         assert_eq!(
             store.bind_backend(&key, "x", 1, &binding("two", 2)).await?,
@@ -292,7 +292,7 @@ async fn what_a_client_sets_is_kept_and_whoever_binds_or_sets_sees_all_of_it() -
         set(&*store, &key, unsubscribe("a://b:c ü")).await?;
         let record = set(&*store, &key, unsubscribe("a://never")).await?;
         assert_eq!(record.subscriptions.keys().collect::<Vec<_>>(), ["a://d"]);
-        assert_eq!(*record.bindings["x"], binding("one", 1));
+        assert_eq!(record.bindings["x"], binding("one", 1));
         let loaded = found(&*store, &key).await?;
         assert_eq!(
             (loaded.log_level, loaded.subscriptions),
@@ -523,7 +523,7 @@ async fn what_has_expired_is_given_to_one_who_ends_it() -> anyhow::Result<()> {
         }
         claimed.sort_by(|a, b| a.1.bindings["x"].session.id.cmp(&b.1.bindings["x"].session.id));
         assert_eq!(claimed.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys);
-        assert_eq!(*claimed[0].1.bindings["x"], binding("of-0", 1));
+        assert_eq!(claimed[0].1.bindings["x"], binding("of-0", 1));
         // What lives is not removed, and what is removed is not found again.
         keys.push(used);
         assert!(matches!(store.touch(&[used]).await?[..], [Touched::Alive { .. }]));

@@ -33,8 +33,8 @@ fn new_record() -> NewRecord {
     NewRecord {
         principal_tag: PrincipalTag([3; 16]),
         revision: Revision::V2025_06_18,
-        capabilities: r#"{"roots":{},"x":1.0}"#.to_owned(),
-        client_info: r#"{"name":"ü \"quoted\" \\ /slash","version":"1"}"#.to_owned(),
+        capabilities: r#"{"roots":{},"x":1.0}"#.into(),
+        client_info: r#"{"name":"ü \"quoted\" \\ /slash","version":"1"}"#.into(),
     }
 }
 
@@ -109,7 +109,7 @@ async fn proved(events: &mut BoxStream<'static, Event>) -> anyhow::Result<()> {
 /// Brings a record back, however long that has to wait.
 async fn recovered(store: &dyn SessionStore, key: &RecordKey, life: Life) -> anyhow::Result<Recovered> {
     let new = NewRecord {
-        capabilities: "{}".to_owned(),
+        capabilities: "{}".into(),
         ..new_record()
     };
     tokio::time::timeout(LIMIT, async {
@@ -145,7 +145,7 @@ async fn every_change_is_told_to_every_process_in_order() -> anyhow::Result<()> 
     let Event::Record(_, second) = next(&mut events).await? else {
         anyhow::bail!("no record")
     };
-    assert_eq!(*second.bindings["x"], binding("one", 1));
+    assert_eq!(second.bindings["x"], binding("one", 1));
     assert!(second.version > first.version);
     // A change that is refused is none.
     one.bind_backend(&key, "x", 0, &binding("two", 1)).await?;
@@ -352,7 +352,7 @@ async fn a_session_that_was_in_use_while_it_expired_lives_on_with_what_the_store
     let Recovered::Found(back) = store.restore(&key, &old, Missing::Expired).await? else {
         anyhow::bail!("not restored")
     };
-    assert_eq!(*back.bindings["x"], binding("one", 1));
+    assert_eq!(back.bindings["x"], binding("one", 1));
     // One that was ended in between is not there any more, and stays away.
     let (ended, record) = created(&store).await?;
     redis.command::<()>(&["DEL", &format!("{{vmcp:tests/a}}:s:{ended}")])?;

@@ -30,9 +30,8 @@ async fn used_by_sessions_of(principal: impl Fn(u64) -> PrincipalTag) -> anyhow:
         let new = NewRecord {
             principal_tag: principal(number),
             revision: Revision::V2025_06_18,
-            capabilities: r#"{"roots":{"listChanged":true},"sampling":{},"elicitation":{}}"#.to_owned(),
-            client_info: r#"{"name":"claude-code","title":"Claude Code","version":"2.0.76 (stable)"}"#
-                .to_owned(),
+            capabilities: r#"{"roots":{"listChanged":true},"sampling":{},"elicitation":{}}"#.into(),
+            client_info: r#"{"name":"claude-code","title":"Claude Code","version":"2.0.76 (stable)"}"#.into(),
         };
         let created = store.create(&key, &new, limits).await?;
         anyhow::ensure!(matches!(created, Created::Created { .. }), "{created:?}");

@@ -19,6 +19,7 @@ use vmcp_e2e::providers::{patient, server};
 use vmcp_e2e::redis::Redis;
 use vmcp_gateway::backend::UpstreamSession;
 use vmcp_gateway::config::SessionLimits;
+use vmcp_gateway::session::bindings::Bindings;
 use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::redis::connection::Connection;
@@ -122,7 +123,7 @@ struct Held {
     life: Life,
     level: Option<String>,
     watched: BTreeMap<String, String>,
-    bindings: BTreeMap<String, Box<Binding>>,
+    bindings: Bindings,
 }
 
 impl Held {
@@ -131,7 +132,7 @@ impl Held {
             life,
             level: None,
             watched: BTreeMap::new(),
-            bindings: BTreeMap::new(),
+            bindings: Bindings::default(),
         }
     }
 }
@@ -140,8 +141,8 @@ fn new_record() -> NewRecord {
     NewRecord {
         principal_tag: PrincipalTag([3; 16]),
         revision: Revision::V2025_06_18,
-        capabilities: r#"{"roots":{}}"#.to_owned(),
-        client_info: r#"{"name":"model"}"#.to_owned(),
+        capabilities: r#"{"roots":{}}"#.into(),
+        client_info: r#"{"name":"model"}"#.into(),
     }
 }
 
@@ -258,11 +259,11 @@ impl Model {
 fn change(held: &mut Held, operation: &Operation) -> Outcome {
     match operation {
         Operation::Bind(_, backend, expected, binding) => {
-            let bound = held.bindings.get(*backend).map_or(0, |bound| bound.generation);
+            let bound = held.bindings.get(backend).map_or(0, |bound| bound.generation);
             if bound != *expected {
                 return Outcome::Lost(held.clone());
             }
-            held.bindings.insert((*backend).to_owned(), binding.clone());
+            held.bindings.insert(backend, (**binding).clone());
             return Outcome::Bound(held.clone());
         }
         Operation::Set(_, Setting::LogLevel(level)) => held.level = Some(level.clone()),

@@ -19,6 +19,7 @@ pub mod version;
 pub mod wire;
 
 mod clock;
+mod patience;
 mod random;
 mod server;
 mod text;

@@ -3,8 +3,10 @@
 //! It speaks HTTP/1.1, which every client and proxy does.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -85,9 +87,20 @@ where
     });
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
-    let outcome = tokio::select! {
-        outcome = serving.as_mut() => outcome,
-        () = drain.closed() => {
+    let mut closed = pin!(drain.closed());
+    let mut is_registered = false;
+    // A connection is polled a few times per request, and asking the token each time takes its lock. It has the waker of this task,
+    // which stays the same, from the first time on; after that the flag says whether there is anything to ask.
+    let served = poll_fn(|context| {
+        if (!is_registered || drain.is_closing()) && closed.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        is_registered = true;
+        serving.as_mut().poll(context).map(Some)
+    });
+    let outcome = match served.await {
+        Some(outcome) => outcome,
+        None => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

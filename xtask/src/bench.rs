@@ -12,7 +12,7 @@ use crate::cargo;
 
 /// Measure what the gateway costs, beside a bare hyper proxy in the same run.
 ///
-/// Builds release binaries first. It wants a machine that does nothing else: two cores, and Linux.
+/// Builds everything as it is shipped first, in the profile `image`. It wants a machine that does nothing else: two cores, and Linux.
 /// `cargo xtask bench --help` lists what it measures.
 #[derive(Args)]
 #[command(disable_help_flag = true)]
@@ -24,7 +24,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let arguments = "build --release --locked -p vmcp-gateway -p vmcp-bench";
+        let arguments = "build --profile image --locked -p vmcp-gateway -p vmcp-bench";
         let bench = step(&format!("cargo {arguments}"), || {
             let arguments: Vec<&str> = arguments.split(' ').collect();
             cargo::built(&arguments, "vmcp-bench")

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 
 use super::BackendError;
 use super::transport::root_cause;
+use crate::patience::within;
 
 /// The body of a backend's answer.
 #[derive(Debug)]
@@ -54,8 +55,9 @@ impl UpstreamBody {
     /// # Errors
     /// When the backend breaks off, pauses for too long, or sends too much.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, BackendError> {
-        let chunk = tokio::time::timeout(self.idle, self.endless_chunk()).await;
-        let chunk = chunk.unwrap_or(Err(BackendError::Paused(self.idle)))?;
+        let idle = self.idle;
+        let chunk = within(idle, self.endless_chunk()).await;
+        let chunk = chunk.unwrap_or(Err(BackendError::Paused(idle)))?;
         self.come += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         if self.come > self.limit {
             return Err(BackendError::TooLarge(self.limit));

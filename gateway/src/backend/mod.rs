@@ -68,6 +68,8 @@ pub struct Backend {
 struct Inner {
     name: BackendName,
     url: Uri,
+    /// What requests name it by in `Host`, where that is known to be wanted: HTTP/2, which is only ever agreed on over TLS, has none.
+    host_header: Option<HeaderValue>,
     origin: String,
     transport: Transport,
     admission: admission::Admission,
@@ -104,12 +106,13 @@ impl Backend {
             contact,
             ..
         } = configured.clone();
-        let origin = origin(&url, protocol);
+        let (origin, host_header) = (origin(&url, protocol), host_header(&url));
         let pools = Pools::new(&transport, &url, &contact);
         Self {
             inner: Arc::new(Inner {
                 name,
                 url,
+                host_header,
                 origin,
                 transport,
                 admission: admission::Admission::default(),
@@ -220,6 +223,19 @@ impl Backend {
     pub fn origin(&self) -> &str {
         &self.inner.origin
     }
+}
+
+/// The connection would write it anew for each request.
+fn host_header(url: &Uri) -> Option<HeaderValue> {
+    if url.scheme() != Some(&http::uri::Scheme::HTTP) {
+        return None;
+    }
+    let name = url.host()?;
+    let host = match url.port_u16() {
+        None | Some(80) => HeaderValue::try_from(name),
+        Some(port) => HeaderValue::try_from(format!("{name}:{port}")),
+    };
+    host.ok()
 }
 
 fn origin(url: &Uri, protocol: Protocol) -> String {

@@ -161,6 +161,9 @@ impl Backend {
         let headers = request.headers_mut();
         // Room for these, and for those that the connection adds.
         headers.reserve(8);
+        if let Some(host) = &self.inner.host_header {
+            headers.insert(http::header::HOST, host.clone());
+        }
         if let Some(passed) = &self.passed {
             headers.extend(passed.iter().map(|(name, value)| (name.clone(), value.clone())));
         }

@@ -4,7 +4,7 @@
 //! its own, because how long a connection may take is the backend's, and because the connections of one that hangs must not keep
 //! those of another from being found.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -87,7 +87,7 @@ impl Transport {
         // Without this an answer of two writes waits 40 ms for an acknowledgement.
         http.set_nodelay(true);
         let connector = Punctual {
-            inner: HttpsConnector::from((http, Arc::clone(&self.tls))),
+            inner: Arc::new(HttpsConnector::from((http, Arc::clone(&self.tls)))),
             deadline: connect,
         };
         let client = Client::builder(TokioExecutor::new())
@@ -133,16 +133,26 @@ impl From<Failure> for BackendError {
     }
 }
 
-/// A connector that gives up at its deadline, which spans the look-up of the name, the connection and the TLS handshake.
-#[derive(Clone, Debug)]
+/// A connector that gives up at its deadline, which spans the look-up of the name, the connection and the TLS handshake. Each request
+/// clones it, whether it needs a connection or not, so that a clone costs little.
+#[derive(Debug)]
 struct Punctual<C> {
-    inner: C,
+    inner: Arc<C>,
     deadline: Duration,
+}
+
+impl<C> Clone for Punctual<C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            deadline: self.deadline,
+        }
+    }
 }
 
 impl<C> Service<Uri> for Punctual<C>
 where
-    C: Service<Uri>,
+    C: Service<Uri> + Clone + Send + Sync + 'static,
     C::Response: Send + 'static,
     C::Error: Into<BoxError>,
     C::Future: Send + 'static,
@@ -151,13 +161,17 @@ where
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connecting, deadline) = (self.inner.call(uri), self.deadline);
+        let (mut inner, deadline) = (C::clone(&self.inner), self.deadline);
         Box::pin(async move {
+            let connecting = async {
+                poll_fn(|context| inner.poll_ready(context)).await?;
+                inner.call(uri).await
+            };
             match tokio::time::timeout(deadline, connecting).await {
                 Ok(connected) => connected.map_err(Into::into),
                 Err(_) => Err(format!("no connection within {} s", deadline.as_secs_f32()).into()),

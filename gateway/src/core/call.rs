@@ -15,6 +15,7 @@ use super::{Core, UpstreamError, Upstreams};
 use crate::backend::{Admitted, Answer, Backend, BackendError, Deadline, UpstreamSession};
 use crate::config::BackendName;
 use crate::core::catalog::{Nowhere, Route, Snapshot};
+use crate::patience::until;
 use crate::telemetry::request_id::Current;
 use crate::wire::code;
 use crate::wire::jsonrpc::{self, Fault, Request};
@@ -165,8 +166,8 @@ impl Core {
         id: &RawValue,
     ) -> Result<Reply, CallError> {
         let (backend, deadline) = (&routed.backend, routed.deadline);
-        let admitted = tokio::time::timeout_at(deadline.at(), backend.admit()).await;
-        let admitted = admitted.unwrap_or_else(|_| Err(deadline.passed()));
+        let admitted = until(deadline.at(), backend.admit()).await;
+        let admitted = admitted.unwrap_or_else(|| Err(deadline.passed()));
         let mut admitted = admitted.map_err(|error| CallError::upstream(backend, error.into()))?;
         let mut sent_in = None;
         // Boxed: whoever waits for it, in several layers, would otherwise move all of its state.

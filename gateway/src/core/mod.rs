@@ -10,7 +10,7 @@ mod upstreams;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use http::HeaderName;
 use tokio::sync::Semaphore;
 
@@ -89,8 +89,8 @@ impl Core {
 
     /// The hot configuration in use.
     #[must_use]
-    pub fn hot(&self) -> Arc<Hot> {
-        self.hot.load_full()
+    pub fn hot(&self) -> Guard<Arc<Hot>> {
+        self.hot.load()
     }
 
     /// Which headers of clients any backend gets.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http::{Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use super::respond::{self, Body};
+use crate::patience::within;
 use crate::wire::code;
 
 /// How long a body may take to arrive.
@@ -18,8 +20,7 @@ const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The body, refused as soon as it is larger than `largest`. One that says so has been refused before.
 pub(super) async fn read(mut body: Incoming, largest: usize) -> Result<Bytes, Response<Body>> {
-    let reading = Limited::new(&mut body, largest).collect();
-    let Ok(whole) = tokio::time::timeout(BODY_DEADLINE, reading).await else {
+    let Some(whole) = within(BODY_DEADLINE, collect(&mut body, largest)).await else {
         let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
         return Err(respond::error(
             StatusCode::REQUEST_TIMEOUT,
@@ -29,9 +30,9 @@ pub(super) async fn read(mut body: Incoming, largest: usize) -> Result<Bytes, Re
         ));
     };
     match whole {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(body, largest).await),
-        Err(_) => {
+        Ok(whole) => Ok(whole),
+        Err(Unread::TooLarge) => Err(too_large(body, largest).await),
+        Err(Unread::Broken) => {
             let message = "The body ended before it was complete";
             Err(respond::error(
                 StatusCode::BAD_REQUEST,
@@ -41,6 +42,34 @@ pub(super) async fn read(mut body: Incoming, largest: usize) -> Result<Bytes, Re
             ))
         }
     }
+}
+
+/// Why there is no whole body.
+enum Unread {
+    TooLarge,
+    Broken,
+}
+
+/// Nearly every body comes with its head, in one piece, which is taken as it is.
+async fn collect(body: &mut Incoming, largest: usize) -> Result<Bytes, Unread> {
+    let first = match body.frame().await {
+        Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        Some(Err(_)) => return Err(Unread::Broken),
+        None => Bytes::new(),
+    };
+    if first.len() <= largest && body.is_end_stream() {
+        return Ok(first);
+    }
+    let Some(left) = largest.checked_sub(first.len()) else {
+        return Err(Unread::TooLarge);
+    };
+    let rest = Limited::new(body, left).collect().await;
+    let rest = rest.map_err(|error| match error.is::<LengthLimitError>() {
+        true => Unread::TooLarge,
+        false => Unread::Broken,
+    })?;
+    let mut whole = first.chain(rest.aggregate());
+    Ok(whole.copy_to_bytes(whole.remaining()))
 }
 
 pub(super) async fn too_large(body: Incoming, largest: usize) -> Response<Body> {

@@ -50,7 +50,7 @@ use served::Served;
 /// The path of the endpoint.
 const PATH: &str = "/mcp";
 
-/// The MCP endpoint. A cheap-clone handle.
+/// The MCP endpoint. A request holds it behind an `Arc`: a clone copies a dozen handles.
 #[derive(Clone, Debug)]
 pub struct Frontend {
     server: Arc<ServerName>,
@@ -91,7 +91,7 @@ impl Frontend {
     }
 
     /// Answers one HTTP request.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let served = Served::begin(self, request.headers());
         // Boxed: what serves connections would otherwise move the whole state of a request, again and again.
         let judging = Box::pin(self.judge(request));

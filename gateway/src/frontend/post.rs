@@ -107,6 +107,7 @@ impl Frontend {
             Err(busy) => return respond::busy(request.id, busy),
         };
         let response = tokio::select! {
+            biased;
             response = self.dispatch(session, body, request) => response,
             // Whoever ended the session wants nothing more of it, wherever that was.
             () = running.session_ended() => respond::session_error(Some(request.id), &SessionError::NotFound),

@@ -5,6 +5,7 @@
 //! found.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -32,7 +33,7 @@ pub(super) struct Failure {
 
 /// One request. Dropping it before its answer is complete says that the client went away.
 pub(super) struct Served {
-    frontend: Frontend,
+    frontend: Arc<Frontend>,
     id: RequestId,
     session: Option<HeaderValue>,
     began: Instant,
@@ -46,10 +47,10 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn begin(frontend: &Frontend, headers: &HeaderMap) -> Self {
+    pub(super) fn begin(frontend: &Arc<Frontend>, headers: &HeaderMap) -> Self {
         frontend.metrics.request_began();
         Self {
-            frontend: frontend.clone(),
+            frontend: Arc::clone(frontend),
             id: RequestId::of(headers),
             session: headers.get(header::SESSION_ID).cloned(),
             began: Instant::now(),

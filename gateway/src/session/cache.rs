@@ -6,7 +6,7 @@
 //! It remembers, too, which sessions have ended. A record that was read before a session's end, and arrives here behind it, is
 //! thereby recognised: nothing that was terminated comes back because somebody was slow.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::entry::Entry;
+use super::key_map::KeyMap;
 use super::proof::Reading;
 use super::record::{Record, RecordKey};
 use super::store::Life;
@@ -30,10 +31,10 @@ pub(super) struct Cache {
 
 #[derive(Debug, Default)]
 struct Shared {
-    entries: HashMap<RecordKey, Arc<Entry>>,
+    entries: KeyMap<Arc<Entry>>,
     /// The keys of the entries, in the order in which they are considered to be forgotten; some of entries that are gone.
     order: VecDeque<RecordKey>,
-    ended: HashMap<RecordKey, Ended>,
+    ended: KeyMap<Ended>,
     /// The keys of those that have ended, the oldest first.
     ended_order: VecDeque<RecordKey>,
     /// When a record was last told to have changed that is not remembered.

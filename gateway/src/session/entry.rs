@@ -178,6 +178,7 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::session::bindings::Bindings;
     use crate::session::record::PrincipalTag;
     use crate::session::store::Life;
     use crate::wire::revision::Revision;
@@ -192,8 +193,8 @@ pub(super) mod tests {
         Record {
             principal_tag: PrincipalTag([1; 16]),
             revision: Revision::V2025_11_25,
-            capabilities: "{}".to_owned(),
-            client_info: "{}".to_owned(),
+            capabilities: "{}".into(),
+            client_info: "{}".into(),
             life: Life {
                 incarnation: FIRST,
                 end: 2_000_000_000,
@@ -204,7 +205,7 @@ pub(super) mod tests {
             remaining: IDLE * 10,
             log_level: None,
             subscriptions: BTreeMap::new(),
-            bindings: BTreeMap::new(),
+            bindings: Bindings::default(),
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 
+use super::bindings::Bindings;
 use super::cache::Remembered;
 use super::entry::Entry;
 use super::id::SessionId;
@@ -90,7 +91,7 @@ impl Sessions {
             remaining: inner.settings.lifetimes.max,
             log_level: None,
             subscriptions: BTreeMap::new(),
-            bindings: BTreeMap::new(),
+            bindings: Bindings::default(),
         };
         inner.metrics.served_without_store();
         let entry = Entry::new(record, inner.proof.reading(), None);

@@ -56,8 +56,8 @@ impl SessionId {
         NewRecord {
             principal_tag: self.principal_tag,
             revision: self.revision,
-            capabilities: self.capabilities.to_json(),
-            client_info: r#"{"name":"unknown","version":"0"}"#.to_owned(),
+            capabilities: self.capabilities.to_json().into(),
+            client_info: r#"{"name":"unknown","version":"0"}"#.into(),
         }
     }
 

@@ -4,27 +4,36 @@
 //! so that the second is refused. Each process refuses what it sees itself; a client that reuses ids across connections at the same
 //! moment breaks the protocol anyway (JSON-RPC 2.0, MCP basic).
 
-use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio::sync::Notify;
 
+use super::key_map::KeyMap;
 use super::record::RecordKey;
 
 /// The requests that are running. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlight {
-    running: Arc<Mutex<HashMap<RecordKey, Requests>>>,
+    running: Arc<Mutex<KeyMap<Requests>>>,
 }
 
 /// What is running of one session.
 #[derive(Debug, Default)]
 struct Requests {
-    ids: HashSet<Box<str>>,
+    /// A list: there are few, and looking through some hundred short texts costs less than a set that is made for each request.
+    ids: Vec<Arc<str>>,
     /// How many look at `ended`.
     held: usize,
-    ended: CancellationToken,
+    ended: Arc<Ended>,
+}
+
+/// Whether the session has ended, and who has to be told when it does.
+#[derive(Debug, Default)]
+struct Ended {
+    has: AtomicBool,
+    told: Notify,
 }
 
 /// Why a request cannot begin now.
@@ -39,19 +48,18 @@ pub enum Busy {
 /// A request that is running; dropping it ends it.
 #[derive(Debug)]
 pub struct Running {
-    id: Option<Box<str>>,
+    id: Option<Arc<str>>,
     key: RecordKey,
-    ended: CancellationToken,
+    ended: Arc<Ended>,
     in_flight: InFlight,
 }
 
 impl InFlight {
     /// Begins the request `id` of the session `key`, which may have `limit` at a time.
     pub(super) fn begin(&self, key: RecordKey, id: &RawValue, limit: usize) -> Result<Running, Busy> {
-        let id: Box<str> = Box::from(id.get());
         let mut running = self.lock();
         if let Some(requests) = running.get(&key) {
-            if requests.ids.contains(&id) {
+            if requests.ids.iter().any(|running| **running == *id.get()) {
                 return Err(Busy::SameId);
             }
             if requests.ids.len() >= limit {
@@ -59,12 +67,13 @@ impl InFlight {
             }
         }
         let requests = running.entry(key).or_default();
-        requests.ids.insert(id.clone());
+        let id = Arc::from(id.get());
+        requests.ids.push(Arc::clone(&id));
         requests.held += 1;
         Ok(Running {
             id: Some(id),
             key,
-            ended: requests.ended.clone(),
+            ended: Arc::clone(&requests.ended),
             in_flight: self.clone(),
         })
     }
@@ -77,7 +86,7 @@ impl InFlight {
         Running {
             id: None,
             key,
-            ended: requests.ended.clone(),
+            ended: Arc::clone(&requests.ended),
             in_flight: self.clone(),
         }
     }
@@ -85,7 +94,8 @@ impl InFlight {
     /// Ends what is running of the session `key`.
     pub(super) fn end(&self, key: &RecordKey) {
         if let Some(requests) = self.lock().get(key) {
-            requests.ended.cancel();
+            requests.ended.has.store(true, Ordering::Release);
+            requests.ended.told.notify_waiters();
         }
     }
 
@@ -104,15 +114,22 @@ impl InFlight {
         !self.lock().contains_key(key)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<RecordKey, Requests>> {
+    fn lock(&self) -> MutexGuard<'_, KeyMap<Requests>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Running {
     /// Ends when the session has ended, here or elsewhere.
-    pub fn session_ended(&self) -> WaitForCancellationFutureOwned {
-        self.ended.clone().cancelled_owned()
+    pub fn session_ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let ended = Arc::clone(&self.ended);
+        async move {
+            // Whoever is told from here on ends the wait; whoever was told before is seen.
+            let told = ended.told.notified();
+            if !ended.has.load(Ordering::Acquire) {
+                told.await;
+            }
+        }
     }
 }
 
@@ -120,8 +137,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         let mut running = self.in_flight.lock();
         if let Some(requests) = running.get_mut(&self.key) {
-            if let Some(id) = &self.id {
-                requests.ids.remove(id);
+            if let Some(id) = &self.id
+                && let Some(place) = requests.ids.iter().position(|running| Arc::ptr_eq(running, id))
+            {
+                requests.ids.swap_remove(place);
             }
             requests.held -= 1;
             if requests.held == 0 {

@@ -4,6 +4,7 @@
 //! A session is its record in the store. No process owns it: each request finds the record by the signed id that the client
 //! sends, whichever process it reaches. What a process has seen of a record it remembers, and uses as long as it is known to be true.
 
+pub mod bindings;
 mod cache;
 mod capabilities;
 mod deletions;
@@ -15,6 +16,7 @@ mod find;
 mod flights;
 mod id;
 mod in_flight;
+mod key_map;
 pub mod keys;
 mod listen;
 mod local;
@@ -285,8 +287,8 @@ impl Sessions {
         let record = NewRecord {
             principal_tag,
             revision: client.revision,
-            capabilities: client.capabilities.get().to_owned(),
-            client_info: client.info.get().to_owned(),
+            capabilities: client.capabilities.get().into(),
+            client_info: client.info.get().into(),
         };
         let limits = inner.core.hot().limits.sessions(principal.is_anonymous());
         loop {

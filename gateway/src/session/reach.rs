@@ -165,7 +165,7 @@ impl Session {
         }
         let wanted = || {
             let record = self.record();
-            let bound = record.bindings.get(name).map(|binding| &**binding);
+            let bound = record.bindings.get(name);
             let bound = bound.filter(|bound| bound.origin == backend.origin());
             let bound = bound.map(|bound| (bound.session.clone(), bound.generation));
             let provisional = self.sessions.inner.provisional.used(&self.key, &backend);

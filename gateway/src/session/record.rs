@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
+use super::bindings::Bindings;
 use super::store::Life;
 use crate::backend::UpstreamSession;
 use crate::wire::revision::Revision;
@@ -54,9 +56,9 @@ pub struct NewRecord {
     /// What client and gateway agreed on.
     pub revision: Revision,
     /// The client's capabilities, as it wrote them.
-    pub capabilities: String,
+    pub capabilities: Arc<str>,
     /// The client's name and version, as it wrote them.
-    pub client_info: String,
+    pub client_info: Arc<str>,
 }
 
 /// A live session.
@@ -67,9 +69,9 @@ pub struct Record {
     /// What client and gateway agreed on.
     pub revision: Revision,
     /// The client's capabilities, as it wrote them.
-    pub capabilities: String,
+    pub capabilities: Arc<str>,
     /// The client's name and version, as it wrote them.
-    pub client_info: String,
+    pub client_info: Arc<str>,
     /// When it began and when it ends at the latest.
     pub life: Life,
     /// Grows with every change but that of the idle deadline.
@@ -84,10 +86,8 @@ pub struct Record {
     pub log_level: Option<String>,
     /// The resources of which the client wants to hear, and the backend that has each.
     pub subscriptions: BTreeMap<String, String>,
-    /// The upstream session at each backend that it has used, by the backend's name.
-    ///
-    /// Boxed, because a map makes room for eleven values as soon as it has one, and most sessions have few.
-    pub bindings: BTreeMap<String, Box<Binding>>,
+    /// The upstream session at each backend that it has used.
+    pub bindings: Bindings,
 }
 
 /// The upstream session of a session at one backend.

@@ -4,6 +4,7 @@
 //! would not say. Nobody but the holder of an id that is right can put one in. What the gateway forgets is verified again.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vmcp_crds::session_key::SessionKey;
@@ -25,8 +26,30 @@ pub(super) struct VerifiedIds {
 /// whoever calls often is not forgotten, and forgetting costs nothing.
 #[derive(Debug, Default)]
 struct Generations {
-    young: HashMap<Box<[u8]>, Verified>,
-    old: HashMap<Box<[u8]>, Verified>,
+    young: HashMap<Box<[u8]>, Verified, BuildHasherDefault<Signature>>,
+    old: HashMap<Box<[u8]>, Verified, BuildHasherDefault<Signature>>,
+}
+
+/// Takes the end of an id, which is its signature, for its hash: whoever has no key cannot choose it, and what has no signature is never
+/// put in.
+#[derive(Debug, Default)]
+struct Signature(u64);
+
+impl Hasher for Signature {
+    fn write(&mut self, id: &[u8]) {
+        let end = id.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
+        // Letters differ in few of their bits, which are spread over all.
+        let spread = u128::from(end) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = (spread >> 64) as u64 ^ spread as u64;
+    }
+
+    fn write_usize(&mut self, _length: usize) {
+        // Ids have one length.
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[derive(Clone, Debug)]

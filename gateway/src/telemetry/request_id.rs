@@ -23,7 +23,8 @@ tokio::task_local! {
 /// The id of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId {
-    value: HeaderValue,
+    /// What the request brought. Otherwise its id is the number.
+    brought: Option<HeaderValue>,
     /// A number of this process that no other request has, and that is as good as random.
     number: u64,
 }
@@ -41,7 +42,7 @@ impl RequestId {
         let number = mix(SEED.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
         let brought = headers.get(HEADER).filter(|value| is_sane(value.as_bytes()));
         Self {
-            value: brought.cloned().unwrap_or_else(|| hexadecimal(number)),
+            brought: brought.cloned(),
             number,
         }
     }
@@ -49,7 +50,9 @@ impl RequestId {
     /// The value of the answer's header.
     #[must_use]
     pub fn header(&self) -> HeaderValue {
-        self.value.clone()
+        let made =
+            || HeaderValue::from_bytes(&hexadecimal(self.number)).unwrap_or(HeaderValue::from_static("-"));
+        self.brought.clone().unwrap_or_else(made)
     }
 
     /// Whether this request is one of those that are picked at random, so many of 2^32.
@@ -71,7 +74,10 @@ impl RequestId {
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.value.to_str().unwrap_or("-"))
+        match &self.brought {
+            Some(value) => f.write_str(value.to_str().unwrap_or("-")),
+            None => write!(f, "{:016x}", self.number),
+        }
     }
 }
 
@@ -95,13 +101,13 @@ fn mix(number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
-fn hexadecimal(number: u64) -> HeaderValue {
+fn hexadecimal(number: u64) -> [u8; 16] {
     let mut text = [0; 16];
     for (index, digit) in text.iter_mut().enumerate() {
         let nibble = (number >> (60 - 4 * index)) & 0xf;
         *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or_default()];
     }
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+    text
 }
 
 #[cfg(test)]

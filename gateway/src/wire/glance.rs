@@ -1,15 +1,20 @@
 //! Answers that are recognised at a glance, without anything being made of them.
 
+use fearless_simd::{Level, Simd, dispatch};
+
 use super::skip::{string, value, white_space};
 
 /// Whether `message` is one response to the request whose id is written `id`, in the form in which nearly every server writes it: the same
 /// id letter by letter, and no key twice or with escapes. `false` says nothing: whoever reads the message closely may find that it is.
 #[must_use]
 pub(crate) fn is_answer(message: &[u8], id: &str) -> bool {
-    envelope(message, id.as_bytes()).is_some() && std::str::from_utf8(message).is_ok()
+    let id = id.as_bytes();
+    let envelope = dispatch!(Level::new(), simd => envelope(simd, message, id));
+    envelope.is_some() && simdutf8::basic::from_utf8(message).is_ok()
 }
 
-fn envelope(message: &[u8], id: &[u8]) -> Option<()> {
+#[inline(always)]
+fn envelope<S: Simd>(simd: S, message: &[u8], id: &[u8]) -> Option<()> {
     let mut at = white_space(message, 0);
     let (mut version, mut answers, mut outcome) = (false, false, false);
     let mut before = b'{';
@@ -25,14 +30,14 @@ fn envelope(message: &[u8], id: &[u8]) -> Option<()> {
         if *message.get(at)? != b'"' {
             return None;
         }
-        at = string(message, start)?;
+        at = string(simd, message, start)?;
         let key = &message[start..at - 1];
         at = white_space(message, at);
         if *message.get(at)? != b':' {
             return None;
         }
         let start = white_space(message, at + 1);
-        at = value(message, start)?;
+        at = value(simd, message, start)?;
         let seen = match key {
             b"jsonrpc" => &mut version,
             b"id" if message[start..at] == *id => &mut answers,

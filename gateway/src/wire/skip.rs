@@ -1,28 +1,31 @@
 //! Where a JSON value ends, and that it is one (RFC 8259), without making anything of it.
 //!
 //! What a backend answers is passed on byte for byte, so that all that has to be known of a result is that it is JSON. Nearly all of its
-//! bytes are in strings, and most of those are plain: they are looked at many at a time. What is found to be a value here is one for
+//! bytes are in strings, and most of those are plain: they are looked at many at a time, with the widest vectors that the processor has.
+//! All of it is inlined into one function for each width, which `glance` chooses. What is found to be a value here is one for
 //! every other reader too; the reverse is not promised.
 
-use wide::u8x16;
+use fearless_simd::prelude::*;
+use fearless_simd::u8x64;
 
 /// How many bytes of a string are looked at together: one bit each of a word.
 const BLOCK: usize = 64;
 
 /// The place behind the value that begins at `at`, or behind white space there; `None` when none does.
-pub(super) fn value(json: &[u8], mut at: usize) -> Option<usize> {
+#[inline(always)]
+pub(super) fn value<S: Simd>(simd: S, json: &[u8], mut at: usize) -> Option<usize> {
     // What closes each object and array that is open.
     let mut open: Vec<u8> = Vec::new();
     loop {
         at = white_space(json, at);
         match *json.get(at)? {
-            b'"' => at = string(json, at + 1)?,
+            b'"' => at = string(simd, json, at + 1)?,
             b'{' => {
                 at = white_space(json, at + 1);
                 if json.get(at) == Some(&b'}') {
                     at += 1;
                 } else {
-                    at = key(json, at)?;
+                    at = key(simd, json, at)?;
                     open.push(b'}');
                     continue;
                 }
@@ -48,7 +51,7 @@ pub(super) fn value(json: &[u8], mut at: usize) -> Option<usize> {
             at = white_space(json, at);
             match *json.get(at)? {
                 b',' if closing == b'}' => {
-                    at = key(json, white_space(json, at + 1))?;
+                    at = key(simd, json, white_space(json, at + 1))?;
                     break;
                 }
                 b',' => {
@@ -74,9 +77,10 @@ pub(super) fn white_space(json: &[u8], mut at: usize) -> usize {
 }
 
 /// The place behind the key of an object at `at` and its colon.
-fn key(json: &[u8], at: usize) -> Option<usize> {
+#[inline(always)]
+fn key<S: Simd>(simd: S, json: &[u8], at: usize) -> Option<usize> {
     let opening = json.get(at)?;
-    let at = (*opening == b'"').then(|| string(json, at + 1))??;
+    let at = (*opening == b'"').then(|| string(simd, json, at + 1))??;
     let at = white_space(json, at);
     (json.get(at) == Some(&b':')).then_some(at + 1)
 }
@@ -84,98 +88,83 @@ fn key(json: &[u8], at: usize) -> Option<usize> {
 /// The place behind the closing quotation mark of the string whose first byte is at `at`.
 ///
 /// No branch depends on where the usual escapes are. Text that holds JSON has one every few bytes, at places that no processor foresees.
-pub(super) fn string(json: &[u8], mut at: usize) -> Option<usize> {
+/// What no string holds is only looked for once its end is known: the least byte of all says whether there is any.
+#[inline(always)]
+pub(super) fn string<S: Simd>(simd: S, json: &[u8], mut at: usize) -> Option<usize> {
     let mut carried = 0;
+    let mut least = u8x64::splat(simd, u8::MAX);
     loop {
         // Behind the end stand zeros: control characters, at which no string goes on.
         let mut last = [0; BLOCK];
         let rest = json.get(at..)?;
-        let block = match rest.first_chunk() {
-            Some(block) => block,
+        let bytes: &[u8; BLOCK] = match rest.first_chunk() {
+            Some(bytes) => bytes,
             None => {
                 last.get_mut(..rest.len())?.copy_from_slice(rest);
                 &last
             }
         };
-        let bits = Bits::of(block);
-        let escaped = escaped(bits.backslashes, &mut carried);
-        let ends = bits.quotes & !escaped;
+        let block = u8x64::from_slice(simd, bytes);
+        let (quotes, backslashes) = (all(simd, block, b'"'), all(simd, block, b'\\'));
+        let escaped = escaped(backslashes, &mut carried);
+        let ends = quotes & !escaped;
         let inside = ends.wrapping_sub(1) & !ends;
-        let escapes = escaped & inside;
-        if bits.controls & inside != 0 {
+        // Of the usual escapes, two are known already.
+        let others = escaped & inside & !(quotes | backslashes);
+        if others != 0 && !are_escapes(simd, json, at, block, others) {
             return None;
         }
-        // Most escapes are these three, two of which are known already.
-        let usual = bits.quotes | bits.backslashes | bits.line_ends;
-        if escapes & !usual != 0 && escapes & !escape_letters(block) != 0 {
-            return None;
+        if ends == 0 {
+            least = least.min(block);
+            at += BLOCK;
+            continue;
         }
-        let mut unicode = if escapes & !usual == 0 {
-            0
-        } else {
-            escapes & all(block, b'u')
-        };
-        while unicode != 0 {
-            let digits = at + unicode.trailing_zeros() as usize + 1;
-            if !json.get(digits..digits + 4)?.iter().all(u8::is_ascii_hexdigit) {
-                return None;
-            }
-            unicode &= unicode - 1;
-        }
-        if ends != 0 {
-            return Some(at + ends.trailing_zeros() as usize + 1);
-        }
-        at += BLOCK;
+        let has_control = controls(simd, block) & inside != 0 || controls(simd, least) != 0;
+        return (!has_control).then(|| at + ends.trailing_zeros() as usize + 1);
     }
 }
 
-/// What the bytes of a block are, the first the lowest bit.
-struct Bits {
-    quotes: u64,
-    backslashes: u64,
-    /// Control characters, which no string holds.
-    controls: u64,
-    /// The letter `n`, which behind a backslash ends a line.
-    line_ends: u64,
-}
-
-impl Bits {
-    fn of(block: &[u8; BLOCK]) -> Self {
-        let control = u8x16::splat(0x1f);
-        Self {
-            quotes: all(block, b'"'),
-            backslashes: all(block, b'\\'),
-            controls: bits(block, |part| part.min(control).simd_eq(part)),
-            line_ends: all(block, b'n'),
-        }
+/// Whether the bytes `others` of the block at `at`, each behind a backslash, are what may stand there, a quotation mark and a backslash
+/// left aside.
+#[inline(always)]
+fn are_escapes<S: Simd>(simd: S, json: &[u8], at: usize, block: u8x64<S>, others: u64) -> bool {
+    // Most are ends of lines.
+    if others & !all(simd, block, b'n') == 0 {
+        return true;
     }
+    let letters = br"/bfnrtu".iter();
+    let letters = letters.fold(0, |found, letter| found | all(simd, block, *letter));
+    if others & !letters != 0 {
+        return false;
+    }
+    let mut unicode = others & all(simd, block, b'u');
+    while unicode != 0 {
+        let digits = at + unicode.trailing_zeros() as usize + 1;
+        let digits = json.get(digits..digits + 4);
+        if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+            return false;
+        }
+        unicode &= unicode - 1;
+    }
+    true
 }
 
-/// The bytes that may stand behind a backslash.
-fn escape_letters(block: &[u8; BLOCK]) -> u64 {
-    let is = |part: u8x16, letter: &u8| part.simd_eq(u8x16::splat(*letter));
-    bits(block, |part| {
-        let letters = br#""\/bfnrtu"#.iter();
-        letters.fold(u8x16::splat(0), |found, letter| found | is(part, letter))
-    })
+/// A bit for each control character, which no string holds; the first byte is the lowest bit.
+#[inline(always)]
+fn controls<S: Simd>(simd: S, block: u8x64<S>) -> u64 {
+    block.simd_lt(u8x64::splat(simd, b' ')).to_bitmask()
 }
 
-/// The bytes that are `byte`.
-fn all(block: &[u8; BLOCK], byte: u8) -> u64 {
-    let byte = u8x16::splat(byte);
-    bits(block, |part| part.simd_eq(byte))
-}
-
-/// A bit for each byte of `block` that `test` finds, the first the lowest.
-fn bits(block: &[u8; BLOCK], test: impl Fn(u8x16) -> u8x16) -> u64 {
-    let (parts, _) = block.as_chunks::<16>();
-    let join = |bits: u64, part: &[u8; 16]| bits << 16 | u64::from(test(u8x16::new(*part)).to_bitmask());
-    parts.iter().rev().fold(0, join)
+/// A bit for each byte that is `byte`.
+#[inline(always)]
+fn all<S: Simd>(simd: S, block: u8x64<S>, byte: u8) -> u64 {
+    block.simd_eq(u8x64::splat(simd, byte)).to_bitmask()
 }
 
 /// The bytes behind a backslash that is not itself behind one. `carried` is such a byte at the beginning of the block, and afterwards of
 /// the next. The sum carries through each row of backslashes, so that its end tells whether the row's length is odd (simdjson, "Parsing
 /// Gigabytes of JSON per Second", 3.1.1).
+#[inline(always)]
 fn escaped(backslashes: u64, carried: &mut u64) -> u64 {
     const EVEN: u64 = 0x5555_5555_5555_5555;
     let backslashes = backslashes & !*carried;
@@ -218,12 +207,22 @@ fn number(json: &[u8], mut at: usize) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use fearless_simd::{Level, dispatch};
+    use proptest::prelude::{prop_assert_eq, proptest};
 
     use super::*;
 
+    /// Every width of vectors that this machine has finds the same.
+    fn end(json: &str) -> Option<usize> {
+        let json = json.as_bytes();
+        let widest = dispatch!(Level::new(), simd => value(simd, json, 0));
+        let narrowest = dispatch!(Level::baseline(), simd => value(simd, json, 0));
+        assert_eq!(widest, narrowest);
+        widest
+    }
+
     fn whole(json: &str) -> bool {
-        value(json.as_bytes(), 0).is_some_and(|end| white_space(json.as_bytes(), end) == json.len())
+        end(json).is_some_and(|end| white_space(json.as_bytes(), end) == json.len())
     }
 
     fn by_another_reader(json: &str) -> bool {
@@ -293,7 +292,7 @@ mod tests {
         }
 
         #[test]
-        fn any_string_is_judged_alike_wherever_its_special_bytes_stand(text in r#"[ -~\\"\x00-\x20é]{0,70}"#) {
+        fn any_string_is_judged_alike_wherever_its_special_bytes_stand(text in r#"[ -~\\"\x00-\x20é]{0,150}"#) {
             let json = format!("\"{text}\"");
             prop_assert_eq!(whole(&json), by_another_reader(&json), "{}", json);
         }
@@ -301,8 +300,8 @@ mod tests {
         #[test]
         fn a_string_ends_where_it_ends(text in "\\PC{0,70}", behind in "\\PC{0,40}") {
             let json = serde_json::to_string(&text).unwrap();
-            let end = json.len();
-            prop_assert_eq!(value((json + &behind).as_bytes(), 0), Some(end));
+            let length = json.len();
+            prop_assert_eq!(end(&(json + &behind)), Some(length));
         }
     }
 }

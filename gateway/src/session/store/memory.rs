@@ -15,6 +15,8 @@ use super::{
 };
 use crate::clock;
 use crate::config::SessionLimits;
+use crate::session::bindings::Bindings;
+use crate::session::key_map::KeyMap;
 use crate::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 
 /// How many records are created between two searches for expired ones. The search costs a look at each record, so that its cost
@@ -37,7 +39,7 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Shared {
-    records: HashMap<RecordKey, Entry>,
+    records: KeyMap<Entry>,
     /// How many of them each principal has.
     owned: HashMap<PrincipalTag, u32>,
     created_since_sweep: usize,
@@ -105,7 +107,7 @@ impl MemoryStore {
             remaining: end - now,
             log_level: None,
             subscriptions: std::collections::BTreeMap::new(),
-            bindings: std::collections::BTreeMap::new(),
+            bindings: Bindings::default(),
         };
         let entry = Entry {
             record: record.clone(),
@@ -130,8 +132,7 @@ impl MemoryStore {
             if entry.record.generation(backend) != expected {
                 return Bound::Lost(entry.read(now));
             }
-            let binding = Box::new(binding.clone());
-            entry.record.bindings.insert(backend.to_owned(), binding);
+            entry.record.bindings.insert(backend, binding.clone());
             entry.record.version += 1;
             Bound::Bound(entry.read(now))
         });
@@ -399,8 +400,8 @@ mod tests {
         NewRecord {
             principal_tag: PrincipalTag([principal; 16]),
             revision: Revision::LATEST,
-            capabilities: "{}".to_owned(),
-            client_info: "{}".to_owned(),
+            capabilities: "{}".into(),
+            client_info: "{}".into(),
         }
     }
 

@@ -84,10 +84,6 @@ impl Unavailable {
 
 /// What came of creating a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the record is the usual case, and is moved on at once"
-)]
 pub enum Created {
     /// It is there now.
     Created {
@@ -113,10 +109,6 @@ pub enum LimitOf {
 
 /// What came of looking for a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the record is the usual case, and is moved on at once"
-)]
 pub enum Loaded {
     /// It lives.
     Found(Record),
@@ -214,10 +206,6 @@ pub const MAX_SUBSCRIPTIONS: usize = 256;
 
 /// What came of a change of a session's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the record is the usual case, and is moved on at once"
-)]
 pub enum SetOutcome {
     /// It is done: the record as it is now, with every upstream session that has to be told.
     Set(Record),
@@ -243,10 +231,6 @@ pub enum Touched {
 
 /// What came of ending a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the record is the usual case, and is moved on at once"
-)]
 pub enum Terminated {
     /// It has ended now: the record as it was, so that its upstream sessions can be deleted; `None` when the record was lost with the
     /// store's data.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::script::Snapshot;
 use super::{Incarnation, Life, Owner, Setting, Unavailable};
 use crate::backend::UpstreamSession;
+use crate::session::bindings::Bindings;
 use crate::session::record::{Binding, NewRecord, PrincipalTag, Record, RecordKey};
 use crate::session::store::MAX_SUBSCRIPTIONS;
 use crate::wire::revision::Revision;
@@ -65,7 +66,7 @@ pub(super) fn all_fields(record: &Record) -> Result<Vec<String>, Unavailable> {
     for (uri, backend) in &record.subscriptions {
         fields.extend([format!("{SUBSCRIPTION}{uri}"), backend.clone()]);
     }
-    for (backend, binding) in &record.bindings {
+    for (backend, binding) in record.bindings.iter() {
         fields.extend([binding_field(backend), binding_value(binding)?]);
     }
     Ok(fields)
@@ -178,23 +179,20 @@ pub(super) fn read(now: u64, flat: &[&str]) -> Result<Record, Unavailable> {
     let fixed = Fixed::read(field(FIXED)?)?;
     let times = Times::read(field(TIMES)?).ok_or_else(|| unreadable(TIMES))?;
     let until = |deadline: u64| Duration::from_millis(deadline.saturating_sub(now));
-    let (mut bindings, mut subscriptions) = (BTreeMap::new(), BTreeMap::new());
+    let (mut bindings, mut subscriptions) = (Bindings::default(), BTreeMap::new());
     for (name, value) in &fields {
         if let Some(uri) = name.strip_prefix(SUBSCRIPTION) {
             subscriptions.insert(uri.to_owned(), (*value).to_owned());
         }
         if let Some(backend) = name.strip_prefix(BINDING) {
-            bindings.insert(
-                backend.to_owned(),
-                Box::new(binding(value).ok_or_else(|| unreadable(name))?),
-            );
+            bindings.insert(backend, binding(value).ok_or_else(|| unreadable(name))?);
         }
     }
     Ok(Record {
         principal_tag: fixed.principal_tag,
         revision: fixed.revision,
-        capabilities: fixed.capabilities.to_owned(),
-        client_info: fixed.client_info.to_owned(),
+        capabilities: fixed.capabilities.into(),
+        client_info: fixed.client_info.into(),
         life: Life {
             incarnation: fixed.incarnation,
             end: u32::try_from(fixed.end / 1000).unwrap_or(u32::MAX),
