@@ -30,7 +30,7 @@ pub enum Scenario {
     Wide,
     /// Sessions in Redis beside sessions in memory: calls, new sessions, what Redis is asked, memory
     Sessions,
-    /// Ten minutes of sessions that are opened and abandoned: memory
+    /// 600 times as long as one measurement, ten minutes, sessions are opened and abandoned: memory
     Soak,
 }
 
