@@ -258,6 +258,7 @@ async fn a_redis_that_loads_its_data_is_unavailable_and_a_session_in_it_is_found
     let store = || RedisStore::new(&storage, &server("a"), Lifetimes::default());
     let new = NewRecord {
         principal_tag: PrincipalTag([3; 16]),
+        other_tags: Vec::new(),
         revision: Revision::V2025_06_18,
         capabilities: "{}".into(),
         client_info: "{}".into(),

@@ -44,6 +44,7 @@ fn store(storage: &RedisStorage) -> anyhow::Result<RedisStore> {
 async fn created(store: &RedisStore) -> anyhow::Result<RecordKey> {
     let record = NewRecord {
         principal_tag: PrincipalTag([3; 16]),
+        other_tags: Vec::new(),
         revision: Revision::V2025_06_18,
         capabilities: "{}".into(),
         client_info: "{}".into(),

@@ -13,7 +13,7 @@ use vmcp_e2e::balancer::Balancer;
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::Recipe;
 use vmcp_e2e::load::Load;
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::raw::{self, Session};
 use vmcp_e2e::redis::Redis;
 use vmcp_e2e::wait;
 
@@ -250,5 +250,34 @@ fn two_rotations_under_load_that_three_replicas_learn_of_at_different_times_fail
             session.delete(balancer.address)?;
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_rotation_gives_nobody_a_second_allowance_of_sessions() -> anyhow::Result<()> {
+    let mut recipe = Recipe::new(&[])?;
+    recipe
+        .config
+        .hot
+        .as_mut()
+        .context("no hot part")?
+        .limits
+        .sessions_per_principal = Some(1);
+    let keys = recipe.config.session_keys.as_ref().context("no keys")?;
+    let directory = keys.directory.clone();
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    assert_eq!(raw::initialize(gateway.mcp)?.status, 503);
+    std::fs::copy(directory.join(CURRENT), directory.join(PREVIOUS))?;
+    let new = directory.join("new");
+    std::fs::write(&new, SessionKey::generate()?.to_text())?;
+    std::fs::rename(new, directory.join(CURRENT))?;
+    wait::until("the new key is taken", PATIENCE, || {
+        anyhow::ensure!(gateway.log()?.contains("the session keys changed"), "not yet");
+        Ok(())
+    })?;
+    assert_eq!(raw::initialize(gateway.mcp)?.status, 503);
+    assert_eq!(session.delete(gateway.mcp)?.status, 200);
+    assert_eq!(raw::initialize(gateway.mcp)?.status, 200);
     Ok(())
 }

@@ -55,6 +55,7 @@ async fn every_provider<F: Future<Output = anyhow::Result<()>>>(
 fn new_record() -> NewRecord {
     NewRecord {
         principal_tag: PrincipalTag([3; 16]),
+        other_tags: Vec::new(),
         revision: Revision::V2025_06_18,
         capabilities: r#"{"roots":{"listChanged":true},"x":1.0}"#.into(),
         client_info: r#"{"name":"ümlaut","version":"1"}"#.into(),
@@ -465,6 +466,14 @@ async fn a_server_and_each_principal_have_so_many_sessions_until_some_end() -> a
         let first = create(1).await?;
         create(1).await?.unwrap();
         assert_eq!(create(1).await?, Err(LimitOf::Principal));
+        // By another key he has another tag, and no other allowance.
+        let again = NewRecord {
+            principal_tag: PrincipalTag([9; 16]),
+            other_tags: vec![PrincipalTag([8; 16]), PrincipalTag([1; 16])],
+            ..new_record()
+        };
+        let refused = store.create(&RecordKey::random(), &again, limits).await?;
+        assert_eq!(refused, Created::Limit(LimitOf::Principal));
         create(2).await?.unwrap();
         assert_eq!(create(3).await?, Err(LimitOf::Server));
         // One that is terminated makes room for one.

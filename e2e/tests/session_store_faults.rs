@@ -36,6 +36,7 @@ fn redis_store(redis: &Redis, name: &str, lifetimes: Lifetimes) -> anyhow::Resul
 fn new_record() -> NewRecord {
     NewRecord {
         principal_tag: PrincipalTag([3; 16]),
+        other_tags: Vec::new(),
         revision: Revision::V2025_06_18,
         capabilities: r#"{"roots":{"listChanged":true},"x":1.0}"#.into(),
         client_info: r#"{"name":"ümlaut","version":"1"}"#.into(),

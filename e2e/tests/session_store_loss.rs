@@ -32,6 +32,7 @@ fn store(redis: &Redis, lifetimes: Lifetimes) -> anyhow::Result<RedisStore> {
 fn new_record() -> NewRecord {
     NewRecord {
         principal_tag: PrincipalTag([3; 16]),
+        other_tags: Vec::new(),
         revision: Revision::V2025_06_18,
         capabilities: r#"{"roots":{},"x":1.0}"#.into(),
         client_info: r#"{"name":"ü \"quoted\" \\ /slash","version":"1"}"#.into(),

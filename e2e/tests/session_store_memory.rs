@@ -29,6 +29,7 @@ async fn used_by_sessions_of(principal: impl Fn(u64) -> PrincipalTag) -> anyhow:
         let key = RecordKey::random();
         let new = NewRecord {
             principal_tag: principal(number),
+            other_tags: Vec::new(),
             revision: Revision::V2025_06_18,
             capabilities: r#"{"roots":{"listChanged":true},"sampling":{},"elicitation":{}}"#.into(),
             client_info: r#"{"name":"claude-code","title":"Claude Code","version":"2.0.76 (stable)"}"#.into(),

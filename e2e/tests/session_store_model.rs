@@ -140,6 +140,7 @@ impl Held {
 fn new_record() -> NewRecord {
     NewRecord {
         principal_tag: PrincipalTag([3; 16]),
+        other_tags: Vec::new(),
         revision: Revision::V2025_06_18,
         capabilities: r#"{"roots":{}}"#.into(),
         client_info: r#"{"name":"model"}"#.into(),
@@ -149,6 +150,7 @@ fn new_record() -> NewRecord {
 fn held(record: Record) -> Held {
     let created = NewRecord {
         principal_tag: record.principal_tag,
+        other_tags: Vec::new(),
         revision: record.revision,
         capabilities: record.capabilities,
         client_info: record.client_info,

@@ -55,6 +55,7 @@ impl SessionId {
     pub(super) fn record(&self) -> NewRecord {
         NewRecord {
             principal_tag: self.principal_tag,
+            other_tags: Vec::new(),
             revision: self.revision,
             capabilities: self.capabilities.to_json().into(),
             client_info: r#"{"name":"unknown","version":"0"}"#.into(),

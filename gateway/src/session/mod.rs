@@ -284,8 +284,13 @@ impl Sessions {
         let inner = &*self.inner;
         let signer = inner.keys.current();
         let principal_tag = id::principal_tag(&signer, &inner.server, principal);
+        // A rotation of the keys gives nobody a second allowance.
+        let others = inner.keys.all().filter(|key| !Arc::ptr_eq(key, &signer));
         let record = NewRecord {
             principal_tag,
+            other_tags: others
+                .map(|key| id::principal_tag(&key, &inner.server, principal))
+                .collect(),
             revision: client.revision,
             capabilities: client.capabilities.get().into(),
             client_info: client.info.get().into(),

@@ -53,6 +53,8 @@ impl Default for Lifetimes {
 pub struct NewRecord {
     /// To whom it is bound.
     pub principal_tag: PrincipalTag,
+    /// The tags that the same principal has by other keys in use: sessions under those count as his. They are not stored.
+    pub other_tags: Vec<PrincipalTag>,
     /// What client and gateway agreed on.
     pub revision: Revision,
     /// The client's capabilities, as it wrote them.

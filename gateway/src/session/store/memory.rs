@@ -83,7 +83,7 @@ impl MemoryStore {
         if shared.created_since_sweep >= SWEEP_EVERY {
             shared.sweep(now);
         }
-        if let Some(of) = shared.full(&new.principal_tag, limits, now) {
+        if let Some(of) = shared.full(new, limits, now) {
             return Created::Limit(of);
         }
         // One of that key that has expired may still be there.
@@ -209,8 +209,8 @@ impl MemoryStore {
 
 impl Shared {
     /// Whose limit is reached, once what has expired is gone.
-    fn full(&mut self, principal: &PrincipalTag, limits: SessionLimits, now: Instant) -> Option<LimitOf> {
-        let of = self.at_limit(principal, limits)?;
+    fn full(&mut self, new: &NewRecord, limits: SessionLimits, now: Instant) -> Option<LimitOf> {
+        let of = self.at_limit(new, limits)?;
         if self
             .swept
             .is_some_and(|swept| now.duration_since(swept) < SWEEP_PAUSE)
@@ -218,15 +218,16 @@ impl Shared {
             return Some(of);
         }
         self.sweep(now);
-        self.at_limit(principal, limits)
+        self.at_limit(new, limits)
     }
 
-    fn at_limit(&self, principal: &PrincipalTag, limits: SessionLimits) -> Option<LimitOf> {
+    fn at_limit(&self, new: &NewRecord, limits: SessionLimits) -> Option<LimitOf> {
         let below = |count: usize, limit: u32| u32::try_from(count).is_ok_and(|count| count < limit);
         if !below(self.records.len(), limits.server) {
             return Some(LimitOf::Server);
         }
-        let owned = self.owned.get(principal).copied().unwrap_or_default();
+        let tags = std::iter::once(&new.principal_tag).chain(&new.other_tags);
+        let owned: u32 = tags.filter_map(|tag| self.owned.get(tag)).sum();
         (owned >= limits.principal).then_some(LimitOf::Principal)
     }
 
@@ -399,6 +400,7 @@ mod tests {
     fn record(principal: u8) -> NewRecord {
         NewRecord {
             principal_tag: PrincipalTag([principal; 16]),
+            other_tags: Vec::new(),
             revision: Revision::LATEST,
             capabilities: "{}".into(),
             client_info: "{}".into(),

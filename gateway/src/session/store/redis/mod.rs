@@ -104,10 +104,15 @@ impl RedisStore {
         record: &NewRecord,
         limits: SessionLimits,
     ) -> Result<Created, Unavailable> {
+        let other_names: Vec<String> = { &record.other_tags }
+            .iter()
+            .map(|tag| hash::principal_text(*tag))
+            .collect();
         let mut call = self.writing(&self.scripts.create, key);
         call.arg(millis(self.lifetimes.max))
             .arg(limits.server)
             .arg(limits.principal)
+            .arg(other_names.join(" "))
             .arg(&hash::new_fields(record));
         let answer: (String, Option<script::Snapshot>) = self.connection.run(&call).await?;
         match answer {
