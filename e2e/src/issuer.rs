@@ -86,7 +86,7 @@ enum Pair {
 }
 
 impl SigningKey {
-    /// A new key for `RS256`, `PS256`, `ES256` or `EdDSA`.
+    /// A new key for `RS256`, `PS256`, `ES256` or `EdDSA`. With an empty `id` it has no name, and its tokens name none.
     ///
     /// # Errors
     /// When there is no such key.
@@ -107,7 +107,7 @@ impl SigningKey {
     /// The public half, as the issuer publishes it.
     #[must_use]
     pub fn public(&self) -> Value {
-        match &self.pair {
+        let mut public = match &self.pair {
             Pair::Rsa(pair) => {
                 let public = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
                 json!({"kty": "RSA", "kid": self.id, "use": "sig", "alg": self.algorithm,
@@ -120,7 +120,9 @@ impl SigningKey {
             Pair::Ed(pair) => {
                 json!({"kty": "OKP", "crv": "Ed25519", "kid": self.id, "x": base64(pair.public_key())})
             }
-        }
+        };
+        self.without_a_name(&mut public);
+        public
     }
 
     /// A token with the header that belongs to this key.
@@ -128,10 +130,15 @@ impl SigningKey {
     /// # Errors
     /// When it cannot be signed.
     pub fn token(&self, claims: &Value) -> anyhow::Result<String> {
-        self.sign(
-            &json!({"alg": self.algorithm, "typ": "at+jwt", "kid": self.id}),
-            claims,
-        )
+        let mut header = json!({"alg": self.algorithm, "typ": "at+jwt", "kid": self.id});
+        self.without_a_name(&mut header);
+        self.sign(&header, claims)
+    }
+
+    fn without_a_name(&self, json: &mut Value) {
+        if let Some(fields) = json.as_object_mut().filter(|_| self.id.is_empty()) {
+            fields.remove("kid");
+        }
     }
 
     /// A token with any header.

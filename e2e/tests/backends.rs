@@ -72,6 +72,79 @@ fn a_call_ends_at_its_deadline_with_an_error_for_its_id_and_the_backend_is_told(
     Ok(())
 }
 
+/// Sends a call of which nobody reads the answer as long as the value is kept.
+fn call_unread(
+    gateway: &Gateway,
+    session: &Session,
+    tool: &str,
+    arguments: &Value,
+) -> anyhow::Result<TcpStream> {
+    let params = json!({"name": tool, "arguments": arguments, "_meta": {"progressToken": "p"}});
+    let body =
+        json!({"jsonrpc": "2.0", "id": "unread", "method": "tools/call", "params": params}).to_string();
+    // The systems take little of it for them.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let mut stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(8192)?;
+        socket.connect(gateway.mcp).await?.into_std()
+    })?;
+    stream.set_nonblocking(false)?;
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\naccept: application/json, \
+         text/event-stream\r\nmcp-session-id: {}\r\ncontent-length: {}\r\n\r\n",
+        gateway.mcp,
+        session.id,
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes())?;
+    Ok(stream)
+}
+
+#[test]
+fn a_call_whose_answer_nobody_reads_ends_at_its_deadline_and_frees_its_place() -> anyhow::Result<()> {
+    // An answer as JSON, one as a single event, and a stream whose end never comes.
+    let (large, endless) = (json!({"bytes": 15_000_000}), json!({"steps": 1_000_000, "ms": 0}));
+    for (arguments, tool, parameters, is_cancelled) in [
+        (&["--json-response"][..], "fixture_big", &large, false),
+        (&[], "fixture_big", &large, false),
+        (&[], "fixture_stream_progress", &endless, true),
+    ] {
+        let fixture = Fixture::start(arguments)?;
+        let (_recipe, gateway) = gateway(&fixture.url, |backend| {
+            backend.timeouts.call = Span::from_secs(3);
+            backend.concurrency.limit = 1;
+            backend.concurrency.wait = Span::from_millis(1);
+        })?;
+        let (session, other) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
+        let echo = || other.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
+        assert_eq!(echo()?.tool_text()?, "hi");
+        let unread = call_unread(&gateway, &session, tool, parameters)?;
+        // Asking the backend itself would take the place.
+        wait::until("it has the only place", PATIENCE, || {
+            let running = gateway.metric("vmcp_backend_requests_in_flight", "backend=\"fixture\"")?;
+            anyhow::ensure!(running > 0.5, "nothing runs");
+            Ok(())
+        })?;
+        wait::until("its place is free", PATIENCE, || echo()?.tool_text())?;
+        if is_cancelled {
+            wait::until("the backend is told of the cancellation", PATIENCE, || {
+                anyhow::ensure!(fixture.stats()?.cancelled == 1, "{:?}", fixture.stats()?);
+                Ok(())
+            })?;
+        }
+        wait::until("nothing of it is left", PATIENCE, || {
+            let running = gateway.metric("vmcp_requests_in_flight", "")?;
+            anyhow::ensure!(running < 0.5, "{running} requests run");
+            Ok(())
+        })?;
+        drop(unread);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_tool_may_have_a_deadline_of_its_own() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;

@@ -565,6 +565,32 @@ fn a_rotated_key_is_taken_up_by_the_request_that_brings_it() -> anyhow::Result<(
 }
 
 #[test]
+fn a_rotated_key_without_a_name_is_taken_up_too_and_bad_signatures_do_not_drive_the_issuer()
+-> anyhow::Result<()> {
+    let nameless = || Ok::<_, anyhow::Error>(Arc::new(SigningKey::generate("", "ES256")?));
+    let issuer = Issuer::start()?;
+    issuer.publish(&[nameless()?]);
+    let (_, gateway) = gateway(oidc(&issuer)?)?;
+    let alice = Caller::with(issuer.token("alice")?).open(gateway.mcp)?;
+    let fetched = issuer.fetches();
+    issuer.publish(&[nameless()?]);
+    let id = alice.session.clone().context("a session")?;
+    let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    let rotated = Caller::with(issuer.token("alice")?).naming(&id);
+    assert_eq!(rotated.send(gateway.mcp, "POST", Some(&list))?.status, 200);
+    assert_eq!(issuer.fetches(), fetched + 1);
+    let started = std::time::Instant::now();
+    let forger = nameless()?;
+    for _ in 0..20 {
+        check_refused(&gateway, &forger.token(&issuer.claims("alice"))?, "signature")?;
+    }
+    // One every 10 s at most.
+    let allowed = fetched + 2 + started.elapsed().as_secs() / 10;
+    assert!(issuer.fetches() <= allowed, "{} of {allowed}", issuer.fetches());
+    Ok(())
+}
+
+#[test]
 fn names_of_keys_that_do_not_exist_do_not_drive_the_issuer() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     let (_, gateway) = gateway(oidc(&issuer)?)?;

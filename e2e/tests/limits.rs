@@ -126,6 +126,51 @@ fn a_body_is_as_large_as_the_configuration_says() -> anyhow::Result<()> {
 }
 
 #[test]
+fn bodies_together_have_so_many_bytes_and_small_ones_pass() -> anyhow::Result<()> {
+    let (little, more) = (
+        "{requestBytes: 200000, requestBytesInFlight: 200000}",
+        "{requestBytes: 200000, requestBytesInFlight: 400000}",
+    );
+    let limited = Limited::start(little)?;
+    let session = limited.open()?;
+    let mcp = limited.gateway.mcp;
+    let large = || session.request(mcp, "ping", &json!({"x": "x".repeat(100_000)}));
+    let refused = || {
+        wait::until("there is no room", LIMIT, || {
+            let answer = large()?;
+            anyhow::ensure!(answer.status == 503, "{answer:?}");
+            Ok(answer)
+        })
+    };
+    let taken = || {
+        wait::until("there is room", LIMIT, || {
+            let answer = large()?;
+            anyhow::ensure!(answer.status == 200, "{answer:?}");
+            Ok(())
+        })
+    };
+    assert_eq!(large()?.status, 200);
+    // A body whose last byte does not come.
+    let mut slow = TcpStream::connect(mcp)?;
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {mcp}\r\nmcp-session-id: {}\r\ncontent-length: 150001\r\n\
+         content-type: application/json\r\naccept: application/json, text/event-stream\r\n\r\n",
+        session.id
+    );
+    slow.write_all(head.as_bytes())?;
+    slow.write_all(&[b' '; 150_000])?;
+    is_refused(&refused()?, &Value::Null, "as many bytes")?;
+    assert_eq!(limited.ping(&session)?.status, 200, "a small one needs no room");
+
+    limited.set(more)?;
+    taken()?;
+    limited.set(little)?;
+    refused()?;
+    drop(slow);
+    taken()
+}
+
+#[test]
 fn requests_beyond_the_limit_are_refused_and_cancellations_are_not() -> anyhow::Result<()> {
     let limited = Limited::start("{requestsInFlight: 1}")?;
     let (session, other) = (limited.open()?, limited.open()?);

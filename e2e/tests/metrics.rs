@@ -73,6 +73,18 @@ impl World {
         Ok(done)
     }
 
+    /// Waits until the metric has a value that fits.
+    fn fits(&mut self, name: &str, labels: &str, fits: impl Fn(f64) -> bool) -> anyhow::Result<()> {
+        let found = wait::until(name, PATIENCE, || {
+            let found = self.gateway.metric(name, labels)?;
+            anyhow::ensure!(fits(found), "{name}{{{labels}}} is {found}");
+            Ok(found)
+        })?;
+        let series = format!("{name} {labels}");
+        self.seen.entry(series).or_default().insert(found.to_string());
+        Ok(())
+    }
+
     /// The names of those that were seen at two values.
     fn moved(&self) -> BTreeSet<String> {
         let moved = self.seen.iter().filter(|(_, values)| values.len() > 1);
@@ -173,6 +185,8 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
         world.is("vmcp_backend_requests_in_flight", "backend=\"a\"", 0.0)?;
         world.is("vmcp_sessions{", "state=\"calling\"", 0.0)?;
         world.is("vmcp_sessions{", "state=\"listening\"", 0.0)?;
+        world.is("vmcp_sessions{", "state=\"idle\"", 1.0)?;
+        world.is("vmcp_sessions{", "state=\"provisional\"", 0.0)?;
         world.is("vmcp_streams_open", "kind=\"call\"", 0.0)?;
         world.is("vmcp_streams_open", "kind=\"session\"", 0.0)
     };
@@ -183,6 +197,7 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
     world.is("vmcp_backend_requests_in_flight", "backend=\"a\"", 1.0)?;
     world.is("vmcp_sessions{", "state=\"calling\"", 1.0)?;
     world.is("vmcp_sessions{", "state=\"listening\"", 1.0)?;
+    world.is("vmcp_sessions{", "state=\"idle\"", 0.0)?;
     world.is("vmcp_streams_open", "kind=\"call\"", 1.0)?;
     world.is("vmcp_streams_open", "kind=\"session\"", 1.0)?;
     let gone = "method=\"tools/call\",status=\"200\",outcome=\"gone\"";
@@ -191,6 +206,25 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
         Ok(())
     })?;
     own.abandon()?;
+    quiet(&mut world)?;
+
+    // Calls that run at a time have a connection each, which is closed when nobody needs it.
+    let of_a = "backend=\"a\"";
+    world.fits("vmcp_backend_connections", of_a, |open| {
+        (1.0..4.0).contains(&open)
+    })?;
+    let callers = [(); 4].map(|()| Session::open(world.gateway.mcp));
+    let callers: Vec<_> = callers.into_iter().collect::<anyhow::Result<_>>()?;
+    let calls = callers
+        .iter()
+        .map(|caller| begin(&world.gateway, caller, "a_sleep", &json!({"ms": 600_000})));
+    let calls: Vec<_> = calls.collect::<anyhow::Result<_>>()?;
+    world.fits("vmcp_backend_connections", of_a, |open| open >= 4.0)?;
+    drop(calls);
+    world.fits("vmcp_backend_connections", of_a, |open| open < 4.0)?;
+    for caller in callers {
+        caller.delete(world.gateway.mcp)?;
+    }
     quiet(&mut world)?;
     let rejected = "status=\"400\",outcome=\"rejected\"";
     world.counts("vmcp_requests_total", rejected, |gateway| {

@@ -82,6 +82,46 @@ fn head_of_an_answer(gateway: SocketAddr) -> anyhow::Result<String> {
 }
 
 #[test]
+fn after_the_drain_it_waits_for_the_longest_call_that_is_allowed_and_5_s_and_not_longer() -> anyhow::Result<()>
+{
+    let fixture = Fixture::start(&[])?;
+    // Both have a request whose body takes longer to be given up than the test waits.
+    let start = |call: ConfigDuration| {
+        let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
+        recipe.config.drain_delay = ConfigDuration::from_secs(1);
+        let backend = &mut recipe.config.hot.get_or_insert_default().backends[0];
+        backend.timeouts.call = call;
+        let gateway = recipe.start()?;
+        let mut request = TcpStream::connect(gateway.mcp)?;
+        let head = format!(
+            "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-length: 100\r\ncontent-type: application/json\r\n\
+             accept: application/json, text/event-stream\r\n\r\n{{",
+            gateway.mcp
+        );
+        request.write_all(head.as_bytes())?;
+        wait::until("the request has begun", PATIENCE, || {
+            let running = gateway.metric("vmcp_requests_in_flight", "")?;
+            anyhow::ensure!(running > 0.5, "{running} requests run");
+            Ok(())
+        })?;
+        anyhow::Ok((gateway, request))
+    };
+    let (mut brief, _one) = start(ConfigDuration::from_secs(1))?;
+    let (mut patient, _other) = start(ConfigDuration::from_secs(3600))?;
+    let told = Instant::now();
+    patient.signal(Signal::TERM)?;
+    brief.signal(Signal::TERM)?;
+    assert!(brief.wait_until_ended(PATIENCE)?);
+    // The delay, the call, and 5 s.
+    assert!(told.elapsed() >= Duration::from_secs(7), "{:?}", told.elapsed());
+    assert!(
+        patient.wait_until_ended(Duration::ZERO).is_err(),
+        "it has not waited for its longest call"
+    );
+    Ok(())
+}
+
+#[test]
 fn while_it_drains_it_serves_and_asks_to_be_left_and_then_nobody_listens() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let mut recipe = Recipe::new(&[("a", &fixture.url)])?;

@@ -161,6 +161,8 @@ fn a_backend_whose_state_counts_waits_for_the_store_and_one_without_is_used_mean
     session.call(at, "plain_echo", &json!({"message": "warm"}))?;
     // The other replica knows the session, too.
     session.request(gateways[1].mcp, "ping", &json!({}))?.outcome()?;
+    let provisional = |gateway: &Gateway| gateway.metric("vmcp_sessions{", "state=\"provisional\"");
+    assert_eq!(provisional(&gateways[0])?, 0.0);
 
     redis.pause()?;
     noticed(&recipe, &gateways, false)?;
@@ -169,6 +171,7 @@ fn a_backend_whose_state_counts_waits_for_the_store_and_one_without_is_used_mean
     // Each replica has a session of its own there, until one of them is bound.
     assert_eq!(call(&session, at, "disposable_counter")?, 1);
     assert_eq!(call(&session, at, "disposable_counter")?, 2);
+    assert_eq!(provisional(&gateways[0])?, 1.0);
     assert_eq!(call(&session, gateways[1].mcp, "disposable_counter")?, 1);
     for gateway in &gateways {
         session
@@ -185,6 +188,11 @@ fn a_backend_whose_state_counts_waits_for_the_store_and_one_without_is_used_mean
         Ok(())
     })?;
     assert_eq!(disposable.initializes("raw")?, 2);
+    wait::until("a record names each upstream session", PATIENCE, || {
+        let left = provisional(&gateways[0])?;
+        anyhow::ensure!(left < 0.5, "{left} sessions have one that no record names");
+        Ok(())
+    })?;
     let count = call(&session, at, "disposable_counter")?;
     assert!(count == 3 || count == 2, "{count}");
     assert_eq!(

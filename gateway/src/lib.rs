@@ -10,6 +10,7 @@ pub mod backend;
 pub mod config;
 pub mod core;
 pub mod drain;
+mod end_by;
 pub mod frontend;
 pub mod readiness;
 pub mod session;

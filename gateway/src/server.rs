@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::drain::Drain;
+use crate::end_by::{Current, Unread};
 use crate::tasks::Tasks;
 
 /// How long a connection may be without the whole head of a request, be it new, idle, or slow. Longer than the 60 s for which common
@@ -81,9 +82,15 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(MAX_HEAD_BYTES);
+    let current = Current::default();
+    let stream = Unread::new(stream, current.clone());
     let service = service_fn(move |request| {
-        let answering = answer(request);
-        async move { Ok::<_, Infallible>(answering.await) }
+        let (answering, current) = (answer(request), current.clone());
+        async move {
+            let mut response = answering.await;
+            current.is(&mut response);
+            Ok::<_, Infallible>(response)
+        }
     });
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);

@@ -24,6 +24,10 @@ pub struct LimitsConfig {
         skip_serializing_if = "is_default_requests_in_flight"
     )]
     pub requests_in_flight: u32,
+    /// How many bytes of request bodies this process keeps at a time, while they arrive and until their answers begin; at least
+    /// `requestBytes`. Bodies of up to 4 KiB are not counted. Without it: 64 MiB, or `requestBytes` where that is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_bytes_in_flight: Option<u32>,
     /// How many requests of one session run in this process at a time.
     #[schemars(extend("default" = default_requests_in_flight_per_session()))]
     #[serde(
@@ -53,6 +57,7 @@ impl Default for LimitsConfig {
         Self {
             request_bytes: default_request_bytes(),
             requests_in_flight: default_requests_in_flight(),
+            request_bytes_in_flight: None,
             requests_in_flight_per_session: default_requests_in_flight_per_session(),
             initializes_per_second: default_initializes_per_second(),
             sessions: default_sessions(),

@@ -208,6 +208,7 @@ hot:
   limits:
     requestBytes: 2048
     requestsInFlight: 2
+    requestBytesInFlight: 4096
     requestsInFlightPerSession: 3
     initializesPerSecond: 4
     sessions: 5
@@ -264,6 +265,7 @@ hot:
         let limits = LimitsConfig {
             request_bytes: 2048,
             requests_in_flight: 2,
+            request_bytes_in_flight: Some(4096),
             requests_in_flight_per_session: 3,
             initializes_per_second: 4,
             sessions: 5,

@@ -1,10 +1,13 @@
 //! Programs that run beside a test or a demo, and end with it however it ends.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
+use std::panic;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 use anyhow::Context as _;
 use rustix::io::Errno;
@@ -14,8 +17,48 @@ use rustix::process::{Pid, kill_process, kill_process_group};
 use crate::run::tail;
 
 /// Becomes the program, and leaves a watcher behind that kills the process group when standard input ends. We hold the
-/// other end of that pipe, so this also happens when we are killed, or exit without running destructors.
-const GUARD: &str = r#"exec 3<&0 </dev/null; { read -r _ <&3; kill -KILL 0; } & exec 3<&-; exec "$@""#;
+/// other end of that pipe, so this also happens when we are killed, or exit without running destructors. The watcher removes the log, too,
+/// unless it was told to keep it.
+const GUARD: &str = r#"log=$1; shift; exec 3<&0 </dev/null
+{ while read -r _ <&3; do keep=1; done; [ "$keep" ] || rm -f "$log"; kill -KILL 0; } & exec 3<&-; exec "$@""#;
+
+/// The watchers of the programs that run. When anything panics, a test has most likely failed, and they are told to keep their logs.
+static WATCHERS: Mutex<Vec<Weak<Watcher>>> = Mutex::new(Vec::new());
+
+/// Our end of a watcher's pipe.
+#[derive(Debug)]
+struct Watcher(Mutex<Option<ChildStdin>>);
+
+impl Watcher {
+    /// What the program has printed is of interest.
+    fn keep_log(&self) {
+        if let Some(pipe) = &mut *locked(&self.0) {
+            // One that has ended keeps what there is.
+            drop(pipe.write_all(b"keep\n"));
+        }
+    }
+
+    fn note(pipe: Option<ChildStdin>) -> Arc<Self> {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let before = panic::take_hook();
+            panic::set_hook(Box::new(move |what| {
+                let watchers: Vec<_> = locked(&WATCHERS).iter().filter_map(Weak::upgrade).collect();
+                watchers.iter().for_each(|watcher| watcher.keep_log());
+                before(what);
+            }));
+        });
+        let watcher = Arc::new(Self(Mutex::new(pipe)));
+        let mut watchers = locked(&WATCHERS);
+        watchers.retain(|watcher| watcher.strong_count() > 0);
+        watchers.push(Arc::downgrade(&watcher));
+        watcher
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A running program, in a process group of its own, with its output in a file. It is killed with all its children
 /// when this value is dropped or this process ends.
@@ -25,6 +68,7 @@ pub struct Process {
     child: Child,
     log: PathBuf,
     keep_log: bool,
+    watcher: Arc<Watcher>,
 }
 
 impl Process {
@@ -37,16 +81,18 @@ impl Process {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("vmcp-{}-{count}-{name}.log", std::process::id()));
         let output = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
-        let child = guarded(command)
+        let mut child = guarded(command, &log)
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
+        let watcher = Watcher::note(child.stdin.take());
         Ok(Self {
             name: name.to_owned(),
             child,
             log,
             keep_log: false,
+            watcher,
         })
     }
 
@@ -67,6 +113,7 @@ impl Process {
     #[must_use]
     pub fn last_words(&mut self) -> String {
         self.keep_log = true;
+        self.watcher.keep_log();
         let printed = fs::read(&self.log).unwrap_or_default();
         let printed = tail(&String::from_utf8_lossy(&printed));
         format!(
@@ -126,10 +173,11 @@ impl Drop for Process {
     }
 }
 
-fn guarded(command: &Command) -> Command {
+fn guarded(command: &Command, log: &Path) -> Command {
     let mut guarded = Command::new("sh");
     guarded
         .args(["-c", GUARD, "sh"])
+        .arg(log)
         .arg(command.get_program())
         .args(command.get_args())
         .stdin(Stdio::piped())
@@ -149,16 +197,39 @@ fn guarded(command: &Command) -> Command {
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt as _;
-    use std::process::Command;
 
-    use super::{Process, Signal, guarded};
+    use super::*;
 
     #[test]
     fn a_program_is_killed_when_our_end_of_its_pipe_closes() {
         // This is what happens to it when we are killed.
-        let mut child = guarded(Command::new("sleep").arg("600")).spawn().unwrap();
+        let mut child = guarded(Command::new("sleep").arg("600"), Path::new(""))
+            .spawn()
+            .unwrap();
         drop(child.stdin.take());
         assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+    }
+
+    #[test]
+    fn a_log_goes_with_us_unless_it_was_asked_for_or_something_panicked() {
+        let start = || Process::start("sleeper", Command::new("sleep").arg("600")).unwrap();
+        // This is what happens to what a static holds, which nobody drops.
+        let left = |mut process: Process| {
+            let log = process.log.clone();
+            drop(locked(&process.watcher.0).take());
+            process.child.wait().unwrap();
+            let _held = std::mem::ManuallyDrop::new(process);
+            let is_left = log.exists();
+            drop(fs::remove_file(log));
+            is_left
+        };
+        assert!(!left(start()));
+        let mut asked = start();
+        assert!(asked.last_words().contains("sleeper printed"));
+        assert!(left(asked));
+        let witness = start();
+        assert!(panic::catch_unwind(|| panic!("on purpose")).is_err());
+        assert!(left(witness));
     }
 
     #[test]

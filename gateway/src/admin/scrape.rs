@@ -1,25 +1,28 @@
 //! `/metrics`: what is counted, and what is looked up for the scrape.
 
 use super::Admin;
-use crate::telemetry::metrics::Scene;
+use crate::telemetry::metrics::{BackendScene, Scene};
 
 impl Admin {
     pub(super) fn scrape(&self) -> String {
         let catalog = self.core.catalog();
-        let backends = catalog.backends().into_iter().map(|backend| {
-            (
-                backend.name().to_string(),
-                catalog.health(backend.name()).as_str(),
-                backend.breaker().as_str(),
-                backend.in_flight(),
-            )
+        let backends = catalog.backends().into_iter().map(|backend| BackendScene {
+            name: backend.name().to_string(),
+            health: catalog.health(backend.name()).as_str(),
+            breaker: backend.breaker().as_str(),
+            in_flight: backend.in_flight(),
+            connections: backend.connections(),
         });
-        let (sessions_calling, sessions_listening) = self.sessions.in_use();
+        let census = self.sessions.census();
         self.metrics.encode(&Scene {
             ready: self.is_ready(),
             tasks: self.tasks.running(),
-            sessions_calling,
-            sessions_listening,
+            sessions: [
+                ("calling", census.calling),
+                ("listening", census.listening),
+                ("idle", census.idle),
+                ("provisional", census.provisional),
+            ],
             backends: backends.collect(),
         })
     }

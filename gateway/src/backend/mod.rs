@@ -8,6 +8,7 @@ mod answer;
 mod body;
 mod breaker;
 mod closing;
+mod counted;
 mod deadline;
 mod error;
 mod events;
@@ -107,6 +108,7 @@ impl Backend {
             ..
         } = configured.clone();
         let (origin, host_header) = (origin(&url, protocol), host_header(&url));
+        let transport = transport.counted_apart();
         let pools = Pools::new(&transport, &url, &contact);
         Self {
             inner: Arc::new(Inner {
@@ -176,6 +178,12 @@ impl Backend {
     #[must_use]
     pub fn contact(&self) -> Guard<Arc<Contact>> {
         self.inner.contact.load()
+    }
+
+    /// How many connections to it are open, in use or not.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.inner.transport.open()
     }
 
     /// Talks to it as `contact` says from now on. Requests under way go on as they began.

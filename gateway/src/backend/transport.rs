@@ -22,6 +22,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
+use super::counted::{Counted, OpenConnections};
 use super::error::BackendError;
 use super::host::{Host, Resolver};
 use crate::tasks::Tasks;
@@ -37,6 +38,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Transport {
     tls: Arc<rustls::ClientConfig>,
     tasks: Tasks,
+    open: OpenConnections,
 }
 
 /// Connections to one backend.
@@ -71,7 +73,21 @@ impl Transport {
         Self {
             tls: Arc::new(with_alpn(config)),
             tasks,
+            open: OpenConnections::default(),
         }
+    }
+
+    /// The same, with a count of its own of the connections that its pools make.
+    pub(super) fn counted_apart(self) -> Self {
+        Self {
+            open: OpenConnections::default(),
+            ..self
+        }
+    }
+
+    /// How many connections are open, in use or not.
+    pub(super) fn open(&self) -> usize {
+        self.open.count()
     }
 
     pub(super) fn tasks(&self) -> &Tasks {
@@ -89,6 +105,7 @@ impl Transport {
         let connector = Punctual {
             inner: Arc::new(HttpsConnector::from((http, Arc::clone(&self.tls)))),
             deadline: connect,
+            open: self.open.clone(),
         };
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -139,6 +156,7 @@ impl From<Failure> for BackendError {
 struct Punctual<C> {
     inner: Arc<C>,
     deadline: Duration,
+    open: OpenConnections,
 }
 
 impl<C> Clone for Punctual<C> {
@@ -146,6 +164,7 @@ impl<C> Clone for Punctual<C> {
         Self {
             inner: Arc::clone(&self.inner),
             deadline: self.deadline,
+            open: self.open.clone(),
         }
     }
 }
@@ -157,23 +176,25 @@ where
     C::Error: Into<BoxError>,
     C::Future: Send + 'static,
 {
-    type Response = C::Response;
+    type Response = Counted<C::Response>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (mut inner, deadline) = (C::clone(&self.inner), self.deadline);
+        let (mut inner, deadline, open) = (C::clone(&self.inner), self.deadline, self.open.clone());
         Box::pin(async move {
             let connecting = async {
                 poll_fn(|context| inner.poll_ready(context)).await?;
                 inner.call(uri).await
             };
             match tokio::time::timeout(deadline, connecting).await {
-                Ok(connected) => connected.map_err(Into::into),
+                Ok(connected) => connected
+                    .map(|connection| open.with(connection))
+                    .map_err(Into::into),
                 Err(_) => Err(format!("no connection within {} s", deadline.as_secs_f32()).into()),
             }
         })
@@ -239,6 +260,44 @@ mod tests {
             BackendError::Unreachable("no connection within 3 s".to_owned())
         );
         assert_eq!(started.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_connection_counts_from_when_it_is_made_until_it_is_closed() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri: Uri = format!("http://{}/mcp", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let transport = Transport::new(Tasks::default());
+        let (own, other) = (transport.clone().counted_apart(), transport.counted_apart());
+        let pool = own.pool(Duration::from_secs(3), &Arc::new(Host::new(&uri, &[])), None);
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri;
+        let answering = async {
+            let (mut server, _) = listener.accept().await.unwrap();
+            server.read_u8().await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            server.write_all(answer).await.unwrap();
+            server
+        };
+        assert_eq!(own.open(), 0);
+        let (server, response) = tokio::join!(answering, pool.send(request, Duration::from_secs(60)));
+        drop(response.unwrap());
+        assert_eq!(
+            (own.open(), other.open()),
+            (1, 0),
+            "it is kept for the next request"
+        );
+        drop(server);
+        let closed = async {
+            while own.open() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), closed)
+            .await
+            .unwrap();
     }
 
     #[tokio::test]

@@ -5,6 +5,10 @@ use vmcp_crds::config::LimitsConfig;
 /// How many sessions one authenticated client has at a time, where the configuration does not say.
 const SESSIONS_PER_PRINCIPAL: u32 = 1000;
 
+/// How many bytes of bodies are kept at a time, where the configuration does not say: several times that, with what is made of them, fits
+/// into a small pod.
+const BYTES_IN_FLIGHT: u32 = 64 * 1024 * 1024;
+
 /// How much the gateway takes on at a time. Every number is at least 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -12,6 +16,8 @@ pub struct Limits {
     pub request_bytes: usize,
     /// How many requests run in the process at a time.
     pub requests_in_flight: usize,
+    /// How many bytes of bodies are kept at a time; at least `request_bytes`.
+    pub request_bytes_in_flight: usize,
     /// How many of them belong to one session.
     pub requests_in_flight_per_session: usize,
     /// How many sessions are opened in a second.
@@ -53,6 +59,10 @@ impl From<&LimitsConfig> for Limits {
         Self {
             request_bytes: size(raw.request_bytes),
             requests_in_flight: size(raw.requests_in_flight),
+            request_bytes_in_flight: size(
+                raw.request_bytes_in_flight
+                    .unwrap_or(BYTES_IN_FLIGHT.max(raw.request_bytes)),
+            ),
             requests_in_flight_per_session: size(raw.requests_in_flight_per_session),
             initializes_per_second: raw.initializes_per_second,
             sessions: raw.sessions,

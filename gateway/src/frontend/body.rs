@@ -2,25 +2,41 @@
 
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::overload::Kept;
 use super::respond::{self, Body};
 use crate::patience::within;
 use crate::wire::code;
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// Bodies up to this size are not counted: as many as may run at a time hold little.
+const TINY_BYTES: usize = 4 * 1024;
 /// How much of a refused body is read and thrown away, at most this long.
 const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The body, refused as soon as it is larger than `largest`. One that says so has been refused before.
-pub(super) async fn read(mut body: Incoming, largest: usize) -> Result<Bytes, Response<Body>> {
-    let Some(whole) = within(BODY_DEADLINE, collect(&mut body, largest)).await else {
+/// Why there is no body.
+enum Fault {
+    TooLarge,
+    /// Others are kept that take up all the room there is.
+    NoRoom,
+    Incomplete,
+}
+
+/// The body, refused as soon as it is larger than `largest`, or finds no room in `kept`. One that says that it is too large has been
+/// refused before.
+pub(super) async fn read(
+    mut body: Incoming,
+    largest: usize,
+    kept: &mut Kept<'_>,
+) -> Result<Bytes, Response<Body>> {
+    let Some(whole) = within(BODY_DEADLINE, gather(&mut body, largest, kept)).await else {
         let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
         return Err(respond::error(
             StatusCode::REQUEST_TIMEOUT,
@@ -31,8 +47,12 @@ pub(super) async fn read(mut body: Incoming, largest: usize) -> Result<Bytes, Re
     };
     match whole {
         Ok(whole) => Ok(whole),
-        Err(Unread::TooLarge) => Err(too_large(body, largest).await),
-        Err(Unread::Broken) => {
+        Err(Fault::TooLarge) => Err(too_large(body, largest).await),
+        Err(Fault::NoRoom) => {
+            discard(body).await;
+            Err(respond::no_room())
+        }
+        Err(Fault::Incomplete) => {
             let message = "The body ended before it was complete";
             Err(respond::error(
                 StatusCode::BAD_REQUEST,
@@ -44,32 +64,48 @@ pub(super) async fn read(mut body: Incoming, largest: usize) -> Result<Bytes, Re
     }
 }
 
-/// Why there is no whole body.
-enum Unread {
-    TooLarge,
-    Broken,
-}
-
-/// Nearly every body comes with its head, in one piece, which is taken as it is.
-async fn collect(body: &mut Incoming, largest: usize) -> Result<Bytes, Unread> {
-    let first = match body.frame().await {
-        Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-        Some(Err(_)) => return Err(Unread::Broken),
-        None => Bytes::new(),
-    };
-    if first.len() <= largest && body.is_end_stream() {
+/// The parts of a body as one. Most come in one part, which is not copied.
+async fn gather(body: &mut Incoming, largest: usize, kept: &mut Kept<'_>) -> Result<Bytes, Fault> {
+    let first = part(body).await?.unwrap_or_default();
+    if first.len() > largest {
+        return Err(Fault::TooLarge);
+    }
+    let is_whole = body.is_end_stream();
+    if is_whole && first.len() <= TINY_BYTES {
         return Ok(first);
     }
-    let Some(left) = largest.checked_sub(first.len()) else {
-        return Err(Unread::TooLarge);
-    };
-    let rest = Limited::new(body, left).collect().await;
-    let rest = rest.map_err(|error| match error.is::<LengthLimitError>() {
-        true => Unread::TooLarge,
-        false => Unread::Broken,
-    })?;
-    let mut whole = first.chain(rest.aggregate());
-    Ok(whole.copy_to_bytes(whole.remaining()))
+    if !kept.more(first.len()) {
+        return Err(Fault::NoRoom);
+    }
+    if is_whole {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::from(first);
+    while let Some(part) = part(body).await? {
+        if whole.len() + part.len() > largest {
+            return Err(Fault::TooLarge);
+        }
+        if !kept.more(part.len()) {
+            return Err(Fault::NoRoom);
+        }
+        whole.extend_from_slice(&part);
+    }
+    Ok(whole.freeze())
+}
+
+async fn part(body: &mut Incoming) -> Result<Option<Bytes>, Fault> {
+    loop {
+        match body.frame().await {
+            None => return Ok(None),
+            Some(Err(_)) => return Err(Fault::Incomplete),
+            // What is no data is a trailer, which says nothing to us.
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
 }
 
 pub(super) async fn too_large(body: Incoming, largest: usize) -> Response<Body> {
@@ -112,6 +148,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::frontend::overload::Bodies;
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_given_up_with_words_that_say_so() {
@@ -119,7 +156,8 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let service = service_fn(async |request: http::Request<Incoming>| {
-            let read = read(request.into_body(), 1024).await;
+            let bodies = Bodies::default();
+            let read = read(request.into_body(), 1024, &mut bodies.begin(usize::MAX)).await;
             Ok::<_, Infallible>(read.map_or_else(|refusal| refusal, |_| respond::accepted()))
         });
         let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service);

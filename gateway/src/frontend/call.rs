@@ -12,6 +12,7 @@ use super::served::Failure;
 use super::tools::{explain, tool_error};
 use crate::backend::{Answer, BackendError};
 use crate::core::{CallError, Subject};
+use crate::end_by::EndBy;
 use crate::session::store::Unavailable;
 use crate::session::{Session, SessionError};
 use crate::wire::code;
@@ -43,7 +44,8 @@ impl Frontend {
             Answer::Whole(message) => return respond::json(StatusCode::OK, message),
             Answer::Streaming(first, rest) => {
                 let passing = large::Passing::new(&self.metrics, &routed, session.go_on());
-                respond::streaming_json(passing.bytes(first, rest))
+                let end_by = EndBy::new(routed.deadline.at());
+                respond::ending_by(end_by, respond::streaming_json(passing.bytes(first, rest)))
             }
             Answer::Events(upstream, events) => {
                 let call = Awaited {
@@ -54,7 +56,9 @@ impl Frontend {
                     deadline: routed.deadline,
                 };
                 let relay = Relay::new(&self.core, session, call);
-                respond::events(keep_alive(session.clone(), relay.running(*events)))
+                let end_by = relay.end_by();
+                let events = keep_alive(session.clone(), relay.running(*events));
+                respond::ending_by(end_by, respond::events(events))
             }
         };
         respond::until_its_end(response, reply.admitted)

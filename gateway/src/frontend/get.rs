@@ -97,8 +97,9 @@ impl Frontend {
                     subject: None,
                 };
                 let relay = Relay::new(&self.core, session, call_at_backend);
+                let end_by = relay.end_by();
                 let events = relay.resumed(call.event.clone());
-                respond::events(keep_alive(session.clone(), events))
+                respond::ending_by(end_by, respond::events(keep_alive(session.clone(), events)))
             }
             Err(NoUpstream::Session(failure)) => respond::session_error(None, &failure),
             Err(lost) => failed(&lost.to_string()),

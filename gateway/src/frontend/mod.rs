@@ -43,7 +43,7 @@ use crate::session::Sessions;
 use crate::telemetry::Metrics;
 
 use auth::Authentication;
-use overload::{Places, Rate};
+use overload::{Bodies, Places, Rate};
 use respond::Body;
 use served::Served;
 
@@ -60,6 +60,7 @@ pub struct Frontend {
     metrics: Metrics,
     drain: Drain,
     places: Places,
+    bodies: Bodies,
     initializes: Rate,
     /// Whether only programs of this machine can reach the endpoint.
     on_loopback: bool,
@@ -85,6 +86,7 @@ impl Frontend {
             metrics,
             drain,
             places: Places::default(),
+            bodies: Bodies::default(),
             initializes: Rate::default(),
             on_loopback,
         }

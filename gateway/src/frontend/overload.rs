@@ -1,4 +1,4 @@
-//! How much the endpoint takes on at a time: requests that run, and sessions that are opened.
+//! How much the endpoint takes on at a time: requests that run, the bytes of their bodies, and sessions that are opened.
 //!
 //! A request has a place from before its body is read until its answer has gone out. When all places are taken, the next one is refused
 //! without its body, which is what makes refusing cheap. A small body is read all the same, as long as there are not as many of those
@@ -71,6 +71,48 @@ impl Drop for Place {
     }
 }
 
+/// The bytes of bodies that are kept at a time. A cheap-clone handle.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bodies {
+    bytes: Arc<AtomicUsize>,
+}
+
+/// What is kept of one body; dropping it says that it is kept no longer.
+#[derive(Debug)]
+pub(super) struct Kept<'a> {
+    bodies: &'a Bodies,
+    bytes: usize,
+    limit: usize,
+}
+
+impl Bodies {
+    /// A body of which nothing is kept yet; all together may have `limit` bytes.
+    pub(super) fn begin(&self, limit: usize) -> Kept<'_> {
+        Kept {
+            bodies: self,
+            bytes: 0,
+            limit,
+        }
+    }
+}
+
+impl Kept<'_> {
+    /// Keeps so many bytes more, if there is room.
+    pub(super) fn more(&mut self, bytes: usize) -> bool {
+        let before = self.bodies.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        before.saturating_add(bytes) <= self.limit
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.bodies.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
 /// So many in a second, of which all may come at once. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rate {
@@ -113,6 +155,18 @@ mod tests {
         drop(beyond);
         assert_eq!(places.shared.taken.load(Ordering::Relaxed), 0);
         assert_eq!(places.shared.beyond.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn all_bodies_together_have_so_many_bytes_and_one_that_is_done_with_makes_room() {
+        let bodies = Bodies::default();
+        let (mut one, mut other) = (bodies.begin(100), bodies.begin(100));
+        assert!(one.more(60) && other.more(40));
+        assert!(!one.more(1));
+        drop(one);
+        assert!(other.more(60) && !bodies.begin(100).more(1));
+        drop(other);
+        assert_eq!(bodies.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]

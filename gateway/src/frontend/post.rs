@@ -29,9 +29,13 @@ impl Frontend {
         if let Err(refusal) = media_types(&head.headers) {
             return ("other", refusal);
         }
-        let (in_flight, largest) = {
+        let (in_flight, largest, room) = {
             let limits = &self.core.hot().limits;
-            (limits.requests_in_flight, limits.request_bytes)
+            (
+                limits.requests_in_flight,
+                limits.request_bytes,
+                limits.request_bytes_in_flight,
+            )
         };
         let is_small = body
             .size_hint()
@@ -41,7 +45,9 @@ impl Frontend {
             discard(body).await;
             return ("other", respond::overloaded(None));
         };
-        let body = match read(body, largest).await {
+        // Until the answer begins: then the request has been sent, and what is kept of it is the connection's.
+        let mut kept = self.bodies.begin(room);
+        let body = match read(body, largest, &mut kept).await {
             Ok(body) => body,
             Err(refusal) => return ("other", refusal),
         };

@@ -15,12 +15,14 @@ use futures::Stream;
 use futures::stream;
 use http::HeaderValue;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::event;
 use super::tools::{explain, tool_failure};
 use super::translate::{Source, Translated};
 use crate::backend::{self, Backend, BackendError, Deadline, Events, UpstreamSession};
 use crate::core::{CallError, Core, Subject};
+use crate::end_by::EndBy;
 use crate::session::{Running, Session};
 use crate::telemetry::request_id::Current;
 use crate::wire::{code, jsonrpc, sse};
@@ -60,6 +62,9 @@ pub(super) struct Relay {
     first_pause: Duration,
     /// Why the backend's stream ended the last time.
     broken: BackendError,
+    end_by: EndBy,
+    /// Whether the client has, or was refused, its answer.
+    is_over: bool,
 }
 
 enum Step {
@@ -74,6 +79,8 @@ impl Relay {
             core: core.clone(),
             session: session.clone(),
             running: session.go_on(),
+            end_by: EndBy::new(call.deadline.at()),
+            is_over: false,
             call,
             position: None,
             events: None,
@@ -83,6 +90,11 @@ impl Relay {
             first_pause: PAUSE,
             broken: BackendError::Broken("the stream ended".to_owned()),
         }
+    }
+
+    /// Until when the stream must have gone out.
+    pub(super) fn end_by(&self) -> EndBy {
+        self.end_by.clone()
     }
 
     /// The stream from where the backend's is.
@@ -113,7 +125,10 @@ impl Relay {
                 };
                 match step.unwrap_or_else(|_| relay.too_late()) {
                     Step::Send(bytes) => return Some((bytes, Some(relay))),
-                    Step::Last(bytes) => return Some((bytes, None)),
+                    Step::Last(bytes) => {
+                        relay.is_over = true;
+                        return Some((bytes, None));
+                    }
                     Step::Nothing => {}
                 }
             }
@@ -161,6 +176,7 @@ impl Relay {
             Translated::Message(data) => {
                 if self.call.deadline.extends() && is_progress(&data) {
                     self.call.deadline.begin_anew();
+                    self.end_by.set(self.call.deadline.at());
                 }
                 let id = moved.then(|| self.event_id()).flatten();
                 Step::Send(event::message(data, id.as_deref()))
@@ -258,6 +274,15 @@ impl Relay {
         let error = CallError::sent(backend, deadline.passed());
         tracing::warn!(request_id = %Current, %error, "a call failed");
         Step::Last(self.failed(&error))
+    }
+}
+
+impl Drop for Relay {
+    /// A client that goes away has cancelled nothing. One that did not read until its call's deadline had passed has no call any more.
+    fn drop(&mut self) {
+        if !self.is_over && Instant::now() >= self.call.deadline.at() {
+            drop(self.too_late());
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Either, Full, StreamBody};
 use serde_json::value::RawValue;
 
+use crate::end_by::EndBy;
 use crate::session::store::{LimitOf, Unavailable};
 use crate::session::{Busy, NotCreated, SessionError};
 use crate::wire::{code, header as mcp, jsonrpc};
@@ -81,6 +82,14 @@ pub(super) fn overloaded(id: Option<&RawValue>) -> Response<Body> {
     later(
         id,
         "The gateway has as many requests as it takes at a time; try again",
+    )
+}
+
+/// The bodies of other requests are in the way.
+pub(super) fn no_room() -> Response<Body> {
+    later(
+        None,
+        "The gateway keeps as many bytes of requests as it takes at a time; try again",
     )
 }
 
@@ -158,6 +167,12 @@ pub(super) fn events(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send 
     );
     // Proxies such as nginx would otherwise hold events back.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// An answer that its connection gives up when `end_by` has passed and the client takes nothing.
+pub(super) fn ending_by(end_by: EndBy, mut response: Response<Body>) -> Response<Body> {
+    response.extensions_mut().insert(end_by);
     response
 }
 

@@ -104,11 +104,6 @@ impl InFlight {
         self.lock().keys().copied().collect()
     }
 
-    /// How many sessions have something that runs.
-    pub(super) fn sessions(&self) -> usize {
-        self.lock().len()
-    }
-
     /// Whether nothing is running of the session `key`.
     pub(super) fn is_quiet(&self, key: &RecordKey) -> bool {
         !self.lock().contains_key(key)

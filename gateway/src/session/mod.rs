@@ -7,6 +7,7 @@
 pub mod bindings;
 mod cache;
 mod capabilities;
+mod census;
 mod deletions;
 mod ears;
 mod endings;
@@ -58,6 +59,7 @@ use crate::wire::revision::Revision;
 
 use cache::{Cache, Remembered};
 use capabilities::Capabilities;
+pub use census::Census;
 use deletions::Deletions;
 use endings::Endings;
 use entry::Entry;
@@ -253,12 +255,6 @@ impl Sessions {
     #[must_use]
     pub fn store_error(&self) -> Option<String> {
         self.inner.outage.now().map(|down| down.error.to_string())
-    }
-
-    /// How many sessions have a request that runs here, and how many hold their own stream here.
-    #[must_use]
-    pub fn in_use(&self) -> (usize, usize) {
-        (self.inner.in_flight.sessions(), self.inner.streams.len())
     }
 
     /// What stands for the session id `id` in logs: the same for one id as long as the key that signs does not change, on every

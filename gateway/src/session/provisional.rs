@@ -12,7 +12,7 @@
 //! That is done beside everything else, also while the process drains. A process that ends while the store does not answer leaves the
 //! upstream sessions that it could not bind to the idle deadlines of their backends: whether a record names one is not known to it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -114,6 +114,13 @@ impl Provisional {
         let own = pending.iter().filter(|((other, _), _)| other == key);
         own.map(|(_, pending)| (pending.backend.clone(), pending.session.clone()))
             .collect()
+    }
+
+    /// How many sessions use one.
+    pub(super) fn sessions(&self) -> usize {
+        let pending = self.lock();
+        let sessions: HashSet<_> = pending.keys().map(|(key, _)| key).collect();
+        sessions.len()
     }
 
     /// All of them. They stay: a request may need one while it is being bound.

@@ -137,11 +137,6 @@ impl Streams {
         }
     }
 
-    /// How many are open here.
-    pub(super) fn len(&self) -> usize {
-        self.lock().open.len()
-    }
-
     /// Whether the stream of `key` is open here.
     pub(super) fn is_open(&self, key: &RecordKey) -> bool {
         self.lock().open.contains_key(key)

@@ -225,6 +225,11 @@ fn limits(raw: &LimitsConfig) -> Result<Limits, Fault> {
     let per_principal = raw.sessions_per_principal;
     for (field, value, allowed) in [
         ("requestBytes", raw.request_bytes, REQUEST_BYTES),
+        (
+            "requestBytesInFlight",
+            raw.request_bytes_in_flight.unwrap_or(u32::MAX),
+            raw.request_bytes..=u32::MAX,
+        ),
         ("requestsInFlight", raw.requests_in_flight, COUNT),
         (
             "requestsInFlightPerSession",

@@ -199,6 +199,10 @@ fn an_aggregation_that_cannot_be_meant_is_refused_with_path_and_reason() {
         ),
         ("limits: {requestsInFlight: 0}", "limits.requestsInFlight"),
         (
+            "limits: {requestBytes: 2048, requestBytesInFlight: 2047}",
+            "found 2047; allowed are 2048 to",
+        ),
+        (
             "limits: {requestsInFlightPerSession: 0}",
             "limits.requestsInFlightPerSession",
         ),

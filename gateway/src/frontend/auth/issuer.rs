@@ -2,7 +2,8 @@
 //!
 //! One task fetches: at the start, then every `keyRefresh`, and at once when a token names a key that is not known, which is how a
 //! rotation is noticed. Whoever waits for such a key waits for the same fetch. Because anybody can make up names of keys, they cause
-//! a fetch at most every 10 seconds; in between, a name that is not known is refused.
+//! a fetch at most every 10 seconds; in between, a name that is not known is refused. A token that names no key, and that none of the keys
+//! has signed, counts as one of a key that is not known.
 //!
 //! The last keys that were fetched stay in use for as long as the issuer cannot be reached: a token ends by its own date. A key that
 //! is not among them cannot be judged then, and is unavailable, not unknown: a client that was told 401 would throw a good token away.
@@ -29,6 +30,8 @@ use crate::telemetry::Metrics;
 const READY_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a round, discovery document and keys, may take.
 const ROUND_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a token waits for a round: the one that is running may end before the one that answers it begins.
+const WAIT: Duration = Duration::from_secs(2 * ROUND_DEADLINE.as_secs() + 1);
 /// How often names of keys that are not known may cause a fetch.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait after a failed round: the first time, and at most.
@@ -48,6 +51,7 @@ struct Inner {
     refresh: Duration,
     fetch: Fetch,
     metrics: Metrics,
+    tasks: Tasks,
     keys: ArcSwap<KeySet>,
     error: ArcSwapOption<String>,
     rounds: watch::Sender<Rounds>,
@@ -98,13 +102,14 @@ struct Discovered {
 }
 
 impl Issuer {
-    pub(super) fn new(settings: &Settings, metrics: Metrics) -> Result<Self, UnusableCa> {
+    pub(super) fn new(settings: &Settings, metrics: Metrics, tasks: Tasks) -> Result<Self, UnusableCa> {
         let inner = Inner {
             name: settings.issuer.clone(),
             jwks_url: settings.jwks_url.clone(),
             refresh: settings.key_refresh,
             fetch: Fetch::new(settings.ca_bundle.as_deref(), settings.allow_http)?,
             metrics,
+            tasks,
             keys: ArcSwap::default(),
             error: ArcSwapOption::empty(),
             rounds: watch::Sender::default(),
@@ -117,10 +122,10 @@ impl Issuer {
     }
 
     /// Fetches the keys from now on.
-    pub(super) fn keep_fresh(&self, tasks: &Tasks, readiness: &Readiness) {
+    pub(super) fn keep_fresh(&self, readiness: &Readiness) {
         let mut first = Some(readiness.wait_at_most("the keys of the token issuer", READY_PATIENCE));
         let issuer = self.clone();
-        tasks.spawn_until_drain(async move {
+        self.inner.tasks.spawn_until_drain(async move {
             let mut retry = FIRST_RETRY;
             loop {
                 let pause = if issuer.round().await {
@@ -160,19 +165,44 @@ impl Issuer {
         if known.has(name) {
             return Ok(known);
         }
-        if let Some(round) = self.answering_round() {
-            let mut rounds = self.inner.rounds.subscribe();
-            // The task that fetches ends with the process only.
-            drop(rounds.wait_for(|rounds| rounds.ended >= round).await);
-            let known = self.keys();
-            if known.has(name) {
-                return Ok(known);
-            }
+        let is_judged = self.ask().await;
+        let known = self.keys();
+        if known.has(name) {
+            return Ok(known);
         }
-        if self.inner.error.load().is_some() {
-            return Err(NoKeys::Unavailable);
+        Err(self.missing(is_judged))
+    }
+
+    /// Keys that are published since `used`, none of which has signed a token that names none.
+    pub(super) async fn keys_after(&self, used: &KeySet) -> Result<Arc<KeySet>, NoKeys> {
+        let is_judged = self.ask().await;
+        let known = self.keys();
+        if known.serial != used.serial {
+            return Ok(known);
         }
-        Err(NoKeys::Unpublished)
+        Err(self.missing(is_judged))
+    }
+
+    fn missing(&self, is_judged: bool) -> NoKeys {
+        if is_judged && self.inner.error.load().is_none() {
+            NoKeys::Unpublished
+        } else {
+            NoKeys::Unavailable
+        }
+    }
+
+    /// Has the keys fetched, unless that has just been done, and waits for it. Says whether what is known now can be judged by: the fetch may
+    /// take too long, and a process that drains fetches nothing more.
+    async fn ask(&self) -> bool {
+        let Some(round) = self.answering_round() else {
+            return true;
+        };
+        let mut rounds = self.inner.rounds.subscribe();
+        let answered = rounds.wait_for(|rounds| rounds.ended >= round);
+        tokio::select! {
+            answered = tokio::time::timeout(WAIT, answered) => matches!(answered, Ok(Ok(_))),
+            () = self.inner.tasks.drained() => false,
+        }
     }
 
     /// The round to wait for, if there is one that could bring a key which is not known.
@@ -281,5 +311,67 @@ impl Issuer {
         }
         vmcp_crds::config::rules::endpoint(&discovered.jwks_uri)
             .map_err(|reason| no_document(&url, format!("jwks_uri: {reason}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::Algorithm;
+
+    use super::*;
+
+    /// An issuer that takes connections and never answers.
+    fn silent(tasks: &Tasks) -> (Issuer, std::net::TcpListener) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let settings = Settings {
+            issuer: url.clone(),
+            audiences: vec!["tools".to_owned()],
+            resource: url.parse().unwrap(),
+            jwks_url: None,
+            scopes: Vec::new(),
+            algorithms: Vec::new(),
+            clock_leeway: Duration::ZERO,
+            key_refresh: Duration::from_secs(3600),
+            ca_bundle: None,
+            allow_http: true,
+        };
+        let issuer = Issuer::new(&settings, Metrics::new(), tasks.clone()).unwrap();
+        (issuer, listener)
+    }
+
+    fn header() -> Header {
+        Header {
+            key: Some("a".to_owned()),
+            algorithm: Algorithm::ES256,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_key_is_answered_at_once_when_the_process_drains() {
+        let tasks = Tasks::default();
+        let (issuer, _listener) = silent(&tasks);
+        issuer.keep_fresh(&Readiness::default());
+        let began = Instant::now();
+        let header = header();
+        let draining = async {
+            tokio::task::yield_now().await;
+            tasks.finish().await;
+        };
+        let (found, ()) = tokio::join!(issuer.keys_for(&header), draining);
+        assert_eq!(found.unwrap_err(), NoKeys::Unavailable);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        // And who comes later does not wait at all.
+        assert_eq!(issuer.keys_for(&header).await.unwrap_err(), NoKeys::Unavailable);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever_for_a_round_that_does_not_end() {
+        let tasks = Tasks::default();
+        let (issuer, _listener) = silent(&tasks);
+        let began = Instant::now();
+        assert_eq!(issuer.keys_for(&header()).await.unwrap_err(), NoKeys::Unavailable);
+        assert_eq!(began.elapsed(), WAIT);
     }
 }

@@ -28,10 +28,10 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
 use bearer::Sent;
-use issuer::Issuer;
+use issuer::{Issuer, NoKeys};
 use refusal::Refusal;
 use resource::Resource;
-use token::Expectations;
+use token::{Expectations, Flaw};
 use validated::Validated;
 
 pub use fetch::UnusableCa;
@@ -130,8 +130,8 @@ impl Oidc {
         readiness: &Readiness,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
-        let issuer = Issuer::new(settings, metrics.clone())?;
-        issuer.keep_fresh(tasks, readiness);
+        let issuer = Issuer::new(settings, metrics.clone(), tasks.clone())?;
+        issuer.keep_fresh(readiness);
         let inner = Inner {
             issuer,
             expectations: Expectations::new(settings),
@@ -153,7 +153,7 @@ impl Inner {
             Sent::Token(token) => token,
         };
         if token.len() > token::MAX_BYTES {
-            return Err(token::Flaw::TooLong.into());
+            return Err(Flaw::TooLong.into());
         }
         let now = clock::unix_millis() / 1000;
         let digest = self.validated.digest(token);
@@ -162,8 +162,19 @@ impl Inner {
             return Ok(principal);
         }
         let header = token::Header::read(token, &self.expectations)?;
-        let keys = self.issuer.keys_for(&header).await?;
-        let good = token::verify(token, &header, &keys, &self.expectations, now)?;
+        let mut keys = self.issuer.keys_for(&header).await?;
+        let mut verdict = token::verify(token, &header, &keys, &self.expectations, now);
+        if header.key.is_none() && matches!(verdict, Err(Flaw::Signature | Flaw::UnknownKey)) {
+            match self.issuer.keys_after(&keys).await {
+                Ok(newer) => {
+                    keys = newer;
+                    verdict = token::verify(token, &header, &keys, &self.expectations, now);
+                }
+                Err(NoKeys::Unavailable) => return Err(NoKeys::Unavailable.into()),
+                Err(NoKeys::Unpublished) => {}
+            }
+        }
+        let good = verdict?;
         self.validated
             .put(digest, keys.serial, good.until, good.principal.clone());
         Ok(good.principal)

@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use vmcp_crds::status::Health;
 
 use super::latency::Latency;
-use super::{Metrics, number};
+use super::{BackendScene, Metrics, number};
 use crate::config::BackendName;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -103,24 +103,27 @@ impl Metrics {
         }
     }
 
-    pub(super) fn set_backend(&self, backend: &str, health: &str, breaker: &str, in_flight: usize) {
+    pub(super) fn set_backend(&self, scene: &BackendScene) {
         let shared = &*self.shared;
         let labels = |state| BackendStateLabels {
-            backend: backend.to_owned(),
+            backend: scene.name.clone(),
             state,
         };
         for state in Health::ALL.map(Health::as_str) {
             let gauge = shared.backend_health.get_or_create(&labels(state));
-            gauge.set(i64::from(state == health));
+            gauge.set(i64::from(state == scene.health));
         }
         for state in BREAKER_STATES {
             let gauge = shared.breaker_state.get_or_create(&labels(state));
-            gauge.set(i64::from(state == breaker));
+            gauge.set(i64::from(state == scene.breaker));
         }
-        shared
-            .backend_in_flight
-            .get_or_create(&BackendLabels::new(backend))
-            .set(number(in_flight));
+        for (family, count) in [
+            (&shared.backend_in_flight, scene.in_flight),
+            (&shared.backend_connections, scene.connections),
+        ] {
+            let gauge = family.get_or_create(&BackendLabels::new(&scene.name));
+            gauge.set(number(count));
+        }
     }
 
     /// Takes the series of a backend away, which is not configured any more.
@@ -144,6 +147,7 @@ impl Metrics {
         }
         shared.backend_duration.remove(&labels);
         shared.backend_in_flight.remove(&labels);
+        shared.backend_connections.remove(&labels);
         for family in [
             &shared.breaker_opened,
             &shared.handshakes,

@@ -52,6 +52,7 @@ struct Shared {
     backend_requests: Family<BackendOutcomeLabels, Counter>,
     backend_duration: Family<BackendLabels, Latency>,
     backend_in_flight: Family<BackendLabels, Gauge>,
+    backend_connections: Family<BackendLabels, Gauge>,
     backend_health: Family<BackendStateLabels, Gauge>,
     breaker_state: Family<BackendStateLabels, Gauge>,
     breaker_opened: Family<BackendLabels, Counter>,
@@ -124,12 +125,25 @@ pub struct Scene {
     pub ready: bool,
     /// How many tasks run.
     pub tasks: usize,
-    /// How many sessions have a request that runs.
-    pub sessions_calling: usize,
-    /// How many sessions hold their own stream.
-    pub sessions_listening: usize,
-    /// The backends: name, health, state of the breaker, calls that run.
-    pub backends: Vec<(String, &'static str, &'static str, usize)>,
+    /// How many sessions are in each state.
+    pub sessions: [(&'static str, usize); 4],
+    /// The backends.
+    pub backends: Vec<BackendScene>,
+}
+
+/// What a scrape looks up of one backend.
+#[derive(Clone, Debug, Default)]
+pub struct BackendScene {
+    /// Its name.
+    pub name: String,
+    /// Its health.
+    pub health: &'static str,
+    /// The state of its breaker.
+    pub breaker: &'static str,
+    /// How many calls run.
+    pub in_flight: usize,
+    /// How many connections are open.
+    pub connections: usize,
 }
 
 impl Metrics {
@@ -155,6 +169,7 @@ impl Metrics {
             backend_requests: add(&mut registry, page::BACKEND_REQUESTS),
             backend_duration: add(&mut registry, page::BACKEND_DURATION),
             backend_in_flight: add(&mut registry, page::BACKEND_IN_FLIGHT),
+            backend_connections: add(&mut registry, page::BACKEND_CONNECTIONS),
             backend_health: add(&mut registry, page::BACKEND_HEALTH),
             breaker_state: add(&mut registry, page::BREAKER_STATE),
             breaker_opened: add(&mut registry, page::BREAKER_OPENED),
@@ -324,24 +339,25 @@ impl Metrics {
         let shared = &*self.shared;
         shared.ready.set(i64::from(scene.ready));
         shared.tasks.set(number(scene.tasks));
-        for (state, sessions) in [
-            ("calling", scene.sessions_calling),
-            ("listening", scene.sessions_listening),
-        ] {
+        for (state, sessions) in scene.sessions {
             let sessions = number(sessions);
             shared
                 .sessions
                 .get_or_create(&StateLabels { state })
                 .set(sessions);
         }
-        let present: BTreeSet<_> = scene.backends.iter().map(|(name, ..)| name.clone()).collect();
+        let present: BTreeSet<_> = scene
+            .backends
+            .iter()
+            .map(|backend| backend.name.clone())
+            .collect();
         let mut known = shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
         for gone in known.difference(&present) {
             self.forget(gone);
         }
         known.clone_from(&present);
-        for (backend, health, breaker, in_flight) in &scene.backends {
-            self.set_backend(backend, health, breaker, *in_flight);
+        for backend in &scene.backends {
+            self.set_backend(backend);
         }
     }
 

@@ -52,7 +52,7 @@ entries! {
     STREAMS: "gauge" "streams_open" ["kind"]
         "Event streams that clients hold open. kind: session (GET) or call (the answer of a request)";
     SESSIONS: "gauge" "sessions" ["state"]
-        "Sessions that this process serves at the moment. state: calling (a request of theirs runs) or listening (they hold a GET stream). One session may be both";
+        "Sessions that this process knows. state: calling (a request of theirs runs), listening (they hold a GET stream), idle (remembered, and neither) or provisional (they use an upstream session that no record names yet, because the session store does not answer). One session may be calling, listening and provisional at a time; none that is idle is calling or listening";
     SESSIONS_CREATED: "counter" "sessions_created" []
         "Sessions that clients opened here with initialize";
     SESSIONS_TERMINATED: "counter" "sessions_terminated" []
@@ -70,7 +70,9 @@ entries! {
     BACKEND_DURATION: "histogram" "backend_request_duration_seconds" ["backend"]
         "How long calls to backends take, from their place at the backend to the last byte of the answer";
     BACKEND_IN_FLIGHT: "gauge" "backend_requests_in_flight" ["backend"]
-        "Calls that run at a backend and hold one of its concurrency.limit places. Each has a connection of its own, unless the backend speaks HTTP/2";
+        "Calls that run at a backend and hold one of its concurrency.limit places";
+    BACKEND_CONNECTIONS: "gauge" "backend_connections" ["backend"]
+        "Connections to a backend that are open: those of calls, streams and probes, and those that are kept for the next";
     BACKEND_HEALTH: "gauge" "backend_health" ["backend", "state"]
         "1 for the state that the backend is in, otherwise 0. state: unknown, healthy, degraded (it failed lately, refuses what the gateway asks, or its breaker is not closed) or unavailable";
     BREAKER_STATE: "gauge" "backend_breaker_state" ["backend", "state"]
