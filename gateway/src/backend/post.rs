@@ -143,8 +143,12 @@ impl Backend {
             let headers = self.inner.headers.load_full();
             Box::pin(headers.put(request.headers_mut())).await?;
         }
-        // Whoever waits has a deadline of his own, which is at most this.
-        let first_byte = timeouts.first_byte.unwrap_or_else(|| timeouts.longest_call());
+        let first_byte = match timeouts.first_byte {
+            // Whoever posts has a deadline of his own, and one timer for each call is enough.
+            None if request.method() == Method::POST => None,
+            None => Some(timeouts.longest_call()),
+            configured => configured,
+        };
         let response = pool.send(request, first_byte).await?;
         Ok(response.map(|body| UpstreamBody::new(body, timeouts.idle, contact.max_answer_bytes)))
     }

@@ -117,20 +117,27 @@ impl Transport {
 }
 
 impl Pool {
-    /// Sends `request` and waits for the head of the answer, at most as long as `first_byte`.
+    /// Sends `request` and waits for the head of the answer, at most as long as `first_byte`, if that is given.
     pub(super) async fn send(
         &self,
         request: Request<Full<Bytes>>,
-        first_byte: Duration,
+        first_byte: Option<Duration>,
     ) -> Result<Response<Incoming>, Failure> {
-        match tokio::time::timeout(first_byte, self.client.request(request)).await {
-            Err(_) => Err(BackendError::Deadline(first_byte).into()),
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) if error.is_connect() => Err(Failure::NoConnection {
+        let answer = self.client.request(request);
+        let answer = match first_byte {
+            None => answer.await,
+            Some(limit) => match tokio::time::timeout(limit, answer).await {
+                Ok(answer) => answer,
+                Err(_) => return Err(BackendError::Deadline(limit).into()),
+            },
+        };
+        match answer {
+            Ok(response) => Ok(response),
+            Err(error) if error.is_connect() => Err(Failure::NoConnection {
                 refused: is_refused(&error),
                 reason: root_cause(&error),
             }),
-            Ok(Err(error)) => Err(BackendError::Broken(root_cause(&error)).into()),
+            Err(error) => Err(BackendError::Broken(root_cause(&error)).into()),
         }
     }
 }
@@ -253,7 +260,7 @@ mod tests {
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = uri;
         let started = tokio::time::Instant::now();
-        let error = pool.send(request, Duration::from_secs(60)).await.unwrap_err();
+        let error = pool.send(request, None).await.unwrap_err();
         assert!(matches!(error, Failure::NoConnection { refused: false, .. }));
         assert_eq!(
             BackendError::from(error),
@@ -282,7 +289,7 @@ mod tests {
             server
         };
         assert_eq!(own.open(), 0);
-        let (server, response) = tokio::join!(answering, pool.send(request, Duration::from_secs(60)));
+        let (server, response) = tokio::join!(answering, pool.send(request, None));
         drop(response.unwrap());
         assert_eq!(
             (own.open(), other.open()),
@@ -318,7 +325,7 @@ mod tests {
                 .unwrap();
             hello.client_hello().server_name().map(str::to_owned)
         };
-        let (failure, name) = tokio::join!(pool.send(request, Duration::from_secs(60)), accepting);
+        let (failure, name) = tokio::join!(pool.send(request, None), accepting);
         assert_eq!(name.as_deref(), Some("replicas.test"));
         assert!(matches!(failure, Err(Failure::NoConnection { .. })));
     }
@@ -334,7 +341,7 @@ mod tests {
         let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3), &host, None);
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = uri;
-        let failure = pool.send(request, Duration::from_secs(60)).await.unwrap_err();
+        let failure = pool.send(request, None).await.unwrap_err();
         assert!(
             matches!(failure, Failure::NoConnection { refused: true, .. }),
             "{failure:?}"

@@ -18,6 +18,8 @@ const REPAIR_EVERY: Duration = Duration::from_secs(60);
 /// The pause between two attempts to find out whether a session is lost; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// How long a backend may take to say whether a session lives.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
 
 /// An event, and where it comes from.
 #[derive(Debug)]
@@ -158,7 +160,9 @@ fn sounds(
 async fn repair(session: &Session, backend: &Backend, upstream: &UpstreamSession) {
     let mut pause = FIRST_PAUSE;
     loop {
-        match backend.ping(upstream).await {
+        let asking = tokio::time::timeout(PING_DEADLINE, backend.ping(upstream));
+        let answer = asking.await;
+        match answer.unwrap_or(Err(BackendError::Deadline(PING_DEADLINE))) {
             Err(BackendError::SessionLost) => match session.replace(backend, upstream).await {
                 Ok(_) => return session.streams().changed(&session.key),
                 Err(UpstreamError::Gone) => return,

@@ -9,12 +9,13 @@ use super::skip::{string, value, white_space};
 #[must_use]
 pub(crate) fn is_answer(message: &[u8], id: &str) -> bool {
     let id = id.as_bytes();
-    let envelope = dispatch!(Level::new(), simd => envelope(simd, message, id));
-    envelope.is_some() && simdutf8::basic::from_utf8(message).is_ok()
+    let mut is_ascii = true;
+    let envelope = dispatch!(Level::new(), simd => envelope(simd, message, id, &mut is_ascii));
+    envelope.is_some() && (is_ascii || simdutf8::basic::from_utf8(message).is_ok())
 }
 
 #[inline(always)]
-fn envelope<S: Simd>(simd: S, message: &[u8], id: &[u8]) -> Option<()> {
+fn envelope<S: Simd>(simd: S, message: &[u8], id: &[u8], is_ascii: &mut bool) -> Option<()> {
     let mut at = white_space(message, 0);
     let (mut version, mut answers, mut outcome) = (false, false, false);
     let mut before = b'{';
@@ -30,14 +31,14 @@ fn envelope<S: Simd>(simd: S, message: &[u8], id: &[u8]) -> Option<()> {
         if *message.get(at)? != b'"' {
             return None;
         }
-        at = string(simd, message, start)?;
+        at = string(simd, message, start, is_ascii)?;
         let key = &message[start..at - 1];
         at = white_space(message, at);
         if *message.get(at)? != b':' {
             return None;
         }
         let start = white_space(message, at + 1);
-        at = value(simd, message, start)?;
+        at = value(simd, message, start, is_ascii)?;
         let seen = match key {
             b"jsonrpc" => &mut version,
             b"id" if message[start..at] == *id => &mut answers,

@@ -11,21 +11,22 @@ use fearless_simd::u8x64;
 /// How many bytes of a string are looked at together: one bit each of a word.
 const BLOCK: usize = 64;
 
-/// The place behind the value that begins at `at`, or behind white space there; `None` when none does.
+/// The place behind the value that begins at `at`, or behind white space there; `None` when none does. `is_ascii` stays true only where
+/// all of it is ASCII.
 #[inline(always)]
-pub(super) fn value<S: Simd>(simd: S, json: &[u8], mut at: usize) -> Option<usize> {
+pub(super) fn value<S: Simd>(simd: S, json: &[u8], mut at: usize, is_ascii: &mut bool) -> Option<usize> {
     // What closes each object and array that is open.
     let mut open: Vec<u8> = Vec::new();
     loop {
         at = white_space(json, at);
         match *json.get(at)? {
-            b'"' => at = string(simd, json, at + 1)?,
+            b'"' => at = string(simd, json, at + 1, is_ascii)?,
             b'{' => {
                 at = white_space(json, at + 1);
                 if json.get(at) == Some(&b'}') {
                     at += 1;
                 } else {
-                    at = key(simd, json, at)?;
+                    at = key(simd, json, at, is_ascii)?;
                     open.push(b'}');
                     continue;
                 }
@@ -51,7 +52,7 @@ pub(super) fn value<S: Simd>(simd: S, json: &[u8], mut at: usize) -> Option<usiz
             at = white_space(json, at);
             match *json.get(at)? {
                 b',' if closing == b'}' => {
-                    at = key(simd, json, white_space(json, at + 1))?;
+                    at = key(simd, json, white_space(json, at + 1), is_ascii)?;
                     break;
                 }
                 b',' => {
@@ -78,9 +79,9 @@ pub(super) fn white_space(json: &[u8], mut at: usize) -> usize {
 
 /// The place behind the key of an object at `at` and its colon.
 #[inline(always)]
-fn key<S: Simd>(simd: S, json: &[u8], at: usize) -> Option<usize> {
+fn key<S: Simd>(simd: S, json: &[u8], at: usize, is_ascii: &mut bool) -> Option<usize> {
     let opening = json.get(at)?;
-    let at = (*opening == b'"').then(|| string(simd, json, at + 1))??;
+    let at = (*opening == b'"').then(|| string(simd, json, at + 1, is_ascii))??;
     let at = white_space(json, at);
     (json.get(at) == Some(&b':')).then_some(at + 1)
 }
@@ -90,9 +91,9 @@ fn key<S: Simd>(simd: S, json: &[u8], at: usize) -> Option<usize> {
 /// No branch depends on where the usual escapes are. Text that holds JSON has one every few bytes, at places that no processor foresees.
 /// What no string holds is only looked for once its end is known: the least byte of all says whether there is any.
 #[inline(always)]
-pub(super) fn string<S: Simd>(simd: S, json: &[u8], mut at: usize) -> Option<usize> {
+pub(super) fn string<S: Simd>(simd: S, json: &[u8], mut at: usize, is_ascii: &mut bool) -> Option<usize> {
     let mut carried = 0;
-    let mut least = u8x64::splat(simd, u8::MAX);
+    let (mut least, mut largest) = (u8x64::splat(simd, u8::MAX), u8x64::splat(simd, 0));
     loop {
         // Behind the end stand zeros: control characters, at which no string goes on.
         let mut last = [0; BLOCK];
@@ -109,30 +110,29 @@ pub(super) fn string<S: Simd>(simd: S, json: &[u8], mut at: usize) -> Option<usi
         let escaped = escaped(backslashes, &mut carried);
         let ends = quotes & !escaped;
         let inside = ends.wrapping_sub(1) & !ends;
-        // Of the usual escapes, two are known already.
-        let others = escaped & inside & !(quotes | backslashes);
+        // Nearly all escapes are these three, and where they are no processor foresees: no branch depends on it.
+        let usual = quotes | backslashes | all(simd, block, b'n');
+        let others = escaped & inside & !usual;
         if others != 0 && !are_escapes(simd, json, at, block, others) {
             return None;
         }
+        largest = largest.max(block);
         if ends == 0 {
             least = least.min(block);
             at += BLOCK;
             continue;
         }
+        // What stands behind the end counts, too: it may be taken for more than ASCII without harm.
+        *is_ascii &= largest.simd_lt(u8x64::splat(simd, 0x80)).to_bitmask() == u64::MAX;
         let has_control = controls(simd, block) & inside != 0 || controls(simd, least) != 0;
         return (!has_control).then(|| at + ends.trailing_zeros() as usize + 1);
     }
 }
 
-/// Whether the bytes `others` of the block at `at`, each behind a backslash, are what may stand there, a quotation mark and a backslash
-/// left aside.
+/// Whether the bytes `others` of the block at `at`, each behind a backslash, are what may stand there, the most usual ones left aside.
 #[inline(always)]
 fn are_escapes<S: Simd>(simd: S, json: &[u8], at: usize, block: u8x64<S>, others: u64) -> bool {
-    // Most are ends of lines.
-    if others & !all(simd, block, b'n') == 0 {
-        return true;
-    }
-    let letters = br"/bfnrtu".iter();
+    let letters = br"/bfrtu".iter();
     let letters = letters.fold(0, |found, letter| found | all(simd, block, *letter));
     if others & !letters != 0 {
         return false;
@@ -212,12 +212,17 @@ mod tests {
 
     use super::*;
 
-    /// Every width of vectors that this machine has finds the same.
+    /// Every width of vectors that this machine has finds the same, and nothing else than ASCII is taken for it.
     fn end(json: &str) -> Option<usize> {
+        let (text, mut is_ascii, mut same) = (json, true, true);
         let json = json.as_bytes();
-        let widest = dispatch!(Level::new(), simd => value(simd, json, 0));
-        let narrowest = dispatch!(Level::baseline(), simd => value(simd, json, 0));
-        assert_eq!(widest, narrowest);
+        let widest = dispatch!(Level::new(), simd => value(simd, json, 0, &mut is_ascii));
+        let narrowest = dispatch!(Level::baseline(), simd => value(simd, json, 0, &mut same));
+        assert_eq!((widest, is_ascii), (narrowest, same));
+        if let Some(end) = widest {
+            assert!(!is_ascii || json[..end].is_ascii(), "{text}");
+            assert!(is_ascii || !json.is_ascii(), "{text}");
+        }
         widest
     }
 

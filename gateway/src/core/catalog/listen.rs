@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::changes::is_list_changed;
-use crate::backend::{Backend, Listener, Silent, UpstreamSession};
+use crate::backend::{Backend, BackendError, Listener, Silent, UpstreamSession};
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::{code, sse};
 
@@ -24,6 +24,8 @@ pub(super) struct Ear {
 
 /// How often a broken stream is a reason to look: a backend whose streams are short does not keep the gateway busy.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long a backend may take for the answer to a request of its own.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Ear {
     /// Ends when the backend says that a list has changed, or may have said it while its stream was broken. A backend that offers
@@ -72,7 +74,9 @@ async fn is_change(backend: &Backend, session: &UpstreamSession, event: &sse::Ev
         Some(Ok(Message::Notification { method, .. })) => is_list_changed(&method),
         Some(Ok(Message::Request(request))) => {
             let answer = answer(&request.method, request.id);
-            if let Err(error) = backend.notify(session, answer).await {
+            let answering = tokio::time::timeout(ANSWER_DEADLINE, backend.notify(session, answer));
+            let answered = answering.await;
+            if let Err(error) = answered.unwrap_or(Err(BackendError::Deadline(ANSWER_DEADLINE))) {
                 tracing::debug!(backend = %backend.name(), %error, "a request of the backend was not answered");
             }
             false
