@@ -1,5 +1,6 @@
 //! What sessions in Redis cost, beside sessions in memory.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -276,7 +277,8 @@ pub(super) async fn soak(run: &Run) -> anyhow::Result<Vec<Figure>> {
     let (first_part, rest) = (run.duration * 60, run.duration * 9 * 60);
     let server = Server::start(run)?;
     let (gateway, target) = server.replica(run).await?;
-    let clients = load::connect(&target, 4 * CLIENTS).await?;
+    // They take turns: a connection that waits for a minute and more is closed by the gateway.
+    let clients = VecDeque::from(load::connect(&target, 4 * CLIENTS).await?);
     let clients = std::sync::Arc::new(tokio::sync::Mutex::new(clients));
     let churn = |_| {
         let clients = std::sync::Arc::clone(&clients);
@@ -284,11 +286,11 @@ pub(super) async fn soak(run: &Run) -> anyhow::Result<Vec<Figure>> {
             let mut client = clients
                 .lock()
                 .await
-                .pop()
+                .pop_front()
                 .context("more run than there are clients")?;
             client.open_another().await?;
             client.call(Call::Echo).await?;
-            clients.lock().await.push(client);
+            clients.lock().await.push_back(client);
             Ok(())
         }
     };
