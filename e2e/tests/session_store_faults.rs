@@ -2,21 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use vmcp_e2e::providers::{patient, server, storage};
+use vmcp_e2e::providers::{server, storage};
+use vmcp_e2e::records::{MANY, binding, created, found, new_record, redis_store};
 use vmcp_e2e::redis::Redis;
-use vmcp_gateway::backend::UpstreamSession;
-use vmcp_gateway::config::SessionLimits;
-use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
+use vmcp_gateway::session::record::{Lifetimes, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::{
-    Bound, Created, Incarnation, Life, Loaded, SessionStore, Setting, Terminated, Touched,
-};
-use vmcp_gateway::wire::revision::Revision;
-
-/// Limits that no test reaches.
-const MANY: SessionLimits = SessionLimits {
-    server: u32::MAX,
-    principal: u32::MAX,
+    Bound, Incarnation, Life, Loaded, SessionStore, Setting, Terminated, Touched,
 };
 
 /// A life of which the store knows nothing, and which is over.
@@ -24,51 +16,6 @@ const LIFE: Life = Life {
     incarnation: Incarnation([0; 8]),
     end: 0,
 };
-
-fn redis_store(redis: &Redis, name: &str, lifetimes: Lifetimes) -> anyhow::Result<RedisStore> {
-    Ok(RedisStore::new(
-        &patient(redis.address),
-        &server(name),
-        lifetimes,
-    )?)
-}
-
-fn new_record() -> NewRecord {
-    NewRecord {
-        principal_tag: PrincipalTag([3; 16]),
-        other_tags: Vec::new(),
-        revision: Revision::V2025_06_18,
-        capabilities: r#"{"roots":{"listChanged":true},"x":1.0}"#.into(),
-        client_info: r#"{"name":"ümlaut","version":"1"}"#.into(),
-    }
-}
-
-fn binding(id: &str, generation: u64) -> Binding {
-    let session = UpstreamSession {
-        id: http::HeaderValue::from_str(id).ok(),
-        revision: Revision::V2025_03_26,
-        address: "10.0.0.7".parse().ok(),
-    };
-    Binding {
-        origin: "origin".to_owned(),
-        session,
-        generation,
-    }
-}
-
-async fn created(store: &dyn SessionStore) -> anyhow::Result<RecordKey> {
-    let key = RecordKey::random();
-    let outcome = store.create(&key, &new_record(), MANY).await?;
-    assert!(matches!(outcome, Created::Created { .. }), "{outcome:?}");
-    Ok(key)
-}
-
-async fn found(store: &dyn SessionStore, key: &RecordKey) -> anyhow::Result<Record> {
-    match store.load(key).await? {
-        Loaded::Found(record) => Ok(record),
-        Loaded::Gone => anyhow::bail!("the record is gone"),
-    }
-}
 
 #[tokio::test]
 async fn a_redis_that_does_not_answer_is_unavailable_within_the_deadline_and_never_gone() -> anyhow::Result<()>

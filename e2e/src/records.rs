@@ -1,0 +1,78 @@
+//! What tests of the session store write, and how they read it again.
+
+use vmcp_gateway::backend::UpstreamSession;
+use vmcp_gateway::config::SessionLimits;
+use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
+use vmcp_gateway::session::store::redis::RedisStore;
+use vmcp_gateway::session::store::{Created, Loaded, SessionStore};
+use vmcp_gateway::wire::revision::Revision;
+
+use crate::providers::{patient, server};
+use crate::redis::Redis;
+
+/// Limits that no test reaches.
+pub const MANY: SessionLimits = SessionLimits {
+    server: u32::MAX,
+    principal: u32::MAX,
+};
+
+/// A store of its own for the virtual server `name`, with patience.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn redis_store(redis: &Redis, name: &str, lifetimes: Lifetimes) -> anyhow::Result<RedisStore> {
+    Ok(RedisStore::new(
+        &patient(redis.address),
+        &server(name),
+        lifetimes,
+    )?)
+}
+
+/// A new record, with texts that have to stay as they are.
+#[must_use]
+pub fn new_record() -> NewRecord {
+    NewRecord {
+        principal_tag: PrincipalTag([3; 16]),
+        other_tags: Vec::new(),
+        revision: Revision::V2025_06_18,
+        capabilities: r#"{"roots":{"listChanged":true},"x":1.0}"#.into(),
+        client_info: r#"{"name":"ümlaut","version":"1"}"#.into(),
+    }
+}
+
+/// A binding to the upstream session `id`.
+#[must_use]
+pub fn binding(id: &str, generation: u64) -> Binding {
+    let session = UpstreamSession {
+        id: http::HeaderValue::from_str(id).ok(),
+        revision: Revision::V2025_03_26,
+        address: "10.0.0.7".parse().ok(),
+    };
+    Binding {
+        origin: "origin".to_owned(),
+        session,
+        generation,
+    }
+}
+
+/// The key of a session that was created just now.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn created(store: &dyn SessionStore) -> anyhow::Result<RecordKey> {
+    let key = RecordKey::random();
+    let outcome = store.create(&key, &new_record(), MANY).await?;
+    anyhow::ensure!(matches!(outcome, Created::Created { .. }), "{outcome:?}");
+    Ok(key)
+}
+
+/// The record of a session that lives.
+///
+/// # Errors
+/// When it is gone, or the store does not answer.
+pub async fn found(store: &dyn SessionStore, key: &RecordKey) -> anyhow::Result<Record> {
+    match store.load(key).await? {
+        Loaded::Found(record) => Ok(record),
+        Loaded::Gone => anyhow::bail!("the record is gone"),
+    }
+}
