@@ -36,7 +36,7 @@ pub fn new_record() -> NewRecord {
         other_tags: Vec::new(),
         revision: Revision::V2025_06_18,
         capabilities: r#"{"roots":{"listChanged":true},"x":1.0}"#.into(),
-        client_info: r#"{"name":"ümlaut","version":"1"}"#.into(),
+        client_info: r#"{"name":"ü \"quoted\" \\ /slash","version":"1"}"#.into(),
     }
 }
 
@@ -58,12 +58,21 @@ pub fn binding(id: &str, generation: u64) -> Binding {
 /// The key of a session that was created just now.
 ///
 /// # Errors
-/// When the store does not answer.
+/// When there is none.
 pub async fn created(store: &dyn SessionStore) -> anyhow::Result<RecordKey> {
+    created_record(store).await.map(|(key, _)| key)
+}
+
+/// The key of a session that was created just now, and its record.
+///
+/// # Errors
+/// When there is none.
+pub async fn created_record(store: &dyn SessionStore) -> anyhow::Result<(RecordKey, Record)> {
     let key = RecordKey::random();
-    let outcome = store.create(&key, &new_record(), MANY).await?;
-    anyhow::ensure!(matches!(outcome, Created::Created { .. }), "{outcome:?}");
-    Ok(key)
+    match store.create(&key, &new_record(), MANY).await? {
+        Created::Created { record, .. } => Ok((key, record)),
+        refused => anyhow::bail!("{refused:?}"),
+    }
 }
 
 /// The record of a session that lives.

@@ -107,20 +107,6 @@ impl Replicas {
         self.balancer.set_replicas(&self.addresses());
         Ok(())
     }
-
-    /// How often Redis has executed each command, by its own count: the sum over those in `commands`.
-    ///
-    /// # Errors
-    /// When Redis does not say.
-    pub fn commands(&self, counted: impl Fn(&str) -> bool) -> anyhow::Result<u64> {
-        let info: String = self.redis.command(&["INFO", "commandstats"])?;
-        let counts = info.lines().filter_map(|line| {
-            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-            let calls = rest.split(',').next()?.parse::<u64>().ok()?;
-            counted(name).then_some(calls)
-        });
-        Ok(counts.sum())
-    }
 }
 
 fn addresses(gateways: &[Gateway]) -> Vec<SocketAddr> {

@@ -1,6 +1,5 @@
 //! What a process remembers of sessions: a warm call asks nobody, and what another process does is known at once.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -44,16 +43,6 @@ impl World {
         }))
     }
 
-    /// How often Redis was asked what, since it started.
-    fn commands(&self) -> anyhow::Result<BTreeMap<String, u64>> {
-        let info: String = self.redis.command(&["INFO", "commandstats"])?;
-        let line = |line: &str| {
-            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-            Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
-        };
-        Ok(info.lines().filter_map(line).collect())
-    }
-
     /// Has the backend say `text`, again and again, until it comes on `stream`: what it says while nobody listens is lost.
     fn is_heard(&self, stream: &mut Stream, text: &str) -> anyhow::Result<()> {
         let (heard, path) = (AtomicBool::new(false), format!("/log?level=error&text={text}"));
@@ -73,7 +62,7 @@ impl World {
     }
 
     fn scripts(&self) -> anyhow::Result<u64> {
-        let commands = self.commands()?;
+        let commands = self.redis.commands()?;
         let count = |name| commands.get(name).copied().unwrap_or_default();
         Ok(count("eval") + count("evalsha"))
     }

@@ -445,6 +445,45 @@ async fn a_server_and_each_principal_have_so_many_sessions_until_some_end() -> a
 }
 
 #[tokio::test]
+async fn of_a_storm_as_many_are_created_as_there_may_be() -> anyhow::Result<()> {
+    every_provider(Lifetimes::default(), |store| async move {
+        let create = async |principal: u8, limits: SessionLimits| {
+            let mut record = new_record();
+            record.principal_tag = PrincipalTag([principal; 16]);
+            store.create(&RecordKey::random(), &record, limits).await
+        };
+        let create = &create;
+        let [few, own] =
+            [(100, 100), (100, 10)].map(|(server, principal)| SessionLimits { server, principal });
+        // Two principals who may have ten each, and one who may have as many as the virtual server, all at once.
+        let storm = (0..300).map(|number: u16| async move {
+            let (principal, limits) = [(1, own), (2, own), (3, few)][usize::from(number % 3)];
+            anyhow::Ok((principal, create(principal, limits).await?))
+        });
+        let mut counts = BTreeMap::new();
+        for (principal, outcome) in futures::future::try_join_all(storm).await? {
+            let outcome = match outcome {
+                Created::Created { .. } => "created",
+                Created::Limit(LimitOf::Principal) => "principal",
+                Created::Limit(LimitOf::Server) => "server",
+                Created::Taken => "taken",
+            };
+            *counts.entry((principal, outcome)).or_insert(0) += 1;
+        }
+        let created: u32 = { &counts }
+            .iter()
+            .filter_map(|((_, outcome), count)| (*outcome == "created").then_some(*count))
+            .sum();
+        assert_eq!(created, 100, "{counts:?}");
+        for principal in [1, 2] {
+            assert!(counts[&(principal, "created")] <= 10, "{counts:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn what_has_expired_is_given_to_one_who_ends_it() -> anyhow::Result<()> {
     let lifetimes = Lifetimes {
         idle: Duration::from_millis(300),
@@ -536,7 +575,9 @@ async fn the_sets_of_a_server_that_is_no_more_end_with_its_sessions() -> anyhow:
     }
     let redis = Redis::start(None)?;
     let store = redis_store(&redis, "a", Lifetimes::default())?;
-    let key = created(&store).await?;
+    let (key, limits) = (RecordKey::random(), SessionLimits { principal: 1, ..MANY });
+    let outcome = store.create(&key, &new_record(), limits).await?;
+    assert!(matches!(outcome, Created::Created { .. }), "{outcome:?}");
     let longest = Lifetimes::default().max + Duration::from_secs(600);
     let keys: Vec<String> = redis.command(&["KEYS", "*"])?;
     assert_eq!(keys.len(), 4, "{keys:?}");

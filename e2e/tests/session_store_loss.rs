@@ -4,59 +4,21 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use vmcp_e2e::providers::{patient, server};
+use vmcp_e2e::records::{binding, created_record, new_record, redis_store};
 use vmcp_e2e::redis::Redis;
-use vmcp_gateway::backend::UpstreamSession;
-use vmcp_gateway::config::SessionLimits;
-use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
+use vmcp_gateway::session::record::{Lifetimes, NewRecord, Record, RecordKey};
 use vmcp_gateway::session::store::memory::MemoryStore;
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::{
-    Bound, Created, Event, Incarnation, Life, Loaded, Missing, Owner, Recovered, SessionStore, SetOutcome,
-    Setting, StreamOwned, Terminated,
+    Bound, Event, Incarnation, Life, Loaded, Missing, Owner, Recovered, SessionStore, SetOutcome, Setting,
+    StreamOwned, Terminated,
 };
-use vmcp_gateway::wire::revision::Revision;
 
-/// Limits that no test reaches.
-const MANY: SessionLimits = SessionLimits {
-    server: u32::MAX,
-    principal: u32::MAX,
-};
 /// How long anything here may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn store(redis: &Redis, lifetimes: Lifetimes) -> anyhow::Result<RedisStore> {
-    Ok(RedisStore::new(&patient(redis.address), &server("a"), lifetimes)?)
-}
-
-fn new_record() -> NewRecord {
-    NewRecord {
-        principal_tag: PrincipalTag([3; 16]),
-        other_tags: Vec::new(),
-        revision: Revision::V2025_06_18,
-        capabilities: r#"{"roots":{},"x":1.0}"#.into(),
-        client_info: r#"{"name":"ü \"quoted\" \\ /slash","version":"1"}"#.into(),
-    }
-}
-
-fn binding(id: &str, generation: u64) -> Binding {
-    Binding {
-        origin: "origin".to_owned(),
-        session: UpstreamSession {
-            id: http::HeaderValue::from_str(id).ok(),
-            revision: Revision::V2025_03_26,
-            address: "10.0.0.7".parse().ok(),
-        },
-        generation,
-    }
-}
-
-async fn created(store: &dyn SessionStore) -> anyhow::Result<(RecordKey, Record)> {
-    let key = RecordKey::random();
-    match store.create(&key, &new_record(), MANY).await? {
-        Created::Created { record, .. } => Ok((key, record)),
-        refused => anyhow::bail!("{refused:?}"),
-    }
+    redis_store(redis, "a", lifetimes)
 }
 
 async fn found(store: &dyn SessionStore, key: &RecordKey) -> anyhow::Result<Option<Record>> {
@@ -89,6 +51,14 @@ async fn next(events: &mut BoxStream<'static, Event>) -> anyhow::Result<Event> {
         }
     })
     .await?
+}
+
+/// The record that the next event is about.
+async fn one_record(events: &mut BoxStream<'static, Event>) -> anyhow::Result<(RecordKey, Record)> {
+    match next(events).await? {
+        Event::Records(mut records) if records.len() == 1 => Ok(records.remove(0)),
+        other => anyhow::bail!("{other:?}"),
+    }
 }
 
 /// The events, from when nothing is missed any more.
@@ -135,17 +105,13 @@ async fn every_change_is_told_to_every_process_in_order() -> anyhow::Result<()> 
         store(&redis, Lifetimes::default())?,
     );
     let mut events = listen(&two).await?;
-    let (key, record) = created(&one).await?;
-    let Event::Record(told, first) = next(&mut events).await? else {
-        anyhow::bail!("no record")
-    };
-    assert_eq!((told, said(&first)), (key, said(&record)));
+    let (key, record) = created_record(&one).await?;
+    let (told, first) = one_record(&mut events).await?;
+    assert_eq!((told, &first), (key, &record));
 
     let bound = one.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
     assert!(matches!(bound, Bound::Bound(_)));
-    let Event::Record(_, second) = next(&mut events).await? else {
-        anyhow::bail!("no record")
-    };
+    let (_, second) = one_record(&mut events).await?;
     assert_eq!(second.bindings["x"], binding("one", 1));
     assert!(second.version > first.version);
     // A change that is refused is none.
@@ -153,9 +119,7 @@ async fn every_change_is_told_to_every_process_in_order() -> anyhow::Result<()> 
 
     let level = Setting::LogLevel("info".to_owned());
     assert!(matches!(one.set(&key, &level).await?, SetOutcome::Set(_)));
-    let Event::Record(_, third) = next(&mut events).await? else {
-        anyhow::bail!("no record")
-    };
+    let (_, third) = one_record(&mut events).await?;
     assert_eq!(third.log_level.as_deref(), Some("info"));
 
     let (mine, theirs) = (Owner([1; 8]), Owner([2; 8]));
@@ -174,13 +138,51 @@ async fn every_change_is_told_to_every_process_in_order() -> anyhow::Result<()> 
 }
 
 #[tokio::test]
+async fn many_records_are_created_in_few_exchanges_and_told_to_the_others() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    const STORM: usize = 300;
+    let redis = Redis::start(None)?;
+    let (one, two) = (
+        store(&redis, Lifetimes::default())?,
+        store(&redis, Lifetimes::default())?,
+    );
+    let (mut own, mut others) = (listen(&one).await?, listen(&two).await?);
+    let before = redis.scripts()?;
+    let storm = (0..STORM).map(|_| created_record(&one));
+    let mut created = futures::future::try_join_all(storm).await?;
+    let scripts = redis.scripts()? - before;
+    assert!(scripts <= STORM as u64 / 10, "{scripts} scripts");
+
+    let mut told = Vec::new();
+    while told.len() < STORM {
+        match next(&mut others).await? {
+            Event::Records(records) => told.extend(records),
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
+    created.sort_by_key(|(key, _)| *key);
+    told.sort_by_key(|(key, _)| *key);
+    assert_eq!(told, created);
+    for (key, record) in &created {
+        assert_eq!(found(&two, key).await?.as_ref().map(said), Some(said(record)));
+    }
+    // Who has created them knows. What comes next is the end of one.
+    let (key, record) = &created[0];
+    two.terminate(key, record.life).await?;
+    assert_eq!(next(&mut own).await?, Event::Terminated(*key, record.life));
+    Ok(())
+}
+
+#[tokio::test]
 async fn of_a_large_record_only_the_change_is_told() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
     let redis = Redis::start(None)?;
     let store = store(&redis, Lifetimes::default())?;
-    let (key, _) = created(&store).await?;
+    let (key, _) = created_record(&store).await?;
     let mut events = listen(&store).await?;
     let subscribe = |uri| Setting::Subscribe {
         uri,
@@ -232,8 +234,8 @@ async fn a_lost_session_is_recovered_once_and_waits_for_those_who_know_more() ->
         max: Duration::from_secs(600),
     };
     let store = store(&redis, lifetimes)?;
-    let (key, record) = created(&store).await?;
-    let (known, known_record) = created(&store).await?;
+    let (key, record) = created_record(&store).await?;
+    let (known, known_record) = created_record(&store).await?;
     let Bound::Bound(known_record) = store.bind_backend(&known, "x", 0, &binding("one", 1)).await? else {
         anyhow::bail!("not bound: {known_record:?}")
     };
@@ -288,8 +290,8 @@ async fn what_was_terminated_is_not_brought_back() -> anyhow::Result<()> {
     }
     let redis = Redis::start(None)?;
     let store = store(&redis, Lifetimes::default())?;
-    let (key, record) = created(&store).await?;
-    let (lost, lost_record) = created(&store).await?;
+    let (key, record) = created_record(&store).await?;
+    let (lost, lost_record) = created_record(&store).await?;
     store.terminate(&key, record.life).await?;
     assert_eq!(
         store.restore(&key, &record, Missing::Lost).await?,
@@ -316,7 +318,7 @@ async fn what_was_terminated_is_not_brought_back() -> anyhow::Result<()> {
     );
 
     // One that was recovered and terminated stays terminated, too.
-    let (again, again_record) = created(&store).await?;
+    let (again, again_record) = created_record(&store).await?;
     redis.command::<()>(&["FLUSHALL"])?;
     let back = recovered(&store, &again, again_record.life).await?;
     assert!(matches!(back, Recovered::Found(_)));
@@ -341,7 +343,7 @@ async fn a_session_that_was_in_use_while_it_expired_lives_on_with_what_the_store
         max: Duration::from_secs(600),
     };
     let store = store(&redis, lifetimes)?;
-    let (key, old) = created(&store).await?;
+    let (key, old) = created_record(&store).await?;
     store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
     tokio::time::timeout(LIMIT, async {
         while found(&store, &key).await?.is_some() {
@@ -355,7 +357,7 @@ async fn a_session_that_was_in_use_while_it_expired_lives_on_with_what_the_store
     };
     assert_eq!(back.bindings["x"], binding("one", 1));
     // One that was ended in between is not there any more, and stays away.
-    let (ended, record) = created(&store).await?;
+    let (ended, record) = created_record(&store).await?;
     redis.command::<()>(&["DEL", &format!("{{vmcp:tests/a}}:s:{ended}")])?;
     let refused = store.restore(&ended, &record, Missing::Expired).await?;
     assert_eq!(refused, Recovered::Gone);
@@ -366,7 +368,7 @@ async fn a_session_that_was_in_use_while_it_expired_lives_on_with_what_the_store
 async fn memory_brings_nothing_back_and_has_no_other_process() -> anyhow::Result<()> {
     let store = MemoryStore::new(Lifetimes::default());
     assert!(store.events(Duration::from_secs(1)).is_none());
-    let (key, record) = created(&store).await?;
+    let (key, record) = created_record(&store).await?;
     assert!(matches!(
         store.restore(&key, &record, Missing::Lost).await?,
         Recovered::Found(_)

@@ -4,6 +4,7 @@ mod certificates;
 mod cluster;
 mod sentinel;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -118,6 +119,30 @@ impl Redis {
     /// When Redis does not answer, or answers with an error.
     pub fn command<T: FromRedisValue>(&self, words: &[&str]) -> anyhow::Result<T> {
         ask(self.address, self.password.as_deref(), words)
+    }
+
+    /// How often it has executed each command, by its own count.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub fn commands(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let info: String = self.command(&["INFO", "commandstats"])?;
+        let count = |line: &str| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
+        };
+        Ok(info.lines().filter_map(count).collect())
+    }
+
+    /// How often it has run a script, by its own count.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub fn scripts(&self) -> anyhow::Result<u64> {
+        let commands = self.commands()?.into_iter();
+        Ok(commands
+            .filter_map(|(name, count)| name.starts_with("eval").then_some(count))
+            .sum())
     }
 
     /// Changes what the field of a hash holds, as no gateway does.

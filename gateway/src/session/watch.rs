@@ -73,9 +73,12 @@ impl Sessions {
         let inner = &*self.inner;
         while let Some(event) = events.next().await {
             match event {
-                Event::Record(key, record) => {
-                    inner.cache.put(&key, *record, inner.proof.told());
-                    inner.streams.changed(&key);
+                Event::Records(records) => {
+                    let told = inner.proof.told();
+                    for (key, record) in records {
+                        inner.cache.put(&key, record, told);
+                        inner.streams.changed(&key);
+                    }
                 }
                 Event::Changed(key) => {
                     inner.cache.changed(&key);

@@ -149,8 +149,8 @@ pub enum StreamOwned {
 /// What processes learn of each other, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The record was created or changed: as it is now.
-    Record(RecordKey, Box<Record>),
+    /// The records were created or changed: as they are now.
+    Records(Vec<(RecordKey, Record)>),
     /// The record has changed, and is too large to be told, or was told in words that this process does not know.
     Changed(RecordKey),
     /// The session was terminated.
@@ -331,7 +331,7 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         offer: Option<&'a [u8]>,
     ) -> BoxFuture<'a, Result<(), Unavailable>>;
 
-    /// What other processes do, and this one too. A proof ([`Event::Proved`]) is sought at most `every` so often. The stream does not
+    /// What other processes do, and this one too but for the records that it creates. A proof ([`Event::Proved`]) is sought at most `every` so often. The stream does not
     /// end; it reconnects by itself. `None` when there are no other processes.
     fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>>;
 

@@ -3,12 +3,13 @@
 //! The scripts publish what they change, in one step with the change. [`Subscription`] proves that it brings all of it; when it ends,
 //! whatever is published is lost until there is a new one, which [`Event::Interrupted`] says.
 
+use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::connection::{Connection, Heard, Subscription};
@@ -18,25 +19,85 @@ use crate::session::record::RecordKey;
 /// The pause between two attempts to subscribe.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// A message as the scripts write it.
-#[derive(Deserialize)]
-#[serde(untagged)]
+/// A message as the scripts write it: an array that begins with its kind.
 enum Told<'a> {
     /// `record`, key, Redis's clock, fields and values.
-    Record(&'a str, &'a str, &'a str, Vec<String>),
+    Record(&'a str, &'a str, Vec<String>),
+    /// `created`, who did (not kept), Redis's clock, what the field `fixed` of all of them begins with, the field `times` of all of them, and by turns the key
+    /// and the rest of `fixed` of each.
+    Created(&'a str, &'a str, &'a str, Vec<String>),
     /// `terminated`, key, incarnation, end in milliseconds.
-    Terminated(&'a str, &'a str, &'a str, &'a str),
+    Terminated(&'a str, &'a str, &'a str),
     /// `stream`, key, owner, number.
-    Stream(&'a str, &'a str, &'a str, u64),
+    Stream(&'a str, &'a str, u64),
     /// `changed`, key.
-    Changed(&'a str, &'a str),
+    Changed(&'a str),
 }
 
-/// The events of `channel`.
-pub(super) fn events(connection: Connection, channel: String, every: Duration) -> BoxStream<'static, Event> {
+impl<'de: 'a, 'a> Deserialize<'de> for Told<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Parts)
+    }
+}
+
+struct Parts;
+
+impl<'de> Visitor<'de> for Parts {
+    type Value = Told<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array that begins with the name of an event")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
+        match part(&mut parts)? {
+            "record" => Ok(Told::Record(
+                part(&mut parts)?,
+                part(&mut parts)?,
+                part(&mut parts)?,
+            )),
+            "created" => {
+                let _writer: &str = part(&mut parts)?;
+                Ok(Told::Created(
+                    part(&mut parts)?,
+                    part(&mut parts)?,
+                    part(&mut parts)?,
+                    part(&mut parts)?,
+                ))
+            }
+            "terminated" => Ok(Told::Terminated(
+                part(&mut parts)?,
+                part(&mut parts)?,
+                part(&mut parts)?,
+            )),
+            "stream" => Ok(Told::Stream(
+                part(&mut parts)?,
+                part(&mut parts)?,
+                part(&mut parts)?,
+            )),
+            "changed" => Ok(Told::Changed(part(&mut parts)?)),
+            other => Err(A::Error::custom(format_args!("no event is named {other:?}"))),
+        }
+    }
+}
+
+fn part<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(parts: &mut A) -> Result<T, A::Error> {
+    parts
+        .next_element()?
+        .ok_or_else(|| A::Error::custom("the event ends too soon"))
+}
+
+/// The events of `channel`. Of what `listener` has created it knows already.
+pub(super) fn events(
+    connection: Connection,
+    channel: String,
+    listener: Owner,
+    every: Duration,
+) -> BoxStream<'static, Event> {
     let listener = Listener {
         connection,
         channel,
+        own: hash::owner_text(listener),
         every,
         subscription: None,
     };
@@ -50,6 +111,8 @@ pub(super) fn events(connection: Connection, channel: String, every: Duration) -
 struct Listener {
     connection: Connection,
     channel: String,
+    /// How the listener stands in events.
+    own: String,
     every: Duration,
     subscription: Option<Subscription>,
 }
@@ -62,6 +125,7 @@ impl Listener {
                 continue;
             };
             match subscription.next().await {
+                Ok(Heard::Message(message)) if self.is_own_creation(&message) => {}
                 Ok(Heard::Message(message)) => return event(&message),
                 Ok(Heard::Proved { asked }) => return Event::Proved(asked),
                 Err(lost) => {
@@ -71,6 +135,12 @@ impl Listener {
                 }
             }
         }
+    }
+
+    /// Whether a message tells of what was created here: there are many of these, and reading them is as much work as creating.
+    fn is_own_creation(&self, message: &[u8]) -> bool {
+        let rest = message.strip_prefix(br#"["created",""#);
+        rest.is_some_and(|rest| rest.starts_with(self.own.as_bytes()))
     }
 
     async fn subscribe(&mut self) {
@@ -100,7 +170,7 @@ fn event(message: &[u8]) -> Event {
     }
 }
 
-/// The session that a message is about: all of them name it behind their kind.
+/// The session that a message is about: those about one name it behind their kind.
 fn concerned(message: &[u8]) -> Option<RecordKey> {
     let parts: Vec<&RawValue> = serde_json::from_slice(message).ok()?;
     let name: &str = serde_json::from_str(parts.get(1)?.get()).ok()?;
@@ -109,26 +179,35 @@ fn concerned(message: &[u8]) -> Option<RecordKey> {
 
 fn read(payload: &[u8]) -> Option<Event> {
     let key = |text: &str| bytes(text).map(RecordKey);
+    let record = |name: &str, now: &str, fields: &[&str]| {
+        let record = hash::read(now.parse().ok()?, fields).ok()?;
+        Some((key(name)?, record))
+    };
     match serde_json::from_slice(payload).ok()? {
-        Told::Record("record", name, now, fields) => {
+        Told::Record(name, now, fields) => {
             let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-            let record = hash::read(now.parse().ok()?, &fields).ok()?;
-            Some(Event::Record(key(name)?, Box::new(record)))
+            Some(Event::Records(vec![record(name, now, &fields)?]))
         }
-        Told::Terminated("terminated", name, incarnation, end) => {
+        Told::Created(now, fixed, times, records) => {
+            let records = records.chunks_exact(2).map(|parts| {
+                let fixed = format!("{fixed}{}", parts[1]);
+                record(&parts[0], now, &hash::fields_of_new(&fixed, times))
+            });
+            Some(Event::Records(records.collect::<Option<_>>()?))
+        }
+        Told::Terminated(name, incarnation, end) => {
             let life = Life {
                 incarnation: hash::incarnation(incarnation).ok()?,
                 end: u32::try_from(end.parse::<u64>().ok()? / 1000).ok()?,
             };
             Some(Event::Terminated(key(name)?, life))
         }
-        Told::Stream("stream", name, owner, number) => Some(Event::StreamOwner {
+        Told::Stream(name, owner, number) => Some(Event::StreamOwner {
             key: key(name)?,
             owner: Owner(bytes(owner)?),
             number,
         }),
-        Told::Changed("changed", name) => key(name).map(Event::Changed),
-        _ => None,
+        Told::Changed(name) => key(name).map(Event::Changed),
     }
 }
 
@@ -158,6 +237,7 @@ mod tests {
             r#"{"version":2}"#,
             r#"["changed","x"]"#,
             r#"["record",7]"#,
+            r#"["created","0","9 "]"#,
         ] {
             assert_eq!(event(message.as_bytes()), Event::Interrupted, "{message}");
         }

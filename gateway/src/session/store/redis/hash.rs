@@ -172,6 +172,11 @@ pub(super) fn record((now, flat): &Snapshot) -> Result<Record, Unavailable> {
     read(*now, &pairs.ok_or_else(|| unreadable("not text"))?)
 }
 
+/// The fields and values of a record that nobody has used yet.
+pub(super) fn fields_of_new<'a>(fixed: &'a str, times: &'a str) -> [&'a str; 4] {
+    [FIXED, fixed, TIMES, times]
+}
+
 /// The record in `flat`, its fields and values by turns, as it was when Redis's clock said `now`.
 pub(super) fn read(now: u64, flat: &[&str]) -> Result<Record, Unavailable> {
     let fields: HashMap<&str, &str> = flat.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();

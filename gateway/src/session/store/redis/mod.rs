@@ -10,10 +10,13 @@
 //! Every operation has a deadline; one whose deadline passed may still happen later. [`connection`] says how Redis is reached.
 
 pub mod connection;
+mod creates;
 mod events;
 mod hash;
+mod keys;
 mod script;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -29,6 +32,8 @@ use crate::config::{RedisStorage, ServerName, SessionLimits};
 use crate::session::record::{Binding, Lifetimes, NewRecord, Record, RecordKey};
 
 use connection::Connection;
+use creates::Creates;
+use keys::Keys;
 use script::{Call, Script, Scripts};
 
 /// How long a record outlives its idle deadline.
@@ -38,17 +43,10 @@ const GRACE: Duration = Duration::from_secs(10 * 60);
 pub struct RedisStore {
     connection: Connection,
     scripts: Scripts,
-    /// What the key of a record begins with.
-    record_prefix: String,
-    /// What the key begins with that says what became of a session.
-    marker_prefix: String,
-    incarnation_key: String,
-    /// The set of all records, by their idle deadlines.
-    sessions_key: String,
-    /// What backends offer, by their names.
-    offers_key: String,
-    /// Where processes tell each other what they do.
-    channel: String,
+    creates: Creates,
+    keys: Arc<Keys>,
+    /// Who writes here, as events say it.
+    writer: Owner,
     lifetimes: Lifetimes,
 }
 
@@ -62,68 +60,30 @@ impl RedisStore {
         server: &ServerName,
         lifetimes: Lifetimes,
     ) -> Result<Self, Unavailable> {
-        let tag = format!("{{{}{server}}}", storage.key_prefix);
-        let incarnation_key = format!("{tag}:incarnation");
-        let connection = Connection::new(storage, &incarnation_key)?;
+        let keys = Arc::new(Keys::new(&storage.key_prefix, server));
+        let connection = Connection::new(storage, &keys.incarnation)?;
+        let (scripts, create) = Scripts::new(connection.publish_command());
+        let writer = Owner(crate::random::bytes());
         Ok(Self {
-            scripts: Scripts::new(connection.publish_command()),
+            creates: Creates::new(connection.clone(), create, Arc::clone(&keys), lifetimes, writer),
+            writer,
             connection,
-            record_prefix: format!("{tag}:s:"),
-            marker_prefix: format!("{tag}:m:"),
-            incarnation_key,
-            sessions_key: format!("{tag}:sessions"),
-            offers_key: format!("{tag}:catalogue"),
-            channel: format!("{tag}:events"),
+            scripts,
+            keys,
             lifetimes,
         })
     }
 
-    fn record(&self, key: &RecordKey) -> String {
-        format!("{}{key}", self.record_prefix)
-    }
-
-    fn marker(&self, key: &RecordKey) -> String {
-        format!("{}{key}", self.marker_prefix)
-    }
-
     /// What the scripts begin with that write a whole record: the keys, the name, the deadlines, and a new incarnation.
     fn writing<'a>(&self, script: &'a Script, key: &RecordKey) -> Call<'a> {
-        let mut call = script.key(self.record(key));
-        call.key(&self.incarnation_key)
-            .key(&self.channel)
+        let mut call = script.key(self.keys.record(key));
+        call.key(&self.keys.incarnation)
+            .key(&self.keys.channel)
             .arg(key.to_string())
             .arg(millis(self.lifetimes.idle))
             .arg(millis(GRACE))
             .arg(new_incarnation());
         call
-    }
-
-    async fn create_now(
-        &self,
-        key: &RecordKey,
-        record: &NewRecord,
-        limits: SessionLimits,
-    ) -> Result<Created, Unavailable> {
-        let other_names: Vec<String> = { &record.other_tags }
-            .iter()
-            .map(|tag| hash::principal_text(*tag))
-            .collect();
-        let mut call = self.writing(&self.scripts.create, key);
-        call.arg(millis(self.lifetimes.max))
-            .arg(limits.server)
-            .arg(limits.principal)
-            .arg(other_names.join(" "))
-            .arg(&hash::new_fields(record));
-        let answer: (String, Option<script::Snapshot>) = self.connection.run(&call).await?;
-        match answer {
-            (_, Some(snapshot)) => Ok(Created::Created {
-                created: u32::try_from(snapshot.0 / 1000).unwrap_or(u32::MAX),
-                record: hash::record(&snapshot)?,
-            }),
-            (outcome, None) if outcome == "server" => Ok(Created::Limit(LimitOf::Server)),
-            (outcome, None) if outcome == "principal" => Ok(Created::Limit(LimitOf::Principal)),
-            (_, None) => Ok(Created::Taken),
-        }
     }
 
     async fn recover_now(
@@ -133,7 +93,7 @@ impl RedisStore {
         new: &NewRecord,
     ) -> Result<Recovered, Unavailable> {
         let mut call = self.writing(&self.scripts.recover, key);
-        call.key(self.marker(key))
+        call.key(self.keys.marker(key))
             .arg(hash::incarnation_text(life.incarnation))
             .arg(u64::from(life.end) * 1000)
             .arg(millis(SETTLE))
@@ -155,7 +115,7 @@ impl RedisStore {
         missing: Missing,
     ) -> Result<Recovered, Unavailable> {
         let mut call = self.writing(&self.scripts.restore, key);
-        call.key(self.marker(key))
+        call.key(self.keys.marker(key))
             .arg(hash::incarnation_text(record.life.incarnation))
             .arg(u64::from(record.life.end) * 1000)
             .arg(record.version)
@@ -169,8 +129,8 @@ impl RedisStore {
     }
 
     async fn own_stream_now(&self, key: &RecordKey, owner: Owner) -> Result<StreamOwned, Unavailable> {
-        let mut call = self.scripts.own_stream.key(self.record(key));
-        call.key(&self.channel)
+        let mut call = self.scripts.own_stream.key(self.keys.record(key));
+        call.key(&self.keys.channel)
             .arg(key.to_string())
             .arg(hash::owner_text(owner));
         match self.connection.run(&call).await? {
@@ -180,14 +140,14 @@ impl RedisStore {
     }
 
     async fn incarnation_now(&self) -> Result<Incarnation, Unavailable> {
-        let mut call = self.scripts.incarnation.key(&self.incarnation_key);
+        let mut call = self.scripts.incarnation.key(&self.keys.incarnation);
         call.arg(new_incarnation());
         let text: String = self.connection.run(&call).await?;
         hash::incarnation(&text)
     }
 
     async fn load_now(&self, key: &RecordKey) -> Result<Loaded, Unavailable> {
-        let call = self.scripts.load.key(self.record(key));
+        let call = self.scripts.load.key(self.keys.record(key));
         let answer: Option<script::Snapshot> = self.connection.run(&call).await?;
         match answer {
             None => Ok(Loaded::Gone),
@@ -202,8 +162,8 @@ impl RedisStore {
         expected: u64,
         binding: &Binding,
     ) -> Result<Bound, Unavailable> {
-        let mut call = self.scripts.bind.key(self.record(key));
-        call.key(&self.channel)
+        let mut call = self.scripts.bind.key(self.keys.record(key));
+        call.key(&self.keys.channel)
             .arg(key.to_string())
             .arg(hash::binding_field(backend))
             .arg(expected)
@@ -223,8 +183,8 @@ impl RedisStore {
             kind,
             limit,
         } = hash::setting_field(setting);
-        let mut call = self.scripts.set.key(self.record(key));
-        call.key(&self.channel)
+        let mut call = self.scripts.set.key(self.keys.record(key));
+        call.key(&self.keys.channel)
             .arg(key.to_string())
             .arg(name)
             .arg(value)
@@ -242,7 +202,7 @@ impl RedisStore {
         let mut call = self.scripts.touch.arg(millis(self.lifetimes.idle));
         call.arg(millis(GRACE));
         for key in keys {
-            call.key(self.record(key));
+            call.key(self.keys.record(key));
         }
         let touched: Vec<(u64, u64)> = self.connection.run(&call).await?;
         let outcome = |(version, left)| match version {
@@ -256,10 +216,10 @@ impl RedisStore {
     }
 
     async fn terminate_now(&self, key: &RecordKey, life: Life) -> Result<Terminated, Unavailable> {
-        let mut call = self.scripts.terminate.key(self.record(key));
-        call.key(&self.incarnation_key)
-            .key(&self.channel)
-            .key(self.marker(key))
+        let mut call = self.scripts.terminate.key(self.keys.record(key));
+        call.key(&self.keys.incarnation)
+            .key(&self.keys.channel)
+            .key(self.keys.marker(key))
             .arg(key.to_string())
             .arg(new_incarnation())
             .arg(hash::incarnation_text(life.incarnation))
@@ -281,8 +241,8 @@ impl RedisStore {
 
 impl RedisStore {
     async fn claim_now(&self, ago: Duration, limit: usize) -> Result<Vec<(RecordKey, Record)>, Unavailable> {
-        let mut call = self.scripts.claim.key(&self.sessions_key);
-        call.arg(&self.record_prefix).arg(millis(ago)).arg(limit);
+        let mut call = self.scripts.claim.key(&self.keys.sessions);
+        call.arg(&self.keys.record_prefix).arg(millis(ago)).arg(limit);
         let claimed: Vec<(String, script::Snapshot)> = self.connection.run(&call).await?;
         // What cannot be read is left to a gateway that can, or to Redis, which removes it in the end.
         let readable = claimed
@@ -295,16 +255,16 @@ impl RedisStore {
         let Some((first, others)) = keys.split_first() else {
             return Ok(());
         };
-        let mut call = self.scripts.remove.key(self.record(first));
+        let mut call = self.scripts.remove.key(self.keys.record(first));
         for key in others {
-            call.key(self.record(key));
+            call.key(self.keys.record(key));
         }
         self.connection.run(&call).await
     }
 
     async fn offers_now(&self) -> Result<Offers, Unavailable> {
         let mut command = ::redis::cmd("HGETALL");
-        command.arg(&self.offers_key);
+        command.arg(&self.keys.offers);
         self.connection.command(&command).await
     }
 
@@ -313,10 +273,10 @@ impl RedisStore {
             Some(_) => ::redis::cmd("HSET"),
             None => ::redis::cmd("HDEL"),
         };
-        change.arg(&self.offers_key).arg(backend).arg(offer);
+        change.arg(&self.keys.offers).arg(backend).arg(offer);
         self.connection.command::<()>(&change).await?;
         let mut expiry = ::redis::cmd("EXPIRE");
-        expiry.arg(&self.offers_key).arg(OFFERS_KEPT.as_secs());
+        expiry.arg(&self.keys.offers).arg(OFFERS_KEPT.as_secs());
         self.connection.command(&expiry).await
     }
 }
@@ -328,7 +288,7 @@ impl SessionStore for RedisStore {
         record: &'a NewRecord,
         limits: SessionLimits,
     ) -> BoxFuture<'a, Result<Created, Unavailable>> {
-        self.create_now(key, record, limits).boxed()
+        self.creates.create(key, record, limits).boxed()
     }
 
     fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Loaded, Unavailable>> {
@@ -422,7 +382,8 @@ impl SessionStore for RedisStore {
     fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>> {
         Some(events::events(
             self.connection.clone(),
-            self.channel.clone(),
+            self.keys.channel.clone(),
+            self.writer,
             every,
         ))
     }
@@ -439,7 +400,7 @@ impl SessionStore for RedisStore {
 impl std::fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RedisStore")
-            .field("record_prefix", &self.record_prefix)
+            .field("record_prefix", &self.keys.record_prefix)
             .finish_non_exhaustive()
     }
 }

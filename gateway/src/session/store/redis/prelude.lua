@@ -52,17 +52,21 @@ local function members(key, principal)
   return name .. ' ' .. principal, name
 end
 
--- Puts a record's idle deadline into the sets, which last as long as any record in them can.
+-- Lets a set last as long as any record in it can.
+local function outlast(set, last)
+  if redis.call('PTTL', set) < last - now then
+    redis.call('PEXPIREAT', set, text(last))
+  end
+end
+
+-- Puts a record's idle deadline into the sets.
 local function note(key, principal, idle, last)
   local server_set, own_set = sets(key, principal)
   local server_member, own_member = members(key, principal)
   redis.call('ZADD', server_set, text(idle), server_member)
   redis.call('ZADD', own_set, text(idle), own_member)
-  for _, set in ipairs({ server_set, own_set }) do
-    if redis.call('PTTL', set) < last - now then
-      redis.call('PEXPIREAT', set, text(last))
-    end
-  end
+  outlast(server_set, last)
+  outlast(own_set, last)
 end
 
 -- Takes a record out of the sets; `principal` is whose it is.
@@ -124,14 +128,19 @@ local function changed(key, channel, name, before)
   return record
 end
 
+-- Removes a record that is there and does not live. Only then: as the first write of a script a deletion would make Redis allow the
+-- others also when its memory is full.
+local function bury(key)
+  local dead = head(key)
+  forget(key, dead and dead.principal or '')
+  redis.call('DEL', key)
+end
+
 -- Writes a record where none lives. From `first` on ARGV has its principal, the rest of `fixed`, then further fields and values. A dead
--- one of that key may still be there. A deletion is done only then: as the first write of a script it would make Redis allow the others
--- also when its memory is full.
+-- one of that key may still be there.
 local function write(key, incarnation, last, version, ttl, grace, first)
   if redis.call('EXISTS', key) == 1 then
-    local dead = head(key)
-    forget(key, dead and dead.principal or '')
-    redis.call('DEL', key)
+    bury(key)
   end
   local record = { principal = ARGV[first], last = last, version = text(version) }
   local fixed = table.concat({ SCHEMA, incarnation, text(last), record.principal, ARGV[first + 1] }, ' ')

@@ -7,7 +7,6 @@ pub(super) type Snapshot = (u64, Vec<Vec<u8>>);
 
 #[derive(Debug)]
 pub(super) struct Scripts {
-    pub(super) create: Script,
     pub(super) load: Script,
     pub(super) recover: Script,
     pub(super) restore: Script,
@@ -22,16 +21,15 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
-    /// Scripts that tell what they do with the command `publish`.
-    pub(super) fn new(publish: &str) -> Self {
+    /// Scripts that tell what they do with the command `publish`, and the one that creates records.
+    pub(super) fn new(publish: &str) -> (Self, Script) {
         let prelude = format!(
             "local PUBLISH, SCHEMA = '{publish}', '{}'\n{}",
             super::hash::SCHEMA,
             include_str!("prelude.lua")
         );
         let script = |body: &str| Script::new(format!("{prelude}\n{body}"));
-        Self {
-            create: script(include_str!("create.lua")),
+        let scripts = Self {
             load: script(include_str!("load.lua")),
             recover: script(include_str!("recover.lua")),
             restore: script(include_str!("restore.lua")),
@@ -43,7 +41,8 @@ impl Scripts {
             incarnation: script(include_str!("incarnation.lua")),
             claim: script(include_str!("claim.lua")),
             remove: script(include_str!("remove.lua")),
-        }
+        };
+        (scripts, script(include_str!("create.lua")))
     }
 }
 

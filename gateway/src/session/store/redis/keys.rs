@@ -1,0 +1,43 @@
+//! The names of the keys of one virtual server.
+
+use crate::config::ServerName;
+use crate::session::record::RecordKey;
+
+/// The names. All begin with the same hash tag.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// What the key of a record begins with.
+    pub(super) record_prefix: String,
+    /// What the key begins with that says what became of a session.
+    marker_prefix: String,
+    pub(super) incarnation: String,
+    /// The set of all records, by their idle deadlines.
+    pub(super) sessions: String,
+    /// What backends offer, by their names.
+    pub(super) offers: String,
+    /// Where processes tell each other what they do.
+    pub(super) channel: String,
+}
+
+impl Keys {
+    /// The names of what `server` has in a Redis whose keys begin with `prefix`.
+    pub(super) fn new(prefix: &str, server: &ServerName) -> Self {
+        let tag = format!("{{{prefix}{server}}}");
+        Self {
+            record_prefix: format!("{tag}:s:"),
+            marker_prefix: format!("{tag}:m:"),
+            incarnation: format!("{tag}:incarnation"),
+            sessions: format!("{tag}:sessions"),
+            offers: format!("{tag}:catalogue"),
+            channel: format!("{tag}:events"),
+        }
+    }
+
+    pub(super) fn record(&self, key: &RecordKey) -> String {
+        format!("{}{key}", self.record_prefix)
+    }
+
+    pub(super) fn marker(&self, key: &RecordKey) -> String {
+        format!("{}{key}", self.marker_prefix)
+    }
+}
