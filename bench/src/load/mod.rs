@@ -33,7 +33,7 @@ pub struct Target {
 }
 
 /// What came of calls.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// How long each took.
     pub latencies: Samples,
@@ -46,6 +46,12 @@ impl Outcome {
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Adds the calls of `other`, which came after these.
+    pub fn extend(&mut self, other: &Self) {
+        self.latencies.extend(&other.latencies);
+        self.elapsed += other.elapsed;
     }
 }
 

@@ -1,14 +1,17 @@
 //! The same calls to the backend directly, through the floor, and through the gateway, in turns.
 //!
-//! They take turns within one run, so that whatever slows the machine for a while slows all three, and a figure is the median of the
-//! ratios within a turn.
+//! They take turns ([`super::turn`]) within one run, so that whatever slows the machine for a while slows all three, and a figure is the
+//! median of the ratios within a turn.
+
+use std::fmt;
 
 use anyhow::Context as _;
 
 use super::Run;
+use super::turn::{Contender, Done, turn};
 use crate::figure::{Bound, Figure};
-use crate::load::{self, Call, Client, Target};
-use crate::process::{self, Gateway, Program, Storage};
+use crate::load::{self, Call, Target};
+use crate::process::{Gateway, Program, Storage};
 use crate::samples::median;
 
 /// How much of the calls per second of the backend alone the floor has to reach. Where it does not, the load or the backend were
@@ -18,14 +21,15 @@ const LEAST_FLOOR: f64 = 0.45;
 /// A backend, and what is put in front of it.
 #[derive(Debug)]
 pub(super) struct Comparison {
-    contenders: [Contender; 3],
+    places: [Place; 3],
     _backend: Program,
     _floor: Program,
     _gateway: Gateway,
 }
 
+/// One of them.
 #[derive(Debug)]
-struct Contender {
+struct Place {
     name: &'static str,
     target: Target,
     process: u32,
@@ -53,16 +57,16 @@ impl Comparison {
         let floor = Program::floor(run.cores, backend.addresses[0])?;
         let mut gateway = Gateway::start(run.cores.measured, Storage::Memory, &backend.addresses, None)?;
         gateway.ready().await?;
-        let contender = |name, address, prefix, process| Contender {
+        let place = |name, address, prefix, process| Place {
             name,
             target: Target { address, prefix },
             process,
         };
         Ok(Self {
-            contenders: [
-                contender("direct", backend.addresses[0], "", backend.id()),
-                contender("floor", floor.addresses[0], "", floor.id()),
-                contender("gateway", gateway.mcp, "b0_", gateway.id()),
+            places: [
+                place("direct", backend.addresses[0], "", backend.id()),
+                place("floor", floor.addresses[0], "", floor.id()),
+                place("gateway", gateway.mcp, "b0_", gateway.id()),
             ],
             _backend: backend,
             _floor: floor,
@@ -72,55 +76,50 @@ impl Comparison {
 
     /// Calls with so many clients in a closed loop.
     pub(super) async fn measure(&self, run: &Run, call: Call, clients: usize) -> anyhow::Result<Vec<Turn>> {
-        let mut loads: Vec<Vec<Client>> = Vec::new();
-        for contender in &self.contenders {
-            loads.push(load::connect(&contender.target, clients).await?);
-        }
+        let [direct, floor, gateway] = &self.places;
+        let mut contenders = [
+            direct.connect(clients).await?,
+            floor.connect(clients).await?,
+            gateway.connect(clients).await?,
+        ];
         let mut turns = Vec::new();
-        for turn in 1..=run.repeats {
-            let mut measured = Vec::new();
-            for (contender, clients) in self.contenders.iter().zip(&mut loads) {
-                let one = contender.measure(run, call, clients).await;
-                measured.push(one.with_context(|| format!("{call:?}, {}", contender.name))?);
-            }
-            let [direct, floor, gateway] = &*measured else {
-                continue;
-            };
+        for number in 1..=run.repeats {
+            let [direct, floor, gateway] = turn(run, call, &mut contenders).await?.map(Measured::from);
             eprintln!(
-                "    {turn}/{}  {call:?}, {clients} clients: direct {}, floor {}, gateway {}",
+                "    {number}/{}  {call:?}, {clients} clients: direct {direct}, floor {floor}, gateway {gateway}",
                 run.repeats,
-                direct.text(),
-                floor.text(),
-                gateway.text()
             );
-            turns.push([*direct, *floor, *gateway]);
+            turns.push([direct, floor, gateway]);
         }
         Ok(turns)
     }
 }
 
-impl Contender {
-    async fn measure(&self, run: &Run, call: Call, clients: &mut Vec<Client>) -> anyhow::Result<Measured> {
-        // Connections, caches and branch predictors are warm when it counts.
-        load::closed_loop(clients, call, run.duration / 5).await?;
-        let before = process::cpu(self.process)?;
-        let outcome = load::closed_loop(clients, call, run.duration).await?;
-        let used = process::cpu(self.process)?.saturating_sub(before);
-        Ok(Measured {
-            rate: outcome.rate(),
-            p50: outcome.latencies.percentile(50),
-            p99: outcome.latencies.percentile(99),
-            cpu: used.as_secs_f64() * 1e6 / outcome.latencies.len() as f64,
+impl Place {
+    async fn connect(&self, clients: usize) -> anyhow::Result<Contender> {
+        let clients = load::connect(&self.target, clients).await;
+        Ok(Contender {
+            clients: clients.with_context(|| self.name)?,
+            process: self.process,
         })
     }
 }
 
-impl Measured {
-    fn text(&self) -> String {
-        format!(
-            "{:.0}/s p50 {:.1} p99 {:.1} cpu {:.1} us",
-            self.rate, self.p50, self.p99, self.cpu
-        )
+impl From<Done> for Measured {
+    fn from(Done { calls, cpu }: Done) -> Self {
+        Self {
+            rate: calls.rate(),
+            p50: calls.latencies.percentile(50),
+            p99: calls.latencies.percentile(99),
+            cpu: cpu.as_secs_f64() * 1e6 / calls.latencies.len() as f64,
+        }
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rate, p50, p99, cpu } = self;
+        write!(f, "{rate:.0}/s p50 {p50:.1} p99 {p99:.1} cpu {cpu:.1} us")
     }
 }
 

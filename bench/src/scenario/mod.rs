@@ -4,6 +4,7 @@ mod calls;
 mod comparison;
 mod idle;
 mod sessions;
+mod turn;
 mod wide;
 
 use std::time::Duration;

@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 
 use super::Run;
 use super::idle::{CLIENTS, MIB, SESSIONS, open, settled};
+use super::turn::{Contender, turn};
 use crate::figure::{Bound, Figure};
 use crate::load::{self, Call, Client, Target};
 use crate::process::{self, Gateway, Program, Redis, Storage, keys};
@@ -60,19 +61,30 @@ pub(super) async fn sessions(run: &Run) -> anyhow::Result<Vec<Figure>> {
 /// Warm calls and new sessions, with both stores in turns; and what Redis is asked in between.
 async fn warm(run: &Run) -> anyhow::Result<Vec<Figure>> {
     let server = Server::start(run)?;
-    let (_redis_gateway, redis) = server.replica(run).await?;
+    let (redis_gateway, redis) = server.replica(run).await?;
     let addresses = &server.backend.addresses;
     let mut gateway = Gateway::start(run.cores.measured, Storage::Memory, addresses, None)?;
     gateway.ready().await?;
     let memory = target(&gateway);
 
-    let latency = in_turns(run, [&memory, &redis], Call::Echo, 1, |outcome| {
-        outcome.latencies.percentile(50)
-    });
-    let latency = latency.await?;
-    let rate = in_turns(run, [&memory, &redis], Call::Echo, 32, load::Outcome::rate).await?;
+    let connect = async |clients| -> anyhow::Result<[Contender; 2]> {
+        Ok([
+            Contender {
+                clients: load::connect(&memory, clients).await?,
+                process: gateway.id(),
+            },
+            Contender {
+                clients: load::connect(&redis, clients).await?,
+                process: redis_gateway.id(),
+            },
+        ])
+    };
+    let p50 = |calls: &load::Outcome| calls.latencies.percentile(50);
+    let latency = in_turns(run, &mut connect(1).await?, Call::Echo, p50).await?;
+    let mut many = connect(32).await?;
+    let rate = in_turns(run, &mut many, Call::Echo, load::Outcome::rate).await?;
     let asked = asked(run, &server.redis, &redis).await?;
-    let created = in_turns(run, [&memory, &redis], Call::Initialize, 32, load::Outcome::rate).await?;
+    let created = in_turns(run, &mut many, Call::Initialize, load::Outcome::rate).await?;
     let figure = |name, turns: &[[f64; 2]], bound, unit: &str| {
         let [memory, redis] = [0, 1].map(|place| median(turns.iter().map(|turn| turn[place])));
         let ratio = median(turns.iter().map(|[memory, redis]| redis / memory));
@@ -94,27 +106,19 @@ async fn warm(run: &Run) -> anyhow::Result<Vec<Figure>> {
 
 async fn in_turns(
     run: &Run,
-    targets: [&Target; 2],
+    contenders: &mut [Contender; 2],
     call: Call,
-    clients: usize,
     read: impl Fn(&load::Outcome) -> f64,
 ) -> anyhow::Result<Vec<[f64; 2]>> {
-    let mut loads = [
-        load::connect(targets[0], clients).await?,
-        load::connect(targets[1], clients).await?,
-    ];
     let mut turns = Vec::new();
-    for turn in 1..=run.repeats {
-        let mut values = [0.0; 2];
-        for (value, clients) in values.iter_mut().zip(&mut loads) {
-            load::closed_loop(clients, call, run.duration / 5).await?;
-            *value = read(&load::closed_loop(clients, call, run.duration).await?);
-        }
+    for number in 1..=run.repeats {
+        let [memory, redis] = turn(run, call, contenders).await?.map(|done| read(&done.calls));
         eprintln!(
-            "    {turn}/{}  {call:?}, {clients} clients: memory {:.1}, Redis {:.1}",
-            run.repeats, values[0], values[1]
+            "    {number}/{}  {call:?}, {} clients: memory {memory:.1}, Redis {redis:.1}",
+            run.repeats,
+            contenders[0].clients.len()
         );
-        turns.push(values);
+        turns.push([memory, redis]);
     }
     Ok(turns)
 }

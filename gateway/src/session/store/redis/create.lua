@@ -30,7 +30,9 @@ local function add(set, member)
 end
 
 local server = set_of(tag .. ':sessions')
-local outcomes, told = {}, {}
+local outcomes, told, written = {}, {}, {}
+-- Nearly always no key is there: one look at all of them says so. One that is written here may be asked for twice.
+local all_new = redis.call('EXISTS', unpack(KEYS, 3)) == 0
 for index = 3, #KEYS do
   local key, arg = KEYS[index], fixed_args + (index - 3) * args_each
   local principal, agreed = ARGV[arg + 1], ARGV[arg + 2]
@@ -44,7 +46,7 @@ for index = 3, #KEYS do
       count = count + set_of(tag .. ':p:' .. other).living
     end
   end
-  local there = redis.call('EXISTS', key) == 1
+  local there = written[key] or not all_new and redis.call('EXISTS', key) == 1
   if there and lives(key) then
     outcomes[#outcomes + 1] = 't'
   elseif server.living >= server_limit then
@@ -57,6 +59,7 @@ for index = 3, #KEYS do
     end
     redis.call('HSET', key, 'fixed', fixed .. principal .. ' ' .. agreed, 'times', times)
     redis.call('PEXPIREAT', key, key_end)
+    written[key] = true
     local name = string.sub(key, name_at)
     add(server, name .. ' ' .. principal)
     if own then

@@ -1,9 +1,9 @@
 //! New records, many in one exchange with Redis.
 //!
 //! Clients open sessions in storms: all of them come back at once after an outage or a roll-out. Most of what one new record costs
-//! Redis is the same for all of them, and Redis does one thing at a time. So those who come while [`AT_ONCE`] exchanges are under way
-//! wait until one of them ends, and leave together. A lonely one does not wait; behind a Redis that is slow nobody waits longer than
-//! [`PATIENCE`].
+//! Redis is the same for all of them, and Redis does one thing at a time. So those who come while an exchange is under way wait until
+//! it ends, or until they are about half of all, and leave together: while the answers of one half are given out Redis works at the
+//! other. A lonely one does not wait; behind a Redis that is slow nobody waits longer than [`PATIENCE`].
 //!
 //! An exchange happens as a whole or not at all, and each of those in it learns what became of its own record. One whose caller has
 //! gone is not sent.
@@ -30,8 +30,6 @@ use crate::session::record::{Lifetimes, NewRecord, Record, RecordKey};
 const TOGETHER: usize = 64;
 /// How long those who wait let the exchange before them go on.
 const PATIENCE: Duration = Duration::from_millis(1);
-/// How many exchanges are under way before others wait: while the answers of one are given out Redis works at the other.
-const AT_ONCE: usize = 2;
 /// How many exchanges are under way at most.
 const MOST_AT_ONCE: usize = 64;
 /// How many may wait; those who come then are told that the store does not keep up.
@@ -123,6 +121,8 @@ impl Creator {
         let mut under_way = FuturesUnordered::new();
         let mut waiting = Vec::new();
         let mut since = Instant::now();
+        // How many records are under way, and how many were when an exchange left last.
+        let (mut records, mut crowd) = (0, 0);
         loop {
             let places = TOGETHER - waiting.len();
             tokio::select! {
@@ -134,21 +134,26 @@ impl Creator {
                         since = Instant::now();
                     }
                 }
-                Some(()) = under_way.next() => {}
+                Some(done) = under_way.next() => records -= done,
                 () = tokio::time::sleep_until(since + PATIENCE), if !waiting.is_empty() => {}
             }
-            let places = TOGETHER - waiting.len();
-            let leave = under_way.len() < AT_ONCE || places == 0 || since.elapsed() >= PATIENCE;
-            if leave && !waiting.is_empty() {
+            let half = under_way.len() == 1 && waiting.len() >= crowd / 2;
+            let full = waiting.len() == TOGETHER;
+            if !waiting.is_empty() && (under_way.is_empty() || half || full || since.elapsed() >= PATIENCE) {
                 // Requests that have arrived already are read first, and their records come along.
                 tokio::task::yield_now().await;
+                let places = TOGETHER - waiting.len();
                 waiting.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(places));
+                records += waiting.len();
+                crowd = records;
                 under_way.push(self.exchange(std::mem::take(&mut waiting)));
             }
         }
     }
 
-    async fn exchange(&self, mut waiting: Vec<Waiting>) {
+    /// Gives how many there were.
+    async fn exchange(&self, mut waiting: Vec<Waiting>) -> usize {
+        let records = waiting.len();
         waiting.retain(|one| !one.answer.is_closed());
         while let Some(first) = waiting.first() {
             let limits = first.limits;
@@ -156,6 +161,7 @@ impl Creator {
             self.create(together, limits).await;
             waiting = others;
         }
+        records
     }
 
     /// Creates those to which the same limits apply, and tells each what came of it.

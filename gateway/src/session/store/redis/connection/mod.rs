@@ -272,7 +272,8 @@ impl Connection {
                     return Err(Missed::Elsewhere { number, reason });
                 }
                 (Failure::Ask(to), Work::Script(call)) if self.shared.sharded => {
-                    return self.ask(&to, call).await.map_err(Missed::Failed);
+                    // Boxed, because it is rare, and larger than everything else that a call is.
+                    return Box::pin(self.ask(&to, call)).await.map_err(Missed::Failed);
                 }
                 // Nothing was written, so that it may be tried on another connection.
                 (Failure::Demoted, _) => {
