@@ -29,8 +29,8 @@ impl World {
         Ok(Self { good, hung, recipe })
     }
 
-    /// Sessions, each with an upstream session at both backends.
-    fn open(&self, gateway: &Gateway) -> anyhow::Result<Vec<Session>> {
+    /// So many sessions, each with an upstream session at both backends.
+    fn open(&self, gateway: &Gateway, count: usize) -> anyhow::Result<Vec<Session>> {
         let open = |_| {
             let session = Session::open(gateway.mcp)?;
             for tool in ["hung_echo", "good_echo"] {
@@ -40,7 +40,7 @@ impl World {
             }
             Ok(session)
         };
-        (0..MANY).map(open).collect()
+        (0..count).map(open).collect()
     }
 
     /// Waits until the good backend has no session but the gateway's own.
@@ -57,7 +57,7 @@ impl World {
 fn a_backend_that_hangs_does_not_hold_up_what_is_terminated_at_the_others() -> anyhow::Result<()> {
     let world = World::new()?;
     let gateway = world.recipe.start()?;
-    let sessions = world.open(&gateway)?;
+    let sessions = world.open(&gateway, MANY)?;
     assert_eq!(world.hung.stats()?.sessions.len(), MANY + 1);
     for session in &sessions {
         assert!(session.delete(gateway.mcp)?.status < 300);
@@ -72,7 +72,7 @@ fn a_backend_that_hangs_does_not_hold_up_what_has_expired_at_the_others() -> any
     let ttl = 10;
     world.recipe.config.session_storage.ttl = config::Duration::from_secs(ttl);
     let gateway = world.recipe.start()?;
-    drop(world.open(&gateway)?);
+    drop(world.open(&gateway, MANY)?);
     assert_eq!(world.good.stats()?.sessions.len(), MANY + 1);
     wait::until(
         "the first sessions expire",
@@ -86,6 +86,34 @@ fn a_backend_that_hangs_does_not_hold_up_what_has_expired_at_the_others() -> any
     wait::until(
         "the good backend's sessions are deleted",
         SOON + Duration::from_secs(ttl * 3 / 2),
+        || {
+            let left = world.good.stats()?.sessions.len();
+            anyhow::ensure!(left == 1, "{left} are left");
+            Ok(())
+        },
+    )
+}
+
+#[test]
+fn a_backend_that_hangs_does_not_keep_from_the_others_what_expires_meanwhile() -> anyhow::Result<()> {
+    let mut world = World::new()?;
+    let ttl = 4;
+    world.recipe.config.session_storage.ttl = config::Duration::from_secs(ttl);
+    let gateway = world.recipe.start()?;
+    let late = world.open(&gateway, 3)?;
+    // Three times as many as are deleted at a time: they take at least 10 s.
+    drop(world.open(&gateway, 48)?);
+    wait::until("the first expire", Duration::from_secs(6 * ttl), || {
+        for session in &late {
+            session.call(gateway.mcp, "good_echo", &json!({"message": "x"}))?;
+        }
+        anyhow::ensure!(world.good.stats()?.deletes >= 48, "not yet");
+        Ok(())
+    })?;
+    // They expire after `ttl`, and sweeps are at most 1.2 times as far apart.
+    wait::until(
+        "the late ones are deleted at the good backend",
+        Duration::from_secs(12),
         || {
             let left = world.good.stats()?.sessions.len();
             anyhow::ensure!(left == 1, "{left} are left");

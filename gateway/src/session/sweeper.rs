@@ -3,11 +3,12 @@
 //! The store gives what has expired to whichever process asks first. When that one ends before it is done, another gets the rest
 //! after [`Sweep::patience`]. Behind an outage it looks as if all had expired that were used meanwhile: those who served them come first
 //! ([`AFTER_OUTAGE`]). Backends that cannot be reached then are not asked again: they forget idle sessions by themselves. One that
-//! hangs makes its own sessions wait, and those of others only as far as they stand in the same batch.
+//! hangs makes its own sessions wait, and nobody else's: what is being ended does not keep the next look from what has expired since.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, TryStreamExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Sessions;
 use super::record::{Record, RecordKey};
@@ -48,34 +49,39 @@ impl Sessions {
     /// Ends expired sessions until the process drains; `ttl` is how long they live without use.
     pub fn sweep(&self, ttl: Duration) {
         let (sessions, sweep) = (self.clone(), Sweep::new(ttl));
+        let batches = Arc::new(Semaphore::new(BATCHES));
         self.inner.tasks.spawn_until_drain(async move {
             loop {
                 tokio::time::sleep(sweep.pause).await;
                 if !sessions.inner.outage.is_over_for(AFTER_OUTAGE) {
                     continue;
                 }
-                if let Err(error) = sessions.sweep_once(sweep.patience).await {
+                if let Err(error) = sessions.sweep_once(sweep.patience, &batches).await {
                     tracing::debug!(%error, "expired sessions are not ended");
                 }
             }
         });
     }
 
-    async fn sweep_once(&self, patience: Duration) -> Result<(), Unavailable> {
-        let batches = stream::try_unfold(true, |there_may_be_more| async move {
-            if !there_may_be_more {
-                return Ok(None);
-            }
+    /// Begins to end what has expired, as soon as one of `batches` is free.
+    async fn sweep_once(&self, patience: Duration, batches: &Arc<Semaphore>) -> Result<(), Unavailable> {
+        while let Ok(place) = Arc::clone(batches).acquire_owned().await {
             let claimed = self.inner.store.claim_expired(patience, BATCH).await?;
-            let full = claimed.len() == BATCH;
-            Ok(Some((claimed, full)))
-        });
-        batches
-            .try_for_each_concurrent(BATCHES, |claimed| self.end_expired(claimed))
-            .await
+            if claimed.is_empty() {
+                break;
+            }
+            let may_be_more = claimed.len() == BATCH;
+            let sessions = self.clone();
+            { &self.inner.tasks }
+                .spawn_until_drain(async move { sessions.end_expired(claimed, place).await });
+            if !may_be_more {
+                break;
+            }
+        }
+        Ok(())
     }
 
-    async fn end_expired(&self, claimed: Vec<(RecordKey, Record)>) -> Result<(), Unavailable> {
+    async fn end_expired(&self, claimed: Vec<(RecordKey, Record)>, place: OwnedSemaphorePermit) {
         let upstreams = claimed.iter().flat_map(|(_, record)| self.upstreams_of(record));
         let closing = upstreams.map(|(backend, session)| async move {
             if let Err(error) = backend.close_in_turn(&session).await {
@@ -84,7 +90,10 @@ impl Sessions {
         });
         futures::future::join_all(closing).await;
         let keys: Vec<RecordKey> = claimed.iter().map(|(key, _)| *key).collect();
-        self.inner.store.remove_expired(&keys).await
+        if let Err(error) = self.inner.store.remove_expired(&keys).await {
+            tracing::debug!(%error, "expired sessions are not removed; another process will");
+        }
+        drop(place);
     }
 
     /// The upstream sessions of a record, at the backends that gave them and are still there.
