@@ -2,7 +2,7 @@
 //!
 //! What a backend answers is passed on byte for byte, so that all that has to be known of a result is that it is JSON. Nearly all of its
 //! bytes are in strings, and most of those are plain: they are looked at many at a time, with the widest vectors that the processor has.
-//! All of it is inlined into one function for each width, which `glance` chooses. What is found to be a value here is one for
+//! All of it but the loop over long strings is inlined into one function for each width, which `glance` chooses. What is found to be a value here is one for
 //! every other reader too; the reverse is not promised.
 
 use fearless_simd::prelude::*;
@@ -87,61 +87,101 @@ fn key<S: Simd>(simd: S, json: &[u8], at: usize, is_ascii: &mut bool) -> Option<
 }
 
 /// The place behind the closing quotation mark of the string whose first byte is at `at`.
+#[inline(always)]
+pub(super) fn string<S: Simd>(simd: S, json: &[u8], at: usize, is_ascii: &mut bool) -> Option<usize> {
+    let mut last = [0; BLOCK];
+    let block = u8x64::from_slice(simd, block(json, at, &mut last)?);
+    let ends = ends(simd, json, at, block, &mut 0)?;
+    if ends == 0 {
+        return long_string(simd, json, at, is_ascii);
+    }
+    *is_ascii &= is_plain(simd, block);
+    let has_control = controls(simd, block) & before(ends) != 0;
+    (!has_control).then(|| at + ends.trailing_zeros() as usize + 1)
+}
+
+/// The same for a string of any length. Not a part of its callers, so that the loop keeps all that it needs in registers.
+///
+/// What no string holds is only looked for once its end is known: the least byte of all says whether there is any.
+#[inline(never)]
+fn long_string<S: Simd>(simd: S, json: &[u8], at: usize, is_ascii: &mut bool) -> Option<usize> {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let (mut at, mut carried) = (at, 0);
+            let (mut least, mut largest) = (u8x64::splat(simd, u8::MAX), u8x64::splat(simd, 0));
+            let mut last = [0; BLOCK];
+            loop {
+                let block = u8x64::from_slice(simd, block(json, at, &mut last)?);
+                let ends = ends(simd, json, at, block, &mut carried)?;
+                largest = largest.max(block);
+                if ends == 0 {
+                    least = least.min(block);
+                    at += BLOCK;
+                    continue;
+                }
+                *is_ascii &= is_plain(simd, largest);
+                let has_control = controls(simd, block) & before(ends) != 0 || controls(simd, least) != 0;
+                return (!has_control).then(|| at + ends.trailing_zeros() as usize + 1);
+            }
+        },
+    )
+}
+
+/// The bytes at `at`. Behind the end of `json` stand zeros: control characters, at which no string goes on.
+#[inline(always)]
+fn block<'a>(json: &'a [u8], at: usize, last: &'a mut [u8; BLOCK]) -> Option<&'a [u8; BLOCK]> {
+    let rest = json.get(at..)?;
+    Some(match rest.first_chunk() {
+        Some(bytes) => bytes,
+        None => {
+            last.get_mut(..rest.len())?.copy_from_slice(rest);
+            last
+        }
+    })
+}
+
+/// A bit for each byte of the block at `at` that ends the string, the first of which does; `None` when what stands before it is no
+/// escape. `carried` is what `escaped` has to know of the block before.
 ///
 /// No branch depends on where the usual escapes are. Text that holds JSON has one every few bytes, at places that no processor foresees.
-/// What no string holds is only looked for once its end is known: the least byte of all says whether there is any.
 #[inline(always)]
-pub(super) fn string<S: Simd>(simd: S, json: &[u8], mut at: usize, is_ascii: &mut bool) -> Option<usize> {
-    let mut carried = 0;
-    let (mut least, mut largest) = (u8x64::splat(simd, u8::MAX), u8x64::splat(simd, 0));
-    loop {
-        // Behind the end stand zeros: control characters, at which no string goes on.
-        let mut last = [0; BLOCK];
-        let rest = json.get(at..)?;
-        let bytes: &[u8; BLOCK] = match rest.first_chunk() {
-            Some(bytes) => bytes,
-            None => {
-                last.get_mut(..rest.len())?.copy_from_slice(rest);
-                &last
-            }
-        };
-        let block = u8x64::from_slice(simd, bytes);
-        let (quotes, backslashes) = (all(simd, block, b'"'), all(simd, block, b'\\'));
-        let escaped = escaped(backslashes, &mut carried);
-        let ends = quotes & !escaped;
-        let inside = ends.wrapping_sub(1) & !ends;
-        // Nearly all escapes are these three, and where they are no processor foresees: no branch depends on it.
-        let usual = quotes | backslashes | all(simd, block, b'n');
-        let others = escaped & inside & !usual;
-        if others != 0 && !are_escapes(simd, json, at, block, others) {
-            return None;
-        }
-        largest = largest.max(block);
-        if ends == 0 {
-            least = least.min(block);
-            at += BLOCK;
-            continue;
-        }
-        // What stands behind the end counts, too: it may be taken for more than ASCII without harm.
-        *is_ascii &= largest.simd_lt(u8x64::splat(simd, 0x80)).to_bitmask() == u64::MAX;
-        let has_control = controls(simd, block) & inside != 0 || controls(simd, least) != 0;
-        return (!has_control).then(|| at + ends.trailing_zeros() as usize + 1);
-    }
+fn ends<S: Simd>(simd: S, json: &[u8], at: usize, block: u8x64<S>, carried: &mut u64) -> Option<u64> {
+    let (quotes, backslashes) = (all(simd, block, b'"'), all(simd, block, b'\\'));
+    let escaped = escaped(backslashes, carried);
+    let ends = quotes & !escaped;
+    // Nearly all escapes are these three.
+    let usual = quotes | backslashes | all(simd, block, b'n');
+    let others = escaped & before(ends) & !usual;
+    (others == 0 || are_escapes(simd, json, at, block, others)).then_some(ends)
+}
+
+/// A bit for each byte before the first of `ends`.
+#[inline(always)]
+fn before(ends: u64) -> u64 {
+    ends.wrapping_sub(1) & !ends
+}
+
+/// Whether all bytes are ASCII. What stands behind the end of a string counts, too: it may be taken for more than ASCII without harm.
+#[inline(always)]
+fn is_plain<S: Simd>(simd: S, largest: u8x64<S>) -> bool {
+    largest.simd_lt(u8x64::splat(simd, 0x80)).to_bitmask() == u64::MAX
 }
 
 /// Whether the bytes `others` of the block at `at`, each behind a backslash, are what may stand there, the most usual ones left aside.
 #[inline(always)]
 fn are_escapes<S: Simd>(simd: S, json: &[u8], at: usize, block: u8x64<S>, others: u64) -> bool {
-    let letters = br"/bfrtu".iter();
-    let letters = letters.fold(0, |found, letter| found | all(simd, block, *letter));
+    let unicode = all(simd, block, b'u');
+    let letters = all(simd, block, b'/') | all(simd, block, b'b') | all(simd, block, b'f');
+    let letters = letters | all(simd, block, b'r') | all(simd, block, b't') | unicode;
     if others & !letters != 0 {
         return false;
     }
-    let mut unicode = others & all(simd, block, b'u');
+    let mut unicode = others & unicode;
     while unicode != 0 {
         let digits = at + unicode.trailing_zeros() as usize + 1;
-        let digits = json.get(digits..digits + 4);
-        if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+        let digits = json.get(digits..).and_then(|digits| digits.first_chunk::<4>());
+        if !digits.is_some_and(|[a, b, c, d]| [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit)) {
             return false;
         }
         unicode &= unicode - 1;
