@@ -2,8 +2,8 @@
 //!
 //! What a backend answers is passed on byte for byte, so that all that has to be known of a result is that it is JSON. Nearly all of its
 //! bytes are in strings, and most of those are plain: they are looked at many at a time, with the widest vectors that the processor has.
-//! All of it but the loop over long strings is inlined into one function for each width, which `glance` chooses. What is found to be a value here is one for
-//! every other reader too; the reverse is not promised.
+//! All of it but the loop over long strings is inlined into one function for each width, which `glance` chooses. What is found to be a
+//! value here is one for every other reader too; the reverse is not promised.
 
 use fearless_simd::prelude::*;
 use fearless_simd::u8x64;
