@@ -129,6 +129,20 @@ fn the_readme_shows_the_example() -> anyhow::Result<()> {
 }
 
 #[test]
+fn the_readme_points_clients_at_the_examples_endpoint() -> anyhow::Result<()> {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
+    let clients = std::fs::read_to_string(example().with_file_name("mcp.json"))?;
+    assert!(
+        readme.contains(clients.trim()),
+        "the README does not show examples/mcp.json as it is"
+    );
+    let clients: serde_json::Value = serde_json::from_str(&clients)?;
+    let url = format!("http://{}/mcp", GatewayConfig::load(&example())?.listeners.mcp);
+    assert_eq!(clients["mcpServers"]["tools"]["url"], url);
+    Ok(())
+}
+
+#[test]
 fn validate_prints_what_a_file_means_and_refuses_a_bad_one_with_64() -> anyhow::Result<()> {
     let gateway = binaries::path("vmcp-gateway")?;
     let run = |file: &Path| {

@@ -1,5 +1,6 @@
 //! Clients that nobody here wrote, in front of servers that nobody here wrote: what they are given is the same with the gateway between them.
 
+use anyhow::Context as _;
 use rmcp::model::{
     CallToolRequestParams, ClientConfig, CompleteRequestParams, GetPromptRequestParams,
     ReadResourceRequestParams,
@@ -138,6 +139,27 @@ async fn ask_rmcp(
         ),
         _ => plain(service.complete(typed::<CompleteRequestParams>(params)?).await),
     }
+}
+
+#[test]
+fn the_readmes_command_of_the_inspector_lists_the_tools() -> anyhow::Result<()> {
+    if third_party::left_out() {
+        return Ok(());
+    }
+    let world = World::shared()?;
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let program = "npx @modelcontextprotocol/inspector ";
+    let command = readme.lines().find_map(|line| line.strip_prefix(program));
+    let arguments = command.context("the README has no such command")?;
+    let arguments = arguments.replace("http://127.0.0.1:4483/mcp", &world.url());
+    let mut inspector = peers::inspector_with(arguments.split_whitespace())?;
+    let listed: Value = serde_json::from_slice(&inspector.output()?.stdout)?;
+    let session = third_party::session(world.gateway.mcp)?;
+    let wire = session
+        .request(world.gateway.mcp, "tools/list", &json!({}))?
+        .message()?;
+    assert_eq!(listed, wire["result"]);
+    Ok(())
 }
 
 #[test]

@@ -27,9 +27,15 @@ pub fn python_legacy() -> anyhow::Result<Command> {
 /// # Errors
 /// When the inspector cannot be installed.
 pub fn inspector(url: &str, method: &str) -> anyhow::Result<Command> {
+    inspector_with(["--cli", url, "--transport", "http", "--method", method])
+}
+
+/// The inspector with these arguments.
+///
+/// # Errors
+/// When the inspector cannot be installed.
+pub fn inspector_with<'a>(arguments: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Command> {
     let mut command = npm::conformance()?.command("mcp-inspector");
-    command
-        .args(["--cli", url, "--transport", "http"])
-        .args(["--method", method]);
+    command.args(arguments);
     Ok(command)
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -106,12 +107,15 @@ impl Creates {
             limits,
             answer,
         };
-        if self.queue.try_send(waiting).is_err() {
-            let reason = format!("{MAX_WAITING} new sessions wait to be written already");
-            return Err(Unavailable::new(reason));
+        let ended = || Err(Unavailable::new("the connection to Redis has ended"));
+        match self.queue.try_send(waiting) {
+            Ok(()) => answered.await.unwrap_or_else(|_| ended()),
+            Err(TrySendError::Closed(_)) => ended(),
+            Err(TrySendError::Full(_)) => {
+                let reason = format!("{MAX_WAITING} new sessions wait to be written already");
+                Err(Unavailable::new(reason))
+            }
         }
-        let ended = |_| Err(Unavailable::new("the connection to Redis has ended"));
-        answered.await.unwrap_or_else(ended)
     }
 }
 
