@@ -181,6 +181,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_written_in_parts_ends_too_and_what_has_been_taken_is_counted() {
+        let (mut server, _client, _) = pair(Some(EndBy::new(Instant::now())));
+        assert!(server.is_write_vectored());
+        let parts = [IoSlice::new(&[0; 10]), IoSlice::new(&[0; 10])];
+        assert_eq!(
+            server.write_vectored(&parts).await.unwrap(),
+            16,
+            "all that there is room for"
+        );
+        let refused = server.write_vectored(&parts).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_reaches_its_client() {
+        let (mut server, mut client, _) = pair(None);
+        server.write_all(&[7]).await.unwrap();
+        server.shutdown().await.unwrap();
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, [7]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_again_gets_everything() {
         let end_by = EndBy::new(Instant::now() + Duration::from_secs(5));
         let (mut server, mut client, _) = pair(Some(end_by));

@@ -99,6 +99,11 @@ mod tests {
         assert!(matches!(closed, Err(BackendError::Open { .. })), "{closed:?}");
         let connected = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await;
         assert!(connected.is_err());
+        let nothing_to_delete = UpstreamSession {
+            id: None,
+            ..session()
+        };
+        assert_eq!(backend.close_in_turn(&nothing_to_delete).await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
