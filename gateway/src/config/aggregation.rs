@@ -7,6 +7,7 @@ use vmcp_crds::config::Capability;
 
 pub use vmcp_crds::config::FailureMode;
 
+use super::spelling::canonical;
 use super::{BackendName, Pattern};
 
 /// The longest name that may be offered (specification 2025-11-25, server/tools).
@@ -120,9 +121,28 @@ impl Filter {
     }
 
     /// Whether it is named as something that does not pass.
-    #[must_use]
-    pub fn denies(&self, text: &str) -> bool {
+    fn denies(&self, text: &str) -> bool {
         self.deny.iter().any(|pattern| pattern.matches(text))
+    }
+
+    /// Whether the resource `uri` passes, however that is written.
+    #[must_use]
+    pub fn passes_uri(&self, uri: &str) -> bool {
+        let form = canonical(uri);
+        let mut allow = self.allow.iter();
+        let is_allowed = self.allow.is_empty() || allow.any(|pattern| pattern.is_form_of(&form));
+        is_allowed && self.passes(uri) && !self.denies_uri(uri)
+    }
+
+    /// Whether the resource `uri` is named as one that does not pass, however that is written.
+    #[must_use]
+    pub fn denies_uri(&self, uri: &str) -> bool {
+        if self.deny.is_empty() {
+            return false;
+        }
+        let form = canonical(uri);
+        let mut deny = self.deny.iter();
+        deny.any(|pattern| pattern.matches(uri) || pattern.is_form_of(&form))
     }
 }
 
@@ -176,6 +196,29 @@ mod tests {
             assert_eq!(filter.passes(name), passes, "{name}");
         }
         assert!(Filter::default().passes("anything"));
+    }
+
+    #[test]
+    fn what_a_client_may_read_does_not_depend_on_how_it_writes_it() {
+        let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text)).collect();
+        let filter = Filter {
+            allow: patterns(&["file:///public/*", "file:///a%20b"]),
+            deny: patterns(&["*secret", "file:///public/%C3%A9"]),
+        };
+        for (uri, passes) in [
+            ("file:///public/x", true),
+            ("file:///public/a/../x", true),
+            ("file:///a%20b", true),
+            ("file:///public/../etc/passwd", false),
+            ("file:///public/%2e%2e/etc/passwd", false),
+            ("file:///public/%73ecret", false),
+            ("file:///public/é", false),
+            ("file:///other", false),
+        ] {
+            assert_eq!(filter.passes_uri(uri), passes, "{uri}");
+        }
+        assert!(filter.denies_uri("file:///other/%73ecret") && !filter.denies_uri("file:///other"));
+        assert!(Filter::default().passes_uri("anything"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod isolation;
 mod limits;
 mod pattern;
 mod redis;
+mod spelling;
 mod validate;
 pub mod watch;
 

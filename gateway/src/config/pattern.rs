@@ -1,5 +1,7 @@
 //! Patterns over names and URIs.
 
+use super::spelling::canonical;
+
 /// A name, or a pattern in which `*` stands for any characters and `?` for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(Box<str>);
@@ -9,6 +11,11 @@ impl Pattern {
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.into())
+    }
+
+    /// Whether a URI whose [`canonical`] form this is means what the pattern describes.
+    pub(super) fn is_form_of(&self, form: &str) -> bool {
+        Self::new(&canonical(&self.0)).matches(form)
     }
 
     /// Whether `text` is what the pattern describes. Takes at most the product of both lengths, whatever they hold.

@@ -115,7 +115,7 @@ impl Shown {
         let entry = match rules(kind, terms) {
             Some(rules) if !rules.filter.passes(&listed.key) => return,
             Some(rules) => named(listed, &terms.prefix, rules),
-            None if !terms.resources.passes(&listed.key) => return,
+            None if !terms.resources.passes_uri(&listed.key) => return,
             None => Ok(Entry {
                 advertised: listed.key.as_str().into(),
                 name: listed.key.as_str().into(),

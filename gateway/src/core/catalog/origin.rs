@@ -39,7 +39,7 @@ impl Origins {
         let mut beginnings = origin(uri).into_iter().chain(scheme(uri));
         let owner = beginnings.find_map(|beginning| self.0.get(beginning))?;
         let (backend, terms) = owner.as_ref()?;
-        terms.resources.passes(uri).then_some(backend)
+        terms.resources.passes_uri(uri).then_some(backend)
     }
 }
 

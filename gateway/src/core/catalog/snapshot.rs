@@ -106,7 +106,7 @@ impl Snapshot {
         let fits = |matcher: &&Matcher| {
             uri.len() <= MAX_URI_BYTES
                 && matcher.template.matches(uri)
-                && !matcher.terms.resources.denies(uri)
+                && !matcher.terms.resources.denies_uri(uri)
         };
         let templated = self.matchers.iter().find(fits).map(|matcher| &matcher.backend);
         match templated.or_else(|| self.origins.owner(uri)) {

@@ -254,6 +254,7 @@ async fn a_resource_is_found_by_its_uri_then_by_the_template_that_says_most() {
         ("x://a/listed", "a"),
         ("x://a/other", "b"),
         ("x://a/secret", "a"),
+        ("x://a/%73ecret", "a"),
         ("x://t/1", "a"),
         ("x://anything/else", "a"),
     ] {
