@@ -4,10 +4,13 @@
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -15,6 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use vmcp_gateway::backend::Transport;
 use vmcp_gateway::config::{BackendName, Hot};
 use vmcp_gateway::core::catalog::Snapshot;
@@ -31,18 +35,27 @@ const LIMIT: Duration = Duration::from_secs(10);
 struct Backend {
     asked: Arc<Mutex<Vec<(String, Value)>>>,
     answer: Arc<Mutex<Answer>>,
+    stream: Option<Arc<Stream>>,
+    streams: Arc<AtomicUsize>,
     with_session: bool,
+    /// Of its configuration.
+    settings: &'static str,
 }
 
 /// The result or error of a method, given its parameters.
 type Answer = Box<dyn FnMut(&str, &Value) -> Value + Send>;
+/// What a stream says until it ends, given how many were opened before it.
+type Stream = dyn Fn(usize) -> BoxFuture<'static, &'static str> + Send + Sync;
 
 impl Backend {
     fn new(answer: impl FnMut(&str, &Value) -> Value + Send + 'static) -> Self {
         Self {
             asked: Arc::default(),
             answer: Arc::new(Mutex::new(Box::new(answer))),
+            stream: None,
+            streams: Arc::default(),
             with_session: true,
+            settings: "",
         }
     }
 
@@ -53,7 +66,10 @@ impl Backend {
         let tasks = Tasks::default();
         tasks.spawn_until_drain(self.clone().serve(listener, tasks.clone()));
         let directory = std::env::temp_dir().join(format!("vmcp-catalog-{}", address.port()));
-        let text = format!("backends: [{{name: a, url: 'http://{address}/mcp'}}]");
+        let text = format!(
+            "backends: [{{name: a, url: 'http://{address}/mcp'{}}}]",
+            self.settings
+        );
         std::fs::write(&directory, text)?;
         let hot = Hot::load(&directory)?;
         std::fs::remove_file(&directory)?;
@@ -85,6 +101,9 @@ impl Backend {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+        if request.method() == http::Method::GET {
+            return Ok(self.listened_to().await);
+        }
         let body = request.into_body().collect().await?.to_bytes();
         let message: Value = serde_json::from_slice(&body).unwrap_or_default();
         let method = message["method"].as_str().unwrap_or_default();
@@ -106,6 +125,16 @@ impl Backend {
             headers.insert("mcp-session-id", "s".parse().unwrap());
         }
         Ok(response)
+    }
+
+    async fn listened_to(&self) -> Response<Full<Bytes>> {
+        let Some(stream) = &self.stream else {
+            return Response::builder().status(405).body(Full::default()).unwrap();
+        };
+        let before = self.streams.fetch_add(1, Ordering::Relaxed);
+        let said = stream(before).await;
+        let response = Response::builder().header("content-type", "text/event-stream");
+        response.body(Full::from(said)).unwrap()
     }
 
     /// The methods that it was asked for, in their order.
@@ -226,6 +255,63 @@ async fn a_backend_that_says_that_it_changed_is_looked_at_once_however_often_it_
         .filter(|method| *method == "initialize")
         .count();
     assert_eq!(greetings, 1, "the upstream session is kept");
+    Ok(())
+}
+
+const CHANGED: &str = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
+
+/// A backend that is probed often, counts that in `probes`, and has a second tool when it `has_changed`.
+fn changing(has_changed: Arc<AtomicBool>, probes: watch::Sender<u32>) -> Backend {
+    let mut backend = Backend::new(move |method, _| match method {
+        "initialize" => hello(&json!({"tools": {}})),
+        "ping" => {
+            probes.send_modify(|probes| *probes += 1);
+            json!({"result": {}})
+        }
+        _ if has_changed.load(Ordering::Relaxed) => tools(&["x", "y"]),
+        _ => tools(&["x"]),
+    });
+    backend.settings = ", health: {interval: 100ms}";
+    backend
+}
+
+#[tokio::test]
+async fn a_stream_that_ended_is_opened_again_though_the_backend_is_probed_meanwhile() -> anyhow::Result<()> {
+    let has_changed = Arc::new(AtomicBool::new(false));
+    let mut backend = changing(Arc::clone(&has_changed), watch::Sender::default());
+    backend.stream = Some(Arc::new(move |before| {
+        has_changed.store(before > 0, Ordering::Relaxed);
+        let said = if before == 0 {
+            "retry: 500\ndata:\n\n"
+        } else {
+            CHANGED
+        };
+        async move { said }.boxed()
+    }));
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.tools.len() == 2).await?;
+    tasks.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_may_take_longer_to_open_than_until_the_next_probe() -> anyhow::Result<()> {
+    let has_changed = Arc::new(AtomicBool::new(false));
+    let (probed, probes) = watch::channel(0);
+    let mut backend = changing(Arc::clone(&has_changed), probed);
+    backend.stream = Some(Arc::new(move |_| {
+        let (mut probes, has_changed) = (probes.clone(), Arc::clone(&has_changed));
+        let before = *probes.borrow();
+        async move {
+            probes.wait_for(|probes| *probes >= before + 3).await.ok();
+            has_changed.store(true, Ordering::Relaxed);
+            CHANGED
+        }
+        .boxed()
+    }));
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.tools.len() == 2).await?;
+    tasks.finish().await;
     Ok(())
 }
 

@@ -42,6 +42,8 @@ pub struct Listener {
     /// What the backend asks for.
     wanted_pause: Option<Duration>,
     pause: Duration,
+    /// When the pause is over.
+    next_opening: Instant,
     opened_at: Instant,
     heard_since_open: bool,
     empty_resumes: u32,
@@ -97,6 +99,7 @@ impl Listener {
             events: None,
             wanted_pause: None,
             pause: Duration::ZERO,
+            next_opening: Instant::now(),
             opened_at: Instant::now(),
             heard_since_open: false,
             empty_resumes: 0,
@@ -121,7 +124,8 @@ impl Listener {
     }
 
     /// The next event. Whatever ends the stream, it is opened again, behind the last event where the backend names events.
-    /// May be dropped while it waits: at worst the stream is opened once more.
+    /// May be dropped while it waits, and asked again: the pause before the next opening goes on meanwhile, and an opening that was
+    /// under way is made once more.
     ///
     /// # Errors
     /// When the backend gives no stream.
@@ -140,7 +144,7 @@ impl Listener {
                     }
                 }
             }
-            tokio::time::sleep(self.pause).await;
+            tokio::time::sleep_until(self.next_opening).await;
             self.open().await?;
         }
     }
@@ -158,6 +162,7 @@ impl Listener {
             }
             Err(error) => error,
         };
+        self.next_opening = Instant::now() + self.pause;
         match error {
             BackendError::Status(400 | 404) if self.position.is_some() => self.position = None,
             BackendError::Status(400 | 404) | BackendError::SessionLost if self.session.id.is_some() => {
@@ -194,6 +199,7 @@ impl Listener {
                 self.empty_resumes = 0;
             }
         }
+        self.next_opening = Instant::now() + self.pause;
     }
 }
 
@@ -209,4 +215,74 @@ pub fn position(event: &Event) -> Option<HeaderValue> {
 pub fn retry(event: &Event) -> Option<Duration> {
     let millis = std::str::from_utf8(event.retry.as_ref()?).ok()?.parse().ok()?;
     Some(Duration::from_millis(millis).clamp(MIN_PAUSE, MAX_PAUSE))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::backend::Transport;
+    use crate::tasks::Tasks;
+    use crate::wire::revision::Revision;
+
+    const STREAM: &str =
+        "200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\nretry: 400\ndata: x\n\n";
+    const NOT_READY: &str = "503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// Answers `first`, and then streams that say one thing and end; `asked` tells when.
+    async fn serve(server: &TcpListener, first: &str, asked: &mut Vec<Instant>) {
+        loop {
+            let (mut connection, _) = server.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                if connection.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            let answer = if asked.is_empty() { first } else { STREAM };
+            asked.push(Instant::now());
+            // Whoever asked may have gone.
+            connection
+                .write_all(format!("HTTP/1.1 {answer}").as_bytes())
+                .await
+                .ok();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pause_goes_on_while_nobody_waits_for_it() {
+        for (first, opened, pause) in [
+            (STREAM, 2, Duration::from_millis(400)),
+            (NOT_READY, 1, FIRST_PAUSE),
+        ] {
+            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/mcp", server.local_addr().unwrap());
+            let configured = crate::config::Backend::for_test("a", url.parse().unwrap());
+            let session = UpstreamSession {
+                id: Some(HeaderValue::from_static("s")),
+                revision: Revision::LATEST,
+                address: None,
+            };
+            let backend = Backend::new(&configured, Transport::new(Tasks::default()));
+            let mut listener = Listener::new(backend, session, None);
+            let mut asked = Vec::new();
+            let waiting = async {
+                listener.open().await.unwrap();
+                while listener.opened() < opened {
+                    // Whether it is heard does not matter: the waiting is dropped and begun again.
+                    tokio::time::timeout(Duration::from_millis(50), listener.next())
+                        .await
+                        .ok();
+                }
+            };
+            tokio::select! {
+                () = serve(&server, first, &mut asked) => {}
+                waited = tokio::time::timeout(LIMIT, waiting) => waited.unwrap(),
+            }
+            assert!(asked[1] - asked[0] >= pause, "{:?}", asked[1] - asked[0]);
+        }
+    }
 }

@@ -7,6 +7,7 @@
 //! together say whether it can be reached ([`State::health`](super::State)); a look that fails is a probe that failed. Calls do not
 //! wait for any of this, and do not heed it: they have the breaker, and only tell here when they begin to fail.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,9 @@ async fn look_again_and_again(catalog: &Catalog, member: &Member, greeting: &mut
         observe(catalog, member, looking.await);
         member.set_first_look(None);
         let looked = Instant::now();
+        let session = greeting.as_ref().map(|greeting| &greeting.session);
+        // It goes on over the probes: a backend may take longer than until the next one to open its stream.
+        let mut hearing = pin!(ear.changed(&member.backend, session));
         loop {
             let (settings, refresh) = (member.settings(), catalog.aggregation().refresh);
             let state = member.state();
@@ -75,10 +79,9 @@ async fn look_again_and_again(catalog: &Catalog, member: &Member, greeting: &mut
                 let left = (looked + refresh).saturating_duration_since(Instant::now());
                 settings.interval.min(left)
             };
-            let session = greeting.as_ref().map(|greeting| &greeting.session);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = ear.changed(&member.backend, session) => {
+                () = &mut hearing => {
                     tokio::time::sleep_until(looked + LEAST_PAUSE).await;
                     break;
                 }
