@@ -336,6 +336,33 @@ async fn pages_are_followed_with_the_backends_own_cursors_and_not_in_a_circle() 
 }
 
 #[tokio::test]
+async fn a_backend_that_says_that_it_is_at_its_end_with_an_empty_cursor_lists_nothing_twice()
+-> anyhow::Result<()> {
+    let backend = Backend::new(|method, params| match (method, params["cursor"].as_str()) {
+        ("initialize", _) => hello(&json!({"tools": {}})),
+        (_, None | Some("")) => json!({"result": {"tools": [{"name": "x"}], "nextCursor": "2"}}),
+        _ => json!({"result": {"tools": [{"name": "y"}], "nextCursor": ""}}),
+    });
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.tools.len() == 2).await?;
+    assert!(core.catalog().snapshot().faults.is_empty());
+    tasks.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_is_read_whatever_stands_beside_it() -> anyhow::Result<()> {
+    let backend = Backend::new(|method, _| match method {
+        "initialize" => hello(&json!({"tools": {}})),
+        _ => json!({"result": {"tools": [{"name": "x"}], "resources": "none"}}),
+    });
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.tools.len() == 1).await?;
+    tasks.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_item_without_a_name_costs_only_itself() -> anyhow::Result<()> {
     let backend = Backend::new(|method, _| match method {
         "initialize" => hello(&json!({"tools": {}})),

@@ -1,25 +1,10 @@
-//! What a backend offers, page by page to the end.
-
-use std::time::Duration;
+//! What a backend offers.
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Backend, BackendError, UpstreamSession};
 use crate::wire::jsonrpc::Fault;
 use crate::wire::params::{self, Text};
-
-/// The most pages that are followed: a backend whose pages never end would otherwise own our memory.
-const MAX_PAGES: usize = 1000;
-/// The most items of one list.
-const MAX_ITEMS: usize = 20_000;
-/// The most bytes of one list.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// The longest name or URI.
-const MAX_KEY_BYTES: usize = 8 * 1024;
-/// How long a backend may take for one page.
-const PAGE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A kind of list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,92 +85,4 @@ impl Kind {
             Self::Templates => params::uri_template(Some(item)),
         }
     }
-}
-
-impl Backend {
-    /// Everything of one kind that the backend offers.
-    ///
-    /// # Errors
-    /// When a page cannot be had or read.
-    pub async fn list(&self, session: &UpstreamSession, kind: Kind) -> Result<List, BackendError> {
-        let method = kind.method();
-        let too_much = |what| BackendError::Invalid(format!("{method} has more than {what}"));
-        let mut list = List::default();
-        let mut bytes = 0;
-        let mut cursor: Option<Box<RawValue>> = None;
-        for _ in 0..MAX_PAGES {
-            let params = cursor.as_ref().map_or_else(
-                || "{}".to_owned(),
-                |cursor| format!(r#"{{"cursor":{}}}"#, cursor.get()),
-            );
-            let asking = self.ask(session, method, params.as_bytes());
-            let result = tokio::time::timeout(PAGE_DEADLINE, asking)
-                .await
-                .unwrap_or(Err(BackendError::Deadline(PAGE_DEADLINE)))?;
-            bytes += result.get().len();
-            let page = page(&result, kind).map_err(BackendError::Invalid)?;
-            for item in page.items {
-                match listed(kind, item) {
-                    Some(item) => list.items.push(item),
-                    None => list.unusable += 1,
-                }
-            }
-            if list.items.len() + list.unusable > MAX_ITEMS {
-                return Err(too_much(format!("{MAX_ITEMS} items")));
-            }
-            if bytes > MAX_BYTES {
-                return Err(too_much(format!("{MAX_BYTES} bytes")));
-            }
-            match page.next {
-                // A cursor that leads to itself leads nowhere.
-                Some(next) if cursor.as_ref().map(|cursor| cursor.get()) != Some(next.get()) => {
-                    cursor = Some(next.to_owned());
-                }
-                _ => return Ok(list),
-            }
-        }
-        Err(too_much(format!("{MAX_PAGES} pages")))
-    }
-}
-
-struct Page<'a> {
-    items: Vec<&'a RawValue>,
-    next: Option<&'a RawValue>,
-}
-
-fn page(result: &RawValue, kind: Kind) -> Result<Page<'_>, String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Any<'a> {
-        #[serde(borrow, default)]
-        tools: Option<Vec<&'a RawValue>>,
-        #[serde(borrow, default)]
-        prompts: Option<Vec<&'a RawValue>>,
-        #[serde(borrow, default)]
-        resources: Option<Vec<&'a RawValue>>,
-        #[serde(borrow, default)]
-        resource_templates: Option<Vec<&'a RawValue>>,
-        #[serde(borrow, default)]
-        next_cursor: Option<&'a RawValue>,
-    }
-    let any: Any<'_> =
-        serde_json::from_str(result.get()).map_err(|error| format!("{}: {error}", kind.method()))?;
-    let items = match kind {
-        Kind::Tools => any.tools,
-        Kind::Prompts => any.prompts,
-        Kind::Resources => any.resources,
-        Kind::Templates => any.resource_templates,
-    };
-    Ok(Page {
-        items: items.ok_or_else(|| format!("{}: no field {:?}", kind.method(), kind.field()))?,
-        next: any.next_cursor,
-    })
-}
-
-fn listed(kind: Kind, item: &RawValue) -> Option<Listed> {
-    let (_, key) = kind.key(item).ok()?;
-    (!key.is_empty() && key.len() <= MAX_KEY_BYTES).then(|| Listed {
-        key: key.into_owned(),
-        json: Bytes::copy_from_slice(item.get().as_bytes()),
-    })
 }

@@ -18,6 +18,7 @@ mod headers;
 mod host;
 mod list;
 mod listen;
+mod pages;
 mod pools;
 mod post;
 mod settings;

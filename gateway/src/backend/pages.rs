@@ -1,0 +1,338 @@
+//! One list of a backend, page by page to its end.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::{Backend, BackendError, Kind, List, Listed, UpstreamSession};
+
+/// The most pages that are followed: a backend whose pages never end would otherwise own our memory.
+const MAX_PAGES: usize = 1000;
+/// The most items of one list.
+const MAX_ITEMS: usize = 20_000;
+/// The most bytes of one list.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// The longest name or URI.
+const MAX_KEY_BYTES: usize = 8 * 1024;
+/// How long a backend may take for one page.
+const PAGE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a backend may take for all pages of one list.
+const LIST_DEADLINE: Duration = Duration::from_secs(60);
+/// A cursor like any other (<https://modelcontextprotocol.io/specification/2025-11-25/server/utilities/pagination>).
+const EMPTY_CURSOR: &str = r#""""#;
+/// The field of a page that holds the cursor of the next.
+const NEXT: &str = "nextCursor";
+
+impl Backend {
+    /// Everything of one kind that the backend offers.
+    ///
+    /// # Errors
+    /// When a page cannot be had or read, or the list has no end.
+    pub async fn list(&self, session: &UpstreamSession, kind: Kind) -> Result<List, BackendError> {
+        let ask = |params: String| async move {
+            let asking = self.ask(session, kind.method(), params.as_bytes());
+            let answer = tokio::time::timeout(PAGE_DEADLINE, asking).await;
+            answer.unwrap_or(Err(BackendError::Deadline(PAGE_DEADLINE)))
+        };
+        in_time(kind, ask).await
+    }
+}
+
+/// The list, if it comes to its end in time. `ask` gives the result of the request with these parameters.
+async fn in_time<F>(kind: Kind, ask: impl FnMut(String) -> F) -> Result<List, BackendError>
+where
+    F: Future<Output = Result<Box<RawValue>, BackendError>>,
+{
+    let reading = tokio::time::timeout(LIST_DEADLINE, to_the_end(kind, ask));
+    reading.await.unwrap_or_else(|_| {
+        let (method, limit) = (kind.method(), LIST_DEADLINE.as_secs());
+        let message = format!("{method} has not come to its end within {limit} s");
+        Err(BackendError::Invalid(message))
+    })
+}
+
+async fn to_the_end<F>(kind: Kind, mut ask: impl FnMut(String) -> F) -> Result<List, BackendError>
+where
+    F: Future<Output = Result<Box<RawValue>, BackendError>>,
+{
+    let too_much = |what| BackendError::Invalid(format!("{} has more than {what}", kind.method()));
+    let mut list = List::default();
+    // How many items of the list are those of its first page, and how many of that page are unusable.
+    let mut first = (0, 0);
+    let mut bytes = 0;
+    let mut followed: HashSet<String> = HashSet::new();
+    let mut cursor = None;
+    for number in 0..MAX_PAGES {
+        let params = cursor
+            .as_ref()
+            .map_or_else(|| "{}".to_owned(), |cursor| format!(r#"{{"cursor":{cursor}}}"#));
+        let result = ask(params).await?;
+        bytes += result.get().len();
+        let (page, next) = page(&result, kind)?;
+        if number == 0 {
+            first = (page.items.len(), page.unusable);
+        } else if cursor.as_deref() == Some(EMPTY_CURSOR) && repeats(&page, &list.items[..first.0], first.1) {
+            return Ok(list);
+        }
+        list.items.extend(page.items);
+        list.unusable += page.unusable;
+        if list.items.len() + list.unusable > MAX_ITEMS {
+            return Err(too_much(format!("{MAX_ITEMS} items")));
+        }
+        if bytes > MAX_BYTES {
+            return Err(too_much(format!("{MAX_BYTES} bytes")));
+        }
+        match next {
+            // A cursor that was followed before leads in a circle.
+            Some(next) if followed.insert(next.get().to_owned()) => cursor = Some(next.get().to_owned()),
+            _ => return Ok(list),
+        }
+    }
+    Err(too_much(format!("{MAX_PAGES} pages")))
+}
+
+/// Whether a page that was asked for with the empty cursor is the first page again. Some servers end with an empty cursor, and take it
+/// for none when they are given it: then the list was at its end before.
+fn repeats(page: &List, first: &[Listed], unusable: usize) -> bool {
+    let is_empty = first.is_empty() && unusable == 0;
+    let same_keys = || {
+        let keys = page.items.iter().map(|item| &item.key);
+        keys.eq(first.iter().map(|item| &item.key))
+    };
+    !is_empty && page.unusable == unusable && same_keys()
+}
+
+/// The items of one page, and the cursor of the next.
+fn page(result: &RawValue, kind: Kind) -> Result<(List, Option<&RawValue>), BackendError> {
+    let invalid = |what: &dyn fmt::Display| BackendError::Invalid(format!("{}: {what}", kind.method()));
+    let mut deserializer = serde_json::Deserializer::from_str(result.get());
+    let page = Page(kind).deserialize(&mut deserializer);
+    let (items, next) = page.map_err(|error| invalid(&error))?;
+    let items = items.ok_or_else(|| invalid(&format_args!("no field {:?}", kind.field())))?;
+    let mut list = List::default();
+    for item in items {
+        match listed(kind, item) {
+            Some(item) => list.items.push(item),
+            None => list.unusable += 1,
+        }
+    }
+    Ok((list, next))
+}
+
+/// Reads a page of this kind: what its other fields hold does not matter.
+struct Page(Kind);
+
+impl<'de> DeserializeSeed<'de> for Page {
+    type Value = (Option<Vec<&'de RawValue>>, Option<&'de RawValue>);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Page {
+    type Value = <Self as DeserializeSeed<'de>>::Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        /// Borrowed where it holds no escapes.
+        #[derive(Deserialize)]
+        struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        let wanted = self.0.field();
+        let (mut items, mut next) = (None, None);
+        while let Some(Key(key)) = map.next_key()? {
+            let (field, is_twice) = if key == wanted {
+                (wanted, items.replace(map.next_value()?).is_some())
+            } else if key == NEXT {
+                (NEXT, next.replace(map.next_value()?).is_some())
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            if is_twice {
+                return Err(A::Error::duplicate_field(field));
+            }
+        }
+        Ok((items.flatten(), next.flatten()))
+    }
+}
+
+fn listed(kind: Kind, item: &RawValue) -> Option<Listed> {
+    let (_, key) = kind.key(item).ok()?;
+    (!key.is_empty() && key.len() <= MAX_KEY_BYTES).then(|| Listed {
+        key: key.into_owned(),
+        json: Bytes::copy_from_slice(item.get().as_bytes()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// The parameters of the request for the page behind this cursor.
+    fn behind(cursor: &str) -> String {
+        json!({"cursor": cursor}).to_string()
+    }
+
+    /// A page of tools with these names, and the cursor of the next.
+    fn tools(names: &[&str], next: &str) -> Box<RawValue> {
+        let tools: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+        raw(&json!({"tools": tools, "nextCursor": next}).to_string())
+    }
+
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).unwrap()
+    }
+
+    /// The names of the tools that are listed by a backend with these pages, each with the cursor behind which it is; the first is
+    /// behind none.
+    async fn names(pages: &[(&str, &[&str], &str)]) -> Vec<String> {
+        let ask = |params: String| {
+            let (_, names, next) = pages
+                .iter()
+                .enumerate()
+                .find(|(index, (cursor, ..))| {
+                    params
+                        == if *index == 0 {
+                            "{}".to_owned()
+                        } else {
+                            behind(cursor)
+                        }
+                })
+                .map(|(_, page)| page)
+                .unwrap();
+            ready(Ok(tools(names, next)))
+        };
+        let list = in_time(Kind::Tools, ask).await.unwrap();
+        list.items.into_iter().map(|item| item.key).collect()
+    }
+
+    /// Why the list of a backend that answers like this cannot be had.
+    async fn refused<F>(ask: impl FnMut(String) -> F) -> String
+    where
+        F: Future<Output = Result<Box<RawValue>, BackendError>>,
+    {
+        match in_time(Kind::Tools, ask).await {
+            Err(BackendError::Invalid(message)) => message,
+            other => panic!("{:?}", other.map(|list| list.items.len())),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_was_followed_before_ends_the_list() {
+        let itself = names(&[("", &["a"], "A"), ("A", &["b"], "A")]);
+        assert_eq!(itself.await, ["a", "b"]);
+        let circle = names(&[("", &["a"], "A"), ("A", &["b"], "B"), ("B", &["c"], "A")]);
+        assert_eq!(circle.await, ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn the_first_page_again_behind_an_empty_cursor_is_the_end() {
+        assert_eq!(
+            names(&[("", &["a", "b"], ""), ("", &["a", "b"], "")]).await,
+            ["a", "b"]
+        );
+        let two_pages = names(&[("", &["a"], "A"), ("A", &["b"], ""), ("", &["a"], "A")]);
+        assert_eq!(two_pages.await, ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn another_page_behind_an_empty_cursor_is_a_page() {
+        for page in [&["b"][..], &["b", "a"], &["a"], &["a", "b", "c"]] {
+            let expected = [&["a", "b"][..], page].concat();
+            assert_eq!(names(&[("", &["a", "b"], ""), ("", page, "")]).await, expected);
+        }
+        let empty = names(&[("", &[], ""), ("", &[], "A"), ("A", &["a"], "A")]);
+        assert_eq!(empty.await, ["a"]);
+    }
+
+    #[tokio::test]
+    async fn items_without_a_name_count_once_where_the_first_page_comes_again() {
+        let ask = |_| ready(Ok(raw(r#"{"tools":[{"name":"a"},{}],"nextCursor":""}"#)));
+        let list = in_time(Kind::Tools, ask).await.unwrap();
+        assert_eq!((list.items.len(), list.unusable), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn pages_without_an_end_are_refused() {
+        let mut pages = 0;
+        let endless = |_| {
+            pages += 1;
+            ready(Ok(tools(&[], &pages.to_string())))
+        };
+        assert_eq!(refused(endless).await, "tools/list has more than 1000 pages");
+        assert_eq!(pages, MAX_PAGES);
+    }
+
+    #[tokio::test]
+    async fn as_many_items_as_are_allowed_are_listed_and_one_more_is_refused() {
+        let page = |items: usize| {
+            let items = vec![r#"{"name":"x"}"#; items].join(",");
+            raw(&format!(r#"{{"tools":[{items}],"nextCursor":"A"}}"#))
+        };
+        let most = in_time(Kind::Tools, |_| ready(Ok(page(MAX_ITEMS / 2)))).await;
+        assert_eq!(most.unwrap().items.len(), MAX_ITEMS);
+        let more = refused(|_| ready(Ok(page(MAX_ITEMS / 2 + 1)))).await;
+        assert_eq!(more, "tools/list has more than 20000 items");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_that_come_slowly_without_an_end_are_refused() {
+        let mut pages = 0;
+        let slow = |_| {
+            pages += 1;
+            let page = tools(&[], &pages.to_string());
+            async move {
+                tokio::time::sleep(Duration::from_secs(9)).await;
+                Ok(page)
+            }
+        };
+        let refused = refused(slow).await;
+        assert_eq!(refused, "tools/list has not come to its end within 60 s");
+    }
+
+    #[test]
+    fn only_the_wanted_field_of_a_page_matters() {
+        let others = raw(
+            r#"{"resources":"none","prompts":5,"tools":[{"name":"a"}],"resourceTemplates":{},"resources":[],"nextCursor":null}"#,
+        );
+        let (list, next) = page(&others, Kind::Tools).unwrap();
+        assert_eq!((list.items.len(), next.is_some()), (1, false));
+        let (list, _) = page(&raw(r#"{"t\u006fols":[{"name":"a"}]}"#), Kind::Tools).unwrap();
+        assert_eq!(list.items[0].json, &br#"{"name":"a"}"#[..]);
+    }
+
+    #[test]
+    fn a_page_without_the_wanted_list_or_with_two_is_refused() {
+        for (text, expected) in [
+            (r#"{"tool":[]}"#, "no field \"tools\""),
+            (r#"{"tools":null}"#, "no field \"tools\""),
+            (r#"{"tools":"none"}"#, "expected a sequence"),
+            (r#"{"tools":[],"tools":[]}"#, "duplicate field `tools`"),
+            (r#"{"tools":null,"tools":[]}"#, "duplicate field `tools`"),
+            (
+                r#"{"tools":[],"nextCursor":"a","nextCursor":"b"}"#,
+                "duplicate field `nextCursor`",
+            ),
+            ("[[]]", "expected an object"),
+        ] {
+            let refused = page(&raw(text), Kind::Tools).unwrap_err();
+            assert!(refused.to_string().contains(expected), "{text}: {refused}");
+            assert!(refused.to_string().contains("tools/list: "), "{refused}");
+        }
+    }
+}
