@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -149,6 +150,12 @@ impl Gateway {
             process: Process::start("gateway", command)?,
             directory,
         })
+    }
+
+    /// The file that it was started with, as a recipe writes it.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.directory.path().join(CONFIG_FILE)
     }
 
     /// Waits until `/readyz` says yes.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use vmcp_crds::config::GatewayConfig;
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::Recipe;
 use vmcp_e2e::mount::Mount;
@@ -49,9 +50,24 @@ fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() 
     assert!(refused.contains("`uri`"), "{refused}");
     assert_eq!((echo("one")?, echo("two")?), ("hi".to_owned(), "hi".to_owned()));
 
-    // However often the file is looked at, it was refused once.
+    // Neither does one that is empty: whoever writes it may not be done.
+    mount.put("# Nothing yet.\n")?;
+    wait::until("the empty file is refused", LIMIT, || {
+        let error = gateway.status(&recipe)?.hot_config_error.unwrap_or_default();
+        anyhow::ensure!(error.contains("the file is empty"), "{error}");
+        Ok(())
+    })?;
+    assert_eq!((echo("one")?, echo("two")?), ("hi".to_owned(), "hi".to_owned()));
+    mount.put("backends:\n- {name: one, uri: nowhere}\n")?;
+    wait::until("the file is refused again", LIMIT, || {
+        let error = gateway.status(&recipe)?.hot_config_error.unwrap_or_default();
+        anyhow::ensure!(error.contains("`uri`"), "{error}");
+        Ok(())
+    })?;
+
+    // However often a file is looked at, it was refused once.
     let reloads = |outcome| gateway.metric("vmcp_config_reloads_total", outcome);
-    assert_eq!((reloads("accepted")?, reloads("refused")?), (1.0, 1.0));
+    assert_eq!((reloads("accepted")?, reloads("refused")?), (1.0, 3.0));
 
     // Taken back to what is in use: nothing is refused any more.
     mount.put(&backends(&[("one", &one.url), ("two", &two.url)]))?;
@@ -81,6 +97,43 @@ fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() 
         gateway.log()?.contains("\"message\":\"answered\""),
         "debug logs no requests"
     );
-    assert_eq!((reloads("accepted")?, reloads("refused")?), (2.0, 1.0));
+    assert_eq!((reloads("accepted")?, reloads("refused")?), (2.0, 3.0));
+    Ok(())
+}
+
+#[test]
+fn one_file_that_holds_all_is_followed_too_as_far_as_it_can_be() -> anyhow::Result<()> {
+    let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let recipe = Recipe::new(&[("one", &one.url)])?;
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let echo = |backend: &str| {
+        session
+            .call(gateway.mcp, &format!("{backend}_echo"), &json!({"message": "hi"}))?
+            .tool_text()
+    };
+    assert_eq!(echo("one")?, "hi");
+    let file = gateway.config_file();
+    let mut config = GatewayConfig::load(&file)?;
+    let mut added = config.hot.as_ref().unwrap().backends[0].clone();
+    (added.name, added.url) = ("two".to_owned(), two.url.clone());
+    config.hot.as_mut().unwrap().backends.push(added);
+    let put = |config: &GatewayConfig| -> anyhow::Result<()> {
+        let new = file.with_extension("new");
+        std::fs::write(&new, serde_yaml::to_string(config)?)?;
+        Ok(std::fs::rename(new, &file)?)
+    };
+    put(&config)?;
+    wait::until("the new backend is offered", LIMIT, || echo("two"))?;
+    assert_eq!(one.initializes("raw")?, 1, "the session at the other one is kept");
+    let needs_a_restart = "is taken at the next start";
+    assert!(!gateway.log()?.contains(needs_a_restart));
+    config.name = "another".to_owned();
+    put(&config)?;
+    wait::until("what takes a restart is told", LIMIT, || {
+        anyhow::ensure!(gateway.log()?.contains(needs_a_restart), "not yet");
+        Ok(())
+    })?;
+    assert_eq!((echo("one")?, echo("two")?), ("hi".to_owned(), "hi".to_owned()));
     Ok(())
 }

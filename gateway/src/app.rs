@@ -12,7 +12,7 @@ use vmcp_crds::session_key::CURRENT;
 use crate::admin::Admin;
 use crate::backend::Transport;
 use crate::config::watch::Watch;
-use crate::config::{Config, Hot, SessionStorage};
+use crate::config::{Config, HotSource, SessionStorage};
 use crate::core::Core;
 use crate::drain::Drain;
 use crate::frontend::Frontend;
@@ -48,7 +48,7 @@ pub struct App {
     drain: Drain,
     drain_delay: Duration,
     tasks: Tasks,
-    hot_file: Option<PathBuf>,
+    hot_source: HotSource,
     /// The directory of the session keys, and the keys.
     session_keys: Option<(PathBuf, Keys)>,
     session_ttl: Duration,
@@ -154,7 +154,7 @@ impl App {
             drain,
             drain_delay: config.drain_delay,
             tasks,
-            hot_file: config.hot_file,
+            hot_source: config.hot_source,
             session_keys,
             session_ttl: config.session_ttl,
             level,
@@ -177,14 +177,12 @@ impl App {
             self.tasks.spawn_until_drain(follow_keys(directory, keys));
         }
         self.sessions.sweep(self.session_ttl);
-        if let Some(file) = self.hot_file.clone() {
-            self.tasks.spawn_until_drain(reload(
-                file,
-                self.core.clone(),
-                self.level.clone(),
-                self.metrics.clone(),
-            ));
-        }
+        self.tasks.spawn_until_drain(reload(
+            self.hot_source,
+            self.core.clone(),
+            self.level.clone(),
+            self.metrics.clone(),
+        ));
         let frontend = Arc::new(self.frontend);
         let serving = server::serve(self.mcp, self.drain.clone(), self.tasks.clone(), move |request| {
             let frontend = Arc::clone(&frontend);
@@ -243,11 +241,17 @@ async fn follow_keys(directory: PathBuf, keys: Keys) {
 }
 
 /// Takes the hot configuration again whenever its file changes. A file that is refused changes nothing.
-async fn reload(file: PathBuf, core: Core, level: LevelHandle, metrics: Metrics) {
-    let mut watch = Watch::new(&file);
+async fn reload(source: HotSource, core: Core, level: LevelHandle, metrics: Metrics) {
+    let mut watch = Watch::new(source.file());
+    let mut rest = source.rest();
     loop {
         watch.changed().await;
-        match Hot::load(&file) {
+        let rest_now = source.rest();
+        if rest_now.is_some() && rest_now != rest {
+            tracing::warn!("what changed besides `hot` is taken at the next start");
+            rest = rest_now;
+        }
+        match source.load() {
             // The same as in use: what was refused in between is taken back.
             Ok(hot) if hot.hash == core.hot().hash => core.accept(),
             Ok(hot) => {

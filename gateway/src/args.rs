@@ -41,8 +41,8 @@ pub enum Command {
 Clients connect to http://127.0.0.1:4483/mcp, or where listeners.mcp says. http://127.0.0.1:9483 (listeners.admin) has /readyz,
 /livez, /metrics and /status. The log goes to standard error, a line of JSON for each event.
 
-What stands under `hot`, or in the file that `hotFile` names, can change while the gateway runs: with a hotFile, it is taken
-within a second of the file's change. A file that is not right changes nothing; the log and /status say why.
+What stands under `hot`, or in the file that `hotFile` names, can change while the gateway runs: it is taken within a second of
+the file's change. A file that is not right changes nothing; the log and /status say why. Everything else takes a restart.
 
 On SIGTERM the gateway reports that it is not ready, waits for drainDelay (5s), and finishes the calls that are running. Sessions
 in Redis outlive it.")]

@@ -84,8 +84,13 @@ impl HotConfig {
     /// Reads the hot part from `text`; `file` is only named in errors.
     ///
     /// # Errors
-    /// As [`GatewayConfig::parse`].
+    /// As [`GatewayConfig::parse`], and when the text says nothing: who writes a file may have emptied it first, and not be done.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let says_nothing = |line: &str| line.is_empty() || line.starts_with('#') || line == "---";
+        if text.lines().map(str::trim).all(says_nothing) {
+            let message = "the file is empty; `{}` stands for a configuration without backends";
+            return Err(ConfigError::invalid(file, text, ".", message));
+        }
         parse(text, file)
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use secrecy::SecretString;
 pub use vmcp_crds::config::BackendTransport as Protocol;
-use vmcp_crds::config::{LogLevel, read};
+use vmcp_crds::config::{GatewayConfig, LogLevel, read};
 
 pub use access::{Access, HostPort, Origin};
 pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strategy, Terms};
@@ -57,8 +57,17 @@ pub struct Config {
     pub drain_delay: Duration,
     /// The part that may change while the process runs.
     pub hot: Hot,
-    /// The file that holds the hot part, when it is a file of its own.
-    pub hot_file: Option<PathBuf>,
+    /// Where the hot part comes from.
+    pub hot_source: HotSource,
+}
+
+/// Where the hot part of the configuration comes from.
+#[derive(Clone, Debug)]
+pub enum HotSource {
+    /// A file of its own.
+    Own(PathBuf),
+    /// A file that holds the rest, too.
+    Shared(PathBuf),
 }
 
 /// `namespace/name` of the virtual server.
@@ -210,6 +219,35 @@ impl Config {
     /// is allowed.
     pub fn load(file: &Path, redis_password: Option<SecretString>) -> Result<Self, Invalid> {
         validate::config(&read(file)?, file, redis_password)
+    }
+}
+
+impl HotSource {
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Own(file) | Self::Shared(file) => file,
+        }
+    }
+
+    /// Reads and validates the hot part.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load(&self) -> Result<Hot, Invalid> {
+        match self {
+            Self::Own(file) => Hot::load(file),
+            Self::Shared(file) => validate::hot_part(&read(file)?, file),
+        }
+    }
+
+    /// What the file says besides the hot part, if it says anything else.
+    #[must_use]
+    pub fn rest(&self) -> Option<GatewayConfig> {
+        let Self::Shared(file) = self else { return None };
+        let config = GatewayConfig::parse(&read(file).ok()?, file).ok()?;
+        Some(GatewayConfig { hot: None, ..config })
     }
 }
 

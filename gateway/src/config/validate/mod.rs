@@ -20,8 +20,8 @@ use vmcp_crds::config::{
 };
 
 use super::{
-    Access, AccessLog, Backend, BackendName, Config, HostPort, Hot, Identity, Limits, Origin, ServerName,
-    SessionPolicy, SessionStorage,
+    Access, AccessLog, Backend, BackendName, Config, HostPort, Hot, HotSource, Identity, Limits, Origin,
+    ServerName, SessionPolicy, SessionStorage,
 };
 
 /// A configuration that cannot be used. The message is for the person who wrote it.
@@ -67,14 +67,31 @@ pub(super) fn config(
     redis_password: Option<SecretString>,
 ) -> Result<Config, Invalid> {
     let raw = GatewayConfig::parse(text, file)?;
-    let hot = if let Some(hot_file) = raw.hot_path(file) {
-        self::hot_file(&vmcp_crds::config::read(&hot_file)?, &hot_file)?
-    } else {
-        let raw_hot = raw.hot.clone().unwrap_or_default();
-        let hash = vmcp_crds::status::config_hash(&serde_yaml::to_string(&raw_hot).unwrap_or_default());
-        hot(&raw_hot, hash, file).map_err(|fault| fault.below("hot").in_text(text, file))?
+    let (hot, source) = match raw.hot_path(file) {
+        Some(hot_file) => {
+            let hot = self::hot_file(&vmcp_crds::config::read(&hot_file)?, &hot_file)?;
+            (hot, HotSource::Own(hot_file))
+        }
+        None => (below_hot(&raw, text, file)?, HotSource::Shared(file.to_owned())),
     };
-    whole(raw, hot, file, redis_password).map_err(|fault| fault.in_text(text, file))
+    whole(raw, hot, source, file, redis_password).map_err(|fault| fault.in_text(text, file))
+}
+
+/// The hot part of the configuration in `text`, which stands in `file`.
+pub(super) fn hot_part(text: &str, file: &Path) -> Result<Hot, Invalid> {
+    let raw = GatewayConfig::parse(text, file)?;
+    if raw.hot_file.is_some() {
+        let message =
+            "the file held its hot part itself when the gateway started; another file takes a restart";
+        return Err(Invalid::invalid(file, text, "hotFile", message));
+    }
+    below_hot(&raw, text, file)
+}
+
+fn below_hot(raw: &GatewayConfig, text: &str, file: &Path) -> Result<Hot, Invalid> {
+    let part = raw.hot.clone().unwrap_or_default();
+    let hash = vmcp_crds::status::config_hash(&serde_yaml::to_string(&part).unwrap_or_default());
+    hot(&part, hash, file).map_err(|fault| fault.below("hot").in_text(text, file))
 }
 
 /// The hot part in `text`, which stands in `file`, a file of its own.
@@ -86,10 +103,10 @@ pub(super) fn hot_file(text: &str, file: &Path) -> Result<Hot, Invalid> {
 fn whole(
     raw: GatewayConfig,
     hot: Hot,
+    hot_source: HotSource,
     file: &Path,
     redis_password: Option<SecretString>,
 ) -> Result<Config, Fault> {
-    let hot_file = raw.hot_path(file);
     for (path, value) in [("namespace", &raw.namespace), ("name", &raw.name)] {
         if !rules::is_dns_name(value) {
             return Err(Fault::at(
@@ -129,7 +146,7 @@ fn whole(
         }),
         drain_delay: raw.drain_delay.get(),
         hot,
-        hot_file,
+        hot_source,
     })
 }
 
