@@ -3,6 +3,7 @@
 use http::{HeaderMap, Response, StatusCode};
 
 use super::Frontend;
+use super::post::check_revision;
 use super::respond::{self, Body};
 use crate::core::Principal;
 use crate::wire::{code, header};
@@ -13,6 +14,9 @@ impl Frontend {
             let message = "The header Mcp-Session-Id is missing; it names the session to end";
             return respond::error(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, message);
         };
+        if let Err(refusal) = check_revision(headers, None) {
+            return refusal;
+        }
         match self.sessions.terminate(session_id.as_bytes(), principal).await {
             Ok(()) => respond::text(StatusCode::OK, ""),
             Err(failure) => respond::session_error(None, &failure),

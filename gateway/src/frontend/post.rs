@@ -158,13 +158,7 @@ impl Frontend {
                 "The header Mcp-Session-Id is missing; send initialize first",
             ));
         };
-        if let Some(version) = headers.get(mcp::PROTOCOL_VERSION)
-            && version.to_str().ok().and_then(Revision::parse).is_none()
-        {
-            return Err(invalid(
-                "The header MCP-Protocol-Version names a revision that is not known",
-            ));
-        }
+        check_revision(headers, id)?;
         let found = self.sessions.find(session_id.as_bytes(), principal).await;
         let session = found.map_err(|failure| respond::session_error(id, &failure))?;
         let passed = self.core.passed_headers();
@@ -173,6 +167,22 @@ impl Frontend {
         } else {
             session.with_headers(headers, &passed)
         })
+    }
+}
+
+/// Refuses a request that names a revision that is not known. None at all is as good as one that is (specification 2025-11-25, basic,
+/// transports).
+pub(super) fn check_revision(
+    headers: &HeaderMap,
+    id: Option<&serde_json::value::RawValue>,
+) -> Result<(), Response<Body>> {
+    match headers.get(mcp::PROTOCOL_VERSION) {
+        Some(version) if version.to_str().ok().and_then(Revision::parse).is_none() => {
+            let message = "The header MCP-Protocol-Version names a revision that is not known";
+            let code = code::INVALID_REQUEST;
+            Err(respond::error(StatusCode::BAD_REQUEST, id, code, message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! so that the second is refused. Each process refuses what it sees itself; a client that reuses ids across connections at the same
 //! moment breaks the protocol anyway (JSON-RPC 2.0, MCP basic).
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -57,9 +58,10 @@ pub struct Running {
 impl InFlight {
     /// Begins the request `id` of the session `key`, which may have `limit` at a time.
     pub(super) fn begin(&self, key: RecordKey, id: &RawValue, limit: usize) -> Result<Running, Busy> {
+        let id = plain(id);
         let mut running = self.lock();
         if let Some(requests) = running.get(&key) {
-            if requests.ids.iter().any(|running| **running == *id.get()) {
+            if requests.ids.iter().any(|running| **running == *id) {
                 return Err(Busy::SameId);
             }
             if requests.ids.len() >= limit {
@@ -67,7 +69,7 @@ impl InFlight {
             }
         }
         let requests = running.entry(key).or_default();
-        let id = Arc::from(id.get());
+        let id: Arc<str> = Arc::from(&*id);
         requests.ids.push(Arc::clone(&id));
         requests.held += 1;
         Ok(Running {
@@ -112,6 +114,17 @@ impl InFlight {
     fn lock(&self) -> MutexGuard<'_, KeyMap<Requests>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The id as it is compared: the same text for all that another reader takes for the same id. Nearly none is written with escapes.
+fn plain(id: &RawValue) -> Cow<'_, str> {
+    let text = id.get();
+    if !text.contains('\\') {
+        return text.into();
+    }
+    let read = serde_json::from_str::<Cow<'_, str>>(text);
+    let written = read.and_then(|id| serde_json::to_string(&id));
+    written.map_or(text.into(), Cow::Owned)
 }
 
 impl Running {
@@ -163,6 +176,15 @@ mod tests {
         let running = in_flight.begin(session, &number, 9).unwrap();
         assert_eq!(in_flight.begin(session, &number, 9).unwrap_err(), Busy::SameId);
         assert!(in_flight.begin(session, &text, 9).is_ok());
+        let held = in_flight.begin(session, &raw(r#""a/b""#), 9).unwrap();
+        for same in [r#""a\/b""#, r#""\u0061/b""#] {
+            assert_eq!(
+                in_flight.begin(session, &raw(same), 9).unwrap_err(),
+                Busy::SameId,
+                "{same}"
+            );
+        }
+        drop(held);
         assert!(in_flight.begin(other, &number, 9).is_ok());
         drop(running);
         assert!(in_flight.begin(session, &number, 9).is_ok());

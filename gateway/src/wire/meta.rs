@@ -18,6 +18,12 @@ pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilitie
 static KEY: LazyLock<memmem::Finder<'static>> =
     LazyLock::new(|| memmem::Finder::new(PROTOCOL_VERSION.as_bytes()));
 
+/// How a text begins that may hide the key: letters and strokes can be written with escapes, and some libraries write every stroke so.
+static ESCAPES: [LazyLock<memmem::Finder<'static>>; 2] = [
+    LazyLock::new(|| memmem::Finder::new(br"\/")),
+    LazyLock::new(|| memmem::Finder::new(br"\u")),
+];
+
 /// What a message says of itself.
 #[derive(Debug, Default, Deserialize)]
 pub struct Meta<'a> {
@@ -29,8 +35,8 @@ pub struct Meta<'a> {
     pub client_capabilities: Option<&'a RawValue>,
 }
 
-/// Reads the `_meta` of `params`. Parameters that do not hold the name of the revision's key, which are all of the legacy era, are not
-/// parsed for it.
+/// Reads the `_meta` of `params`. Parameters that cannot hold the name of the revision's key, which are nearly all of the legacy era, are
+/// not parsed for it.
 ///
 /// # Errors
 /// When a key on the way to it stands twice, so that two readers could find two eras.
@@ -43,7 +49,8 @@ pub fn read(params: Option<&RawValue>) -> Result<Meta<'_>, Fault> {
     let Some(params) = params.map(RawValue::get) else {
         return Ok(Meta::default());
     };
-    if KEY.find(params.as_bytes()).is_none() {
+    let text = params.as_bytes();
+    if KEY.find(text).is_none() && ESCAPES.iter().all(|escape| escape.find(text).is_none()) {
         return Ok(Meta::default());
     }
     let fault = |error: serde_json::Error| Fault {
@@ -72,6 +79,10 @@ mod tests {
         let key = PROTOCOL_VERSION;
         let found = revision(&format!(r#"{{"x":1,"_meta":{{"y":2,"{key}":"2026-07-28"}}}}"#));
         assert_eq!(found, Ok(Some(r#""2026-07-28""#.to_owned())));
+        for written in [key.replace('/', r"\/"), key.replace('l', r"\u006c")] {
+            let found = revision(&format!(r#"{{"_meta":{{"{written}":"2026-07-28"}}}}"#));
+            assert_eq!(found, Ok(Some(r#""2026-07-28""#.to_owned())), "{written}");
+        }
         assert_eq!(
             revision(&format!(r#"{{"arguments":{{"_meta":{{"{key}":"x"}}}}}}"#)),
             Ok(None)
@@ -84,9 +95,11 @@ mod tests {
     #[test]
     fn two_of_them_are_refused() {
         let key = PROTOCOL_VERSION;
+        let escaped = key.replace('/', r"\/");
         for params in [
             format!(r#"{{"_meta":{{"{key}":"a","{key}":"b"}}}}"#),
             format!(r#"{{"_meta":{{}},"_m\u0065ta":{{"{key}":"b"}}}}"#),
+            format!(r#"{{"_meta":{{"{escaped}":"a","{escaped}":"b"}}}}"#),
         ] {
             assert_eq!(revision(&params), Err(code::INVALID_REQUEST), "{params}");
         }
