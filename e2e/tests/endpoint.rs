@@ -207,6 +207,13 @@ fn another_revision_in_the_header_than_the_sessions_is_taken_when_it_is_known() 
         let refused = named(unknown)?;
         assert_eq!((refused.status, refused.error_code()), (400, -32600), "{unknown}");
     }
+    let unknown = [
+        ("mcp-session-id", &*session.id),
+        ("mcp-protocol-version", "1900-01-01"),
+    ];
+    let refused = raw::exchange(mcp, "DELETE", "/mcp", &unknown, b"")?;
+    assert_eq!((refused.status, refused.error_code()), (400, -32600));
+    assert_eq!(named("2025-06-18")?.status, 200, "it has not ended");
     // The session's own revision holds: it has no batches.
     let headers = [
         ("mcp-session-id", &*session.id),
@@ -250,6 +257,10 @@ fn a_client_that_tries_the_modern_era_first_is_told_which_revisions_there_are_an
         );
         assert_eq!(answer.header("mcp-session-id"), None);
     }
+    // Some libraries write every stroke with an escape.
+    let escaped = discover(&json!("2026-07-28")).to_string().replace('/', r"\/");
+    let head = format!("host: {mcp}\r\n{MEDIA}mcp-protocol-version: 2026-07-28\r\n");
+    assert_eq!(with_head(mcp, "POST", &head, &escaped)?.error_code(), -32022);
     // What such a request must say and does not is told first, in the order that all servers of that era keep.
     let call = request(
         "tools/call",
