@@ -66,16 +66,27 @@ fn rows() -> Vec<Row> {
             Failure(&["ended the connection before its answer was complete"], false),
         ),
         framed(
-            "an answer to another request, in JSON",
-            json!({"wrong_id": true}),
-            true,
-            Failure(&["answers another request"], false),
+            "garbage before a stream's end",
+            json!({"sse_before_answer": "data: {\"jsonrpc\":\n\n", "sse_without_answer": true, "no_event_ids": true}),
+            false,
+            Failure(&["not JSON"], false),
         ),
         framed(
-            "an answer to another request, in events",
-            json!({"wrong_id": true, "no_event_ids": true}),
+            "garbage before the answer",
+            json!({"sse_before_answer": "data: nonsense\n\ndata: [1]\n\ndata: 1\n\n"}),
             false,
-            Failure(&["ended the connection before its answer was complete"], false),
+            Answer,
+        ),
+        framed(
+            "an event that is no message",
+            json!({"sse_before_answer": "event: ping\ndata: {\"jsonrpc\":\"2.0\",\"id\":$id,\"error\":{\"code\":1,\"message\":\"ping\"}}\n\n"}),
+            false,
+            Answer,
+        ),
+        both(
+            "an answer to another request",
+            json!({"wrong_id": true, "sse_without_end": true}),
+            Failure(&["answers another request"], false),
         ),
         framed(
             "two answers, in JSON",
@@ -148,6 +159,81 @@ fn rows() -> Vec<Row> {
     ]
 }
 
+/// Answers that are none, whole and in time, and what is said of each. The stream that bears one stays open behind it.
+const NO_ANSWERS: [(&str, &str); 16] = [
+    (r#"{"id":$id,"result":{}}"#, r#"no "jsonrpc":"2.0""#),
+    (
+        r#"{"jsonrpc":"1.0","id":$id,"result":{}}"#,
+        r#"no "jsonrpc":"2.0""#,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":$id,"error":"boom"}"#,
+        "error is no object",
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":$id,"error":{"code":"x","message":"x"}}"#,
+        "error is no object",
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":$id,"result":null}"#,
+        "result is no object",
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":$id,"result":"x"}"#,
+        "result is no object",
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":$id,"result":[1]}"#,
+        "result is no object",
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":$id,"result":{},"error":{"code":1,"message":"x"}}"#,
+        r#"either a "result" or an "error""#,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":$id,"result":{},"result":{}}"#,
+        "duplicate field `result`",
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":$id,"id":$id,"result":{}}"#,
+        "duplicate field `id`",
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":$id}"#,
+        r#"either a "result" or an "error""#,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","result":{}}"#,
+        r#"needs a "method" or an "id""#,
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"what is that?"}}"#,
+        "id is null, for the backend could not tell the request's: what is that?",
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":{"of":$id},"result":{}}"#,
+        "answers another request",
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":"$id","result":{}}"#,
+        "answers another request",
+    ),
+    (
+        r#"{"jsonrpc":"2.0","id":8,"result":{}}"#,
+        "answers another request",
+    ),
+];
+
+fn no_answers() -> impl Iterator<Item = Row> {
+    NO_ANSWERS.iter().map(|(answer, says)| Row {
+        fault: answer,
+        rule: json!({"answer": answer, "sse_without_end": true}),
+        json: None,
+        tool_only: false,
+        outcome: Failure(std::slice::from_ref(says), false),
+    })
+}
+
 /// Checks every row with a session of its own, in each framing that it is for, of a tool and of a prompt.
 pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
     let mut wrong = Vec::new();
@@ -156,10 +242,11 @@ pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
             .bad
             .admin("PUT", "/framing", &json!({"json_response": json}))?;
         for row in rows()
-            .iter()
+            .into_iter()
+            .chain(no_answers())
             .filter(|row| row.json.is_none_or(|only| only == json))
         {
-            if let Err(error) = check(world, row) {
+            if let Err(error) = check(world, &row) {
                 wrong.push(format!("{}, JSON framing {json}: {error:#}", row.fault));
             }
             world.bad.admin("DELETE", "/faults", &Value::Null)?;

@@ -1,12 +1,13 @@
 //! The answer to a request, in the framing that the backend chose.
 
 use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::events::Events;
 use super::{BackendError, UpstreamBody, UpstreamSession};
 use crate::wire::glance::is_answer;
-use crate::wire::jsonrpc::Response;
+use crate::wire::jsonrpc::{Outcome, Response, Sketch};
 use crate::wire::splice::splice;
 
 /// A JSON answer up to this size is read whole and its envelope checked; a larger one is passed on as it comes.
@@ -32,17 +33,7 @@ impl Answer {
         match self {
             Self::Whole(message) => Ok(message),
             Self::Streaming(first, body) => check(collect(first, body).await?, id),
-            Self::Events(_, mut events) => {
-                while let Some(event) = events.next().await? {
-                    let Some(data) = event.data else { continue };
-                    if let Ok(message) = check(data, id) {
-                        return Ok(message);
-                    }
-                }
-                Err(BackendError::Broken(
-                    "the stream ended without the answer".to_owned(),
-                ))
-            }
+            Self::Events(_, events) => find(*events, id).await,
         }
     }
 }
@@ -88,8 +79,73 @@ pub(super) async fn collect(first: Bytes, mut body: UpstreamBody) -> Result<Byte
     Ok(read.freeze())
 }
 
+/// What a message is to the request on whose stream it came.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Its answer, with the id as the client wrote it.
+    Answer(Bytes),
+    /// What must have been meant as its answer, and is none. No other will come.
+    NoAnswer(BackendError),
+    /// Nobody can tell what it is.
+    Unreadable(BackendError),
+    /// A request or a notification.
+    Other,
+}
+
+/// Reads a message that came on the stream of the request `id`, which is for its answer and whatever the backend asks and notifies
+/// until then.
+#[must_use]
+pub fn read(message: &Bytes, id: &RawValue) -> Reading {
+    match check(message.clone(), id) {
+        Ok(answer) => Reading::Answer(answer),
+        Err(error) => match Sketch::of(message) {
+            Some(sketch) if sketch.has_method => Reading::Other,
+            Some(_) => Reading::NoAnswer(error),
+            None => Reading::Unreadable(error),
+        },
+    }
+}
+
+/// Waits for the answer to the request `id` on its stream.
+pub(super) async fn find(mut events: Events, id: &RawValue) -> Result<Bytes, BackendError> {
+    let mut unreadable = None;
+    while let Some(event) = events.next().await? {
+        let Some(data) = event.message() else { continue };
+        match read(data, id) {
+            Reading::Answer(answer) => return Ok(answer),
+            Reading::NoAnswer(error) => return Err(error),
+            Reading::Unreadable(error) => unreadable = Some(error),
+            Reading::Other => {}
+        }
+    }
+    Err(unreadable.unwrap_or_else(|| BackendError::Broken("the stream ended without the answer".to_owned())))
+}
+
+/// How much of what a backend says about an error is shown, in characters.
+const SHOWN_CHARACTERS: usize = 200;
+
+/// Why a response with another id is not the answer. A backend that could not read the request's id writes `null` in its place (JSON-RPC
+/// 2.0, 5), and what it says is all that there is to know.
+fn answers_another(response: &Response<'_>) -> BackendError {
+    #[derive(Deserialize)]
+    struct Said {
+        message: String,
+    }
+    let said = match response.outcome {
+        Outcome::Error(error) if response.id.get() == "null" => serde_json::from_str(error.get()).ok(),
+        _ => None,
+    };
+    BackendError::Invalid(match said {
+        None => "it answers another request".to_owned(),
+        Some(Said { message }) => {
+            let shown: String = message.chars().take(SHOWN_CHARACTERS).collect();
+            format!("it is an error whose id is null, for the backend could not tell the request's: {shown}")
+        }
+    })
+}
+
 /// The bytes of an answer that is known to be the one to the request `id`, with the id as the client wrote it.
-pub fn check(message: Bytes, id: &RawValue) -> Result<Bytes, BackendError> {
+pub(super) fn check(message: Bytes, id: &RawValue) -> Result<Bytes, BackendError> {
     if is_answer(&message, id.get()) {
         return Ok(message);
     }
@@ -98,7 +154,7 @@ pub fn check(message: Bytes, id: &RawValue) -> Result<Bytes, BackendError> {
         return Ok(message);
     }
     if !response.answers(id) {
-        return Err(BackendError::Invalid("it answers another request".to_owned()));
+        return Err(answers_another(&response));
     }
     let spliced = splice(&message, response.id.get(), id.get().as_bytes());
     spliced.ok_or_else(|| BackendError::Invalid("its id cannot be found".to_owned()))
@@ -126,9 +182,57 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{}}{"jsonrpc":"2.0","id":1,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{"a":"#,
+            r#"{"id":1,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":null}"#,
         ] {
             let error = check(Bytes::from_static(text.as_bytes()), &id).unwrap_err();
             assert!(matches!(error, BackendError::Invalid(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_backend_says_of_a_request_whose_id_it_could_not_tell_is_shown_and_cut_short() {
+        let id = RawValue::from_string("1".to_owned()).unwrap();
+        let message = format!(
+            r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":-32700,"message":"{}"}}}}"#,
+            "é".repeat(300)
+        );
+        let error = check(Bytes::from(message), &id).unwrap_err().to_string();
+        assert!(error.contains("id is null"), "{error}");
+        assert_eq!(error.matches('é').count(), 200);
+    }
+
+    #[test]
+    fn what_comes_on_the_stream_of_a_request_is_its_answer_or_none_or_something_else() {
+        let id = RawValue::from_string("1".to_owned()).unwrap();
+        let read = |text: &'static str| read(&Bytes::from_static(text.as_bytes()), &id);
+        let answer = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#;
+        assert_eq!(read(answer), Reading::Answer(answer.into()));
+        for text in [
+            "{}",
+            r#"{"jsonrpc":"2.0","id":1}"#,
+            r#"{"jsonrpc":"2.0","id":1,"id":1,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":""}}"#,
+            r#"{"jsonrpc":"2.0","id":"1","result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#,
+        ] {
+            assert!(
+                matches!(read(text), Reading::NoAnswer(BackendError::Invalid(_))),
+                "{text}"
+            );
+        }
+        for text in ["", "nonsense", "1", "[]", r#"{"id":1,"#] {
+            assert!(
+                matches!(read(text), Reading::Unreadable(BackendError::Invalid(_))),
+                "{text}"
+            );
+        }
+        for text in [
+            r#"{"jsonrpc":"2.0","method":"notifications/message"}"#,
+            r#"{"id":1,"method":5,"result":{}}"#,
+        ] {
+            assert_eq!(read(text), Reading::Other, "{text}");
         }
     }
 }

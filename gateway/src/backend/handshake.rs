@@ -225,7 +225,7 @@ async fn own_result(response: Response<UpstreamBody>, id: &str) -> Result<Box<Ra
     let id = raw_string(id)?;
     let content_type = response.headers().get(http::header::CONTENT_TYPE);
     if header::is_media_type(content_type, &header::EVENT_STREAM) {
-        return find_answer(Events::new(response.into_body()), &id).await;
+        return result_of(&answer::find(Events::new(response.into_body()), &id).await?);
     }
     if !header::is_media_type(content_type, &header::JSON) {
         return Err(BackendError::content_type(
@@ -235,18 +235,6 @@ async fn own_result(response: Response<UpstreamBody>, id: &str) -> Result<Box<Ra
     }
     let whole = answer::collect(Bytes::new(), response.into_body()).await?;
     result_of(&answer::check(whole, &id)?)
-}
-
-async fn find_answer(mut events: Events, id: &RawValue) -> Result<Box<RawValue>, BackendError> {
-    while let Some(event) = events.next().await? {
-        let Some(data) = event.data else { continue };
-        if let Ok(message) = answer::check(data, id) {
-            return result_of(&message);
-        }
-    }
-    Err(BackendError::Broken(
-        "the stream ended without the answer".to_owned(),
-    ))
 }
 
 fn result_of(message: &[u8]) -> Result<Box<RawValue>, BackendError> {

@@ -43,7 +43,7 @@ use headers::Headers;
 use pools::Pools;
 
 pub use admission::Admitted;
-pub use answer::{Answer, check};
+pub use answer::{Answer, Reading, read};
 pub use body::UpstreamBody;
 pub use breaker::BreakerState;
 pub use deadline::Deadline;

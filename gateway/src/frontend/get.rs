@@ -166,13 +166,14 @@ impl OwnStream {
             backend: &heard.backend,
             upstream: &heard.upstream,
         };
-        let data = heard.event.data.as_ref().filter(|data| !data.is_empty());
-        match data.map(|data| source.translate(data, None)) {
+        match heard.event.message().map(|data| source.translate(data, None)) {
             Some(Translated::Message(data) | Translated::Answer(data)) => event::message(data, id),
-            Some(Translated::Nothing) | None => match id {
-                Some(id) if event::takes_empty_data(self.session.revision()) => event::position(id),
-                _ => Bytes::new(),
-            },
+            Some(Translated::NoAnswer(_) | Translated::Unreadable(_) | Translated::Nothing) | None => {
+                match id {
+                    Some(id) if event::takes_empty_data(self.session.revision()) => event::position(id),
+                    _ => Bytes::new(),
+                }
+            }
         }
     }
 }

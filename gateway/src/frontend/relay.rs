@@ -1,5 +1,8 @@
 //! A backend's answer, passed on as it comes.
 //!
+//! A message that can only be meant as the answer, and is none, ends the call with an error that says what is wrong with it: backends
+//! answer once, and some keep the stream open behind the answer.
+//!
 //! The client's reading pulls: nothing is read from the backend faster than the client takes it, so that no queue grows.
 //!
 //! A stream that breaks before its answer is resumed at the backend, behind the last event, where the backend names its events. When it
@@ -62,6 +65,8 @@ pub(super) struct Relay {
     first_pause: Duration,
     /// Why the backend's stream ended the last time.
     broken: BackendError,
+    /// Why the last message that nobody could read was none: it may have been the answer.
+    unreadable: Option<BackendError>,
     end_by: EndBy,
     /// Whether the client has, or was refused, its answer.
     is_over: bool,
@@ -89,6 +94,7 @@ impl Relay {
             pause: Duration::ZERO,
             first_pause: PAUSE,
             broken: BackendError::Broken("the stream ended".to_owned()),
+            unreadable: None,
         }
     }
 
@@ -160,7 +166,7 @@ impl Relay {
             self.position = position;
         }
         self.resumes = 0;
-        let Some(data) = event.data.as_ref().filter(|data| !data.is_empty()) else {
+        let Some(data) = event.message() else {
             let id = (moved && self.empty_data()).then(|| self.event_id()).flatten();
             return id.map_or(Step::Nothing, |id| Step::Send(event::position(&id)));
         };
@@ -180,6 +186,13 @@ impl Relay {
                 }
                 let id = moved.then(|| self.event_id()).flatten();
                 Step::Send(event::message(data, id.as_deref()))
+            }
+            Translated::NoAnswer(error) => {
+                Step::Last(self.failed(&CallError::sent(&self.call.backend, error)))
+            }
+            Translated::Unreadable(error) => {
+                self.unreadable = Some(error);
+                Step::Nothing
             }
             Translated::Nothing => Step::Nothing,
         }
@@ -245,7 +258,11 @@ impl Relay {
     }
 
     fn failure(&self) -> Bytes {
-        let error = CallError::sent(&self.call.backend, self.broken.clone());
+        let error = match &self.unreadable {
+            Some(unreadable) if matches!(self.broken, BackendError::Broken(_)) => unreadable,
+            _ => &self.broken,
+        };
+        let error = CallError::sent(&self.call.backend, error.clone());
         tracing::warn!(request_id = %Current, %error, "a stream ended without its answer");
         self.failed(&error)
     }

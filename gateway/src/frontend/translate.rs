@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::backend::{self, Backend, UpstreamSession};
+use crate::backend::{self, Backend, BackendError, Reading, UpstreamSession};
 use crate::core::Core;
 use crate::core::catalog::is_list_changed;
 use crate::session::{Kind, Session};
@@ -31,6 +31,10 @@ pub(super) enum Translated {
     Answer(Bytes),
     /// Something else.
     Message(Bytes),
+    /// An error: this must have been meant as the answer that the stream is for, and is none.
+    NoAnswer(BackendError),
+    /// Nothing, and this is why nobody could read it.
+    Unreadable(BackendError),
     /// Nothing: it is for the gateway itself, or nobody.
     Nothing,
 }
@@ -39,12 +43,9 @@ impl Source<'_> {
     /// Translates `data`. `awaited` is the request whose answer the stream is for, if there is one.
     pub(super) fn translate(&self, data: &Bytes, awaited: Option<&RawValue>) -> Translated {
         match Message::from_backend(data) {
-            Ok(Message::Response(response)) => match awaited {
-                Some(id) if response.answers(id) => {
-                    let answer = backend::check(data.clone(), id);
-                    answer.map_or(Translated::Nothing, Translated::Answer)
-                }
-                _ => self.dropped("it answers no request of this stream"),
+            Ok(Message::Response(_)) => match awaited {
+                Some(id) => self.answer(data, id),
+                None => self.dropped("it answers no request of this stream"),
             },
             Ok(Message::Notification { method, .. }) if is_list_changed(&method) => {
                 self.core.catalog().refresh(self.backend.name());
@@ -60,7 +61,26 @@ impl Source<'_> {
                 Some(data) => Translated::Message(data),
                 None => self.refused(&request),
             },
-            Err(fault) => self.dropped(&fault.message),
+            Err(fault) => match awaited {
+                Some(id) => self.answer(data, id),
+                None => self.dropped(&fault.message),
+            },
+        }
+    }
+
+    /// What neither asks nor notifies, on a stream that is for the answer to the request `id`.
+    fn answer(&self, data: &Bytes, id: &RawValue) -> Translated {
+        match backend::read(data, id) {
+            Reading::Answer(data) => Translated::Answer(data),
+            Reading::NoAnswer(error) => {
+                self.warn(&error.to_string());
+                Translated::NoAnswer(error)
+            }
+            Reading::Unreadable(error) => {
+                self.warn(&error.to_string());
+                Translated::Unreadable(error)
+            }
+            Reading::Other => self.dropped("it has a method, and is neither a request nor a notification"),
         }
     }
 
@@ -101,7 +121,11 @@ impl Source<'_> {
     }
 
     fn dropped(&self, reason: &str) -> Translated {
-        tracing::warn!(request_id = %Current, backend = %self.backend.name(), reason, "a message of the backend is not passed on");
+        self.warn(reason);
         Translated::Nothing
+    }
+
+    fn warn(&self, reason: &str) {
+        tracing::warn!(request_id = %Current, backend = %self.backend.name(), reason, "a message of the backend is not passed on");
     }
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
@@ -134,11 +134,12 @@ impl<'a> Message<'a> {
     /// Reads one message that a backend sent. What is only passed on is not judged: it may nest as deep as it likes.
     ///
     /// # Errors
-    /// When the bytes are not one JSON-RPC message, or its id is longer than a minted one can carry.
+    /// When the bytes are not one JSON-RPC message, its id is longer than a minted one can carry, or it is a response that a strict client
+    /// would drop (see [`Response::parse`]).
     pub fn from_backend(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let envelope = envelope(bytes)?;
+        let envelope = backends_envelope(bytes)?;
         let Some(method) = envelope.method else {
-            return response(&envelope).map(Self::Response);
+            return backends_response(&envelope).map(Self::Response);
         };
         let method = string(method).ok_or_else(|| Fault::invalid(r#""method" must be a string"#))?;
         let params = envelope.params;
@@ -184,25 +185,84 @@ impl<'a> Response<'a> {
     /// Reads the one response that a backend sent. A backend's JSON may nest as deep as it likes: it is only passed on.
     ///
     /// # Errors
-    /// When the bytes are not one JSON-RPC response.
+    /// When the bytes are not one JSON-RPC response with the version, and an object as the result or the error. Clients drop anything else
+    /// without a word, and would wait for the answer until their own deadline.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let envelope = envelope(bytes)?;
+        let envelope = backends_envelope(bytes)?;
         if envelope.method.is_some() {
             return Err(Fault::invalid("a request came where an answer was expected"));
         }
-        response(&envelope)
+        backends_response(&envelope)
     }
 
     /// Whether this answers the request with the id `id`. The same id may be written in two ways, so that equal bytes are
     /// enough, but unequal ones are compared as values.
     #[must_use]
     pub fn answers(&self, id: &RawValue) -> bool {
-        if self.id.get() == id.get() {
-            return true;
-        }
-        let value = |raw: &RawValue| serde_json::from_str::<serde_json::Value>(raw.get()).ok();
-        value(self.id).is_some_and(|answered| Some(answered) == value(id))
+        same_id(self.id, id)
     }
+}
+
+/// Whether the two ids are the same, in whatever spelling.
+#[must_use]
+pub fn same_id(one: &RawValue, other: &RawValue) -> bool {
+    if one.get() == other.get() {
+        return true;
+    }
+    let value = |raw: &RawValue| serde_json::from_str::<serde_json::Value>(raw.get()).ok();
+    value(one).is_some_and(|one| Some(one) == value(other))
+}
+
+/// What can be told of a message of which nothing else is sure: it may have keys twice, and values of any kind.
+#[derive(Debug)]
+pub struct Sketch<'a> {
+    /// Whether it asks or notifies, as far as can be told.
+    pub has_method: bool,
+    /// The first of its ids.
+    pub id: Option<&'a RawValue>,
+}
+
+impl<'a> Sketch<'a> {
+    /// `None` when the bytes are no JSON object.
+    #[must_use]
+    pub fn of(bytes: &'a [u8]) -> Option<Self> {
+        parse(bytes).ok()
+    }
+}
+
+impl<'de> Deserialize<'de> for Sketch<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reading;
+        impl<'de> Visitor<'de> for Reading {
+            type Value = Sketch<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let (mut has_method, mut id) = (false, None);
+                while let Some((key, value)) = map.next_entry::<Key, &RawValue>()? {
+                    match key {
+                        Key::Method => has_method = true,
+                        Key::Id => id = id.or(Some(value)),
+                        Key::Other => {}
+                    }
+                }
+                Ok(Sketch { has_method, id })
+            }
+        }
+        deserializer.deserialize_map(Reading)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Key {
+    Method,
+    Id,
+    #[serde(other)]
+    Other,
 }
 
 /// Whether `bytes` begin as a batch does.
@@ -272,6 +332,44 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Fault> {
     })
 }
 
+/// What a backend sent. An array would otherwise be taken for the values of the fields in their order.
+fn backends_envelope(bytes: &[u8]) -> Result<Envelope<'_>, Fault> {
+    if is_batch(bytes) {
+        return Err(Fault::invalid("a batch came where one message was expected"));
+    }
+    envelope(bytes)
+}
+
+fn backends_response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, Fault> {
+    if envelope.jsonrpc.and_then(string).as_deref() != Some("2.0") {
+        return Err(Fault::invalid(r#"it has no "jsonrpc":"2.0""#));
+    }
+    let response = response(envelope)?;
+    match response.outcome {
+        Outcome::Result(result) if !result.get().starts_with('{') => {
+            Err(Fault::invalid("its result is no object"))
+        }
+        Outcome::Error(error) if !is_error(error) => Err(Fault::invalid(
+            "its error is no object with a code, an integer, and a message",
+        )),
+        _ => Ok(response),
+    }
+}
+
+/// An object with an integer as `code` and a text as `message` (JSON-RPC 2.0, 5.1).
+fn is_error(error: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct ErrorObject<'a> {
+        #[serde(borrow)]
+        code: &'a RawValue,
+        #[serde(borrow)]
+        message: &'a RawValue,
+    }
+    error.get().starts_with('{')
+        && serde_json::from_str::<ErrorObject<'_>>(error.get())
+            .is_ok_and(|error| is_integer(error.code.get()) && error.message.get().starts_with('"'))
+}
+
 fn response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, Fault> {
     let id = envelope
         .id
@@ -291,11 +389,12 @@ fn response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, Fault> {
 /// MCP allows strings and integers as ids, not `null` and no fractions (specification, basic).
 fn is_valid_id(id: &RawValue) -> bool {
     let text = id.get();
-    let integer = |text: &str| {
-        let digits = text.strip_prefix('-').unwrap_or(text);
-        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    text.len() <= MAX_ID_BYTES && (text.starts_with('"') || integer(text))
+    text.len() <= MAX_ID_BYTES && (text.starts_with('"') || is_integer(text))
+}
+
+fn is_integer(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The string that `raw` is, without a copy where it holds no escapes.
@@ -560,6 +659,64 @@ mod tests {
         assert!(Message::from_backend(b"[]").is_err());
         let long = format!(r#"{{"id":"{}","method":"x"}}"#, "x".repeat(2000));
         assert!(Message::from_backend(long.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_backends_answer_that_clients_would_drop_is_refused_and_the_fault_is_named() {
+        for (text, says) in [
+            (r#"{"id":1,"result":{}}"#, r#"no "jsonrpc":"2.0""#),
+            (r#"{"jsonrpc":"1.0","id":1,"result":{}}"#, r#"no "jsonrpc":"2.0""#),
+            (r#"{"jsonrpc":2.0,"id":1,"result":{}}"#, r#"no "jsonrpc":"2.0""#),
+            (r#"{"jsonrpc":"2.0","id":1,"result":null}"#, "result is no object"),
+            (r#"{"jsonrpc":"2.0","id":1,"result":"x"}"#, "result is no object"),
+            (r#"{"jsonrpc":"2.0","id":1,"result":[1]}"#, "result is no object"),
+            (r#"{"jsonrpc":"2.0","id":1,"error":"boom"}"#, "error is no object"),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"error":[1,"x"]}"#,
+                "error is no object",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"error":{"code":1.5,"message":"x"}}"#,
+                "error is no object",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#,
+                "error is no object",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":2}}"#,
+                "error is no object",
+            ),
+            (r#"["2.0",1,"x",{},0,0]"#, "batch"),
+        ] {
+            for fault in [
+                Response::parse(text.as_bytes()).unwrap_err(),
+                Message::from_backend(text.as_bytes()).unwrap_err(),
+            ] {
+                assert!(fault.message.contains(says), "{text}: {fault}");
+            }
+        }
+        for text in [
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"x","data":null}}"#,
+            r#"{"j\u0073onrpc":"2\u002e0","i\u0064":1,"r\u0065sult": {}}"#,
+        ] {
+            assert!(Response::parse(text.as_bytes()).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_a_message_that_cannot_be_read_it_is_told_whether_it_asks_and_whom_it_answers() {
+        let told = |text| {
+            Sketch::of(text).map(|sketch: Sketch<'_>| (sketch.has_method, sketch.id.map(RawValue::get)))
+        };
+        assert_eq!(
+            told(br#"{"id":1,"i\u0064":2,"result":{}}"#),
+            Some((false, Some("1")))
+        );
+        assert_eq!(told(br#"{"m\u0065thod":5,"method":"x"}"#), Some((true, None)));
+        for text in [&b"[]"[..], b"1", b"{", b"\xff"] {
+            assert_eq!(told(text), None);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use proptest::sample::{Index, select};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use vmcp_gateway::wire::jsonrpc::{Message, Outcome};
+use vmcp_gateway::wire::jsonrpc::{Message, Outcome, Response};
 
 const REGRESSIONS: &str = "tests/fuzz/regressions/envelope.txt";
 
@@ -242,6 +242,69 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Whether a backend's message is a response that the strictest client takes.
+fn is_response(bytes: &[u8]) -> bool {
+    let all = |bytes| {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let Fields(fields) = serde_json::from_str(text).ok()?;
+        Some(fields)
+    };
+    let one = |fields: &[(String, Box<RawValue>)], name: &str| {
+        let mut named = fields.iter().filter(|(key, _)| key == name);
+        let value = named.next().map(|(_, value)| value.get().to_owned());
+        named.next().map_or(Ok(value), |_| Err(()))
+    };
+    let judged = || {
+        let fields = all(bytes).ok_or(())?;
+        let part = |name| one(&fields, name);
+        let version = part("jsonrpc")?.is_some_and(|version| {
+            serde_json::from_str::<String>(&version).is_ok_and(|version| version == "2.0")
+        });
+        let envelope = version && part("id")?.is_some() && part("method")?.is_none();
+        part("params")?;
+        let outcome = match (part("result")?, part("error")?) {
+            (Some(result), None) => result.starts_with('{'),
+            (None, Some(error)) => {
+                let fields = all(error.as_bytes()).ok_or(())?;
+                let code = one(&fields, "code")?
+                    .is_some_and(|code| !code.contains(|at: char| at != '-' && !at.is_ascii_digit()));
+                code && one(&fields, "message")?.is_some_and(|message| message.starts_with('"'))
+            }
+            _ => false,
+        };
+        Ok::<_, ()>(envelope && outcome)
+    };
+    judged().unwrap_or(false)
+}
+
+/// What a backend may answer, right but for a thing or two.
+fn answer() -> impl Strategy<Value = Vec<u8>> {
+    let right = |name: &'static str, text: &'static str| (Just(format!("\"{name}\"")), Just(text.to_owned()));
+    let errors = select(vec![
+        r#"{"code":-32600,"message":"no","data":[1]}"#,
+        r#"{"c\u006fde":0,"message":"\ud800"}"#,
+        r#"{"code":1.0,"message":"no"}"#,
+        r#"{"code":"1","message":"no"}"#,
+        r#"{"code":1,"code":1,"message":"no"}"#,
+        r#"{"code":1}"#,
+        r#"[1,"no"]"#,
+    ]);
+    let field = prop_oneof![
+        2 => right("jsonrpc", r#""2.0""#),
+        2 => right("id", "1"),
+        1 => right("result", "{}"),
+        1 => (Just(r#""error""#.to_owned()), errors.prop_map(str::to_owned)),
+        1 => (key(), value()),
+    ];
+    vec(field, 2..5).prop_map(|fields| {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(key, value)| format!("{key}:{value}"))
+            .collect();
+        format!("{{{}}}", fields.join(",")).into_bytes()
+    })
+}
+
 fn agree(bytes: &[u8]) -> Result<(), TestCaseError> {
     let text = String::from_utf8_lossy(bytes);
     match (Message::parse(bytes), slowly(bytes)) {
@@ -269,6 +332,14 @@ proptest! {
     #[test]
     fn what_is_damaged_is_refused_by_both_or_says_the_same_to_both(bytes in damaged()) {
         agree(&bytes)?;
+    }
+
+    #[test]
+    fn a_backends_response_is_accepted_exactly_when_the_strictest_client_takes_it(bytes in prop_oneof![4 => answer(), 1 => damaged()]) {
+        let text = String::from_utf8_lossy(&bytes);
+        prop_assert_eq!(Response::parse(&bytes).is_ok(), is_response(&bytes), "{}", text);
+        let from_backend = matches!(Message::from_backend(&bytes), Ok(Message::Response(_)));
+        prop_assert_eq!(from_backend, is_response(&bytes), "{}", text);
     }
 
     #[test]

@@ -116,8 +116,7 @@ impl Connection {
     }
 
     async fn pass(&self, event: Event, backend: &Weak<Inner>, id: &HeaderValue) {
-        let is_message = event.event.as_ref().is_none_or(|kind| &kind[..] == b"message");
-        let Some(data) = event.data.filter(|_| is_message) else {
+        let Some(data) = event.message().cloned() else {
             return;
         };
         let place = lock(&self.routes)

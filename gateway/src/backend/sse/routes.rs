@@ -8,7 +8,7 @@
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use crate::wire::jsonrpc::Message;
+use crate::wire::jsonrpc::{Message, Sketch, same_id};
 use crate::wire::mapped;
 use crate::wire::sse::Event;
 
@@ -81,10 +81,7 @@ impl Routes {
     /// Where the message `data` goes. A call that gets its answer waits no longer.
     pub(super) fn place(&mut self, data: &[u8]) -> Place {
         match Message::from_backend(data) {
-            Ok(Message::Response(response)) => {
-                let found = self.calls.iter().position(|call| response.answers(&call.id));
-                found.map_or(Place::Nowhere, |at| Place::Call(self.calls.remove(at).events))
-            }
+            Ok(Message::Response(response)) => self.waiting_for(response.id).unwrap_or(Place::Nowhere),
             Ok(Message::Request(request)) if request.method == "ping" => Place::Ping(request.id.to_owned()),
             Ok(Message::Request(_)) => self.newest().or_else(|| self.own()).unwrap_or(Place::Nowhere),
             Ok(Message::Notification { method, params }) => {
@@ -95,8 +92,18 @@ impl Routes {
                 };
                 place.unwrap_or(Place::Nowhere)
             }
-            Err(_) => Place::Nowhere,
+            // The call is told what is wrong with its answer, and does not wait for another.
+            Err(_) => Sketch::of(data)
+                .filter(|sketch| !sketch.has_method)
+                .and_then(|sketch| self.waiting_for(sketch.id?))
+                .unwrap_or(Place::Nowhere),
         }
+    }
+
+    /// The call that gets the answer with this id, and waits no longer.
+    fn waiting_for(&mut self, id: &RawValue) -> Option<Place> {
+        let at = self.calls.iter().position(|call| same_id(id, &call.id))?;
+        Some(Place::Call(self.calls.remove(at).events))
     }
 
     fn with_token(&self, params: Option<&RawValue>) -> Option<Place> {
@@ -172,6 +179,22 @@ mod tests {
         drop(two);
         assert!(routes.calls_are_over());
         assert!(matches!(routes.place(ASKS.as_bytes()), Place::Nowhere));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_none_goes_to_the_call_that_it_names() {
+        let mut routes = Routes::default();
+        let mut one = call(&mut routes, "1", "1");
+        let mut two = call(&mut routes, "2", "2");
+        let no_version = r#"{"id":2,"result":{}}"#;
+        let asks = r#"{"jsonrpc":"2.0","id":1,"method":7}"#;
+        for data in [no_version, asks, "[1]", r#"{"id":3,"result":{}}"#] {
+            deliver(&mut routes, data).await;
+        }
+        assert_eq!(
+            (got(&mut one).len(), got(&mut two)),
+            (0, vec![no_version.to_owned()])
+        );
     }
 
     #[tokio::test]

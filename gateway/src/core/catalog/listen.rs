@@ -69,8 +69,7 @@ impl Ear {
 }
 
 async fn is_change(backend: &Backend, session: &UpstreamSession, event: &sse::Event) -> bool {
-    let data = event.data.as_ref().filter(|data| !data.is_empty());
-    match data.map(|data| Message::from_backend(data)) {
+    match event.message().map(|data| Message::from_backend(data)) {
         Some(Ok(Message::Notification { method, .. })) => is_list_changed(&method),
         Some(Ok(Message::Request(request))) => {
             let answer = answer(&request.method, request.id);

@@ -202,6 +202,22 @@ mod tests {
     }
 
     #[test]
+    fn only_events_of_the_type_message_carry_messages() {
+        for (text, carries) in [
+            (&b"data: a\n\n"[..], true),
+            (b"event: message\ndata: a\n\n", true),
+            (b"event:\ndata: a\n\n", true),
+            (b"event: ping\nid: 1\ndata: a\n\n", false),
+            (b"event: Message\ndata: a\n\n", false),
+            (b"id: 1\ndata:\n\n", false),
+            (b"id: 1\n\n", false),
+        ] {
+            let events = decode(&[text]);
+            assert_eq!(events[0].message().is_some(), carries, "{events:?}");
+        }
+    }
+
+    #[test]
     fn what_is_encoded_is_decoded_as_the_same_event() {
         let event = Event {
             id: Some("a b".into()),

@@ -20,3 +20,14 @@ pub struct Event {
     /// `data:`; several lines are joined by a line feed. Absent where the event has no data line at all.
     pub data: Option<Bytes>,
 }
+
+impl Event {
+    /// The message that the event carries: its data, when it has any and is of the type `message`, which is the one without a name too.
+    /// Browsers deliver no other types to those who listen to messages.
+    #[must_use]
+    pub fn message(&self) -> Option<&Bytes> {
+        let kind = self.event.as_ref().filter(|kind| !kind.is_empty());
+        let is_message = kind.is_none_or(|kind| &kind[..] == b"message");
+        self.data.as_ref().filter(|data| is_message && !data.is_empty())
+    }
+}
