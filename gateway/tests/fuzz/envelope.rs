@@ -244,11 +244,11 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
 
 /// Whether a backend's message is a response that the strictest client takes.
 fn is_response(bytes: &[u8]) -> bool {
-    let all = |bytes| {
+    fn all(bytes: &[u8]) -> Option<Vec<(String, Box<RawValue>)>> {
         let text = std::str::from_utf8(bytes).ok()?;
         let Fields(fields) = serde_json::from_str(text).ok()?;
         Some(fields)
-    };
+    }
     let one = |fields: &[(String, Box<RawValue>)], name: &str| {
         let mut named = fields.iter().filter(|(key, _)| key == name);
         let value = named.next().map(|(_, value)| value.get().to_owned());
