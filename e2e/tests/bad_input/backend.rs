@@ -83,9 +83,16 @@ fn rows() -> Vec<Row> {
             false,
             Answer,
         ),
-        both(
-            "an answer to another request",
+        framed(
+            "an answer to another request, in JSON",
+            json!({"wrong_id": true}),
+            true,
+            Failure(&["answers another request"], false),
+        ),
+        framed(
+            "an answer to another request, in events",
             json!({"wrong_id": true, "sse_without_end": true}),
+            false,
             Failure(&["answers another request"], false),
         ),
         framed(
@@ -224,10 +231,10 @@ const NO_ANSWERS: [(&str, &str); 16] = [
     ),
 ];
 
-fn no_answers() -> impl Iterator<Item = Row> {
-    NO_ANSWERS.iter().map(|(answer, says)| Row {
+fn no_answers(json: bool) -> impl Iterator<Item = Row> {
+    NO_ANSWERS.iter().map(move |(answer, says)| Row {
         fault: answer,
-        rule: json!({"answer": answer, "sse_without_end": true}),
+        rule: json!({"answer": answer, "sse_without_end": !json}),
         json: None,
         tool_only: false,
         outcome: Failure(std::slice::from_ref(says), false),
@@ -243,7 +250,7 @@ pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
             .admin("PUT", "/framing", &json!({"json_response": json}))?;
         for row in rows()
             .into_iter()
-            .chain(no_answers())
+            .chain(no_answers(json))
             .filter(|row| row.json.is_none_or(|only| only == json))
         {
             if let Err(error) = check(world, &row) {
