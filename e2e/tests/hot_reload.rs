@@ -5,12 +5,20 @@ use std::time::Duration;
 use serde_json::json;
 use vmcp_crds::config::GatewayConfig;
 use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::Recipe;
+use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::mount::Mount;
 use vmcp_e2e::raw::Session;
 use vmcp_e2e::wait;
 
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// What the backend says through the gateway.
+fn echo(gateway: &Gateway, session: &Session, backend: &str) -> anyhow::Result<String> {
+    let tool = format!("{backend}_echo");
+    session
+        .call(gateway.mcp, &tool, &json!({"message": "hi"}))?
+        .tool_text()
+}
 
 #[test]
 fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() -> anyhow::Result<()> {
@@ -28,11 +36,7 @@ fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() 
     recipe.config.hot_file = Some(mount.file());
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
-    let echo = |backend: &str| {
-        session
-            .call(gateway.mcp, &format!("{backend}_echo"), &json!({"message": "hi"}))?
-            .tool_text()
-    };
+    let echo = |backend: &str| echo(&gateway, &session, backend);
     assert_eq!(echo("one")?, "hi");
 
     // A backend is added: the session that was there before uses it, and the other one keeps its upstream session.
@@ -107,11 +111,7 @@ fn one_file_that_holds_all_is_followed_too_as_far_as_it_can_be() -> anyhow::Resu
     let recipe = Recipe::new(&[("one", &one.url)])?;
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
-    let echo = |backend: &str| {
-        session
-            .call(gateway.mcp, &format!("{backend}_echo"), &json!({"message": "hi"}))?
-            .tool_text()
-    };
+    let echo = |backend: &str| echo(&gateway, &session, backend);
     assert_eq!(echo("one")?, "hi");
     let file = gateway.config_file();
     let mut config = GatewayConfig::load(&file)?;

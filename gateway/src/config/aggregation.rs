@@ -116,8 +116,11 @@ impl Filter {
     /// Whether it passes.
     #[must_use]
     pub fn passes(&self, text: &str) -> bool {
-        !self.denies(text)
-            && (self.allow.is_empty() || self.allow.iter().any(|pattern| pattern.matches(text)))
+        !self.denies(text) && self.allows(text)
+    }
+
+    fn allows(&self, text: &str) -> bool {
+        self.allow.is_empty() || self.allow.iter().any(|pattern| pattern.matches(text))
     }
 
     /// Whether it is named as something that does not pass.
@@ -128,10 +131,11 @@ impl Filter {
     /// Whether the resource `uri` passes, however that is written.
     #[must_use]
     pub fn passes_uri(&self, uri: &str) -> bool {
+        if self.denies_uri(uri) || !self.allows(uri) {
+            return false;
+        }
         let form = canonical(uri);
-        let mut allow = self.allow.iter();
-        let is_allowed = self.allow.is_empty() || allow.any(|pattern| pattern.is_form_of(&form));
-        is_allowed && self.passes(uri) && !self.denies_uri(uri)
+        self.allow.is_empty() || self.allow.iter().any(|pattern| pattern.is_form_of(&form))
     }
 
     /// Whether the resource `uri` is named as one that does not pass, however that is written.

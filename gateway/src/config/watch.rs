@@ -72,7 +72,7 @@ impl Watch {
             Ok(watcher)
         });
         let watcher = watching.map_err(|error| {
-            tracing::warn!(%error, directory = %directory.display(), "the configuration cannot be watched; looking every 5 s");
+            tracing::warn!(%error, directory = %directory.display(), "the configuration cannot be watched; looking twice a second");
         });
         Self {
             seen: Version::of(file),
@@ -115,7 +115,7 @@ mod tests {
         began.elapsed() < Duration::from_secs(1)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_file_that_stands_elsewhere_and_a_directory_that_is_exchanged_are_noticed_within_a_second() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
