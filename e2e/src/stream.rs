@@ -147,15 +147,36 @@ impl Stream {
     /// When it takes too long, or the connection breaks.
     pub fn next_event(&mut self) -> anyhow::Result<Option<Event>> {
         let started = Instant::now();
+        // Comments come also when no event does.
+        while started.elapsed() < LIMIT {
+            let Some(block) = self.block()? else {
+                return Ok(None);
+            };
+            if let Some(event) = event(&block) {
+                return Ok(Some(event));
+            }
+        }
+        bail!("no event within {LIMIT:?}")
+    }
+
+    /// The next comment, whatever comes before it.
+    ///
+    /// # Errors
+    /// When the stream ends or breaks before there is one.
+    pub fn comment(&mut self) -> anyhow::Result<String> {
         loop {
-            // Comments come also when no event does.
-            ensure!(started.elapsed() < LIMIT, "no event within {LIMIT:?}");
+            let block = self.block()?.context("the stream ended")?;
+            if let Some(comment) = block.lines().find_map(|line| line.strip_prefix(':')) {
+                return Ok(comment.trim().to_owned());
+            }
+        }
+    }
+
+    /// Everything up to the next empty line.
+    fn block(&mut self) -> anyhow::Result<Option<String>> {
+        loop {
             if let Some(end) = self.unread.windows(2).position(|pair| pair == b"\n\n") {
-                let block: Vec<u8> = self.unread.drain(..end + 2).collect();
-                if let Some(event) = event(&String::from_utf8(block)?) {
-                    return Ok(Some(event));
-                }
-                continue;
+                return Ok(Some(String::from_utf8(self.unread.drain(..end + 2).collect())?));
             }
             if !self.chunk()? {
                 ensure!(self.unread.is_empty(), "half an event: {:?}", self.unread);

@@ -6,7 +6,7 @@ use serde_json::json;
 use vmcp_crds::config::{self, SessionStorage, SessionStorageProvider};
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{Answer, Session};
+use vmcp_e2e::raw::{self, Answer, Session};
 use vmcp_e2e::redis::Redis;
 use vmcp_e2e::wait;
 use vmcp_peers::process::Signal;
@@ -24,8 +24,8 @@ struct World {
 }
 
 impl World {
-    /// Sessions live for `ttl` without use, and the call takes `ms`.
-    fn new(ttl: Duration, ms: u64) -> anyhow::Result<Option<Self>> {
+    /// Sessions live for `ttl` without use, the call takes `ms`, and `end` makes the first gateway drain.
+    fn new(ttl: Duration, ms: u64, end: Signal) -> anyhow::Result<Option<Self>> {
         if vmcp_peers::left_out("redis") {
             return Ok(None);
         }
@@ -47,7 +47,7 @@ impl World {
             anyhow::ensure!(calls == Some(1), "{calls:?}");
             Ok(())
         })?;
-        draining.signal(Signal::TERM)?;
+        draining.signal(end)?;
         wait::until("nothing is accepted any more", PATIENCE, || {
             let accepted = std::net::TcpStream::connect(at).is_ok();
             anyhow::ensure!(!accepted, "it accepts");
@@ -66,7 +66,7 @@ impl World {
 
 #[test]
 fn a_session_that_is_ended_elsewhere_ends_the_call_of_a_gateway_that_drains() -> anyhow::Result<()> {
-    let Some(mut world) = World::new(Duration::from_secs(600), 60_000)? else {
+    let Some(mut world) = World::new(Duration::from_secs(600), 60_000, Signal::TERM)? else {
         return Ok(());
     };
     assert_eq!(world.session.delete(world.other.mcp)?.status, 200);
@@ -83,7 +83,7 @@ fn a_session_that_is_ended_elsewhere_ends_the_call_of_a_gateway_that_drains() ->
 
 #[test]
 fn a_call_that_outlives_the_idle_time_in_a_gateway_that_drains_keeps_its_session() -> anyhow::Result<()> {
-    let Some(mut world) = World::new(Duration::from_secs(3), 9_000)? else {
+    let Some(mut world) = World::new(Duration::from_secs(3), 9_000, Signal::TERM)? else {
         return Ok(());
     };
     assert_eq!(world.call.join().unwrap()?.tool_text()?, "slept 9000 ms");
@@ -92,5 +92,25 @@ fn a_call_that_outlives_the_idle_time_in_a_gateway_that_drains_keeps_its_session
         .call(world.other.mcp, "fixture_counter", &json!({}))?;
     assert_eq!(after.tool_text()?, "1", "{}", after.text());
     assert!(world.draining.wait_until_ended(PATIENCE)?);
+    Ok(())
+}
+
+#[test]
+fn a_gateway_whose_terminal_is_gone_drains_and_its_admin_port_tells_of_it_to_the_end() -> anyhow::Result<()> {
+    let Some(mut world) = World::new(Duration::from_secs(600), 3_000, Signal::HUP)? else {
+        return Ok(());
+    };
+    let admin = world.draining.admin;
+    let ready = raw::get(admin, "/readyz", &[])?;
+    assert_eq!((ready.status, &*ready.text()), (503, "not ready: draining\n"));
+    assert_eq!(raw::get(admin, "/livez", &[])?.status, 200);
+    let metrics = raw::get(admin, "/metrics", &[])?.text();
+    assert!(
+        metrics.contains("vmcp_backend_requests_in_flight{backend=\"fixture\"} 1\n"),
+        "{metrics}"
+    );
+    assert_eq!(world.call.join().unwrap()?.tool_text()?, "slept 3000 ms");
+    assert!(world.draining.wait_until_ended(PATIENCE)?);
+    assert!(std::net::TcpStream::connect(admin).is_err());
     Ok(())
 }

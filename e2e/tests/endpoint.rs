@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vmcp_crds::config::HotConfig;
+use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::mount::Mount;
 use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -409,5 +411,32 @@ fn a_session_begins_within_five_milliseconds_while_every_backend_hangs_and_none_
     assert!(median < Duration::from_millis(5), "{median:?}");
     let asked = asked()?;
     assert!(asked < 50, "200 sessions, and {asked} connections to backends");
+    Ok(())
+}
+
+#[test]
+fn streams_that_are_silent_say_every_15_s_that_they_live() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let gateway = Recipe::new(&[("fixture", &fixture.url)])?.start()?;
+    let session = Session::open(gateway.mcp)?;
+    let mut own = Stream::get(gateway.mcp, &session, None)?;
+    let began = Instant::now();
+    let mut call = Stream::call(
+        gateway.mcp,
+        &session,
+        &json!("slow"),
+        "fixture_sleep",
+        &json!({"ms": 17_000}),
+    )?;
+    for stream in [&mut own, &mut call] {
+        assert_eq!(stream.comment()?, "keep-alive");
+        let silence = began.elapsed().as_secs_f32();
+        assert!((14.0..16.9).contains(&silence), "{silence} s");
+    }
+    let answer = call.message()?;
+    assert_eq!(
+        answer["result"]["content"][0]["text"], "slept 17000 ms",
+        "{answer}"
+    );
     Ok(())
 }

@@ -45,6 +45,8 @@ pub struct App {
     loading: Pending,
     core: Core,
     admin: std::thread::JoinHandle<()>,
+    /// Ends the admin port, which tells of the calls that are finishing.
+    admin_end: Drain,
     drain: Drain,
     drain_delay: Duration,
     tasks: Tasks,
@@ -63,7 +65,8 @@ impl App {
     /// When a key cannot be read or an address cannot be listened on.
     pub async fn build(config: Config, level: LevelHandle) -> anyhow::Result<Self> {
         level.set(config.hot.log_level);
-        let (drain, readiness, tasks, metrics) = (
+        let (drain, admin_end, readiness, tasks, metrics) = (
+            Drain::default(),
             Drain::default(),
             Readiness::default(),
             Tasks::default(),
@@ -132,7 +135,7 @@ impl App {
             tasks: tasks.clone(),
         };
         let admin = admin
-            .spawn(admin_listener.into_std()?)
+            .spawn(admin_listener.into_std()?, admin_end.clone())
             .context("cannot start the admin thread")?;
         let frontend = Frontend::new(
             config.server,
@@ -151,6 +154,7 @@ impl App {
             loading,
             core,
             admin,
+            admin_end,
             drain,
             drain_delay: config.drain_delay,
             tasks,
@@ -200,6 +204,7 @@ impl App {
         if tokio::time::timeout(patience, self.tasks.finish()).await.is_err() {
             tracing::warn!("ending, although calls are still running");
         }
+        self.admin_end.close();
         if self.admin.join().is_err() {
             tracing::error!("the admin thread failed");
         }

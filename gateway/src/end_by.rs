@@ -5,6 +5,9 @@
 //! watches it. An answer that comes in parts says, in its extensions, until when it must have gone out ([`EndBy`]). When that has passed and
 //! the connection can take no more, it is closed, and the answer is dropped with it. A client that reads, however slowly, has a moment
 //! to learn from the answer itself that the deadline has passed.
+//!
+//! An answer that says nothing of this kind, such as a session's own stream, may last as long as it likes; but a client that takes
+//! nothing of it for a minute, although there is something to take, is given up, too.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -18,6 +21,8 @@ use tokio::time::{Instant, Sleep};
 
 /// How much longer than an answer may last a client may take to notice.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long a client may take nothing of an answer that has no end of its own.
+const STALL: Duration = Duration::from_secs(60);
 
 /// Until when an answer must have gone out. A cheap-clone handle: whoever makes the answer may move the moment.
 #[derive(Clone, Debug)]
@@ -58,13 +63,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection that is given up when what goes out on it has to have ended, and cannot be sent.
+/// A connection that is given up when its client has not taken in time what goes out on it.
 #[derive(Debug)]
 pub(crate) struct Unread<S> {
     stream: S,
     current: Current,
     /// Only while the client takes nothing.
-    timer: Option<Pin<Box<Sleep>>>,
+    stalled: Option<Stalled>,
+}
+
+#[derive(Debug)]
+struct Stalled {
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl<S> Unread<S> {
@@ -72,32 +83,36 @@ impl<S> Unread<S> {
         Self {
             stream,
             current,
-            timer: None,
+            stalled: None,
         }
     }
 
     /// Passes on what came of a write, unless the client has taken nothing for too long.
     fn sent<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.timer = None;
+            self.stalled = None;
             return written;
         }
+        let stalled = self.stalled.get_or_insert_with(|| {
+            let since = Instant::now();
+            let timer = Box::pin(tokio::time::sleep_until(since));
+            Stalled { since, timer }
+        });
         loop {
             // It may be moved while it is waited for.
-            let Some(last) = self.current.last() else {
-                return Poll::Pending;
-            };
+            let end = self.current.last();
+            let last = end.unwrap_or(stalled.since + STALL);
             if last <= Instant::now() {
-                let message = "the client does not read, and the deadline of its call has passed";
+                let message = match end {
+                    Some(_) => "the client does not read, and the deadline of its call has passed",
+                    None => "the client has read nothing for too long",
+                };
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)));
             }
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(last)));
-            if timer.deadline() != last {
-                timer.as_mut().reset(last);
+            if stalled.timer.deadline() != last {
+                stalled.timer.as_mut().reset(last);
             }
-            ready!(timer.as_mut().poll(context));
+            ready!(stalled.timer.as_mut().poll(context));
         }
     }
 }
@@ -221,7 +236,23 @@ mod tests {
     async fn the_next_answer_on_the_connection_has_its_own_end_or_none() {
         let (mut server, _client, current) = pair(Some(EndBy::new(Instant::now())));
         current.is(&mut Response::new(()));
-        let writing = tokio::time::timeout(Duration::from_secs(3600), server.write_all(&[0; 100]));
-        assert!(writing.await.is_err(), "it waits");
+        let began = Instant::now();
+        let stalled = server.write_all(&[0; 100]).await.unwrap_err();
+        assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed(), STALL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_a_little_now_and_then_is_waited_for() {
+        let (mut server, mut client, _) = pair(None);
+        let reading = async {
+            for _ in 0..10 {
+                tokio::time::sleep(STALL - Duration::from_secs(1)).await;
+                client.read_exact(&mut [0; 10]).await.unwrap();
+            }
+            client
+        };
+        let (written, _client) = tokio::join!(server.write_all(&[0; 100]), reading);
+        written.unwrap();
     }
 }

@@ -121,7 +121,7 @@ where
 mod tests {
     use std::net::Ipv4Addr;
 
-    use http_body_util::Full;
+    use http_body_util::{Full, StreamBody};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::Instant;
 
@@ -147,5 +147,34 @@ mod tests {
         }
         // The listener is left.
         assert_eq!(tasks.running(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_an_endless_answer_is_given_up() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tasks = Tasks::default();
+        let answer = |_| async {
+            let chunk = || Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(&[0; 65536])));
+            let chunks = futures::stream::repeat_with(move || chunk());
+            Response::new(StreamBody::new(chunks))
+        };
+        tasks.spawn(serve(listener, Drain::default(), tasks.clone(), answer));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let given_up = async {
+            while tasks.running() != 2 {
+                tokio::task::yield_now().await;
+            }
+            while tasks.running() != 1 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), given_up)
+            .await
+            .unwrap();
     }
 }

@@ -7,6 +7,7 @@ mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -23,6 +24,9 @@ use crate::session::Sessions;
 use crate::session::keys::Keys;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
+
+/// How long the last answers may take when the process ends.
+const FINISH: Duration = Duration::from_secs(1);
 
 /// What the admin port tells of. A cheap-clone handle.
 #[derive(Clone, Debug)]
@@ -48,21 +52,26 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves `listener` on a thread of its own until the drain closes it.
+    /// Serves `listener` on a thread of its own until `end` closes it, which is later than the drain: until the last call has
+    /// finished, the process can be watched.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn spawn(self, listener: std::net::TcpListener) -> std::io::Result<std::thread::JoinHandle<()>> {
+    pub fn spawn(
+        self,
+        listener: std::net::TcpListener,
+        end: Drain,
+    ) -> std::io::Result<std::thread::JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let address = listener.local_addr()?;
         std::thread::Builder::new()
             .name("admin".to_owned())
-            .spawn(move || runtime.block_on(self.run(listener, address)))
+            .spawn(move || runtime.block_on(self.run(listener, address, end)))
     }
 
-    async fn run(self, listener: std::net::TcpListener, address: SocketAddr) {
+    async fn run(self, listener: std::net::TcpListener, address: SocketAddr, end: Drain) {
         let listener = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -71,14 +80,14 @@ impl Admin {
             }
         };
         let tasks = Tasks::default();
-        let drain = self.drain.clone();
         let admin = Arc::new(self);
-        server::serve(listener, drain, tasks.clone(), move |request| {
+        server::serve(listener, end, tasks.clone(), move |request| {
             let admin = Arc::clone(&admin);
             async move { admin.answer(&request) }
         })
         .await;
-        tasks.finish().await;
+        // Nobody has been asked to stay: a client that keeps a connection busy does not keep the process.
+        drop(tokio::time::timeout(FINISH, tasks.finish()).await);
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
