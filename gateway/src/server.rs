@@ -156,7 +156,7 @@ mod tests {
         let tasks = Tasks::default();
         let answer = |_| async {
             let chunk = || Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(&[0; 65536])));
-            let chunks = futures::stream::repeat_with(move || chunk());
+            let chunks = futures::stream::repeat_with(chunk);
             Response::new(StreamBody::new(chunks))
         };
         tasks.spawn(serve(listener, Drain::default(), tasks.clone(), answer));
