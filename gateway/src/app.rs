@@ -15,8 +15,8 @@ use crate::config::watch::Watch;
 use crate::config::{Config, HotSource, SessionStorage};
 use crate::core::Core;
 use crate::drain::Drain;
-use crate::frontend::Frontend;
 use crate::frontend::auth::Authentication;
+use crate::frontend::{self, Frontend};
 use crate::readiness::{Pending, Readiness};
 use crate::server;
 use crate::session::keys::Keys;
@@ -188,7 +188,8 @@ impl App {
             self.metrics.clone(),
         ));
         let frontend = Arc::new(self.frontend);
-        let serving = server::serve(self.mcp, self.drain.clone(), self.tasks.clone(), move |request| {
+        let (drain, tasks) = (self.drain.clone(), self.tasks.clone());
+        let serving = server::serve(self.mcp, drain, tasks, frontend::wording, move |request| {
             let frontend = Arc::clone(&frontend);
             async move { frontend.answer(request).await }
         });

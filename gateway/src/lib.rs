@@ -22,5 +22,6 @@ pub mod wire;
 mod clock;
 mod patience;
 mod random;
+mod refused;
 mod server;
 mod text;

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -21,21 +21,30 @@ use tokio::sync::Semaphore;
 
 use crate::drain::Drain;
 use crate::end_by::{Current, Unread};
+use crate::refused::{Bounds, Refusal, Withholding, Wording};
 use crate::tasks::Tasks;
 
-/// How long a connection may be without the whole head of a request, be it new, idle, or slow. Longer than the 60 s for which common
-/// proxies keep an idle connection: the side that sends requests must be the one that gives up first, or a request meets the end.
-const HEAD_DEADLINE: Duration = Duration::from_secs(75);
-/// How many bytes the head of a request may have.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// The bounds of a head.
+const HEAD: Bounds = Bounds {
+    bytes: 64 * 1024,
+    // How long a connection may be without the whole head of a request, be it new, idle, or slow. Longer than the 60 s for which common
+    // proxies keep an idle connection: the side that sends requests must be the one that gives up first, or a request meets the end.
+    deadline: Duration::from_secs(75),
+};
 /// How many connections may be open at a time. Those beyond wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16 * 1024;
 /// How long to wait after a failed accept: the usual cause, no free file descriptor, does not pass at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `listener` with `answer` until the drain closes it. Connections are tasks of `tasks`, and finish what they are doing.
-pub(crate) async fn serve<A, F, B>(listener: TcpListener, drain: Drain, tasks: Tasks, answer: A)
-where
+/// Serves `listener` with `answer` until the drain closes it. Connections are tasks of `tasks`, and finish what they are doing. What is no
+/// request is refused with `wording`.
+pub(crate) async fn serve<A, F, B>(
+    listener: TcpListener,
+    drain: Drain,
+    tasks: Tasks,
+    wording: Wording,
+    answer: A,
+) where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
@@ -52,7 +61,7 @@ where
         };
         match accepted {
             Ok((stream, _)) => {
-                let serving = connection(stream, drain.clone(), answer.clone());
+                let serving = connection(stream, drain.clone(), wording, answer.clone());
                 tasks.spawn(async move {
                     serving.await;
                     drop(permit);
@@ -66,7 +75,7 @@ where
     }
 }
 
-async fn connection<A, F, B>(stream: TcpStream, drain: Drain, answer: A)
+async fn connection<A, F, B>(stream: TcpStream, drain: Drain, wording: Wording, answer: A)
 where
     A: Fn(Request<Incoming>) -> F + Send,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -80,10 +89,10 @@ where
     // A request may have 100 headers, which is hyper's own limit: room for a number that is named would be made anew for each request.
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
-        .max_buf_size(MAX_HEAD_BYTES);
+        .header_read_timeout(HEAD.deadline)
+        .max_buf_size(HEAD.bytes);
     let current = Current::default();
-    let stream = Unread::new(stream, current.clone());
+    let stream = Withholding::new(Unread::new(stream, current.clone()));
     let service = service_fn(move |request| {
         let (answering, current) = (answer(request), current.clone());
         async move {
@@ -92,8 +101,7 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(serving);
+    let mut serving = builder.serve_connection(TokioIo::new(stream), service);
     let mut closed = pin!(drain.closed());
     let mut is_registered = false;
     // A connection is polled a few times per request, and asking the token each time takes its lock. It has the waker of this task,
@@ -103,50 +111,174 @@ where
             return Poll::Ready(None);
         }
         is_registered = true;
-        serving.as_mut().poll(context).map(Some)
+        Pin::new(&mut serving).poll(context).map(Some)
     });
     let outcome = match served.await {
         Some(outcome) => outcome,
         None => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+            Pin::new(&mut serving).graceful_shutdown();
+            (&mut serving).await
         }
     };
-    if let Err(error) = outcome {
-        tracing::debug!(%error, "a connection ended with an error");
+    let Err(error) = outcome else { return };
+    tracing::debug!(%error, "a connection ended with an error");
+    let ended = serving.into_parts();
+    if let Some(refusal) = Refusal::of(&error, &ended.read_buf, HEAD)
+        && let Some(stream) = ended.io.into_inner().into_free()
+    {
+        refusal.send(stream, wording).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, SocketAddr};
 
+    use http::HeaderValue;
     use http_body_util::{Full, StreamBody};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::Instant;
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_head_that_never_ends_and_a_connection_that_says_nothing_are_given_up() {
+    fn wording(message: &str) -> (HeaderValue, Bytes) {
+        let body = format!("<{message}>");
+        (HeaderValue::from_static("text/plain"), Bytes::from(body))
+    }
+
+    async fn started() -> (SocketAddr, Tasks) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::default();
-        let answer = |_| async { Response::new(Full::<Bytes>::default()) };
-        tasks.spawn(serve(listener, Drain::default(), tasks.clone(), answer));
-        for begun in ["POST /mcp HTTP/1.1\r\nhost: a\r\nx-slow: ", ""] {
+        let answer = |_| async { Response::new(Full::<Bytes>::from("fine")) };
+        tasks.spawn(serve(listener, Drain::default(), tasks.clone(), wording, answer));
+        (address, tasks)
+    }
+
+    /// All that is answered to `sent`.
+    async fn answered(server: SocketAddr, sent: &[u8]) -> String {
+        let mut client = TcpStream::connect(server).await.unwrap();
+        client.write_all(sent).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_is_given_up_with_words_and_a_connection_that_says_nothing_without() {
+        let (server, tasks) = started().await;
+        let head = "POST /mcp HTTP/1.1\r\nhost: a\r\n";
+        let (whole, slow) = (format!("{head}\r\n"), format!("{head}x-slow: "));
+        for (sent, is_answered, is_refused) in [
+            ("", false, false),
+            ("\r\n", false, false),
+            (&*slow, false, true),
+            (&*whole, true, false),
+            (&*format!("{whole}{slow}"), true, true),
+        ] {
             let began = Instant::now();
-            let mut client = TcpStream::connect(address).await.unwrap();
-            client.write_all(begun.as_bytes()).await.unwrap();
-            client.read_to_end(&mut Vec::new()).await.unwrap();
+            let answer = answered(server, sent.as_bytes()).await;
             let took = began.elapsed();
             assert!(
-                (HEAD_DEADLINE..HEAD_DEADLINE * 2).contains(&took),
-                "{begun:?}: {took:?}"
+                (HEAD.deadline..HEAD.deadline + Duration::from_secs(1)).contains(&took),
+                "{sent:?}: {took:?}"
             );
+            assert_eq!(
+                answer.contains("\r\n\r\nfine"),
+                is_answered,
+                "{sent:?}: {answer:?}"
+            );
+            let refused = answer.split("fine").last().unwrap();
+            if is_refused {
+                let whole = refused.starts_with("HTTP/1.1 408 Request Timeout\r\n")
+                    && refused.contains("\r\nconnection: close\r\n")
+                    && refused.ends_with("\r\n\r\n<The head of the request did not arrive within 75 s>");
+                assert!(whole, "{sent:?}: {answer:?}");
+            } else {
+                assert_eq!(refused, "", "{sent:?}: {answer:?}");
+            }
         }
         // The listener is left.
-        assert_eq!(tasks.running(), 1);
+        let ended = async {
+            while tasks.running() > 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(HEAD.deadline, ended).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_none_is_refused_with_one_answer_that_names_the_fault() {
+        let (server, _tasks) = started().await;
+        let head = "POST /mcp HTTP/1.1\r\nhost: a\r\n";
+        let headers: String = (0..100).map(|number| format!("x-{number}: y\r\n")).collect();
+        for (sent, status, says) in [
+            (
+                format!("{head}{headers}\r\n"),
+                "431 ",
+                "<The request has more than 100 headers>",
+            ),
+            (
+                format!("{head}x-long: {}\r\n\r\n", "y".repeat(8 << 20)),
+                "431 ",
+                "<The head of the request is larger than 65536 bytes>",
+            ),
+            (
+                format!("GET /{} HTTP/1.1\r\n\r\n", "y".repeat(8 << 20)),
+                "414 ",
+                "<The target of the request is longer than the 65536 bytes that a head may have>",
+            ),
+            (
+                "\x16\x03\x01\x02 hello\r\n\r\n".to_owned(),
+                "400 ",
+                "<The head of the request is not HTTP/1.1: invalid HTTP method parsed>",
+            ),
+            (
+                format!("{head}a b: c\r\n\r\n"),
+                "400 ",
+                "<The head of the request is not HTTP/1.1: invalid HTTP header parsed>",
+            ),
+            (
+                format!("{head}content-length: 5\r\ncontent-length: 50\r\n\r\n"),
+                "400 ",
+                "<The head of the request is not HTTP/1.1: invalid content-length parsed>",
+            ),
+            (
+                "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+                "505 ",
+                "<This endpoint speaks HTTP/1.1, and no HTTP/2>",
+            ),
+        ] {
+            for (before, answers) in [("", 1), ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", 2)] {
+                let answer = answered(server, format!("{before}{sent}").as_bytes()).await;
+                assert_eq!(answer.matches("HTTP/1.1 ").count(), answers, "{answer}");
+                let refusal = answer.split("fine").last().unwrap();
+                assert!(
+                    refusal.starts_with(&format!("HTTP/1.1 {status}"))
+                        && refusal.contains("\r\nconnection: close\r\n")
+                        && refusal.ends_with(says),
+                    "{status} {says}: {answer}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_ours_with_the_same_status_goes_out() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let tasks = Tasks::default();
+        let answer = |_| async {
+            let mut response = Response::new(Full::<Bytes>::from("not so"));
+            *response.status_mut() = http::StatusCode::BAD_REQUEST;
+            response
+        };
+        tasks.spawn(serve(listener, Drain::default(), tasks.clone(), wording, answer));
+        let answer = answered(server, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("not so"),
+            "{answer}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -159,7 +291,7 @@ mod tests {
             let chunks = futures::stream::repeat_with(chunk);
             Response::new(StreamBody::new(chunks))
         };
-        tasks.spawn(serve(listener, Drain::default(), tasks.clone(), answer));
+        tasks.spawn(serve(listener, Drain::default(), tasks.clone(), wording, answer));
         let mut client = TcpStream::connect(address).await.unwrap();
         client
             .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")

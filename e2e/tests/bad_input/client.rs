@@ -1,20 +1,20 @@
 //! What a client does wrong.
 
-use std::io::Write as _;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use vmcp_e2e::raw::{self, Answer, Session};
 use vmcp_e2e::stream::Stream;
 
+use crate::heads;
 use crate::world::{World, told};
 
 /// Does something wrong, and gives what answers it.
 type Fault = dyn Fn(&Client<'_>) -> anyhow::Result<Answer>;
 
 /// One fault, and what answers it.
-struct Row {
+pub(crate) struct Row {
     fault: &'static str,
     status: u16,
     /// 0 where the answer is not JSON-RPC.
@@ -25,39 +25,39 @@ struct Row {
 }
 
 /// Whoever does it, with a session that has to survive it.
-struct Client<'a> {
-    world: &'a World,
-    gateway: SocketAddr,
-    session: Session,
+pub(crate) struct Client<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) gateway: SocketAddr,
+    pub(crate) session: Session,
 }
 
-const JSON: (&str, &str) = ("content-type", "application/json");
-const ACCEPT: (&str, &str) = ("accept", "application/json, text/event-stream");
-const EVENTS: (&str, &str) = ("accept", "text/event-stream");
-const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
+pub(crate) const ACCEPT: (&str, &str) = ("accept", "application/json, text/event-stream");
+pub(crate) const EVENTS: (&str, &str) = ("accept", "text/event-stream");
+pub(crate) const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
 impl Client<'_> {
     /// A POST with the headers that it should have, and these.
-    fn post(&self, more: &[(&str, &str)], body: &[u8]) -> anyhow::Result<Answer> {
+    pub(crate) fn post(&self, more: &[(&str, &str)], body: &[u8]) -> anyhow::Result<Answer> {
         let mut headers = vec![JSON, ACCEPT, ("mcp-session-id", &self.session.id)];
         headers.extend_from_slice(more);
         raw::exchange(self.gateway, "POST", "/mcp", &headers, body)
     }
 
     /// A ping with the headers that it should have, but for `name`, which has the value `value` or is missing.
-    fn ping_with(&self, name: &str, value: Option<&str>) -> anyhow::Result<Answer> {
+    pub(crate) fn ping_with(&self, name: &str, value: Option<&str>) -> anyhow::Result<Answer> {
         let mut headers = vec![JSON, ACCEPT, ("mcp-session-id", &self.session.id)];
         headers.retain(|(other, _)| *other != name);
         headers.extend(value.map(|value| (name, value)));
         raw::exchange(self.gateway, "POST", "/mcp", &headers, PING.as_bytes())
     }
 
-    fn get(&self, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
+    pub(crate) fn get(&self, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
         raw::exchange(self.gateway, "GET", "/mcp", headers, b"")
     }
 
     /// The head of a POST, without the line that ends it.
-    fn head(&self) -> String {
+    pub(crate) fn head(&self) -> String {
         format!(
             "POST /mcp HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: {}\r\naccept: {}\r\nmcp-session-id: {}\r\n",
             self.gateway, JSON.1, ACCEPT.1, self.session.id
@@ -67,7 +67,15 @@ impl Client<'_> {
 
 /// Checks every row, each with a session of its own.
 pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
-    let rows = [messages(), ids(), params(), sessions(), headers(), http()];
+    let rows = [
+        messages(),
+        ids(),
+        params(),
+        sessions(),
+        heads::headers(),
+        heads::doubled(),
+        heads::http(),
+    ];
     let mut wrong = Vec::new();
     for row in rows.iter().flatten() {
         if let Err(error) = check(world, row) {
@@ -102,7 +110,8 @@ fn check(world: &World, row: &Row) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(
+/// A row that does `answer`.
+pub(crate) fn row(
     fault: &'static str,
     (status, code, says): (u16, i64, &'static str),
     answer: impl Fn(&Client<'_>) -> anyhow::Result<Answer> + 'static,
@@ -397,104 +406,6 @@ fn sessions() -> Vec<Row> {
                 stream.abandon()?;
                 client.world.close(&other)?;
                 client.get(&[EVENTS, (header, &client.session.id), ("last-event-id", &event)])
-            },
-        ),
-    ]
-}
-
-fn headers() -> Vec<Row> {
-    let accept = (406, -32600, "Accept must list");
-    vec![
-        row("an answer in JSON only", accept, |client| {
-            client.ping_with("accept", Some("application/json"))
-        }),
-        row("an answer in events only", accept, |client| {
-            client.ping_with("accept", Some("text/event-stream"))
-        }),
-        row("an answer in nothing", accept, |client| {
-            client.ping_with("accept", None)
-        }),
-        row("a stream in JSON", accept, |client| {
-            client.get(&[
-                ("accept", "application/json"),
-                ("mcp-session-id", &client.session.id),
-            ])
-        }),
-        row("no content type", (415, -32600, "Content-Type"), |client| {
-            client.ping_with("content-type", None)
-        }),
-        row(
-            "the content type of a form",
-            (415, -32600, "Content-Type"),
-            |client| client.ping_with("content-type", Some("application/x-www-form-urlencoded")),
-        ),
-        row("a foreign origin", (403, -32600, "Origin"), |client| {
-            client.post(&[("origin", "http://evil.example.com")], PING.as_bytes())
-        }),
-        row("an origin that is null", (403, -32600, "Origin"), |client| {
-            client.post(&[("origin", "null")], PING.as_bytes())
-        }),
-        row("a foreign host", (403, -32600, "Host"), |client| {
-            let head = client
-                .head()
-                .replace(&client.gateway.to_string(), "evil.example.com");
-            let request = format!("{head}content-length: {}\r\n\r\n{PING}", PING.len());
-            raw::verbatim(client.gateway, request.as_bytes())
-        }),
-        row(
-            "an unknown revision",
-            (400, -32600, "MCP-Protocol-Version"),
-            |client| client.ping_with("mcp-protocol-version", Some("1900-01-01")),
-        ),
-    ]
-}
-
-fn http() -> Vec<Row> {
-    vec![
-        row("another path", (404, 0, "/mcp"), |client| {
-            raw::exchange(client.gateway, "POST", "/", &[JSON, ACCEPT], PING.as_bytes())
-        }),
-        row("another verb", (405, 0, ""), |client| {
-            raw::exchange(client.gateway, "PUT", "/mcp", &[JSON, ACCEPT], PING.as_bytes())
-        }),
-        row("no HTTP", (400, 0, ""), |client| {
-            raw::verbatim(
-                client.gateway,
-                b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n",
-            )
-        }),
-        row("a flood of headers", (431, 0, ""), |client| {
-            let flood: String = (0..500).map(|number| format!("x-{number}: y\r\n")).collect();
-            raw::verbatim(client.gateway, format!("{}{flood}\r\n", client.head()).as_bytes())
-        }),
-        row("a header of 256 KiB", (431, 0, ""), |client| {
-            let long = format!("{}x-long: {}", client.head(), "y".repeat(256 << 10));
-            // What is refused is not read, so that it may not arrive whole.
-            let mut stream = TcpStream::connect(client.gateway)?;
-            drop(stream.write_all(long.as_bytes()));
-            raw::answer(stream)
-        }),
-        row("two lengths", (400, 0, ""), |client| {
-            let head = format!("{}content-length: 5\r\ncontent-length: 50\r\n\r\n", client.head());
-            raw::verbatim(client.gateway, format!("{head}{PING}").as_bytes())
-        }),
-        row(
-            "a body that breaks off",
-            (400, -32700, "ended before it was complete"),
-            |client| {
-                let request = format!("{}content-length: 100\r\n\r\n{{", client.head());
-                let mut stream = TcpStream::connect(client.gateway)?;
-                stream.write_all(request.as_bytes())?;
-                stream.shutdown(Shutdown::Write)?;
-                raw::answer(stream)
-            },
-        ),
-        row(
-            "a chunk that is none",
-            (400, -32700, "ended before it was complete"),
-            |client| {
-                let request = format!("{}transfer-encoding: chunked\r\n\r\nnonsense\r\n", client.head());
-                raw::verbatim(client.gateway, request.as_bytes())
             },
         ),
     ]

@@ -4,6 +4,7 @@
 
 mod backend;
 mod client;
+mod heads;
 mod under_load;
 mod world;
 

@@ -27,6 +27,7 @@ use crate::telemetry::Metrics;
 
 /// How long the last answers may take when the process ends.
 const FINISH: Duration = Duration::from_secs(1);
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// What the admin port tells of. A cheap-clone handle.
 #[derive(Clone, Debug)]
@@ -81,7 +82,7 @@ impl Admin {
         };
         let tasks = Tasks::default();
         let admin = Arc::new(self);
-        server::serve(listener, end, tasks.clone(), move |request| {
+        server::serve(listener, end, tasks.clone(), wording, move |request| {
             let admin = Arc::clone(&admin);
             async move { admin.answer(&request) }
         })
@@ -130,12 +131,13 @@ fn metrics(encoded: String) -> Response<Full<Bytes>> {
     respond(StatusCode::OK, HeaderValue::from_static(open_metrics), encoded)
 }
 
+/// How what is no request is refused here.
+fn wording(message: &str) -> (HeaderValue, Bytes) {
+    (PLAIN, format!("{message}.\n").into())
+}
+
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    respond(
-        status,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-        text,
-    )
+    respond(status, PLAIN, text)
 }
 
 fn respond(status: StatusCode, media_type: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

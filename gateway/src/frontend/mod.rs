@@ -41,6 +41,7 @@ use crate::core::Core;
 use crate::drain::Drain;
 use crate::session::Sessions;
 use crate::telemetry::Metrics;
+use crate::wire::{code, header, jsonrpc};
 
 use auth::Authentication;
 use overload::{Bodies, Places, Rate};
@@ -49,6 +50,11 @@ use served::Served;
 
 /// The path of the endpoint.
 const PATH: &str = "/mcp";
+
+/// How what is no request is refused here: as an error without an id.
+pub(crate) fn wording(message: &str) -> (http::HeaderValue, bytes::Bytes) {
+    (header::JSON, jsonrpc::error(None, code::INVALID_REQUEST, message))
+}
 
 /// The MCP endpoint. A request holds it behind an `Arc`: a clone copies a dozen handles.
 #[derive(Clone, Debug)]
