@@ -1,7 +1,8 @@
 //! How the offers of many backends become one.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 
 use super::{Duration, is_default};
 
@@ -58,6 +59,7 @@ pub struct AggregationConfig {
 /// What happens when two backends offer the same name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(transform = with_transparent)]
 pub enum ConflictStrategy {
     /// It cannot happen: each name begins with its backend's prefix.
     #[default]
@@ -69,6 +71,13 @@ pub enum ConflictStrategy {
     Priority,
     /// Neither wins.
     Manual,
+}
+
+/// The schema does not know of the other name by itself.
+fn with_transparent(schema: &mut Schema) {
+    if let Some(Json::Array(choices)) = schema.get_mut("oneOf") {
+        choices.push(json!({"description": "The same as `none`.", "type": "string", "const": "transparent"}));
+    }
 }
 
 /// What becomes of the offers of a backend that does not answer.

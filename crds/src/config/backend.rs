@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BreakerConfig, ConcurrencyConfig, Duration, HeaderSource, HealthConfig, Timeouts, is_default};
+use super::{
+    BreakerConfig, ConcurrencyConfig, Duration, HeaderSource, HealthConfig, Timeouts, address, is_default,
+};
 
 /// One MCP server behind the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,8 +24,12 @@ pub struct BackendConfig {
     /// several, such as the name of a headless Service, counts as several servers of which each keeps sessions for itself: a session
     /// stays at the address at which it was opened. It is opened anew at another when nobody takes connections at that address any
     /// more, or, without TLS, when it is not one of the host's any more.
-    #[schemars(with = "Vec<String>")]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<address::Ip>")]
+    #[serde(
+        default,
+        deserialize_with = "address::ips",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub addresses: Vec<IpAddr>,
     /// The transport that it speaks. `streamable-http`: what servers speak since 2025-03-26. `sse`: HTTP+SSE of 2024-11-05, in which a
     /// session lives as long as one connection. Such a session belongs to one process of the gateway: each replica opens one of

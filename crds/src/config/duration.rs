@@ -8,6 +8,8 @@ use jiff::SignedDuration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::expected::quoted;
+
 /// A length of time, written with its units: `250ms`, `5s`, `30m`, `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(time::Duration);
@@ -36,7 +38,12 @@ impl FromStr for Duration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let explain = || format!("{text:?} is not a duration; write for example 250ms, 5s, 30m or 1h30m");
+        let explain = || {
+            format!(
+                "found {}; expected a length of time with its units, for example 250ms, 5s, 30m or 1h30m",
+                quoted(text)
+            )
+        };
         let signed: SignedDuration = text.parse().map_err(|_| explain())?;
         time::Duration::try_from(signed).map(Self).map_err(|_| explain())
     }
@@ -80,7 +87,7 @@ impl JsonSchema for Duration {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "A length of time with its units.",
+            "description": "a length of time with its units",
             "examples": ["250ms", "5s", "30m", "1h30m"],
         })
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{GatewayConfig, json_schema, rules};
+use super::{GatewayConfig, expected, rules, schema};
 
 impl GatewayConfig {
     /// The configuration with every field that has a default, as one file: the hot part stands in it also when it was read from a file of
@@ -17,9 +17,9 @@ impl GatewayConfig {
         if whole.hot.is_some() {
             whole.hot_file = None;
         }
-        let schema = json_schema();
+        let schema = schema::of_file();
         let mut value = serde_json::to_value(&whole).unwrap_or_default();
-        fill(&mut value, schema.as_value(), schema.as_value());
+        fill(&mut value, schema, schema);
         hide_secrets(&mut value);
         value
     }
@@ -92,12 +92,7 @@ fn definition<'a>(schema: &'a Json, root: &'a Json) -> &'a Json {
         let some = choices.iter().find(|choice| choice.get("$ref").is_some());
         return some.map_or(schema, |some| definition(some, root));
     }
-    let name = schema
-        .get("$ref")
-        .and_then(Json::as_str)
-        .and_then(|path| path.rsplit('/').next());
-    let found = name.and_then(|name| root.get("$defs")?.get(name));
-    found.unwrap_or(schema)
+    expected::definition(schema, root)
 }
 
 #[cfg(test)]

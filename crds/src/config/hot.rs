@@ -92,7 +92,7 @@ impl<'de> Deserialize<'de> for Share {
             return Ok(Self((share * f64::from(Self::WHOLE)).round() as u32));
         }
         Err(de::Error::custom(format!(
-            "found {share}; allowed is 0 to 1, for example 0.01"
+            "found {share}; expected a number from 0 to 1, for example 0.01"
         )))
     }
 }

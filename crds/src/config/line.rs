@@ -11,6 +11,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The line, counted from 1, of the field in `text` that `path` names.
@@ -26,10 +27,26 @@ pub(super) fn of(text: &str, path: &str) -> usize {
     };
     // A text that is broken further on was refused for that; how far the path led, is known.
     follow.deserialize(serde_yaml::Deserializer::from_str(text)).ok();
-    let steps = nearest.into_inner().steps;
-    let failed = FailAt { steps: &steps }.deserialize(serde_yaml::Deserializer::from_str(text));
+    at(text, &nearest.into_inner().steps)
+}
+
+/// The line, counted from 1, of the entry or item to which `steps` lead: at each level, which one it is, counted from 0.
+pub(super) fn at(text: &str, steps: &[usize]) -> usize {
+    let seed = FailAt { steps, written: None };
+    let failed = seed.deserialize(serde_yaml::Deserializer::from_str(text));
     let location = failed.err().and_then(|error| error.location());
     location.map_or(1, |location| location.line())
+}
+
+/// What is written at the end of `steps`, when it is a value without others in it.
+pub(super) fn scalar_at(text: &str, steps: &[usize]) -> Option<String> {
+    let written = RefCell::new(None);
+    let seed = FailAt {
+        steps,
+        written: Some(&written),
+    };
+    seed.deserialize(serde_yaml::Deserializer::from_str(text)).ok();
+    written.into_inner()
 }
 
 /// How far a path leads.
@@ -148,16 +165,30 @@ fn below<'a>(path: &'a str, step: &str) -> Option<&'a str> {
     }
 }
 
-/// Fails where the steps end, and thereby learns the position.
+/// Fails where the steps end, and thereby learns the position; or goes on to the value there and takes down how it is written.
 struct FailAt<'a> {
     steps: &'a [usize],
+    written: Option<&'a RefCell<Option<String>>>,
+}
+
+impl<'a> FailAt<'a> {
+    fn below(&self, steps: &'a [usize]) -> Self {
+        Self { steps, ..*self }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for FailAt<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+        match self.written {
+            // As a text it comes as it is written, whatever it is.
+            Some(written) if self.steps.is_empty() => {
+                *written.borrow_mut() = Some(String::deserialize(deserializer)?);
+                Ok(())
+            }
+            _ => deserializer.deserialize_any(self),
+        }
     }
 }
 
@@ -176,11 +207,11 @@ impl<'de> Visitor<'de> for FailAt<'_> {
         for _ in 0..*step {
             map.next_entry::<IgnoredAny, IgnoredAny>()?;
         }
-        if steps.is_empty() {
-            return map.next_key_seed(FailAt { steps }).map(drop);
+        if steps.is_empty() && self.written.is_none() {
+            return map.next_key_seed(self.below(steps)).map(drop);
         }
         map.next_key::<IgnoredAny>()?;
-        map.next_value_seed(FailAt { steps })
+        map.next_value_seed(self.below(steps))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
@@ -190,7 +221,7 @@ impl<'de> Visitor<'de> for FailAt<'_> {
         for _ in 0..*step {
             items.next_element::<IgnoredAny>()?;
         }
-        items.next_element_seed(FailAt { steps }).map(drop)
+        items.next_element_seed(self.below(steps)).map(drop)
     }
 }
 

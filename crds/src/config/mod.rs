@@ -7,10 +7,13 @@
 //! Secrets are never in the file: the Redis password comes from the environment variable
 //! [`REDIS_PASSWORD_ENV`] or a file of its own, the session keys from a directory that [`SessionKeys`] names.
 
+mod address;
 mod aggregation;
 mod backend;
+mod check;
 mod duration;
 mod effective;
+mod expected;
 mod headers;
 mod hot;
 mod incoming_auth;
@@ -21,6 +24,8 @@ mod parse;
 pub mod rules;
 mod schema;
 mod session_storage;
+#[cfg(test)]
+mod shape_tests;
 mod timeouts;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -119,12 +124,12 @@ pub struct GatewayConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Listeners {
     /// The MCP endpoint, at the path `/mcp`.
-    #[serde(default = "default_mcp_listener")]
-    #[schemars(with = "String")]
+    #[serde(default = "default_mcp_listener", deserialize_with = "address::listener")]
+    #[schemars(with = "address::Listener")]
     pub mcp: SocketAddr,
     /// `/livez`, `/readyz`, `/metrics` and `/status`. Not for clients.
-    #[serde(default = "default_admin_listener")]
-    #[schemars(with = "String")]
+    #[serde(default = "default_admin_listener", deserialize_with = "address::listener")]
+    #[schemars(with = "address::Listener")]
     pub admin: SocketAddr,
 }
 

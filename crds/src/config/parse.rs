@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 
-use super::{GatewayConfig, HotConfig, line};
+use super::{GatewayConfig, HotConfig, check, line, schema};
 
 /// Why a configuration cannot be used. The message is for the person who wrote the file.
 #[derive(Debug, thiserror::Error)]
@@ -18,13 +19,13 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The text is not a configuration, or its values do not fit.
-    #[error("{}:{line}: at `{path}`: {message}", file.display())]
+    #[error("{}:{line}: {}{message}", file.display(), at(path))]
     Invalid {
         /// The file.
         file: PathBuf,
         /// The line, counted from 1; the first one where it is the whole that is wrong.
         line: usize,
-        /// The path of the field, for example `hot.backends[0].url`.
+        /// The path of the field, for example `hot.backends[0].url`; `.` where it is the whole.
         path: String,
         /// What was found and what is allowed.
         message: String,
@@ -51,7 +52,7 @@ impl GatewayConfig {
     /// # Errors
     /// When the text is not YAML, a field is unknown or missing, a value has the wrong type, or both `hot` and `hotFile` are given.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        let config: Self = parse(text, file)?;
+        let config: Self = parse(text, file, schema::of_file())?;
         if config.hot.is_some() && config.hot_file.is_some() {
             let message = "both `hot` and `hotFile` are given; keep one";
             return Err(ConfigError::invalid(file, text, "hotFile", message));
@@ -64,9 +65,10 @@ impl GatewayConfig {
     /// # Errors
     /// When a file cannot be read or parsed.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let mut config = Self::parse(&read(file)?, file)?;
-        if let Some(path) = config.hot_path(file) {
-            config.hot = Some(HotConfig::parse(&read(&path)?, &path)?);
+        let text = read(file)?;
+        let mut config = Self::parse(&text, file)?;
+        if let Some((path, hot)) = config.read_hot_file(&text, file)? {
+            config.hot = Some(HotConfig::parse(&hot, &path)?);
         }
         config.hot.get_or_insert_with(HotConfig::default);
         Ok(config)
@@ -78,6 +80,27 @@ impl GatewayConfig {
         let named = self.hot_file.as_ref()?;
         Some(file.parent().unwrap_or_else(|| Path::new("")).join(named))
     }
+
+    /// Reads the hot file, if one is named in `text`, which stands in `file`; its path and its text.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read_hot_file(&self, text: &str, file: &Path) -> Result<Option<(PathBuf, String)>, ConfigError> {
+        let Some(path) = self.hot_path(file) else {
+            return Ok(None);
+        };
+        match read(&path) {
+            Ok(hot) => Ok(Some((path, hot))),
+            Err(ConfigError::Unreadable { source, .. }) => {
+                let message = format!(
+                    "{:?} cannot be read: {source}; {PATHS}",
+                    path.display().to_string()
+                );
+                Err(ConfigError::invalid(file, text, "hotFile", message))
+            }
+            Err(other) => Err(other),
+        }
+    }
 }
 
 impl HotConfig {
@@ -86,51 +109,115 @@ impl HotConfig {
     /// # Errors
     /// As [`GatewayConfig::parse`], and when the text says nothing: who writes a file may have emptied it first, and not be done.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        let says_nothing = |line: &str| line.is_empty() || line.starts_with('#') || line == "---";
-        if text.lines().map(str::trim).all(says_nothing) {
-            let message = "the file is empty; `{}` stands for a configuration without backends";
-            return Err(ConfigError::invalid(file, text, ".", message));
-        }
-        parse(text, file)
+        parse(text, file, schema::of_hot_part())
     }
 }
 
-/// Reads the text of a configuration.
+/// Reads the text of a configuration. A byte order mark in front of it, which some editors write, is no part of it.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// When the file cannot be read, or is not written in UTF-8.
 pub fn read(file: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(file).map_err(|source| ConfigError::Unreadable {
+    let bytes = std::fs::read(file).map_err(|source| ConfigError::Unreadable {
         file: file.to_owned(),
         source,
-    })
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        ConfigError::Invalid {
+            file: file.to_owned(),
+            line: good.split(|byte| *byte == b'\n').count(),
+            path: WHOLE.to_owned(),
+            message: "found a byte that is no UTF-8; save the file as UTF-8".to_owned(),
+        }
+    })?;
+    match text.strip_prefix('\u{feff}') {
+        Some(text) => Ok(text.to_owned()),
+        None => Ok(text),
+    }
 }
 
-fn parse<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, ConfigError> {
+/// The path of the whole.
+const WHOLE: &str = ".";
+
+/// Where relative paths of files start.
+const PATHS: &str = "a relative path starts at the directory of the file in which it stands";
+
+fn at(path: &str) -> String {
+    match path {
+        WHOLE => String::new(),
+        path => format!("at `{path}`: "),
+    }
+}
+
+fn parse<T: DeserializeOwned>(text: &str, file: &Path, shape: &Json) -> Result<T, ConfigError> {
+    let refuse = |line, path, message| ConfigError::Invalid {
+        file: file.to_owned(),
+        line,
+        path,
+        message,
+    };
+    if text.lines().all(says_nothing) {
+        // Who writes a file may have emptied it first, and not be done.
+        let least = match shape.get("required") {
+            Some(_) => "the least is `version: v1`",
+            None => "`{}` stands for a configuration without backends",
+        };
+        return Err(refuse(1, WHOLE.to_owned(), format!("the file is empty; {least}")));
+    }
+    if let Some(flaw) = check::flaw(text, shape, schema::of_file()) {
+        return Err(refuse(flaw.line, flaw.path, flaw.message));
+    }
     serde_path_to_error::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
         // Of a value that reads well and is not allowed, the library knows only what it stands in.
         let line = inner.location().map_or(1, |location| location.line());
         let line = line.max(line::of(text, &path));
-        let message = inner.to_string();
-        // The library repeats the path and the position in its message; both are said once, by us.
-        let message = message.split(" at line ").next().unwrap_or(&message);
-        let message = message.strip_prefix(&format!("{path}: ")).unwrap_or(message);
-        let message = match message.split_once(", expected ") {
-            // Where a header's source is wanted, somebody may have put its value.
-            Some((_, expected)) if path.contains(".headers") => {
-                format!("found something else; expected {expected}")
-            }
-            _ => message.to_owned(),
-        };
-        ConfigError::Invalid {
-            file: file.to_owned(),
-            line,
-            path,
-            message,
+        let told = inner.to_string();
+        if told.contains(SEVERAL_DOCUMENTS) {
+            let message = "found more than one document; keep what stands before the second `---`";
+            return refuse(second_document(text), path, message.to_owned());
         }
+        let message = message(&told, &path);
+        refuse(line, path, message)
     })
+}
+
+fn says_nothing(line: &str) -> bool {
+    let line = line.trim();
+    line.is_empty() || line.starts_with('#') || line == "---"
+}
+
+/// How the library says that there is more than one document. It does not say where.
+const SEVERAL_DOCUMENTS: &str = "more than one document";
+
+fn second_document(text: &str) -> usize {
+    let first = text
+        .lines()
+        .position(|line| !says_nothing(line))
+        .unwrap_or_default();
+    let mut behind = text.lines().enumerate().skip(first + 1);
+    let second = behind.find(|(_, line)| line.starts_with("---"));
+    second.map_or(first, |(line, _)| line) + 1
+}
+
+/// The library's message without the path and the position in it, which are said once, by us.
+fn message(told: &str, path: &str) -> String {
+    let told = told.split(" at line ").next().unwrap_or(told);
+    // What it takes for the path may be that of what the value stands in.
+    let ends = path
+        .char_indices()
+        .filter(|(_, letter)| matches!(letter, '.' | '['));
+    let above = ends.map(|(end, _)| &path[..end]).chain([path]).rev();
+    let mut inner = above.filter_map(|path| told.strip_prefix(path)?.strip_prefix(": "));
+    let told = inner.next().unwrap_or(told);
+    match told {
+        "recursion limit exceeded" => "it is nested too deeply".to_owned(),
+        "repetition limit exceeded" => "its aliases (`*`) stand for too much".to_owned(),
+        "unknown anchor" => "found an alias (`*`) of something that is not named before (`&`)".to_owned(),
+        told => told.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -307,16 +394,108 @@ hot:
             "{error_text}"
         );
         assert!(
-            error_text.contains("`etcd`") && error_text.contains("`redis`"),
+            error_text.contains("\"etcd\"") && error_text.contains("`redis`"),
             "{error_text}"
         );
         let error_text = error("version: v2\n");
         assert!(
-            error_text.contains("`v2`") && error_text.contains("`v1`"),
+            error_text.contains("\"v2\"") && error_text.contains("`v1`"),
             "{error_text}"
         );
         let error_text = error("version: v1\nsessionStorage:\n  db: many\n");
         assert!(error_text.contains("sessionStorage.db"), "{error_text}");
+    }
+
+    #[test]
+    fn what_was_found_and_what_is_allowed_is_told_in_full() {
+        for (text, told) in [
+            (
+                "version: v1\nlisteners: {mcp: 'localhost:80'}",
+                "gateway.yaml:2: at `listeners.mcp`: found \"localhost:80\"; expected an IP address and a port from 0 to 65535, for \
+                 example 127.0.0.1:4483 or 0.0.0.0:4483 or [::]:4483; a name such as localhost is not looked up",
+            ),
+            (
+                "version: v1\nhot: {backends: [{name: a, url: b, addresses: [foo]}]}",
+                "gateway.yaml:2: at `hot.backends[0].addresses[0]`: found \"foo\"; expected an IP address, for example 10.0.0.7 or \
+                 fd00::7; a name stands in `url`",
+            ),
+            (
+                "version: v1\ndrainDelay: 5",
+                "gateway.yaml:2: at `drainDelay`: found 5; expected a length of time with its units, for example 250ms, 5s, 30m or 1h30m",
+            ),
+            (
+                "version: v1\ndrainDelay: soon",
+                "gateway.yaml:2: at `drainDelay`: found \"soon\"; expected a length of time with its units, for example 250ms, 5s, \
+                 30m or 1h30m",
+            ),
+            (
+                "version: v1\nsessionStorage: {db: 65536}",
+                "gateway.yaml:2: at `sessionStorage.db`: found 65536; expected a whole number from 0 to 65535",
+            ),
+            (
+                "version: v1\nname: 1.50",
+                "gateway.yaml:2: at `name`: found 1.50 without quotes; expected text, in quotes where it looks like something else",
+            ),
+            (
+                "version: v1\nhotfile: hot.yaml",
+                "gateway.yaml:2: at `hotfile`: unknown field `hotfile`; did you mean `hotFile`? allowed are `version`, `drainDelay`, \
+                 `hot`, `hotFile`, `incomingAuth`, `listeners`, `name`, `namespace`, `sessionKeys` or `sessionStorage`",
+            ),
+            (
+                "name: x",
+                "gateway.yaml:1: missing field `version`; expected `v1`",
+            ),
+            (
+                "# Nothing.\n",
+                "gateway.yaml:1: the file is empty; the least is `version: v1`",
+            ),
+            (
+                "[a]",
+                "gateway.yaml:1: found a list; expected a mapping, with fields such as `version`",
+            ),
+            (
+                "version: v1\n? [a]\n: b\n",
+                "gateway.yaml:2: the name of a field is text",
+            ),
+            (
+                "version: !x v1",
+                "gateway.yaml:1: at `version`: found a tag (`!`); expected `v1`",
+            ),
+            (
+                "version: v1\nname: a\nname: b",
+                "gateway.yaml:3: at `name`: stands twice; keep one of them",
+            ),
+            (
+                "version: v1\n---\nversion: v1",
+                "gateway.yaml:2: found more than one document; keep what stands before the second `---`",
+            ),
+            (
+                "version: *v",
+                "gateway.yaml:1: at `version`: found an alias (`*`) of something that is not named before (`&`)",
+            ),
+        ] {
+            assert_eq!(error(text), told, "{text}");
+        }
+        let long = error(&format!("version: v1\nhot: {{logLevel: {}}}", "x".repeat(5000)));
+        assert!(long.len() < 250, "{long}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_file_and_another_encoding_is_told() {
+        let dir = std::env::temp_dir().join(format!("vmcp-config-bom-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (file, hot) = (dir.join("gateway.yaml"), dir.join("hot.yaml"));
+        std::fs::write(&file, "\u{feff}version: v1\nhotFile: hot.yaml\n").unwrap();
+        std::fs::write(&hot, "\u{feff}logLevel: warn\n").unwrap();
+        let config = GatewayConfig::load(&file).unwrap();
+        assert_eq!(config.hot.unwrap().log_level, LogLevel::Warn);
+        std::fs::write(&hot, b"logLevel: warn\n# \xff\n").unwrap();
+        let error = GatewayConfig::load(&file).unwrap_err().to_string();
+        assert!(
+            error.contains("hot.yaml:2: found a byte that is no UTF-8"),
+            "{error}"
+        );
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
@@ -332,7 +511,16 @@ hot:
         let file = dir.join("gateway.yaml");
         std::fs::write(&file, "version: v1\nhotFile: hot.yaml\n").unwrap();
         let missing = GatewayConfig::load(&file).unwrap_err().to_string();
-        assert!(missing.contains("hot.yaml"), "{missing}");
+        let place = format!("{}:2: at `hotFile`: ", file.display());
+        assert!(missing.starts_with(&place), "{missing}");
+        let path = format!(
+            "{:?} cannot be read: ",
+            dir.join("hot.yaml").display().to_string()
+        );
+        assert!(
+            missing.contains(&path) && missing.contains("relative path"),
+            "{missing}"
+        );
         std::fs::write(dir.join("hot.yaml"), "logLevel: warn\n").unwrap();
         let config = GatewayConfig::load(&file).unwrap();
         assert_eq!(config.hot.unwrap().log_level, LogLevel::Warn);

@@ -1,5 +1,7 @@
 //! The JSON Schema of the file and the reference page, both made from the types' own doc comments.
 
+use std::sync::LazyLock;
+
 use schemars::{Schema, schema_for};
 use serde_json::Value as Json;
 
@@ -9,6 +11,17 @@ use super::GatewayConfig;
 #[must_use]
 pub fn json_schema() -> Schema {
     schema_for!(GatewayConfig)
+}
+
+/// [`json_schema`], made once.
+pub(super) fn of_file() -> &'static Json {
+    static SCHEMA: LazyLock<Json> = LazyLock::new(|| json_schema().to_value());
+    &SCHEMA
+}
+
+/// What [`of_file`] says of the hot part.
+pub(super) fn of_hot_part() -> &'static Json {
+    of_file().pointer("/$defs/HotConfig").unwrap_or(&Json::Null)
 }
 
 /// The reference page `docs/configuration.md`: every field with its type, default and meaning.
@@ -146,7 +159,7 @@ mod tests {
             "| `logLevel` | `error`, `warn`, `info`, `debug`, `trace` | `\"info\"` |",
             "| `provider` | `memory`, `redis` | `\"memory\"` |",
             "| `version` | `v1` | required |",
-            "| `strategy` | `prefix`, `none`, `priority`, `manual` | `\"prefix\"` |",
+            "| `strategy` | `prefix`, `none`, `priority`, `manual`, `transparent` | `\"prefix\"` |",
             "| `pageSize` | integer | `10000` |",
             "| `overrides` | map to [ToolOverride](#tooloverride) |",
         ] {

@@ -121,6 +121,33 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     ("version: v1\ndrainDelay: 5 # HERE\n", "drainDelay"),
     ("version: v1\nhot:\n  logLevel: loud # HERE\n", "hot.logLevel"),
+    (
+        "version: v1\nlisteners:\n  admin: 127.0.0.1:9\n  mcp: 127.0.0.1:99999 # HERE\n",
+        "listeners.mcp",
+    ),
+    (
+        "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      addresses:\n        - 10.0.0.1\n        - foo # HERE\n",
+        "hot.backends[0].addresses[1]",
+    ),
+    ("version: v1\nhotFile: missing.yaml # HERE\n", "hotFile"),
+    // What stands twice is told where it stands the second time.
+    ("version: v1\nname: a\nversion: v1 # HERE\n", "version"),
+    (
+        "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      url: http://b # HERE\n",
+        "hot.backends[0].url",
+    ),
+    (
+        "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      tools:\n        overrides:\n          a: {name: x}\n          a: {name: y} # HERE\n",
+        "hot.backends[0].tools.overrides.a",
+    ),
+    (
+        "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      timeouts:\n        call: soon # HERE\n",
+        "hot.backends[0].timeouts.call",
+    ),
+    (
+        "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      uri: http://b # HERE\n",
+        "hot.backends[0].uri",
+    ),
 ];
 
 fn refused(text: &str) -> String {
@@ -140,6 +167,11 @@ fn every_mistake_is_told_with_its_file_line_and_path() {
         assert!(
             error.starts_with(&expected),
             "{expected}… but {error}\nin\n{text}"
+        );
+        let rest = &error[expected.len()..];
+        assert!(
+            !rest.contains(&format!("{path}: ")),
+            "the path is told twice: {error}"
         );
     }
 }
@@ -175,6 +207,8 @@ fn a_mistake_is_told_without_the_secret_in_it() {
         "hot: {backends: [{name: a, url: 'http://a', headers: {X-Key: {value: s3cret}}}]}",
         "hot: {backends: [{name: a, url: 'http://a', headers: {X-Key: [s3cret]}}]}",
         "hot: {backends: [{name: a, url: 'http://a', headers: s3cret}]}",
+        "sessionKeys: s3cret",
+        "sessionStorage: {tls: s3cret}",
         "sessionKeys: {directory: k}\nsessionStorage: {provider: redis, address: 'redis://:s3cret@r:1'}",
         "incomingAuth: {type: oidc, oidc: {issuer: 'https://i?k=s3cret', audience: a}}",
         "incomingAuth: {type: oidc, oidc: {issuer: 'https://i', audience: a, jwksUrl: 'http://i?k=s3cret'}}",

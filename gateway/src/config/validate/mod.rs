@@ -67,11 +67,8 @@ pub(super) fn config(
     redis_password: Option<SecretString>,
 ) -> Result<Config, Invalid> {
     let raw = GatewayConfig::parse(text, file)?;
-    let (hot, source) = match raw.hot_path(file) {
-        Some(hot_file) => {
-            let hot = self::hot_file(&vmcp_crds::config::read(&hot_file)?, &hot_file)?;
-            (hot, HotSource::Own(hot_file))
-        }
+    let (hot, source) = match raw.read_hot_file(text, file)? {
+        Some((path, hot)) => (hot_file(&hot, &path)?, HotSource::Own(path)),
         None => (below_hot(&raw, text, file)?, HotSource::Shared(file.to_owned())),
     };
     whole(raw, hot, source, file, redis_password).map_err(|fault| fault.in_text(text, file))

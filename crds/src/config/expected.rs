@@ -1,0 +1,264 @@
+//! What the schema allows at one place, and how that is said to people.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value as Json};
+
+/// A text that is longer is cut where it is repeated.
+const LONGEST_REPEATED: usize = 80;
+
+/// What was found, as far as no other values are in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind<'a> {
+    Nothing,
+    Bool,
+    Whole(i128),
+    Number(f64),
+    Text(&'a str),
+}
+
+/// What is allowed at one place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape<'a> {
+    schema: &'a Json,
+    root: &'a Json,
+}
+
+/// The fields that are allowed at one place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fields<'a> {
+    schema: &'a Json,
+    root: &'a Json,
+}
+
+impl<'a> Shape<'a> {
+    pub(super) fn new(schema: &'a Json, root: &'a Json) -> Self {
+        Self { schema, root }
+    }
+
+    /// The schemas of which one has to fit.
+    fn choices(self) -> Vec<&'a Json> {
+        let schema = definition(self.schema, self.root);
+        match schema.get("anyOf").and_then(Json::as_array) {
+            Some(choices) => choices
+                .iter()
+                .map(|choice| definition(choice, self.root))
+                .collect(),
+            None => vec![schema],
+        }
+    }
+
+    fn choice(self, kind: &str) -> Option<&'a Json> {
+        self.choices().into_iter().find(|choice| is(choice, kind))
+    }
+
+    /// Whether a value of this kind is allowed.
+    pub(super) fn fits(self, kind: &Kind<'_>) -> bool {
+        self.choices().into_iter().any(|choice| match kind {
+            Kind::Nothing => is(choice, "null"),
+            Kind::Bool => is(choice, "boolean"),
+            Kind::Whole(value) if is(choice, "integer") => whole_range(choice).contains(value),
+            Kind::Whole(value) => is(choice, "number") && number_fits(choice, *value as f64),
+            Kind::Number(value) => is(choice, "number") && number_fits(choice, *value),
+            Kind::Text(text) => match names(choice) {
+                Some(names) => names.contains(text),
+                None => is(choice, "string"),
+            },
+        })
+    }
+
+    /// Whether a text is allowed whatever it says.
+    pub(super) fn is_any_text(self) -> bool {
+        let text = self.choice("string");
+        text.is_some_and(|text| names(text).is_none() && text.get("examples").is_none())
+    }
+
+    /// Whether only values are allowed in which there are no others.
+    pub(super) fn is_scalar(self) -> bool {
+        self.choice("object").is_none() && self.choice("array").is_none()
+    }
+
+    /// The fields that are allowed, if a mapping is.
+    pub(super) fn fields(self) -> Option<Fields<'a>> {
+        let schema = self.choice("object")?;
+        Some(Fields {
+            schema,
+            root: self.root,
+        })
+    }
+
+    /// What is allowed in a list, if one is.
+    pub(super) fn items(self) -> Option<Self> {
+        let items = self.choice("array")?.get("items")?;
+        Some(Self::new(items, self.root))
+    }
+
+    /// What is allowed, in words.
+    pub(super) fn expected(self) -> String {
+        let choices = self.choices().into_iter();
+        let words: Vec<String> = choices.filter_map(|choice| self.words(choice)).collect();
+        words.join(" or ")
+    }
+
+    fn words(self, choice: &'a Json) -> Option<String> {
+        if let Some(names) = names(choice) {
+            return Some(listed(names.iter().map(|name| format!("`{name}`"))));
+        }
+        if let Some(examples) = choice.get("examples").and_then(Json::as_array) {
+            let examples = examples.iter().filter_map(Json::as_str).map(str::to_owned);
+            let what = choice.get("description").and_then(Json::as_str).unwrap_or("text");
+            return Some(format!("{what}, for example {}", listed(examples)));
+        }
+        if is(choice, "object") {
+            let shape = Self::new(choice, self.root);
+            return Some(match shape.fields().map(Fields::names) {
+                Some(names) if !names.is_empty() => {
+                    format!("a mapping, with fields such as `{}`", names[0])
+                }
+                _ => "a mapping of names to values".to_owned(),
+            });
+        }
+        if is(choice, "array") {
+            return Some("a list (`[]` is an empty one)".to_owned());
+        }
+        if is(choice, "boolean") {
+            return Some("`true` or `false`".to_owned());
+        }
+        if is(choice, "integer") {
+            let range = whole_range(choice);
+            return Some(format!(
+                "a whole number from {} to {}",
+                range.start(),
+                range.end()
+            ));
+        }
+        if is(choice, "number") {
+            let bound = |name| choice.get(name).map(Json::to_string).unwrap_or_default();
+            return Some(format!(
+                "a number from {} to {}",
+                bound("minimum"),
+                bound("maximum")
+            ));
+        }
+        is(choice, "string").then(|| "text, in quotes where it looks like something else".to_owned())
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn properties(self) -> Option<&'a Map<String, Json>> {
+        self.schema.get("properties").and_then(Json::as_object)
+    }
+
+    fn names(self) -> Vec<&'a str> {
+        let required: Vec<&str> = self.required().collect();
+        let properties = self.properties().into_iter().flatten();
+        let others = properties.map(|(name, _)| name.as_str());
+        let others = others.filter(|name| !required.contains(name)).collect::<Vec<_>>();
+        [required, others].concat()
+    }
+
+    /// What is allowed in the field `name`, if there may be one.
+    pub(super) fn named(self, name: &str) -> Option<Shape<'a>> {
+        let known = self.properties().and_then(|properties| properties.get(name));
+        let others = || {
+            self.schema
+                .get("additionalProperties")
+                .filter(|others| others.is_object())
+        };
+        known.or_else(others).map(|schema| Shape::new(schema, self.root))
+    }
+
+    /// The fields that have to be there.
+    pub(super) fn required(self) -> impl Iterator<Item = &'a str> {
+        let required = self.schema.get("required").and_then(Json::as_array);
+        required.into_iter().flatten().filter_map(Json::as_str)
+    }
+
+    /// Which fields there may be, for somebody who wrote another `name`.
+    pub(super) fn allowed(self, name: &str) -> String {
+        let names = self.names();
+        let listed = listed(names.iter().map(|name| format!("`{name}`")));
+        let near = names.into_iter().find(|other| are_near(name, other));
+        let near = near.map(|near| format!("did you mean `{near}`? "));
+        format!("{}allowed are {listed}", near.unwrap_or_default())
+    }
+}
+
+/// What was written, as it is repeated in a message.
+pub(super) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_REPEATED) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+    }
+}
+
+/// The schema that `schema` stands for: the one that it refers to.
+pub(super) fn definition<'a>(schema: &'a Json, root: &'a Json) -> &'a Json {
+    let name = schema
+        .get("$ref")
+        .and_then(Json::as_str)
+        .and_then(|path| path.rsplit('/').next());
+    let found = name.and_then(|name| root.get("$defs")?.get(name));
+    found.unwrap_or(schema)
+}
+
+fn is(schema: &Json, kind: &str) -> bool {
+    match schema.get("type") {
+        Some(Json::String(only)) => only == kind,
+        Some(Json::Array(several)) => several.iter().any(|one| one == kind),
+        _ => false,
+    }
+}
+
+/// The names of which a text has to be one, if only names are allowed.
+fn names(schema: &Json) -> Option<Vec<&str>> {
+    if let Some(names) = schema.get("enum").and_then(Json::as_array) {
+        return Some(names.iter().filter_map(Json::as_str).collect());
+    }
+    let choices = schema.get("oneOf").and_then(Json::as_array)?;
+    let names = choices.iter().filter_map(|choice| choice.get("const")?.as_str());
+    Some(names.collect())
+}
+
+fn whole_range(schema: &Json) -> RangeInclusive<i128> {
+    let bound = |name| schema.get(name).and_then(Json::as_u64).map(i128::from);
+    let widest = match schema.get("format").and_then(Json::as_str) {
+        Some("uint16") => u16::MAX.into(),
+        Some("uint32") => u32::MAX.into(),
+        _ => u64::MAX.into(),
+    };
+    bound("minimum").unwrap_or(0)..=bound("maximum").unwrap_or(widest)
+}
+
+fn number_fits(schema: &Json, value: f64) -> bool {
+    let bound = |name| schema.get(name).and_then(Json::as_f64);
+    value >= bound("minimum").unwrap_or(f64::MIN) && value <= bound("maximum").unwrap_or(f64::MAX)
+}
+
+/// `a, b or c`.
+fn listed(words: impl Iterator<Item = String>) -> String {
+    let mut words: Vec<String> = words.collect();
+    match words.pop() {
+        None => String::new(),
+        Some(last) if words.is_empty() => last,
+        Some(last) => format!("{} or {last}", words.join(", ")),
+    }
+}
+
+/// Whether one is the other with a slip of the finger: other case, or a letter too many, too few, another or exchanged.
+fn are_near(one: &str, other: &str) -> bool {
+    let (one, other) = (one.to_lowercase(), other.to_lowercase());
+    let same = one
+        .bytes()
+        .zip(other.bytes())
+        .take_while(|(one, other)| one == other);
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let begin = same.count();
+    let (one, other) = (&one[begin..], &other[begin..]);
+    let same = one.iter().rev().zip(other.iter().rev());
+    let end = same.take_while(|(one, other)| one == other).count();
+    match (&one[..one.len() - end], &other[..other.len() - end]) {
+        ([a, b], [c, d]) => a == d && b == c,
+        (one, other) => one.len() <= 1 && other.len() <= 1,
+    }
+}
