@@ -478,8 +478,16 @@ fn each_fault_of_a_backend_is_an_error_that_names_it() -> anyhow::Result<()> {
             "HTTP status 429 and asks to be left alone for 30 s",
             SAFE,
         ),
-        (json!({"status": 500}), "HTTP status 500", EXECUTED),
-        (json!({"status": 503}), "HTTP status 503", SAFE),
+        (
+            json!({"status": 500}),
+            "HTTP status 500: The fixture was told to fail",
+            EXECUTED,
+        ),
+        (
+            json!({"status": 503}),
+            "HTTP status 503: The fixture was told to fail",
+            SAFE,
+        ),
         (
             json!({"redirect": "https://elsewhere.example/mcp?token=s3cret"}),
             "redirects to https://elsewhere.example,",

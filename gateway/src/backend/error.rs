@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, Uri};
+use serde::Deserialize;
 
 use crate::text;
+
+/// How much of what a backend says about an error is shown.
+const SAID_BYTES: usize = 300;
 
 /// A failed exchange with a backend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +50,16 @@ pub enum BackendError {
     #[error("has {0} calls running, which is its limit")]
     Full(usize),
     /// An HTTP status that is no answer.
-    #[error("{}", status(*.0))]
+    #[error("{}", of_status(*.0))]
     Status(u16),
+    /// The same, where the backend says in the body what is the matter.
+    #[error("{}: {said}", of_status(*.status))]
+    Told {
+        /// The status.
+        status: u16,
+        /// The backend's words, cut short.
+        said: String,
+    },
     /// A status that says when to come back: the backend is busy, or wants to be asked less often.
     #[error("answered with HTTP status {status} and asks to be left alone for {} s", .retry_after.as_secs())]
     Busy {
@@ -72,7 +84,7 @@ pub enum BackendError {
     },
 }
 
-fn status(status: u16) -> String {
+fn of_status(status: u16) -> String {
     match status {
         401 | 403 | 407 => format!(
             "refuses the gateway with HTTP status {status}; check the credentials in the backend's `headers`"
@@ -109,6 +121,39 @@ impl BackendError {
         }
     }
 
+    /// The same error with what the backend says of it in `body`, if it is a status and the body is JSON that has words in one of the usual
+    /// places. What is said of credentials may repeat them, and is not shown.
+    pub(super) fn told(self, body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Body {
+            Protocol { error: Said },
+            Plain(Said),
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Said {
+            Text(String),
+            Object {
+                #[serde(alias = "error", alias = "detail")]
+                message: String,
+            },
+        }
+        let Self::Status(status) = self else { return self };
+        if matches!(status, 401 | 403 | 407) {
+            return self;
+        }
+        match serde_json::from_slice(body) {
+            Ok(Body::Protocol { error: said } | Body::Plain(said)) => {
+                let (Said::Text(said) | Said::Object { message: said }) = said;
+                let said = text::head(&said, SAID_BYTES);
+                let said = said.replace(char::is_control, " ");
+                Self::Told { status, said }
+            }
+            Err(_) => self,
+        }
+    }
+
     /// An answer whose content type is this one, which is `not` what it has to be.
     pub(super) fn content_type(found: Option<&HeaderValue>, not: &str) -> Self {
         let found = found.map_or("none".into(), |value| String::from_utf8_lossy(value.as_bytes()));
@@ -125,6 +170,7 @@ impl BackendError {
             | Self::Paused(_)
             | Self::Broken(_)
             | Self::Status(500..)
+            | Self::Told { status: 500.., .. }
             | Self::Busy { status: 500.., .. } => true,
             Self::SessionLost
             | Self::Forgetful
@@ -135,6 +181,7 @@ impl BackendError {
             | Self::Open { .. }
             | Self::Full(_)
             | Self::Status(_)
+            | Self::Told { .. }
             | Self::Invalid(_)
             | Self::Refused { .. } => false,
         }
@@ -150,7 +197,9 @@ impl BackendError {
             | Self::Forgetful
             | Self::Open { .. }
             | Self::Full(_) => true,
-            Self::Status(status) => matches!(status, 401 | 403 | 404 | 405 | 406 | 415 | 421 | 429 | 503),
+            Self::Status(status) | Self::Told { status, .. } => {
+                matches!(status, 401 | 403 | 404 | 405 | 406 | 415 | 421 | 429 | 503)
+            }
             Self::Busy { .. } | Self::Redirected(_) => true,
             Self::Deadline(_)
             | Self::Paused(_)
@@ -202,5 +251,44 @@ mod tests {
             assert!(text.contains(expected) && !text.contains("s3cret"), "{text}");
         }
         assert!(of(429, ("retry-after", "1")).is_retry_safe() && !of(500, ("x", "y")).is_retry_safe());
+    }
+
+    #[test]
+    fn what_a_backend_says_of_a_status_is_shown_unless_it_is_about_credentials() {
+        for (status, body, expected) in [
+            (
+                500,
+                r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"the disk\nis full"}}"#,
+                "HTTP status 500: the disk is full",
+            ),
+            (
+                400,
+                r#"{"error":"no such tenant"}"#,
+                "HTTP status 400: no such tenant",
+            ),
+            (
+                418,
+                r#"{"message":"short and stout"}"#,
+                "HTTP status 418: short and stout",
+            ),
+            (503, r#"{"detail":"restarting"}"#, "HTTP status 503: restarting"),
+            (500, "<html>", "HTTP status 500"),
+            (500, r#"{"error":5}"#, "HTTP status 500"),
+            (
+                401,
+                r#"{"error":"s3cret is no token"}"#,
+                "check the credentials in the backend's `headers`",
+            ),
+        ] {
+            let error = of(status, ("x", "y")).told(body.as_bytes());
+            let text = error.to_string();
+            assert!(text.ends_with(expected) && !text.contains("s3cret"), "{text}");
+            assert_eq!(
+                (error.is_retry_safe(), error.says_unreachable()),
+                (of(status, ("x", "y")).is_retry_safe(), status >= 500)
+            );
+        }
+        let long = format!(r#"{{"message":"{}"}}"#, "é".repeat(1000));
+        assert!(of(500, ("x", "y")).told(long.as_bytes()).to_string().len() < 400);
     }
 }

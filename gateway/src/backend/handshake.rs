@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::greeting::{Greeting, InitializeResult};
+use super::post::told;
 use super::transport::Failure;
 use super::{Backend, BackendError, UpstreamBody, UpstreamSession, answer};
 use crate::backend::Events;
@@ -124,7 +125,8 @@ impl Backend {
         let request = self.request(Method::POST, None, message)?;
         let response = self.send_to(request, address).await?;
         if response.status() != StatusCode::OK {
-            return Err(BackendError::of_answer(&response).into());
+            let error = BackendError::of_answer(&response);
+            return Err(told(error, response.into_body()).await.into());
         }
         // A copy: the header is a part of the buffer into which the answer was read, and would keep all of it as long as the session.
         let session_id = response.headers().get(header::SESSION_ID);

@@ -26,6 +26,9 @@ const DOUBT_DEADLINE: Duration = Duration::from_secs(5);
 /// How much of an error's body is read to find out what it means.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
 
+/// How long the body of an error is waited for, where it only explains the error.
+const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Backend {
     /// Sends the request `message` with the id `id`, and gives the answer as the backend frames it.
     ///
@@ -204,9 +207,10 @@ impl Backend {
         }
         let error = BackendError::of_answer(&response);
         if !status.is_client_error() {
-            return Err(error);
+            return Err(told(error, response.into_body()).await);
         }
         let body = head(response.into_body()).await;
+        let error = error.told(&body);
         if is_protocol_error(&body)
             && let Ok(answer) = answer::check(body, id)
         {
@@ -226,6 +230,14 @@ impl Backend {
         let answer = tokio::time::timeout(DOUBT_DEADLINE, asking).await;
         let refusals = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND];
         matches!(answer, Ok(Ok(answer)) if refusals.contains(&answer.status()))
+    }
+}
+
+/// The error with what its body says of it, if that comes soon.
+pub(super) async fn told(error: BackendError, body: UpstreamBody) -> BackendError {
+    match tokio::time::timeout(ERROR_BODY_PATIENCE, head(body)).await {
+        Ok(body) => error.told(&body),
+        Err(_) => error,
     }
 }
 
