@@ -94,6 +94,11 @@ fn validate_prints_every_field_and_no_secret_and_what_it_prints_means_the_same()
         "version: v1\nsessionStorage: {provider: redis, address: 'r:1'}\nsessionKeys: {directory: keys}\nhotFile: hot.yaml\n",
     )?;
     std::fs::write(directory.path().join("hot.yaml"), "limits: {sessions: 7}\n")?;
+    std::fs::create_dir(directory.path().join("keys"))?;
+    std::fs::write(
+        directory.path().join("keys/current"),
+        run(&["keygen"], &[])?.stdout,
+    )?;
     let environment = [("VMCP_CONFIG", path), (REDIS_PASSWORD_ENV, "hunter2")];
     let printed = run(&["validate"], &environment)?;
     assert!(printed.status.success(), "{}", stderr(&printed));
@@ -151,6 +156,50 @@ fn a_bad_file_ends_with_64_and_says_where_it_is_bad() -> anyhow::Result<()> {
             for word in words {
                 assert!(stderr(&output).contains(word), "{word}: {}", stderr(&output));
             }
+        }
+    }
+    // Also what is bad in files that it names, with which nothing would start.
+    std::fs::create_dir(directory.path().join("keys"))?;
+    std::fs::write(directory.path().join("keys/current"), "s3cret")?;
+    for (text, words) in [
+        (
+            "version: v1\nsessionKeys: {directory: keys}\n",
+            &[
+                "gateway.yaml:2: at `sessionKeys.directory`",
+                "keys/current is no session key",
+                "keygen",
+            ][..],
+        ),
+        (
+            "version: v1\nsessionKeys:\n  directory: nowhere\n",
+            &[
+                "gateway.yaml:3: at `sessionKeys.directory`",
+                "nowhere/current: No such file",
+            ],
+        ),
+        (
+            "version: v1\nhotFile: nowhere.yaml\n",
+            &["gateway.yaml:2: at `hotFile`", "nowhere.yaml\" cannot be read"],
+        ),
+        (
+            "version: v1\nincomingAuth: {type: oidc, oidc: {issuer: 'https://i', audience: 'https://a',\n  caBundlePath: ca.pem}}\n",
+            &["gateway.yaml:3: at `incomingAuth.oidc.caBundlePath`", "ca.pem"],
+        ),
+        (
+            "version: v1\nlisteners: {mcp: '127.0.0.1:9', admin: '127.0.0.1:9'}\n",
+            &["gateway.yaml:2: at `listeners.admin`", "127.0.0.1:9"],
+        ),
+    ] {
+        std::fs::write(&file, text)?;
+        let told = ["validate", "serve"].map(|command| run(&[command, "--config", path], &[]));
+        let [validated, served] = told;
+        let (validated, served) = (validated?, served?);
+        assert_eq!(validated.status.code(), Some(64), "{}", stderr(&validated));
+        assert_eq!(served.status.code(), Some(64), "{}", stderr(&served));
+        assert_eq!(stderr(&validated), stderr(&served));
+        assert!(!stderr(&served).contains("s3cret"));
+        for word in words {
+            assert!(stderr(&served).contains(word), "{word}: {}", stderr(&served));
         }
     }
     let missing = run(&["serve", "--config", "/nowhere/gateway.yaml"], &[])?;

@@ -152,12 +152,18 @@ fn validate_prints_what_a_file_means_and_refuses_a_bad_one_with_64() -> anyhow::
             .arg(file)
             .output()
     };
-    let good = run(&example())?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("gateway.yaml");
+    std::fs::copy(example(), &file)?;
+    // The example names a directory with keys, as the README makes one.
+    std::fs::create_dir(directory.path().join("keys"))?;
+    let key = Command::new(&gateway).arg("keygen").output()?.stdout;
+    std::fs::write(directory.path().join("keys/current"), key)?;
+    let good = run(&file)?;
     assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
     let printed = GatewayConfig::parse(&String::from_utf8(good.stdout)?, Path::new("printed"))?;
     assert_eq!(printed, GatewayConfig::load(&example())?);
 
-    let directory = tempfile::tempdir()?;
     let bad = directory.path().join("bad.yaml");
     std::fs::write(
         &bad,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use vmcp_crds::config::GatewayConfig;
+use vmcp_crds::config::{GatewayConfig, HotConfig};
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::mount::Mount;
@@ -126,6 +126,28 @@ fn one_file_that_holds_all_is_followed_too_as_far_as_it_can_be() -> anyhow::Resu
     put(&config)?;
     wait::until("the new backend is offered", LIMIT, || echo("two"))?;
     assert_eq!(one.initializes("raw")?, 1, "the session at the other one is kept");
+    // A file that is cut off in front of its hot part changes nothing; one that says that there are no backends is meant.
+    let whole = config.clone();
+    config.hot = None;
+    put(&config)?;
+    wait::until("the file is refused", LIMIT, || {
+        let error = gateway.status(&recipe)?.hot_config_error.unwrap_or_default();
+        anyhow::ensure!(error.contains("at `hot`: missing"), "{error}");
+        Ok(())
+    })?;
+    assert_eq!((echo("one")?, echo("two")?), ("hi".to_owned(), "hi".to_owned()));
+    config.hot = Some(HotConfig::default());
+    put(&config)?;
+    wait::until("nothing is offered", LIMIT, || {
+        anyhow::ensure!(echo("one").is_err(), "it is offered still");
+        Ok(())
+    })?;
+    config = whole;
+    put(&config)?;
+    wait::until("the backends are offered again", LIMIT, || {
+        echo("one")?;
+        echo("two")
+    })?;
     let needs_a_restart = "is taken at the next start";
     assert!(!gateway.log()?.contains(needs_a_restart));
     config.name = "another".to_owned();

@@ -252,12 +252,14 @@ async fn reload(source: HotSource, core: Core, level: LevelHandle, metrics: Metr
     let mut rest = source.rest();
     loop {
         watch.changed().await;
-        let rest_now = source.rest();
-        if rest_now.is_some() && rest_now != rest {
-            tracing::warn!("what changed besides `hot` is taken at the next start");
-            rest = rest_now;
-        }
-        match source.load() {
+        let read = source.reload(&core.hot()).map(|(hot, rest_now)| {
+            if rest_now != rest {
+                tracing::warn!("what changed besides `hot` is taken at the next start");
+                rest = rest_now;
+            }
+            hot
+        });
+        match read {
             // The same as in use: what was refused in between is taken back.
             Ok(hot) if hot.hash == core.hot().hash => core.accept(),
             Ok(hot) => {

@@ -12,6 +12,7 @@ pub mod core;
 pub mod drain;
 mod end_by;
 pub mod frontend;
+pub mod mounted;
 pub mod readiness;
 pub mod session;
 pub mod tasks;

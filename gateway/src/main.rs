@@ -10,6 +10,7 @@ use vmcp_crds::session_key::SessionKey;
 use vmcp_gateway::app::App;
 use vmcp_gateway::args::{Args, Command, ConfigFile};
 use vmcp_gateway::config::Config;
+use vmcp_gateway::mounted;
 use vmcp_gateway::session::keys::Keys;
 use vmcp_gateway::telemetry::logs;
 use vmcp_gateway::version;
@@ -93,7 +94,7 @@ fn load(file: &ConfigFile) -> Result<Config, ExitCode> {
     let password = std::env::var(REDIS_PASSWORD_ENV)
         .ok()
         .filter(|password| !password.is_empty());
-    Config::load(&file.config, password.map(SecretString::from)).map_err(|error| {
+    mounted::load(&file.config, password.map(SecretString::from)).map_err(|error| {
         eprintln!("vmcp-gateway: {error}");
         ExitCode::from(EX_USAGE)
     })

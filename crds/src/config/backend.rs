@@ -52,7 +52,7 @@ pub struct BackendConfig {
     /// take the place of none or be thrown away afterwards. A backend that gives no session ids is always `disposable`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub session_state: SessionState,
-    /// The largest answer in JSON that is passed on, in bytes. A larger one is refused where the backend says its size, and breaks off
+    /// The largest answer in JSON that is passed on, in bytes, at least 1024. A larger one is refused where the backend says its size, and breaks off
     /// otherwise. One event of a stream may have 16 MiB, whatever stands here.
     #[schemars(extend("default" = default_max_answer_bytes()))]
     #[serde(

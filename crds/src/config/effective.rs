@@ -1,5 +1,7 @@
 //! What a configuration means: the fields that it leaves out, too.
 
+use std::path::Path;
+
 use serde_json::{Map, Value as Json};
 
 use super::{GatewayConfig, expected, rules, schema};
@@ -8,14 +10,25 @@ impl GatewayConfig {
     /// The configuration with every field that has a default, as one file: the hot part stands in it also when it was read from a file of
     /// its own.
     ///
-    /// What may hold a secret in a URL is hidden ([`rules::without_secrets`]), for it is printed for people.
+    /// What may hold a secret in a URL or in front of a header's value is hidden, for it is printed for people. What stands in its place is
+    /// allowed there, so that the whole is a configuration still.
     ///
     /// The defaults come from the schema, which is made from the types, so that none is told here that does not hold.
     #[must_use]
     pub fn effective(&self) -> Json {
         let mut whole = self.clone();
-        if whole.hot.is_some() {
-            whole.hot_file = None;
+        if let Some(hot) = &mut whole.hot
+            && let Some(named) = whole.hot_file.take()
+        {
+            // Paths in the hot file start where it is.
+            let directory = named.parent().unwrap_or_else(|| Path::new(""));
+            let headers = hot
+                .backends
+                .iter_mut()
+                .flat_map(|backend| backend.headers.values_mut());
+            for file in headers.filter_map(|header| header.file.as_mut()) {
+                *file = directory.join(&file);
+            }
         }
         let schema = schema::of_file();
         let mut value = serde_json::to_value(&whole).unwrap_or_default();
@@ -28,7 +41,7 @@ impl GatewayConfig {
 fn hide_secrets(config: &mut Json) {
     let hide = |url: &mut Json| {
         if let Json::String(url) = url {
-            *url = rules::without_secrets(url);
+            *url = rules::without_secrets(url).replace(rules::HIDDEN, HIDDEN);
         }
     };
     for url in ["issuer", "jwksUrl"] {
@@ -37,8 +50,28 @@ fn hide_secrets(config: &mut Json) {
     let backends = config.pointer_mut("/hot/backends").and_then(Json::as_array_mut);
     for backend in backends.into_iter().flatten() {
         backend.get_mut("url").map(hide);
+        let headers = backend.get_mut("headers").and_then(Json::as_object_mut);
+        for header in headers.into_iter().flat_map(Map::values_mut) {
+            if let Some(Json::String(prefix)) = header.get_mut("prefix")
+                && !is_scheme(prefix)
+            {
+                HIDDEN.clone_into(prefix);
+            }
+        }
     }
 }
+
+/// Stands for what is hidden, in a URL and in a header.
+const HIDDEN: &str = "***";
+
+/// Whether `prefix` says no more than how somebody authenticates, such as `Bearer ` (RFC 9110, 11.1).
+fn is_scheme(prefix: &str) -> bool {
+    let scheme = prefix.strip_suffix(' ').unwrap_or_default();
+    prefix.is_empty() || SCHEMES.iter().any(|known| known.eq_ignore_ascii_case(scheme))
+}
+
+/// The schemes that backends use.
+const SCHEMES: [&str; 6] = ["ApiKey", "Basic", "Bearer", "DPoP", "Key", "Token"];
 
 fn fill(value: &mut Json, schema: &Json, root: &Json) {
     let schema = definition(schema, root);
@@ -97,8 +130,6 @@ fn definition<'a>(schema: &'a Json, root: &'a Json) -> &'a Json {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn parse(text: &str) -> GatewayConfig {
@@ -138,25 +169,35 @@ mod tests {
     fn the_secrets_of_urls_are_not_told() {
         let config = parse(
             "{version: v1, incomingAuth: {type: oidc, oidc: {issuer: 'https://i', audience: a, jwksUrl: 'https://i/keys?code=s3cret'}}, \
-             hot: {backends: [{name: a, url: 'http://a/mcp?key=s3cret'}]}}",
+             hot: {backends: [{name: a, url: 'http://a/mcp?key=s3cret', headers: {\
+             Authorization: {env: A, prefix: 'bearer '}, X-Key: {env: B, prefix: 's3cret '}}}]}}",
         );
         let effective = config.effective();
         for (path, expected) in [
-            ("/hot/backends/0/url", "http://a/mcp?key=<hidden>"),
-            ("/incomingAuth/oidc/jwksUrl", "https://i/keys?code=<hidden>"),
+            ("/hot/backends/0/url", "http://a/mcp?key=***"),
+            ("/incomingAuth/oidc/jwksUrl", "https://i/keys?code=***"),
             ("/incomingAuth/oidc/issuer", "https://i"),
+            ("/hot/backends/0/headers/Authorization/prefix", "bearer "),
+            ("/hot/backends/0/headers/X-Key/prefix", "***"),
         ] {
             assert_eq!(effective.pointer(path), Some(&expected.into()), "{path}");
         }
         assert!(!effective.to_string().contains("s3cret"), "{effective:#}");
+        // What is left is a configuration that says the same of itself.
+        let again = parse(&serde_yaml::to_string(&effective).unwrap());
+        assert_eq!(again.effective(), effective);
+        assert!(rules::endpoint(&again.hot.unwrap().backends[0].url).is_ok());
     }
 
     #[test]
     fn a_hot_file_is_part_of_what_it_means() {
-        let mut config = parse("{version: v1, hotFile: hot.yaml}");
-        config.hot = parse("{version: v1, hot: {instructions: x}}").hot;
+        let mut config = parse("{version: v1, hotFile: backends/hot.yaml}");
+        let header = "backends: [{name: a, url: 'http://a', headers: {X-Key: {file: key}}}]";
+        config.hot = parse(&format!("{{version: v1, hot: {{instructions: x, {header}}}}}")).hot;
         let effective = config.effective();
         assert_eq!(effective.get("hotFile"), None);
         assert_eq!(effective.pointer("/hot/instructions"), Some(&"x".into()));
+        let file = effective.pointer("/hot/backends/0/headers/X-Key/file");
+        assert_eq!(file, Some(&"backends/key".into()));
     }
 }

@@ -231,18 +231,21 @@ impl HotSource {
         }
     }
 
-    /// Reads and validates the hot part.
+    /// Reads and validates the hot part again, which was `before`, and what the file says besides it, if it says anything else.
     ///
     /// # Errors
-    /// As [`Config::load`].
-    pub fn load(&self) -> Result<Hot, Invalid> {
+    /// As [`Config::load`]; and when the hot part was there and is not any more: whoever writes the file may not be done.
+    pub fn reload(&self, before: &Hot) -> Result<(Hot, Option<GatewayConfig>), Invalid> {
         match self {
-            Self::Own(file) => Hot::load(file),
-            Self::Shared(file) => validate::hot_part(&read(file)?, file),
+            Self::Own(file) => Ok((Hot::load(file)?, None)),
+            Self::Shared(file) => {
+                let (hot, rest) = validate::hot_part(&read(file)?, file, before)?;
+                Ok((hot, Some(rest)))
+            }
         }
     }
 
-    /// What the file says besides the hot part, if it says anything else.
+    /// What the file says now besides the hot part, if it says anything else.
     #[must_use]
     pub fn rest(&self) -> Option<GatewayConfig> {
         let Self::Shared(file) = self else { return None };

@@ -58,6 +58,9 @@ fn is_host_and_port(authority: &Authority) -> bool {
     port.is_some_and(|port| port.is_empty() || authority.port_u16().is_some_and(|port| port > 0))
 }
 
+/// Stands for what is hidden.
+pub const HIDDEN: &str = "<hidden>";
+
 /// A URL, or what somebody took for one, as it may stand in a message, a log or a status: without user, password and the values of its
 /// query, all of which are places for secrets.
 #[must_use]
@@ -67,7 +70,7 @@ pub fn without_secrets(url: &str) -> String {
     if !has_clear_authority && let Some(at) = url.rfind('@') {
         // Where the password ends is not certain: all that may belong to it is hidden.
         let scheme = url.find("://").map_or("", |end| &url[..end + 3]);
-        return format!("{scheme}<hidden>@{}", without_values(&url[at + 1..]));
+        return format!("{scheme}{HIDDEN}@{}", without_values(&url[at + 1..]));
     }
     without_values(url)
 }
@@ -77,9 +80,9 @@ fn without_values(url: &str) -> String {
         return url.to_owned();
     };
     let fields = query.split('&').map(|field| match field.split_once('=') {
-        Some((name, _)) => format!("{name}=<hidden>"),
+        Some((name, _)) => format!("{name}={HIDDEN}"),
         None if field.is_empty() => String::new(),
-        None => "<hidden>".to_owned(),
+        None => HIDDEN.to_owned(),
     });
     format!("{base}?{}", fields.collect::<Vec<_>>().join("&"))
 }
@@ -110,6 +113,11 @@ const OWN_HEADERS: [&str; 17] = [
 /// # Errors
 /// When the text is no header's name, or that of one which HTTP and MCP set themselves.
 pub fn header(text: &str) -> Result<HeaderName, String> {
+    if text.contains('*') {
+        return Err(format!(
+            "found {text:?}; each header is named by itself, and there is no sign for all of them"
+        ));
+    }
     let name: HeaderName = text
         .parse()
         .map_err(|_| format!("found {text:?}, which is no name of a header"))?;
@@ -170,6 +178,8 @@ mod tests {
             "Transfer-Encoding",
             "Last-Event-ID",
             "a b",
+            "*",
+            "X-*",
             "",
         ] {
             assert!(header(name).is_err() && passed_header(name).is_err(), "{name}");

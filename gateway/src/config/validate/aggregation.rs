@@ -104,6 +104,21 @@ pub(super) fn terms(
         );
         return Err(Fault::at(&at("prefix"), message));
     }
+    let (tools, prompts, resources) = (&raw.tools, &raw.prompts, &raw.resources);
+    for (field, patterns) in [
+        ("tools.allow", &tools.allow),
+        ("tools.deny", &tools.deny),
+        ("tools.hidden", &tools.hidden),
+        ("prompts.allow", &prompts.allow),
+        ("prompts.deny", &prompts.deny),
+        ("resources.allow", &resources.allow),
+        ("resources.deny", &resources.deny),
+    ] {
+        if let Some(index) = patterns.iter().position(String::is_empty) {
+            let message = "found \"\", which fits nothing; expected a name or a pattern, for example get_*";
+            return Err(Fault::at(&at(&format!("{field}[{index}]")), message));
+        }
+    }
     let prefix = prefix(raw, aggregation);
     if prefix.len() >= MAX_NAME_BYTES || !prefix.bytes().all(is_name_byte) {
         let path = if raw.prefix.is_some() {

@@ -15,6 +15,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// The longest deadline of anything.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What the answer to `initialize` of a small server has.
+const LEAST_ANSWER_BYTES: u64 = 1024;
+
 /// How the backend `raw` is talked to; `path` gives the place of one of its fields in the file.
 pub(super) fn contact(
     raw: &BackendConfig,
@@ -28,6 +31,13 @@ pub(super) fn contact(
         let message = format!("found {span}; allowed is 1ms to 24h");
         Err(Fault::at(&path(field), message))
     };
+    if raw.max_answer_bytes < LEAST_ANSWER_BYTES {
+        let message = format!(
+            "found {}; the least is {LEAST_ANSWER_BYTES}, without which no answer is passed on",
+            raw.max_answer_bytes
+        );
+        return Err(Fault::at(&path("maxAnswerBytes"), message));
+    }
     let timeouts = &raw.timeouts;
     let first_byte = timeouts.first_byte;
     let mut tools = Vec::with_capacity(raw.tools.deadlines.len());

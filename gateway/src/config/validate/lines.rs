@@ -130,6 +130,26 @@ const FAULTS: &[(&str, &str)] = &[
         "hot.backends[0].addresses[1]",
     ),
     ("version: v1\nhotFile: missing.yaml # HERE\n", "hotFile"),
+    (
+        "version: v1\nlisteners:\n  mcp: 0.0.0.0:4483\n  admin: 127.0.0.1:4483 # HERE\n",
+        "listeners.admin",
+    ),
+    (
+        "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      tools:\n        allow: [x,\n          ''] # HERE\n",
+        "hot.backends[0].tools.allow[1]",
+    ),
+    (
+        "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      resources: {deny: ['']} # HERE\n",
+        "hot.backends[0].resources.deny[0]",
+    ),
+    (
+        "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      maxAnswerBytes: 0 # HERE\n",
+        "hot.backends[0].maxAnswerBytes",
+    ),
+    (
+        "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      passHeaders: ['*'] # HERE\n",
+        "hot.backends[0].passHeaders[0]",
+    ),
     // What stands twice is told where it stands the second time.
     ("version: v1\nname: a\nversion: v1 # HERE\n", "version"),
     (
@@ -149,6 +169,24 @@ const FAULTS: &[(&str, &str)] = &[
         "hot.backends[0].uri",
     ),
 ];
+
+#[test]
+fn two_listeners_may_have_one_port_where_their_addresses_leave_room() {
+    for (mcp, admin, fits) in [
+        ("127.0.0.1:1", "127.0.0.1:1", false),
+        ("127.0.0.1:0", "127.0.0.1:0", true),
+        ("127.0.0.1:1", "127.0.0.1:2", true),
+        ("127.0.0.1:1", "127.0.0.2:1", true),
+        ("10.0.0.1:1", "0.0.0.0:1", false),
+        ("[::]:1", "127.0.0.1:1", false),
+        ("0.0.0.0:1", "[::1]:1", true),
+        ("0.0.0.0:1", "[::]:1", false),
+    ] {
+        let text = format!("version: v1\nlisteners: {{mcp: '{mcp}', admin: '{admin}'}}");
+        let config = config(&text, Path::new("gateway.yaml"), None);
+        assert_eq!(config.is_ok(), fits, "{mcp} and {admin}");
+    }
+}
 
 fn refused(text: &str) -> String {
     let refused = config(text, Path::new("gateway.yaml"), None);

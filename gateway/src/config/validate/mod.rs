@@ -10,6 +10,7 @@ mod session_storage;
 #[cfg(test)]
 mod tests;
 
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -74,15 +75,20 @@ pub(super) fn config(
     whole(raw, hot, source, file, redis_password).map_err(|fault| fault.in_text(text, file))
 }
 
-/// The hot part of the configuration in `text`, which stands in `file`.
-pub(super) fn hot_part(text: &str, file: &Path) -> Result<Hot, Invalid> {
+/// The hot part of the configuration in `text`, which stands in `file`, and the rest; `before` is the hot part in use.
+pub(super) fn hot_part(text: &str, file: &Path, before: &Hot) -> Result<(Hot, GatewayConfig), Invalid> {
     let raw = GatewayConfig::parse(text, file)?;
     if raw.hot_file.is_some() {
         let message =
             "the file held its hot part itself when the gateway started; another file takes a restart";
         return Err(Invalid::invalid(file, text, "hotFile", message));
     }
-    below_hot(&raw, text, file)
+    if raw.hot.is_none() && !before.backends.is_empty() {
+        let message = "missing, and it named backends before: the file may be cut off; `hot: {backends: []}` stands for none";
+        return Err(Invalid::invalid(file, text, "hot", message));
+    }
+    let hot = below_hot(&raw, text, file)?;
+    Ok((hot, GatewayConfig { hot: None, ..raw }))
 }
 
 fn below_hot(raw: &GatewayConfig, text: &str, file: &Path) -> Result<Hot, Invalid> {
@@ -111,6 +117,12 @@ fn whole(
                 format!("found {value:?}; allowed are {}", rules::DNS_NAME),
             ));
         }
+    }
+    let (mcp, admin) = (raw.listeners.mcp, raw.listeners.admin);
+    if cannot_both_listen(mcp, admin) {
+        let message =
+            format!("found {admin}, which `listeners.mcp` ({mcp}) takes; give them different ports");
+        return Err(Fault::at("listeners.admin", message));
     }
     let session_storage = session_storage::session_storage(&raw.session_storage, redis_password, file)?;
     if matches!(session_storage, SessionStorage::Redis(_)) && raw.session_keys.is_none() {
@@ -145,6 +157,16 @@ fn whole(
         hot,
         hot_source,
     })
+}
+
+/// Whether the second of two listeners would find its address taken. `[::]` takes those of IPv4, too, and port 0 is any that is free.
+fn cannot_both_listen(one: SocketAddr, other: SocketAddr) -> bool {
+    let takes = |one: IpAddr, other: IpAddr| {
+        one == other || (one.is_unspecified() && (one.is_ipv6() || other.is_ipv4()))
+    };
+    one.port() != 0
+        && one.port() == other.port()
+        && (takes(one.ip(), other.ip()) || takes(other.ip(), one.ip()))
 }
 
 fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Fault> {

@@ -114,7 +114,11 @@ impl Fetch {
     }
 }
 
-fn authorities(file: &Path) -> Result<rustls::RootCertStore, UnusableCa> {
+/// The certificate authorities in `file`, in PEM.
+///
+/// # Errors
+/// When it cannot be read, something in it is no certificate, or there is none in it.
+pub fn authorities(file: &Path) -> Result<rustls::RootCertStore, UnusableCa> {
     let unreadable = |reason: String| UnusableCa::Unreadable {
         file: file.to_owned(),
         reason,

@@ -34,7 +34,7 @@ use resource::Resource;
 use token::{Expectations, Flaw};
 use validated::Validated;
 
-pub use fetch::UnusableCa;
+pub use fetch::{UnusableCa, authorities};
 
 /// How the gateway knows who calls. A cheap-clone handle.
 #[derive(Clone, Debug)]
