@@ -29,13 +29,14 @@ pub struct GatewayStatus {
     pub tools: usize,
     /// The backends, in the order of the configuration.
     pub backends: Vec<BackendStatus>,
-    /// Names that several backends claim, with who has them: a sentence each.
+    /// Names that two claim, with who has them and who has lost: a sentence each. Of the three lists, at most 500 sentences each, and
+    /// how many more there are.
     pub conflicts: Vec<String>,
     /// What backends offer, or say that they do, and clients are not offered for other reasons: a sentence each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub faults: Vec<String>,
     /// What works, but not for everybody or not as somebody meant it: a sentence each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub warnings: Vec<String>,
 }
 
@@ -145,4 +146,24 @@ pub fn config_hash(text: &str) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_list_is_written_also_when_it_is_empty_and_read_from_a_gateway_that_leaves_it_out() {
+        let status = json!({
+            "server": "default/demo", "version": "1", "hotConfigHash": "", "ready": true, "draining": false,
+            "sessionStore": {"provider": "memory", "available": true}, "tools": 0, "backends": [], "conflicts": [],
+        });
+        let status: GatewayStatus = serde_json::from_value(status).unwrap();
+        let written = serde_json::to_value(status).unwrap();
+        for list in ["backends", "conflicts", "faults", "warnings"] {
+            assert_eq!(written[list], json!([]), "{list}");
+        }
+    }
 }

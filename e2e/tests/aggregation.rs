@@ -89,12 +89,8 @@ fn with_priorities_the_most_important_backend_wins() -> anyhow::Result<()> {
 fn with_manual_a_name_that_two_share_is_offered_by_neither_until_one_is_renamed() -> anyhow::Result<()> {
     let (_left, _right, mut recipe) = left_and_right()?;
     hot(&mut recipe).aggregation.strategy = ConflictStrategy::Manual;
-    let renamed = ToolOverride {
-        name: Some("whoami_right".to_owned()),
-        ..ToolOverride::default()
-    };
     let overrides = &mut hot(&mut recipe).backends[1].tools.overrides;
-    overrides.insert("whoami".to_owned(), renamed);
+    overrides.insert("whoami".to_owned(), renamed("whoami_right"));
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
     assert_eq!(tools(&session, &gateway)?, ["whoami", "whoami_right"]);
@@ -108,6 +104,92 @@ fn with_manual_a_name_that_two_share_is_offered_by_neither_until_one_is_renamed(
             .iter()
             .any(|conflict| conflict.starts_with("the tool \"echo\" is offered by none of left, right")),
         "{conflicts:?}"
+    );
+    Ok(())
+}
+
+fn renamed(name: &str) -> ToolOverride {
+    ToolOverride {
+        name: Some(name.to_owned()),
+        ..ToolOverride::default()
+    }
+}
+
+#[test]
+fn a_tool_that_loses_its_name_to_an_override_is_a_conflict_that_names_both() -> anyhow::Result<()> {
+    let (_left, _right, mut recipe) = left_and_right()?;
+    let overrides = &mut hot(&mut recipe).backends[0].tools.overrides;
+    overrides.insert("whoami".to_owned(), renamed("echo"));
+    hot(&mut recipe).backends[1].resources.deny = vec!["*".to_owned()];
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    assert_eq!(who(&session, &gateway, "left_echo")?, "left");
+    let listed = tools(&session, &gateway)?;
+    assert_eq!(listed.iter().filter(|name| *name == "left_echo").count(), 1);
+    assert!(!has(&listed, "left_whoami") && has(&listed, "right_echo"));
+    let status = gateway.status(&recipe)?;
+    let conflict = r#"the tool "left_echo" of left (its "echo") is not offered: an override gives the name to its "whoami""#;
+    assert_eq!(
+        (status.conflicts, status.faults),
+        (vec![conflict.to_owned()], Vec::new())
+    );
+    assert_eq!(gateway.metric("vmcp_catalog_conflicts ", "")?, 1.0);
+    let logged = serde_json::to_string(conflict)?;
+    assert!(gateway.log()?.contains(&logged), "the log does not say {logged}");
+    Ok(())
+}
+
+#[test]
+fn a_name_in_the_configuration_that_a_backend_does_not_offer_is_warned_of() -> anyhow::Result<()> {
+    let (_left, _right, mut recipe) = left_and_right()?;
+    let left = &mut hot(&mut recipe).backends[0];
+    left.tools.overrides.insert("ehco".to_owned(), renamed("say"));
+    left.tools
+        .overrides
+        .insert("counter".to_owned(), renamed("count"));
+    left.tools.deny = vec!["counter".to_owned(), "secrte".to_owned(), "nothing_*".to_owned()];
+    left.tools.hidden = vec!["whomai".to_owned()];
+    left.prompts.allow = vec!["test_simple_prompt".to_owned(), "tset_prompt".to_owned()];
+    left.resources.deny = vec![
+        "test://static-tetx".to_owned(),
+        "test://template/7/data".to_owned(),
+    ];
+    let gateway = recipe.start()?;
+    assert_eq!(
+        gateway.status(&recipe)?.warnings,
+        [
+            "the override of the tool \"counter\" of backend left has no effect: `allow` and `deny` do not let it pass",
+            "the override of the tool \"ehco\" of backend left has no effect: the backend offers none of that name",
+            "`tools.deny` of backend left names \"secrte\", but the backend offers no tool of that name",
+            "`tools.hidden` of backend left names \"whomai\", but the backend offers no tool of that name",
+            "`prompts.allow` of backend left names \"tset_prompt\", but the backend offers no prompt of that name",
+            "`resources.deny` of backend left names \"test://static-tetx\", but the backend lists no such resource, and no \
+             template that fits it",
+        ]
+    );
+    Ok(())
+}
+
+#[test]
+fn nothing_is_said_of_names_in_a_list_that_is_not_known() -> anyhow::Result<()> {
+    let (left, mut right, mut recipe) = left_and_right()?;
+    right.kill()?;
+    left.admin(
+        "POST",
+        "/faults",
+        &json!({"status": 500, "only_method": "prompts/list"}),
+    )?;
+    hot(&mut recipe).aggregation.capabilities = vec![Capability::Tools, Capability::Prompts];
+    for backend in &mut hot(&mut recipe).backends {
+        backend.tools.deny = vec!["secrte".to_owned()];
+        backend.prompts.allow = vec!["tset_prompt".to_owned()];
+        backend.resources.deny = vec!["test://static-tetx".to_owned()];
+    }
+    let gateway = recipe.start()?;
+    let warnings = gateway.status(&recipe)?.warnings;
+    assert_eq!(
+        warnings,
+        ["`tools.deny` of backend left names \"secrte\", but the backend offers no tool of that name"]
     );
     Ok(())
 }

@@ -218,7 +218,7 @@ async fn a_list_that_a_backend_declares_and_does_not_know_is_empty() -> anyhow::
     let (core, tasks) = backend.behind_a_core().await?;
     until(&core, |snapshot| snapshot.resources.len() == 1).await?;
     let snapshot = core.catalog().snapshot();
-    assert!(snapshot.templates.is_empty() && snapshot.faults.is_empty());
+    assert!(snapshot.templates.is_empty() && snapshot.faults.count() == 0);
     tasks.finish().await;
     Ok(())
 }
@@ -345,7 +345,7 @@ async fn a_backend_that_says_that_it_is_at_its_end_with_an_empty_cursor_lists_no
     });
     let (core, tasks) = backend.behind_a_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 2).await?;
-    assert!(core.catalog().snapshot().faults.is_empty());
+    assert_eq!(core.catalog().snapshot().faults.count(), 0);
     tasks.finish().await;
     Ok(())
 }
@@ -370,10 +370,12 @@ async fn an_item_without_a_name_costs_only_itself() -> anyhow::Result<()> {
     });
     let (core, tasks) = backend.behind_a_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 1).await?;
-    let faults = core.catalog().snapshot().faults.clone();
+    let faults = core.catalog().snapshot().faults.told();
     assert_eq!(
         faults,
-        ["backend a lists 4 tools that cannot be called by anything"]
+        [
+            "backend a lists 4 tools that cannot be called by anything: each needs a `name`, once, that is a text of 1 to 8192 bytes"
+        ]
     );
     tasks.finish().await;
     Ok(())

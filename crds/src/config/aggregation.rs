@@ -15,7 +15,8 @@ pub struct AggregationConfig {
     /// backend's prefix. `none` (`transparent` means the same): names stay as they are, and the backend that stands first in the
     /// configuration wins. `priority`: names stay as they are, and the backend that stands first in `priority` wins. `manual`:
     /// names stay as they are but for `overrides`, and a name that two backends still share is offered by neither. Whatever is not
-    /// offered because of this is listed by `/status`. Resources keep their URIs with every strategy; of two with the same URI the
+    /// offered because of this is listed by `/status`. Of one backend's own two, with every strategy, the one wins that an override
+    /// gives the name, and the one that has it by itself is not offered. Resources keep their URIs with every strategy; of two with the same URI the
     /// one of the winning backend is offered, with `manual` that of the backend that stands first in the configuration.
     #[schemars(extend("default" = ConflictStrategy::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]

@@ -155,7 +155,7 @@ fn is_default_max_answer_bytes(value: &u64) -> bool {
 }
 
 /// Which tools of a backend are offered, and how. Names are those that the backend uses. In a pattern `*` stands for any
-/// characters and `?` for one.
+/// characters and `?` for one. `/status` warns of names, but not of patterns, that the backend does not offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ToolRules {
@@ -220,7 +220,7 @@ pub struct AnnotationOverride {
 }
 
 /// Which prompts of a backend are offered, and how. Names are those that the backend uses. In a pattern `*` stands for any
-/// characters and `?` for one.
+/// characters and `?` for one. `/status` warns of names, but not of patterns, that the backend does not offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PromptRules {
@@ -252,7 +252,7 @@ pub struct PromptOverride {
 }
 
 /// Which resources and resource templates of a backend are offered. In a pattern `*` stands for any characters, also for `/`,
-/// and `?` for one.
+/// and `?` for one. `/status` warns of a URI without either that the backend does not list and that fits none of its templates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResourceRules {

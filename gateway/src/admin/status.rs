@@ -8,14 +8,18 @@ use vmcp_crds::status::{
     BackendState, BackendStatus, GatewayStatus, Health, SessionStoreStatus, TokenIssuerStatus,
 };
 
-use super::{Admin, respond, text};
+use super::{Admin, respond, text as plain};
 use crate::backend::Kind;
 use crate::core::catalog::State;
+use crate::text;
+
+/// The most bytes of what is wrong with a backend: its own words may stand in it.
+const MAX_ERROR_BYTES: usize = 1000;
 
 impl Admin {
     pub(super) fn status(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
         if !self.may_see_status(headers) {
-            let mut response = text(
+            let mut response = plain(
                 StatusCode::UNAUTHORIZED,
                 "/status wants the bearer token that the session keys give.\n",
             );
@@ -26,7 +30,7 @@ impl Admin {
         }
         match serde_json::to_vec_pretty(&self.collect()) {
             Ok(body) => respond(StatusCode::OK, HeaderValue::from_static("application/json"), body),
-            Err(_) => text(
+            Err(_) => plain(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "The status cannot be written.\n",
             ),
@@ -62,7 +66,10 @@ impl Admin {
                 .catalog()
                 .backend(name.as_str())
                 .is_some_and(|backend| backend.needs_affinity()),
-            error: state.error.as_ref().map(|error| format!("it {error}")),
+            error: state
+                .error
+                .as_ref()
+                .map(|error| text::head(&format!("it {error}"), MAX_ERROR_BYTES).to_owned()),
         };
         let hot = self.core.hot();
         GatewayStatus {
@@ -84,9 +91,9 @@ impl Admin {
             }),
             tools: snapshot.tools.len(),
             backends: self.core.catalog().states().into_iter().map(backend).collect(),
-            conflicts: snapshot.conflicts.clone(),
-            faults: snapshot.faults.clone(),
-            warnings: snapshot.warnings.clone(),
+            conflicts: snapshot.conflicts.told(),
+            faults: snapshot.faults.told(),
+            warnings: snapshot.warnings.told(),
         }
     }
 }

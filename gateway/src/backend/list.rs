@@ -6,6 +6,9 @@ use serde_json::value::RawValue;
 use crate::wire::jsonrpc::Fault;
 use crate::wire::params::{self, Text};
 
+/// The longest name or URI.
+pub(super) const MAX_KEY_BYTES: usize = 8 * 1024;
+
 /// A kind of list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -35,6 +38,19 @@ pub struct List {
     pub items: Vec<Listed>,
     /// How many items have nothing that they could be called by.
     pub unusable: usize,
+    /// Whether the backend was not asked, or could not say: then it is not known what it offers.
+    pub is_unknown: bool,
+}
+
+impl List {
+    /// A list of which nothing is known.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self {
+            is_unknown: true,
+            ..Self::default()
+        }
+    }
 }
 
 impl Kind {
@@ -72,6 +88,17 @@ impl Kind {
             Self::Resources => "resource",
             Self::Templates => "resource template",
         }
+    }
+
+    /// What an item must have to be called by anything, for people.
+    #[must_use]
+    pub fn needs(self) -> String {
+        let field = match self {
+            Self::Tools | Self::Prompts => "name",
+            Self::Resources => "uri",
+            Self::Templates => "uriTemplate",
+        };
+        format!("a `{field}`, once, that is a text of 1 to {MAX_KEY_BYTES} bytes")
     }
 
     /// What an item is called by.

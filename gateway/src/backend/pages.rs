@@ -10,6 +10,7 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::list::MAX_KEY_BYTES;
 use super::{Backend, BackendError, Kind, List, Listed, UpstreamSession};
 
 /// The most pages that are followed: a backend whose pages never end would otherwise own our memory.
@@ -18,8 +19,6 @@ const MAX_PAGES: usize = 1000;
 const MAX_ITEMS: usize = 20_000;
 /// The most bytes of one list.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// The longest name or URI.
-const MAX_KEY_BYTES: usize = 8 * 1024;
 /// How long a backend may take for one page.
 const PAGE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a backend may take for all pages of one list.

@@ -161,10 +161,11 @@ impl Rules {
     /// The backend's own name of what is offered as `renamed`, if clients may use it; the inverse of [`Self::renamed`].
     #[must_use]
     pub fn original<'a>(&'a self, renamed: &'a str) -> Option<&'a str> {
+        // What does not pass claims no name, and leaves this one to whoever has it by itself.
         let by_override = self
             .overrides
             .iter()
-            .find(|(_, named)| named.name.as_deref() == Some(renamed));
+            .find(|(name, named)| named.name.as_deref() == Some(renamed) && self.filter.passes(name));
         let name = match by_override {
             Some((name, _)) => name.as_str(),
             None if self.renamed(renamed) == renamed => renamed,
@@ -240,5 +241,13 @@ mod tests {
         assert_eq!(rules.original("get_time"), None);
         assert_eq!(rules.original("other"), Some("other"));
         assert_eq!(rules.original("raw"), None);
+        let denying = Rules {
+            filter: Filter {
+                deny: vec![Pattern::new("get_time")],
+                ..Filter::default()
+            },
+            ..rules
+        };
+        assert_eq!(denying.original("now"), Some("now"));
     }
 }

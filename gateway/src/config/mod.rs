@@ -30,6 +30,7 @@ pub use isolation::{BreakerSettings, ConcurrencySettings, HealthSettings, Isolat
 pub use limits::{Limits, SessionLimits};
 pub use pattern::Pattern;
 pub use redis::{RedisAddress, RedisIdentity, RedisPassword, RedisStorage, RedisTls, RedisTopology};
+pub(crate) use spelling::canonical;
 pub use validate::Invalid;
 
 /// The configuration of this process.

@@ -13,6 +13,12 @@ impl Pattern {
         Self(text.into())
     }
 
+    /// The text, if it is one name and has no wildcards.
+    #[must_use]
+    pub fn exact(&self) -> Option<&str> {
+        (!self.0.contains(['*', '?'])).then_some(&self.0)
+    }
+
     /// Whether a URI whose [`canonical`] form this is means what the pattern describes.
     pub(super) fn is_form_of(&self, form: &str) -> bool {
         Self::new(&canonical(&self.0)).matches(form)

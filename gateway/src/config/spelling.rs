@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 /// How `uri`, or a pattern of URIs, is compared: nothing encoded, scheme and authority in lower case, no empty segments of the path and
 /// none that lead to another. URIs that mean different things may have one form, so that it only serves to refuse.
-pub(super) fn canonical(uri: &str) -> String {
+pub(crate) fn canonical(uri: &str) -> String {
     let decoded = percent_decode_str(uri).decode_utf8_lossy();
     let authority = decoded.find("://").map(|end| end + 3);
     let (origin, rest) = match authority {

@@ -19,8 +19,16 @@ impl<'a> Object<'a> {
     /// Finds the fields of the object that `text` is; `None` when it is none, or a key stands twice.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
-        let Fields(fields) = serde_json::from_str(text).ok()?;
-        Some(Self { text, fields })
+        Self::read(text).ok()
+    }
+
+    /// The same, with what is wrong.
+    ///
+    /// # Errors
+    /// When it is no object, or a key stands twice.
+    pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
+        let Fields(fields) = serde_json::from_str(text)?;
+        Ok(Self { text, fields })
     }
 
     /// The value of `key`.

@@ -5,6 +5,7 @@
 //! silently reach another server. Lists are sorted, so that every replica gives the same.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,14 +15,12 @@ use super::listing::{Listing, Place};
 use super::member::Known;
 use super::offer::Entry;
 use super::origin::Origins;
+use super::sentences::{OF_ALL, Sentences, quoted};
 use super::snapshot::{Matcher, Snapshot, Unknown};
 use super::template::UriTemplate;
 use super::{Route, instructions};
 use crate::backend::{Backend, Kind};
 use crate::config::{Aggregation, FailureMode, Strategy};
-
-/// How many sentences `/status` tells at most; what goes wrong so often is not understood better by more of them.
-const MAX_SENTENCES: usize = 500;
 
 /// A backend with what is known of it, in the order of who wins.
 struct Ranked<'a> {
@@ -39,21 +38,24 @@ struct Claim<'a> {
 /// Merges what is known of the backends, which are in the order of the configuration.
 pub(super) fn merge(members: &[(Backend, Known)], aggregation: &Arc<Aggregation>) -> Snapshot {
     let ranked = rank(members, aggregation);
-    let (mut conflicts, mut faults): (Vec<String>, Vec<String>) = Default::default();
-    let mut warnings: Vec<String> = Vec::new();
+    let (mut conflicts, mut faults) = (Sentences::default(), Sentences::default());
+    let mut warnings = Sentences::default();
     if let Strategy::Priority(names) = &aggregation.strategy {
         let absent = names
             .iter()
             .filter(|name| !members.iter().any(|(backend, _)| backend.name() == *name));
-        warnings
-            .extend(absent.map(|name| format!("the list of priorities names {name}, which is no backend")));
+        for name in absent {
+            let warning = format_args!("the list of priorities names {name}, which is no backend");
+            warnings.push(OF_ALL, warning);
+        }
     }
     for shown in members.iter().filter_map(|(_, known)| known.shown.as_ref()) {
-        faults.extend(shown.refused.iter().cloned());
-        warnings.extend(shown.warnings.iter().cloned());
+        conflicts.extend(OF_ALL, &shown.conflicts);
+        faults.extend(OF_ALL, &shown.refused);
+        warnings.extend(OF_ALL, &shown.warnings);
     }
     let [tools, prompts, resources, templates] = Kind::ALL.map(|kind| {
-        let winners = settle(kind, &ranked, aggregation, &mut conflicts, &mut faults);
+        let winners = settle(kind, &ranked, aggregation, &mut conflicts);
         listing(kind, aggregation.page_size, &winners)
     });
     let unknown = members.iter().filter(|(_, known)| known.shown.is_none());
@@ -80,9 +82,9 @@ pub(super) fn merge(members: &[(Backend, Known)], aggregation: &Arc<Aggregation>
         without_completions: silent.map(|(backend, _)| backend.name().clone()).collect(),
         instructions: instructions::join(members.len(), told),
         aggregation: Arc::clone(aggregation),
-        conflicts: bounded(conflicts),
-        faults: bounded(faults),
-        warnings: bounded(warnings),
+        conflicts,
+        faults,
+        warnings,
     }
 }
 
@@ -103,58 +105,62 @@ fn rank<'a>(members: &'a [(Backend, Known)], aggregation: &Aggregation) -> Vec<R
     ranked
 }
 
-/// Who has which name, sorted by name.
+/// Who has which name, sorted by name. A backend claims each name once.
 fn settle<'a>(
     kind: Kind,
     ranked: &'a [Ranked<'a>],
     aggregation: &Aggregation,
-    conflicts: &mut Vec<String>,
-    faults: &mut Vec<String>,
+    conflicts: &mut Sentences,
 ) -> Vec<Claim<'a>> {
     let mut claims: BTreeMap<&str, Vec<Claim<'a>>> = BTreeMap::new();
     for ranked in ranked {
         let shown = ranked.known.shown.as_ref();
         for entry in shown.map_or(&[][..], |shown| shown.entries(kind)) {
             let same = claims.entry(&entry.advertised).or_default();
-            if same
-                .last()
-                .is_some_and(|other| other.ranked.backend.name() == ranked.backend.name())
-            {
-                faults.push(format!(
-                    "backend {} has the {} {:?} twice",
-                    ranked.backend.name(),
-                    kind.noun(),
-                    entry.advertised
-                ));
-            } else {
-                same.push(Claim { ranked, entry });
-            }
+            same.push(Claim { ranked, entry });
         }
     }
     let nobody_wins = aggregation.strategy == Strategy::Manual && matches!(kind, Kind::Tools | Kind::Prompts);
     let mut winners = Vec::with_capacity(claims.len());
     for (name, claims) in claims {
-        let names: Vec<_> = claims
-            .iter()
-            .map(|claim| claim.ranked.backend.name().as_str())
-            .collect();
-        match names.split_first() {
+        let noun = kind.noun();
+        match claims.split_first() {
             Some((_, [])) => winners.extend(claims),
             Some((winner, losers)) if !nobody_wins => {
-                let (noun, losers) = (kind.noun(), losers.join(", "));
-                conflicts.push(format!(
-                    "the {noun} {name:?} of {losers} is not offered: backend {winner}, which comes first, has it too"
-                ));
+                let (name, losers) = (quoted(name), who(losers));
+                let conflict = format!(
+                    "the {noun} {name} of {losers} is not offered: backend {winner}, which comes first, has it too"
+                );
+                conflicts.push(OF_ALL, conflict);
                 winners.extend(claims.into_iter().take(1));
             }
-            _ => conflicts.push(format!(
-                "the {} {name:?} is offered by none of {}: give all but one of them another name with an override",
-                kind.noun(),
-                names.join(", ")
-            )),
+            _ => {
+                let conflict = format!(
+                    "the {noun} {} is offered by none of {}: give all but one of them another name with an override",
+                    quoted(name),
+                    who(&claims)
+                );
+                conflicts.push(OF_ALL, conflict);
+            }
         }
     }
     winners
+}
+
+fn who(claims: &[Claim<'_>]) -> String {
+    let claims: Vec<_> = claims.iter().map(ToString::to_string).collect();
+    claims.join(", ")
+}
+
+/// The backend, and what it calls the thing where that is something else.
+impl fmt::Display for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.ranked.backend.name())?;
+        if self.entry.name == self.entry.advertised {
+            return Ok(());
+        }
+        write!(f, " (its {})", quoted(&self.entry.name))
+    }
 }
 
 fn listing(kind: Kind, page_size: usize, winners: &[Claim<'_>]) -> Listing {
@@ -205,13 +211,4 @@ fn origins(members: &[(Backend, Known)]) -> Origins {
         }
     }
     origins
-}
-
-fn bounded(mut sentences: Vec<String>) -> Vec<String> {
-    if sentences.len() > MAX_SENTENCES {
-        let more = sentences.len() - MAX_SENTENCES;
-        sentences.truncate(MAX_SENTENCES);
-        sentences.push(format!("and {more} more"));
-    }
-    sentences
 }

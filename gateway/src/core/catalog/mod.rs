@@ -16,11 +16,13 @@ mod origin;
 mod remembered;
 #[cfg(test)]
 mod scene;
+mod sentences;
 mod snapshot;
 mod sweep;
 mod template;
 #[cfg(test)]
 mod tests;
+mod unused;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,10 +48,14 @@ pub use listing::Listing;
 pub use member::State;
 pub use offer::Offer;
 pub use remembered::written;
+pub use sentences::Sentences;
 pub use snapshot::{Nowhere, Snapshot};
 
 /// How long readiness waits for the first look at a backend: one that hangs must not keep the others from being served.
 const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How many conflicts one change of the catalogue logs.
+const MAX_LOGGED_CONFLICTS: usize = 10;
 
 /// Where something is.
 #[derive(Clone, Debug)]
@@ -210,11 +216,16 @@ impl Catalog {
                 ("resources", after.resources.len()),
                 ("templates", after.templates.len()),
             ],
-            conflicts: after.conflicts.len(),
-            faults: after.faults.len(),
-            warnings: after.warnings.len(),
+            conflicts: after.conflicts.count(),
+            faults: after.faults.count(),
+            warnings: after.warnings.count(),
         });
         let before = self.shared.snapshot.swap(Arc::clone(&after));
+        let news = after.conflicts.kept().iter();
+        let news = news.filter(|conflict| !before.conflicts.kept().contains(conflict));
+        for conflict in news.take(MAX_LOGGED_CONFLICTS) {
+            tracing::warn!(%conflict, "a name is claimed twice; `/status` has all such names");
+        }
         self.shared.changes.observe(&before, &after);
     }
 

@@ -2,18 +2,29 @@
 //!
 //! This depends on the backend's list and its terms only, so that it is made once per change of either, and not with every change
 //! of anybody.
+//!
+//! An override may give a tool the name that another one of the backend has by itself. Then the one that the configuration names has
+//! it: the name is written down there, and a backend that comes to use it for something else does not take it over. No strategy is
+//! asked; those are for several backends. Two overrides of one backend that give the same name are refused at load.
 
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::sentences::{OF_ONE_BACKEND, Sentences, quoted};
+use super::unused;
 use crate::backend::{Capabilities, Kind, List, Listed};
 use crate::config::aggregation::{MAX_NAME_BYTES, is_name_byte};
 use crate::config::{BackendName, Override, Rules, Terms};
+use crate::text::head;
 use crate::wire::object::Object;
 
 /// Some clients refuse longer names.
 const COMFORTABLE_NAME_BYTES: usize = 64;
+/// The most bytes of what is wrong with a description.
+const MAX_REASON_BYTES: usize = 300;
 
 /// What a backend offers, as it says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,10 +51,12 @@ pub struct Offer {
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     entries: [Vec<Entry>; 4],
+    /// What is not offered because another one of the backend has the name.
+    pub(super) conflicts: Sentences,
     /// What is not offered, with the reason.
-    pub(super) refused: Vec<String>,
+    pub(super) refused: Sentences,
     /// What is offered, but not as somebody meant it.
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Sentences,
 }
 
 /// One thing that clients get.
@@ -57,6 +70,8 @@ pub(super) struct Entry {
     pub(super) json: Bytes,
     /// Whether it only keeps its name, and clients can neither see nor use it.
     pub(super) hidden: bool,
+    /// Whether the configuration gives it its name.
+    is_renamed: bool,
 }
 
 impl Offer {
@@ -90,28 +105,35 @@ impl Shown {
         let mut shown = Self::default();
         for kind in Kind::ALL {
             let list = offer.list(kind);
+            let mut seen = HashSet::new();
             for listed in &list.items {
-                shown.show(backend, kind, listed, terms);
+                shown.show(backend, kind, listed, terms, &mut seen);
             }
+            shown.settle(backend, kind);
             if list.unusable > 0 {
-                shown.refused.push(format!(
-                    "backend {backend} lists {} {}s that cannot be called by anything",
+                shown.refuse(format_args!(
+                    "backend {backend} lists {} {}s that cannot be called by anything: each needs {}",
                     list.unusable,
-                    kind.noun()
+                    kind.noun(),
+                    kind.needs()
                 ));
             }
-            if let Some(rules) = rules(kind, terms) {
-                shown.unused_overrides(backend, kind, list, rules);
-            }
         }
-        let faults = offer.faults.iter();
-        shown
-            .refused
-            .extend(faults.map(|fault| format!("backend {backend}: {fault}")));
+        unused::report(backend, offer, terms, &mut shown.warnings);
+        for fault in &offer.faults {
+            shown.refuse(format_args!("backend {backend}: {fault}"));
+        }
         shown
     }
 
-    fn show(&mut self, backend: &BackendName, kind: Kind, listed: &Listed, terms: &Terms) {
+    fn show<'a>(
+        &mut self,
+        backend: &BackendName,
+        kind: Kind,
+        listed: &'a Listed,
+        terms: &Terms,
+        seen: &mut HashSet<&'a str>,
+    ) {
         let entry = match rules(kind, terms) {
             Some(rules) if !rules.filter.passes(&listed.key) => return,
             Some(rules) => named(listed, &terms.prefix, rules),
@@ -121,46 +143,73 @@ impl Shown {
                 name: listed.key.as_str().into(),
                 json: listed.json.clone(),
                 hidden: false,
+                is_renamed: false,
             }),
         };
-        let noun = kind.noun();
+        let (noun, key) = (kind.noun(), quoted(&listed.key));
+        if !seen.insert(&listed.key) {
+            self.refuse(format_args!("backend {backend} has the {noun} {key} twice"));
+            return;
+        }
         match entry {
-            Ok(entry) => {
-                if kind != Kind::Resources
-                    && kind != Kind::Templates
-                    && entry.advertised.len() > COMFORTABLE_NAME_BYTES
-                {
-                    self.warnings.push(format!(
-                        "the {noun} {} of backend {backend} has a name of {} characters; some clients allow \
-                         {COMFORTABLE_NAME_BYTES}",
-                        entry.advertised,
-                        entry.advertised.len()
-                    ));
-                }
-                self.entries[kind as usize].push(entry);
-            }
-            Err(reason) => self.refused.push(format!(
-                "the {noun} {:?} of backend {backend} is not offered: {reason}",
-                listed.key
+            Ok(entry) => self.entries[kind as usize].push(entry),
+            Err(reason) => self.refuse(format_args!(
+                "the {noun} {key} of backend {backend} is not offered: {reason}"
             )),
         }
     }
 
-    fn unused_overrides(&mut self, backend: &BackendName, kind: Kind, list: &List, rules: &Rules) {
-        let is_offered = |name: &str| list.items.iter().any(|listed| listed.key == name);
-        let mut unused: Vec<_> = rules.overrides.keys().filter(|name| !is_offered(name)).collect();
-        unused.sort_unstable();
-        self.warnings.extend(unused.into_iter().map(|name| {
-            format!(
-                "the override of the {} {name:?} of backend {backend} has no effect: the backend offers none of that name",
-                kind.noun()
-            )
-        }));
+    /// Lets one have each name.
+    fn settle(&mut self, backend: &BackendName, kind: Kind) {
+        let claims = std::mem::take(&mut self.entries[kind as usize]);
+        let noun = kind.noun();
+        let mut winners: Vec<Entry> = Vec::with_capacity(claims.len());
+        let mut places: HashMap<Arc<str>, usize> = HashMap::with_capacity(claims.len());
+        for claim in claims {
+            let place = match places.entry(Arc::clone(&claim.advertised)) {
+                Slot::Vacant(free) => {
+                    free.insert(winners.len());
+                    winners.push(claim);
+                    continue;
+                }
+                Slot::Occupied(taken) => *taken.get(),
+            };
+            // Not by the order of the list, which is the backend's affair: by what the configuration says, and by name.
+            let rank = |entry: &Entry| (!entry.is_renamed, Arc::clone(&entry.name));
+            let loser = if rank(&claim) < rank(&winners[place]) {
+                std::mem::replace(&mut winners[place], claim)
+            } else {
+                claim
+            };
+            let conflict = format!(
+                "the {noun} {} of {backend} (its {}) is not offered: an override gives the name to its {}",
+                quoted(&loser.advertised),
+                quoted(&loser.name),
+                quoted(&winners[place].name),
+            );
+            self.conflicts.push(OF_ONE_BACKEND, conflict);
+        }
+        if matches!(kind, Kind::Tools | Kind::Prompts) {
+            let long = |entry: &&Entry| entry.advertised.len() > COMFORTABLE_NAME_BYTES;
+            for Entry { advertised, .. } in winners.iter().filter(long) {
+                let length = advertised.len();
+                let warning = format_args!(
+                    "the {noun} {advertised} of backend {backend} has a name of {length} characters; some clients allow \
+                     {COMFORTABLE_NAME_BYTES}"
+                );
+                self.warnings.push(OF_ONE_BACKEND, warning);
+            }
+        }
+        self.entries[kind as usize] = winners;
+    }
+
+    fn refuse(&mut self, reason: impl std::fmt::Display) {
+        self.refused.push(OF_ONE_BACKEND, reason);
     }
 }
 
 /// The rules for what has names of its own; resources have URIs, which never change.
-fn rules(kind: Kind, terms: &Terms) -> Option<&Rules> {
+pub(super) fn rules(kind: Kind, terms: &Terms) -> Option<&Rules> {
     match kind {
         Kind::Tools => Some(&terms.tools),
         Kind::Prompts => Some(&terms.prompts),
@@ -168,17 +217,18 @@ fn rules(kind: Kind, terms: &Terms) -> Option<&Rules> {
     }
 }
 
-fn named(listed: &Listed, prefix: &str, rules: &Rules) -> Result<Entry, &'static str> {
-    let advertised = format!("{prefix}{}", rules.renamed(&listed.key));
+fn named(listed: &Listed, prefix: &str, rules: &Rules) -> Result<Entry, String> {
+    let renamed = rules.renamed(&listed.key);
+    let advertised = format!("{prefix}{renamed}");
     if advertised.len() > MAX_NAME_BYTES {
-        return Err("its name, with prefix, is longer than 128 characters");
+        return Err("its name, with prefix, is longer than 128 characters".to_owned());
     }
     if !advertised.bytes().all(is_name_byte) {
-        return Err("its name has characters outside A-Z a-z 0-9 _ . / -");
+        return Err("its name has characters outside A-Z a-z 0-9 _ . / -".to_owned());
     }
-    let json = rewritten(listed, &advertised, rules.overrides.get(&listed.key))
-        .ok_or("its description is not an object, or has a key twice")?;
+    let json = rewritten(listed, &advertised, rules.overrides.get(&listed.key))?;
     Ok(Entry {
+        is_renamed: renamed != listed.key,
         advertised: advertised.into(),
         name: listed.key.as_str().into(),
         json,
@@ -187,26 +237,40 @@ fn named(listed: &Listed, prefix: &str, rules: &Rules) -> Result<Entry, &'static
 }
 
 /// The description with the advertised name and the overrides, and everything else as the backend wrote it.
-fn rewritten(listed: &Listed, advertised: &str, named: Option<&Override>) -> Option<Bytes> {
+fn rewritten(listed: &Listed, advertised: &str, named: Option<&Override>) -> Result<Bytes, String> {
     if advertised == listed.key && named.is_none() {
-        return Some(listed.json.clone());
+        return Ok(listed.json.clone());
     }
-    let text = std::str::from_utf8(&listed.json).ok()?;
-    let object = Object::parse(text)?;
+    let text = std::str::from_utf8(&listed.json).map_err(|error| error.to_string())?;
     let mut changes: Vec<(&str, String)> = Vec::new();
     if advertised != listed.key {
         changes.push(("name", format!("\"{advertised}\"")));
     }
+    let object = read("what the backend says of it", text)?;
     if let Some(named) = named {
         changes.extend(named.fields.iter().cloned());
         if !named.annotations.is_empty() {
             let old = object.get("annotations").map_or("{}", |raw| raw.get());
             let old = if old == "null" { "{}" } else { old };
-            let hints = Object::parse(old)?.with(&borrowed(&named.annotations))?;
-            changes.push(("annotations", String::from_utf8(hints.to_vec()).ok()?));
+            let hints = spliced(&read("its `annotations`", old)?, &named.annotations)?;
+            changes.push(("annotations", hints));
         }
     }
-    object.with(&borrowed(&changes))
+    spliced(&object, &changes).map(Bytes::from)
+}
+
+/// The object that `text` is; `what` it is, stands in the reason why it cannot be read.
+fn read<'a>(what: &str, text: &'a str) -> Result<Object<'a>, String> {
+    Object::read(text).map_err(|error| {
+        let error = error.to_string();
+        format!("{what} cannot be read: {}", head(&error, MAX_REASON_BYTES))
+    })
+}
+
+fn spliced(object: &Object<'_>, changes: &[(&str, String)]) -> Result<String, String> {
+    let text = object.with(&borrowed(changes)).map(Vec::from);
+    text.and_then(|text| String::from_utf8(text).ok())
+        .ok_or_else(|| "its description cannot be changed".to_owned())
 }
 
 fn borrowed<'a>(changes: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
@@ -273,19 +337,7 @@ mod tests {
             r#"{"name":"t.clock","description":"D","annotations":{"x":1.0,"readOnlyHint":true},"y":[ ],"title":"T"}"#
         );
         assert_eq!(entries[1].json, r#"{"name":"t.then"}"#);
-        assert!(shown.refused.is_empty() && shown.warnings.is_empty());
-    }
-
-    #[test]
-    fn an_override_that_fits_nothing_is_reported() {
-        let mut terms = Terms::default();
-        let named = Override {
-            name: Some("x".to_owned()),
-            ..Override::default()
-        };
-        terms.tools.overrides.insert("typo".to_owned(), named);
-        let shown = shown(&[r#"{"name":"now"}"#], &terms);
-        assert!(shown.warnings[0].contains("\"typo\""), "{:?}", shown.warnings);
+        assert_eq!((shown.refused.count(), shown.warnings.count()), (0, 0));
     }
 
     #[test]
@@ -326,13 +378,10 @@ mod tests {
             &prefixed("a_"),
         );
         assert_eq!(shown.entries(Kind::Tools).len(), 2);
-        assert_eq!(shown.refused.len(), 2, "{:?}", shown.refused);
-        assert_eq!(shown.warnings.len(), 1, "{:?}", shown.warnings);
-        assert!(
-            shown.warnings[0].contains("65 characters"),
-            "{:?}",
-            shown.warnings
-        );
+        assert_eq!(shown.refused.count(), 2, "{:?}", shown.refused);
+        assert_eq!(shown.warnings.count(), 1, "{:?}", shown.warnings);
+        let warning = &shown.warnings.told()[0];
+        assert!(warning.contains("65 characters"), "{warning}");
     }
 
     #[test]
@@ -360,5 +409,130 @@ mod tests {
         let entries = shown.entries(Kind::Resources);
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].json, r#"{"uri":"file:///open/a","name":"a b"}"#);
+    }
+
+    /// The terms under which `get_time` is called `now`.
+    fn renaming() -> Terms {
+        let mut terms = prefixed("a_");
+        let named = Override {
+            name: Some("now".to_owned()),
+            ..Override::default()
+        };
+        terms.tools.overrides.insert("get_time".to_owned(), named);
+        terms
+    }
+
+    #[test]
+    fn a_name_that_an_override_gives_is_taken_from_the_backends_own_and_the_loser_is_named() {
+        let terms = renaming();
+        let (own, given) = (r#"{"name":"now"}"#, r#"{"name":"get_time"}"#);
+        for order in [[own, given], [given, own]] {
+            let shown = shown(&order, &terms);
+            let entries = shown.entries(Kind::Tools);
+            assert_eq!(entries.len(), 1, "{order:?}");
+            assert_eq!(
+                (&*entries[0].advertised, &*entries[0].name),
+                ("a_now", "get_time")
+            );
+            assert_eq!(
+                shown.conflicts.told(),
+                [
+                    r#"the tool "a_now" of time (its "now") is not offered: an override gives the name to its "get_time""#
+                ]
+            );
+            assert_eq!(shown.refused.count(), 0, "it is a conflict, and no fault");
+        }
+        let alone = shown(&[own], &terms);
+        assert_eq!(&*alone.entries(Kind::Tools)[0].name, "now");
+        assert_eq!(alone.conflicts.count(), 0, "nobody else claims the name");
+    }
+
+    #[test]
+    fn the_same_holds_for_prompts() {
+        let mut terms = renaming();
+        terms.prompts = std::mem::take(&mut terms.tools);
+        let offer = Offer {
+            prompts: list(Kind::Prompts, &[r#"{"name":"now"}"#, r#"{"name":"get_time"}"#]),
+            ..Offer::default()
+        };
+        let shown = Shown::new(&BackendName::for_test("time"), &offer, &terms);
+        assert_eq!(&*shown.entries(Kind::Prompts)[0].name, "get_time");
+        let conflicts = shown.conflicts.told();
+        assert!(
+            conflicts[0].starts_with(r#"the prompt "a_now" of time"#),
+            "{conflicts:?}"
+        );
+    }
+
+    #[test]
+    fn what_a_backend_lists_twice_under_one_name_is_its_fault_and_no_conflict() {
+        let uri = r#"{"uri":"x://y"}"#;
+        let given = r#"{"name":"get_time"}"#;
+        let offer = Offer {
+            tools: list(Kind::Tools, &[given, given]),
+            resources: list(Kind::Resources, &[uri, uri]),
+            ..Offer::default()
+        };
+        let shown = Shown::new(&BackendName::for_test("time"), &offer, &renaming());
+        assert_eq!(
+            shown.refused.told(),
+            [
+                r#"backend time has the tool "get_time" twice"#,
+                r#"backend time has the resource "x://y" twice"#
+            ]
+        );
+        assert_eq!(shown.conflicts.count(), 0);
+        assert_eq!(
+            (
+                shown.entries(Kind::Tools).len(),
+                shown.entries(Kind::Resources).len()
+            ),
+            (1, 1)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_changed_is_left_out_and_the_reason_says_what_is_wrong_with_it() {
+        let mut terms = prefixed("t_");
+        let named = Override {
+            annotations: vec![("readOnlyHint", "true".to_owned())],
+            ..Override::default()
+        };
+        terms.tools.overrides = HashMap::from([("hints".to_owned(), named)]);
+        let shown = shown(
+            &[
+                r#"{"name":"twice","title":1,"title":2}"#,
+                r#"{"name":"hints","annotations":["x"]}"#,
+            ],
+            &terms,
+        );
+        assert!(shown.entries(Kind::Tools).is_empty());
+        let refused = shown.refused.told();
+        for (refused, reason) in refused.iter().zip([
+            "what the backend says of it cannot be read: duplicate field `title`",
+            "its `annotations` cannot be read: invalid type: sequence, expected an object",
+        ]) {
+            assert!(refused.contains(reason), "{refused}");
+        }
+        assert_eq!(refused.len(), 2);
+    }
+
+    #[test]
+    fn what_has_no_name_is_counted_and_told_what_it_lacks() {
+        let tools = List {
+            unusable: 2,
+            ..List::default()
+        };
+        let offer = Offer {
+            tools,
+            ..Offer::default()
+        };
+        let shown = Shown::new(&BackendName::for_test("time"), &offer, &Terms::default());
+        let refused = shown.refused.told();
+        assert!(
+            refused[0].contains("2 tools that cannot be called"),
+            "{refused:?}"
+        );
+        assert!(refused[0].contains("a `name`, once"), "{refused:?}");
     }
 }

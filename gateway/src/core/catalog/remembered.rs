@@ -44,6 +44,9 @@ struct Text<'a> {
 #[derive(Default, Serialize, Deserialize)]
 struct Items<'a> {
     unusable: usize,
+    /// Absent where a process wrote it that did not say.
+    #[serde(default)]
+    is_unknown: bool,
     #[serde(borrow)]
     items: Vec<&'a RawValue>,
 }
@@ -54,7 +57,7 @@ pub fn written(backend: &Backend, offer: &Offer) -> Option<Vec<u8>> {
     let mut lists: [Items<'_>; 4] = Default::default();
     for (items, kind) in lists.iter_mut().zip(Kind::ALL) {
         let list = offer.list(kind);
-        items.unusable = list.unusable;
+        (items.unusable, items.is_unknown) = (list.unusable, list.is_unknown);
         for listed in &list.items {
             items.items.push(serde_json::from_slice(&listed.json).ok()?);
         }
@@ -119,6 +122,7 @@ fn read(backend: &Backend, bytes: &[u8]) -> Option<Offer> {
         *offer.list_mut(kind) = List {
             items: list.items.into_iter().map(listed).collect::<Option<_>>()?,
             unusable: list.unusable,
+            is_unknown: list.is_unknown,
         };
     }
     Some(offer)
@@ -177,6 +181,7 @@ mod tests {
                     &[r#"{ "name":"x", "n":1.00, "ü":[ ] }"#, r#"{"name":"y"}"#],
                 )
             },
+            prompts: List::unknown(),
             templates: list(Kind::Templates, &[r#"{"uriTemplate":"a://{b}"}"#]),
             ..Offer::default()
         }

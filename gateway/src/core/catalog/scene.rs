@@ -24,7 +24,7 @@ pub(super) fn list(kind: Kind, items: &[&str]) -> List {
     };
     List {
         items: items.iter().map(listed).collect(),
-        unusable: 0,
+        ..List::default()
     }
 }
 

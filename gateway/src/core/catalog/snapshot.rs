@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Route;
 use super::listing::{Listing, Place};
 use super::origin::Origins;
+use super::sentences::Sentences;
 use super::template::UriTemplate;
 use crate::backend::{Backend, Kind};
 use crate::config::{Aggregation, BackendName, Rules, Strategy, Terms};
@@ -28,12 +29,12 @@ pub struct Snapshot {
     pub instructions: Option<String>,
     /// How all this was merged.
     pub aggregation: Arc<Aggregation>,
-    /// Names that several backends claim, with who has them: a sentence each.
-    pub conflicts: Vec<String>,
+    /// Names that two claim, with who has them: a sentence each.
+    pub conflicts: Sentences,
     /// What backends offer, or say that they do, and clients are not offered for other reasons: a sentence each.
-    pub faults: Vec<String>,
+    pub faults: Sentences,
     /// What works, but not for everybody or not as somebody meant it: a sentence each.
-    pub warnings: Vec<String>,
+    pub warnings: Sentences,
     pub(super) matchers: Vec<Matcher>,
     pub(super) origins: Origins,
     pub(super) unknown: Vec<Unknown>,

@@ -18,7 +18,7 @@ use vmcp_crds::config::Capability;
 use super::listen::Ear;
 use super::offer::Offer;
 use super::{Catalog, Member};
-use crate::backend::{Backend, BackendError, Capabilities, Greeting, Hello, Kind, UpstreamSession};
+use crate::backend::{Backend, BackendError, Capabilities, Greeting, Hello, Kind, List, UpstreamSession};
 use crate::wire::code;
 use crate::wire::revision::Revision;
 
@@ -231,7 +231,11 @@ async fn lists(
     let (mut had, mut failure) = (0, None);
     for kind in Kind::ALL {
         let (needed, declared) = needs(kind, greeting.capabilities);
-        if !declared || !wanted.contains(&needed) {
+        if !wanted.contains(&needed) {
+            *offer.list_mut(kind) = List::unknown();
+            continue;
+        }
+        if !declared {
             continue;
         }
         match backend.list(&greeting.session, kind).await {
@@ -241,7 +245,7 @@ async fn lists(
             Err(error @ (BackendError::SessionLost | BackendError::Unreachable(_))) => return Err(error),
             Err(error) => {
                 offer.faults.push(format!("{}: it {error}", kind.method()));
-                *offer.list_mut(kind) = before.map(|before| before.list(kind).clone()).unwrap_or_default();
+                *offer.list_mut(kind) = before.map_or_else(List::unknown, |before| before.list(kind).clone());
                 failure.get_or_insert(error);
                 continue;
             }

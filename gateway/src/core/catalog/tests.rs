@@ -68,7 +68,7 @@ async fn with_prefixes_nobody_loses_and_the_list_is_sorted_whatever_the_order() 
     assert_eq!(tools(&one), ["a_y", "a_z", "b_y"]);
     assert_eq!(tools(&one), tools(&other));
     assert_eq!(owner(&one, "a_y"), "a/y");
-    assert!(one.conflicts.is_empty());
+    assert_eq!(one.conflicts.count(), 0);
 }
 
 #[tokio::test]
@@ -80,8 +80,8 @@ async fn with_none_the_first_in_the_configuration_wins_and_the_loser_is_named() 
     let snapshot = merged(Strategy::None, &[b.clone(), a.clone()]);
     assert_eq!(tools(&snapshot), ["only-a", "only-b", "x"]);
     assert_eq!(owner(&snapshot, "x"), "b/x");
-    assert_eq!(snapshot.conflicts.len(), 1);
-    let conflict = &snapshot.conflicts[0];
+    assert_eq!(snapshot.conflicts.count(), 1);
+    let conflict = &snapshot.conflicts.kept()[0];
     assert!(
         conflict.contains("\"x\" of a is not offered") && conflict.contains("backend b"),
         "{conflict}"
@@ -97,11 +97,15 @@ async fn with_priority_the_list_decides_and_who_is_not_in_it_comes_last() {
     assert_eq!(owner(&snapshot, "x"), "c/x");
     assert_eq!(tools(&snapshot), ["a", "b", "c", "x"]);
     assert!(
-        snapshot.conflicts[0].contains("\"x\" of a, b is not offered"),
+        snapshot.conflicts.kept()[0].contains("\"x\" of a, b is not offered"),
         "{:?}",
         snapshot.conflicts
     );
-    assert!(snapshot.warnings[0].contains("gone"), "{:?}", snapshot.warnings);
+    assert!(
+        snapshot.warnings.kept()[0].contains("gone"),
+        "{:?}",
+        snapshot.warnings
+    );
 }
 
 #[tokio::test]
@@ -111,7 +115,7 @@ async fn with_manual_nobody_wins_until_a_name_is_changed() {
     assert_eq!(tools(&snapshot), ["a", "b"]);
     assert_eq!(snapshot.tool("x").unwrap_err(), Nowhere::Unknown);
     assert!(
-        snapshot.conflicts[0].contains("none of a, b"),
+        snapshot.conflicts.kept()[0].contains("none of a, b"),
         "{:?}",
         snapshot.conflicts
     );
@@ -128,15 +132,94 @@ async fn with_manual_nobody_wins_until_a_name_is_changed() {
         (owner(&snapshot, "x"), owner(&snapshot, "bx")),
         ("a/x".to_owned(), "b/x".to_owned())
     );
-    assert!(snapshot.conflicts.is_empty());
+    assert_eq!(snapshot.conflicts.count(), 0);
 }
 
 #[tokio::test]
 async fn a_backend_that_has_a_name_twice_keeps_the_first() {
     let snapshot = merged(Strategy::Prefix, &[known("a", terms("a_"), offer(&["x", "x"]))]);
     assert_eq!(tools(&snapshot), ["a_x"]);
-    assert!(snapshot.faults[0].contains("twice"), "{:?}", snapshot.faults);
-    assert!(snapshot.conflicts.is_empty(), "nobody else claims the name");
+    assert!(
+        snapshot.faults.kept()[0].contains("twice"),
+        "{:?}",
+        snapshot.faults
+    );
+    assert_eq!(snapshot.conflicts.count(), 0, "nobody else claims the name");
+}
+
+/// Terms under which the tool `name` is called `x`.
+fn naming_x(prefix: &str, name: &str) -> Terms {
+    let mut terms = terms(prefix);
+    let named = Override {
+        name: Some("x".to_owned()),
+        ..Override::default()
+    };
+    terms.tools.overrides.insert(name.to_owned(), named);
+    terms
+}
+
+#[tokio::test]
+async fn a_name_that_an_override_gives_is_its_tools_with_every_strategy_and_both_are_named() {
+    for strategy in [
+        Strategy::Prefix,
+        Strategy::None,
+        Strategy::Priority(vec![BackendName::for_test("a")]),
+        Strategy::Manual,
+    ] {
+        let of_a = naming_x("", "now");
+        let snapshot = merged(strategy.clone(), &[known("a", of_a, offer(&["x", "now"]))]);
+        assert_eq!(tools(&snapshot), ["x"], "{strategy:?}");
+        assert_eq!(owner(&snapshot, "x"), "a/now", "{strategy:?}");
+        let conflict =
+            r#"the tool "x" of a (its "x") is not offered: an override gives the name to its "now""#;
+        assert_eq!(snapshot.conflicts.told(), [conflict], "{strategy:?}");
+        assert_eq!(snapshot.faults.count(), 0, "{strategy:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_wins_between_backends_does_not_change_and_their_own_names_are_told_where_they_differ() {
+    let members = [
+        known("a", naming_x("", "now"), offer(&["x", "now"])),
+        known("b", terms(""), offer(&["x"])),
+        known("c", naming_x("", "then"), offer(&["then"])),
+    ];
+    let across = |strategy| {
+        let snapshot = merged(strategy, &members);
+        let told = snapshot.conflicts.told();
+        assert_eq!(told.len(), 2, "{told:?}");
+        (snapshot, told[1].clone())
+    };
+    let (snapshot, conflict) = across(Strategy::None);
+    assert_eq!(owner(&snapshot, "x"), "a/now");
+    assert_eq!(
+        conflict,
+        r#"the tool "x" of b, c (its "then") is not offered: backend a (its "now"), which comes first, has it too"#
+    );
+    let (snapshot, _) = across(Strategy::Priority(vec![BackendName::for_test("b")]));
+    assert_eq!(owner(&snapshot, "x"), "b/x");
+    let (snapshot, conflict) = across(Strategy::Manual);
+    assert_eq!(snapshot.tool("x").unwrap_err(), Nowhere::Unknown);
+    let start = r#"the tool "x" is offered by none of a (its "now"), b, c (its "then"): "#;
+    assert!(conflict.starts_with(start), "{conflict}");
+}
+
+#[tokio::test]
+async fn what_goes_wrong_very_often_is_told_of_with_a_bound_and_counted_whole() {
+    let names: Vec<String> = (0..600).map(|number| format!("tool {number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let members: Vec<_> = (0..7)
+        .map(|number| known(&format!("b{number}"), terms("p_"), offer(&names)))
+        .collect();
+    let faults = merged(Strategy::Prefix, &members).faults;
+    let told = faults.told();
+    assert_eq!((faults.count(), told.len()), (7 * 600, 501));
+    assert!(
+        told[400].contains("backend b4"),
+        "no backend takes the others' place: {}",
+        told[400]
+    );
+    assert_eq!(told[500], "and 3700 more");
 }
 
 #[tokio::test]
@@ -266,7 +349,7 @@ async fn a_resource_is_found_by_its_uri_then_by_the_template_that_says_most() {
     assert_eq!(of_template.backend.name().as_str(), "b");
     assert!(snapshot.completes(&BackendName::for_test("b")));
     assert!(!snapshot.completes(&BackendName::for_test("a")));
-    let conflicts = snapshot.conflicts.join("\n");
+    let conflicts = snapshot.conflicts.kept().join("\n");
     assert!(
         conflicts.contains("resource \"x://same\" of b")
             && conflicts.contains("resource template \"x://t/{id}\" of b"),

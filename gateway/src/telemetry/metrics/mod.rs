@@ -110,7 +110,7 @@ struct VersionLabels {
 pub struct CatalogSize {
     /// The tools, prompts, resources and templates that are listed.
     pub items: [(&'static str, usize); 4],
-    /// The names that several backends claim.
+    /// The names that two claim, of several backends or of one.
     pub conflicts: usize,
     /// What is not offered for other reasons.
     pub faults: usize,

@@ -90,11 +90,11 @@ entries! {
     CATALOG_ITEMS: "gauge" "catalog_items" ["kind"]
         "What clients are offered. kind: tools, prompts, resources or templates";
     CATALOG_CONFLICTS: "gauge" "catalog_conflicts" []
-        "Names that several backends claim, so that clients are not offered all that have them; /status names each with who has it";
+        "Names that several backends, or several things of one, claim, so that clients are not offered all that have them; /status names each with who has it and who has lost";
     CATALOG_FAULTS: "gauge" "catalog_faults" []
         "What backends offer, or say that they do, and clients are not offered for other reasons, such as a name that is not allowed or a list that cannot be had; /status names each with its reason";
     CATALOG_WARNINGS: "gauge" "catalog_warnings" []
-        "What is offered, but not to everybody's use; /status names each with its reason";
+        "What is offered, but not to everybody's use, and names in the configuration that no backend offers; /status names each with its reason";
     RELOADS: "counter" "config_reloads" ["outcome"]
         "Changes of the hot configuration. outcome: accepted, or refused (it is not allowed; the one before stays in use)";
     AUTHENTICATIONS: "counter" "authentications" ["outcome"]
