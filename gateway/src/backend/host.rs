@@ -256,4 +256,36 @@ mod tests {
         tokio::time::resume();
         assert!(host.candidates().await.is_err());
     }
+
+    #[tokio::test]
+    async fn what_was_found_is_looked_up_again_when_it_is_not_fresh_any_more() {
+        let host = host("http://localhost/mcp", &[]);
+        let found = |age: Duration| {
+            host.found.store(Some(Arc::new(Found {
+                addresses: [ip(9)].into(),
+                at: Instant::now().checked_sub(age).unwrap(),
+            })));
+        };
+        found(Duration::ZERO);
+        assert_eq!(host.candidates().await.unwrap(), [Some(ip(9))]);
+        found(FRESH);
+        assert!(!host.candidates().await.unwrap().contains(&Some(ip(9))));
+        found(Duration::ZERO);
+        let listed = host.for_connection(Some(ip(9))).await.unwrap();
+        assert_eq!(listed, [ip(9)], "it is one of those that are known");
+        let found_elsewhere = host.for_connection(Some(ip(1))).await.unwrap();
+        assert_eq!(found_elsewhere, [ip(1)], "it is looked up before it is refused");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_took_no_connection_is_one_like_the_others_after_a_while() {
+        let host = host("http://a.test/mcp", &[ip(1), ip(2)]);
+        assert!(host.is_left(ip(1), true).await);
+        tokio::time::advance(AVOIDED - Duration::from_millis(1)).await;
+        for _ in 0..32 {
+            assert_eq!(host.candidates().await.unwrap()[0], Some(ip(2)));
+        }
+        tokio::time::advance(Duration::from_millis(1)).await;
+        while host.candidates().await.unwrap()[0] != Some(ip(1)) {}
+    }
 }

@@ -81,6 +81,9 @@ impl Routes {
     /// Where the message `data` goes. A call that gets its answer waits no longer.
     pub(super) fn place(&mut self, data: &[u8]) -> Place {
         match Message::from_backend(data) {
+            Ok(Message::Response(response)) if response.id.get() == "null" => {
+                self.only_one().unwrap_or(Place::Nowhere)
+            }
             Ok(Message::Response(response)) => self.waiting_for(response.id).unwrap_or(Place::Nowhere),
             Ok(Message::Request(request)) if request.method == "ping" => Place::Ping(request.id.to_owned()),
             Ok(Message::Request(_)) => self.newest().or_else(|| self.own()).unwrap_or(Place::Nowhere),
@@ -104,6 +107,14 @@ impl Routes {
     fn waiting_for(&mut self, id: &RawValue) -> Option<Place> {
         let at = self.calls.iter().position(|call| same_id(id, &call.id))?;
         Some(Place::Call(self.calls.remove(at).events))
+    }
+
+    /// The call that is meant by a server that could not tell the id of the request (JSON-RPC 2.0, 5): the one that waits, if it is alone.
+    fn only_one(&mut self) -> Option<Place> {
+        self.calls.retain(|call| !call.events.is_closed());
+        let is_alone = self.calls.len() == 1;
+        let call = is_alone.then(|| self.calls.pop()).flatten()?;
+        Some(Place::Call(call.events))
     }
 
     fn with_token(&self, params: Option<&RawValue>) -> Option<Place> {
@@ -195,6 +206,24 @@ mod tests {
             (got(&mut one).len(), got(&mut two)),
             (0, vec![no_version.to_owned()])
         );
+    }
+
+    #[tokio::test]
+    async fn an_error_whose_id_is_null_is_the_answer_to_the_only_call() {
+        let mut routes = Routes::default();
+        let error = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"what?"}}"#;
+        let mut one = call(&mut routes, "1", "1");
+        let mut two = call(&mut routes, "2", "2");
+        deliver(&mut routes, error).await;
+        assert_eq!(
+            (got(&mut one).len(), got(&mut two).len()),
+            (0, 0),
+            "it may be either"
+        );
+        drop(two);
+        deliver(&mut routes, error).await;
+        assert_eq!(got(&mut one), [error]);
+        assert!(routes.calls_are_over());
     }
 
     #[tokio::test]
