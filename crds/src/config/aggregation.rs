@@ -44,7 +44,7 @@ pub struct AggregationConfig {
     #[serde(default = "default_refresh", skip_serializing_if = "is_default_refresh")]
     pub refresh: Duration,
     /// How many items a list gives at once, from 1 to 100000. Many clients read the first page only.
-    #[schemars(extend("default" = default_page_size()))]
+    #[schemars(range(min = 1, max = 100_000), extend("default" = default_page_size()))]
     #[serde(default = "default_page_size", skip_serializing_if = "is_default_page_size")]
     pub page_size: u32,
     /// What the gateway says it can do, and asks its backends for. It does not depend on what the backends can do at the moment, so

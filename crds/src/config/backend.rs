@@ -54,7 +54,7 @@ pub struct BackendConfig {
     pub session_state: SessionState,
     /// The largest answer in JSON that is passed on, in bytes, at least 1024. A larger one is refused where the backend says its size, and breaks off
     /// otherwise. One event of a stream may have 16 MiB, whatever stands here.
-    #[schemars(extend("default" = default_max_answer_bytes()))]
+    #[schemars(range(min = 1024), extend("default" = default_max_answer_bytes()))]
     #[serde(
         default = "default_max_answer_bytes",
         skip_serializing_if = "is_default_max_answer_bytes"

@@ -93,11 +93,14 @@ impl<'a> Check<'a> {
             Kind::Nothing => self.wrong("nothing"),
             // A text where something is wanted that holds fields may be a secret that should stand in one of them.
             Kind::Text(_) if !self.shape.is_scalar() => self.wrong("text"),
+            Kind::Text(text) if self.shape.takes_number(text) => {
+                self.wrong(&format!("{} in quotes", quoted(text)))
+            }
             Kind::Text(text) => self.wrong(&quoted(text)),
             Kind::Bool | Kind::Whole(_) | Kind::Number(_) => {
                 let found = line::scalar_at(self.text, &self.steps).unwrap_or_default();
                 if self.shape.is_any_text() {
-                    return self.wrong(&format!("{found} without quotes"));
+                    return self.refuse(format!("found {found}; expected text; put it in quotes"));
                 }
                 self.wrong(&found)
             }
@@ -126,12 +129,15 @@ impl<'de> Visitor<'de> for Check<'_> {
         };
         let mut seen = BTreeSet::new();
         for step in 0.. {
-            let Some(key) = map.next_key::<String>().or_else(|_| {
-                self.below(self.shape, step, self.path.clone())
-                    .refuse("the name of a field is text".to_owned())
-            })?
-            else {
-                break;
+            let key = match map.next_key::<String>() {
+                Ok(Some(key)) => key,
+                Ok(None) => break,
+                Err(error) if error.to_string().contains("invalid type") => {
+                    let key = self.below(self.shape, step, self.path.clone());
+                    return key.refuse("the name of a field is text".to_owned());
+                }
+                // From here on it is no YAML.
+                Err(error) => return Err(error),
             };
             let Some(shape) = fields.named(&key) else {
                 let message = format!("unknown field `{key}`; {}", fields.allowed(&key));

@@ -73,6 +73,11 @@ impl<'a> Shape<'a> {
         text.is_some_and(|text| names(text).is_none() && text.get("examples").is_none())
     }
 
+    /// Whether `text` would be allowed if it stood without quotes.
+    pub(super) fn takes_number(self, text: &str) -> bool {
+        text.parse().is_ok_and(|number| self.fits(&Kind::Whole(number)))
+    }
+
     /// Whether only values are allowed in which there are no others.
     pub(super) fn is_scalar(self) -> bool {
         self.choice("object").is_none() && self.choice("array").is_none()
@@ -140,7 +145,7 @@ impl<'a> Shape<'a> {
                 bound("maximum")
             ));
         }
-        is(choice, "string").then(|| "text, in quotes where it looks like something else".to_owned())
+        is(choice, "string").then(|| "text".to_owned())
     }
 }
 

@@ -29,12 +29,12 @@ pub struct BreakerConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConcurrencyConfig {
     /// How many calls may run, from 1 to 100000.
-    #[schemars(extend("default" = default_limit()))]
+    #[schemars(range(min = 1, max = 100_000), extend("default" = default_limit()))]
     #[serde(default = "default_limit", skip_serializing_if = "is_default_limit")]
     pub limit: u32,
     /// How many calls may wait for one of them to end, at most 100000. Every further one is answered at once with status 503 and
     /// `Retry-After`.
-    #[schemars(extend("default" = default_queue()))]
+    #[schemars(range(max = 100_000), extend("default" = default_queue()))]
     #[serde(default = "default_queue", skip_serializing_if = "is_default_queue")]
     pub queue: u32,
     /// How long a call may wait, at most `1m`. Then it is answered in the same way.
@@ -60,7 +60,7 @@ pub struct HealthConfig {
     pub timeout: Duration,
     /// After so many failures in a row, at least 1, the backend is `unavailable` and no longer `degraded`: `/status` and `/metrics` say so,
     /// and with `aggregation.failureMode: hide` its offers leave the lists. One success makes it `healthy` again.
-    #[schemars(extend("default" = default_unhealthy_after()))]
+    #[schemars(range(min = 1), extend("default" = default_unhealthy_after()))]
     #[serde(
         default = "default_unhealthy_after",
         skip_serializing_if = "is_default_unhealthy_after"

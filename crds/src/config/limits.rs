@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LimitsConfig {
     /// The largest body of a request, in bytes, from 1024 to 268435456. A larger one is answered with 413 and not kept.
-    #[schemars(extend("default" = default_request_bytes()))]
+    #[schemars(range(min = 1024, max = 268_435_456), extend("default" = default_request_bytes()))]
     #[serde(
         default = "default_request_bytes",
         skip_serializing_if = "is_default_request_bytes"
@@ -18,7 +18,7 @@ pub struct LimitsConfig {
     /// How many requests run in this process at a time, from when their bodies begin to arrive until their answers have gone out.
     /// Open streams of sessions (`GET`) are not among them, and neither are cancellations and answers of clients, on which running
     /// requests may wait.
-    #[schemars(extend("default" = default_requests_in_flight()))]
+    #[schemars(range(min = 1, max = 1_000_000_000), extend("default" = default_requests_in_flight()))]
     #[serde(
         default = "default_requests_in_flight",
         skip_serializing_if = "is_default_requests_in_flight"
@@ -29,21 +29,21 @@ pub struct LimitsConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_bytes_in_flight: Option<u32>,
     /// How many requests of one session run in this process at a time.
-    #[schemars(extend("default" = default_requests_in_flight_per_session()))]
+    #[schemars(range(min = 1, max = 1_000_000_000), extend("default" = default_requests_in_flight_per_session()))]
     #[serde(
         default = "default_requests_in_flight_per_session",
         skip_serializing_if = "is_default_requests_in_flight_per_session"
     )]
     pub requests_in_flight_per_session: u32,
     /// How many sessions are opened in this process in a second; as many may come at once.
-    #[schemars(extend("default" = default_initializes_per_second()))]
+    #[schemars(range(min = 1, max = 1_000_000_000), extend("default" = default_initializes_per_second()))]
     #[serde(
         default = "default_initializes_per_second",
         skip_serializing_if = "is_default_initializes_per_second"
     )]
     pub initializes_per_second: u32,
     /// How many sessions of the virtual server there are at a time, over all its replicas.
-    #[schemars(extend("default" = default_sessions()))]
+    #[schemars(range(min = 1, max = 1_000_000_000), extend("default" = default_sessions()))]
     #[serde(default = "default_sessions", skip_serializing_if = "is_default_sessions")]
     pub sessions: u32,
     /// How many of them belong to one client. Without it: 1000 to a client that has authenticated, and any number to anonymous

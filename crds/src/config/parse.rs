@@ -169,7 +169,13 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path, shape: &Json) -> Result<T
         return Err(refuse(flaw.line, flaw.path, flaw.message));
     }
     serde_path_to_error::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
+        // Where the text is no YAML any more, `?` is what would have stood there.
         let path = error.path().to_string();
+        let path = match path.strip_suffix(".?") {
+            Some(above) => above.to_owned(),
+            None if path == "?" => WHOLE.to_owned(),
+            None => path,
+        };
         let inner = error.into_inner();
         // Of a value that reads well and is not allowed, the library knows only what it stands in.
         let line = inner.location().map_or(1, |location| location.line());
@@ -180,7 +186,23 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path, shape: &Json) -> Result<T
             return refuse(second_document(text), path, message.to_owned());
         }
         let message = message(&told, &path);
-        refuse(line, path, message)
+        if told.starts_with("control characters are not allowed") {
+            let control = |line: &str| line.chars().any(|letter| letter.is_control() && letter != '\t');
+            let line = text.lines().position(control).unwrap_or_default() + 1;
+            let message =
+                "found a control character; write it as an escape in double quotes, for example \"\\x01\"";
+            return refuse(line, WHOLE.to_owned(), message.to_owned());
+        }
+        let is_tab = text
+            .lines()
+            .nth(line - 1)
+            .is_some_and(|line| line.trim_matches(' ').starts_with('\t'));
+        let advice = if is_tab && message.contains("cannot start any token") {
+            "; YAML is indented by blanks and not by tabs"
+        } else {
+            ""
+        };
+        refuse(line, path, message + advice)
     })
 }
 
@@ -434,7 +456,7 @@ hot:
             ),
             (
                 "version: v1\nname: 1.50",
-                "gateway.yaml:2: at `name`: found 1.50 without quotes; expected text, in quotes where it looks like something else",
+                "gateway.yaml:2: at `name`: found 1.50; expected text; put it in quotes",
             ),
             (
                 "version: v1\nhotfile: hot.yaml",
@@ -464,6 +486,31 @@ hot:
             (
                 "version: v1\nname: a\nname: b",
                 "gateway.yaml:3: at `name`: stands twice; keep one of them",
+            ),
+            (
+                "version: v1\nsessionStorage: {db: '3'}",
+                "gateway.yaml:2: at `sessionStorage.db`: found \"3\" in quotes; expected a whole number from 0 to 65535",
+            ),
+            (
+                "version: v1\nhot: {limits: {sessions: 0}}",
+                "gateway.yaml:2: at `hot.limits.sessions`: found 0; expected a whole number from 1 to 1000000000",
+            ),
+            (
+                "version: v1\nhot: {backends: [{name: a, url: 'b'\n",
+                "gateway.yaml:3: at `hot.backends[0]`: did not find expected ',' or '}'",
+            ),
+            (
+                "version: v1\nhot:\n\tx: 1",
+                "gateway.yaml:3: at `hot`: found character that cannot start any token; YAML is indented by blanks and not by tabs",
+            ),
+            (
+                "version: v1\nname: a\u{1}b",
+                "gateway.yaml:2: found a control character; write it as an escape in double quotes, for example \"\\x01\"",
+            ),
+            (
+                "version: v1\nhot: {backends: [{name: a, url: b, tools: {deadlines: {'get_?': soon}}}]}",
+                "gateway.yaml:2: at `hot.backends[0].tools.deadlines.get_?`: found \"soon\"; expected a length of time with its units, \
+                 for example 250ms, 5s, 30m or 1h30m",
             ),
             (
                 "version: v1\n---\nversion: v1",

@@ -195,7 +195,7 @@ fn an_aggregation_that_cannot_be_meant_is_refused_with_path_and_reason() {
         ("allowedOrigins: ['*']", "no sign for all pages"),
         (
             "limits: {requestBytes: 5}",
-            "found 5; allowed are 1024 to 268435456",
+            "found 5; expected a whole number from 1024 to 268435456",
         ),
         ("limits: {requestsInFlight: 0}", "limits.requestsInFlight"),
         (
