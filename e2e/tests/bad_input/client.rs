@@ -70,7 +70,9 @@ pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
     let rows = [
         messages(),
         ids(),
+        echoes(),
         params(),
+        twice(),
         sessions(),
         heads::headers(),
         heads::doubled(),
@@ -209,11 +211,6 @@ fn messages() -> Vec<Row> {
             (400, -32600, "duplicate field `method`"),
             PING.replace('}', ",\"m\\u0065thod\":\"tools/list\"}"),
         ),
-        posted(
-            "a tool's name twice, once with an escape",
-            (400, -32600, "duplicate field `name`"),
-            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"good_echo","n\u0061me":"good_big"}}"#,
-        ),
     ]
 }
 
@@ -259,6 +256,137 @@ fn ids() -> Vec<Row> {
             r#"{"jsonrpc":"2.0","id":7,"result":{}}"#,
         ),
     ]
+}
+
+/// Messages that are no requests, but whose senders wait for an answer under an id that is in no doubt; and such where it is.
+fn echoes() -> Vec<Row> {
+    let echo = |fault: &'static str, message: &'static str, says: &'static str, id: Value| {
+        row(fault, (400, -32600, says), move |client| {
+            let answer = client.post(&[], message.as_bytes())?;
+            let message = answer.message()?;
+            ensure!(message.get("id") == Some(&id), "not the id {id}: {message}");
+            Ok(answer)
+        })
+    };
+    vec![
+        echo(
+            "a number as a method, with an id",
+            r#"{"jsonrpc":"2.0","id":"a","method":7}"#,
+            "\"method\"",
+            json!("a"),
+        ),
+        echo(
+            "no method, with an id",
+            r#"{"jsonrpc":"2.0","id":7}"#,
+            "result",
+            json!(7),
+        ),
+        echo(
+            "no version, with an id",
+            r#"{"id":7,"method":"ping"}"#,
+            "\"jsonrpc\"",
+            json!(7),
+        ),
+        echo(
+            "a list as params, with an id",
+            r#"{"jsonrpc":"2.0","id":7,"method":"ping","params":[]}"#,
+            "\"params\"",
+            json!(7),
+        ),
+        echo(
+            "two methods, with an id",
+            r#"{"jsonrpc":"2.0","id":7,"method":"ping","method":"ping"}"#,
+            "duplicate field `method`",
+            json!(7),
+        ),
+        echo(
+            "two ids",
+            r#"{"jsonrpc":"2.0","id":7,"i\u0064":7,"method":"ping"}"#,
+            "duplicate field `id`",
+            Value::Null,
+        ),
+        echo(
+            "an answer of another version",
+            r#"{"jsonrpc":"1.0","id":7,"result":{}}"#,
+            "\"jsonrpc\"",
+            Value::Null,
+        ),
+    ]
+}
+
+/// Parameters in which something stands twice that the gateway, a filter or a backend reads: it is refused, and not by the backend.
+fn twice() -> Vec<Row> {
+    const TWICE: [(&str, &str, &str); 16] = [
+        (
+            "tools/call",
+            "name",
+            r#""name":"good_echo","n\u0061me":"good_big""#,
+        ),
+        (
+            "tools/call",
+            "arguments",
+            r#""name":"good_echo","arguments":{},"arguments":{}"#,
+        ),
+        (
+            "tools/call",
+            "_meta",
+            r#""name":"good_echo","_meta":{},"_m\u0065ta":{}"#,
+        ),
+        (
+            "tools/call",
+            "progressToken",
+            r#""name":"good_echo","_meta":{"progressToken":1,"progressToken":2}"#,
+        ),
+        ("prompts/get", "name", r#""name":"good_a","name":"good_b""#),
+        (
+            "prompts/get",
+            "arguments",
+            r#""name":"good_a","arguments":{},"\u0061rguments":{}"#,
+        ),
+        ("resources/read", "uri", r#""uri":"a:b","ur\u0069":"a:c""#),
+        ("resources/read", "_meta", r#""uri":"a:b","_meta":{},"_meta":{}"#),
+        ("resources/subscribe", "uri", r#""uri":"a:b","uri":"a:c""#),
+        ("resources/unsubscribe", "uri", r#""uri":"a:b","uri":"a:c""#),
+        ("tools/list", "cursor", r#""cursor":"a","curs\u006fr":"b""#),
+        (
+            "tools/list",
+            "progressToken",
+            r#""_meta":{"progressToken":1,"progressToken":1}"#,
+        ),
+        ("completion/complete", "ref", r#""ref":{},"ref":{}"#),
+        (
+            "completion/complete",
+            "name",
+            r#""ref":{"type":"ref/prompt","name":"a","n\u0061me":"b"}"#,
+        ),
+        ("logging/setLevel", "level", r#""level":"info","level":"debug""#),
+        (
+            "initialize",
+            "protocolVersion",
+            r#""protocolVersion":"a","protocolVersion":"b""#,
+        ),
+    ];
+    let mut rows = Vec::new();
+    for (method, key, fields) in TWICE {
+        rows.push(row(method, (400, -32600, "duplicate field"), move |client| {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{{{fields}}}}}"#);
+            let answer = client.post(&[], body.as_bytes())?;
+            ensure!(answer.text().contains(&format!("`{key}`")), "{key}: {answer:?}");
+            ensure!(answer.message()?["id"] == 7, "{key}: {answer:?}");
+            Ok(answer)
+        }));
+    }
+    for (method, fields) in [
+        ("cancelled", r#""requestId":1,"r\u0065questId":2"#),
+        ("progress", r#""progressToken":1,"progressToken":2,"progress":1"#),
+    ] {
+        rows.push(posted(
+            "a notification",
+            (400, -32600, "duplicate field"),
+            format!(r#"{{"jsonrpc":"2.0","method":"notifications/{method}","params":{{{fields}}}}}"#),
+        ));
+    }
+    rows
 }
 
 fn params() -> Vec<Row> {

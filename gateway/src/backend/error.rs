@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{LOCATION, RETRY_AFTER};
+use http::header::{DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, Uri};
 use serde::Deserialize;
 
@@ -93,6 +93,21 @@ fn of_status(status: u16) -> String {
     }
 }
 
+/// How long `Retry-After` says (RFC 9110, section 10.2.3): seconds, or a date. A date is one of the clock by which the answer itself is
+/// dated, which need not go like ours.
+fn retry_after(after: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = after.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let instant = |date| httpdate::parse_http_date(date).ok();
+    // What is past is now.
+    Some(
+        instant(after)?
+            .duration_since(instant(date?)?)
+            .unwrap_or_default(),
+    )
+}
+
 impl BackendError {
     /// What the status and the headers of an answer that is none say.
     pub(super) fn of_answer<B>(answer: &Response<B>) -> Self {
@@ -111,12 +126,8 @@ impl BackendError {
             return Self::Redirected(place.unwrap_or_else(|| "another path".to_owned()));
         }
         let status = status.as_u16();
-        // The other form, a date, would need a clock that both sides share.
-        match text(RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()) {
-            Some(seconds) if matches!(status, 429 | 503) => Self::Busy {
-                status,
-                retry_after: Duration::from_secs(seconds),
-            },
+        match text(RETRY_AFTER).and_then(|after| retry_after(after, text(DATE))) {
+            Some(retry_after) if matches!(status, 429 | 503) => Self::Busy { status, retry_after },
             _ => Self::Status(status),
         }
     }
@@ -249,6 +260,25 @@ mod tests {
         ] {
             let text = error.to_string();
             assert!(text.contains(expected) && !text.contains("s3cret"), "{text}");
+        }
+        let dated = |after: &str| {
+            let answer = Response::builder()
+                .status(429)
+                .header("date", "Fri, 31 Dec 1999 23:58:00 GMT")
+                .header("retry-after", after);
+            BackendError::of_answer(&answer.body(()).unwrap()).to_string()
+        };
+        assert!(dated("Fri, 31 Dec 1999 23:59:59 GMT").ends_with("left alone for 119 s"));
+        assert!(dated("Fri, 31 Dec 1999 23:57:59 GMT").ends_with("left alone for 0 s"));
+        for nonsense in [
+            "soon",
+            "-1",
+            "1.5",
+            "",
+            "Fri, 99 Dec 1999 23:59:59 GMT",
+            "99999999999999999999",
+        ] {
+            assert!(dated(nonsense).ends_with("HTTP status 429"), "{nonsense}");
         }
         assert!(of(429, ("retry-after", "1")).is_retry_safe() && !of(500, ("x", "y")).is_retry_safe());
     }

@@ -92,7 +92,7 @@ impl Frontend {
     async fn tell(&self, session: &Session, message: &Bytes) -> Option<Response<Body>> {
         match Message::parse(message) {
             Ok(parsed) => self.deliver(session, message, &parsed).await.err(),
-            Err(fault) => Some(respond::fault(&fault)),
+            Err(fault) => Some(respond::no_message(message, &fault)),
         }
     }
 }
@@ -102,7 +102,7 @@ fn answer(frontend: Frontend, session: Session, message: Bytes) -> BoxFuture<'st
         match Message::parse(&message) {
             Ok(Message::Request(request)) => frontend.run(&session, &message, &request, ()).await,
             Ok(Message::Notification { .. } | Message::Response(_)) => respond::accepted(),
-            Err(fault) => respond::fault(&fault),
+            Err(fault) => respond::no_message(&message, &fault),
         }
     }
     .boxed()
@@ -121,7 +121,9 @@ fn sort(body: &Bytes) -> Result<Sorted, Response<Body>> {
             }
             Ok(Message::Request(_)) => sorted.requests.push(bytes),
             Ok(Message::Notification { .. } | Message::Response(_)) => sorted.one_way.push(bytes),
-            Err(fault) => sorted.faults.push(respond::fault(&fault)),
+            Err(fault) => sorted
+                .faults
+                .push(respond::no_message(entry.get().as_bytes(), &fault)),
         }
     }
     Ok(sorted)

@@ -56,7 +56,7 @@ impl Frontend {
             return ("batch", Box::pin(answer).await);
         }
         match Message::parse(&body) {
-            Err(fault) => ("other", respond::fault(&fault)),
+            Err(fault) => ("other", respond::no_message(&body, &fault)),
             Ok(Message::Request(request)) => {
                 let method = label(&request.method);
                 if !place.is_for_requests() {

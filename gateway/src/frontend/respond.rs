@@ -41,7 +41,13 @@ pub(super) fn method_not_found(request: &jsonrpc::Request<'_>) -> Response<Body>
     error(StatusCode::OK, Some(request.id), code::METHOD_NOT_FOUND, &message)
 }
 
-/// A message that cannot be a request: it has no id that could be echoed.
+/// A message that is none. Where there can be no doubt which request its sender takes it for, that is the one that is answered.
+pub(super) fn no_message(message: &[u8], fault: &jsonrpc::Fault) -> Response<Body> {
+    let id = jsonrpc::awaited_id(message);
+    error(StatusCode::BAD_REQUEST, id, fault.code, &fault.message)
+}
+
+/// A message that wants no answer, and that cannot be taken.
 pub(super) fn fault(fault: &jsonrpc::Fault) -> Response<Body> {
     error(StatusCode::BAD_REQUEST, None, fault.code, &fault.message)
 }

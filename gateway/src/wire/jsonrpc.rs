@@ -218,8 +218,21 @@ pub fn same_id(one: &RawValue, other: &RawValue) -> bool {
 pub struct Sketch<'a> {
     /// Whether it asks or notifies, as far as can be told.
     pub has_method: bool,
+    /// Whether it answers, as far as can be told.
+    pub has_outcome: bool,
     /// The first of its ids.
     pub id: Option<&'a RawValue>,
+    /// Whether it has another id.
+    pub has_two_ids: bool,
+}
+
+/// The id under which the sender of a message that is none waits for an answer, where there can be no doubt (JSON-RPC 2.0, section 5). A
+/// message that answers has an id of the other side's: an error under it would answer a request that is not meant.
+#[must_use]
+pub fn awaited_id(bytes: &[u8]) -> Option<&RawValue> {
+    let sketch = Sketch::of(bytes)?;
+    let is_sure = !sketch.has_two_ids && (sketch.has_method || !sketch.has_outcome);
+    sketch.id.filter(|id| is_sure && is_valid_id(id))
 }
 
 impl<'a> Sketch<'a> {
@@ -241,15 +254,22 @@ impl<'de> Deserialize<'de> for Sketch<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let (mut has_method, mut id) = (false, None);
+                let mut sketch = Sketch {
+                    has_method: false,
+                    has_outcome: false,
+                    id: None,
+                    has_two_ids: false,
+                };
                 while let Some((key, value)) = map.next_entry::<Key, &RawValue>()? {
                     match key {
-                        Key::Method => has_method = true,
-                        Key::Id => id = id.or(Some(value)),
+                        Key::Method => sketch.has_method = true,
+                        Key::Result | Key::Error => sketch.has_outcome = true,
+                        Key::Id if sketch.id.is_some() => sketch.has_two_ids = true,
+                        Key::Id => sketch.id = Some(value),
                         Key::Other => {}
                     }
                 }
-                Ok(Sketch { has_method, id })
+                Ok(sketch)
             }
         }
         deserializer.deserialize_map(Reading)
@@ -261,6 +281,8 @@ impl<'de> Deserialize<'de> for Sketch<'de> {
 enum Key {
     Method,
     Id,
+    Result,
+    Error,
     #[serde(other)]
     Other,
 }
@@ -716,6 +738,27 @@ mod tests {
         assert_eq!(told(br#"{"m\u0065thod":5,"method":"x"}"#), Some((true, None)));
         for text in [&b"[]"[..], b"1", b"{", b"\xff"] {
             assert_eq!(told(text), None);
+        }
+    }
+
+    #[test]
+    fn of_a_request_that_is_none_the_id_is_known_where_it_is_one_and_there_is_one() {
+        let id = |text: &'static str| awaited_id(text.as_bytes()).map(RawValue::get);
+        for (text, awaited) in [
+            (r#"{"jsonrpc":"1.0","id":7,"method":"x"}"#, Some("7")),
+            (r#"{"id":"a","method":7}"#, Some(r#""a""#)),
+            (r#"{"i\u0064":7,"method":"x","method":"y"}"#, Some("7")),
+            (r#"{"id":7,"method":"x","result":{}}"#, Some("7")),
+            (r#"{"id":7}"#, Some("7")),
+            (r#"{"id":7,"i\u0064":7,"method":"x"}"#, None),
+            (r#"{"id":7,"result":{},"error":{}}"#, None),
+            (r#"{"id":1.5,"method":7}"#, None),
+            (r#"{"id":null,"method":7}"#, None),
+            (r#"{"method":7}"#, None),
+            (r#"[7]"#, None),
+            (r#"{"id":7,"#, None),
+        ] {
+            assert_eq!(id(text), awaited, "{text}");
         }
     }
 

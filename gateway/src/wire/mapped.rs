@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::code;
 use super::jsonrpc::{Fault, string};
+use super::params::check_meta;
 
 /// `params._meta.progressToken`: the name under which the sender of a request wants to hear of its progress.
 ///
@@ -67,8 +68,11 @@ pub fn level(params: Option<&RawValue>) -> Result<Cow<'_, str>, Fault> {
     struct SetLevel<'a> {
         #[serde(borrow, default)]
         level: Option<&'a RawValue>,
+        #[serde(borrow, default, rename = "_meta")]
+        meta: Option<&'a RawValue>,
     }
     let read: SetLevel<'_> = read_present(params)?;
+    check_meta(read.meta)?;
     read.level.and_then(string).ok_or_else(|| Fault {
         code: code::INVALID_PARAMS,
         message: r#"params: "level" must be a string"#.to_owned(),

@@ -1,5 +1,6 @@
 //! The parameters that say what a request is about, read without touching the rest. A key that is read here and stands twice is
-//! refused: the gateway and a backend must not read two names.
+//! refused: the gateway and a backend must not read two names. So is one that gateways on the way to a backend read: `arguments`, `_meta`,
+//! and the progress token in it.
 
 use std::borrow::Cow;
 
@@ -31,8 +32,14 @@ pub fn name(params: Option<&RawValue>) -> Result<Text<'_>, Fault> {
     struct Named<'a> {
         #[serde(borrow, default)]
         name: Option<&'a RawValue>,
+        #[serde(borrow, default, rename = "arguments")]
+        _arguments: Option<&'a RawValue>,
+        #[serde(borrow, default, rename = "_meta")]
+        meta: Option<&'a RawValue>,
     }
-    text(read::<Named<'_>>(params)?.name, "name")
+    let named: Named<'_> = read(params)?;
+    check_meta(named.meta)?;
+    text(named.name, "name")
 }
 
 /// The `uri` of `resources/read` and its kin.
@@ -44,8 +51,12 @@ pub fn uri(params: Option<&RawValue>) -> Result<Text<'_>, Fault> {
     struct Located<'a> {
         #[serde(borrow, default)]
         uri: Option<&'a RawValue>,
+        #[serde(borrow, default, rename = "_meta")]
+        meta: Option<&'a RawValue>,
     }
-    text(read::<Located<'_>>(params)?.uri, "uri")
+    let located: Located<'_> = read(params)?;
+    check_meta(located.meta)?;
+    text(located.uri, "uri")
 }
 
 /// The `uriTemplate` of a resource template.
@@ -71,8 +82,12 @@ pub fn cursor(params: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, Fault> 
     struct Paged<'a> {
         #[serde(borrow, default)]
         cursor: Option<&'a RawValue>,
+        #[serde(borrow, default, rename = "_meta")]
+        meta: Option<&'a RawValue>,
     }
-    match read::<Paged<'_>>(params)?.cursor {
+    let paged: Paged<'_> = read(params)?;
+    check_meta(paged.meta)?;
+    match paged.cursor {
         None => Ok(None),
         cursor => text(cursor, "cursor").map(|(_, cursor)| Some(cursor)),
     }
@@ -87,6 +102,8 @@ pub fn reference(params: Option<&RawValue>) -> Result<Reference<'_>, Fault> {
     struct Completed<'a> {
         #[serde(borrow, default)]
         r#ref: Option<&'a RawValue>,
+        #[serde(borrow, default, rename = "_meta")]
+        meta: Option<&'a RawValue>,
     }
     #[derive(Deserialize)]
     struct Ref<'a> {
@@ -97,8 +114,11 @@ pub fn reference(params: Option<&RawValue>) -> Result<Reference<'_>, Fault> {
         #[serde(borrow, default)]
         uri: Option<&'a RawValue>,
     }
-    let reference = read::<Completed<'_>>(params)?.r#ref;
-    let object = reference.filter(|reference| reference.get().starts_with('{'));
+    let completed: Completed<'_> = read(params)?;
+    check_meta(completed.meta)?;
+    let object = completed
+        .r#ref
+        .filter(|reference| reference.get().starts_with('{'));
     let reference: Ref<'_> = read(Some(object.ok_or_else(|| unfit("ref", "an object"))?))?;
     match &*text(reference.r#type, "ref.type")?.1 {
         "ref/prompt" => text(reference.name, "ref.name").map(Reference::Prompt),
@@ -132,8 +152,11 @@ pub fn initialize(params: Option<&RawValue>) -> Result<Initialize<'_>, Fault> {
         capabilities: Option<&'a RawValue>,
         #[serde(borrow, default)]
         client_info: Option<&'a RawValue>,
+        #[serde(borrow, default, rename = "_meta")]
+        meta: Option<&'a RawValue>,
     }
     let params: Params<'_> = read(params)?;
+    check_meta(params.meta)?;
     Ok(Initialize {
         protocol_version: text(params.protocol_version, "protocolVersion")?.1,
         capabilities: object(params.capabilities, "capabilities")?,
@@ -152,6 +175,17 @@ fn object<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<&'a RawValue, Faul
             message: format!("params: a key stands twice in {key:?}"),
         }),
     }
+}
+
+/// Refuses a `_meta` in which the progress token stands twice: whoever leads progress to its call reads it.
+pub(super) fn check_meta(meta: Option<&RawValue>) -> Result<(), Fault> {
+    #[derive(Deserialize)]
+    struct Meta<'a> {
+        #[serde(borrow, default, rename = "progressToken")]
+        _progress_token: Option<&'a RawValue>,
+    }
+    let object = meta.filter(|meta| meta.get().starts_with('{'));
+    object.map_or(Ok(()), |meta| read::<Meta<'_>>(Some(meta)).map(drop))
 }
 
 fn read<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, Fault> {
@@ -195,6 +229,48 @@ mod tests {
         assert_eq!(reference(Some(&doubled)).unwrap_err().code, code::INVALID_REQUEST);
         let doubled = raw(r#"{"name":"a","n\u0061me":"b"}"#);
         assert_eq!(name(Some(&doubled)).unwrap_err().code, code::INVALID_REQUEST);
+    }
+
+    #[test]
+    fn what_gateways_on_the_way_read_stands_once_too() {
+        let fault = |read: &dyn Fn(&RawValue) -> Option<Fault>, params: &str| {
+            read(&raw(params)).map(|fault| fault.code)
+        };
+        type Read<'a> = (&'a str, &'a dyn Fn(&RawValue) -> Option<Fault>);
+        let readers: [Read<'_>; 6] = [
+            (r#""name":"a""#, &|params| name(Some(params)).err()),
+            (r#""uri":"a""#, &|params| uri(Some(params)).err()),
+            (r#""cursor":"a""#, &|params| cursor(Some(params)).err()),
+            (r#""ref":{"type":"ref/prompt","name":"a"}"#, &|params| {
+                reference(Some(params)).err()
+            }),
+            (
+                r#""protocolVersion":"x","capabilities":{},"clientInfo":{}"#,
+                &|params| initialize(Some(params)).err(),
+            ),
+            (r#""level":"info""#, &|params| {
+                crate::wire::mapped::level(Some(params)).err()
+            }),
+        ];
+        for (field, read) in readers {
+            let with = |more: &str| fault(read, &format!("{{{field},{more}}}"));
+            assert_eq!(
+                with(r#""_meta":{"progressToken":1,"x":1,"x":2}"#),
+                None,
+                "{field}"
+            );
+            assert_eq!(with(r#""_meta":1"#), None, "{field}");
+            for twice in [
+                r#""_meta":{},"_meta":{}"#,
+                r#""_meta":{},"_m\u0065ta":{}"#,
+                r#""_meta":{"progressToken":1,"progressToken":2}"#,
+                r#""_meta":{"progressToken":1,"progress\u0054oken":2}"#,
+            ] {
+                assert_eq!(with(twice), Some(code::INVALID_REQUEST), "{field}, {twice}");
+            }
+        }
+        let call = raw(r#"{"name":"a","arguments":{"x":1,"x":2},"\u0061rguments":{}}"#);
+        assert_eq!(name(Some(&call)).unwrap_err().code, code::INVALID_REQUEST);
     }
 
     #[test]
