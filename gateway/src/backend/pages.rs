@@ -289,6 +289,21 @@ mod tests {
         assert_eq!(more, "tools/list has more than 20000 items");
     }
 
+    #[tokio::test]
+    async fn as_many_bytes_as_are_allowed_are_read_and_one_more_is_refused() {
+        let page = |bytes: usize| {
+            let (start, end) = (r#"{"tools":[],"nextCursor":"A","x":""#, r#""}"#);
+            raw(&format!(
+                "{start}{}{end}",
+                "x".repeat(bytes - start.len() - end.len())
+            ))
+        };
+        let most = in_time(Kind::Tools, |_| ready(Ok(page(MAX_BYTES / 2)))).await;
+        assert_eq!(most.unwrap().items.len(), 0);
+        let more = refused(|_| ready(Ok(page(MAX_BYTES / 2 + 1)))).await;
+        assert_eq!(more, "tools/list has more than 67108864 bytes");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn pages_that_come_slowly_without_an_end_are_refused() {
         let mut pages = 0;
