@@ -167,9 +167,13 @@ fn rows() -> Vec<Row> {
         both(
             "429 with a Retry-After that is none",
             json!({"status": 429, "retry_after": "soon"}),
-            Failure(&["HTTP status 429."], true),
+            Failure(&["HTTP status 429: The fixture was told"], true),
         ),
-        both("429 alone", status(429), Failure(&["HTTP status 429."], true)),
+        both(
+            "429 alone",
+            status(429),
+            Failure(&["HTTP status 429: The fixture was told"], true),
+        ),
         both("500", status(500), Failure(&["HTTP status 500"], false)),
         both("502", status(502), Failure(&["HTTP status 502"], false)),
         both("503", status(503), Failure(&["HTTP status 503"], true)),
