@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use vmcp_e2e::raw::{self, Answer, Session};
 use vmcp_e2e::stream::Stream;
 
-use crate::heads;
 use crate::world::{World, told};
+use crate::{heads, principal};
 
 /// Does something wrong, and gives what answers it.
 type Fault = dyn Fn(&Client<'_>) -> anyhow::Result<Answer>;
@@ -74,6 +74,7 @@ pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
         params(),
         twice(),
         sessions(),
+        principal::rows(),
         heads::headers(),
         heads::doubled(),
         heads::http(),

@@ -5,6 +5,7 @@
 mod backend;
 mod client;
 mod heads;
+mod principal;
 mod under_load;
 mod world;
 

@@ -14,8 +14,9 @@ use vmcp_e2e::wait;
 use crate::world::{LIMIT, World, echo};
 use crate::{backend, client};
 
-/// How many clients call all the time, and how often each of them does.
+/// How many clients call all the time, how many of them where they have to say who they are, and how often each of them does.
 const OTHERS: usize = 6;
+const NAMED: usize = 2;
 const PACE: Duration = Duration::from_millis(25);
 
 /// How much more memory the gateway may hold behind the tables than before them: what its allocator keeps of a line of 16 MiB and of a
@@ -45,18 +46,29 @@ fn all_faults_at_once_disturb_nobody_and_leave_nothing_behind() -> anyhow::Resul
     let world = World::start()?;
     // Once before anything is measured: what is made on first use stays.
     round(&world)?;
-    let before = at_rest(&world.gateway)?;
+    let gateways = [&world.gateway, &world.guarded.gateway];
+    let before = [at_rest(gateways[0])?, at_rest(gateways[1])?];
 
     let gateway = world.gateway.mcp;
     let mut sessions = Vec::new();
-    for _ in 0..OTHERS {
+    for _ in NAMED..OTHERS {
         sessions.push(world.open()?);
     }
+    let mut callers = Vec::new();
+    for subject in 0..NAMED {
+        callers.push(world.guarded.open(&format!("subject {subject}"))?);
+    }
     let load = Load::start(OTHERS, PACE, |worker| {
-        let session: Session = sessions[worker].clone();
+        let caller = callers.get(worker).cloned();
+        let session: Option<Session> = worker.checked_sub(NAMED).map(|at| sessions[at].clone());
         Box::new(move |turn| {
             let backend = if turn % 2 == 0 { "good" } else { "bad" };
-            echo(gateway, &session, backend, &format!("{worker} {turn}"))
+            let nonce = format!("{worker} {turn}");
+            match (&caller, &session) {
+                (Some(caller), _) => caller.echo(backend, &nonce),
+                (None, Some(session)) => echo(gateway, session, backend, &nonce),
+                (None, None) => Ok(()),
+            }
         })
     });
     load.go_on_for(50)?;
@@ -69,8 +81,13 @@ fn all_faults_at_once_disturb_nobody_and_leave_nothing_behind() -> anyhow::Resul
     for session in &sessions {
         world.close(session)?;
     }
+    for caller in &callers {
+        caller.close()?;
+    }
 
-    given_back(&world.gateway, &before)?;
+    for (gateway, before) in gateways.into_iter().zip(&before) {
+        given_back(gateway, before)?;
+    }
     world.is_well()
 }
 

@@ -11,6 +11,7 @@ use vmcp_e2e::raw::{Answer, Session};
 use vmcp_e2e::wait;
 
 use crate::backend;
+use crate::principal::Guarded;
 
 /// How long something may take that has to happen.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
@@ -19,6 +20,8 @@ pub(crate) struct World {
     pub(crate) gateway: Gateway,
     /// A gateway with the same keys that serves another virtual server.
     pub(crate) stranger: Gateway,
+    /// A gateway that asks who calls.
+    pub(crate) guarded: Guarded,
     pub(crate) recipe: Recipe,
     /// The backend `bad`.
     pub(crate) bad: Fixture,
@@ -35,10 +38,13 @@ impl World {
         hot.backends[1].tools.deadlines = [deadline].into();
         recipe.config.name = "stranger".to_owned();
         let stranger = recipe.start()?;
+        recipe.config.name = "guarded".to_owned();
+        let guarded = Guarded::start(&mut recipe)?;
         recipe.config.name = "own".to_owned();
         Ok(Self {
             gateway: recipe.start()?,
             stranger,
+            guarded,
             recipe,
             bad,
             _good: good,
