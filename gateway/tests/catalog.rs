@@ -28,7 +28,8 @@ use vmcp_gateway::tasks::Tasks;
 use vmcp_gateway::telemetry::Metrics;
 use vmcp_gateway::wire::jsonrpc::Message;
 
-const LIMIT: Duration = Duration::from_secs(10);
+/// Longer than the pause between two looks for which streams are the reason.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A backend that answers as the test says.
 #[derive(Clone)]
@@ -312,6 +313,42 @@ async fn a_stream_may_take_longer_to_open_than_until_the_next_probe() -> anyhow:
     let (core, tasks) = backend.behind_a_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 2).await?;
     tasks.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_was_opened_again_is_a_reason_to_look_although_nothing_is_said_on_it()
+-> anyhow::Result<()> {
+    let opened = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&opened);
+    let mut backend = Backend::new(move |method, _| match method {
+        "initialize" => hello(&json!({"tools": {}})),
+        _ => tools(&["x", "y", "z"][..seen.load(Ordering::Relaxed).clamp(1, 3)]),
+    });
+    backend.stream = Some(Arc::new(move |before| {
+        opened.store(before + 1, Ordering::Relaxed);
+        async { "" }.boxed()
+    }));
+    let (core, tasks) = backend.behind_a_core().await?;
+    until(&core, |snapshot| snapshot.tools.len() >= 2).await?;
+    // The next one comes too soon behind this look for another, which is made later.
+    until(&core, |snapshot| snapshot.tools.len() == 3).await?;
+    tasks.finish().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_backend_is_looked_at_once() -> anyhow::Result<()> {
+    let (probed, mut probes) = watch::channel(0);
+    let backend = changing(Arc::default(), probed);
+    let (core, tasks) = backend.behind_a_core().await?;
+    let probed = tokio::time::timeout(LIMIT, probes.wait_for(|probes| *probes >= 3));
+    assert!(probed.await.is_ok_and(|probed| probed.is_ok()));
+    tasks.finish().await;
+    drop(core);
+    let looks = backend.methods();
+    let looks = looks.iter().filter(|method| *method == "tools/list").count();
+    assert_eq!(looks, 1);
     Ok(())
 }
 

@@ -131,22 +131,34 @@ impl Listener {
     /// When the backend gives no stream.
     pub async fn next(&mut self) -> Result<Event, Silent> {
         loop {
-            if let Some(events) = &mut self.events {
-                match events.next().await {
-                    Ok(Some(event)) => {
-                        self.heard(&event);
-                        return Ok(event);
-                    }
-                    Ok(None) => self.ended(),
-                    Err(error) => {
-                        tracing::debug!(backend = %self.backend.name(), %error, "a stream broke");
-                        self.ended();
-                    }
+            if let Some(event) = self.step().await? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// As [`Self::next`], but ends without an event after each attempt to open the stream, so that whoever waits can see in
+    /// [`Self::opened`] that it was opened, also when nothing is said on it.
+    ///
+    /// # Errors
+    /// When the backend gives no stream.
+    pub async fn step(&mut self) -> Result<Option<Event>, Silent> {
+        if let Some(events) = &mut self.events {
+            match events.next().await {
+                Ok(Some(event)) => {
+                    self.heard(&event);
+                    return Ok(Some(event));
+                }
+                Ok(None) => self.ended(),
+                Err(error) => {
+                    tracing::debug!(backend = %self.backend.name(), %error, "a stream broke");
+                    self.ended();
                 }
             }
-            tokio::time::sleep_until(self.next_opening).await;
-            self.open().await?;
         }
+        tokio::time::sleep_until(self.next_opening).await;
+        self.open().await?;
+        Ok(None)
     }
 
     async fn open(&mut self) -> Result<(), Silent> {

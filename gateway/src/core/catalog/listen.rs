@@ -22,7 +22,8 @@ pub(super) struct Ear {
     looked: Option<Instant>,
 }
 
-/// How often a broken stream is a reason to look: a backend whose streams are short does not keep the gateway busy.
+/// How often a stream that was opened again is a reason to look: a backend whose streams are short does not keep the gateway busy.
+/// The look is not left out, but waits until then.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long a backend may take for the answer to a request of its own.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -43,8 +44,22 @@ impl Ear {
             return std::future::pending().await;
         };
         loop {
-            let event = match listener.next().await {
-                Ok(event) => event,
+            let owed = (listener.opened() > self.opened).then(|| {
+                let now = Instant::now();
+                self.looked.map_or(now, |looked| now.max(looked + LOOK_EVERY))
+            });
+            let step = tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(owed.unwrap_or_else(Instant::now)), if owed.is_some() => {
+                    self.opened = listener.opened();
+                    self.looked = Some(Instant::now());
+                    return;
+                }
+                step = listener.step() => step,
+            };
+            match step {
+                Ok(Some(event)) if is_change(backend, session, &event).await => return,
+                Ok(_) => {}
                 Err(silent) => {
                     // A stream that was there, and a session in doubt: the next look finds out, and opens another session.
                     let lost = silent == Silent::SessionInDoubt && listener.opened() > 0;
@@ -54,15 +69,6 @@ impl Ear {
                     }
                     return std::future::pending().await;
                 }
-            };
-            let reopened = listener.opened() > self.opened
-                && self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY);
-            if reopened {
-                self.opened = listener.opened();
-                self.looked = Some(Instant::now());
-            }
-            if reopened || is_change(backend, session, &event).await {
-                return;
             }
         }
     }

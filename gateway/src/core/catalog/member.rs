@@ -45,11 +45,11 @@ pub(super) struct Known {
 }
 
 impl Member {
-    pub(super) fn new(backend: Backend, terms: Arc<Terms>) -> Self {
+    pub(super) fn new(backend: Backend, terms: Arc<Terms>, settings: HealthSettings) -> Self {
         let known = Known {
             state: Arc::default(),
             terms,
-            settings: HealthSettings::default(),
+            settings,
             shown: None,
         };
         Self {
@@ -212,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_backend_offered_stays_known_while_it_fails() {
-        let member = Member::new(backend("a"), Arc::default());
+        let member = Member::new(backend("a"), Arc::default(), HealthSettings::default());
         assert!(member.known().shown.is_none());
         assert!(member.observe(Ok(offer(&["x"]))));
         assert!(!member.observe(Ok(offer(&["x"]))), "nothing changed");
@@ -224,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_degraded_before_it_is_unavailable_and_a_refusal_is_a_sign_of_life() {
-        let member = Member::new(backend("a"), Arc::default());
+        let member = Member::new(backend("a"), Arc::default(), HealthSettings::default());
         let health = || member.state().health;
         let fail = || member.probed(Err(BackendError::Unreachable("refused".to_owned())));
         member.set_settings(HealthSettings {

@@ -176,8 +176,8 @@ impl Catalog {
         let backend = Backend::new(configured, transport);
         backend.isolate(&configured.isolation);
         backend.measure(self.shared.metrics.backend(backend.name()));
-        let member = Arc::new(Member::new(backend, Arc::clone(&configured.terms)));
-        member.set_settings(configured.isolation.health);
+        let (terms, settings) = (Arc::clone(&configured.terms), configured.isolation.health);
+        let member = Arc::new(Member::new(backend, terms, settings));
         let stop = CancellationToken::new();
         let first_look = readiness.map(|readiness| {
             readiness.wait_at_most(

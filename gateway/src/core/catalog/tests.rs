@@ -7,7 +7,7 @@ use super::merge::merge;
 use super::scene::{backend, list, offer};
 use super::*;
 use crate::backend::{BackendError, Capabilities, Kind};
-use crate::config::{FailureMode, Filter, Override, Pattern, Strategy, Terms};
+use crate::config::{FailureMode, Filter, HealthSettings, Override, Pattern, Strategy, Terms};
 
 fn terms(prefix: &str) -> Terms {
     Terms {
@@ -17,18 +17,18 @@ fn terms(prefix: &str) -> Terms {
 }
 
 fn known(name: &str, terms: Terms, offer: Offer) -> (Backend, Known) {
-    let member = Member::new(backend(name), Arc::new(terms));
+    let member = Member::new(backend(name), Arc::new(terms), HealthSettings::default());
     member.observe(Ok(offer));
     (member.backend.clone(), member.known())
 }
 
 fn silent(name: &str, terms: Terms) -> (Backend, Known) {
-    let member = Member::new(backend(name), Arc::new(terms));
+    let member = Member::new(backend(name), Arc::new(terms), HealthSettings::default());
     (member.backend.clone(), member.known())
 }
 
 fn failing(name: &str, terms: Terms, offer: Offer) -> (Backend, Known) {
-    let member = Member::new(backend(name), Arc::new(terms));
+    let member = Member::new(backend(name), Arc::new(terms), HealthSettings::default());
     member.observe(Ok(offer));
     for _ in 0..member.settings().unhealthy_after {
         member.observe(Err(BackendError::Status(500)));
