@@ -54,6 +54,33 @@ fn is_listed((_, gateway): &(Recipe, Gateway), session: &Session) -> anyhow::Res
     Ok(names.contains(&"a_echo".to_owned()))
 }
 
+const LISTS: [&str; 4] = [
+    "tools/list",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+];
+
+/// The next three messages say that the lists of the three kinds have changed.
+fn of_every_kind_is_told(stream: &mut Stream) -> anyhow::Result<()> {
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(
+            stream.message()?["method"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        );
+    }
+    told.sort();
+    let kinds = ["prompts", "resources", "tools"];
+    assert_eq!(
+        told,
+        kinds.map(|kind| format!("notifications/{kind}/list_changed"))
+    );
+    Ok(())
+}
+
 #[test]
 fn a_backend_that_dies_and_comes_back_leaves_the_lists_of_open_sessions_and_returns() -> anyhow::Result<()> {
     let mut fixture = Fixture::start(&[])?;
@@ -62,18 +89,26 @@ fn a_backend_that_dies_and_comes_back_leaves_the_lists_of_open_sessions_and_retu
     wait_for(&gateway, Health::Healthy)?;
     let session = Session::open(gateway.1.mcp)?;
     let mut stream = Stream::get(gateway.1.mcp, &session, None)?;
+    let other = Session::open(gateway.1.mcp)?;
     assert!(is_listed(&gateway, &session)?);
     fixture.kill()?;
     let dead = wait_for(&gateway, Health::Unavailable)?;
     assert_eq!(dead.state, BackendState::Failing);
     assert!(dead.error.unwrap_or_default().contains("cannot be reached"));
-    stream.await_method("notifications/tools/list_changed")?;
+    of_every_kind_is_told(&mut stream)?;
     assert!(!is_listed(&gateway, &session)?);
+    for kind in LISTS {
+        let left = other.names(gateway.1.mcp, kind)?;
+        assert!(left.is_empty(), "{kind}: {left:?}");
+    }
     fixture.restart()?;
     let back = wait_for(&gateway, Health::Healthy)?;
     assert_eq!((back.state, back.error), (BackendState::Ready, None));
-    stream.await_method("notifications/tools/list_changed")?;
+    of_every_kind_is_told(&mut stream)?;
     assert!(is_listed(&gateway, &session)?);
+    for kind in LISTS {
+        assert!(!other.names(gateway.1.mcp, kind)?.is_empty(), "{kind}");
+    }
     let echo = session.call(gateway.1.mcp, "a_echo", &json!({"message": "hi"}))?;
     assert_eq!(echo.tool_text()?, "hi");
     Ok(())
