@@ -291,6 +291,15 @@ impl CallError {
         }
     }
 
+    /// What the backend says of it, for the client.
+    #[must_use]
+    pub fn said(&self) -> Option<&str> {
+        match self {
+            Self::Backend { error, .. } => error.said(),
+            _ => None,
+        }
+    }
+
     /// What went wrong with a request that was sent.
     #[must_use]
     pub fn sent(backend: &Backend, error: BackendError) -> Self {

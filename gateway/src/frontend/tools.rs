@@ -17,7 +17,10 @@ pub(super) fn explain(error: &CallError) -> String {
     } else {
         "The call may have been executed; check before trying again."
     };
-    format!("The {error}. {retry}")
+    match error.said() {
+        Some(said) => format!("The {error}: {}. {retry}", said.trim_end_matches('.')),
+        None => format!("The {error}. {retry}"),
+    }
 }
 
 /// A failed call is a result that says so, which models see, and not a JSON-RPC error, which clients hide from them.
