@@ -1,0 +1,85 @@
+//! Messages of the gateway's own, as bytes.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// The bytes of a successful answer.
+#[must_use]
+pub fn result(id: &RawValue, result: &[u8]) -> Bytes {
+    let mut message = BytesMut::with_capacity(id.get().len() + result.len() + 40);
+    message.put_slice(br#"{"jsonrpc":"2.0","id":"#);
+    message.put_slice(id.get().as_bytes());
+    message.put_slice(br#","result":"#);
+    message.put_slice(result);
+    message.put_u8(b'}');
+    message.freeze()
+}
+
+/// The bytes of an answer that is an error. `id` is the request's, or `None` where it could not be read.
+#[must_use]
+pub fn error(id: Option<&RawValue>, code: i32, message: &str) -> Bytes {
+    error_with_data(id, code, message, None)
+}
+
+/// [`error`] with `data` that programs can read.
+#[must_use]
+pub fn error_with_data(
+    id: Option<&RawValue>,
+    code: i32,
+    message: &str,
+    data: Option<&serde_json::Value>,
+) -> Bytes {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        jsonrpc: &'static str,
+        id: Option<&'a RawValue>,
+        error: ErrorObject<'a>,
+    }
+    #[derive(Serialize)]
+    struct ErrorObject<'a> {
+        code: i32,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'a serde_json::Value>,
+    }
+    let body = Body {
+        jsonrpc: "2.0",
+        id,
+        error: ErrorObject { code, message, data },
+    };
+    // Serialising strings and integers into memory cannot fail; were it to, the client would get an empty body.
+    serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default()
+}
+
+/// The bytes of a notification without parameters.
+#[must_use]
+pub fn notification(method: &str) -> Bytes {
+    Bytes::from(format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#))
+}
+
+/// The bytes of a notification of our own with parameters.
+#[must_use]
+pub fn notification_with(method: &str, params: &[u8]) -> Bytes {
+    let mut message = BytesMut::with_capacity(method.len() + params.len() + 48);
+    message.put_slice(br#"{"jsonrpc":"2.0","method":""#);
+    message.put_slice(method.as_bytes());
+    message.put_slice(br#"","params":"#);
+    message.put_slice(params);
+    message.put_u8(b'}');
+    message.freeze()
+}
+
+/// The bytes of a request of our own.
+#[must_use]
+pub fn request(id: &str, method: &str, params: &[u8]) -> Bytes {
+    let mut message = BytesMut::with_capacity(id.len() + method.len() + params.len() + 64);
+    message.put_slice(br#"{"jsonrpc":"2.0","id":""#);
+    message.put_slice(id.as_bytes());
+    message.put_slice(br#"","method":""#);
+    message.put_slice(method.as_bytes());
+    message.put_slice(br#"","params":"#);
+    message.put_slice(params);
+    message.put_u8(b'}');
+    message.freeze()
+}
