@@ -103,12 +103,23 @@ impl Entry {
         now < times.end && (now < times.until || in_use)
     }
 
+    /// In which life of the store's data it was seen the last time.
+    pub(super) fn seen_in(&self) -> Incarnation {
+        self.lock().seen_in
+    }
+
     /// In which way it is missing in a store that has no record of it and whose data lives in `incarnation`; `None` when it has ended.
-    pub(super) fn missing(&self, incarnation: Incarnation, idle: Duration) -> Option<Missing> {
+    /// `seen_in` is [`Self::seen_in`] as it was before the store was asked.
+    pub(super) fn missing(
+        &self,
+        seen_in: Incarnation,
+        incarnation: Incarnation,
+        idle: Duration,
+    ) -> Option<Missing> {
         let (times, now) = (self.lock(), Instant::now());
         if now >= times.end {
             None
-        } else if times.seen_in != incarnation {
+        } else if seen_in != incarnation {
             Some(Missing::Lost)
         } else {
             let in_use = times.used.is_some_and(|used| now < used + idle);
@@ -328,17 +339,21 @@ pub(super) mod tests {
     async fn what_is_missing_was_lost_or_expired_in_use_or_has_ended() {
         let entry = Entry::new(record(1), reading(1), None);
         // The store knows it not, although it should live: somebody has ended it.
-        assert_eq!(entry.missing(FIRST, IDLE), None);
-        assert_eq!(entry.missing(SECOND, IDLE), Some(Missing::Lost));
+        assert_eq!(entry.missing(FIRST, FIRST, IDLE), None);
+        assert_eq!(entry.missing(FIRST, SECOND, IDLE), Some(Missing::Lost));
         tokio::time::advance(IDLE - Duration::from_secs(1)).await;
         entry.used(EVERY);
         tokio::time::advance(Duration::from_secs(2)).await;
         assert!(entry.lives_on(IDLE), "it was used, and the store was not told");
-        assert_eq!(entry.missing(FIRST, IDLE), Some(Missing::Expired));
+        assert_eq!(entry.missing(FIRST, FIRST, IDLE), Some(Missing::Expired));
         tokio::time::advance(IDLE).await;
         assert!(!entry.lives_on(IDLE));
-        assert_eq!(entry.missing(FIRST, IDLE), None);
+        assert_eq!(entry.missing(FIRST, FIRST, IDLE), None);
         tokio::time::advance(IDLE * 10).await;
-        assert_eq!(entry.missing(SECOND, IDLE), None, "nothing outlives its end");
+        assert_eq!(
+            entry.missing(FIRST, SECOND, IDLE),
+            None,
+            "nothing outlives its end"
+        );
     }
 }

@@ -26,8 +26,8 @@ use super::entry::Entry;
 use super::find::Read;
 use super::id::SessionId;
 use super::proof::CaughtUp;
-use super::record::RecordKey;
-use super::store::{Incarnation, Life, Missing, REMEMBERED, Recovered, SETTLE, Unavailable};
+use super::record::{Record, RecordKey};
+use super::store::{Incarnation, Life, Loaded, Missing, REMEMBERED, Recovered, SETTLE, Unavailable};
 
 /// How far back a store may lose what was written last.
 const RECENT: Duration = Duration::from_secs(60);
@@ -67,6 +67,13 @@ impl Creations {
     }
 }
 
+/// What a second look at a session says of which the store had no record.
+enum Still {
+    Found(Record),
+    Missing(Missing),
+    Ended,
+}
+
 impl Sessions {
     /// The session under `key`, of which the store has no record: brought back if it was lost. `id` is its id, if somebody named it.
     pub(super) async fn missing(&self, key: &RecordKey, id: Option<&SessionId>) -> Read {
@@ -74,15 +81,14 @@ impl Sessions {
         let mut reading = inner.proof.reading();
         let outcome = match (inner.cache.get(key), id) {
             (Remembered::Ended, _) | (Remembered::Nothing, None) => Recovered::Gone,
-            (Remembered::Entry(entry), _) => {
-                let incarnation = self.observed(inner.store.incarnation().await)?;
-                self.learn(incarnation);
-                reading = inner.proof.reading();
-                match entry.missing(incarnation, inner.settings.lifetimes.idle) {
-                    Some(missing) => self.write_back(key, &entry, missing).await?,
-                    None => Recovered::Gone,
+            (Remembered::Entry(entry), _) => match self.missing_still(key, &entry).await? {
+                Still::Found(record) => Recovered::Found(record),
+                Still::Missing(missing) => {
+                    reading = inner.proof.reading();
+                    self.write_back(key, &entry, missing).await?
                 }
-            }
+                Still::Ended => Recovered::Gone,
+            },
             (Remembered::Nothing, Some(id)) => self.recover(id).await?,
         };
         match outcome {
@@ -92,6 +98,22 @@ impl Sessions {
                 Ok(None)
             }
         }
+    }
+
+    /// In which way the store has no record of `entry`, if it still has none. The answer that says so may be older than what is
+    /// remembered: meanwhile somebody may have written the session back into a new life of the data, and been heard. So the store is
+    /// asked once more, between a look at the life in which the session was seen and one at the life that the data has now: only where
+    /// both are the same, the session was there in it, and has ended.
+    async fn missing_still(&self, key: &RecordKey, entry: &Entry) -> Result<Still, Unavailable> {
+        let inner = &*self.inner;
+        let seen_in = entry.seen_in();
+        if let Loaded::Found(record) = self.observed(inner.store.load(key).await)? {
+            return Ok(Still::Found(record));
+        }
+        let incarnation = self.observed(inner.store.incarnation().await)?;
+        self.learn(incarnation);
+        let missing = entry.missing(seen_in, incarnation, inner.settings.lifetimes.idle);
+        Ok(missing.map_or(Still::Ended, Still::Missing))
     }
 
     /// Brings a session back of which nothing is left but its id.

@@ -1,0 +1,228 @@
+//! A session is written back between the answer that it is missing and the question in which life of the store's data that is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use serde_json::value::RawValue;
+use tokio::sync::Notify;
+use vmcp_e2e::providers::server;
+use vmcp_e2e::records::redis_store;
+use vmcp_e2e::redis::Redis;
+use vmcp_gateway::backend::Transport;
+use vmcp_gateway::config::{Hot, SessionLimits};
+use vmcp_gateway::core::{Core, Principal};
+use vmcp_gateway::readiness::Readiness;
+use vmcp_gateway::session::keys::Keys;
+use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, Record, RecordKey};
+use vmcp_gateway::session::store::redis::RedisStore;
+use vmcp_gateway::session::store::{
+    Bound, Created, Event, Incarnation, Life, Loaded, Missing, Offers, Owner, Recovered, SessionStore,
+    SetOutcome, Setting, StreamOwned, Terminated, Touched, Unavailable,
+};
+use vmcp_gateway::session::{Client, Sessions, Settings};
+use vmcp_gateway::tasks::Tasks;
+use vmcp_gateway::telemetry::Metrics;
+use vmcp_gateway::wire::revision::Revision;
+
+/// How long anything here may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A Redis of which one answer to a read is late.
+#[derive(Debug)]
+struct Late {
+    redis: RedisStore,
+    hold_next: AtomicBool,
+    held: Notify,
+    release: Notify,
+}
+
+impl SessionStore for Late {
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Loaded, Unavailable>> {
+        async move {
+            let answer = self.redis.load(key).await;
+            if self.hold_next.swap(false, Ordering::SeqCst) {
+                self.held.notify_one();
+                self.release.notified().await;
+            }
+            answer
+        }
+        .boxed()
+    }
+
+    fn create<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        record: &'a NewRecord,
+        limits: SessionLimits,
+    ) -> BoxFuture<'a, Result<Created, Unavailable>> {
+        self.redis.create(key, record, limits)
+    }
+
+    fn bind_backend<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        backend: &'a str,
+        expected: u64,
+        binding: &'a Binding,
+    ) -> BoxFuture<'a, Result<Bound, Unavailable>> {
+        self.redis.bind_backend(key, backend, expected, binding)
+    }
+
+    fn set<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        setting: &'a Setting,
+    ) -> BoxFuture<'a, Result<SetOutcome, Unavailable>> {
+        self.redis.set(key, setting)
+    }
+
+    fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<Touched>, Unavailable>> {
+        self.redis.touch(keys)
+    }
+
+    fn own_stream<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        owner: Owner,
+    ) -> BoxFuture<'a, Result<StreamOwned, Unavailable>> {
+        self.redis.own_stream(key, owner)
+    }
+
+    fn terminate<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        life: Life,
+    ) -> BoxFuture<'a, Result<Terminated, Unavailable>> {
+        self.redis.terminate(key, life)
+    }
+
+    fn recover<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        life: Life,
+        new: &'a NewRecord,
+    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+        self.redis.recover(key, life, new)
+    }
+
+    fn restore<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        record: &'a Record,
+        missing: Missing,
+    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+        self.redis.restore(key, record, missing)
+    }
+
+    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>> {
+        self.redis.incarnation()
+    }
+
+    fn claim_expired(
+        &self,
+        ago: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, Unavailable>> {
+        self.redis.claim_expired(ago, limit)
+    }
+
+    fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), Unavailable>> {
+        self.redis.remove_expired(keys)
+    }
+
+    fn offers(&self) -> BoxFuture<'_, Result<Offers, Unavailable>> {
+        self.redis.offers()
+    }
+
+    fn keep_offer<'a>(
+        &'a self,
+        backend: &'a str,
+        offer: Option<&'a [u8]>,
+    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+        self.redis.keep_offer(backend, offer)
+    }
+
+    fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>> {
+        self.redis.events(every)
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+        self.redis.ping()
+    }
+
+    fn provider(&self) -> &'static str {
+        self.redis.provider()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_written_back_while_it_is_read_is_found() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let store = Arc::new(Late {
+        redis: redis_store(&redis, "a", Lifetimes::default())?,
+        hold_next: AtomicBool::new(false),
+        held: Notify::new(),
+        release: Notify::new(),
+    });
+    let tasks = Tasks::default();
+    let core = Core::new(
+        Hot::default(),
+        Transport::new(tasks.clone()),
+        tasks.clone(),
+        &Readiness::default(),
+        Metrics::new(),
+    );
+    // Nothing counts without being read.
+    let settings = Settings {
+        max_staleness: Duration::ZERO,
+        ..Settings::default()
+    };
+    let sessions = Sessions::new(
+        server("a"),
+        Arc::clone(&store) as Arc<dyn SessionStore>,
+        settings,
+        Keys::random()?,
+        core,
+        tasks,
+        Metrics::new(),
+    );
+    let empty = RawValue::from_string("{}".to_owned())?;
+    let client = Client {
+        revision: Revision::LATEST,
+        capabilities: &empty,
+        info: &empty,
+    };
+    let id = sessions.create(&Principal::Anonymous, &client).await?;
+    let session = sessions.find(id.as_bytes(), &Principal::Anonymous).await?;
+
+    redis.command::<()>(&["FLUSHALL"])?;
+    store.hold_next.store(true, Ordering::SeqCst);
+    let late = {
+        let (sessions, id) = (sessions.clone(), id.clone());
+        tokio::spawn(async move {
+            sessions
+                .find(id.as_bytes(), &Principal::Anonymous)
+                .await
+                .map(drop)
+        })
+    };
+    tokio::time::timeout(LIMIT, store.held.notified()).await?;
+    // The first brings it back; the second knows in which life of the data.
+    session.set_log_level("info").await?;
+    session.set_log_level("debug").await?;
+    store.release.notify_one();
+    tokio::time::timeout(LIMIT, late).await???;
+
+    // What has ended is not found by asking twice.
+    sessions.terminate(id.as_bytes(), &Principal::Anonymous).await?;
+    let ended = sessions.find(id.as_bytes(), &Principal::Anonymous).await;
+    anyhow::ensure!(ended.is_err(), "it was terminated");
+    Ok(())
+}
