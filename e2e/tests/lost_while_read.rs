@@ -204,21 +204,18 @@ async fn a_session_that_is_written_back_while_it_is_read_is_found() -> anyhow::R
 
     redis.command::<()>(&["FLUSHALL"])?;
     store.hold_next.store(true, Ordering::SeqCst);
-    let late = {
-        let (sessions, id) = (sessions.clone(), id.clone());
-        tokio::spawn(async move {
-            sessions
-                .find(id.as_bytes(), &Principal::Anonymous)
-                .await
-                .map(drop)
-        })
+    let meanwhile = async {
+        store.held.notified().await;
+        // The first brings it back; the second knows in which life of the data.
+        session.set_log_level("info").await?;
+        session.set_log_level("debug").await?;
+        store.release.notify_one();
+        anyhow::Ok(())
     };
-    tokio::time::timeout(LIMIT, store.held.notified()).await?;
-    // The first brings it back; the second knows in which life of the data.
-    session.set_log_level("info").await?;
-    session.set_log_level("debug").await?;
-    store.release.notify_one();
-    tokio::time::timeout(LIMIT, late).await???;
+    let late = sessions.find(id.as_bytes(), &Principal::Anonymous);
+    let (late, meanwhile) = tokio::time::timeout(LIMIT, async { tokio::join!(late, meanwhile) }).await?;
+    meanwhile?;
+    late?;
 
     // What has ended is not found by asking twice.
     sessions.terminate(id.as_bytes(), &Principal::Anonymous).await?;

@@ -4,12 +4,16 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use clap::CommandFactory as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::Value as Json;
 use vmcp_cluster::ApiServer;
 use vmcp_operator::args::Args;
+
+/// How long an API server on a busy machine may take to serve what was defined.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The helm that `vmcp_cluster` builds.
 fn helm(arguments: &[&str]) -> Output {
@@ -159,6 +163,25 @@ fn both_charts_install_upgrade_and_uninstall_and_the_definitions_stay() {
     ];
     let run = |arguments: &[&str]| succeeds(&[arguments, &at].concat());
     run(&["install", "vmcp-crds", "vmcp-crds", "--create-namespace"]);
+    // What is defined is served, and explained, a moment later.
+    let answer = |arguments: &[&str]| {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match server.kubectl(arguments) {
+                Ok(answer) if !answer.trim().is_empty() => return answer,
+                other => assert!(Instant::now() < end, "kubectl {arguments:?}: {other:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let served = [
+        "api-resources",
+        "--api-group=vmcp.dev",
+        "--cached=false",
+        "-o",
+        "name",
+    ];
+    answer(&served);
     // No node runs the pods, so nothing is waited for.
     let notes = run(&["install", "vmcp-operator", "vmcp-operator", "--wait=false"]);
     assert!(
@@ -175,7 +198,7 @@ fn both_charts_install_upgrade_and_uninstall_and_the_definitions_stay() {
         "--set",
         "log.filter=debug",
     ]);
-    let explained = server.kubectl(["explain", "vmcp.spec.sessionStorage"]).unwrap();
+    let explained = answer(&["explain", "vmcp.spec.sessionStorage"]);
     assert!(explained.contains("host:port"), "{explained}");
     run(&["uninstall", "vmcp-operator", "--wait=false"]);
     run(&["uninstall", "vmcp-crds", "--wait=false"]);
