@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::Context as _;
+
 use crate::run::run;
 use crate::{cache, debian, path};
 
@@ -71,9 +73,22 @@ fn fill(python: &Path, dir: &Path) -> anyhow::Result<()> {
     let requirements = dir.join("requirements.txt");
     fs::write(&requirements, REQUIREMENTS)?;
     fs::write(dir.join("time.json"), TIME)?;
-    run(Command::new(dir.join("bin/python"))
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .args(["--require-hashes", "--only-binary=:all:", "-r"])
+    let pip = || {
+        let mut command = Command::new(dir.join("bin/python"));
+        command.args(["-m", "pip", "--disable-pip-version-check"]);
+        command
+    };
+    // Without `--no-deps` pip resolves what the packages ask for, and refuses a release that is newer than the lock.
+    run(pip()
+        .args([
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "--only-binary=:all:",
+            "-r",
+        ])
         .arg(&requirements))?;
+    run(pip().arg("check")).context("python/requirements.txt is not complete")?;
     Ok(())
 }
