@@ -25,4 +25,5 @@ mod patience;
 mod random;
 mod refused;
 mod server;
+mod steps;
 mod text;

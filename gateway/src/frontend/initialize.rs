@@ -9,13 +9,10 @@ use super::respond::{self, Body};
 use crate::config::Aggregation;
 use crate::core::Principal;
 use crate::session::Client;
-use crate::wire::jsonrpc::{Fault, Request};
-use crate::wire::params::{self, Initialize};
+use crate::wire::jsonrpc::Request;
+use crate::wire::params;
 use crate::wire::revision::Revision;
 use crate::wire::{code, header};
-
-/// How much a client may say of itself: it is stored with every session.
-const MAX_CLIENT_BYTES: usize = 16 * 1024;
 
 /// Whether clients with an open stream are told when a list changes.
 const LIST_CHANGED: bool = true;
@@ -99,7 +96,7 @@ impl Capabilities {
 
 impl Frontend {
     pub(super) async fn initialize(&self, request: &Request<'_>, principal: &Principal) -> Response<Body> {
-        let params = match params(request) {
+        let params = match params::initialize(request.params) {
             Ok(params) => params,
             Err(fault) => return respond::params_fault(request.id, &fault),
         };
@@ -150,20 +147,4 @@ impl Frontend {
             }
         }
     }
-}
-
-fn params<'a>(request: &Request<'a>) -> Result<Initialize<'a>, Fault> {
-    let params = params::initialize(request.params)?;
-    for (field, value) in [
-        ("capabilities", params.capabilities),
-        ("clientInfo", params.client_info),
-    ] {
-        if value.get().len() > MAX_CLIENT_BYTES {
-            return Err(Fault {
-                code: code::INVALID_PARAMS,
-                message: format!("params: {field:?} is larger than {MAX_CLIENT_BYTES} bytes"),
-            });
-        }
-    }
-    Ok(params)
 }

@@ -1,12 +1,22 @@
 //! Fields of a JSON object, replaced or added by splicing: everything else stays as it was written.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+
+use crate::steps;
+
+/// The most keys that an object may have. Real ones have a few dozen.
+pub const MAX_KEYS: usize = 4096;
+
+/// Up to how many keys each is compared with all before it, which is faster for so few than to hash them. Beyond, it would take quadratic
+/// time.
+const MAX_COMPARED_KEYS: usize = 16;
 
 /// A JSON object's fields, where they stand in its text.
 #[derive(Debug)]
@@ -16,7 +26,8 @@ pub struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// Finds the fields of the object that `text` is; `None` when it is none, or a key stands twice.
+    /// Finds the fields of the object that `text` is; `None` when it is none, has more than [`MAX_KEYS`] keys, or
+    /// a key stands twice.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         Self::read(text).ok()
@@ -25,7 +36,7 @@ impl<'a> Object<'a> {
     /// The same, with what is wrong.
     ///
     /// # Errors
-    /// When it is no object, or a key stands twice.
+    /// When it is no object, has more than [`MAX_KEYS`] keys, or a key stands twice.
     pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
         let Fields(fields) = serde_json::from_str(text)?;
         Ok(Self { text, fields })
@@ -95,8 +106,23 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
+                // Only in objects with more keys than are compared one by one.
+                let mut index: HashSet<Cow<'de, str>> = HashSet::new();
                 while let Some((Key(key), value)) = map.next_entry()? {
-                    if fields.iter().any(|(other, _)| *other == key) {
+                    if fields.len() == MAX_KEYS {
+                        return Err(A::Error::custom(format_args!("more than {MAX_KEYS} keys")));
+                    }
+                    if fields.len() == MAX_COMPARED_KEYS {
+                        index.extend(fields.iter().map(|(key, _)| key.clone()));
+                    }
+                    let is_new = if fields.len() < MAX_COMPARED_KEYS {
+                        steps::count(fields.len());
+                        fields.iter().all(|(other, _)| *other != key)
+                    } else {
+                        steps::count(1);
+                        index.insert(key.clone())
+                    };
+                    if !is_new {
                         return Err(A::Error::custom(format_args!("duplicate field `{key}`")));
                     }
                     fields.push((key, value));
@@ -112,7 +138,8 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::Object;
+    use super::*;
+    use crate::steps::{assert_linear, counted};
 
     fn with(text: &str, changes: &[(&str, &str)]) -> String {
         let changed = Object::parse(text).unwrap().with(changes).unwrap();
@@ -134,6 +161,51 @@ mod tests {
     fn what_is_no_object_or_has_a_key_twice_is_refused() {
         for text in ["[]", "1", "", "{", r#"{"a":1,"\u0061":2}"#, "{} {}"] {
             assert!(Object::parse(text).is_none(), "{text}");
+        }
+    }
+
+    /// An object with this many keys.
+    fn object_of(keys: usize) -> String {
+        let fields: Vec<_> = (0..keys).map(|number| format!(r#""k{number}":0"#)).collect();
+        format!("{{{}}}", fields.join(","))
+    }
+
+    #[test]
+    fn object_with_many_keys_takes_linear_time() {
+        // The largest size is 4,000 keys.
+        assert_linear(125, object_of, |text| {
+            assert!(Object::parse(&text).is_some(), "{}", text.len());
+        });
+    }
+
+    #[test]
+    fn object_with_too_many_keys_is_refused_before_its_end() {
+        assert!(Object::parse(&object_of(MAX_KEYS)).is_some());
+        let refused = |keys: usize| {
+            let refused = Object::read(&object_of(keys)).unwrap_err().to_string();
+            assert!(refused.starts_with("more than 4096 keys"), "{refused}");
+        };
+        let steps = counted(|| refused(MAX_KEYS + 1));
+        assert_eq!(counted(|| refused(60_000)), steps);
+    }
+
+    #[test]
+    fn key_that_stands_twice_is_found_among_many() {
+        for keys in [
+            MAX_COMPARED_KEYS - 1,
+            MAX_COMPARED_KEYS,
+            MAX_COMPARED_KEYS + 1,
+            1000,
+        ] {
+            let text = object_of(keys);
+            for twice in [r#"k0"#, r#"\u006b0"#, &format!("k{}", keys - 1)] {
+                let text = text.replace('}', &format!(r#","{twice}":1}}"#));
+                let refused = Object::read(&text).unwrap_err().to_string();
+                assert!(
+                    refused.starts_with("duplicate field `k"),
+                    "{keys} {twice}: {refused}"
+                );
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::code;
 use super::jsonrpc::{Fault, string};
 use super::object::Object;
+use crate::text::head;
 
 /// A string of the parameters: where it stands, and what it says.
 pub type Text<'a> = (&'a RawValue, Cow<'a, str>);
@@ -127,6 +128,13 @@ pub fn reference(params: Option<&RawValue>) -> Result<Reference<'_>, Fault> {
     }
 }
 
+/// The most bytes of what is wrong with an object: it may quote a key.
+const MAX_REASON_BYTES: usize = 300;
+/// How much a client may say of its capabilities, and of itself, in bytes: it is stored with every session.
+const MAX_CLIENT_BYTES: usize = 16 * 1024;
+/// The longest name of a revision. Those that are known have ten letters.
+const MAX_REVISION_BYTES: usize = 64;
+
 /// What a client says in `initialize`.
 #[derive(Debug)]
 pub struct Initialize<'a> {
@@ -141,7 +149,7 @@ pub struct Initialize<'a> {
 /// The parameters of `initialize`.
 ///
 /// # Errors
-/// When one is missing or of another kind, or a key stands twice in them or in one of the two objects.
+/// When one is missing, of another kind, or too large, or a key stands twice in them or in one of the two objects.
 pub fn initialize(params: Option<&RawValue>) -> Result<Initialize<'_>, Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -158,21 +166,36 @@ pub fn initialize(params: Option<&RawValue>) -> Result<Initialize<'_>, Fault> {
     let params: Params<'_> = read(params)?;
     check_meta(params.meta)?;
     Ok(Initialize {
-        protocol_version: text(params.protocol_version, "protocolVersion")?.1,
+        protocol_version: text(
+            at_most(MAX_REVISION_BYTES, params.protocol_version, "protocolVersion")?,
+            "protocolVersion",
+        )?
+        .1,
         capabilities: object(params.capabilities, "capabilities")?,
         client_info: object(params.client_info, "clientInfo")?,
     })
 }
 
+/// `raw`, unless it is too large to be looked into.
+fn at_most<'a>(bytes: usize, raw: Option<&'a RawValue>, key: &str) -> Result<Option<&'a RawValue>, Fault> {
+    if raw.is_some_and(|raw| raw.get().len() > bytes) {
+        return Err(Fault {
+            code: code::INVALID_PARAMS,
+            message: format!("params: {key:?} is larger than {bytes} bytes"),
+        });
+    }
+    Ok(raw)
+}
+
 fn object<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<&'a RawValue, Fault> {
-    let raw = raw
+    let raw = at_most(MAX_CLIENT_BYTES, raw, key)?
         .filter(|raw| raw.get().starts_with('{'))
         .ok_or_else(|| unfit(key, "an object"))?;
-    match Object::parse(raw.get()) {
-        Some(_) => Ok(raw),
-        None => Err(Fault {
+    match Object::read(raw.get()) {
+        Ok(_) => Ok(raw),
+        Err(error) => Err(Fault {
             code: code::INVALID_REQUEST,
-            message: format!("params: a key stands twice in {key:?}"),
+            message: format!("params: {key:?}: {}", head(&error.to_string(), MAX_REASON_BYTES)),
         }),
     }
 }
@@ -216,6 +239,7 @@ fn unfit(key: &str, expected: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::steps::counted;
 
     fn raw(text: &str) -> Box<RawValue> {
         RawValue::from_string(text.to_owned()).unwrap()
@@ -300,6 +324,29 @@ mod tests {
         }
         let twice = r#""capabilities":{"roots":{},"r\u006fots":{}}"#;
         assert_eq!(code(&[version, twice, info]), code::INVALID_REQUEST);
+    }
+
+    #[test]
+    fn initialize_params_too_large_are_not_looked_into() {
+        let keys: Vec<_> = (0..40_000).map(|number| format!(r#""k{number}":{{}}"#)).collect();
+        let (large, small) = (format!("{{{}}}", keys.join(",")), "{}");
+        let long = "x".repeat(3 << 20);
+        for (field, version, capabilities, info, most) in [
+            ("capabilities", "x", large.as_str(), small, MAX_CLIENT_BYTES),
+            ("clientInfo", "x", small, large.as_str(), MAX_CLIENT_BYTES),
+            ("protocolVersion", long.as_str(), small, small, MAX_REVISION_BYTES),
+        ] {
+            let params = raw(&format!(
+                r#"{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{info}}}"#
+            ));
+            let mut fault = None;
+            let steps = counted(|| fault = initialize(Some(&params)).err());
+            let expected = Fault {
+                code: code::INVALID_PARAMS,
+                message: format!("params: {field:?} is larger than {most} bytes"),
+            };
+            assert_eq!((fault, steps), (Some(expected), 0));
+        }
     }
 
     #[test]
