@@ -4,11 +4,12 @@
 //! disagree, so one module cannot hold them all, and `go install` refuses Kubernetes for the `replace` lines it has.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use vmcp_peers::run::run;
 use vmcp_peers::{cache, debian};
 
 use crate::hex::short;
@@ -98,32 +99,39 @@ impl GoModule {
     }
 
     fn build(self, into: &Path, build_cache: &Path) -> anyhow::Result<()> {
-        let go = debian::find("go")
-            .or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.is_file()))
-            .context(
-                "go is missing: the Kubernetes programs are built from Go modules; install Go 1.26 or newer",
-            )?;
-        let mut output = OsString::from(into);
-        output.push("/");
-        let status = Command::new("nice")
-            .args(["-n", "10"])
-            .arg(go)
-            .args(["build", "-trimpath", "-mod=readonly", "-ldflags"])
-            .arg(self.linker_flags(&self.version()?))
-            .arg("-o")
-            .arg(output)
-            .arg(self.packages())
-            .current_dir(self.source())
-            .env("CGO_ENABLED", "0")
-            .env("GOCACHE", build_cache)
-            .env("GOFLAGS", "")
-            .status()
-            .context("cannot run go")?;
-        if !status.success() {
-            bail!("go build in {} failed: {status}", self.source().display());
-        }
+        let flags = self.linker_flags(&self.version()?);
+        run(go_build(&self.source(), into, &flags, self.packages())?.env("GOCACHE", build_cache))?;
         Ok(())
     }
+}
+
+/// Go's build of `packages` of the module in `source` into the folder `into`. `go.mod` and `go.sum` decide every version: a
+/// build that would have to choose one, or lacks a checksum, fails.
+fn go_build(source: &Path, into: &Path, linker_flags: &str, packages: &str) -> anyhow::Result<Command> {
+    let go = debian::find("go")
+        .or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.is_file()))
+        .context(
+            "go is missing: the Kubernetes programs are built from Go modules; install Go 1.26 or newer",
+        )?;
+    let mut output = OsString::from(into);
+    output.push("/");
+    let mut command = Command::new("nice");
+    command
+        .args(["-n", "10"])
+        .arg(go)
+        // The names of the packages as they are compiled are the sign that it goes on.
+        .args(["build", "-v", "-trimpath", "-mod=readonly"])
+        // Git refuses to describe a working copy of another user, and Go then refuses to build.
+        .arg("-buildvcs=false")
+        .args(["-ldflags", linker_flags, "-o"])
+        .arg(output)
+        .arg(packages)
+        .current_dir(source)
+        .env("CGO_ENABLED", "0")
+        // The user's own flags, or a workspace above this folder, may choose other versions.
+        .env("GOFLAGS", "")
+        .env("GOWORK", "off");
+    Ok(command)
 }
 
 /// The folders that hold the programs of `modules`, built if they are not in the cache.
@@ -140,10 +148,8 @@ pub(crate) fn programs(modules: &[GoModule]) -> anyhow::Result<Vec<PathBuf>> {
     if folders.iter().all(|folder| folder.is_dir()) {
         return Ok(folders);
     }
-    fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
     // One build at a time: two would take twice as long each, and the second finds what the first has built.
-    let lock = File::create(root.join("go-build.lock"))?;
-    lock.lock()?;
+    let _lock = cache::lock("go-build")?;
     let build_cache = root.join("go-build.partial");
     for (module, key) in modules.iter().zip(&keys) {
         cache::once(key, |into| module.build(into, &build_cache))?;

@@ -1,6 +1,6 @@
 //! The cache of installed and built programs.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -50,13 +50,23 @@ pub fn once(key: &str, build: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyho
 }
 
 /// Waits until no other process holds the lock `name`, and holds it until the file is dropped.
-pub(crate) fn lock(name: &str) -> anyhow::Result<File> {
+///
+/// # Errors
+/// When the cache cannot be written.
+pub fn lock(name: &str) -> anyhow::Result<File> {
     let root = dir()?;
     fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
     let path = root.join(format!("{name}.lock"));
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    file.lock()
-        .with_context(|| format!("cannot lock {}", path.display()))?;
+    let locked = match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            eprintln!("==> wait for another process that installs {name}");
+            file.lock()
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    };
+    locked.with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
 }
 

@@ -18,15 +18,7 @@ pub fn cargo_deny() -> anyhow::Result<PathBuf> {
 fn install(name: &str, version: &str) -> anyhow::Result<PathBuf> {
     let dir = cache::once(&format!("{name}-{version}"), |dir| {
         run(Command::new(env!("CARGO"))
-            .args([
-                "install",
-                name,
-                "--version",
-                version,
-                "--locked",
-                "--quiet",
-                "--root",
-            ])
+            .args(["install", name, "--version", version, "--locked", "--root"])
             .arg(dir)
             // Below this process's own target folder it would wait for the build that runs us.
             .env("CARGO_TARGET_DIR", dir.join("target")))?;

@@ -26,9 +26,10 @@ pub mod npm;
 mod path;
 mod probe;
 pub mod process;
+mod progress;
 pub mod python;
 pub mod redis;
-mod run;
+pub mod run;
 pub mod server;
 pub mod step;
 
