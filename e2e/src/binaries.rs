@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, bail};
+use vmcp_peers::run::run;
 
 /// The path of one of the workspace's programs, as this test was built: same profile, same target directory.
 ///
@@ -46,18 +47,12 @@ fn build(directory: &Path) -> anyhow::Result<()> {
         Some(name) => name,
         None => bail!("{} is no target directory", directory.display()),
     };
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .args(["build", "--workspace", "--bins", "--quiet", "--profile", profile])
+        .args(["build", "--workspace", "--bins", "--locked", "--profile", profile])
         .arg("--target-dir")
-        .arg(directory.parent().unwrap_or(directory))
-        .output()
-        .context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!(
-            "the programs do not build:\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
+        .arg(directory.parent().unwrap_or(directory));
+    run(&mut command).context("the programs do not build")?;
     Ok(())
 }

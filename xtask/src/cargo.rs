@@ -42,13 +42,26 @@ pub(crate) fn succeeded(status: ExitStatus) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Builds the program `name` of the tests, with all programs of the workspace, and returns its path. The demo and the
+/// conformance suite start the others, and ask cargo for exactly this build, which then has nothing left to do.
+pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let arguments = "build --workspace --bins --locked";
+    // Cargo puts it beside this program.
+    if std::env::current_exe().is_ok_and(|xtask| !xtask.with_file_name(name).exists()) {
+        eprintln!(
+            "The first build compiles everything: about five minutes on two cores. Later ones take seconds."
+        );
+    }
+    step(&format!("cargo {arguments}"), || {
+        let words: Vec<&str> = arguments.split(' ').collect();
+        built(&words, name)
+    })
+}
+
 /// Builds the example program `name` and returns its path. The whole workspace is named, because cargo then chooses the
 /// same features of the dependencies as for the tests, and compiles them once.
 pub(crate) fn example(name: &str) -> anyhow::Result<PathBuf> {
-    built(
-        &["build", "--quiet", "--workspace", "--locked", "--example", name],
-        name,
-    )
+    built(&["build", "--workspace", "--locked", "--example", name], name)
 }
 
 /// Builds as `arguments` say, and returns the path of the program `name`, which is among what they build.

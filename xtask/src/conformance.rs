@@ -1,12 +1,13 @@
 //! `cargo xtask conformance`.
 
 use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use anyhow::Context as _;
 use clap::Args;
 use vmcp_peers::npm;
 
-use crate::cargo::cargo;
+use crate::cargo;
 
 /// The official conformance suite through the gateway, with one backend and with two: prints `scored P/N`, and exits by it.
 ///
@@ -20,19 +21,9 @@ pub(crate) struct Conformance {
 impl Conformance {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         npm::conformance()?;
-        eprintln!("==> build and start the suite");
+        let suite = cargo::program("conformance")?;
         // In place of this process, so that signals and the exit code are the suite's own.
-        let run = [
-            "run",
-            "--quiet",
-            "--locked",
-            "-p",
-            "vmcp-e2e",
-            "--bin",
-            "conformance",
-            "--",
-        ];
-        let error = cargo(&run).arg(&self.revision).exec();
-        Err(error).context("cannot run cargo")
+        let error = Command::new(suite).arg(&self.revision).exec();
+        Err(error).context("cannot run the suite")
     }
 }

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use vmcp_peers::{npm, python, redis};
 
-use crate::cargo::cargo;
+use crate::cargo;
 
 /// One endpoint over two MCP servers that nobody here wrote, on your machine, until you press Ctrl-C.
 ///
@@ -42,12 +43,9 @@ impl Demo {
                 Some("outages")
             }
         };
-        eprintln!("==> build and start the demo");
+        let demo = cargo::program("demo")?;
         // In place of this process, so that signals and the exit code are the demo's own.
-        let run = [
-            "run", "--quiet", "--locked", "-p", "vmcp-e2e", "--bin", "demo", "--",
-        ];
-        let error = cargo(&run).args(story).args(&self.arguments).exec();
-        Err(error).context("cannot run cargo")
+        let error = Command::new(demo).args(story).args(&self.arguments).exec();
+        Err(error).context("cannot run the demo")
     }
 }

@@ -1,8 +1,9 @@
 //! `cargo xtask generate`: the committed files that are made from the code.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -97,8 +98,17 @@ fn config_schema() -> anyhow::Result<String> {
 
 /// The definition of a custom resource. Another program prints it, so that this one does not compile a Kubernetes client.
 fn crd(plural: &str) -> anyhow::Result<String> {
+    // Built once, because a build that has nothing to do says so each time.
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let program = match PROGRAM.get() {
+        Some(program) => program,
+        None => {
+            let built = example("crds")?;
+            PROGRAM.get_or_init(|| built)
+        }
+    };
     let file = format!("vmcp.dev_{plural}.yaml");
-    let output = Command::new(example("crds")?)
+    let output = Command::new(program)
         .arg(&file)
         .stderr(Stdio::inherit())
         .output()

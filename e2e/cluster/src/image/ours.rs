@@ -70,6 +70,7 @@ fn compile(profile: Profile) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     let mut command = Command::new(cargo);
     command.args([
         "build",
+        "--locked",
         "--profile",
         profile.name(),
         "--message-format",
