@@ -6,16 +6,21 @@ use http::header::{DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, Uri};
 use serde::Deserialize;
 
-use crate::text;
+use crate::text::{self, MAX_ERROR_BYTES};
 
 /// How much of what a backend says about an error is shown.
 const SAID_BYTES: usize = 300;
 
-/// A failed exchange with a backend.
+/// What somebody else says, as far as it stands in an error: see [`MAX_ERROR_BYTES`].
+fn brief(said: &str) -> String {
+    text::brief(said, MAX_ERROR_BYTES)
+}
+
+/// A failed exchange with a backend. However much the backend says, each shows as a text of bounded length.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// No connection: the request was never sent.
-    #[error("cannot be reached: {0}")]
+    #[error("cannot be reached: {}", brief(.0))]
     Unreachable(String),
     /// A header that requests to it must bear has no value: the request was never sent.
     #[error("cannot be called: header {0}")]
@@ -38,10 +43,10 @@ pub enum BackendError {
     #[error("gave an answer of more than {0} bytes, which is the most that is passed on")]
     TooLarge(u64),
     /// The connection ended before the answer was complete. The request may have been executed.
-    #[error("ended the connection before its answer was complete: {0}")]
+    #[error("ended the connection before its answer was complete: {}", brief(.0))]
     Broken(String),
     /// The breaker is open: the request was not sent.
-    #[error("is not asked at the moment, because calls fail again and again: it {reason}")]
+    #[error("is not asked at the moment, because calls fail again and again: it {}", brief(.reason))]
     Open {
         /// What went wrong the last time.
         reason: String,
@@ -69,13 +74,15 @@ pub enum BackendError {
         retry_after: Duration,
     },
     /// A redirect to another place, which is not followed: it would take credentials and sessions to a server that nobody configured.
-    #[error("redirects to {0}, which is not followed; if that is where it is now, configure that URL")]
+    #[error(
+        "redirects to {}, which is not followed; if that is where it is now, configure that URL", brief(.0)
+    )]
     Redirected(String),
     /// An answer that is not what the protocol allows.
-    #[error("gave an answer that the protocol does not allow: {0}")]
+    #[error("gave an answer that the protocol does not allow: {}", brief(.0))]
     Invalid(String),
     /// The backend answered a request of the gateway's own with a JSON-RPC error.
-    #[error("refused: {code} {message}")]
+    #[error("refused: {code} {}", brief(.message))]
     Refused {
         /// The error's code.
         code: i64,
@@ -290,6 +297,25 @@ mod tests {
             assert!(dated(nonsense).ends_with("HTTP status 429"), "{nonsense}");
         }
         assert!(of(429, ("retry-after", "1")).is_retry_safe() && !of(500, ("x", "y")).is_retry_safe());
+    }
+
+    #[test]
+    fn error_text_is_bounded_whatever_the_backend_said() {
+        let long = || "x".repeat(3 << 20);
+        for error in [
+            BackendError::Unreachable(long()),
+            BackendError::Broken(long()),
+            BackendError::Open { reason: long() },
+            BackendError::Redirected(long()),
+            BackendError::Invalid(long()),
+            BackendError::Refused {
+                code: 1,
+                message: long(),
+            },
+        ] {
+            let shown = error.to_string().len();
+            assert!(shown < MAX_ERROR_BYTES + 200, "{shown}");
+        }
     }
 
     #[test]

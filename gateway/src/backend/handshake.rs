@@ -14,7 +14,8 @@ use super::post::told;
 use super::transport::Failure;
 use super::{Backend, BackendError, UpstreamBody, UpstreamSession, answer};
 use crate::backend::Events;
-use crate::wire::revision::Revision;
+use crate::text;
+use crate::wire::revision::{MAX_REVISION_BYTES, Revision};
 use crate::wire::{header, jsonrpc};
 
 /// The longest session id that is accepted from a backend: it is stored with the session.
@@ -208,7 +209,7 @@ fn read_result(result: &RawValue) -> Result<(InitializeResult<'_>, Revision), Ba
     let revision = Revision::parse(&result.protocol_version).ok_or_else(|| {
         BackendError::Invalid(format!(
             "it speaks only revision {:?}, which is not known",
-            result.protocol_version
+            text::head(&result.protocol_version, MAX_REVISION_BYTES)
         ))
     })?;
     Ok((result, revision))

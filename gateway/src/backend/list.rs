@@ -3,11 +3,20 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use crate::text::brief;
 use crate::wire::jsonrpc::Fault;
 use crate::wire::params::{self, Text};
 
 /// The longest name or URI.
 pub(super) const MAX_KEY_BYTES: usize = 8 * 1024;
+
+/// The largest item, in bytes of JSON: it stands in the list of every client, and in what a model reads. Real ones have a few kilobytes.
+pub const MAX_ITEM_BYTES: usize = 256 * 1024;
+
+/// How many bytes of names are told of items that are not taken.
+const MAX_TOLD_BYTES: usize = 200;
+/// How many items that are not taken are told by name.
+const MAX_TOLD: usize = 20;
 
 /// A kind of list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,8 +47,34 @@ pub struct List {
     pub items: Vec<Listed>,
     /// How many items have nothing that they could be called by.
     pub unusable: usize,
+    /// Those that are too large to be taken.
+    pub oversized: Oversized,
     /// Whether the backend was not asked, or could not say: then it is not known what it offers.
     pub is_unknown: bool,
+}
+
+/// The items of a list that are larger than [`MAX_ITEM_BYTES`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Oversized {
+    /// How many there are.
+    pub count: usize,
+    /// What the first of them are called by, shortened, and how many bytes they have.
+    pub told: Vec<(String, usize)>,
+}
+
+impl Oversized {
+    pub(super) fn add(&mut self, key: &str, bytes: usize) {
+        self.count += 1;
+        if self.told.len() < MAX_TOLD {
+            self.told.push((brief(key, MAX_TOLD_BYTES), bytes));
+        }
+    }
+
+    pub(super) fn extend(&mut self, more: Self) {
+        self.count += more.count;
+        let place = MAX_TOLD.saturating_sub(self.told.len());
+        self.told.extend(more.told.into_iter().take(place));
+    }
 }
 
 impl List {

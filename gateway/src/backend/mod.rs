@@ -51,7 +51,7 @@ pub use error::BackendError;
 pub use events::Events;
 pub use greeting::{Capabilities, Greeting};
 pub use handshake::Hello;
-pub use list::{Kind, List, Listed};
+pub use list::{Kind, List, Listed, MAX_ITEM_BYTES, Oversized};
 pub use listen::{Listener, Silent, position, retry};
 pub use transport::Transport;
 

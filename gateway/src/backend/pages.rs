@@ -6,12 +6,14 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::list::MAX_KEY_BYTES;
+use super::list::{MAX_ITEM_BYTES, MAX_KEY_BYTES};
 use super::{Backend, BackendError, Kind, List, Listed, UpstreamSession};
+use crate::steps;
+use crate::text::{MAX_ERROR_BYTES, brief};
 
 /// The most pages that are followed: a backend whose pages never end would otherwise own our memory.
 const MAX_PAGES: usize = 1000;
@@ -81,7 +83,8 @@ where
         }
         list.items.extend(page.items);
         list.unusable += page.unusable;
-        if list.items.len() + list.unusable > MAX_ITEMS {
+        list.oversized.extend(page.oversized);
+        if list.items.len() + list.unusable + list.oversized.count > MAX_ITEMS {
             return Err(too_much(format!("{MAX_ITEMS} items")));
         }
         if bytes > MAX_BYTES {
@@ -109,19 +112,60 @@ fn repeats(page: &List, first: &[Listed], unusable: usize) -> bool {
 
 /// The items of one page, and the cursor of the next.
 fn page(result: &RawValue, kind: Kind) -> Result<(List, Option<&RawValue>), BackendError> {
-    let invalid = |what: &dyn fmt::Display| BackendError::Invalid(format!("{}: {what}", kind.method()));
+    let invalid = |what: &dyn fmt::Display| {
+        let what = brief(format_args!("{}: {what}", kind.method()), MAX_ERROR_BYTES);
+        BackendError::Invalid(what)
+    };
     let mut deserializer = serde_json::Deserializer::from_str(result.get());
     let page = Page(kind).deserialize(&mut deserializer);
     let (items, next) = page.map_err(|error| invalid(&error))?;
     let items = items.ok_or_else(|| invalid(&format_args!("no field {:?}", kind.field())))?;
     let mut list = List::default();
     for item in items {
-        match listed(kind, item) {
-            Some(item) => list.items.push(item),
+        match usable_key(kind, item) {
             None => list.unusable += 1,
+            Some(key) if item.get().len() > MAX_ITEM_BYTES => list.oversized.add(&key, item.get().len()),
+            Some(key) => list.items.push(Listed {
+                key: key.into_owned(),
+                json: Bytes::copy_from_slice(item.get().as_bytes()),
+            }),
         }
     }
     Ok((list, next))
+}
+
+fn usable_key(kind: Kind, item: &RawValue) -> Option<Cow<'_, str>> {
+    let (_, key) = kind.key(item).ok()?;
+    (!key.is_empty() && key.len() <= MAX_KEY_BYTES).then_some(key)
+}
+
+/// The items of a page. One that holds too many is given up as soon as it does: what is kept of each takes more room than an item may.
+struct Items<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Items<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reading;
+        impl<'de> Visitor<'de> for Reading {
+            type Value = Items<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a sequence")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = array.next_element()? {
+                    steps::count(1);
+                    if items.len() == MAX_ITEMS {
+                        return Err(A::Error::custom(format_args!("more than {MAX_ITEMS} items")));
+                    }
+                    items.push(item);
+                }
+                Ok(Items(items))
+            }
+        }
+        deserializer.deserialize_seq(Reading)
+    }
 }
 
 /// Reads a page of this kind: what its other fields hold does not matter.
@@ -150,8 +194,10 @@ impl<'de> Visitor<'de> for Page {
         let wanted = self.0.field();
         let (mut items, mut next) = (None, None);
         while let Some(Key(key)) = map.next_key()? {
+            steps::count(1);
             let (field, is_twice) = if key == wanted {
-                (wanted, items.replace(map.next_value()?).is_some())
+                let read = map.next_value::<Option<Items<'de>>>()?;
+                (wanted, items.replace(read.map(|Items(items)| items)).is_some())
             } else if key == NEXT {
                 (NEXT, next.replace(map.next_value()?).is_some())
             } else {
@@ -166,14 +212,6 @@ impl<'de> Visitor<'de> for Page {
     }
 }
 
-fn listed(kind: Kind, item: &RawValue) -> Option<Listed> {
-    let (_, key) = kind.key(item).ok()?;
-    (!key.is_empty() && key.len() <= MAX_KEY_BYTES).then(|| Listed {
-        key: key.into_owned(),
-        json: Bytes::copy_from_slice(item.get().as_bytes()),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::ready;
@@ -181,6 +219,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::backend::list::Oversized;
+    use crate::steps::{assert_linear, counted};
 
     /// The parameters of the request for the page behind this cursor.
     fn behind(cursor: &str) -> String {
@@ -287,6 +327,39 @@ mod tests {
         assert_eq!(most.unwrap().items.len(), MAX_ITEMS);
         let more = refused(|_| ready(Ok(page(MAX_ITEMS / 2 + 1)))).await;
         assert_eq!(more, "tools/list has more than 20000 items");
+    }
+
+    #[test]
+    fn page_takes_linear_time_and_is_left_at_its_bound() {
+        let page_of = |items: usize| {
+            let items = vec![r#"{"name":"x"}"#; items].join(",");
+            raw(&format!(r#"{{"tools":[{items}],"nextCursor":"A"}}"#))
+        };
+        let read = |result: Box<RawValue>| page(&result, Kind::Tools).map(|(list, _)| list.items.len());
+        assert_linear(500, page_of, |result| assert!(read(result).is_ok()));
+        let steps = |items| counted(|| assert!(read(page_of(items)).is_err()));
+        assert_eq!(steps(MAX_ITEMS + 1), steps(MAX_ITEMS * 4));
+        let others = |fields: usize| raw(&format!("{{{}\"tools\":[]}}", r#""x":{},"#.repeat(fields)));
+        assert_linear(500, others, |result| assert!(read(result).is_ok()));
+    }
+
+    #[tokio::test]
+    async fn item_too_large_is_left_out_and_named() {
+        let item = |name: &str, bytes: usize| {
+            let item = format!(r#"{{"name":"{name}","description":""}}"#);
+            item.replace(r#""}"#, &format!(r#"{}"}}"#, "x".repeat(bytes - item.len())))
+        };
+        let result = raw(&format!(
+            r#"{{"tools":[{},{},{}]}}"#,
+            item("fits", MAX_ITEM_BYTES),
+            item("huge", MAX_ITEM_BYTES + 1),
+            item("small", 100),
+        ));
+        let list = in_time(Kind::Tools, |_| ready(Ok(result.clone()))).await.unwrap();
+        let names: Vec<_> = list.items.iter().map(|item| item.key.as_str()).collect();
+        assert_eq!(names, ["fits", "small"]);
+        let told = vec![("huge".to_owned(), MAX_ITEM_BYTES + 1)];
+        assert_eq!(list.oversized, Oversized { count: 1, told });
     }
 
     #[tokio::test]

@@ -15,11 +15,15 @@ use crate::core::{CallError, Subject};
 use crate::end_by::EndBy;
 use crate::session::store::Unavailable;
 use crate::session::{Session, SessionError};
+use crate::text::head;
 use crate::wire::code;
 use crate::wire::jsonrpc::{self, Request};
 
 /// The answer where nobody has a completion to offer.
 const NO_COMPLETION: &[u8] = br#"{"completion":{"values":[],"total":0,"hasMore":false}}"#;
+
+/// The most bytes of a URI that is repeated to the client that asked for it: longer ones are never found.
+const MAX_URI_BYTES: usize = 8 * 1024;
 
 impl Frontend {
     pub(super) async fn call(
@@ -76,7 +80,7 @@ pub(super) fn refuse(subject: Subject, request: &Request<'_>, error: CallError) 
             name,
         } => {
             let message = format!("Resource not found: {name}");
-            let data = serde_json::json!({"uri": name});
+            let data = serde_json::json!({"uri": head(&name, MAX_URI_BYTES)});
             let code = code::RESOURCE_NOT_FOUND;
             let message = jsonrpc::error_with_data(Some(request.id), code, &message, Some(&data));
             respond::json(StatusCode::OK, message)

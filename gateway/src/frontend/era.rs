@@ -9,8 +9,9 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::value::RawValue;
 
 use super::respond::{self, Body};
+use crate::text::head;
 use crate::wire::meta::{self, Meta};
-use crate::wire::revision::Revision;
+use crate::wire::revision::{MAX_REVISION_BYTES, Revision};
 use crate::wire::{code, header as mcp, jsonrpc};
 
 /// The method that only the modern era has, and with which its clients begin.
@@ -76,6 +77,7 @@ pub(super) fn refuse(headers: &HeaderMap, meta: &Meta<'_>, id: Option<&RawValue>
         "Unsupported protocol version; send initialize with one of {}",
         supported.join(", ")
     );
+    let requested = head(&requested, MAX_REVISION_BYTES);
     let data = serde_json::json!({"supported": supported, "requested": requested});
     let code = code::UNSUPPORTED_PROTOCOL_VERSION;
     respond::json(

@@ -1,10 +1,20 @@
 //! Logs: JSON lines on standard error, with a level that may change while the process runs.
+//!
+//! A line is bounded, whoever's words stand in it: what shows an error cuts it, and what slips through is cut here.
+
+use std::borrow::Cow;
+use std::io;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, reload};
 use vmcp_crds::config::LogLevel;
+
+use crate::text::{MAX_ERROR_BYTES, brief};
+
+/// The most bytes of a line. Longer ones get shorter texts.
+const MAX_LINE_BYTES: usize = 16 * 1024;
 
 /// Changes how much is logged. A cheap-clone handle.
 #[derive(Clone, Debug)]
@@ -19,7 +29,7 @@ pub fn init() -> LevelHandle {
     let json = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
-        .with_writer(std::io::stderr);
+        .with_writer(|| BoundedLines(io::stderr()));
     // A second subscriber cannot be installed; then the first one stays, and this handle changes nothing.
     drop(tracing_subscriber::registry().with(filter).with(json).try_init());
     LevelHandle { reload }
@@ -31,6 +41,44 @@ impl LevelHandle {
         if let Err(error) = self.reload.reload(filter(level)) {
             tracing::warn!(%error, "the log level cannot be changed");
         }
+    }
+}
+
+/// Writes lines, each of which comes in one piece, and none of them longer than [`MAX_LINE_BYTES`].
+struct BoundedLines<W>(W);
+
+impl<W: io::Write> io::Write for BoundedLines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write_all(&bounded(line))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The line, or one like it whose texts are cut.
+fn bounded(line: &[u8]) -> Cow<'_, [u8]> {
+    if line.len() <= MAX_LINE_BYTES {
+        return Cow::Borrowed(line);
+    }
+    let cut = serde_json::from_slice(line).ok().and_then(|mut fields| {
+        shorten(&mut fields);
+        let mut line = serde_json::to_vec(&fields).ok()?;
+        line.push(b'\n');
+        (line.len() <= MAX_LINE_BYTES).then_some(line)
+    });
+    let without = || Vec::from(&b"{\"level\":\"WARN\",\"message\":\"a log line was too long\"}\n"[..]);
+    Cow::Owned(cut.unwrap_or_else(without))
+}
+
+fn shorten(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => *text = brief(&*text, MAX_ERROR_BYTES),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(shorten),
+        serde_json::Value::Array(values) => values.iter_mut().for_each(shorten),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {}
     }
 }
 
@@ -46,4 +94,31 @@ fn filter(level: LogLevel) -> Targets {
     Targets::new()
         .with_default(libraries)
         .with_target("vmcp_gateway", own)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn log_line_is_bounded_and_stays_json() {
+        let error = "x".repeat(3 << 20);
+        let line = format!("{{\"level\":\"WARN\",\"error\":\"{error}\",\"status\":5}}\n");
+        let mut written = Vec::new();
+        BoundedLines(&mut written).write_all(line.as_bytes()).unwrap();
+        assert!(written.len() < MAX_LINE_BYTES && written.ends_with(b"}\n"));
+        let fields: serde_json::Value = serde_json::from_slice(&written).unwrap();
+        assert_eq!((&fields["level"], &fields["status"]), (&"WARN".into(), &5.into()));
+        assert!(fields["error"].as_str().unwrap().starts_with("xxx"));
+
+        for whole in ["{\"message\":\"a\"}\n", "no JSON\n"] {
+            assert_eq!(bounded(whole.as_bytes()), whole.as_bytes());
+        }
+        let many = format!("{{{}\"a\":1}}\n", "\"a\":1,".repeat(MAX_LINE_BYTES));
+        for line in ["x".repeat(MAX_LINE_BYTES + 1), many] {
+            assert!(bounded(line.as_bytes()).len() < 100);
+        }
+    }
 }

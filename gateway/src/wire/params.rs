@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::code;
 use super::jsonrpc::{Fault, string};
 use super::object::Object;
+use super::revision::MAX_REVISION_BYTES;
 use crate::text::head;
 
 /// A string of the parameters: where it stands, and what it says.
@@ -132,8 +133,6 @@ pub fn reference(params: Option<&RawValue>) -> Result<Reference<'_>, Fault> {
 const MAX_REASON_BYTES: usize = 300;
 /// How much a client may say of its capabilities, and of itself, in bytes: it is stored with every session.
 const MAX_CLIENT_BYTES: usize = 16 * 1024;
-/// The longest name of a revision. Those that are known have ten letters.
-const MAX_REVISION_BYTES: usize = 64;
 
 /// What a client says in `initialize`.
 #[derive(Debug)]

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The longest name of a revision that is looked at, or repeated. Those that are known have ten letters.
+pub const MAX_REVISION_BYTES: usize = 64;
+
 /// A revision of the Model Context Protocol that has sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

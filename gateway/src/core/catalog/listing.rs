@@ -9,6 +9,9 @@ use super::Route;
 use super::cursor::{self, BadCursor};
 use crate::backend::Kind;
 
+/// The most bytes of a page, unless its only item has more. Clients read a page whole.
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
+
 /// One merged list.
 #[derive(Clone, Debug)]
 pub struct Listing {
@@ -95,8 +98,13 @@ impl Listing {
 
     fn page_from(&self, start: usize) -> Bytes {
         let rest = self.listed.get(start..).unwrap_or_default();
-        let items = &rest[..rest.len().min(self.page_size)];
-        let size: usize = items.iter().map(|(_, json)| json.len() + 1).sum();
+        let mut size = 0;
+        let fits = |(_, json): &&(Arc<str>, Bytes)| {
+            size += json.len() + 1;
+            size <= MAX_PAGE_BYTES
+        };
+        let fitting = rest.iter().take(self.page_size).take_while(fits).count();
+        let items = &rest[..fitting.max(1).min(rest.len())];
         let mut page = BytesMut::with_capacity(size + 64);
         page.put_slice(b"{\"");
         page.put_slice(self.kind.field().as_bytes());
@@ -161,6 +169,26 @@ mod tests {
         assert_eq!(names, ["c", "d"]);
         let (names, next) = names_and_next(&after.page(next.as_deref()).unwrap());
         assert_eq!((names, next), (vec!["e".to_owned()], None));
+    }
+
+    #[test]
+    fn page_is_bounded_in_bytes_and_holds_one_item_at_least() {
+        let item = |bytes: usize| format!(r#"{{"description":"{}"}}"#, "x".repeat(bytes));
+        let sizes = [MAX_PAGE_BYTES / 2, MAX_PAGE_BYTES / 2, 2 * MAX_PAGE_BYTES, 10, 10];
+        let names = ["a", "b", "c", "d", "e"].map(Arc::<str>::from);
+        let items = names.into_iter().zip(sizes.map(|bytes| Bytes::from(item(bytes))));
+        let listing = Listing::new(Kind::Tools, 100, items.collect(), HashMap::new());
+        let (mut cursor, mut pages) = (None, Vec::new());
+        loop {
+            let page = listing.page(cursor.as_deref()).unwrap();
+            let page: serde_json::Value = serde_json::from_slice(&page).unwrap();
+            pages.push(page["tools"].as_array().unwrap().len());
+            cursor = page["nextCursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(pages, [1, 1, 1, 2]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::sentences::{OF_ONE_BACKEND, Sentences, quoted};
 use super::unused;
-use crate::backend::{Capabilities, Kind, List, Listed};
+use crate::backend::{Capabilities, Kind, List, Listed, MAX_ITEM_BYTES, Oversized};
 use crate::config::aggregation::{MAX_NAME_BYTES, is_name_byte};
 use crate::config::{BackendName, Override, Rules, Terms};
 use crate::text::head;
@@ -119,6 +119,9 @@ impl Shown {
                 ));
             }
         }
+        for kind in Kind::ALL {
+            shown.refuse_oversized(backend, kind, &offer.list(kind).oversized);
+        }
         unused::report(backend, offer, terms, &mut shown.warnings);
         for fault in &offer.faults {
             shown.refuse(format_args!("backend {backend}: {fault}"));
@@ -201,6 +204,22 @@ impl Shown {
             }
         }
         self.entries[kind as usize] = winners;
+    }
+
+    fn refuse_oversized(&mut self, backend: &BackendName, kind: Kind, oversized: &Oversized) {
+        let noun = kind.noun();
+        for (key, bytes) in &oversized.told {
+            self.refuse(format_args!(
+                "the {noun} {} of backend {backend} is not offered: it has {bytes} bytes, and the most is {MAX_ITEM_BYTES}",
+                quoted(key)
+            ));
+        }
+        let more = oversized.count - oversized.told.len();
+        if more > 0 {
+            self.refuse(format_args!(
+                "{more} more {noun}s of backend {backend} are not offered: each has more than {MAX_ITEM_BYTES} bytes"
+            ));
+        }
     }
 
     fn refuse(&mut self, reason: impl std::fmt::Display) {
@@ -515,6 +534,29 @@ mod tests {
             assert!(refused.contains(reason), "{refused}");
         }
         assert_eq!(refused.len(), 2);
+    }
+
+    #[test]
+    fn item_too_large_is_a_fault_that_names_it() {
+        let tools = List {
+            oversized: Oversized {
+                count: 3,
+                told: vec![("big".to_owned(), 30 << 20)],
+            },
+            ..List::default()
+        };
+        let offer = Offer {
+            tools,
+            ..Offer::default()
+        };
+        let shown = Shown::new(&BackendName::for_test("time"), &offer, &Terms::default());
+        assert_eq!(
+            shown.refused.told(),
+            [
+                r#"the tool "big" of backend time is not offered: it has 31457280 bytes, and the most is 262144"#,
+                "2 more tools of backend time are not offered: each has more than 262144 bytes"
+            ]
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::{Catalog, Offer};
-use crate::backend::{Backend, Capabilities, Kind, List, Listed};
+use crate::backend::{Backend, Capabilities, Kind, List, Listed, Oversized};
 
 /// The version of the form.
 const VERSION: u32 = 1;
@@ -122,6 +122,7 @@ fn read(backend: &Backend, bytes: &[u8]) -> Option<Offer> {
         *offer.list_mut(kind) = List {
             items: list.items.into_iter().map(listed).collect::<Option<_>>()?,
             unusable: list.unusable,
+            oversized: Oversized::default(),
             is_unknown: list.is_unknown,
         };
     }

@@ -4,6 +4,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::text::{self, MAX_ERROR_BYTES};
+
 /// The bytes of a successful answer.
 #[must_use]
 pub fn result(id: &RawValue, result: &[u8]) -> Bytes {
@@ -16,7 +18,8 @@ pub fn result(id: &RawValue, result: &[u8]) -> Bytes {
     message.freeze()
 }
 
-/// The bytes of an answer that is an error. `id` is the request's, or `None` where it could not be read.
+/// The bytes of an answer that is an error. `id` is the request's, or `None` where it could not be read. A long `message` is cut: what
+/// somebody else wrote may stand in it.
 #[must_use]
 pub fn error(id: Option<&RawValue>, code: i32, message: &str) -> Bytes {
     error_with_data(id, code, message, None)
@@ -43,6 +46,13 @@ pub fn error_with_data(
         #[serde(skip_serializing_if = "Option::is_none")]
         data: Option<&'a serde_json::Value>,
     }
+    let cut;
+    let message = if message.len() > MAX_ERROR_BYTES {
+        cut = text::brief(message, MAX_ERROR_BYTES);
+        &cut
+    } else {
+        message
+    };
     let body = Body {
         jsonrpc: "2.0",
         id,
@@ -82,4 +92,19 @@ pub fn request(id: &str, method: &str, params: &[u8]) -> Bytes {
     message.put_slice(params);
     message.put_u8(b'}');
     message.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_message_is_bounded() {
+        let error = error(
+            None,
+            -32601,
+            &format!("Method not found: {}", "x".repeat(4 << 20)),
+        );
+        assert!(error.len() < MAX_ERROR_BYTES + 100, "{}", error.len());
+    }
 }

@@ -2,12 +2,14 @@
 //!
 //! A sender may cut the stream into chunks anywhere, also between a carriage return and its line feed, so that the decoder
 //! keeps what is not yet a whole line. What it keeps is bounded: a line or an event over the limit ends the stream with
-//! [`TooLarge`], because a sender that never ends its line would otherwise own our memory.
+//! [`TooLarge`], because a sender that never ends its line would otherwise own our memory. Comments are dropped as they come, however
+//! long they are: servers send them to keep a stream alive, and no event is the larger for them.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use memchr::memchr2;
 
 use super::Event;
+use crate::steps;
 
 /// An event is larger than the limit.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +25,8 @@ pub struct Decoder {
     buffer: BytesMut,
     /// How much of the buffer is known to hold no line end.
     scanned: usize,
+    /// The line under way is a comment, of which nothing is kept.
+    in_comment: bool,
     /// The last line ended in a carriage return, so that a line feed right behind it belongs to it.
     after_cr: bool,
     at_start: bool,
@@ -42,6 +46,7 @@ impl Decoder {
         Self {
             buffer: BytesMut::new(),
             scanned: 0,
+            in_comment: false,
             after_cr: false,
             at_start: true,
             event: Event::default(),
@@ -73,11 +78,16 @@ impl Decoder {
                 }
                 continue;
             }
-            self.size += line.len();
+            if line.len() > self.limit {
+                return Err(TooLarge { limit: self.limit });
+            }
+            if self.field(&line) {
+                self.has_field = true;
+                self.size += line.len();
+            }
             if self.size > self.limit {
                 return Err(TooLarge { limit: self.limit });
             }
-            self.field(&line);
         }
         if self.size + self.buffer.len() > self.limit {
             return Err(TooLarge { limit: self.limit });
@@ -96,25 +106,50 @@ impl Decoder {
             }
             self.at_start = false;
         }
-        if self.after_cr && !self.buffer.is_empty() {
-            if self.buffer[0] == b'\n' {
+        if !self.skip_line_feed() {
+            return None;
+        }
+        loop {
+            self.in_comment |= self.buffer.first() == Some(&b':');
+            let found = memchr2(b'\r', b'\n', &self.buffer[self.scanned..]);
+            steps::count(found.unwrap_or(self.buffer.len() - self.scanned) + 1);
+            let Some(found) = found else {
+                if self.in_comment {
+                    self.buffer.clear();
+                }
+                self.scanned = self.buffer.len();
+                return None;
+            };
+            let end = self.scanned + found;
+            self.scanned = 0;
+            let line = self.buffer.split_to(end).freeze();
+            self.after_cr = self.buffer[0] == b'\r';
+            self.buffer.advance(1);
+            if !std::mem::take(&mut self.in_comment) {
+                return Some(line);
+            }
+            if !self.skip_line_feed() {
+                return None;
+            }
+        }
+    }
+
+    /// Takes the line feed that belongs to the carriage return before it. `false` when it is not known yet whether there is one.
+    fn skip_line_feed(&mut self) -> bool {
+        if self.after_cr {
+            let Some(first) = self.buffer.first() else {
+                return false;
+            };
+            if *first == b'\n' {
                 self.buffer.advance(1);
             }
             self.after_cr = false;
         }
-        let Some(found) = memchr2(b'\r', b'\n', &self.buffer[self.scanned..]) else {
-            self.scanned = self.buffer.len();
-            return None;
-        };
-        let end = self.scanned + found;
-        self.scanned = 0;
-        let line = self.buffer.split_to(end).freeze();
-        self.after_cr = self.buffer[0] == b'\r';
-        self.buffer.advance(1);
-        Some(line)
+        true
     }
 
-    fn field(&mut self, line: &Bytes) {
+    /// Takes a line of the event under way, and says whether anything is kept of it.
+    fn field(&mut self, line: &Bytes) -> bool {
         let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
         let name = &line[..colon];
         let mut value = line.slice((colon + 1).min(line.len())..);
@@ -137,9 +172,9 @@ impl Decoder {
                 self.event.retry = Some(value);
             }
             // A comment, or a field that the specification does not know.
-            _ => return,
+            _ => return false,
         }
-        self.has_field = true;
+        true
     }
 }
 
@@ -147,6 +182,7 @@ impl Decoder {
 mod tests {
     use super::super::encode;
     use super::*;
+    use crate::steps::assert_linear;
 
     fn decode(chunks: &[&[u8]]) -> Vec<Event> {
         let mut decoder = Decoder::new(1 << 20);
@@ -244,6 +280,53 @@ mod tests {
             }
         }
         assert_eq!(result, Err(TooLarge { limit: 100 }));
+    }
+
+    #[test]
+    fn comments_do_not_count_and_nothing_is_kept_of_them() {
+        let mut decoder = Decoder::new(100);
+        decoder.push(b"data: a\n");
+        for (piece, times) in [
+            (&b": keep-alive\n"[..], 30),
+            (b": no end", 30),
+            (b"x:", 30),
+            (b"\r", 1),
+            (b"\n", 1),
+            (b":\r\n", 30),
+            (b"other: field\n", 30),
+        ] {
+            for _ in 0..times {
+                decoder.push(piece);
+                assert_eq!(decoder.next_event(), Ok(None));
+                assert!(decoder.buffer.is_empty(), "{piece:?}");
+            }
+        }
+        decoder.push(b"data: b\n: between\n\n");
+        assert_eq!(decoder.next_event(), Ok(Some(data("a\nb"))));
+    }
+
+    #[test]
+    fn stream_takes_linear_time_however_it_is_cut() {
+        for line in [
+            "x",
+            ": comment\n",
+            "data: 0123456789\n",
+            "id: 1\n",
+            "\n",
+            "data: a\r\n\r\n",
+        ] {
+            assert_linear(
+                1000,
+                |lines| line.repeat(lines),
+                |text| {
+                    let mut decoder = Decoder::new(1 << 20);
+                    for chunk in text.as_bytes().chunks(100) {
+                        decoder.push(chunk);
+                        while decoder.next_event().unwrap().is_some() {}
+                    }
+                },
+            );
+        }
     }
 
     #[test]
