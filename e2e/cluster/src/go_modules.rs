@@ -14,6 +14,9 @@ use vmcp_peers::{cache, debian};
 
 use crate::hex::short;
 
+#[cfg(test)]
+mod newer_release;
+
 /// A module of the folder `go`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GoModule {
@@ -108,17 +111,12 @@ impl GoModule {
 /// Go's build of `packages` of the module in `source` into the folder `into`. `go.mod` and `go.sum` decide every version: a
 /// build that would have to choose one, or lacks a checksum, fails.
 fn go_build(source: &Path, into: &Path, linker_flags: &str, packages: &str) -> anyhow::Result<Command> {
-    let go = debian::find("go")
-        .or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.is_file()))
-        .context(
-            "go is missing: the Kubernetes programs are built from Go modules; install Go 1.26 or newer",
-        )?;
     let mut output = OsString::from(into);
     output.push("/");
     let mut command = Command::new("nice");
     command
         .args(["-n", "10"])
-        .arg(go)
+        .arg(go()?)
         // The names of the packages as they are compiled are the sign that it goes on.
         .args(["build", "-v", "-trimpath", "-mod=readonly"])
         // Git refuses to describe a working copy of another user, and Go then refuses to build.
@@ -132,6 +130,13 @@ fn go_build(source: &Path, into: &Path, linker_flags: &str, packages: &str) -> a
         .env("GOFLAGS", "")
         .env("GOWORK", "off");
     Ok(command)
+}
+
+/// The machine's own Go, which may stand where its installer puts it and not on the search path.
+fn go() -> anyhow::Result<PathBuf> {
+    debian::find("go")
+        .or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.is_file()))
+        .context("go is missing: the Kubernetes programs are built from Go modules; install Go 1.26 or newer")
 }
 
 /// The folders that hold the programs of `modules`, built if they are not in the cache.

@@ -1,6 +1,6 @@
 //! Programs from the Rust registry that check the project.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cache;
@@ -17,13 +17,20 @@ pub fn cargo_deny() -> anyhow::Result<PathBuf> {
 
 fn install(name: &str, version: &str) -> anyhow::Result<PathBuf> {
     let dir = cache::once(&format!("{name}-{version}"), |dir| {
-        run(Command::new(env!("CARGO"))
-            .args(["install", name, "--version", version, "--locked", "--root"])
-            .arg(dir)
-            // Below this process's own target folder it would wait for the build that runs us.
-            .env("CARGO_TARGET_DIR", dir.join("target")))?;
+        run(&mut install_command(name, version, dir))?;
         std::fs::remove_dir_all(dir.join("target"))?;
         Ok(())
     })?;
     Ok(dir.join("bin").join(name))
+}
+
+/// The command that installs `name` into `dir` with the dependencies of the lock that it was published with.
+pub(crate) fn install_command(name: &str, version: &str, dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .args(["install", name, "--version", version, "--locked", "--root"])
+        .arg(dir)
+        // Below this process's own target folder it would wait for the build that runs us.
+        .env("CARGO_TARGET_DIR", dir.join("target"));
+    command
 }

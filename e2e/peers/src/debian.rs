@@ -1,4 +1,8 @@
 //! Debian's packages.
+//!
+//! They are the one kind of program without a lock: Debian removes a version from its archive as soon as it has a fix for it, so
+//! that an exact version would be gone within weeks. A release of Debian gets fixes and nothing else; where the version of a
+//! program matters, the function that finds it checks it, and a machine's own program is checked the same way.
 
 use std::path::PathBuf;
 use std::process::Command;

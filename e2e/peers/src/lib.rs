@@ -22,6 +22,8 @@ pub mod client;
 pub mod debian;
 pub mod hosts;
 mod left_out;
+#[cfg(test)]
+mod newer_release;
 pub mod npm;
 mod path;
 mod probe;

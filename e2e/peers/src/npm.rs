@@ -120,19 +120,24 @@ fn install(folder: &Folder) -> anyhow::Result<PathBuf> {
         let (node, npm) = (node()?, program("npm")?);
         fs::write(dir.join("package.json"), folder.package)?;
         fs::write(dir.join("package-lock.json"), folder.lock)?;
-        let mut command = Command::new(npm);
-        // Nothing here needs its install script, and a script is free to download what the lock file does not check.
-        command
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(dir);
-        // npm is a script that looks for Node in the search path, which may lack the folder where we found it.
-        if let Some(programs) = node.parent() {
-            path::put_first(&mut command, programs);
-        }
-        run(&mut command)?;
+        run(&mut clean_install(&node, &npm, dir))?;
         Ok(())
     })?;
     Ok(dir.join("node_modules"))
+}
+
+/// The command that installs exactly what the lock in `dir` lists, and fails when `package.json` asks for something else.
+pub(crate) fn clean_install(node: &Path, npm: &Path, dir: &Path) -> Command {
+    let mut command = Command::new(npm);
+    // Nothing here needs its install script, and a script is free to download what the lock file does not check.
+    command
+        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+        .current_dir(dir);
+    // npm is a script that looks for Node in the search path, which may lack the folder where we found it.
+    if let Some(programs) = node.parent() {
+        path::put_first(&mut command, programs);
+    }
+    command
 }
 
 /// The machine's own Node, which is new enough.
@@ -161,12 +166,52 @@ fn major(version: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{OLDEST_NODE, major};
+    use serde_json::Value;
+
+    use super::*;
 
     #[test]
     fn a_version_of_node_is_compared_as_a_number() {
         assert_eq!(major("v20.19.2\n"), Some(OLDEST_NODE));
         assert!(major("v9.11.2") < Some(OLDEST_NODE));
         assert_eq!(major("what?"), None);
+    }
+
+    #[test]
+    fn npm_locks_pin_and_check_every_package() {
+        for folder in [SERVERS, CONFORMANCE] {
+            let package: Value = serde_json::from_str(folder.package).unwrap();
+            for kind in ["dependencies", "optionalDependencies"] {
+                for (name, version) in package[kind].as_object().into_iter().flatten() {
+                    let version = version.as_str().unwrap();
+                    assert!(
+                        version.starts_with(|first: char| first.is_ascii_digit())
+                            && !version.contains([' ', 'x', '|']),
+                        "{}: {name} {version} is not one version",
+                        folder.name
+                    );
+                }
+            }
+            let lock: Value = serde_json::from_str(folder.lock).unwrap();
+            let packages = lock["packages"].as_object().unwrap();
+            assert!(packages.len() > 50, "{}", folder.name);
+            for (path, locked) in packages.iter().filter(|(path, _)| !path.is_empty()) {
+                assert!(
+                    locked["version"].is_string(),
+                    "{}: {path} has no version",
+                    folder.name
+                );
+                assert!(
+                    locked["integrity"].is_string(),
+                    "{}: {path} has no checksum",
+                    folder.name
+                );
+                assert!(
+                    locked["resolved"].is_null(),
+                    "{}: {path} names a registry",
+                    folder.name
+                );
+            }
+        }
     }
 }

@@ -78,17 +78,22 @@ fn fill(python: &Path, dir: &Path) -> anyhow::Result<()> {
         command.args(["-m", "pip", "--disable-pip-version-check"]);
         command
     };
-    // Without `--no-deps` pip resolves what the packages ask for, and refuses a release that is newer than the lock.
+    install(pip, &requirements)
+}
+
+/// Installs exactly what the file `requirements` lists. It lists everything, so that pip has nothing to choose.
+pub(crate) fn install(pip: impl Fn() -> Command, requirements: &Path) -> anyhow::Result<()> {
     run(pip()
+        // Without `--no-deps` pip resolves what the packages ask for, and refuses a release that is newer than the lock.
         .args([
             "install",
-            "--quiet",
             "--no-deps",
             "--require-hashes",
             "--only-binary=:all:",
             "-r",
         ])
-        .arg(&requirements))?;
-    run(pip().arg("check")).context("python/requirements.txt is not complete")?;
+        .arg(requirements))?;
+    run(pip().arg("check"))
+        .with_context(|| format!("{} does not list everything", requirements.display()))?;
     Ok(())
 }

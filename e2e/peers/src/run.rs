@@ -13,6 +13,9 @@ use crate::progress::Progress;
 /// How much of a failed command's output an error shows: the end, where the cause usually is.
 const SHOWN_LINES: usize = 30;
 
+/// How many lines of the beginning it shows, too: npm says there what is wrong, and how it is called afterwards.
+const SHOWN_FIRST: usize = 10;
+
 /// How much of a command's standard output is returned. Callers read versions and paths.
 const MAX_RETURNED: usize = 64 * 1024;
 
@@ -47,7 +50,9 @@ fn run_with<W: Write>(command: &mut Command, mut progress: Progress<W>) -> anyho
         read_lines(err, sender, Line::Err);
     }
     let mut returned = String::new();
+    let mut first_lines = Vec::with_capacity(SHOWN_FIRST);
     let mut last_lines = VecDeque::with_capacity(SHOWN_LINES);
+    let mut is_cut = false;
     loop {
         let line = match lines.recv_timeout(progress.until_next()) {
             Ok(Line::Out(line)) => {
@@ -63,7 +68,12 @@ fn run_with<W: Write>(command: &mut Command, mut progress: Progress<W>) -> anyho
         };
         if let Some(line) = line {
             if last_lines.len() == SHOWN_LINES {
-                last_lines.pop_front();
+                let oldest = last_lines.pop_front();
+                if first_lines.len() < SHOWN_FIRST {
+                    first_lines.extend(oldest);
+                } else {
+                    is_cut = true;
+                }
             }
             last_lines.push_back(line);
         }
@@ -74,7 +84,9 @@ fn run_with<W: Write>(command: &mut Command, mut progress: Progress<W>) -> anyho
     if status.success() {
         return Ok(returned);
     }
-    bail!("{name}: {status}\n{}", Vec::from(last_lines).join("\n"))
+    first_lines.extend(is_cut.then(|| "[...]".to_owned()));
+    first_lines.extend(last_lines);
+    bail!("{name}: {status}\n{}", first_lines.join("\n"))
 }
 
 /// Sends the lines of `output` from a thread of its own, which ends with the output.
@@ -156,8 +168,17 @@ mod tests {
     fn long_output_is_cut_at_its_beginning() {
         let text: String = (0..100).map(|line| format!("line {line}\n")).collect();
         assert!(tail(&text).starts_with("line 70\n") && tail(&text).ends_with("line 99"));
+    }
+
+    #[test]
+    fn failure_shows_beginning_and_end_of_output() {
         let error = run(&mut shell("seq 100; exit 1")).unwrap_err().to_string();
-        assert!(error.contains("\n71\n") && !error.contains("\n70\n"), "{error}");
+        assert!(
+            error.contains("\n1\n") && error.contains("\n10\n[...]\n71\n") && error.ends_with("\n100"),
+            "{error}"
+        );
+        let error = run(&mut shell("seq 40; exit 1")).unwrap_err().to_string();
+        assert!(error.contains("\n10\n11\n"), "{error}");
     }
 
     #[test]
