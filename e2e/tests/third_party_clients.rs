@@ -148,7 +148,7 @@ fn the_readmes_command_of_the_inspector_lists_the_tools() -> anyhow::Result<()> 
     }
     let world = World::shared()?;
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
-    let program = "npx @modelcontextprotocol/inspector ";
+    let program = "cargo xtask inspector ";
     let command = readme.lines().find_map(|line| line.strip_prefix(program));
     let arguments = command.context("the README has no such command")?;
     let arguments = arguments.replace("http://127.0.0.1:4483/mcp", &world.url());

@@ -5,7 +5,9 @@ mod cargo;
 mod conformance;
 mod demo;
 mod drift;
+mod fresh;
 mod generate;
+mod inspector;
 mod left_out;
 mod test;
 mod totals;
@@ -31,6 +33,8 @@ enum Command {
     Conformance(conformance::Conformance),
     Bench(bench::Bench),
     Test(test::Test),
+    Fresh(fresh::Fresh),
+    Inspector(inspector::Inspector),
     Generate(generate::Generate),
     #[command(subcommand)]
     Cluster(vmcp_cluster::Command),
@@ -43,6 +47,8 @@ fn main() -> ExitCode {
         Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
         Command::Test(test) => test.run(),
+        Command::Fresh(fresh) => fresh.run(),
+        Command::Inspector(inspector) => inspector.run(),
         Command::Generate(generate) => generate.run(),
         Command::Cluster(cluster) => cluster.run(),
         Command::Image(image) => image.run(),

@@ -53,9 +53,7 @@ pub(crate) fn show(address: SocketAddr) -> anyhow::Result<()> {
     kill_and_bring_back(&gateway, &session, &mut everything)?;
     println!("\nThe endpoint is up: {url}\n");
     println!("  an agent:     claude mcp add --transport http vmcp {url}");
-    println!(
-        "  an inspector: npx @modelcontextprotocol/inspector --cli {url} --transport http --method tools/list"
-    );
+    println!("  an inspector: cargo xtask inspector --cli {url} --transport http --method tools/list");
     println!("  its status:   curl http://{}/status\n", gateway.admin);
     println!("Ctrl-C ends it, and both servers.");
     runtime.block_on(tokio::signal::ctrl_c())?;
