@@ -32,6 +32,9 @@ use crate::telemetry::logs::LevelHandle;
 /// How long after the deadline of the longest call the process waits for what is still running.
 const FINISH_MARGIN: Duration = Duration::from_secs(5);
 
+/// How long the process waits for the admin port, which gives its last answers a second.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long readiness waits for what the store knows of the backends.
 const STORED_CATALOGUE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -206,10 +209,22 @@ impl App {
             tracing::warn!("ending, although calls are still running");
         }
         self.admin_end.close();
-        if self.admin.join().is_err() {
-            tracing::error!("the admin thread failed");
-        }
+        end_of_admin(self.admin).await;
         tracing::info!("ended");
+    }
+}
+
+/// Waits for the end of the admin thread, but not for ever.
+async fn end_of_admin(admin: std::thread::JoinHandle<()>) {
+    let ended = async {
+        while !admin.is_finished() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(ADMIN_PATIENCE, ended).await.is_err() {
+        tracing::warn!("ending, although the admin port still answers");
+    } else if admin.join().is_err() {
+        tracing::error!("the admin thread failed");
     }
 }
 
@@ -269,7 +284,7 @@ async fn reload(source: HotSource, core: Core, level: LevelHandle, metrics: Metr
                     "the configuration changed"
                 );
                 level.set(hot.log_level);
-                core.apply(hot);
+                core.apply(hot).await;
                 metrics.reloaded(true);
             }
             Err(error) => {

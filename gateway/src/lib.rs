@@ -21,6 +21,7 @@ pub mod version;
 pub mod wire;
 
 mod clock;
+mod compute;
 mod patience;
 mod random;
 mod refused;

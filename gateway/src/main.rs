@@ -47,11 +47,15 @@ fn serve(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     let level = logs::init();
     // One TLS provider for the whole process; two would be refused at the first connection.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
         let app = App::build(config, level).await?;
         app.run(told_to_end()).await;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // The process ends when it has said so, whatever a thread is still in the middle of.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// One worker per core. Where there is one core, as in most pods, the only thread needs no other to hand it its work.

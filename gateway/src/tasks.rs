@@ -6,6 +6,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::compute::Compute;
+
 /// A cheap-clone handle to the process's tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
@@ -14,6 +16,7 @@ pub struct Tasks {
     /// What goes on as long as something runs in `tracker`.
     attendants: TaskTracker,
     quiet: CancellationToken,
+    compute: Compute,
 }
 
 impl Tasks {
@@ -59,6 +62,12 @@ impl Tasks {
     /// Ends when loops have to. For a loop that has something left to do afterwards.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
         self.stop.clone().cancelled_owned()
+    }
+
+    /// The threads for work that may take long. Its end is not waited for.
+    #[must_use]
+    pub(crate) fn compute(&self) -> &Compute {
+        &self.compute
     }
 
     /// How many run.

@@ -25,7 +25,6 @@ mod left_out;
 #[cfg(test)]
 mod newer_release;
 pub mod npm;
-pub mod parsers;
 mod path;
 mod probe;
 pub mod process;

@@ -190,6 +190,19 @@ impl Backend {
         method: &str,
         params: &[u8],
     ) -> Result<Box<RawValue>, BackendError> {
+        result_of(&self.ask_for_answer(session, method, params).await?)
+    }
+
+    /// The same, with the answer as it came.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub(super) async fn ask_for_answer(
+        &self,
+        session: &UpstreamSession,
+        method: &str,
+        params: &[u8],
+    ) -> Result<Bytes, BackendError> {
         let id = own_id();
         let raw_id = raw_string(&id)?;
         let message = jsonrpc::request(&id, method, params);
@@ -199,7 +212,7 @@ impl Backend {
         };
         let length = self.contact().timeouts.call;
         let answer = tokio::time::timeout(length, answering).await;
-        result_of(&answer.unwrap_or(Err(BackendError::Deadline(length)))?)
+        answer.unwrap_or(Err(BackendError::Deadline(length)))
     }
 }
 
@@ -240,7 +253,8 @@ async fn own_result(response: Response<UpstreamBody>, id: &str) -> Result<Box<Ra
     result_of(&answer::check(whole, &id)?)
 }
 
-fn result_of(message: &[u8]) -> Result<Box<RawValue>, BackendError> {
+/// The result that `message` holds.
+pub(super) fn result_of(message: &[u8]) -> Result<Box<RawValue>, BackendError> {
     let response = jsonrpc::Response::parse(message).map_err(|fault| BackendError::Invalid(fault.message))?;
     match response.outcome {
         jsonrpc::Outcome::Result(result) => Ok(result.to_owned()),

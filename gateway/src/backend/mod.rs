@@ -35,6 +35,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use crate::compute::{Meter, WorkFailed};
 use crate::config::{self, BackendName, Contact, Protocol};
 use crate::tasks::Tasks;
 use crate::wire::revision::Revision;
@@ -84,6 +85,8 @@ struct Inner {
     forgot: ArcSwapOption<Instant>,
     /// What is open of HTTP+SSE.
     sse: sse::Streams,
+    /// The processor time that its lists have taken.
+    meter: Arc<Meter>,
 }
 
 /// A session at a backend.
@@ -126,6 +129,7 @@ impl Backend {
                 protocol,
                 forgot: ArcSwapOption::empty(),
                 sse: sse::Streams::default(),
+                meter: Arc::default(),
             }),
             passed: None,
         }
@@ -173,6 +177,23 @@ impl Backend {
 
     fn tasks(&self) -> &Tasks {
         self.inner.transport.tasks()
+    }
+
+    /// Runs `work` on the threads for what may take long. It counts as the backend's.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, WorkFailed> {
+        self.tasks().compute().run(self.meter(), work).await
+    }
+
+    /// The processor time that its lists have taken: to read them, and to offer what they hold.
+    #[must_use]
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.inner.meter
     }
 
     /// How it is talked to.

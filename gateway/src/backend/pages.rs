@@ -10,6 +10,7 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::handshake::result_of;
 use super::list::{MAX_ITEM_BYTES, MAX_KEY_BYTES};
 use super::{Backend, BackendError, Kind, List, Listed, UpstreamSession};
 use crate::steps;
@@ -25,6 +26,10 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 const PAGE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a backend may take for all pages of one list.
 const LIST_DEADLINE: Duration = Duration::from_secs(60);
+/// The longest cursor that is followed: all of a list's are kept until its end, so that a circle is seen.
+const MAX_CURSOR_BYTES: usize = 16 * 1024;
+/// What it takes to receive a byte, about, and to see that it is JSON.
+const RECEIVING_OF_A_BYTE: Duration = Duration::from_nanos(2);
 /// A cursor like any other (<https://modelcontextprotocol.io/specification/2025-11-25/server/utilities/pagination>).
 const EMPTY_CURSOR: &str = r#""""#;
 /// The field of a page that holds the cursor of the next.
@@ -37,20 +42,42 @@ impl Backend {
     /// When a page cannot be had or read, or the list has no end.
     pub async fn list(&self, session: &UpstreamSession, kind: Kind) -> Result<List, BackendError> {
         let ask = |params: String| async move {
-            let asking = self.ask(session, kind.method(), params.as_bytes());
+            let asking = self.ask_for_answer(session, kind.method(), params.as_bytes());
             let answer = tokio::time::timeout(PAGE_DEADLINE, asking).await;
             answer.unwrap_or(Err(BackendError::Deadline(PAGE_DEADLINE)))
         };
-        in_time(kind, ask).await
+        // A page may hold megabytes.
+        let read = |answer: Bytes| async move {
+            self.meter()
+                .add(RECEIVING_OF_A_BYTE.saturating_mul(u32::try_from(answer.len()).unwrap_or(u32::MAX)));
+            let reading = self.compute(move || Page::read(&result_of(&answer)?, kind));
+            let page = reading.await;
+            page.unwrap_or_else(|failed| Err(BackendError::Invalid(format!("{}: {failed}", kind.method()))))
+        };
+        in_time(kind, ask, read).await
     }
 }
 
-/// The list, if it comes to its end in time. `ask` gives the result of the request with these parameters.
-async fn in_time<F>(kind: Kind, ask: impl FnMut(String) -> F) -> Result<List, BackendError>
+/// One page of a list.
+struct Page {
+    list: List,
+    /// The cursor of the next page, as JSON.
+    next: Option<String>,
+    /// The size of the result that it is.
+    bytes: usize,
+}
+
+/// The list, if it comes to its end in time. `ask` gives the answer to the request with these parameters, and `read` the page that it is.
+async fn in_time<A, F, R>(
+    kind: Kind,
+    ask: impl FnMut(String) -> F,
+    read: impl FnMut(A) -> R,
+) -> Result<List, BackendError>
 where
-    F: Future<Output = Result<Box<RawValue>, BackendError>>,
+    F: Future<Output = Result<A, BackendError>>,
+    R: Future<Output = Result<Page, BackendError>>,
 {
-    let reading = tokio::time::timeout(LIST_DEADLINE, to_the_end(kind, ask));
+    let reading = tokio::time::timeout(LIST_DEADLINE, to_the_end(kind, ask, read));
     reading.await.unwrap_or_else(|_| {
         let (method, limit) = (kind.method(), LIST_DEADLINE.as_secs());
         let message = format!("{method} has not come to its end within {limit} s");
@@ -58,9 +85,14 @@ where
     })
 }
 
-async fn to_the_end<F>(kind: Kind, mut ask: impl FnMut(String) -> F) -> Result<List, BackendError>
+async fn to_the_end<A, F, R>(
+    kind: Kind,
+    mut ask: impl FnMut(String) -> F,
+    mut read: impl FnMut(A) -> R,
+) -> Result<List, BackendError>
 where
-    F: Future<Output = Result<Box<RawValue>, BackendError>>,
+    F: Future<Output = Result<A, BackendError>>,
+    R: Future<Output = Result<Page, BackendError>>,
 {
     let too_much = |what| BackendError::Invalid(format!("{} has more than {what}", kind.method()));
     let mut list = List::default();
@@ -73,9 +105,12 @@ where
         let params = cursor
             .as_ref()
             .map_or_else(|| "{}".to_owned(), |cursor| format!(r#"{{"cursor":{cursor}}}"#));
-        let result = ask(params).await?;
-        bytes += result.get().len();
-        let (page, next) = page(&result, kind)?;
+        let Page {
+            list: page,
+            next,
+            bytes: more,
+        } = read(ask(params).await?).await?;
+        bytes += more;
         if number == 0 {
             first = (page.items.len(), page.unusable);
         } else if cursor.as_deref() == Some(EMPTY_CURSOR) && repeats(&page, &list.items[..first.0], first.1) {
@@ -92,7 +127,7 @@ where
         }
         match next {
             // A cursor that was followed before leads in a circle.
-            Some(next) if followed.insert(next.get().to_owned()) => cursor = Some(next.get().to_owned()),
+            Some(next) if followed.insert(next.clone()) => cursor = Some(next),
             _ => return Ok(list),
         }
     }
@@ -110,6 +145,25 @@ fn repeats(page: &List, first: &[Listed], unusable: usize) -> bool {
     !is_empty && page.unusable == unusable && same_keys()
 }
 
+impl Page {
+    /// Reads the page that `result` is.
+    fn read(result: &RawValue, kind: Kind) -> Result<Self, BackendError> {
+        let (list, next) = page(result, kind)?;
+        if next.is_some_and(|next| next.get().len() > MAX_CURSOR_BYTES) {
+            let message = format!(
+                "{}: its cursor is longer than {MAX_CURSOR_BYTES} bytes",
+                kind.method()
+            );
+            return Err(BackendError::Invalid(message));
+        }
+        Ok(Self {
+            list,
+            next: next.map(|next| next.get().to_owned()),
+            bytes: result.get().len(),
+        })
+    }
+}
+
 /// The items of one page, and the cursor of the next.
 fn page(result: &RawValue, kind: Kind) -> Result<(List, Option<&RawValue>), BackendError> {
     let invalid = |what: &dyn fmt::Display| {
@@ -117,7 +171,7 @@ fn page(result: &RawValue, kind: Kind) -> Result<(List, Option<&RawValue>), Back
         BackendError::Invalid(what)
     };
     let mut deserializer = serde_json::Deserializer::from_str(result.get());
-    let page = Page(kind).deserialize(&mut deserializer);
+    let page = Reader(kind).deserialize(&mut deserializer);
     let (items, next) = page.map_err(|error| invalid(&error))?;
     let items = items.ok_or_else(|| invalid(&format_args!("no field {:?}", kind.field())))?;
     let mut list = List::default();
@@ -169,9 +223,9 @@ impl<'de> Deserialize<'de> for Items<'de> {
 }
 
 /// Reads a page of this kind: what its other fields hold does not matter.
-struct Page(Kind);
+struct Reader(Kind);
 
-impl<'de> DeserializeSeed<'de> for Page {
+impl<'de> DeserializeSeed<'de> for Reader {
     type Value = (Option<Vec<&'de RawValue>>, Option<&'de RawValue>);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -179,7 +233,7 @@ impl<'de> DeserializeSeed<'de> for Page {
     }
 }
 
-impl<'de> Visitor<'de> for Page {
+impl<'de> Visitor<'de> for Reader {
     type Value = <Self as DeserializeSeed<'de>>::Value;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -221,6 +275,16 @@ mod tests {
     use super::*;
     use crate::backend::list::Oversized;
     use crate::steps::{assert_linear, counted};
+
+    async fn in_time<F>(kind: Kind, ask: impl FnMut(String) -> F) -> Result<List, BackendError>
+    where
+        F: Future<Output = Result<Box<RawValue>, BackendError>>,
+    {
+        super::in_time(kind, ask, |result: Box<RawValue>| {
+            ready(Page::read(&result, kind))
+        })
+        .await
+    }
 
     /// The parameters of the request for the page behind this cursor.
     fn behind(cursor: &str) -> String {
@@ -375,6 +439,25 @@ mod tests {
         assert_eq!(most.unwrap().items.len(), 0);
         let more = refused(|_| ready(Ok(page(MAX_BYTES / 2 + 1)))).await;
         assert_eq!(more, "tools/list has more than 67108864 bytes");
+    }
+
+    #[test]
+    fn cursor_without_end_is_refused() {
+        let cursor = |bytes: usize| {
+            raw(&format!(
+                r#"{{"tools":[],"nextCursor":"{}"}}"#,
+                "x".repeat(bytes - 2)
+            ))
+        };
+        assert!(Page::read(&cursor(MAX_CURSOR_BYTES), Kind::Tools).is_ok());
+        let refused = Page::read(&cursor(MAX_CURSOR_BYTES + 1), Kind::Tools)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            refused.ends_with("its cursor is longer than 16384 bytes"),
+            "{refused}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,6 +53,8 @@ impl Core {
     ) -> Self {
         let catalog = Catalog::new(transport, tasks.clone(), metrics.clone());
         catalog.apply(&hot.backends, &hot.aggregation, Some(readiness));
+        // Nothing is known of any of them, so that it takes no time.
+        catalog.merge();
         let hot_error = Arc::new(ArcSwapOption::empty());
         Self {
             catalog,
@@ -65,8 +67,13 @@ impl Core {
     }
 
     /// Takes a new hot configuration. Calls under way go on with what they began with.
-    pub fn apply(&self, hot: Hot) {
+    pub async fn apply(&self, hot: Hot) {
         self.catalog.apply(&hot.backends, &hot.aggregation, None);
+        let (catalog, meter) = (self.catalog.clone(), Arc::default());
+        let merging = self.tasks.compute().run(&meter, move || catalog.merge());
+        if let Err(error) = merging.await {
+            tracing::error!(%error, "cannot merge what the backends offer");
+        }
         self.hot.store(Arc::new(hot));
         self.hot_error.store(None);
     }

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt as _};
 use http::{HeaderMap, Response, StatusCode};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::headers::accepts;
 use super::keep_alive::keep_alive;
+use super::pace::Pace;
 use super::relay::{Awaited, Relay};
 use super::respond::{self, Body};
 use super::translate::{Source, Translated};
@@ -68,6 +70,7 @@ impl Frontend {
             heard: Box::pin(listening.events()),
             changes,
             told,
+            pace: Pace::default(),
         };
         let events = stream::iter(first).chain(own.stream());
         respond::events(keep_alive(session.clone(), events))
@@ -116,6 +119,7 @@ struct OwnStream {
     changes: watch::Receiver<Versions>,
     /// The versions of the lists of which the client was told.
     told: Versions,
+    pace: Pace,
 }
 
 impl OwnStream {
@@ -123,7 +127,11 @@ impl OwnStream {
         stream::unfold(Some(self), |own| async move {
             let mut own = own?;
             loop {
-                if let Some(news) = own.news() {
+                let pause = own.pace.pause(Instant::now());
+                if pause.is_none()
+                    && let Some(news) = own.news()
+                {
+                    own.pace.told(Instant::now());
                     return Some((news, Some(own)));
                 }
                 tokio::select! {
@@ -135,7 +143,9 @@ impl OwnStream {
                             return Some((bytes, Some(own)));
                         }
                     }
-                    changed = own.changes.changed() => {
+                    // What changes during the pause is told after it.
+                    () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                    changed = own.changes.changed(), if pause.is_none() => {
                         if changed.is_err() {
                             return None;
                         }

@@ -22,6 +22,7 @@ mod list;
 mod one_way;
 mod origin;
 mod overload;
+mod pace;
 mod post;
 mod relay;
 mod respond;

@@ -63,17 +63,15 @@ impl Sessions {
 
     async fn load_offers(&self) -> Result<Kept, Unavailable> {
         let stored = self.observed(self.inner.store.offers().await)?;
-        let catalog = self.inner.core.catalog();
-        let remembered = stored.into_iter().map(|(backend, bytes)| {
-            let offer = catalog.remember(&backend, &bytes);
+        let remembered = self.inner.core.catalog().remember(stored).await;
+        for (backend, offer) in &remembered {
             tracing::debug!(
                 backend,
                 used = offer.is_some(),
                 "the store knows what the backend offers"
             );
-            (backend, offer)
-        });
-        Ok(remembered.collect())
+        }
+        Ok(remembered.into_iter().collect())
     }
 
     async fn keep_offers(&self, kept: &mut Kept, removes_strangers: bool) -> Result<(), Unavailable> {
@@ -84,7 +82,7 @@ impl Sessions {
             if matches!(kept.get(name), Some(Some(same)) if Arc::ptr_eq(same, &offer)) {
                 continue;
             }
-            let bytes = written(&backend, &offer);
+            let bytes = written(&backend, &offer).await;
             if bytes.is_none() {
                 tracing::warn!(
                     backend = name,

@@ -1,7 +1,8 @@
 //! One backend's part of the catalogue.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use vmcp_crds::status::Health;
 
@@ -23,13 +24,13 @@ pub struct State {
     failures: u32,
 }
 
-/// A backend and what is known of it.
+/// A backend and what is known of it. No lock guards it: whoever reads takes what is known at that moment.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) backend: Backend,
     /// Says that what is known may be out of date. It holds one sign at most: what is told during a look leads to one more look.
     pub(super) stale: Notify,
-    known: Mutex<Known>,
+    known: ArcSwap<Known>,
     /// Whoever waits until something is known of the backend.
     first_look: Mutex<Option<Pending>>,
 }
@@ -40,8 +41,10 @@ pub(super) struct Known {
     pub(super) state: Arc<State>,
     pub(super) terms: Arc<Terms>,
     pub(super) settings: HealthSettings,
-    /// `None` before the backend's first answer.
+    /// `None` before the backend's first answer. It may be that of an offer or of terms before these: see [`Member::show`].
     pub(super) shown: Option<Arc<Shown>>,
+    /// Of what `shown` is made.
+    shown_of: Option<(Arc<Offer>, Arc<Terms>)>,
 }
 
 impl Member {
@@ -51,11 +54,12 @@ impl Member {
             terms,
             settings,
             shown: None,
+            shown_of: None,
         };
         Self {
             backend,
             stale: Notify::new(),
-            known: Mutex::new(known),
+            known: ArcSwap::from_pointee(known),
             first_look: Mutex::default(),
         }
     }
@@ -65,33 +69,52 @@ impl Member {
         *self.first_look.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
     }
 
-    pub(super) fn known(&self) -> Known {
-        self.lock().clone()
+    /// What is known, and how clients get it. This may take long: it is for the threads of [`Compute`](crate::compute::Compute).
+    pub(super) fn show(&self) -> Arc<Known> {
+        loop {
+            let known = self.known.load_full();
+            let Some(offer) = known.state.offer.clone().filter(|_| !known.is_shown()) else {
+                return known;
+            };
+            let terms = Arc::clone(&known.terms);
+            let shown = Arc::new(Shown::new(self.backend.name(), &offer, &terms));
+            let of = (offer, terms);
+            // Another offer or other terms may have come meanwhile: then this is not what is shown, and the next turn is.
+            self.change(|known| Known {
+                shown: Some(Arc::clone(&shown)),
+                shown_of: Some(of.clone()),
+                ..known.clone()
+            });
+        }
     }
 
     pub(super) fn state(&self) -> Arc<State> {
-        Arc::clone(&self.lock().state)
+        Arc::clone(&self.known.load().state)
     }
 
     /// Offers the backend on these terms from now on.
     pub(super) fn set_terms(&self, terms: &Arc<Terms>) {
-        let mut known = self.lock();
-        if known.terms != *terms {
-            known.terms = Arc::clone(terms);
-            known.show(&self.backend);
-        }
+        self.change(|known| {
+            let mut known = known.clone();
+            if known.terms != *terms {
+                known.terms = Arc::clone(terms);
+            }
+            known
+        });
     }
 
     /// How the backend is looked after.
     pub(super) fn settings(&self) -> HealthSettings {
-        self.lock().settings
+        self.known.load().settings
     }
 
     /// Looks after the backend in this way from now on.
     pub(super) fn set_settings(&self, settings: HealthSettings) {
-        let mut known = self.lock();
-        if known.settings != settings {
-            known.settings = settings;
+        let before = self.change(|known| Known {
+            settings,
+            ..known.clone()
+        });
+        if before.settings != settings {
             self.stale.notify_one();
         }
     }
@@ -99,57 +122,68 @@ impl Member {
     /// Takes the outcome of a look at the backend, and says whether anything changed. What a backend offered stays known while it
     /// fails.
     pub(super) fn observe(&self, outcome: Result<Offer, BackendError>) -> bool {
-        let mut known = self.lock();
-        let before = Arc::clone(&known.state);
-        let after = match outcome {
-            Ok(offer) => State {
-                offer: match &before.offer {
-                    Some(same) if **same == offer => Some(Arc::clone(same)),
-                    _ => Some(Arc::new(offer)),
-                },
-                error: None,
-                health: Health::Healthy,
-                failures: 0,
-            },
-            Err(error) => before.after(error, known.settings.unhealthy_after),
-        };
-        known.change(&self.backend, after)
+        match outcome {
+            Ok(offer) => {
+                let before = self.state();
+                let offer = match &before.offer {
+                    Some(same) if **same == offer => Arc::clone(same),
+                    _ => Arc::new(offer),
+                };
+                self.change_state(|_, _| State {
+                    offer: Some(Arc::clone(&offer)),
+                    error: None,
+                    health: Health::Healthy,
+                    failures: 0,
+                })
+            }
+            Err(error) => self.change_state(|state, settings| state.after(&error, settings.unhealthy_after)),
+        }
     }
 
     /// Takes what the backend offered to another process, unless it has said itself what it offers. Gives back what is known from now
     /// on, if it is this.
     pub(super) fn remember(&self, offer: Offer) -> Option<Arc<Offer>> {
-        let mut known = self.lock();
-        if known.state.offer.is_some() {
-            return None;
-        }
         let offer = Arc::new(offer);
-        let after = State {
-            offer: Some(Arc::clone(&offer)),
-            ..State::clone(&known.state)
-        };
-        known.change(&self.backend, after);
-        drop(known);
-        self.set_first_look(None);
-        Some(offer)
+        let is_taken = self.change_state(|state, _| State {
+            offer: state.offer.clone().or_else(|| Some(Arc::clone(&offer))),
+            ..state.clone()
+        });
+        is_taken.then(|| {
+            self.set_first_look(None);
+            offer
+        })
     }
 
     /// Takes the outcome of a probe, and says whether anything changed.
     pub(super) fn probed(&self, outcome: Result<(), BackendError>) -> bool {
-        let mut known = self.lock();
-        let after = match outcome {
+        match outcome {
             // Health itself waits for the look that follows: a backend that answers probes alone is of no use.
-            Ok(()) => State {
+            Ok(()) => self.change_state(|state, _| State {
                 failures: 0,
-                ..State::clone(&known.state)
-            },
-            Err(error) => known.state.after(error, known.settings.unhealthy_after),
-        };
-        known.change(&self.backend, after)
+                ..state.clone()
+            }),
+            Err(error) => self.change_state(|state, settings| state.after(&error, settings.unhealthy_after)),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Changes the state, and says whether that is a change to others.
+    fn change_state(&self, after: impl Fn(&State, &HealthSettings) -> State) -> bool {
+        let mut changed = false;
+        self.change(|known| {
+            let state = after(&known.state, &known.settings);
+            changed = !known.state.looks_like(&state);
+            Known {
+                state: Arc::new(state),
+                ..known.clone()
+            }
+        });
+        changed
+    }
+
+    /// Makes a change, again where another one comes first, and gives back what was known before.
+    fn change(&self, after: impl FnMut(&Known) -> Known) -> Arc<Known> {
+        let mut after = after;
+        self.known.rcu(|known| after(known))
     }
 }
 
@@ -164,8 +198,17 @@ impl State {
         self.failures == 0
     }
 
+    /// Whether it is the same to others: how often in a row the backend failed is not.
+    fn looks_like(&self, other: &Self) -> bool {
+        let same_offer = match (&self.offer, &other.offer) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        same_offer && self.error == other.error && self.health == other.health
+    }
+
     /// The state after `error`. A refusal is a sign of life.
-    fn after(&self, error: BackendError, unhealthy_after: u32) -> Self {
+    fn after(&self, error: &BackendError, unhealthy_after: u32) -> Self {
         let failures = if error.says_unreachable() {
             self.failures.saturating_add(1)
         } else {
@@ -179,7 +222,7 @@ impl State {
         };
         Self {
             offer: self.offer.clone(),
-            error: Some(error),
+            error: Some(error.clone()),
             health,
             failures,
         }
@@ -187,21 +230,13 @@ impl State {
 }
 
 impl Known {
-    fn change(&mut self, backend: &Backend, after: State) -> bool {
-        let before = std::mem::replace(&mut self.state, Arc::new(after));
-        let same_offer = match (&before.offer, &self.state.offer) {
-            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
-            (before, after) => before.is_none() && after.is_none(),
+    /// Whether clients get what is known of the offer and the terms.
+    fn is_shown(&self) -> bool {
+        let now = (self.state.offer.as_ref(), &self.terms);
+        let same = |(offer, terms): &(Arc<Offer>, Arc<Terms>)| {
+            now.0.is_some_and(|now| Arc::ptr_eq(now, offer)) && Arc::ptr_eq(now.1, terms)
         };
-        if !same_offer {
-            self.show(backend);
-        }
-        !same_offer || before.error != self.state.error || before.health != self.state.health
-    }
-
-    fn show(&mut self, backend: &Backend) {
-        let offer = self.state.offer.as_deref();
-        self.shown = offer.map(|offer| Arc::new(Shown::new(backend.name(), offer, &self.terms)));
+        self.shown_of.as_ref().is_some_and(same)
     }
 }
 
@@ -213,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_backend_offered_stays_known_while_it_fails() {
         let member = Member::new(backend("a"), Arc::default(), HealthSettings::default());
-        assert!(member.known().shown.is_none());
+        assert!(member.show().shown.is_none());
         assert!(member.observe(Ok(offer(&["x"]))));
         assert!(!member.observe(Ok(offer(&["x"]))), "nothing changed");
         assert!(member.observe(Err(BackendError::Status(500))));

@@ -17,10 +17,13 @@ use super::offer::Entry;
 use super::origin::Origins;
 use super::sentences::{OF_ALL, Sentences, quoted};
 use super::snapshot::{Matcher, Snapshot, Unknown};
-use super::template::UriTemplate;
+use super::template::{MAX_BYTES as MAX_TEMPLATE_BYTES, MAX_EXPRESSIONS, UriTemplate};
 use super::{Route, instructions};
 use crate::backend::{Backend, Kind};
 use crate::config::{Aggregation, FailureMode, Strategy};
+
+/// How many resource templates of one backend are used to find resources: each is compared with every URI that no list names.
+const MAX_MATCHERS: usize = 1000;
 
 /// A backend with what is known of it, in the order of who wins.
 struct Ranked<'a> {
@@ -36,7 +39,7 @@ struct Claim<'a> {
 }
 
 /// Merges what is known of the backends, which are in the order of the configuration.
-pub(super) fn merge(members: &[(Backend, Known)], aggregation: &Arc<Aggregation>) -> Snapshot {
+pub(super) fn merge(members: &[(Backend, Arc<Known>)], aggregation: &Arc<Aggregation>) -> Snapshot {
     let ranked = rank(members, aggregation);
     let (mut conflicts, mut faults) = (Sentences::default(), Sentences::default());
     let mut warnings = Sentences::default();
@@ -72,7 +75,7 @@ pub(super) fn merge(members: &[(Backend, Known)], aggregation: &Arc<Aggregation>
         offer.is_some_and(|offer| !offer.capabilities.completions)
     });
     Snapshot {
-        matchers: matchers(&ranked, &templates),
+        matchers: matchers(&ranked, &templates, &mut faults),
         origins: origins(members),
         tools,
         prompts,
@@ -88,7 +91,7 @@ pub(super) fn merge(members: &[(Backend, Known)], aggregation: &Arc<Aggregation>
     }
 }
 
-fn rank<'a>(members: &'a [(Backend, Known)], aggregation: &Aggregation) -> Vec<Ranked<'a>> {
+fn rank<'a>(members: &'a [(Backend, Arc<Known>)], aggregation: &Aggregation) -> Vec<Ranked<'a>> {
     let hide = aggregation.failure_mode == FailureMode::Hide;
     let mut ranked: Vec<_> = members
         .iter()
@@ -180,27 +183,51 @@ fn listing(kind: Kind, page_size: usize, winners: &[Claim<'_>]) -> Listing {
 }
 
 /// The templates by which URIs are found that no list names: those that say more about a URI first, then by who wins.
-fn matchers(ranked: &[Ranked<'_>], templates: &Listing) -> Vec<Matcher> {
+fn matchers(ranked: &[Ranked<'_>], templates: &Listing, faults: &mut Sentences) -> Vec<Matcher> {
     let mut matchers: Vec<Matcher> = Vec::new();
     for ranked in ranked {
         let shown = ranked.known.shown.as_ref();
+        let backend = ranked.backend.name();
+        let (mut used, mut left_out) = (0, 0);
         for entry in shown.map_or(&[][..], |shown| shown.entries(Kind::Templates)) {
             if let Place::At(route) = templates.place(&entry.advertised)
-                && route.backend.name() == ranked.backend.name()
+                && route.backend.name() == backend
             {
+                if used == MAX_MATCHERS {
+                    left_out += 1;
+                    continue;
+                }
+                let template = UriTemplate::new(&entry.advertised);
+                if !template.is_usable() {
+                    let fault = format_args!(
+                        "the resource template {} of backend {backend} is listed, but not used to find resources: the most are \
+                         {MAX_EXPRESSIONS} expressions, and {MAX_TEMPLATE_BYTES} bytes of other text",
+                        quoted(&entry.advertised)
+                    );
+                    faults.push(OF_ALL, fault);
+                    continue;
+                }
+                used += 1;
                 matchers.push(Matcher {
-                    template: UriTemplate::new(&entry.advertised),
+                    template,
                     backend: ranked.backend.clone(),
                     terms: Arc::clone(&ranked.known.terms),
                 });
             }
+        }
+        if left_out > 0 {
+            let fault = format_args!(
+                "{left_out} resource templates of backend {backend} are listed, but not used to find resources: the most are \
+                 {MAX_MATCHERS}"
+            );
+            faults.push(OF_ALL, fault);
         }
     }
     matchers.sort_by_key(|matcher| std::cmp::Reverse(matcher.template.literal_bytes()));
     matchers
 }
 
-fn origins(members: &[(Backend, Known)]) -> Origins {
+fn origins(members: &[(Backend, Arc<Known>)]) -> Origins {
     let mut origins = Origins::default();
     for (backend, known) in members {
         for kind in [Kind::Resources, Kind::Templates] {

@@ -3,6 +3,10 @@
 //! The catalogue is kept warm by the gateway itself, per backend and for all sessions: a list is answered from memory, and
 //! neither a list nor `initialize` waits for a backend. It is one immutable [`Snapshot`] behind a pointer; a change makes a
 //! new one.
+//!
+//! Nobody who asks takes a lock: the backends, what is known of each, and the snapshot are read as they are at that moment. What a backend
+//! lists is read and merged on threads of its own ([`Compute`](crate::compute::Compute)), so that a list without end costs the others
+//! nothing but the wait for the next snapshot.
 
 mod changes;
 mod cursor;
@@ -25,7 +29,8 @@ mod tests;
 mod unused;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -76,16 +81,23 @@ pub struct Catalog {
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
     changes: Changes,
-    /// The lock also orders the making of snapshots, so that an older one never replaces a newer one.
-    members: Mutex<Members>,
+    members: ArcSwap<Members>,
+    /// Orders the configurations, and is held for no longer than one is taken.
+    applying: Mutex<()>,
+    /// Orders the making of snapshots, so that an older one never replaces a newer one. It is waited for on the threads for heavy work
+    /// only. What it holds is the number of the last change that is in the snapshot.
+    merging: Mutex<u64>,
+    /// How many changes there were that want a snapshot.
+    wanted: AtomicU64,
     transport: Transport,
     tasks: Tasks,
     metrics: Metrics,
 }
 
-#[derive(Debug, Default)]
+/// The backends at one moment.
+#[derive(Clone, Debug, Default)]
 struct Members {
-    running: BTreeMap<BackendName, Running>,
+    running: BTreeMap<BackendName, Arc<Running>>,
     /// The order of the configuration.
     order: Vec<BackendName>,
     aggregation: Arc<Aggregation>,
@@ -104,7 +116,7 @@ impl Drop for Running {
 }
 
 impl Members {
-    fn in_order(&self) -> impl Iterator<Item = &Running> {
+    fn in_order(&self) -> impl Iterator<Item = &Arc<Running>> {
         self.order.iter().filter_map(|name| self.running.get(name))
     }
 }
@@ -114,7 +126,10 @@ impl Catalog {
         let shared = Shared {
             snapshot: ArcSwap::from_pointee(merge::merge(&[], &Arc::default())),
             changes: Changes::default(),
-            members: Mutex::default(),
+            members: ArcSwap::default(),
+            applying: Mutex::default(),
+            merging: Mutex::default(),
+            wanted: AtomicU64::default(),
             transport,
             tasks,
             metrics,
@@ -124,18 +139,25 @@ impl Catalog {
         }
     }
 
-    /// Makes `backends` the members: those that stay where they were keep what is known of them.
+    /// Makes `backends` the members: those that stay where they were keep what is known of them. The snapshot follows with
+    /// [`Self::merge`].
     pub(super) fn apply(
         &self,
         backends: &[config::Backend],
         aggregation: &Arc<Aggregation>,
         readiness: Option<&Readiness>,
     ) {
-        let mut members = self.members();
+        let _one_at_a_time = self
+            .shared
+            .applying
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut members = Members::clone(&self.members());
         members.running.retain(|_, running| {
             let same = |configured: &config::Backend| running.member.backend.is(configured);
             let stays = backends.iter().any(same);
             if !stays {
+                running.stop.cancel();
                 running.member.backend.close_streams();
             }
             stays
@@ -143,32 +165,36 @@ impl Catalog {
         // A list that was not wanted before, or is wanted more often now, is wanted at once.
         let asks_otherwise = members.aggregation.refresh != aggregation.refresh
             || members.aggregation.capabilities != aggregation.capabilities;
-        for running in members.running.values().filter(|_| asks_otherwise) {
-            running.member.stale.notify_one();
-        }
+        let asked = members.running.values().cloned().collect::<Vec<_>>();
         members.aggregation = Arc::clone(aggregation);
         members.order = backends
             .iter()
             .map(|configured| configured.name.clone())
             .collect();
+        let mut stale = Vec::new();
         for configured in backends {
             match members.running.get(&configured.name) {
                 Some(running) => {
                     running.member.backend.isolate(&configured.isolation);
                     if *running.member.backend.contact() != configured.contact {
                         running.member.backend.set_contact(&configured.contact);
-                        running.member.stale.notify_one();
+                        stale.push(Arc::clone(running));
                     }
                     running.member.set_settings(configured.isolation.health);
                     running.member.set_terms(&configured.terms);
                 }
                 None => {
-                    let running = self.start(configured, readiness);
+                    let running = Arc::new(self.start(configured, readiness));
                     members.running.insert(configured.name.clone(), running);
                 }
             }
         }
-        self.publish(&members);
+        self.shared.members.store(Arc::new(members));
+        // Whoever looks now finds the new configuration.
+        let asked = asked.into_iter().filter(|_| asks_otherwise);
+        for running in asked.chain(stale) {
+            running.member.stale.notify_one();
+        }
     }
 
     fn start(&self, configured: &config::Backend, readiness: Option<&Readiness>) -> Running {
@@ -198,15 +224,19 @@ impl Catalog {
         Running { member, stop }
     }
 
-    /// Makes a new snapshot of what is known now.
-    fn merge(&self) {
-        self.publish(&self.members());
-    }
-
-    fn publish(&self, members: &Members) {
+    /// Makes a snapshot of what is known now, unless somebody else has made one meanwhile. It takes as long as all that is offered is
+    /// large: it is for the threads of [`Compute`](crate::compute::Compute).
+    pub(super) fn merge(&self) {
+        let wanted = self.shared.wanted.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut merged = self.shared.merging.lock().unwrap_or_else(PoisonError::into_inner);
+        if *merged >= wanted {
+            return;
+        }
+        *merged = self.shared.wanted.load(Ordering::Acquire);
+        let members = self.members();
         let known: Vec<_> = members
             .in_order()
-            .map(|running| (running.member.backend.clone(), running.member.known()))
+            .map(|running| (running.member.backend.clone(), running.member.show()))
             .collect();
         let after = Arc::new(merge::merge(&known, &members.aggregation));
         self.shared.metrics.catalog(CatalogSize {
@@ -270,7 +300,7 @@ impl Catalog {
     #[must_use]
     pub fn states(&self) -> Vec<(BackendName, Arc<State>)> {
         let members = self.members();
-        let state = |running: &Running| (running.member.backend.name().clone(), running.member.state());
+        let state = |running: &Arc<Running>| (running.member.backend.name().clone(), running.member.state());
         members.in_order().map(state).collect()
     }
 
@@ -302,7 +332,7 @@ impl Catalog {
         Arc::clone(&self.members().aggregation)
     }
 
-    fn members(&self) -> MutexGuard<'_, Members> {
-        self.shared.members.lock().unwrap_or_else(PoisonError::into_inner)
+    fn members(&self) -> Arc<Members> {
+        self.shared.members.load_full()
     }
 }

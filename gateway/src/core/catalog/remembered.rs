@@ -52,8 +52,16 @@ struct Items<'a> {
 }
 
 /// The form that outlives the process of what `backend` offers; `None` when it is too large.
-#[must_use]
-pub fn written(backend: &Backend, offer: &Offer) -> Option<Vec<u8>> {
+pub async fn written(backend: &Backend, offer: &Arc<Offer>) -> Option<Vec<u8>> {
+    let (of, offer) = (backend.clone(), Arc::clone(offer));
+    let compressing = backend.compute(move || write(&of, &offer));
+    compressing.await.unwrap_or_else(|error| {
+        tracing::error!(backend = %backend.name(), %error, "cannot compress what the backend offers");
+        None
+    })
+}
+
+fn write(backend: &Backend, offer: &Offer) -> Option<Vec<u8>> {
     let mut lists: [Items<'_>; 4] = Default::default();
     for (items, kind) in lists.iter_mut().zip(Kind::ALL) {
         let list = offer.list(kind);
@@ -130,13 +138,26 @@ fn read(backend: &Backend, bytes: &[u8]) -> Option<Offer> {
 }
 
 impl Catalog {
-    /// Takes what `bytes`, written by any process, say of the backend `name`, unless it has answered already. Gives back what is known
-    /// of it from now on, if it is this.
-    pub fn remember(&self, name: &str, bytes: &[u8]) -> Option<Arc<Offer>> {
-        let member = Arc::clone(&self.members().running.get(name)?.member);
-        let offer = member.remember(read(&member.backend, bytes)?)?;
-        self.merge();
-        Some(offer)
+    /// Takes what `stored`, written by any process, says of each backend, unless it has answered already. Gives back what is known
+    /// of each from now on, if it is this.
+    pub async fn remember(&self, stored: Vec<(String, Vec<u8>)>) -> Vec<(String, Option<Arc<Offer>>)> {
+        let (catalog, meter) = (self.clone(), Arc::default());
+        let remembering = self.shared.tasks.compute().run(&meter, move || {
+            let members = catalog.members();
+            let remembered = stored.into_iter().map(|(name, bytes)| {
+                let running = members.running.get(name.as_str());
+                let offer = running
+                    .and_then(|running| running.member.remember(read(&running.member.backend, &bytes)?));
+                (name, offer)
+            });
+            let remembered = remembered.collect();
+            catalog.merge();
+            remembered
+        });
+        remembering.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot take what the store knows of the backends");
+            Vec::new()
+        })
     }
 
     /// What each backend offers by its own account, without those that could not say all of it.
@@ -190,14 +211,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_read_is_what_was_written_byte_for_byte() {
-        let bytes = written(&backend("a"), &offer()).unwrap();
+        let bytes = write(&backend("a"), &offer()).unwrap();
         assert_eq!(read(&backend("a"), &bytes), Some(offer()));
     }
 
     #[tokio::test]
     async fn what_is_damaged_or_of_another_version_or_place_is_nothing() {
         let here = backend("a");
-        let bytes = written(&here, &offer()).unwrap();
+        let bytes = write(&here, &offer()).unwrap();
         let elsewhere = "http://elsewhere/mcp".parse().unwrap();
         let elsewhere = crate::config::Backend::for_test("a", elsewhere);
         let elsewhere = Backend::new(

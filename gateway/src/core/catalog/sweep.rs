@@ -26,6 +26,11 @@ use crate::wire::revision::Revision;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The least pause between two looks, whatever a backend notifies.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
+/// How many times as long as a look took of a core the pause after it is at least: a backend whose list is large, and changes again and
+/// again, takes a twentieth of a core.
+const PAUSES: u32 = 19;
+/// The longest of such pauses.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long a backend may take to greet.
 const GREETING_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -50,19 +55,21 @@ pub(super) async fn keep_warm(catalog: Catalog, member: Arc<Member>, stop: impl 
     }
 }
 
-async fn look_again_and_again(catalog: &Catalog, member: &Member, greeting: &mut Option<Greeting>) {
+async fn look_again_and_again(catalog: &Catalog, member: &Arc<Member>, greeting: &mut Option<Greeting>) {
     let mut ear = Ear::default();
     let mut retry = FIRST_RETRY;
     loop {
+        let before = member.backend.meter().taken();
         let looking = look(catalog, member, greeting);
-        observe(catalog, member, looking.await);
+        observe(catalog, member, looking.await).await;
         member.set_first_look(None);
         let looked = Instant::now();
+        let least_pause = pause_after(member.backend.meter().taken().saturating_sub(before));
         let session = greeting.as_ref().map(|greeting| &greeting.session);
         // It goes on over the probes: a backend may take longer than until the next one to open its stream.
         let mut hearing = pin!(ear.changed(&member.backend, session));
         loop {
-            let (settings, refresh) = (member.settings(), catalog.aggregation().refresh);
+            let (settings, refresh) = (member.settings(), catalog.aggregation().refresh.max(least_pause));
             let state = member.state();
             let pause = if state.is_troubled() {
                 // One that refuses us is asked less and less often; one that is away may be back any moment.
@@ -71,7 +78,7 @@ async fn look_again_and_again(catalog: &Catalog, member: &Member, greeting: &mut
                 } else {
                     settings.interval
                 };
-                let pause = retry.min(longest);
+                let pause = retry.min(longest).max(least_pause);
                 retry = (retry * 2).min(longest);
                 pause
             } else {
@@ -81,14 +88,8 @@ async fn look_again_and_again(catalog: &Catalog, member: &Member, greeting: &mut
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = &mut hearing => {
-                    tokio::time::sleep_until(looked + LEAST_PAUSE).await;
-                    break;
-                }
-                () = member.stale.notified() => {
-                    tokio::time::sleep_until(looked + LEAST_PAUSE).await;
-                    break;
-                }
+                () = &mut hearing => break,
+                () = member.stale.notified() => break,
                 () = member.backend.in_trouble() => {
                     tokio::time::sleep_until(looked + FIRST_RETRY).await;
                     break;
@@ -99,12 +100,18 @@ async fn look_again_and_again(catalog: &Catalog, member: &Member, greeting: &mut
                 break;
             }
         }
+        tokio::time::sleep_until(looked + least_pause).await;
     }
+}
+
+/// The least pause after a look that took so much processor time.
+fn pause_after(taken: Duration) -> Duration {
+    taken.saturating_mul(PAUSES).clamp(LEAST_PAUSE, LONGEST_PAUSE)
 }
 
 /// Asks for a sign of life in the session of the last look, and says whether that is all there is to do now. Otherwise a look has to
 /// follow: there is no session, or it is lost, or the backend is back.
-async fn probe(catalog: &Catalog, member: &Member, session: Option<&UpstreamSession>) -> bool {
+async fn probe(catalog: &Catalog, member: &Arc<Member>, session: Option<&UpstreamSession>) -> bool {
     let Some(session) = session else { return false };
     let limit = member.settings().timeout;
     let asking = tokio::time::timeout(limit, member.backend.ping(session));
@@ -117,14 +124,14 @@ async fn probe(catalog: &Catalog, member: &Member, session: Option<&UpstreamSess
         tracing::debug!(backend = %member.backend.name(), %error, "a probe failed");
     }
     let answered = outcome.is_ok();
-    let changed = told(member, |member| member.probed(outcome));
-    if changed {
-        catalog.merge();
+    if told(member, |member| member.probed(outcome)) {
+        let catalog = catalog.clone();
+        compute(member, move |_| catalog.merge()).await;
     }
     !(answered && member.state().is_troubled())
 }
 
-fn observe(catalog: &Catalog, member: &Member, outcome: Result<Offer, BackendError>) {
+async fn observe(catalog: &Catalog, member: &Arc<Member>, outcome: Result<Offer, BackendError>) {
     let name = member.backend.name();
     match &outcome {
         Ok(offer) => {
@@ -135,8 +142,23 @@ fn observe(catalog: &Catalog, member: &Member, outcome: Result<Offer, BackendErr
         }
         Err(error) => tracing::debug!(backend = %name, %error, "the backend cannot be listed"),
     }
-    if told(member, |member| member.observe(outcome)) {
-        catalog.merge();
+    let catalog = catalog.clone();
+    let taking = compute(member, move |member| {
+        if told(member, |member| member.observe(outcome)) {
+            // Before the others have to wait for the snapshot.
+            member.show();
+            catalog.merge();
+        }
+    });
+    taking.await;
+}
+
+/// Does `work` where it keeps no call waiting. It counts as the backend's.
+async fn compute(member: &Arc<Member>, work: impl FnOnce(&Member) + Send + 'static) {
+    let own = Arc::clone(member);
+    let computing = member.backend.compute(move || work(&own));
+    if let Err(error) = computing.await {
+        tracing::error!(backend = %member.backend.name(), %error, "cannot take what the backend offers");
     }
 }
 
@@ -268,4 +290,22 @@ fn needs(kind: Kind, declared: Capabilities) -> (Capability, bool) {
 
 fn raw(text: &str) -> Result<Box<RawValue>, BackendError> {
     RawValue::from_string(text.to_owned()).map_err(|error| BackendError::Invalid(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn look_is_followed_by_a_pause_in_proportion_to_its_cost() {
+        for (taken, pause) in [
+            (Duration::ZERO, LEAST_PAUSE),
+            (Duration::from_millis(5), LEAST_PAUSE),
+            (Duration::from_millis(100), Duration::from_millis(1900)),
+            (Duration::from_secs(100), LONGEST_PAUSE),
+            (Duration::MAX, LONGEST_PAUSE),
+        ] {
+            assert_eq!(pause_after(taken), pause, "{taken:?}");
+        }
+    }
 }

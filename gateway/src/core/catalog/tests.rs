@@ -16,27 +16,27 @@ fn terms(prefix: &str) -> Terms {
     }
 }
 
-fn known(name: &str, terms: Terms, offer: Offer) -> (Backend, Known) {
+fn known(name: &str, terms: Terms, offer: Offer) -> (Backend, Arc<Known>) {
     let member = Member::new(backend(name), Arc::new(terms), HealthSettings::default());
     member.observe(Ok(offer));
-    (member.backend.clone(), member.known())
+    (member.backend.clone(), member.show())
 }
 
-fn silent(name: &str, terms: Terms) -> (Backend, Known) {
+fn silent(name: &str, terms: Terms) -> (Backend, Arc<Known>) {
     let member = Member::new(backend(name), Arc::new(terms), HealthSettings::default());
-    (member.backend.clone(), member.known())
+    (member.backend.clone(), member.show())
 }
 
-fn failing(name: &str, terms: Terms, offer: Offer) -> (Backend, Known) {
+fn failing(name: &str, terms: Terms, offer: Offer) -> (Backend, Arc<Known>) {
     let member = Member::new(backend(name), Arc::new(terms), HealthSettings::default());
     member.observe(Ok(offer));
     for _ in 0..member.settings().unhealthy_after {
         member.observe(Err(BackendError::Status(500)));
     }
-    (member.backend.clone(), member.known())
+    (member.backend.clone(), member.show())
 }
 
-fn merged(strategy: Strategy, members: &[(Backend, Known)]) -> Snapshot {
+fn merged(strategy: Strategy, members: &[(Backend, Arc<Known>)]) -> Snapshot {
     let aggregation = Aggregation {
         strategy,
         ..Aggregation::default()
@@ -392,4 +392,93 @@ async fn only_a_list_that_clients_see_otherwise_counts_as_changed() {
     assert_eq!(versions(), once);
     changes.observe(&some, &nobody);
     assert_eq!(versions().tools, 2);
+}
+
+#[tokio::test]
+async fn templates_beyond_the_bounds_are_listed_but_find_nothing() {
+    let (many, long) = ("{a}x".repeat(17), format!("l://{}/{{a}}", "x".repeat(2048)));
+    let mut items: Vec<_> = [&many, &long]
+        .map(|template| format!(r#"{{"uriTemplate":"{template}"}}"#))
+        .into();
+    items.extend((0..1001).map(|number| format!(r#"{{"uriTemplate":"t{number}://{{a}}"}}"#)));
+    let items: Vec<_> = items.iter().map(String::as_str).collect();
+    let offer = Offer {
+        templates: list(Kind::Templates, &items),
+        ..Offer::default()
+    };
+    let snapshot = merged(Strategy::None, &[known("a", terms(""), offer)]);
+    assert_eq!(snapshot.templates.len(), 1003);
+    assert_eq!(snapshot.matchers.len(), 1000);
+    let faults = snapshot.faults.told();
+    let about = |beginning: &str| faults.iter().filter(|fault| fault.starts_with(beginning)).count();
+    assert_eq!(about("the resource template \"l://xxx"), 1, "{faults:?}");
+    assert_eq!(about("the resource template \"{a}x{a}x"), 1, "{faults:?}");
+    assert_eq!(
+        about("1 resource templates of backend a are listed"),
+        1,
+        "{faults:?}"
+    );
+}
+
+#[tokio::test]
+async fn merge_under_way_keeps_nobody_who_asks_waiting() {
+    let tasks = Tasks::default();
+    let catalog = Catalog::new(Transport::new(tasks.clone()), tasks.clone(), Metrics::new());
+    let configured = |name| config::Backend::for_test(name, "http://localhost:1/mcp".parse().unwrap());
+    let backends = ["a", "b"].map(configured);
+    catalog.apply(&backends, &Arc::default(), None);
+    catalog.merge();
+    let name = BackendName::for_test("a");
+    assert!(catalog.backend("a").is_some());
+    // Somebody merges a catalogue without end.
+    let merging = catalog.shared.merging.lock().unwrap();
+    let (answered, is_answered) = std::sync::mpsc::channel();
+    let asking = catalog.clone();
+    std::thread::spawn(move || {
+        asking.refresh(&name);
+        asking.apply(&backends[..1], &Arc::default(), None);
+        let seen = (
+            asking.snapshot().tools.len(),
+            asking.states().len(),
+            asking.backends().len(),
+            asking.backend("b").is_some(),
+        );
+        let of_one = (
+            asking.health(&name),
+            asking.capabilities(&name),
+            asking.gives_session_ids(&name),
+            asking.resource("x://y").is_some(),
+        );
+        answered.send((seen, of_one)).unwrap();
+    });
+    let answer = is_answered.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!(answer, ((0, 1, 1, false), (Health::Unknown, None, None, false)));
+    drop(merging);
+    catalog.apply(&[], &Arc::default(), None);
+    tasks.finish().await;
+}
+
+#[tokio::test]
+async fn merges_that_wait_are_made_once() {
+    let tasks = Tasks::default();
+    let catalog = Catalog::new(Transport::new(tasks.clone()), tasks, Metrics::new());
+    catalog.merge();
+    let first = catalog.snapshot();
+    let held = catalog.shared.merging.lock().unwrap();
+    let waiting: Vec<_> = std::iter::repeat_with(|| catalog.clone())
+        .take(8)
+        .map(|catalog| {
+            std::thread::spawn(move || {
+                catalog.merge();
+                catalog.snapshot()
+            })
+        })
+        .collect();
+    while catalog.shared.wanted.load(Ordering::Acquire) < 9 {
+        std::thread::yield_now();
+    }
+    drop(held);
+    let seen: Vec<_> = waiting.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert!(seen.iter().all(|snapshot| Arc::ptr_eq(snapshot, &seen[0])));
+    assert!(!Arc::ptr_eq(&seen[0], &first), "each sees what it changed");
 }

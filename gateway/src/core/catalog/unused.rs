@@ -85,7 +85,7 @@ fn unlisted<'a>(lists: [&List; 2], filter: &'a Filter) -> Vec<(&'static str, &'a
     named.retain(|(_, uri)| !listed.contains(&canonical(uri)));
     if !named.is_empty() {
         let templates = lists[1].items.iter().map(|item| UriTemplate::new(&item.key));
-        let templates: Vec<_> = templates.collect();
+        let templates: Vec<_> = templates.filter(UriTemplate::is_usable).collect();
         named.retain(|(_, uri)| !templates.iter().any(|template| template.matches(uri)));
     }
     named
