@@ -1,7 +1,7 @@
 //! The MCP gateway of vmcp: many MCP servers as one endpoint, with sessions that outlive the process.
 //!
 //! Layers name only what is to their right: `frontend -> session -> core -> backend -> wire`. `config`, `admin` and `app` stand
-//! outside: they build and inspect. `tests/architecture.rs` keeps it so.
+//! outside: they build and inspect. `tests/architecture` keeps it so.
 
 pub mod admin;
 pub mod app;
