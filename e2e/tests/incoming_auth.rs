@@ -629,6 +629,34 @@ fn a_key_that_the_issuer_withdraws_is_good_no_longer_also_for_tokens_that_were_a
     check_accepted(&gateway, &issuer.token("alice")?)
 }
 
+/// A set of keys that holds none withdraws all of them, also for tokens that were accepted. Nobody is told that his token is bad: the
+/// issuer may publish its keys again.
+#[test]
+fn emptied_key_set_withdraws_every_key() -> anyhow::Result<()> {
+    let issuer = Issuer::start()?;
+    let settings = OidcConfig {
+        key_refresh: "1s".parse().unwrap(),
+        ..oidc(&issuer)?
+    };
+    let (recipe, gateway) = gateway(settings)?;
+    let (key, token) = (issuer.key()?, issuer.token("alice")?);
+    check_accepted(&gateway, &token)?;
+    issuer.publish(&[]);
+    wait::until("the withdrawn key is not used", SOON, || {
+        let answer = Caller::with(&*token).initialize(gateway.mcp)?;
+        anyhow::ensure!(answer.status == 503, "{answer:?}");
+        Ok(())
+    })?;
+    let state = gateway
+        .status(&recipe)?
+        .token_issuer
+        .context("there is an issuer")?;
+    assert_eq!(state.keys, 0);
+    assert!(state.error.unwrap_or_default().contains("no key"));
+    issuer.publish(&[key]);
+    wait::until("it is accepted again", SOON, || check_accepted(&gateway, &token))
+}
+
 #[test]
 fn an_issuer_that_is_away_stops_neither_the_gateway_nor_who_has_a_token_of_a_known_key() -> anyhow::Result<()>
 {

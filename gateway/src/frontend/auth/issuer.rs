@@ -5,7 +5,8 @@
 //! a fetch at most every 10 seconds; in between, a name that is not known is refused. A token that names no key, and that none of the keys
 //! has signed, counts as one of a key that is not known.
 //!
-//! The last keys that were fetched stay in use for as long as the issuer cannot be reached: a token ends by its own date. A key that
+//! The last keys that were fetched stay in use for as long as the issuer cannot be reached: a token ends by its own date. They do not
+//! when the issuer answers with a set that holds none: it has withdrawn them, and until it publishes others no token is accepted. A key that
 //! is not among them cannot be judged then, and is unavailable, not unknown: a client that was told 401 would throw a good token away.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -282,7 +283,17 @@ impl Issuer {
             None => self.discover().await?,
         };
         let json = inner.fetch.json(&url).await?;
-        KeySet::read(&json, &inner.keys.load()).map_err(|reason| RoundError::Keys { url, reason })
+        let keys = match KeySet::read(&json, &inner.keys.load()) {
+            Ok(keys) => keys,
+            Err(reason) => return Err(RoundError::Keys { url, reason }),
+        };
+        if keys.len() == 0 {
+            // It has answered, and withdrawn all its keys. That is a fault all the same: nobody can be let in.
+            inner.keys.store(Arc::new(keys));
+            let reason = "no key that signatures can be checked with".to_owned();
+            return Err(RoundError::Keys { url, reason });
+        }
+        Ok(keys)
     }
 
     /// Where the issuer says that its keys are (OpenID Connect Discovery 1.0, 4).

@@ -29,7 +29,8 @@ struct Published<'a> {
 }
 
 impl KeySet {
-    /// The keys in `json` that can be used to check signatures, as the successor of `before`. Keys of other kinds are passed over.
+    /// The keys in `json` that can be used to check signatures, as the successor of `before`. Keys of other kinds are passed over. There
+    /// may be none: then the issuer has withdrawn all that it had.
     pub(super) fn read(json: &[u8], before: &Self) -> Result<Self, String> {
         let published: Published<'_> =
             serde_json::from_slice(json).map_err(|error| format!("not a set of keys: {error}"))?;
@@ -37,9 +38,6 @@ impl KeySet {
             return Err(format!("{} keys; the most is {MAX_KEYS}", published.keys.len()));
         }
         let keys: Vec<Key> = published.keys.into_iter().filter_map(Key::read).collect();
-        if keys.is_empty() {
-            return Err("no key that signatures can be checked with".to_owned());
-        }
         let same = keys.iter().map(|key| &key.published);
         let same = same.eq(before.keys.iter().map(|key| &key.published));
         let serial = before.serial + u64::from(!same);
@@ -155,7 +153,7 @@ mod tests {
             r#""kty":"AKP","pub":"AA""#.to_owned(),
             r#""kty":7"#.to_owned(),
         ] {
-            assert!(read(&[format!("{{{key}}}")]).is_err(), "{key}");
+            assert_eq!(read(&[format!("{{{key}}}")]).unwrap().len(), 0, "{key}");
             let beside = read(&[format!("{{{key}}}"), format!("{{{RSA}}}")]);
             assert_eq!(beside.unwrap().len(), 1, "{key}");
         }
@@ -182,11 +180,13 @@ mod tests {
         let again = KeySet::read(json(&a).as_bytes(), &first).unwrap();
         let more = KeySet::read(json(&both).as_bytes(), &again).unwrap();
         assert_eq!((first.serial, again.serial, more.serial), (1, 1, 2));
+        let none = KeySet::read(json("").as_bytes(), &more).unwrap();
+        assert_eq!((none.len(), none.serial), (0, 3), "all are withdrawn");
     }
 
     #[test]
     fn what_is_no_set_of_keys_is_refused() {
-        for json in ["", "[]", r#"{"keys":{}}"#, r#"{"keys":[]}"#, "<html>"] {
+        for json in ["", "[]", r#"{"keys":{}}"#, "<html>"] {
             assert!(
                 KeySet::read(json.as_bytes(), &KeySet::default()).is_err(),
                 "{json}"
