@@ -105,9 +105,11 @@ pub(crate) fn show(seconds: u64) -> anyhow::Result<()> {
     })?;
     book.go_on("the backend's memory", phase, || {
         book.forgotten.fetch_add(1, Ordering::SeqCst);
-        replicas
-            .fixture
-            .admin("POST", "/sessions/forget?style=404", &json!({}))
+        replicas.fixture.admin(
+            "POST",
+            "/sessions/forget?style=404&between_calls=true",
+            &json!({}),
+        )
     })?;
     book.go_on("Redis, stopped for a while (SIGSTOP)", phase, || {
         replicas.redis.pause()?;
