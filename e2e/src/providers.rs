@@ -88,6 +88,7 @@ pub fn storage(address: SocketAddr) -> RedisStorage {
         tls: None,
         connect_timeout: Duration::from_secs(1),
         command_timeout: Duration::from_millis(250),
+        outage_grace: Duration::from_secs(10 * 60),
     }
 }
 

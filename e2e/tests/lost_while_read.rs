@@ -150,8 +150,12 @@ impl SessionStore for Late {
         self.redis.events(every)
     }
 
-    fn ping(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
-        self.redis.ping()
+    fn probe_reads(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+        self.redis.probe_reads()
+    }
+
+    fn probe_writes(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+        self.redis.probe_writes()
     }
 
     fn provider(&self) -> &'static str {

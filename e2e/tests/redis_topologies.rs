@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use futures::StreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::task::TaskTracker;
 use vmcp_e2e::providers::{redis_address, server, storage};
 use vmcp_e2e::redis::{Cluster, MASTER_NAME, Redis, Sentinels};
 use vmcp_gateway::config::{RedisStorage, RedisTopology, SessionLimits};
 use vmcp_gateway::session::record::{Lifetimes, NewRecord, PrincipalTag, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::redis::connection::{Connection, Heard};
-use vmcp_gateway::session::store::{Created, Loaded, SessionStore, Setting};
+use vmcp_gateway::session::store::{Created, Event, Loaded, SessionStore, Setting};
 use vmcp_gateway::wire::revision::Revision;
 
 /// No test waits longer for something that has to happen.
@@ -148,6 +151,147 @@ async fn sentinels_that_name_a_replica_are_not_believed() -> anyhow::Result<()> 
         anyhow::ensure!(started.elapsed() < LIMIT, "nobody says that it is a replica");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A sentinel that was cut off long ago: it names `primary` for ever.
+async fn stale_sentinel(primary: std::net::SocketAddr) -> anyhow::Result<std::net::SocketAddr> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let (ip, port) = (primary.ip().to_string(), primary.port().to_string());
+    let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+    let short = format!("*2\r\n{}{}", bulk(&ip), bulk(&port));
+    let fields = ["ip", &ip, "port", &port, "config-epoch", "0"].map(bulk);
+    let full = format!("*{}\r\n{}", fields.len(), fields.concat());
+    let tasks = TaskTracker::new();
+    tasks.clone().spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (short, full) = (short.clone(), full.clone());
+            tasks.spawn(async move {
+                let mut chunk = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut chunk).await {
+                    let asked = String::from_utf8_lossy(&chunk[..read]).to_uppercase();
+                    let answer = match () {
+                        () if asked.contains("GET-MASTER-ADDR-BY-NAME") => &*short,
+                        () if asked.contains("MASTER") => &*full,
+                        () => "+PONG\r\n",
+                    };
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Ok(address)
+}
+
+/// A sentinel in front of the others that names a server which is no primary any more, or is gone, keeps nobody from Redis, and nobody
+/// connects again and again because of it.
+#[tokio::test]
+async fn stale_sentinel_before_good_ones_is_passed_over() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let sentinels = Sentinels::start()?;
+    let replica = &sentinels.servers[1 - sentinels.primary()?];
+    for named in [replica.address, vmcp_e2e::ports::free()?] {
+        let mut storage = of_sentinels(&sentinels);
+        let stale = stale_sentinel(named).await?;
+        if let RedisTopology::Sentinel { sentinels, .. } = &mut storage.topology {
+            sentinels.insert(0, redis_address(stale));
+        }
+        let store = store(&storage)?;
+        let key = created(&store).await?;
+        lives(&store, &key).await?;
+        let mut events = store
+            .events(Duration::from_millis(100))
+            .context("it has events")?;
+        let mut proofs = 0;
+        while proofs < 40 {
+            match tokio::time::timeout(LIMIT, events.next())
+                .await?
+                .context("no end")?
+            {
+                Event::Proved(_) => proofs += 1,
+                Event::Interrupted => anyhow::bail!("the connection was made anew"),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A server that has become a replica is asked nothing: it would say that a session is gone that lives, or that one lives which was ended.
+#[tokio::test]
+async fn replica_behind_the_address_is_not_believed() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (redis, primary) = (Redis::start(None)?, Redis::start(None)?);
+    let storage = storage(redis.address);
+    let store = store(&storage)?;
+    let key = created(&store).await?;
+    let Loaded::Found(record) = store.load(&key).await? else {
+        anyhow::bail!("it is gone")
+    };
+    let connection = Connection::new(&storage, &format!("{TAG}:incarnation"))?;
+    connection.opened().await;
+    let mut subscription = connection
+        .subscribe(&format!("{TAG}:news"), Duration::from_millis(50))
+        .await?;
+    assert!(matches!(subscription.next().await?, Heard::Proved { .. }));
+
+    // It forgets what it had, and follows another server, which never had it.
+    redis.command::<()>(&["REPLICAOF", "127.0.0.1", &primary.address.port().to_string()])?;
+    let errors = [
+        store.load(&key).await.map(drop).unwrap_err(),
+        store.terminate(&key, record.life).await.map(drop).unwrap_err(),
+        store.touch(&[key]).await.map(drop).unwrap_err(),
+        store.probe_reads().await.unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.to_string().contains("replica"), "{error}");
+    }
+    let ended = tokio::time::timeout(LIMIT, async { while subscription.next().await.is_ok() {} });
+    ended.await.context("what a replica says is taken for a proof")?;
+    // A process that starts now does not believe it either.
+    let late = RedisStore::new(&storage, &server("a"), Lifetimes::default())?;
+    let error = late.load(&key).await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("replica"), "{error}");
+    Ok(())
+}
+
+/// The first connection leads to one server, all others to another one: whoever listens there hears nothing of what happens here.
+#[tokio::test]
+async fn subscriber_led_to_another_server_proves_nothing() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (one, other) = (Redis::start(None)?, Redis::start(None)?);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let balancer = listener.local_addr()?;
+    let targets = [one.address, other.address];
+    let tasks = TaskTracker::new();
+    tasks.clone().spawn(async move {
+        let mut connections = 0;
+        while let Ok((mut client, _)) = listener.accept().await {
+            let target = targets[connections.min(1)];
+            connections += 1;
+            tasks.spawn(async move {
+                if let Ok(mut server) = tokio::net::TcpStream::connect(target).await {
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
+                }
+            });
+        }
+    });
+    let connection = Connection::new(&storage(balancer), &format!("{TAG}:incarnation"))?;
+    connection.opened().await;
+    let refused = connection
+        .subscribe(&format!("{TAG}:events"), Duration::from_millis(50))
+        .await;
+    let error = refused.map(drop).unwrap_err();
+    assert!(error.to_string().contains("another server"), "{error}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -24,8 +24,8 @@ use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag,
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::redis::connection::Connection;
 use vmcp_gateway::session::store::{
-    Bound, Created, Incarnation, Life, Loaded, Recovered, SessionStore, SetOutcome, Setting, Terminated,
-    Touched, Unavailable,
+    Bound, Created, Incarnation, Life, LimitOf, Loaded, Missing, Owner, Recovered, SessionStore, SetOutcome,
+    Setting, StreamOwned, Terminated, Touched, Unavailable,
 };
 use vmcp_gateway::wire::revision::Revision;
 
@@ -33,7 +33,29 @@ const CLIENTS: usize = 3;
 const SESSIONS: usize = 3;
 const BACKENDS: [&str; 2] = ["x", "y"];
 const RESOURCES: [&str; 2] = ["a://b", "c://d"];
+const TAG: &str = "{vmcp:tests/model}";
 const INCARNATION: &str = "{vmcp:tests/model}:incarnation";
+/// How many sessions there may be for those who ask whether there is room.
+const ROOM: u32 = 2;
+/// How long whoever claims an expired session has to end it.
+const CLAIMED_FOR: Duration = Duration::from_secs(60);
+/// Lets a session expire, twice as long ago.
+const EXPIRE: &str = "
+local times = redis.call('HGET', KEYS[1], 'times')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local idle, rest = string.match(times or '', '^(%d+)(.*)$')
+if not idle or tonumber(idle) <= now then
+  return 0
+end
+local past = string.format('%.0f', now - 120000)
+redis.call('HSET', KEYS[1], 'times', past .. rest)
+for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+  if string.sub(member, 1, #ARGV[1]) == ARGV[1] then
+    redis.call('ZADD', KEYS[2], past, member)
+  end
+end
+return 1";
 /// In so many of the rounds Redis is killed, because it takes a while until it is back.
 const KILLED: f64 = 0.01;
 /// No test waits longer for something that has to happen.
@@ -42,7 +64,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// One step of one process, or of fate. Sessions are named by their places.
 #[derive(Clone, Debug)]
 enum Step {
-    Create(usize),
+    /// Creates; whether only where there is room.
+    Create(usize, bool),
     Load(usize),
     /// Binds at a backend; whether the generation is expected that was there before the round.
     Bind(usize, usize, bool),
@@ -52,6 +75,15 @@ enum Step {
     Touch(Vec<usize>),
     Terminate(usize),
     Recover(usize),
+    /// Writes back what was known some rounds ago; whether as lost, or as expired.
+    Restore(usize, bool),
+    OwnStream(usize),
+    /// Takes on what has expired.
+    Claim,
+    /// Removes what has expired of these.
+    Remove(Vec<usize>),
+    /// The session is not used for long.
+    Expire(usize),
     /// Redis loses its data.
     Lose,
 }
@@ -67,7 +99,7 @@ struct Round {
 fn step() -> impl Strategy<Value = (usize, Step)> {
     let session = || 0..SESSIONS;
     let step = prop_oneof![
-        4 => session().prop_map(Step::Create),
+        4 => (session(), prop::bool::weighted(0.3)).prop_map(|(s, limited)| Step::Create(s, limited)),
         2 => session().prop_map(Step::Load),
         6 => (session(), 0..BACKENDS.len(), prop::bool::weighted(0.8)).prop_map(|(s, b, right)| Step::Bind(s, b, right)),
         2 => (session(), any::<bool>()).prop_map(|(s, high)| Step::LogLevel(s, high)),
@@ -76,6 +108,11 @@ fn step() -> impl Strategy<Value = (usize, Step)> {
         2 => proptest::collection::vec(session(), 1..SESSIONS).prop_map(Step::Touch),
         3 => session().prop_map(Step::Terminate),
         4 => session().prop_map(Step::Recover),
+        5 => (session(), any::<bool>()).prop_map(|(s, lost)| Step::Restore(s, lost)),
+        2 => session().prop_map(Step::OwnStream),
+        2 => Just(Step::Claim),
+        2 => proptest::collection::vec(session(), 1..SESSIONS).prop_map(Step::Remove),
+        3 => session().prop_map(Step::Expire),
         1 => Just(Step::Lose),
     ];
     (0..CLIENTS, step)
@@ -90,13 +127,18 @@ fn round() -> impl Strategy<Value = Round> {
 /// A step with everything that it takes.
 #[derive(Clone, Debug)]
 enum Operation {
-    Create(RecordKey),
+    Create(RecordKey, bool),
     Load(RecordKey),
     Bind(RecordKey, &'static str, u64, Box<Binding>),
     Set(RecordKey, Setting),
     Touch(Vec<RecordKey>),
     Terminate(RecordKey, Life),
     Recover(RecordKey, Life),
+    Restore(RecordKey, Box<Held>, Missing),
+    OwnStream(RecordKey),
+    Claim,
+    Remove(Vec<RecordKey>),
+    Expire(RecordKey),
     Lose,
 }
 
@@ -114,6 +156,10 @@ enum Outcome {
     Touched(Vec<bool>),
     Terminated(Option<Held>),
     Wait,
+    /// There is no room.
+    Full,
+    Owned(u64),
+    Claimed(Vec<(RecordKey, Held)>),
     Done,
 }
 
@@ -121,6 +167,7 @@ enum Outcome {
 #[derive(Clone, Debug, PartialEq)]
 struct Held {
     life: Life,
+    version: u64,
     level: Option<String>,
     watched: BTreeMap<String, String>,
     bindings: Bindings,
@@ -130,9 +177,46 @@ impl Held {
     fn new(life: Life) -> Self {
         Self {
             life,
+            version: 1,
             level: None,
             watched: BTreeMap::new(),
             bindings: Bindings::default(),
+        }
+    }
+
+    /// Takes over what `known` says and this one has lost.
+    fn write_what_is_lost(&mut self, known: &Self) {
+        let behind = self.version < known.version;
+        let mut is_changed = behind;
+        for (backend, binding) in known.bindings.iter() {
+            let there = self.bindings.get(backend).map_or(0, |bound| bound.generation);
+            if there < binding.generation {
+                self.bindings.insert(backend, binding.clone());
+                is_changed = true;
+            }
+        }
+        if behind {
+            (self.level, self.watched) = (known.level.clone(), known.watched.clone());
+            self.version = known.version;
+        }
+        self.version += u64::from(is_changed);
+    }
+
+    fn record(&self) -> Record {
+        let new = new_record();
+        Record {
+            principal_tag: new.principal_tag,
+            revision: new.revision,
+            capabilities: new.capabilities,
+            client_info: new.client_info,
+            life: self.life,
+            version: self.version,
+            untouched: Duration::ZERO,
+            left: Duration::ZERO,
+            remaining: Duration::ZERO,
+            log_level: self.level.clone(),
+            subscriptions: self.watched.clone(),
+            bindings: self.bindings.clone(),
         }
     }
 }
@@ -158,6 +242,7 @@ fn held(record: Record) -> Held {
     assert_eq!(created, new_record(), "what a session began with never changes");
     Held {
         life: record.life,
+        version: record.version,
         level: record.log_level,
         watched: record.subscriptions,
         bindings: record.bindings,
@@ -172,8 +257,18 @@ struct Session {
     born: usize,
     /// The record, if it lives.
     alive: Option<Held>,
-    /// Whether the store remembers that it was terminated, or brought back.
-    marked: bool,
+    /// The record, if it has expired and is still there, and whether somebody has claimed it.
+    expired: Option<(Held, bool)>,
+    /// What the store remembers of its end, or of its return.
+    marked: Option<Marked>,
+    /// The largest number that its own stream has got, and whether the next one is known.
+    streams: (u64, bool),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Marked {
+    Terminated,
+    BroughtBack,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -192,7 +287,8 @@ impl Model {
         self.losses += 1;
         self.settled = false;
         for session in self.sessions.values_mut() {
-            (session.alive, session.marked) = (None, false);
+            (session.alive, session.expired, session.marked) = (None, None, None);
+            session.streams.1 = false;
         }
     }
 
@@ -211,7 +307,12 @@ impl Model {
                 self.lose();
                 Outcome::Done
             }
-            Operation::Create(key) => {
+            Operation::Create(key, limited) => {
+                let living = self.sessions.values().filter(|session| session.alive.is_some());
+                let room = usize::try_from(ROOM).unwrap_or(usize::MAX);
+                if *limited && living.count() >= room && alive(self, key).is_none() {
+                    return Outcome::Full;
+                }
                 let (None, Outcome::Created(created)) = (alive(self, key), outcome) else {
                     return Outcome::Taken;
                 };
@@ -222,12 +323,17 @@ impl Model {
                     return Outcome::Taken;
                 }
                 self.names.insert(self.losses, name);
-                let new = Held::new(created.life);
+                let new = Held {
+                    version: created.version,
+                    ..Held::new(created.life)
+                };
                 let session = Session {
                     life: created.life,
                     born: self.losses,
                     alive: Some(new.clone()),
-                    marked: false,
+                    expired: None,
+                    marked: None,
+                    streams: (0, true),
                 };
                 self.sessions.insert(*key, session);
                 Outcome::Created(new)
@@ -245,6 +351,42 @@ impl Model {
                     return Outcome::Gone;
                 };
                 change(held, operation)
+            }
+            Operation::Claim => {
+                let sessions = self.sessions.iter_mut();
+                let claimed = sessions.filter_map(|(key, session)| {
+                    let (held, claimed) = session.expired.as_mut()?;
+                    let is_new = !std::mem::replace(claimed, true);
+                    is_new.then(|| (*key, held.clone()))
+                });
+                Outcome::Claimed(claimed.collect())
+            }
+            Operation::Remove(keys) => {
+                for key in keys {
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.expired = None;
+                    }
+                }
+                Outcome::Done
+            }
+            Operation::Expire(key) => {
+                if let Some(session) = self.sessions.get_mut(key)
+                    && let Some(held) = session.alive.take()
+                {
+                    session.expired = Some((held, false));
+                }
+                Outcome::Done
+            }
+            Operation::OwnStream(key) => match self.sessions.get_mut(key) {
+                Some(session) if session.alive.is_some() => session.own_stream(outcome),
+                _ => Outcome::Gone,
+            },
+            Operation::Restore(key, known, missing) => {
+                let losses = self.losses;
+                match self.sessions.get_mut(key) {
+                    Some(session) => session.restore(known, *missing, losses, outcome),
+                    None => Outcome::Gone,
+                }
             }
             Operation::Terminate(key, _) | Operation::Recover(key, _) => {
                 let (losses, settled) = (self.losses, self.settled);
@@ -266,6 +408,7 @@ fn change(held: &mut Held, operation: &Operation) -> Outcome {
                 return Outcome::Lost(held.clone());
             }
             held.bindings.insert(backend, (**binding).clone());
+            held.version += 1;
             return Outcome::Bound(held.clone());
         }
         Operation::Set(_, Setting::LogLevel(level)) => held.level = Some(level.clone()),
@@ -277,7 +420,16 @@ fn change(held: &mut Held, operation: &Operation) -> Outcome {
         }
         _ => {}
     }
+    held.version += 1;
     Outcome::Set(held.clone())
+}
+
+/// The version of a record that was brought back: a time, larger than every version before.
+fn version_of(outcome: &Outcome, before: u64) -> u64 {
+    match outcome {
+        Outcome::Found(held) if held.version > before => held.version,
+        _ => 0,
+    }
 }
 
 impl Session {
@@ -288,14 +440,14 @@ impl Session {
         settled: bool,
         outcome: &Outcome,
     ) -> Outcome {
-        let lost = self.alive.is_none() && self.born != losses && !self.marked;
+        let lost = self.alive.is_none() && self.born != losses && self.marked.is_none();
         match (operation, self.alive.take()) {
             (Operation::Terminate(..), Some(held)) => {
-                self.marked = true;
+                self.marked = Some(Marked::Terminated);
                 Outcome::Terminated(Some(held))
             }
             (Operation::Terminate(..), None) if lost => {
-                self.marked = true;
+                self.marked = Some(Marked::Terminated);
                 Outcome::Terminated(None)
             }
             (Operation::Recover(..), Some(held)) => {
@@ -304,12 +456,57 @@ impl Session {
             }
             (Operation::Recover(..), None) if lost && !settled && *outcome == Outcome::Wait => Outcome::Wait,
             (Operation::Recover(..), None) if lost => {
-                self.marked = true;
-                self.alive = Some(Held::new(self.life));
-                Outcome::Found(Held::new(self.life))
+                self.marked = Some(Marked::BroughtBack);
+                self.streams.1 = false;
+                let new = Held {
+                    version: version_of(outcome, 1),
+                    ..Held::new(self.life)
+                };
+                self.alive = Some(new.clone());
+                Outcome::Found(new)
             }
             _ => Outcome::Gone,
         }
+    }
+
+    fn restore(&mut self, known: &Held, missing: Missing, losses: usize, outcome: &Outcome) -> Outcome {
+        if let Some(held) = &mut self.alive {
+            held.write_what_is_lost(known);
+            return Outcome::Found(held.clone());
+        }
+        if self.marked == Some(Marked::Terminated) {
+            return Outcome::Gone;
+        }
+        let back = match (self.expired.take(), missing) {
+            (Some((mut held, _)), _) => {
+                held.version += 1;
+                held
+            }
+            (None, Missing::Expired) => return Outcome::Gone,
+            (None, Missing::Lost) => {
+                self.streams.1 = false;
+                if self.born != losses {
+                    self.marked = Some(Marked::BroughtBack);
+                }
+                Held {
+                    version: version_of(outcome, known.version),
+                    ..known.clone()
+                }
+            }
+        };
+        self.alive = Some(back.clone());
+        Outcome::Found(back)
+    }
+
+    /// The number grows by one; behind a loss by more, so that it is larger than any that was given.
+    fn own_stream(&mut self, outcome: &Outcome) -> Outcome {
+        let (given, exact) = self.streams;
+        let number = match outcome {
+            Outcome::Owned(number) if !exact && *number > given => *number,
+            _ => given + 1,
+        };
+        self.streams = (number, true);
+        Outcome::Owned(number)
     }
 }
 
@@ -336,17 +533,46 @@ fn orders(model: &Model, done: &[(Operation, Option<Outcome>)], ends: &mut Vec<M
 }
 
 async fn perform(client: &Client, operation: &Operation) -> Result<Outcome, Unavailable> {
-    let limits = SessionLimits {
-        server: u32::MAX,
+    let limits = |limited| SessionLimits {
+        server: if limited { ROOM } else { u32::MAX },
         principal: u32::MAX,
     };
     let store = &client.store;
     Ok(match operation {
-        Operation::Create(key) => match store.create(key, &new_record(), limits).await? {
+        Operation::Create(key, limited) => match store.create(key, &new_record(), limits(*limited)).await? {
             Created::Created { record, .. } => Outcome::Created(held(record)),
             Created::Taken => Outcome::Taken,
+            Created::Limit(LimitOf::Server) => Outcome::Full,
             Created::Limit(of) => return Err(Unavailable::new(format!("{of:?}"))),
         },
+        Operation::Restore(key, known, missing) => {
+            match store.restore(key, &known.record(), *missing).await? {
+                Recovered::Found(record) => Outcome::Found(held(record)),
+                Recovered::Gone => Outcome::Gone,
+                Recovered::Wait(_) => Outcome::Wait,
+            }
+        }
+        Operation::OwnStream(key) => match store.own_stream(key, Owner([7; 8])).await? {
+            StreamOwned::Owned(number) => Outcome::Owned(number),
+            StreamOwned::Gone => Outcome::Gone,
+        },
+        Operation::Claim => {
+            let claimed = store.claim_expired(CLAIMED_FOR, 100).await?.into_iter();
+            let mut claimed: Vec<_> = claimed.map(|(key, record)| (key, held(record))).collect();
+            claimed.sort_by_key(|(key, _)| *key);
+            Outcome::Claimed(claimed)
+        }
+        Operation::Remove(keys) => {
+            store.remove_expired(keys).await?;
+            Outcome::Done
+        }
+        Operation::Expire(key) => {
+            let mut expire = redis::cmd("EVAL");
+            expire.arg(EXPIRE).arg(2).arg(format!("{TAG}:s:{key}"));
+            expire.arg(format!("{TAG}:sessions")).arg(key.to_string());
+            client.fate.command::<()>(&expire).await?;
+            Outcome::Done
+        }
         Operation::Load(key) => match store.load(key).await? {
             Loaded::Found(record) => Outcome::Found(held(record)),
             Loaded::Gone => Outcome::Gone,
@@ -404,6 +630,8 @@ struct World {
     models: Vec<Model>,
     /// The key of the session at each place.
     keys: [RecordKey; SESSIONS],
+    /// What processes remember of sessions: what each was some rounds ago.
+    remembered: BTreeMap<RecordKey, Held>,
     bound: u32,
     kills: u32,
 }
@@ -423,6 +651,7 @@ impl World {
             redis,
             models: Vec::new(),
             keys: new_keys(),
+            remembered: BTreeMap::new(),
             bound: 0,
             kills: 0,
         })
@@ -432,9 +661,17 @@ impl World {
     async fn play(&mut self, rounds: &[Round]) -> anyhow::Result<()> {
         self.redis.command::<()>(&["FLUSHALL"])?;
         (self.models, self.keys) = (vec![Model::default()], new_keys());
+        self.remembered.clear();
         for (number, round) in rounds.iter().enumerate() {
             let checked = self.check(round).await;
             checked.with_context(|| format!("round {number}: {round:?}"))?;
+            for (key, session) in &self.models[0].sessions {
+                if let Some(held) = &session.alive
+                    && (number % 3 == 0 || !self.remembered.contains_key(key))
+                {
+                    self.remembered.insert(*key, held.clone());
+                }
+            }
         }
         Ok(())
     }
@@ -484,7 +721,7 @@ impl World {
     fn operations(&mut self, round: &Round) -> Vec<(usize, Operation)> {
         let (model, before) = (self.models[0].clone(), self.keys);
         for (place, key) in self.keys.iter_mut().enumerate() {
-            let creates = |(_, step): &(usize, Step)| matches!(step, Step::Create(at) if *at == place);
+            let creates = |(_, step): &(usize, Step)| matches!(step, Step::Create(at, _) if *at == place);
             let session = model.sessions.get(key);
             // A key is random, so that one that is gone never comes again; but two may try the same new one at once.
             if round.steps.iter().any(creates) && session.is_none_or(|session| session.alive.is_none()) {
@@ -498,11 +735,23 @@ impl World {
             let now = if killed { before } else { self.keys };
             let life = |place: &usize| model.sessions.get(&before[*place]).map(|session| session.life);
             let operation = match step {
-                Step::Create(place) if killed => {
+                Step::Create(place, limited) if killed => {
                     self.keys[*place] = RecordKey::random();
-                    Some(Operation::Create(self.keys[*place]))
+                    Some(Operation::Create(self.keys[*place], *limited))
                 }
-                Step::Create(place) => Some(Operation::Create(now[*place])),
+                Step::Create(place, limited) => Some(Operation::Create(now[*place], *limited)),
+                Step::Restore(place, lost) => {
+                    let missing = if *lost { Missing::Lost } else { Missing::Expired };
+                    let key = before[*place];
+                    let known = self.remembered.get(&key).cloned();
+                    known.map(|known| Operation::Restore(key, Box::new(known), missing))
+                }
+                Step::OwnStream(place) => Some(Operation::OwnStream(now[*place])),
+                Step::Claim => Some(Operation::Claim),
+                Step::Remove(places) => Some(Operation::Remove(
+                    places.iter().map(|place| now[*place]).collect(),
+                )),
+                Step::Expire(place) => Some(Operation::Expire(now[*place])),
                 Step::Load(place) => Some(Operation::Load(now[*place])),
                 Step::Bind(place, backend, right) => {
                     Some(self.bind(&model, now[*place], BACKENDS[*backend], *right))
@@ -552,7 +801,7 @@ impl World {
         self.models.iter_mut().for_each(Model::lose);
         let began = Instant::now();
         for client in &self.clients {
-            while client.store.ping().await.is_err()
+            while client.store.probe_writes().await.is_err()
                 || client.fate.command::<()>(&redis::cmd("PING")).await.is_err()
             {
                 anyhow::ensure!(began.elapsed() < LIMIT, "Redis is not found again");

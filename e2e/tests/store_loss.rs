@@ -216,6 +216,134 @@ fn what_a_fail_over_forgets_is_written_again() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The record of a session, with everything that Redis has of it.
+struct Saved {
+    key: String,
+    fields: Vec<String>,
+    left: String,
+}
+
+impl Saved {
+    fn of(redis: &Redis, key: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            key: key.to_owned(),
+            fields: redis.command(&["HGETALL", key])?,
+            left: redis.command::<i64>(&["PTTL", key])?.to_string(),
+        })
+    }
+
+    /// Puts it back as it was, in one step, and breaks off what is heard: a server has taken over that lacks what was written last.
+    fn take_over(&self, redis: &Redis) -> anyhow::Result<()> {
+        let script = "redis.call('DEL', KEYS[1]) redis.call('HSET', KEYS[1], unpack(ARGV, 2)) \
+                      redis.call('PEXPIRE', KEYS[1], ARGV[1])";
+        let words = ["EVAL", script, "1", &self.key, &self.left];
+        let words: Vec<&str> = words
+            .into_iter()
+            .chain(self.fields.iter().map(String::as_str))
+            .collect();
+        redis.command::<()>(&words)?;
+        redis.command::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"])
+    }
+}
+
+/// What a process bound or set shortly before a fail-over is written again, and is used by whoever asks first: no backend begins anew.
+#[test]
+fn fail_over_loses_no_binding_and_no_setting() -> anyhow::Result<()> {
+    let Some(world) = World::new()? else {
+        return Ok(());
+    };
+    let gateways = [world.recipe.start()?, world.recipe.start()?];
+    for ask_first in [None, Some(0), Some(1)] {
+        let session = Session::open(gateways[0].mcp)?;
+        session.request(gateways[1].mcp, "ping", &json!({}))?.outcome()?;
+        let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+        let [key] = &keys[..] else {
+            anyhow::bail!("{keys:?}")
+        };
+        let saved = Saved::of(&world.redis, key)?;
+        assert_eq!(count(&session, &gateways[0])?, 1);
+        assert_eq!(count(&session, &gateways[1])?, 2);
+        let level = json!({"level": "error"});
+        session
+            .request(gateways[0].mcp, "logging/setLevel", &level)?
+            .outcome()?;
+        let watched = json!({"uri": "test://watched-resource"});
+        session
+            .request(gateways[0].mcp, "resources/subscribe", &watched)?
+            .outcome()?;
+        saved.take_over(&world.redis)?;
+        let mut expected = 3;
+        if let Some(place) = ask_first {
+            assert_eq!(
+                count(&session, &gateways[place])?,
+                expected,
+                "asked {place} first"
+            );
+            expected += 1;
+        }
+        // Nobody needs to ask for it.
+        wait::until("all of it is back", PATIENCE, || {
+            let fields: Vec<String> = world.redis.command(&["HKEYS", key])?;
+            for wanted in ["b:fixture", "log", "u:test://watched-resource"] {
+                anyhow::ensure!(fields.iter().any(|field| field == wanted), "{fields:?}");
+            }
+            Ok(())
+        })?;
+        let fresh = world.recipe.start()?;
+        for gateway in gateways.iter().chain([&fresh]) {
+            assert_eq!(count(&session, gateway)?, expected);
+            expected += 1;
+        }
+        assert_eq!(session.delete(gateways[0].mcp)?.status, 200);
+    }
+    assert_eq!(world.fixture.initializes("raw")?, 3);
+    Ok(())
+}
+
+/// A server takes over whose clock is ahead by more than `ttl`, so that all sessions have expired for it: those in use go on.
+#[test]
+fn clock_ahead_after_fail_over_ends_no_session_in_use() -> anyhow::Result<()> {
+    let Some(world) = World::new()? else {
+        return Ok(());
+    };
+    let gateways = [world.recipe.start()?, world.recipe.start()?];
+    let session = Session::open(gateways[0].mcp)?;
+    let mut expected = 0;
+    for gateway in gateways.iter().cycle().take(4) {
+        expected += 1;
+        assert_eq!(count(&session, gateway)?, expected);
+    }
+    // A clock that is ahead is deadlines that are behind. The record is kept for longer than its idle deadline.
+    let ahead: u64 = 31 * 60 * 1000;
+    let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+    let [key] = &keys[..] else {
+        anyhow::bail!("{keys:?}")
+    };
+    world.redis.change_field(key, "times", |times| {
+        let mut words = times.split(' ');
+        let idle: u64 = words.next().unwrap_or_default().parse().unwrap_or_default();
+        let rest: Vec<&str> = words.collect();
+        format!("{} {}", idle - ahead, rest.join(" "))
+    })?;
+    let left: u64 = world.redis.command(&["PTTL", key])?;
+    world
+        .redis
+        .command::<()>(&["PEXPIRE", key, &(left - ahead).to_string()])?;
+    let sets: Vec<String> = world.redis.command(&["KEYS", "*:sessions"])?;
+    let members: Vec<String> = world.redis.command(&["ZRANGE", &sets[0], "0", "-1"])?;
+    world
+        .redis
+        .command::<()>(&["ZINCRBY", &sets[0], &format!("-{ahead}"), &members[0]])?;
+    world.redis.command::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"])?;
+    for gateway in gateways.iter().cycle().take(20) {
+        expected += 1;
+        assert_eq!(count(&session, gateway)?, expected);
+    }
+    let fresh = world.recipe.start()?;
+    assert_eq!(count(&session, &fresh)?, expected + 1);
+    Ok(())
+}
+
 /// Lets the replica hear nothing more of its primary, and the sentinels nothing of that.
 fn cut_off(primary: &Redis) -> anyhow::Result<()> {
     primary.command::<()>(&["ACL", "SETUSER", "default", "-psync", "-sync"])?;

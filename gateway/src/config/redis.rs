@@ -25,6 +25,8 @@ pub struct RedisStorage {
     pub connect_timeout: Duration,
     /// How long an operation may take.
     pub command_timeout: Duration,
+    /// How long sessions are served while Redis does not answer. What they need to go on is kept for as long.
+    pub outage_grace: Duration,
 }
 
 /// Which servers there are, and which of them to talk to.

@@ -14,6 +14,7 @@ use futures::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
 use super::Sessions;
+use super::outage::Operation;
 use super::record::RecordKey;
 use super::store::Loaded;
 use crate::backend::{Backend, UpstreamSession};
@@ -90,7 +91,7 @@ impl Sessions {
             if self.inner.outage.now().is_some() {
                 return;
             }
-            match self.observed(self.inner.store.load(&key).await) {
+            match self.observed(Operation::Load, self.inner.store.load(&key).await) {
                 Ok(Loaded::Found(_)) => self.inner.endings.lives(&key),
                 Ok(Loaded::Gone) => match self.missing(&key, None).await {
                     Ok(Some(_)) => self.inner.endings.lives(&key),

@@ -17,6 +17,8 @@ pub(super) struct Entry {
     record: ArcSwap<Record>,
     /// Whether it was looked at since somebody looked for what could be forgotten.
     pub(super) wanted: AtomicBool,
+    /// Whether nothing is known of it but its id.
+    is_of_id: bool,
     times: Mutex<Times>,
 }
 
@@ -61,8 +63,24 @@ impl Entry {
         Self {
             record: ArcSwap::from_pointee(record),
             wanted: AtomicBool::new(true),
+            is_of_id: false,
             times: Mutex::new(times),
         }
+    }
+
+    /// `record` as the id of the session says, while the store does not. It is read before it is used again.
+    pub(super) fn of_id(record: Record, reading: Reading) -> Self {
+        let entry = Self {
+            is_of_id: true,
+            ..Self::new(record, reading, None)
+        };
+        entry.doubt();
+        entry
+    }
+
+    /// Whether nothing is known of it but its id.
+    pub(super) fn is_of_id(&self) -> bool {
+        self.is_of_id
     }
 
     /// The record.
@@ -89,6 +107,19 @@ impl Entry {
         }
     }
 
+    /// Whether `record`, which the store had at `reading`, lacks what is known here, although the store was asked afterwards: it has lost
+    /// what was written last. Generations only grow in one life of the data, and so do versions.
+    pub(super) fn knows_more_than(&self, record: &Record, reading: Reading) -> bool {
+        let (times, known) = (self.lock(), self.record.load());
+        let is_later = reading.after > Some(times.learned);
+        let same_life = reading.incarnation == Some(times.seen_in) && record.life == known.life;
+        let lacks_binding = || {
+            let mut bindings = known.bindings.iter();
+            bindings.any(|(backend, binding)| record.generation(backend) < binding.generation)
+        };
+        is_later && same_life && (record.version < known.version || lacks_binding())
+    }
+
     /// Whether it may be used without asking the store.
     pub(super) fn is_valid(&self, proof: &Proof) -> bool {
         let times = self.lock();
@@ -108,8 +139,9 @@ impl Entry {
         self.lock().seen_in
     }
 
-    /// In which way it is missing in a store that has no record of it and whose data lives in `incarnation`; `None` when it has ended.
-    /// `seen_in` is [`Self::seen_in`] as it was before the store was asked.
+    /// In which way it is missing in a store that has no record of it and whose data lives in `incarnation`; `None` when it has ended. A
+    /// record whose deadline has not passed as far as is known here may have expired all the same, by the clock of a server that has
+    /// taken over. `seen_in` is [`Self::seen_in`] as it was before the store was asked.
     pub(super) fn missing(
         &self,
         seen_in: Incarnation,
@@ -123,8 +155,19 @@ impl Entry {
             Some(Missing::Lost)
         } else {
             let in_use = times.used.is_some_and(|used| now < used + idle);
-            (now >= times.until && in_use).then_some(Missing::Expired)
+            (now < times.until || in_use).then_some(Missing::Expired)
         }
+    }
+
+    /// Whether it was used here less than `idle` ago.
+    pub(super) fn is_used_within(&self, idle: Duration) -> bool {
+        let (times, now) = (self.lock(), Instant::now());
+        now < times.end && times.used.is_some_and(|used| now < used + idle)
+    }
+
+    /// Says that its deadline is about to be moved, unless somebody is at it.
+    pub(super) fn begin_touch(&self) -> bool {
+        !std::mem::replace(&mut self.lock().touching, true)
     }
 
     /// Takes note of use. Says whether the idle deadline should be moved, which is due `every` so often.
@@ -189,8 +232,9 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::backend::UpstreamSession;
     use crate::session::bindings::Bindings;
-    use crate::session::record::PrincipalTag;
+    use crate::session::record::{Binding, PrincipalTag};
     use crate::session::store::Life;
     use crate::wire::revision::Revision;
 
@@ -323,6 +367,45 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_a_store_lacks_that_was_asked_later_it_has_lost() {
+        let with_binding = |version, generation| {
+            let mut record = record(version);
+            let binding = Binding {
+                origin: "origin".into(),
+                session: UpstreamSession {
+                    id: None,
+                    revision: Revision::V2025_11_25,
+                    address: None,
+                },
+                generation,
+            };
+            record.bindings.insert("x", binding);
+            record
+        };
+        let before = reading(1);
+        tokio::time::advance(MOMENT).await;
+        let entry = Entry::new(with_binding(5, 2), reading(1), None);
+        assert!(
+            !entry.knows_more_than(&record(4), before),
+            "that answer was overtaken"
+        );
+        tokio::time::advance(MOMENT).await;
+        assert!(entry.knows_more_than(&record(4), reading(1)));
+        assert!(entry.knows_more_than(&with_binding(4, 2), reading(1)));
+        assert!(
+            entry.knows_more_than(&with_binding(7, 1), reading(1)),
+            "another history"
+        );
+        assert!(!entry.knows_more_than(&with_binding(5, 2), reading(1)));
+        assert!(!entry.knows_more_than(&with_binding(6, 3), reading(1)));
+        let in_a_new_life = Reading {
+            incarnation: Some(SECOND),
+            ..reading(1)
+        };
+        assert!(!entry.knows_more_than(&record(4), in_a_new_life));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_deadline_is_moved_only_so_often_and_by_one_at_a_time() {
         let entry = Entry::new(record(1), reading(1), None);
         assert!(!entry.used(EVERY), "it was moved just now");
@@ -338,8 +421,9 @@ pub(super) mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_missing_was_lost_or_expired_in_use_or_has_ended() {
         let entry = Entry::new(record(1), reading(1), None);
-        // The store knows it not, although it should live: somebody has ended it.
-        assert_eq!(entry.missing(FIRST, FIRST, IDLE), None);
+        // The store knows it not, although it should live: somebody has ended it, or it has expired by another clock. A record that is
+        // still there is brought back, one that was ended is not.
+        assert_eq!(entry.missing(FIRST, FIRST, IDLE), Some(Missing::Expired));
         assert_eq!(entry.missing(FIRST, SECOND, IDLE), Some(Missing::Lost));
         tokio::time::advance(IDLE - Duration::from_secs(1)).await;
         entry.used(EVERY);

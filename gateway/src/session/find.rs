@@ -9,14 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use tokio::time::Instant;
 
 use super::bindings::Bindings;
 use super::cache::Remembered;
 use super::entry::Entry;
 use super::id::SessionId;
+use super::outage::{Down, Operation};
 use super::record::Record;
 use super::store::{Loaded, Unavailable};
 use super::{Session, SessionError, Sessions};
+use crate::clock;
 use crate::core::Principal;
 
 /// What came of reading a session: `None` when it does not live.
@@ -53,11 +56,12 @@ impl Sessions {
             Remembered::Nothing => None,
         };
         if let Some(entry) = &known {
-            if entry.is_valid(&inner.proof) {
+            // That nothing was missed is worth nothing while operations are refused: who could not write told nobody.
+            if !inner.outage.is_down() && entry.is_valid(&inner.proof) {
                 return Ok(Arc::clone(entry));
             }
             // Nobody waits for a store of which it is known that it does not answer.
-            if let Some(down) = inner.outage.now() {
+            if let Some(down) = inner.outage.now().filter(|down| down.reads.is_some()) {
                 return self.without_store(id, entry, down.error.clone());
             }
         }
@@ -69,15 +73,22 @@ impl Sessions {
         }
     }
 
-    /// A session of which this process knows nothing but the id, while the store cannot be asked: a process that starts in an outage
-    /// serves what needs no binding. It is not remembered, so that the store is asked as soon as it answers. A termination that this
-    /// process has not heard of holds here at the end of the outage, or of the grace.
+    /// A session of which this process knows nothing but the id, so that a process that starts in an outage serves something. The rule:
+    /// it is served once the store is known to be out ([`Down::is_confirmed`]) and not behind a late answer, until the end that the id
+    /// names, and only at backends where nothing can be lost ([`Session::provisional`], [`Session::connect`]). It is not remembered, so
+    /// that the store is asked as soon as it answers.
+    ///
+    /// What this leaves open: a session that was terminated, or has expired, before its id's end may be served here to its own principal
+    /// until the store answers, or the grace is over. The id's end is compared with this machine's clock, which is right by as much as
+    /// that clock is.
     fn known_by_its_id(&self, id: &SessionId, unavailable: Unavailable) -> Result<Arc<Entry>, SessionError> {
+        let inner = &*self.inner;
+        let is_out = inner.outage.now().is_some_and(|down| down.is_confirmed());
+        let is_over = clock::unix_millis() / 1000 >= u64::from(id.end);
         // A record that cannot be read here is there, and says what this process does not know.
-        if unavailable.is_of_record() || !self.serves_without_store() {
+        if unavailable.is_of_record() || !is_out || is_over || !self.serves_without_reads() {
             return Err(unavailable.into());
         }
-        let inner = &*self.inner;
         let new = id.record();
         let record = Record {
             principal_tag: new.principal_tag,
@@ -94,9 +105,7 @@ impl Sessions {
             bindings: Bindings::default(),
         };
         inner.metrics.served_without_store();
-        let entry = Entry::new(record, inner.proof.reading(), None);
-        entry.doubt();
-        Ok(Arc::new(entry))
+        Ok(Arc::new(Entry::of_id(record, inner.proof.reading())))
     }
 
     /// A session that is remembered, while the store cannot be asked.
@@ -112,7 +121,7 @@ impl Sessions {
         }
         // A record that cannot be read here has changed since it was remembered.
         if !unavailable.is_of_record()
-            && self.serves_without_store()
+            && self.serves_without_reads()
             && entry.lives_on(inner.settings.lifetimes.idle)
         {
             inner.metrics.served_without_store();
@@ -121,11 +130,20 @@ impl Sessions {
         Err(unavailable.into())
     }
 
-    /// Whether sessions are served although the store does not answer.
+    /// Whether sessions are served although the store refuses what is asked of it.
     pub(super) fn serves_without_store(&self) -> bool {
+        self.serves_since(|down| Some(down.since))
+    }
+
+    /// Whether sessions are served although the store does not say whether they live.
+    fn serves_without_reads(&self) -> bool {
+        self.serves_since(|down| down.reads)
+    }
+
+    fn serves_since(&self, began: fn(&Down) -> Option<Instant>) -> bool {
         let settings = &self.inner.settings;
-        let down = self.inner.outage.now();
-        settings.serve_in_outage && down.is_none_or(|down| down.since.elapsed() < settings.outage_grace)
+        let since = self.inner.outage.now().and_then(|down| began(&down));
+        settings.serve_in_outage && since.is_none_or(|since| since.elapsed() < settings.outage_grace)
     }
 
     /// Asks the store for the session, or joins those who are asking.
@@ -149,8 +167,8 @@ impl Sessions {
     async fn read_now(&self, id: &SessionId) -> Read {
         let inner = &*self.inner;
         let reading = inner.proof.reading();
-        match self.observed(inner.store.load(&id.key).await)? {
-            Loaded::Found(record) => Ok(inner.cache.put(&id.key, record, reading)),
+        match self.observed(Operation::Load, inner.store.load(&id.key).await)? {
+            Loaded::Found(record) => self.found(&id.key, record, reading).await,
             Loaded::Gone => self.missing(&id.key, Some(id)).await,
         }
     }

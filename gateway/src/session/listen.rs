@@ -10,6 +10,7 @@ use futures::stream;
 
 use super::ears::Sound;
 use super::event_id::{self, Positions};
+use super::outage::Operation;
 use super::record::RecordKey;
 use super::store::StreamOwned;
 use super::streams::Slot;
@@ -88,9 +89,15 @@ impl Sessions {
     /// Tells the store that the session's own stream is open here, and gives the number of times that it was opened.
     pub(super) async fn own_stream(&self, key: &RecordKey) -> Result<u64, SessionError> {
         let inner = &*self.inner;
-        let mut owned = self.observed(inner.store.own_stream(key, inner.owner).await)?;
+        let mut owned = self.observed(
+            Operation::ClaimStream,
+            inner.store.own_stream(key, inner.owner).await,
+        )?;
         if owned == StreamOwned::Gone && self.missing(key, None).await?.is_some() {
-            owned = self.observed(inner.store.own_stream(key, inner.owner).await)?;
+            owned = self.observed(
+                Operation::ClaimStream,
+                inner.store.own_stream(key, inner.owner).await,
+            )?;
         }
         match owned {
             StreamOwned::Owned(number) => {

@@ -92,6 +92,8 @@ impl Sessions {
     async fn look_at_connections(&self, idle: Duration) {
         for key in self.inner.local.keys() {
             match self.inner.cache.peek(&key) {
+                // One that is known by its id alone is not remembered, and is used all the same.
+                None if !self.inner.in_flight.is_quiet(&key) || self.inner.streams.is_open(&key) => {}
                 None => self.close_connections(&key),
                 Some(entry) if entry.lives_on(idle) => {}
                 // It may be in use at another process.
@@ -243,12 +245,17 @@ mod tests {
         }
         sessions.look_at_connections(idle).await;
         assert!(is_open());
+        let request = RawValue::from_string("1".to_owned()).unwrap();
+        let running = session.begin(&request).unwrap();
         drop(session);
         sessions.look_at_connections(idle).await;
         assert!(is_open(), "it is remembered");
         for _ in 0..100 {
             sessions.create(&who, &client).await.unwrap();
         }
+        sessions.look_at_connections(idle).await;
+        assert!(is_open(), "a call is running");
+        drop(running);
         sessions.look_at_connections(idle).await;
         tokio::time::timeout(Duration::from_secs(10), async {
             while is_open() {

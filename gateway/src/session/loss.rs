@@ -10,8 +10,10 @@
 //!
 //! A store that is replaced by a copy of itself (a fail-over with asynchronous replication) has the same life, and lacks what was
 //! written last. So whenever the events were interrupted, the sessions that were created or terminated in this process in the
-//! [`RECENT`] time before are created or terminated again. Not created, when the interruption was so long that the store may have
-//! forgotten who was terminated meanwhile.
+//! [`RECENT`] time before, or in which something was bound or set, are written or terminated again. None is created again when the
+//! interruption was so long that the store may have forgotten who was terminated meanwhile. A record that lives gets what it lacks: a
+//! binding by its generation, what the client has set by the record's version. The same is done for a record that is read and lacks what
+//! this process knows of it, before it is used: whoever comes first uses the binding that was lost, and opens no other.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +27,8 @@ use super::cache::Remembered;
 use super::entry::Entry;
 use super::find::Read;
 use super::id::SessionId;
-use super::proof::CaughtUp;
+use super::outage::Operation;
+use super::proof::{CaughtUp, Reading};
 use super::record::{Record, RecordKey};
 use super::store::{Incarnation, Life, Loaded, Missing, REMEMBERED, Recovered, SETTLE, Unavailable};
 
@@ -33,20 +36,20 @@ use super::store::{Incarnation, Life, Loaded, Missing, REMEMBERED, Recovered, SE
 const RECENT: Duration = Duration::from_secs(60);
 /// How many sessions are written at a time.
 const AT_A_TIME: usize = 32;
-/// How many recent creations are remembered.
+/// How many recent writes are remembered.
 const MAX_RECENT: usize = 16 * 1024;
 /// The pause before a store that did not say in which life its data is, is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How often somebody is asked to wait for those who know more.
 const MAX_WAITS: u32 = 4;
 
-/// The sessions that were created here lately.
+/// The sessions that were created here lately, or in which something was bound or set here.
 #[derive(Debug, Default)]
-pub(super) struct Creations {
+pub(super) struct RecentWrites {
     keys: Mutex<VecDeque<(Instant, RecordKey)>>,
 }
 
-impl Creations {
+impl RecentWrites {
     /// Takes note of one.
     pub(super) fn note(&self, key: RecordKey) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +61,7 @@ impl Creations {
     }
 
     /// Those since `since`.
-    fn since(&self, since: Instant) -> Vec<RecordKey> {
+    fn since(&self, since: Instant) -> HashSet<RecordKey> {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.iter()
             .filter(|(at, _)| *at >= since)
@@ -85,7 +88,11 @@ impl Sessions {
                 Still::Found(record) => Recovered::Found(record),
                 Still::Missing(missing) => {
                     reading = inner.proof.reading();
-                    self.write_back(key, &entry, missing).await?
+                    let outcome = self.write_back(key, &entry, missing).await?;
+                    if matches!(outcome, Recovered::Found(_)) {
+                        inner.metrics.recovered();
+                    }
+                    outcome
                 }
                 Still::Ended => Recovered::Gone,
             },
@@ -107,10 +114,10 @@ impl Sessions {
     async fn missing_still(&self, key: &RecordKey, entry: &Entry) -> Result<Still, Unavailable> {
         let inner = &*self.inner;
         let seen_in = entry.seen_in();
-        if let Loaded::Found(record) = self.observed(inner.store.load(key).await)? {
+        if let Loaded::Found(record) = self.observed(Operation::Load, inner.store.load(key).await)? {
             return Ok(Still::Found(record));
         }
-        let incarnation = self.observed(inner.store.incarnation().await)?;
+        let incarnation = self.observed(Operation::Incarnation, inner.store.incarnation().await)?;
         self.learn(incarnation);
         let missing = entry.missing(seen_in, incarnation, inner.settings.lifetimes.idle);
         Ok(missing.map_or(Still::Ended, Still::Missing))
@@ -121,7 +128,7 @@ impl Sessions {
         let inner = &*self.inner;
         let (life, new) = (id.life(), id.record());
         for _ in 0..MAX_WAITS {
-            match self.observed(inner.store.recover(&id.key, life, &new).await)? {
+            match self.observed(Operation::Recover, inner.store.recover(&id.key, life, &new).await)? {
                 Recovered::Wait(wait) => tokio::time::sleep(wait.min(SETTLE)).await,
                 Recovered::Found(record) => {
                     inner.metrics.recovered();
@@ -141,11 +148,33 @@ impl Sessions {
         missing: Missing,
     ) -> Result<Recovered, Unavailable> {
         let record = Arc::clone(&entry.record());
-        let outcome = self.observed(self.inner.store.restore(key, &record, missing).await)?;
-        if matches!(outcome, Recovered::Found(_)) {
-            self.inner.metrics.recovered();
+        let restored = self.inner.store.restore(key, &record, missing).await;
+        self.observed(Operation::Restore, restored)
+    }
+
+    /// Writes back what the store had lost of a record that lives when it gave `record` at `reading`.
+    pub(super) async fn write_back_what_is_lost(
+        &self,
+        key: &RecordKey,
+        record: &Record,
+        reading: Reading,
+    ) -> Result<Option<Recovered>, Unavailable> {
+        match self.inner.cache.peek(key) {
+            Some(entry) if entry.knows_more_than(record, reading) => {
+                self.write_back(key, &entry, Missing::Expired).await.map(Some)
+            }
+            Some(_) | None => Ok(None),
         }
-        Ok(outcome)
+    }
+
+    /// Takes over the record that the store had at `reading`. What it has lost of it, and is remembered here, is written back first.
+    pub(super) async fn found(&self, key: &RecordKey, record: Record, reading: Reading) -> Read {
+        let again = self.inner.proof.reading();
+        match self.write_back_what_is_lost(key, &record, reading).await? {
+            None => Ok(self.inner.cache.put(key, record, reading)),
+            Some(Recovered::Found(record)) => Ok(self.inner.cache.put(key, record, again)),
+            Some(Recovered::Gone | Recovered::Wait(_)) => self.missing(key, None).await,
+        }
     }
 
     /// Takes note of the life of the store's data. In a new one everything that is remembered is written back, in the background.
@@ -162,7 +191,7 @@ impl Sessions {
             let alive = entries.into_iter().filter(|(_, entry)| entry.lives_on(idle));
             let ended = sessions.inner.cache.ended(None);
             tokio::join!(
-                sessions.write_all_back(alive.collect()),
+                sessions.write_all_back(alive.collect(), Missing::Lost),
                 sessions.terminate_again(ended)
             );
         });
@@ -171,7 +200,7 @@ impl Sessions {
     /// What is done when the events are heard again.
     pub(super) async fn caught_up(&self, caught_up: CaughtUp) {
         let incarnation = loop {
-            match self.observed(self.inner.store.incarnation().await) {
+            match self.observed(Operation::Incarnation, self.inner.store.incarnation().await) {
                 Ok(incarnation) => break incarnation,
                 // Events come on a connection of their own, which may be back before the other is.
                 Err(_) => tokio::time::sleep(ASK_AGAIN).await,
@@ -180,22 +209,30 @@ impl Sessions {
         self.learn(incarnation);
         let Some(since) = caught_up.since else { return };
         let recent = since.checked_sub(RECENT).unwrap_or(since);
-        let created = if since.elapsed() + RECENT < REMEMBERED {
-            self.inner.creations.since(recent)
+        // What ended in a longer time may be forgotten, so that no record may be created again then.
+        let missing = if since.elapsed() + RECENT < REMEMBERED {
+            Missing::Lost
         } else {
-            Vec::new()
+            Missing::Expired
         };
         let cache = &self.inner.cache;
         let idle = self.inner.settings.lifetimes.idle;
-        let entries = created.into_iter().filter_map(|key| match cache.get(&key) {
+        let written = self.inner.writes.since(recent);
+        let entries = written.into_iter().filter_map(|key| match cache.get(&key) {
             Remembered::Entry(entry) if entry.lives_on(idle) => Some((key, entry)),
             Remembered::Entry(_) | Remembered::Ended | Remembered::Nothing => None,
         });
         let ended = cache.ended(Some(recent.elapsed()));
         tokio::join!(
-            self.write_all_back(entries.collect()),
+            self.write_all_back(entries.collect(), missing),
             self.terminate_again(ended)
         );
+        // By the clock of a server that has taken over, sessions in use may have expired.
+        for (key, entry) in cache.entries() {
+            if entry.is_used_within(idle) && entry.begin_touch() {
+                self.inner.touches.add(key);
+            }
+        }
         // Whoever holds a stream or waits for an answer has nobody who asks the store for him.
         let waiting = self
             .inner
@@ -213,11 +250,14 @@ impl Sessions {
             .await;
     }
 
-    async fn write_all_back(&self, entries: Vec<(RecordKey, Arc<Entry>)>) {
+    async fn write_all_back(&self, entries: Vec<(RecordKey, Arc<Entry>)>, missing: Missing) {
         let writing = entries.into_iter().map(|(key, entry)| async move {
             let reading = self.inner.proof.reading();
-            match self.write_back(&key, &entry, Missing::Lost).await {
-                Ok(Recovered::Found(record)) => drop(self.inner.cache.put(&key, record, reading)),
+            match self.write_back(&key, &entry, missing).await {
+                Ok(Recovered::Found(record)) => {
+                    self.inner.metrics.recovered();
+                    self.inner.cache.put(&key, record, reading);
+                }
                 // It was terminated. Whoever asks for it is told.
                 Ok(Recovered::Gone | Recovered::Wait(_)) => entry.doubt(),
                 // Whoever asks for it brings it back.
@@ -233,7 +273,7 @@ impl Sessions {
     async fn terminate_again(&self, ended: Vec<(RecordKey, Life)>) {
         let terminating = ended.into_iter().map(|(key, life)| async move {
             // A store that does not answer now has what it remembers, or loses it, and then this is done once more.
-            drop(self.observed(self.inner.store.terminate(&key, life).await));
+            drop(self.observed(Operation::Terminate, self.inner.store.terminate(&key, life).await));
         });
         stream::iter(terminating)
             .buffer_unordered(AT_A_TIME)
@@ -247,16 +287,16 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn creations_are_remembered_as_long_as_a_store_may_lose_them() {
-        let creations = Creations::default();
+    async fn writes_are_remembered_as_long_as_a_store_may_lose_them() {
+        let writes = RecentWrites::default();
         let began = Instant::now();
-        creations.note(RecordKey([1; 16]));
+        writes.note(RecordKey([1; 16]));
         tokio::time::advance(RECENT).await;
-        creations.note(RecordKey([2; 16]));
-        assert_eq!(creations.since(began).len(), 2);
-        assert_eq!(creations.since(Instant::now()), [RecordKey([2; 16])]);
+        writes.note(RecordKey([2; 16]));
+        assert_eq!(writes.since(began).len(), 2);
+        assert_eq!(writes.since(Instant::now()), HashSet::from([RecordKey([2; 16])]));
         tokio::time::advance(RECENT + Duration::from_secs(1)).await;
-        creations.note(RecordKey([3; 16]));
-        assert_eq!(creations.since(began).len(), 2);
+        writes.note(RecordKey([3; 16]));
+        assert_eq!(writes.since(began).len(), 2);
     }
 }

@@ -70,8 +70,8 @@ use in_flight::InFlight;
 pub use in_flight::{Busy, Running};
 use keys::Keys;
 use local::Local;
-use loss::Creations;
-use outage::Outage;
+use loss::RecentWrites;
+use outage::{News, Operation, Outage};
 use proof::Proof;
 use provisional::Provisional;
 use record::{Lifetimes, NewRecord, Record, RecordKey};
@@ -140,7 +140,7 @@ struct Inner {
     cache: Cache,
     proof: Proof,
     outage: Outage,
-    creations: Creations,
+    writes: RecentWrites,
     touches: Touches,
     provisional: Provisional,
     endings: Endings,
@@ -234,7 +234,7 @@ impl Sessions {
                 cache: Cache::new(settings.max_remembered),
                 proof: Proof::new(settings.max_staleness),
                 outage: Outage::default(),
-                creations: Creations::default(),
+                writes: RecentWrites::default(),
                 touches: Touches::default(),
                 provisional: Provisional::default(),
                 endings: Endings::default(),
@@ -295,7 +295,7 @@ impl Sessions {
         loop {
             let key = RecordKey::random();
             let reading = inner.proof.reading();
-            match self.observed(inner.store.create(&key, &record, limits).await)? {
+            match self.observed(Operation::Create, inner.store.create(&key, &record, limits).await)? {
                 Created::Taken => {}
                 Created::Limit(of) => return Err(NotCreated::Limit(of)),
                 Created::Created { created, record } => {
@@ -309,7 +309,7 @@ impl Sessions {
                         capabilities: Capabilities::of(client.capabilities),
                     };
                     self.learn(record.life.incarnation);
-                    inner.creations.note(key);
+                    inner.writes.note(key);
                     inner.cache.put(&key, record, reading);
                     inner.metrics.session_created();
                     return Ok(id.sign(&signer, &inner.server));
@@ -331,7 +331,7 @@ impl Sessions {
             Remembered::Ended => return Err(SessionError::NotFound),
             Remembered::Entry(entry) => self.upstreams_of(&entry.record()),
             // Whether the answer comes is not known, and afterwards nobody may know what the session had.
-            Remembered::Nothing => match self.observed(inner.store.load(&id.key).await) {
+            Remembered::Nothing => match self.observed(Operation::Load, inner.store.load(&id.key).await) {
                 Ok(Loaded::Found(record)) => self.upstreams_of(&record),
                 Ok(Loaded::Gone) => Vec::new(),
                 Err(error) if error.is_of_record() => Vec::new(),
@@ -339,7 +339,7 @@ impl Sessions {
             },
         };
         let earlier = inner.endings.take(&id.key);
-        match self.observed(inner.store.terminate(&id.key, life).await) {
+        match self.observed(Operation::Terminate, inner.store.terminate(&id.key, life).await) {
             Ok(Terminated::Gone) => {
                 self.forget(&id.key);
                 // An attempt of which it was not known has ended it.
@@ -382,8 +382,8 @@ impl Sessions {
         Ok((read, signer))
     }
 
-    /// Takes note of whether the store answered.
-    fn observed<T>(&self, outcome: Result<T, Unavailable>) -> Result<T, Unavailable> {
+    /// Takes note of whether the store answered `operation`.
+    fn observed<T>(&self, operation: Operation, outcome: Result<T, Unavailable>) -> Result<T, Unavailable> {
         let inner = &*self.inner;
         match &outcome {
             Err(error) if error.is_of_record() => {
@@ -391,16 +391,21 @@ impl Sessions {
             }
             Err(error) => {
                 inner.metrics.store_unavailable();
-                if inner.outage.failed(error) {
-                    tracing::warn!(request_id = %Current, %error, "the session store does not answer");
+                if let News::Turned { log } = inner.outage.failed(operation, error) {
                     inner.metrics.store_answers(false);
+                    if log {
+                        tracing::warn!(request_id = %Current, ?operation, %error, "the session store does not answer");
+                    }
                 }
             }
-            Ok(_) if inner.outage.answered() => {
-                tracing::info!("the session store answers again");
-                inner.metrics.store_answers(true);
+            Ok(_) => {
+                if let News::Turned { log } = inner.outage.answered(operation) {
+                    inner.metrics.store_answers(true);
+                    if log {
+                        tracing::info!("the session store answers again");
+                    }
+                }
             }
-            Ok(_) => {}
         }
         outcome
     }

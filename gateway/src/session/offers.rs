@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Sessions;
+use super::outage::Operation;
 use super::store::Unavailable;
 use crate::core::catalog::{Offer, written};
 use crate::readiness::Pending;
@@ -62,7 +63,7 @@ impl Sessions {
     }
 
     async fn load_offers(&self) -> Result<Kept, Unavailable> {
-        let stored = self.observed(self.inner.store.offers().await)?;
+        let stored = self.observed(Operation::Offers, self.inner.store.offers().await)?;
         let remembered = self.inner.core.catalog().remember(stored).await;
         for (backend, offer) in &remembered {
             tracing::debug!(
@@ -89,7 +90,7 @@ impl Sessions {
                     "the backend offers too much to be kept in the store"
                 );
             }
-            self.observed(store.keep_offer(name, bytes.as_deref()).await)?;
+            self.observed(Operation::Offers, store.keep_offer(name, bytes.as_deref()).await)?;
             kept.insert(name.to_owned(), Some(offer));
         }
         let strangers = kept.iter().filter(|(name, offer)| {
@@ -97,7 +98,7 @@ impl Sessions {
         });
         let strangers: Vec<_> = strangers.map(|(name, _)| name.clone()).collect();
         for name in strangers {
-            self.observed(store.keep_offer(&name, None).await)?;
+            self.observed(Operation::Offers, store.keep_offer(&name, None).await)?;
             kept.remove(&name);
         }
         Ok(())

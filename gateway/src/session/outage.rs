@@ -1,9 +1,12 @@
 //! Since when the store does not answer.
 //!
-//! It counts from the first operation without an answer to the next one that has one. The session layer asks for a sign of life while
-//! it lasts, so that its end is noticed also when nobody calls.
+//! Each kind of operation counts for itself, because a store can answer some and refuse others: a Redis whose memory is full reads
+//! and refuses to write; one whose user lacks a permission may do neither, and answers PING all the same. A kind fails from its first
+//! failure to its next success, and the outage lasts while one does. The session layer probes the store while it lasts, with scripts
+//! that use every command that the others use, so that its end is noticed also when nobody calls, and not before it has come.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -11,53 +14,193 @@ use tokio::time::Instant;
 
 use super::store::Unavailable;
 
+/// Reads have to fail for so long, without a success, before the store is known to be out: one late answer is no outage.
+const CONFIRMED_AFTER: Duration = Duration::from_secs(1);
+/// The beginning of an outage is logged at most so often.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// How many kinds of operations there are.
+const OPERATIONS: usize = 13;
+
+/// The kinds of operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Load,
+    Incarnation,
+    Create,
+    Bind,
+    Set,
+    Touch,
+    ClaimStream,
+    Terminate,
+    Recover,
+    Restore,
+    /// What backends offer.
+    Offers,
+    ProbeReads,
+    ProbeWrites,
+}
+
+impl Operation {
+    /// Whether it only reads: what else is known of sessions is worth nothing while these fail.
+    fn reads(self) -> bool {
+        matches!(self, Self::Load | Self::Incarnation | Self::ProbeReads)
+    }
+
+    /// Whether a session that is in use looks expired while these fail.
+    fn keeps_alive(self) -> bool {
+        self.reads() || matches!(self, Self::Touch | Self::Restore)
+    }
+
+    /// Whether a success of `self` shows that `other` would succeed.
+    fn proves(self, other: Self) -> bool {
+        match self {
+            Self::ProbeReads => other.reads(),
+            Self::ProbeWrites => !other.reads(),
+            _ => self == other,
+        }
+    }
+
+    const ALL: [Self; OPERATIONS] = [
+        Self::Load,
+        Self::Incarnation,
+        Self::Create,
+        Self::Bind,
+        Self::Set,
+        Self::Touch,
+        Self::ClaimStream,
+        Self::Terminate,
+        Self::Recover,
+        Self::Restore,
+        Self::Offers,
+        Self::ProbeReads,
+        Self::ProbeWrites,
+    ];
+}
+
 /// The state of the store as this process sees it.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
+    /// Whether [`Self::down`] holds something, for those who only ask that.
+    is_down: AtomicBool,
     down: ArcSwapOption<Down>,
-    /// When the last outage ended.
-    ended: ArcSwapOption<Instant>,
+    state: Mutex<State>,
 }
 
-/// The store does not answer.
+#[derive(Debug, Default)]
+struct State {
+    /// Since when each kind fails.
+    failing: [Option<Instant>; OPERATIONS],
+    /// When an operation failed last without which sessions in use look expired.
+    not_kept_alive: Option<Instant>,
+    /// When the beginning of an outage was logged last, and whether that of the one that lasts was.
+    logged: Option<Instant>,
+    is_logged: bool,
+}
+
+/// Some operations fail.
 #[derive(Clone, Debug)]
 pub(super) struct Down {
-    /// Since when.
+    /// Since when, without a success of the same kind.
     pub(super) since: Instant,
+    /// Since when reads fail, if they do.
+    pub(super) reads: Option<Instant>,
     /// What was wrong the last time.
     pub(super) error: Unavailable,
 }
 
+/// What is to be said of an outage, because it is news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing.
+    None,
+    /// It has begun, or ended. `log` says whether that should be logged: one that comes and goes is not logged each time.
+    Turned { log: bool },
+}
+
 impl Outage {
-    /// An operation had no answer. Says whether that is news.
-    pub(super) fn failed(&self, error: &Unavailable) -> bool {
+    /// An operation had no answer, or was refused.
+    pub(super) fn failed(&self, operation: Operation, error: &Unavailable) -> News {
         let now = Instant::now();
-        let before = self.down.rcu(|down| {
-            let since = down.as_ref().map_or(now, |down| down.since);
-            let error = error.clone();
-            Some(Arc::new(Down { since, error }))
-        });
-        before.is_none()
-    }
-
-    /// An operation had an answer. Says whether that is news.
-    pub(super) fn answered(&self) -> bool {
-        let news = self.down.load().is_some() && self.down.swap(None).is_some();
-        if news {
-            self.ended.store(Some(Arc::new(Instant::now())));
+        let mut state = self.lock();
+        state.failing[operation as usize].get_or_insert(now);
+        if operation.keeps_alive() {
+            state.not_kept_alive = Some(now);
         }
-        news
+        let began = self.down.load().is_none();
+        self.publish(&state, Some(error));
+        if !began {
+            return News::None;
+        }
+        state.is_logged = state.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY);
+        if state.is_logged {
+            state.logged = Some(now);
+        }
+        News::Turned { log: state.is_logged }
     }
 
-    /// Whether the store has answered for `long`.
-    pub(super) fn is_over_for(&self, long: Duration) -> bool {
-        let ended = self.ended.load();
-        self.now().is_none() && ended.as_ref().is_none_or(|ended| ended.elapsed() >= long)
+    /// An operation had an answer.
+    pub(super) fn answered(&self, operation: Operation) -> News {
+        if !self.is_down() {
+            return News::None;
+        }
+        let mut state = self.lock();
+        for other in Operation::ALL {
+            if operation.proves(other) {
+                state.failing[other as usize] = None;
+            }
+        }
+        let lasted = self.down.load().is_some();
+        self.publish(&state, None);
+        if !lasted || self.is_down() {
+            return News::None;
+        }
+        News::Turned { log: state.is_logged }
+    }
+
+    fn publish(&self, state: &State, error: Option<&Unavailable>) {
+        let earliest = |counts: fn(Operation) -> bool| {
+            let kinds = Operation::ALL.into_iter().filter(|kind| counts(*kind));
+            kinds.filter_map(|kind| state.failing[kind as usize]).min()
+        };
+        let known = self.down.load();
+        let error = error.or_else(|| known.as_ref().map(|down| &down.error));
+        let down = earliest(|_| true).zip(error).map(|(since, error)| Down {
+            since,
+            reads: earliest(Operation::reads),
+            error: error.clone(),
+        });
+        self.is_down.store(down.is_some(), Ordering::Release);
+        self.down.store(down.map(Arc::new));
+    }
+
+    /// Whether the operations that keep sessions alive have succeeded for `long`.
+    pub(super) fn kept_alive_for(&self, long: Duration) -> bool {
+        let state = self.lock();
+        let failing = Operation::ALL
+            .into_iter()
+            .any(|kind| kind.keeps_alive() && state.failing[kind as usize].is_some());
+        !failing && state.not_kept_alive.is_none_or(|failed| failed.elapsed() >= long)
+    }
+
+    /// Whether any operation fails.
+    pub(super) fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Acquire)
     }
 
     /// What is wrong, if something is.
     pub(super) fn now(&self) -> Option<Arc<Down>> {
         self.down.load_full()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Down {
+    /// Whether the store is known to be out: it has answered no read for a while.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.reads.is_some_and(|since| since.elapsed() >= CONFIRMED_AFTER)
     }
 }
 
@@ -65,34 +208,96 @@ impl Outage {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn an_outage_lasts_from_the_first_failure_to_the_next_answer() {
-        let outage = Outage::default();
-        assert!(!outage.answered());
-        let began = Instant::now();
-        assert!(outage.failed(&Unavailable::new("one")));
-        tokio::time::advance(Duration::from_secs(5)).await;
-        assert!(!outage.failed(&Unavailable::new("two")));
-        let down = outage.now().unwrap();
-        assert_eq!(down.since, began);
-        assert!(down.error.to_string().contains("two"));
-        assert!(outage.answered());
-        assert!(outage.now().is_none());
-        assert!(!outage.answered());
-        assert!(outage.failed(&Unavailable::new("three")));
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn error(text: &str) -> Unavailable {
+        Unavailable::new(text)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_is_over_for_as_long_as_the_store_has_answered_since() {
-        let (outage, long) = (Outage::default(), Duration::from_secs(5));
-        assert!(outage.is_over_for(long), "there was none");
-        outage.failed(&Unavailable::new("one"));
-        tokio::time::advance(long * 2).await;
-        assert!(!outage.is_over_for(Duration::ZERO), "it lasts");
-        outage.answered();
-        assert!(!outage.is_over_for(long));
+    async fn outage_lasts_until_the_kind_that_failed_succeeds() {
+        let outage = Outage::default();
+        assert_eq!(outage.answered(Operation::Load), News::None);
+        let began = Instant::now();
+        assert_eq!(
+            outage.failed(Operation::Create, &error("one")),
+            News::Turned { log: true }
+        );
+        tokio::time::advance(5 * SECOND).await;
+        assert_eq!(outage.failed(Operation::Create, &error("two")), News::None);
+        // Reads succeed, and so does their probe: that says nothing of writes.
+        for reads in [Operation::Load, Operation::Incarnation, Operation::ProbeReads] {
+            assert_eq!(outage.answered(reads), News::None);
+        }
+        let down = outage.now().unwrap();
+        assert_eq!((down.since, down.reads), (began, None));
+        assert!(down.error.to_string().contains("two"));
+        assert_eq!(outage.answered(Operation::Create), News::Turned { log: true });
+        assert!(outage.now().is_none() && !outage.is_down());
+        assert_eq!(outage.answered(Operation::Create), News::None);
+        // The probe uses every command: it speaks for all kinds of its sort.
+        for write in [Operation::Bind, Operation::Touch, Operation::ProbeWrites] {
+            outage.failed(write, &error("three"));
+        }
+        assert_eq!(
+            outage.answered(Operation::ProbeWrites),
+            News::Turned { log: false }
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn outage_of_reads_is_confirmed_after_failures_without_a_success() {
+        let outage = Outage::default();
+        outage.failed(Operation::Create, &error("writes"));
+        tokio::time::advance(10 * SECOND).await;
+        assert!(!outage.now().unwrap().is_confirmed(), "reads succeed");
+        outage.failed(Operation::Load, &error("late"));
+        assert!(!outage.now().unwrap().is_confirmed(), "one late answer");
+        tokio::time::advance(SECOND / 2).await;
+        outage.answered(Operation::Load);
+        outage.failed(Operation::Load, &error("late again"));
+        tokio::time::advance(SECOND / 2).await;
+        assert!(
+            !outage.now().unwrap().is_confirmed(),
+            "it has answered in between"
+        );
+        tokio::time::advance(SECOND / 2).await;
+        assert!(outage.now().unwrap().is_confirmed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_count_as_kept_alive_once_touches_have_succeeded_for_a_while() {
+        let (outage, long) = (Outage::default(), 5 * SECOND);
+        assert!(outage.kept_alive_for(long), "nothing has failed");
+        outage.failed(Operation::Create, &error("full"));
+        assert!(
+            outage.kept_alive_for(long),
+            "full memory keeps no session from being touched"
+        );
+        outage.failed(Operation::Touch, &error("no permission"));
+        tokio::time::advance(2 * long).await;
+        assert!(!outage.kept_alive_for(Duration::ZERO), "it lasts");
+        outage.failed(Operation::Touch, &error("no permission"));
+        outage.answered(Operation::Touch);
+        assert!(!outage.kept_alive_for(long));
         tokio::time::advance(long).await;
-        outage.answered();
-        assert!(outage.is_over_for(long));
+        assert!(outage.kept_alive_for(long));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_that_comes_and_goes_is_not_logged_each_time() {
+        let outage = Outage::default();
+        let mut logged = 0;
+        for _ in 0..600 {
+            for news in [
+                outage.failed(Operation::Load, &error("flaps")),
+                outage.answered(Operation::Load),
+            ] {
+                logged += u32::from(news == News::Turned { log: true });
+            }
+            tokio::time::advance(SECOND / 10).await;
+        }
+        // In a minute.
+        assert_eq!(logged, 12);
     }
 }

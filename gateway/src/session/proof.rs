@@ -31,8 +31,13 @@ struct State {
     proved: Option<Instant>,
     /// Since when they are interrupted, if they ever were heard.
     interrupted: Option<Instant>,
-    /// The life of the store's data, as it was last known.
-    incarnation: Option<Incarnation>,
+    /// When the events were first proved again behind the last interruption.
+    caught_up: Option<Instant>,
+    /// The life of the store's data, as it was last known, and since when.
+    incarnation: Option<(Incarnation, Instant)>,
+    /// The life that events tell of: that of the last proof which was asked for when the life was known already. What a store says that
+    /// has died meanwhile may be heard after the life of its successor's data is known.
+    told_in: Option<Incarnation>,
 }
 
 /// From when something counts that the store says.
@@ -61,7 +66,9 @@ impl Proof {
             epoch: 1,
             proved: None,
             interrupted: None,
+            caught_up: None,
             incarnation: None,
+            told_in: None,
         };
         Self {
             max_staleness,
@@ -86,7 +93,7 @@ impl Proof {
             at: now,
             after: Some(now),
             epoch: state.epoch,
-            incarnation: state.incarnation,
+            incarnation: state.incarnation.map(|(incarnation, _)| incarnation),
         }
     }
 
@@ -97,7 +104,7 @@ impl Proof {
             at: state.proved.unwrap_or_else(Instant::now),
             after: state.proved,
             epoch: state.epoch,
-            incarnation: state.incarnation,
+            incarnation: state.told_in,
         }
     }
 
@@ -114,14 +121,31 @@ impl Proof {
         self.holds(epoch)
     }
 
+    /// Whether the events have not been interrupted for `long`, at least.
+    pub(super) fn is_heard_for(&self, long: Duration) -> bool {
+        let state = self.lock();
+        let caught_up = state
+            .caught_up
+            .is_none_or(|caught_up| caught_up.elapsed() >= long);
+        state.alone || (state.proved.is_some() && caught_up)
+    }
+
     /// Everything that happened before `at` is known. Says whether that is the first proof for a while.
     pub(super) fn proved(&self, at: Instant) -> Option<CaughtUp> {
         let mut state = self.lock();
+        if let Some((incarnation, learned)) = state.incarnation
+            && learned <= at
+        {
+            state.told_in = Some(incarnation);
+        }
         if state.proved.replace(at).is_some() {
             return None;
         }
         state.epoch += 1;
         let since = state.interrupted.take();
+        if since.is_some() {
+            state.caught_up = Some(Instant::now());
+        }
         Some(CaughtUp { since })
     }
 
@@ -136,7 +160,11 @@ impl Proof {
 
     /// Takes note of the life of the store's data, and gives the one before if that was another.
     pub(super) fn learn(&self, incarnation: Incarnation) -> Option<Incarnation> {
-        let before = self.lock().incarnation.replace(incarnation);
+        let mut state = self.lock();
+        let before = state.incarnation.map(|(before, _)| before);
+        if before != Some(incarnation) {
+            state.incarnation = Some((incarnation, Instant::now()));
+        }
         before.filter(|before| *before != incarnation)
     }
 
@@ -200,6 +228,42 @@ mod tests {
         never.proved(Instant::now());
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(!never.holds(never.reading().epoch));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_count_for_a_life_behind_a_proof_that_was_asked_for_in_it() {
+        let (one, two) = (Incarnation([1; 8]), Incarnation([2; 8]));
+        let proof = Proof::new(STALE);
+        assert_eq!(proof.told().incarnation, None);
+        proof.learn(one);
+        proof.proved(Instant::now());
+        assert_eq!(proof.told().incarnation, Some(one));
+        let asked_in_the_first = Instant::now();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        // The store has died. What its successor says is known before the rest of what it said itself is heard.
+        proof.learn(two);
+        assert_eq!(proof.reading().incarnation, Some(two));
+        assert_eq!(proof.told().incarnation, Some(one));
+        proof.proved(asked_in_the_first);
+        assert_eq!(proof.told().incarnation, Some(one));
+        proof.interrupted();
+        assert_eq!(proof.told().incarnation, Some(one));
+        proof.proved(Instant::now());
+        assert_eq!(proof.told().incarnation, Some(two));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_are_heard_for_as_long_as_nothing_interrupted_them() {
+        let (proof, long) = (Proof::new(STALE), Duration::from_secs(5));
+        assert!(!proof.is_heard_for(Duration::ZERO), "nothing is proved yet");
+        proof.proved(Instant::now());
+        assert!(proof.is_heard_for(long), "there was no interruption");
+        proof.interrupted();
+        assert!(!proof.is_heard_for(Duration::ZERO));
+        proof.proved(Instant::now());
+        assert!(!proof.is_heard_for(long));
+        tokio::time::advance(long).await;
+        assert!(proof.is_heard_for(long));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use futures::stream::{self, StreamExt as _};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::outage::Operation;
 use super::record::{Binding, RecordKey};
 use super::store::{Bound, Unavailable};
 use super::{Session, Sessions};
@@ -256,11 +257,12 @@ impl Sessions {
                 .store
                 .bind_backend(key, name, pending.expected, &binding)
                 .await;
-            match self.observed(bound)? {
+            match self.observed(Operation::Bind, bound)? {
                 Bound::Bound(record) | Bound::Lost(record) => {
                     // It may have lost to itself: to a binding whose answer did not come in time.
                     let bound = record.bindings.get(name).map(|binding| &binding.session);
                     if bound == Some(&pending.session) {
+                        inner.writes.note(*key);
                         self.replay(&record, &pending.backend, &pending.session).await;
                         tracing::debug!(backend = name, "an upstream session was adopted");
                     } else {

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::event_id::{self, BrokenCall, Resume};
 use super::minted::{self, Kind, Minted};
+use super::outage::Operation;
 use super::proof::Reading;
 use super::record::Record;
 use super::sealed::Seal;
@@ -205,12 +206,21 @@ impl Session {
     pub(super) async fn reload(&self) -> Result<(), SessionError> {
         let inner = &*self.sessions.inner;
         let reading = inner.proof.reading();
-        match self.sessions.observed(inner.store.load(&self.key).await)? {
+        match self
+            .sessions
+            .observed(Operation::Load, inner.store.load(&self.key).await)?
+        {
             Loaded::Gone => match self.sessions.missing(&self.key, None).await? {
                 Some(_) => Ok(()),
                 None => Err(SessionError::NotFound),
             },
-            Loaded::Found(record) => self.know(record, reading),
+            Loaded::Found(record) => match self.sessions.found(&self.key, record, reading).await? {
+                Some(entry) => {
+                    let record = Record::clone(&entry.record());
+                    self.know(record, reading)
+                }
+                None => Err(SessionError::NotFound),
+            },
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::outage::Operation;
 use super::record::Record;
 use super::store::{SetOutcome, Setting};
 use super::{Session, SessionError, Sessions};
@@ -79,8 +80,34 @@ impl Session {
                 outcome = inner.store.set(&self.key, setting).await;
             }
         }
-        match self.sessions.observed(outcome).map_err(SessionError::from)? {
-            SetOutcome::Set(record) => Ok(self.know(record, reading)?),
+        match self
+            .sessions
+            .observed(Operation::Set, outcome)
+            .map_err(SessionError::from)?
+        {
+            SetOutcome::Set(record) => {
+                inner.writes.note(self.key);
+                let lost = self
+                    .sessions
+                    .write_back_what_is_lost(&self.key, &record, reading)
+                    .await
+                    .map_err(SessionError::from)?;
+                if lost.is_none() {
+                    return Ok(self.know(record, reading)?);
+                }
+                // What is known of before has taken the place of what was just set.
+                let reading = inner.proof.reading();
+                let again = inner.store.set(&self.key, setting).await;
+                match self
+                    .sessions
+                    .observed(Operation::Set, again)
+                    .map_err(SessionError::from)?
+                {
+                    SetOutcome::Set(record) => Ok(self.know(record, reading)?),
+                    SetOutcome::Full => Err(SettingError::Full),
+                    SetOutcome::Gone => Err(SessionError::NotFound.into()),
+                }
+            }
             SetOutcome::Full => Err(SettingError::Full),
             SetOutcome::Gone => Err(SessionError::NotFound.into()),
         }

@@ -18,7 +18,8 @@ use super::store::Unavailable;
 const BATCH: usize = 100;
 /// How many times that may be under way.
 const BATCHES: usize = 8;
-/// How long those who served sessions while the store did not answer have to say so.
+/// How long those who served sessions while the store did not answer, or who hear that another server has taken over, whose clock may
+/// be ahead, have to say so.
 const AFTER_OUTAGE: Duration = Duration::from_secs(5);
 /// The longest time between two looks.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -53,7 +54,8 @@ impl Sessions {
         self.inner.tasks.spawn_until_drain(async move {
             loop {
                 tokio::time::sleep(sweep.pause).await;
-                if !sessions.inner.outage.is_over_for(AFTER_OUTAGE) {
+                let inner = &*sessions.inner;
+                if !inner.outage.kept_alive_for(AFTER_OUTAGE) || !inner.proof.is_heard_for(AFTER_OUTAGE) {
                     continue;
                 }
                 if let Err(error) = sessions.sweep_once(sweep.patience, &batches).await {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use serde_json::value::RawValue;
 
+use super::outage::Operation;
 use super::proof::Reading;
 use super::provisional::Pending;
 use super::record::{Binding, Record, RecordKey};
@@ -103,7 +104,13 @@ impl Session {
         match self.reload().await {
             Ok(()) => {}
             // What stands in no record needs no store.
-            Err(SessionError::Unavailable(_)) if backend.has_streams_for_sessions() => {}
+            Err(SessionError::Unavailable(error)) if backend.has_streams_for_sessions() => {
+                // But what is known of a session by its id alone may be wrong, so that nothing may depend on it.
+                let disposable = self.sessions.inner.core.hot().is_disposable(backend.name());
+                if self.entry.is_of_id() && !disposable {
+                    return Err(error.into());
+                }
+            }
             Err(SessionError::NotFound) => return Err(UpstreamError::Gone),
             Err(SessionError::Unavailable(error)) => return self.provisional(backend, lost, error).await,
         }
@@ -169,7 +176,7 @@ impl Session {
             .store
             .bind_backend(&self.key, name, expected, &binding)
             .await;
-        match self.sessions.observed(bound) {
+        match self.sessions.observed(Operation::Bind, bound) {
             Ok(Bound::Bound(record)) => self.bound_now(record, reading, backend, session).await.map(Some),
             Ok(Bound::Lost(record)) => {
                 let winner = usable(&record, backend, lost);
@@ -211,6 +218,7 @@ impl Session {
         backend: &Backend,
         session: UpstreamSession,
     ) -> Opened {
+        self.sessions.inner.writes.note(self.key);
         self.know(record.clone(), reading)
             .map_err(|_| UpstreamError::Gone)?;
         tokio::join!(

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::Sessions;
 use super::cache::Remembered;
+use super::outage::Operation;
 use super::record::RecordKey;
 use super::store::{Event, Life, Loaded, Touched, Unavailable};
 use crate::readiness::Pending;
@@ -76,7 +77,11 @@ impl Sessions {
                 Event::Records(records) => {
                     let told = inner.proof.told();
                     for (key, record) in records {
-                        inner.cache.put(&key, record, told);
+                        match inner.cache.peek(&key) {
+                            // It is written back when it is read.
+                            Some(entry) if entry.knows_more_than(&record, told) => entry.doubt(),
+                            Some(_) | None => drop(inner.cache.put(&key, record, told)),
+                        }
                         inner.streams.changed(&key);
                     }
                 }
@@ -135,8 +140,11 @@ impl Sessions {
     pub(super) async fn look_again(&self, key: &RecordKey) {
         let inner = &*self.inner;
         let reading = inner.proof.reading();
-        let lives = match self.observed(inner.store.load(key).await) {
-            Ok(Loaded::Found(record)) => inner.cache.put(key, record, reading).is_some(),
+        let lives = match self.observed(Operation::Load, inner.store.load(key).await) {
+            Ok(Loaded::Found(record)) => match self.found(key, record, reading).await {
+                Ok(found) => found.is_some(),
+                Err(_) => return,
+            },
             Ok(Loaded::Gone) => match self.missing(key, None).await {
                 Ok(found) => found.is_some(),
                 Err(_) => return,
@@ -170,9 +178,7 @@ impl Sessions {
                 }
             }
             if unavailable {
-                while self.inner.outage.now().is_some() {
-                    tokio::time::sleep(GATHER).await;
-                }
+                tokio::time::sleep(PROBE_EVERY).await;
                 touches.some.notify_one();
             }
         }
@@ -181,7 +187,7 @@ impl Sessions {
     async fn touch_now(&self, keys: &[RecordKey]) -> Result<(), Unavailable> {
         let inner = &*self.inner;
         let reading = inner.proof.reading();
-        let touched = self.observed(inner.store.touch(keys).await)?;
+        let touched = self.observed(Operation::Touch, inner.store.touch(keys).await)?;
         for (index, key) in keys.iter().enumerate() {
             let Remembered::Entry(entry) = inner.cache.get(key) else {
                 continue;
@@ -216,13 +222,17 @@ impl Sessions {
         }
     }
 
-    /// Asks the store for a sign of life while nothing else tells of it, so that [`Sessions::store_error`] is true also when nobody
+    /// Probes the store while something fails or nothing else tells of it, so that [`Sessions::store_error`] is true also when nobody
     /// calls; and ends what had to wait until it answers.
     async fn probe(self) {
+        let store = &self.inner.store;
         loop {
-            if self.inner.outage.now().is_some() || !self.inner.proof.is_current() {
-                // The outcome is kept where it is observed.
-                drop(self.observed(self.inner.store.ping().await));
+            if self.inner.outage.is_down() || !self.inner.proof.is_current() {
+                let read = self.observed(Operation::ProbeReads, store.probe_reads().await);
+                if read.is_ok() && self.inner.outage.is_down() {
+                    // The outcome is kept where it is observed.
+                    drop(self.observed(Operation::ProbeWrites, store.probe_writes().await));
+                }
             }
             if self.inner.outage.now().is_none() && self.has_to_reconcile() {
                 let sessions = self.clone();

@@ -32,6 +32,7 @@ pub(super) fn session_storage(
         tls: raw.tls.as_ref().map(|tls| encryption(tls, directory)),
         connect_timeout: raw.connect_timeout.get(),
         command_timeout: raw.command_timeout.get(),
+        outage_grace: raw.outage_grace.get(),
     })))
 }
 

@@ -379,7 +379,11 @@ impl SessionStore for MemoryStore {
         None
     }
 
-    fn ping(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn probe_reads(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn probe_writes(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
         ready(Ok(())).boxed()
     }
 

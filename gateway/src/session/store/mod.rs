@@ -335,8 +335,11 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// end; it reconnects by itself. `None` when there are no other processes.
     fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>>;
 
-    /// Asks the store for a sign of life.
-    fn ping(&self) -> BoxFuture<'_, Result<(), Unavailable>>;
+    /// Does what every operation does that only reads, to nobody's record. Succeeds only if those would.
+    fn probe_reads(&self) -> BoxFuture<'_, Result<(), Unavailable>>;
+
+    /// Does what every operation does that writes, to nobody's record, and leaves nothing behind. Succeeds only if those would.
+    fn probe_writes(&self) -> BoxFuture<'_, Result<(), Unavailable>>;
 
     /// `memory` or `redis`.
     fn provider(&self) -> &'static str;

@@ -7,7 +7,9 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text(due), 
   if redis.call('EXISTS', key) == 0 then
     forget(key, principal)
   else
-    -- For the others it looks as if it had expired just now; who claims it has as long to remove it.
+    -- For the others it looks as if it had expired just now; who claims it has as long to remove it. It is taken out first, because
+    -- Redis allows that when its memory is full, and then also the other, which takes no more of it.
+    redis.call('ZREM', KEYS[1], member)
     redis.call('ZADD', KEYS[1], text(now), member)
     claimed[#claimed + 1] = { name, snapshot(key) }
   end

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use super::keys::Keys;
 use super::script::Script;
-use super::{Created, GRACE, Life, LimitOf, Owner, Unavailable, hash, millis, new_incarnation};
+use super::{Created, Life, LimitOf, Owner, Unavailable, hash, millis, new_incarnation};
 use crate::config::SessionLimits;
 use crate::session::bindings::Bindings;
 use crate::session::record::{Lifetimes, NewRecord, Record, RecordKey};
@@ -60,6 +60,8 @@ struct Creator {
     script: Script,
     keys: Arc<Keys>,
     lifetimes: Lifetimes,
+    /// How long records outlive their idle deadlines.
+    kept: Duration,
     /// Who creates, as it stands in events.
     writer: String,
 }
@@ -71,6 +73,7 @@ impl Creates {
         script: Script,
         keys: Arc<Keys>,
         lifetimes: Lifetimes,
+        kept: Duration,
         writer: Owner,
     ) -> Self {
         let creator = Creator {
@@ -78,6 +81,7 @@ impl Creates {
             script,
             keys,
             lifetimes,
+            kept,
             writer: hash::owner_text(writer),
         };
         let (sender, queue) = mpsc::channel(MAX_WAITING);
@@ -175,7 +179,7 @@ impl Creator {
             .arg(new_incarnation())
             .arg(millis(self.lifetimes.max))
             .arg(millis(self.lifetimes.idle))
-            .arg(millis(GRACE))
+            .arg(millis(self.kept))
             .arg(limits.server)
             .arg(limits.principal)
             .arg(&self.writer);

@@ -15,6 +15,9 @@ pub(super) struct Keys {
     pub(super) sessions: String,
     /// What backends offer, by their names.
     pub(super) offers: String,
+    /// What probes write, and remove again: a hash and a set.
+    pub(super) probe: String,
+    pub(super) probe_set: String,
     /// Where processes tell each other what they do.
     pub(super) channel: String,
 }
@@ -29,6 +32,8 @@ impl Keys {
             incarnation: format!("{tag}:incarnation"),
             sessions: format!("{tag}:sessions"),
             offers: format!("{tag}:catalogue"),
+            probe: format!("{tag}:probe"),
+            probe_set: format!("{tag}:probes"),
             channel: format!("{tag}:events"),
         }
     }

@@ -4,8 +4,8 @@
 //! slot, so that a script over several of them is atomic, and two virtual servers never see each other's keys.
 //!
 //! Every change is one script, which first checks that the record lives. The clock is Redis's own, read inside the script, so that no
-//! clocks of two machines are compared. A record outlives its idle deadline by [`GRACE`], so that what expired can still be told
-//! from what never was.
+//! clocks of two machines are compared. A record outlives its idle deadline by [`GRACE`] and more, so that what expired can still
+//! be told from what never was.
 //!
 //! Every operation has a deadline; one whose deadline passed may still happen later. [`connection`] says how Redis is reached.
 
@@ -36,7 +36,8 @@ use creates::Creates;
 use keys::Keys;
 use script::{Call, Script, Scripts};
 
-/// How long a record outlives its idle deadline.
+/// How long a record outlives its idle deadline at least: as long as sessions are served while the store does not answer, so that one
+/// that was used meanwhile can be brought back.
 const GRACE: Duration = Duration::from_secs(10 * 60);
 
 /// Records in Redis.
@@ -48,6 +49,8 @@ pub struct RedisStore {
     /// Who writes here, as events say it.
     writer: Owner,
     lifetimes: Lifetimes,
+    /// How long a record outlives its idle deadline.
+    kept: Duration,
 }
 
 impl RedisStore {
@@ -64,8 +67,17 @@ impl RedisStore {
         let connection = Connection::new(storage, &keys.incarnation)?;
         let (scripts, create) = Scripts::new(connection.publish_command());
         let writer = Owner(crate::random::bytes());
+        let kept = GRACE.max(storage.outage_grace);
         Ok(Self {
-            creates: Creates::new(connection.clone(), create, Arc::clone(&keys), lifetimes, writer),
+            creates: Creates::new(
+                connection.clone(),
+                create,
+                Arc::clone(&keys),
+                lifetimes,
+                kept,
+                writer,
+            ),
+            kept,
             writer,
             connection,
             scripts,
@@ -81,7 +93,7 @@ impl RedisStore {
             .key(&self.keys.channel)
             .arg(key.to_string())
             .arg(millis(self.lifetimes.idle))
-            .arg(millis(GRACE))
+            .arg(millis(self.kept))
             .arg(new_incarnation());
         call
     }
@@ -199,8 +211,11 @@ impl RedisStore {
     }
 
     async fn touch_now(&self, keys: &[RecordKey]) -> Result<Vec<Touched>, Unavailable> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut call = self.scripts.touch.arg(millis(self.lifetimes.idle));
-        call.arg(millis(GRACE));
+        call.arg(millis(self.kept));
         for key in keys {
             call.key(self.keys.record(key));
         }
@@ -388,8 +403,22 @@ impl SessionStore for RedisStore {
         ))
     }
 
-    fn ping(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
-        async { self.connection.command::<()>(&::redis::cmd("PING")).await }.boxed()
+    fn probe_reads(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+        async {
+            self.connection
+                .run(&self.scripts.probe_reads.key(&self.keys.probe))
+                .await
+        }
+        .boxed()
+    }
+
+    fn probe_writes(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+        async {
+            let mut call = self.scripts.probe_writes.key(&self.keys.probe);
+            call.key(&self.keys.probe_set);
+            self.connection.run(&call).await
+        }
+        .boxed()
     }
 
     fn provider(&self) -> &'static str {

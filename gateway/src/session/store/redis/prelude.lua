@@ -1,4 +1,12 @@
 -- Every script begins with this, behind a line that says how to publish and which records this gateway reads.
+
+-- A replica answers reads from data that may be old. This writes nothing, because there is no such key, but only a primary may try. It
+-- must be a command that Redis refuses when its memory is full: behind one that it allows, it would allow all others of the script.
+local refusal = redis.pcall('SET', string.match(KEYS[1], '^{[^}]*}') .. ':role', '', 'XX')
+if type(refusal) == 'table' and refusal.err and string.find(refusal.err, 'READONLY', 1, true) then
+  return refusal
+end
+
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -77,11 +85,12 @@ local function forget(key, principal)
   redis.call('ZREM', own_set, own_member)
 end
 
--- Moves the idle deadline by `ttl`, not beyond the end. The key outlives it by `grace`.
+-- Moves the idle deadline by `ttl`, not beyond the end. The key outlives it by `grace`, which is written first: Redis allows that when
+-- its memory is full, and then also the rest, which takes no more of it. Otherwise sessions in use would expire.
 local function move_deadline(key, record, ttl, grace)
   record.idle, record.touched = math.min(now + ttl, record.last), text(now)
-  write_times(key, record)
   redis.call('PEXPIREAT', key, text(record.idle + grace))
+  write_times(key, record)
   note(key, record.principal, record.idle, record.last + grace)
 end
 

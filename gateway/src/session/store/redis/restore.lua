@@ -1,7 +1,47 @@
 -- KEYS: record, incarnation, channel, marker. ARGV: the record's name, ttl, grace, a new incarnation, the incarnation of the id, the end
 -- of the id, the record's version, whether it was lost (1) or has expired (0), then the principal and what is
 -- written.
-if lives(KEYS[1]) then
+
+-- Writes what a record that lives has lost of what the caller knows: a binding of an earlier generation is replaced. What the client has
+-- set has no generation: all of it is replaced where the record has an earlier version.
+local function write_what_is_lost(record)
+  local known_version = tonumber(ARGV[7])
+  local behind = tonumber(record.version) < known_version
+  local known, is_changed = {}, behind
+  for index = 11, #ARGV, 2 do
+    local field, value = ARGV[index], ARGV[index + 1]
+    known[field] = true
+    if string.sub(field, 1, 2) == 'b:' then
+      local bound = redis.call('HGET', KEYS[1], field)
+      local there = tonumber(bound and string.match(bound, '^(%d+) ') or '0') or 0
+      if there < (tonumber(string.match(value, '^(%d+) ')) or 0) then
+        redis.call('HSET', KEYS[1], field, value)
+        is_changed = true
+      end
+    elseif behind then
+      redis.call('HSET', KEYS[1], field, value)
+    end
+  end
+  if behind then
+    for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+      local is_set = field == 'log' or string.sub(field, 1, 2) == 'u:'
+      if is_set and not known[field] then
+        redis.call('HDEL', KEYS[1], field)
+      end
+    end
+    record.version = text(known_version)
+  end
+  if is_changed then
+    return changed(KEYS[1], KEYS[3], ARGV[1], record)
+  end
+  return snapshot(KEYS[1])
+end
+
+local living = lives(KEYS[1])
+if living then
+  if living.sound and living.schema == SCHEMA and living.incarnation == ARGV[5] then
+    return write_what_is_lost(living)
+  end
   return snapshot(KEYS[1])
 end
 local the_end = tonumber(ARGV[6])

@@ -18,6 +18,8 @@ pub(super) struct Scripts {
     pub(super) incarnation: Script,
     pub(super) claim: Script,
     pub(super) remove: Script,
+    pub(super) probe_reads: Script,
+    pub(super) probe_writes: Script,
 }
 
 impl Scripts {
@@ -41,6 +43,8 @@ impl Scripts {
             incarnation: script(include_str!("incarnation.lua")),
             claim: script(include_str!("claim.lua")),
             remove: script(include_str!("remove.lua")),
+            probe_reads: script(include_str!("probe_reads.lua")),
+            probe_writes: script(include_str!("probe_writes.lua")),
         };
         (scripts, script(include_str!("create.lua")))
     }
@@ -120,5 +124,50 @@ impl Call<'_> {
             .arg(&self.keys)
             .arg(&self.args);
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The commands that a script uses.
+    fn commands(script: &str) -> BTreeSet<&str> {
+        let calls = script.split("redis.call('").skip(1);
+        calls.filter_map(|rest| rest.split('\'').next()).collect()
+    }
+
+    /// A probe that left one out would call an outage over in which that one is refused.
+    #[test]
+    fn probes_use_every_command_that_scripts_use() {
+        let scripts = [
+            include_str!("prelude.lua"),
+            include_str!("create.lua"),
+            include_str!("load.lua"),
+            include_str!("recover.lua"),
+            include_str!("restore.lua"),
+            include_str!("bind.lua"),
+            include_str!("set.lua"),
+            include_str!("touch.lua"),
+            include_str!("own_stream.lua"),
+            include_str!("terminate.lua"),
+            include_str!("incarnation.lua"),
+            include_str!("claim.lua"),
+            include_str!("remove.lua"),
+        ];
+        let used: BTreeSet<&str> = scripts.into_iter().flat_map(commands).collect();
+        let reads = commands(include_str!("probe_reads.lua"));
+        let probed: BTreeSet<&str> = commands(include_str!("probe_writes.lua"))
+            .union(&reads)
+            .copied()
+            // The prelude asks for the time in every script.
+            .chain(["TIME"])
+            .collect();
+        assert_eq!(used.difference(&probed).collect::<Vec<_>>(), Vec::<&&str>::new());
+        // What reads a record, and no more: a Redis that refuses to write is believed what it says.
+        let loading = commands(include_str!("load.lua"))
+            .into_iter()
+            .chain(["GET", "HMGET", "HGETALL", "EXISTS"]);
+        assert_eq!(reads, loading.collect());
     }
 }

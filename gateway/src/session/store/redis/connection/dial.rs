@@ -1,5 +1,6 @@
 //! One connection to one server.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ::redis::aio::{AsyncPushSender, MultiplexedConnection};
@@ -31,6 +32,8 @@ pub(super) struct Dialler {
 /// An open connection. Nothing happens on it unless `driver` is polled.
 pub(super) struct Dialled {
     pub(super) connection: MultiplexedConnection,
+    /// The server's address: a name may lead to another one the next time.
+    pub(super) peer: SocketAddr,
     /// Ends when the connection does, or when nobody has a handle of it any more.
     pub(super) driver: BoxFuture<'static, ()>,
 }
@@ -83,7 +86,7 @@ impl Dialler {
         secret: Option<&SecretString>,
     ) -> Result<Dialled, String> {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let mut dialled = self.dial(address, &info, config()).await?;
+        let mut dialled = self.dial(address, None, &info, config()).await?;
         if let Some(secret) = secret {
             let mut auth = ::redis::cmd("AUTH");
             auth.arg(self.username.as_deref()).arg(secret.expose_secret());
@@ -104,7 +107,7 @@ impl Dialler {
         secret: Option<&SecretString>,
     ) -> Result<Dialled, String> {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let mut dialled = self.dial(address, &info, config()).await?;
+        let mut dialled = self.dial(address, None, &info, config()).await?;
         let without = dialled
             .ask::<()>(&::redis::cmd("PING"), self.command_timeout)
             .await;
@@ -119,10 +122,12 @@ impl Dialler {
         }
     }
 
-    /// Opens a connection on which the server may speak first; `pushed` gets what it says, in order.
+    /// Opens a connection to the server at `peer`, which has the name `address`, on which it may speak first; `pushed` gets what it says,
+    /// in order.
     pub(super) async fn for_pushes(
         &self,
         address: &RedisAddress,
+        peer: SocketAddr,
         pushed: impl AsyncPushSender,
     ) -> Result<Dialled, String> {
         let mut info = RedisConnectionInfo::default()
@@ -134,24 +139,33 @@ impl Dialler {
         if let Some(secret) = self.secret()? {
             info = info.set_password(secret.expose_secret());
         }
-        self.dial(address, &info, config().set_push_sender(pushed)).await
+        self.dial(address, Some(peer), &info, config().set_push_sender(pushed))
+            .await
     }
 
     async fn dial(
         &self,
         address: &RedisAddress,
+        peer: Option<SocketAddr>,
         info: &RedisConnectionInfo,
         config: AsyncConnectionConfig,
     ) -> Result<Dialled, String> {
         let dialling = async {
-            let stream = TcpStream::connect((address.host.as_str(), address.port))
-                .await
-                .map_err(|error| format!("cannot connect to Redis at {address}: {error}"))?;
+            let connecting = match peer {
+                Some(peer) => TcpStream::connect(peer).await,
+                None => TcpStream::connect((address.host.as_str(), address.port)).await,
+            };
+            let stream =
+                connecting.map_err(|error| format!("cannot connect to Redis at {address}: {error}"))?;
+            let peer = stream.peer_addr().map_err(|error| error.to_string())?;
             // Without this an answer of two writes waits 40 ms for an acknowledgement.
             stream.set_nodelay(true).map_err(|error| error.to_string())?;
             match &self.tls {
-                None => begin(stream, info, config).await,
-                Some(tls) => begin(tls::encrypt(tls, &address.host, stream).await?, info, config).await,
+                None => begin(stream, peer, info, config).await,
+                Some(tls) => {
+                    let stream = tls::encrypt(tls, &address.host, stream).await?;
+                    begin(stream, peer, info, config).await
+                }
             }
         };
         let timeout = self.connect_timeout;
@@ -172,6 +186,7 @@ fn config() -> AsyncConnectionConfig {
 
 async fn begin<C>(
     stream: C,
+    peer: SocketAddr,
     info: &RedisConnectionInfo,
     config: AsyncConnectionConfig,
 ) -> Result<Dialled, String>
@@ -183,6 +198,7 @@ where
         .map_err(|error| reason(&error))?;
     Ok(Dialled {
         connection,
+        peer,
         // Asking twice whether it has ended is allowed.
         driver: driver.fuse().boxed(),
     })

@@ -18,7 +18,7 @@ pub(super) enum Failure {
     Ask(RedisAddress),
     /// The keys are between two nodes.
     TryAgain,
-    /// This server is not the one that takes writes any more.
+    /// This server is not the one that takes writes any more: what it says may be old.
     Demoted,
     /// The connection broke, or the server does not accept who we are any more. Whether the operation happened is not known.
     Broken,
@@ -41,12 +41,17 @@ impl Failure {
                 redirection(error, node).map_or(Self::Refused, Self::Ask)
             }
             _ => match code(error).as_str() {
-                "READONLY" => Self::Demoted,
+                "READONLY" | "MASTERDOWN" => Self::Demoted,
                 "NOAUTH" => Self::Broken,
                 _ => Self::Refused,
             },
         }
     }
+}
+
+/// Whether the user may not do what was asked.
+pub(super) fn is_forbidden(error: &RedisError) -> bool {
+    code(error) == "NOPERM"
 }
 
 /// The node that an error names; one without a host is on the host of `node`.
@@ -74,7 +79,13 @@ fn code(error: &RedisError) -> String {
         let (_, inner) = error.detail()?.split_once(" -")?;
         inner.split(' ').next().filter(is_code)
     };
+    // What is forbidden inside a script has no word of its own.
+    let is_forbidden = || {
+        let detail = error.detail().unwrap_or_default();
+        detail.contains("can't run this command") || detail.contains("can't access at least one of the")
+    };
     match own {
+        "ERR" if is_forbidden() => "NOPERM",
         "ERR" => inner().unwrap_or(own),
         own => own,
     }

@@ -8,6 +8,7 @@
 //! server to talk to, and a connection counts only when the server has answered on it. A connection that works is given up only for
 //! one that works: when the password has changed or the sentinels name another primary, the new connection is opened first.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(super) struct Open {
     pub(super) number: u64,
     /// Whose connection it is.
     pub(super) address: Arc<RedisAddress>,
+    /// Where that server is.
+    pub(super) peer: SocketAddr,
     pub(super) connection: MultiplexedConnection,
 }
 
@@ -162,7 +165,11 @@ impl Keeper {
         dialled: Dialled,
         secret: Option<SecretString>,
     ) -> Standing {
-        let Dialled { connection, driver } = dialled;
+        let Dialled {
+            connection,
+            peer,
+            driver,
+        } = dialled;
         let retired = CancellationToken::new();
         let (retirement, grace) = (retired.clone().drop_guard(), self.topology.command_timeout * 2);
         drivers.spawn(async move {
@@ -180,6 +187,7 @@ impl Keeper {
         self.link.send_replace(Link::Open(Open {
             number,
             address: Arc::clone(&address),
+            peer,
             connection,
         }));
         Standing {

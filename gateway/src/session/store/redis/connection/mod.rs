@@ -184,15 +184,15 @@ impl Connection {
             (open, link)
         };
         let number = open.number;
-        let command = if self.shared.sharded {
-            "SSUBSCRIBE"
+        let commands = if self.shared.sharded {
+            ["SSUBSCRIBE", "SPUBLISH"]
         } else {
-            "SUBSCRIBE"
+            ["SUBSCRIBE", "PUBLISH"]
         };
-        let begun = Subscription::begin(&self.shared.dialler, open, link, command, channel, ping_every);
+        let begun = Subscription::begin(&self.shared.dialler, open, link, commands, channel, ping_every);
         begun.await.map_err(|refusal| {
-            if let Some(to) = refusal.elsewhere {
-                self.doubt(number, Some(to));
+            if refusal.elsewhere.is_some() || refusal.is_replica {
+                self.doubt(number, refusal.elsewhere);
             }
             Unavailable::new(refusal.reason)
         })
@@ -246,6 +246,7 @@ impl Connection {
             number,
             address,
             mut connection,
+            ..
         } = open;
         let (mut command, mut in_full) = match work {
             Work::Script(call) => (call.by_digest(), false),

@@ -1,7 +1,11 @@
 //! A channel that is listened to, and the proof that it is.
 //!
-//! Redis answers a PING on the subscriber's connection in order: when the answer is here, everything that was published before the
-//! PING was sent is here too. What the connection brings goes through one queue, so that the proof stands behind the messages.
+//! Redis answers what is asked on the subscriber's connection in order: when the answer is here, everything that was published before
+//! the question was sent is here too. What the connection brings goes through one queue, so that the proof stands behind the messages.
+//! The question is `ROLE`, or `PING` where the user may not ask that: a primary that has become a replica proves nothing any more.
+//!
+//! It must be the server to which the commands go. So the subscriber connects to the address at which that one is, and begins with a
+//! message that is published there: it hears that message, or it listens to somebody else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +18,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::dial::{Dialled, Dialler};
-use super::failure::{Failure, reason};
+use super::failure::{Failure, is_forbidden, reason};
 use super::keeper::{Link, Open};
 use crate::config::RedisAddress;
+use crate::session::record::RecordKey;
 use crate::session::store::Unavailable;
 
 /// How many messages may wait to be taken. One that finds no place ends the subscription, because a message that is missed must
 /// not go unnoticed.
 const MAX_WAITING: usize = 4096;
-/// After this long without an answer to a PING the connection counts as lost.
+/// After this long without an answer to a question the connection counts as lost.
 const PING_LIMIT: Duration = Duration::from_secs(3);
 
 /// What a subscription brings, in order.
@@ -45,6 +50,8 @@ pub struct Subscription {
     link: watch::Receiver<Link>,
     number: u64,
     ticks: Interval,
+    /// What is asked for a proof.
+    question: Question,
     asked: Option<Asked>,
     /// The proof that was given, and how many messages stand before it.
     proof: Option<(Instant, usize)>,
@@ -56,6 +63,14 @@ pub(super) struct Refusal {
     pub(super) reason: String,
     /// The server that has the channel instead.
     pub(super) elsewhere: Option<RedisAddress>,
+    /// Whether the server is a replica.
+    pub(super) is_replica: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    Role,
+    Ping,
 }
 
 impl From<String> for Refusal {
@@ -63,11 +78,12 @@ impl From<String> for Refusal {
         Self {
             reason,
             elsewhere: None,
+            is_replica: false,
         }
     }
 }
 
-/// A PING on its way.
+/// A question on its way.
 struct Asked {
     at: Instant,
     answer: BoxFuture<'static, RedisResult<Value>>,
@@ -78,7 +94,7 @@ impl Subscription {
         dialler: &Arc<Dialler>,
         open: Open,
         link: watch::Receiver<Link>,
-        command: &str,
+        [subscribe, publish]: [&str; 2],
         channel: &str,
         ping_every: Duration,
     ) -> Result<Self, Refusal> {
@@ -95,12 +111,24 @@ impl Subscription {
             }
             if sent { Ok(()) } else { Err(()) }
         };
-        let mut dialled = dialler.for_pushes(&open.address, pushed).await?;
-        let mut subscribe = ::redis::cmd(command);
+        let mut dialled = dialler.for_pushes(&open.address, open.peer, pushed).await?;
+        let question = match dialled.try_ask(&::redis::cmd("ROLE"), PING_LIMIT).await? {
+            Ok(role) if is_primary(&role) => Question::Role,
+            Ok(_) => {
+                return Err(Refusal {
+                    is_replica: true,
+                    ..format!("Redis at {} is a replica", open.address).into()
+                });
+            }
+            Err(error) if is_forbidden(&error) => Question::Ping,
+            Err(error) => return Err(reason(&error).into()),
+        };
+        let mut subscribe = ::redis::cmd(subscribe);
         subscribe.arg(channel);
         if let Err(error) = dialled.try_ask::<Value>(&subscribe, PING_LIMIT).await? {
             return Err(Refusal {
                 reason: reason(&error),
+                is_replica: false,
                 elsewhere: match Failure::of(&error, &open.address) {
                     Failure::Moved(to) => Some(to),
                     _ => None,
@@ -115,7 +143,11 @@ impl Subscription {
                 Err(_) => return Err("Redis did not confirm the subscription".to_owned().into()),
             }
         }
-        let Dialled { connection, driver } = dialled;
+        let mut commands = open.connection.clone();
+        hear_oneself(&mut dialled, &mut pushes, &mut commands, publish, channel).await?;
+        let Dialled {
+            connection, driver, ..
+        } = dialled;
         let mut ticks = tokio::time::interval(ping_every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut driving = JoinSet::new();
@@ -126,6 +158,7 @@ impl Subscription {
             link,
             number: open.number,
             ticks,
+            question,
             asked: None,
             proof: None,
             _driver: driving,
@@ -145,7 +178,7 @@ impl Subscription {
                     return Ok(Heard::Proved { asked });
                 }
                 self.proof = Some((asked, before - 1));
-                match self.pushes.try_recv().map(message) {
+                match self.pushes.try_recv().map(told) {
                     Ok(Some(message)) => return message.map(Heard::Message),
                     Ok(None) => continue,
                     Err(_) => return Err(lost("a message was dropped")),
@@ -153,20 +186,27 @@ impl Subscription {
             }
             let overdue = self.asked.as_ref().map(|asked| asked.at + PING_LIMIT);
             tokio::select! {
-                push = self.pushes.recv() => match push.map(message) {
+                push = self.pushes.recv() => match push.map(told) {
                     Some(Some(message)) => return message.map(Heard::Message),
                     Some(None) => {}
                     None => return Err(lost("more messages came than could be taken")),
                 },
                 answer = answered(&mut self.asked) => {
                     let Some(Asked { at, .. }) = self.asked.take() else { continue };
-                    answer.map_err(|error| lost(&reason(&error)))?;
+                    let answer = answer.map_err(|error| lost(&reason(&error)))?;
+                    if self.question == Question::Role && !is_primary(&answer) {
+                        return Err(lost("the server is a replica now"));
+                    }
                     self.proof = Some((at, self.pushes.len()));
                 }
                 _ = self.ticks.tick(), if self.asked.is_none() => {
                     let mut connection = self.connection.clone();
-                    let ping = async move { ::redis::cmd("PING").query_async(&mut connection).await };
-                    self.asked = Some(Asked { at: Instant::now(), answer: ping.boxed() });
+                    let question = ::redis::cmd(match self.question {
+                        Question::Role => "ROLE",
+                        Question::Ping => "PING",
+                    });
+                    let asking = async move { question.query_async(&mut connection).await };
+                    self.asked = Some(Asked { at: Instant::now(), answer: asking.boxed() });
                 }
                 () = until(overdue) => return Err(lost("it did not answer")),
                 _ = self.link.wait_for(|link| matches!(link, Link::Open(open) if open.number != self.number)) => {
@@ -183,8 +223,59 @@ impl std::fmt::Debug for Subscription {
     }
 }
 
+/// How the message ends with which a subscriber finds out that it hears. To a process that does not know that, it says that a session has
+/// changed that nobody has.
+const ANNOUNCEMENT: &str = r#","subscribed"]"#;
+
+/// Publishes a message by the connection for commands, and waits until the subscriber hears it.
+async fn hear_oneself(
+    dialled: &mut Dialled,
+    pushes: &mut mpsc::Receiver<PushInfo>,
+    commands: &mut ::redis::aio::MultiplexedConnection,
+    publish: &str,
+    channel: &str,
+) -> Result<(), String> {
+    let said = format!(r#"["changed","{}"{ANNOUNCEMENT}"#, RecordKey::random());
+    let mut publish = ::redis::cmd(publish);
+    publish.arg(channel).arg(&said);
+    let publishing = async {
+        let published: RedisResult<Value> = publish.query_async(commands).await;
+        published.map_err(|error| reason(&error))
+    };
+    let hearing = async {
+        loop {
+            match pushes.recv().await.map(message) {
+                Some(Some(Ok(heard))) if heard == said.as_bytes() => return Ok(()),
+                Some(Some(Err(lost))) => return Err(lost.to_string()),
+                Some(_) => {}
+                None => return Err("more messages came than could be taken".to_owned()),
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        both = async { tokio::try_join!(publishing, hearing) } => both.map(drop),
+        () = &mut dialled.driver => Err("Redis closed the connection".to_owned()),
+        () = tokio::time::sleep(PING_LIMIT) => {
+            Err("the subscriber does not hear what is published: it was led to another server".to_owned())
+        }
+    }
+}
+
+/// Whether the answer to `ROLE` is that of a primary.
+pub(super) fn is_primary(role: &Value) -> bool {
+    let Value::Array(parts) = role else { return false };
+    parts.first() == Some(&Value::BulkString(b"master".to_vec()))
+}
+
 fn lost(why: &str) -> Unavailable {
     Unavailable::new(format!("the subscription to Redis has ended: {why}"))
+}
+
+/// The message in a push; nothing, when it is none, or tells of nothing but somebody who has begun to listen.
+fn told(push: PushInfo) -> Option<Result<Vec<u8>, Unavailable>> {
+    let is_announcement = |message: &Vec<u8>| message.ends_with(ANNOUNCEMENT.as_bytes());
+    message(push).filter(|message| !message.as_ref().is_ok_and(is_announcement))
 }
 
 /// The message in a push; nothing, when it is none.

@@ -4,18 +4,24 @@
 //! sentinels name, or the node of the cluster that owns the slot. Whoever that is, one connection to it is enough. A server is
 //! asked before it is used, because an old primary answers reads too, and would say of what it never heard that it is gone.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ::redis::{Cmd, Value};
+use futures::StreamExt as _;
+use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use secrecy::SecretString;
+use tokio::time::Instant;
 
 use super::dial::{Dialled, Dialler};
-use super::failure::{Failure, reason};
+use super::failure::{Failure, is_forbidden, reason};
+use super::subscription::is_primary;
 use crate::config::{RedisAddress, RedisTopology};
 
 /// How often nodes of a cluster may point to another one in a row.
 const MAX_HOPS: usize = 5;
-/// How often a sentinel is asked whether the primary is still the same.
+/// How often the sentinels are asked whether the primary is still the same.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The servers, and how to find the one that counts.
@@ -40,24 +46,21 @@ impl Topology {
     ) -> Result<(RedisAddress, Dialled), String> {
         match &self.servers {
             RedisTopology::Single(address) => {
-                let mut dialled = dialler.for_commands(address, secret).await?;
-                self.probe(&mut dialled).await?.map_err(|error| reason(&error))?;
+                let dialled = self.primary_at(dialler, secret, address).await?;
                 Ok((address.clone(), dialled))
             }
             RedisTopology::Sentinel {
                 master_name,
                 sentinels,
             } => {
-                let address = self.primary(dialler, secret, master_name, sentinels).await?;
-                let mut dialled = dialler.for_commands(&address, secret).await?;
-                let role: Vec<Value> = dialled.ask(&::redis::cmd("ROLE"), self.command_timeout).await?;
-                if role.first() != Some(&Value::BulkString(b"master".to_vec())) {
-                    return Err(format!(
-                        "the sentinels name {address}, which says that it is a replica"
-                    ));
+                let mut failed = String::new();
+                for address in self.named(dialler, secret, master_name, sentinels).await? {
+                    match self.primary_at(dialler, secret, &address).await {
+                        Ok(dialled) => return Ok((address, dialled)),
+                        Err(reason) => failed = format!("the sentinels name {address}: {reason}"),
+                    }
                 }
-                self.probe(&mut dialled).await?.map_err(|error| reason(&error))?;
-                Ok((address, dialled))
+                Err(failed)
             }
             RedisTopology::Cluster(nodes) => {
                 let mut failed = "sessionStorage.cluster names no node".to_owned();
@@ -101,38 +104,101 @@ impl Topology {
         Err("the nodes of the Redis cluster point to each other".to_owned())
     }
 
-    async fn primary(
+    /// A connection to the server at `address`, unless it says that it is a replica.
+    async fn primary_at(
+        &self,
+        dialler: &Dialler,
+        secret: Option<&SecretString>,
+        address: &RedisAddress,
+    ) -> Result<Dialled, String> {
+        let mut dialled = dialler.for_commands(address, secret).await?;
+        self.probe(&mut dialled).await?.map_err(|error| reason(&error))?;
+        match dialled
+            .try_ask(&::redis::cmd("ROLE"), self.command_timeout)
+            .await?
+        {
+            Ok(role) if is_primary(&role) => Ok(dialled),
+            Ok(_) => Err(format!(
+                "Redis at {address} is a replica (READONLY); connect to the primary, or name the sentinels"
+            )),
+            // Each script finds that out by itself.
+            Err(error) if is_forbidden(&error) => Ok(dialled),
+            Err(error) => Err(reason(&error)),
+        }
+    }
+
+    /// The servers that sentinels name as the primary, the one of the latest fail-over first: a sentinel that was cut off may still name
+    /// the one before.
+    async fn named(
         &self,
         dialler: &Dialler,
         secret: Option<&SecretString>,
         master_name: &str,
         sentinels: &[RedisAddress],
-    ) -> Result<RedisAddress, String> {
+    ) -> Result<Vec<RedisAddress>, String> {
+        let asking = sentinels.iter().map(|sentinel| async move {
+            let mut dialled = dialler.for_sentinel(sentinel, secret).await?;
+            let asked = self.ask_sentinel(&mut dialled, master_name).await;
+            asked.map_err(|reason| format!("the sentinel {sentinel}: {reason}"))
+        });
+        let mut asking: FuturesUnordered<_> = asking.collect();
         let mut failed = "sessionStorage.sentinel names no sentinel".to_owned();
-        for sentinel in sentinels {
-            let asked = async {
-                let mut dialled = dialler.for_sentinel(sentinel, secret).await?;
-                self.ask_sentinel(&mut dialled, master_name).await
+        let mut named: Vec<Named> = Vec::new();
+        let mut until = None;
+        loop {
+            // Once one has answered, the others are not waited for much longer.
+            let next = async {
+                match until {
+                    Some(until) => tokio::time::timeout_at(until, asking.next()).await.ok().flatten(),
+                    None => asking.next().await,
+                }
             };
-            match asked.await {
-                Ok(address) => return Ok(address),
-                Err(reason) => failed = format!("the sentinel {sentinel}: {reason}"),
+            match next.await {
+                Some(Ok(answer)) => {
+                    named.push(answer);
+                    until.get_or_insert(Instant::now() + self.command_timeout);
+                }
+                Some(Err(reason)) => failed = reason,
+                None if named.is_empty() => return Err(failed),
+                None => return Ok(latest_first(named)),
             }
         }
-        Err(failed)
     }
 
-    async fn ask_sentinel(&self, dialled: &mut Dialled, master_name: &str) -> Result<RedisAddress, String> {
-        let mut ask = ::redis::cmd("SENTINEL");
-        ask.arg("GET-MASTER-ADDR-BY-NAME").arg(master_name);
-        let answer: Option<(String, u16)> = dialled.ask(&ask, self.command_timeout).await?;
+    async fn ask_sentinel(&self, dialled: &mut Dialled, master_name: &str) -> Result<Named, String> {
+        let ask = |what: &str| {
+            let mut ask = ::redis::cmd("SENTINEL");
+            ask.arg(what).arg(master_name);
+            ask
+        };
+        let full: ::redis::RedisResult<HashMap<String, String>> =
+            dialled.try_ask(&ask("MASTER"), self.command_timeout).await?;
+        let known = full.ok().and_then(|fields| {
+            let host = fields.get("ip")?.clone();
+            let port = fields.get("port")?.parse().ok()?;
+            let epoch = fields.get("config-epoch")?.parse().ok()?;
+            Some(Named {
+                address: RedisAddress { host, port },
+                epoch,
+            })
+        });
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        // It may not let its user ask for more.
+        let answer: Option<(String, u16)> = dialled
+            .ask(&ask("GET-MASTER-ADDR-BY-NAME"), self.command_timeout)
+            .await?;
         let (host, port) =
             answer.ok_or_else(|| format!("it knows no primary of the name {master_name:?}"))?;
-        Ok(RedisAddress { host, port })
+        Ok(Named {
+            address: RedisAddress { host, port },
+            epoch: 0,
+        })
     }
 
-    /// Ends when the sentinels name another primary than `address`; never, when there are none. The server that they have replaced
-    /// may be cut off, so that it does not say so itself.
+    /// Ends when the sentinels name another primary than `address` that is one; never, when there are none. The server that they have
+    /// replaced may be cut off, so that it does not say so itself. All of them are asked, because one that was cut off goes on naming it.
     pub(super) async fn replaced(&self, dialler: &Dialler, address: &RedisAddress) {
         let RedisTopology::Sentinel {
             master_name,
@@ -141,22 +207,51 @@ impl Topology {
         else {
             return std::future::pending().await;
         };
-        let mut asked: Option<Dialled> = None;
-        let mut next = sentinels.iter().cycle();
+        let mut connections: Vec<Option<Dialled>> = sentinels.iter().map(|_| None).collect();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            if asked.is_none()
-                && let Some(sentinel) = next.next()
-                && let Ok(secret) = dialler.secret()
+            let Ok(secret) = dialler.secret() else { continue };
+            let secret = secret.as_ref();
+            let asking = connections
+                .iter_mut()
+                .zip(sentinels)
+                .map(|(connection, sentinel)| async move {
+                    if connection.is_none() {
+                        *connection = dialler.for_sentinel(sentinel, secret).await.ok();
+                    }
+                    let named = self.ask_sentinel(connection.as_mut()?, master_name).await;
+                    if named.is_err() {
+                        *connection = None;
+                    }
+                    named.ok()
+                });
+            let named = join_all(asking).await.into_iter().flatten().collect();
+            if let Some(latest) = latest_first(named).first()
+                && latest != address
+                && self.primary_at(dialler, secret, latest).await.is_ok()
             {
-                asked = dialler.for_sentinel(sentinel, secret.as_ref()).await.ok();
-            }
-            let Some(dialled) = &mut asked else { continue };
-            match self.ask_sentinel(dialled, master_name).await {
-                Ok(named) if named == *address => {}
-                Ok(_) => return,
-                Err(_) => asked = None,
+                return;
             }
         }
     }
+}
+
+/// A primary, as a sentinel names it.
+#[derive(Debug)]
+struct Named {
+    address: RedisAddress,
+    /// Grows with each fail-over.
+    epoch: u64,
+}
+
+/// The addresses, each once, those of later fail-overs first.
+fn latest_first(mut named: Vec<Named>) -> Vec<RedisAddress> {
+    named.sort_by_key(|named| std::cmp::Reverse(named.epoch));
+    let mut addresses: Vec<RedisAddress> = Vec::new();
+    for named in named {
+        if !addresses.contains(&named.address) {
+            addresses.push(named.address);
+        }
+    }
+    addresses
 }
