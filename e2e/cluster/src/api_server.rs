@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::audit::{self, Request};
 use crate::certificates::{ADMIN, Authority};
 use crate::deadline::wait_for;
 use crate::go_modules::{self, GoModule};
@@ -84,6 +85,31 @@ impl ApiServer {
             .env("KUBECONFIG", self.kubeconfig())
             .env("KUBECACHEDIR", self.dir.join("kubectl"));
         kubernetes::run(command, None)
+    }
+
+    /// A kubeconfig of the administrator, who acts as `user`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn kubeconfig_as(&self, user: &str) -> anyhow::Result<PathBuf> {
+        let text = fs::read_to_string(self.kubeconfig())?;
+        let mut config: serde_json::Value = serde_json::from_str(&text)?;
+        config["users"][0]["user"]["as"] = user.into();
+        let file = tempfile::Builder::new()
+            .prefix("kubeconfig-as-")
+            .tempfile_in(&self.dir)?
+            .into_temp_path()
+            .keep()?;
+        fs::write(&file, format!("{config:#}\n"))?;
+        Ok(file)
+    }
+
+    /// The requests of `user` that have ended, or begun to be answered, in the order in which the API server noted them.
+    ///
+    /// # Errors
+    /// When the audit log cannot be read.
+    pub fn requests_of(&self, user: &str) -> anyhow::Result<Vec<Request>> {
+        audit::requests_of(&self.dir.join("audit.log"), user)
     }
 
     fn launch(controllers: bool) -> anyhow::Result<Self> {

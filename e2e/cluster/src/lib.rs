@@ -15,6 +15,7 @@
 //! our own programs and a few third-party ones as container images, from files.
 
 mod api_server;
+mod audit;
 mod base_images;
 mod certificates;
 mod cluster;
@@ -33,6 +34,7 @@ mod run_dir;
 mod tree;
 
 pub use api_server::ApiServer;
+pub use audit::Request;
 pub use cluster::{Cluster, Options};
 pub use command::Command;
 pub use helm::helm;
