@@ -8,6 +8,7 @@
     reason = "KubeSchema copies each type, with its visibility, into a function"
 )]
 
+pub mod field_rules;
 mod mcp_group;
 mod mcp_server_entry;
 mod reference;

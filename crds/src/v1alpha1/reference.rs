@@ -5,19 +5,80 @@ use serde::{Deserialize, Serialize};
 
 /// An MCPGroup in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[cfg_attr(test, x_kube(cel))]
 pub struct GroupRef {
     /// The name of the MCPGroup.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+            .message("name is the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
+    )]
     pub name: String,
 }
 
 /// One key of a Secret in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[cfg_attr(test, x_kube(cel))]
 pub struct SecretKeyRef {
     /// The name of the Secret.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+            .message("name is the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
+    )]
     pub name: String,
     /// The key in the Secret.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')")
+            .message("key is the key of a Secret: letters, digits, '-', '_' and '.'")
+    )]
     pub key: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::v1alpha1::field_rules;
+
+    // The schema and the operator's own check say the same of every text.
+    #[test]
+    fn schema_refuses_the_names_that_the_rules_refuse() {
+        let mut refused = 0;
+        for text in [
+            "a",
+            "a.b-c",
+            "0",
+            "",
+            ".",
+            "..",
+            "..a",
+            ".a",
+            "?x=",
+            "?watch=1&x=",
+            "a/b",
+            "a b",
+            "a\n",
+            "A",
+            "a_b",
+            "-a",
+            "a-",
+            "a.",
+            "ä",
+            "%2e",
+            "a\0",
+            "a#",
+        ] {
+            let as_name = SecretKeyRef::validate_cel(&json!({"name": text, "key": "k"}), None).is_ok();
+            assert_eq!(as_name, field_rules::object_name(text).is_ok(), "{text:?}");
+            let as_group = GroupRef::validate_cel(&json!({"name": text}), None).is_ok();
+            assert_eq!(as_group, as_name, "{text:?}");
+            let as_key = SecretKeyRef::validate_cel(&json!({"name": "n", "key": text}), None).is_ok();
+            assert_eq!(as_key, field_rules::secret_key(text).is_ok(), "{text:?}");
+            refused += usize::from(!as_name) + usize::from(!as_key);
+        }
+        assert!(refused > 20, "{refused}");
+    }
 }

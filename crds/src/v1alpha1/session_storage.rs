@@ -28,7 +28,7 @@ pub struct SessionStorage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(
-        validation = Rule::new("self.matches('^[^/@[:space:]]+:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})$')")
+        validation = Rule::new("self.matches('^([a-zA-Z0-9._-]+|\\\\[[0-9a-fA-F:.]+\\\\]):(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})$')")
             .message("address is host:port without a scheme, for example redis.tools.svc:6379")
     )]
     pub address: Option<String>,
@@ -41,12 +41,18 @@ pub struct SessionStorage {
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(
         validation = Rule::new("!self.contains('{') && !self.contains('}')")
-            .message("keyPrefix must not contain braces: they decide the slot of a key in a Redis cluster")
+            .message("keyPrefix must not contain braces: they decide the slot of a key in a Redis cluster"),
+        validation = Rule::new("!self.matches('[[:space:][:cntrl:]]')")
+            .message("keyPrefix must not hold white space or control characters")
     )]
     pub key_prefix: Option<String>,
     /// The Redis ACL user. Without it, Redis authenticates its default user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
+    #[x_kube(
+        validation = Rule::new("!self.matches('[[:space:][:cntrl:]]')")
+            .message("username must not hold white space or control characters")
+    )]
     pub username: Option<String>,
     /// The Secret that holds the password of the Redis server. The gateway gets it as an environment variable; a changed
     /// password replaces the gateway pods, which costs no session.

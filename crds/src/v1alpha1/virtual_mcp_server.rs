@@ -54,7 +54,10 @@ pub struct VirtualMCPServerSpec {
     /// The image of the gateway. The operator's own default when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
-    #[x_kube(validation = Rule::new("!self.matches('[[:space:]]')").message("image must not hold white space"))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([a-zA-Z0-9._-]+(:[0-9]+)?/|\\\\[[0-9a-fA-F:.]+\\\\](:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127})?(@[a-zA-Z0-9_][a-zA-Z0-9+._-]*:[0-9a-fA-F]+)?$') && !self.contains('..')")
+            .message("image is an image reference, for example registry.example/team/gateway:1.2")
+    )]
     pub image: Option<String>,
 }
 
@@ -94,6 +97,45 @@ mod tests {
             let message = format!("{:?}", server(&name).validate_cel().unwrap_err());
             assert!(message.contains("at most 52 characters and no dots"), "{message}");
         }
+    }
+
+    // The schema and the operator's own check say the same of every text.
+    #[test]
+    fn schema_refuses_the_images_that_the_rules_refuse() {
+        let mut refused = 0;
+        for text in [
+            "gateway",
+            "registry.example:5000/a/b_c/d--e:V1.2_x",
+            "[::1]:5000/x:1@sha256:ab",
+            "registry.example/gateway@sha256:0",
+            "",
+            "a b",
+            "a\n",
+            "../a",
+            "a/../b",
+            "a//b",
+            "a:b:c",
+            "a:x..y",
+            "http://a/b",
+            "A",
+            "A/b",
+            "a?x=1",
+            "-a",
+            "a:",
+            "a@sha256",
+            "ä",
+        ] {
+            let mut server = server("x");
+            server.spec.image = Some(text.to_owned());
+            let accepted = server.validate_cel().is_ok();
+            assert_eq!(
+                accepted,
+                crate::v1alpha1::field_rules::image(text).is_ok(),
+                "{text:?}"
+            );
+            refused += usize::from(!accepted);
+        }
+        assert!(refused > 10, "{refused}");
     }
 
     #[test]
