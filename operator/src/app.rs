@@ -37,6 +37,7 @@ async fn work(client: Client, args: &Args, admin: &Admin, stop: &CancellationTok
     let options = Options {
         scopes: args.scopes(),
         default_image: args.gateway_image.clone(),
+        policy: args.policy(),
         identity: identity.clone(),
     };
     if !args.leader_election {
@@ -51,7 +52,7 @@ async fn work(client: Client, args: &Args, admin: &Admin, stop: &CancellationTok
         &args.lease_name,
         &identity,
         Timing::default(),
-    );
+    )?;
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
         () = candidate.acquire(|| admin.set_ready(true)) => {}

@@ -5,16 +5,13 @@
 //! is what it was after it.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, Patch, PatchParams};
-use kube::{Client, Resource, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use vmcp_crds::status::config_hash;
 
+use crate::api_server::{Object, ObjectName, Objects};
 use crate::error::Error;
 use crate::owner;
 
@@ -47,11 +44,7 @@ pub async fn apply<K>(
     live: Option<&K>,
 ) -> Result<Option<K>, Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned,
+    K: Object + Serialize,
 {
     let (namespace, name) = (intent.namespace().unwrap_or_default(), intent.name_any());
     let key = (K::kind(&()).into_owned(), name.clone());
@@ -63,15 +56,12 @@ where
     if unchanged {
         return Ok(None);
     }
-    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
+    let objects = Objects::<K>::of(client, &namespace)?;
+    let object_name = ObjectName::parse(&name)?;
     // The watch shows only what carries our labels.
     let there = match live {
         Some(live) => Some(live.meta().clone()),
-        None => api
-            .get_metadata_opt(&name)
-            .await
-            .map_err(|error| Error::api::<K>("read", &namespace, &name, error))?
-            .map(|object| object.metadata),
+        None => objects.get_metadata(&object_name).await?,
     };
     if let Some(there) = there {
         // Also ours is what we have applied before, and somebody took the owner reference from.
@@ -80,14 +70,9 @@ where
             return Err(Error::not_owned::<K>(&namespace, &name, intent.meta(), &there));
         }
     }
-    let object = api
-        .patch(
-            &name,
-            &PatchParams::apply(FIELD_MANAGER).force(),
-            &Patch::Apply(intent),
-        )
-        .await
-        .map_err(|error| Error::api::<K>("apply", &namespace, &name, error))?;
+    let object = objects
+        .apply("apply", &object_name, FIELD_MANAGER, intent)
+        .await?;
     let fields = our_fields(object.meta()).unwrap_or_default();
     tracing::debug!(kind = key.0, namespace, name, "applied");
     applied.0.insert(

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 
+use crate::policy::{Policy, SecretLabel};
 use crate::telemetry::LogFormat;
 use crate::watch::Scope;
 
@@ -30,6 +31,25 @@ pub struct Args {
     /// The image of the gateway, for virtual servers that name none
     #[arg(long, env = "VMCP_GATEWAY_IMAGE", default_value = concat!("vmcp.dev/gateway:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
     pub gateway_image: String,
+
+    /// What `spec.image` of a virtual server must begin with, separated by commas; anything when empty
+    ///
+    /// Who may create a VirtualMCPServer can otherwise run any image. A prefix ends at a boundary: registry.example/team allows
+    /// registry.example/team/gateway:1 but not registry.example/teams. The image of --gateway-image is always allowed.
+    #[arg(
+        long,
+        env = "VMCP_ALLOWED_IMAGE_PREFIXES",
+        value_delimiter = ',',
+        value_name = "PREFIXES"
+    )]
+    pub allowed_image_prefixes: Vec<String>,
+
+    /// The label that a Secret must bear before the operator uses it for a virtual server, as key or key=value
+    ///
+    /// Who may create a VirtualMCPServer can otherwise read every Secret of the namespace. Secrets that the operator itself made
+    /// do not need it.
+    #[arg(long, env = "VMCP_SECRET_LABEL", value_name = "LABEL")]
+    pub secret_label: Option<SecretLabel>,
 
     /// Where /livez, /readyz and /metrics are served
     #[arg(
@@ -69,6 +89,9 @@ pub struct Args {
     pub identity: Option<String>,
 
     /// What is logged: error, warn, info, debug or trace, or directives such as info,vmcp_operator=debug
+    ///
+    /// Only the operator's own messages are written, whatever the filter says: libraries write answers of the API server, and
+    /// those hold Secrets.
     #[arg(long, env = "VMCP_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
 
@@ -99,6 +122,19 @@ impl Args {
         }
         scopes
     }
+
+    /// What virtual servers may name.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let prefixes = self.allowed_image_prefixes.iter().map(|prefix| prefix.trim());
+        Policy {
+            image_prefixes: prefixes
+                .filter(|prefix| !prefix.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            secret_label: self.secret_label.clone(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +150,20 @@ mod tests {
     fn without_namespaces_the_whole_cluster_is_watched() {
         assert_eq!(scopes(&[]), [Scope::Cluster]);
         assert_eq!(scopes(&["--watch-namespaces", ""]), [Scope::Cluster]);
+    }
+
+    #[test]
+    fn image_prefixes_and_the_secret_label_make_the_policy() {
+        let policy = |arguments: &[&str]| {
+            let arguments = ["vmcp-operator"].iter().chain(arguments);
+            Args::try_parse_from(arguments).map(|args| args.policy())
+        };
+        let off = policy(&["--allowed-image-prefixes", ""]).unwrap();
+        assert!(off.image_prefixes.is_empty() && off.secret_label.is_none());
+        let both = policy(&["--allowed-image-prefixes", "a/, b", "--secret-label", "c=d"]).unwrap();
+        assert_eq!(both.image_prefixes, ["a/", "b"]);
+        assert_eq!(both.secret_label.unwrap().to_string(), "c=d");
+        assert!(policy(&["--secret-label", "a b"]).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use kube::Client;
 use kube::runtime::controller::{self, Action, applier};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
@@ -16,7 +17,9 @@ use crate::error::Error;
 use crate::gateways::Gateways;
 use crate::memory::Memories;
 use crate::metrics::Metrics;
+use crate::policy::Policy;
 use crate::reconcile::{Context, reconcile};
+use crate::unreadable;
 use crate::watch::{Scope, watch};
 
 /// How many virtual servers are looked at at once.
@@ -31,6 +34,8 @@ pub struct Options {
     pub scopes: Vec<Scope>,
     /// The image of the gateway, when a spec names none.
     pub default_image: String,
+    /// What specs may name.
+    pub policy: Policy,
     /// The name of this operator's pod, for events.
     pub identity: String,
 }
@@ -51,7 +56,9 @@ async fn one_scope(
     metrics: &Metrics,
     stop: &CancellationToken,
 ) {
-    let (stores, queue) = watch(client, scope);
+    let (found_unreadable, unreadable) = mpsc::channel(unreadable::MAX_WAITING);
+    let (stores, queue) = watch(client, scope, &found_unreadable);
+    drop(found_unreadable);
     let servers = stores.servers.clone();
     let reporter = Reporter {
         controller: "vmcp-operator".to_owned(),
@@ -62,6 +69,7 @@ async fn one_scope(
         stores,
         gateways: Gateways::default(),
         default_image: options.default_image.clone(),
+        policy: options.policy.clone(),
         memories: Arc::default(),
         backoff: Arc::default(),
         metrics: metrics.clone(),
@@ -73,19 +81,19 @@ async fn one_scope(
         .debounce(DEBOUNCE);
     let queue = queue.take_until(stop.clone().cancelled_owned());
     let on_error = |server: Arc<_>, error: &Error, context: Arc<_>| error_policy(&server, error, &context);
-    applier(measured, on_error, context, servers, queue, config)
-        .for_each(|result| {
-            if let Err(controller::Error::ObjectNotFound(gone)) = result {
-                forget(
-                    &memories,
-                    &backoff,
-                    gone.namespace.as_deref().unwrap_or_default(),
-                    &gone.name,
-                );
-            }
-            future::ready(())
-        })
-        .await;
+    let looks = applier(measured, on_error, context, servers, queue, config).for_each(|result| {
+        if let Err(controller::Error::ObjectNotFound(gone)) = result {
+            forget(
+                &memories,
+                &backoff,
+                gone.namespace.as_deref().unwrap_or_default(),
+                &gone.name,
+            );
+        }
+        future::ready(())
+    });
+    // Ends with the watches, which end with the looks.
+    future::join(looks, unreadable::report(client, unreadable)).await;
 }
 
 /// A look, with its time and outcome counted.

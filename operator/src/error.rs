@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 
+use crate::api_server::explain;
 use crate::owner;
 
 /// A request to the API server that failed: what was tried, on what, and why not.
@@ -33,6 +34,15 @@ pub enum Error {
         /// Whether it goes by itself.
         goes: bool,
     },
+    /// An object of a child's name is there, and about to go.
+    #[error("{object} is being deleted, and is made anew when it is gone")]
+    BeingDeleted {
+        /// Kind and name of the object.
+        object: String,
+    },
+    /// A text that should name an object does not.
+    #[error("{0}")]
+    InvalidName(String),
     /// The operating system gave no randomness.
     #[error("cannot make {wanted}: the operating system gives no randomness: {why}")]
     Randomness {
@@ -58,6 +68,13 @@ impl Error {
             action,
             object: format!("{} {namespace}/{name}", K::kind(&())),
             source: Box::new(source),
+        }
+    }
+
+    /// The object of the child's name is being deleted.
+    pub fn being_deleted<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Self {
+        Self::BeingDeleted {
+            object: format!("{} {namespace}/{name}", K::kind(&())),
         }
     }
 
@@ -97,10 +114,10 @@ impl Error {
         matches!(self.code(), Some(400..=499)) && !self.is_conflict() && self.code() != Some(429)
     }
 
-    /// Whether an object of somebody else is in the way.
+    /// Whether an object is in the way that is somebody else's, or is being deleted.
     #[must_use]
     pub fn is_not_owned(&self) -> bool {
-        matches!(self, Self::NotOwned { .. })
+        matches!(self, Self::NotOwned { .. } | Self::BeingDeleted { .. })
     }
 
     /// Whether somebody else changed or removed the object at the same time; to look again settles it.
@@ -109,11 +126,20 @@ impl Error {
         matches!(self.code(), Some(404 | 409 | 410))
     }
 
+    /// Whether an object of that name was there already, or has changed since it was read.
+    #[must_use]
+    pub fn is_lost_race(&self) -> bool {
+        self.code() == Some(409)
+    }
+
     /// A word for metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         if self.is_not_owned() {
             return "not_owned";
+        }
+        if matches!(self, Self::InvalidName(_)) {
+            return "invalid_name";
         }
         match self.code() {
             Some(404 | 409 | 410) => "conflict",
@@ -127,24 +153,19 @@ impl Error {
     fn code(&self) -> Option<u16> {
         match self {
             Self::Api { source, .. } => code(source),
-            Self::NotOwned { .. } | Self::Randomness { .. } | Self::Ending => None,
+            Self::NotOwned { .. }
+            | Self::BeingDeleted { .. }
+            | Self::InvalidName(_)
+            | Self::Randomness { .. }
+            | Self::Ending => None,
         }
     }
 }
 
 /// The HTTP status with which the API server refused.
-#[must_use]
-pub fn code(error: &kube::Error) -> Option<u16> {
+fn code(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),
         _ => None,
-    }
-}
-
-/// The error's own words, without the dump of the whole answer.
-fn explain(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
-        other => other.to_string(),
     }
 }

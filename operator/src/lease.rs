@@ -10,10 +10,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Client;
-use kube::api::{Api, ObjectMeta, PostParams};
+use kube::api::ObjectMeta;
 use tokio::time::{Instant, sleep};
 
-use crate::error::{self, Error};
+use crate::api_server::{ObjectName, Objects};
+use crate::error::Error;
 
 /// How the Lease is held.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +43,9 @@ impl Default for Timing {
 /// One candidate.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    api: Api<Lease>,
+    leases: Objects<Lease>,
     namespace: String,
-    name: String,
+    name: ObjectName,
     identity: String,
     timing: Timing,
 }
@@ -67,15 +68,23 @@ struct Seen {
 
 impl Candidate {
     /// A candidate for the Lease `namespace`/`name`. `identity` tells candidates apart.
-    #[must_use]
-    pub fn new(client: &Client, namespace: &str, name: &str, identity: &str, timing: Timing) -> Self {
-        Self {
-            api: Api::namespaced(client.clone(), namespace),
+    ///
+    /// # Errors
+    /// When `namespace` or `name` is not the name of an object.
+    pub fn new(
+        client: &Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        timing: Timing,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            leases: Objects::of(client, namespace)?,
             namespace: namespace.to_owned(),
-            name: name.to_owned(),
+            name: ObjectName::parse(name)?,
             identity: identity.to_owned(),
             timing,
-        }
+        })
     }
 
     /// Waits until the Lease is ours. `reached` is called when the API server has answered for the first time.
@@ -135,20 +144,20 @@ impl Candidate {
     /// Gives the Lease back, so that the next operator need not wait for it to run out. Gives up after a while.
     pub async fn release(&self) {
         let released = async {
-            let mut lease = self.api.get(&self.name).await?;
+            let Some(mut lease) = self.leases.get(&self.name).await? else {
+                return Ok(());
+            };
             let spec = lease.spec.get_or_insert_default();
             if spec.holder_identity.as_deref() == Some(self.identity.as_str()) {
                 spec.holder_identity = None;
-                self.api
-                    .replace(&self.name, &PostParams::default(), &lease)
-                    .await?;
+                self.leases.replace(&lease).await?;
             }
-            Ok::<_, kube::Error>(())
+            Ok::<_, Error>(())
         };
         match tokio::time::timeout(self.timing.release, released).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(error = %self.failed("release", error), "the lease will run out by itself");
+                tracing::warn!(%error, "the lease will run out by itself");
             }
             Err(_) => {
                 tracing::warn!("the API server does not answer, so the lease will run out by itself");
@@ -158,10 +167,9 @@ impl Candidate {
 
     /// Takes or renews the Lease if it is free, ours, or still at the version `expired`.
     async fn attempt(&self, expired: Option<&str>) -> Result<Attempt, Error> {
-        let found = self.api.get_opt(&self.name).await;
-        let Some(mut lease) = found.map_err(|error| self.failed("read", error))? else {
-            let created = self.api.create(&PostParams::default(), &self.new_lease()).await;
-            return self.outcome(created.map(drop));
+        let Some(mut lease) = self.leases.get(&self.name).await? else {
+            self.leases.create(&self.new_lease()).await?;
+            return Ok(Attempt::Held);
         };
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let spec = lease.spec.get_or_insert_default();
@@ -173,23 +181,15 @@ impl Candidate {
         let transitions = spec.lease_transitions.unwrap_or(0) + i32::from(!ours);
         let acquired = if ours { spec.acquire_time.clone() } else { None };
         *spec = self.spec(acquired, transitions);
-        let replaced = self.api.replace(&self.name, &PostParams::default(), &lease).await;
-        self.outcome(replaced.map(drop))
-    }
-
-    /// A conflict means that another was faster: who, the next attempt tells.
-    fn outcome(&self, written: Result<(), kube::Error>) -> Result<Attempt, Error> {
-        match written {
-            Ok(()) => Ok(Attempt::Held),
-            Err(error) if error::code(&error) != Some(409) => Err(self.failed("write", error)),
-            Err(conflict) => Err(self.failed("be the first to write", conflict)),
-        }
+        // A conflict means that another was faster: who, the next attempt tells.
+        self.leases.replace(&lease).await?;
+        Ok(Attempt::Held)
     }
 
     fn new_lease(&self) -> Lease {
         Lease {
             metadata: ObjectMeta {
-                name: Some(self.name.clone()),
+                name: Some(self.name.to_string()),
                 namespace: Some(self.namespace.clone()),
                 ..ObjectMeta::default()
             },
@@ -207,9 +207,5 @@ impl Candidate {
             lease_transitions: Some(transitions),
             ..LeaseSpec::default()
         }
-    }
-
-    fn failed(&self, action: &'static str, error: kube::Error) -> Error {
-        Error::api::<Lease>(action, &self.namespace, &self.name, error)
     }
 }

@@ -5,10 +5,13 @@
 //! The last two are pure. [`reconcile`] is the shell around them that talks to the API server, and [`controller`]
 //! decides when it runs.
 //!
+//! Requests to the API server are made in [`api_server`] alone, which refuses names that are none.
+//!
 //! Children are written only by server-side apply ([`apply`]), so nothing is compared by hand: the API server knows which
 //! fields are ours. A reconcile with nothing to do writes nothing.
 
 pub mod admin;
+pub mod api_server;
 pub mod app;
 pub mod apply;
 pub mod args;
@@ -17,6 +20,7 @@ pub mod controller;
 pub mod desired;
 pub mod error;
 pub mod events;
+pub mod field_check;
 pub mod gateways;
 pub mod identity;
 pub mod index;
@@ -24,6 +28,7 @@ pub mod lease;
 pub mod memory;
 pub mod metrics;
 pub mod owner;
+pub mod policy;
 pub mod reconcile;
 pub mod reminder;
 pub mod replicas;
@@ -31,5 +36,6 @@ pub mod resolve;
 pub mod session_keys;
 pub mod status;
 pub mod telemetry;
+pub mod unreadable;
 pub mod unused;
 pub mod watch;

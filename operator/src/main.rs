@@ -2,11 +2,11 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kube::{Client, Config};
+use kube::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use vmcp_operator::args::Args;
-use vmcp_operator::{app, telemetry};
+use vmcp_operator::{api_server, app, telemetry};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -20,7 +20,7 @@ async fn main() -> anyhow::Result<()> {
         .await
         .context("cannot find an API server: this is no pod, and KUBECONFIG names no usable file")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %config.cluster_url, scopes = ?args.scopes(), "starting");
-    let client = Client::try_from(config).context("cannot make a client of the API server")?;
+    let client = api_server::client(config).context("cannot make a client of the API server")?;
     let stop = stop_on_signal()?;
     app::run(client, &args, stop).await
 }

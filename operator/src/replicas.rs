@@ -6,10 +6,10 @@
 //! only our share in it.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
+use crate::api_server::{ObjectName, Objects};
 use crate::apply::FIELD_MANAGER;
 use crate::error::Error;
 
@@ -41,17 +41,22 @@ pub fn to_hand_over(wanted: Option<i32>, live: &Deployment) -> Option<i32> {
 /// When the API server refuses or does not answer.
 pub async fn hand_over(client: &Client, live: &Deployment, count: i32) -> Result<(), Error> {
     let (namespace, name) = (live.namespace().unwrap_or_default(), live.name_any());
-    let api: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
+    let deployments = Objects::<Deployment>::of(client, &namespace)?;
+    let object_name = ObjectName::parse(&name)?;
     let body = json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": name, "resourceVersion": live.metadata.resource_version},
         "spec": {"replicas": count},
     });
-    let manager = PatchParams::apply(HAND_OVER_MANAGER).force();
-    api.patch(&name, &manager, &Patch::Apply(&body))
-        .await
-        .map_err(|error| Error::api::<Deployment>("hand over the replicas of", &namespace, &name, error))?;
+    deployments
+        .apply(
+            "hand over the replicas of",
+            &object_name,
+            HAND_OVER_MANAGER,
+            &body,
+        )
+        .await?;
     tracing::info!(namespace, name, count, "the replicas are no longer ours");
     Ok(())
 }

@@ -3,14 +3,15 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::Api;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt as _};
 use vmcp_crds::session_key::SessionKey;
 use vmcp_crds::v1alpha1::{SecretKeyRef, SessionStorageProvider, VirtualMCPServer};
 
+use crate::api_server::{ObjectName, Objects};
 use crate::desired::Backend;
 use crate::error::Error;
+use crate::policy::Policy;
 use crate::session_keys::{self, SessionKeys};
 use crate::watch::Stores;
 
@@ -61,8 +62,8 @@ pub enum Secrets {
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
-pub async fn secrets(client: &Client, server: &VirtualMCPServer) -> Result<Secrets, Error> {
-    let (key, new_keys) = match session_keys::ensure(client, server).await? {
+pub async fn secrets(client: &Client, server: &VirtualMCPServer, policy: &Policy) -> Result<Secrets, Error> {
+    let (key, new_keys) = match session_keys::ensure(client, server, policy).await? {
         SessionKeys::Ready { current, new } => (current, new),
         SessionKeys::Unusable(message) => {
             return Ok(Secrets::Unresolved {
@@ -71,15 +72,29 @@ pub async fn secrets(client: &Client, server: &VirtualMCPServer) -> Result<Secre
                 stalled: true,
             });
         }
+        SessionKeys::NotAllowed(message) => {
+            return Ok(Secrets::Unresolved {
+                reason: "SecretNotAllowed",
+                message,
+                stalled: false,
+            });
+        }
     };
     let mut password_mac = None;
     if let Some(reference) = password_ref(server) {
         let namespace = server.namespace().unwrap_or_default();
-        let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
-        let secret = api
-            .get_opt(&reference.name)
-            .await
-            .map_err(|source| Error::api::<Secret>("read", &namespace, &reference.name, source))?;
+        let secrets = Objects::<Secret>::of(client, &namespace)?;
+        let secret = secrets.get(&ObjectName::parse(&reference.name)?).await?;
+        let allowed = secret
+            .as_ref()
+            .map_or(Ok(()), |secret| policy.check_secret(secret));
+        if let Err(message) = allowed {
+            return Ok(Secrets::Unresolved {
+                reason: "SecretNotAllowed",
+                message: format!("spec.sessionStorage.passwordRef: {message}"),
+                stalled: false,
+            });
+        }
         match password(reference, secret.as_ref()) {
             Ok(password) => {
                 let mac = key.mac("vmcp redis password", &[password]);

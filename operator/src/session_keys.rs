@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
 use vmcp_crds::session_key::{CURRENT, NEXT, SessionKey};
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
+use crate::api_server::{ObjectName, Objects};
 use crate::desired::{metadata, names};
-use crate::error::{self, Error};
+use crate::error::Error;
+use crate::owner;
+use crate::policy::Policy;
 
 /// The session keys of a virtual server.
 #[derive(Debug)]
@@ -24,34 +26,61 @@ pub enum SessionKeys {
     },
     /// A Secret of their name is there, but holds no keys. It is left alone: overwriting it could end every session.
     Unusable(String),
+    /// A Secret of their name is there, which this operator must not use.
+    NotAllowed(String),
 }
 
-/// Reads the keys of `server`, and makes them when there are none.
+/// Reads the keys of `server`, and makes them when there are none. Keys that another virtual server left, or that are about to
+/// go, are not taken: sessions would be signed with a key that is gone a moment later. Keys that nobody controls are somebody's
+/// to give, and are used if `policy` allows it.
 ///
 /// # Errors
-/// When the API server refuses or does not answer, or there is no randomness.
-pub async fn ensure(client: &Client, server: &VirtualMCPServer) -> Result<SessionKeys, Error> {
+/// When the API server refuses or does not answer, the Secret is of another owner or is being deleted, or there is no randomness.
+pub async fn ensure(
+    client: &Client,
+    server: &VirtualMCPServer,
+    policy: &Policy,
+) -> Result<SessionKeys, Error> {
     let namespace = server.namespace().unwrap_or_default();
-    let name = names::session_keys(server);
-    let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
-    let failed = |action| {
-        let (namespace, name) = (namespace.clone(), name.clone());
-        move |source| Error::api::<Secret>(action, &namespace, &name, source)
-    };
-    if let Some(secret) = api.get_opt(&name).await.map_err(failed("read"))? {
-        return Ok(read(&secret, false));
+    let secrets = Objects::<Secret>::of(client, &namespace)?;
+    let name = ObjectName::parse(&names::session_keys(server))?;
+    if let Some(secret) = secrets.get(&name).await? {
+        return existing(&secret, server, policy);
     }
-    match api
-        .create(&PostParams::default(), &new_secret(server, &name)?)
-        .await
-    {
+    match secrets.create(&new_secret(server, name.as_str())?).await {
         Ok(secret) => Ok(read(&secret, true)),
-        // Somebody was faster; the keys that are there are the keys.
-        Err(conflict) if error::code(&conflict) == Some(409) => {
-            Ok(read(&api.get(&name).await.map_err(failed("read"))?, false))
-        }
-        Err(other) => Err(failed("create")(other)),
+        // Another operator was faster; the keys that are there are the keys.
+        Err(conflict) if conflict.is_lost_race() => match secrets.get(&name).await? {
+            Some(secret) => existing(&secret, server, policy),
+            None => Err(conflict),
+        },
+        Err(other) => Err(other),
     }
+}
+
+fn existing(secret: &Secret, server: &VirtualMCPServer, policy: &Policy) -> Result<SessionKeys, Error> {
+    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+    if secret.metadata.deletion_timestamp.is_some() {
+        return Err(Error::being_deleted::<Secret>(&namespace, &name));
+    }
+    match owner::controller(&secret.metadata) {
+        Some(_) if owner::is_controlled_by(secret, server) => {}
+        Some(_) => {
+            let wanted = metadata(server, name.clone());
+            return Err(Error::not_owned::<Secret>(
+                &namespace,
+                &name,
+                &wanted,
+                &secret.metadata,
+            ));
+        }
+        None => {
+            if let Err(message) = policy.check_secret(secret) {
+                return Ok(SessionKeys::NotAllowed(message));
+            }
+        }
+    }
+    Ok(read(secret, false))
 }
 
 fn read(secret: &Secret, new: bool) -> SessionKeys {

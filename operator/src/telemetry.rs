@@ -1,8 +1,12 @@
 //! The log.
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing::Metadata;
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -18,13 +22,112 @@ pub enum LogFormat {
 /// # Errors
 /// When `filter` is neither.
 pub fn start(format: LogFormat, filter: &str) -> Result<(), ParseError> {
-    let filter = EnvFilter::builder().parse(filter)?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+    subscriber(format, filter, std::io::stderr)?.init();
+    if names_a_library(filter) {
+        tracing::warn!(
+            filter,
+            "the log filter names a library, whose messages are not written: they hold answers of the API server"
+        );
     }
     Ok(())
+}
+
+/// What writes the log to `writer`.
+///
+/// # Errors
+/// When `filter` is not a log filter.
+pub fn subscriber<W>(
+    format: LogFormat,
+    filter: &str,
+    writer: W,
+) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, ParseError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder().parse(filter)?;
+    let log = tracing_subscriber::fmt::layer().with_writer(writer);
+    let log = match format {
+        LogFormat::Text => log.boxed(),
+        LogFormat::Json => log.json().boxed(),
+    };
+    Ok(Box::new(
+        Registry::default().with(log.with_filter(filter).with_filter(filter_fn(is_ours))),
+    ))
+}
+
+/// Whether a message or a span is the operator's own. The client library writes the whole of an answer that it cannot read at
+/// WARN, and more at DEBUG; an answer may be a Secret. No level makes that safe, so nothing of a library is written.
+fn is_ours(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("vmcp")
+}
+
+fn names_a_library(filter: &str) -> bool {
+    filter.split(',').any(|directive| {
+        let target = directive.split(['=', '[']).next().unwrap_or_default().trim();
+        directive.contains('=') && !target.is_empty() && !target.starts_with("vmcp")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn library_message_is_not_written_at_any_level() {
+        for filter in [
+            "info",
+            "trace",
+            "kube_client=trace,info",
+            "kube=trace,hyper=trace",
+        ] {
+            for format in [LogFormat::Text, LogFormat::Json] {
+                let written = Written::default();
+                let writer = written.clone();
+                let log = subscriber(format, filter, move || writer.clone()).unwrap();
+                tracing::subscriber::with_default(log, || {
+                    tracing::error!(target: "kube_client::client", "hunter2");
+                    let span = tracing::error_span!(target: "kube_client::client", "HTTP", url = "hunter2");
+                    span.in_scope(|| tracing::error!("ours"));
+                });
+                let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+                assert!(!text.contains("hunter2"), "{filter}: {text}");
+                assert_eq!(
+                    text.contains("ours"),
+                    filter.contains("info") || filter == "trace",
+                    "{filter}: {text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn filter_that_names_a_library_is_told_apart() {
+        for filter in ["kube_client=debug", "info,hyper=trace"] {
+            assert!(names_a_library(filter), "{filter}");
+        }
+        for filter in [
+            "info",
+            "info,vmcp_operator=debug",
+            "vmcp_operator::apply[x]=trace",
+        ] {
+            assert!(!names_a_library(filter), "{filter}");
+        }
+    }
 }

@@ -11,17 +11,21 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
-use kube::core::PartialObjectMeta;
+use kube::core::error_boundary::InvalidObject;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::ReconcileRequest;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, VirtualMCPServer};
 
+use crate::api_server::explain_watch;
 use crate::desired::labels;
 use crate::error::Error;
 use crate::index;
+use crate::unreadable::{Guarded, readable};
 
 /// What the operator watches: the whole cluster, or one namespace of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,14 +68,14 @@ pub struct Stores {
 /// What makes the operator look at a virtual server.
 pub type Queue = BoxStream<'static, Result<ReconcileRequest<VirtualMCPServer>, Infallible>>;
 
-/// Begins to watch `scope`. The stores fill while the queue is polled.
+/// Begins to watch `scope`. The stores fill while the queue is polled. Virtual servers that cannot be read go to `unreadable`.
 #[must_use]
-pub fn watch(client: &Client, scope: &Scope) -> (Stores, Queue) {
+pub fn watch(client: &Client, scope: &Scope, unreadable: &mpsc::Sender<InvalidObject>) -> (Stores, Queue) {
     let watches = Watches { client, scope };
 
-    let (servers, server_events) = watches.others::<VirtualMCPServer>();
-    let (groups, group_events) = watches.others();
-    let (entries, entry_events) = watches.others::<MCPServerEntry>();
+    let (servers, server_events) = watches.ours::<VirtualMCPServer>(unreadable);
+    let (groups, group_events) = watches.ours(unreadable);
+    let (entries, entry_events) = watches.ours::<MCPServerEntry>(unreadable);
     let (config_maps, config_map_events) = watches.children::<ConfigMap>();
     let (service_accounts, service_account_events) = watches.children::<ServiceAccount>();
     let (services, service_events) = watches.children::<Service>();
@@ -208,17 +212,46 @@ impl Watches<'_> {
         })
     }
 
+    /// Our own kinds, each object read by itself: one that is older than its schema must not hide the others.
+    fn ours<K: Watchable + Guarded>(
+        &self,
+        unreadable: &mpsc::Sender<InvalidObject>,
+    ) -> (Store<K>, BoxStream<'static, K>) {
+        let (store, writer) = reflector::store();
+        let unreadable = unreadable.clone();
+        let events = watcher(self.api::<DeserializeGuard<K>>(), watcher::Config::default())
+            .default_backoff()
+            .filter_map(move |event| {
+                future::ready(match event {
+                    Ok(event) => readable(event, &unreadable).map(Ok),
+                    Err(error) => Some(Err(error)),
+                })
+            })
+            .modify(forget_owners)
+            .reflect(writer)
+            .touched_objects()
+            .filter_map(|event| future::ready(heard(event)));
+        (store, events.boxed())
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a namespace is a name, or the client refuses the request"
+    )]
+    fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
+        match self.scope {
+            Scope::Cluster => Api::all(self.client.clone()),
+            Scope::Namespace(namespace) => Api::namespaced(self.client.clone(), namespace),
+        }
+    }
+
     fn reflect<K: Watchable>(
         &self,
         config: watcher::Config,
         shrink: fn(&mut K),
     ) -> (Store<K>, BoxStream<'static, K>) {
-        let api: Api<K> = match self.scope {
-            Scope::Cluster => Api::all(self.client.clone()),
-            Scope::Namespace(namespace) => Api::namespaced(self.client.clone(), namespace),
-        };
         let (store, writer) = reflector::store();
-        let events = watcher(api, config)
+        let events = watcher(self.api::<K>(), config)
             .modify(shrink)
             .default_backoff()
             .reflect(writer)
@@ -235,7 +268,10 @@ fn forget_owners<K: Watchable>(object: &mut K) {
 /// A watch that breaks is begun again after a pause; what it missed comes with the new list.
 fn heard<K: Resource<DynamicType = ()>>(event: Result<K, watcher::Error>) -> Option<K> {
     event
-        .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "a watch broke"))
+        .inspect_err(|error| {
+            let error = explain_watch(error);
+            tracing::warn!(kind = %K::kind(&()), error, "a watch broke");
+        })
         .ok()
 }
 

@@ -125,7 +125,14 @@ fn every_variable_that_the_chart_sets_is_one_that_the_operator_reads() {
         .get_arguments()
         .filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()))
         .collect();
-    let objects = rendered(&["--set", "watchNamespaces={a,b}"]);
+    let objects = rendered(&[
+        "--set",
+        "watchNamespaces={a,b}",
+        "--set",
+        "allowedImagePrefixes={registry.example/team,other.example/}",
+        "--set",
+        "secretLabel=vmcp.dev/usable=true",
+    ]);
     let deployment = objects
         .iter()
         .find(|object| object["kind"] == "Deployment")
@@ -133,7 +140,7 @@ fn every_variable_that_the_chart_sets_is_one_that_the_operator_reads() {
     let deployment: Deployment = serde_json::from_value(deployment.clone()).unwrap();
     let container = &deployment.spec.template.spec.unwrap().containers[0];
     let set = container.env.as_ref().unwrap();
-    assert!(set.len() >= 7, "{set:?}");
+    assert!(set.len() >= 9, "{set:?}");
     for variable in set {
         assert!(
             known.contains(&variable.name),
@@ -141,11 +148,23 @@ fn every_variable_that_the_chart_sets_is_one_that_the_operator_reads() {
             variable.name
         );
     }
-    let namespaces = set
-        .iter()
-        .find(|variable| variable.name == "VMCP_WATCH_NAMESPACES")
-        .unwrap();
-    assert_eq!(namespaces.value.as_deref(), Some("a,b"));
+    for (name, expected) in [
+        ("VMCP_WATCH_NAMESPACES", "a,b"),
+        (
+            "VMCP_ALLOWED_IMAGE_PREFIXES",
+            "registry.example/team,other.example/",
+        ),
+        ("VMCP_SECRET_LABEL", "vmcp.dev/usable=true"),
+    ] {
+        let variable = set.iter().find(|variable| variable.name == name).unwrap();
+        assert_eq!(variable.value.as_deref(), Some(expected));
+    }
+    // Off by default.
+    let text = serde_json::to_string(&rendered(&[])).unwrap();
+    assert!(
+        !text.contains("VMCP_ALLOWED_IMAGE_PREFIXES") && !text.contains("VMCP_SECRET_LABEL"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use vmcp_crds::config::{
     LogLevel, SessionKeys, SessionStorage, SessionStorageProvider, rules,
 };
 use vmcp_crds::status::config_hash;
-use vmcp_crds::v1alpha1::{self, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{self, VirtualMCPServer, field_rules};
 
 use super::deployment::{ADMIN_PORT, BACKENDS_DIR, DRAIN_SECONDS, KEYS_DIR, MCP_PORT};
 
@@ -39,7 +39,11 @@ impl Backend {
             .map(|problem| format!("spec.url: {problem}"));
         let name =
             || (!rules::is_dns_label(&self.name)).then(|| format!("the name is not {}", rules::DNS_LABEL));
-        url.or_else(name)
+        let long = || {
+            (self.url.len() > field_rules::MAX_URL)
+                .then(|| format!("spec.url has more than {} bytes", field_rules::MAX_URL))
+        };
+        long().or(url).or_else(name)
     }
 }
 

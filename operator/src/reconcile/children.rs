@@ -1,17 +1,13 @@
 //! The writes of a look: children that are wanted, and those that are not.
 
-use std::fmt::Debug;
-
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, Preconditions};
+use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Resource, ResourceExt as _};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::Look;
+use crate::api_server::Object;
 use crate::apply::apply;
 use crate::desired::{Children, names};
 use crate::error::Error;
@@ -52,12 +48,7 @@ impl Look<'_> {
         child: &K,
     ) -> Result<Option<K>, Error>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned
-            + 'static,
+        K: Object + Serialize + 'static,
     {
         let live = store.get(&ObjectRef::from_obj(child));
         let applied = apply(&self.context.client, &mut memory.applied, child, live.as_deref()).await?;
@@ -92,27 +83,15 @@ impl Look<'_> {
         Ok(())
     }
 
-    pub(super) async fn delete<K>(&self, object: &K) -> Result<(), Error>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    {
+    pub(super) async fn delete<K: Object>(&self, object: &K) -> Result<(), Error> {
         let name = object.name_any();
-        let this_one = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: object.uid(),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        };
-        match self.api::<K>().delete(&name, &this_one).await {
-            Ok(_) => {
+        match self.objects::<K>()?.delete(object).await {
+            Ok(()) => {
                 tracing::info!(kind = %K::kind(&()), namespace = self.namespace, name, "deleted what is not needed");
                 Ok(())
             }
-            Err(error) => match Error::api::<K>("delete", &self.namespace, &name, error) {
-                gone if gone.is_conflict() => Ok(()),
-                failed => Err(failed),
-            },
+            Err(gone) if gone.is_conflict() => Ok(()),
+            Err(failed) => Err(failed),
         }
     }
 }

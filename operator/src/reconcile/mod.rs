@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, Recorder};
 use kube::runtime::reflector::ObjectRef;
@@ -17,14 +15,17 @@ use kube::{Client, Resource, ResourceExt as _};
 use serde_json::json;
 use vmcp_crds::v1alpha1::{BackendState, VirtualMCPServer, VirtualMCPServerStatus, condition_type};
 
+use crate::api_server::{Object, ObjectName, Objects, explain};
 use crate::apply::FIELD_MANAGER;
 use crate::backoff::Backoff;
 use crate::desired::{self, Backend, ConfigFiles, Inputs, names};
 use crate::error::Error;
 use crate::events;
+use crate::field_check;
 use crate::gateways::{Gateway, Gateways};
 use crate::memory::{Memories, Memory};
 use crate::metrics::Metrics;
+use crate::policy::Policy;
 use crate::resolve::{self, Secrets};
 use crate::status::{self, Observed, Refused};
 use crate::watch::Stores;
@@ -47,6 +48,8 @@ pub struct Context {
     pub gateways: Gateways,
     /// The image of the gateway, when a spec names none.
     pub default_image: String,
+    /// What specs may name.
+    pub policy: Policy,
     /// What is remembered.
     pub memories: Arc<Memories>,
     /// The failures in a row.
@@ -84,9 +87,16 @@ struct Look<'a> {
     namespace: String,
 }
 
+/// Why nothing was done for a spec.
+struct RefusedSpec {
+    reason: &'static str,
+    message: String,
+}
+
 /// What a look found out, and whether it could do its work.
 #[derive(Default)]
 struct Findings {
+    refused_spec: Option<RefusedSpec>,
     backends: Option<Vec<Backend>>,
     config: Option<Result<ConfigFiles, String>>,
     secrets: Option<Secrets>,
@@ -113,6 +123,10 @@ impl Look<'_> {
 
     /// Does what has to be done, as far as it can be: what is missing stops it, and leaves running pods as they are.
     async fn work(&self, memory: &mut Memory, findings: &mut Findings) -> Result<(), Error> {
+        findings.refused_spec = self.refused_spec();
+        if findings.refused_spec.is_some() {
+            return Ok(());
+        }
         findings.backends = resolve::backends(self.server, &self.context.stores);
         let Some(backends) = &findings.backends else {
             return Ok(());
@@ -121,7 +135,7 @@ impl Look<'_> {
         let Ok(files) = findings.config.insert(config) else {
             return Ok(());
         };
-        let secrets = resolve::secrets(&self.context.client, self.server).await?;
+        let secrets = resolve::secrets(&self.context.client, self.server, &self.context.policy).await?;
         let Secrets::Resolved {
             key,
             new_keys,
@@ -144,9 +158,25 @@ impl Look<'_> {
             .await?;
         self.remove_unused_configs(memory).await?;
         let token = key.status_token(&self.namespace, &self.server.name_any());
-        findings.gateways = self.context.gateways.ask(&self.pods(), &token).await;
+        findings.gateways = self.context.gateways.ask(&self.pods(memory), &token).await;
         findings.gave_up = self.remind(memory, &findings.gateways, &files.hot_hash).await?;
         Ok(())
+    }
+
+    /// What of the spec must not reach a request or a pod.
+    fn refused_spec(&self) -> Option<RefusedSpec> {
+        if let Some(message) = field_check::problem(self.server) {
+            return Some(RefusedSpec {
+                reason: "ConfigInvalid",
+                message,
+            });
+        }
+        let image = self.server.spec.image.as_deref()?;
+        let message = self.context.policy.check_image(image).err()?;
+        Some(RefusedSpec {
+            reason: "ImageNotAllowed",
+            message,
+        })
     }
 
     /// Writes the status and tells of transitions, if there is anything new.
@@ -159,6 +189,10 @@ impl Look<'_> {
         let deployment = self.deployment(memory);
         let failure = findings.failed.as_ref().map(ToString::to_string);
         let refused = match &findings.failed {
+            Some(Error::BeingDeleted { .. }) => failure.as_deref().map(|message| Refused::NotOwned {
+                message,
+                stalled: false,
+            }),
             Some(Error::NotOwned { goes, .. }) => failure.as_deref().map(|message| Refused::NotOwned {
                 message,
                 stalled: !goes,
@@ -168,6 +202,10 @@ impl Look<'_> {
         let no_config = String::new();
         let observed = Observed {
             server: self.server,
+            refused_spec: findings
+                .refused_spec
+                .as_ref()
+                .map(|refused| (refused.reason, refused.message.as_str())),
             backends: findings.backends.as_deref(),
             config: match &findings.config {
                 Some(Ok(files)) => Ok(files),
@@ -202,15 +240,11 @@ impl Look<'_> {
             "metadata": {"name": self.server.name_any(), "uid": self.server.uid()},
             "status": status,
         });
-        let name = self.server.name_any();
-        let ours = PatchParams::apply(FIELD_MANAGER).force();
+        let name = ObjectName::parse(&self.server.name_any())?;
         let written = self
-            .api::<VirtualMCPServer>()
-            .patch_status(&name, &ours, &Patch::Apply(&body))
-            .await;
-        let written = written.map_err(|error| {
-            Error::api::<VirtualMCPServer>("write the status of", &self.namespace, &name, error)
-        })?;
+            .objects::<VirtualMCPServer>()?
+            .apply_status(&name, FIELD_MANAGER, &body)
+            .await?;
         self.context.metrics.applied("VirtualMCPServer/status");
         memory.written = Some((written.resource_version().unwrap_or_default(), status.clone()));
         for event in events::transitions(&old.conditions, &status.conditions) {
@@ -219,15 +253,21 @@ impl Look<'_> {
         Ok(status)
     }
 
-    fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
-        Api::namespaced(self.context.client.clone(), &self.namespace)
+    fn objects<K: Object>(&self) -> Result<Objects<K>, Error> {
+        Objects::of(&self.context.client, &self.namespace)
     }
 
     /// Events are for people; that one is lost stops nothing.
     async fn tell(&self, event: &Event) {
         let reference = self.server.object_ref(&());
         if let Err(error) = self.context.recorder.publish(event, &reference).await {
-            tracing::warn!(namespace = self.namespace, name = self.server.name_any(), %error, "an event was lost");
+            let error = explain(&error);
+            tracing::warn!(
+                namespace = self.namespace,
+                name = self.server.name_any(),
+                error,
+                "an event was lost"
+            );
         }
     }
 }

@@ -4,20 +4,38 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
 use serde_json::json;
 
 use super::Look;
+use crate::api_server::ObjectName;
 use crate::apply::FIELD_MANAGER;
 use crate::desired::labels;
 use crate::error::Error;
 use crate::gateways::Gateway;
 use crate::memory::Memory;
+use crate::owner;
 use crate::reminder::Step;
 
 impl Look<'_> {
-    pub(super) fn pods(&self) -> Vec<Arc<Pod>> {
-        self.mine(&self.context.stores.pods)
+    /// The gateway pods: those of the ReplicaSets of the Deployment of this virtual server. Whoever may create a pod can give it
+    /// our labels, and would be sent the token of the status.
+    pub(super) fn pods(&self, memory: &Memory) -> Vec<Arc<Pod>> {
+        let deployment = self.deployment(memory);
+        let Some(deployment) = deployment.filter(|found| owner::is_controlled_by(&**found, self.server))
+        else {
+            return Vec::new();
+        };
+        let sets = self.mine(&self.context.stores.replica_sets);
+        let sets: Vec<String> = sets
+            .iter()
+            .filter(|set| is_controlled(&set.metadata, deployment.uid().as_slice()))
+            .filter_map(|set| set.uid())
+            .collect();
+        let mut pods = self.mine(&self.context.stores.pods);
+        pods.retain(|pod| is_controlled(&pod.metadata, &sets));
+        pods
     }
 
     /// Tells the pods that have an old hot configuration to look. Says whether one of them was told often enough.
@@ -59,10 +77,10 @@ impl Look<'_> {
                 "annotations": {labels::CONFIG_HASH: value},
             },
         });
-        let ours = PatchParams::apply(FIELD_MANAGER).force();
+        let name = ObjectName::parse(&gateway.pod)?;
         match self
-            .api::<Pod>()
-            .patch(&gateway.pod, &ours, &Patch::Apply(&body))
+            .objects::<Pod>()?
+            .apply("annotate", &name, FIELD_MANAGER, &body)
             .await
         {
             Ok(_) => {
@@ -74,10 +92,13 @@ impl Look<'_> {
                 );
                 Ok(())
             }
-            Err(error) => match Error::api::<Pod>("annotate", &self.namespace, &gateway.pod, error) {
-                gone if gone.is_conflict() => Ok(()),
-                failed => Err(failed),
-            },
+            Err(gone) if gone.is_conflict() => Ok(()),
+            Err(failed) => Err(failed),
         }
     }
+}
+
+/// Whether the controller of the object with this metadata is one of `uids`.
+fn is_controlled(metadata: &ObjectMeta, uids: &[String]) -> bool {
+    owner::controller(metadata).is_some_and(|owner| uids.contains(&owner.uid))
 }

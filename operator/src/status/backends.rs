@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use vmcp_crds::config::rules;
 use vmcp_crds::status::{BackendState as Seen, GatewayStatus};
+use vmcp_crds::v1alpha1::field_rules::MAX_URL;
 use vmcp_crds::v1alpha1::{BackendState, BackendStatus, MAX_BACKENDS};
 
 use crate::desired::Backend;
@@ -32,7 +33,10 @@ pub(super) fn backends(members: &[Backend], gateways: &[Gateway]) -> Vec<Backend
             };
             BackendStatus {
                 name: member.name.clone(),
-                url: rules::without_secrets(&member.url),
+                url: rules::without_secrets(&member.url)
+                    .chars()
+                    .take(MAX_URL)
+                    .collect(),
                 state,
                 tools: seen().map(|backend| number(backend.tools)).max(),
                 message: problem

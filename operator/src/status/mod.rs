@@ -19,6 +19,8 @@ use outlook::{Outlook, Phase};
 pub struct Observed<'a> {
     /// The virtual server.
     pub server: &'a VirtualMCPServer,
+    /// Why nothing was done for its spec: a reason and what is wrong. Nothing below was looked at then.
+    pub refused_spec: Option<(&'static str, &'a str)>,
     /// The members of its group; `None` when the group does not exist.
     pub backends: Option<&'a [Backend]>,
     /// The rendered configuration, or why there is none. Not looked at without a group.
@@ -79,7 +81,7 @@ pub fn status(
     let verdicts: Vec<Verdict> = [
         Some(ready(&outlook)),
         progress(&outlook),
-        Some(group_ref(observed)),
+        group_ref(observed),
         config(observed),
         secrets(observed),
         Some(session_storage(observed)),
@@ -140,21 +142,32 @@ fn progress(outlook: &Outlook) -> Option<Verdict> {
     })
 }
 
-fn group_ref(observed: &Observed<'_>) -> Verdict {
+fn group_ref(observed: &Observed<'_>) -> Option<Verdict> {
+    if observed.refused_spec.is_some() {
+        return None;
+    }
     let group = &observed.server.spec.group_ref.name;
     let (status, reason, message) = match observed.backends {
         Some(_) => (true, "GroupRefValid", format!("MCPGroup {group} exists")),
         None => (false, "GroupRefNotFound", outlook::no_group(group)),
     };
-    Verdict {
+    Some(Verdict {
         type_: condition_type::GROUP_REF_VALIDATED,
         status: Some(status),
         reason,
         message,
-    }
+    })
 }
 
 fn config(observed: &Observed<'_>) -> Option<Verdict> {
+    if let Some((reason, message)) = observed.refused_spec {
+        return Some(Verdict {
+            type_: condition_type::CONFIG_VALID,
+            status: Some(false),
+            reason,
+            message: message.to_owned(),
+        });
+    }
     observed.backends?;
     let (status, reason, message) = match observed.config {
         Err(problem) => (false, "ConfigInvalid", problem.to_owned()),

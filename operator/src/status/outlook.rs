@@ -30,6 +30,9 @@ pub(super) enum Phase {
 }
 
 pub(super) fn outlook(observed: &Observed<'_>) -> Outlook {
+    if let Some((reason, message)) = observed.refused_spec {
+        return stalled(reason, message.to_owned());
+    }
     let Some(backends) = observed.backends else {
         return waiting("GroupRefNotFound", no_group(&observed.server.spec.group_ref.name));
     };

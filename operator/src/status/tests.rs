@@ -45,6 +45,7 @@ fn gateway(pod: &str, hash: &str, backends: &Json) -> Gateway {
 /// A virtual server of which everything is as it should be, to be spoilt by each test.
 struct Scene {
     server: VirtualMCPServer,
+    refused_spec: Option<(&'static str, &'static str)>,
     backends: Option<Vec<Backend>>,
     files: ConfigFiles,
     deployment: Option<Deployment>,
@@ -68,6 +69,7 @@ impl Scene {
                 gateway("b", &files.hot_hash, &seen),
             ],
             server,
+            refused_spec: None,
             backends: Some(backends),
             files,
             deployment: Some(deployment(2, 2, 2, 2)),
@@ -79,6 +81,7 @@ impl Scene {
     fn status_with(&self, secrets: Secrets<'_>, refused: Option<Refused<'_>>) -> VirtualMCPServerStatus {
         let observed = Observed {
             server: &self.server,
+            refused_spec: self.refused_spec,
             backends: self.backends.as_deref(),
             config: Ok(&self.files),
             secrets,
@@ -364,4 +367,16 @@ fn the_lists_are_bounded_and_show_what_needs_attention() {
         (&*status.conflicts[0], &*status.faults[0]),
         ("conflict 0", "fault 0")
     );
+}
+
+#[test]
+fn refused_spec_stalls_before_anything_else_is_said() {
+    let mut scene = Scene::good();
+    scene.backends = None;
+    scene.refused_spec = Some(("ImageNotAllowed", "no"));
+    let status = scene.status();
+    for (type_, value) in [("Ready", "False"), ("Stalled", "True"), ("ConfigValid", "False")] {
+        assert_says(&status, type_, Some((value, "ImageNotAllowed")));
+    }
+    assert_says(&status, "GroupRefValidated", None);
 }

@@ -66,7 +66,21 @@ async fn a_server_that_cannot_work_is_refused_with_the_reason() {
             json!({"sessionAffinity": "Cookie"}),
             "supported values: \"None\", \"ClientIP\"",
         ),
-        ("x", json!({"image": "a b"}), "must not hold white space"),
+        ("x", json!({"image": "a b"}), "image is an image reference"),
+        (
+            "x",
+            storage(json!({
+                "provider": "redis", "address": "r:1", "passwordRef": {"name": "?x=", "key": "password"},
+            })),
+            "name is the name of an object",
+        ),
+        (
+            "x",
+            storage(json!({
+                "provider": "redis", "address": "r:1", "passwordRef": {"name": "redis", "key": "../password"},
+            })),
+            "key is the key of a Secret",
+        ),
         (&long, json!({}), "at most 52 characters and no dots"),
         ("a.b", json!({}), "at most 52 characters and no dots"),
     ] {

@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn candidate(world: &World, identity: &str, timing: Timing) -> Candidate {
-    Candidate::new(&world.client, &world.namespace, "operator", identity, timing)
+    Candidate::new(&world.client, &world.namespace, "operator", identity, timing).unwrap()
 }
 
 async fn holder(world: &World) -> Option<String> {
@@ -120,6 +120,6 @@ async fn an_operator_that_ends_does_not_wait_for_an_api_server_that_does_not_ans
         release: Duration::from_millis(100),
         ..LONG
     };
-    let leader = Candidate::new(&client, "silent", "operator", "leader", timing);
+    let leader = Candidate::new(&client, "silent", "operator", "leader", timing).unwrap();
     tokio::time::timeout(LIMIT, leader.release()).await.unwrap();
 }

@@ -1,11 +1,12 @@
 //! Objects of somebody else that have the name of a child.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value as Json, json};
+use vmcp_crds::session_key::SessionKey;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 use vmcp_operator::owner::is_controlled_by;
 
@@ -147,4 +148,83 @@ async fn an_object_of_ours_stays_ours_when_somebody_takes_its_owner_or_its_label
         };
         world.sees("it is repaired", "vmcp-x", repaired).await;
     }
+}
+
+/// A Secret that could be the session keys of `x`.
+fn session_keys(metadata: &Json) -> Json {
+    let key = SessionKey::generate().unwrap().to_text();
+    let mut secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vmcp-x-session-keys"}, "stringData": {"current": key},
+    });
+    for (field, value) in metadata.as_object().unwrap() {
+        secret["metadata"][field] = value.clone();
+    }
+    secret
+}
+
+// The garbage collector is about to remove them: sessions signed with them would end a moment later.
+#[tokio::test]
+async fn session_keys_of_a_predecessor_are_not_adopted() {
+    let Some(world) = World::start("predecessor-keys").await else {
+        return;
+    };
+    world.group(&[]).await;
+    let left = json!({"ownerReferences": [{
+        "apiVersion": "vmcp.dev/v1alpha1", "kind": "VirtualMCPServer", "name": "x", "controller": true,
+        "uid": "00000000-0000-4000-8000-000000000000",
+    }]});
+    world.apply(&session_keys(&left)).await;
+    let before: Secret = world.child("vmcp-x-session-keys").await;
+    world.server(json!({})).await;
+    world.says("Reconciling", "True", "ChildNotOwned").await;
+    assert!(
+        world
+            .api::<Deployment>()
+            .get_opt("vmcp-x")
+            .await
+            .unwrap()
+            .is_none()
+    );
+    delete::<Secret>(&world, "vmcp-x-session-keys").await;
+    world.says("Reconciling", "True", "DeploymentProgressing").await;
+    let after: Secret = world.child("vmcp-x-session-keys").await;
+    assert_ne!(before.data, after.data);
+}
+
+#[tokio::test]
+async fn session_keys_that_are_being_deleted_are_not_adopted() {
+    let Some(world) = World::start("deleted-keys").await else {
+        return;
+    };
+    world.group(&[]).await;
+    world
+        .apply(&session_keys(&json!({"finalizers": ["example.com/backup"]})))
+        .await;
+    delete::<Secret>(&world, "vmcp-x-session-keys").await;
+    let before: Secret = world.child("vmcp-x-session-keys").await;
+    assert!(before.metadata.deletion_timestamp.is_some());
+    world.server(json!({})).await;
+    world.says("Reconciling", "True", "ChildNotOwned").await;
+    assert!(message(&world).await.contains("being deleted"));
+    assert!(
+        world
+            .api::<Deployment>()
+            .get_opt("vmcp-x")
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let kept = json!({"metadata": {"finalizers": null}});
+    let secrets = world.api::<Secret>();
+    secrets
+        .patch(
+            "vmcp-x-session-keys",
+            &PatchParams::default(),
+            &Patch::Merge(&kept),
+        )
+        .await
+        .unwrap();
+    world.says("Reconciling", "True", "DeploymentProgressing").await;
+    let after: Secret = world.child("vmcp-x-session-keys").await;
+    assert_ne!(before.uid(), after.uid());
 }

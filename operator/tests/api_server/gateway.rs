@@ -1,6 +1,6 @@
 //! The admin port of a gateway that is not there: it says what a test tells it to.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -19,6 +19,7 @@ pub(crate) struct FakeGateway {
 }
 
 struct Said {
+    asked: AtomicU32,
     token: String,
     status: Mutex<Json>,
 }
@@ -32,6 +33,7 @@ impl FakeGateway {
         let [.., third, fourth] = std::process::id().to_be_bytes();
         let address = format!("127.{}.{}.{number}", third | 1, fourth);
         let said = Arc::new(Said {
+            asked: AtomicU32::new(0),
             token: format!("Bearer {token}"),
             status: Mutex::new(json!({
                 "server": "", "version": "test", "hotConfigHash": hash, "ready": true, "draining": false,
@@ -51,6 +53,11 @@ impl FakeGateway {
         }
     }
 
+    /// How often anybody asked, with a token or without.
+    pub(crate) fn asked(&self) -> u32 {
+        self.said.asked.load(Ordering::Relaxed)
+    }
+
     /// From now on reports `value` as `field`.
     pub(crate) fn say(&self, field: &str, value: Json) {
         self.said.status.lock().unwrap()[field] = value;
@@ -58,6 +65,7 @@ impl FakeGateway {
 }
 
 async fn status(State(said): State<Arc<Said>>, headers: HeaderMap) -> Response {
+    said.asked.fetch_add(1, Ordering::Relaxed);
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());

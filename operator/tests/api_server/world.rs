@@ -1,12 +1,13 @@
 //! One namespace per test, on one API server for all of them.
 
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -23,12 +24,13 @@ use vmcp_crds::v1alpha1::VirtualMCPServer;
 use vmcp_operator::controller::{self, Options};
 use vmcp_operator::desired::labels;
 use vmcp_operator::metrics::Metrics;
+use vmcp_operator::policy::Policy;
 use vmcp_operator::watch::Scope;
 
 use crate::gateway::FakeGateway;
 
 /// As whom the operator talks to the API server.
-const OPERATOR: &str = "system:serviceaccount:vmcp-system:vmcp-operator";
+pub(crate) const OPERATOR: &str = "system:serviceaccount:vmcp-system:vmcp-operator";
 /// How long anything may take, on a machine with other things to do.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -83,10 +85,15 @@ impl World {
     }
 
     pub(crate) async fn start_operator(&mut self) {
+        self.start_operator_with(Policy::default()).await;
+    }
+
+    pub(crate) async fn start_operator_with(&mut self, policy: Policy) {
         let (stop, metrics) = (CancellationToken::new(), Metrics::default());
         let options = Options {
             scopes: vec![Scope::Namespace(self.namespace.clone())],
             default_image: "vmcp-gateway:test".to_owned(),
+            policy,
             identity: "operator-under-test".to_owned(),
         };
         let run = controller::run(
@@ -167,6 +174,7 @@ impl World {
         api.patch(&name, &manager, &Patch::Apply(object)).await.unwrap();
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a test names what it wants")]
     fn dynamic(&self, object: &Json, namespace: Option<&str>) -> (Api<DynamicObject>, String) {
         let word = |pointer: &str| object.pointer(pointer).and_then(Json::as_str).unwrap_or_default();
         let (group, version) = word("/apiVersion")
@@ -180,6 +188,7 @@ impl World {
         (api, word("/metadata/name").to_owned())
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a test names what it wants")]
     pub(crate) fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
@@ -321,8 +330,10 @@ impl World {
 
     /// Plays the Deployment's controller and the kubelet: one ready pod per gateway, all of the current revision.
     pub(crate) async fn roll_out(&self, gateways: &[&FakeGateway]) {
+        let set = self.replica_set().await;
         for gateway in gateways {
-            self.pod(gateway).await;
+            self.pod(gateway, "ReplicaSet", set.metadata.uid.as_deref().unwrap())
+                .await;
         }
         self.observe_deployment(gateways.len()).await;
     }
@@ -337,12 +348,36 @@ impl World {
         self.patch_status::<Deployment>("vmcp-x", &status).await;
     }
 
-    async fn pod(&self, gateway: &FakeGateway) {
+    /// The ReplicaSet of the Deployment of the virtual server `x`, as the Deployment's controller would make it.
+    async fn replica_set(&self) -> ReplicaSet {
+        let deployment: Deployment = self.child("vmcp-x").await;
+        let template = &deployment.spec.template;
+        self.apply(&json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet",
+            "metadata": {
+                "name": "vmcp-x-current", "labels": template.metadata.as_ref().unwrap().labels,
+                "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "Deployment", "name": "vmcp-x", "uid": deployment.metadata.uid,
+                    "controller": true,
+                }],
+            },
+            "spec": {"replicas": 0, "template": template, "selector": {"matchLabels": {labels::INSTANCE: "x"}}},
+        }))
+        .await;
+        self.child("vmcp-x-current").await
+    }
+
+    /// A ready pod with the labels of a gateway and a controller of this kind and uid.
+    pub(crate) async fn pod(&self, gateway: &FakeGateway, kind: &str, owner: &str) {
         let mut labels = json!({labels::MANAGED_BY: labels::OPERATOR});
         labels[labels::NAME] = json!(labels::GATEWAY);
         labels[labels::INSTANCE] = json!("x");
+        let owner = json!({
+            "apiVersion": "apps/v1", "kind": kind, "name": "vmcp-x-current", "uid": owner, "controller": true,
+        });
         self.apply(&json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": gateway.pod, "labels": labels},
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": gateway.pod, "labels": labels, "ownerReferences": [owner]},
             "spec": {"containers": [{"name": "gateway", "image": "x"}]},
         }))
         .await;
@@ -419,10 +454,19 @@ pub(crate) async fn client(user: Option<&str>) -> Client {
     let file = tokio::task::spawn_blocking(|| server().kubeconfig())
         .await
         .unwrap();
+    client_of(&file, user).await
+}
+
+/// A client of the API server that `file` names.
+pub(crate) async fn client_of(file: &Path, user: Option<&str>) -> Client {
     let kubeconfig = Kubeconfig::read_from(file).unwrap();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .unwrap();
     config.auth_info.impersonate = user.map(str::to_owned);
-    Client::try_from(config).unwrap()
+    // The administrator may ask for what the operator may not.
+    match user {
+        Some(_) => vmcp_operator::api_server::client(config).unwrap(),
+        None => Client::try_from(config).unwrap(),
+    }
 }
