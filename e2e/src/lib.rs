@@ -16,6 +16,7 @@ pub mod providers;
 pub mod proxy;
 pub mod raw;
 pub mod recorder;
+pub mod recording_backend;
 pub mod records;
 pub mod redis;
 pub mod rendered;

@@ -16,7 +16,7 @@ use vmcp_gateway::session::store::SessionStore;
 use vmcp_gateway::session::store::memory::MemoryStore;
 use vmcp_gateway::session::store::redis::RedisStore;
 
-use crate::redis::{Certificates, Cluster, LEAST_PRIVILEGE, MASTER_NAME, Redis, Sentinels};
+use crate::redis::{Certificates, Cluster, MASTER_NAME, Redis, Sentinels, documented_user};
 
 /// How long operations may take: this machine may be busy with other things than this test.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -102,6 +102,15 @@ pub fn patient(address: SocketAddr) -> RedisStorage {
     }
 }
 
+/// The same, as the user that docs/redis.md prints.
+fn as_documented_user(address: SocketAddr) -> RedisStorage {
+    RedisStorage {
+        username: Some(documented_user::NAME.to_owned()),
+        password: Some(RedisPassword::Fixed(documented_user::PASSWORD.into())),
+        ..patient(address)
+    }
+}
+
 /// An address as the configuration has it.
 #[must_use]
 pub fn redis_address(address: SocketAddr) -> RedisAddress {
@@ -117,9 +126,17 @@ impl Servers {
         let certificates = Certificates::new()?;
         let (encrypted, encrypted_at) = Redis::start_encrypted(&certificates, "redis.test", true, &[])?;
         let identity = certificates.issue("gateway")?;
-        let restricted = Redis::start_with(None, &[&format!("user gateway on >secret {LEAST_PRIVILEGE}")])?;
+        let restricted = Redis::start(None)?;
         let sentinels = Sentinels::start()?;
         let cluster = Cluster::start()?;
+        for redis in sentinels
+            .servers
+            .iter()
+            .chain(&cluster.nodes)
+            .chain([&restricted])
+        {
+            redis.add_documented_user()?;
+        }
         let mut storages = vec![
             ("redis", patient(plain.address)),
             (
@@ -140,9 +157,8 @@ impl Servers {
             (
                 "redis with a user that may do only what is needed",
                 RedisStorage {
-                    username: Some("gateway".to_owned()),
-                    password: Some(RedisPassword::Fixed("secret".into())),
-                    ..patient(restricted.address)
+                    db: 3,
+                    ..as_documented_user(restricted.address)
                 },
             ),
             (
@@ -152,7 +168,7 @@ impl Servers {
                         master_name: MASTER_NAME.to_owned(),
                         sentinels: sentinels.addresses.iter().copied().map(redis_address).collect(),
                     },
-                    ..patient(plain.address)
+                    ..as_documented_user(plain.address)
                 },
             ),
             (
@@ -165,7 +181,7 @@ impl Servers {
                             .map(|node| redis_address(node.address))
                             .collect(),
                     ),
-                    ..patient(plain.address)
+                    ..as_documented_user(plain.address)
                 },
             ),
         ];

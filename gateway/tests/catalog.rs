@@ -411,7 +411,7 @@ async fn an_item_without_a_name_costs_only_itself() -> anyhow::Result<()> {
     assert_eq!(
         faults,
         [
-            "backend a lists 4 tools that cannot be called by anything: each needs a `name`, once, that is a text of 1 to 8192 bytes"
+            "backend a lists 4 tools that cannot be called by anything: each needs a `name`, once and with no other key that differs from it in case only, that is a text of 1 to 8192 bytes"
         ]
     );
     tasks.finish().await;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use vmcp_cluster::{ApiServer, Cluster};
 use vmcp_peers::step::step;
-use vmcp_peers::{LEFT_OUT, cargo_tools, hosts, npm, python, redis};
+use vmcp_peers::{LEFT_OUT, cargo_tools, hosts, npm, parsers, python, redis};
 
 use crate::cargo::{self, cargo};
 use crate::generate;
@@ -110,6 +110,7 @@ fn peers(left_out: &mut LeftOut) -> anyhow::Result<()> {
     left_out.unless("redis", redis::redis_server);
     left_out.unless("npm", npm::servers);
     left_out.unless("python", python::venv);
+    left_out.unless("parsers", parsers::all);
     left_out.unless("conformance", npm::conformance);
     left_out.unless("hosts", hosts::supported);
     left_out.unless("api-server", ApiServer::install);

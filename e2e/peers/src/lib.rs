@@ -25,6 +25,7 @@ mod left_out;
 #[cfg(test)]
 mod newer_release;
 pub mod npm;
+pub mod parsers;
 mod path;
 mod probe;
 pub mod process;

@@ -141,7 +141,7 @@ pub(crate) fn clean_install(node: &Path, npm: &Path, dir: &Path) -> Command {
 }
 
 /// The machine's own Node, which is new enough.
-fn node() -> anyhow::Result<PathBuf> {
+pub(crate) fn node() -> anyhow::Result<PathBuf> {
     let node = program("node")?;
     let version = run(Command::new(&node).arg("--version"))?;
     if major(&version).is_none_or(|major| major < OLDEST_NODE) {

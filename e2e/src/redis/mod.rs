@@ -2,6 +2,7 @@
 
 mod certificates;
 mod cluster;
+pub mod documented_user;
 mod sentinel;
 
 use std::collections::BTreeMap;
@@ -20,11 +21,6 @@ use crate::{ports, wait};
 pub use certificates::{Certificates, Identity};
 pub use cluster::Cluster;
 pub use sentinel::{MASTER_NAME, Sentinels};
-
-/// What the user of a gateway with the default key prefix must be allowed, as docs/redis.md has it.
-pub const LEAST_PRIVILEGE: &str = "resetkeys ~{vmcp:* resetchannels &{vmcp:* -@all +hello +ping +eval +evalsha +time +get +set +del \
-     +exists +expire +pexpireat +pttl +hget +hset +hmget +hdel +hkeys +hgetall +hexists +hincrby +zadd +zrem +zcount +zrangebyscore +publish \
-     +subscribe";
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 

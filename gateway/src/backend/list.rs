@@ -125,26 +125,29 @@ impl Kind {
         }
     }
 
-    /// What an item must have to be called by anything, for people.
-    #[must_use]
-    pub fn needs(self) -> String {
-        let field = match self {
+    /// The field of an item that it is called by.
+    fn key_field(self) -> &'static str {
+        match self {
             Self::Tools | Self::Prompts => "name",
             Self::Resources => "uri",
             Self::Templates => "uriTemplate",
-        };
-        format!("a `{field}`, once, that is a text of 1 to {MAX_KEY_BYTES} bytes")
+        }
+    }
+
+    /// What an item must have to be called by anything, for people.
+    #[must_use]
+    pub fn needs(self) -> String {
+        let field = self.key_field();
+        format!(
+            "a `{field}`, once and with no other key that differs from it in case only, that is a text of 1 to {MAX_KEY_BYTES} bytes"
+        )
     }
 
     /// What an item is called by.
     ///
     /// # Errors
-    /// When it has no such thing, or has it twice.
+    /// When it has no such thing, or two readers could find two.
     pub fn key(self, item: &RawValue) -> Result<Text<'_>, Fault> {
-        match self {
-            Self::Tools | Self::Prompts => params::name(Some(item)),
-            Self::Resources => params::uri(Some(item)),
-            Self::Templates => params::uri_template(Some(item)),
-        }
+        params::key_of_item(item, self.key_field())
     }
 }

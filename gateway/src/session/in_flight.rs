@@ -4,7 +4,6 @@
 //! so that the second is refused. Each process refuses what it sees itself; a client that reuses ids across connections at the same
 //! moment breaks the protocol anyway (JSON-RPC 2.0, MCP basic).
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::key_map::KeyMap;
 use super::record::RecordKey;
+use crate::wire::jsonrpc::comparable_id;
 
 /// The requests that are running. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +58,7 @@ pub struct Running {
 impl InFlight {
     /// Begins the request `id` of the session `key`, which may have `limit` at a time.
     pub(super) fn begin(&self, key: RecordKey, id: &RawValue, limit: usize) -> Result<Running, Busy> {
-        let id = plain(id);
+        let id = comparable_id(id);
         let mut running = self.lock();
         if let Some(requests) = running.get(&key) {
             if requests.ids.iter().any(|running| **running == *id) {
@@ -114,17 +114,6 @@ impl InFlight {
     fn lock(&self) -> MutexGuard<'_, KeyMap<Requests>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The id as it is compared: the same text for all that another reader takes for the same id. Nearly none is written with escapes.
-fn plain(id: &RawValue) -> Cow<'_, str> {
-    let text = id.get();
-    if !text.contains('\\') {
-        return text.into();
-    }
-    let read = serde_json::from_str::<Cow<'_, str>>(text);
-    let written = read.and_then(|id| serde_json::to_string(&id));
-    written.map_or(text.into(), Cow::Owned)
 }
 
 impl Running {

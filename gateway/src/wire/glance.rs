@@ -2,6 +2,8 @@
 
 use fearless_simd::{Level, Simd, dispatch};
 
+use super::inspected_keys::can_be_taken_for;
+use super::jsonrpc::ENVELOPE_KEYS;
 use super::skip::{string, value, white_space};
 
 /// Whether `message` is one result for the request whose id is written `id`, in the form in which nearly every server writes it: version
@@ -45,7 +47,7 @@ fn envelope<S: Simd>(simd: S, message: &[u8], id: &[u8], is_ascii: &mut bool) ->
             b"id" if message[start..at] == *id => &mut answers,
             b"result" if message[start] == b'{' => &mut outcome,
             b"jsonrpc" | b"id" | b"result" | b"error" | b"method" | b"params" => return None,
-            other if other.contains(&b'\\') => return None,
+            other if other.contains(&b'\\') || is_ambiguous(other) => return None,
             _ => {
                 at = white_space(message, at);
                 continue;
@@ -56,6 +58,16 @@ fn envelope<S: Simd>(simd: S, message: &[u8], id: &[u8], is_ascii: &mut bool) ->
         }
         at = white_space(message, at);
     }
+}
+
+/// Whether some parser takes `key` for one of the envelope's.
+#[cold]
+fn is_ambiguous(key: &[u8]) -> bool {
+    std::str::from_utf8(key).map_or(true, |key| {
+        ENVELOPE_KEYS
+            .iter()
+            .any(|inspected| can_be_taken_for(key, inspected))
+    })
 }
 
 #[cfg(test)]
@@ -99,6 +111,9 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"result":{},"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"id":1,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{},"r\u0065sult":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"Result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"ID":2}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{},"paramſ":2}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{}}{"jsonrpc":"2.0","id":1,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{}} x"#,
@@ -123,7 +138,7 @@ mod tests {
                     // Most messages have to be answers but for one thing.
                     3 => proptest::sample::select(vec![("jsonrpc", "\"2.0\""), ("id", "1"), ("result", "{}")]),
                     1 => (
-                        proptest::sample::select(vec!["jsonrpc", "id", "result", "error", "method", "params", "x", "\\u0069d"]),
+                        proptest::sample::select(vec!["jsonrpc", "id", "result", "error", "method", "params", "Result", "x", "\\u0069d"]),
                         proptest::sample::select(vec!["1", "2", "\"2.0\"", "\"1.0\"", "{}", "{\"a\":[1,\"b\"]}", "[]", "null", "[", "\"\\x\""]),
                     ),
                 ],

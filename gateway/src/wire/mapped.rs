@@ -2,96 +2,73 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::code;
 use super::jsonrpc::{Fault, string};
-use super::params::check_meta;
+use super::params::{check_meta, read};
+use super::{code, meta};
 
 /// `params._meta.progressToken`: the name under which the sender of a request wants to hear of its progress.
 ///
 /// # Errors
-/// When a key on the way to it stands twice, so that two readers could find two tokens.
+/// When a key on the way to it can be read in two ways, so that two readers could find two tokens.
 pub fn progress_token(params: Option<&RawValue>) -> Result<Option<&RawValue>, Fault> {
-    #[derive(Deserialize)]
-    struct WithMeta<'a> {
-        #[serde(borrow, default, rename = "_meta")]
-        meta: Option<&'a RawValue>,
+    let [meta] = read(params, &["_meta"])?;
+    match meta.filter(|meta| meta.get().starts_with('{')) {
+        Some(meta) => read(Some(meta), &meta::KEYS).map(|[token, ..]| token),
+        None => Ok(None),
     }
-    #[derive(Deserialize)]
-    struct Meta<'a> {
-        #[serde(borrow, default, rename = "progressToken")]
-        progress_token: Option<&'a RawValue>,
-    }
-    let Some(params) = params else { return Ok(None) };
-    let WithMeta { meta } = read(params)?;
-    let Some(meta) = meta else { return Ok(None) };
-    let Meta { progress_token } = read(meta)?;
-    Ok(progress_token)
 }
 
 /// `params.requestId` of `notifications/cancelled`: the request that its sender gives up.
 ///
 /// # Errors
-/// When it is missing or stands twice.
+/// When it is missing, or the parameters can be read in two ways.
 pub fn cancelled_id(params: Option<&RawValue>) -> Result<&RawValue, Fault> {
-    #[derive(Deserialize)]
-    struct Cancelled<'a> {
-        #[serde(borrow, default, rename = "requestId")]
-        request_id: Option<&'a RawValue>,
-    }
-    let read: Cancelled<'_> = read_present(params)?;
-    read.request_id.ok_or_else(|| missing("requestId"))
+    let [id, _] = read_present(params, &["requestId", "_meta"])?;
+    id.ok_or_else(|| missing("requestId"))
 }
 
 /// `params.progressToken` of `notifications/progress`: which request goes on.
 ///
 /// # Errors
-/// When it is missing or stands twice.
+/// When it is missing, or the parameters can be read in two ways.
 pub fn reported_token(params: Option<&RawValue>) -> Result<&RawValue, Fault> {
-    #[derive(Deserialize)]
-    struct Progress<'a> {
-        #[serde(borrow, default, rename = "progressToken")]
-        progress_token: Option<&'a RawValue>,
-    }
-    let read: Progress<'_> = read_present(params)?;
-    read.progress_token.ok_or_else(|| missing("progressToken"))
+    let [token, _] = read_present(params, &["progressToken", "_meta"])?;
+    token.ok_or_else(|| missing("progressToken"))
+}
+
+/// `params.uri` of `notifications/resources/updated`: the resource that has changed.
+///
+/// # Errors
+/// When it is missing or no string, or the parameters can be read in two ways.
+pub fn updated_uri(params: Option<&RawValue>) -> Result<Cow<'_, str>, Fault> {
+    let [uri, _] = read_present(params, &["uri", "_meta"])?;
+    uri.and_then(string).ok_or_else(|| missing("uri"))
 }
 
 /// `params.level` of `logging/setLevel`.
 ///
 /// # Errors
-/// When it is missing, no string, or stands twice.
+/// When it is missing or no string, or the parameters can be read in two ways.
 pub fn level(params: Option<&RawValue>) -> Result<Cow<'_, str>, Fault> {
-    #[derive(Deserialize)]
-    struct SetLevel<'a> {
-        #[serde(borrow, default)]
-        level: Option<&'a RawValue>,
-        #[serde(borrow, default, rename = "_meta")]
-        meta: Option<&'a RawValue>,
-    }
-    let read: SetLevel<'_> = read_present(params)?;
-    check_meta(read.meta)?;
-    read.level.and_then(string).ok_or_else(|| Fault {
+    let [level, meta] = read_present(params, &["level", "_meta"])?;
+    check_meta(meta)?;
+    level.and_then(string).ok_or_else(|| Fault {
         code: code::INVALID_PARAMS,
         message: r#"params: "level" must be a string"#.to_owned(),
     })
 }
 
-fn read_present<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, Fault> {
+fn read_present<'a, const N: usize>(
+    params: Option<&'a RawValue>,
+    keys: &[&'static str; N],
+) -> Result<[Option<&'a RawValue>; N], Fault> {
     let params = params.ok_or_else(|| Fault {
         code: code::INVALID_PARAMS,
         message: r#""params" is missing"#.to_owned(),
     })?;
-    read(params)
-}
-
-fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, Fault> {
-    serde_json::from_str(raw.get()).map_err(|error| Fault {
-        code: code::INVALID_REQUEST,
-        message: format!("params: {error}"),
-    })
+    read(Some(params), keys)
 }
 
 fn missing(name: &str) -> Fault {

@@ -3,16 +3,23 @@
 use std::sync::LazyLock;
 
 use memchr::memmem;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::code;
 use super::jsonrpc::Fault;
+use super::params;
 
 /// Which revision the message speaks.
 pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// What the client can do.
 pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+
+/// The keys of `_meta` that the specification defines, of either era.
+pub(super) const KEYS: [&str; 4] = [
+    "progressToken",
+    PROTOCOL_VERSION,
+    CLIENT_CAPABILITIES,
+    "io.modelcontextprotocol/clientInfo",
+];
 
 /// Finds the name of the revision's key. To prepare the search costs more than to search the parameters of a usual request.
 static KEY: LazyLock<memmem::Finder<'static>> =
@@ -25,13 +32,11 @@ static ESCAPES: [LazyLock<memmem::Finder<'static>>; 2] = [
 ];
 
 /// What a message says of itself.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub struct Meta<'a> {
     /// [`PROTOCOL_VERSION`]; only the modern era has it.
-    #[serde(borrow, default, rename = "io.modelcontextprotocol/protocolVersion")]
     pub protocol_version: Option<&'a RawValue>,
     /// [`CLIENT_CAPABILITIES`].
-    #[serde(borrow, default, rename = "io.modelcontextprotocol/clientCapabilities")]
     pub client_capabilities: Option<&'a RawValue>,
 }
 
@@ -39,34 +44,27 @@ pub struct Meta<'a> {
 /// not parsed for it.
 ///
 /// # Errors
-/// When a key on the way to it stands twice, so that two readers could find two eras.
+/// When a key on the way to it can be read in two ways, so that two readers could find two eras.
 pub fn read(params: Option<&RawValue>) -> Result<Meta<'_>, Fault> {
-    #[derive(Deserialize)]
-    struct WithMeta<'a> {
-        #[serde(borrow, default, rename = "_meta")]
-        meta: Option<&'a RawValue>,
-    }
-    let Some(params) = params.map(RawValue::get) else {
-        return Ok(Meta::default());
-    };
-    let text = params.as_bytes();
+    let text = params.map_or(&b""[..], |params| params.get().as_bytes());
     if KEY.find(text).is_none() && ESCAPES.iter().all(|escape| escape.find(text).is_none()) {
         return Ok(Meta::default());
     }
-    let fault = |error: serde_json::Error| Fault {
-        code: code::INVALID_REQUEST,
-        message: format!("params: {error}"),
+    let [meta] = params::read(params, &["_meta"])?;
+    let Some(meta) = meta.filter(|meta| meta.get().starts_with('{')) else {
+        return Ok(Meta::default());
     };
-    let WithMeta { meta } = serde_json::from_str(params).map_err(fault)?;
-    match meta.map(RawValue::get).filter(|meta| meta.starts_with('{')) {
-        Some(meta) => serde_json::from_str(meta).map_err(fault),
-        None => Ok(Meta::default()),
-    }
+    let [_, protocol_version, client_capabilities, _] = params::read(Some(meta), &KEYS)?;
+    Ok(Meta {
+        protocol_version,
+        client_capabilities,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::code;
 
     fn revision(params: &str) -> Result<Option<String>, i32> {
         let params = RawValue::from_string(params.to_owned()).unwrap();

@@ -1,16 +1,15 @@
-//! The parameters that say what a request is about, read without touching the rest. A key that is read here and stands twice is
-//! refused: the gateway and a backend must not read two names. So is one that gateways on the way to a backend read: `arguments`, `_meta`,
-//! and the progress token in it.
+//! The parameters that say what a request is about, read without touching the rest. The gateway and a backend must not read two names, so
+//! that a key which is read here must stand once, and no other may be taken for it ([`inspected_keys`]). The same holds for what gateways on
+//! the way to a backend read: `arguments`, `_meta`, and what the specification defines in it.
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::code;
 use super::jsonrpc::{Fault, string};
 use super::object::Object;
 use super::revision::MAX_REVISION_BYTES;
+use super::{code, inspected_keys, meta};
 use crate::text::head;
 
 /// A string of the parameters: where it stands, and what it says.
@@ -25,23 +24,14 @@ pub enum Reference<'a> {
     Resource(Text<'a>),
 }
 
-/// The `name` of `tools/call` and `prompts/get`, and of whatever else has a name.
+/// The `name` of `tools/call` and `prompts/get`.
 ///
 /// # Errors
-/// When it is missing, no string, or stands twice.
+/// When it is missing or no string, or the parameters can be read in two ways.
 pub fn name(params: Option<&RawValue>) -> Result<Text<'_>, Fault> {
-    #[derive(Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow, default)]
-        name: Option<&'a RawValue>,
-        #[serde(borrow, default, rename = "arguments")]
-        _arguments: Option<&'a RawValue>,
-        #[serde(borrow, default, rename = "_meta")]
-        meta: Option<&'a RawValue>,
-    }
-    let named: Named<'_> = read(params)?;
-    check_meta(named.meta)?;
-    text(named.name, "name")
+    let [name, _, meta] = read(params, &["name", "arguments", "_meta"])?;
+    check_meta(meta)?;
+    text(name, "name")
 }
 
 /// The `uri` of `resources/read` and its kin.
@@ -49,47 +39,28 @@ pub fn name(params: Option<&RawValue>) -> Result<Text<'_>, Fault> {
 /// # Errors
 /// As [`name`].
 pub fn uri(params: Option<&RawValue>) -> Result<Text<'_>, Fault> {
-    #[derive(Deserialize)]
-    struct Located<'a> {
-        #[serde(borrow, default)]
-        uri: Option<&'a RawValue>,
-        #[serde(borrow, default, rename = "_meta")]
-        meta: Option<&'a RawValue>,
-    }
-    let located: Located<'_> = read(params)?;
-    check_meta(located.meta)?;
-    text(located.uri, "uri")
+    let [uri, meta] = read(params, &["uri", "_meta"])?;
+    check_meta(meta)?;
+    text(uri, "uri")
 }
 
-/// The `uriTemplate` of a resource template.
+/// The text that `key` has in an item of a list.
 ///
 /// # Errors
 /// As [`name`].
-pub fn uri_template(params: Option<&RawValue>) -> Result<Text<'_>, Fault> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Located<'a> {
-        #[serde(borrow, default)]
-        uri_template: Option<&'a RawValue>,
-    }
-    text(read::<Located<'_>>(params)?.uri_template, "uriTemplate")
+pub fn key_of_item<'a>(item: &'a RawValue, key: &'static str) -> Result<Text<'a>, Fault> {
+    let [value] = read(Some(item), &[key])?;
+    text(value, key)
 }
 
 /// The `cursor` of a list, if there is one.
 ///
 /// # Errors
-/// When it is no string, or stands twice.
+/// When it is no string, or the parameters can be read in two ways.
 pub fn cursor(params: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, Fault> {
-    #[derive(Deserialize)]
-    struct Paged<'a> {
-        #[serde(borrow, default)]
-        cursor: Option<&'a RawValue>,
-        #[serde(borrow, default, rename = "_meta")]
-        meta: Option<&'a RawValue>,
-    }
-    let paged: Paged<'_> = read(params)?;
-    check_meta(paged.meta)?;
-    match paged.cursor {
+    let [cursor, meta] = read(params, &["cursor", "_meta"])?;
+    check_meta(meta)?;
+    match cursor {
         None => Ok(None),
         cursor => text(cursor, "cursor").map(|(_, cursor)| Some(cursor)),
     }
@@ -98,33 +69,16 @@ pub fn cursor(params: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, Fault> 
 /// The `ref` of `completion/complete`.
 ///
 /// # Errors
-/// When it is missing, neither of a prompt nor of a resource, or stands twice.
+/// When it is missing, neither of a prompt nor of a resource, or can be read in two ways.
 pub fn reference(params: Option<&RawValue>) -> Result<Reference<'_>, Fault> {
-    #[derive(Deserialize)]
-    struct Completed<'a> {
-        #[serde(borrow, default)]
-        r#ref: Option<&'a RawValue>,
-        #[serde(borrow, default, rename = "_meta")]
-        meta: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Ref<'a> {
-        #[serde(borrow, default)]
-        r#type: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        name: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        uri: Option<&'a RawValue>,
-    }
-    let completed: Completed<'_> = read(params)?;
-    check_meta(completed.meta)?;
-    let object = completed
-        .r#ref
-        .filter(|reference| reference.get().starts_with('{'));
-    let reference: Ref<'_> = read(Some(object.ok_or_else(|| unfit("ref", "an object"))?))?;
-    match &*text(reference.r#type, "ref.type")?.1 {
-        "ref/prompt" => text(reference.name, "ref.name").map(Reference::Prompt),
-        "ref/resource" => text(reference.uri, "ref.uri").map(Reference::Resource),
+    let [reference, _, _, meta] = read(params, &["ref", "argument", "context", "_meta"])?;
+    check_meta(meta)?;
+    let object = reference.filter(|reference| reference.get().starts_with('{'));
+    let object = object.ok_or_else(|| unfit("ref", "an object"))?;
+    let [kind, name, uri] = read(Some(object), &["type", "name", "uri"])?;
+    match &*text(kind, "ref.type")?.1 {
+        "ref/prompt" => text(name, "ref.name").map(Reference::Prompt),
+        "ref/resource" => text(uri, "ref.uri").map(Reference::Resource),
         _ => Err(unfit("ref.type", "ref/prompt or ref/resource")),
     }
 }
@@ -148,30 +102,22 @@ pub struct Initialize<'a> {
 /// The parameters of `initialize`.
 ///
 /// # Errors
-/// When one is missing, of another kind, or too large, or a key stands twice in them or in one of the two objects.
+/// When one is missing, of another kind, or too large, or they, or one of the two objects, can be read in two ways.
 pub fn initialize(params: Option<&RawValue>) -> Result<Initialize<'_>, Fault> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Params<'a> {
-        #[serde(borrow, default)]
-        protocol_version: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        capabilities: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        client_info: Option<&'a RawValue>,
-        #[serde(borrow, default, rename = "_meta")]
-        meta: Option<&'a RawValue>,
-    }
-    let params: Params<'_> = read(params)?;
-    check_meta(params.meta)?;
+    let [version, capabilities, info, meta] = read(
+        params,
+        &["protocolVersion", "capabilities", "clientInfo", "_meta"],
+    )?;
+    check_meta(meta)?;
+    let version = at_most(MAX_REVISION_BYTES, version, "protocolVersion")?;
+    let protocol_version = text(version, "protocolVersion")?.1;
+    let capabilities = object(capabilities, "capabilities")?;
+    // They decide what backends may ask of the client.
+    read(Some(capabilities), &["roots", "sampling", "elicitation", "tasks"])?;
     Ok(Initialize {
-        protocol_version: text(
-            at_most(MAX_REVISION_BYTES, params.protocol_version, "protocolVersion")?,
-            "protocolVersion",
-        )?
-        .1,
-        capabilities: object(params.capabilities, "capabilities")?,
-        client_info: object(params.client_info, "clientInfo")?,
+        protocol_version,
+        capabilities,
+        client_info: object(info, "clientInfo")?,
     })
 }
 
@@ -199,28 +145,23 @@ fn object<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<&'a RawValue, Faul
     }
 }
 
-/// Refuses a `_meta` in which the progress token stands twice: whoever leads progress to its call reads it.
+/// Refuses a `_meta` in which a key that the specification defines can be read in two ways: whoever leads progress to its call reads one.
 pub(super) fn check_meta(meta: Option<&RawValue>) -> Result<(), Fault> {
-    #[derive(Deserialize)]
-    struct Meta<'a> {
-        #[serde(borrow, default, rename = "progressToken")]
-        _progress_token: Option<&'a RawValue>,
-    }
     let object = meta.filter(|meta| meta.get().starts_with('{'));
-    object.map_or(Ok(()), |meta| read::<Meta<'_>>(Some(meta)).map(drop))
+    object.map_or(Ok(()), |meta| read(Some(meta), &meta::KEYS).map(drop))
 }
 
-fn read<'a, T: Deserialize<'a>>(params: Option<&'a RawValue>) -> Result<T, Fault> {
+/// The values of `keys` in an object of parameters, or in one within; `null` is as good as none.
+pub(super) fn read<'a, const N: usize>(
+    params: Option<&'a RawValue>,
+    keys: &[&'static str; N],
+) -> Result<[Option<&'a RawValue>; N], Fault> {
     let text = params.map_or("{}", RawValue::get);
-    let fault = |message: String| Fault {
+    let values = inspected_keys::read(text, keys).map_err(|error| Fault {
         code: code::INVALID_REQUEST,
-        message,
-    };
-    // Without this a list would be read as the object's fields in their order.
-    if !text.starts_with('{') {
-        return Err(fault("params: expected an object".to_owned()));
-    }
-    serde_json::from_str(text).map_err(|error| fault(format!("params: {error}")))
+        message: format!("params: {error}"),
+    })?;
+    Ok(values.map(|value| value.filter(|raw| raw.get() != "null")))
 }
 
 fn text<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<Text<'a>, Fault> {

@@ -1,8 +1,8 @@
 //! JSON-RPC 2.0 messages, borrowed from the bytes they came in.
 //!
 //! Only the envelope is read: `jsonrpc`, `id`, `method`, and where each other field begins and ends. Parameters and results
-//! stay the bytes that the sender wrote, so that unknown fields and number formats survive. A key that stands twice, also when
-//! one of the two is written with escapes, is refused: two readers of such a message could read two different things.
+//! stay the bytes that the sender wrote, so that unknown fields and number formats survive. A message that two readers could take for two
+//! different ones is refused ([`inspected_keys`]).
 
 mod write;
 
@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::code;
+use super::{code, inspected_keys};
 
 pub use write::{error, error_with_data, notification, notification_with, request, result};
 
@@ -30,6 +30,9 @@ const MAX_BACKEND_ID_BYTES: usize = 1024;
 /// What ids begin with that the gateway makes: its own requests', and those that stand for a backend's request. Clients may not
 /// use it, so that theirs and ours never meet.
 pub const RESERVED_ID_PREFIX: &str = "vmcp:";
+
+/// Integers of so many digits are the same in every parser; of larger ones, doubles keep the first digits only.
+const EXACT_DIGITS: usize = 15;
 
 /// How deep the JSON of a request may nest. Deeper than any real schema, shallow enough for every parser behind us.
 const MAX_DEPTH: usize = 128;
@@ -101,25 +104,17 @@ impl Fault {
     }
 }
 
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    jsonrpc: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    method: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    params: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    result: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    error: Option<&'a RawValue>,
-}
+/// The keys of a message's own object.
+pub(super) const ENVELOPE_KEYS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 
-/// Distinguishes `null` from an absent field, which an `Option` alone does not.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+/// The fields of a message's own object. `null` is not the same as a field that is absent.
+struct Envelope<'a> {
+    jsonrpc: Option<&'a RawValue>,
+    id: Option<&'a RawValue>,
+    method: Option<&'a RawValue>,
+    params: Option<&'a RawValue>,
+    result: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
 }
 
 impl<'a> Message<'a> {
@@ -209,14 +204,30 @@ impl<'a> Response<'a> {
     }
 }
 
-/// Whether the two ids are the same, in whatever spelling.
+/// Whether the two ids are the same, in whatever spelling. Numbers are compared as the doubles that most parsers make of them, so that an
+/// id beyond 2^53 is known again when it comes back rounded.
 #[must_use]
 pub fn same_id(one: &RawValue, other: &RawValue) -> bool {
-    if one.get() == other.get() {
-        return true;
+    one.get() == other.get() || comparable_id(one) == comparable_id(other)
+}
+
+/// The id as it is compared: the same text for all spellings that some parser takes for the same id. Nearly none is anything but what
+/// stands there.
+#[must_use]
+pub fn comparable_id(id: &RawValue) -> Cow<'_, str> {
+    let text = id.get();
+    if text.starts_with('"') {
+        if !text.contains('\\') {
+            return text.into();
+        }
+        let written = string(id).and_then(|id| serde_json::to_string(&id).ok());
+        return written.map_or(text.into(), Cow::Owned);
     }
-    let value = |raw: &RawValue| serde_json::from_str::<serde_json::Value>(raw.get()).ok();
-    value(one).is_some_and(|one| Some(one) == value(other))
+    let is_exact = text.len() <= EXACT_DIGITS && is_integer(text);
+    match text.parse::<f64>() {
+        Ok(number) if !is_exact => number.to_string().into(),
+        _ => text.into(),
+    }
 }
 
 /// What can be told of a message of which nothing else is sure: it may have keys twice, and values of any kind.
@@ -342,16 +353,32 @@ impl<'de> Deserialize<'de> for Entries<'de> {
 }
 
 fn envelope(bytes: &[u8]) -> Result<Envelope<'_>, Fault> {
-    parse(bytes)
+    let [jsonrpc, id, method, params, result, error] =
+        parse_with(bytes, |text| inspected_keys::read(text, &ENVELOPE_KEYS))?;
+    Ok(Envelope {
+        jsonrpc,
+        id,
+        method,
+        params,
+        result,
+        error,
+    })
 }
 
 fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Fault> {
+    parse_with(bytes, serde_json::from_str)
+}
+
+fn parse_with<'a, T>(
+    bytes: &'a [u8],
+    read: impl FnOnce(&'a str) -> Result<T, serde_json::Error>,
+) -> Result<T, Fault> {
     // Fields that nobody here reads are passed on too, and whoever reads them may expect UTF-8.
     let text = std::str::from_utf8(bytes).map_err(|error| Fault {
         code: code::PARSE_ERROR,
         message: format!("not JSON: it is not UTF-8 at byte {}", error.valid_up_to()),
     })?;
-    serde_json::from_str(text).map_err(|error| match error.classify() {
+    read(text).map_err(|error| match error.classify() {
         Category::Data => Fault::invalid(format!("not a JSON-RPC message: {error}")),
         Category::Syntax | Category::Eof | Category::Io => Fault {
             code: code::PARSE_ERROR,
@@ -386,16 +413,10 @@ fn backends_response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, Fault>
 
 /// An object with an integer as `code` and a text as `message` (JSON-RPC 2.0, 5.1).
 fn is_error(error: &RawValue) -> bool {
-    #[derive(Deserialize)]
-    struct ErrorObject<'a> {
-        #[serde(borrow)]
-        code: &'a RawValue,
-        #[serde(borrow)]
-        message: &'a RawValue,
+    match inspected_keys::read(error.get(), &["code", "message"]) {
+        Ok([Some(code), Some(message)]) => is_integer(code.get()) && message.get().starts_with('"'),
+        _ => false,
     }
-    error.get().starts_with('{')
-        && serde_json::from_str::<ErrorObject<'_>>(error.get())
-            .is_ok_and(|error| is_integer(error.code.get()) && error.message.get().starts_with('"'))
 }
 
 fn response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, Fault> {
@@ -414,10 +435,12 @@ fn response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, Fault> {
     Ok(Response { id, outcome })
 }
 
-/// MCP allows strings and integers as ids, not `null` and no fractions (specification, basic).
+/// MCP allows strings and integers as ids, not `null` and no fractions (specification, basic). Half of a surrogate pair is another character
+/// in every parser, and `-0` another number.
 fn is_valid_id(id: &RawValue) -> bool {
     let text = id.get();
-    text.len() <= MAX_ID_BYTES && (text.starts_with('"') || is_integer(text))
+    let is_text = || text.starts_with('"') && string(id).is_some();
+    text.len() <= MAX_ID_BYTES && (is_text() || is_integer(text) && text != "-0")
 }
 
 fn is_integer(number: &str) -> bool {

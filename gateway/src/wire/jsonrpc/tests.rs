@@ -43,6 +43,16 @@ fn json_that_is_no_message_is_an_invalid_request() {
         r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":[],"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":-0,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1e0,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":"\ud800","method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","Method":"tools/list"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","PARAMS":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","\u0049D":2}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","re\u017fult":{}}"#,
+        r#"{"jsonrpc":"2.0","method":"ping","Id":1}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{},"Method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{},"method\u0000":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":5}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#,
         r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
@@ -100,6 +110,52 @@ fn an_answer_with_the_same_id_in_another_spelling_is_the_answer() {
     assert!(Response::parse(theirs).unwrap().answers(&ours));
     let other = br#"{"jsonrpc":"2.0","id":"a","result":{}}"#;
     assert!(!Response::parse(other).unwrap().answers(&ours));
+}
+
+#[test]
+fn ids_that_some_parser_cannot_tell_apart_are_the_same() {
+    let same = |one: &str, other: &str| {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        same_id(&raw(one), &raw(other))
+    };
+    for (one, other) in [
+        ("7", "7"),
+        ("7", "7.0"),
+        ("9007199254740993", "9007199254740992"),
+        ("100000000000000000000", "1e20"),
+        (r#""a/b""#, r#""\u0061\/b""#),
+    ] {
+        assert!(same(one, other) && same(other, one), "{one} {other}");
+    }
+    for (one, other) in [
+        ("7", "8"),
+        ("7", r#""7""#),
+        ("9007199254740991", "9007199254740990"),
+        ("null", "0"),
+        (r#""a""#, r#""A""#),
+        (r#""\ud800""#, r#""\ud801""#),
+    ] {
+        assert!(!same(one, other), "{one} {other}");
+    }
+}
+
+#[test]
+fn backend_message_that_can_be_read_in_two_ways_is_refused() {
+    for text in [
+        r#"{"jsonrpc":"2.0","id":1,"result":{},"Result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{},"ID":2}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/message","Method":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","paramſ":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x","Message":"y"}}"#,
+    ] {
+        assert!(Message::from_backend(text.as_bytes()).is_err(), "{text}");
+    }
+    let answer = br#"{"jsonrpc":"2.0","id":1,"result":{},"Result":{}}"#;
+    let fault = Response::parse(answer).unwrap_err();
+    assert!(
+        fault.message.contains(r#""Result" can be taken for "result""#),
+        "{fault}"
+    );
 }
 
 #[test]

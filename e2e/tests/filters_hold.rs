@@ -1,0 +1,763 @@
+//! No request reaches a backend that some parser there reads otherwise than the gateway did, so that nothing which filters deny is run.
+//!
+//! Odd requests go through a real gateway to a server that keeps what arrives, byte for byte. Then parsers of several languages read it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use vmcp_crds::config::ConflictStrategy;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::recording_backend::{Received, RecordingBackend, Reply};
+use vmcp_peers::parsers::{self, Parser};
+
+/// A request, and what has to become of it.
+struct Odd {
+    what: String,
+    body: Vec<u8>,
+    outcome: Outcome,
+}
+
+/// What has to become of a request.
+#[derive(Clone, Debug)]
+enum Outcome {
+    /// It is refused with this status and code, and reaches no backend.
+    Refused(u16, i64),
+    /// It reaches the backend, and everybody reads this there.
+    Passed(Read),
+    /// The same, but some parsers cannot read it at all.
+    PassedToSome(Read),
+}
+
+/// What of a request decides which tool, prompt or resource is used.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+struct Read {
+    #[serde(default)]
+    method: Value,
+    #[serde(default)]
+    name: Value,
+    #[serde(default)]
+    uri: Value,
+    #[serde(default)]
+    id: Value,
+    #[serde(default)]
+    error: Option<String>,
+}
+
+const REFUSED: Outcome = Outcome::Refused(400, -32600);
+const NO_JSON: Outcome = Outcome::Refused(400, -32700);
+const UNFIT: Outcome = Outcome::Refused(200, -32602);
+const NO_RESOURCE: Outcome = Outcome::Refused(200, -32002);
+
+/// Keys that some parser takes for another one.
+fn lookalikes(key: &str) -> Vec<String> {
+    let mut capital = key.to_owned();
+    let first = key.find(|letter: char| letter.is_ascii_alphabetic()).unwrap();
+    capital[first..=first].make_ascii_uppercase();
+    let escaped = format!(
+        "{}\\u{:04x}{}",
+        &key[..first],
+        u32::from(key.as_bytes()[first].to_ascii_uppercase()),
+        &key[first + 1..]
+    );
+    let mut all = vec![
+        capital,
+        escaped,
+        key.to_uppercase(),
+        format!("{key}_"),
+        format!("{key}\\u0000"),
+        format!("{key}\\u0000x"),
+    ];
+    if key.contains('s') {
+        all.push(key.replacen('s', "ſ", 1));
+        all.push(key.replacen('s', "\\u017F", 1));
+    }
+    if key.contains('k') {
+        all.push(key.replacen('k', "\u{212a}", 1));
+        all.push(key.replacen('k', "\\u212a", 1));
+    }
+    if key.contains('i') {
+        all.push(key.replacen('i', "ı", 1));
+    }
+    all.retain(|other| other != key);
+    all
+}
+
+/// The key itself once more.
+fn doubles(key: &str) -> [String; 2] {
+    let rest = &key[1..];
+    [key.to_owned(), format!("\\u{:04x}{rest}", key.as_bytes()[0])]
+}
+
+/// A corpus of requests for a gateway that puts `prefix` before names.
+struct Corpus {
+    prefix: &'static str,
+    odd: Vec<Odd>,
+}
+
+impl Corpus {
+    fn new(prefix: &'static str) -> Self {
+        let mut corpus = Self {
+            prefix,
+            odd: Vec::new(),
+        };
+        corpus.keys();
+        corpus.json();
+        corpus.ids();
+        corpus.names();
+        corpus.harmless();
+        corpus
+    }
+
+    fn add(&mut self, what: impl Into<String>, body: impl Into<Vec<u8>>, outcome: Outcome) {
+        self.odd.push(Odd {
+            what: what.into(),
+            body: body.into(),
+            outcome,
+        });
+    }
+
+    /// A message with these fields beside the version.
+    fn message(&mut self, what: impl Into<String>, fields: &str, outcome: Outcome) {
+        let body = format!(r#"{{"jsonrpc":"2.0",{fields}}}"#);
+        self.add(what, body, outcome);
+    }
+
+    /// A call of a tool with these parameters.
+    fn call(&mut self, what: impl Into<String>, params: &str, outcome: Outcome) {
+        let fields = format!(
+            r#""id":"{}","method":"tools/call","params":{{{params}}}"#,
+            self.odd.len()
+        );
+        self.message(what, &fields, outcome);
+    }
+
+    fn request(&mut self, what: impl Into<String>, method: &str, params: &str, outcome: Outcome) {
+        let fields = format!(
+            r#""id":"{}","method":"{method}","params":{{{params}}}"#,
+            self.odd.len()
+        );
+        self.message(what, &fields, outcome);
+    }
+
+    fn allowed(&self) -> String {
+        format!("{}allowed", self.prefix)
+    }
+
+    /// What is read of a call of the allowed tool that is added next.
+    fn call_of_allowed(&self) -> Read {
+        Read {
+            method: json!("tools/call"),
+            name: json!("allowed"),
+            id: json!(self.odd.len().to_string()),
+            ..Read::default()
+        }
+    }
+
+    fn passes(&self) -> Outcome {
+        Outcome::Passed(self.call_of_allowed())
+    }
+
+    /// Every key that the gateway reads, beside one that can be taken for it.
+    fn keys(&mut self) {
+        let name = self.allowed();
+        let drop = format!("{}drop_database", self.prefix);
+        let denied = format!(r#"{{"name":"{drop}"}}"#);
+        let call = format!(r#""id":1,"method":"tools/call","params":{{"name":"{name}"}}"#);
+        for (key, value) in [
+            ("method", r#""tools/call""#),
+            ("params", &*denied),
+            ("id", "2"),
+            ("jsonrpc", r#""2.0""#),
+            ("result", "{}"),
+            ("error", "{}"),
+        ] {
+            let same = (call.contains(&format!("\"{key}\"")) || key == "jsonrpc").then(|| doubles(key));
+            for other in lookalikes(key).into_iter().chain(same.into_iter().flatten()) {
+                let more = format!(r#""{other}":{value}"#);
+                self.message(
+                    format!("{other} behind {key}"),
+                    &format!("{call},{more}"),
+                    REFUSED,
+                );
+                self.message(
+                    format!("{other} before {key}"),
+                    &format!("{more},{call}"),
+                    REFUSED,
+                );
+            }
+        }
+        let hidden = format!(r#""Method":"tools/call","Params":{denied}"#);
+        for (what, fields) in [
+            ("an answer", r#""id":"x","result":{}"#),
+            ("an error", r#""id":"x","error":{"code":1,"message":""}"#),
+            ("a notification", r#""method":"notifications/roots/list_changed""#),
+            (
+                "a cancellation",
+                r#""method":"notifications/cancelled","params":{"requestId":7}"#,
+            ),
+            ("a ping", r#""id":1,"method":"ping""#),
+        ] {
+            self.message(
+                format!("{what} that is a call, too"),
+                &format!("{fields},{hidden}"),
+                REFUSED,
+            );
+        }
+        let good = format!(r#""name":"{name}","arguments":{{}},"_meta":{{"progressToken":1}}"#);
+        for (method, good, keys) in [
+            ("tools/call", &*good, &["name", "arguments", "_meta"][..]),
+            (
+                "prompts/get",
+                &good.replace("allowed", "ask"),
+                &["name", "arguments", "_meta"],
+            ),
+            (
+                "resources/read",
+                r#""uri":"db://main/public","_meta":{}"#,
+                &["uri", "_meta"],
+            ),
+            ("resources/subscribe", r#""uri":"db://main/public""#, &["uri"]),
+            ("resources/unsubscribe", r#""uri":"db://main/public""#, &["uri"]),
+            ("tools/list", r#""cursor":"""#, &["cursor"]),
+            ("logging/setLevel", r#""level":"error""#, &["level"]),
+            (
+                "completion/complete",
+                r#""ref":{"type":"ref/resource","uri":"db://main/{+path}"},"argument":{"name":"path","value":""}"#,
+                &["ref", "argument"],
+            ),
+        ] {
+            for key in keys {
+                let value = match *key {
+                    "name" => &format!("\"{drop}\""),
+                    "uri" => r#""db://main/secret""#,
+                    "cursor" | "level" => r#""info""#,
+                    _ => r#"{"name":"drop_database"}"#,
+                };
+                for other in lookalikes(key).into_iter().chain(doubles(key)) {
+                    let what = format!("{method}: {other} beside {key}");
+                    self.request(&*what, method, &format!(r#"{good},"{other}":{value}"#), REFUSED);
+                    self.request(what, method, &format!(r#""{other}":{value},{good}"#), REFUSED);
+                }
+            }
+        }
+        for other in lookalikes("progressToken")
+            .into_iter()
+            .chain(doubles("progressToken"))
+        {
+            let params = format!(r#""name":"{name}","_meta":{{"progressToken":1,"{other}":2}}"#);
+            self.call(format!("{other} in _meta"), &params, REFUSED);
+        }
+        for (key, value) in [
+            ("type", r#""ref/prompt""#),
+            ("name", r#""leak""#),
+            ("uri", r#""db://main/secret""#),
+        ] {
+            for other in lookalikes(key) {
+                let reference =
+                    format!(r#""type":"ref/resource","uri":"db://main/{{+path}}","{other}":{value}"#);
+                let params = format!(r#""ref":{{{reference}}},"argument":{{"name":"path","value":""}}"#);
+                self.request(format!("{other} in ref"), "completion/complete", &params, REFUSED);
+            }
+        }
+        for key in ["requestId"] {
+            for other in lookalikes(key).into_iter().chain(doubles(key)) {
+                let fields =
+                    format!(r#""method":"notifications/cancelled","params":{{"requestId":7,"{other}":8}}"#);
+                self.message(format!("{other} in a cancellation"), &fields, REFUSED);
+            }
+        }
+    }
+
+    /// What some parsers take for JSON.
+    fn json(&mut self) {
+        let name = self.allowed();
+        let good = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}","arguments":{{"n":1}}}}}}"#
+        );
+        let with = |from: &str, to: &str| good.replacen(from, to, 1);
+        for (what, body) in [
+            ("NaN", with(r#""n":1"#, r#""n":NaN"#)),
+            ("Infinity", with(r#""n":1"#, r#""n":-Infinity"#)),
+            ("a leading zero", with(r#""n":1"#, r#""n":01"#)),
+            ("a plus", with(r#""n":1"#, r#""n":+1"#)),
+            ("hexadecimal digits", with(r#""n":1"#, r#""n":0x1"#)),
+            ("a bare point", with(r#""n":1"#, r#""n":1."#)),
+            ("a comma at the end", with("}}}", "},}}")),
+            ("a comment", with(r#""id""#, r#"/* "params":{} */"id""#)),
+            ("a comment to the line's end", with(r#""id""#, "// x\n\"id\"")),
+            ("a comment in a shell's way", with(r#""id""#, "# x\n\"id\"")),
+            ("single quotes", good.replace('"', "'")),
+            ("a key without quotes", with(r#""id""#, "id")),
+            ("a byte order mark", format!("\u{feff}{good}")),
+            ("a line end in a string", with(&name, &format!("{name}\n"))),
+            ("a NUL in a string", with(&name, &format!("{name}\0"))),
+            ("an escape that is none", with(&name, &format!("\\x61{name}"))),
+            ("another message behind it", format!("{good}\n{good}")),
+            ("a NUL behind it", format!("{good}\0")),
+            ("a record separator before it", format!("\u{1e}{good}")),
+        ] {
+            self.add(what, body, NO_JSON);
+        }
+        for (what, bytes) in [
+            ("no UTF-8", &b"\xff"[..]),
+            ("an overlong form", b"\xc1\xa1"),
+            ("half of a surrogate pair in UTF-8", b"\xed\xa0\x80"),
+            ("half of a character", b"\xc3"),
+        ] {
+            let body = with("{\"n\":1}", "{\"n\":\"$\"}");
+            let (before, behind) = body.split_once('$').unwrap();
+            self.add(
+                what,
+                [before.as_bytes(), bytes, behind.as_bytes()].concat(),
+                NO_JSON,
+            );
+        }
+        self.add(
+            "UTF-16",
+            good.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>(),
+            NO_JSON,
+        );
+        for (what, body) in [
+            ("a batch", format!("[{good}]")),
+            ("a batch in a batch", format!("[[{good}]]")),
+            (
+                "params that are a list",
+                with(r#"{"name""#, r#"["name""#).replace(r#""arguments":{"n":1}}"#, "1]"),
+            ),
+            (
+                "params that are a text",
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":"{name}"}}"#),
+            ),
+            (
+                "a list for a message",
+                r#"["2.0",1,"tools/call",{"name":"drop_database"}]"#.to_owned(),
+            ),
+            (
+                "deep nesting",
+                with("{\"n\":1}", &format!("{}1{}", "[".repeat(200), "]".repeat(200))),
+            ),
+            (
+                "a method that is half of a pair",
+                with("tools/call", r"tools/call\ud800"),
+            ),
+        ] {
+            let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&body).is_ok();
+            self.add(what, body, if is_json { REFUSED } else { NO_JSON });
+        }
+    }
+
+    fn ids(&mut self) {
+        let name = self.allowed();
+        for id in [
+            "1.0",
+            "1e0",
+            "-0",
+            "null",
+            "true",
+            "[]",
+            "{}",
+            r#""\ud800""#,
+            r#""\udc00\ud800""#,
+            r#""vmcp:1""#,
+        ] {
+            let fields = format!(r#""id":{id},"method":"tools/call","params":{{"name":"{name}"}}"#);
+            self.message(format!("the id {id}"), &fields, REFUSED);
+        }
+        for id in [
+            "0",
+            "-7",
+            "9007199254740993",
+            "123456789012345678901234567890",
+            r#""""#,
+            r#""\u0061\/\ud83d\ude00""#,
+            r#""a\u0000b""#,
+            r#""é e\u0301""#,
+        ] {
+            let read = Read {
+                id: serde_json::from_str(id).unwrap(),
+                ..self.call_of_allowed()
+            };
+            let fields = format!(r#""id":{id},"method":"tools/call","params":{{"name":"{name}"}}"#);
+            self.message(format!("the id {id}"), &fields, Outcome::Passed(read));
+        }
+    }
+
+    /// Names that are not the allowed one, and that some server may take for it or for a denied one.
+    fn names(&mut self) {
+        let name = self.allowed();
+        for other in [
+            "drop_database",
+            "Drop_Database",
+            "DROP_DATABASE",
+            "secret_tool",
+            "SECRET_TOOL",
+            r"drop_database\u0000",
+            "drop_database ",
+            r"drop_data\ufeffbase",
+            r"drop_databaſe",
+            "ｄrop_database",
+        ] {
+            for written in [other.to_owned(), format!("{}{other}", self.prefix)] {
+                self.call(
+                    format!("the tool {written}"),
+                    &format!(r#""name":"{written}""#),
+                    UNFIT,
+                );
+            }
+        }
+        for written in [
+            name.to_uppercase(),
+            format!(" {name}"),
+            format!("{name} "),
+            format!("{name}\\u0000"),
+            format!("{name}\\n"),
+            format!("{name}/../drop_database"),
+            format!("{name}\\ud800"),
+        ] {
+            self.call(
+                format!("the tool {written}"),
+                &format!(r#""name":"{written}""#),
+                UNFIT,
+            );
+        }
+        for written in ["null", "1", "[]", "{}", &format!("[\"{name}\"]")] {
+            self.call(
+                format!("a name that is {written}"),
+                &format!(r#""name":{written}"#),
+                UNFIT,
+            );
+        }
+        self.request(
+            "a denied prompt",
+            "prompts/get",
+            &format!(r#""name":"{}leak""#, self.prefix),
+            UNFIT,
+        );
+        let reference = format!(
+            r#""ref":{{"type":"ref/prompt","name":"{}leak"}},"argument":{{}}"#,
+            self.prefix
+        );
+        self.request(
+            "a completion for a denied prompt",
+            "completion/complete",
+            &reference,
+            UNFIT,
+        );
+        let reference = r#""ref":{"type":"ref/resource","uri":"db://main/secret"},"argument":{}"#;
+        self.request(
+            "a completion for a denied resource",
+            "completion/complete",
+            reference,
+            UNFIT,
+        );
+        for uri in [
+            "db://main/secret",
+            "db://main/%73ecret",
+            "DB://Main/secret",
+            "db://main/x/../secret",
+        ] {
+            for method in ["resources/read", "resources/subscribe"] {
+                self.request(
+                    format!("{method} {uri}"),
+                    method,
+                    &format!(r#""uri":"{uri}""#),
+                    NO_RESOURCE,
+                );
+            }
+        }
+    }
+
+    /// What is odd and can be read in one way only.
+    fn harmless(&mut self) {
+        let name = self.allowed();
+        for (what, params) in [
+            ("nothing odd", format!(r#""name":"{name}","arguments":{{"x":1}}"#)),
+            ("a key with escapes", format!(r#""n\u0061me":"{name}""#)),
+            (
+                "a name with escapes",
+                format!(r#""name":"{}""#, name.replace('a', "\\u0061")),
+            ),
+            (
+                "other names in the arguments",
+                format!(
+                    r#""name":"{name}","arguments":{{"name":"drop_database","Name":"drop_database","x":1,"x":2}}"#
+                ),
+            ),
+            (
+                "other names in unknown objects",
+                format!(
+                    r#""params":{{"name":"drop_database"}},"name":"{name}","x":{{"name":"drop_database"}}"#
+                ),
+            ),
+            (
+                "a name in a text",
+                format!(r#""x":"\",\"name\":\"drop_database","name":"{name}""#),
+            ),
+            (
+                "a prototype",
+                format!(
+                    r#""__proto__":{{"name":"drop_database"}},"name":"{name}","constructor":{{"name":"drop_database"}}"#
+                ),
+            ),
+            (
+                "unknown keys that stand twice or differ in case",
+                format!(r#""x":1,"X":2,"x":3,"name":"{name}""#),
+            ),
+            (
+                "keys that only look alike",
+                format!(
+                    r#""ｎame":"drop_database","nàme":"drop_database","names":"drop_database","nаme":"drop_database","name":"{name}""#
+                ),
+            ),
+            (
+                "the uri of a resource",
+                format!(r#""name":"{name}","uri":"db://main/public""#),
+            ),
+        ] {
+            let mut read = self.call_of_allowed();
+            if what == "the uri of a resource" {
+                read.uri = json!("db://main/public");
+            }
+            self.call(what, &params, Outcome::Passed(read));
+        }
+        for (what, value) in [
+            ("half of a surrogate pair", r#""\ud800""#),
+            ("a number that is too large", "1e400"),
+        ] {
+            let params = format!(r#""name":"{name}","arguments":{{"x":{value}}}"#);
+            let outcome = Outcome::PassedToSome(self.call_of_allowed());
+            self.call(what, &params, outcome);
+        }
+        let spaced = format!(
+            "\r\n {{\n\t\"jsonrpc\" : \"2.0\" ,\r\n \"id\":\"{}\",\"method\":\"tools\\/call\",\n\"params\":\n{{ \"name\"\n:\"{name}\" }} }}\n\n",
+            self.odd.len()
+        );
+        self.add("white space", spaced, self.passes());
+        let reading = |method: &str, name: Value, uri: Value, id: usize| {
+            Outcome::Passed(Read {
+                method: json!(method),
+                name,
+                uri,
+                id: json!(id.to_string()),
+                error: None,
+            })
+        };
+        for uri in [
+            "db://main/public",
+            r"db:\/\/main\/public",
+            "db://main/other",
+            "db://main/a%20b",
+        ] {
+            let plain = uri.replace('\\', "");
+            for method in ["resources/read", "resources/subscribe"] {
+                let outcome = reading(method, Value::Null, json!(plain), self.odd.len());
+                self.request(
+                    format!("{method} {uri}"),
+                    method,
+                    &format!(r#""uri":"{uri}""#),
+                    outcome,
+                );
+            }
+        }
+        let outcome = reading("prompts/get", json!("ask"), Value::Null, self.odd.len());
+        self.request(
+            "a prompt",
+            "prompts/get",
+            &format!(r#""name":"{}ask""#, self.prefix),
+            outcome,
+        );
+        let outcome = reading("completion/complete", json!("ask"), Value::Null, self.odd.len());
+        let params = format!(
+            r#""name":"drop_database","ref":{{"name":"{}ask","type":"ref/prompt"}},"argument":{{"name":"x","value":""}}"#,
+            self.prefix
+        );
+        self.request("a completion", "completion/complete", &params, outcome);
+    }
+}
+
+/// The server, and a gateway before it that denies most of what it has.
+fn start(strategy: ConflictStrategy) -> anyhow::Result<(RecordingBackend, Gateway)> {
+    let schema = json!({"type": "object"});
+    let tool = |name: &str| json!({"name": name, "inputSchema": schema});
+    let resource = |uri: &str| json!({"name": uri, "uri": uri});
+    let offer = json!({
+        "tools": [tool("allowed"), tool("drop_database"), tool("secret_tool")],
+        "prompts": [{"name": "ask"}, {"name": "leak"}],
+        "resources": [resource("db://main/public"), resource("db://main/secret")],
+        "resourceTemplates": [{"name": "all", "uriTemplate": "db://main/{+path}"}],
+    });
+    let backend = RecordingBackend::start(offer, |_| Reply::Result(json!({"content": [], "contents": []})))?;
+    let mut recipe = Recipe::new(&[("db", &backend.url)])?;
+    let hot = recipe.config.hot.as_mut().unwrap();
+    hot.aggregation.strategy = strategy;
+    hot.backends[0].tools.deny = vec!["drop_*".to_owned()];
+    hot.backends[0].tools.hidden = vec!["secret_tool".to_owned()];
+    hot.backends[0].prompts.deny = vec!["leak".to_owned()];
+    hot.backends[0].resources.deny = vec!["db://main/secret*".to_owned()];
+    let gateway = recipe.start()?;
+    Ok((backend, gateway))
+}
+
+fn post(gateway: &Gateway, session: &Session, body: &[u8]) -> anyhow::Result<Answer> {
+    let headers = [
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-session-id", &*session.id),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "drop_database"),
+    ];
+    raw::exchange(gateway.mcp, "POST", "/mcp", &headers, body)
+}
+
+/// What clients sent, without what the gateway says by itself.
+fn of_clients(received: Vec<Received>) -> Vec<Received> {
+    let own = |message: &Received| {
+        let parsed: Value = serde_json::from_slice(&message.body).unwrap_or_default();
+        let method = parsed["method"].as_str().unwrap_or_default();
+        method == "initialize"
+            || method == "notifications/initialized"
+            || method == "ping"
+            || method.ends_with("/list")
+    };
+    received.into_iter().filter(|message| !own(message)).collect()
+}
+
+/// What `parser` reads in each of `bodies`.
+fn read_by(mut parser: Parser, bodies: &[Vec<u8>]) -> anyhow::Result<Vec<Read>> {
+    let mut child = parser
+        .command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run the parser of {}", parser.name))?;
+    let mut input = child.stdin.take().context("no input")?;
+    let hex = |body: &Vec<u8>| body.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let lines: String = bodies.iter().map(|body| hex(body) + "\n").collect();
+    let writing = std::thread::spawn(move || input.write_all(lines.as_bytes()));
+    let output = child.wait_with_output()?;
+    writing.join().ok().context("the parser took nothing")??;
+    ensure!(output.status.success(), "{}: {}", parser.name, output.status);
+    let text = String::from_utf8(output.stdout)?;
+    let read: Vec<Read> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    ensure!(
+        read.len() == bodies.len(),
+        "{} read {} of {}",
+        parser.name,
+        read.len(),
+        bodies.len()
+    );
+    Ok(read)
+}
+
+/// What Rust's `serde_json` reads.
+fn read_by_rust(body: &[u8]) -> Read {
+    match serde_json::from_slice::<Value>(body) {
+        Ok(message) => {
+            let params = &message["params"];
+            let named = if params["ref"].is_object() {
+                &params["ref"]
+            } else {
+                params
+            };
+            Read {
+                method: message["method"].clone(),
+                name: named["name"].clone(),
+                uri: named["uri"].clone(),
+                id: message["id"].clone(),
+                error: None,
+            }
+        }
+        Err(error) => Read {
+            error: Some(error.to_string()),
+            ..Read::default()
+        },
+    }
+}
+
+/// Whether two readings are the same. Large numbers are rounded by most parsers.
+fn agree(one: &Read, other: &Read) -> bool {
+    let same_id = one.id == other.id
+        || matches!((one.id.as_f64(), other.id.as_f64()), (Some(one), Some(other)) if one == other);
+    same_id && (&one.method, &one.name, &one.uri) == (&other.method, &other.name, &other.uri)
+}
+
+fn check(prefix: &'static str, strategy: ConflictStrategy) -> anyhow::Result<()> {
+    let (backend, gateway) = start(strategy)?;
+    let session = Session::open(gateway.mcp)?;
+    drop(backend.take_messages());
+    let mut wrong = Vec::new();
+    let mut arrived: Vec<(String, Vec<u8>, Outcome)> = Vec::new();
+    for Odd { what, body, outcome } in Corpus::new(prefix).odd {
+        let answer = post(&gateway, &session, &body)?;
+        let received = of_clients(backend.take_messages());
+        let got = (answer.status, answer.error_code());
+        match &outcome {
+            Outcome::Refused(status, code) => {
+                if got != (*status, *code) || !received.is_empty() {
+                    wrong.push(format!(
+                        "{what}: expected {status} {code}, got {got:?}; {} arrived",
+                        received.len()
+                    ));
+                }
+            }
+            Outcome::Passed(_) | Outcome::PassedToSome(_) => {
+                if got != (200, 0) || received.len() != 1 {
+                    wrong.push(format!(
+                        "{what}: {got:?}, {} arrived: {}",
+                        received.len(),
+                        answer.text()
+                    ));
+                }
+            }
+        }
+        for message in received {
+            if message.head.contains("mcp-name") || message.head.contains("mcp-method") {
+                wrong.push(format!("{what}: a header arrived that names a tool"));
+            }
+            arrived.push((what.clone(), message.body, outcome.clone()));
+        }
+    }
+    let bodies: Vec<_> = arrived.iter().map(|(_, body, _)| body.clone()).collect();
+    let mut readings = vec![(
+        "Rust",
+        bodies.iter().map(|body| read_by_rust(body)).collect::<Vec<_>>(),
+    )];
+    for parser in parsers::all()? {
+        readings.push((parser.name, read_by(parser, &bodies)?));
+    }
+    for (parser, read) in readings {
+        for ((what, _, outcome), read) in arrived.iter().zip(read) {
+            let fits = match outcome {
+                Outcome::Refused(..) => false,
+                Outcome::Passed(expected) => read.error.is_none() && agree(&read, expected),
+                Outcome::PassedToSome(expected) => read.error.is_some() || agree(&read, expected),
+            };
+            if !fits {
+                wrong.push(format!("{what}: {parser} read {read:?}"));
+            }
+        }
+    }
+    ensure!(
+        wrong.is_empty(),
+        "{} are wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    Ok(())
+}
+
+/// Whatever a client writes, no parser of a backend reads another tool, prompt, resource, method or id than the gateway did.
+#[test]
+fn odd_requests_are_read_alike_by_all_parsers() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("parsers") {
+        return Ok(());
+    }
+    check("db_", ConflictStrategy::Prefix)?;
+    check("", ConflictStrategy::None)
+}
