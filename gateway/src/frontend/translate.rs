@@ -1,7 +1,8 @@
 //! One message of a backend, as the client of a stream gets it.
 //!
 //! Its bytes stay as they are but for ids of the backend's own requests, and progress tokens in them: two backends may use the same, and
-//! the client's answer may reach any process. They are replaced by texts that say where they come from.
+//! the client's answer may reach any process. They are replaced by texts that say where they come from. Notifications pass when they are
+//! about something of the backend's: a call that it runs, by the token that it was given with it, or a resource that it has.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -51,12 +52,7 @@ impl Source<'_> {
                 self.core.catalog().refresh(self.backend.name());
                 Translated::Nothing
             }
-            Ok(Message::Notification { method, params }) if method == "notifications/cancelled" => self
-                .passed(
-                    self.cancelled(data, params),
-                    "it cancels nothing that can be named",
-                ),
-            Ok(Message::Notification { .. }) => Translated::Message(data.clone()),
+            Ok(Message::Notification { method, params }) => self.notification(data, &method, params),
             Ok(Message::Request(request)) => match self.request(data, &request) {
                 Some(data) => Translated::Message(data),
                 None => self.refused(&request),
@@ -66,6 +62,44 @@ impl Source<'_> {
                 None => self.dropped(&fault.message),
             },
         }
+    }
+
+    /// A notification of the backend, if it is about something of its own.
+    fn notification(&self, data: &Bytes, method: &str, params: Option<&RawValue>) -> Translated {
+        match method {
+            "notifications/cancelled" => self.passed(
+                self.cancelled(data, params),
+                "it cancels nothing that can be named",
+            ),
+            "notifications/progress" => {
+                self.passed(self.progress(data, params), "it is about no call to this backend")
+            }
+            "notifications/resources/updated" if !self.is_own_resource(params) => {
+                self.dropped("it is about no resource of this backend")
+            }
+            _ => Translated::Message(data.clone()),
+        }
+    }
+
+    fn progress(&self, data: &Bytes, params: Option<&RawValue>) -> Option<Bytes> {
+        let token = mapped::reported_token(params).ok()?;
+        let own = self.session.progress_token(self.backend, token)?;
+        splice(data, token.get(), own.get().as_bytes())
+    }
+
+    /// Whether a resource of which the backend says that it has changed is the backend's, as far as known, or was subscribed to there.
+    fn is_own_resource(&self, params: Option<&RawValue>) -> bool {
+        let Ok(uri) = mapped::updated_uri(params) else {
+            return false;
+        };
+        let catalog = self.core.catalog();
+        let has = |backend: Backend| backend.name() == self.backend.name();
+        self.session.watches(self.backend, &uri)
+            || match catalog.resource(&uri) {
+                Some(backend) => has(backend),
+                // Nobody else's, and what the backend has is not known yet.
+                None => catalog.capabilities(self.backend.name()).is_none(),
+            }
     }
 
     /// What neither asks nor notifies, on a stream that is for the answer to the request `id`.

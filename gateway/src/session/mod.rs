@@ -25,6 +25,7 @@ mod loss;
 mod minted;
 mod offers;
 mod outage;
+mod progress_token;
 mod proof;
 mod provisional;
 mod reach;

@@ -57,8 +57,9 @@ impl Session {
     #[must_use]
     pub fn reached(&self, routed: Routed) -> Routed {
         Routed {
+            message: self.with_progress_token(&routed.backend, routed.message),
             backend: self.reach(routed.backend),
-            ..routed
+            deadline: routed.deadline,
         }
     }
 

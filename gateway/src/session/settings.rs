@@ -70,6 +70,16 @@ impl Session {
         self.record().subscriptions.get(uri).cloned()
     }
 
+    /// Whether the client watches `uri` at `backend`, or a resource there of which this is a part: a server may tell of that instead
+    /// (specification 2025-11-25, server/resources).
+    #[must_use]
+    pub fn watches(&self, backend: &Backend, uri: &str) -> bool {
+        let record = self.record();
+        record.subscriptions.iter().any(|(watched, owner)| {
+            owner == backend.name().as_str() && uri.strip_prefix(&**watched).is_some_and(is_part)
+        })
+    }
+
     async fn set(&self, setting: &Setting) -> Result<(), SettingError> {
         let inner = &*self.sessions.inner;
         let reading = inner.proof.reading();
@@ -112,6 +122,11 @@ impl Session {
             SetOutcome::Gone => Err(SessionError::NotFound.into()),
         }
     }
+}
+
+/// Whether what stands in a URI behind another one names a part of it, or nothing more.
+fn is_part(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(['/', '?', '#'])
 }
 
 impl Sessions {
