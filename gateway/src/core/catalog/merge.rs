@@ -14,10 +14,11 @@ use vmcp_crds::status::Health;
 use super::listing::{Listing, Place};
 use super::member::Known;
 use super::offer::Entry;
-use super::origin::Origins;
+use super::overlap;
 use super::sentences::{OF_ALL, Sentences, quoted};
 use super::snapshot::{Matcher, Snapshot, Unknown};
 use super::template::{MAX_BYTES as MAX_TEMPLATE_BYTES, MAX_EXPRESSIONS, UriTemplate};
+use super::uri_owners::UriOwners;
 use super::{Route, instructions};
 use crate::backend::{Backend, Kind};
 use crate::config::{Aggregation, FailureMode, Strategy};
@@ -74,9 +75,11 @@ pub(super) fn merge(members: &[(Backend, Arc<Known>)], aggregation: &Arc<Aggrega
         let offer = known.state.offer.as_ref();
         offer.is_some_and(|offer| !offer.capabilities.completions)
     });
+    let (matchers, owners) = (matchers(&ranked, &templates, &mut faults), owners(members));
+    overlap::report(&owners, &matchers, &mut conflicts, &mut warnings);
     Snapshot {
-        matchers: matchers(&ranked, &templates, &mut faults),
-        origins: origins(members),
+        matchers,
+        owners,
         tools,
         prompts,
         resources,
@@ -227,15 +230,17 @@ fn matchers(ranked: &[Ranked<'_>], templates: &Listing, faults: &mut Sentences) 
     matchers
 }
 
-fn origins(members: &[(Backend, Arc<Known>)]) -> Origins {
-    let mut origins = Origins::default();
+fn owners(members: &[(Backend, Arc<Known>)]) -> UriOwners {
+    let mut owners = UriOwners::default();
     for (backend, known) in members {
-        for kind in [Kind::Resources, Kind::Templates] {
-            let shown = known.shown.as_ref();
-            for entry in shown.map_or(&[][..], |shown| shown.entries(kind)) {
-                origins.note(&entry.advertised, backend, &known.terms);
-            }
+        let Some(shown) = &known.shown else { continue };
+        for entry in shown.entries(Kind::Resources) {
+            owners.note_resource(&entry.advertised, backend, &known.terms);
+        }
+        for entry in shown.entries(Kind::Templates) {
+            let template = UriTemplate::new(&entry.advertised);
+            owners.note_template(template.literal_beginning(), backend, &known.terms);
         }
     }
-    origins
+    owners
 }

@@ -16,7 +16,7 @@ mod listing;
 mod member;
 mod merge;
 mod offer;
-mod origin;
+mod overlap;
 mod remembered;
 #[cfg(test)]
 mod scene;
@@ -24,9 +24,13 @@ mod sentences;
 mod snapshot;
 mod sweep;
 mod template;
+mod template_overlap;
 #[cfg(test)]
 mod tests;
 mod unused;
+mod uri_owners;
+#[cfg(test)]
+mod uri_tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Route;
 use super::listing::{Listing, Place};
-use super::origin::Origins;
 use super::sentences::Sentences;
 use super::template::UriTemplate;
+use super::uri_owners::{UriOwners, scheme};
 use crate::backend::{Backend, Kind};
 use crate::config::{Aggregation, BackendName, Rules, Strategy, Terms};
 
@@ -36,7 +36,7 @@ pub struct Snapshot {
     /// What works, but not for everybody or not as somebody meant it: a sentence each.
     pub warnings: Sentences,
     pub(super) matchers: Vec<Matcher>,
-    pub(super) origins: Origins,
+    pub(super) owners: UriOwners,
     pub(super) unknown: Vec<Unknown>,
     pub(super) without_completions: HashSet<BackendName>,
 }
@@ -93,8 +93,8 @@ impl Snapshot {
         self.named(&self.prompts, |terms| &terms.prompts, advertised)
     }
 
-    /// Where the resource `uri` is: whoever lists it, otherwise whoever has a template for it, otherwise the only one that has others
-    /// which begin like it.
+    /// Where the resource `uri` is: whoever lists it, otherwise whoever owns it by what else he lists, otherwise whoever has the template that
+    /// says most about it, otherwise the only one that has others which begin like it. The rule stands in `docs/ARCHITECTURE.md`.
     ///
     /// # Errors
     /// When it is nowhere.
@@ -104,19 +104,55 @@ impl Snapshot {
             Place::Taken => return Err(Nowhere::Unknown),
             Place::Nobodys => {}
         }
-        let fits = |matcher: &&Matcher| {
-            uri.len() <= MAX_URI_BYTES
-                && matcher.template.matches(uri)
-                && !matcher.terms.resources.denies_uri(uri)
-        };
-        let templated = self.matchers.iter().find(fits).map(|matcher| &matcher.backend);
-        match templated.or_else(|| self.origins.owner(uri)) {
+        match self.unlisted(uri) {
             Some(backend) => Ok(Route {
                 backend: backend.clone(),
                 name: uri.into(),
             }),
             None => Err(self.not_yet()),
         }
+    }
+
+    fn unlisted<'a>(&'a self, uri: &'a str) -> Option<&'a Backend> {
+        // No URI holds control characters (RFC 3986, 2); parsers leave them out, and find another one.
+        if uri.chars().any(char::is_control) {
+            return None;
+        }
+        let owner = self.owners.owner(uri);
+        if let Some(owner) = owner
+            && owner.terms.resources.passes_uri(uri)
+        {
+            return Some(&owner.backend);
+        }
+        let fitting: Vec<_> = self.fitting(uri).collect();
+        // What an owner's filter does not let pass, a template of his own may.
+        let owned = owner.filter(|owner| {
+            let mut backends = fitting.iter().map(|matcher| matcher.backend.name());
+            backends.any(|name| name == owner.backend.name())
+        });
+        let templated = || {
+            let has_scheme = |matcher: &&&Matcher| scheme(matcher.template.literal_beginning()).is_some();
+            fitting.iter().find(has_scheme).map(|matcher| &matcher.backend)
+        };
+        let relative = || {
+            let only = self.owners.only_relative(uri)?;
+            only.terms.resources.passes_uri(uri).then_some(&only.backend)
+        };
+        // A template that does not say of which scheme its URIs are takes those of nobody else's.
+        let any = || {
+            let takes = |matcher: &&&Matcher| !self.owners.others_have(uri, &matcher.backend);
+            fitting.iter().find(takes).map(|matcher| &matcher.backend)
+        };
+        let owned = owned.map(|owner| &owner.backend);
+        owned.or_else(templated).or_else(relative).or_else(any)
+    }
+
+    /// The templates that fit `uri`, and may be used for it: those that say more about it first.
+    fn fitting<'a>(&'a self, uri: &'a str) -> impl Iterator<Item = &'a Matcher> {
+        let matchers = self.matchers.iter().filter(|_| uri.len() <= MAX_URI_BYTES);
+        matchers
+            .filter(|matcher| matcher.template.matches(uri))
+            .filter(|matcher| !matcher.terms.resources.denies_uri(uri))
     }
 
     /// Where the resource template `uri` is, or the resource of that URI.
@@ -161,7 +197,12 @@ impl Snapshot {
             return Err(Nowhere::Unknown);
         };
         let renamed = &advertised[unknown.terms.prefix.len()..];
-        let original = rules(&unknown.terms).original(renamed).ok_or(Nowhere::Unknown)?;
+        let rules = rules(&unknown.terms);
+        let original = rules.original(renamed).ok_or(Nowhere::Unknown)?;
+        // Nobody has said yet that there is such a name.
+        if rules.resembles_refused(original) {
+            return Err(Nowhere::Unknown);
+        }
         Ok(Route {
             backend: unknown.backend.clone(),
             name: original.into(),

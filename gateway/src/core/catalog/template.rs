@@ -24,12 +24,14 @@ const MAX_RESTARTS: usize = 64;
 /// A URI template, ready for matching.
 #[derive(Clone, Debug)]
 pub(super) struct UriTemplate {
-    parts: Vec<Part>,
+    text: Box<str>,
+    pub(super) parts: Vec<Part>,
     literal_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
-enum Part {
+pub(super) enum Part {
+    /// Itself.
     Literal(String),
     /// `{name}`: at least one character, none of them `/`.
     Segment,
@@ -54,12 +56,29 @@ impl UriTemplate {
         }
         parts.push(Part::Literal(rest.to_owned()));
         let literal_bytes = parts.iter().map(Part::literal_bytes).sum();
-        Self { parts, literal_bytes }
+        Self {
+            text: text.into(),
+            parts,
+            literal_bytes,
+        }
     }
 
     /// How much of the template is literal: the more, the more it says about a URI that matches.
     pub(super) fn literal_bytes(&self) -> usize {
         self.literal_bytes
+    }
+
+    /// The template as it is written.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What all its URIs begin with.
+    pub(super) fn literal_beginning(&self) -> &str {
+        match self.parts.first() {
+            Some(Part::Literal(literal)) => literal,
+            _ => "",
+        }
     }
 
     /// Whether it is short enough to be used to find resources.
