@@ -210,8 +210,10 @@ impl Corpus {
             );
         }
         let good = format!(r#""name":"{name}","arguments":{{}},"_meta":{{"progressToken":1}}"#);
+        let task = format!(r#"{good},"task":{{}}"#);
         for (method, good, keys) in [
             ("tools/call", &*good, &["name", "arguments", "_meta"][..]),
+            ("tools/call", &*task, &["task"]),
             (
                 "prompts/get",
                 &good.replace("allowed", "ask"),
@@ -459,8 +461,19 @@ impl Corpus {
         for uri in [
             "db://main/secret",
             "db://main/%73ecret",
+            "db://main/%2573ecret",
             "DB://Main/secret",
             "db://main/x/../secret",
+            "db://main/.//secret",
+            "db:\\\\\\\\main\\\\secret",
+            "db://user@main/secret",
+            "db://main/secret?x",
+            "db://main/secret#x",
+            "db://main/sec\\tret",
+            "\\u0001db://main/secret",
+            " db://main/secret ",
+            "db://main/secret\\u0000x",
+            "db://main/secret%00x",
         ] {
             for method in ["resources/read", "resources/subscribe"] {
                 self.request(
@@ -599,7 +612,7 @@ fn start(strategy: ConflictStrategy) -> anyhow::Result<(RecordingBackend, Gatewa
     hot.backends[0].tools.deny = vec!["drop_*".to_owned()];
     hot.backends[0].tools.hidden = vec!["secret_tool".to_owned()];
     hot.backends[0].prompts.deny = vec!["leak".to_owned()];
-    hot.backends[0].resources.deny = vec!["db://main/secret*".to_owned()];
+    hot.backends[0].resources.deny = vec!["db://main/secret".to_owned()];
     let gateway = recipe.start()?;
     Ok((backend, gateway))
 }

@@ -7,7 +7,7 @@ use vmcp_crds::config::Capability;
 
 pub use vmcp_crds::config::FailureMode;
 
-use super::spelling::canonical;
+use super::spelling::{canonical, deniable_forms};
 use super::{BackendName, Pattern};
 
 /// The longest name that may be offered (specification 2025-11-25, server/tools).
@@ -144,9 +144,9 @@ impl Filter {
         if self.deny.is_empty() {
             return false;
         }
-        let form = canonical(uri);
+        let forms = deniable_forms(uri);
         let mut deny = self.deny.iter();
-        deny.any(|pattern| pattern.matches(uri) || pattern.is_form_of(&form))
+        deny.any(|pattern| pattern.matches(uri) || forms.iter().any(|form| pattern.is_form_of(form)))
     }
 }
 
@@ -172,6 +172,22 @@ impl Rules {
             None => return None,
         };
         (self.filter.passes(name) && !self.hides(name)).then_some(name)
+    }
+
+    /// Whether `name` may be another spelling of one that is denied or hidden. Only for names of which it is not known whether the backend
+    /// has them: a server that compares names without regard to case, white space or what stands behind a NUL would take it for that one.
+    #[must_use]
+    pub fn resembles_refused(&self, name: &str) -> bool {
+        let plain = |text: &str| {
+            let text = text.split('\0').next().unwrap_or_default().to_lowercase();
+            text.replace(
+                |character: char| character.is_whitespace() || character.is_control(),
+                "",
+            )
+        };
+        let name = plain(name);
+        let mut refused = self.filter.deny.iter().chain(&self.hidden);
+        refused.any(|pattern| Pattern::new(&plain(pattern.text())).matches(&name))
     }
 
     /// Whether clients can neither see nor call it.

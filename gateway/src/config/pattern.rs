@@ -13,6 +13,11 @@ impl Pattern {
         Self(text.into())
     }
 
+    /// The pattern as it is written.
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The text, if it is one name and has no wildcards.
     #[must_use]
     pub fn exact(&self) -> Option<&str> {
@@ -21,7 +26,7 @@ impl Pattern {
 
     /// Whether a URI whose [`canonical`] form this is means what the pattern describes.
     pub(super) fn is_form_of(&self, form: &str) -> bool {
-        Self::new(&canonical(&self.0)).matches(form)
+        self.matches(form) || Self::new(&canonical(&self.0)).matches(form)
     }
 
     /// Whether `text` is what the pattern describes. Takes at most the product of both lengths, whatever they hold.

@@ -1,23 +1,37 @@
-//! URIs that are written differently and mean the same (RFC 3986, 6.2.2).
+//! URIs that are written differently and mean the same (RFC 3986, 6.2.2, and the URL standard of browsers, on which the official SDKs of
+//! TypeScript and Python read URIs).
 //!
 //! A rule that names a resource has to hold however a client writes its URI: backends decode what they are asked for, and files are found
 //! through any path that leads there.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
 
-/// How `uri`, or a pattern of URIs, is compared: nothing encoded, scheme and authority in lower case, no empty segments of the path and
-/// none that lead to another. URIs that mean different things may have one form, so that it only serves to refuse.
+/// How often what is encoded is decoded again: a server behind a proxy may do so, too.
+const MAX_DECODINGS: usize = 3;
+
+/// The schemes whose URIs have an authority however many strokes stand before it, each with its port.
+const SPECIAL: [(&str, &str); 5] = [
+    ("http:", ":80"),
+    ("https:", ":443"),
+    ("ws:", ":80"),
+    ("wss:", ":443"),
+    ("ftp:", ":21"),
+];
+
+/// How `uri`, or a pattern of URIs, is compared: nothing encoded, no control characters, every stroke the same way round, scheme and
+/// authority in lower case and without a user or the port that goes without saying, no empty segments of the path and none that lead to
+/// another. URIs that mean different things may have one form, so that it only serves to refuse.
 pub(crate) fn canonical(uri: &str) -> String {
-    let decoded = percent_decode_str(uri).decode_utf8_lossy();
-    let authority = decoded.find("://").map(|end| end + 3);
-    let (origin, rest) = match authority {
-        Some(start) => {
-            let length = decoded[start..].find(['/', '?', '#']);
-            decoded.split_at(length.map_or(decoded.len(), |length| start + length))
-        }
-        None => decoded.split_at(decoded.find(':').map_or(0, |end| end + 1)),
-    };
-    let (path, behind) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
+    let plain = plain(uri);
+    let scheme_end = plain.find(':').map_or(0, |end| end + 1);
+    let (scheme, rest) = plain.split_at_checked(scheme_end).unwrap_or(("", &plain));
+    let scheme = scheme.to_lowercase();
+    let (authority, rest) = authority(&scheme, rest);
+    let (path, behind) = rest
+        .split_at_checked(rest.find(['?', '#']).unwrap_or(rest.len()))
+        .unwrap_or((rest, ""));
     let mut segments = Vec::new();
     for segment in path.split('/') {
         match segment {
@@ -26,24 +40,102 @@ pub(crate) fn canonical(uri: &str) -> String {
             other => segments.push(other),
         }
     }
-    let begins = if path.starts_with('/') { "/" } else { "" };
+    let is_local = scheme == "file:" && !path.is_empty();
+    let begins = if path.starts_with('/') || is_local {
+        "/"
+    } else {
+        ""
+    };
     let ends = if path.ends_with('/') && !segments.is_empty() {
         "/"
     } else {
         ""
     };
-    let origin = origin.to_lowercase();
-    format!("{origin}{begins}{}{ends}{behind}", segments.join("/"))
+    let authority = authority.map(|authority| format!("//{authority}"));
+    let authority = authority.unwrap_or_default();
+    format!("{scheme}{authority}{begins}{}{ends}{behind}", segments.join("/"))
+}
+
+/// The forms of `uri` by which it may be denied: as it is, and without its fragment and its query, of which many servers take no notice.
+pub(crate) fn deniable_forms(uri: &str) -> Vec<String> {
+    let form = canonical(uri);
+    let cut = |at: &[char]| {
+        form.find(at)
+            .and_then(|end| form.get(..end))
+            .map(ToOwned::to_owned)
+    };
+    let shorter: Vec<_> = [cut(&['#']), cut(&['?', '#'])].into_iter().flatten().collect();
+    std::iter::once(form).chain(shorter).collect()
+}
+
+/// Decoded, and without what parsers of URIs leave out: control characters, white space around it, and what stands behind a NUL.
+fn plain(uri: &str) -> String {
+    let mut plain = Cow::Borrowed(uri);
+    for _ in 0..MAX_DECODINGS {
+        if !plain.contains('%') {
+            break;
+        }
+        plain = Cow::Owned(percent_decode_str(&plain).decode_utf8_lossy().into_owned());
+    }
+    let plain = plain.split('\0').next().unwrap_or_default();
+    let plain = plain.trim_matches(|character: char| character <= ' ');
+    let mut plain = plain.replace(|character: char| character.is_ascii_control(), "");
+    if plain.contains('\\') {
+        plain = plain.replace('\\', "/");
+    }
+    plain
+}
+
+/// The authority at the beginning of `rest`, which stands behind `scheme`, and what stands behind it.
+fn authority<'a>(scheme: &str, rest: &'a str) -> (Option<String>, &'a str) {
+    let special = SPECIAL.iter().find(|(name, _)| *name == scheme);
+    let from = if special.is_some() {
+        Some(rest.trim_start_matches('/'))
+    } else {
+        rest.strip_prefix("//")
+    };
+    let Some(from) = from else {
+        // A file without an authority is one of this machine.
+        return ((scheme == "file:").then(String::new), rest);
+    };
+    let (authority, behind) = from
+        .split_at_checked(from.find(['/', '?', '#']).unwrap_or(from.len()))
+        .unwrap_or((from, ""));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let mut host = host.to_lowercase();
+    if let Some((_, port)) = special
+        && host.ends_with(port)
+    {
+        host.truncate(host.len() - port.len());
+    }
+    if scheme == "file:" && host == "localhost" {
+        host.clear();
+    }
+    (Some(host), behind)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::canonical;
+    use super::{canonical, deniable_forms};
 
     #[test]
     fn what_means_the_same_has_one_form() {
         for (uri, form) in [
             ("file:///a/secret", "file:///a/secret"),
+            ("file:/a/secret", "file:///a/secret"),
+            ("file:a", "file:///a"),
+            ("file://localhost/a/secret", "file:///a/secret"),
+            ("file:\\\\\\a\\secret", "file:///a/secret"),
+            ("\u{1}file:///a/sec\tret\r\n ", "file:///a/secret"),
+            ("file:///a/secret\0.txt", "file:///a/secret"),
+            ("file:///a/secret%00.txt", "file:///a/secret"),
+            ("file:///a/sec%09ret", "file:///a/secret"),
+            ("file:///a/%2573ecret", "file:///a/secret"),
+            ("db://user:password@Host/x", "db://host/x"),
+            ("db://host:80/x", "db://host:80/x"),
+            ("http:/host:80/x", "http://host/x"),
+            ("HTTPS:host/x", "https://host/x"),
+            ("https:////host:443//x", "https://host/x"),
             ("file:///a/%73ecret", "file:///a/secret"),
             ("FILE:///a/./b/..//secret", "file:///a/secret"),
             ("file:///a%2F..%2fa/secret", "file:///a/secret"),
@@ -59,5 +151,13 @@ mod tests {
         ] {
             assert_eq!(canonical(uri), form, "{uri}");
         }
+    }
+    #[test]
+    fn fragments_and_queries_do_not_hide_what_is_denied() {
+        assert_eq!(
+            deniable_forms("x://a/b?c#d"),
+            ["x://a/b?c#d", "x://a/b?c", "x://a/b"]
+        );
+        assert_eq!(deniable_forms("x://a/b"), ["x://a/b"]);
     }
 }
