@@ -20,7 +20,7 @@ use crate::telemetry::request_id::Current;
 use crate::wire::code;
 use crate::wire::jsonrpc::{self, Fault, Request};
 use crate::wire::params::{self, Reference};
-use crate::wire::splice::splice;
+use crate::wire::splice::{member, splice_all};
 
 /// How long a backend has to take an answer that refuses what it asked.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -130,7 +130,11 @@ impl Core {
         request: &Request<'_>,
     ) -> Result<Routed, CallError> {
         let snapshot = self.catalog().snapshot();
-        let (raw, name, route) = find(&snapshot, subject, request.params)?;
+        let Found {
+            name: (raw, name),
+            task,
+            route,
+        } = find(&snapshot, subject, request.params)?;
         let route = route.map_err(|nowhere| match nowhere {
             Nowhere::Unknown => CallError::Unknown {
                 subject,
@@ -141,12 +145,12 @@ impl Core {
         if subject == Subject::Completion && !snapshot.completes(route.backend.name()) {
             return Err(CallError::NoCompletion(route.backend.name().clone()));
         }
-        let message = if *route.name == *name {
+        let tool = (subject == Subject::Tool).then_some(&*route.name);
+        let message = if *route.name == *name && task.is_none() {
             message.clone()
         } else {
-            rename(message, raw, &route.name)?
+            rewritten(message, request.params, raw, &route.name, task)?
         };
-        let tool = (subject == Subject::Tool).then_some(&*route.name);
         Ok(Routed {
             deadline: route.backend.deadline(tool),
             backend: route.backend,
@@ -258,13 +262,23 @@ impl Core {
     }
 }
 
-/// What a request names, where that stands, and where it is.
-type Found<'a> = (&'a RawValue, std::borrow::Cow<'a, str>, Result<Route, Nowhere>);
+/// What a request names.
+struct Found<'a> {
+    name: params::Text<'a>,
+    /// The `task` of a call, which is not sent on.
+    task: Option<&'a RawValue>,
+    route: Result<Route, Nowhere>,
+}
 
 fn find<'a>(snapshot: &Snapshot, subject: Subject, params: Option<&'a RawValue>) -> Result<Found<'a>, Fault> {
     type Look = fn(&Snapshot, &str) -> Result<Route, Nowhere>;
-    let ((raw, name), look): (_, Look) = match subject {
-        Subject::Tool => (params::name(params)?, Snapshot::tool),
+    let mut task = None;
+    let (name, look): (_, Look) = match subject {
+        Subject::Tool => {
+            let name;
+            (name, task) = params::tool(params)?;
+            (name, Snapshot::tool)
+        }
         Subject::Prompt => (params::name(params)?, Snapshot::prompt),
         Subject::Resource => (params::uri(params)?, Snapshot::resource),
         Subject::Completion => match params::reference(params)? {
@@ -272,8 +286,8 @@ fn find<'a>(snapshot: &Snapshot, subject: Subject, params: Option<&'a RawValue>)
             Reference::Resource(uri) => (uri, Snapshot::template),
         },
     };
-    let route = look(snapshot, &name);
-    Ok((raw, name, route))
+    let route = look(snapshot, &name.1);
+    Ok(Found { name, task, route })
 }
 
 impl CallError {
@@ -324,11 +338,56 @@ impl CallError {
     }
 }
 
-fn rename(message: &Bytes, advertised: &RawValue, original: &str) -> Result<Bytes, CallError> {
+/// The message with the backend's name, and without `task`: no backend may make a task that no client can fetch, and a receiver that
+/// declares no tasks must ignore the field (specification 2025-11-25, basic/utilities/tasks).
+fn rewritten(
+    message: &Bytes,
+    params: Option<&RawValue>,
+    advertised: &RawValue,
+    original: &str,
+    task: Option<&RawValue>,
+) -> Result<Bytes, CallError> {
     let fault = |message: &str| Fault {
         code: code::INTERNAL,
         message: message.to_owned(),
     };
     let original = serde_json::to_vec(original).map_err(|_| fault("the name cannot be written as JSON"))?;
-    Ok(splice(message, advertised.get(), &original).ok_or_else(|| fault("the name cannot be found"))?)
+    let mut parts = vec![(advertised.get(), &*original)];
+    if let (Some(params), Some(task)) = (params, task) {
+        let member = member(params.get(), task.get());
+        parts.push((member.ok_or_else(|| fault("the task cannot be found"))?, b""));
+    }
+    Ok(splice_all(message, &parts).ok_or_else(|| fault("the name cannot be found"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn call_is_sent_with_the_backends_name_and_without_task() {
+        for (params, sent) in [
+            (
+                r#"{"name":"a_x","task":{"ttl":1},"arguments":{"task":2}}"#,
+                r#"{"name":"x","arguments":{"task":2}}"#,
+            ),
+            (r#"{"task":null,"name":"a_x"}"#, r#"{"name":"x"}"#),
+            (
+                r#"{"name":"a_x","arguments":{"task":2}}"#,
+                r#"{"name":"x","arguments":{"task":2}}"#,
+            ),
+            (r#"{"name":"a_x","t\u0061sk":{}}"#, r#"{"name":"x"}"#),
+        ] {
+            let message = |params: &str| {
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#)
+            };
+            let bytes = Bytes::from(message(params));
+            let Ok(jsonrpc::Message::Request(request)) = jsonrpc::Message::parse(&bytes) else {
+                panic!("no request")
+            };
+            let ((raw, _), task) = params::tool(request.params).unwrap();
+            let rewritten = rewritten(&bytes, request.params, raw, "x", task).unwrap();
+            assert_eq!(rewritten, message(sent));
+        }
+    }
 }

@@ -34,6 +34,16 @@ pub fn name(params: Option<&RawValue>) -> Result<Text<'_>, Fault> {
     text(name, "name")
 }
 
+/// The `name` of `tools/call`, and its `task`, also where that is null.
+///
+/// # Errors
+/// As [`name`].
+pub fn tool(params: Option<&RawValue>) -> Result<(Text<'_>, Option<&RawValue>), Fault> {
+    let [name, _, meta, task] = read_all(params, &["name", "arguments", "_meta", "task"])?;
+    check_meta(not_null(meta))?;
+    Ok((text(not_null(name), "name")?, task))
+}
+
 /// The `uri` of `resources/read` and its kin.
 ///
 /// # Errors
@@ -156,12 +166,23 @@ pub(super) fn read<'a, const N: usize>(
     params: Option<&'a RawValue>,
     keys: &[&'static str; N],
 ) -> Result<[Option<&'a RawValue>; N], Fault> {
+    Ok(read_all(params, keys)?.map(not_null))
+}
+
+/// The same, with every `null` that stands there.
+fn read_all<'a, const N: usize>(
+    params: Option<&'a RawValue>,
+    keys: &[&'static str; N],
+) -> Result<[Option<&'a RawValue>; N], Fault> {
     let text = params.map_or("{}", RawValue::get);
-    let values = inspected_keys::read(text, keys).map_err(|error| Fault {
+    inspected_keys::read(text, keys).map_err(|error| Fault {
         code: code::INVALID_REQUEST,
         message: format!("params: {error}"),
-    })?;
-    Ok(values.map(|value| value.filter(|raw| raw.get() != "null")))
+    })
+}
+
+fn not_null(value: Option<&RawValue>) -> Option<&RawValue> {
+    value.filter(|raw| raw.get() != "null")
 }
 
 fn text<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<Text<'a>, Fault> {

@@ -39,9 +39,44 @@ pub fn splice_all(original: &[u8], parts: &[(&str, &[u8])]) -> Option<Bytes> {
     Some(spliced.freeze())
 }
 
+/// The member of `object` whose value is `value`, with its key and one comma, so that the object without it is an object again. `value` must be
+/// a slice of `object`, as for [`splice`].
+#[must_use]
+pub fn member<'a>(object: &'a str, value: &str) -> Option<&'a str> {
+    let start = value.as_ptr().addr().checked_sub(object.as_ptr().addr())?;
+    let end = start.checked_add(value.len())?;
+    let before = object.get(..start)?.trim_end().strip_suffix(':')?;
+    // A key has a quote in it only with a stroke before it, and no key that is looked for has one.
+    let key = before.trim_end().strip_suffix('"')?.rfind('"')?;
+    let after = object.get(end..)?.trim_start();
+    if let Some(rest) = after.strip_prefix(',') {
+        return object.get(key..object.len().checked_sub(rest.len())?);
+    }
+    let comma = object.get(..key)?.trim_end().strip_suffix(',');
+    object.get(comma.map_or(key, str::len)..end)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{splice, splice_all};
+    use super::{member, splice, splice_all};
+
+    #[test]
+    fn member_goes_with_its_key_and_one_comma() {
+        for (object, left) in [
+            (r#"{"task":V}"#, "{}"),
+            (r#"{"a":1,"task":V}"#, r#"{"a":1}"#),
+            (r#"{ "a" : 1 , "task" : V }"#, r#"{ "a" : 1  }"#),
+            (r#"{"task":V,"a":1}"#, r#"{"a":1}"#),
+            (r#"{ "task" : V , "a":1}"#, r#"{  "a":1}"#),
+            (r#"{"a":"\"","task":V,"b":{}}"#, r#"{"a":"\"","b":{}}"#),
+            (r#"{"t\u0061sk":V,"b":{}}"#, r#"{"b":{}}"#),
+        ] {
+            let place = object.find('V').unwrap();
+            let found = member(object, &object[place..=place]).unwrap();
+            assert_eq!(object.replacen(found, "", 1), left, "{object}");
+        }
+        assert_eq!(member("[1]", "1"), None);
+    }
 
     #[test]
     fn several_parts_change_in_whatever_order_they_are_named() {

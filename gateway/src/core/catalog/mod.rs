@@ -23,6 +23,7 @@ mod scene;
 mod sentences;
 mod snapshot;
 mod sweep;
+mod task_support;
 mod template;
 mod template_overlap;
 #[cfg(test)]

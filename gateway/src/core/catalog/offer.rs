@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::sentences::{OF_ONE_BACKEND, Sentences, quoted};
+use super::task_support::requires_task;
 use super::unused;
 use crate::backend::{Capabilities, Kind, List, Listed, MAX_ITEM_BYTES, Oversized};
 use crate::config::aggregation::{MAX_NAME_BYTES, is_name_byte};
@@ -203,6 +204,16 @@ impl Shown {
                 self.warnings.push(OF_ONE_BACKEND, warning);
             }
         }
+        if kind == Kind::Tools {
+            for Entry { advertised, .. } in winners.iter().filter(|entry| requires_task(&entry.json)) {
+                let warning = format_args!(
+                    "the tool {} of backend {backend} can be called as a task only (execution.taskSupport is \"required\"), and the \
+                     gateway passes no tasks on; a call gets the backend's error",
+                    quoted(advertised)
+                );
+                self.warnings.push(OF_ONE_BACKEND, warning);
+            }
+        }
         self.entries[kind as usize] = winners;
     }
 
@@ -320,6 +331,19 @@ mod tests {
             prefix: prefix.to_owned(),
             ..Terms::default()
         }
+    }
+
+    #[test]
+    fn tool_that_requires_tasks_is_offered_with_a_warning() {
+        let tool = r#"{"name":"slow","execution":{"taskSupport":"required"}}"#;
+        let shown = shown(&[tool, r#"{"name":"fast"}"#], &prefixed("time_"));
+        assert_eq!(shown.entries(Kind::Tools).len(), 2);
+        let told = shown.warnings.told();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].contains("\"time_slow\" of backend time") && told[0].contains("task"),
+            "{told:?}"
+        );
     }
 
     #[test]
