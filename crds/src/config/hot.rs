@@ -37,7 +37,10 @@ pub struct HotConfig {
     pub allowed_hosts: Vec<String>,
     /// The pages of the web that may use the endpoint, as browsers name them in the header `Origin`, for example
     /// `https://app.example.com`; browsers are told so (CORS). Any other page is answered with 403, except those under a name that
-    /// `allowedHosts` has and, on loopback, those of this machine. Clients that are no browsers send no `Origin`, and pass.
+    /// `allowedHosts` has and, on loopback, those of this machine. Clients that are no browsers send no `Origin`, and pass. Apps and browser
+    /// extensions have origins such as `app://obsidian.md` or `chrome-extension://` and the extension's id: list them as they are sent. `null`
+    /// stands for every page without an origin, such as a local file or a sandboxed frame. Any site can make such a frame, so list `null`
+    /// only where all pages may use the endpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_origins: Vec<String>,
     /// How much the gateway takes on at a time.

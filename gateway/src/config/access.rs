@@ -19,11 +19,20 @@ pub struct HostPort {
     port: Option<u16>,
 }
 
-/// The origin of a page: a scheme, a host and a port (RFC 6454).
+/// The origin of a page (RFC 6454).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    is_secure: bool,
-    at: HostPort,
+pub enum Origin {
+    /// A scheme, a host and a port.
+    Web {
+        /// Whether the scheme is `https`, and not `http`.
+        is_secure: bool,
+        /// Without a port where it is the default of the scheme.
+        at: HostPort,
+    },
+    /// A page of a program: an app's or an extension's, such as `app://obsidian.md`. It is compared as a text.
+    Program(String),
+    /// A page without an origin, such as a file or a sandboxed frame: `null`.
+    Null,
 }
 
 impl HostPort {
@@ -77,28 +86,45 @@ impl HostPort {
 }
 
 impl Origin {
-    /// Reads `http://host:port` or `https://host:port`; `None` when it is neither, as with the `null` of a page without an origin.
+    /// Reads `http://host:port`, `https://host:port`, `scheme://id` or `null`; `None` when it is none of them.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        if text == "null" {
+            return Some(Self::Null);
+        }
         let (scheme, authority) = text.split_once("://")?;
         let is_secure = match scheme {
             "http" => false,
             "https" => true,
-            _ => return None,
+            _ => {
+                let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
+                    && scheme.bytes().all(|byte| {
+                        byte.is_ascii_lowercase()
+                            || byte.is_ascii_digit()
+                            || matches!(byte, b'+' | b'-' | b'.')
+                    });
+                let is_id = authority
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':'));
+                return (is_scheme && is_id).then(|| Self::Program(text.to_owned()));
+            }
         };
         let HostPort { host, port } = HostPort::parse(authority)?;
         let default = if is_secure { 443 } else { 80 };
         let port = port.filter(|port| *port != default);
-        Some(Self {
+        Some(Self::Web {
             is_secure,
             at: HostPort { host, port },
         })
     }
 
-    /// The host and port of the page; without a port where it is the default of its scheme.
+    /// The host and port of a page of the web; without a port where it is the default of its scheme.
     #[must_use]
-    pub fn at(&self) -> &HostPort {
-        &self.at
+    pub fn at(&self) -> Option<&HostPort> {
+        match self {
+            Self::Web { at, .. } => Some(at),
+            Self::Program(_) | Self::Null => None,
+        }
     }
 }
 
@@ -141,9 +167,37 @@ mod tests {
         ] {
             assert!(HostPort::parse(text).is_none(), "{text}");
         }
-        for text in ["null", "a", "ftp://a", "http://", "http://a/b", "http://u@a", "*"] {
+        for text in [
+            "",
+            "a",
+            "Null",
+            "http://",
+            "http://a/b",
+            "http://u@a",
+            "*",
+            "*://*",
+            "app://*",
+            "app://a/b",
+            "://a",
+            "App://a",
+            "1pp://a",
+        ] {
             assert!(Origin::parse(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn origin_of_a_program_is_its_text_and_has_no_host() {
+        for text in [
+            "app://obsidian.md",
+            "chrome-extension://abcdef",
+            "app://.",
+            "file://",
+        ] {
+            assert_eq!(Origin::parse(text), Some(Origin::Program(text.to_owned())));
+        }
+        assert_eq!(Origin::parse("null"), Some(Origin::Null));
+        assert_eq!(Origin::parse("capacitor://localhost").unwrap().at(), None);
     }
 
     #[test]

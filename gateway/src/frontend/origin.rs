@@ -53,8 +53,8 @@ pub(super) fn check<B>(
         .and_then(Origin::parse)
         .is_some_and(|origin| {
             access.origins.contains(&origin)
-                || (on_loopback && origin.at().is_loopback())
-                || (is_checked && host.is_some_and(|host| host == *origin.at()))
+                || (on_loopback && origin.at().is_some_and(HostPort::is_loopback))
+                || (is_checked && host.is_some() && host.as_ref() == origin.at())
         });
     if allowed {
         return Ok(Some(origin.clone()));
@@ -158,6 +158,39 @@ mod tests {
             ),
             403
         );
+    }
+
+    #[test]
+    fn program_or_page_without_origin_passes_only_where_listed() {
+        let origins = [
+            "app://obsidian.md",
+            "chrome-extension://abcdef",
+            "null",
+            "file://",
+        ];
+        let listed = Access {
+            hosts: Vec::new(),
+            origins: origins.map(|origin| Origin::parse(origin).unwrap()).to_vec(),
+        };
+        for origin in origins {
+            assert_eq!(status(&listed, false, "10.0.0.1", Some(origin)), 200, "{origin}");
+            for on_loopback in [true, false] {
+                let nobody = Access::default();
+                assert_eq!(
+                    status(&nobody, on_loopback, "localhost", Some(origin)),
+                    403,
+                    "{origin}"
+                );
+            }
+        }
+        for origin in [
+            "app://other.md",
+            "app://localhost",
+            "chrome-extension://abcde",
+            "NULL",
+        ] {
+            assert_eq!(status(&listed, true, "localhost", Some(origin)), 403, "{origin}");
+        }
     }
 
     #[test]

@@ -231,7 +231,8 @@ fn access(raw: &HotConfig) -> Result<Access, Fault> {
         Origin::parse(text).ok_or_else(|| {
             let message = format!(
                 "found {text:?}; expected the scheme, host and port of a page as browsers send them, for example \
-                 https://app.example.com; there is no sign for all pages"
+                 https://app.example.com, the origin of an app or an extension, for example app://obsidian.md, or null; there is \
+                 no sign for all pages"
             );
             Fault::at(&format!("allowedOrigins[{index}]"), message)
         })
