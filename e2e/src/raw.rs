@@ -103,6 +103,18 @@ impl Answer {
             .and_then(|message| message["error"]["code"].as_i64())
             .unwrap_or_default()
     }
+
+    /// Fails unless the answer is the one that tells every client that its session is gone: 404, -32001 and an id of null.
+    ///
+    /// # Errors
+    /// When it is another answer.
+    pub fn ensure_session_not_found(&self) -> anyhow::Result<()> {
+        let message = self.message()?;
+        let is_null = message.get("id").is_some_and(Value::is_null);
+        let found = (self.status, &message["error"]["code"], is_null);
+        anyhow::ensure!(found == (404, &json!(-32001), true), "{} {message}", self.status);
+        Ok(())
+    }
 }
 
 /// A client of the legacy era that knows nothing but its session id.

@@ -29,6 +29,8 @@ pub struct Stream {
 pub struct Event {
     /// `id:`.
     pub id: Option<String>,
+    /// `event:`.
+    pub event: Option<String>,
     /// `retry:`.
     pub retry: Option<String>,
     /// `data:`, with its lines joined. Absent where there is no such line.
@@ -188,11 +190,12 @@ impl Stream {
     /// The next event that has a message, and the message.
     ///
     /// # Errors
-    /// When the stream ends or breaks before there is one.
+    /// When the stream ends or breaks before there is one, or the event does not say that it carries a message, for which some clients wait.
     pub fn next_message(&mut self) -> anyhow::Result<(Event, Value)> {
         loop {
             let event = self.next_event()?.context("the stream ended")?;
             if let Some(message) = event.message() {
+                ensure!(event.event.as_deref() == Some("message"), "{event:?}");
                 return Ok((event, message));
             }
         }
@@ -259,6 +262,7 @@ fn event(block: &str) -> Option<Event> {
         let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
         match name {
             "id" => event.id = Some(value),
+            "event" => event.event = Some(value),
             "retry" => event.retry = Some(value),
             "data" => {
                 event.data = Some(match event.data.take() {

@@ -71,7 +71,7 @@ fn a_session_that_is_ended_elsewhere_ends_the_call_of_a_gateway_that_drains() ->
     };
     assert_eq!(world.session.delete(world.other.mcp)?.status, 200);
     let answer = world.call.join().unwrap()?;
-    assert_eq!(answer.error_code(), -32001, "{}", answer.text());
+    answer.ensure_session_not_found()?;
     assert!(world.draining.wait_until_ended(PATIENCE)?, "nothing else runs");
     wait::until("the upstream session is deleted", PATIENCE, || {
         // The catalogue of the one that has ended deletes its own.

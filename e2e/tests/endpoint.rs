@@ -226,8 +226,9 @@ fn another_revision_in_the_header_than_the_sessions_is_taken_when_it_is_known() 
 }
 
 #[test]
-fn a_client_that_tries_the_modern_era_first_is_told_which_revisions_there_are_and_leaves_nothing_behind()
--> anyhow::Result<()> {
+fn probe_for_the_modern_era_gets_what_a_legacy_server_says() -> anyhow::Result<()> {
+    // A code of the modern era would mark a modern server, and the client would not go on with `initialize`. The probe leaves nothing
+    // behind. Other modern messages are told which revisions there are.
     let gateway = gateway(|hot| hot.limits.sessions = 1)?;
     let mcp = gateway.mcp;
     let meta = |version: &Value| {
@@ -248,26 +249,26 @@ fn a_client_that_tries_the_modern_era_first_is_told_which_revisions_there_are_an
         let message = answer.message()?;
         assert_eq!(
             (answer.status, &message["error"]["code"]),
-            (400, &json!(-32022)),
+            (400, &json!(-32601)),
             "{message}"
         );
         assert_eq!(message["id"], "a");
-        assert_eq!(message["error"]["data"]["requested"], "2026-07-28");
-        assert_eq!(
-            message["error"]["data"]["supported"],
-            json!(["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"])
-        );
         assert_eq!(answer.header("mcp-session-id"), None);
     }
     // Some libraries write every stroke with an escape.
     let escaped = discover(&json!("2026-07-28")).to_string().replace('/', r"\/");
     let head = format!("host: {mcp}\r\n{MEDIA}mcp-protocol-version: 2026-07-28\r\n");
-    assert_eq!(with_head(mcp, "POST", &head, &escaped)?.error_code(), -32022);
+    assert_eq!(with_head(mcp, "POST", &head, &escaped)?.error_code(), -32601);
     // What such a request must say and does not is told first, in the order that all servers of that era keep.
     let call = request(
         "tools/call",
         &json!({"name": "x", "_meta": meta(&json!("2026-07-28"))}),
     );
+    let answer = raw::post(mcp, &[modern], &call)?;
+    let data = &answer.message()?["error"]["data"];
+    assert_eq!(data["requested"], "2026-07-28", "{}", answer.text());
+    let supported = json!(["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]);
+    assert_eq!(data["supported"], supported, "{}", answer.text());
     let init = request("initialize", &json!({"_meta": meta(&json!("2026-07-28"))}));
     let no_capabilities = request(
         "ping",
@@ -278,7 +279,7 @@ fn a_client_that_tries_the_modern_era_first_is_told_which_revisions_there_are_an
             "says nothing",
             &[][..],
             request("server/discover", &json!({})),
-            -32602,
+            -32601,
         ),
         (
             "header only",
@@ -287,13 +288,20 @@ fn a_client_that_tries_the_modern_era_first_is_told_which_revisions_there_are_an
             -32602,
         ),
         ("no capabilities", &[modern][..], no_capabilities, -32602),
-        ("a number", &[modern][..], discover(&json!(1)), -32602),
-        ("no header", &[][..], discover(&json!("2026-07-28")), -32020),
+        ("a number", &[modern][..], discover(&json!(1)), -32601),
+        ("no header", &[][..], discover(&json!("2026-07-28")), -32601),
+        ("a call without the header", &[][..], call.clone(), -32020),
+        (
+            "a call with another header",
+            &[("mcp-protocol-version", "2025-11-25")][..],
+            call.clone(),
+            -32020,
+        ),
         (
             "another header",
             &[("mcp-protocol-version", "2025-11-25")][..],
             discover(&json!("2026-07-28")),
-            -32020,
+            -32601,
         ),
         ("a call", &[modern][..], call, -32022),
         ("initialize", &[modern][..], init, -32022),
@@ -301,7 +309,7 @@ fn a_client_that_tries_the_modern_era_first_is_told_which_revisions_there_are_an
             "an unknown revision",
             &[("mcp-protocol-version", "1900-01-01")][..],
             discover(&json!("1900-01-01")),
-            -32022,
+            -32601,
         ),
     ] {
         let answer = raw::post(mcp, headers, &message)?;

@@ -11,8 +11,10 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use http::{HeaderMap, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
+use serde_json::value::RawValue;
 
 use super::Frontend;
+use super::headers::Framing;
 use super::overload::Place;
 use super::respond::{self, Body, BoxError};
 use crate::core::Principal;
@@ -24,6 +26,8 @@ use crate::wire::{code, header as mcp};
 /// How many requests of a batch run at a time.
 const CONCURRENT: usize = 8;
 
+/// The answer to one message, and the id of the request that the message is.
+type Answer = (Option<Box<RawValue>>, Response<Body>);
 type Chunks = BoxStream<'static, Result<Bytes, BoxError>>;
 
 /// What a batch holds, each message in its own bytes.
@@ -40,6 +44,7 @@ impl Frontend {
         &self,
         headers: &HeaderMap,
         body: &Bytes,
+        framing: Framing,
         principal: &Principal,
         place: Place,
     ) -> Response<Body> {
@@ -72,17 +77,20 @@ impl Frontend {
         }
         let frontend = self.clone();
         let running = stream::iter(sorted.requests)
-            .map(move |request| answer(frontend.clone(), session.clone(), request))
+            .map(move |request| answer(frontend.clone(), session.clone(), request, framing))
             .buffer_unordered(CONCURRENT);
         let mut running = Box::pin(running);
         let response = loop {
             match running.next().await {
                 None => break respond::streaming_json(array(whole)),
-                Some(answer) if is_stream(&answer) => {
+                // The session is gone for every message of the batch.
+                Some((_, answer)) if answer.status() == StatusCode::NOT_FOUND => break answer,
+                Some((_, answer)) if is_stream(&answer) => {
                     let first = stream::iter(whole).chain(stream::iter([answer]));
-                    break respond::events(first.chain(running).flat_map(events));
+                    let rest = running.map(in_stream);
+                    break respond::events(first.chain(rest).flat_map(events));
                 }
-                Some(answer) => whole.push(answer),
+                Some((_, answer)) => whole.push(answer),
             }
         };
         respond::until_its_end(response, place)
@@ -97,15 +105,33 @@ impl Frontend {
     }
 }
 
-fn answer(frontend: Frontend, session: Session, message: Bytes) -> BoxFuture<'static, Response<Body>> {
+/// The answer to a message, and the id of the request that it is.
+fn answer(
+    frontend: Frontend,
+    session: Session,
+    message: Bytes,
+    framing: Framing,
+) -> BoxFuture<'static, Answer> {
     async move {
         match Message::parse(&message) {
-            Ok(Message::Request(request)) => frontend.run(&session, &message, &request, ()).await,
-            Ok(Message::Notification { .. } | Message::Response(_)) => respond::accepted(),
-            Err(fault) => respond::no_message(&message, &fault),
+            Ok(Message::Request(request)) => {
+                let answer = frontend.run(&session, &message, &request, framing, ()).await;
+                (Some(request.id.to_owned()), answer)
+            }
+            Ok(Message::Notification { .. } | Message::Response(_)) => (None, respond::accepted()),
+            Err(fault) => (None, respond::no_message(&message, &fault)),
         }
     }
     .boxed()
+}
+
+/// An answer on a stream that is open. There the status can no longer say that the session is gone, and a client that waits for this id
+/// must get it.
+fn in_stream((id, answer): Answer) -> Response<Body> {
+    if answer.status() == StatusCode::NOT_FOUND {
+        return respond::session_ended(id.as_deref());
+    }
+    answer
 }
 
 fn sort(body: &Bytes) -> Result<Sorted, Response<Body>> {
@@ -160,7 +186,10 @@ fn events(answer: Response<Body>) -> Chunks {
     }
     let one = |text: &'static [u8]| stream::iter([Ok(Bytes::from_static(text))]);
     let data = chunks(answer).map(|chunk| chunk.map(|chunk| in_data_lines(&chunk)));
-    one(b"data: ").chain(data).chain(one(b"\n\n")).boxed()
+    one(b"event: message\ndata: ")
+        .chain(data)
+        .chain(one(b"\n\n"))
+        .boxed()
 }
 
 /// An event as it is encoded here, which has its id in its first line if it has one.
@@ -216,19 +245,22 @@ mod tests {
     async fn a_whole_answer_is_one_event_whatever_lines_it_has() {
         assert_eq!(
             text(events(whole("{\r\n\"a\":\n1}"))).await,
-            "data: {\ndata: \"a\":\ndata: 1}\n\n"
+            "event: message\ndata: {\ndata: \"a\":\ndata: 1}\n\n"
         );
     }
 
     #[tokio::test]
     async fn the_events_of_a_stream_lose_their_ids_and_nothing_else() {
         let written = [
-            "id: x\ndata: {\"id: 1\":2}\n\n",
+            "id: x\nevent: message\ndata: {\"id: 1\":2}\n\n",
             ": keep-alive\n\n",
             "data: id: y\n\n",
         ];
         let stream = stream::iter(written.map(|event| Ok(Bytes::from_static(event.as_bytes()))));
         let read = text(events(respond::events(stream))).await;
-        assert_eq!(read, "data: {\"id: 1\":2}\n\n: keep-alive\n\ndata: id: y\n\n");
+        assert_eq!(
+            read,
+            "event: message\ndata: {\"id: 1\":2}\n\n: keep-alive\n\ndata: id: y\n\n"
+        );
     }
 }

@@ -2,19 +2,23 @@
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use serde_json::value::RawValue;
 
 use super::Frontend;
+use super::headers::Framing;
 use super::keep_alive::keep_alive;
 use super::large;
+use super::post::Asked;
 use super::relay::{Awaited, Relay};
 use super::respond::{self, Body};
 use super::served::Failure;
 use super::tools::{explain, tool_error};
+use super::upstream_id::UpstreamId;
 use crate::backend::{Answer, BackendError};
-use crate::core::{CallError, Subject};
+use crate::core::{CallError, Routed, Subject};
 use crate::end_by::EndBy;
+use crate::session::Session;
 use crate::session::store::Unavailable;
-use crate::session::{Session, SessionError};
 use crate::text::head;
 use crate::wire::code;
 use crate::wire::jsonrpc::{self, Request};
@@ -31,20 +35,41 @@ impl Frontend {
         subject: Subject,
         session: &Session,
         body: &Bytes,
-        request: &Request<'_>,
+        asked: &Asked<'_>,
     ) -> Response<Body> {
+        let Asked {
+            request,
+            upstream_id,
+            framing,
+        } = *asked;
         if !self.core.hot().aggregation.offers(subject.capability()) {
             return respond::method_not_found(request);
         }
-        let routed = match self.core.route(subject, body, request) {
-            Ok(routed) => session.reached(routed),
+        let routed = self.core.route(subject, body, request);
+        let routed = match routed.and_then(|routed| upstream_id.apply(session.reached(routed))) {
+            Ok(routed) => routed,
             Err(error) => return refuse(subject, request, error),
         };
-        let reply = match self.core.send(session, &routed, request.id).await {
+        let id = upstream_id.get(request.id);
+        let reply = match self.core.send(session, &routed, id).await {
             Ok(reply) => reply,
             Err(error) => return refuse(subject, request, error),
         };
-        let response = match reply.answer {
+        let answer = match reply.answer {
+            // What is passed on as it comes keeps the id that it has.
+            answer @ (Answer::Whole(_) | Answer::Streaming(..)) if !upstream_id.is_own() => {
+                whole(answer, &routed, upstream_id, request.id).await
+            }
+            answer @ Answer::Events(..) if framing == Framing::Json => {
+                whole(answer, &routed, upstream_id, request.id).await
+            }
+            answer => Ok(answer),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return refuse(subject, request, error),
+        };
+        let response = match answer {
             Answer::Whole(message) => return respond::json(StatusCode::OK, message),
             Answer::Streaming(first, rest) => {
                 let passing = large::Passing::new(&self.metrics, &routed, session.go_on());
@@ -56,6 +81,7 @@ impl Frontend {
                     backend: routed.backend,
                     upstream,
                     id: request.id.to_owned(),
+                    upstream_id: upstream_id.clone(),
                     subject: Some(subject),
                     deadline: routed.deadline,
                 };
@@ -67,6 +93,21 @@ impl Frontend {
         };
         respond::until_its_end(response, reply.admitted)
     }
+}
+
+/// The answer as one message with the client's id. What the backend asks and reports on the way does not reach the client.
+async fn whole(
+    answer: Answer,
+    routed: &Routed,
+    upstream_id: &UpstreamId,
+    id: &RawValue,
+) -> Result<Answer, CallError> {
+    let whole = tokio::time::timeout_at(routed.deadline.at(), answer.whole(upstream_id.get(id))).await;
+    let message = whole.unwrap_or_else(|_| Err(routed.deadline.passed()));
+    let message = message.and_then(|message| upstream_id.restore(message, id));
+    message
+        .map(Answer::Whole)
+        .map_err(|error| CallError::sent(&routed.backend, error))
 }
 
 /// The answer to a request that has none.
@@ -106,7 +147,7 @@ pub(super) fn refuse(subject: Subject, request: &Request<'_>, error: CallError) 
             }
             response
         }
-        CallError::Gone => respond::session_error(Some(request.id), &SessionError::NotFound),
+        CallError::Gone => respond::session_not_found(),
         CallError::Unavailable(reason) => {
             respond::store_unavailable(Some(request.id), &Unavailable::new(reason))
         }
@@ -173,6 +214,22 @@ mod tests {
         );
         let (status, body) = refused(Subject::Resource, failed(open())).await;
         assert_eq!((status, &body["error"]["code"]), (200, &json!(-32603)));
+    }
+
+    #[tokio::test]
+    async fn lost_session_is_refused_without_the_request_id() {
+        let message = br#"{"jsonrpc":"2.0","id":"a","method":"x"}"#;
+        let Ok(jsonrpc::Message::Request(request)) = jsonrpc::Message::parse(message) else {
+            panic!("no request")
+        };
+        let response = refuse(Subject::Tool, &request, CallError::Gone);
+        assert_eq!(response.status(), 404);
+        let body = response.into_body().collect().await.ok().unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (&body["id"], &body["error"]["code"]),
+            (&Value::Null, &json!(-32001))
+        );
     }
 
     #[tokio::test]

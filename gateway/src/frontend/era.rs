@@ -1,9 +1,11 @@
 //! Which era a message belongs to, decided here and nowhere else.
 //!
 //! The *legacy* era has sessions, which begin with `initialize`. The *modern* one (2026-07-28) has none: each request says in its `_meta`
-//! which revision it speaks. A client that speaks both tries the modern one first, with `server/discover`, and goes on with
-//! `initialize` when it is told which revisions there are. So a modern request is answered from what it says alone: nothing is kept of
-//! it, and nobody is asked.
+//! which revision it speaks. A modern request is answered from what it says alone: nothing is kept of it, and no backend is asked.
+//!
+//! A client that speaks both eras probes with `server/discover`. Any of the modern era's own error codes tells it that the server is modern,
+//! and it gives up instead of sending `initialize`. No modern revision is spoken here, so the probe gets what a server of the legacy
+//! era says: the method does not exist.
 
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::value::RawValue;
@@ -52,9 +54,20 @@ pub(super) fn is_modern_without_body(headers: &HeaderMap) -> bool {
     !headers.contains_key(mcp::SESSION_ID) && names_unknown_revision(headers)
 }
 
-/// The answer to a modern message. The first of its faults decides, in the order in which every server of that era checks: what
+/// The answer to a modern message. The probe gets an answer of the legacy era, whatever it says of itself; other messages come from clients
+/// that speak the modern era only, and are told so in its terms.
+pub(super) fn refuse(headers: &HeaderMap, meta: &Meta<'_>, request: &jsonrpc::Request<'_>) -> Response<Body> {
+    if request.method == DISCOVER {
+        let message = format!("Method not found: {DISCOVER}; send initialize");
+        let code = code::METHOD_NOT_FOUND;
+        return respond::error(StatusCode::BAD_REQUEST, Some(request.id), code, &message);
+    }
+    refuse_modern(headers, meta, Some(request.id))
+}
+
+/// The answer of the modern era. The first of the message's faults decides, in the order in which every server of that era checks: what
 /// `_meta` must hold, then whether the header says the same, then whether the revision is spoken.
-pub(super) fn refuse(headers: &HeaderMap, meta: &Meta<'_>, id: Option<&RawValue>) -> Response<Body> {
+fn refuse_modern(headers: &HeaderMap, meta: &Meta<'_>, id: Option<&RawValue>) -> Response<Body> {
     let bad = |code: i32, message: &str| respond::error(StatusCode::BAD_REQUEST, id, code, message);
     let Some(requested) = meta.protocol_version.and_then(jsonrpc::string) else {
         let message = format!("params._meta: {:?} must be a string", meta::PROTOCOL_VERSION);

@@ -34,10 +34,14 @@ pub(super) fn position(id: &str) -> Bytes {
     })
 }
 
+/// The type of an event that carries a message. It is the default, but some clients (AI SDK 1, mcp-go 0.31) wait for the name itself.
+pub(super) const MESSAGE: &str = "message";
+
 /// A message, with its position if it has one.
 pub(super) fn message(data: Bytes, id: Option<&str>) -> Bytes {
     sse::encode(&sse::Event {
         id: id.map(|id| Bytes::copy_from_slice(id.as_bytes())),
+        event: Some(Bytes::from_static(MESSAGE.as_bytes())),
         data: Some(data),
         ..sse::Event::default()
     })

@@ -14,6 +14,7 @@ use super::pace::Pace;
 use super::relay::{Awaited, Relay};
 use super::respond::{self, Body};
 use super::translate::{Source, Translated};
+use super::upstream_id::UpstreamId;
 use super::{Frontend, event};
 use crate::core::catalog::Versions;
 use crate::core::{Core, Principal};
@@ -97,6 +98,7 @@ impl Frontend {
                     backend,
                     upstream,
                     id: call.request.clone(),
+                    upstream_id: UpstreamId::own(),
                     subject: None,
                 };
                 let relay = Relay::new(&self.core, session, call_at_backend);

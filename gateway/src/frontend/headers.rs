@@ -45,17 +45,34 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Response<Body>> {
     }
 }
 
-/// A client must send JSON and accept both framings (specification 2025-11-25, basic/transports).
-pub(super) fn media_types(headers: &HeaderMap) -> Result<(), Response<Body>> {
+/// How a request may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// With one JSON message, or with a stream of events.
+    Any,
+    /// With one JSON message only.
+    Json,
+}
+
+/// Checks the media types of a POST. A client must send JSON and should accept both framings (specification 2025-11-25,
+/// basic/transports); one that accepts JSON alone, as health checks do, gets JSON.
+pub(super) fn media_types(headers: &HeaderMap) -> Result<Framing, Response<Body>> {
     if !mcp::is_media_type(headers.get(header::CONTENT_TYPE), &mcp::JSON) {
         let message = "Content-Type must be application/json";
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
-    if accepts(headers, &mcp::JSON) && accepts(headers, &mcp::EVENT_STREAM) {
-        return Ok(());
+    // Without the header, every media type is acceptable (RFC 9110, section 12.5.1).
+    if !headers.contains_key(header::ACCEPT) {
+        return Ok(Framing::Any);
     }
-    let message = "Accept must list application/json and text/event-stream";
-    Err(refuse(StatusCode::NOT_ACCEPTABLE, message))
+    match (accepts(headers, &mcp::JSON), accepts(headers, &mcp::EVENT_STREAM)) {
+        (true, true) => Ok(Framing::Any),
+        (true, false) => Ok(Framing::Json),
+        (false, _) => {
+            let message = "Accept must list application/json, and text/event-stream for answers as streams";
+            Err(refuse(StatusCode::NOT_ACCEPTABLE, message))
+        }
+    }
 }
 
 /// Whether `Accept` has a range that `media_type` is in.

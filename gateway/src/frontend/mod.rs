@@ -30,6 +30,7 @@ mod served;
 mod settings;
 mod tools;
 mod translate;
+mod upstream_id;
 
 use std::sync::Arc;
 
@@ -51,6 +52,8 @@ use served::Served;
 
 /// The path of the endpoint.
 const PATH: &str = "/mcp";
+/// The same with the slash at its end that some clients and health checks send.
+const PATH_WITH_SLASH: &str = "/mcp/";
 
 /// How what is no request is refused here: as an error without an id.
 pub(crate) fn wording(message: &str) -> (http::HeaderValue, bytes::Bytes) {
@@ -134,7 +137,7 @@ impl Frontend {
     /// The answer, and the method for the metrics: one of a fixed set.
     async fn route(&self, request: Request<Incoming>) -> (&'static str, Response<Body>) {
         let path = request.uri().path();
-        if path != PATH {
+        if path != PATH && path != PATH_WITH_SLASH {
             let description = self.auth.describe(request.method(), path);
             let not_found =
                 || respond::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n");

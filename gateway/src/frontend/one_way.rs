@@ -12,7 +12,7 @@ use super::post::label;
 use super::respond::{self, Body};
 use crate::backend::{Backend, BackendError};
 use crate::core::Principal;
-use crate::session::{Kind, NoUpstream, Session, SessionError};
+use crate::session::{Cancelled, Kind, NoUpstream, Session, SessionError};
 use crate::telemetry::request_id::Current;
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::splice::splice;
@@ -76,7 +76,17 @@ impl Frontend {
                     return minted(session, Kind::Request, body, id).await;
                 }
                 // It names no backend, and this process need not know which one runs the call.
-                return self.everywhere(session, body);
+                return match session.cancelled(id) {
+                    Cancelled::ByItsOwnId => self.everywhere(session, body),
+                    Cancelled::ByAnotherId(upstream) => {
+                        match splice(body, id.get(), upstream.get().as_bytes()) {
+                            Some(message) => self.everywhere(session, &message),
+                            None => Ok(()),
+                        }
+                    }
+                    // To cancel the wrong one is worse than to cancel none, which the protocol allows.
+                    Cancelled::Ambiguous => Ok(()),
+                };
             }
             "notifications/progress" => {
                 let token = mapped::reported_token(params).map_err(|fault| respond::fault(&fault))?;
@@ -84,6 +94,10 @@ impl Frontend {
                 if jsonrpc::is_reserved_id(token) {
                     return minted(session, Kind::Progress, body, token).await;
                 }
+            }
+            // Written anew where it has no parameters: null, which is taken here, is not for every backend.
+            "notifications/roots/list_changed" if params.is_none() => {
+                return self.everywhere(session, &jsonrpc::notification(method));
             }
             "notifications/roots/list_changed" => return self.everywhere(session, body),
             // `notifications/initialized` is for the gateway, which has nothing to wait for; others mean nothing to it.

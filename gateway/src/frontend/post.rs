@@ -7,16 +7,27 @@ use hyper::body::Incoming;
 
 use super::body::{discard, read};
 use super::era::{self, Era};
-use super::headers::media_types;
+use super::headers::{Framing, media_types};
 use super::overload::{Place, SMALL_BODY_BYTES};
 use super::respond::{self, Body};
+use super::upstream_id::UpstreamId;
 use super::{Frontend, settings};
 use crate::backend::Kind;
 use crate::core::{Principal, Subject};
-use crate::session::{Session, SessionError};
+use crate::session::{Session, TooManyRequests};
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::Revision;
 use crate::wire::{code, header as mcp};
+
+/// A request of a session, and the terms of its answer.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) request: &'a jsonrpc::Request<'a>,
+    /// The id under which it goes upstream.
+    pub(super) upstream_id: &'a UpstreamId,
+    /// How it may be answered.
+    pub(super) framing: Framing,
+}
 
 impl Frontend {
     /// The answer, and the method for the metrics.
@@ -26,9 +37,10 @@ impl Frontend {
         principal: &Principal,
     ) -> (&'static str, Response<Body>) {
         let (head, body) = request.into_parts();
-        if let Err(refusal) = media_types(&head.headers) {
-            return ("other", refusal);
-        }
+        let framing = match media_types(&head.headers) {
+            Ok(framing) => framing,
+            Err(refusal) => return ("other", refusal),
+        };
         let (in_flight, largest, room) = {
             let limits = &self.core.hot().limits;
             (
@@ -52,7 +64,7 @@ impl Frontend {
             Err(refusal) => return ("other", refusal),
         };
         if jsonrpc::is_batch(&body) {
-            let answer = self.batch(&head.headers, &body, principal, place);
+            let answer = self.batch(&head.headers, &body, framing, principal, place);
             return ("batch", Box::pin(answer).await);
         }
         match Message::parse(&body) {
@@ -62,7 +74,7 @@ impl Frontend {
                 if !place.is_for_requests() {
                     return (method, respond::overloaded(Some(request.id)));
                 }
-                let answer = self.request(&head.headers, &body, &request, principal, place);
+                let answer = self.request(&head.headers, &body, &request, framing, principal, place);
                 (method, answer.await)
             }
             Ok(message) => Box::pin(self.one_way(&head.headers, &body, &message, principal)).await,
@@ -74,19 +86,20 @@ impl Frontend {
         headers: &HeaderMap,
         body: &Bytes,
         request: &jsonrpc::Request<'_>,
+        framing: Framing,
         principal: &Principal,
         place: Place,
     ) -> Response<Body> {
         match era::of(headers, &request.method, request.params) {
             Ok(Era::Legacy) => {}
-            Ok(Era::Modern(meta)) => return era::refuse(headers, &meta, Some(request.id)),
+            Ok(Era::Modern(meta)) => return era::refuse(headers, &meta, request),
             Err(fault) => return respond::params_fault(request.id, &fault),
         }
         if request.method == "initialize" {
             return Box::pin(self.initialize(request, principal)).await;
         }
         match self.session(headers, Some(request.id), principal).await {
-            Ok(session) => self.run(&session, body, request, place).await,
+            Ok(session) => self.run(&session, body, request, framing, place).await,
             Err(refusal) => refusal,
         }
     }
@@ -97,6 +110,7 @@ impl Frontend {
         session: &Session,
         body: &Bytes,
         request: &jsonrpc::Request<'_>,
+        framing: Framing,
         guard: G,
     ) -> Response<Body> {
         if jsonrpc::is_reserved_id(request.id) {
@@ -110,36 +124,38 @@ impl Frontend {
         }
         let running = match session.begin(request.id) {
             Ok(running) => running,
-            Err(busy) => return respond::busy(request.id, busy),
+            Err(TooManyRequests) => return respond::busy(request.id),
+        };
+        let upstream_id = UpstreamId::of(&running);
+        let asked = Asked {
+            request,
+            upstream_id: &upstream_id,
+            framing,
         };
         let response = tokio::select! {
             biased;
-            response = self.dispatch(session, body, request) => response,
+            response = self.dispatch(session, body, &asked) => response,
             // Whoever ended the session wants nothing more of it, wherever that was.
-            () = running.session_ended() => respond::session_error(Some(request.id), &SessionError::NotFound),
+            () = running.session_ended() => respond::session_not_found(),
         };
         respond::until_its_end(response, (running, guard))
     }
 
-    async fn dispatch(
-        &self,
-        session: &Session,
-        body: &Bytes,
-        request: &jsonrpc::Request<'_>,
-    ) -> Response<Body> {
+    async fn dispatch(&self, session: &Session, body: &Bytes, asked: &Asked<'_>) -> Response<Body> {
+        let request = asked.request;
         match &*request.method {
             "ping" => respond::result(request.id, b"{}"),
             "tools/list" => self.list(Kind::Tools, request),
             "prompts/list" => self.list(Kind::Prompts, request),
             "resources/list" => self.list(Kind::Resources, request),
             "resources/templates/list" => self.list(Kind::Templates, request),
-            "tools/call" => self.call(Subject::Tool, session, body, request).await,
-            "prompts/get" => self.call(Subject::Prompt, session, body, request).await,
-            "resources/read" => self.call(Subject::Resource, session, body, request).await,
-            "completion/complete" => self.call(Subject::Completion, session, body, request).await,
+            "tools/call" => self.call(Subject::Tool, session, body, asked).await,
+            "prompts/get" => self.call(Subject::Prompt, session, body, asked).await,
+            "resources/read" => self.call(Subject::Resource, session, body, asked).await,
+            "completion/complete" => self.call(Subject::Completion, session, body, asked).await,
             "logging/setLevel" => Box::pin(settings::set_log_level(session, request)).await,
-            "resources/subscribe" => Box::pin(self.subscribe(session, body, request)).await,
-            "resources/unsubscribe" => Box::pin(self.unsubscribe(session, body, request)).await,
+            "resources/subscribe" => Box::pin(self.subscribe(session, body, asked)).await,
+            "resources/unsubscribe" => Box::pin(self.unsubscribe(session, body, asked)).await,
             _ => respond::method_not_found(request),
         }
     }

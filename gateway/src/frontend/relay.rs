@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::event;
 use super::tools::{explain, tool_failure};
 use super::translate::{Source, Translated};
+use super::upstream_id::UpstreamId;
 use crate::backend::{self, Backend, BackendError, Deadline, Events, UpstreamSession};
 use crate::core::{CallError, Core, Subject};
 use crate::end_by::EndBy;
@@ -43,6 +44,8 @@ pub(super) struct Awaited {
     pub(super) upstream: UpstreamSession,
     /// Its id, as the client wrote it.
     pub(super) id: Box<RawValue>,
+    /// Its id at the backend.
+    pub(super) upstream_id: UpstreamId,
     /// What it is a call of; unknown where the client comes back to it.
     pub(super) subject: Option<Subject>,
     /// Until when it may last.
@@ -176,9 +179,13 @@ impl Relay {
             backend: &self.call.backend,
             upstream: &self.call.upstream,
         };
-        match source.translate(data, Some(&self.call.id)) {
+        let (id, upstream_id) = (&self.call.id, &self.call.upstream_id);
+        match source.translate(data, Some(upstream_id.get(id))) {
             // Without an id: whoever lost it resumes in front of it, and gets it again.
-            Translated::Answer(data) => Step::Last(event::message(data, None)),
+            Translated::Answer(data) => match upstream_id.restore(data, id) {
+                Ok(data) => Step::Last(event::message(data, None)),
+                Err(error) => Step::Last(self.failed(&CallError::sent(&self.call.backend, error))),
+            },
             Translated::Message(data) => {
                 if self.call.deadline.extends() && is_progress(&data) {
                     self.call.deadline.begin_anew();
@@ -238,8 +245,13 @@ impl Relay {
             backend,
             upstream,
             id,
+            upstream_id,
             ..
         } = &self.call;
+        // An event id names the call by the client's id, which must be the backend's.
+        if !upstream_id.is_own() {
+            return None;
+        }
         self.session
             .event_id_of_call(backend, upstream, id, self.position.as_ref())
     }
@@ -284,10 +296,11 @@ impl Relay {
             backend,
             upstream,
             id,
+            upstream_id,
             deadline,
             ..
         } = &self.call;
-        self.core.cancel(backend, upstream.clone(), id);
+        self.core.cancel(backend, upstream.clone(), upstream_id.get(id));
         let error = CallError::sent(backend, deadline.passed());
         tracing::warn!(request_id = %Current, %error, "a call failed");
         Step::Last(self.failed(&error))

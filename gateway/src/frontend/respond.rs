@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::end_by::EndBy;
 use crate::session::store::{LimitOf, Unavailable};
-use crate::session::{Busy, NotCreated, SessionError};
+use crate::session::{NotCreated, SessionError};
 use crate::wire::{code, header as mcp, jsonrpc};
 
 /// The body of an answer: whole, or as it comes.
@@ -62,17 +62,31 @@ pub(super) fn params_fault(id: &RawValue, fault: &jsonrpc::Fault) -> Response<Bo
     error(status, Some(id), fault.code, &fault.message)
 }
 
-/// An unusable session. What a client sees is the same whether the session is unknown, expired, terminated or somebody else's.
+/// An unusable session. `id` is the request's, for a failure that is that request's alone.
 pub(super) fn session_error(id: Option<&RawValue>, failure: &SessionError) -> Response<Body> {
     match failure {
-        SessionError::NotFound => error(
-            StatusCode::NOT_FOUND,
-            id,
-            code::SESSION_NOT_FOUND,
-            "Session not found; send initialize to start another",
-        ),
+        SessionError::NotFound => session_not_found(),
         SessionError::Unavailable(unavailable) => store_unavailable(id, unavailable),
     }
+}
+
+/// The session is gone. The client sees the same answer whether its session is unknown, expired, terminated or another principal's.
+///
+/// The id is null: the Go SDK takes an error with the request's id for the failure of that one call, and never notices that the session
+/// is gone. The SDKs' own servers answer so, too.
+pub(super) fn session_not_found() -> Response<Body> {
+    error(
+        StatusCode::NOT_FOUND,
+        None,
+        code::SESSION_NOT_FOUND,
+        "Session not found; send initialize to start another",
+    )
+}
+
+/// A request on an open stream whose session has ended: the error of that request.
+pub(super) fn session_ended(id: Option<&RawValue>) -> Response<Body> {
+    let message = "Session not found; it was ended while this call was running";
+    error(StatusCode::OK, id, code::SESSION_NOT_FOUND, message)
 }
 
 /// The store did not answer. The reason is for the log: it may name addresses.
@@ -100,18 +114,10 @@ pub(super) fn no_room() -> Response<Body> {
 }
 
 /// The session's other requests are in the way.
-pub(super) fn busy(id: &RawValue, busy: Busy) -> Response<Body> {
-    match busy {
-        Busy::SameId => {
-            let message = "A request with this id is still running; ids must be unique";
-            error(StatusCode::BAD_REQUEST, Some(id), code::INVALID_REQUEST, message)
-        }
-        Busy::TooMany => {
-            let message =
-                "The session has as many requests running as it may at a time; try again when one has ended";
-            later(Some(id), message)
-        }
-    }
+pub(super) fn busy(id: &RawValue) -> Response<Body> {
+    let message =
+        "The session has as many requests running as it may at a time; try again when one has ended";
+    later(Some(id), message)
 }
 
 /// There is no new session.

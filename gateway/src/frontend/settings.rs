@@ -5,6 +5,7 @@ use http::{Response, StatusCode};
 
 use super::Frontend;
 use super::call::refuse;
+use super::post::Asked;
 use super::respond::{self, Body};
 use crate::core::{CallError, Routed, Subject};
 use crate::session::{Session, SettingError};
@@ -47,8 +48,9 @@ impl Frontend {
         &self,
         session: &Session,
         body: &Bytes,
-        request: &Request<'_>,
+        asked: &Asked<'_>,
     ) -> Response<Body> {
+        let request = asked.request;
         if !self.core.hot().aggregation.offers(Subject::Resource.capability()) {
             return respond::method_not_found(request);
         }
@@ -63,7 +65,7 @@ impl Frontend {
         if let Err(error) = session.watch(&routed.backend, &uri).await {
             return not_set(request, &error);
         }
-        let answered = self.ask(session, &routed, request).await;
+        let answered = self.ask(session, routed, asked).await;
         if !matches!(answered, Ok((_, true)))
             && let Err(error) = session.unwatch(&uri).await
         {
@@ -79,8 +81,9 @@ impl Frontend {
         &self,
         session: &Session,
         body: &Bytes,
-        request: &Request<'_>,
+        asked: &Asked<'_>,
     ) -> Response<Body> {
+        let request = asked.request;
         let uri = match uri(request) {
             Ok(uri) => uri,
             Err(refusal) => return refusal,
@@ -102,7 +105,7 @@ impl Frontend {
         if let Err(error) = session.unwatch(&uri).await {
             return not_set(request, &error);
         }
-        let answered = self.ask(session, &session.reached(routed), request).await;
+        let answered = self.ask(session, session.reached(routed), asked).await;
         answered.map_or_else(
             |error| refuse(Subject::Resource, request, error),
             |(answer, _)| answer,
@@ -113,13 +116,16 @@ impl Frontend {
     async fn ask(
         &self,
         session: &Session,
-        routed: &Routed,
-        request: &Request<'_>,
+        routed: Routed,
+        asked: &Asked<'_>,
     ) -> Result<(Response<Body>, bool), CallError> {
-        let reply = self.core.send(session, routed, request.id).await?;
-        let whole = tokio::time::timeout_at(routed.deadline.at(), reply.answer.whole(request.id)).await;
+        let routed = asked.upstream_id.apply(routed)?;
+        let id = asked.upstream_id.get(asked.request.id);
+        let reply = self.core.send(session, &routed, id).await?;
+        let whole = tokio::time::timeout_at(routed.deadline.at(), reply.answer.whole(id)).await;
         drop(reply.admitted);
         let message = whole.unwrap_or_else(|_| Err(routed.deadline.passed()));
+        let message = message.and_then(|message| asked.upstream_id.restore(message, asked.request.id));
         let message = message.map_err(|error| CallError::sent(&routed.backend, error))?;
         let parsed = jsonrpc::Response::parse(&message);
         let done = parsed.is_ok_and(|response| matches!(response.outcome, Outcome::Result(_)));

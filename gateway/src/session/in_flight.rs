@@ -1,8 +1,8 @@
-//! The requests that are running: no two of a session have one id, no session has too many, and all end when their session does.
+//! The requests that are running: no session has too many, and all end when their session does.
 //!
-//! Client ids go upstream as they are. A backend that has two requests with one id may answer one of them twice and the other never,
-//! so that the second is refused. Each process refuses what it sees itself; a client that reuses ids across connections at the same
-//! moment breaks the protocol anyway (JSON-RPC 2.0, MCP basic).
+//! Client ids go upstream as they are, unless another request of the session is running under the same id, as those of clients are that
+//! send every request with the id 1. A backend that has two requests with one id may answer one of them twice and the other never, so
+//! that the later one gets an id of the gateway's for its way upstream. Each process sees its own requests only.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::key_map::KeyMap;
 use super::record::RecordKey;
+use crate::random;
 use crate::wire::jsonrpc::comparable_id;
 
 /// The requests that are running. A cheap-clone handle.
@@ -24,7 +25,7 @@ pub(super) struct InFlight {
 #[derive(Debug, Default)]
 struct Requests {
     /// A list: there are few, and looking through some hundred short texts costs less than a set that is made for each request.
-    ids: Vec<Arc<str>>,
+    ids: Vec<Arc<Ids>>,
     /// How many look at `ended`.
     held: usize,
     ended: Arc<Ended>,
@@ -37,19 +38,34 @@ struct Ended {
     told: Notify,
 }
 
-/// Why a request cannot begin now.
+/// What a request is called by.
+#[derive(Debug)]
+struct Ids {
+    /// The client's id, in the one spelling in which ids are compared.
+    client: Box<str>,
+    /// The id under which it goes upstream, where it is another.
+    upstream: Option<Box<RawValue>>,
+}
+
+/// A session has as many requests running as it may at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Busy {
-    /// One with the same id is running.
-    SameId,
-    /// As many as may run at a time are running.
-    TooMany,
+pub struct TooManyRequests;
+
+/// What a client's id names, for a cancellation.
+#[derive(Debug)]
+pub enum Cancelled {
+    /// A request that goes by this id upstream, too, here or in another process; or none.
+    ByItsOwnId,
+    /// The one request here that goes upstream by this other id.
+    ByAnotherId(Box<RawValue>),
+    /// Several requests, of which nobody can say which one is meant.
+    Ambiguous,
 }
 
 /// A request that is running; dropping it ends it.
 #[derive(Debug)]
 pub struct Running {
-    id: Option<Arc<str>>,
+    ids: Option<Arc<Ids>>,
     key: RecordKey,
     ended: Arc<Ended>,
     in_flight: InFlight,
@@ -57,23 +73,30 @@ pub struct Running {
 
 impl InFlight {
     /// Begins the request `id` of the session `key`, which may have `limit` at a time.
-    pub(super) fn begin(&self, key: RecordKey, id: &RawValue, limit: usize) -> Result<Running, Busy> {
-        let id = comparable_id(id);
+    pub(super) fn begin(
+        &self,
+        key: RecordKey,
+        id: &RawValue,
+        limit: usize,
+    ) -> Result<Running, TooManyRequests> {
+        let client = comparable_id(id);
         let mut running = self.lock();
-        if let Some(requests) = running.get(&key) {
-            if requests.ids.iter().any(|running| **running == *id) {
-                return Err(Busy::SameId);
-            }
-            if requests.ids.len() >= limit {
-                return Err(Busy::TooMany);
-            }
+        if running
+            .get(&key)
+            .is_some_and(|requests| requests.ids.len() >= limit)
+        {
+            return Err(TooManyRequests);
         }
         let requests = running.entry(key).or_default();
-        let id: Arc<str> = Arc::from(&*id);
-        requests.ids.push(Arc::clone(&id));
+        let is_taken = requests.ids.iter().any(|running| *running.client == *client);
+        let ids = Arc::new(Ids {
+            upstream: is_taken.then(generated).flatten(),
+            client: Box::from(&*client),
+        });
+        requests.ids.push(Arc::clone(&ids));
         requests.held += 1;
         Ok(Running {
-            id: Some(id),
+            ids: Some(ids),
             key,
             ended: Arc::clone(&requests.ended),
             in_flight: self.clone(),
@@ -86,10 +109,26 @@ impl InFlight {
         let requests = running.entry(key).or_default();
         requests.held += 1;
         Running {
-            id: None,
+            ids: None,
             key,
             ended: Arc::clone(&requests.ended),
             in_flight: self.clone(),
+        }
+    }
+
+    /// What of the session `key` a client means that cancels the request `id`.
+    pub(super) fn cancelled(&self, key: &RecordKey, id: &RawValue) -> Cancelled {
+        let id = comparable_id(id);
+        let running = self.lock();
+        let all = running.get(key).map_or(&[][..], |requests| &requests.ids);
+        let mut same = all.iter().filter(|running| *running.client == *id);
+        match (same.next(), same.next()) {
+            (_, Some(_)) => Cancelled::Ambiguous,
+            (Some(only), None) => match &only.upstream {
+                Some(upstream) => Cancelled::ByAnotherId(upstream.clone()),
+                None => Cancelled::ByItsOwnId,
+            },
+            (None, None) => Cancelled::ByItsOwnId,
         }
     }
 
@@ -116,7 +155,19 @@ impl InFlight {
     }
 }
 
+/// An id that no request of a client has: a large number, because some servers take no texts, of 31 bits, because some take no larger ones.
+fn generated() -> Option<Box<RawValue>> {
+    let number = (1 << 30) + (random::u64() & ((1 << 30) - 1));
+    RawValue::from_string(number.to_string()).ok()
+}
+
 impl Running {
+    /// The id under which the request goes upstream, where it is not the client's own.
+    #[must_use]
+    pub fn upstream_id(&self) -> Option<&RawValue> {
+        self.ids.as_ref()?.upstream.as_deref()
+    }
+
     /// Ends when the session has ended, here or elsewhere.
     pub fn session_ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let ended = Arc::clone(&self.ended);
@@ -134,8 +185,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         let mut running = self.in_flight.lock();
         if let Some(requests) = running.get_mut(&self.key) {
-            if let Some(id) = &self.id
-                && let Some(place) = requests.ids.iter().position(|running| Arc::ptr_eq(running, id))
+            if let Some(ids) = &self.ids
+                && let Some(place) = requests.ids.iter().position(|running| Arc::ptr_eq(running, ids))
             {
                 requests.ids.swap_remove(place);
             }
@@ -158,25 +209,44 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_free_again_when_its_request_has_ended() {
+    fn request_with_a_taken_id_goes_upstream_under_another() {
         let (in_flight, session, other) = (InFlight::default(), RecordKey([1; 16]), RecordKey([2; 16]));
-        let number = RawValue::from_string("1".to_owned()).unwrap();
-        let text = RawValue::from_string("\"1\"".to_owned()).unwrap();
-        let running = in_flight.begin(session, &number, 9).unwrap();
-        assert_eq!(in_flight.begin(session, &number, 9).unwrap_err(), Busy::SameId);
-        assert!(in_flight.begin(session, &text, 9).is_ok());
-        let held = in_flight.begin(session, &raw(r#""a/b""#), 9).unwrap();
+        let begin = |session, id: &str| in_flight.begin(session, &raw(id), 9).unwrap();
+        let is_renamed = |running: &Running| running.upstream_id().is_some();
+        let first = begin(session, "1");
+        let (second, third) = (begin(session, "1"), begin(session, "1"));
+        assert!(!is_renamed(&first) && is_renamed(&second) && is_renamed(&third));
+        assert_ne!(
+            second.upstream_id().map(RawValue::get),
+            third.upstream_id().map(RawValue::get)
+        );
+        assert!(!is_renamed(&begin(session, "\"1\"")) && !is_renamed(&begin(other, "1")));
+        let held = begin(session, r#""a/b""#);
         for same in [r#""a\/b""#, r#""\u0061/b""#] {
-            assert_eq!(
-                in_flight.begin(session, &raw(same), 9).unwrap_err(),
-                Busy::SameId,
-                "{same}"
-            );
+            assert!(is_renamed(&begin(session, same)), "{same}");
         }
-        drop(held);
-        assert!(in_flight.begin(other, &number, 9).is_ok());
-        drop(running);
-        assert!(in_flight.begin(session, &number, 9).is_ok());
+        drop((held, first, second, third));
+        assert!(!is_renamed(&begin(session, "1")));
+        is_empty(&in_flight);
+    }
+
+    #[test]
+    fn cancellation_needs_the_id_to_be_alone() {
+        let (in_flight, session) = (InFlight::default(), RecordKey([1; 16]));
+        let begin = || in_flight.begin(session, &raw("1"), 9).unwrap();
+        let cancelled = || in_flight.cancelled(&session, &raw("1"));
+        // It may run in another process.
+        assert!(matches!(cancelled(), Cancelled::ByItsOwnId));
+        let first = begin();
+        assert!(matches!(cancelled(), Cancelled::ByItsOwnId));
+        let second = begin();
+        assert!(matches!(cancelled(), Cancelled::Ambiguous));
+        drop(first);
+        let Cancelled::ByAnotherId(id) = cancelled() else {
+            panic!("it is alone")
+        };
+        assert_eq!(Some(id.get()), second.upstream_id().map(RawValue::get));
+        drop(second);
         is_empty(&in_flight);
     }
 
@@ -185,9 +255,10 @@ mod tests {
         let (in_flight, session, other) = (InFlight::default(), RecordKey([1; 16]), RecordKey([2; 16]));
         let id = |id: u8| RawValue::from_string(id.to_string()).unwrap();
         let running = [1, 2].map(|number| in_flight.begin(session, &id(number), 2).unwrap());
-        assert_eq!(in_flight.begin(session, &id(3), 2).unwrap_err(), Busy::TooMany);
-        // A request that is repeated is told that it is running, which is more than that there are many.
-        assert_eq!(in_flight.begin(session, &id(1), 2).unwrap_err(), Busy::SameId);
+        for more in [3, 1] {
+            let refused = in_flight.begin(session, &id(more), 2).unwrap_err();
+            assert_eq!(refused, TooManyRequests);
+        }
         assert!(in_flight.begin(other, &id(3), 2).is_ok());
         drop(running);
         assert!(in_flight.begin(session, &id(3), 2).is_ok());

@@ -68,7 +68,7 @@ use find::Read;
 use flights::Flights;
 use id::SessionId;
 use in_flight::InFlight;
-pub use in_flight::{Busy, Running};
+pub use in_flight::{Cancelled, Running, TooManyRequests};
 use keys::Keys;
 use local::Local;
 use loss::RecentWrites;
@@ -446,8 +446,8 @@ impl Session {
     /// Begins the request `id` of this session.
     ///
     /// # Errors
-    /// While another with that id is running, or as many as may run at a time.
-    pub fn begin(&self, id: &RawValue) -> Result<Running, Busy> {
+    /// While as many are running as may at a time.
+    pub fn begin(&self, id: &RawValue) -> Result<Running, TooManyRequests> {
         let inner = &*self.sessions.inner;
         let limit = inner.core.hot().limits.requests_in_flight_per_session;
         let running = inner.in_flight.begin(self.key, id, limit)?;
@@ -456,6 +456,12 @@ impl Session {
             inner.in_flight.end(&self.key);
         }
         Ok(running)
+    }
+
+    /// What a client means that cancels the request `id` of this session.
+    #[must_use]
+    pub fn cancelled(&self, id: &RawValue) -> Cancelled {
+        self.sessions.inner.in_flight.cancelled(&self.key, id)
     }
 
     /// Goes on with a request of this session that began elsewhere.

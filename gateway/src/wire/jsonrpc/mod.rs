@@ -168,7 +168,8 @@ impl<'a> Message<'a> {
                 "a message has either a method or a result or error, not both",
             ));
         }
-        let params = envelope.params;
+        // Some clients write null where they have none.
+        let params = envelope.params.filter(|params| params.get() != "null");
         if params.is_some_and(|params| !params.get().starts_with('{')) {
             return Err(Fault::invalid(r#""params" must be an object"#));
         }

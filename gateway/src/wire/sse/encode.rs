@@ -10,8 +10,8 @@ pub fn encode(event: &Event) -> Bytes {
     let data_len = event.data.as_ref().map_or(0, Bytes::len);
     let mut bytes = BytesMut::with_capacity(data_len + 64);
     for (name, value) in [
-        ("event", &event.event),
         ("id", &event.id),
+        ("event", &event.event),
         ("retry", &event.retry),
     ] {
         if let Some(value) = value {

@@ -1,0 +1,98 @@
+//! The id under which a request goes upstream.
+//!
+//! It is the client's own, byte for byte, so that any replica can resume or cancel the request. Some clients send every request with the same
+//! id. Two requests with one id in one upstream session cannot be told apart: servers answer one of them twice and the other never. So a
+//! request whose id another running request of its session has goes upstream under an id of the gateway's, and its answer gets the
+//! client's id again. The client cannot resume its stream.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use crate::backend::BackendError;
+use crate::core::{CallError, Routed};
+use crate::session::Running;
+use crate::wire::code;
+use crate::wire::jsonrpc::{self, Fault, Message};
+use crate::wire::splice::splice;
+
+/// The id under which a request goes upstream, where it is not the client's own.
+#[derive(Clone, Debug)]
+pub(super) struct UpstreamId(Option<Box<RawValue>>);
+
+impl UpstreamId {
+    /// The client's own.
+    pub(super) fn own() -> Self {
+        Self(None)
+    }
+
+    /// That of a running request.
+    pub(super) fn of(running: &Running) -> Self {
+        Self(running.upstream_id().map(ToOwned::to_owned))
+    }
+
+    /// Whether it is the client's own.
+    pub(super) fn is_own(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The id upstream of the request that the client calls `id`.
+    pub(super) fn get<'a>(&'a self, id: &'a RawValue) -> &'a RawValue {
+        self.0.as_deref().unwrap_or(id)
+    }
+
+    /// Writes it into a request that is about to be sent.
+    pub(super) fn apply(&self, routed: Routed) -> Result<Routed, CallError> {
+        let Some(id) = &self.0 else {
+            return Ok(routed);
+        };
+        let message = match Message::parse(&routed.message) {
+            Ok(Message::Request(request)) => splice(&routed.message, request.id.get(), id.get().as_bytes()),
+            _ => None,
+        };
+        let message = message.ok_or_else(|| Fault {
+            code: code::INTERNAL,
+            message: "the id cannot be found".to_owned(),
+        })?;
+        Ok(Routed { message, ..routed })
+    }
+
+    /// Gives an answer the id that the client waits for.
+    pub(super) fn restore(&self, answer: Bytes, id: &RawValue) -> Result<Bytes, BackendError> {
+        if self.is_own() {
+            return Ok(answer);
+        }
+        let response =
+            jsonrpc::Response::parse(&answer).map_err(|fault| BackendError::Invalid(fault.message))?;
+        let restored = splice(&answer, response.id.get(), id.get().as_bytes());
+        restored.ok_or_else(|| BackendError::Invalid("its id cannot be found".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn answer_gets_the_clients_id_and_keeps_every_other_byte() {
+        let id = UpstreamId(Some(raw("1700000001")));
+        let answer =
+            Bytes::from_static(br#"{"result":{"id":1700000001, "n":1.0}, "id": 1700000001,"jsonrpc":"2.0"}"#);
+        let restored = id.restore(answer, &raw("\"a\"")).unwrap();
+        assert_eq!(
+            restored,
+            r#"{"result":{"id":1700000001, "n":1.0}, "id": "a","jsonrpc":"2.0"}"#
+        );
+    }
+
+    #[test]
+    fn own_id_changes_nothing() {
+        let id = UpstreamId(None);
+        assert_eq!(id.get(&raw("1")).get(), "1");
+        let answer = Bytes::from_static(b"whatever");
+        assert_eq!(id.restore(answer.clone(), &raw("1")).unwrap(), answer);
+    }
+}
