@@ -17,6 +17,7 @@ pub mod readiness;
 pub mod session;
 pub mod tasks;
 pub mod telemetry;
+pub mod termination;
 pub mod version;
 pub mod wire;
 

@@ -13,6 +13,7 @@ use vmcp_gateway::config::Config;
 use vmcp_gateway::mounted;
 use vmcp_gateway::session::keys::Keys;
 use vmcp_gateway::telemetry::logs;
+use vmcp_gateway::termination::termination_signal;
 use vmcp_gateway::version;
 
 /// Requests allocate and free a lot in small pieces, which this allocator does at a third of the C library's cost.
@@ -50,7 +51,7 @@ fn serve(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let app = App::build(config, level).await?;
-        app.run(told_to_end()).await;
+        app.run(termination_signal()).await;
         Ok(ExitCode::SUCCESS)
     });
     // The process ends when it has said so, whatever a thread is still in the middle of.
@@ -102,23 +103,4 @@ fn load(file: &ConfigFile) -> Result<Config, ExitCode> {
         eprintln!("vmcp-gateway: {error}");
         ExitCode::from(EX_USAGE)
     })
-}
-
-async fn told_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let kinds = [
-        SignalKind::terminate(),
-        SignalKind::interrupt(),
-        SignalKind::hangup(),
-    ];
-    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = kinds.map(signal) else {
-        tracing::error!("signals cannot be received; only SIGKILL ends this process");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        // The terminal is gone.
-        _ = hangup.recv() => {}
-    }
 }
