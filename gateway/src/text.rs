@@ -7,11 +7,10 @@ pub(crate) const MAX_ERROR_BYTES: usize = 1000;
 
 /// The beginning of `text`, at most `bytes` long, and never half a character.
 pub(crate) fn head(text: &str, bytes: usize) -> &str {
-    let mut end = bytes.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+    let end = (0..=bytes.min(text.len()))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
 /// The beginning of what `text` shows, at most `bytes` long and with a sign where something is missing. No more than that is written.
@@ -24,7 +23,7 @@ pub(crate) fn brief(text: impl fmt::Display, bytes: usize) -> String {
         fn write_str(&mut self, more: &str) -> fmt::Result {
             let taken = head(more, self.left);
             self.text.push_str(taken);
-            self.left -= taken.len();
+            self.left = self.left.saturating_sub(taken.len());
             if taken.len() < more.len() {
                 self.text.push('…');
                 // Whoever writes stops here.

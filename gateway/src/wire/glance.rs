@@ -1,5 +1,10 @@
 //! Answers that are recognised at a glance, without anything being made of them.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "a place in a slice is at most isize::MAX, and no step is longer than what was found there"
+)]
+
 use fearless_simd::{Level, Simd, dispatch};
 
 use super::inspected_keys::can_be_taken_for;
@@ -23,9 +28,9 @@ fn envelope<S: Simd>(simd: S, message: &[u8], id: &[u8], is_ascii: &mut bool) ->
     let (mut version, mut answers, mut outcome) = (false, false, false);
     let mut before = b'{';
     loop {
-        if *message.get(at)? != before {
-            let ended =
-                message[at] == b'}' && before == b',' && white_space(message, at + 1) == message.len();
+        let byte = *message.get(at)?;
+        if byte != before {
+            let ended = byte == b'}' && before == b',' && white_space(message, at + 1) == message.len();
             return (ended && version && answers && outcome).then_some(());
         }
         before = b',';
@@ -35,17 +40,18 @@ fn envelope<S: Simd>(simd: S, message: &[u8], id: &[u8], is_ascii: &mut bool) ->
             return None;
         }
         at = string(simd, message, start, is_ascii)?;
-        let key = &message[start..at - 1];
+        let key = message.get(start..at - 1)?;
         at = white_space(message, at);
         if *message.get(at)? != b':' {
             return None;
         }
         let start = white_space(message, at + 1);
         at = value(simd, message, start, is_ascii)?;
+        let written = message.get(start..at)?;
         let seen = match key {
-            b"jsonrpc" if message[start..at] == *br#""2.0""# => &mut version,
-            b"id" if message[start..at] == *id => &mut answers,
-            b"result" if message[start] == b'{' => &mut outcome,
+            b"jsonrpc" if written == br#""2.0""# => &mut version,
+            b"id" if written == id => &mut answers,
+            b"result" if written.first() == Some(&b'{') => &mut outcome,
             b"jsonrpc" | b"id" | b"result" | b"error" | b"method" | b"params" => return None,
             other if other.contains(&b'\\') || is_ambiguous(other) => return None,
             _ => {

@@ -2,6 +2,17 @@
 //!
 //! Nothing here knows a session or a backend, and nothing outside knows how a message is framed.
 
+// Strangers send what is read here. None of it may make a place overflow, or be looked for where it is not.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 pub(crate) mod code;
 pub(crate) mod glance;
 pub(crate) mod header;

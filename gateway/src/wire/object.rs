@@ -60,13 +60,13 @@ impl<'a> Object<'a> {
             match self.get(key) {
                 Some(old) => {
                     let start = old.get().as_ptr().addr().checked_sub(self.text.as_ptr().addr())?;
-                    replaced.push((start, start + old.get().len(), value));
+                    replaced.push((start, start.checked_add(old.get().len())?, value));
                 }
                 None => added.push((key, value)),
             }
         }
         replaced.sort_unstable();
-        let mut spliced = BytesMut::with_capacity(self.text.len() + 64);
+        let mut spliced = BytesMut::with_capacity(self.text.len().saturating_add(64));
         let mut at = 0;
         for (start, end, value) in replaced {
             spliced.put_slice(self.text.get(at..start)?.as_bytes());

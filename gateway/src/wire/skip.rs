@@ -5,6 +5,11 @@
 //! All of it but the loop over long strings is inlined into one function for each width, which `glance` chooses. What is found to be a
 //! value here is one for every other reader too; the reverse is not promised.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "a place in a slice is at most isize::MAX, and no step is longer than what was found there"
+)]
+
 use fearless_simd::prelude::*;
 use fearless_simd::u8x64;
 

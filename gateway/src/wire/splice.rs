@@ -9,7 +9,11 @@ pub fn splice(original: &[u8], part: &str, replacement: &[u8]) -> Option<Bytes> 
     let start = part.as_ptr().addr().checked_sub(original.as_ptr().addr())?;
     let end = start.checked_add(part.len())?;
     let (before, after) = (original.get(..start)?, original.get(end..)?);
-    let mut spliced = BytesMut::with_capacity(before.len() + replacement.len() + after.len());
+    let length = before
+        .len()
+        .checked_add(replacement.len())?
+        .checked_add(after.len())?;
+    let mut spliced = BytesMut::with_capacity(length);
     spliced.extend_from_slice(before);
     spliced.extend_from_slice(replacement);
     spliced.extend_from_slice(after);
@@ -28,7 +32,7 @@ pub fn splice_all(original: &[u8], parts: &[(&str, &[u8])]) -> Option<Bytes> {
         .collect::<Option<Vec<_>>>()?;
     placed.sort_unstable_by_key(|(start, ..)| *start);
     let added: usize = placed.iter().map(|(.., replacement)| replacement.len()).sum();
-    let mut spliced = BytesMut::with_capacity(original.len() + added);
+    let mut spliced = BytesMut::with_capacity(original.len().checked_add(added)?);
     let mut done = 0;
     for (start, end, replacement) in placed {
         spliced.extend_from_slice(original.get(done..start)?);

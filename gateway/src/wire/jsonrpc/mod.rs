@@ -479,7 +479,7 @@ fn check_depth(bytes: &[u8]) -> Result<(), Fault> {
         }
         match byte {
             b'"' => in_string = true,
-            b'{' | b'[' => depth += 1,
+            b'{' | b'[' => depth = depth.saturating_add(1),
             b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }

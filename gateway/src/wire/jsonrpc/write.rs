@@ -9,7 +9,7 @@ use crate::text::{self, MAX_ERROR_BYTES};
 /// The bytes of a successful answer.
 #[must_use]
 pub fn result(id: &RawValue, result: &[u8]) -> Bytes {
-    let mut message = BytesMut::with_capacity(id.get().len() + result.len() + 40);
+    let mut message = BytesMut::with_capacity(id.get().len().saturating_add(result.len()).saturating_add(40));
     message.put_slice(br#"{"jsonrpc":"2.0","id":"#);
     message.put_slice(id.get().as_bytes());
     message.put_slice(br#","result":"#);
@@ -71,7 +71,7 @@ pub fn notification(method: &str) -> Bytes {
 /// The bytes of a notification of our own with parameters.
 #[must_use]
 pub fn notification_with(method: &str, params: &[u8]) -> Bytes {
-    let mut message = BytesMut::with_capacity(method.len() + params.len() + 48);
+    let mut message = BytesMut::with_capacity(method.len().saturating_add(params.len()).saturating_add(48));
     message.put_slice(br#"{"jsonrpc":"2.0","method":""#);
     message.put_slice(method.as_bytes());
     message.put_slice(br#"","params":"#);
@@ -83,7 +83,8 @@ pub fn notification_with(method: &str, params: &[u8]) -> Bytes {
 /// The bytes of a request of our own.
 #[must_use]
 pub fn request(id: &str, method: &str, params: &[u8]) -> Bytes {
-    let mut message = BytesMut::with_capacity(id.len() + method.len() + params.len() + 64);
+    let length = id.len().saturating_add(method.len()).saturating_add(params.len());
+    let mut message = BytesMut::with_capacity(length.saturating_add(64));
     message.put_slice(br#"{"jsonrpc":"2.0","id":""#);
     message.put_slice(id.as_bytes());
     message.put_slice(br#"","method":""#);

@@ -83,13 +83,13 @@ impl Decoder {
             }
             if self.field(&line) {
                 self.has_field = true;
-                self.size += line.len();
+                self.size = self.size.saturating_add(line.len());
             }
             if self.size > self.limit {
                 return Err(TooLarge { limit: self.limit });
             }
         }
-        if self.size + self.buffer.len() > self.limit {
+        if self.size.saturating_add(self.buffer.len()) > self.limit {
             return Err(TooLarge { limit: self.limit });
         }
         Ok(None)
@@ -111,8 +111,9 @@ impl Decoder {
         }
         loop {
             self.in_comment |= self.buffer.first() == Some(&b':');
-            let found = memchr2(b'\r', b'\n', &self.buffer[self.scanned..]);
-            steps::count(found.unwrap_or(self.buffer.len() - self.scanned) + 1);
+            let unscanned = self.buffer.get(self.scanned..).unwrap_or_default();
+            let found = memchr2(b'\r', b'\n', unscanned);
+            steps::count(found.unwrap_or(unscanned.len()).saturating_add(1));
             let Some(found) = found else {
                 if self.in_comment {
                     self.buffer.clear();
@@ -120,10 +121,10 @@ impl Decoder {
                 self.scanned = self.buffer.len();
                 return None;
             };
-            let end = self.scanned + found;
+            let end = self.scanned.saturating_add(found);
             self.scanned = 0;
             let line = self.buffer.split_to(end).freeze();
-            self.after_cr = self.buffer[0] == b'\r';
+            self.after_cr = self.buffer.first() == Some(&b'\r');
             self.buffer.advance(1);
             if !std::mem::take(&mut self.in_comment) {
                 return Some(line);
@@ -151,8 +152,8 @@ impl Decoder {
     /// Takes a line of the event under way, and says whether anything is kept of it.
     fn field(&mut self, line: &Bytes) -> bool {
         let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
-        let name = &line[..colon];
-        let mut value = line.slice((colon + 1).min(line.len())..);
+        let name = line.get(..colon).unwrap_or_default();
+        let mut value = line.slice(colon.saturating_add(1).min(line.len())..);
         if value.first() == Some(&b' ') {
             value.advance(1);
         }

@@ -8,7 +8,7 @@ use super::Event;
 #[must_use]
 pub fn encode(event: &Event) -> Bytes {
     let data_len = event.data.as_ref().map_or(0, Bytes::len);
-    let mut bytes = BytesMut::with_capacity(data_len + 64);
+    let mut bytes = BytesMut::with_capacity(data_len.saturating_add(64));
     for (name, value) in [
         ("id", &event.id),
         ("event", &event.event),
