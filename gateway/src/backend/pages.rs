@@ -371,6 +371,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn item_whose_name_can_be_read_in_two_ways_is_unusable() {
+        let page =
+            raw(r#"{"tools":[{"name":"a"},{"name":"b","Name":"c"},{"nAme":"d"},{"name":"e","name":"f"}]}"#);
+        let list = in_time(Kind::Tools, |_| ready(Ok(page.clone()))).await.unwrap();
+        assert_eq!((list.items.len(), list.unusable), (1, 3));
+    }
+
+    #[tokio::test]
     async fn pages_without_an_end_are_refused() {
         let mut pages = 0;
         let endless = |_| {

@@ -9,6 +9,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::inspected_keys::can_be_taken_for;
 use crate::steps;
 
 /// The most keys that an object may have. Real ones have a few dozen.
@@ -49,6 +50,13 @@ impl<'a> Object<'a> {
             .iter()
             .find(|(other, _)| other == key)
             .map(|(_, value)| *value)
+    }
+
+    /// A key of the object that some parser takes for `key`, if there is one.
+    #[must_use]
+    pub fn lookalike_of(&self, key: &str) -> Option<&str> {
+        let mut keys = self.fields.iter().map(|(other, _)| &**other);
+        keys.find(|other| can_be_taken_for(other, key))
     }
 
     /// The object's text with these fields, each a key and its value as JSON: in the place of the one that is there, or at the end.

@@ -29,7 +29,7 @@ pub enum Reference<'a> {
 /// # Errors
 /// When it is missing or no string, or the parameters can be read in two ways.
 pub fn name(params: Option<&RawValue>) -> Result<Text<'_>, Fault> {
-    let [name, _, _, meta] = read(params, &["name", "arguments", "task", "_meta"])?;
+    let [name, _, meta] = read(params, &["name", "arguments", "_meta"])?;
     check_meta(meta)?;
     text(name, "name")
 }

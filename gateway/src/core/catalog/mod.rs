@@ -176,6 +176,8 @@ impl Catalog {
             .iter()
             .map(|configured| configured.name.clone())
             .collect();
+        // A backend that is started below is looked at as the new configuration says.
+        self.shared.members.store(Arc::new(members.clone()));
         let mut stale = Vec::new();
         for configured in backends {
             match members.running.get(&configured.name) {

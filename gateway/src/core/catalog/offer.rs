@@ -272,7 +272,7 @@ fn rewritten(listed: &Listed, advertised: &str, named: Option<&Override>) -> Res
         return Ok(listed.json.clone());
     }
     let text = std::str::from_utf8(&listed.json).map_err(|error| error.to_string())?;
-    let mut changes: Vec<(&str, String)> = Vec::new();
+    let mut changes: Vec<(&'static str, String)> = Vec::new();
     if advertised != listed.key {
         changes.push(("name", format!("\"{advertised}\"")));
     }
@@ -297,7 +297,15 @@ fn read<'a>(what: &str, text: &'a str) -> Result<Object<'a>, String> {
     })
 }
 
-fn spliced(object: &Object<'_>, changes: &[(&str, String)]) -> Result<String, String> {
+fn spliced(object: &Object<'_>, changes: &[(&'static str, String)]) -> Result<String, String> {
+    // A client that ignores the case of keys would read what the backend says in the place of what the configuration does.
+    let lookalike = |(key, _): &(&'static str, String)| Some((object.lookalike_of(key)?, *key));
+    if let Some((other, key)) = changes.iter().find_map(lookalike) {
+        return Err(format!(
+            "its key {} can be taken for {key:?}, which is changed",
+            quoted(other)
+        ));
+    }
     let text = object.with(&borrowed(changes)).map(Vec::from);
     text.and_then(|text| String::from_utf8(text).ok())
         .ok_or_else(|| "its description cannot be changed".to_owned())
@@ -558,6 +566,31 @@ mod tests {
             assert!(refused.contains(reason), "{refused}");
         }
         assert_eq!(refused.len(), 2);
+    }
+
+    #[test]
+    fn key_that_can_be_taken_for_an_overridden_one_is_refused() {
+        let mut terms = prefixed("t_");
+        let named = Override {
+            fields: vec![("title", r#""T""#.to_owned())],
+            annotations: vec![("readOnlyHint", "true".to_owned())],
+            ..Override::default()
+        };
+        terms.tools.overrides = HashMap::from([("hints".to_owned(), named)]);
+        for (tool, reason) in [
+            (
+                r#"{"name":"hints","annotations":{"readOnlyHint":true,"ReadOnlyHint":false}}"#,
+                r#"its key "ReadOnlyHint" can be taken for "readOnlyHint", which is changed"#,
+            ),
+            (
+                r#"{"name":"hints","Title":"x"}"#,
+                r#"its key "Title" can be taken for "title", which is changed"#,
+            ),
+        ] {
+            let shown = shown(&[tool], &terms);
+            assert!(shown.entries(Kind::Tools).is_empty(), "{tool}");
+            assert!(shown.refused.told()[0].contains(reason), "{:?}", shown.refused);
+        }
     }
 
     #[test]

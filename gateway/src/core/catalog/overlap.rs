@@ -1,17 +1,19 @@
 //! Where backends claim the same URIs: sentences for `/status`, each of which names who is concerned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::sentences::{OF_ALL, Sentences, quoted};
 use super::snapshot::Matcher;
 use super::template_overlap::{overlap, reaches};
-use super::uri_owners::{Owner, UriOwners, scheme};
+use super::uri_owners::{Owner, UriOwners, normal, scheme};
 use crate::config::BackendName;
 
 /// How many pairs of templates are compared.
 const MAX_PAIRS: usize = 20_000;
 /// How many steps the comparisons may take together.
 const MAX_STEPS: usize = 4_000_000;
+/// What is said when that was not enough.
+const TOO_MANY: &str = "there are too many resource templates to find all of those that claim others' URIs";
 /// How many names stand in a sentence.
 const MAX_NAMES: usize = 5;
 
@@ -29,8 +31,11 @@ pub(super) fn report(
     lists(owners, conflicts);
     templates_in_lists(owners, matchers, conflicts);
     templates(owners, matchers, conflicts);
+    let listed = owners.listed();
     for (scheme, backends) in owners.shared_schemes() {
-        if !COMMON_SCHEMES.contains(&scheme) {
+        // Where their lists meet, that is a conflict already.
+        let mut meeting = listed.iter().filter(|(_, owners)| owners.len() > 1);
+        if !COMMON_SCHEMES.contains(&scheme) && !meeting.any(|(beginning, _)| beginning.starts_with(scheme)) {
             let warning = format_args!(
                 "{} have resources of the scheme {}: one that begins like none that is listed, and that no template fits, cannot be read",
                 names(backends.iter().map(|owner| owner.backend.name())),
@@ -84,17 +89,13 @@ fn without(owners: &[Owner], these: &[Owner]) -> Option<String> {
 /// Templates that fit what begins like resources that another backend lists.
 fn templates_in_lists(owners: &UriOwners, matchers: &[Matcher], conflicts: &mut Sentences) {
     let listed = owners.listed();
+    let all = listed.iter().flat_map(|(_, owners)| owners.iter());
+    let all: BTreeSet<&BackendName> = all.map(|owner| owner.backend.name()).collect();
     let mut steps = 0;
     for matcher in matchers {
         let (name, text) = (matcher.backend.name(), matcher.template.text());
         if scheme(matcher.template.literal_beginning()).is_none() {
-            let others = listed.iter().flat_map(|(_, owners)| owners.iter());
-            let mut others: Vec<_> = others
-                .map(|owner| owner.backend.name())
-                .filter(|other| *other != name)
-                .collect();
-            others.sort_unstable();
-            others.dedup();
+            let others: Vec<_> = all.iter().copied().filter(|other| *other != name).collect();
             if !others.is_empty() {
                 let conflict = format_args!(
                     "the template {} of {name} begins with no scheme: it takes no URI of a scheme of which others have resources: {}",
@@ -105,12 +106,23 @@ fn templates_in_lists(owners: &UriOwners, matchers: &[Matcher], conflicts: &mut 
             }
             continue;
         }
-        for (beginning, owners) in &listed {
-            let [owner] = owners else { continue };
-            if owner.backend.name() == name || steps > MAX_STEPS {
+        // The place in which all its URIs are, and those that some of them may be in: these stand together in the sorted list.
+        let literal = normal(matcher.template.literal_beginning());
+        let first = listed.partition_point(|(beginning, _)| **beginning < *literal);
+        let within = listed.iter().skip(first);
+        let within = within.take_while(|(beginning, _)| beginning.starts_with(&*literal));
+        let around = owners
+            .place(&literal)
+            .filter(|(beginning, _)| **beginning != *literal);
+        for (beginning, listing) in around.into_iter().chain(within.copied()) {
+            let [owner] = listing else { continue };
+            if owner.backend.name() == name {
                 continue;
             }
-            steps += 1;
+            if steps > MAX_STEPS {
+                conflicts.push(OF_ALL, TOO_MANY);
+                return;
+            }
             if reaches(&matcher.template, beginning, &mut steps) {
                 let conflict = format_args!(
                     "the template {} of {name} takes nothing that begins with {}: {} lists such resources",

@@ -1,6 +1,7 @@
 //! Whether two URI templates fit a common URI: the intersection of two regular languages, by a walk through pairs of positions.
 
 use super::template::{Part, UriTemplate};
+use super::uri_owners::normal;
 
 /// The longest template that is looked at, in symbols; of a longer one it is believed that it overlaps with whatever begins like it.
 const MAX_SYMBOLS: usize = 1024;
@@ -25,12 +26,15 @@ pub(super) fn overlap(one: &UriTemplate, other: &UriTemplate, steps: &mut usize)
 
 /// Whether a URI fits the template that begins with `beginning`, a directory or an authority, and goes on in it.
 pub(super) fn reaches(template: &UriTemplate, beginning: &str, steps: &mut usize) -> bool {
-    let literal = template.literal_beginning();
+    let literal = &*normal(template.literal_beginning());
     *steps += 1;
     if !literal.starts_with(beginning) && !beginning.starts_with(literal) {
         return false;
     }
     let slash = if beginning.ends_with(['/', ':']) { "" } else { "/" };
+    if literal.starts_with(&format!("{beginning}{slash}")) {
+        return true;
+    }
     let bytes = beginning.bytes().chain(slash.bytes()).map(Symbol::Byte);
     let inside: Vec<_> = bytes.chain([Symbol::Many { slash: true }]).collect();
     meet(&symbols(template), &inside, steps)

@@ -61,9 +61,15 @@ impl UriOwners {
 
     /// The backend that owns `uri` by what it lists.
     pub(super) fn owner(&self, uri: &str) -> Option<&Owner> {
+        self.place(uri).and_then(|(_, owners)| only(owners))
+    }
+
+    /// The longest beginning of `uri` with which resources are listed, and who lists them.
+    pub(super) fn place(&self, uri: &str) -> Option<(&str, &[Owner])> {
         let uri = &*normal(uri);
         let mut longest_first = territories(uri).into_iter().rev();
-        only(longest_first.find_map(|beginning| self.listed.get(beginning))?)
+        let (beginning, owners) = longest_first.find_map(|beginning| self.listed.get_key_value(beginning))?;
+        Some((beginning, owners))
     }
 
     /// The only backend that has anything of the scheme and authority of `uri`, or of its scheme.
@@ -151,7 +157,7 @@ fn territories(uri: &str) -> Vec<&str> {
 }
 
 /// A URI with its scheme and authority in lower case, in which they are compared (RFC 3986, 6.2.2.1).
-fn normal(uri: &str) -> Cow<'_, str> {
+pub(super) fn normal(uri: &str) -> Cow<'_, str> {
     let beginning = origin(uri).or_else(|| scheme(uri)).unwrap_or_default();
     if !beginning.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return uri.into();

@@ -141,7 +141,7 @@ async fn backend_draws_no_uris_of_others_to_itself() {
             [&[], &["DB://MAIN/{x}"]],
             "DB://MAIN/2",
             Some("a"),
-            "",
+            r#"the template "DB://MAIN/{x}" of b takes nothing that begins with "db://main""#,
         ),
         // Directories, where there is no authority.
         (

@@ -1,31 +1,18 @@
-//! No request reaches a backend that some parser there reads otherwise than the gateway did, so that nothing which filters deny is run.
-//!
-//! Odd requests go through a real gateway to a server that keeps what arrives, byte for byte. Then parsers of several languages read it.
+//! Odd requests, and what has to become of each.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
-
-use std::io::Write as _;
-use std::process::Stdio;
-
-use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use vmcp_crds::config::ConflictStrategy;
-use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{self, Answer, Session};
-use vmcp_e2e::recording_backend::{Received, RecordingBackend, Reply};
-use vmcp_peers::parsers::{self, Parser};
 
 /// A request, and what has to become of it.
-struct Odd {
-    what: String,
-    body: Vec<u8>,
-    outcome: Outcome,
+pub(crate) struct Odd {
+    pub(crate) what: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) outcome: Outcome,
 }
 
 /// What has to become of a request.
 #[derive(Clone, Debug)]
-enum Outcome {
+pub(crate) enum Outcome {
     /// It is refused with this status and code, and reaches no backend.
     Refused(u16, i64),
     /// It reaches the backend, and everybody reads this there.
@@ -36,17 +23,17 @@ enum Outcome {
 
 /// What of a request decides which tool, prompt or resource is used.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-struct Read {
+pub(crate) struct Read {
     #[serde(default)]
-    method: Value,
+    pub(crate) method: Value,
     #[serde(default)]
-    name: Value,
+    pub(crate) name: Value,
     #[serde(default)]
-    uri: Value,
+    pub(crate) uri: Value,
     #[serde(default)]
-    id: Value,
+    pub(crate) id: Value,
     #[serde(default)]
-    error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 const REFUSED: Outcome = Outcome::Refused(400, -32600);
@@ -95,13 +82,13 @@ fn doubles(key: &str) -> [String; 2] {
 }
 
 /// A corpus of requests for a gateway that puts `prefix` before names.
-struct Corpus {
+pub(crate) struct Corpus {
     prefix: &'static str,
-    odd: Vec<Odd>,
+    pub(crate) odd: Vec<Odd>,
 }
 
 impl Corpus {
-    fn new(prefix: &'static str) -> Self {
+    pub(crate) fn new(prefix: &'static str) -> Self {
         let mut corpus = Self {
             prefix,
             odd: Vec::new(),
@@ -592,185 +579,4 @@ impl Corpus {
         );
         self.request("a completion", "completion/complete", &params, outcome);
     }
-}
-
-/// The server, and a gateway before it that denies most of what it has.
-fn start(strategy: ConflictStrategy) -> anyhow::Result<(RecordingBackend, Gateway)> {
-    let schema = json!({"type": "object"});
-    let tool = |name: &str| json!({"name": name, "inputSchema": schema});
-    let resource = |uri: &str| json!({"name": uri, "uri": uri});
-    let offer = json!({
-        "tools": [tool("allowed"), tool("drop_database"), tool("secret_tool")],
-        "prompts": [{"name": "ask"}, {"name": "leak"}],
-        "resources": [resource("db://main/public"), resource("db://main/secret")],
-        "resourceTemplates": [{"name": "all", "uriTemplate": "db://main/{+path}"}],
-    });
-    let backend = RecordingBackend::start(offer, |_| Reply::Result(json!({"content": [], "contents": []})))?;
-    let mut recipe = Recipe::new(&[("db", &backend.url)])?;
-    let hot = recipe.config.hot.as_mut().unwrap();
-    hot.aggregation.strategy = strategy;
-    hot.backends[0].tools.deny = vec!["drop_*".to_owned()];
-    hot.backends[0].tools.hidden = vec!["secret_tool".to_owned()];
-    hot.backends[0].prompts.deny = vec!["leak".to_owned()];
-    hot.backends[0].resources.deny = vec!["db://main/secret".to_owned()];
-    let gateway = recipe.start()?;
-    Ok((backend, gateway))
-}
-
-fn post(gateway: &Gateway, session: &Session, body: &[u8]) -> anyhow::Result<Answer> {
-    let headers = [
-        ("content-type", "application/json"),
-        ("accept", "application/json, text/event-stream"),
-        ("mcp-session-id", &*session.id),
-        ("mcp-method", "tools/call"),
-        ("mcp-name", "drop_database"),
-    ];
-    raw::exchange(gateway.mcp, "POST", "/mcp", &headers, body)
-}
-
-/// What clients sent, without what the gateway says by itself.
-fn of_clients(received: Vec<Received>) -> Vec<Received> {
-    let own = |message: &Received| {
-        let parsed: Value = serde_json::from_slice(&message.body).unwrap_or_default();
-        let method = parsed["method"].as_str().unwrap_or_default();
-        method == "initialize"
-            || method == "notifications/initialized"
-            || method == "ping"
-            || method.ends_with("/list")
-    };
-    received.into_iter().filter(|message| !own(message)).collect()
-}
-
-/// What `parser` reads in each of `bodies`.
-fn read_by(mut parser: Parser, bodies: &[Vec<u8>]) -> anyhow::Result<Vec<Read>> {
-    let mut child = parser
-        .command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run the parser of {}", parser.name))?;
-    let mut input = child.stdin.take().context("no input")?;
-    let hex = |body: &Vec<u8>| body.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let lines: String = bodies.iter().map(|body| hex(body) + "\n").collect();
-    let writing = std::thread::spawn(move || input.write_all(lines.as_bytes()));
-    let output = child.wait_with_output()?;
-    writing.join().ok().context("the parser took nothing")??;
-    ensure!(output.status.success(), "{}: {}", parser.name, output.status);
-    let text = String::from_utf8(output.stdout)?;
-    let read: Vec<Read> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    ensure!(
-        read.len() == bodies.len(),
-        "{} read {} of {}",
-        parser.name,
-        read.len(),
-        bodies.len()
-    );
-    Ok(read)
-}
-
-/// What Rust's `serde_json` reads.
-fn read_by_rust(body: &[u8]) -> Read {
-    match serde_json::from_slice::<Value>(body) {
-        Ok(message) => {
-            let params = &message["params"];
-            let named = if params["ref"].is_object() {
-                &params["ref"]
-            } else {
-                params
-            };
-            Read {
-                method: message["method"].clone(),
-                name: named["name"].clone(),
-                uri: named["uri"].clone(),
-                id: message["id"].clone(),
-                error: None,
-            }
-        }
-        Err(error) => Read {
-            error: Some(error.to_string()),
-            ..Read::default()
-        },
-    }
-}
-
-/// Whether two readings are the same. Large numbers are rounded by most parsers.
-fn agree(one: &Read, other: &Read) -> bool {
-    let same_id = one.id == other.id
-        || matches!((one.id.as_f64(), other.id.as_f64()), (Some(one), Some(other)) if one == other);
-    same_id && (&one.method, &one.name, &one.uri) == (&other.method, &other.name, &other.uri)
-}
-
-fn check(prefix: &'static str, strategy: ConflictStrategy) -> anyhow::Result<()> {
-    let (backend, gateway) = start(strategy)?;
-    let session = Session::open(gateway.mcp)?;
-    drop(backend.take_messages());
-    let mut wrong = Vec::new();
-    let mut arrived: Vec<(String, Vec<u8>, Outcome)> = Vec::new();
-    for Odd { what, body, outcome } in Corpus::new(prefix).odd {
-        let answer = post(&gateway, &session, &body)?;
-        let received = of_clients(backend.take_messages());
-        let got = (answer.status, answer.error_code());
-        match &outcome {
-            Outcome::Refused(status, code) => {
-                if got != (*status, *code) || !received.is_empty() {
-                    wrong.push(format!(
-                        "{what}: expected {status} {code}, got {got:?}; {} arrived",
-                        received.len()
-                    ));
-                }
-            }
-            Outcome::Passed(_) | Outcome::PassedToSome(_) => {
-                if got != (200, 0) || received.len() != 1 {
-                    wrong.push(format!(
-                        "{what}: {got:?}, {} arrived: {}",
-                        received.len(),
-                        answer.text()
-                    ));
-                }
-            }
-        }
-        for message in received {
-            if message.head.contains("mcp-name") || message.head.contains("mcp-method") {
-                wrong.push(format!("{what}: a header arrived that names a tool"));
-            }
-            arrived.push((what.clone(), message.body, outcome.clone()));
-        }
-    }
-    let bodies: Vec<_> = arrived.iter().map(|(_, body, _)| body.clone()).collect();
-    let mut readings = vec![(
-        "Rust",
-        bodies.iter().map(|body| read_by_rust(body)).collect::<Vec<_>>(),
-    )];
-    for parser in parsers::all()? {
-        readings.push((parser.name, read_by(parser, &bodies)?));
-    }
-    for (parser, read) in readings {
-        for ((what, _, outcome), read) in arrived.iter().zip(read) {
-            let fits = match outcome {
-                Outcome::Refused(..) => false,
-                Outcome::Passed(expected) => read.error.is_none() && agree(&read, expected),
-                Outcome::PassedToSome(expected) => read.error.is_some() || agree(&read, expected),
-            };
-            if !fits {
-                wrong.push(format!("{what}: {parser} read {read:?}"));
-            }
-        }
-    }
-    ensure!(
-        wrong.is_empty(),
-        "{} are wrong:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
-    Ok(())
-}
-
-/// Whatever a client writes, no parser of a backend reads another tool, prompt, resource, method or id than the gateway did.
-#[test]
-fn odd_requests_are_read_alike_by_all_parsers() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("parsers") {
-        return Ok(());
-    }
-    check("db_", ConflictStrategy::Prefix)?;
-    check("", ConflictStrategy::None)
 }
