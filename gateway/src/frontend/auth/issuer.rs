@@ -2,8 +2,8 @@
 //!
 //! One task fetches: at the start, then every `keyRefresh`, and at once when a token names a key that is not known, which is how a
 //! rotation is noticed. Whoever waits for such a key waits for the same fetch. Because anybody can make up names of keys, they cause
-//! a fetch at most every 10 seconds; in between, a name that is not known is refused. A token that names no key, and that none of the keys
-//! has signed, counts as one of a key that is not known.
+//! a fetch at most every 10 seconds; in between, a name that is not known is refused. A token that names no key, or one that no key has for
+//! its name while some have none, and that none of the keys has signed, counts as one of a key that is not known.
 //!
 //! The last keys that were fetched stay in use for as long as the issuer cannot be reached: a token ends by its own date. They do not
 //! when the issuer answers with a set that holds none: it has withdrawn them, and until it publishes others no token is accepted. A key that
@@ -174,7 +174,7 @@ impl Issuer {
         Err(self.missing(is_judged))
     }
 
-    /// Keys that are published since `used`, none of which has signed a token that names none.
+    /// Keys that are published since `used`, none of which has signed a token of which it is not known whose it is.
     pub(super) async fn keys_after(&self, used: &KeySet) -> Result<Arc<KeySet>, NoKeys> {
         let is_judged = self.ask().await;
         let known = self.keys();
@@ -296,17 +296,23 @@ impl Issuer {
         Ok(keys)
     }
 
-    /// Where the issuer says that its keys are (OpenID Connect Discovery 1.0, 4).
+    /// Where the issuer says that its keys are. Some publish their metadata by one of the standards only.
     async fn discover(&self) -> Result<Uri, RoundError> {
+        let mut first_error = None;
+        for url in metadata_urls(&self.inner.name) {
+            let error = match self.discover_at(&url).await {
+                // Who cannot be reached there cannot be reached at all.
+                Err(error @ RoundError::Fetch(FetchError::Status { .. })) => error,
+                Err(error @ RoundError::Discovery { .. }) => error,
+                outcome => return outcome,
+            };
+            first_error.get_or_insert(error);
+        }
+        Err(first_error.unwrap_or_else(|| no_document(&Uri::default(), "the issuer is no URL".to_owned())))
+    }
+
+    async fn discover_at(&self, url: &str) -> Result<Uri, RoundError> {
         let inner = &*self.inner;
-        let url = format!(
-            "{}/.well-known/openid-configuration",
-            inner.name.trim_end_matches('/')
-        );
-        let no_document = |url: &Uri, reason: String| RoundError::Discovery {
-            url: url.clone(),
-            reason,
-        };
         let url: Uri = url
             .parse()
             .map_err(|error: http::uri::InvalidUri| no_document(&Uri::default(), error.to_string()))?;
@@ -325,9 +331,31 @@ impl Issuer {
     }
 }
 
+fn no_document(url: &Uri, reason: String) -> RoundError {
+    let url = url.clone();
+    RoundError::Discovery { url, reason }
+}
+
+/// Where an issuer's metadata may be: OpenID Connect Discovery 1.0, 4; RFC 8414, 3; and the same place for OpenID Connect (RFC 8414, 5).
+fn metadata_urls(issuer: &str) -> Vec<String> {
+    const OPENID: &str = "/.well-known/openid-configuration";
+    const OAUTH: &str = "/.well-known/oauth-authorization-server";
+    let issuer = issuer.trim_end_matches('/');
+    let mut urls = vec![format!("{issuer}{OPENID}")];
+    let authority = issuer.find("://").map(|scheme| scheme + 3);
+    let path = authority.and_then(|start| issuer[start..].find('/').map(|path| start + path));
+    let (root, path) = issuer.split_at(path.unwrap_or(issuer.len()));
+    urls.push(format!("{root}{OAUTH}{path}"));
+    if !path.is_empty() {
+        urls.push(format!("{root}{OPENID}{path}"));
+    }
+    urls
+}
+
 #[cfg(test)]
 mod tests {
     use jsonwebtoken::Algorithm;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -384,5 +412,60 @@ mod tests {
         let began = Instant::now();
         assert_eq!(issuer.keys_for(&header()).await.unwrap_err(), NoKeys::Unavailable);
         assert_eq!(began.elapsed(), WAIT);
+    }
+
+    #[test]
+    fn metadata_is_looked_for_by_each_standard() {
+        assert_eq!(
+            metadata_urls("https://i.test/"),
+            [
+                "https://i.test/.well-known/openid-configuration",
+                "https://i.test/.well-known/oauth-authorization-server"
+            ]
+        );
+        assert_eq!(
+            metadata_urls("https://i.test:8443/a/b"),
+            [
+                "https://i.test:8443/a/b/.well-known/openid-configuration",
+                "https://i.test:8443/.well-known/oauth-authorization-server/a/b",
+                "https://i.test:8443/.well-known/openid-configuration/a/b"
+            ]
+        );
+    }
+
+    /// An issuer that publishes its metadata at one of the places, and nothing at the others.
+    #[tokio::test]
+    async fn issuer_with_rfc_8414_metadata_only_is_found() {
+        let place = "/.well-known/oauth-authorization-server";
+        let tasks = Tasks::default();
+        let (issuer, listener) = silent(&tasks);
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let name = issuer.inner.name.clone();
+        let serving = async {
+            loop {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let (mut request, name) = (Vec::new(), name.clone());
+                while !request.ends_with(b"\r\n\r\n") {
+                    connection.read_buf(&mut request).await.unwrap();
+                }
+                let is_there = request.starts_with(format!("GET {place} ").as_bytes());
+                let body = format!(r#"{{"issuer":"{name}","jwks_uri":"{name}/keys"}}"#);
+                let status = if is_there { "200 OK" } else { "404 Not Found" };
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                    body.len()
+                );
+                connection
+                    .write_all(format!("{head}{body}").as_bytes())
+                    .await
+                    .unwrap();
+            }
+        };
+        let found = tokio::select! {
+            () = serving => unreachable!("it goes on for ever"),
+            found = issuer.discover() => found.unwrap(),
+        };
+        assert_eq!(found.to_string(), format!("{name}/keys"));
     }
 }

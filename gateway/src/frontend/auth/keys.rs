@@ -49,7 +49,8 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// The keys that a signature with `algorithm` may be checked with: those named `id`, or all when the token names none.
+    /// The keys that a signature with `algorithm` may be checked with: those named `id`, those without a name where none has that name, or
+    /// all when the token names none.
     pub(super) fn fitting(
         &self,
         id: Option<&str>,
@@ -60,18 +61,29 @@ impl KeySet {
         fitting.map(|key| &key.decoding)
     }
 
-    /// Whether there is a key named `id`; without a name, whether there is any.
+    /// Whether there is a key that a token which names the key `id` may be checked with.
     pub(super) fn has(&self, id: Option<&str>) -> bool {
         self.named(id).next().is_some()
     }
 
+    /// Whether one of them has the name `id`, so that it is known which one is meant.
+    pub(super) fn knows(&self, id: Option<&str>) -> bool {
+        id.is_some() && self.keys.iter().any(|key| key.id() == id)
+    }
+
     fn named(&self, id: Option<&str>) -> impl Iterator<Item = &Key> {
-        let is_meant = move |key: &&Key| id.is_none() || key.published.common.key_id.as_deref() == id;
+        // Some issuers put a name into tokens and none into their only key.
+        let wanted = if self.knows(id) { id } else { None };
+        let is_meant = move |key: &&Key| id.is_none() || key.id() == wanted;
         self.keys.iter().filter(is_meant)
     }
 }
 
 impl Key {
+    fn id(&self) -> Option<&str> {
+        self.published.common.key_id.as_deref()
+    }
+
     fn read(json: &RawValue) -> Option<Self> {
         let published: Jwk = serde_json::from_str(json.get()).ok()?;
         if algorithms(&published).is_empty() {
@@ -166,10 +178,22 @@ mod tests {
     #[test]
     fn a_named_key_is_found_by_its_name_and_any_when_none_is_named() {
         let keys = read(&[format!(r#"{{{RSA},"kid":"a"}}"#), format!("{{{P256}}}")]).unwrap();
-        assert!(keys.has(Some("a")) && !keys.has(Some("b")) && keys.has(None));
+        assert!(keys.has(Some("a")) && keys.has(None));
+        assert!(keys.knows(Some("a")) && !keys.knows(Some("b")) && !keys.knows(None));
         assert_eq!(keys.fitting(Some("a"), Algorithm::RS256).count(), 1);
+        assert_eq!(keys.fitting(Some("a"), Algorithm::ES256).count(), 0);
         assert_eq!(keys.fitting(Some("b"), Algorithm::RS256).count(), 0);
         assert_eq!(keys.fitting(None, Algorithm::ES256).count(), 1);
+        let named = read(&[format!(r#"{{{RSA},"kid":"a"}}"#)]).unwrap();
+        assert!(!named.has(Some("b")));
+    }
+
+    /// A token may name a key that the issuer published without a name.
+    #[test]
+    fn unnamed_key_is_tried_for_a_token_that_names_one() {
+        let keys = read(&[format!(r#"{{{RSA},"kid":"a"}}"#), format!("{{{P256}}}")]).unwrap();
+        assert!(keys.has(Some("b")));
+        assert_eq!(keys.fitting(Some("b"), Algorithm::ES256).count(), 1);
     }
 
     #[test]

@@ -164,7 +164,9 @@ impl Inner {
         let header = token::Header::read(token, &self.expectations)?;
         let mut keys = self.issuer.keys_for(&header).await?;
         let mut verdict = token::verify(token, &header, &keys, &self.expectations, now);
-        if header.key.is_none() && matches!(verdict, Err(Flaw::Signature | Flaw::UnknownKey)) {
+        // Which key is meant is not known: it may be one that is not known yet.
+        let is_named = keys.knows(header.key.as_deref());
+        if !is_named && matches!(verdict, Err(Flaw::Signature | Flaw::UnknownKey)) {
             match self.issuer.keys_after(&keys).await {
                 Ok(newer) => {
                     keys = newer;
