@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 use vmcp_crds::config::{
-    AnnotationOverride, Capability, ConflictStrategy, HotConfig, PromptOverride, ToolOverride,
+    AnnotationOverride, Capability, ConflictStrategy, HotConfig, NameRule, PromptOverride, ToolOverride,
 };
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
@@ -329,40 +329,58 @@ fn overrides_change_what_clients_are_told_and_calls_still_arrive() -> anyhow::Re
     Ok(())
 }
 
+/// Tools with unusual names are offered and called, and warned of; with the strict rule they are left out and reported.
 #[test]
-fn names_that_may_not_be_offered_are_left_out_and_reported_and_long_ones_warned_of() -> anyhow::Result<()> {
-    let (left, _right, recipe) = left_and_right()?;
+fn unusual_tool_names_are_offered_unless_names_is_strict() -> anyhow::Result<()> {
+    let (left, _right, mut recipe) = left_and_right()?;
     let (long, too_long) = ("l".repeat(70), "m".repeat(130));
     left.admin(
         "POST",
         &format!("/tools-changed?add=white%20space,{long},{too_long}"),
         &json!({}),
     )?;
-    let gateway = recipe.start()?;
-    let session = Session::open(gateway.mcp)?;
-    let listed = tools(&session, &gateway)?;
-    assert!(has(&listed, &format!("left_{long}")), "{listed:?}");
-    assert!(
-        !listed
-            .iter()
-            .any(|name| name.contains("white") || name.contains(&too_long))
-    );
-    let status = gateway.status(&recipe)?;
     let said = |sentences: &[String], words: &[&str]| {
         sentences
             .iter()
             .any(|sentence| words.iter().all(|word| sentence.contains(word)))
     };
-    assert!(said(
-        &status.faults,
-        &["\"white space\"", "left", "characters outside"]
-    ));
-    assert!(said(&status.faults, &[&too_long, "longer than 128"]));
-    assert!(
-        said(&status.warnings, &[&long, "75 characters"]),
-        "{:?}",
-        status.warnings
-    );
+    let unusual: [&[&str]; 2] = [
+        &["white space\"", "left", "characters outside"],
+        &[&too_long, "longer than 128"],
+    ];
+    for names in [NameRule::Lenient, NameRule::Strict] {
+        let hot = recipe.config.hot.get_or_insert_default();
+        hot.aggregation.names = names;
+        let gateway = recipe.start()?;
+        let session = Session::open(gateway.mcp)?;
+        let listed = tools(&session, &gateway)?;
+        assert!(has(&listed, &format!("left_{long}")), "{listed:?}");
+        let is_lenient = names == NameRule::Lenient;
+        for name in ["left_white space".to_owned(), format!("left_{too_long}")] {
+            assert_eq!(has(&listed, &name), is_lenient, "{names:?}: {name}");
+            let answer = session.call(gateway.mcp, &name, &json!({}))?;
+            assert_eq!(
+                answer.error_code() == 0,
+                is_lenient,
+                "{names:?}: {}",
+                answer.text()
+            );
+        }
+        let status = gateway.status(&recipe)?;
+        let sentences = if is_lenient {
+            &status.warnings
+        } else {
+            &status.faults
+        };
+        for words in unusual {
+            assert!(said(sentences, words), "{names:?}: {status:?}");
+        }
+        assert!(
+            said(&status.warnings, &[&long, "75 characters"]),
+            "{:?}",
+            status.warnings
+        );
+    }
     Ok(())
 }
 

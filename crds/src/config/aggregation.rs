@@ -33,6 +33,12 @@ pub struct AggregationConfig {
     /// all that are, in the order of the configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub priority: Vec<String>,
+    /// Which names of tools are offered. The protocol recommends 1 to 128 of `A-Z a-z 0-9 _ . -`. `lenient`: a tool with another name is
+    /// offered, and `/status` warns of it, because some clients refuse such names. `strict`: it is not offered. Names of prompts have no such
+    /// rule. A name of more than 1024 bytes, or with control characters, is never offered. An override can give a tool a better name.
+    #[schemars(extend("default" = NameRule::default().as_str()))]
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub names: NameRule,
     /// What becomes of the offers of a backend that is unavailable (see `health` there). `keep`: they stay listed. `hide`: they are left
     /// out of the lists until it answers again. Calls reach the backend either way, and nobody else takes over its names.
     #[schemars(extend("default" = FailureMode::default().as_str()))]
@@ -81,6 +87,17 @@ fn with_transparent(schema: &mut Schema) {
     }
 }
 
+/// Which names of tools are offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NameRule {
+    /// Those that the protocol recommends, and others with a warning.
+    #[default]
+    Lenient,
+    /// Those that the protocol recommends.
+    Strict,
+}
+
 /// What becomes of the offers of a backend that does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -119,6 +136,17 @@ impl ConflictStrategy {
     }
 }
 
+impl NameRule {
+    /// The rule's name in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lenient => "lenient",
+            Self::Strict => "strict",
+        }
+    }
+}
+
 impl FailureMode {
     /// The mode's name in the file.
     #[must_use]
@@ -152,6 +180,7 @@ impl Default for AggregationConfig {
             strategy: ConflictStrategy::default(),
             prefix_format: default_prefix_format(),
             priority: Vec::new(),
+            names: NameRule::default(),
             failure_mode: FailureMode::default(),
             refresh: default_refresh(),
             page_size: default_page_size(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct BackendConfig {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub addresses: Vec<IpAddr>,
+    /// How its certificate is checked, where its URL has `https`; without this it has to be signed by an authority that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
     /// The transport that it speaks. `streamable-http`: what servers speak since 2025-03-26. `sse`: HTTP+SSE of 2024-11-05, in which a
     /// session lives as long as one connection. Such a session belongs to one process of the gateway: each replica opens one of
     /// its own, the server's state for it is not shared, and it is lost when the connection or the process ends; running
@@ -89,6 +93,17 @@ pub struct BackendConfig {
     pub health: HealthConfig,
 }
 
+/// How a backend's certificate is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendTls {
+    /// A file with certificates in PEM, for example `/etc/tls/ca.crt`, in the place of those that the system trusts. A server is trusted
+    /// when one of them has signed its certificate, which has to bear the name in the URL, or when its certificate is one of them, as
+    /// with a self-signed one: then neither name nor dates are looked at. The file is read for each new connection, so that a change
+    /// needs no restart. A relative path starts at the directory of this file.
+    pub ca_file: PathBuf,
+}
+
 /// Whether what a backend remembers of a session counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -128,6 +143,7 @@ impl Default for BackendConfig {
             name: String::new(),
             url: String::new(),
             addresses: Vec::new(),
+            tls: None,
             transport: BackendTransport::default(),
             prefix: None,
             timeouts: Timeouts::default(),

@@ -34,10 +34,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use aggregation::{AggregationConfig, Capability, ConflictStrategy, FailureMode};
+pub use aggregation::{AggregationConfig, Capability, ConflictStrategy, FailureMode, NameRule};
 pub use backend::{
-    AnnotationOverride, BackendConfig, BackendTransport, PromptOverride, PromptRules, ResourceRules,
-    SessionState, ToolOverride, ToolRules,
+    AnnotationOverride, BackendConfig, BackendTls, BackendTransport, PromptOverride, PromptRules,
+    ResourceRules, SessionState, ToolOverride, ToolRules,
 };
 pub use duration::Duration;
 pub use headers::HeaderSource;

@@ -5,18 +5,27 @@ use std::time::Duration;
 
 use vmcp_crds::config::Capability;
 
-pub use vmcp_crds::config::FailureMode;
+pub use vmcp_crds::config::{FailureMode, NameRule};
 
 use super::spelling::{canonical, deniable_forms};
 use super::{BackendName, Pattern};
 
-/// The longest name that may be offered (specification 2025-11-25, server/tools).
+/// The longest name that the protocol recommends for tools (specification 2025-11-25, server/tools).
 pub const MAX_NAME_BYTES: usize = 128;
 
-/// Whether `byte` may stand in a name that is offered.
+/// The longest name that is offered at all: every client gets it with every list.
+pub const MAX_LENIENT_NAME_BYTES: usize = 1024;
+
+/// Whether `byte` may stand in a name that the protocol recommends; a slash may, too, which some servers have.
 #[must_use]
 pub fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_./-".contains(&byte)
+}
+
+/// Control characters, and what reorders or breaks the text around a name so that people read another one.
+#[must_use]
+pub fn is_unprintable(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// How the offers of many backends become one.
@@ -52,6 +61,8 @@ pub enum Strategy {
 pub struct Terms {
     /// What the names of tools and prompts begin with.
     pub prefix: String,
+    /// Which names its tools may have.
+    pub names: NameRule,
     /// For its tools.
     pub tools: Rules,
     /// For its prompts.

@@ -15,6 +15,8 @@ pub struct Contact {
     pub timeouts: Timeouts,
     /// The addresses of its host, in the place of those that a look-up of its name finds.
     pub addresses: Vec<IpAddr>,
+    /// The certificates that are trusted in the place of those that the system trusts.
+    pub ca_file: Option<PathBuf>,
     /// The largest answer in JSON, in bytes.
     pub max_answer_bytes: u64,
     /// What every request to it bears.
@@ -81,6 +83,7 @@ impl Default for Contact {
         Self {
             timeouts: Timeouts::default(),
             addresses: Vec::new(),
+            ca_file: None,
             max_answer_bytes: vmcp_crds::config::BackendConfig::default().max_answer_bytes,
             headers: Vec::new(),
             pass_headers: Vec::new(),

@@ -9,7 +9,7 @@ use vmcp_crds::config::{
 };
 
 use super::Fault;
-use crate::config::aggregation::{MAX_NAME_BYTES, is_name_byte};
+use crate::config::aggregation::{MAX_LENIENT_NAME_BYTES, MAX_NAME_BYTES, is_name_byte, is_unprintable};
 use crate::config::{Aggregation, BackendName, Filter, Override, Pattern, Rules, Strategy, Terms};
 
 /// The placeholders of `prefixFormat`; the second one is ToolHive's.
@@ -139,6 +139,7 @@ pub(super) fn terms(
             hidden: patterns(&raw.tools.hidden),
             overrides: overrides(
                 tools.map(|(name, raw)| (name, tool(raw))),
+                &TOOL_NAMES,
                 &prefix,
                 &at("tools.overrides"),
             )?,
@@ -148,11 +149,13 @@ pub(super) fn terms(
             hidden: Vec::new(),
             overrides: overrides(
                 prompts.map(|(name, raw)| (name, prompt(raw))),
+                &PROMPT_NAMES,
                 &prefix,
                 &at("prompts.overrides"),
             )?,
         },
         resources: filter(&raw.resources.allow, &raw.resources.deny),
+        names: aggregation.names,
         prefix,
     })
 }
@@ -200,8 +203,27 @@ fn prefix(raw: &BackendConfig, aggregation: &AggregationConfig) -> String {
     })
 }
 
+/// Which names overrides may give.
+struct Names {
+    max_bytes: usize,
+    may_hold: fn(&str) -> bool,
+    characters: &'static str,
+}
+
+const TOOL_NAMES: Names = Names {
+    max_bytes: MAX_NAME_BYTES,
+    may_hold: |name| name.bytes().all(is_name_byte),
+    characters: "of A-Z a-z 0-9 _ . / -",
+};
+const PROMPT_NAMES: Names = Names {
+    max_bytes: MAX_LENIENT_NAME_BYTES,
+    may_hold: |name| !name.chars().any(is_unprintable),
+    characters: "bytes without control characters",
+};
+
 fn overrides<'a>(
     raw: impl Iterator<Item = (&'a String, Override)>,
+    names: &Names,
     prefix: &str,
     path: &str,
 ) -> Result<HashMap<String, Override>, Fault> {
@@ -214,12 +236,13 @@ fn overrides<'a>(
         if let Some(renamed) = &named.name {
             let refuse = |message| Err(Fault::at(&format!("{path}.{name}.name"), message));
             if renamed.is_empty()
-                || prefix.len() + renamed.len() > MAX_NAME_BYTES
-                || !renamed.bytes().all(is_name_byte)
+                || prefix.len() + renamed.len() > names.max_bytes
+                || !(names.may_hold)(renamed)
             {
                 return refuse(format!(
-                    "found {renamed:?}; allowed are 1 to {} of A-Z a-z 0-9 _ . / - after the prefix {prefix:?}",
-                    MAX_NAME_BYTES - prefix.len()
+                    "found {renamed:?}; allowed are 1 to {} {} after the prefix {prefix:?}",
+                    names.max_bytes - prefix.len(),
+                    names.characters
                 ));
             }
             let same = |other: &&Override| other.name.as_ref() == Some(renamed);

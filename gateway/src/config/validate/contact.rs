@@ -1,7 +1,7 @@
 //! How a backend is talked to, from the raw file to the validated form.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderName;
@@ -61,6 +61,7 @@ pub(super) fn contact(
             extend_on_progress: timeouts.extend_on_progress,
         },
         addresses: addresses(raw, path)?,
+        ca_file: ca_file(raw, path, file)?,
         max_answer_bytes: raw.max_answer_bytes,
         headers: headers(raw, path, file)?,
         pass_headers: pass_headers(raw, path)?,
@@ -76,6 +77,21 @@ fn addresses(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result<Vec<
         return Err(Fault::at(&path("addresses"), message));
     }
     Ok(raw.addresses.clone())
+}
+
+fn ca_file(
+    raw: &BackendConfig,
+    path: &impl Fn(&str) -> String,
+    file: &Path,
+) -> Result<Option<PathBuf>, Fault> {
+    let Some(tls) = &raw.tls else { return Ok(None) };
+    let url = raw.url.parse::<http::Uri>().ok();
+    if url.is_some_and(|url| url.scheme() == Some(&http::uri::Scheme::HTTP)) {
+        let message = "has no meaning with a URL of http; write https there, or remove it".to_owned();
+        return Err(Fault::at(&path("tls"), message));
+    }
+    let directory = file.parent().unwrap_or_else(|| Path::new(""));
+    Ok(Some(directory.join(&tls.ca_file)))
 }
 
 fn headers(raw: &BackendConfig, path: &impl Fn(&str) -> String, file: &Path) -> Result<Vec<Header>, Fault> {

@@ -250,11 +250,21 @@ fn names_that_may_not_be_offered_are_refused_when_the_configuration_gives_them()
             "twice",
         ),
         (
-            "prompts: {overrides: {x: {name: 'é'}}}".to_owned(),
+            r#"prompts: {overrides: {x: {name: "a\tb"}}}"#.to_owned(),
             "backends[0].prompts.overrides.x.name",
         ),
     ] {
         let error = one_backend(&text).unwrap_err();
         assert!(error.contains(expected), "{text}: {error}");
     }
+    one_backend("prompts: {overrides: {x: {name: 'Überprüfen: Code'}}}").unwrap();
+}
+
+#[test]
+fn tls_of_a_backend_needs_https_and_a_file_beside_the_configuration() {
+    let error = one_backend("tls: {caFile: ca.crt}").unwrap_err();
+    assert!(
+        error.contains("backends[0].tls") && error.contains("https"),
+        "{error}"
+    );
 }

@@ -17,13 +17,15 @@ use super::sentences::{OF_ONE_BACKEND, Sentences, quoted};
 use super::task_support::requires_task;
 use super::unused;
 use crate::backend::{Capabilities, Kind, List, Listed, MAX_ITEM_BYTES, Oversized};
-use crate::config::aggregation::{MAX_NAME_BYTES, is_name_byte};
+use crate::config::aggregation::{
+    MAX_LENIENT_NAME_BYTES, MAX_NAME_BYTES, NameRule, is_name_byte, is_unprintable,
+};
 use crate::config::{BackendName, Override, Rules, Terms};
 use crate::text::head;
 use crate::wire::object::Object;
 
 /// Some clients refuse longer names.
-const COMFORTABLE_NAME_BYTES: usize = 64;
+const COMFORTABLE_NAME_LENGTH: usize = 64;
 /// The most bytes of what is wrong with a description.
 const MAX_REASON_BYTES: usize = 300;
 
@@ -140,7 +142,7 @@ impl Shown {
     ) {
         let entry = match rules(kind, terms) {
             Some(rules) if !rules.filter.passes(&listed.key) => return,
-            Some(rules) => named(listed, &terms.prefix, rules),
+            Some(rules) => named(kind, listed, terms, rules),
             None if !terms.resources.passes_uri(&listed.key) => return,
             None => Ok(Entry {
                 advertised: listed.key.as_str().into(),
@@ -194,14 +196,23 @@ impl Shown {
             self.conflicts.push(OF_ONE_BACKEND, conflict);
         }
         if matches!(kind, Kind::Tools | Kind::Prompts) {
-            let long = |entry: &&Entry| entry.advertised.len() > COMFORTABLE_NAME_BYTES;
-            for Entry { advertised, .. } in winners.iter().filter(long) {
-                let length = advertised.len();
-                let warning = format_args!(
-                    "the {noun} {advertised} of backend {backend} has a name of {length} characters; some clients allow \
-                     {COMFORTABLE_NAME_BYTES}"
-                );
-                self.warnings.push(OF_ONE_BACKEND, warning);
+            for Entry { advertised, .. } in &winners {
+                let shown = quoted(advertised);
+                if let (Kind::Tools, Err(reason)) = (kind, recommended(advertised)) {
+                    let warning = format_args!(
+                        "the {noun} {shown} of backend {backend} may be refused by clients: {reason}; an override can give it another name"
+                    );
+                    self.warnings.push(OF_ONE_BACKEND, warning);
+                    continue;
+                }
+                let length = advertised.chars().count();
+                if length > COMFORTABLE_NAME_LENGTH {
+                    let warning = format_args!(
+                        "the {noun} {shown} of backend {backend} has a name of {length} characters; some clients allow \
+                         {COMFORTABLE_NAME_LENGTH}"
+                    );
+                    self.warnings.push(OF_ONE_BACKEND, warning);
+                }
             }
         }
         if kind == Kind::Tools {
@@ -247,14 +258,19 @@ pub(super) fn rules(kind: Kind, terms: &Terms) -> Option<&Rules> {
     }
 }
 
-fn named(listed: &Listed, prefix: &str, rules: &Rules) -> Result<Entry, String> {
+fn named(kind: Kind, listed: &Listed, terms: &Terms, rules: &Rules) -> Result<Entry, String> {
     let renamed = rules.renamed(&listed.key);
-    let advertised = format!("{prefix}{renamed}");
-    if advertised.len() > MAX_NAME_BYTES {
-        return Err("its name, with prefix, is longer than 128 characters".to_owned());
+    let advertised = format!("{}{renamed}", terms.prefix);
+    if advertised.len() > MAX_LENIENT_NAME_BYTES {
+        return Err(format!(
+            "its name, with prefix, is longer than {MAX_LENIENT_NAME_BYTES} bytes"
+        ));
     }
-    if !advertised.bytes().all(is_name_byte) {
-        return Err("its name has characters outside A-Z a-z 0-9 _ . / -".to_owned());
+    if advertised.chars().any(is_unprintable) {
+        return Err("its name has control characters".to_owned());
+    }
+    if kind == Kind::Tools && terms.names == NameRule::Strict {
+        recommended(&advertised)?;
     }
     let json = rewritten(listed, &advertised, rules.overrides.get(&listed.key))?;
     Ok(Entry {
@@ -266,6 +282,19 @@ fn named(listed: &Listed, prefix: &str, rules: &Rules) -> Result<Entry, String> 
     })
 }
 
+/// Whether the protocol recommends such a name for a tool, and why not.
+fn recommended(name: &str) -> Result<(), String> {
+    if name.len() > MAX_NAME_BYTES {
+        return Err(format!(
+            "its name, with prefix, is longer than {MAX_NAME_BYTES} characters"
+        ));
+    }
+    if !name.bytes().all(is_name_byte) {
+        return Err("its name has characters outside A-Z a-z 0-9 _ . / -".to_owned());
+    }
+    Ok(())
+}
+
 /// The description with the advertised name and the overrides, and everything else as the backend wrote it.
 fn rewritten(listed: &Listed, advertised: &str, named: Option<&Override>) -> Result<Bytes, String> {
     if advertised == listed.key && named.is_none() {
@@ -274,7 +303,7 @@ fn rewritten(listed: &Listed, advertised: &str, named: Option<&Override>) -> Res
     let text = std::str::from_utf8(&listed.json).map_err(|error| error.to_string())?;
     let mut changes: Vec<(&'static str, String)> = Vec::new();
     if advertised != listed.key {
-        changes.push(("name", format!("\"{advertised}\"")));
+        changes.push(("name", serde_json::Value::from(advertised).to_string()));
     }
     let object = read("what the backend says of it", text)?;
     if let Some(named) = named {
@@ -415,24 +444,59 @@ mod tests {
         assert_eq!(seen, [("raw", true), ("now", false)]);
     }
 
+    /// A tool with an unusual name is offered with a warning, or, with the strict rule, not at all.
     #[test]
-    fn a_name_that_may_not_be_offered_is_reported_and_a_long_one_is_warned_of() {
+    fn unusual_tool_name_is_warned_of_or_refused() {
         let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(127));
         let uncomfortable = format!(r#"{{"name":"{}"}}"#, "y".repeat(63));
-        let shown = shown(
-            &[
-                r#"{"name":"white space"}"#,
-                &long,
-                &uncomfortable,
-                r#"{"name":"ok"}"#,
-            ],
-            &prefixed("a_"),
-        );
-        assert_eq!(shown.entries(Kind::Tools).len(), 2);
-        assert_eq!(shown.refused.count(), 2, "{:?}", shown.refused);
-        assert_eq!(shown.warnings.count(), 1, "{:?}", shown.warnings);
-        let warning = &shown.warnings.told()[0];
+        let tools = [
+            r#"{"name":"white \"space\""}"#,
+            r#"{"name":"greet:user"}"#,
+            &long,
+            &uncomfortable,
+            r#"{"name":"ok"}"#,
+        ];
+        let mut terms = prefixed("a_");
+        let lenient = shown(&tools, &terms);
+        assert_eq!(lenient.entries(Kind::Tools).len(), 5);
+        assert_eq!(lenient.refused.count(), 0, "{:?}", lenient.refused);
+        assert_eq!(lenient.warnings.count(), 4, "{:?}", lenient.warnings);
+        let entry = &lenient.entries(Kind::Tools)[0];
+        assert_eq!(entry.json, r#"{"name":"a_white \"space\""}"#);
+        terms.names = NameRule::Strict;
+        let strict = shown(&tools, &terms);
+        assert_eq!(strict.entries(Kind::Tools).len(), 2);
+        assert_eq!(strict.refused.count(), 3, "{:?}", strict.refused);
+        assert_eq!(strict.warnings.count(), 1, "{:?}", strict.warnings);
+        let warning = &strict.warnings.told()[0];
         assert!(warning.contains("65 characters"), "{warning}");
+    }
+
+    /// Prompts may be called anything that people can read, with either rule.
+    #[test]
+    fn prompt_name_has_no_rule_but_length_and_control_characters() {
+        let prompts = ["Code Review", "greet:user", "代码审查", r"a\nb", r"a\u202eb"]
+            .map(|name| format!(r#"{{"name":"{name}"}}"#));
+        let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(1025));
+        let prompts: Vec<&str> = prompts.iter().map(String::as_str).chain([&*long]).collect();
+        let offer = Offer {
+            prompts: list(Kind::Prompts, &prompts),
+            ..Offer::default()
+        };
+        for names in [NameRule::Lenient, NameRule::Strict] {
+            let terms = Terms {
+                names,
+                ..Terms::default()
+            };
+            let shown = Shown::new(&BackendName::for_test("a"), &offer, &terms);
+            let offered: Vec<&str> = shown
+                .entries(Kind::Prompts)
+                .iter()
+                .map(|entry| &*entry.advertised)
+                .collect();
+            assert_eq!(offered, ["Code Review", "greet:user", "代码审查"]);
+            assert_eq!((shown.refused.count(), shown.warnings.count()), (3, 0));
+        }
     }
 
     #[test]
