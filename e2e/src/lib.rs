@@ -21,6 +21,7 @@ pub mod records;
 pub mod redis;
 pub mod rendered;
 pub mod replicas;
+pub mod scripted_server;
 pub mod stream;
 pub mod third_party;
 pub mod wait;

@@ -132,7 +132,10 @@ impl Admitted {
 
     /// The call ended with `error`, which may say that the backend cannot be reached.
     pub fn failed(&mut self, error: &BackendError) {
-        if error.says_unreachable() {
+        if matches!(error, BackendError::NotProcessed(_)) {
+            // A server that is about to go, or has enough to do, says so. It neither fails nor answers.
+            self.undecided();
+        } else if error.says_unreachable() {
             self.settled = true;
             self.backend.count(CallOutcome::Unreachable);
             self.backend.failed(&error.to_string());
@@ -217,6 +220,9 @@ mod tests {
             backend.admit().await.unwrap().failed(&error);
             assert_eq!(backend.breaker(), BreakerState::Closed, "{error}");
         }
+        let goaway = BackendError::NotProcessed("GOAWAY".to_owned());
+        backend.admit().await.unwrap().failed(&goaway);
+        assert_eq!(backend.breaker(), BreakerState::Closed);
         for error in [
             BackendError::Unreachable("refused".to_owned()),
             BackendError::Broken("reset".to_owned()),

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::BackendError;
+use super::content_encoding::{Decoder, WindowBudget};
 use super::transport::root_cause;
 use crate::patience::within;
 
@@ -15,17 +17,30 @@ use crate::patience::within;
 #[derive(Debug)]
 pub struct UpstreamBody {
     inner: Incoming,
+    /// What decodes it, where the backend has encoded it; or why it cannot be read.
+    encoding: Encoding,
     /// How long the backend may pause.
     idle: Duration,
-    /// How many bytes it may have, and how many of them have come.
+    /// How many bytes it may have when it is decoded, and how many of them have come.
     limit: u64,
     come: u64,
 }
 
+type Encoding = Result<Option<Box<Decoder>>, BackendError>;
+
 impl UpstreamBody {
-    pub(super) fn new(inner: Incoming, idle: Duration, limit: u64) -> Self {
+    /// The body of an answer with these headers.
+    pub(super) fn new(
+        inner: Incoming,
+        headers: &HeaderMap,
+        windows: &WindowBudget,
+        idle: Duration,
+        limit: u64,
+    ) -> Self {
+        let encoding = Decoder::of(headers, windows).map(|decoder| decoder.map(Box::new));
         Self {
             inner,
+            encoding,
             idle,
             limit,
             come: 0,
@@ -42,12 +57,15 @@ impl UpstreamBody {
 
     /// The least number of bytes that are still to come, as far as the backend has said.
     pub(super) fn expected(&self) -> u64 {
-        self.inner.size_hint().lower()
+        match &self.encoding {
+            Ok(None) => self.inner.size_hint().lower(),
+            Ok(Some(_)) | Err(_) => 0,
+        }
     }
 
     /// Whether nothing more comes.
     pub(super) fn is_at_end(&self) -> bool {
-        self.inner.is_end_stream()
+        matches!(self.encoding, Ok(None)) && self.inner.is_end_stream()
     }
 
     /// The next bytes, or `None` at the end. May be dropped while it waits: nothing is lost.
@@ -67,15 +85,26 @@ impl UpstreamBody {
 
     /// The next bytes of a body without an end, in which the backend may pause for as long as it likes.
     pub(super) async fn endless_chunk(&mut self) -> Result<Option<Bytes>, BackendError> {
+        let decoder = self.encoding.as_mut().map_err(|error| error.clone())?;
         loop {
-            match self.inner.frame().await {
-                None => return Ok(None),
-                Some(Err(error)) => return Err(BackendError::Broken(root_cause(&error))),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Ok(Some(data));
-                    }
+            if let Some(decoder) = decoder
+                && let Some(bytes) = decoder.next()?
+            {
+                return Ok(Some(bytes));
+            }
+            let data = match self.inner.frame().await {
+                None => {
+                    let missing = decoder.as_mut().map(|decoder| decoder.finish());
+                    return missing.unwrap_or(Ok(())).map(|()| None);
                 }
+                Some(Err(error)) => return Err(BackendError::Broken(root_cause(&error))),
+                Some(Ok(frame)) => frame.into_data(),
+            };
+            match (data, &mut *decoder) {
+                (Ok(data), None) => return Ok(Some(data)),
+                (Ok(data), Some(decoder)) => decoder.push(data),
+                // Trailers.
+                (Err(_), _) => {}
             }
         }
     }

@@ -45,6 +45,9 @@ pub enum BackendError {
     /// The connection ended before the answer was complete. The request may have been executed.
     #[error("ended the connection before its answer was complete: {}", brief(.0))]
     Broken(String),
+    /// The server says in HTTP/2 that it has not processed the request.
+    #[error("did not process the request: {0}")]
+    NotProcessed(String),
     /// The breaker is open: the request was not sent.
     #[error("is not asked at the moment, because calls fail again and again: it {}", brief(.reason))]
     Open {
@@ -202,6 +205,7 @@ impl BackendError {
             Self::SessionLost
             | Self::Forgetful
             | Self::NoHeader(_)
+            | Self::NotProcessed(_)
             | Self::TooLarge(_)
             | Self::Busy { .. }
             | Self::Redirected(_)
@@ -222,6 +226,7 @@ impl BackendError {
             | Self::NoHeader(_)
             | Self::SessionLost
             | Self::Forgetful
+            | Self::NotProcessed(_)
             | Self::Open { .. }
             | Self::Full(_) => true,
             Self::Status(status) | Self::Told { status, .. } => {

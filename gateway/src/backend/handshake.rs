@@ -10,13 +10,13 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::greeting::{Greeting, InitializeResult};
-use super::post::told;
+use super::post::{head_soon, is_unknown_method};
 use super::transport::Failure;
 use super::{Backend, BackendError, UpstreamBody, UpstreamSession, answer};
 use crate::backend::Events;
 use crate::text;
 use crate::wire::revision::{MAX_REVISION_BYTES, Revision};
-use crate::wire::{header, jsonrpc};
+use crate::wire::{code, header, jsonrpc};
 
 /// The longest session id that is accepted from a backend: it is stored with the session.
 const MAX_SESSION_ID_BYTES: usize = 512;
@@ -57,14 +57,11 @@ impl Backend {
     pub async fn greet(&self, hello: &Hello<'_>, deadline: Duration) -> Result<Greeting, BackendError> {
         let until = Instant::now() + deadline;
         for _ in 0..HANDSHAKES {
-            let mut opened = None;
-            let shaken = tokio::time::timeout_at(until, self.greet_somebody(hello, &mut opened)).await;
+            let mut attempt = Attempt::default();
+            let shaken = tokio::time::timeout_at(until, self.negotiate(hello, &mut attempt)).await;
             let greeting = shaken.unwrap_or(Err(BackendError::Deadline(deadline)));
-            if greeting.is_err()
-                && let Some(session) = opened
-                && let Err(error) = self.close(&session).await
-            {
-                tracing::debug!(backend = %self.name(), %error, "an upstream session that was not used could not be deleted");
+            if greeting.is_err() {
+                self.close_attempt(&mut attempt).await;
             }
             if !matches!(greeting, Err(BackendError::SessionLost)) {
                 return greeting;
@@ -74,16 +71,56 @@ impl Backend {
         Err(BackendError::Forgetful)
     }
 
+    async fn close_attempt(&self, attempt: &mut Attempt) {
+        if let Some(session) = attempt.opened.take()
+            && let Err(error) = self.close(&session).await
+        {
+            tracing::debug!(backend = %self.name(), %error, "an upstream session that was not used could not be deleted");
+        }
+    }
+
+    /// Greets in the revision that is asked for. Where the server refuses that, in the newest of those that it says it supports, and then
+    /// in one older revision after the other: some servers refuse what they should answer with a revision of their own.
+    async fn negotiate(&self, hello: &Hello<'_>, attempt: &mut Attempt) -> Result<Greeting, BackendError> {
+        let mut refusal = match self.greet_somebody(hello, attempt).await {
+            Err(error) if attempt.refused.is_some() => error,
+            outcome => return outcome,
+        };
+        let mut refused = hello.revision;
+        let mut supported = attempt.refused.take().unwrap_or_default();
+        supported.retain(|revision| *revision != refused);
+        let mut named = supported.into_iter().max();
+        while let Some(revision) = named.take().or_else(|| refused.next_older()) {
+            self.close_attempt(attempt).await;
+            let hello = Hello {
+                revision,
+                ..hello.clone()
+            };
+            match self.greet_somebody(&hello, attempt).await {
+                Err(error) if attempt.refused.take().is_some() => {
+                    tracing::debug!(backend = %self.name(), %revision, %error, "the backend refuses a revision");
+                    // The first refusal may say what is wanted, and is kept unless it was about another thing.
+                    if matches!(refusal, BackendError::Status(_)) {
+                        refusal = error;
+                    }
+                    refused = refused.min(revision);
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(refusal)
+    }
+
     /// Greets the first server that is there, where the backend's host has several addresses.
     async fn greet_somebody(
         &self,
         hello: &Hello<'_>,
-        opened: &mut Option<UpstreamSession>,
+        attempt: &mut Attempt,
     ) -> Result<Greeting, BackendError> {
         let pools = self.inner.pools.load_full();
         let mut reason = String::new();
         for address in pools.candidates().await? {
-            match self.shake_hands(hello, address, opened).await {
+            match self.shake_hands(hello, address, attempt).await {
                 Ok(greeting) => return Ok(greeting),
                 Err(Failure::Other(error)) => return Err(error),
                 Err(Failure::NoConnection { refused, reason: why }) => {
@@ -101,7 +138,7 @@ impl Backend {
         &self,
         hello: &Hello<'_>,
         address: Option<IpAddr>,
-        opened: &mut Option<UpstreamSession>,
+        attempt: &mut Attempt,
     ) -> Result<Greeting, Failure> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -116,18 +153,22 @@ impl Backend {
             client_info: hello.client_info,
         };
         let params = serde_json::to_vec(&params).map_err(|error| BackendError::Invalid(error.to_string()))?;
-        let id = own_id();
+        let id = self.next_id()?;
         let message = jsonrpc::request(&id, "initialize", &params);
         if self.has_streams_for_sessions() {
             return self
-                .shake_hands_over_sse(hello, message, address, &id, opened)
+                .shake_hands_over_sse(hello, message, address, &id, attempt)
                 .await;
         }
         let request = self.request(Method::POST, None, message)?;
         let response = self.send_to(request, address).await?;
         if response.status() != StatusCode::OK {
-            let error = BackendError::of_answer(&response);
-            return Err(told(error, response.into_body()).await.into());
+            let (status, error) = (response.status(), BackendError::of_answer(&response));
+            let body = head_soon(response.into_body()).await;
+            if status == StatusCode::BAD_REQUEST {
+                attempt.refused = Some(supported_revisions(&body));
+            }
+            return Err(error.told(&body).into());
         }
         // A copy: the header is a part of the buffer into which the answer was read, and would keep all of it as long as the session.
         let session_id = response.headers().get(header::SESSION_ID);
@@ -139,7 +180,7 @@ impl Backend {
                 format!("its session id is not visible ASCII of at most {MAX_SESSION_ID_BYTES} bytes");
             return Err(BackendError::Invalid(message).into());
         }
-        let result = own_result(response, &id).await?;
+        let result = attempt.result_of(&own_answer(response, &id).await?)?;
         let (result, revision) = read_result(&result)?;
         let session = UpstreamSession {
             // Where there is no session there is nothing that is at one address only.
@@ -147,7 +188,7 @@ impl Backend {
             id: session_id,
             revision,
         };
-        *opened = Some(session.clone());
+        attempt.opened = Some(session.clone());
         self.initialized(&session).await?;
         Ok(result.greeting(session))
     }
@@ -158,26 +199,45 @@ impl Backend {
         hello: &Hello<'_>,
         message: Bytes,
         address: Option<IpAddr>,
-        id: &str,
-        opened: &mut Option<UpstreamSession>,
+        id: &RawValue,
+        attempt: &mut Attempt,
     ) -> Result<Greeting, Failure> {
-        let session = opened.insert(UpstreamSession {
+        let session = attempt.opened.insert(UpstreamSession {
             id: Some(self.open_stream(address).await?),
             revision: hello.revision,
             address,
         });
-        let id = raw_string(id)?;
-        let answer = self.call_over_sse(session, message, &id).await?;
-        let result = result_of(&answer.whole(&id).await?)?;
+        let answer = self.call_over_sse(session, message, id).await?;
+        let mut session = session.clone();
+        let result = attempt.result_of(&answer.whole(id).await?)?;
         let (result, revision) = read_result(&result)?;
         session.revision = revision;
-        self.initialized(session).await?;
-        Ok(result.greeting(session.clone()))
+        attempt.opened = Some(session.clone());
+        self.initialized(&session).await?;
+        Ok(result.greeting(session))
     }
 
+    /// Tells the server that the session is in use. Some have no word for that, and live with it.
     async fn initialized(&self, session: &UpstreamSession) -> Result<(), BackendError> {
         let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-        self.notify(session, initialized).await
+        if self.has_streams_for_sessions() {
+            return self.notify(session, initialized).await;
+        }
+        let response = self.post(Some(session), initialized).await?;
+        let (status, error) = (response.status(), BackendError::of_answer(&response));
+        if status.is_success() {
+            return Ok(());
+        }
+        if !status.is_client_error() {
+            return Err(error);
+        }
+        if is_unknown_method(&head_soon(response.into_body()).await) {
+            return Ok(());
+        }
+        match status {
+            StatusCode::NOT_FOUND if session.id.is_some() => Err(BackendError::SessionLost),
+            _ => Err(error),
+        }
     }
 
     /// Sends a request of the gateway's own and gives its result.
@@ -203,12 +263,11 @@ impl Backend {
         method: &str,
         params: &[u8],
     ) -> Result<Bytes, BackendError> {
-        let id = own_id();
-        let raw_id = raw_string(&id)?;
+        let id = self.next_id()?;
         let message = jsonrpc::request(&id, method, params);
         let answering = async {
-            let answer = self.call(session, message, &raw_id).await?;
-            answer.whole(&raw_id).await
+            let answer = self.call(session, message, &id).await?;
+            answer.whole(&id).await
         };
         let length = self.contact().timeouts.call;
         let answer = tokio::time::timeout(length, answering).await;
@@ -228,20 +287,57 @@ fn read_result(result: &RawValue) -> Result<(InitializeResult<'_>, Revision), Ba
     Ok((result, revision))
 }
 
-/// Ids of the gateway's own requests: clients may not use the prefix, so that theirs and ours never meet.
-pub(super) fn own_id() -> String {
-    format!("{}{:016x}", jsonrpc::RESERVED_ID_PREFIX, crate::random::u64())
+/// What has come of an attempt so far.
+#[derive(Debug, Default)]
+struct Attempt {
+    /// The session that is open.
+    opened: Option<UpstreamSession>,
+    /// The server has refused `initialize` in a way that may be about the revision. These it says it supports.
+    refused: Option<Vec<Revision>>,
 }
 
-fn raw_string(text: &str) -> Result<Box<RawValue>, BackendError> {
-    RawValue::from_string(format!("\"{text}\"")).map_err(|error| BackendError::Invalid(error.to_string()))
+impl Attempt {
+    /// The result of `initialize` in its answer.
+    fn result_of(&mut self, message: &[u8]) -> Result<Box<RawValue>, BackendError> {
+        let result = result_of(message);
+        if let Err(BackendError::Refused { code, .. }) = &result {
+            let supported = supported_revisions(message);
+            let is_about_it = [code::INVALID_PARAMS, code::UNSUPPORTED_PROTOCOL_VERSION].map(i64::from);
+            if !supported.is_empty() || is_about_it.contains(code) {
+                self.refused = Some(supported);
+            }
+        }
+        result
+    }
 }
 
-async fn own_result(response: Response<UpstreamBody>, id: &str) -> Result<Box<RawValue>, BackendError> {
-    let id = raw_string(id)?;
+/// The revisions in `error.data.supported` of a message (specification, basic/lifecycle), as far as they are known.
+fn supported_revisions(message: &[u8]) -> Vec<Revision> {
+    #[derive(Deserialize)]
+    struct Message {
+        error: ErrorObject,
+    }
+    #[derive(Deserialize)]
+    struct ErrorObject {
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        supported: Vec<String>,
+    }
+    let message = serde_json::from_slice::<Message>(message);
+    let supported = message.map(|message| message.error.data.supported);
+    let known = supported.unwrap_or_default();
+    known
+        .iter()
+        .filter_map(|revision| Revision::parse(revision))
+        .collect()
+}
+
+async fn own_answer(response: Response<UpstreamBody>, id: &RawValue) -> Result<Bytes, BackendError> {
     let content_type = response.headers().get(http::header::CONTENT_TYPE);
     if header::is_media_type(content_type, &header::EVENT_STREAM) {
-        return result_of(&answer::find(Events::new(response.into_body()), &id).await?);
+        return answer::find(Events::new(response.into_body()), id).await;
     }
     if !header::is_media_type(content_type, &header::JSON) {
         return Err(BackendError::content_type(
@@ -250,7 +346,7 @@ async fn own_result(response: Response<UpstreamBody>, id: &str) -> Result<Box<Ra
         ));
     }
     let whole = answer::collect(Bytes::new(), response.into_body()).await?;
-    result_of(&answer::check(whole, &id)?)
+    answer::check(whole, id)
 }
 
 /// The result that `message` holds.

@@ -7,7 +7,9 @@ mod admission;
 mod answer;
 mod body;
 mod breaker;
+mod ca_file;
 mod closing;
+mod content_encoding;
 mod counted;
 mod deadline;
 mod error;
@@ -16,11 +18,14 @@ mod greeting;
 mod handshake;
 mod headers;
 mod host;
+#[cfg(test)]
+mod http2_tests;
 mod list;
 mod listen;
 mod pages;
 mod pools;
 mod post;
+mod request_id;
 mod settings;
 mod slots;
 mod sse;
@@ -65,6 +70,8 @@ pub struct Backend {
     inner: Arc<Inner>,
     /// What is passed on of the headers of the client for whom it is called.
     passed: Option<Arc<HeaderMap>>,
+    /// In whose sessions the gateway's own requests are sent.
+    session_owner: request_id::SessionOwner,
 }
 
 #[derive(Debug)]
@@ -87,6 +94,7 @@ struct Inner {
     sse: sse::Streams,
     /// The processor time that its lists have taken.
     meter: Arc<Meter>,
+    requests: request_id::RequestCounter,
 }
 
 /// A session at a backend.
@@ -130,8 +138,10 @@ impl Backend {
                 forgot: ArcSwapOption::empty(),
                 sse: sse::Streams::default(),
                 meter: Arc::default(),
+                requests: request_id::RequestCounter::default(),
             }),
             passed: None,
+            session_owner: request_id::SessionOwner::default(),
         }
     }
 

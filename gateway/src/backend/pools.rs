@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use http::Uri;
 
 use super::BackendError;
+use super::ca_file::CaFile;
 use super::host::Host;
 use super::transport::{Pool, Transport};
 use crate::config::Contact;
@@ -22,6 +23,7 @@ pub(super) struct Pools {
     transport: Transport,
     host: Arc<Host>,
     contact: Arc<Contact>,
+    ca_file: Option<Arc<CaFile>>,
     any: Arc<Pool>,
     held: ArcSwap<HashMap<IpAddr, Arc<Pool>>>,
 }
@@ -29,9 +31,12 @@ pub(super) struct Pools {
 impl Pools {
     pub(super) fn new(transport: &Transport, url: &Uri, contact: &Arc<Contact>) -> Self {
         let host = Arc::new(Host::new(url, &contact.addresses));
+        let ca_file = contact.ca_file.clone().map(|path| Arc::new(CaFile::new(path)));
+        let any = transport.pool(contact.timeouts.connect, &host, None, ca_file.as_ref());
         Self {
             transport: transport.clone(),
-            any: Arc::new(transport.pool(contact.timeouts.connect, &host, None)),
+            any: Arc::new(any),
+            ca_file,
             contact: Arc::clone(contact),
             host,
             held: ArcSwap::default(),
@@ -42,6 +47,7 @@ impl Pools {
     pub(super) fn fit(&self, contact: &Contact) -> bool {
         self.contact.timeouts.connect == contact.timeouts.connect
             && self.contact.addresses == contact.addresses
+            && self.contact.ca_file == contact.ca_file
     }
 
     /// The connections to `address`, or to any of the host's.
@@ -53,7 +59,9 @@ impl Pools {
             return Arc::clone(pool);
         }
         let connect = self.contact.timeouts.connect;
-        let pool = Arc::new(self.transport.pool(connect, &self.host, Some(address)));
+        let ca_file = self.ca_file.as_ref();
+        let pool = self.transport.pool(connect, &self.host, Some(address), ca_file);
+        let pool = Arc::new(pool);
         self.held.rcu(|held| {
             let mut held = HashMap::clone(held);
             if held.len() >= MAX_ADDRESSES {

@@ -12,7 +12,6 @@ use serde_json::value::RawValue;
 
 use super::answer::{self, Answer};
 use super::events::Events;
-use super::handshake::own_id;
 use super::transport::Failure;
 use super::{Backend, BackendError, UpstreamBody, UpstreamSession};
 use crate::wire::{code, header, jsonrpc};
@@ -76,7 +75,13 @@ impl Backend {
         if status.is_success() {
             Ok(())
         } else if status == StatusCode::NOT_FOUND && session.id.is_some() {
-            Err(BackendError::SessionLost)
+            let error = BackendError::of_answer(&response);
+            let is_unknown_method = is_unknown_method(&head_soon(response.into_body()).await);
+            Err(if is_unknown_method {
+                error
+            } else {
+                BackendError::SessionLost
+            })
         } else {
             Err(BackendError::of_answer(&response))
         }
@@ -153,7 +158,11 @@ impl Backend {
             configured => configured,
         };
         let response = pool.send(request, first_byte).await?;
-        Ok(response.map(|body| UpstreamBody::new(body, timeouts.idle, contact.max_answer_bytes)))
+        let (head, body) = response.into_parts();
+        let windows = self.inner.transport.windows();
+        let limit = contact.max_answer_bytes;
+        let body = UpstreamBody::new(body, &head.headers, windows, timeouts.idle, limit);
+        Ok(Response::from_parts(head, body))
     }
 
     pub(super) fn request(
@@ -190,9 +199,11 @@ impl Backend {
         Ok(request)
     }
 
-    /// What a status other than 200 means. A lost session is a 404; some servers say 400 instead, with an error code that the
-    /// protocol does not define, and say the same of a call that they do not like: only the session itself can tell the two
-    /// apart. A JSON-RPC error with a code that the protocol does define is an answer like any other.
+    /// What a status other than 200 means.
+    ///
+    /// A JSON-RPC error for the request's own id is the answer to the request. A lost session is a 404 without one: without a body, with
+    /// text, or with an error whose id is another. Some servers say 400, or echo the request's id when they have lost the session, and
+    /// say the same of a call that they do not like: then only the session itself can tell the two apart, and is asked with a ping.
     ///
     /// A session without an id can be lost, too: a server that gives ids since it was restarted wants one.
     async fn refusal(
@@ -202,43 +213,62 @@ impl Backend {
         id: &RawValue,
     ) -> Result<Answer, BackendError> {
         let status = response.status();
-        if status == StatusCode::NOT_FOUND && session.id.is_some() {
-            return Err(BackendError::SessionLost);
-        }
         let error = BackendError::of_answer(&response);
         if !status.is_client_error() {
             return Err(told(error, response.into_body()).await);
         }
-        let body = head(response.into_body()).await;
+        let body = head_soon(response.into_body()).await;
         let error = error.told(&body);
-        if is_protocol_error(&body)
-            && let Ok(answer) = answer::check(body, id)
-        {
-            return Ok(Answer::Whole(answer));
+        let code = error_code(&body);
+        let answer = code.and_then(|_| answer::check(body, id).ok());
+        let Some(answer) = answer else {
+            let has_id = session.id.is_some();
+            return Err(match status {
+                StatusCode::NOT_FOUND if has_id => BackendError::SessionLost,
+                StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST if self.has_lost(session).await => {
+                    BackendError::SessionLost
+                }
+                _ => error,
+            });
+        };
+        match status {
+            _ if code.is_some_and(|code| says_nothing_of_sessions(status, code)) => {}
+            // What is said of credentials and of the pace is for the gateway.
+            StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            | StatusCode::TOO_MANY_REQUESTS => return Err(error),
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST if self.has_lost(session).await => {
+                return Err(BackendError::SessionLost);
+            }
+            _ => {}
         }
-        let in_doubt = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
-        if in_doubt && self.knows_no_more(session).await {
-            return Err(BackendError::SessionLost);
-        }
-        Err(error)
+        Ok(Answer::Whole(answer))
     }
 
-    /// Whether the backend refuses even a ping in `session`.
-    async fn knows_no_more(&self, session: &UpstreamSession) -> bool {
-        let id = own_id();
-        let asking = self.post(Some(session), jsonrpc::request(&id, "ping", b"{}"));
-        let answer = tokio::time::timeout(DOUBT_DEADLINE, asking).await;
-        let refusals = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND];
-        matches!(answer, Ok(Ok(answer)) if refusals.contains(&answer.status()))
+    /// Whether the backend refuses even a ping in `session`. One that does not know the method lives.
+    pub(super) async fn has_lost(&self, session: &UpstreamSession) -> bool {
+        let pinging = async {
+            let ping = jsonrpc::request(&self.next_id()?, "ping", b"{}");
+            let answer = self.post(Some(session), ping).await?;
+            let refusals = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND];
+            let is_refused = refusals.contains(&answer.status());
+            Ok::<_, BackendError>(is_refused && !is_unknown_method(&head_soon(answer.into_body()).await))
+        };
+        let lost = tokio::time::timeout(DOUBT_DEADLINE, pinging).await;
+        matches!(lost, Ok(Ok(true)))
     }
 }
 
 /// The error with what its body says of it, if that comes soon.
 pub(super) async fn told(error: BackendError, body: UpstreamBody) -> BackendError {
-    match tokio::time::timeout(ERROR_BODY_PATIENCE, head(body)).await {
-        Ok(body) => error.told(&body),
-        Err(_) => error,
-    }
+    error.told(&head_soon(body).await)
+}
+
+/// As [`head`], if that comes soon; empty otherwise.
+pub(super) async fn head_soon(body: UpstreamBody) -> Bytes {
+    let reading = tokio::time::timeout(ERROR_BODY_PATIENCE, head(body));
+    reading.await.unwrap_or_default()
 }
 
 /// The body of an error; empty where it cannot be read, or is too large to be one of the protocol's.
@@ -253,7 +283,8 @@ async fn head(mut body: UpstreamBody) -> Bytes {
     read.freeze()
 }
 
-fn is_protocol_error(body: &[u8]) -> bool {
+/// The code of the JSON-RPC error in `body`.
+fn error_code(body: &[u8]) -> Option<i64> {
     #[derive(Deserialize)]
     struct Body {
         error: ErrorObject,
@@ -262,7 +293,21 @@ fn is_protocol_error(body: &[u8]) -> bool {
     struct ErrorObject {
         code: i64,
     }
+    let body: Body = serde_json::from_slice(body).ok()?;
+    Some(body.error.code)
+}
+
+/// Whether `body` says that the method is not known, which nobody says of a lost session.
+pub(super) fn is_unknown_method(body: &[u8]) -> bool {
+    error_code(body) == Some(code::METHOD_NOT_FOUND.into())
+}
+
+/// Whether the protocol gives `code` a meaning that has nothing to do with sessions. Behind a 404, which is what lost sessions get,
+/// "invalid request" may mean one.
+fn says_nothing_of_sessions(status: StatusCode, error: i64) -> bool {
     let defined = i64::from(code::PARSE_ERROR)..=i64::from(code::INVALID_REQUEST);
-    serde_json::from_slice::<Body>(body)
-        .is_ok_and(|body| defined.contains(&body.error.code) || (-32099..=-32020).contains(&body.error.code))
+    let modern = -32099..=-32020;
+    modern.contains(&error)
+        || defined.contains(&error)
+            && (status != StatusCode::NOT_FOUND || error != i64::from(code::INVALID_REQUEST))
 }

@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
+use super::ca_file::CaFile;
+use super::content_encoding::WindowBudget;
 use super::counted::{Counted, OpenConnections};
 use super::error::BackendError;
 use super::host::{Host, Resolver};
@@ -39,12 +41,18 @@ pub struct Transport {
     tls: Arc<rustls::ClientConfig>,
     tasks: Tasks,
     open: OpenConnections,
+    windows: WindowBudget,
 }
+
+type PoolClient = Client<Punctual, Full<Bytes>>;
 
 /// Connections to one backend.
 #[derive(Debug)]
 pub(super) struct Pool {
-    client: Client<Punctual<HttpsConnector<HttpConnector<Resolver>>>, Full<Bytes>>,
+    client: PoolClient,
+    connector: Punctual,
+    /// Connections for what the server has refused to look at on one of the others.
+    second: OnceLock<PoolClient>,
 }
 
 /// Why a request has no answer.
@@ -74,6 +82,7 @@ impl Transport {
             tls: Arc::new(with_alpn(config)),
             tasks,
             open: OpenConnections::default(),
+            windows: WindowBudget::default(),
         }
     }
 
@@ -90,56 +99,113 @@ impl Transport {
         self.open.count()
     }
 
+    pub(super) fn windows(&self) -> &WindowBudget {
+        &self.windows
+    }
+
     pub(super) fn tasks(&self) -> &Tasks {
         &self.tasks
     }
 
     /// A pool without connections to `host`, each of which may take as long as `connect` to be made: to the address `only`, if one is
-    /// given. Whichever it is, the name in the URL is the one that a server has to prove.
-    pub(super) fn pool(&self, connect: Duration, host: &Arc<Host>, only: Option<IpAddr>) -> Pool {
+    /// given. Whichever it is, the name in the URL is the one that a server has to prove, to the authorities in `ca_file` if there is one.
+    pub(super) fn pool(
+        &self,
+        connect: Duration,
+        host: &Arc<Host>,
+        only: Option<IpAddr>,
+        ca_file: Option<&Arc<CaFile>>,
+    ) -> Pool {
         let host = Arc::clone(host);
         let mut http = HttpConnector::new_with_resolver(Resolver { host, only });
         http.enforce_http(false);
         // Without this an answer of two writes waits 40 ms for an acknowledgement.
         http.set_nodelay(true);
         let connector = Punctual {
-            inner: Arc::new(HttpsConnector::from((http, Arc::clone(&self.tls)))),
+            inner: Arc::new(Connecting {
+                http,
+                tls: Arc::clone(&self.tls),
+                ca_file: ca_file.map(Arc::clone),
+            }),
             deadline: connect,
             open: self.open.clone(),
         };
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(connector);
-        Pool { client }
+        Pool {
+            client: client(&connector),
+            connector,
+            second: OnceLock::new(),
+        }
     }
 }
 
+fn client(connector: &Punctual) -> PoolClient {
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .build(connector.clone())
+}
+
 impl Pool {
-    /// Sends `request` and waits for the head of the answer, at most as long as `first_byte`, if that is given.
+    /// Sends `request` and waits for the head of the answer, at most as long as `first_byte`, if that is given. What the server refuses
+    /// without having looked at it, which HTTP/2 can say (RFC 9113, 6.8 and 8.7), is sent once more, on another connection.
     pub(super) async fn send(
         &self,
         request: Request<Full<Bytes>>,
         first_byte: Option<Duration>,
     ) -> Result<Response<Incoming>, Failure> {
-        let answer = self.client.request(request);
-        let answer = match first_byte {
-            None => answer.await,
-            Some(limit) => match tokio::time::timeout(limit, answer).await {
-                Ok(answer) => answer,
-                Err(_) => return Err(BackendError::Deadline(limit).into()),
-            },
-        };
-        match answer {
-            Ok(response) => Ok(response),
-            Err(error) if error.is_connect() => Err(Failure::NoConnection {
-                refused: is_refused(&error),
-                reason: root_cause(&error),
-            }),
-            Err(error) => Err(BackendError::Broken(root_cause(&error)).into()),
+        // HTTP/2 is only ever agreed on over TLS.
+        let again = (request.uri().scheme() == Some(&http::uri::Scheme::HTTPS)).then(|| request.clone());
+        match (exchange(&self.client, request, first_byte).await, again) {
+            (Err(Failure::Other(BackendError::NotProcessed(reason))), Some(again)) => {
+                tracing::debug!(
+                    reason,
+                    "a request was not processed; sending it on another connection"
+                );
+                let second = self.second.get_or_init(|| client(&self.connector));
+                Box::pin(exchange(second, again, first_byte)).await
+            }
+            (outcome, _) => outcome,
         }
     }
+}
+
+async fn exchange(
+    client: &PoolClient,
+    request: Request<Full<Bytes>>,
+    first_byte: Option<Duration>,
+) -> Result<Response<Incoming>, Failure> {
+    let answer = client.request(request);
+    let answer = match first_byte {
+        None => answer.await,
+        Some(limit) => match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => return Err(BackendError::Deadline(limit).into()),
+        },
+    };
+    match answer {
+        Ok(response) => Ok(response),
+        Err(error) if error.is_connect() => Err(Failure::NoConnection {
+            refused: is_refused(&error),
+            reason: root_cause(&error),
+        }),
+        Err(error) if is_unprocessed(&error) => Err(BackendError::NotProcessed(root_cause(&error)).into()),
+        Err(error) => Err(BackendError::Broken(root_cause(&error)).into()),
+    }
+}
+
+/// Whether the server says in HTTP/2 that it has not processed the request. A stream ends with the GOAWAY of the other side only if its
+/// number is above the last one that GOAWAY names; the others end in other ways.
+fn is_unprocessed(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (error.is_go_away() || is_refused);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl From<BackendError> for Failure {
@@ -159,31 +225,37 @@ impl From<Failure> for BackendError {
 
 /// A connector that gives up at its deadline, which spans the look-up of the name, the connection and the TLS handshake. Each request
 /// clones it, whether it needs a connection or not, so that a clone costs little.
-#[derive(Debug)]
-struct Punctual<C> {
-    inner: Arc<C>,
+#[derive(Clone, Debug)]
+struct Punctual {
+    inner: Arc<Connecting>,
     deadline: Duration,
     open: OpenConnections,
 }
 
-impl<C> Clone for Punctual<C> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            deadline: self.deadline,
-            open: self.open.clone(),
-        }
+#[derive(Debug)]
+struct Connecting {
+    http: HttpConnector<Resolver>,
+    tls: Arc<rustls::ClientConfig>,
+    /// Whose certificates are trusted in the place of those that the system trusts.
+    ca_file: Option<Arc<CaFile>>,
+}
+
+type Connection = <HttpsConnector<HttpConnector<Resolver>> as Service<Uri>>::Response;
+
+impl Connecting {
+    async fn connect(&self, uri: Uri) -> Result<Connection, BoxError> {
+        let tls = match &self.ca_file {
+            None => Arc::clone(&self.tls),
+            Some(file) => file.client_config().await?,
+        };
+        let mut connector = HttpsConnector::from((self.http.clone(), tls));
+        poll_fn(|context| connector.poll_ready(context)).await?;
+        connector.call(uri).await
     }
 }
 
-impl<C> Service<Uri> for Punctual<C>
-where
-    C: Service<Uri> + Clone + Send + Sync + 'static,
-    C::Response: Send + 'static,
-    C::Error: Into<BoxError>,
-    C::Future: Send + 'static,
-{
-    type Response = Counted<C::Response>;
+impl Service<Uri> for Punctual {
+    type Response = Counted<Connection>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -192,16 +264,10 @@ where
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (mut inner, deadline, open) = (C::clone(&self.inner), self.deadline, self.open.clone());
+        let (inner, deadline, open) = (Arc::clone(&self.inner), self.deadline, self.open.clone());
         Box::pin(async move {
-            let connecting = async {
-                poll_fn(|context| inner.poll_ready(context)).await?;
-                inner.call(uri).await
-            };
-            match tokio::time::timeout(deadline, connecting).await {
-                Ok(connected) => connected
-                    .map(|connection| open.with(connection))
-                    .map_err(Into::into),
+            match tokio::time::timeout(deadline, inner.connect(uri)).await {
+                Ok(connected) => connected.map(|connection| open.with(connection)),
                 Err(_) => Err(format!("no connection within {} s", deadline.as_secs_f32()).into()),
             }
         })
@@ -214,7 +280,7 @@ fn without_roots() -> rustls::ClientConfig {
         .with_no_client_auth()
 }
 
-fn with_alpn(mut config: rustls::ClientConfig) -> rustls::ClientConfig {
+pub(super) fn with_alpn(mut config: rustls::ClientConfig) -> rustls::ClientConfig {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config
 }
@@ -256,7 +322,7 @@ mod tests {
             .parse()
             .unwrap();
         let host = Arc::new(Host::new(&uri, &[]));
-        let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3), &host, None);
+        let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3), &host, None, None);
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = uri;
         let started = tokio::time::Instant::now();
@@ -278,7 +344,12 @@ mod tests {
             .unwrap();
         let transport = Transport::new(Tasks::default());
         let (own, other) = (transport.clone().counted_apart(), transport.counted_apart());
-        let pool = own.pool(Duration::from_secs(3), &Arc::new(Host::new(&uri, &[])), None);
+        let pool = own.pool(
+            Duration::from_secs(3),
+            &Arc::new(Host::new(&uri, &[])),
+            None,
+            None,
+        );
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = uri;
         let answering = async {
@@ -314,7 +385,7 @@ mod tests {
         let uri: Uri = format!("https://replicas.test:{port}/mcp").parse().unwrap();
         let only = listener.local_addr().unwrap().ip();
         let host = Arc::new(Host::new(&uri, &[]));
-        let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3), &host, Some(only));
+        let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3), &host, Some(only), None);
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = uri;
         let accepting = async {
@@ -338,7 +409,7 @@ mod tests {
             .unwrap();
         let uri: Uri = format!("http://{closed}/mcp").parse().unwrap();
         let host = Arc::new(Host::new(&uri, &[]));
-        let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3), &host, None);
+        let pool = Transport::new(Tasks::default()).pool(Duration::from_secs(3), &host, None, None);
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = uri;
         let failure = pool.send(request, None).await.unwrap_err();

@@ -50,6 +50,12 @@ impl Revision {
         Self::parse(requested).unwrap_or(Self::LATEST)
     }
 
+    /// The one before it.
+    #[must_use]
+    pub fn next_older(self) -> Option<Self> {
+        Self::ALL.into_iter().rev().find(|revision| *revision < self)
+    }
+
     /// The name as it stands on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::routes::{Place, Routes};
+use crate::backend::request_id::SessionOwner;
 use crate::backend::{Backend, Events, Inner};
 use crate::wire::jsonrpc;
 use crate::wire::sse::Event;
@@ -146,7 +147,11 @@ impl Connection {
             return;
         };
         let Some(inner) = backend.upgrade() else { return };
-        let backend = Backend { inner, passed: None };
+        let backend = Backend {
+            inner,
+            passed: None,
+            session_owner: SessionOwner::default(),
+        };
         let (id, answer) = (id.clone(), jsonrpc::result(ping, b"{}"));
         backend.tasks().clone().spawn(async move {
             let posting = tokio::time::timeout(PING_DEADLINE, backend.post_over_sse(&id, answer));

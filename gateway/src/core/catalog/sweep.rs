@@ -114,7 +114,8 @@ fn pause_after(taken: Duration) -> Duration {
 async fn probe(catalog: &Catalog, member: &Arc<Member>, session: Option<&UpstreamSession>) -> bool {
     let Some(session) = session else { return false };
     let limit = member.settings().timeout;
-    let asking = tokio::time::timeout(limit, member.backend.ping(session));
+    let backend = member.backend.for_own_session();
+    let asking = tokio::time::timeout(limit, backend.ping(session));
     let outcome = match asking.await.unwrap_or(Err(BackendError::Deadline(limit))) {
         Err(error) if error.says_unreachable() => Err(error),
         Err(BackendError::SessionLost) => return false,
@@ -185,7 +186,7 @@ async fn look(
     member: &Member,
     greeting: &mut Option<Greeting>,
 ) -> Result<Offer, BackendError> {
-    let backend = &member.backend;
+    let backend = &member.backend.for_own_session();
     let wanted = catalog.aggregation().capabilities.clone();
     let before = member.state().offer.clone();
     // The greeting stays where it is while it is used, so that whoever ends this knows which session to close.

@@ -27,8 +27,8 @@ const MAX_ID_BYTES: usize = 256;
 /// The longest id of a backend's own request: another gateway may be the backend, and its ids carry those of its backends.
 const MAX_BACKEND_ID_BYTES: usize = 1024;
 
-/// What ids begin with that the gateway makes: its own requests', and those that stand for a backend's request. Clients may not
-/// use it, so that theirs and ours never meet.
+/// What ids and progress tokens begin with that stand for a backend's own. Clients may not give such ids to their requests, so that it is
+/// clear what a client cancels. A gateway in front of this one gives none either: it passes its clients' ids on, and counts for itself.
 pub const RESERVED_ID_PREFIX: &str = "vmcp:";
 
 /// Integers of so many digits are the same in every parser; of larger ones, doubles keep the first digits only.

@@ -82,12 +82,13 @@ pub fn notification_with(method: &str, params: &[u8]) -> Bytes {
 
 /// The bytes of a request of our own.
 #[must_use]
-pub fn request(id: &str, method: &str, params: &[u8]) -> Bytes {
+pub fn request(id: &RawValue, method: &str, params: &[u8]) -> Bytes {
+    let id = id.get();
     let length = id.len().saturating_add(method.len()).saturating_add(params.len());
     let mut message = BytesMut::with_capacity(length.saturating_add(64));
-    message.put_slice(br#"{"jsonrpc":"2.0","id":""#);
+    message.put_slice(br#"{"jsonrpc":"2.0","id":"#);
     message.put_slice(id.as_bytes());
-    message.put_slice(br#"","method":""#);
+    message.put_slice(br#","method":""#);
     message.put_slice(method.as_bytes());
     message.put_slice(br#"","params":"#);
     message.put_slice(params);

@@ -1,0 +1,234 @@
+//! An MCP server whose answers a test writes, byte by byte where it matters: what real servers do that no SDK of ours does.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+/// A running server. Its threads end with the connections and with the process.
+#[derive(Clone, Debug)]
+pub struct ScriptedServer {
+    /// The URL of its endpoint.
+    pub url: String,
+    received: Arc<Mutex<Vec<Received>>>,
+}
+
+/// One request, as the server got it.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// `POST`, `GET` or `DELETE`.
+    pub verb: String,
+    /// The headers, with names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The message in the body; `null` without one.
+    pub message: Value,
+}
+
+/// What the server answers.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// The headers, but for `content-length`.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl ScriptedServer {
+    /// Starts a server that answers as `script` says, and as [`usual`] where that says nothing.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub fn start(
+        script: impl Fn(&Received) -> Option<Reply> + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let server = Self {
+            url: format!("http://{}/mcp", listener.local_addr()?),
+            received: Arc::default(),
+        };
+        let (received, script) = (Arc::clone(&server.received), Arc::new(script));
+        thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let (received, script) = (Arc::clone(&received), Arc::clone(&script));
+                // A connection that breaks is the client's affair.
+                thread::spawn(move || drop(serve(connection, &received, &*script)));
+            }
+        });
+        Ok(server)
+    }
+
+    /// Every request so far.
+    #[must_use]
+    pub fn received(&self) -> Vec<Received> {
+        lock(&self.received).clone()
+    }
+
+    /// Every message of that method so far.
+    #[must_use]
+    pub fn messages(&self, method: &str) -> Vec<Value> {
+        let received = lock(&self.received);
+        let wanted = received.iter().filter(|request| request.method() == method);
+        wanted.map(|request| request.message.clone()).collect()
+    }
+}
+
+impl Received {
+    /// The first header of that name, which is in lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(other, _)| other == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The method of the message; the verb where there is none.
+    #[must_use]
+    pub fn method(&self) -> &str {
+        self.message["method"].as_str().unwrap_or(&self.verb)
+    }
+
+    /// The name in the parameters.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.message["params"]["name"].as_str().unwrap_or_default()
+    }
+
+    /// Its result, as JSON.
+    #[must_use]
+    pub fn result(&self, result: &Value) -> Reply {
+        Reply::json(
+            200,
+            &json!({"jsonrpc": "2.0", "id": self.message["id"], "result": result}),
+        )
+    }
+
+    /// Its error, as JSON, with this status.
+    #[must_use]
+    pub fn error(&self, status: u16, code: i64, message: &str) -> Reply {
+        let error = json!({"code": code, "message": message});
+        Reply::json(
+            status,
+            &json!({"jsonrpc": "2.0", "id": self.message["id"], "error": error}),
+        )
+    }
+}
+
+impl Reply {
+    /// This JSON.
+    #[must_use]
+    pub fn json(status: u16, body: &Value) -> Self {
+        Self::new(status, "application/json", body.to_string().as_bytes())
+    }
+
+    /// A body of that type.
+    #[must_use]
+    pub fn new(status: u16, content_type: &str, body: &[u8]) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: body.to_vec(),
+        }
+        .with("content-type", content_type)
+    }
+
+    /// No body.
+    #[must_use]
+    pub fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// What a server with the tool `echo` and no sessions answers.
+#[must_use]
+pub fn usual(request: &Received) -> Reply {
+    match request.method() {
+        "initialize" => {
+            let revision = &request.message["params"]["protocolVersion"];
+            request.result(&json!({
+                "protocolVersion": revision,
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "scripted", "version": "1"},
+            }))
+        }
+        "tools/list" => {
+            request.result(&json!({"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}))
+        }
+        "tools/call" => {
+            let text = &request.message["params"]["arguments"]["message"];
+            request.result(&json!({"content": [{"type": "text", "text": text}]}))
+        }
+        "ping" => request.result(&json!({})),
+        "GET" | "DELETE" => Reply::empty(405),
+        _ if request.message["id"].is_null() => Reply::empty(202),
+        method => request.error(200, -32601, &format!("Method not found: {method}")),
+    }
+}
+
+fn serve(
+    connection: TcpStream,
+    received: &Mutex<Vec<Received>>,
+    script: &(dyn Fn(&Received) -> Option<Reply> + Send + Sync),
+) -> anyhow::Result<()> {
+    connection.set_nodelay(true)?;
+    let mut writer = connection.try_clone()?;
+    let mut reader = BufReader::new(connection);
+    loop {
+        let request = read(&mut reader)?;
+        lock(received).push(request.clone());
+        let reply = script(&request).unwrap_or_else(|| usual(&request));
+        let mut head = format!("HTTP/1.1 {} Scripted\r\n", reply.status);
+        for (name, value) in &reply.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&format!("content-length: {}\r\n\r\n", reply.body.len()));
+        writer.write_all(&[head.as_bytes(), &reply.body].concat())?;
+    }
+}
+
+fn read(reader: &mut BufReader<TcpStream>) -> anyhow::Result<Received> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let verb = line.split(' ').next().unwrap_or_default().to_owned();
+    anyhow::ensure!(!verb.is_empty(), "the connection ended");
+    let mut headers = Vec::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let length = length.map_or(Ok(0), |(_, value)| value.parse())?;
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let message = match body.as_slice() {
+        [] => Value::Null,
+        body => serde_json::from_slice(body).context("the body is no JSON")?,
+    };
+    Ok(Received {
+        verb,
+        headers,
+        message,
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,158 @@
+//! Whom a backend's TLS certificate is trusted by, where a file says so.
+//!
+//! The file is looked at for each new connection, so that certificates that were renewed are trusted without a restart. When it cannot be
+//! read any more, what it said before stays in use.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::transport::with_alpn;
+
+/// The most that is read.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// The file, and what it said last.
+#[derive(Debug)]
+pub(super) struct CaFile {
+    path: PathBuf,
+    last: Mutex<Option<(Vec<u8>, Arc<ClientConfig>)>>,
+}
+
+impl CaFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            last: Mutex::default(),
+        }
+    }
+
+    /// How TLS is spoken by what the file says now.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub(super) async fn client_config(&self) -> Result<Arc<ClientConfig>, String> {
+        let path = self.path.display();
+        let read = tokio::fs::read(&self.path).await;
+        let read = read.map_err(|error| format!("the file {path} cannot be read: {error}"));
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = read.and_then(|text| match &*last {
+            Some((before, config)) if *before == text => Ok((text, Arc::clone(config))),
+            _ => {
+                let config = client_config(&text).map_err(|reason| format!("the file {path} {reason}"))?;
+                Ok((text, Arc::new(config)))
+            }
+        });
+        match (made, &*last) {
+            (Ok((text, config)), _) => {
+                *last = Some((text, Arc::clone(&config)));
+                Ok(config)
+            }
+            (Err(reason), Some((_, before))) => {
+                tracing::warn!(reason, "the certificates read before stay in use");
+                Ok(Arc::clone(before))
+            }
+            (Err(reason), None) => Err(reason),
+        }
+    }
+}
+
+fn client_config(text: &[u8]) -> Result<ClientConfig, String> {
+    if text.len() > MAX_BYTES {
+        return Err(format!("is larger than {MAX_BYTES} bytes"));
+    }
+    let certificates = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
+    let listed = certificates.map_err(|error| format!("has no certificate: {error}"))?;
+    if listed.is_empty() {
+        return Err("has no certificate".to_owned());
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(listed.iter().cloned());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let authorities = if roots.is_empty() {
+        None
+    } else {
+        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        Some(builder.build().map_err(|error| error.to_string())?)
+    };
+    let verifier = Arc::new(ListedCertificates {
+        listed,
+        authorities,
+        provider: Arc::clone(&provider),
+    });
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(with_alpn(config))
+}
+
+/// Trusts the certificates that stand in a file, and those that the authorities among them have signed. A server that shows a listed
+/// certificate itself is the one that is meant: no name and no date says more. That it has the key is checked as always.
+#[derive(Debug)]
+struct ListedCertificates {
+    listed: Vec<CertificateDer<'static>>,
+    authorities: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for ListedCertificates {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match &self.authorities {
+            _ if self.listed.contains(end_entity) => Ok(ServerCertVerified::assertion()),
+            Some(authorities) => {
+                authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
+            None => Err(rustls::CertificateError::UnknownIssuer.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

@@ -1,0 +1,475 @@
+//! Decodes bodies that a backend has compressed, although every request says that it should not.
+//!
+//! A decoder gives a few times [`STEP_BYTES`] at most at a time, so that whoever reads counts what comes and stops at his limit: a few bytes may
+//! stand for gigabytes. What a decoder keeps for itself, its window, is bounded for each (RFC 9659 allows zstd 8 MiB, brotli cannot have
+//! more than 16 MiB) and for all of them together.
+
+use std::fmt;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+use flate2::{Decompress, FlushDecompress, Status};
+use http::{HeaderMap, HeaderValue};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
+
+use super::BackendError;
+use crate::text;
+
+/// How much a decoder decodes at a time.
+const STEP_BYTES: usize = 32 * 1024;
+/// What the windows of all decoders may have together.
+const WINDOW_BUDGET_BYTES: u32 = 64 * 1024 * 1024;
+/// The largest zstd window, as a power of two.
+const MAX_ZSTD_WINDOW_LOG: u32 = 23;
+/// What a decoder has beside its window.
+const DECODER_BYTES: u32 = 64 * 1024;
+
+/// What all decoders share.
+#[derive(Clone, Debug)]
+pub(super) struct WindowBudget(Arc<Semaphore>);
+
+impl Default for WindowBudget {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(WINDOW_BUDGET_BYTES as usize)))
+    }
+}
+
+/// How a body is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+/// Decodes one body.
+pub(super) struct Decoder {
+    coding: Coding,
+    budget: WindowBudget,
+    /// What has come and is not decoded.
+    input: Bytes,
+    /// `None` before the first byte, which says how much memory is needed.
+    state: Option<State>,
+    /// Where the decoder writes.
+    scratch: Vec<u8>,
+    ended: bool,
+    _window: Option<OwnedSemaphorePermit>,
+}
+
+enum State {
+    Gzip(MultiGzDecoder<Vec<u8>>),
+    Deflate(Decompress),
+    Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
+    Zstd(DCtx<'static>),
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("coding", &self.coding)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Decoder {
+    /// The decoder of a body with these headers; `None` where nothing is to be decoded.
+    ///
+    /// # Errors
+    /// When the encoding is not known.
+    pub(super) fn of(headers: &HeaderMap, budget: &WindowBudget) -> Result<Option<Self>, BackendError> {
+        let mut codings = headers.get_all(http::header::CONTENT_ENCODING).iter();
+        let (Some(first), second) = (codings.next(), codings.next()) else {
+            return Ok(None);
+        };
+        let name = first.to_str().unwrap_or_default().trim().to_ascii_lowercase();
+        let coding = match (&*name, second) {
+            ("" | "identity", None) if first.to_str().is_ok() => return Ok(None),
+            ("gzip" | "x-gzip", None) => Coding::Gzip,
+            ("deflate", None) => Coding::Deflate,
+            ("br", None) => Coding::Brotli,
+            ("zstd", None) => Coding::Zstd,
+            _ => return Err(unknown(first)),
+        };
+        Ok(Some(Self {
+            coding,
+            budget: budget.clone(),
+            input: Bytes::new(),
+            state: None,
+            scratch: Vec::new(),
+            ended: false,
+            _window: None,
+        }))
+    }
+
+    /// Takes more of the body. What came before has to be decoded first.
+    pub(super) fn push(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        // Another frame may follow the one that has ended.
+        self.ended &= self.coding != Coding::Zstd;
+        if self.input.is_empty() {
+            self.input = bytes;
+        } else {
+            self.input = Bytes::from([&self.input[..], &bytes].concat());
+        }
+    }
+
+    /// The next bytes, or `None` when more of the body is needed.
+    ///
+    /// # Errors
+    /// When the body is not what its header says, or needs more memory than there is.
+    pub(super) fn next(&mut self) -> Result<Option<Bytes>, BackendError> {
+        loop {
+            let before = self.input.len();
+            if self.ended {
+                // Padding behind the end means nothing; a second stream in one body is for gzip alone.
+                self.input = Bytes::new();
+                return Ok(None);
+            }
+            if self.state.is_none() && !self.begin()? {
+                return Ok(None);
+            }
+            let decoded = self.step().map_err(|reason| self.failed(&reason))?;
+            if !decoded.is_empty() {
+                return Ok(Some(decoded));
+            }
+            if self.input.is_empty() || self.input.len() == before && !self.ended {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Says that the body is at its end.
+    ///
+    /// # Errors
+    /// When something is missing.
+    pub(super) fn finish(&mut self) -> Result<(), BackendError> {
+        let whole = match &mut self.state {
+            None => self.input.is_empty(),
+            Some(State::Gzip(decoder)) => decoder.try_finish().is_ok(),
+            Some(_) => self.ended,
+        };
+        if whole {
+            return Ok(());
+        }
+        let message = format!("its body, encoded as {}, is cut short", self.coding);
+        Err(BackendError::Broken(message))
+    }
+
+    /// Makes the decoder, as soon as it is known what it needs.
+    fn begin(&mut self) -> Result<bool, BackendError> {
+        let Some(first) = self.input.first() else {
+            return Ok(false);
+        };
+        let (state, window) = match self.coding {
+            Coding::Gzip => (State::Gzip(MultiGzDecoder::new(Vec::new())), 0),
+            Coding::Deflate => {
+                // RFC 9110 means a zlib stream by it, and some servers send what is inside of one.
+                let Some(second) = self.input.get(1) else {
+                    return Ok(false);
+                };
+                let is_zlib = first & 0x0f == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31);
+                (State::Deflate(Decompress::new(is_zlib)), 0)
+            }
+            Coding::Brotli => {
+                let alloc = StandardAlloc::default;
+                let state = BrotliState::new_strict(alloc(), alloc(), alloc());
+                (State::Brotli(Box::new(state)), 1 << brotli_window_log(*first))
+            }
+            Coding::Zstd => {
+                let mut context =
+                    DCtx::try_create().ok_or_else(|| self.failed("there is no memory for it"))?;
+                let limit = DParameter::WindowLogMax(MAX_ZSTD_WINDOW_LOG);
+                let limited = context.set_parameter(limit);
+                limited.map_err(|code| self.failed(get_error_name(code)))?;
+                (State::Zstd(context), 1 << MAX_ZSTD_WINDOW_LOG)
+            }
+        };
+        let taken = Arc::clone(&self.budget.0).try_acquire_many_owned(window + DECODER_BYTES);
+        let taken = taken.map_err(|_| self.failed("too many of those are decoded at the same time"))?;
+        (self.state, self._window) = (Some(state), Some(taken));
+        self.scratch.resize(STEP_BYTES, 0);
+        Ok(true)
+    }
+
+    /// Decodes a piece of the input.
+    fn step(&mut self) -> Result<Bytes, String> {
+        let (input, scratch) = (&self.input[..], &mut self.scratch[..]);
+        let (read, written) = match &mut self.state {
+            None => return Ok(Bytes::new()),
+            Some(State::Gzip(decoder)) => {
+                let read = decoder.write(input).map_err(|error| error.to_string())?;
+                decoder.flush().map_err(|error| error.to_string())?;
+                let decoded = Bytes::copy_from_slice(decoder.get_ref());
+                decoder.get_mut().clear();
+                self.consume(read);
+                return Ok(decoded);
+            }
+            Some(State::Deflate(decoder)) => {
+                let (read, written) = (decoder.total_in(), decoder.total_out());
+                let status = decoder.decompress(input, scratch, FlushDecompress::Sync);
+                self.ended = status.map_err(|error| error.to_string())? == Status::StreamEnd;
+                (
+                    length(decoder.total_in() - read),
+                    length(decoder.total_out() - written),
+                )
+            }
+            Some(State::Brotli(decoder)) => {
+                let (mut left, mut read) = (input.len(), 0);
+                let (mut room, mut written, mut total) = (scratch.len(), 0, 0);
+                let result = BrotliDecompressStream(
+                    &mut left,
+                    &mut read,
+                    input,
+                    &mut room,
+                    &mut written,
+                    scratch,
+                    &mut total,
+                    decoder,
+                );
+                match result {
+                    BrotliResult::ResultSuccess => self.ended = true,
+                    BrotliResult::ResultFailure => return Err("it is no brotli stream".to_owned()),
+                    BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
+                }
+                (read, written)
+            }
+            Some(State::Zstd(context)) => {
+                let (mut input, mut room) = (InBuffer::around(input), OutBuffer::around(scratch));
+                let left = context.decompress_stream(&mut room, &mut input);
+                let left = left.map_err(|code| get_error_name(code).to_owned())?;
+                self.ended = left == 0 && input.pos() == self.input.len();
+                (input.pos(), room.pos())
+            }
+        };
+        let decoded = self.scratch.get(..written).unwrap_or_default();
+        let decoded = Bytes::copy_from_slice(decoded);
+        self.consume(read);
+        Ok(decoded)
+    }
+
+    fn consume(&mut self, read: usize) {
+        drop(self.input.split_to(read.min(self.input.len())));
+    }
+
+    fn failed(&self, reason: &str) -> BackendError {
+        BackendError::Invalid(format!(
+            "its Content-Encoding is {}, which was not asked for, and cannot be decoded: {reason}",
+            self.coding
+        ))
+    }
+}
+
+impl fmt::Display for Coding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+fn length(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn unknown(found: &HeaderValue) -> BackendError {
+    let found = String::from_utf8_lossy(found.as_bytes());
+    let found = text::head(&found, 100);
+    BackendError::Invalid(format!(
+        "its Content-Encoding is {found:?}, which was not asked for and is not known; known are gzip, deflate, br and zstd, one at a time"
+    ))
+}
+
+/// The window that the first byte of a brotli stream asks for (RFC 7932, 9.1), as a power of two.
+fn brotli_window_log(first: u8) -> u32 {
+    match (first & 1, first >> 1 & 7, first >> 4 & 7) {
+        (0, ..) => 16,
+        (_, 0, 0) => 17,
+        (_, 0, n) => 8 + u32::from(n),
+        (_, n, _) => 17 + u32::from(n),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn decoder(encoding: &str) -> Decoder {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::CONTENT_ENCODING, encoding.parse().unwrap());
+        Decoder::of(&headers, &WindowBudget::default()).unwrap().unwrap()
+    }
+
+    /// What comes out when `body` comes in pieces of that size.
+    fn decode(encoding: &str, body: &[u8], piece: usize) -> Result<Vec<u8>, BackendError> {
+        let (mut decoder, mut decoded) = (decoder(encoding), Vec::new());
+        for piece in body.chunks(piece) {
+            decoder.push(Bytes::copy_from_slice(piece));
+            while let Some(bytes) = decoder.next()? {
+                assert!(bytes.len() <= 4 * STEP_BYTES, "{} at a time", bytes.len());
+                decoded.extend_from_slice(&bytes);
+            }
+        }
+        decoder.finish()?;
+        Ok(decoded)
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zlib(text: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn raw_deflate(text: &[u8]) -> Vec<u8> {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(text: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; zstd_safe::compress_bound(text.len())];
+        let length = zstd_safe::compress(frame.as_mut_slice(), text, 3).unwrap();
+        frame.truncate(length);
+        frame
+    }
+
+    /// `text` in brotli, which needs no encoder where nothing is compressed (RFC 7932, 9.2).
+    fn brotli(text: &[u8]) -> Vec<u8> {
+        let mut stream = Vec::new();
+        // WBITS 16 is one bit, 0; then for each block: ISLAST 0, MNIBBLES 4, MLEN - 1 in 16 bits, ISUNCOMPRESSED 1.
+        let mut first = true;
+        for block in text.chunks(1 << 16) {
+            let mut header = (block.len() as u64 - 1) << 3 | 1 << 19;
+            if first {
+                header <<= 1;
+            }
+            let bits = if first { 21 } else { 20 };
+            first = false;
+            stream.extend_from_slice(&header.to_le_bytes()[..usize::div_ceil(bits, 8)]);
+            stream.extend_from_slice(block);
+        }
+        stream.push(0x03); // ISLAST, ISLASTEMPTY
+        stream
+    }
+
+    fn text() -> Vec<u8> {
+        (0..20_000_u32)
+            .flat_map(|number| number.to_string().into_bytes())
+            .collect()
+    }
+
+    #[test]
+    fn body_is_decoded_in_pieces_of_any_size() {
+        let text = text();
+        for (encoding, body) in [
+            ("gzip", gzip(&text)),
+            ("x-gzip", gzip(&text)),
+            ("GZip", [gzip(&text[..1000]), gzip(&text[1000..])].concat()),
+            ("deflate", zlib(&text)),
+            ("deflate", raw_deflate(&text)),
+            ("zstd", zstd(&text)),
+            ("zstd", [zstd(&text[..1000]), zstd(&text[1000..])].concat()),
+            ("br", brotli(&text)),
+        ] {
+            for piece in [1, 7, 1000, body.len()] {
+                assert!(
+                    decode(encoding, &body, piece).unwrap() == text,
+                    "{encoding} by {piece}"
+                );
+            }
+            let cut = decode(encoding, &body[..body.len() - 1], 1000).unwrap_err();
+            assert!(cut.to_string().contains("cut short"), "{encoding}: {cut}");
+        }
+    }
+
+    #[test]
+    fn what_was_flushed_comes_out_at_once() {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(b"data: 1\n\n").unwrap();
+        encoder.flush().unwrap();
+        let mut decoder = decoder("gzip");
+        decoder.push(Bytes::copy_from_slice(encoder.get_ref()));
+        let mut decoded = Vec::new();
+        while let Some(bytes) = decoder.next().unwrap() {
+            decoded.extend_from_slice(&bytes);
+        }
+        assert_eq!(decoded, b"data: 1\n\n");
+    }
+
+    #[test]
+    fn garbage_and_unknown_encodings_are_named() {
+        for encoding in ["gzip", "deflate", "br", "zstd"] {
+            let error = decode(encoding, &[0xff; 64], 64).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("its Content-Encoding is {encoding}")),
+                "{error}"
+            );
+        }
+        for encoding in ["compress", "gzip, br", "a\u{20}b"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::CONTENT_ENCODING, encoding.parse().unwrap());
+            let error = Decoder::of(&headers, &WindowBudget::default())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("Content-Encoding") && error.contains(encoding),
+                "{error}"
+            );
+        }
+        for encoding in ["identity", "Identity", ""] {
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::CONTENT_ENCODING, encoding.parse().unwrap());
+            assert!(Decoder::of(&headers, &WindowBudget::default()).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn windows_of_all_decoders_are_bounded_together() {
+        let budget = WindowBudget::default();
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
+        let open = || {
+            let mut decoder = Decoder::of(&headers, &budget).unwrap().unwrap();
+            decoder.push(zstd(b"text").into());
+            decoder.next().map(|_| decoder)
+        };
+        let mut held = Vec::new();
+        let refused = loop {
+            match open() {
+                Ok(decoder) => held.push(decoder),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(refused.contains("too many"), "{refused}");
+        assert_eq!(held.len(), 7);
+        held.pop();
+        open().unwrap();
+    }
+
+    #[test]
+    fn zstd_window_beyond_8_mib_is_refused() {
+        // A frame header (RFC 8878, 3.1.1) with a window descriptor for 16 MiB and a raw block of one byte.
+        let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 14 << 3, 0x09, 0x00, 0x00, b'x'];
+        let error = decode("zstd", &frame, 64).unwrap_err().to_string();
+        assert!(error.contains("Content-Encoding is zstd"), "{error}");
+    }
+}

@@ -1,0 +1,194 @@
+//! What a server of HTTP/2 refuses without having looked at it, frame by frame (RFC 9113), and the certificates by which it is trusted.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::BackendError;
+use super::ca_file::CaFile;
+use super::host::Host;
+use super::transport::{Failure, Pool, Transport};
+use crate::tasks::Tasks;
+
+const GOAWAY: u8 = 7;
+const RST_STREAM: u8 = 3;
+const HEADERS: u8 = 1;
+
+/// A certificate that signs itself, as `openssl req -x509` makes it.
+struct SelfSigned {
+    pem: String,
+    acceptor: TlsAcceptor,
+}
+
+fn self_signed(name: &str) -> SelfSigned {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    SelfSigned {
+        pem: certificate.pem(),
+        acceptor: TlsAcceptor::from(Arc::new(config)),
+    }
+}
+
+fn pool(address: SocketAddr, ca_file: &Path) -> (Pool, http::Uri) {
+    let uri: http::Uri = format!("https://{address}/mcp").parse().unwrap();
+    let host = Arc::new(Host::new(&uri, &[]));
+    let ca_file = Arc::new(CaFile::new(PathBuf::from(ca_file)));
+    let transport = Transport::new(Tasks::default());
+    (
+        transport.pool(Duration::from_secs(5), &host, None, Some(&ca_file)),
+        uri,
+    )
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend_from_slice(&[kind, flags]);
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Accepts a connection, and reads until a request has begun; gives its stream. `None` when the client does not want it.
+async fn accept_request(
+    listener: &TcpListener,
+    acceptor: &TlsAcceptor,
+) -> Option<(TlsStream<TcpStream>, u32)> {
+    let (connection, _) = listener.accept().await.unwrap();
+    let mut connection = acceptor.accept(connection).await.ok()?;
+    let mut preface = [0; 24];
+    connection.read_exact(&mut preface).await.ok()?;
+    connection.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        connection.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        connection.read_exact(&mut payload).await.unwrap();
+        if head[3] == HEADERS {
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            return Some((connection, stream));
+        }
+    }
+}
+
+/// How a server that does this on its first connections answers a request at last.
+async fn sent(refusals: &[(u8, Vec<u8>)]) -> (Result<u16, Failure>, usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = self_signed("127.0.0.1");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.crt");
+    std::fs::write(&file, &server.pem).unwrap();
+    let (pool, uri) = pool(listener.local_addr().unwrap(), &file);
+    let mut connections = 0;
+    let serving = async {
+        let mut open = Vec::new();
+        loop {
+            let (mut connection, stream) = accept_request(&listener, &server.acceptor).await.unwrap();
+            let answer = match refusals.get(connections) {
+                Some((GOAWAY, payload)) => frame(GOAWAY, 0, 0, payload),
+                Some((kind, payload)) => frame(*kind, 0, stream, payload),
+                // `:status: 200`, the end of the headers and of the stream.
+                None => frame(HEADERS, 5, stream, &[0x88]),
+            };
+            connections += 1;
+            connection.write_all(&answer).await.unwrap();
+            open.push(connection);
+        }
+    };
+    let mut request = Request::new(Full::new(Bytes::from_static(b"{}")));
+    *request.uri_mut() = uri;
+    let outcome = tokio::select! {
+        () = serving => unreachable!("it goes on for ever"),
+        outcome = pool.send(request, Some(Duration::from_secs(10))) => outcome,
+    };
+    (outcome.map(|response| response.status().as_u16()), connections)
+}
+
+/// A request that the server says it has not processed is sent once more, on another connection, and not a third time.
+#[tokio::test]
+async fn unprocessed_request_is_sent_once_more() {
+    let goaway = (GOAWAY, [0_u32.to_be_bytes(), 0_u32.to_be_bytes()].concat());
+    let refused = (RST_STREAM, 7_u32.to_be_bytes().to_vec());
+    for refusal in [&goaway, &refused] {
+        let (outcome, connections) = sent(std::slice::from_ref(refusal)).await;
+        assert_eq!((outcome.unwrap(), connections), (200, 2), "{refusal:?}");
+    }
+    let (outcome, connections) = sent(&[goaway, refused.clone(), refused]).await;
+    let Err(Failure::Other(error @ BackendError::NotProcessed(_))) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(error.is_retry_safe() && !error.says_unreachable());
+    assert_eq!(connections, 2);
+}
+
+/// A stream that the server resets for another reason may have been executed, and is not sent again.
+#[tokio::test]
+async fn request_that_may_be_executed_is_not_sent_again() {
+    let internal_error = (RST_STREAM, 2_u32.to_be_bytes().to_vec());
+    let (outcome, connections) = sent(&[internal_error]).await;
+    let is_broken = matches!(outcome, Err(Failure::Other(BackendError::Broken(_))));
+    assert!(is_broken, "{outcome:?}");
+    assert_eq!(connections, 1);
+}
+
+/// A self-signed certificate is trusted when it stands in the file, whatever it says; the file is read again for each connection.
+#[tokio::test]
+async fn ca_file_trusts_what_stands_in_it_and_is_read_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (server, other) = (self_signed("another.test"), self_signed("127.0.0.1"));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.crt");
+    let (pool, uri) = pool(listener.local_addr().unwrap(), &file);
+    let send = async || {
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri.clone();
+        let serving = async {
+            if let Some((mut connection, stream)) = accept_request(&listener, &server.acceptor).await {
+                let answer = frame(HEADERS, 5, stream, &[0x88]);
+                connection.write_all(&answer).await.unwrap();
+                let _open = connection;
+                std::future::pending::<()>().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = serving => unreachable!("the client keeps the connection"),
+            outcome = pool.send(request, Some(Duration::from_secs(10))) => outcome.map(|response| response.status().as_u16()),
+        }
+    };
+    let reason = |outcome: Result<u16, Failure>| BackendError::from(outcome.unwrap_err()).to_string();
+    let missing = reason(send().await);
+    assert!(missing.contains("ca.crt cannot be read"), "{missing}");
+    std::fs::write(&file, &other.pem).unwrap();
+    let stranger = reason(send().await);
+    assert!(stranger.contains("cannot be reached"), "{stranger}");
+    std::fs::write(&file, format!("{}{}", other.pem, server.pem)).unwrap();
+    assert_eq!(send().await.unwrap(), 200);
+    let garbage = CaFile::new(directory.path().join("garbage"));
+    std::fs::write(directory.path().join("garbage"), "nothing").unwrap();
+    let reason = garbage.client_config().await.unwrap_err();
+    assert!(reason.contains("garbage has no certificate"), "{reason}");
+}
