@@ -62,7 +62,7 @@ pub(super) struct Decoder {
 }
 
 enum State {
-    Gzip(MultiGzDecoder<Vec<u8>>),
+    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
     Deflate(Decompress),
     Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
     Zstd(DCtx<'static>),
@@ -168,7 +168,7 @@ impl Decoder {
             return Ok(false);
         };
         let (state, window) = match self.coding {
-            Coding::Gzip => (State::Gzip(MultiGzDecoder::new(Vec::new())), 0),
+            Coding::Gzip => (State::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))), 0),
             Coding::Deflate => {
                 // RFC 9110 means a zlib stream by it, and some servers send what is inside of one.
                 let Some(second) = self.input.get(1) else {
