@@ -45,6 +45,8 @@ pub struct Recipe {
     pub environment: BTreeMap<String, String>,
     /// What the gateways see in the place of `/etc/hosts`, if anything; see [`vmcp_peers::hosts`].
     pub hosts: Option<String>,
+    /// What the gateways are started by, such as `taskset -c 0`; nothing by default.
+    pub wrapper: Vec<String>,
     keys: Option<TempDir>,
 }
 
@@ -69,6 +71,7 @@ impl Recipe {
             password: None,
             environment: BTreeMap::new(),
             hosts: None,
+            wrapper: Vec::new(),
             keys: None,
         })
     }
@@ -110,9 +113,14 @@ impl Recipe {
         let file = directory.path().join(CONFIG_FILE);
         std::fs::write(&file, serde_yaml::to_string(&config)?)?;
         let program = binaries::path("vmcp-gateway")?;
-        let mut command = match &self.hosts {
-            None => Command::new(program),
-            Some(hosts) => {
+        let mut command = match (&self.hosts, &*self.wrapper) {
+            (None, []) => Command::new(program),
+            (None, [wrapper, arguments @ ..]) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(program);
+                command
+            }
+            (Some(hosts), _) => {
                 let file = directory.path().join("hosts");
                 std::fs::write(&file, hosts)?;
                 vmcp_peers::hosts::command(program.as_ref(), &file)?
@@ -270,6 +278,14 @@ impl Gateway {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
         Ok(kib.context("no VmHWM")? * 1024)
+    }
+
+    /// Whether the process is running.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn is_running(&mut self) -> anyhow::Result<bool> {
+        Ok(self.process.ended()?.is_none())
     }
 
     /// What the process has printed.

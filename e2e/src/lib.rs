@@ -8,6 +8,7 @@ pub mod client;
 pub mod conformance;
 pub mod fixture;
 pub mod gateway;
+pub mod hostile;
 pub mod issuer;
 pub mod load;
 pub mod mount;

@@ -170,6 +170,56 @@ fn bodies_together_have_so_many_bytes_and_small_ones_pass() -> anyhow::Result<()
     taken()
 }
 
+/// What all that is buffered may take together bounds bodies, too.
+#[test]
+fn buffered_bytes_bound_bodies() -> anyhow::Result<()> {
+    let limits = |buffered: u32| {
+        format!("{{requestBytes: 1000000, requestBytesInFlight: 4000000, bufferedBytes: {buffered}}}")
+    };
+    let limited = Limited::start(&limits(1_048_576))?;
+    let session = limited.open()?;
+    let mcp = limited.gateway.mcp;
+    let mut slow = TcpStream::connect(mcp)?;
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {mcp}\r\nmcp-session-id: {}\r\ncontent-length: 900001\r\n\
+         content-type: application/json\r\naccept: application/json, text/event-stream\r\n\r\n",
+        session.id
+    );
+    slow.write_all(head.as_bytes())?;
+    slow.write_all(&[b' '; 900_000])?;
+    let status_is = |expected: u16| {
+        wait::until("the budget is as configured", LIMIT, || {
+            let answer = session.request(mcp, "ping", &json!({"x": "x".repeat(300_000)}))?;
+            anyhow::ensure!(answer.status == expected, "{answer:?}");
+            Ok(())
+        })
+    };
+    status_is(503)?;
+    limited.set(&limits(4_000_000))?;
+    status_is(200)
+}
+
+/// A client that opens too many sessions is refused before it takes anything of the rate of all.
+#[test]
+fn one_client_opens_sessions_at_a_rate_of_its_own() -> anyhow::Result<()> {
+    let limited = Limited::start("{initializesPerSecondPerPrincipal: 2}")?;
+    let mcp = limited.gateway.mcp;
+    let refused = wait::until("the rate is exceeded", LIMIT, || {
+        let answer = raw::initialize(mcp)?;
+        anyhow::ensure!(answer.status == 503, "{answer:?}");
+        Ok(answer)
+    })?;
+    is_refused(&refused, &json!(1), "You open too many sessions")?;
+    limited.set("{initializesPerSecondPerPrincipal: 100000}")?;
+    wait::until("the rate is raised", LIMIT, || {
+        for _ in 0..10 {
+            let answer = raw::initialize(mcp)?;
+            anyhow::ensure!(answer.status == 200, "{answer:?}");
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn requests_beyond_the_limit_are_refused_and_cancellations_are_not() -> anyhow::Result<()> {
     let limited = Limited::start("{requestsInFlight: 1}")?;

@@ -11,6 +11,7 @@ use vmcp_crds::session_key::CURRENT;
 
 use crate::admin::Admin;
 use crate::backend::Transport;
+use crate::budget;
 use crate::config::watch::Watch;
 use crate::config::{Config, HotSource, SessionStorage};
 use crate::core::Core;
@@ -85,7 +86,7 @@ impl App {
             max: config.session_max_lifetime,
         };
         let store: Arc<dyn SessionStore> = match &config.session_storage {
-            SessionStorage::Memory => Arc::new(MemoryStore::new(lifetimes)),
+            SessionStorage::Memory => Arc::new(MemoryStore::new(lifetimes).within(budget::session_bytes())),
             SessionStorage::Redis(redis) => Arc::new(RedisStore::new(redis, &config.server, lifetimes)?),
         };
 

@@ -1,12 +1,14 @@
 //! The MCP gateway of vmcp: many MCP servers as one endpoint, with sessions that outlive the process.
 //!
 //! Layers name only what is to their right: `frontend -> session -> core -> backend -> wire`. `config`, `admin` and `app` stand
-//! outside: they build and inspect. `tests/architecture` keeps it so.
+//! outside: they build and inspect. `budget` belongs to all: whoever buffers bytes reserves them there. `tests/architecture` keeps it
+//! so.
 
 pub mod admin;
 pub mod app;
 pub mod args;
 pub mod backend;
+pub mod budget;
 pub mod config;
 pub mod core;
 pub mod drain;
@@ -25,6 +27,7 @@ mod clock;
 mod compute;
 mod patience;
 mod random;
+mod rate;
 mod refused;
 mod server;
 mod steps;

@@ -7,6 +7,7 @@ mod demo;
 mod drift;
 mod fresh;
 mod generate;
+mod hostile;
 mod inspector;
 mod left_out;
 mod test;
@@ -32,6 +33,7 @@ enum Command {
     Demo(demo::Demo),
     Conformance(conformance::Conformance),
     Bench(bench::Bench),
+    Hostile(hostile::Hostile),
     Test(test::Test),
     Fresh(fresh::Fresh),
     Inspector(inspector::Inspector),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Hostile(hostile) => hostile.run(),
         Command::Test(test) => test.run(),
         Command::Fresh(fresh) => fresh.run(),
         Command::Inspector(inspector) => inspector.run(),

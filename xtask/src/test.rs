@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use vmcp_cluster::{ApiServer, Cluster};
+use vmcp_peers::confined::Confined;
 use vmcp_peers::step::step;
 use vmcp_peers::{LEFT_OUT, cargo_tools, hosts, npm, parsers, python, redis};
 
@@ -113,6 +114,7 @@ fn peers(left_out: &mut LeftOut) -> anyhow::Result<()> {
     left_out.unless("parsers", parsers::all);
     left_out.unless("conformance", npm::conformance);
     left_out.unless("hosts", hosts::supported);
+    left_out.unless("control-groups", || Confined::new(1 << 30));
     left_out.unless("api-server", ApiServer::install);
     left_out.unless("helm", vmcp_cluster::helm);
     left_out.unless("cluster", Cluster::install);

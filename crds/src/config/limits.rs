@@ -24,8 +24,16 @@ pub struct LimitsConfig {
         skip_serializing_if = "is_default_requests_in_flight"
     )]
     pub requests_in_flight: u32,
-    /// How many bytes of request bodies this process keeps at a time, while they arrive and until their answers begin; at least
-    /// `requestBytes`. Bodies of up to 4 KiB are not counted. Without it: 64 MiB, or `requestBytes` where that is more.
+    /// How many bytes this process buffers at a time, from 1048576: request bodies, answers that are read whole, events that are
+    /// assembled, gathered batches and catalogs. One backend's answers may take a quarter of it, all catalogs together half. What finds no
+    /// room is refused: a request with 503 and `Retry-After`, an answer of a backend with an error for its request. What is not larger
+    /// than 4 KiB is not counted. At least `requestBytes`. Without it: a quarter of the memory limit of the container, at least 16 MiB
+    /// and twice `requestBytes`; 128 MiB where there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buffered_bytes: Option<u64>,
+    /// How many of the buffered bytes may be request bodies, while they arrive and until their answers begin; at least
+    /// `requestBytes`. One client that has authenticated may take a quarter of them, and at least `requestBytes`. Without it: half of
+    /// `bufferedBytes`, and at least `requestBytes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_bytes_in_flight: Option<u32>,
     /// How many requests of one session run in this process at a time.
@@ -42,7 +50,13 @@ pub struct LimitsConfig {
         skip_serializing_if = "is_default_initializes_per_second"
     )]
     pub initializes_per_second: u32,
-    /// How many sessions of the virtual server there are at a time, over all its replicas.
+    /// How many sessions one client opens in this process in a second; as many may come at once. What is beyond it does not count towards
+    /// `initializesPerSecond`, so that one client does not keep others out. Without it: a tenth of `initializesPerSecond`, at least 1, for
+    /// a client that has authenticated, and no limit of their own for anonymous clients, who cannot be told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initializes_per_second_per_principal: Option<u32>,
+    /// How many sessions of the virtual server there are at a time, over all its replicas. A session whose client says more than 1 KiB of
+    /// itself in `initialize` weighs more: of those with N KiB there are at most an N-th part.
     #[schemars(range(min = 1, max = 1_000_000_000), extend("default" = default_sessions()))]
     #[serde(default = "default_sessions", skip_serializing_if = "is_default_sessions")]
     pub sessions: u32,
@@ -57,9 +71,11 @@ impl Default for LimitsConfig {
         Self {
             request_bytes: default_request_bytes(),
             requests_in_flight: default_requests_in_flight(),
+            buffered_bytes: None,
             request_bytes_in_flight: None,
             requests_in_flight_per_session: default_requests_in_flight_per_session(),
             initializes_per_second: default_initializes_per_second(),
+            initializes_per_second_per_principal: None,
             sessions: default_sessions(),
             sessions_per_principal: None,
         }

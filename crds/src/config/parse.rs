@@ -322,9 +322,11 @@ hot:
   limits:
     requestBytes: 2048
     requestsInFlight: 2
+    bufferedBytes: 2097152
     requestBytesInFlight: 4096
     requestsInFlightPerSession: 3
     initializesPerSecond: 4
+    initializesPerSecondPerPrincipal: 7
     sessions: 5
     sessionsPerPrincipal: 6
 ";
@@ -379,9 +381,11 @@ hot:
         let limits = LimitsConfig {
             request_bytes: 2048,
             requests_in_flight: 2,
+            buffered_bytes: Some(2_097_152),
             request_bytes_in_flight: Some(4096),
             requests_in_flight_per_session: 3,
             initializes_per_second: 4,
+            initializes_per_second_per_principal: Some(7),
             sessions: 5,
             sessions_per_principal: Some(6),
         };

@@ -19,6 +19,7 @@
 pub mod cache;
 pub mod cargo_tools;
 pub mod client;
+pub mod confined;
 pub mod debian;
 pub mod hosts;
 mod left_out;

@@ -17,6 +17,8 @@ impl Admin {
         self.metrics.encode(&Scene {
             ready: self.is_ready(),
             tasks: self.tasks.running(),
+            buffered: self.core.budget().reserved(),
+            buffer_refusals: self.core.budget().refusals(),
             sessions: [
                 ("calling", census.calling),
                 ("listening", census.listening),

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::events::Events;
 use super::{BackendError, UpstreamBody, UpstreamSession};
+use crate::budget::{Account, Reservation, UNCOUNTED_BYTES};
 use crate::wire::glance::is_answer;
 use crate::wire::jsonrpc::{Outcome, Response, Sketch};
 use crate::wire::splice::splice;
@@ -48,18 +49,37 @@ pub(super) async fn json(mut body: UpstreamBody, id: &RawValue) -> Result<Answer
     let Some(first) = body.chunk().await? else {
         return Err(BackendError::Broken("the answer is empty".to_owned()));
     };
-    if body.is_at_end() {
+    if body.is_at_end() && first.len() <= UNCOUNTED_BYTES {
         return check(first, id).map(Answer::Whole);
+    }
+    let mut reserved = reserve(body.account(), first.len())?;
+    if body.is_at_end() {
+        return check(first, id).map(|answer| Answer::Whole(reserved.hold(answer)));
     }
     let mut read = BytesMut::with_capacity(expected.max(first.len() * 2));
     read.extend_from_slice(&first);
     while let Some(chunk) = body.chunk().await? {
+        grow(&mut reserved, chunk.len())?;
         read.extend_from_slice(&chunk);
         if read.len() > CHECKED_BYTES {
-            return Ok(Answer::Streaming(read.freeze(), body));
+            return Ok(Answer::Streaming(reserved.hold(read.freeze()), body));
         }
     }
-    check(read.freeze(), id).map(Answer::Whole)
+    check(read.freeze(), id).map(|answer| Answer::Whole(reserved.hold(answer)))
+}
+
+/// Room for so many bytes of an answer.
+pub(super) fn reserve(account: &Account, bytes: usize) -> Result<Reservation, BackendError> {
+    let reserved = account.reserve(bytes);
+    reserved.ok_or_else(|| BackendError::NoRoom(account.limit()))
+}
+
+/// Room for so many bytes more.
+pub(super) fn grow(reserved: &mut Reservation, bytes: usize) -> Result<(), BackendError> {
+    if reserved.grow(bytes) {
+        return Ok(());
+    }
+    Err(BackendError::NoRoom(reserved.account().limit()))
 }
 
 /// The largest answer to a request of the gateway's own.
@@ -67,8 +87,10 @@ const OWN_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 
 /// Reads the rest of the answer to a request of the gateway's own, which needs it whole.
 pub(super) async fn collect(first: Bytes, mut body: UpstreamBody) -> Result<Bytes, BackendError> {
+    let mut reserved = reserve(body.account(), first.len())?;
     let mut read = BytesMut::from(&first[..]);
     while let Some(chunk) = body.chunk().await? {
+        grow(&mut reserved, chunk.len())?;
         read.extend_from_slice(&chunk);
         if read.len() > OWN_ANSWER_BYTES {
             return Err(BackendError::Invalid(format!(
@@ -76,7 +98,7 @@ pub(super) async fn collect(first: Bytes, mut body: UpstreamBody) -> Result<Byte
             )));
         }
     }
-    Ok(read.freeze())
+    Ok(reserved.hold(read.freeze()))
 }
 
 /// What a message is to the request on whose stream it came.

@@ -11,7 +11,11 @@ use hyper::body::Incoming;
 use super::BackendError;
 use super::content_encoding::{Decoder, WindowBudget};
 use super::transport::root_cause;
+use crate::budget::Account;
 use crate::patience::within;
+
+/// How much comes in before other tasks have their turn.
+const TURN_BYTES: usize = 128 * 1024;
 
 /// The body of a backend's answer.
 #[derive(Debug)]
@@ -24,6 +28,10 @@ pub struct UpstreamBody {
     /// How many bytes it may have when it is decoded, and how many of them have come.
     limit: u64,
     come: u64,
+    /// How much has come since other tasks had their turn.
+    since_turn: usize,
+    /// Where what is kept of it is counted.
+    account: Account,
 }
 
 type Encoding = Result<Option<Box<Decoder>>, BackendError>;
@@ -36,6 +44,7 @@ impl UpstreamBody {
         windows: &WindowBudget,
         idle: Duration,
         limit: u64,
+        account: Account,
     ) -> Self {
         let encoding = Decoder::of(headers, windows).map(|decoder| decoder.map(Box::new));
         Self {
@@ -44,7 +53,14 @@ impl UpstreamBody {
             idle,
             limit,
             come: 0,
+            since_turn: 0,
+            account,
         }
+    }
+
+    /// Where whoever keeps its bytes counts them.
+    pub(super) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Refuses a body of which the backend says that it is too large.
@@ -85,11 +101,17 @@ impl UpstreamBody {
 
     /// The next bytes of a body without an end, in which the backend may pause for as long as it likes.
     pub(super) async fn endless_chunk(&mut self) -> Result<Option<Bytes>, BackendError> {
+        // A backend that sends fast always has more.
+        if self.since_turn >= TURN_BYTES {
+            self.since_turn = 0;
+            tokio::task::yield_now().await;
+        }
         let decoder = self.encoding.as_mut().map_err(|error| error.clone())?;
         loop {
             if let Some(decoder) = decoder
                 && let Some(bytes) = decoder.next()?
             {
+                self.since_turn = self.since_turn.saturating_add(bytes.len());
                 return Ok(Some(bytes));
             }
             let data = match self.inner.frame().await {
@@ -101,7 +123,10 @@ impl UpstreamBody {
                 Some(Ok(frame)) => frame.into_data(),
             };
             match (data, &mut *decoder) {
-                (Ok(data), None) => return Ok(Some(data)),
+                (Ok(data), None) => {
+                    self.since_turn = self.since_turn.saturating_add(data.len());
+                    return Ok(Some(data));
+                }
                 (Ok(data), Some(decoder)) => decoder.push(data),
                 // Trailers.
                 (Err(_), _) => {}

@@ -42,6 +42,16 @@ pub enum BackendError {
     /// The answer is larger than is passed on. The request was executed.
     #[error("gave an answer of more than {0} bytes, which is the most that is passed on")]
     TooLarge(u64),
+    /// What is buffered of the backend's answers takes all the room that they may take. The request may have been executed.
+    #[error(
+        "sends more at a time than is buffered of one backend's answers ({0} bytes); `limits.bufferedBytes` says how much that is"
+    )]
+    NoRoom(usize),
+    /// What the backend lists finds no room among what is kept of catalogs.
+    #[error(
+        "lists more than there is room for ({0} bytes for all lists of one backend, new and old); `limits.bufferedBytes` says how much that is"
+    )]
+    CatalogTooLarge(usize),
     /// The connection ended before the answer was complete. The request may have been executed.
     #[error("ended the connection before its answer was complete: {}", brief(.0))]
     Broken(String),
@@ -207,6 +217,8 @@ impl BackendError {
             | Self::NoHeader(_)
             | Self::NotProcessed(_)
             | Self::TooLarge(_)
+            | Self::NoRoom(_)
+            | Self::CatalogTooLarge(_)
             | Self::Busy { .. }
             | Self::Redirected(_)
             | Self::Open { .. }
@@ -236,6 +248,8 @@ impl BackendError {
             Self::Deadline(_)
             | Self::Paused(_)
             | Self::TooLarge(_)
+            | Self::NoRoom(_)
+            | Self::CatalogTooLarge(_)
             | Self::Broken(_)
             | Self::Invalid(_)
             | Self::Refused { .. } => false,

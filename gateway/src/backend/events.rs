@@ -2,7 +2,9 @@
 
 use tokio::sync::mpsc;
 
+use super::answer::grow;
 use super::{BackendError, UpstreamBody};
+use crate::budget::{Reservation, UNCOUNTED_BYTES};
 use crate::wire::sse::{Decoder, Event};
 
 /// The largest event that is passed on.
@@ -16,14 +18,28 @@ pub struct Events(Source);
 #[derive(Debug)]
 enum Source {
     /// A body of their own.
-    Body(Box<(UpstreamBody, Decoder)>),
+    Body(Box<Assembly>),
     /// A stream that they share with others.
     Shared(mpsc::Receiver<Event>),
 }
 
+/// The events of a body, put together from its pieces.
+#[derive(Debug)]
+struct Assembly {
+    body: UpstreamBody,
+    decoder: Decoder,
+    /// For what the decoder holds.
+    reserved: Reservation,
+}
+
 impl Events {
     pub(super) fn new(body: UpstreamBody) -> Self {
-        Self(Source::Body(Box::new((body, Decoder::new(MAX_EVENT_BYTES)))))
+        let reserved = body.account().begin();
+        Self(Source::Body(Box::new(Assembly {
+            body,
+            decoder: Decoder::new(MAX_EVENT_BYTES),
+            reserved,
+        })))
     }
 
     pub(super) fn shared(events: mpsc::Receiver<Event>) -> Self {
@@ -34,22 +50,55 @@ impl Events {
     /// for as long as its tool runs, so that there is no deadline here.
     ///
     /// # Errors
-    /// When the stream breaks, or holds an event that is too large.
+    /// When the stream breaks, or holds an event that is too large, or for which there is no room.
     pub async fn next(&mut self) -> Result<Option<Event>, BackendError> {
-        let (body, decoder) = match &mut self.0 {
-            Source::Body(own) => (&mut own.0, &mut own.1),
-            Source::Shared(events) => return Ok(events.recv().await),
-        };
+        match &mut self.0 {
+            Source::Body(own) => own.next().await,
+            Source::Shared(events) => Ok(events.recv().await),
+        }
+    }
+}
+
+impl Assembly {
+    async fn next(&mut self) -> Result<Option<Event>, BackendError> {
         loop {
-            match decoder.next_event() {
+            match self.decoder.next_event() {
                 Err(error) => return Err(BackendError::Invalid(error.to_string())),
-                Ok(Some(event)) => return Ok(Some(event)),
+                Ok(Some(event)) => return Ok(Some(self.counted(event))),
                 Ok(None) => {}
             }
-            match body.endless_chunk().await? {
-                None => return Ok(None),
-                Some(chunk) => decoder.push(&chunk),
+            let Some(chunk) = self.body.endless_chunk().await? else {
+                return Ok(None);
+            };
+            self.reserve(self.decoder.held() + chunk.len())?;
+            self.decoder.push(&chunk);
+        }
+    }
+
+    /// Reserves room for what the decoder is about to hold. Few bytes are not counted.
+    fn reserve(&mut self, bytes: usize) -> Result<(), BackendError> {
+        let counted = if bytes > UNCOUNTED_BYTES { bytes } else { 0 };
+        match counted.checked_sub(self.reserved.bytes()) {
+            Some(more) => grow(&mut self.reserved, more),
+            None => {
+                self.release(counted);
+                Ok(())
             }
+        }
+    }
+
+    /// The event, whose data stays counted for as long as anybody keeps it.
+    fn counted(&mut self, mut event: Event) -> Event {
+        // First given back, then taken again: the same bytes do not count twice.
+        self.release(self.decoder.held());
+        event.data = event.data.map(|data| self.body.account().count(data));
+        event
+    }
+
+    fn release(&mut self, held: usize) {
+        if held < self.reserved.bytes() {
+            // Less is never refused.
+            let _less = self.reserved.resize(held);
         }
     }
 }

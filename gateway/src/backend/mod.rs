@@ -40,6 +40,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use crate::budget::Account;
 use crate::compute::{Meter, WorkFailed};
 use crate::config::{self, BackendName, Contact, Protocol};
 use crate::tasks::Tasks;
@@ -95,6 +96,10 @@ struct Inner {
     /// The processor time that its lists have taken.
     meter: Arc<Meter>,
     requests: request_id::RequestCounter,
+    /// Where what is buffered of its answers is counted.
+    account: Account,
+    /// Where what it offers is counted.
+    catalog_account: Account,
 }
 
 /// A session at a backend.
@@ -121,6 +126,7 @@ impl Backend {
         } = configured.clone();
         let (origin, host_header) = (origin(&url, protocol), host_header(&url));
         let transport = transport.counted_apart();
+        let (account, catalog_account) = (transport.budget().backend(), transport.budget().catalog());
         let pools = Pools::new(&transport, &url, &contact);
         Self {
             inner: Arc::new(Inner {
@@ -139,6 +145,8 @@ impl Backend {
                 sse: sse::Streams::default(),
                 meter: Arc::default(),
                 requests: request_id::RequestCounter::default(),
+                account,
+                catalog_account,
             }),
             passed: None,
             session_owner: request_id::SessionOwner::default(),
@@ -256,6 +264,12 @@ impl Backend {
     pub fn deadline_of_any(&self) -> Deadline {
         let timeouts = &self.contact().timeouts;
         Deadline::new(timeouts.longest_call(), timeouts.extend_on_progress)
+    }
+
+    /// Where what is buffered of its answers is counted.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.inner.account
     }
 
     /// A digest of where it is. A session id that one origin gave is never sent to another.

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -13,6 +14,7 @@ use serde_json::value::RawValue;
 use super::handshake::result_of;
 use super::list::{MAX_ITEM_BYTES, MAX_KEY_BYTES};
 use super::{Backend, BackendError, Kind, List, Listed, UpstreamSession};
+use crate::budget::Reservation;
 use crate::steps;
 use crate::text::{MAX_ERROR_BYTES, brief};
 
@@ -41,10 +43,17 @@ impl Backend {
     /// # Errors
     /// When a page cannot be had or read, or the list has no end.
     pub async fn list(&self, session: &UpstreamSession, kind: Kind) -> Result<List, BackendError> {
+        let reserved = Mutex::new(self.inner.catalog_account.begin());
+        let reserved = &reserved;
         let ask = |params: String| async move {
             let asking = self.ask_for_answer(session, kind.method(), params.as_bytes());
             let answer = tokio::time::timeout(PAGE_DEADLINE, asking).await;
-            answer.unwrap_or(Err(BackendError::Deadline(PAGE_DEADLINE)))
+            let page = answer.unwrap_or(Err(BackendError::Deadline(PAGE_DEADLINE)))?;
+            if lock(reserved).grow(page.len()) {
+                Ok(page)
+            } else {
+                Err(BackendError::CatalogTooLarge(self.inner.catalog_account.limit()))
+            }
         };
         // A page may hold megabytes.
         let read = |answer: Bytes| async move {
@@ -54,7 +63,37 @@ impl Backend {
             let page = reading.await;
             page.unwrap_or_else(|failed| Err(BackendError::Invalid(format!("{}: {failed}", kind.method()))))
         };
-        in_time(kind, ask, read).await
+        let mut list = in_time(kind, ask, read).await?;
+        let reserved = std::mem::replace(&mut *lock(reserved), self.inner.catalog_account.begin());
+        let counting = self.compute(move || {
+            count(&mut list, reserved);
+            list
+        });
+        let counted = counting.await;
+        counted.map_err(|failed| BackendError::Invalid(format!("{}: {failed}", kind.method())))
+    }
+}
+
+fn lock(reserved: &Mutex<Reservation>) -> MutexGuard<'_, Reservation> {
+    reserved.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Puts the items of `list` into memory of their own, for which `reserved` stays reserved as long as there is one of them.
+fn count(list: &mut List, mut reserved: Reservation) {
+    let bytes = list.items.iter().map(|item| item.json.len()).sum();
+    let mut all = BytesMut::with_capacity(bytes);
+    let mut places = Vec::with_capacity(list.items.len());
+    for item in &mut list.items {
+        let start = all.len();
+        // Each is given back as soon as it is copied.
+        all.extend_from_slice(&std::mem::take(&mut item.json));
+        places.push(start..all.len());
+    }
+    // The pages had at least as many bytes, so that this is never refused.
+    let _less = reserved.resize(bytes);
+    let all = reserved.hold(all.freeze());
+    for (item, place) in list.items.iter_mut().zip(places) {
+        item.json = all.slice(place);
     }
 }
 
@@ -333,6 +372,30 @@ mod tests {
             Err(BackendError::Invalid(message)) => message,
             other => panic!("{:?}", other.map(|list| list.items.len())),
         }
+    }
+
+    #[test]
+    fn items_are_counted_until_the_last_is_gone() {
+        let account = crate::budget::Account::root(1000);
+        let mut reserved = account.begin();
+        assert!(reserved.grow(500), "a page of them with what stands between");
+        let item = |name: &str| Listed {
+            key: name.to_owned(),
+            json: Bytes::from(format!(r#"{{"name":"{name}"}}"#)),
+        };
+        let mut list = List {
+            items: vec![item("a"), item("b")],
+            ..List::default()
+        };
+        let before = list.clone();
+        count(&mut list, reserved);
+        assert_eq!(list, before);
+        let bytes = before.items.iter().map(|item| item.json.len()).sum::<usize>();
+        let last = list.items.pop();
+        drop(list);
+        assert_eq!(account.reserved(), bytes);
+        drop(last);
+        assert_eq!(account.reserved(), 0);
     }
 
     #[tokio::test]

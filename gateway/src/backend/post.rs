@@ -159,9 +159,9 @@ impl Backend {
         };
         let response = pool.send(request, first_byte).await?;
         let (head, body) = response.into_parts();
-        let windows = self.inner.transport.windows();
+        let (windows, account) = (self.inner.transport.windows(), self.account().clone());
         let limit = contact.max_answer_bytes;
-        let body = UpstreamBody::new(body, &head.headers, windows, timeouts.idle, limit);
+        let body = UpstreamBody::new(body, &head.headers, windows, timeouts.idle, limit, account);
         Ok(Response::from_parts(head, body))
     }
 

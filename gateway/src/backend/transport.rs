@@ -27,11 +27,19 @@ use super::content_encoding::WindowBudget;
 use super::counted::{Counted, OpenConnections};
 use super::error::BackendError;
 use super::host::{Host, Resolver};
+use crate::budget::Budget;
 use crate::tasks::Tasks;
 
 /// How long an idle connection is kept. Node closes idle connections after 5 s, and a call that meets such a close cannot be
 /// repeated.
 const IDLE: Duration = Duration::from_secs(4);
+
+/// How much of an answer a connection reads ahead of whoever takes it. Some hundred connections to one backend may do so at a time, and
+/// the budget does not see it.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// The same over HTTP/2, for one answer and for all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -40,6 +48,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Transport {
     tls: Arc<rustls::ClientConfig>,
     tasks: Tasks,
+    budget: Budget,
     open: OpenConnections,
     windows: WindowBudget,
 }
@@ -81,6 +90,7 @@ impl Transport {
         Self {
             tls: Arc::new(with_alpn(config)),
             tasks,
+            budget: Budget::default(),
             open: OpenConnections::default(),
             windows: WindowBudget::default(),
         }
@@ -92,6 +102,12 @@ impl Transport {
             open: OpenConnections::default(),
             ..self
         }
+    }
+
+    /// The bytes that the process buffers; what backends send has shares of them.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// How many connections are open, in use or not.
@@ -143,6 +159,9 @@ fn client(connector: &Punctual) -> PoolClient {
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
+        .http1_max_buf_size(READ_BUFFER_BYTES)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .build(connector.clone())
 }
 

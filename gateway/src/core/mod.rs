@@ -15,6 +15,7 @@ use http::HeaderName;
 use tokio::sync::Semaphore;
 
 use crate::backend::Transport;
+use crate::budget::Budget;
 use crate::config::Hot;
 use crate::readiness::Readiness;
 use crate::tasks::Tasks;
@@ -34,6 +35,7 @@ const MAX_CANCELLING: usize = 1024;
 pub struct Core {
     catalog: Catalog,
     metrics: Metrics,
+    budget: Budget,
     hot: Arc<ArcSwap<Hot>>,
     hot_error: Arc<ArcSwapOption<String>>,
     tasks: Tasks,
@@ -51,6 +53,8 @@ impl Core {
         readiness: &Readiness,
         metrics: Metrics,
     ) -> Self {
+        let budget = transport.budget().clone();
+        set_limits(&budget, &hot);
         let catalog = Catalog::new(transport, tasks.clone(), metrics.clone());
         catalog.apply(&hot.backends, &hot.aggregation, Some(readiness));
         // Nothing is known of any of them, so that it takes no time.
@@ -59,6 +63,7 @@ impl Core {
         Self {
             catalog,
             metrics,
+            budget,
             hot: Arc::new(ArcSwap::from_pointee(hot)),
             hot_error,
             tasks,
@@ -68,6 +73,7 @@ impl Core {
 
     /// Takes a new hot configuration. Calls under way go on with what they began with.
     pub async fn apply(&self, hot: Hot) {
+        set_limits(&self.budget, &hot);
         self.catalog.apply(&hot.backends, &hot.aggregation, None);
         let (catalog, meter) = (self.catalog.clone(), Arc::default());
         let merging = self.tasks.compute().run(&meter, move || catalog.merge());
@@ -76,6 +82,12 @@ impl Core {
         }
         self.hot.store(Arc::new(hot));
         self.hot_error.store(None);
+    }
+
+    /// The bytes that the process buffers.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Keeps the hot configuration in use, because its file says so again.
@@ -122,4 +134,13 @@ impl Core {
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
+}
+
+fn set_limits(budget: &Budget, hot: &Hot) {
+    let limits = &hot.limits;
+    budget.set(
+        limits.buffered_bytes,
+        limits.request_bytes_in_flight,
+        limits.request_bytes,
+    );
 }

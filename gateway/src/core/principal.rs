@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// Who asks. Sessions are bound to it: an id is useless to anybody else. Two tokens of one issuer for one subject are one
 /// principal, because tokens are renewed while a session goes on.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
     /// Nobody in particular: the gateway does not authenticate.
     Anonymous,

@@ -28,6 +28,9 @@ const CONCURRENT: usize = 8;
 
 /// The answer to one message, and the id of the request that the message is.
 type Answer = (Option<Box<RawValue>>, Response<Body>);
+/// What is reserved for each answer of a batch.
+const GATHERED_BYTES: usize = 1024;
+
 type Chunks = BoxStream<'static, Result<Bytes, BoxError>>;
 
 /// What a batch holds, each message in its own bytes.
@@ -64,6 +67,15 @@ impl Frontend {
         if !sorted.requests.is_empty() && !place.is_for_requests() {
             return respond::overloaded(None);
         }
+        // For the answers that are gathered, beside what they hold: each of those has its place where it comes from.
+        let gathered = sorted.requests.len() * GATHERED_BYTES;
+        let Some(reserved) = self
+            .principals
+            .account(self.core.budget(), principal)
+            .reserve(gathered)
+        else {
+            return respond::no_room();
+        };
         let told = sorted.one_way.iter().map(|message| self.tell(&session, message));
         let untold = join_all(told).await.into_iter().flatten();
         let mut whole: Vec<_> = sorted.faults.into_iter().chain(untold).collect();
@@ -93,7 +105,7 @@ impl Frontend {
                 Some((_, answer)) => whole.push(answer),
             }
         };
-        respond::until_its_end(response, place)
+        respond::until_its_end(response, (place, reserved))
     }
 
     /// The refusal of a message that wants no answer, if it is refused.
@@ -164,7 +176,11 @@ fn is_stream(response: &Response<Body>) -> bool {
 }
 
 fn chunks(response: Response<Body>) -> Chunks {
-    response.into_body().into_data_stream().boxed()
+    response
+        .into_body()
+        .map_err(Into::into)
+        .into_data_stream()
+        .boxed()
 }
 
 /// The answers as one array.

@@ -8,15 +8,15 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::overload::Kept;
 use super::respond::{self, Body};
+use crate::budget::{Account, Reservation, UNCOUNTED_BYTES};
 use crate::patience::within;
 use crate::wire::code;
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
-/// Bodies up to this size are not counted: as many as may run at a time hold little.
-const TINY_BYTES: usize = 4 * 1024;
+/// How much comes in before other tasks have their turn.
+const TURN_BYTES: usize = 128 * 1024;
 /// How much of a refused body is read and thrown away, at most this long.
 const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
@@ -24,19 +24,19 @@ const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
 /// Why there is no body.
 enum Fault {
     TooLarge,
-    /// Others are kept that take up all the room there is.
+    /// The budget has no room for it.
     NoRoom,
     Incomplete,
 }
 
-/// The body, refused as soon as it is larger than `largest`, or finds no room in `kept`. One that says that it is too large has been
-/// refused before.
+/// The body, and what is reserved for it: refused as soon as it is larger than `largest`, or finds no room in `account`. One that says
+/// that it is too large has been refused before.
 pub(super) async fn read(
     mut body: Incoming,
     largest: usize,
-    kept: &mut Kept<'_>,
-) -> Result<Bytes, Response<Body>> {
-    let Some(whole) = within(BODY_DEADLINE, gather(&mut body, largest, kept)).await else {
+    account: impl FnOnce() -> Account,
+) -> Result<(Bytes, Option<Reservation>), Response<Body>> {
+    let Some(whole) = within(BODY_DEADLINE, gather(&mut body, largest, account)).await else {
         let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
         return Err(respond::error(
             StatusCode::REQUEST_TIMEOUT,
@@ -65,32 +65,40 @@ pub(super) async fn read(
 }
 
 /// The parts of a body as one. Most come in one part, which is not copied.
-async fn gather(body: &mut Incoming, largest: usize, kept: &mut Kept<'_>) -> Result<Bytes, Fault> {
+async fn gather(
+    body: &mut Incoming,
+    largest: usize,
+    account: impl FnOnce() -> Account,
+) -> Result<(Bytes, Option<Reservation>), Fault> {
     let first = part(body).await?.unwrap_or_default();
     if first.len() > largest {
         return Err(Fault::TooLarge);
     }
     let is_whole = body.is_end_stream();
-    if is_whole && first.len() <= TINY_BYTES {
-        return Ok(first);
+    if is_whole && first.len() <= UNCOUNTED_BYTES {
+        return Ok((first, None));
     }
-    if !kept.more(first.len()) {
-        return Err(Fault::NoRoom);
-    }
+    let mut reserved = account().reserve(first.len()).ok_or(Fault::NoRoom)?;
     if is_whole {
-        return Ok(first);
+        return Ok((first, Some(reserved)));
     }
     let mut whole = BytesMut::from(first);
+    let mut turn = 0;
     while let Some(part) = part(body).await? {
         if whole.len() + part.len() > largest {
             return Err(Fault::TooLarge);
         }
-        if !kept.more(part.len()) {
+        if !reserved.grow(part.len()) {
             return Err(Fault::NoRoom);
         }
         whole.extend_from_slice(&part);
+        turn += part.len();
+        if turn >= TURN_BYTES {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
     }
-    Ok(whole.freeze())
+    Ok((whole.freeze(), Some(reserved)))
 }
 
 async fn part(body: &mut Incoming) -> Result<Option<Bytes>, Fault> {
@@ -148,7 +156,6 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::frontend::overload::Bodies;
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_given_up_with_words_that_say_so() {
@@ -156,8 +163,8 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let service = service_fn(async |request: http::Request<Incoming>| {
-            let bodies = Bodies::default();
-            let read = read(request.into_body(), 1024, &mut bodies.begin(usize::MAX)).await;
+            let account = || Account::root(usize::MAX);
+            let read = read(request.into_body(), 1024, account).await;
             Ok::<_, Infallible>(read.map_or_else(|refusal| refusal, |_| respond::accepted()))
         });
         let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service);

@@ -13,11 +13,12 @@ use super::keep_alive::keep_alive;
 use super::pace::Pace;
 use super::relay::{Awaited, Relay};
 use super::respond::{self, Body};
+use super::served::Resumed;
 use super::translate::{Source, Translated};
 use super::upstream_id::UpstreamId;
 use super::{Frontend, event};
 use crate::core::catalog::Versions;
-use crate::core::{Core, Principal};
+use crate::core::{CallError, Core, Principal};
 use crate::drain::Drain;
 use crate::session::{BrokenCall, Heard, NoUpstream, Resume, Session};
 use crate::wire::{code, header, jsonrpc};
@@ -32,12 +33,17 @@ impl Frontend {
             Ok(session) => session,
             Err(refusal) => return refusal,
         };
+        // Each is a write in the store that every process hears of, or a stream of a backend.
+        if !session.may_open_stream() {
+            let message = "The session opens too many streams in a second; try again";
+            return respond::later(None, message);
+        }
         let Some(last) = headers.get(header::LAST_EVENT_ID) else {
             return self.own_stream(&session, None).await;
         };
         match session.resume(last.as_bytes()) {
             Some(Resume::OwnStream(positions)) => self.own_stream(&session, Some(positions)).await,
-            Some(Resume::Call(call)) => self.rest_of_call(&session, &call).await,
+            Some(Resume::Call(call)) => self.rest_of_call(&session, &call, last.as_bytes()).await,
             None => {
                 let message = "The header Last-Event-ID names no event of this session";
                 respond::error(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, message)
@@ -78,7 +84,7 @@ impl Frontend {
     }
 
     /// The call's stream behind the last event that the client has seen. It ends with the answer, or with an error for the call.
-    async fn rest_of_call(&self, session: &Session, call: &BrokenCall) -> Response<Body> {
+    async fn rest_of_call(&self, session: &Session, call: &BrokenCall, event_id: &[u8]) -> Response<Body> {
         let failed = |reason: &str| {
             let message = format!(
                 "The rest of the answer of backend {} is lost: {reason}. The call may have been executed; check before trying again.",
@@ -93,6 +99,23 @@ impl Frontend {
         }
         match session.upstream_of_call(call).await {
             Ok((backend, upstream)) => {
+                // It runs as the call itself does: within the limits of the process, the session and the backend.
+                let Some(place) = self.places.take(self.core.hot().limits.requests_in_flight, false) else {
+                    return respond::overloaded(None);
+                };
+                let Ok(running) = session.resume_call(event_id) else {
+                    return respond::busy(&call.request);
+                };
+                let mut admitted = match backend.admit().await {
+                    Ok(admitted) => admitted,
+                    Err(error) => {
+                        let error = CallError::sent(&backend, error);
+                        return respond::later(None, &format!("The {error}"));
+                    }
+                };
+                // Whether the backend is well is not for the rest of an answer to say.
+                admitted.undecided();
+                let superseded = running.superseded();
                 let call_at_backend = Awaited {
                     deadline: backend.deadline_of_any(),
                     backend,
@@ -103,8 +126,11 @@ impl Frontend {
                 };
                 let relay = Relay::new(&self.core, session, call_at_backend);
                 let end_by = relay.end_by();
-                let events = relay.resumed(call.event.clone());
-                respond::ending_by(end_by, respond::events(keep_alive(session.clone(), events)))
+                let events = relay.resumed(call.event.clone()).take_until(superseded);
+                let events = respond::events(keep_alive(session.clone(), events));
+                let mut response = respond::ending_by(end_by, events);
+                response.extensions_mut().insert(Resumed);
+                respond::until_its_end(response, (place, running, admitted))
             }
             Err(NoUpstream::Session(failure)) => respond::session_error(None, &failure),
             Err(lost) => failed(&lost.to_string()),
@@ -179,7 +205,9 @@ impl OwnStream {
             upstream: &heard.upstream,
         };
         match heard.event.message().map(|data| source.translate(data, None)) {
-            Some(Translated::Message(data) | Translated::Answer(data)) => event::message(data, id),
+            Some(Translated::Message(data) | Translated::Answer(data)) => {
+                heard.backend.account().count(event::message(data, id))
+            }
             Some(Translated::NoAnswer(_) | Translated::Unreadable(_) | Translated::Nothing) | None => {
                 match id {
                     Some(id) if event::takes_empty_data(self.session.revision()) => event::position(id),

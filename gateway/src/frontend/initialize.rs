@@ -100,11 +100,19 @@ impl Frontend {
             Ok(params) => params,
             Err(fault) => return respond::params_fault(request.id, &fault),
         };
-        if !self
-            .initializes
-            .allows(self.core.hot().limits.initializes_per_second)
-        {
-            let message = "Too many sessions are being opened; try again";
+        let (own_rate, rate) = {
+            let limits = &self.core.hot().limits;
+            let own = limits.initializes_per_second_of_one(principal.is_anonymous());
+            (own, limits.initializes_per_second)
+        };
+        // Its own rate first: what one client sends beyond it takes nothing of the rate of all.
+        let own_allows = own_rate.is_none_or(|rate| self.own_initializes.allows(principal, rate));
+        if !own_allows || !self.initializes.allows(rate) {
+            let message = if own_allows {
+                "Too many sessions are being opened; try again"
+            } else {
+                "You open too many sessions in a second; try again"
+            };
             return respond::later(Some(request.id), message);
         }
         let revision = Revision::negotiate(&params.protocol_version);

@@ -26,7 +26,7 @@ impl Frontend {
             Err(fault) => return respond::params_fault(request.id, &fault),
         };
         match snapshot.listing(kind).page(cursor.as_deref()) {
-            Ok(page) => respond::result(request.id, &page),
+            Ok(page) => respond::page(request.id, &page),
             Err(bad) => respond::error(
                 StatusCode::OK,
                 Some(request.id),

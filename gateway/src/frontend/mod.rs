@@ -23,6 +23,7 @@ mod one_way;
 mod origin;
 mod overload;
 mod pace;
+mod parts;
 mod post;
 mod relay;
 mod respond;
@@ -39,14 +40,15 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::config::ServerName;
-use crate::core::Core;
+use crate::core::{Core, Principal};
 use crate::drain::Drain;
+use crate::rate::{Rate, Rates};
 use crate::session::Sessions;
 use crate::telemetry::Metrics;
 use crate::wire::{code, header, jsonrpc};
 
 use auth::Authentication;
-use overload::{Bodies, Places, Rate};
+use overload::{Places, Principals};
 use respond::Body;
 use served::Served;
 
@@ -70,8 +72,11 @@ pub struct Frontend {
     metrics: Metrics,
     drain: Drain,
     places: Places,
-    bodies: Bodies,
-    initializes: Rate,
+    /// Shares of the budget that principals use at the moment.
+    principals: Principals,
+    /// The rate of new sessions of all, and of each principal.
+    initializes: Arc<Rate>,
+    own_initializes: Arc<Rates<Principal>>,
     /// Whether only programs of this machine can reach the endpoint.
     on_loopback: bool,
 }
@@ -96,8 +101,9 @@ impl Frontend {
             metrics,
             drain,
             places: Places::default(),
-            bodies: Bodies::default(),
-            initializes: Rate::default(),
+            principals: Principals::default(),
+            initializes: Arc::default(),
+            own_initializes: Arc::default(),
             on_loopback,
         }
     }

@@ -1,18 +1,21 @@
-//! How much the endpoint takes on at a time: requests that run, the bytes of their bodies, and sessions that are opened.
+//! How many requests the endpoint takes on at a time. How many bytes of them it buffers is the budget's business.
 //!
 //! A request has a place from before its body is read until its answer has gone out. When all places are taken, the next one is refused
 //! without its body, which is what makes refusing cheap. A small body is read all the same, as long as there are not as many of those
 //! too: it may be a cancellation, or the client's answer to a backend's question, and those free places. What turns out to be a request
 //! is refused then, with its id.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::time::Instant;
+use crate::budget::{Account, Budget};
+use crate::core::Principal;
 
 /// The largest body that is read when all places are taken.
 pub(super) const SMALL_BODY_BYTES: u64 = 64 * 1024;
+/// How many principals are remembered before those are forgotten of which nothing is buffered.
+const MAX_PRINCIPALS: usize = 1024;
 
 /// Places for requests. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
@@ -71,67 +74,29 @@ impl Drop for Place {
     }
 }
 
-/// The bytes of bodies that are kept at a time. A cheap-clone handle.
+/// The shares of the budget that authenticated principals use at the moment. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Bodies {
-    bytes: Arc<AtomicUsize>,
+pub(super) struct Principals {
+    shares: Arc<Mutex<HashMap<Principal, Account>>>,
 }
 
-/// What is kept of one body; dropping it says that it is kept no longer.
-#[derive(Debug)]
-pub(super) struct Kept<'a> {
-    bodies: &'a Bodies,
-    bytes: usize,
-    limit: usize,
-}
-
-impl Bodies {
-    /// A body of which nothing is kept yet; all together may have `limit` bytes.
-    pub(super) fn begin(&self, limit: usize) -> Kept<'_> {
-        Kept {
-            bodies: self,
-            bytes: 0,
-            limit,
+impl Principals {
+    /// The account in which the requests of `principal` are counted. Anonymous clients, who cannot be told apart, have that of all
+    /// requests.
+    pub(super) fn account(&self, budget: &Budget, principal: &Principal) -> Account {
+        if principal.is_anonymous() {
+            return budget.requests().clone();
         }
-    }
-}
-
-impl Kept<'_> {
-    /// Keeps so many bytes more, if there is room.
-    pub(super) fn more(&mut self, bytes: usize) -> bool {
-        let before = self.bodies.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        before.saturating_add(bytes) <= self.limit
-    }
-}
-
-impl Drop for Kept<'_> {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.bodies.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(account) = shares.get(principal).filter(|account| account.reserved() > 0) {
+            return account.clone();
         }
-    }
-}
-
-/// So many in a second, of which all may come at once. A cheap-clone handle.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Rate {
-    /// When everything that has come so far would have come if it had come evenly.
-    even: Arc<Mutex<Option<Instant>>>,
-}
-
-impl Rate {
-    /// Counts one more, unless there were too many of late.
-    pub(super) fn allows(&self, per_second: u32) -> bool {
-        let step = Duration::from_secs(1) / per_second.max(1);
-        let now = Instant::now();
-        let mut even = self.even.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = even.map_or(now, |even| even.max(now)) + step;
-        let allowed = next.duration_since(now) <= Duration::from_secs(1);
-        if allowed {
-            *even = Some(next);
+        if shares.len() >= MAX_PRINCIPALS {
+            shares.retain(|_, account| account.reserved() > 0);
         }
-        allowed
+        let account = budget.principal();
+        shares.insert(principal.clone(), account.clone());
+        account
     }
 }
 
@@ -157,29 +122,29 @@ mod tests {
         assert_eq!(places.shared.beyond.load(Ordering::Relaxed), 0);
     }
 
-    #[test]
-    fn all_bodies_together_have_so_many_bytes_and_one_that_is_done_with_makes_room() {
-        let bodies = Bodies::default();
-        let (mut one, mut other) = (bodies.begin(100), bodies.begin(100));
-        assert!(one.more(60) && other.more(40));
-        assert!(!one.more(1));
-        drop(one);
-        assert!(other.more(60) && !bodies.begin(100).more(1));
-        drop(other);
-        assert_eq!(bodies.bytes.load(Ordering::Relaxed), 0);
+    fn subject(name: &str) -> Principal {
+        Principal::subject("issuer".into(), name)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn so_many_come_at_once_and_then_evenly() {
-        let rate = Rate::default();
-        let burst = || (0..10).filter(|_| rate.allows(4)).count();
-        assert_eq!(burst(), 4);
-        tokio::time::advance(Duration::from_millis(500)).await;
-        assert_eq!(burst(), 2);
-        tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!(burst(), 4);
-        // A rate that is raised holds for the time that passes from then on.
-        tokio::time::advance(Duration::from_millis(250)).await;
-        assert_eq!((0..100).filter(|_| rate.allows(100)).count(), 25);
+    #[test]
+    fn principal_has_one_share_as_long_as_something_is_reserved_in_it() {
+        let (budget, principals) = (Budget::new(1000), Principals::default());
+        budget.set(Some(1000), Some(800), 100);
+        let account = principals.account(&budget, &subject("a"));
+        let held = account.reserve(150).unwrap();
+        assert!(principals.account(&budget, &subject("a")).reserve(51).is_none());
+        assert!(principals.account(&budget, &subject("b")).reserve(200).is_some());
+        assert!(
+            principals
+                .account(&budget, &Principal::Anonymous)
+                .reserve(650)
+                .is_some(),
+            "those who cannot be told apart have no share"
+        );
+        drop(held);
+        for number in 0..3 * MAX_PRINCIPALS {
+            drop(principals.account(&budget, &subject(&number.to_string())));
+        }
+        assert!(principals.shares.lock().unwrap().len() <= MAX_PRINCIPALS);
     }
 }

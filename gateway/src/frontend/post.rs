@@ -41,13 +41,9 @@ impl Frontend {
             Ok(framing) => framing,
             Err(refusal) => return ("other", refusal),
         };
-        let (in_flight, largest, room) = {
+        let (in_flight, largest) = {
             let limits = &self.core.hot().limits;
-            (
-                limits.requests_in_flight,
-                limits.request_bytes,
-                limits.request_bytes_in_flight,
-            )
+            (limits.requests_in_flight, limits.request_bytes)
         };
         let is_small = body
             .size_hint()
@@ -57,10 +53,10 @@ impl Frontend {
             discard(body).await;
             return ("other", respond::overloaded(None));
         };
+        let account = || self.principals.account(self.core.budget(), principal);
         // Until the answer begins: then the request has been sent, and what is kept of it is the connection's.
-        let mut kept = self.bodies.begin(room);
-        let body = match read(body, largest, &mut kept).await {
-            Ok(body) => body,
+        let (body, _reserved) = match read(body, largest, account).await {
+            Ok(read) => read,
             Err(refusal) => return ("other", refusal),
         };
         if jsonrpc::is_batch(&body) {

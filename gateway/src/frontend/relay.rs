@@ -183,7 +183,7 @@ impl Relay {
         match source.translate(data, Some(upstream_id.get(id))) {
             // Without an id: whoever lost it resumes in front of it, and gets it again.
             Translated::Answer(data) => match upstream_id.restore(data, id) {
-                Ok(data) => Step::Last(event::message(data, None)),
+                Ok(data) => Step::Last(self.counted(event::message(data, None))),
                 Err(error) => Step::Last(self.failed(&CallError::sent(&self.call.backend, error))),
             },
             Translated::Message(data) => {
@@ -192,7 +192,7 @@ impl Relay {
                     self.end_by.set(self.call.deadline.at());
                 }
                 let id = moved.then(|| self.event_id()).flatten();
-                Step::Send(event::message(data, id.as_deref()))
+                Step::Send(self.counted(event::message(data, id.as_deref())))
             }
             Translated::NoAnswer(error) => {
                 Step::Last(self.failed(&CallError::sent(&self.call.backend, error)))
@@ -205,10 +205,15 @@ impl Relay {
         }
     }
 
+    /// An event on its way to the client: until it has gone out it counts as what is buffered of the backend's answers.
+    fn counted(&self, event: Bytes) -> Bytes {
+        self.call.backend.account().count(event)
+    }
+
     fn broke(&mut self, error: BackendError) -> Step {
         self.events = None;
-        // What the protocol does not allow would come again.
-        if matches!(error, BackendError::Invalid(_)) {
+        // What the protocol does not allow, and what there is no room for, would come again.
+        if matches!(error, BackendError::Invalid(_) | BackendError::NoRoom(_)) {
             self.resumes = MAX_RESUMES;
         }
         self.broken = error;

@@ -5,16 +5,19 @@ use futures::Stream;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Either, Full, StreamBody};
+use http_body_util::{BodyExt as _, Either, StreamBody};
 use serde_json::value::RawValue;
 
+use super::parts::Parts;
+use crate::budget::UNCOUNTED_BYTES;
+use crate::core::catalog::Page;
 use crate::end_by::EndBy;
 use crate::session::store::{LimitOf, Unavailable};
 use crate::session::{NotCreated, SessionError};
 use crate::wire::{code, header as mcp, jsonrpc};
 
 /// The body of an answer: whole, or as it comes.
-pub(crate) type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, BoxError>>;
+pub(crate) type Body = Either<Parts, UnsyncBoxBody<Bytes, BoxError>>;
 /// An error in the middle of a body; it ends the connection, which tells the client that the answer is not complete.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -29,6 +32,18 @@ pub(super) fn json(status: StatusCode, message: Bytes) -> Response<Body> {
 
 pub(super) fn result(id: &RawValue, result: &[u8]) -> Response<Body> {
     json(StatusCode::OK, jsonrpc::result(id, result))
+}
+
+/// A page of a list as the result. A page that is not small is not copied.
+pub(super) fn page(id: &RawValue, page: &Page) -> Response<Body> {
+    if page.len() <= UNCOUNTED_BYTES {
+        return result(id, &page.whole());
+    }
+    let head = jsonrpc::result_head(id, &page.opening);
+    let parts = Parts::new([head, page.rest.clone(), Bytes::from_static(b"}")]);
+    let mut response = Response::new(Either::Left(parts));
+    response.headers_mut().insert(header::CONTENT_TYPE, mcp::JSON);
+    response
 }
 
 pub(super) fn error(status: StatusCode, id: Option<&RawValue>, code: i32, message: &str) -> Response<Body> {
@@ -105,11 +120,11 @@ pub(super) fn overloaded(id: Option<&RawValue>) -> Response<Body> {
     )
 }
 
-/// The bodies of other requests are in the way.
+/// What others send is in the way.
 pub(super) fn no_room() -> Response<Body> {
     later(
         None,
-        "The gateway keeps as many bytes of requests as it takes at a time; try again",
+        "The gateway buffers as many bytes as it takes at a time; try again",
     )
 }
 
@@ -214,7 +229,7 @@ fn streaming(
 }
 
 fn whole(status: StatusCode, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Either::Left(Full::new(body)));
+    let mut response = Response::new(Either::Left(Parts::from(body)));
     *response.status_mut() = status;
     response
 }

@@ -16,6 +16,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Either};
 
 use super::Frontend;
+use super::parts::{self, SLICE_BYTES, Turn};
 use super::respond::{Body, BoxError};
 use crate::config::BackendName;
 use crate::telemetry::request_id::{self, RequestId};
@@ -30,6 +31,10 @@ pub(super) struct Failure {
     pub(super) backend: BackendName,
     pub(super) error: String,
 }
+
+/// In an answer's extensions: it is the rest of the answer of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resumed;
 
 /// One request. Dropping it before its answer is complete says that the client went away.
 pub(super) struct Served {
@@ -77,7 +82,12 @@ impl Served {
             .insert(request_id::HEADER, self.id.header());
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         if header::is_media_type(content_type, &header::EVENT_STREAM) {
-            self.streams(if method == "GET" { "session" } else { "call" });
+            let is_resumed = response.extensions().get::<Resumed>().is_some();
+            self.streams(match method {
+                "GET" if is_resumed => "resumed",
+                "GET" => "session",
+                _ => "call",
+            });
         }
         let (head, body) = response.into_parts();
         let body = match body {
@@ -85,7 +95,15 @@ impl Served {
                 self.complete = true;
                 Either::Left(whole)
             }
-            Either::Right(inner) => Either::Right(Observed { inner, served: self }.boxed_unsync()),
+            Either::Right(inner) => {
+                let observed = Observed {
+                    inner,
+                    served: self,
+                    rest: Bytes::new(),
+                    turn: Turn::default(),
+                };
+                Either::Right(observed.boxed_unsync())
+            }
         };
         Response::from_parts(head, body)
     }
@@ -171,6 +189,19 @@ impl Drop for Served {
 struct Observed {
     inner: UnsyncBoxBody<Bytes, BoxError>,
     served: Served,
+    /// What has come of it and has not gone out.
+    rest: Bytes,
+    turn: Turn,
+}
+
+impl Observed {
+    /// A slice of what has come: the rest is not copied, and others have their turn before it has all gone out.
+    fn next_slice(&mut self) -> Frame<Bytes> {
+        let slice = parts::slice(&mut self.rest);
+        self.turn.take(slice.len());
+        self.served.complete = self.rest.is_empty() && http_body::Body::is_end_stream(&self.inner);
+        Frame::data(slice)
+    }
 }
 
 impl http_body::Body for Observed {
@@ -182,6 +213,12 @@ impl http_body::Body for Observed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if this.turn.is_over(context) {
+            return Poll::Pending;
+        }
+        if !this.rest.is_empty() {
+            return Poll::Ready(Some(Ok(this.next_slice())));
+        }
         let polled = this
             .served
             .id
@@ -189,17 +226,28 @@ impl http_body::Body for Observed {
         match &polled {
             Poll::Ready(None) => this.served.complete = true,
             Poll::Ready(Some(Err(_))) => this.served.aborted = true,
-            Poll::Ready(Some(Ok(_))) => this.served.complete = this.inner.is_end_stream(),
+            Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data.len() > SLICE_BYTES) => {
+                let Poll::Ready(Some(Ok(frame))) = polled else {
+                    return polled;
+                };
+                this.rest = frame.into_data().unwrap_or_default();
+                return Poll::Ready(Some(Ok(this.next_slice())));
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                this.turn.take(frame.data_ref().map_or(0, Bytes::len));
+                this.served.complete = this.inner.is_end_stream();
+            }
             Poll::Pending => {}
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.rest.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
+        // What goes on in slices has no size that the head could name: its inner body has begun.
         self.inner.size_hint()
     }
 }

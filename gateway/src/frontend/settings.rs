@@ -150,6 +150,7 @@ fn uri(request: &Request<'_>) -> Result<String, Response<Body>> {
 fn not_set(request: &Request<'_>, error: &SettingError) -> Response<Body> {
     match error {
         SettingError::Session(failure) => respond::session_error(Some(request.id), failure),
+        SettingError::TooOften => respond::later(Some(request.id), &error.to_string()),
         SettingError::Full => respond::error(
             StatusCode::OK,
             Some(request.id),

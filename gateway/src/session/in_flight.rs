@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::key_map::KeyMap;
 use super::record::RecordKey;
@@ -26,6 +27,8 @@ pub(super) struct InFlight {
 struct Requests {
     /// A list: there are few, and looking through some hundred short texts costs less than a set that is made for each request.
     ids: Vec<Arc<Ids>>,
+    /// The places of calls behind which clients that came back go on, at most one stream behind each.
+    resumed: Vec<(Arc<str>, CancellationToken)>,
     /// How many look at `ended`.
     held: usize,
     ended: Arc<Ended>,
@@ -69,6 +72,8 @@ pub struct Running {
     key: RecordKey,
     ended: Arc<Ended>,
     in_flight: InFlight,
+    /// Where it is the rest of a call: says that a newer one has taken its place.
+    superseded: Option<CancellationToken>,
 }
 
 impl InFlight {
@@ -83,7 +88,7 @@ impl InFlight {
         let mut running = self.lock();
         if running
             .get(&key)
-            .is_some_and(|requests| requests.ids.len() >= limit)
+            .is_some_and(|requests| requests.ids.len() + requests.resumed.len() >= limit)
         {
             return Err(TooManyRequests);
         }
@@ -100,6 +105,37 @@ impl InFlight {
             key,
             ended: Arc::clone(&requests.ended),
             in_flight: self.clone(),
+            superseded: None,
+        })
+    }
+
+    /// Goes on behind `place` of a call of the session `key`, which may have `limit` streams and requests at a time. It supersedes an
+    /// earlier one behind the same place, whose client is gone without anybody having noticed.
+    pub(super) fn resume(
+        &self,
+        key: RecordKey,
+        place: &str,
+        limit: usize,
+    ) -> Result<Running, TooManyRequests> {
+        let mut running = self.lock();
+        if let Some(requests) = running.get_mut(&key) {
+            if let Some(at) = requests.resumed.iter().position(|(other, _)| **other == *place) {
+                requests.resumed.swap_remove(at).1.cancel();
+            }
+            if requests.ids.len() + requests.resumed.len() >= limit {
+                return Err(TooManyRequests);
+            }
+        }
+        let requests = running.entry(key).or_default();
+        let superseded = CancellationToken::new();
+        requests.resumed.push((Arc::from(place), superseded.clone()));
+        requests.held += 1;
+        Ok(Running {
+            ids: None,
+            key,
+            ended: Arc::clone(&requests.ended),
+            in_flight: self.clone(),
+            superseded: Some(superseded),
         })
     }
 
@@ -113,6 +149,7 @@ impl InFlight {
             key,
             ended: Arc::clone(&requests.ended),
             in_flight: self.clone(),
+            superseded: None,
         }
     }
 
@@ -168,6 +205,17 @@ impl Running {
         self.ids.as_ref()?.upstream.as_deref()
     }
 
+    /// Ends when a newer one has taken its place.
+    pub fn superseded(&self) -> impl Future<Output = ()> + Send + use<> {
+        let superseded = self.superseded.clone();
+        async move {
+            match superseded {
+                Some(superseded) => superseded.cancelled_owned().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// Ends when the session has ended, here or elsewhere.
     pub fn session_ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let ended = Arc::clone(&self.ended);
@@ -189,6 +237,11 @@ impl Drop for Running {
                 && let Some(place) = requests.ids.iter().position(|running| Arc::ptr_eq(running, ids))
             {
                 requests.ids.swap_remove(place);
+            }
+            if let Some(superseded) = self.superseded.take() {
+                // Also one that was superseded ends by itself; its place is another's then.
+                superseded.cancel();
+                requests.resumed.retain(|(_, token)| !token.is_cancelled());
             }
             requests.held -= 1;
             if requests.held == 0 {
@@ -262,6 +315,27 @@ mod tests {
         assert!(in_flight.begin(other, &id(3), 2).is_ok());
         drop(running);
         assert!(in_flight.begin(session, &id(3), 2).is_ok());
+        is_empty(&in_flight);
+    }
+
+    #[test]
+    fn rest_of_a_call_counts_and_the_newest_takes_the_place_of_others() {
+        let (in_flight, session) = (InFlight::default(), RecordKey([1; 16]));
+        let call = in_flight.begin(session, &raw("1"), 2).unwrap();
+        let first = in_flight.resume(session, "a", 2).unwrap();
+        let second = in_flight.resume(session, "a", 2).unwrap();
+        assert!(first.superseded().now_or_never().is_some());
+        assert!(second.superseded().now_or_never().is_none());
+        drop(first);
+        assert_eq!(in_flight.resume(session, "b", 2).unwrap_err(), TooManyRequests);
+        assert_eq!(
+            in_flight.begin(session, &raw("2"), 2).unwrap_err(),
+            TooManyRequests
+        );
+        drop(call);
+        let other = in_flight.resume(session, "b", 2).unwrap();
+        assert!(second.superseded().now_or_never().is_none());
+        drop((second, other));
         is_empty(&in_flight);
     }
 

@@ -53,6 +53,7 @@ use vmcp_crds::session_key::SessionKey;
 use crate::backend::UpstreamSession;
 use crate::config::ServerName;
 use crate::core::{Core, Principal};
+use crate::rate::Rates;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::telemetry::request_id::Current;
@@ -90,6 +91,11 @@ pub use settings::SettingError;
 
 /// How many notifications may be on their way to backends at a time.
 const MAX_BACKGROUND: usize = 1024;
+
+/// How many streams a session may open by GET in a second. A client that was cut off opens one or two.
+const STREAMS_PER_SECOND: u32 = 10;
+/// How often a session may change its settings in a second: as many resources as it may watch may be subscribed to at once.
+const SETTINGS_PER_SECOND: u32 = 256;
 
 /// All sessions of the virtual server. A cheap-clone handle.
 #[derive(Clone, Debug)]
@@ -157,6 +163,9 @@ struct Inner {
     deletions: Deletions,
     /// The sessions' own streams that are open here.
     streams: Streams,
+    /// How often each session opens streams, and changes its settings: each is a write in the store.
+    stream_rates: Rates<RecordKey>,
+    setting_rates: Rates<RecordKey>,
     /// Bounds what goes on behind the requests that began it.
     background: Arc<Semaphore>,
 }
@@ -246,6 +255,8 @@ impl Sessions {
                 local: Local::default(),
                 deletions,
                 streams: Streams::default(),
+                stream_rates: Rates::default(),
+                setting_rates: Rates::default(),
                 background: Arc::new(Semaphore::new(MAX_BACKGROUND)),
                 settings,
             }),
@@ -293,6 +304,7 @@ impl Sessions {
             client_info: client.info.get().into(),
         };
         let limits = inner.core.hot().limits.sessions(principal.is_anonymous());
+        let limits = limits.of_weight(record.weight());
         loop {
             let key = RecordKey::random();
             let reading = inner.proof.reading();
@@ -462,6 +474,28 @@ impl Session {
     #[must_use]
     pub fn cancelled(&self, id: &RawValue) -> Cancelled {
         self.sessions.inner.in_flight.cancelled(&self.key, id)
+    }
+
+    /// Goes on with a call of this session behind the event that the client names with `event_id`. An earlier stream behind the same
+    /// event ends.
+    ///
+    /// # Errors
+    /// While as many as may run at a time are running.
+    pub fn resume_call(&self, event_id: &[u8]) -> Result<Running, TooManyRequests> {
+        let inner = &*self.sessions.inner;
+        let limit = inner.core.hot().limits.requests_in_flight_per_session;
+        inner
+            .in_flight
+            .resume(self.key, &String::from_utf8_lossy(event_id), limit)
+    }
+
+    /// Whether another stream may be opened by GET now: not when there were too many of late.
+    #[must_use]
+    pub fn may_open_stream(&self) -> bool {
+        self.sessions
+            .inner
+            .stream_rates
+            .allows(&self.key, STREAMS_PER_SECOND)
     }
 
     /// Goes on with a request of this session that began elsewhere.

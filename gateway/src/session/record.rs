@@ -111,6 +111,14 @@ impl RecordKey {
     }
 }
 
+impl NewRecord {
+    /// How many sessions this one counts for: one for each KiB that its client says of itself.
+    pub(super) fn weight(&self) -> u32 {
+        let bytes = self.capabilities.len() + self.client_info.len();
+        u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX)
+    }
+}
+
 impl fmt::Display for RecordKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(self.0))
@@ -132,6 +140,17 @@ impl Lifetimes {
 }
 
 impl Record {
+    /// How many bytes its client has put into it.
+    pub(super) fn bytes(&self) -> usize {
+        self.capabilities.len() + self.client_info.len() + self.subscription_bytes()
+    }
+
+    /// How many of them are subscriptions.
+    pub(super) fn subscription_bytes(&self) -> usize {
+        let watched = self.subscriptions.iter();
+        watched.map(|(uri, backend)| uri.len() + backend.len()).sum()
+    }
+
     /// The generation of the binding to `backend`; 0 if there is none.
     pub(super) fn generation(&self, backend: &str) -> u64 {
         self.bindings.get(backend).map_or(0, |binding| binding.generation)

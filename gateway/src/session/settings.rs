@@ -16,6 +16,9 @@ use crate::backend::{Backend, UpstreamSession};
 /// How long backends have to take a setting. One that needs longer gets it, but the client does not wait for it.
 const DEADLINE: Duration = Duration::from_secs(2);
 
+/// How many bytes the URIs that a session watches may have: they are stored with it.
+const MAX_SUBSCRIPTION_BYTES: usize = 32 * 1024;
+
 /// Why a setting was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingError {
@@ -24,10 +27,14 @@ pub enum SettingError {
     Session(#[from] SessionError),
     /// The session watches as many resources as it may.
     #[error(
-        "the session watches {} resources, and may not watch more",
-        super::store::MAX_SUBSCRIPTIONS
+        "the session watches as much as it may, {} resources or {} bytes of URIs",
+        super::store::MAX_SUBSCRIPTIONS,
+        MAX_SUBSCRIPTION_BYTES
     )]
     Full,
+    /// The session changes its settings too often.
+    #[error("the session changes its settings too often; try again")]
+    TooOften,
 }
 
 impl Session {
@@ -53,6 +60,11 @@ impl Session {
     pub async fn watch(&self, backend: &Backend, uri: &str) -> Result<(), SettingError> {
         let backend = backend.name().as_str().to_owned();
         let uri = uri.to_owned();
+        // Requests that come at the same moment may go beyond it by what each of them brings, which is bounded, too.
+        let watched = self.record().subscription_bytes();
+        if watched + uri.len() > MAX_SUBSCRIPTION_BYTES && self.watched(&uri).is_none() {
+            return Err(SettingError::Full);
+        }
         self.set(&Setting::Subscribe { uri, backend }).await
     }
 
@@ -82,6 +94,9 @@ impl Session {
 
     async fn set(&self, setting: &Setting) -> Result<(), SettingError> {
         let inner = &*self.sessions.inner;
+        if !inner.setting_rates.allows(&self.key, super::SETTINGS_PER_SECOND) {
+            return Err(SettingError::TooOften);
+        }
         let reading = inner.proof.reading();
         let mut outcome = inner.store.set(&self.key, setting).await;
         if matches!(outcome, Ok(SetOutcome::Gone)) {

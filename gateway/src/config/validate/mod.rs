@@ -257,6 +257,13 @@ fn access(raw: &HotConfig) -> Result<Access, Fault> {
 const REQUEST_BYTES: RangeInclusive<u32> = 1024..=256 * 1024 * 1024;
 /// The bounds of every other limit. With 0 nothing would work.
 const COUNT: RangeInclusive<u32> = 1..=1_000_000_000;
+/// The smallest `limits.bufferedBytes`: with less, no list of a backend could be read.
+const LEAST_BUFFERED_BYTES: u32 = 1024 * 1024;
+
+/// A number of bytes, of which only the lower bound is checked.
+fn clamped(bytes: Option<u64>) -> u32 {
+    bytes.map_or(u32::MAX, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
+}
 
 fn limits(raw: &LimitsConfig) -> Result<Limits, Fault> {
     let per_principal = raw.sessions_per_principal;
@@ -269,11 +276,21 @@ fn limits(raw: &LimitsConfig) -> Result<Limits, Fault> {
         ),
         ("requestsInFlight", raw.requests_in_flight, COUNT),
         (
+            "bufferedBytes",
+            clamped(raw.buffered_bytes),
+            raw.request_bytes.max(LEAST_BUFFERED_BYTES)..=u32::MAX,
+        ),
+        (
             "requestsInFlightPerSession",
             raw.requests_in_flight_per_session,
             COUNT,
         ),
         ("initializesPerSecond", raw.initializes_per_second, COUNT),
+        (
+            "initializesPerSecondPerPrincipal",
+            raw.initializes_per_second_per_principal.unwrap_or(1),
+            COUNT,
+        ),
         ("sessions", raw.sessions, COUNT),
         ("sessionsPerPrincipal", per_principal.unwrap_or(1), COUNT),
     ] {

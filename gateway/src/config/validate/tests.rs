@@ -203,6 +203,14 @@ fn an_aggregation_that_cannot_be_meant_is_refused_with_path_and_reason() {
             "found 2047; allowed are 2048 to",
         ),
         (
+            "limits: {requestBytes: 1024, bufferedBytes: 1048575}",
+            "found 1048575; allowed are 1048576 to",
+        ),
+        (
+            "limits: {initializesPerSecondPerPrincipal: 0}",
+            "limits.initializesPerSecondPerPrincipal",
+        ),
+        (
             "limits: {requestsInFlightPerSession: 0}",
             "limits.requestsInFlightPerSession",
         ),

@@ -1,7 +1,7 @@
 //! One merged list: its pages, and where each of its items is.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -21,8 +21,50 @@ pub struct Listing {
     listed: Vec<(Arc<str>, Bytes)>,
     /// Where everything is, by what clients call it by; `None` for a name that is taken but cannot be used.
     routes: HashMap<Arc<str>, Option<Route>>,
-    /// The first page, which mostly is the only one.
-    first: Bytes,
+    /// Its pages.
+    pages: Vec<SharedPage>,
+}
+
+/// A page, which is made when it is asked for first, and shared by all who ask.
+#[derive(Clone, Debug, Default)]
+struct SharedPage {
+    /// Its first item.
+    start: usize,
+    /// What follows its last.
+    end: usize,
+    bytes: OnceLock<Bytes>,
+}
+
+/// A page of a list, as the result of the list's method. It is shared with everybody else who asks for it.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// What stands before `rest`.
+    pub opening: Bytes,
+    /// The rest, which shares its memory.
+    pub rest: Bytes,
+}
+
+impl Page {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.opening.len() + self.rest.len()
+    }
+
+    /// Whether it has none, which no page is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The whole page.
+    #[must_use]
+    pub fn whole(&self) -> Bytes {
+        if self.opening.is_empty() {
+            return self.rest.clone();
+        }
+        [&self.opening[..], &self.rest[..]].concat().into()
+    }
 }
 
 /// Where something is.
@@ -44,27 +86,26 @@ impl Listing {
         listed: Vec<(Arc<str>, Bytes)>,
         routes: HashMap<Arc<str>, Option<Route>>,
     ) -> Self {
-        let mut listing = Self {
+        Self {
             kind,
             page_size,
+            pages: pages(&listed, page_size),
             listed,
             routes,
-            first: Bytes::new(),
-        };
-        listing.first = listing.page_from(0);
-        listing
+        }
     }
 
-    /// The result of the list's method for this cursor.
+    /// The result of the list's method for this cursor. A cursor that another version of the list gave may begin in the middle of a
+    /// page: then the rest of that page is given, so that no page is ever made for one who asks.
     ///
     /// # Errors
     /// When this list never gives such a cursor.
-    pub fn page(&self, cursor: Option<&str>) -> Result<Bytes, BadCursor> {
+    pub fn page(&self, cursor: Option<&str>) -> Result<Page, BadCursor> {
         let last = cursor
             .map(|cursor| cursor::decode(self.kind, cursor))
             .transpose()?;
         let Some(last) = last.flatten() else {
-            return Ok(self.first.clone());
+            return Ok(self.page_from(0));
         };
         let start = self.listed.partition_point(|(key, _)| **key <= *last);
         Ok(self.page_from(start))
@@ -96,19 +137,51 @@ impl Listing {
         self.listed == other.listed && self.page_size == other.page_size
     }
 
-    fn page_from(&self, start: usize) -> Bytes {
-        let rest = self.listed.get(start..).unwrap_or_default();
-        let mut size = 0;
-        let fits = |(_, json): &&(Arc<str>, Bytes)| {
-            size += json.len() + 1;
-            size <= MAX_PAGE_BYTES
+    fn page_from(&self, start: usize) -> Page {
+        let number = self.pages.partition_point(|page| page.end <= start);
+        let Some(page) = self.pages.get(number) else {
+            // Behind the end, or of a list without items.
+            let mut empty = self.opening();
+            empty.extend_from_slice(b"]}");
+            return Page {
+                opening: Bytes::new(),
+                rest: empty.freeze(),
+            };
         };
-        let fitting = rest.iter().take(self.page_size).take_while(fits).count();
-        let items = &rest[..fitting.max(1).min(rest.len())];
-        let mut page = BytesMut::with_capacity(size + 64);
-        page.put_slice(b"{\"");
-        page.put_slice(self.kind.field().as_bytes());
-        page.put_slice(b"\":[");
+        let whole = page.bytes.get_or_init(|| self.make_page(page));
+        if page.start == start {
+            return Page {
+                opening: Bytes::new(),
+                rest: whole.clone(),
+            };
+        }
+        let opening = self.opening().freeze();
+        let before = self.listed.get(page.start..start).unwrap_or_default();
+        let skipped: usize = before.iter().map(|(_, json)| json.len() + 1).sum();
+        Page {
+            rest: whole.slice((opening.len() + skipped).min(whole.len())..),
+            opening,
+        }
+    }
+
+    /// What every page begins with.
+    fn opening(&self) -> BytesMut {
+        let mut opening = BytesMut::with_capacity(32);
+        opening.put_slice(b"{\"");
+        opening.put_slice(self.kind.field().as_bytes());
+        opening.put_slice(b"\":[");
+        opening
+    }
+
+    fn make_page(&self, page: &SharedPage) -> Bytes {
+        let items = self.listed.get(page.start..page.end).unwrap_or_default();
+        let size: usize = items.iter().map(|(_, json)| json.len() + 1).sum();
+        let next = items
+            .last()
+            .filter(|_| page.end < self.listed.len())
+            .map(|(last, _)| cursor::encode(self.kind, last));
+        let mut page = self.opening();
+        page.reserve(size + next.as_ref().map_or(0, String::len) + 32);
         for (index, (_, json)) in items.iter().enumerate() {
             if index > 0 {
                 page.put_u8(b',');
@@ -116,14 +189,34 @@ impl Listing {
             page.put_slice(json);
         }
         page.put_u8(b']');
-        if let (Some((last, _)), true) = (items.last(), rest.len() > items.len()) {
+        if let Some(next) = next {
             page.put_slice(b",\"nextCursor\":\"");
-            page.put_slice(cursor::encode(self.kind, last).as_bytes());
+            page.put_slice(next.as_bytes());
             page.put_u8(b'"');
         }
         page.put_u8(b'}');
         page.freeze()
     }
+}
+
+/// Where the pages of a list begin and end: each has at most `page_size` items and [`MAX_PAGE_BYTES`], and one item at least.
+fn pages(listed: &[(Arc<str>, Bytes)], page_size: usize) -> Vec<SharedPage> {
+    let (mut pages, mut page, mut bytes) = (Vec::new(), SharedPage::default(), 0);
+    for (index, (_, json)) in listed.iter().enumerate() {
+        let size = json.len() + 1;
+        let count = index - page.start;
+        if count > 0 && (count >= page_size || bytes + size > MAX_PAGE_BYTES) {
+            page.end = index;
+            pages.push(std::mem::take(&mut page));
+            (page.start, bytes) = (index, 0);
+        }
+        bytes += size;
+    }
+    page.end = listed.len();
+    if !listed.is_empty() {
+        pages.push(page);
+    }
+    pages
 }
 
 #[cfg(test)]
@@ -152,22 +245,22 @@ mod tests {
     #[test]
     fn a_list_that_fits_is_one_page_without_a_cursor() {
         assert_eq!(
-            listing(&["a", "b"], 2).page(None).unwrap(),
+            listing(&["a", "b"], 2).page(None).unwrap().whole(),
             r#"{"tools":[{"name":"a"},{"name":"b"}]}"#
         );
-        assert_eq!(listing(&[], 2).page(Some("")).unwrap(), r#"{"tools":[]}"#);
+        assert_eq!(listing(&[], 2).page(Some("")).unwrap().whole(), r#"{"tools":[]}"#);
     }
 
     #[test]
     fn pages_follow_each_other_to_the_end_also_when_the_list_changes_between() {
         let before = listing(&["a", "b", "c", "d", "e"], 2);
-        let (names, next) = names_and_next(&before.page(None).unwrap());
+        let (names, next) = names_and_next(&before.page(None).unwrap().whole());
         assert_eq!(names, ["a", "b"]);
         // The last name of the page is gone and a new one stands before it: nothing is missed and nothing comes twice.
         let after = listing(&["a", "aa", "c", "d", "e"], 2);
-        let (names, next) = names_and_next(&after.page(next.as_deref()).unwrap());
+        let (names, next) = names_and_next(&after.page(next.as_deref()).unwrap().whole());
         assert_eq!(names, ["c", "d"]);
-        let (names, next) = names_and_next(&after.page(next.as_deref()).unwrap());
+        let (names, next) = names_and_next(&after.page(next.as_deref()).unwrap().whole());
         assert_eq!((names, next), (vec!["e".to_owned()], None));
     }
 
@@ -180,7 +273,7 @@ mod tests {
         let listing = Listing::new(Kind::Tools, 100, items.collect(), HashMap::new());
         let (mut cursor, mut pages) = (None, Vec::new());
         loop {
-            let page = listing.page(cursor.as_deref()).unwrap();
+            let page = listing.page(cursor.as_deref()).unwrap().whole();
             let page: serde_json::Value = serde_json::from_slice(&page).unwrap();
             pages.push(page["tools"].as_array().unwrap().len());
             cursor = page["nextCursor"].as_str().map(str::to_owned);
@@ -194,7 +287,30 @@ mod tests {
     #[test]
     fn a_cursor_behind_the_end_gives_an_empty_page() {
         let end = cursor::encode(Kind::Tools, "zzz");
-        assert_eq!(listing(&["a"], 2).page(Some(&end)).unwrap(), r#"{"tools":[]}"#);
+        assert_eq!(
+            listing(&["a"], 2).page(Some(&end)).unwrap().whole(),
+            r#"{"tools":[]}"#
+        );
         assert!(listing(&["a"], 2).page(Some("zzz")).is_err());
+    }
+
+    #[test]
+    fn page_is_made_once_and_shared_also_from_its_middle() {
+        let list = listing(&["a", "b", "c", "d", "e"], 2);
+        for cursor in [None, Some(cursor::encode(Kind::Tools, "b"))] {
+            let page = || list.page(cursor.as_deref()).unwrap().rest;
+            assert_eq!(page().as_ptr(), page().as_ptr(), "a copy");
+        }
+        let whole = list.page(Some(&cursor::encode(Kind::Tools, "b"))).unwrap();
+        // Another version of the list had a page that ended here.
+        let middle = list.page(Some(&cursor::encode(Kind::Tools, "c"))).unwrap();
+        assert!(
+            whole.rest.as_ptr_range().contains(&middle.rest.as_ptr()),
+            "a copy"
+        );
+        let (names, next) = names_and_next(&middle.whole());
+        assert_eq!(names, ["d"]);
+        let (names, next) = names_and_next(&list.page(next.as_deref()).unwrap().whole());
+        assert_eq!((names, next), (vec!["e".to_owned()], None));
     }
 }

@@ -54,7 +54,7 @@ use member::Member;
 
 pub use changes::{Versions, is_list_changed};
 pub use cursor::BadCursor;
-pub use listing::Listing;
+pub use listing::{Listing, Page};
 pub use member::State;
 pub use offer::Offer;
 pub use remembered::written;

@@ -6,7 +6,7 @@
 //! in any case.
 
 use std::borrow::Cow;
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -62,6 +62,12 @@ pub async fn written(backend: &Backend, offer: &Arc<Offer>) -> Option<Vec<u8>> {
 }
 
 fn write(backend: &Backend, offer: &Offer) -> Option<Vec<u8>> {
+    // Before anything is done with them: a list may be many times as large as what is kept.
+    let items = Kind::ALL.into_iter().flat_map(|kind| &offer.list(kind).items);
+    let sizes = items.map(|item| item.json.len());
+    if sizes.fold(0, usize::saturating_add) > MAX_TEXT_BYTES {
+        return None;
+    }
     let mut lists: [Items<'_>; 4] = Default::default();
     for (items, kind) in lists.iter_mut().zip(Kind::ALL) {
         let list = offer.list(kind);
@@ -87,10 +93,28 @@ fn write(backend: &Backend, offer: &Offer) -> Option<Vec<u8>> {
         lists,
     };
     let text = serde_json::to_vec(&text).ok()?;
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+    if text.len() > MAX_TEXT_BYTES {
+        return None;
+    }
+    let mut encoder = DeflateEncoder::new(Bounded(Vec::new()), Compression::default());
     encoder.write_all(&text).ok()?;
-    let bytes = encoder.finish().ok()?;
-    (text.len() <= MAX_TEXT_BYTES && bytes.len() <= MAX_BYTES).then_some(bytes)
+    encoder.finish().ok().map(|bounded| bounded.0)
+}
+
+/// Bytes that end with an error when there are more than are kept, so that nothing is compressed in vain.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_BYTES {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What `bytes` say that `backend` offers; `None` when they cannot be read, or tell of another place.
@@ -233,6 +257,32 @@ mod tests {
         let newer = br#"{"version":2,"origin":"","capabilities":[],"givesSessionIds":true,"instructions":null,"lists":[]}"#;
         encoder.write_all(newer).unwrap();
         assert_eq!(read(&here, &encoder.finish().unwrap()), None);
+    }
+
+    #[tokio::test]
+    async fn offer_that_is_too_large_is_not_written() {
+        let item = |bytes: usize, fill: &dyn Fn(usize) -> char| {
+            let text: String = (0..bytes).map(fill).collect();
+            format!(r#"{{"name":"x","description":"{text}"}}"#)
+        };
+        let with = |items: &[&str]| Offer {
+            tools: list(Kind::Tools, items),
+            ..Offer::default()
+        };
+        // What cannot be compressed is given up as soon as it is more than is kept.
+        let mut state = 1_u64;
+        let noise: String = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'a' + u8::try_from(state >> 60).unwrap())
+        })
+        .take(4 * MAX_BYTES)
+        .collect();
+        let noise = format!(r#"{{"name":"x","description":"{noise}"}}"#);
+        assert!(write(&backend("a"), &with(&[&noise])).is_none());
+        let long = item(MAX_TEXT_BYTES, &|_| 'x');
+        assert!(write(&backend("a"), &with(&[&long])).is_none());
+        let short = item(MAX_BYTES * 2, &|_| 'x');
+        assert!(write(&backend("a"), &with(&[&short])).is_some());
     }
 
     #[tokio::test]

@@ -45,7 +45,8 @@ fn merged(strategy: Strategy, members: &[(Backend, Arc<Known>)]) -> Snapshot {
 }
 
 fn tools(snapshot: &Snapshot) -> Vec<String> {
-    let page: serde_json::Value = serde_json::from_slice(&snapshot.tools.page(None).unwrap()).unwrap();
+    let page: serde_json::Value =
+        serde_json::from_slice(&snapshot.tools.page(None).unwrap().whole()).unwrap();
     let tools = page["tools"].as_array().unwrap().iter();
     tools
         .map(|tool| tool["name"].as_str().unwrap().to_owned())
@@ -377,7 +378,7 @@ async fn prompts_have_names_and_rules_of_their_own() {
     terms.prompts.filter.allow = vec![Pattern::new("x")];
     let snapshot = merged(Strategy::Prefix, &[known("a", terms, both)]);
     assert_eq!(
-        snapshot.prompts.page(None).unwrap(),
+        snapshot.prompts.page(None).unwrap().whole(),
         r#"{"prompts":[{"name":"a_x"}]}"#
     );
     assert_eq!(&*snapshot.prompt("a_x").unwrap().name, "x");

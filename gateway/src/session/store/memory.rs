@@ -25,6 +25,8 @@ const SWEEP_EVERY: usize = 1024;
 /// How long a full store waits between two searches for expired records, so that refusing a client costs no search.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
+/// What a record takes beside what its client has put into it.
+const RECORD_BYTES: usize = 1024;
 /// How many expired records wait to be claimed; of more, the oldest are forgotten, with what they name elsewhere.
 const MAX_EXPIRED: usize = 100_000;
 
@@ -35,11 +37,15 @@ pub struct MemoryStore {
     shared: Mutex<Shared>,
     incarnation: Incarnation,
     lifetimes: Lifetimes,
+    /// How many bytes all records together may have.
+    max_bytes: usize,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     records: KeyMap<Entry>,
+    /// How many bytes they have, those that have expired and were not claimed included.
+    bytes: usize,
     /// How many of them each principal has.
     owned: HashMap<PrincipalTag, u32>,
     created_since_sweep: usize,
@@ -66,6 +72,16 @@ impl MemoryStore {
             shared: Mutex::default(),
             incarnation: Incarnation(crate::random::bytes()),
             lifetimes,
+            max_bytes: usize::MAX,
+        }
+    }
+
+    /// The same store, in which all records together have at most about `bytes`.
+    #[must_use]
+    pub fn within(self, bytes: usize) -> Self {
+        Self {
+            max_bytes: bytes,
+            ..self
         }
     }
 
@@ -83,7 +99,7 @@ impl MemoryStore {
         if shared.created_since_sweep >= SWEEP_EVERY {
             shared.sweep(now);
         }
-        if let Some(of) = shared.full(new, limits, now) {
+        if let Some(of) = shared.full(new, limits, self.max_bytes, now) {
             return Created::Limit(of);
         }
         // One of that key that has expired may still be there.
@@ -116,6 +132,7 @@ impl MemoryStore {
             end,
             streams: 0,
         };
+        shared.bytes += weight(&entry.record);
         shared.records.insert(key, entry);
         Created::Created { created, record }
     }
@@ -140,13 +157,21 @@ impl MemoryStore {
     }
 
     fn set_now(&self, key: &RecordKey, setting: &Setting) -> SetOutcome {
-        let set = self.with_live(key, |entry, now| {
+        let now = Instant::now();
+        let mut shared = self.lock();
+        let Shared { records, bytes, .. } = &mut *shared;
+        let Some(entry) = records.get_mut(key).filter(|entry| entry.lives(now)) else {
+            return SetOutcome::Gone;
+        };
+        let before = weight(&entry.record);
+        let set = {
             let record = &mut entry.record;
             match setting {
                 Setting::LogLevel(level) => record.log_level = Some(level.clone()),
                 Setting::Subscribe { uri, backend } => {
                     let watched = &mut record.subscriptions;
-                    if watched.len() >= MAX_SUBSCRIPTIONS && !watched.contains_key(uri) {
+                    let is_full = watched.len() >= MAX_SUBSCRIPTIONS || *bytes >= self.max_bytes;
+                    if is_full && !watched.contains_key(uri) {
                         return SetOutcome::Full;
                     }
                     watched.insert(uri.clone(), backend.clone());
@@ -155,8 +180,9 @@ impl MemoryStore {
             }
             record.version += 1;
             SetOutcome::Set(entry.read(now))
-        });
-        set.unwrap_or(SetOutcome::Gone)
+        };
+        *bytes = *bytes - before + weight(&entry.record);
+        set
     }
 
     fn touch_now(&self, key: &RecordKey) -> Touched {
@@ -196,8 +222,11 @@ impl MemoryStore {
         let mut shared = self.lock();
         shared.sweep(now);
         let count = limit.min(shared.expired.len());
-        let claimed = shared.expired.drain(..count);
-        claimed.map(|(key, entry)| (key, entry.read(now))).collect()
+        let claimed: Vec<_> = shared.expired.drain(..count).collect();
+        let bytes: usize = claimed.iter().map(|(_, entry)| weight(&entry.record)).sum();
+        shared.bytes -= bytes;
+        let read = |(key, entry): (RecordKey, Entry)| (key, entry.read(now));
+        claimed.into_iter().map(read).collect()
     }
 
     /// The record, if it lives: this store loses nothing but itself, so that nothing can be brought back.
@@ -209,8 +238,14 @@ impl MemoryStore {
 
 impl Shared {
     /// Whose limit is reached, once what has expired is gone.
-    fn full(&mut self, new: &NewRecord, limits: SessionLimits, now: Instant) -> Option<LimitOf> {
-        let of = self.at_limit(new, limits)?;
+    fn full(
+        &mut self,
+        new: &NewRecord,
+        limits: SessionLimits,
+        max_bytes: usize,
+        now: Instant,
+    ) -> Option<LimitOf> {
+        let of = self.at_limit(new, limits, max_bytes)?;
         if self
             .swept
             .is_some_and(|swept| now.duration_since(swept) < SWEEP_PAUSE)
@@ -218,12 +253,12 @@ impl Shared {
             return Some(of);
         }
         self.sweep(now);
-        self.at_limit(new, limits)
+        self.at_limit(new, limits, max_bytes)
     }
 
-    fn at_limit(&self, new: &NewRecord, limits: SessionLimits) -> Option<LimitOf> {
+    fn at_limit(&self, new: &NewRecord, limits: SessionLimits, max_bytes: usize) -> Option<LimitOf> {
         let below = |count: usize, limit: u32| u32::try_from(count).is_ok_and(|count| count < limit);
-        if !below(self.records.len(), limits.server) {
+        if !below(self.records.len(), limits.server) || self.bytes >= max_bytes {
             return Some(LimitOf::Server);
         }
         let tags = std::iter::once(&new.principal_tag).chain(&new.other_tags);
@@ -236,8 +271,10 @@ impl Shared {
         self.swept = Some(now);
         for (key, entry) in self.records.extract_if(|_, entry| !entry.lives(now)) {
             disown(&mut self.owned, &entry.record.principal_tag);
-            if self.expired.len() >= MAX_EXPIRED {
-                self.expired.pop_front();
+            if self.expired.len() >= MAX_EXPIRED
+                && let Some((_, oldest)) = self.expired.pop_front()
+            {
+                self.bytes -= weight(&oldest.record);
             }
             self.expired.push_back((key, entry));
         }
@@ -245,9 +282,15 @@ impl Shared {
 
     fn remove(&mut self, key: &RecordKey) -> Option<Entry> {
         let entry = self.records.remove(key)?;
+        self.bytes -= weight(&entry.record);
         disown(&mut self.owned, &entry.record.principal_tag);
         Some(entry)
     }
+}
+
+/// How many bytes a record counts for.
+fn weight(record: &Record) -> usize {
+    RECORD_BYTES + record.bytes()
 }
 
 /// Counts one record less of `principal`; one who has none is not remembered.
@@ -445,5 +488,36 @@ mod tests {
         }
         assert_eq!(create(&store, 1), Err(LimitOf::Principal));
         assert_eq!(store.lock().owned.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_together_have_so_many_bytes_until_they_end() {
+        let store = MemoryStore::new(Lifetimes::default()).within(40 * 1024);
+        let limits = SessionLimits {
+            server: u32::MAX,
+            principal: u32::MAX,
+        };
+        let heavy = NewRecord {
+            client_info: "x".repeat(9 * 1024).into(),
+            ..record(1)
+        };
+        let create = || {
+            let key = RecordKey::random();
+            let created = store.create_now(key, &heavy, limits);
+            matches!(created, Created::Created { .. }).then_some(key)
+        };
+        let keys: Vec<_> = std::iter::from_fn(create).collect();
+        assert_eq!(keys.len(), 4);
+        let watch = Setting::Subscribe {
+            uri: "a".repeat(5000),
+            backend: "b".to_owned(),
+        };
+        assert_eq!(store.set_now(&keys[0], &watch), SetOutcome::Full);
+        store.terminate_now(&keys[1]);
+        assert!(matches!(store.set_now(&keys[0], &watch), SetOutcome::Set(_)));
+        assert!(create().is_some() && create().is_none());
+        tokio::time::advance(Lifetimes::default().idle).await;
+        assert_eq!(store.claim_now(10).len(), 4);
+        assert_eq!(store.lock().bytes, 0);
     }
 }

@@ -42,6 +42,8 @@ struct Shared {
     request_duration: Family<MethodLabels, Latency>,
     in_flight: Gauge,
     streams: Family<KindLabels, Gauge>,
+    buffered: Gauge,
+    buffer_refusals: Counter,
     sessions: Family<StateLabels, Gauge>,
     sessions_created: Counter,
     sessions_terminated: Counter,
@@ -125,6 +127,10 @@ pub struct Scene {
     pub ready: bool,
     /// How many tasks run.
     pub tasks: usize,
+    /// How many bytes are buffered.
+    pub buffered: usize,
+    /// How often there was no room for more, since the process began.
+    pub buffer_refusals: u64,
     /// How many sessions are in each state.
     pub sessions: [(&'static str, usize); 4],
     /// The backends.
@@ -159,6 +165,8 @@ impl Metrics {
             request_duration: add(&mut registry, page::REQUEST_DURATION),
             in_flight: add(&mut registry, page::REQUESTS_IN_FLIGHT),
             streams: add(&mut registry, page::STREAMS),
+            buffered: add(&mut registry, page::BUFFERED),
+            buffer_refusals: add(&mut registry, page::BUFFER_REFUSALS),
             sessions: add(&mut registry, page::SESSIONS),
             sessions_created: add(&mut registry, page::SESSIONS_CREATED),
             sessions_terminated: add(&mut registry, page::SESSIONS_TERMINATED),
@@ -339,6 +347,11 @@ impl Metrics {
         let shared = &*self.shared;
         shared.ready.set(i64::from(scene.ready));
         shared.tasks.set(number(scene.tasks));
+        shared.buffered.set(number(scene.buffered));
+        let before = shared.buffer_refusals.get();
+        shared
+            .buffer_refusals
+            .inc_by(scene.buffer_refusals.saturating_sub(before));
         for (state, sessions) in scene.sessions {
             let sessions = number(sessions);
             shared

@@ -50,7 +50,11 @@ entries! {
     REQUESTS_IN_FLIGHT: "gauge" "requests_in_flight" []
         "Requests whose answer is not complete, without streams that belong to no call";
     STREAMS: "gauge" "streams_open" ["kind"]
-        "Event streams that clients hold open. kind: session (GET) or call (the answer of a request)";
+        "Event streams that clients hold open. kind: session (GET), call (the answer of a request) or resumed (the rest of one that broke off, by GET)";
+    BUFFERED: "gauge" "buffered_bytes" []
+        "Bytes of requests, answers and catalogs that are buffered, of limits.bufferedBytes";
+    BUFFER_REFUSALS: "counter" "buffer_refusals" []
+        "Requests and answers that were refused, or broken off, because what is buffered left no room for them";
     SESSIONS: "gauge" "sessions" ["state"]
         "Sessions that this process knows. state: calling (a request of theirs runs), listening (they hold a GET stream), idle (remembered, and neither) or provisional (they use an upstream session that no record names yet, because the session store does not answer). One session may be calling, listening and provisional at a time; none that is idle is calling or listening";
     SESSIONS_CREATED: "counter" "sessions_created" []

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use super::{code, inspected_keys};
 
-pub use write::{error, error_with_data, notification, notification_with, request, result};
+pub use write::{error, error_with_data, notification, notification_with, request, result, result_head};
 
 /// The longest request id that is accepted, in bytes. Clients use small integers or UUIDs.
 const MAX_ID_BYTES: usize = 256;

@@ -18,6 +18,18 @@ pub fn result(id: &RawValue, result: &[u8]) -> Bytes {
     message.freeze()
 }
 
+/// What an answer with a result begins with, up to and with `opening`, the first bytes of the result. Its end is one brace.
+#[must_use]
+pub fn result_head(id: &RawValue, opening: &[u8]) -> Bytes {
+    let known = id.get().len().saturating_add(opening.len());
+    let mut head = BytesMut::with_capacity(known.saturating_add(40));
+    head.put_slice(br#"{"jsonrpc":"2.0","id":"#);
+    head.put_slice(id.get().as_bytes());
+    head.put_slice(br#","result":"#);
+    head.put_slice(opening);
+    head.freeze()
+}
+
 /// The bytes of an answer that is an error. `id` is the request's, or `None` where it could not be read. A long `message` is cut: what
 /// somebody else wrote may stand in it.
 #[must_use]

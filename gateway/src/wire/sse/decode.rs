@@ -62,6 +62,12 @@ impl Decoder {
         self.buffer.extend_from_slice(chunk);
     }
 
+    /// How many bytes are kept of what has come.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.buffer.len().saturating_add(self.size)
+    }
+
     /// The next whole event, if there is one.
     ///
     /// # Errors

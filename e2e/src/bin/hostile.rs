@@ -1,0 +1,36 @@
+//! `cargo xtask hostile`: hostile clients and backends against a gateway with the memory of a pod and one core.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use vmcp_e2e::hostile::{self, MEMORY_BYTES};
+use vmcp_peers::confined::Confined;
+
+/// Everything that one client or one backend could do to stop a gateway, all of it at once, while honest sessions call other backends.
+///
+/// The gateway gets 512 MiB and one core, which needs root and Linux. Prints a table of figures, and fails where one is not as promised.
+#[derive(Parser)]
+#[command(name = "cargo xtask hostile", bin_name = "cargo xtask hostile")]
+struct Arguments {
+    /// How long it takes: half of that are the calm before and beside a busy neighbour, with which the rest is compared
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+    minutes: u64,
+}
+
+fn main() -> ExitCode {
+    let run = || {
+        let arguments = Arguments::parse();
+        let confined = Confined::new(MEMORY_BYTES)?;
+        let report = hostile::run(&confined, Duration::from_secs(arguments.minutes * 60))?;
+        println!("{report}");
+        report.check()
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A hostile backend and hostile anonymous clients against a gateway that has the memory of a pod and one core, while honest sessions
+//! call two other backends: what is promised of section "What one client or backend can take" of `docs/OPERATIONS.md`.
+//!
+//! Everything is bounded: the number of clients, what each sends, and the time. Everything is on loopback.
+
+mod backend;
+mod clients;
+mod honest;
+mod report;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use vmcp_crds::config::{BackendConfig, Duration as Span, HotConfig};
+use vmcp_peers::confined::Confined;
+
+use crate::fixture::Fixture;
+use crate::gateway::{Gateway, Recipe};
+use crate::{raw, wait};
+
+pub use backend::Hostile;
+pub use report::Report;
+
+/// The memory of the gateway, as the operator's default has it.
+pub const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+/// The part of the run in which honest sessions are alone.
+const BASELINE_PART: u32 = 4;
+/// How long sessions without use live: so that what hostile clients have left behind ends soon afterwards.
+const TTL_SECONDS: u64 = 10;
+/// How long the gateway has to come to rest.
+const REST_LIMIT: Duration = Duration::from_secs(60);
+
+/// What all hostile threads share.
+#[derive(Debug, Default)]
+struct Attack {
+    stop: AtomicBool,
+    /// How often each row was tried, and how often the gateway refused.
+    tried: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Attack {
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Counts one request, which was answered with `status`.
+    fn count(&self, status: Option<u16>) {
+        self.tried.fetch_add(1, Ordering::Relaxed);
+        if status.is_none_or(|status| status >= 400) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Runs the scenario for about `duration` in all, within `confined`.
+///
+/// # Errors
+/// When it cannot be run. What the gateway did is in the report.
+pub fn run(confined: &Confined, duration: Duration) -> anyhow::Result<Report> {
+    confined.move_this_process()?;
+    let (first, second) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let hostile = Hostile::start()?;
+    let mut recipe = Recipe::in_memory(&[])?;
+    recipe.wrapper = confined.wrapper();
+    recipe.config.session_storage.ttl = Span::from_secs(TTL_SECONDS);
+    let mut backends = vec![named("one", &first.url), named("two", &second.url)];
+    backends.extend(backend::NAMES.map(|name| named(name, &hostile.url(name))));
+    recipe.config.hot = Some(HotConfig {
+        backends,
+        ..HotConfig::default()
+    });
+    let mut gateway = recipe.start()?;
+    let honest = honest::Honest::open(gateway.mcp)?;
+
+    // The backend is quiet at first, so that the honest sessions are alone.
+    let baseline = honest.run(duration / BASELINE_PART);
+    let neighbour = confined.busy_neighbour()?;
+    let shared = honest.run(duration / BASELINE_PART);
+    drop(neighbour);
+    let rest = Rest::of(&gateway)?;
+
+    hostile.set_hostile(true);
+    let attack = Arc::new(Attack::default());
+    let threads = clients::start(gateway.mcp, &attack);
+    let livez = Livez::start(gateway.admin);
+    let under_attack = honest.run(duration / 2);
+    attack.stop.store(true, Ordering::Relaxed);
+    hostile.set_hostile(false);
+    let livez = livez.finish();
+    for thread in threads {
+        thread.join().ok().context("a hostile client panicked")?;
+    }
+    let peak = gateway.peak_memory();
+    let restarted = !gateway.is_running()?;
+    let after = if restarted {
+        None
+    } else {
+        Rest::wait(&gateway, &rest)
+    };
+    Ok(Report {
+        baseline,
+        shared,
+        under_attack,
+        livez,
+        peak: peak.unwrap_or(u64::MAX),
+        restarted,
+        before: rest,
+        after,
+        tried: attack.tried.load(Ordering::Relaxed),
+        refused: attack.refused.load(Ordering::Relaxed),
+    })
+}
+
+fn named(name: &str, url: &str) -> BackendConfig {
+    BackendConfig {
+        name: name.to_owned(),
+        url: url.to_owned(),
+        ..BackendConfig::default()
+    }
+}
+
+/// What a gateway holds when nobody wants anything of it.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    /// Its memory.
+    pub resident: u64,
+    /// Gauges, by name.
+    pub gauges: BTreeMap<&'static str, f64>,
+}
+
+/// What has to be as before.
+const GAUGES: [&str; 4] = [
+    "vmcp_streams_open",
+    "vmcp_requests_in_flight",
+    "vmcp_tasks",
+    "vmcp_buffered_bytes",
+];
+
+impl Rest {
+    fn of(gateway: &Gateway) -> anyhow::Result<Self> {
+        let gauge = |name| Ok((name, gateway.metric(name, "")?));
+        Ok(Self {
+            resident: gateway.resident_bytes()?,
+            gauges: GAUGES.into_iter().map(gauge).collect::<anyhow::Result<_>>()?,
+        })
+    }
+
+    /// Whether this is nearly what it was `before`: connections that are kept, and what the allocator keeps, may differ.
+    fn is_as(&self, before: &Self) -> bool {
+        let near = |name: &str, slack: f64| {
+            self.gauges.get(name).copied().unwrap_or_default()
+                <= before.gauges.get(name).copied().unwrap_or_default() + slack
+        };
+        near("vmcp_streams_open", 0.0)
+            && near("vmcp_requests_in_flight", 1.0)
+            && near("vmcp_tasks", 20.0)
+            && near("vmcp_buffered_bytes", report::REST_BYTES as f64)
+            && self.resident <= before.resident + report::REST_BYTES
+    }
+
+    /// Waits until the gateway has come to rest; what it holds then, or at the end of the patience.
+    fn wait(gateway: &Gateway, before: &Self) -> Option<Self> {
+        let rested = wait::until("the gateway comes to rest", REST_LIMIT, || {
+            let now = Self::of(gateway)?;
+            anyhow::ensure!(now.is_as(before), "{now:?}");
+            Ok(now)
+        });
+        rested.ok().or_else(|| Self::of(gateway).ok())
+    }
+}
+
+/// Asks `/livez` again and again.
+struct Livez {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Vec<Duration>>,
+}
+
+impl Livez {
+    fn start(admin: std::net::SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut took = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                let well = raw::get(admin, "/livez", &[]).is_ok_and(|answer| answer.status == 200);
+                took.push(if well { began.elapsed() } else { Duration::MAX });
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            took
+        });
+        Self { stop, thread }
+    }
+
+    fn finish(self) -> Vec<Duration> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
+    }
+}
