@@ -90,6 +90,8 @@ pub(crate) fn install(pip: impl Fn() -> Command, requirements: &Path) -> anyhow:
             "--no-deps",
             "--require-hashes",
             "--only-binary=:all:",
+            // Its lines are shown one at a time while it runs.
+            "--progress-bar=off",
             "-r",
         ])
         .arg(requirements))?;

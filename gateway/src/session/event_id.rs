@@ -3,6 +3,17 @@
 //! An id on the session's own stream carries the position of every backend that has given one; an id on the stream of a call carries the
 //! call and its position at the one backend that runs it. Whichever process the client comes back to resumes there.
 
+// Strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::collections::BTreeMap;
 
 use http::HeaderValue;

@@ -4,6 +4,17 @@
 //! of the store it comes. Nothing in it is secret. The signature covers the name of the virtual server, so that an id of one
 //! server means nothing to another.
 
+// Strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -92,10 +103,11 @@ impl SessionId {
             .decode(text.strip_prefix(PREFIX.as_bytes())?)
             .ok()?;
         let (signed, signature) = bytes.split_at_checked(SIGNED_BYTES)?;
+        let (key_id, fields) = signed.split_first()?;
         let key = keys
-            .named(signed[0])
+            .named(*key_id)
             .find(|key| mac(key, server, signed).ct_eq(signature).into())?;
-        let id = Self::read(&signed[1..])?;
+        let id = Self::read(fields)?;
         let expected = principal_tag(&key, server, principal);
         bool::from(expected.0.ct_eq(&id.principal_tag.0)).then_some((id, key))
     }

@@ -3,6 +3,17 @@
 //! Two backends may both call a request `1`, and the client's answer may reach any process. So the client gets an id that says which
 //! backend asked, in which of the session's upstream sessions there, and by which id, as the backend wrote it.
 
+// Strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use serde_json::value::RawValue;
 
 use super::sealed::{Seal, put, take};

@@ -1,5 +1,16 @@
 //! Where a server of HTTP+SSE wants its messages posted (specification 2024-11-05, basic/transports).
 
+// Strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use http::Uri;
 use http::uri::PathAndQuery;
 
@@ -31,7 +42,8 @@ pub(super) fn resolve(stream: &Uri, said: &str) -> Result<Uri, String> {
     } else if said.starts_with('?') {
         format!("{}{said}", stream.path())
     } else {
-        let directory = stream.path().rfind('/').map_or("/", |end| &stream.path()[..=end]);
+        let path = stream.path();
+        let directory = path.rfind('/').and_then(|end| path.get(..=end)).unwrap_or("/");
         format!("{directory}{said}")
     };
     let mut parts = stream.clone().into_parts();
