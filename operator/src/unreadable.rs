@@ -162,3 +162,47 @@ async fn write_status(client: &Client, invalid: &InvalidObject) -> Result<(), Er
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::DeserializeGuard;
+
+    use super::*;
+
+    fn server(spec: &serde_json::Value) -> DeserializeGuard<VirtualMCPServer> {
+        serde_json::from_value(json!({
+            "apiVersion": "vmcp.dev/v1alpha1", "kind": "VirtualMCPServer", "metadata": {"name": "x", "namespace": "n"},
+            "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    // A watch goes on with what it can read; what it cannot read is as if it was not there, and is told.
+    #[tokio::test]
+    async fn object_that_cannot_be_read_leaves_the_store() {
+        let (sender, mut told) = mpsc::channel(MAX_WAITING);
+        let (good, bad) = (
+            json!({"groupRef": {"name": "g"}}),
+            json!({"groupRef": {"name": "g"}, "sessionAffinity": "?x="}),
+        );
+        assert!(matches!(
+            readable(Event::InitApply(server(&good)), &sender),
+            Some(Event::InitApply(_))
+        ));
+        assert!(readable(Event::InitApply(server(&bad)), &sender).is_none());
+        let Some(Event::Delete(gone)) = readable(Event::Apply(server(&bad)), &sender) else {
+            panic!("the store still has it");
+        };
+        assert_eq!(
+            (gone.name_any(), gone.namespace()),
+            ("x".to_owned(), Some("n".to_owned()))
+        );
+        drop(sender);
+        let mut count = 0;
+        while let Some(invalid) = told.recv().await {
+            assert!(invalid.error.contains("?x="), "{}", invalid.error);
+            count += 1;
+        }
+        assert_eq!(count, 2);
+    }
+}

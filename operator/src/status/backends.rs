@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use vmcp_crds::config::rules;
 use vmcp_crds::status::{BackendState as Seen, GatewayStatus};
-use vmcp_crds::v1alpha1::field_rules::MAX_URL;
+use vmcp_crds::v1alpha1::field_rules::{MAX_URL, one_line};
 use vmcp_crds::v1alpha1::{BackendState, BackendStatus, MAX_BACKENDS};
 
 use crate::desired::Backend;
@@ -91,7 +91,7 @@ fn answers(gateways: &[Gateway]) -> impl Iterator<Item = &GatewayStatus> {
 }
 
 fn shortened(text: &str) -> String {
-    text.chars().take(MAX_MESSAGE).collect()
+    one_line(text, MAX_MESSAGE)
 }
 
 fn number(count: usize) -> i32 {
