@@ -269,6 +269,16 @@ impl Gateway {
         Ok(std::fs::read_to_string(self.directory.path().join(CONFIG_FILE))?)
     }
 
+    /// Forgets the peak of the memory, so that [`Self::peak_memory`] is about what follows.
+    ///
+    /// # Errors
+    /// When the system does not take it.
+    pub fn forget_peak_memory(&self) -> anyhow::Result<()> {
+        // The number that stands for the peak in proc(5).
+        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")
+            .context("the system does not forget the peak of the memory")
+    }
+
     /// The most memory that the process has had in its hands at a time, in bytes.
     ///
     /// # Errors

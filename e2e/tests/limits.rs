@@ -320,6 +320,9 @@ fn there_are_as_many_sessions_as_the_configuration_says() -> anyhow::Result<()> 
     Ok(())
 }
 
+/// How many changes are made, and timed.
+const CHANGES: usize = 9;
+
 #[test]
 fn a_limit_and_the_log_level_change_within_a_second_of_their_file() -> anyhow::Result<()> {
     let limited = Limited::start("{requestBytes: 2048}")?;
@@ -333,9 +336,14 @@ fn a_limit_and_the_log_level_change_within_a_second_of_their_file() -> anyhow::R
         anyhow::Ok(log.lines().filter(|line| line.contains("\"DEBUG\"")).count())
     };
     assert_eq!(lines_of_requests()?, 0);
-    // The fastest of a few: a busy machine delays some of them, and a gateway that does not watch is late each time.
-    let mut fastest = Duration::MAX;
-    for (bytes, level, expected) in [(8192, "debug", 200), (2048, "info", 413), (8192, "debug", 200)] {
+    // All of them count. The median is asked for, because a busy machine delays one or another.
+    let mut times = Vec::new();
+    for change in 0..CHANGES {
+        let (bytes, level, expected) = if change % 2 == 0 {
+            (8192, "debug", 200)
+        } else {
+            (2048, "info", 413)
+        };
         let started = Instant::now();
         limited.set(&format!("{{requestBytes: {bytes}}}\nlogLevel: {level}"))?;
         wait::until("the limit is changed", LIMIT, || {
@@ -350,8 +358,9 @@ fn a_limit_and_the_log_level_change_within_a_second_of_their_file() -> anyhow::R
                 Ok(())
             })?;
         }
-        fastest = fastest.min(started.elapsed());
+        times.push(started.elapsed());
     }
-    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
+    times.sort();
+    assert!(times[CHANGES / 2] < Duration::from_secs(1), "{times:?}");
     Ok(())
 }

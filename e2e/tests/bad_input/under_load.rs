@@ -23,6 +23,9 @@ const PACE: Duration = Duration::from_millis(25);
 /// few large bodies. A leak of one of them in each round would be more.
 const MARGIN: u64 = 32 << 20;
 
+/// How much memory the gateway may have in its hands at a time while all of it happens.
+const PEAK: u64 = 256 << 20;
+
 /// What the gateway holds when nobody uses it.
 #[derive(Debug)]
 struct Held {
@@ -48,6 +51,9 @@ fn all_faults_at_once_disturb_nobody_and_leave_nothing_behind() -> anyhow::Resul
     round(&world)?;
     let gateways = [&world.gateway, &world.guarded.gateway];
     let before = [at_rest(gateways[0])?, at_rest(gateways[1])?];
+    for gateway in gateways {
+        gateway.forget_peak_memory()?;
+    }
 
     let gateway = world.gateway.mcp;
     let mut sessions = Vec::new();
@@ -85,6 +91,12 @@ fn all_faults_at_once_disturb_nobody_and_leave_nothing_behind() -> anyhow::Resul
         caller.close()?;
     }
 
+    // What is there afterwards says nothing of what a pod with a limit would have been killed for.
+    for gateway in gateways {
+        let peak = gateway.peak_memory()?;
+        println!("at most {} MiB at a time", peak >> 20);
+        ensure!(peak < PEAK, "{peak} bytes at a time");
+    }
     for (gateway, before) in gateways.into_iter().zip(&before) {
         given_back(gateway, before)?;
     }
