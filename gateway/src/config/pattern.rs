@@ -1,5 +1,11 @@
 //! Patterns over names and URIs.
 
+// Strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::string_slice)
+)]
+
 use super::spelling::canonical;
 
 /// A name, or a pattern in which `*` stands for any characters and `?` for one.
@@ -36,7 +42,7 @@ impl Pattern {
         let (mut at, mut read) = (0, 0);
         // The last star, and what was read when it was met: it is tried again with one byte more.
         let mut star: Option<(usize, usize)> = None;
-        while read < text.len() {
+        while let Some(&byte) = text.get(read) {
             match pattern.get(at) {
                 Some(b'*') => {
                     star = Some((at, read));
@@ -45,10 +51,10 @@ impl Pattern {
                 }
                 Some(b'?') => {
                     at += 1;
-                    read += char_len(text[read]);
+                    read += char_len(byte);
                     continue;
                 }
-                Some(byte) if *byte == text[read] => {
+                Some(expected) if *expected == byte => {
                     at += 1;
                     read += 1;
                     continue;
@@ -62,7 +68,8 @@ impl Pattern {
             at = star_at + 1;
             read = star_read + 1;
         }
-        pattern[at.min(pattern.len())..].iter().all(|byte| *byte == b'*')
+        let rest = pattern.get(at..).unwrap_or_default();
+        rest.iter().all(|byte| *byte == b'*')
     }
 }
 

@@ -8,6 +8,12 @@
 //! right between two slashes, because what a later place leaves is less of the same. Only behind an expression that may hold slashes
 //! another place can lead further, and is tried where the one before cannot.
 
+// Strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::string_slice)
+)]
+
 use std::ops::Range;
 
 use memchr::memmem;
@@ -105,7 +111,7 @@ impl UriTemplate {
             return false;
         };
         let expressions = (1..self.parts.len()).step_by(2);
-        let Some(last_free) = expressions.rev().find(|at| self.parts[*at].may_hold_slashes()) else {
+        let Some(last_free) = expressions.rev().find(|at| self.is_free(*at)) else {
             let last = self.parts.len() - 2;
             return self
                 .forward(1..last, uri, first.len())
@@ -118,7 +124,17 @@ impl UriTemplate {
         let Some(end) = self.backward(last_free + 1..self.parts.len() - 1, uri) else {
             return false;
         };
-        start + self.parts[last_free].least() <= end
+        start + self.least(last_free) <= end
+    }
+
+    /// Whether the part at `at` is an expression that may hold slashes.
+    fn is_free(&self, at: usize) -> bool {
+        self.parts.get(at).is_some_and(Part::may_hold_slashes)
+    }
+
+    /// How many bytes the part at `at` takes at least.
+    fn least(&self, at: usize) -> usize {
+        self.parts.get(at).map_or(0, Part::least)
     }
 
     fn literal(&self, at: usize) -> Option<&[u8]> {
@@ -131,10 +147,8 @@ impl UriTemplate {
         while at < range.end {
             // Up to the next expression that may hold anything.
             let mut next = (at + 2..range.end).step_by(2);
-            let end = next
-                .find(|at| self.parts[*at].may_hold_slashes())
-                .unwrap_or(range.end);
-            start = if self.parts[at].may_hold_slashes() {
+            let end = next.find(|at| self.is_free(*at)).unwrap_or(range.end);
+            start = if self.is_free(at) {
                 self.behind_free(at..end, uri, start)?
             } else {
                 self.forward(at..end, uri, start).ok()?
@@ -148,7 +162,7 @@ impl UriTemplate {
     fn behind_free(&self, range: Range<usize>, uri: &[u8], start: usize) -> Option<usize> {
         let literal = self.literal(range.start + 1)?;
         let finder = memmem::Finder::new(literal);
-        let mut from = start + self.parts[range.start].least();
+        let mut from = start + self.least(range.start);
         for _ in 0..MAX_RESTARTS {
             let rest = uri.get(from..)?;
             let found = finder.find(rest);

@@ -1,5 +1,11 @@
 //! Whether two URI templates fit a common URI: the intersection of two regular languages, by a walk through pairs of positions.
 
+// Strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::indexing_slicing, clippy::string_slice)
+)]
+
 use super::template::{Part, UriTemplate};
 use super::uri_owners::normal;
 
