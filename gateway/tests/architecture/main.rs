@@ -119,6 +119,31 @@ fn layer_that_names_an_outer_one_is_found() {
     assert!(!violates(&["app"], "use crate::{session::id, frontend};"));
 }
 
+/// A derived reader takes `Name` for a key that it does not know, and the message passes on to a backend that takes it for `name`. So what
+/// decides about a message is read by `wire::inspected_keys`; the files below read keys one by one, or no messages.
+#[test]
+fn messages_are_read_by_inspected_keys_alone() -> io::Result<()> {
+    let exceptions = ["wire/object.rs", "wire/jsonrpc/mod.rs", "frontend/auth"].map(|path| root().join(path));
+    for layer in ["wire", "frontend"] {
+        for (file, text) in sources(&root().join(layer))? {
+            if exceptions.iter().any(|path| file.starts_with(path)) {
+                continue;
+            }
+            for path in named(&file, &text) {
+                let derives = path
+                    .segments
+                    .starts_with(&["serde", "Deserialize"].map(str::to_owned));
+                assert!(
+                    !derives,
+                    "{} names {path}; read keys with wire::inspected_keys",
+                    file.display()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn only_the_session_store_names_redis() -> io::Result<()> {
     for (file, text) in sources(&root())? {

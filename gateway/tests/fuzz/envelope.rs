@@ -69,7 +69,11 @@ fn fields(bytes: &[u8]) -> Option<BTreeMap<String, Box<RawValue>>> {
     let Fields(fields) = serde_json::from_str(text).ok()?;
     let mut known = BTreeMap::new();
     for (key, value) in fields {
-        let is_known = ["jsonrpc", "id", "method", "params", "result", "error"].contains(&key.as_str());
+        let names = ["jsonrpc", "id", "method", "params", "result", "error"];
+        if names.iter().any(|name| resembles(&key, name)) {
+            return None;
+        }
+        let is_known = names.contains(&key.as_str());
         if is_known && known.insert(key, value).is_some() {
             return None;
         }
@@ -82,7 +86,7 @@ fn fields(bytes: &[u8]) -> Option<BTreeMap<String, Box<RawValue>>> {
     if let Some(method) = method {
         let params = known
             .get("params")
-            .is_none_or(|params| params.get().starts_with('{'));
+            .is_none_or(|params| params.get().starts_with('{') || params.get() == "null");
         if !method.get().starts_with('"') || outcomes > 0 || !params || !id.is_none_or(|id| may_be_id(id)) {
             return None;
         }
@@ -90,6 +94,13 @@ fn fields(bytes: &[u8]) -> Option<BTreeMap<String, Box<RawValue>>> {
         return None;
     }
     Some(known)
+}
+
+/// Whether some parser takes `key` for `name`, although it is another one.
+fn resembles(key: &str, name: &str) -> bool {
+    let plain = key.split('\0').next().unwrap_or_default().to_lowercase();
+    let plain = plain.replace(['_', '-'], "").replace('ſ', "s").replace('ı', "i");
+    key != name && plain == name
 }
 
 fn tree(fields: &BTreeMap<String, Box<RawValue>>) -> serde_json::Result<Said> {
@@ -100,7 +111,11 @@ fn tree(fields: &BTreeMap<String, Box<RawValue>>) -> serde_json::Result<Said> {
     let method = value("method")?.and_then(|method| method.as_str().map(str::to_owned));
     Ok(Said {
         id: value("id")?,
-        params: if method.is_some() { value("params")? } else { None },
+        params: if method.is_some() {
+            value("params")?.filter(|params| !params.is_null())
+        } else {
+            None
+        },
         method,
         result: value("result")?,
         error: value("error")?,
@@ -111,7 +126,8 @@ fn may_be_id(id: &RawValue) -> bool {
     let text = id.get();
     let is_integer = text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
         && !text.contains(['.', 'e', 'E']);
-    text.len() <= 256 && (text.starts_with('"') || is_integer)
+    let is_text = serde_json::from_str::<String>(text).is_ok();
+    text.len() <= 256 && (is_text || is_integer && text != "-0")
 }
 
 /// What the scanner makes of it.
@@ -149,7 +165,8 @@ fn fast(message: &Message<'_>) -> serde_json::Result<Said> {
 /// A key, perhaps with one of its letters escaped.
 fn key() -> impl Strategy<Value = String> {
     let names = select(vec![
-        "jsonrpc", "jsonrpc", "id", "id", "method", "method", "params", "result", "error", "extra", "ids", "",
+        "jsonrpc", "jsonrpc", "id", "id", "method", "method", "params", "result", "error", "extra", "ids",
+        "", "Id", "METHOD", "par_ams", "reſult",
     ]);
     (names, proptest::option::weighted(0.2, any::<Index>())).prop_map(|(name, escaped)| {
         let mut text = String::from("\"");
@@ -250,6 +267,9 @@ fn is_response(bytes: &[u8]) -> bool {
         Some(fields)
     }
     let one = |fields: &[(String, Box<RawValue>)], name: &str| {
+        if fields.iter().any(|(key, _)| resembles(key, name)) {
+            return Err(());
+        }
         let mut named = fields.iter().filter(|(key, _)| key == name);
         let value = named.next().map(|(_, value)| value.get().to_owned());
         named.next().map_or(Ok(value), |_| Err(()))
