@@ -129,8 +129,12 @@ async fn away_for_half_a_minute(away: Away) -> anyhow::Result<()> {
     // The state that counts is known to the replicas that were there; one that comes now does not guess it.
     let late = replicas.recipe.start()?;
     refused_for_now(&sessions[0].call(late.mcp, "fixture_counter", &json!({}))?);
-    let echoed = sessions[0].call(late.mcp, "disposable_echo", &json!({"message": "hello"}))?;
-    assert_eq!(echoed.tool_text()?, "hello");
+    // By its id alone a session is served once the outage is known to be one.
+    let echoed = wait::until("the outage is known there", PATIENCE, || {
+        let answer = sessions[0].call(late.mcp, "disposable_echo", &json!({"message": "hello"}))?;
+        answer.tool_text()
+    })?;
+    assert_eq!(echoed, "hello");
     // A backend that no session was bound to before: provisional sessions, on every replica.
     for (session, mcp) in sessions.iter().zip(replicas.addresses().into_iter().cycle()) {
         let echoed = session.call(mcp, "disposable_echo", &json!({"message": "hello"}))?;

@@ -8,7 +8,7 @@ use vmcp_e2e::redis::Redis;
 use vmcp_gateway::session::record::{Lifetimes, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::{
-    Bound, Incarnation, Life, Loaded, SessionStore, Setting, Terminated, Touched,
+    Bound, Incarnation, Life, Loaded, Missing, Recovered, SessionStore, Setting, Terminated, Touched,
 };
 
 /// A life of which the store knows nothing, and which is over.
@@ -57,6 +57,47 @@ async fn a_redis_that_does_not_answer_is_unavailable_within_the_deadline_and_nev
     redis.kill()?;
     store.load(&key).await.unwrap_err();
     store.terminate(&key, LIFE).await.unwrap_err();
+    Ok(())
+}
+
+/// A session that is used in an outage which is longer than `ttl` can be brought back for as long as it may have been served.
+#[tokio::test]
+async fn expired_record_is_kept_for_the_outage_grace() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let lifetimes = Lifetimes {
+        idle: Duration::from_millis(300),
+        ..Lifetimes::default()
+    };
+    let hour = Duration::from_secs(60 * 60);
+    for (grace, kept) in [(hour, hour), (Duration::ZERO, Duration::from_secs(10 * 60))] {
+        let storage = vmcp_gateway::config::RedisStorage {
+            outage_grace: grace,
+            ..vmcp_e2e::providers::patient(redis.address)
+        };
+        let store = RedisStore::new(&storage, &server("a"), lifetimes)?;
+        let key = created(&store).await?;
+        let record = found(&store, &key).await?;
+        let name = format!("{{vmcp:tests/a}}:s:{key}");
+        let left = || redis.command::<u64>(&["PTTL", &name]).map(Duration::from_millis);
+        assert!(left()? > kept, "{:?} is left", left()?);
+        store.touch(&[key]).await?;
+        assert!(
+            left()? > kept && left()? < kept + hour / 60,
+            "{:?} is left",
+            left()?
+        );
+        let expired = tokio::time::timeout(Duration::from_secs(20), async {
+            while store.load(&key).await.is_ok_and(|loaded| loaded != Loaded::Gone) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        expired.await?;
+        let back = store.restore(&key, &record, Missing::Expired).await?;
+        assert!(matches!(back, Recovered::Found(_)), "{back:?}");
+    }
     Ok(())
 }
 

@@ -405,6 +405,8 @@ fn a_session_that_was_used_in_an_outage_longer_than_its_idle_time_is_not_swept_a
         anyhow::ensure!(alive == 1, "{alive}");
         Ok(())
     })?;
+    // The one that has not served it meanwhile has to ask the store, and says 503 until it has seen that it answers.
+    noticed(&recipe, &gateways, true)?;
     assert_eq!(call(&session, gateways[1].mcp, "fixture_counter")?, count + 1);
     assert_eq!(redis.command::<Vec<String>>(&["KEYS", "*:s:*"])?, records);
     Ok(())

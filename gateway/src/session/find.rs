@@ -56,12 +56,13 @@ impl Sessions {
             Remembered::Nothing => None,
         };
         if let Some(entry) = &known {
-            // That nothing was missed is worth nothing while operations are refused: who could not write told nobody.
-            if !inner.outage.is_down() && entry.is_valid(&inner.proof) {
+            let down = inner.outage.now();
+            let is_trusted = down.as_ref().is_none_or(|down| !down.outdates_proofs());
+            if is_trusted && entry.is_valid(&inner.proof) {
                 return Ok(Arc::clone(entry));
             }
             // Nobody waits for a store of which it is known that it does not answer.
-            if let Some(down) = inner.outage.now().filter(|down| down.reads.is_some()) {
+            if let Some(down) = down.filter(|down| down.reads.is_some()) {
                 return self.without_store(id, entry, down.error.clone());
             }
         }

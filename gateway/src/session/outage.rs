@@ -2,7 +2,8 @@
 //!
 //! Each kind of operation counts for itself, because a store can answer some and refuse others: a Redis whose memory is full reads
 //! and refuses to write; one whose user lacks a permission may do neither, and answers PING all the same. A kind fails from its first
-//! failure to its next success, and the outage lasts while one does. The session layer probes the store while it lasts, with scripts
+//! failure to its next success, or, where the store was late and did not refuse, to any success; and the outage lasts while one does. The
+//! session layer probes the store while it lasts, with scripts
 //! that use every command that the others use, so that its end is noticed also when nobody calls, and not before it has come.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,13 +89,21 @@ pub(super) struct Outage {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Since when each kind fails.
-    failing: [Option<Instant>; OPERATIONS],
+    /// The kinds that fail.
+    failing: [Option<Failing>; OPERATIONS],
     /// When an operation failed last without which sessions in use look expired.
     not_kept_alive: Option<Instant>,
     /// When the beginning of an outage was logged last, and whether that of the one that lasts was.
     logged: Option<Instant>,
     is_logged: bool,
+}
+
+/// Operations of one kind fail.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    since: Instant,
+    /// Whether the store answered the last one, and refused.
+    is_refused: bool,
 }
 
 /// Some operations fail.
@@ -104,6 +113,8 @@ pub(super) struct Down {
     pub(super) since: Instant,
     /// Since when reads fail, if they do.
     pub(super) reads: Option<Instant>,
+    /// Whether the store refuses some.
+    refuses: bool,
     /// What was wrong the last time.
     pub(super) error: Unavailable,
 }
@@ -122,7 +133,11 @@ impl Outage {
     pub(super) fn failed(&self, operation: Operation, error: &Unavailable) -> News {
         let now = Instant::now();
         let mut state = self.lock();
-        state.failing[operation as usize].get_or_insert(now);
+        let since = state.failing[operation as usize].map_or(now, |failing| failing.since);
+        state.failing[operation as usize] = Some(Failing {
+            since,
+            is_refused: error.is_refusal(),
+        });
         if operation.keeps_alive() {
             state.not_kept_alive = Some(now);
         }
@@ -145,7 +160,8 @@ impl Outage {
         }
         let mut state = self.lock();
         for other in Operation::ALL {
-            if operation.proves(other) {
+            let was_late = state.failing[other as usize].is_some_and(|failing| !failing.is_refused);
+            if was_late || operation.proves(other) {
                 state.failing[other as usize] = None;
             }
         }
@@ -160,13 +176,15 @@ impl Outage {
     fn publish(&self, state: &State, error: Option<&Unavailable>) {
         let earliest = |counts: fn(Operation) -> bool| {
             let kinds = Operation::ALL.into_iter().filter(|kind| counts(*kind));
-            kinds.filter_map(|kind| state.failing[kind as usize]).min()
+            let failing = kinds.filter_map(|kind| state.failing[kind as usize]);
+            failing.map(|failing| failing.since).min()
         };
         let known = self.down.load();
         let error = error.or_else(|| known.as_ref().map(|down| &down.error));
         let down = earliest(|_| true).zip(error).map(|(since, error)| Down {
             since,
             reads: earliest(Operation::reads),
+            refuses: state.failing.iter().flatten().any(|failing| failing.is_refused),
             error: error.clone(),
         });
         self.is_down.store(down.is_some(), Ordering::Release);
@@ -189,7 +207,11 @@ impl Outage {
 
     /// What is wrong, if something is.
     pub(super) fn now(&self) -> Option<Arc<Down>> {
-        self.down.load_full()
+        if self.is_down() {
+            self.down.load_full()
+        } else {
+            None
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -198,6 +220,11 @@ impl Outage {
 }
 
 impl Down {
+    /// Whether it is worth nothing that events are proved to arrive: who could not write tells nobody. A late answer alone is no reason.
+    pub(super) fn outdates_proofs(&self) -> bool {
+        self.refuses || self.is_confirmed()
+    }
+
     /// Whether the store is known to be out: it has answered no read for a while.
     pub(super) fn is_confirmed(&self) -> bool {
         self.reads.is_some_and(|since| since.elapsed() >= CONFIRMED_AFTER)
@@ -211,7 +238,31 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn error(text: &str) -> Unavailable {
-        Unavailable::new(text)
+        Unavailable::refused(text)
+    }
+
+    fn late() -> Unavailable {
+        Unavailable::new("late")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_answer_is_made_up_for_by_any_answer() {
+        let outage = Outage::default();
+        outage.failed(Operation::Bind, &late());
+        outage.failed(Operation::Load, &late());
+        assert!(!outage.now().unwrap().outdates_proofs());
+        outage.answered(Operation::Load);
+        assert!(outage.now().is_none());
+        // Refusals are not.
+        outage.failed(Operation::Bind, &error("full"));
+        assert!(outage.now().unwrap().outdates_proofs());
+        outage.answered(Operation::Load);
+        assert!(outage.now().is_some());
+        outage.answered(Operation::Bind);
+        // Reads that come late for long are an outage, too.
+        outage.failed(Operation::Load, &late());
+        tokio::time::advance(SECOND).await;
+        assert!(outage.now().unwrap().outdates_proofs());
     }
 
     #[tokio::test(start_paused = true)]

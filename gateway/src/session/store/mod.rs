@@ -54,6 +54,7 @@ pub const OFFERS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub struct Unavailable {
     text: String,
     of_record: bool,
+    is_refusal: bool,
 }
 
 impl Unavailable {
@@ -63,7 +64,23 @@ impl Unavailable {
         Self {
             text: format!("the session store is unavailable: {reason}"),
             of_record: false,
+            is_refusal: false,
         }
+    }
+
+    /// The store answered that it does not do what it was asked, because of `reason`.
+    #[must_use]
+    pub fn refused(reason: impl std::fmt::Display) -> Self {
+        Self {
+            is_refusal: true,
+            ..Self::new(reason)
+        }
+    }
+
+    /// Whether the store answered, and refused.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.is_refusal
     }
 
     /// The store answered, but what it holds of this session cannot be used, as `text` says.
@@ -72,6 +89,7 @@ impl Unavailable {
         Self {
             text: text.into(),
             of_record: true,
+            is_refusal: false,
         }
     }
 

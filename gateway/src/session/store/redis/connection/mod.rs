@@ -97,7 +97,7 @@ enum Work<'a> {
 /// Why an attempt had no result.
 enum Missed {
     /// Nothing will come of trying again before the deadline.
-    Failed(String),
+    Failed(Unavailable),
     /// The connection of this number is of no use; another one may be.
     Elsewhere { number: u64, reason: String },
 }
@@ -204,7 +204,7 @@ impl Connection {
         match tokio::time::timeout(deadline, self.attempts(work, &mut asked, &mut why)).await {
             Ok(Ok(value)) => ::redis::from_redis_value(value)
                 .map_err(|error| Unavailable::new(format!("Redis gave an answer of another form: {error}"))),
-            Ok(Err(reason)) => Err(Unavailable::new(reason)),
+            Ok(Err(unavailable)) => Err(unavailable),
             Err(_) => {
                 let reason =
                     why.unwrap_or_else(|| format!("Redis did not answer within {} ms", deadline.as_millis()));
@@ -222,17 +222,17 @@ impl Connection {
         work: Work<'_>,
         asked: &mut Option<u64>,
         why: &mut Option<String>,
-    ) -> Result<Value, String> {
+    ) -> Result<Value, Unavailable> {
         let mut link = self.shared.link.subscribe();
         let mut unfit = 0;
         loop {
-            let open = open(&mut link, unfit).await?;
+            let open = open(&mut link, unfit).await.map_err(Unavailable::new)?;
             *asked = Some(open.number);
             let outcome = self.attempt(work, open).await;
             *asked = None;
             match outcome {
                 Ok(value) => return Ok(value),
-                Err(Missed::Failed(reason)) => return Err(reason),
+                Err(Missed::Failed(unavailable)) => return Err(unavailable),
                 Err(Missed::Elsewhere { number, reason }) => {
                     unfit = number;
                     *why = Some(reason);
@@ -274,22 +274,23 @@ impl Connection {
                 }
                 (Failure::Ask(to), Work::Script(call)) if self.shared.sharded => {
                     // Boxed, because it is rare, and larger than everything else that a call is.
-                    return Box::pin(self.ask(&to, call)).await.map_err(Missed::Failed);
+                    let asked = Box::pin(self.ask(&to, call)).await;
+                    return asked.map_err(|reason| Missed::Failed(Unavailable::new(reason)));
                 }
                 // Nothing was written, so that it may be tried on another connection.
                 (Failure::Demoted, _) => {
                     self.doubt(number, None);
                     return Err(if self.shared.single {
-                        Missed::Failed(reason)
+                        Missed::Failed(Unavailable::refused(reason))
                     } else {
                         Missed::Elsewhere { number, reason }
                     });
                 }
                 (Failure::Broken, _) => {
                     self.doubt(number, None);
-                    return Err(Missed::Failed(reason));
+                    return Err(Missed::Failed(Unavailable::new(reason)));
                 }
-                _ => return Err(Missed::Failed(reason)),
+                _ => return Err(Missed::Failed(Unavailable::refused(reason))),
             }
         }
     }
