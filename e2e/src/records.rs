@@ -47,6 +47,7 @@ pub fn binding(id: &str, generation: u64) -> Binding {
         id: http::HeaderValue::from_str(id).ok(),
         revision: Revision::V2025_03_26,
         address: "10.0.0.7".parse().ok(),
+        cookies: serde_json::from_str(r#"[{"name":"lb","value":"1","until":1}]"#).unwrap_or_default(),
     };
     Binding {
         origin: "origin".to_owned(),

@@ -268,3 +268,64 @@ fn unknown_content_encoding_is_named() -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+/// A server that has one session for everybody, which the gateway's own look takes, is named with what to do.
+#[test]
+fn server_with_one_session_for_everybody_is_named() -> anyhow::Result<()> {
+    let count = AtomicU64::new(0);
+    let server = ScriptedServer::start(move |request| {
+        if request.method() == "initialize" && count.fetch_add(1, Ordering::Relaxed) > 0 {
+            let error = json!({"code": -32600, "message": "Invalid Request: Server already initialized"});
+            let body = json!({"jsonrpc": "2.0", "error": error, "id": null});
+            return Some(Reply::json(400, &body));
+        }
+        with_session(request, "one")
+    })?;
+    let (recipe, gateway) = gateway(&server)?;
+    let session = Session::open(gateway.mcp)?;
+    let answer = session.call(gateway.mcp, "odd_echo", &json!({"message": "hi"}))?;
+    let text = answer.message()?["result"]["content"][0]["text"].to_string();
+    assert!(text.contains("one session for all of its clients"), "{text}");
+    let warnings = gateway.status(&recipe)?.warnings;
+    let named = |warning: &String| warning.contains("backend odd has one session for all of its clients");
+    assert!(warnings.iter().any(named), "{warnings:?}");
+    // Asking for older revisions would not help.
+    assert_eq!(server.messages("initialize").len(), 2);
+    Ok(())
+}
+
+/// A balancer with cookie affinity in front of a backend gets the cookie of each upstream session with all of its requests, and only there.
+#[test]
+fn cookies_go_back_with_their_upstream_session() -> anyhow::Result<()> {
+    let count = AtomicU64::new(0);
+    let server = ScriptedServer::start(move |request| {
+        if request.method() == "initialize" {
+            let id = count.fetch_add(1, Ordering::Relaxed).to_string();
+            let reply = usual(request).with("mcp-session-id", &id);
+            let cookie = format!("lb={id}; Path=/; HttpOnly");
+            return Some(
+                reply
+                    .with("set-cookie", &cookie)
+                    .with("set-cookie", "other=1; Path=/other"),
+            );
+        }
+        let id = request.header("mcp-session-id").unwrap_or_default();
+        let is_at_its_server = request.header("cookie") == Some(&*format!("lb={id}"));
+        (!is_at_its_server).then(|| Reply::new(404, "text/plain", b"another server"))
+    })?;
+    let (_recipe, gateway) = gateway(&server)?;
+    let (one, two) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
+    for session in [&one, &two, &one, &two] {
+        echo(&gateway, session)?;
+    }
+    assert_eq!(server.messages("initialize").len(), 3, "no session was lost");
+    let first = server
+        .received()
+        .into_iter()
+        .find(|request| request.method() == "initialize");
+    assert_eq!(
+        first.and_then(|request| request.header("cookie").map(str::to_owned)),
+        None
+    );
+    Ok(())
+}

@@ -42,6 +42,7 @@ async fn used_by_sessions_of(principal: impl Fn(u64) -> PrincipalTag) -> anyhow:
                 id: http::HeaderValue::from_str(&format!("5f0c2a6e-1d5b-4a37-9c3f-{number:012}")).ok(),
                 revision: Revision::V2025_06_18,
                 address: "10.244.12.34".parse().ok(),
+                cookies: vmcp_gateway::backend::Cookies::default(),
             },
             generation: 1,
         };

@@ -786,6 +786,7 @@ impl World {
                 id: http::HeaderValue::from_str(&self.bound.to_string()).ok(),
                 revision: Revision::V2025_03_26,
                 address: None,
+                cookies: vmcp_gateway::backend::Cookies::default(),
             },
             generation: expected + 1,
         };

@@ -9,7 +9,7 @@ use vmcp_crds::status::{
 };
 
 use super::{Admin, respond, text as plain};
-use crate::backend::Kind;
+use crate::backend::{BackendError, Kind};
 use crate::core::catalog::State;
 use crate::text;
 
@@ -71,6 +71,12 @@ impl Admin {
                 .as_ref()
                 .map(|error| text::head(&format!("it {error}"), MAX_ERROR_BYTES).to_owned()),
         };
+        let mut warnings = snapshot.warnings.told();
+        let backends = self.core.catalog().backends();
+        let single = backends.iter().filter(|backend| backend.has_single_session());
+        warnings.extend(
+            single.map(|backend| format!("backend {} {}", backend.name(), BackendError::SingleSession)),
+        );
         let hot = self.core.hot();
         GatewayStatus {
             server: self.server.to_string(),
@@ -93,7 +99,7 @@ impl Admin {
             backends: self.core.catalog().states().into_iter().map(backend).collect(),
             conflicts: snapshot.conflicts.told(),
             faults: snapshot.faults.told(),
-            warnings: snapshot.warnings.told(),
+            warnings,
         }
     }
 }

@@ -80,6 +80,7 @@ mod tests {
             id: Some(HeaderValue::from_static("s")),
             revision: Revision::LATEST,
             address: None,
+            cookies: crate::backend::Cookies::default(),
         }
     }
 

@@ -33,6 +33,13 @@ pub enum BackendError {
         "loses its sessions again and again; if it has replicas, requests of one session must reach the same one (session affinity)"
     )]
     Forgetful,
+    /// The backend has one session for everybody, which somebody has. It has not executed the request.
+    #[error(
+        "has one session for all of its clients, and somebody has it: it refuses a second `initialize` as \"already initialized\". Run it so \
+         that each client gets a session of its own (with the TypeScript SDK: a transport and a server for each session), or without \
+         sessions; restart it if another process had the session"
+    )]
+    SingleSession,
     /// No answer within the deadline. The request may have been executed.
     #[error("did not answer within {} s", .0.as_secs_f32())]
     Deadline(Duration),
@@ -185,6 +192,18 @@ impl BackendError {
         }
     }
 
+    /// The error of an `initialize` that was refused, or what it means: that there is one session for everybody.
+    pub(super) fn of_initialize(self) -> Self {
+        let (Self::Told { said, .. } | Self::Refused { message: said, .. }) = &self else {
+            return self;
+        };
+        if said.to_ascii_lowercase().contains("already initialized") {
+            Self::SingleSession
+        } else {
+            self
+        }
+    }
+
     /// What the backend says of it, for the client.
     #[must_use]
     pub fn said(&self) -> Option<&str> {
@@ -214,6 +233,7 @@ impl BackendError {
             | Self::Busy { status: 500.., .. } => true,
             Self::SessionLost
             | Self::Forgetful
+            | Self::SingleSession
             | Self::NoHeader(_)
             | Self::NotProcessed(_)
             | Self::TooLarge(_)
@@ -238,6 +258,7 @@ impl BackendError {
             | Self::NoHeader(_)
             | Self::SessionLost
             | Self::Forgetful
+            | Self::SingleSession
             | Self::NotProcessed(_)
             | Self::Open { .. }
             | Self::Full(_) => true,

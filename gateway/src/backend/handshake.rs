@@ -1,6 +1,7 @@
 //! `initialize` and `notifications/initialized` with a backend.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +13,9 @@ use tokio::time::Instant;
 use super::greeting::{Greeting, InitializeResult};
 use super::post::{head_soon, is_unknown_method};
 use super::transport::Failure;
-use super::{Backend, BackendError, UpstreamBody, UpstreamSession, answer};
+use super::{Backend, BackendError, Cookies, UpstreamBody, UpstreamSession, answer};
 use crate::backend::Events;
+use crate::clock;
 use crate::text;
 use crate::wire::revision::{MAX_REVISION_BYTES, Revision};
 use crate::wire::{code, header, jsonrpc};
@@ -64,6 +66,9 @@ impl Backend {
                 self.close_attempt(&mut attempt).await;
             }
             if !matches!(greeting, Err(BackendError::SessionLost)) {
+                let greeting = greeting.map_err(BackendError::of_initialize);
+                let is_single = matches!(greeting, Err(BackendError::SingleSession));
+                self.inner.has_single_session.store(is_single, Ordering::Relaxed);
                 return greeting;
             }
         }
@@ -165,10 +170,11 @@ impl Backend {
         if response.status() != StatusCode::OK {
             let (status, error) = (response.status(), BackendError::of_answer(&response));
             let body = head_soon(response.into_body()).await;
-            if status == StatusCode::BAD_REQUEST {
+            let error = error.told(&body).of_initialize();
+            if status == StatusCode::BAD_REQUEST && error != BackendError::SingleSession {
                 attempt.refused = Some(supported_revisions(&body));
             }
-            return Err(error.told(&body).into());
+            return Err(error.into());
         }
         // A copy: the header is a part of the buffer into which the answer was read, and would keep all of it as long as the session.
         let session_id = response.headers().get(header::SESSION_ID);
@@ -180,16 +186,19 @@ impl Backend {
                 format!("its session id is not visible ASCII of at most {MAX_SESSION_ID_BYTES} bytes");
             return Err(BackendError::Invalid(message).into());
         }
+        let mut cookies = Cookies::default();
+        cookies.take(response.headers(), self.url(), clock::unix_millis() / 1000);
         let result = attempt.result_of(&own_answer(response, &id).await?)?;
         let (result, revision) = read_result(&result)?;
-        let session = UpstreamSession {
+        let mut session = UpstreamSession {
             // Where there is no session there is nothing that is at one address only.
             address: address.filter(|_| session_id.is_some()),
             id: session_id,
             revision,
+            cookies,
         };
         attempt.opened = Some(session.clone());
-        self.initialized(&session).await?;
+        self.initialized(&mut session).await?;
         Ok(result.greeting(session))
     }
 
@@ -206,6 +215,7 @@ impl Backend {
             id: Some(self.open_stream(address).await?),
             revision: hello.revision,
             address,
+            cookies: Cookies::default(),
         });
         let answer = self.call_over_sse(session, message, id).await?;
         let mut session = session.clone();
@@ -213,12 +223,12 @@ impl Backend {
         let (result, revision) = read_result(&result)?;
         session.revision = revision;
         attempt.opened = Some(session.clone());
-        self.initialized(&session).await?;
+        self.initialized(&mut session).await?;
         Ok(result.greeting(session))
     }
 
     /// Tells the server that the session is in use. Some have no word for that, and live with it.
-    async fn initialized(&self, session: &UpstreamSession) -> Result<(), BackendError> {
+    async fn initialized(&self, session: &mut UpstreamSession) -> Result<(), BackendError> {
         let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         if self.has_streams_for_sessions() {
             return self.notify(session, initialized).await;
@@ -226,6 +236,8 @@ impl Backend {
         let response = self.post(Some(session), initialized).await?;
         let (status, error) = (response.status(), BackendError::of_answer(&response));
         if status.is_success() {
+            let now = clock::unix_millis() / 1000;
+            session.cookies.take(response.headers(), self.url(), now);
             return Ok(());
         }
         if !status.is_client_error() {

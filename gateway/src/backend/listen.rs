@@ -277,6 +277,7 @@ mod tests {
                 id: Some(HeaderValue::from_static("s")),
                 revision: Revision::LATEST,
                 address: None,
+                cookies: crate::backend::Cookies::default(),
             };
             let backend = Backend::new(&configured, Transport::new(Tasks::default()));
             let mut listener = Listener::new(backend, session, None);

@@ -10,6 +10,7 @@ mod breaker;
 mod ca_file;
 mod closing;
 mod content_encoding;
+mod cookies;
 mod counted;
 mod deadline;
 mod error;
@@ -33,6 +34,7 @@ mod transport;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -53,6 +55,7 @@ pub use admission::Admitted;
 pub use answer::{Answer, Reading, read};
 pub use body::UpstreamBody;
 pub use breaker::BreakerState;
+pub use cookies::Cookies;
 pub use deadline::Deadline;
 pub use error::BackendError;
 pub use events::Events;
@@ -100,6 +103,8 @@ struct Inner {
     account: Account,
     /// Where what it offers is counted.
     catalog_account: Account,
+    /// It has refused a session because it has one for everybody, and no other was opened since.
+    has_single_session: AtomicBool,
 }
 
 /// A session at a backend.
@@ -111,6 +116,8 @@ pub struct UpstreamSession {
     pub revision: Revision,
     /// The address at which it is, where the backend's host is a name and gives ids: the id is never sent to another.
     pub address: Option<IpAddr>,
+    /// What a balancer in front of the backend finds its server by.
+    pub cookies: Cookies,
 }
 
 impl Backend {
@@ -147,6 +154,7 @@ impl Backend {
                 requests: request_id::RequestCounter::default(),
                 account,
                 catalog_account,
+                has_single_session: AtomicBool::new(false),
             }),
             passed: None,
             session_owner: request_id::SessionOwner::default(),
@@ -191,6 +199,12 @@ impl Backend {
     pub fn needs_affinity(&self) -> bool {
         let forgot = self.inner.forgot.load();
         forgot.as_ref().is_some_and(|at| at.elapsed() < FORGETFUL_FOR)
+    }
+
+    /// Whether it has one session for everybody, so that calls of clients fail.
+    #[must_use]
+    pub fn has_single_session(&self) -> bool {
+        self.inner.has_single_session.load(Ordering::Relaxed)
     }
 
     fn tasks(&self) -> &Tasks {

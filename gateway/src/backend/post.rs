@@ -14,6 +14,7 @@ use super::answer::{self, Answer};
 use super::events::Events;
 use super::transport::Failure;
 use super::{Backend, BackendError, UpstreamBody, UpstreamSession};
+use crate::clock;
 use crate::wire::{code, header, jsonrpc};
 
 /// How long the deletion of a session may take. Nobody waits for it but the end of the process.
@@ -194,6 +195,9 @@ impl Backend {
             headers.insert(header::PROTOCOL_VERSION, revision);
             if let Some(id) = &session.id {
                 headers.insert(header::SESSION_ID, id.clone());
+            }
+            if let Some(cookies) = session.cookies.header(|| clock::unix_millis() / 1000) {
+                headers.insert(http::header::COOKIE, cookies);
             }
         }
         Ok(request)

@@ -90,6 +90,7 @@ mod tests {
                 id: None,
                 revision: Revision::V2025_11_25,
                 address: None,
+                cookies: crate::backend::Cookies::default(),
             },
             generation,
         }

@@ -376,6 +376,7 @@ pub(super) mod tests {
                     id: None,
                     revision: Revision::V2025_11_25,
                     address: None,
+                    cookies: crate::backend::Cookies::default(),
                 },
                 generation,
             };

@@ -62,6 +62,7 @@ pub(super) mod tests {
             id: id.map(HeaderValue::from_static),
             revision: Revision::LATEST,
             address: None,
+            cookies: crate::backend::Cookies::default(),
         }
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::script::Snapshot;
 use super::{Incarnation, Life, Owner, Setting, Unavailable};
-use crate::backend::UpstreamSession;
+use crate::backend::{Cookies, UpstreamSession};
 use crate::session::bindings::Bindings;
 use crate::session::record::{Binding, NewRecord, PrincipalTag, Record, RecordKey};
 use crate::session::store::MAX_SUBSCRIPTIONS;
@@ -39,6 +39,8 @@ struct StoredBinding {
     revision: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Cookies::is_empty")]
+    cookies: Cookies,
 }
 
 /// What the scripts want of a record that nobody has used yet: its principal, and the rest of the field `fixed`, what client and gateway
@@ -161,6 +163,7 @@ pub(super) fn binding_value(binding: &Binding) -> Result<String, Unavailable> {
         id: id.map_err(|_| Unavailable::of_record("the backend's session id is not visible ASCII"))?,
         revision: binding.session.revision.as_str().to_owned(),
         address: binding.session.address,
+        cookies: binding.session.cookies.clone(),
     };
     let json = serde_json::to_string(&stored).map_err(|error| Unavailable::of_record(error.to_string()))?;
     Ok(format!("{} {json}", binding.generation))
@@ -282,6 +285,7 @@ fn binding(value: &str) -> Option<Binding> {
             id,
             revision: Revision::parse(&stored.revision)?,
             address: stored.address,
+            cookies: stored.cookies,
         },
         generation: generation.parse().ok()?,
     })
