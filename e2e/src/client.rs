@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rmcp::model::{CallToolRequestParams, ClientConfig, Implementation, JsonObject, Tool};
-use rmcp::service::RunningService;
+use rmcp::RoleClient;
+use rmcp::model::{CallToolRequestParams, ClientConfig, Implementation, JsonObject, ProtocolVersion, Tool};
+use rmcp::service::{ClientLifecycleMode, ClientServiceExt as _, RunningService};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
-use rmcp::{RoleClient, ServiceExt as _};
 use serde_json::Value;
 
 /// How long an answer may take.
@@ -29,15 +29,43 @@ impl Client {
     /// # Errors
     /// When the server refuses.
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
+        Self::connect_with(url, false, ClientLifecycleMode::Initialize).await
+    }
+
+    /// Connects as the SDK does by default: a session that is lost later is replaced by another.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn connect_as_shipped(url: &str) -> anyhow::Result<Self> {
+        Self::connect_with(url, true, ClientLifecycleMode::Initialize).await
+    }
+
+    /// Connects in the modern era, or in the legacy one where the server's answer to the probe says so.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn connect_in_any_era(url: &str) -> anyhow::Result<Self> {
+        let lifecycle = ClientLifecycleMode::Auto {
+            preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+            legacy_version: None,
+        };
+        Self::connect_with(url, true, lifecycle).await
+    }
+
+    async fn connect_with(
+        url: &str,
+        reopens_session: bool,
+        lifecycle: ClientLifecycleMode,
+    ) -> anyhow::Result<Self> {
         // The client library wants a TLS provider even where no TLS is spoken; a second installation changes nothing.
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
         let mut config = StreamableHttpClientTransportConfig::with_uri(url.to_owned());
-        config.reinit_on_expired_session = false;
+        config.reinit_on_expired_session = reopens_session;
         let transport = StreamableHttpClientTransport::from_config(config);
         let mut info = ClientConfig::default();
         info.client_info = Implementation::new(NAME, "1");
         let service = info
-            .serve(transport)
+            .serve_with_lifecycle(transport, lifecycle)
             .await
             .with_context(|| format!("cannot open a session at {url}"))?;
         Ok(Self { service })

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use vmcp_cluster::{ApiServer, Cluster};
 use vmcp_peers::confined::Confined;
 use vmcp_peers::step::step;
-use vmcp_peers::{LEFT_OUT, cargo_tools, hosts, npm, parsers, python, redis};
+use vmcp_peers::{LEFT_OUT, cargo_tools, go_sdk, hosts, npm, parsers, python, redis};
 
 use crate::cargo::{self, cargo};
 use crate::generate;
@@ -113,6 +113,7 @@ fn peers(left_out: &mut LeftOut) -> anyhow::Result<()> {
     left_out.unless("python", python::venv);
     left_out.unless("parsers", parsers::all);
     left_out.unless("conformance", npm::conformance);
+    left_out.unless("go", go_sdk::program);
     left_out.unless("hosts", hosts::supported);
     left_out.unless("control-groups", || Confined::new(1 << 30));
     left_out.unless("api-server", ApiServer::install);

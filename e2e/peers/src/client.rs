@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{npm, python};
+use crate::{go_sdk, npm, python};
 
 /// A client on the TypeScript SDK v1, the most deployed one. The script says what it reads and writes.
 ///
@@ -19,6 +19,49 @@ pub fn typescript_v1() -> anyhow::Result<Command> {
 pub fn python_legacy() -> anyhow::Result<Command> {
     let mut command = Command::new(python::venv()?.python());
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/python/client.py"));
+    Ok(command)
+}
+
+/// The client on the TypeScript SDK of that version, `v1` or `v2`, whose session ends elsewhere. The script says what it does.
+///
+/// # Errors
+/// When the SDK cannot be installed.
+pub fn lost_session_typescript(version: &str, url: &str) -> anyhow::Result<Command> {
+    let mut command = npm::conformance()?.script("lost_session.cjs");
+    command.args([version, url]);
+    Ok(command)
+}
+
+/// The client on the Python SDK whose session ends elsewhere.
+///
+/// # Errors
+/// When the SDK cannot be installed.
+pub fn lost_session_python(url: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(python::venv()?.python());
+    command.args([
+        concat!(env!("CARGO_MANIFEST_DIR"), "/python/lost_session.py"),
+        url,
+    ]);
+    Ok(command)
+}
+
+/// The client on the AI SDK of that major version, which connects with the SDK's defaults and calls a tool.
+///
+/// # Errors
+/// When the SDK cannot be installed.
+pub fn ai_sdk(version: &str, url: &str) -> anyhow::Result<Command> {
+    let mut command = npm::conformance()?.script("ai_sdk.cjs");
+    command.args([version, url]);
+    Ok(command)
+}
+
+/// The clients on SDKs for Go. The program says what each `task` does.
+///
+/// # Errors
+/// When the program cannot be built.
+pub fn go(task: &str, url: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new(go_sdk::program()?);
+    command.args([task, url]);
     Ok(command)
 }
 

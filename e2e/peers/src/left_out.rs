@@ -5,7 +5,7 @@
 pub const LEFT_OUT: &str = "VMCP_LEFT_OUT";
 
 /// Whether the tests that need `peer` are left out on this system; says so in one line when they are. The peers are
-/// `redis`, `npm`, `python`, `parsers`, `conformance` and `hosts`, and what `cargo xtask test` adds to them.
+/// `redis`, `npm`, `python`, `parsers`, `conformance`, `go` and `hosts`, and what `cargo xtask test` adds to them.
 ///
 /// Without the variable nothing is left out, so that a test which is run by hand fails with the reason.
 #[must_use]

@@ -21,6 +21,7 @@ pub mod cargo_tools;
 pub mod client;
 pub mod confined;
 pub mod debian;
+pub mod go_sdk;
 pub mod hosts;
 mod left_out;
 #[cfg(test)]
