@@ -51,6 +51,7 @@ pub fn start(
     let listeners = Listeners {
         mcp: ports::free()?,
         admin: ports::free()?,
+        ..Listeners::default()
     };
     mount(pod, container, &children, &secrets, root.path(), &listeners)?;
     let mut command = Command::new(binaries::path("vmcp-gateway")?);

@@ -52,6 +52,7 @@ pub struct App {
     /// Ends the admin port, which tells of the calls that are finishing.
     admin_end: Drain,
     drain: Drain,
+    idle_timeout: Duration,
     drain_delay: Duration,
     tasks: Tasks,
     hot_source: HotSource,
@@ -160,6 +161,7 @@ impl App {
             admin,
             admin_end,
             drain,
+            idle_timeout: config.idle_timeout,
             drain_delay: config.drain_delay,
             tasks,
             hot_source: config.hot_source,
@@ -193,10 +195,17 @@ impl App {
         ));
         let frontend = Arc::new(self.frontend);
         let (drain, tasks) = (self.drain.clone(), self.tasks.clone());
-        let serving = server::serve(self.mcp, drain, tasks, frontend::wording, move |request| {
-            let frontend = Arc::clone(&frontend);
-            async move { frontend.answer(request).await }
-        });
+        let serving = server::serve(
+            self.mcp,
+            drain,
+            tasks,
+            frontend::wording,
+            self.idle_timeout,
+            move |request| {
+                let frontend = Arc::clone(&frontend);
+                async move { frontend.answer(request).await }
+            },
+        );
         let ending = async {
             shutdown.await;
             tracing::info!(delay_s = self.drain_delay.as_secs_f32(), "draining");

@@ -24,13 +24,12 @@ use crate::end_by::{Current, Unread};
 use crate::refused::{Bounds, Refusal, Withholding, Wording};
 use crate::tasks::Tasks;
 
-/// The bounds of a head.
-const HEAD: Bounds = Bounds {
-    bytes: 64 * 1024,
-    // How long a connection may be without the whole head of a request, be it new, idle, or slow. Longer than the 60 s for which common
-    // proxies keep an idle connection: the side that sends requests must be the one that gives up first, or a request meets the end.
-    deadline: Duration::from_secs(75),
-};
+/// How many bytes a head may have.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// How long a connection may be without the whole head of a request, be it new, idle, or slow, where nothing else is configured. Longer than
+/// the 60 s for which common proxies keep an idle connection: the side that sends requests must be the one that gives up first, or a
+/// request meets the end.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// How many connections may be open at a time. Those beyond wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16 * 1024;
 /// How long to wait after a failed accept: the usual cause, no free file descriptor, does not pass at once.
@@ -43,12 +42,17 @@ pub(crate) async fn serve<A, F, B>(
     drain: Drain,
     tasks: Tasks,
     wording: Wording,
+    idle_timeout: Duration,
     answer: A,
 ) where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
+    let bounds = Bounds {
+        bytes: MAX_HEAD_BYTES,
+        deadline: idle_timeout,
+    };
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepting = async {
@@ -61,7 +65,7 @@ pub(crate) async fn serve<A, F, B>(
         };
         match accepted {
             Ok((stream, _)) => {
-                let serving = connection(stream, drain.clone(), wording, answer.clone());
+                let serving = connection(stream, drain.clone(), wording, bounds, answer.clone());
                 tasks.spawn(async move {
                     serving.await;
                     drop(permit);
@@ -75,7 +79,7 @@ pub(crate) async fn serve<A, F, B>(
     }
 }
 
-async fn connection<A, F, B>(stream: TcpStream, drain: Drain, wording: Wording, answer: A)
+async fn connection<A, F, B>(stream: TcpStream, drain: Drain, wording: Wording, bounds: Bounds, answer: A)
 where
     A: Fn(Request<Incoming>) -> F + Send,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -89,8 +93,8 @@ where
     // A request may have 100 headers, which is hyper's own limit: room for a number that is named would be made anew for each request.
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD.deadline)
-        .max_buf_size(HEAD.bytes);
+        .header_read_timeout(bounds.deadline)
+        .max_buf_size(bounds.bytes);
     let current = Current::default();
     let stream = Withholding::new(Unread::new(stream, current.clone()));
     let service = service_fn(move |request| {
@@ -123,7 +127,7 @@ where
     let Err(error) = outcome else { return };
     tracing::debug!(%error, "a connection ended with an error");
     let ended = serving.into_parts();
-    if let Some(refusal) = Refusal::of(&error, &ended.read_buf, HEAD)
+    if let Some(refusal) = Refusal::of(&error, &ended.read_buf, bounds)
         && let Some(stream) = ended.io.into_inner().into_free()
     {
         refusal.send(stream, wording).await;
@@ -151,7 +155,14 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::default();
         let answer = |_| async { Response::new(Full::<Bytes>::from("fine")) };
-        tasks.spawn(serve(listener, Drain::default(), tasks.clone(), wording, answer));
+        tasks.spawn(serve(
+            listener,
+            Drain::default(),
+            tasks.clone(),
+            wording,
+            IDLE_TIMEOUT,
+            answer,
+        ));
         (address, tasks)
     }
 
@@ -180,7 +191,7 @@ mod tests {
             let answer = answered(server, sent.as_bytes()).await;
             let took = began.elapsed();
             assert!(
-                (HEAD.deadline..HEAD.deadline + Duration::from_secs(1)).contains(&took),
+                (IDLE_TIMEOUT..IDLE_TIMEOUT + Duration::from_secs(1)).contains(&took),
                 "{sent:?}: {took:?}"
             );
             assert_eq!(
@@ -204,7 +215,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(HEAD.deadline, ended).await.unwrap();
+        tokio::time::timeout(IDLE_TIMEOUT, ended).await.unwrap();
     }
 
     #[tokio::test]
@@ -273,7 +284,14 @@ mod tests {
             *response.status_mut() = http::StatusCode::BAD_REQUEST;
             response
         };
-        tasks.spawn(serve(listener, Drain::default(), tasks.clone(), wording, answer));
+        tasks.spawn(serve(
+            listener,
+            Drain::default(),
+            tasks.clone(),
+            wording,
+            IDLE_TIMEOUT,
+            answer,
+        ));
         let answer = answered(server, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
         assert!(
             answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("not so"),
@@ -291,7 +309,14 @@ mod tests {
             let chunks = futures::stream::repeat_with(chunk);
             Response::new(StreamBody::new(chunks))
         };
-        tasks.spawn(serve(listener, Drain::default(), tasks.clone(), wording, answer));
+        tasks.spawn(serve(
+            listener,
+            Drain::default(),
+            tasks.clone(),
+            wording,
+            IDLE_TIMEOUT,
+            answer,
+        ));
         let mut client = TcpStream::connect(address).await.unwrap();
         client
             .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")

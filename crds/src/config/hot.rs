@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{AggregationConfig, BackendConfig, LimitsConfig, is_default};
+use super::{AggregationConfig, BackendConfig, Duration, LimitsConfig, is_default};
 
 /// What a running gateway takes without a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +43,11 @@ pub struct HotConfig {
     /// only where all pages may use the endpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_origins: Vec<String>,
+    /// After how long a call (`tools/call`, `prompts/get`, `resources/read`, `completion/complete`) whose answer has not begun is answered
+    /// as a stream of events. A comment on the stream every 15 s keeps balancers and clients from taking the connection for dead. Without
+    /// it, a backend's answer as JSON stays JSON, and no byte is sent until the backend answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_calls_after: Option<Duration>,
     /// How much the gateway takes on at a time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitsConfig,

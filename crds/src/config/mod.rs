@@ -131,6 +131,15 @@ pub struct Listeners {
     #[serde(default = "default_admin_listener", deserialize_with = "address::listener")]
     #[schemars(with = "address::Listener")]
     pub admin: SocketAddr,
+    /// How long a connection to the MCP endpoint may be idle before the gateway closes it, from `1s` to `24h`; also how long the head of a
+    /// request may take to arrive. It must be longer than the load balancer in front keeps idle connections: a balancer that uses one
+    /// which the gateway is closing loses the request. `75s` is enough for those that keep them for 60 s.
+    #[schemars(extend("default" = default_idle_timeout().to_string()))]
+    #[serde(
+        default = "default_idle_timeout",
+        skip_serializing_if = "is_default_idle_timeout"
+    )]
+    pub idle_timeout: Duration,
 }
 
 /// Where the keys that sign session ids stand.
@@ -147,8 +156,17 @@ impl Default for Listeners {
         Self {
             mcp: default_mcp_listener(),
             admin: default_admin_listener(),
+            idle_timeout: default_idle_timeout(),
         }
     }
+}
+
+fn default_idle_timeout() -> Duration {
+    Duration::from_secs(75)
+}
+
+fn is_default_idle_timeout(timeout: &Duration) -> bool {
+    *timeout == default_idle_timeout()
 }
 
 fn default_namespace() -> String {

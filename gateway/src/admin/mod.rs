@@ -82,10 +82,17 @@ impl Admin {
         };
         let tasks = Tasks::default();
         let admin = Arc::new(self);
-        server::serve(listener, end, tasks.clone(), wording, move |request| {
-            let admin = Arc::clone(&admin);
-            async move { admin.answer(&request) }
-        })
+        server::serve(
+            listener,
+            end,
+            tasks.clone(),
+            wording,
+            server::IDLE_TIMEOUT,
+            move |request| {
+                let admin = Arc::clone(&admin);
+                async move { admin.answer(&request) }
+            },
+        )
         .await;
         // Nobody has been asked to stay: a client that keeps a connection busy does not keep the process.
         drop(tokio::time::timeout(FINISH, tasks.finish()).await);

@@ -54,6 +54,8 @@ pub struct Config {
     pub session_max_lifetime: Duration,
     /// The directory with the session keys, if one is named.
     pub session_keys: Option<PathBuf>,
+    /// How long a connection to the MCP endpoint may be idle.
+    pub idle_timeout: Duration,
     /// How long the listener stays open after SIGTERM.
     pub drain_delay: Duration,
     /// The part that may change while the process runs.
@@ -123,6 +125,8 @@ pub struct Hot {
     pub identity: Identity,
     /// Under which names the endpoint is reached, and which pages of the web may use it.
     pub access: Access,
+    /// After how long a call whose answer has not begun is answered as a stream.
+    pub stream_calls_after: Option<Duration>,
     /// How much the gateway takes on at a time.
     pub limits: Limits,
     /// [`vmcp_crds::status::config_hash`] of the text it came from.

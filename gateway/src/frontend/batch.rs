@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use super::Frontend;
 use super::headers::Framing;
+use super::late::in_stream;
 use super::overload::Place;
 use super::respond::{self, Body, BoxError};
 use crate::core::Principal;
@@ -27,11 +28,11 @@ use crate::wire::{code, header as mcp};
 const CONCURRENT: usize = 8;
 
 /// The answer to one message, and the id of the request that the message is.
-type Answer = (Option<Box<RawValue>>, Response<Body>);
+pub(super) type Answer = (Option<Box<RawValue>>, Response<Body>);
 /// What is reserved for each answer of a batch.
 const GATHERED_BYTES: usize = 1024;
 
-type Chunks = BoxStream<'static, Result<Bytes, BoxError>>;
+pub(super) type Chunks = BoxStream<'static, Result<Bytes, BoxError>>;
 
 /// What a batch holds, each message in its own bytes.
 #[derive(Default)]
@@ -118,7 +119,7 @@ impl Frontend {
 }
 
 /// The answer to a message, and the id of the request that it is.
-fn answer(
+pub(super) fn answer(
     frontend: Frontend,
     session: Session,
     message: Bytes,
@@ -135,15 +136,6 @@ fn answer(
         }
     }
     .boxed()
-}
-
-/// An answer on a stream that is open. There the status can no longer say that the session is gone, and a client that waits for this id
-/// must get it.
-fn in_stream((id, answer): Answer) -> Response<Body> {
-    if answer.status() == StatusCode::NOT_FOUND {
-        return respond::session_ended(id.as_deref());
-    }
-    answer
 }
 
 fn sort(body: &Bytes) -> Result<Sorted, Response<Body>> {
@@ -171,11 +163,11 @@ fn invalid(message: &str) -> Response<Body> {
     respond::error(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, message)
 }
 
-fn is_stream(response: &Response<Body>) -> bool {
+pub(super) fn is_stream(response: &Response<Body>) -> bool {
     mcp::is_media_type(response.headers().get(header::CONTENT_TYPE), &mcp::EVENT_STREAM)
 }
 
-fn chunks(response: Response<Body>) -> Chunks {
+pub(super) fn chunks(response: Response<Body>) -> Chunks {
     response
         .into_body()
         .map_err(Into::into)
@@ -196,7 +188,7 @@ fn array(answers: Vec<Response<Body>>) -> impl Stream<Item = Result<Bytes, BoxEr
 }
 
 /// One answer as events.
-fn events(answer: Response<Body>) -> Chunks {
+pub(super) fn events(answer: Response<Body>) -> Chunks {
     if is_stream(&answer) {
         return chunks(answer).map(|chunk| chunk.map(without_id)).boxed();
     }

@@ -18,6 +18,7 @@ mod headers;
 mod initialize;
 mod keep_alive;
 mod large;
+mod late;
 mod list;
 mod one_way;
 mod origin;

@@ -11,7 +11,7 @@ use super::headers::{Framing, media_types};
 use super::overload::{Place, SMALL_BODY_BYTES};
 use super::respond::{self, Body};
 use super::upstream_id::UpstreamId;
-use super::{Frontend, settings};
+use super::{Frontend, late, settings};
 use crate::backend::Kind;
 use crate::core::{Principal, Subject};
 use crate::session::{Session, TooManyRequests};
@@ -95,7 +95,12 @@ impl Frontend {
             return Box::pin(self.initialize(request, principal)).await;
         }
         match self.session(headers, Some(request.id), principal).await {
-            Ok(session) => self.run(&session, body, request, framing, place).await,
+            Ok(session) => match self.core.hot().stream_calls_after {
+                Some(patience) if framing == Framing::Any && late::is_call(&request.method) => {
+                    Box::pin(self.run_with_patience(&session, body, patience, place)).await
+                }
+                _ => self.run(&session, body, request, framing, place).await,
+            },
             Err(refusal) => refusal,
         }
     }

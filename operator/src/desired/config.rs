@@ -124,6 +124,7 @@ fn startup(server: &VirtualMCPServer) -> Result<GatewayConfig, ConfigProblem> {
         listeners: Listeners {
             mcp: any(MCP_PORT),
             admin: any(ADMIN_PORT),
+            ..Listeners::default()
         },
         incoming_auth: IncomingAuth::default(),
         session_storage: server

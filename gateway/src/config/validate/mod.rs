@@ -14,10 +14,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use vmcp_crds::config::{
-    ConfigError, GatewayConfig, HotConfig, LimitsConfig, OnStoreOutage, SessionState, rules,
+    ConfigError, GatewayConfig, HotConfig, LimitsConfig, Listeners, OnStoreOutage, SessionState, rules,
 };
 
 use super::{
@@ -153,10 +154,20 @@ fn whole(
                 .unwrap_or_else(|| Path::new(""))
                 .join(keys.directory)
         }),
+        idle_timeout: idle_timeout(&raw.listeners)?,
         drain_delay: raw.drain_delay.get(),
         hot,
         hot_source,
     })
+}
+
+fn idle_timeout(listeners: &Listeners) -> Result<Duration, Fault> {
+    let timeout = listeners.idle_timeout.get();
+    if (Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60)).contains(&timeout) {
+        return Ok(timeout);
+    }
+    let message = format!("found {}; expected 1s to 24h", listeners.idle_timeout);
+    Err(Fault::at("listeners.idleTimeout", message))
 }
 
 /// Whether the second of two listeners would find its address taken. `[::]` takes those of IPv4, too, and port 0 is any that is free.
@@ -213,6 +224,7 @@ fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Fault> {
         aggregation: Arc::new(aggregation::aggregation(&raw.aggregation)?),
         identity: identity(raw)?,
         access: access(raw)?,
+        stream_calls_after: raw.stream_calls_after.map(vmcp_crds::config::Duration::get),
         limits: limits(&raw.limits)?,
         hash,
     })

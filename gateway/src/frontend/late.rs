@@ -1,0 +1,63 @@
+//! An answer that takes long, as a stream: its comments keep proxies and clients from taking a silent connection for dead.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
+use http::{Response, StatusCode};
+
+use super::Frontend;
+use super::batch::{self, Answer};
+use super::headers::Framing;
+use super::keep_alive::keep_alive_chunks;
+use super::respond::{self, Body};
+use crate::session::Session;
+
+/// Whether requests of this method go to a backend and may take long.
+pub(super) fn is_call(method: &str) -> bool {
+    matches!(
+        method,
+        "tools/call" | "prompts/get" | "resources/read" | "completion/complete"
+    )
+}
+
+impl Frontend {
+    /// Runs the request that came in as `body`. When its answer has not begun within `patience`, a stream begins, and the answer comes on
+    /// it. `guard` is kept until the answer has gone out.
+    pub(super) async fn run_with_patience<G: Send + 'static>(
+        &self,
+        session: &Session,
+        body: &Bytes,
+        patience: Duration,
+        guard: G,
+    ) -> Response<Body> {
+        let mut answering = batch::answer(self.clone(), session.clone(), body.clone(), Framing::Any);
+        let response = match tokio::time::timeout(patience, &mut answering).await {
+            Ok((_, response)) => response,
+            Err(_) => {
+                let events = stream::once(answering).flat_map(|answer| batch::chunks(as_events(answer)));
+                respond::events(keep_alive_chunks(session.clone(), events))
+            }
+        };
+        respond::until_its_end(response, guard)
+    }
+}
+
+/// An answer on a stream that is open. There the status can no longer say that the session is gone, and a client that waits for this id
+/// must get it.
+pub(super) fn in_stream((id, answer): Answer) -> Response<Body> {
+    if answer.status() == StatusCode::NOT_FOUND {
+        return respond::session_ended(id.as_deref());
+    }
+    answer
+}
+
+/// The same, as a stream.
+fn as_events(answer: Answer) -> Response<Body> {
+    let answer = in_stream(answer);
+    if batch::is_stream(&answer) {
+        answer
+    } else {
+        respond::events(batch::events(answer))
+    }
+}
