@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use vmcp_crds::config::{
-    BreakerConfig, ConcurrencyConfig, ConflictStrategy, Duration as ConfigDuration, HotConfig,
+    BreakerConfig, ConcurrencyConfig, ConflictStrategy, Duration as ConfigDuration, HotConfig, NameRule,
     SessionStorage, SessionStorageProvider,
 };
 use vmcp_e2e::fixture::Fixture;
@@ -114,6 +114,20 @@ fn begin(gateway: &Gateway, session: &Session, tool: &str, arguments: &Value) ->
     Ok(stream)
 }
 
+/// Sends a body of so many bytes but for the last.
+fn half_a_body(gateway: &Gateway, bytes: usize) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(gateway.mcp)?;
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\naccept: application/json, \
+         text/event-stream\r\ncontent-length: {}\r\n\r\n",
+        gateway.mcp,
+        bytes + 1
+    );
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&vec![b' '; bytes])?;
+    Ok(stream)
+}
+
 fn write(hot: &HotConfig) -> anyhow::Result<String> {
     Ok(serde_yaml::to_string(hot)?)
 }
@@ -133,6 +147,7 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
         wait: ConfigDuration::from_millis(1),
     };
     hot.backends[1].breaker.failures = 0;
+    (hot.limits.request_bytes, hot.limits.request_bytes_in_flight) = (2_000_000, Some(2_000_000));
     let mount = Mount::new(&write(&hot)?)?;
     recipe.config.hot_file = Some(mount.file());
     recipe.config.drain_delay = ConfigDuration::from_secs(5);
@@ -147,6 +162,19 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
         };
     }
     let mut world = World::new(recipe.start()?);
+
+    // A body whose last byte does not come is buffered, and leaves no room for another.
+    let buffered = world.gateway.metric("vmcp_buffered_bytes", "")?;
+    world.is("vmcp_buffered_bytes", "", buffered)?;
+    let slow = half_a_body(&world.gateway, 1_500_000)?;
+    world.fits("vmcp_buffered_bytes", "", |now| now >= buffered + 1_500_000.0)?;
+    world.counts("vmcp_buffer_refusals_total", "", |gateway| {
+        let large =
+            json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": "x".repeat(700_000)}});
+        raw::post(gateway.mcp, &[], &large)
+    })?;
+    drop(slow);
+    world.is("vmcp_buffered_bytes", "", buffered)?;
 
     // Each connection of a client has a task.
     let tasks = world.gateway.metric("vmcp_tasks", "")?;
@@ -356,6 +384,7 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
     world.is("vmcp_catalog_conflicts", "", conflicts)?;
     world.is("vmcp_catalog_faults", "", 0.0)?;
     hot.backends[0].prefix = Some("x".repeat(120));
+    hot.aggregation.names = NameRule::Strict;
     mount.put(&write(&hot)?)?;
     let faults = wait::until("names that are too long are faults", PATIENCE, || {
         let faults = world.gateway.metric("vmcp_catalog_faults", "")?;
@@ -364,6 +393,7 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
     })?;
     world.is("vmcp_catalog_faults", "", faults)?;
     hot.backends[0].prefix = None;
+    hot.aggregation.names = NameRule::Lenient;
     mount.put(&write(&hot)?)?;
     world.is("vmcp_catalog_faults", "", 0.0)?;
     world.is("vmcp_catalog_items", "kind=\"tools\"", tools)?;
