@@ -226,6 +226,23 @@ impl Gateway {
         Ok(kib.context("the system does not say how much memory the gateway holds")? * 1024)
     }
 
+    /// How much processor time the threads of the process have taken that run now.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn processor_time(&self) -> anyhow::Result<Duration> {
+        let mut taken = Duration::ZERO;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
+            // A thread may end while it is looked at.
+            let Ok(text) = std::fs::read_to_string(thread?.path().join("schedstat")) else {
+                continue;
+            };
+            let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
+            taken += Duration::from_nanos(nanos.context("the system does not say how long a thread ran")?);
+        }
+        Ok(taken)
+    }
+
     /// How many files and connections the process has open.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 )]
 
 use super::spelling::canonical;
+use crate::steps;
 
 /// A name, or a pattern in which `*` stands for any characters and `?` for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,7 @@ impl Pattern {
         // The last star, and what was read when it was met: it is tried again with one byte more.
         let mut star: Option<(usize, usize)> = None;
         while let Some(&byte) = text.get(read) {
+            steps::count(1);
             match pattern.get(at) {
                 Some(b'*') => {
                     star = Some((at, read));
@@ -86,6 +88,7 @@ fn char_len(first: u8) -> usize {
 #[cfg(test)]
 mod tests {
     use super::Pattern;
+    use crate::steps::assert_linear;
 
     #[test]
     fn a_pattern_without_wildcards_is_exact() {
@@ -114,6 +117,20 @@ mod tests {
             ("a*a", "a", false),
         ] {
             assert_eq!(Pattern::new(pattern).matches(text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn matching_takes_linear_time_in_the_text() {
+        for pattern in ["*a*b", "*aaab", "a*a*a*b", "????*b", "*"] {
+            let pattern = Pattern::new(pattern);
+            assert_linear(
+                500,
+                |bytes| "a".repeat(bytes),
+                |text| {
+                    assert_eq!(pattern.matches(&text), pattern == Pattern::new("*"));
+                },
+            );
         }
     }
 

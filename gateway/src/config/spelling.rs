@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use crate::steps;
+
 /// How often what is encoded is decoded again: a server behind a proxy may do so, too.
 const MAX_DECODINGS: usize = 3;
 
@@ -34,6 +36,7 @@ pub(crate) fn canonical(uri: &str) -> String {
         .unwrap_or((rest, ""));
     let mut segments = Vec::new();
     for segment in path.split('/') {
+        steps::count(segment.len() + 1);
         match segment {
             "" | "." => {}
             ".." => drop(segments.pop()),
@@ -117,6 +120,18 @@ fn authority<'a>(scheme: &str, rest: &'a str) -> (Option<String>, &'a str) {
 #[cfg(test)]
 mod tests {
     use super::{canonical, deniable_forms};
+    use crate::steps::assert_linear;
+
+    #[test]
+    fn canonical_form_takes_linear_time() {
+        for unit in ["../", "a/", "%2e%2e%2f", "%25", "//", "\\\\", "A", "%"] {
+            assert_linear(
+                200,
+                |many| format!("x://y/{}", unit.repeat(many)),
+                |uri| drop(canonical(&uri)),
+            );
+        }
+    }
 
     #[test]
     fn what_means_the_same_has_one_form() {

@@ -82,6 +82,7 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
+    use crate::steps::assert_linear;
     use crate::wire::jsonrpc::Response;
 
     #[test]
@@ -134,6 +135,28 @@ mod tests {
             b"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"a\":\"\xff\"}}",
             "1"
         ));
+    }
+
+    #[test]
+    fn answer_takes_linear_time_whatever_it_holds() {
+        for unit in ["[],", "{},", r#"{"a":[1]},"#, "[[[[1]]]],", r#""\\\"","#] {
+            let answer = |many: usize| {
+                format!(
+                    r#"{{"jsonrpc":"2.0","id":1,"result":{{"a":[{}0]}}}}"#,
+                    unit.repeat(many)
+                )
+            };
+            assert_linear(500, answer, |text| {
+                assert!(is_answer(text.as_bytes(), "1"), "{unit}");
+            });
+        }
+        let keys = |many: usize| {
+            format!(
+                r#"{{{}"jsonrpc":"2.0","id":1,"result":{{}}}}"#,
+                r#""x":1,"#.repeat(many)
+            )
+        };
+        assert_linear(500, keys, |text| assert!(is_answer(text.as_bytes(), "1")));
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::steps;
 use crate::text::head;
 
 /// How much of a key is shown in an error.
@@ -53,6 +54,7 @@ pub(super) fn can_be_taken_for(key: &str, inspected: &str) -> bool {
     let mut rest = inspected.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
     let mut next_is = |byte: u8| rest.next().is_some_and(|own| own.eq_ignore_ascii_case(&byte));
     for character in key.chars() {
+        steps::count(1);
         let same = match character {
             '\0' => break,
             '_' | '-' => continue,
@@ -88,6 +90,7 @@ impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut values = [None; N];
         while let Some(found) = map.next_key_seed(Key(self.0))? {
+            steps::count(1);
             let Some((value, key)) = found.and_then(|at| values.get_mut(at).zip(self.0.get(at))) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -132,8 +135,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::steps::assert_linear;
 
     const KEYS: [&str; 5] = ["method", "name", "params", "_meta", "progressToken"];
+
+    #[test]
+    fn object_takes_linear_time_whatever_its_keys() {
+        let of = |field: &str, many: usize| format!("{{{}\"name\":1}}", field.repeat(many));
+        for field in [r#""x":{},"#, r#""____":[],"#, r#""nam":1,"#, r#""method-":"{","#] {
+            assert_linear(200, |many| of(field, many), |text| drop(read(&text, &KEYS)));
+        }
+        assert_linear(
+            200,
+            |many| of(&format!("\"{}name\":1,", "_".repeat(many)), 1),
+            |text| {
+                assert!(read(&text, &KEYS).is_err());
+            },
+        );
+    }
 
     fn fault(text: &str) -> Option<String> {
         read(text, &KEYS).err().map(|error| error.to_string())

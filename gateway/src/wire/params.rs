@@ -306,7 +306,8 @@ mod tests {
                 code: code::INVALID_PARAMS,
                 message: format!("params: {field:?} is larger than {most} bytes"),
             };
-            assert_eq!((fault, steps), (Some(expected), 0));
+            assert_eq!(fault, Some(expected));
+            assert!(steps < 10, "{steps}");
         }
     }
 

@@ -13,6 +13,8 @@
 use fearless_simd::prelude::*;
 use fearless_simd::u8x64;
 
+use crate::steps;
+
 /// How many bytes of a string are looked at together: one bit each of a word.
 const BLOCK: usize = 64;
 
@@ -23,6 +25,7 @@ pub(super) fn value<S: Simd>(simd: S, json: &[u8], mut at: usize, is_ascii: &mut
     // What closes each object and array that is open.
     let mut open: Vec<u8> = Vec::new();
     loop {
+        steps::count(1);
         at = white_space(json, at);
         match *json.get(at)? {
             b'"' => at = string(simd, json, at + 1, is_ascii)?,

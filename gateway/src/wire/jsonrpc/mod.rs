@@ -18,6 +18,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::{code, inspected_keys};
+use crate::steps;
 
 pub use write::{error, error_with_data, notification, notification_with, request, result, result_head};
 
@@ -279,6 +280,7 @@ impl<'de> Deserialize<'de> for Sketch<'de> {
                     has_two_ids: false,
                 };
                 while let Some((key, value)) = map.next_entry::<Key, &RawValue>()? {
+                    steps::count(1);
                     match key {
                         Key::Method => sketch.has_method = true,
                         Key::Result | Key::Error => sketch.has_outcome = true,
@@ -339,6 +341,7 @@ impl<'de> Deserialize<'de> for Entries<'de> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(entry) = array.next_element()? {
+                    steps::count(1);
                     if entries.len() == MAX_BATCH {
                         return Err(A::Error::custom(format_args!(
                             "a batch holds at most {MAX_BATCH} messages"
@@ -468,6 +471,7 @@ fn check_depth(bytes: &[u8]) -> Result<(), Fault> {
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in bytes {
+        steps::count(1);
         if in_string {
             match byte {
                 _ if escaped => escaped = false,

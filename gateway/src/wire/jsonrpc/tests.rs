@@ -275,3 +275,37 @@ fn an_error_escapes_its_message() {
     );
     assert!(error(None, -32700, "x").starts_with(br#"{"jsonrpc":"2.0","id":null"#));
 }
+
+#[test]
+fn message_takes_linear_time_whatever_it_holds() {
+    use crate::steps::{assert_linear, counted};
+
+    let with = |unit: &str, many: usize| {
+        let units = unit.repeat(many);
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":[{units}0]}},"b":1}}"#)
+    };
+    for unit in ["[],", "{},", r#""{\\\"","#, "1,", r#"{"a":{}},"#] {
+        assert_linear(
+            500,
+            |many| with(unit, many),
+            |text| {
+                assert!(Message::parse(text.as_bytes()).is_ok(), "{unit}");
+                assert!(awaited_id(text.as_bytes()).is_some(), "{unit}");
+            },
+        );
+    }
+    let keys = |many: usize| {
+        format!(
+            r#"{{{}"jsonrpc":"2.0","id":1,"result":{{}}}}"#,
+            r#""x":1,"#.repeat(many)
+        )
+    };
+    assert_linear(500, keys, |text| {
+        assert!(Response::parse(text.as_bytes()).is_ok());
+        assert!(Sketch::of(text.as_bytes()).is_some());
+    });
+    let messages = |many: usize| format!("[{}0]", "0,".repeat(many));
+    assert_linear(3, messages, |text| drop(batch(text.as_bytes())));
+    let steps = |many: usize| counted(|| assert!(batch(messages(many).as_bytes()).is_err()));
+    assert_eq!(steps(200), steps(20_000), "a batch is left at its bound");
+}
