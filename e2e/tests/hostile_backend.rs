@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
@@ -99,9 +100,12 @@ fn initialize_result() -> Option<String> {
     Some(result.to_string())
 }
 
-/// The gateway, with a backend that behaves, and with the hostile one.
+/// The gateway, with a backend that behaves, and with the hostile one. All that the hostile one lists fits into the budget of bytes, so that
+/// the bounds of single items are seen.
 fn gateway(good: &Fixture, hostile: &Hostile) -> anyhow::Result<(Recipe, Gateway)> {
-    let recipe = Recipe::new(&[("good", &good.url), ("hostile", &hostile.url)])?;
+    let mut recipe = Recipe::new(&[("good", &good.url), ("hostile", &hostile.url)])?;
+    let hot = recipe.config.hot.as_mut().context("no hot configuration")?;
+    hot.limits.buffered_bytes = Some(512 << 20);
     let gateway = recipe.start()?;
     Ok((recipe, gateway))
 }

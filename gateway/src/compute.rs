@@ -3,9 +3,9 @@
 //! There are few of them and they give way: on a busy core the scheduler prefers the threads that serve calls. What they run takes no lock
 //! that a call waits for. They end with the process, whatever they are in the middle of.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -66,6 +66,7 @@ impl Compute {
         let job: Job = Box::new(move || {
             // What the work leaves behind may be something that belongs to the runtime.
             let _entered = runtime.as_ref().map(Handle::enter);
+            give_way();
             let before = processor_time();
             let result = work();
             meter.add(processor_time().saturating_sub(before));
@@ -93,7 +94,6 @@ impl Compute {
 }
 
 fn work_off(jobs: &Mutex<mpsc::Receiver<Job>>) {
-    give_way();
     loop {
         // The other threads wait for the lock while this one waits for work.
         let job = jobs
@@ -101,8 +101,12 @@ fn work_off(jobs: &Mutex<mpsc::Receiver<Job>>) {
             .unwrap_or_else(PoisonError::into_inner)
             .blocking_recv();
         let Some(job) = job else { return };
-        if catch_unwind(AssertUnwindSafe(job)).is_err() {
-            tracing::error!("work on what a backend sent failed; this is a bug");
+        // A thread of its own: the allocator gives back what a thread has freed only when that thread allocates again, or ends.
+        let thread = std::thread::Builder::new().name("compute".to_owned());
+        match thread.spawn(job).map(JoinHandle::join) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::error!("work on what a backend sent failed; this is a bug"),
+            Err(error) => tracing::error!(%error, "cannot start a thread"),
         }
     }
 }
