@@ -7,7 +7,7 @@ use vmcp_crds::config::Capability;
 
 pub use vmcp_crds::config::{FailureMode, NameRule};
 
-use super::spelling::{canonical, deniable_forms};
+use super::spelling::{canonical, deniable_forms, is_ambiguous};
 use super::{BackendName, Pattern};
 
 /// The longest name that the protocol recommends for tools (specification 2025-11-25, server/tools).
@@ -147,6 +147,12 @@ impl Filter {
         }
         let form = canonical(uri);
         self.allow.is_empty() || self.allow.iter().any(|pattern| pattern.is_form_of(&form))
+    }
+
+    /// Whether it has rules, and parsers of URIs may disagree about what `uri` is, so that they cannot hold.
+    #[must_use]
+    pub fn cannot_judge(&self, uri: &str) -> bool {
+        !(self.allow.is_empty() && self.deny.is_empty()) && is_ambiguous(uri)
     }
 
     /// Whether the resource `uri` is named as one that does not pass, however that is written.

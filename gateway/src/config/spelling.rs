@@ -10,6 +10,9 @@ use percent_encoding::percent_decode_str;
 
 use crate::steps;
 
+/// The longest segment that may be `..` with characters that parsers leave out.
+const MAX_PARENT_SEGMENT_BYTES: usize = 64;
+
 /// How often what is encoded is decoded again: a server behind a proxy may do so, too.
 const MAX_DECODINGS: usize = 3;
 
@@ -59,7 +62,8 @@ pub(crate) fn canonical(uri: &str) -> String {
     format!("{scheme}{authority}{begins}{}{ends}{behind}", segments.join("/"))
 }
 
-/// The forms of `uri` by which it may be denied: as it is, and without its fragment and its query, of which many servers take no notice.
+/// The forms of `uri` by which it may be denied: as it is, and without its fragment, its query, the stroke at the end of its path, and the
+/// host of a file, of which many servers take no notice.
 pub(crate) fn deniable_forms(uri: &str) -> Vec<String> {
     let form = canonical(uri);
     let cut = |at: &[char]| {
@@ -68,7 +72,58 @@ pub(crate) fn deniable_forms(uri: &str) -> Vec<String> {
             .map(ToOwned::to_owned)
     };
     let shorter: Vec<_> = [cut(&['#']), cut(&['?', '#'])].into_iter().flatten().collect();
-    std::iter::once(form).chain(shorter).collect()
+    let mut forms: Vec<_> = std::iter::once(form).chain(shorter).collect();
+    let local = |form: &String| {
+        let (host, path) = form.strip_prefix("file://")?.split_once('/')?;
+        (!host.is_empty()).then(|| format!("file:///{path}"))
+    };
+    forms.extend(forms.iter().filter_map(local).collect::<Vec<_>>());
+    let without_stroke = |form: &String| form.strip_suffix('/').map(ToOwned::to_owned);
+    forms.extend(forms.iter().filter_map(without_stroke).collect::<Vec<_>>());
+    forms
+}
+
+/// Whether parsers of URIs may disagree about where `uri` leads: a segment `..` is taken away before or after its neighbours are decoded,
+/// and what is encoded or foreign in the authority is read as a host or not. No rule about URIs can hold for such a one.
+pub(crate) fn is_ambiguous(uri: &str) -> bool {
+    let mut stage = Cow::Borrowed(uri);
+    for decoded in 0..=MAX_DECODINGS {
+        if has_parent_segment(&stage) {
+            return true;
+        }
+        if decoded == MAX_DECODINGS || !stage.contains('%') {
+            break;
+        }
+        stage = Cow::Owned(percent_decode_str(&stage).decode_utf8_lossy().into_owned());
+    }
+    has_ambiguous_authority(uri)
+}
+
+fn has_parent_segment(text: &str) -> bool {
+    steps::count(text.len());
+    text.split(['/', '\\', '?', '#', ';']).any(|segment| {
+        let plain = |character: &char| !character.is_ascii_control() && *character != ' ';
+        segment.len() <= MAX_PARENT_SEGMENT_BYTES && segment.chars().filter(plain).eq("..".chars())
+    })
+}
+
+fn has_ambiguous_authority(uri: &str) -> bool {
+    let (scheme, rest) = uri.split_once(':').unwrap_or(("", uri));
+    let is_special = SPECIAL
+        .iter()
+        .any(|(name, _)| name.trim_end_matches(':').eq_ignore_ascii_case(scheme));
+    let strokes = |character: char| matches!(character, '/' | '\\');
+    let from = rest.trim_start_matches(strokes);
+    if !is_special && rest.len() < from.len() + 2 {
+        return false;
+    }
+    let end = from.find(|character| strokes(character) || matches!(character, '?' | '#'));
+    let authority = from.get(..end.unwrap_or(from.len())).unwrap_or_default();
+    let behind_address = authority.rsplit(']').next().unwrap_or_default();
+    let port = behind_address.rsplit_once(':').map(|(_, port)| port);
+    authority.contains('%')
+        || (is_special && !authority.is_ascii())
+        || port.is_some_and(|port| port.is_empty() || port.starts_with('0'))
 }
 
 /// Decoded, and without what parsers of URIs leave out: control characters, white space around it, and what stands behind a NUL.
@@ -119,7 +174,7 @@ fn authority<'a>(scheme: &str, rest: &'a str) -> (Option<String>, &'a str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{canonical, deniable_forms};
+    use super::{canonical, deniable_forms, is_ambiguous};
     use crate::steps::assert_linear;
 
     #[test]
@@ -128,7 +183,10 @@ mod tests {
             assert_linear(
                 200,
                 |many| format!("x://y/{}", unit.repeat(many)),
-                |uri| drop(canonical(&uri)),
+                |uri| {
+                    drop(canonical(&uri));
+                    is_ambiguous(&uri);
+                },
             );
         }
     }
@@ -174,5 +232,44 @@ mod tests {
             ["x://a/b?c#d", "x://a/b?c", "x://a/b"]
         );
         assert_eq!(deniable_forms("x://a/b"), ["x://a/b"]);
+        assert_eq!(deniable_forms("x://a/b/"), ["x://a/b/", "x://a/b"]);
+        assert_eq!(
+            deniable_forms("file://host/a/b"),
+            ["file://host/a/b", "file:///a/b"]
+        );
+    }
+
+    #[test]
+    fn uri_that_parsers_read_differently_is_ambiguous() {
+        for uri in [
+            "file:///a/x%3F/../secret",
+            "file:///a/x%2Fy/../secret",
+            "db://host/x%3F/../secret",
+            "db://host/x\\y/../secret",
+            "file:///pub/x%3F/../../secret",
+            "file:///a/x?/../secret",
+            "file:///a//../secret",
+            "file:///a/%252e%252e/secret",
+            "file:///a/.%09./secret",
+            "db://evil%2F@host/secret",
+            "http://host:080/s",
+            "https://host:/s",
+            "https://ho\u{ad}st/s",
+            "https:ho\u{ad}st/s",
+        ] {
+            assert!(is_ambiguous(uri), "{uri}");
+        }
+        for uri in [
+            "file:///a/b..c/...",
+            "file:///a/%C3%A9?x=%2F",
+            "db://user:password@Host:5432/x",
+            "https://host:8080/s",
+            "https://[fe80::0]/s",
+            "notes://größe/x",
+            "mail:someone@host",
+            "",
+        ] {
+            assert!(!is_ambiguous(uri), "{uri}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What is offered at one moment, and where everything is.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Route;
@@ -115,12 +115,13 @@ impl Snapshot {
 
     fn unlisted<'a>(&'a self, uri: &'a str) -> Option<&'a Backend> {
         // No URI holds control characters (RFC 3986, 2); parsers leave them out, and find another one.
-        if uri.chars().any(char::is_control) {
+        if uri.len() > MAX_URI_BYTES || uri.chars().any(char::is_control) {
             return None;
         }
+        let passes = |terms: &Terms| terms.resources.passes_uri(uri) && !terms.resources.cannot_judge(uri);
         let owner = self.owners.owner(uri);
         if let Some(owner) = owner
-            && owner.terms.resources.passes_uri(uri)
+            && passes(&owner.terms)
         {
             return Some(&owner.backend);
         }
@@ -136,7 +137,7 @@ impl Snapshot {
         };
         let relative = || {
             let only = self.owners.only_relative(uri)?;
-            only.terms.resources.passes_uri(uri).then_some(&only.backend)
+            passes(&only.terms).then_some(&only.backend)
         };
         // A template that does not say of which scheme its URIs are takes those of nobody else's.
         let any = || {
@@ -149,10 +150,18 @@ impl Snapshot {
 
     /// The templates that fit `uri`, and may be used for it: those that say more about it first.
     fn fitting<'a>(&'a self, uri: &'a str) -> impl Iterator<Item = &'a Matcher> {
-        let matchers = self.matchers.iter().filter(|_| uri.len() <= MAX_URI_BYTES);
-        matchers
-            .filter(|matcher| matcher.template.matches(uri))
-            .filter(|matcher| !matcher.terms.resources.denies_uri(uri))
+        // A backend may have a thousand templates that fit, and all have the same terms.
+        let mut judged: HashMap<*const Terms, bool> = HashMap::new();
+        let fitting = self
+            .matchers
+            .iter()
+            .filter(|matcher| matcher.template.matches(uri));
+        fitting.filter(move |matcher| {
+            let rules = &matcher.terms.resources;
+            *judged
+                .entry(Arc::as_ptr(&matcher.terms))
+                .or_insert_with(|| !rules.denies_uri(uri) && !rules.cannot_judge(uri))
+        })
     }
 
     /// Where the resource template `uri` is, or the resource of that URI.

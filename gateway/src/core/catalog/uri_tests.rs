@@ -260,3 +260,24 @@ async fn uri_with_control_characters_is_nowhere() {
         assert_eq!(snapshot.resource(uri).is_ok(), is_found, "{uri:?}");
     }
 }
+
+/// Where parsers disagree about what a URI names, no rule can hold, so that a backend with rules is not asked for it.
+#[tokio::test]
+async fn ambiguous_uri_is_nowhere_where_there_are_rules() {
+    let filter = |allow: &[&str], deny: &[&str]| Filter {
+        allow: allow.iter().map(|text| Pattern::new(text)).collect(),
+        deny: deny.iter().map(|text| Pattern::new(text)).collect(),
+    };
+    for (filter, uri) in [
+        (filter(&[], &["file:///a/secret"]), "file:///a/x%3F/../secret"),
+        (filter(&[], &["file:///a/secret"]), "file:///a//../secret"),
+        (filter(&["file:///a/*"], &[]), "file:///a/x%3F/../../secret"),
+        (filter(&[], &["file:///a/secret"]), "file:///a/secret/"),
+    ] {
+        for templates in [&[][..], &["file:///{+path}"]] {
+            let found = |filter| merged(&[with("a", &["file:///a/known"], templates, filter)]).resource(uri);
+            assert!(found(filter.clone()).is_err(), "{uri} {templates:?}");
+            assert!(found(Filter::default()).is_ok(), "{uri} {templates:?}");
+        }
+    }
+}
