@@ -40,6 +40,8 @@ const AT_A_TIME: usize = 32;
 const MAX_RECENT: usize = 16 * 1024;
 /// The pause before a store that did not say in which life its data is, is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// The pause before terminations that the store refused are tried again.
+const TERMINATE_AGAIN: Duration = Duration::from_secs(1);
 /// How often somebody is asked to wait for those who know more.
 const MAX_WAITS: u32 = 4;
 
@@ -54,7 +56,11 @@ impl RecentWrites {
     pub(super) fn note(&self, key: RecordKey) {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        while keys.len() >= MAX_RECENT || keys.front().is_some_and(|(at, _)| *at + RECENT * 2 < now) {
+        while keys.len() >= MAX_RECENT
+            || keys
+                .front()
+                .is_some_and(|(at, _)| *at + RECENT + REMEMBERED < now)
+        {
             keys.pop_front();
         }
         keys.push_back((now, key));
@@ -270,15 +276,37 @@ impl Sessions {
             .await;
     }
 
+    /// Terminates these in the store, too. Those of which it does not say that they have ended are tried again in the background, for as
+    /// long as a termination is remembered: otherwise a process that knows nothing of it could create the session again from its id.
     async fn terminate_again(&self, ended: Vec<(RecordKey, Life)>) {
+        let left = self.terminate_once(ended).await;
+        if left.is_empty() {
+            return;
+        }
+        let sessions = self.clone();
+        self.inner.tasks.spawn_until_quiet(async move {
+            let (mut left, until) = (left, Instant::now() + REMEMBERED);
+            while !left.is_empty() && Instant::now() < until {
+                tokio::time::sleep(TERMINATE_AGAIN).await;
+                left = sessions.terminate_once(left).await;
+            }
+        });
+    }
+
+    /// Terminates these, and returns those of which the store does not say that they have ended.
+    async fn terminate_once(&self, ended: Vec<(RecordKey, Life)>) -> Vec<(RecordKey, Life)> {
         let terminating = ended.into_iter().map(|(key, life)| async move {
-            // A store that does not answer now has what it remembers, or loses it, and then this is done once more.
-            drop(self.observed(Operation::Terminate, self.inner.store.terminate(&key, life).await));
+            let outcome = self.inner.store.terminate(&key, life).await;
+            let outcome = self.observed(Operation::Terminate, outcome);
+            outcome
+                .is_err_and(|unavailable| !unavailable.is_of_record())
+                .then_some((key, life))
         });
         stream::iter(terminating)
             .buffer_unordered(AT_A_TIME)
-            .collect::<()>()
-            .await;
+            .filter_map(|left| async move { left })
+            .collect()
+            .await
     }
 }
 
@@ -295,7 +323,7 @@ mod tests {
         writes.note(RecordKey([2; 16]));
         assert_eq!(writes.since(began).len(), 2);
         assert_eq!(writes.since(Instant::now()), HashSet::from([RecordKey([2; 16])]));
-        tokio::time::advance(RECENT + Duration::from_secs(1)).await;
+        tokio::time::advance(REMEMBERED + Duration::from_secs(1)).await;
         writes.note(RecordKey([3; 16]));
         assert_eq!(writes.since(began).len(), 2);
     }
