@@ -70,7 +70,9 @@ fn begins_with(image: &str, prefix: &str) -> bool {
     let Some(rest) = image.strip_prefix(prefix) else {
         return false;
     };
-    prefix.ends_with(['/', ':', '@']) || rest.is_empty() || rest.starts_with(['/', ':', '@'])
+    // A colon before a stroke begins the port of another registry, and not a tag.
+    let is_tag = rest.starts_with(':') && !rest.contains('/');
+    prefix.ends_with(['/', ':', '@']) || rest.is_empty() || rest.starts_with(['/', '@']) || is_tag
 }
 
 impl FromStr for SecretLabel {
@@ -129,13 +131,16 @@ mod tests {
     #[test]
     fn image_is_allowed_up_to_a_boundary_of_a_prefix() {
         let policy = Policy {
-            image_prefixes: vec!["registry.example/team".to_owned(), "other.example/".to_owned()],
+            image_prefixes: ["registry.example/team", "other.example/", "host.example"]
+                .map(str::to_owned)
+                .to_vec(),
             secret_label: None,
         };
         for image in [
             "registry.example/team/gateway:1",
             "registry.example/team:1",
             "other.example/x",
+            "host.example/x:1",
         ] {
             policy.check_image(image).unwrap();
         }
@@ -143,6 +148,7 @@ mod tests {
             "registry.example/team-of-others/x",
             "evil/registry.example/team",
             "gateway",
+            "host.example:5000/x",
         ] {
             let message = policy.check_image(image).unwrap_err();
             assert!(message.contains("other.example/"), "{message}");
