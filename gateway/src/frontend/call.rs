@@ -51,10 +51,17 @@ impl Frontend {
             Err(error) => return refuse(subject, request, error),
         };
         let id = upstream_id.get(request.id);
+        upstream_id.sent(routed.deadline.at());
         let reply = match self.core.send(session, &routed, id).await {
             Ok(reply) => reply,
-            Err(error) => return refuse(subject, request, error),
+            Err(error) => {
+                upstream_id.failed(&error);
+                return refuse(subject, request, error);
+            }
         };
+        if !matches!(reply.answer, Answer::Events(..)) {
+            upstream_id.answered();
+        }
         let answer = match reply.answer {
             // What is passed on as it comes keeps the id that it has.
             answer @ (Answer::Whole(_) | Answer::Streaming(..)) if !upstream_id.is_own() => {
@@ -104,6 +111,9 @@ async fn whole(
 ) -> Result<Answer, CallError> {
     let whole = tokio::time::timeout_at(routed.deadline.at(), answer.whole(upstream_id.get(id))).await;
     let message = whole.unwrap_or_else(|_| Err(routed.deadline.passed()));
+    if message.is_ok() {
+        upstream_id.answered();
+    }
     let message = message.and_then(|message| upstream_id.restore(message, id));
     message
         .map(Answer::Whole)

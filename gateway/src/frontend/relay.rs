@@ -180,7 +180,11 @@ impl Relay {
             upstream: &self.call.upstream,
         };
         let (id, upstream_id) = (&self.call.id, &self.call.upstream_id);
-        match source.translate(data, Some(upstream_id.get(id))) {
+        let translated = source.translate(data, Some(upstream_id.get(id)));
+        if matches!(translated, Translated::Answer(_) | Translated::NoAnswer(_)) {
+            upstream_id.answered();
+        }
+        match translated {
             // Without an id: whoever lost it resumes in front of it, and gets it again.
             Translated::Answer(data) => match upstream_id.restore(data, id) {
                 Ok(data) => Step::Last(self.counted(event::message(data, None))),

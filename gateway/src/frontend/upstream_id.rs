@@ -7,42 +7,79 @@
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::backend::BackendError;
 use crate::core::{CallError, Routed};
-use crate::session::Running;
+use crate::session::{Progress, Running};
 use crate::wire::code;
 use crate::wire::jsonrpc::{self, Fault, Message};
 use crate::wire::splice::splice;
 
-/// The id under which a request goes upstream, where it is not the client's own.
+/// The id under which a request goes upstream, and until when it is taken there.
 #[derive(Clone, Debug)]
-pub(super) struct UpstreamId(Option<Box<RawValue>>);
+pub(super) struct UpstreamId {
+    /// Where it is not the client's own.
+    other: Option<Box<RawValue>>,
+    progress: Option<Progress>,
+}
 
 impl UpstreamId {
     /// The client's own.
     pub(super) fn own() -> Self {
-        Self(None)
+        Self {
+            other: None,
+            progress: None,
+        }
     }
 
     /// That of a running request.
     pub(super) fn of(running: &Running) -> Self {
-        Self(running.upstream_id().map(ToOwned::to_owned))
+        Self {
+            other: running.upstream_id().map(ToOwned::to_owned),
+            progress: running.progress(),
+        }
+    }
+
+    /// Says that the request is about to be sent: from here on a backend may be running it, whoever still waits for it.
+    pub(super) fn sent(&self, deadline: Instant) {
+        if let Some(progress) = &self.progress {
+            progress.sent(deadline);
+        }
+    }
+
+    /// Says that the backend is done with the request.
+    pub(super) fn answered(&self) {
+        if let Some(progress) = &self.progress {
+            progress.answered();
+        }
+    }
+
+    /// The same, if that is what `error` says.
+    pub(super) fn failed(&self, error: &CallError) {
+        use BackendError::Status;
+        let is_over = match error {
+            CallError::Backend { error, sent, .. } => !sent || matches!(error, Status(_)),
+            _ => true,
+        };
+        if is_over {
+            self.answered();
+        }
     }
 
     /// Whether it is the client's own.
     pub(super) fn is_own(&self) -> bool {
-        self.0.is_none()
+        self.other.is_none()
     }
 
     /// The id upstream of the request that the client calls `id`.
     pub(super) fn get<'a>(&'a self, id: &'a RawValue) -> &'a RawValue {
-        self.0.as_deref().unwrap_or(id)
+        self.other.as_deref().unwrap_or(id)
     }
 
     /// Writes it into a request that is about to be sent.
     pub(super) fn apply(&self, routed: Routed) -> Result<Routed, CallError> {
-        let Some(id) = &self.0 else {
+        let Some(id) = &self.other else {
             return Ok(routed);
         };
         let message = match Message::parse(&routed.message) {
@@ -78,7 +115,10 @@ mod tests {
 
     #[test]
     fn answer_gets_the_clients_id_and_keeps_every_other_byte() {
-        let id = UpstreamId(Some(raw("1700000001")));
+        let id = UpstreamId {
+            other: Some(raw("1700000001")),
+            ..UpstreamId::own()
+        };
         let answer =
             Bytes::from_static(br#"{"result":{"id":1700000001, "n":1.0}, "id": 1700000001,"jsonrpc":"2.0"}"#);
         let restored = id.restore(answer, &raw("\"a\"")).unwrap();
@@ -90,7 +130,7 @@ mod tests {
 
     #[test]
     fn own_id_changes_nothing() {
-        let id = UpstreamId(None);
+        let id = UpstreamId::own();
         assert_eq!(id.get(&raw("1")).get(), "1");
         let answer = Bytes::from_static(b"whatever");
         assert_eq!(id.restore(answer.clone(), &raw("1")).unwrap(), answer);

@@ -2,15 +2,18 @@
 //!
 //! Client ids go upstream as they are, unless another request of the session is running under the same id, as those of clients are that
 //! send every request with the id 1. A backend that has two requests with one id may answer one of them twice and the other never, so
-//! that the later one gets an id of the gateway's for its way upstream. Each process sees its own requests only.
+//! that the later one gets an id of the gateway's for its way upstream. The same holds for a while after a call was given up that its backend
+//! may still run. Each process sees its own requests only.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::abandoned::Abandoned;
 use super::key_map::KeyMap;
 use super::record::RecordKey;
 use crate::random;
@@ -20,6 +23,7 @@ use crate::wire::jsonrpc::comparable_id;
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlight {
     running: Arc<Mutex<KeyMap<Requests>>>,
+    abandoned: Abandoned,
 }
 
 /// What is running of one session.
@@ -48,6 +52,34 @@ struct Ids {
     client: Box<str>,
     /// The id under which it goes upstream, where it is another.
     upstream: Option<Box<RawValue>>,
+    /// The deadline of a call that was sent and has no answer.
+    unanswered: Mutex<Option<Instant>>,
+}
+
+/// Says of a running request how far it is. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub struct Progress(Arc<Ids>);
+
+impl Progress {
+    /// It is about to be sent, and has until `deadline`.
+    pub fn sent(&self, deadline: Instant) {
+        self.set(Some(deadline));
+    }
+
+    /// Its backend is done with it.
+    pub fn answered(&self) {
+        self.set(None);
+    }
+
+    fn set(&self, unanswered: Option<Instant>) {
+        *self.0.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = unanswered;
+    }
+}
+
+impl Ids {
+    fn unanswered(&self) -> Option<Instant> {
+        *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A session has as many requests running as it may at a time.
@@ -93,10 +125,12 @@ impl InFlight {
             return Err(TooManyRequests);
         }
         let requests = running.entry(key).or_default();
-        let is_taken = requests.ids.iter().any(|running| *running.client == *client);
+        let is_taken = requests.ids.iter().any(|running| *running.client == *client)
+            || self.abandoned.has(&key, &client);
         let ids = Arc::new(Ids {
             upstream: is_taken.then(generated).flatten(),
             client: Box::from(&*client),
+            unanswered: Mutex::new(None),
         });
         requests.ids.push(Arc::clone(&ids));
         requests.held += 1;
@@ -175,6 +209,7 @@ impl InFlight {
             requests.ended.has.store(true, Ordering::Release);
             requests.ended.told.notify_waiters();
         }
+        self.abandoned.forget(key);
     }
 
     /// The sessions that have something that runs.
@@ -203,6 +238,12 @@ impl Running {
     #[must_use]
     pub fn upstream_id(&self) -> Option<&RawValue> {
         self.ids.as_ref()?.upstream.as_deref()
+    }
+
+    /// Where to say how far the request is.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        self.ids.clone().map(Progress)
     }
 
     /// Ends when a newer one has taken its place.
@@ -237,6 +278,13 @@ impl Drop for Running {
                 && let Some(place) = requests.ids.iter().position(|running| Arc::ptr_eq(running, ids))
             {
                 requests.ids.swap_remove(place);
+                // An id of the gateway's own is not used again.
+                if ids.upstream.is_none()
+                    && !requests.ended.has.load(Ordering::Acquire)
+                    && let Some(deadline) = ids.unanswered()
+                {
+                    self.in_flight.abandoned.add(self.key, &ids.client, deadline);
+                }
             }
             if let Some(superseded) = self.superseded.take() {
                 // Also one that was superseded ends by itself; its place is another's then.
@@ -281,6 +329,24 @@ mod tests {
         drop((held, first, second, third));
         assert!(!is_renamed(&begin(session, "1")));
         is_empty(&in_flight);
+    }
+
+    #[tokio::test]
+    async fn id_of_a_call_given_up_before_its_answer_stays_taken() {
+        let (in_flight, session) = (InFlight::default(), RecordKey([1; 16]));
+        let begin = || in_flight.begin(session, &raw("1"), 9).unwrap();
+        let answered = begin();
+        answered.progress().unwrap().sent(Instant::now());
+        answered.progress().unwrap().answered();
+        drop(answered);
+        let given_up = begin();
+        assert!(given_up.upstream_id().is_none());
+        given_up.progress().unwrap().sent(Instant::now());
+        drop(given_up);
+        assert!(begin().upstream_id().is_some());
+        is_empty(&in_flight);
+        in_flight.end(&session);
+        assert!(begin().upstream_id().is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! A session is its record in the store. No process owns it: each request finds the record by the signed id that the client
 //! sends, whichever process it reaches. What a process has seen of a record it remembers, and uses as long as it is known to be true.
 
+mod abandoned;
 pub mod bindings;
 mod cache;
 mod capabilities;
@@ -69,7 +70,7 @@ use find::Read;
 use flights::Flights;
 use id::SessionId;
 use in_flight::InFlight;
-pub use in_flight::{Cancelled, Running, TooManyRequests};
+pub use in_flight::{Cancelled, Progress, Running, TooManyRequests};
 use keys::Keys;
 use local::Local;
 use loss::RecentWrites;
