@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::respond::{self, Body};
-use crate::budget::{Account, Reservation, UNCOUNTED_BYTES};
+use crate::budget::{Account, UNCOUNTED_BYTES};
 use crate::patience::within;
 use crate::wire::code;
 
@@ -29,13 +29,13 @@ enum Fault {
     Incomplete,
 }
 
-/// The body, and what is reserved for it: refused as soon as it is larger than `largest`, or finds no room in `account`. One that says
+/// The body, which counts as long as there is a copy of it: refused as soon as it is larger than `largest`, or finds no room in `account`. One that says
 /// that it is too large has been refused before.
 pub(super) async fn read(
     mut body: Incoming,
     largest: usize,
     account: impl FnOnce() -> Account,
-) -> Result<(Bytes, Option<Reservation>), Response<Body>> {
+) -> Result<Bytes, Response<Body>> {
     let Some(whole) = within(BODY_DEADLINE, gather(&mut body, largest, account)).await else {
         let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
         return Err(respond::error(
@@ -69,18 +69,18 @@ async fn gather(
     body: &mut Incoming,
     largest: usize,
     account: impl FnOnce() -> Account,
-) -> Result<(Bytes, Option<Reservation>), Fault> {
+) -> Result<Bytes, Fault> {
     let first = part(body).await?.unwrap_or_default();
     if first.len() > largest {
         return Err(Fault::TooLarge);
     }
     let is_whole = body.is_end_stream();
     if is_whole && first.len() <= UNCOUNTED_BYTES {
-        return Ok((first, None));
+        return Ok(first);
     }
     let mut reserved = account().reserve(first.len()).ok_or(Fault::NoRoom)?;
     if is_whole {
-        return Ok((first, Some(reserved)));
+        return Ok(reserved.hold(first));
     }
     let mut whole = BytesMut::from(first);
     let mut turn = 0;
@@ -98,7 +98,11 @@ async fn gather(
             tokio::task::yield_now().await;
         }
     }
-    Ok((whole.freeze(), Some(reserved)))
+    Ok(if whole.len() <= UNCOUNTED_BYTES {
+        whole.freeze()
+    } else {
+        reserved.hold(whole.freeze())
+    })
 }
 
 async fn part(body: &mut Incoming) -> Result<Option<Bytes>, Fault> {
@@ -156,6 +160,55 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+
+    /// What is read of a request with a body of so many bytes, in parts or in one.
+    async fn read_one(bytes: usize, in_parts: bool, account: Account) -> Bytes {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        let service = service_fn(async |request: http::Request<Incoming>| {
+            let account = || account.clone();
+            let body = read(request.into_body(), usize::MAX, account).await.ok().unwrap();
+            sender.send(body).unwrap();
+            Ok::<_, Infallible>(respond::accepted())
+        });
+        let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service);
+        let head =
+            format!("POST /mcp HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n");
+        let talking = async {
+            client.write_all(head.as_bytes()).await.unwrap();
+            let body = vec![b'x'; bytes];
+            let (first, rest) = body.split_at(if in_parts { bytes / 2 } else { bytes });
+            client.write_all(first).await.unwrap();
+            if in_parts {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                client.write_all(rest).await.unwrap();
+            }
+            client.read_to_end(&mut Vec::new()).await.unwrap()
+        };
+        let (served, _) = tokio::join!(serving, talking);
+        served.unwrap();
+        receiver.recv().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_body_counts_until_its_last_copy_is_gone() {
+        let account = Account::root(usize::MAX);
+        for (bytes, in_parts, counted) in [
+            (UNCOUNTED_BYTES, true, 0),
+            (UNCOUNTED_BYTES + 1, false, UNCOUNTED_BYTES + 1),
+            (UNCOUNTED_BYTES + 1, true, UNCOUNTED_BYTES + 1),
+        ] {
+            let body = read_one(bytes, in_parts, account.clone()).await;
+            assert_eq!(body.len(), bytes);
+            let copy = body.clone();
+            drop(body);
+            assert_eq!(account.reserved(), counted);
+            drop(copy);
+            assert_eq!(account.reserved(), 0);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_given_up_with_words_that_say_so() {

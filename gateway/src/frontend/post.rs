@@ -54,9 +54,8 @@ impl Frontend {
             return ("other", respond::overloaded(None));
         };
         let account = || self.principals.account(self.core.budget(), principal);
-        // Until the answer begins: then the request has been sent, and what is kept of it is the connection's.
-        let (body, _reserved) = match read(body, largest, account).await {
-            Ok(read) => read,
+        let body = match read(body, largest, account).await {
+            Ok(body) => body,
             Err(refusal) => return ("other", refusal),
         };
         if jsonrpc::is_batch(&body) {
