@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde_json::value::RawValue;
 
 use super::Frontend;
 use super::headers::Framing;
@@ -13,7 +12,6 @@ use super::relay::{Awaited, Relay};
 use super::respond::{self, Body};
 use super::served::Failure;
 use super::tools::{explain, tool_error};
-use super::upstream_id::UpstreamId;
 use crate::backend::{Answer, BackendError};
 use crate::core::{CallError, Routed, Subject};
 use crate::end_by::EndBy;
@@ -65,10 +63,10 @@ impl Frontend {
         let answer = match reply.answer {
             // What is passed on as it comes keeps the id that it has.
             answer @ (Answer::Whole(_) | Answer::Streaming(..)) if !upstream_id.is_own() => {
-                whole(answer, &routed, upstream_id, request.id).await
+                self.whole(answer, &routed, asked).await.map(Answer::Whole)
             }
             answer @ Answer::Events(..) if framing == Framing::Json => {
-                whole(answer, &routed, upstream_id, request.id).await
+                self.whole(answer, &routed, asked).await.map(Answer::Whole)
             }
             answer => Ok(answer),
         };
@@ -100,24 +98,35 @@ impl Frontend {
         };
         respond::until_its_end(response, reply.admitted)
     }
-}
 
-/// The answer as one message with the client's id. What the backend asks and reports on the way does not reach the client.
-async fn whole(
-    answer: Answer,
-    routed: &Routed,
-    upstream_id: &UpstreamId,
-    id: &RawValue,
-) -> Result<Answer, CallError> {
-    let whole = tokio::time::timeout_at(routed.deadline.at(), answer.whole(upstream_id.get(id))).await;
-    let message = whole.unwrap_or_else(|_| Err(routed.deadline.passed()));
-    if message.is_ok() {
-        upstream_id.answered();
+    /// The answer as one message with the client's id. What the backend asks and reports on the way does not reach the client. At the
+    /// deadline a backend that has begun a stream is told that the request is cancelled.
+    pub(super) async fn whole(
+        &self,
+        answer: Answer,
+        routed: &Routed,
+        asked: &Asked<'_>,
+    ) -> Result<Bytes, CallError> {
+        let (id, backend) = (asked.upstream_id.get(asked.request.id), &routed.backend);
+        let streamed_in = match &answer {
+            Answer::Events(upstream, _) => Some(upstream.clone()),
+            Answer::Whole(_) | Answer::Streaming(..) => None,
+        };
+        let whole = tokio::time::timeout_at(routed.deadline.at(), answer.whole(id)).await;
+        let message = whole.unwrap_or_else(|_| {
+            if let Some(upstream) = streamed_in {
+                self.core.cancel(backend, upstream, id);
+            }
+            Err(routed.deadline.passed())
+        });
+        if message.is_ok() {
+            asked.upstream_id.answered();
+        }
+        let account = backend.account();
+        let message =
+            message.and_then(|message| asked.upstream_id.restore(message, asked.request.id, account));
+        message.map_err(|error| CallError::sent(backend, error))
     }
-    let message = message.and_then(|message| upstream_id.restore(message, id));
-    message
-        .map(Answer::Whole)
-        .map_err(|error| CallError::sent(&routed.backend, error))
 }
 
 /// The answer to a request that has none.

@@ -186,7 +186,7 @@ impl Relay {
         }
         match translated {
             // Without an id: whoever lost it resumes in front of it, and gets it again.
-            Translated::Answer(data) => match upstream_id.restore(data, id) {
+            Translated::Answer(data) => match upstream_id.restore(data, id, self.call.backend.account()) {
                 Ok(data) => Step::Last(self.counted(event::message(data, None))),
                 Err(error) => Step::Last(self.failed(&CallError::sent(&self.call.backend, error))),
             },

@@ -124,14 +124,9 @@ impl Frontend {
         asked.upstream_id.sent(routed.deadline.at());
         let reply = self.core.send(session, &routed, id).await;
         let reply = reply.inspect_err(|error| asked.upstream_id.failed(error))?;
-        let whole = tokio::time::timeout_at(routed.deadline.at(), reply.answer.whole(id)).await;
+        let message = self.whole(reply.answer, &routed, asked).await;
         drop(reply.admitted);
-        let message = whole.unwrap_or_else(|_| Err(routed.deadline.passed()));
-        if message.is_ok() {
-            asked.upstream_id.answered();
-        }
-        let message = message.and_then(|message| asked.upstream_id.restore(message, asked.request.id));
-        let message = message.map_err(|error| CallError::sent(&routed.backend, error))?;
+        let message = message?;
         let parsed = jsonrpc::Response::parse(&message);
         let done = parsed.is_ok_and(|response| matches!(response.outcome, Outcome::Result(_)));
         Ok((respond::json(StatusCode::OK, message), done))

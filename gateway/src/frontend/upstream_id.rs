@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::backend::BackendError;
+use crate::budget::Account;
 use crate::core::{CallError, Routed};
 use crate::session::{Progress, Running};
 use crate::wire::code;
@@ -93,14 +94,20 @@ impl UpstreamId {
         Ok(Routed { message, ..routed })
     }
 
-    /// Gives an answer the id that the client waits for.
-    pub(super) fn restore(&self, answer: Bytes, id: &RawValue) -> Result<Bytes, BackendError> {
+    /// Gives an answer the id that the client waits for. What is made anew for it is counted in `account`.
+    pub(super) fn restore(
+        &self,
+        answer: Bytes,
+        id: &RawValue,
+        account: &Account,
+    ) -> Result<Bytes, BackendError> {
         if self.is_own() {
             return Ok(answer);
         }
         let response =
             jsonrpc::Response::parse(&answer).map_err(|fault| BackendError::Invalid(fault.message))?;
         let restored = splice(&answer, response.id.get(), id.get().as_bytes());
+        let restored = restored.map(|restored| account.count(restored));
         restored.ok_or_else(|| BackendError::Invalid("its id cannot be found".to_owned()))
     }
 }
@@ -121,11 +128,32 @@ mod tests {
         };
         let answer =
             Bytes::from_static(br#"{"result":{"id":1700000001, "n":1.0}, "id": 1700000001,"jsonrpc":"2.0"}"#);
-        let restored = id.restore(answer, &raw("\"a\"")).unwrap();
+        let restored = id.restore(answer, &raw("\"a\""), &account()).unwrap();
         assert_eq!(
             restored,
             r#"{"result":{"id":1700000001, "n":1.0}, "id": "a","jsonrpc":"2.0"}"#
         );
+    }
+
+    fn account() -> Account {
+        Account::root(usize::MAX)
+    }
+
+    #[test]
+    fn answer_that_is_made_anew_is_counted() {
+        let (id, account) = (
+            UpstreamId {
+                other: Some(raw("1700000001")),
+                ..UpstreamId::own()
+            },
+            account(),
+        );
+        let text = "x".repeat(5000);
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":1700000001,"result":{{"t":"{text}"}}}}"#);
+        let restored = id.restore(answer.into(), &raw("1"), &account).unwrap();
+        assert_eq!(account.reserved(), restored.len());
+        drop(restored);
+        assert_eq!(account.reserved(), 0);
     }
 
     #[test]
@@ -133,6 +161,6 @@ mod tests {
         let id = UpstreamId::own();
         assert_eq!(id.get(&raw("1")).get(), "1");
         let answer = Bytes::from_static(b"whatever");
-        assert_eq!(id.restore(answer.clone(), &raw("1")).unwrap(), answer);
+        assert_eq!(id.restore(answer.clone(), &raw("1"), &account()).unwrap(), answer);
     }
 }
