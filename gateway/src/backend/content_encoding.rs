@@ -57,6 +57,8 @@ pub(super) struct Decoder {
     state: Option<State>,
     /// Where the decoder writes.
     scratch: Vec<u8>,
+    /// Whether a zstd decoder filled that the last time, so that it may hold more.
+    filled: bool,
     ended: bool,
     _window: Option<OwnedSemaphorePermit>,
 }
@@ -101,6 +103,7 @@ impl Decoder {
             input: Bytes::new(),
             state: None,
             scratch: Vec::new(),
+            filled: false,
             ended: false,
             _window: None,
         }))
@@ -133,6 +136,10 @@ impl Decoder {
                 return Ok(None);
             }
             if self.state.is_none() && !self.begin()? {
+                return Ok(None);
+            }
+            // A zstd decoder fails when it is asked again and again without anything to decode.
+            if self.coding == Coding::Zstd && self.input.is_empty() && !self.filled {
                 return Ok(None);
             }
             let decoded = self.step().map_err(|reason| self.failed(&reason))?;
@@ -245,6 +252,7 @@ impl Decoder {
                 let left = context.decompress_stream(&mut room, &mut input);
                 let left = left.map_err(|code| get_error_name(code).to_owned())?;
                 self.ended = left == 0 && input.pos() == self.input.len();
+                self.filled = room.pos() == STEP_BYTES;
                 (input.pos(), room.pos())
             }
         };
@@ -413,6 +421,30 @@ mod tests {
             decoded.extend_from_slice(&bytes);
         }
         assert_eq!(decoded, b"data: 1\n\n");
+    }
+
+    #[test]
+    fn decoder_may_be_asked_often_before_more_comes() {
+        let text = text();
+        for (encoding, body) in [
+            ("gzip", gzip(&text)),
+            ("deflate", zlib(&text)),
+            ("br", brotli(&text)),
+            ("zstd", zstd(&text)),
+        ] {
+            let (mut decoder, mut decoded) = (decoder(encoding), Vec::new());
+            for piece in body.chunks(body.len() / 3) {
+                decoder.push(Bytes::copy_from_slice(piece));
+                while let Some(bytes) = decoder.next().unwrap() {
+                    decoded.extend_from_slice(&bytes);
+                }
+                for _ in 0..40 {
+                    assert_eq!(decoder.next().unwrap(), None, "{encoding}");
+                }
+            }
+            decoder.finish().unwrap();
+            assert!(decoded == text, "{encoding}");
+        }
     }
 
     #[test]
