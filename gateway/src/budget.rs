@@ -248,6 +248,12 @@ impl Account {
         self.overdraw(bytes.len()).hold(bytes)
     }
 
+    /// Whether anybody beside the one who asks has it, or something is reserved in it.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.node) > 1 || self.reserved() > 0
+    }
+
     fn charge(&self, bytes: usize) -> bool {
         let node = &*self.node;
         let limit = self.limit();

@@ -88,11 +88,11 @@ impl Principals {
             return budget.requests().clone();
         }
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(account) = shares.get(principal).filter(|account| account.reserved() > 0) {
+        if let Some(account) = shares.get(principal).filter(|account| account.is_in_use()) {
             return account.clone();
         }
         if shares.len() >= MAX_PRINCIPALS {
-            shares.retain(|_, account| account.reserved() > 0);
+            shares.retain(|_, account| account.is_in_use());
         }
         let account = budget.principal();
         shares.insert(principal.clone(), account.clone());
@@ -120,6 +120,22 @@ mod tests {
         drop(beyond);
         assert_eq!(places.shared.taken.load(Ordering::Relaxed), 0);
         assert_eq!(places.shared.beyond.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn principal_has_one_share_before_anything_is_reserved_in_it() {
+        let (budget, principals) = (Budget::new(1000), Principals::default());
+        budget.set(Some(1000), Some(800), 100);
+        let accounts = [(); 2].map(|()| principals.account(&budget, &subject("a")));
+        let held = accounts[0].reserve(150).unwrap();
+        assert!(accounts[1].reserve(51).is_none());
+        drop((held, accounts));
+        budget.set(Some(1000), Some(800), 300);
+        let account = principals.account(&budget, &subject("a"));
+        assert!(
+            account.reserve(300).is_some(),
+            "one that nobody has takes on the new limits"
+        );
     }
 
     fn subject(name: &str) -> Principal {
