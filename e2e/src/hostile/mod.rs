@@ -99,7 +99,7 @@ pub fn run(confined: &Confined, duration: Duration) -> anyhow::Result<Report> {
     let after = if restarted {
         None
     } else {
-        Rest::wait(&gateway, &rest)
+        Rest::wait(&gateway, &rest, &honest)
     };
     Ok(Report {
         baseline,
@@ -149,8 +149,13 @@ impl Rest {
         })
     }
 
-    /// Whether this is nearly what it was `before`: connections that are kept, and what the allocator keeps, may differ.
-    fn is_as(&self, before: &Self) -> bool {
+    /// Whether its memory is nearly what it was `before`.
+    fn holds_as_little_as(&self, before: &Self) -> bool {
+        self.resident <= before.resident + report::REST_BYTES
+    }
+
+    /// Whether it is as idle as it was `before`: connections that are kept may differ.
+    fn is_idle_as(&self, before: &Self) -> bool {
         let near = |name: &str, slack: f64| {
             self.gauges.get(name).copied().unwrap_or_default()
                 <= before.gauges.get(name).copied().unwrap_or_default() + slack
@@ -159,14 +164,18 @@ impl Rest {
             && near("vmcp_requests_in_flight", 1.0)
             && near("vmcp_tasks", 20.0)
             && near("vmcp_buffered_bytes", report::REST_BYTES as f64)
-            && self.resident <= before.resident + report::REST_BYTES
     }
 
-    /// Waits until the gateway has come to rest; what it holds then, or at the end of the patience.
-    fn wait(gateway: &Gateway, before: &Self) -> Option<Self> {
+    /// Waits until the gateway has come to rest; what it holds then, or at the end of the patience. The honest sessions go on meanwhile:
+    /// the allocator gives back what a thread has freed while that thread works.
+    fn wait(gateway: &Gateway, before: &Self, honest: &honest::Honest) -> Option<Self> {
         let rested = wait::until("the gateway comes to rest", REST_LIMIT, || {
+            honest.run(Duration::from_secs(1)).without_failure()?;
             let now = Self::of(gateway)?;
-            anyhow::ensure!(now.is_as(before), "{now:?}");
+            anyhow::ensure!(
+                now.is_idle_as(before) && now.holds_as_little_as(before),
+                "{now:?}"
+            );
             Ok(now)
         });
         rested.ok().or_else(|| Self::of(gateway).ok())
