@@ -72,6 +72,28 @@ fn a_call_ends_at_its_deadline_with_an_error_for_its_id_and_the_backend_is_told(
     Ok(())
 }
 
+#[test]
+fn backend_is_told_when_a_stream_that_is_read_whole_is_late() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&[])?;
+    let (_recipe, gateway) = gateway(&fixture.url, |backend| {
+        backend.timeouts.call = Span::from_secs(1);
+    })?;
+    let session = Session::open(gateway.mcp)?;
+    let params = json!({"name": "fixture_stream_progress", "arguments": {"steps": 1000, "ms": 200}, "_meta": {"progressToken": "p"}});
+    let call = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
+    let headers = [
+        ("content-type", "application/json"),
+        ("accept", "application/json"),
+        ("mcp-session-id", &*session.id),
+    ];
+    let answer = raw::exchange(gateway.mcp, "POST", "/mcp", &headers, call.to_string().as_bytes())?;
+    assert_says(&tool_error(&answer)?, &["did not answer within 1 s"]);
+    wait::until("the backend is told of the cancellation", PATIENCE, || {
+        anyhow::ensure!(fixture.stats()?.cancelled == 1, "{:?}", fixture.stats()?);
+        Ok(())
+    })
+}
+
 /// Sends a call of which nobody reads the answer as long as the value is kept.
 fn call_unread(
     gateway: &Gateway,
