@@ -722,9 +722,14 @@ impl World {
         let (model, before) = (self.models[0].clone(), self.keys);
         for (place, key) in self.keys.iter_mut().enumerate() {
             let creates = |(_, step): &(usize, Step)| matches!(step, Step::Create(at, _) if *at == place);
+            let ends = |(_, step): &(usize, Step)| match step {
+                Step::Terminate(at) | Step::Expire(at) => *at == place,
+                step => matches!(step, Step::Lose),
+            };
             let session = model.sessions.get(key);
+            let is_alive = session.is_some_and(|session| session.alive.is_some());
             // A key is random, so that one that is gone never comes again; but two may try the same new one at once.
-            if round.steps.iter().any(creates) && session.is_none_or(|session| session.alive.is_none()) {
+            if round.steps.iter().any(creates) && (!is_alive || round.steps.iter().any(ends)) {
                 *key = RecordKey::random();
             }
         }
