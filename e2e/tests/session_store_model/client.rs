@@ -1,0 +1,126 @@
+//! A process of the model test: does operations with a real store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vmcp_gateway::config::SessionLimits;
+use vmcp_gateway::session::store::redis::RedisStore;
+use vmcp_gateway::session::store::redis::connection::Connection;
+use vmcp_gateway::session::store::{
+    Bound, Created, LimitOf, Loaded, Owner, Recovered, SessionStore as _, SetOutcome, StreamOwned,
+    Terminated, Touched, Unavailable,
+};
+
+use crate::held::{held, new_record};
+use crate::operation::{Operation, Outcome};
+use crate::{ROOM, TAG};
+
+/// How long whoever claims an expired session has to end it.
+const CLAIMED_FOR: Duration = Duration::from_secs(60);
+/// Lets a session expire, twice as long ago.
+const EXPIRE: &str = "
+local times = redis.call('HGET', KEYS[1], 'times')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local idle, rest = string.match(times or '', '^(%d+)(.*)$')
+if not idle or tonumber(idle) <= now then
+  return 0
+end
+local past = string.format('%.0f', now - 120000)
+redis.call('HSET', KEYS[1], 'times', past .. rest)
+for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+  if string.sub(member, 1, #ARGV[1]) == ARGV[1] then
+    redis.call('ZADD', KEYS[2], past, member)
+  end
+end
+return 1";
+
+/// One process.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) store: Arc<RedisStore>,
+    /// What is not for a store to do goes this way.
+    pub(crate) fate: Connection,
+}
+
+pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Outcome, Unavailable> {
+    let limits = |limited| SessionLimits {
+        server: if limited { ROOM } else { u32::MAX },
+        principal: u32::MAX,
+    };
+    let store = &client.store;
+    Ok(match operation {
+        Operation::Create(key, limited) => match store.create(key, &new_record(), limits(*limited)).await? {
+            Created::Created { record, .. } => Outcome::Created(held(record)),
+            Created::Taken => Outcome::Taken,
+            Created::Limit(LimitOf::Server) => Outcome::Full,
+            Created::Limit(of) => return Err(Unavailable::new(format!("{of:?}"))),
+        },
+        Operation::Restore(key, known, missing) => {
+            match store.restore(key, &known.record(), *missing).await? {
+                Recovered::Found(record) => Outcome::Found(held(record)),
+                Recovered::Gone => Outcome::Gone,
+                Recovered::Wait(_) => Outcome::Wait,
+            }
+        }
+        Operation::OwnStream(key) => match store.own_stream(key, Owner([7; 8])).await? {
+            StreamOwned::Owned(number) => Outcome::Owned(number),
+            StreamOwned::Gone => Outcome::Gone,
+        },
+        Operation::Claim => {
+            let claimed = store.claim_expired(CLAIMED_FOR, 100).await?.into_iter();
+            let mut claimed: Vec<_> = claimed.map(|(key, record)| (key, held(record))).collect();
+            claimed.sort_by_key(|(key, _)| *key);
+            Outcome::Claimed(claimed)
+        }
+        Operation::Remove(keys) => {
+            store.remove_expired(keys).await?;
+            Outcome::Done
+        }
+        Operation::Expire(key) => {
+            let mut expire = redis::cmd("EVAL");
+            expire.arg(EXPIRE).arg(2).arg(format!("{TAG}:s:{key}"));
+            expire.arg(format!("{TAG}:sessions")).arg(key.to_string());
+            client.fate.command::<()>(&expire).await?;
+            Outcome::Done
+        }
+        Operation::Load(key) => match store.load(key).await? {
+            Loaded::Found(record) => Outcome::Found(held(record)),
+            Loaded::Gone => Outcome::Gone,
+        },
+        Operation::Bind(key, backend, expected, binding) => {
+            match store.bind_backend(key, backend, *expected, binding).await? {
+                Bound::Bound(record) => Outcome::Bound(held(record)),
+                Bound::Lost(record) => Outcome::Lost(held(record)),
+                Bound::Gone => Outcome::Gone,
+            }
+        }
+        Operation::Set(key, setting) => match store.set(key, setting).await? {
+            SetOutcome::Set(record) => Outcome::Set(held(record)),
+            SetOutcome::Full => return Err(Unavailable::new("full")),
+            SetOutcome::Gone => Outcome::Gone,
+        },
+        Operation::Touch(keys) => {
+            let touched = store.touch(keys).await?;
+            Outcome::Touched(
+                touched
+                    .iter()
+                    .map(|one| matches!(one, Touched::Alive { .. }))
+                    .collect(),
+            )
+        }
+        Operation::Terminate(key, life) => match store.terminate(key, *life).await? {
+            Terminated::Terminated(record) => Outcome::Terminated(record.map(held)),
+            Terminated::Gone => Outcome::Gone,
+        },
+        Operation::Recover(key, life) => match store.recover(key, *life, &new_record()).await? {
+            Recovered::Found(record) => Outcome::Found(held(record)),
+            Recovered::Wait(_) => Outcome::Wait,
+            Recovered::Gone => Outcome::Gone,
+        },
+        Operation::Lose => {
+            client.fate.command::<()>(&redis::cmd("FLUSHALL")).await?;
+            Outcome::Done
+        }
+    })
+}

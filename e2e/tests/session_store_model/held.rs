@@ -1,0 +1,95 @@
+//! What a process knows of a session.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use vmcp_gateway::session::bindings::Bindings;
+use vmcp_gateway::session::record::{NewRecord, PrincipalTag, Record};
+use vmcp_gateway::session::store::Life;
+use vmcp_gateway::wire::revision::Revision;
+
+/// What a record says that can change, and its life.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Held {
+    pub(crate) life: Life,
+    pub(crate) version: u64,
+    pub(crate) level: Option<String>,
+    pub(crate) watched: BTreeMap<String, String>,
+    pub(crate) bindings: Bindings,
+}
+
+impl Held {
+    pub(crate) fn new(life: Life) -> Self {
+        Self {
+            life,
+            version: 1,
+            level: None,
+            watched: BTreeMap::new(),
+            bindings: Bindings::default(),
+        }
+    }
+
+    /// Takes over what `known` says and this one has lost.
+    pub(crate) fn write_what_is_lost(&mut self, known: &Self) {
+        let behind = self.version < known.version;
+        let mut is_changed = behind;
+        for (backend, binding) in known.bindings.iter() {
+            let there = self.bindings.get(backend).map_or(0, |bound| bound.generation);
+            if there < binding.generation {
+                self.bindings.insert(backend, binding.clone());
+                is_changed = true;
+            }
+        }
+        if behind {
+            (self.level, self.watched) = (known.level.clone(), known.watched.clone());
+            self.version = known.version;
+        }
+        self.version += u64::from(is_changed);
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        let new = new_record();
+        Record {
+            principal_tag: new.principal_tag,
+            revision: new.revision,
+            capabilities: new.capabilities,
+            client_info: new.client_info,
+            life: self.life,
+            version: self.version,
+            untouched: Duration::ZERO,
+            left: Duration::ZERO,
+            remaining: Duration::ZERO,
+            log_level: self.level.clone(),
+            subscriptions: self.watched.clone(),
+            bindings: self.bindings.clone(),
+        }
+    }
+}
+
+pub(crate) fn new_record() -> NewRecord {
+    NewRecord {
+        principal_tag: PrincipalTag([3; 16]),
+        other_tags: Vec::new(),
+        revision: Revision::V2025_06_18,
+        capabilities: r#"{"roots":{}}"#.into(),
+        client_info: r#"{"name":"model"}"#.into(),
+    }
+}
+
+pub(crate) fn held(record: Record) -> Held {
+    let created = NewRecord {
+        principal_tag: record.principal_tag,
+        other_tags: Vec::new(),
+        revision: record.revision,
+        capabilities: record.capabilities,
+        client_info: record.client_info,
+    };
+    assert_eq!(created, new_record(), "what a session began with never changes");
+    Held {
+        life: record.life,
+        version: record.version,
+        level: record.log_level,
+        watched: record.subscriptions,
+        bindings: record.bindings,
+    }
+}

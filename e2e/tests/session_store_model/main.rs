@@ -1,0 +1,53 @@
+//! Whatever three processes do at the same moment to the sessions in a real Redis, and whenever Redis loses its data: there is an order
+//! of what they did in which each outcome is that of a model that fits on a page.
+//!
+//! Each round some operations are begun together, each by a client with a connection of its own, and are waited for. Which one Redis did
+//! first nobody has seen, so that every order is tried: the round is right if the model explains all outcomes in one of them. Where it does
+//! so in several, all the states in which they end are kept, and the next round may follow from any. Between rounds everybody reads every
+//! session, which leaves one state as a rule.
+
+mod client;
+mod held;
+mod model;
+mod operation;
+mod schedule;
+mod session;
+mod step;
+mod world;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::step::round;
+use crate::world::World;
+
+const CLIENTS: usize = 3;
+const SESSIONS: usize = 3;
+const BACKENDS: [&str; 2] = ["x", "y"];
+const RESOURCES: [&str; 2] = ["a://b", "c://d"];
+const TAG: &str = "{vmcp:tests/model}";
+/// How many sessions there may be for those who ask whether there is room.
+const ROOM: u32 = 2;
+
+#[test]
+fn what_three_processes_do_at_once_and_losses_of_the_data_in_between_are_explained_by_one_order()
+-> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Runtime::new()?;
+    let entered = runtime.enter();
+    let world = std::cell::RefCell::new(World::start()?);
+    drop(entered);
+    let config = Config {
+        failure_persistence: None,
+        ..Config::default()
+    };
+    TestRunner::new(config).run(&proptest::collection::vec(round(), 1..20), |rounds| {
+        let outcome = runtime.block_on(world.borrow_mut().play(&rounds));
+        outcome.map_err(|error| TestCaseError::fail(format!("{error:#}")))
+    })?;
+    let kills = world.borrow().kills;
+    assert!(kills > 0, "Redis was never killed");
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! The model of the store: what each operation has to do, one after the other.
+
+use std::collections::BTreeMap;
+
+use vmcp_gateway::session::record::RecordKey;
+use vmcp_gateway::session::store::Incarnation;
+
+use crate::ROOM;
+use crate::held::Held;
+use crate::operation::{Operation, Outcome};
+use crate::session::{Session, change};
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Model {
+    pub(crate) sessions: BTreeMap<RecordKey, Session>,
+    /// The lives of the data are counted by its losses.
+    pub(crate) losses: usize,
+    /// What sessions said that each life is called.
+    pub(crate) names: BTreeMap<usize, Incarnation>,
+    /// Whether those who know more of a lost session have had the time to write it back.
+    pub(crate) settled: bool,
+}
+
+impl Model {
+    pub(crate) fn lose(&mut self) {
+        self.losses += 1;
+        self.settled = false;
+        for session in self.sessions.values_mut() {
+            (session.alive, session.expired, session.marked) = (None, None, None);
+            session.streams.1 = false;
+        }
+    }
+
+    /// The model after `operation`, if that can have had `outcome`.
+    pub(crate) fn after(&self, operation: &Operation, outcome: &Outcome) -> Option<Self> {
+        let mut model = self.clone();
+        let expected = model.apply(operation, outcome);
+        (expected == *outcome).then_some(model)
+    }
+
+    /// What comes of `operation`. `outcome` is what did: only names and times are believed of it.
+    fn apply(&mut self, operation: &Operation, outcome: &Outcome) -> Outcome {
+        let alive = |model: &Self, key: &RecordKey| model.sessions.get(key)?.alive.clone();
+        match operation {
+            Operation::Lose => {
+                self.lose();
+                Outcome::Done
+            }
+            Operation::Create(key, limited) => {
+                let living = self.sessions.values().filter(|session| session.alive.is_some());
+                let room = usize::try_from(ROOM).unwrap_or(usize::MAX);
+                if *limited && living.count() >= room && alive(self, key).is_none() {
+                    return Outcome::Full;
+                }
+                let (None, Outcome::Created(created)) = (alive(self, key), outcome) else {
+                    return Outcome::Taken;
+                };
+                let name = created.life.incarnation;
+                let of_another =
+                    |(losses, other): (&usize, &Incarnation)| (*losses == self.losses) != (*other == name);
+                if self.names.iter().any(of_another) {
+                    return Outcome::Taken;
+                }
+                self.names.insert(self.losses, name);
+                let new = Held {
+                    version: created.version,
+                    ..Held::new(created.life)
+                };
+                let session = Session {
+                    life: created.life,
+                    born: self.losses,
+                    alive: Some(new.clone()),
+                    expired: None,
+                    marked: None,
+                    streams: (0, true),
+                };
+                self.sessions.insert(*key, session);
+                Outcome::Created(new)
+            }
+            Operation::Load(key) => alive(self, key).map_or(Outcome::Gone, Outcome::Found),
+            Operation::Touch(keys) => {
+                Outcome::Touched(keys.iter().map(|key| alive(self, key).is_some()).collect())
+            }
+            Operation::Bind(key, ..) | Operation::Set(key, _) => {
+                let Some(held) = self
+                    .sessions
+                    .get_mut(key)
+                    .and_then(|session| session.alive.as_mut())
+                else {
+                    return Outcome::Gone;
+                };
+                change(held, operation)
+            }
+            Operation::Claim => {
+                let sessions = self.sessions.iter_mut();
+                let claimed = sessions.filter_map(|(key, session)| {
+                    let (held, claimed) = session.expired.as_mut()?;
+                    let is_new = !std::mem::replace(claimed, true);
+                    is_new.then(|| (*key, held.clone()))
+                });
+                Outcome::Claimed(claimed.collect())
+            }
+            Operation::Remove(keys) => {
+                for key in keys {
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.expired = None;
+                    }
+                }
+                Outcome::Done
+            }
+            Operation::Expire(key) => {
+                if let Some(session) = self.sessions.get_mut(key)
+                    && let Some(held) = session.alive.take()
+                {
+                    session.expired = Some((held, false));
+                }
+                Outcome::Done
+            }
+            Operation::OwnStream(key) => match self.sessions.get_mut(key) {
+                Some(session) if session.alive.is_some() => session.own_stream(outcome),
+                _ => Outcome::Gone,
+            },
+            Operation::Restore(key, known, missing) => {
+                let losses = self.losses;
+                match self.sessions.get_mut(key) {
+                    Some(session) => session.restore(known, *missing, losses, outcome),
+                    None => Outcome::Gone,
+                }
+            }
+            Operation::Terminate(key, _) | Operation::Recover(key, _) => {
+                let (losses, settled) = (self.losses, self.settled);
+                match self.sessions.get_mut(key) {
+                    Some(session) => session.end_or_return(operation, losses, settled, outcome),
+                    None => Outcome::Gone,
+                }
+            }
+        }
+    }
+}
+
+/// The states in which `model` can be when all of `done` was done in some order, added to `ends`. Of an operation without an outcome it is
+/// not known whether it was done: Redis was killed behind it, so that nothing of it is left but what others saw.
+pub(crate) fn orders(model: &Model, done: &[(Operation, Option<Outcome>)], ends: &mut Vec<Model>) {
+    if done.iter().all(|(_, outcome)| outcome.is_none()) && !ends.contains(model) {
+        ends.push(model.clone());
+    }
+    for (place, (operation, outcome)) in done.iter().enumerate() {
+        let after = match outcome {
+            Some(outcome) => model.after(operation, outcome),
+            None => {
+                let mut after = model.clone();
+                after.apply(operation, &Outcome::Done);
+                Some(after)
+            }
+        };
+        if let Some(after) = after {
+            let others = [&done[..place], &done[place + 1..]].concat();
+            orders(&after, &others, ends);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A step with what it is done to, and what came of it.
+
+use vmcp_gateway::session::record::{Binding, RecordKey};
+use vmcp_gateway::session::store::{Life, Missing, Setting};
+
+use crate::held::Held;
+
+/// A step with everything that it takes.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    Create(RecordKey, bool),
+    Load(RecordKey),
+    Bind(RecordKey, &'static str, u64, Box<Binding>),
+    Set(RecordKey, Setting),
+    Touch(Vec<RecordKey>),
+    Terminate(RecordKey, Life),
+    Recover(RecordKey, Life),
+    Restore(RecordKey, Box<Held>, Missing),
+    OwnStream(RecordKey),
+    Claim,
+    Remove(Vec<RecordKey>),
+    Expire(RecordKey),
+    Lose,
+}
+
+/// What came of an operation.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Outcome {
+    Taken,
+    Created(Held),
+    Found(Held),
+    Gone,
+    Bound(Held),
+    Lost(Held),
+    Set(Held),
+    /// Which of them live.
+    Touched(Vec<bool>),
+    Terminated(Option<Held>),
+    Wait,
+    /// There is no room.
+    Full,
+    Owned(u64),
+    Claimed(Vec<(RecordKey, Held)>),
+    Done,
+}

@@ -1,0 +1,109 @@
+//! Makes operations of the steps of a round.
+
+use vmcp_gateway::backend::UpstreamSession;
+use vmcp_gateway::session::record::{Binding, RecordKey};
+use vmcp_gateway::session::store::{Missing, Setting};
+use vmcp_gateway::wire::revision::Revision;
+
+use crate::model::Model;
+use crate::operation::Operation;
+use crate::step::{Round, Step};
+use crate::world::World;
+use crate::{BACKENDS, RESOURCES};
+
+impl World {
+    /// The operations of a round, by what is known before it.
+    pub(crate) fn operations(&mut self, round: &Round) -> Vec<(usize, Operation)> {
+        let (model, before) = (self.models[0].clone(), self.keys);
+        for (place, key) in self.keys.iter_mut().enumerate() {
+            let creates = |(_, step): &(usize, Step)| matches!(step, Step::Create(at, _) if *at == place);
+            let ends = |(_, step): &(usize, Step)| match step {
+                Step::Terminate(at) | Step::Expire(at) => *at == place,
+                step => matches!(step, Step::Lose),
+            };
+            let session = model.sessions.get(key);
+            let is_alive = session.is_some_and(|session| session.alive.is_some());
+            // A key is random, so that one that is gone never comes again; but two may try the same new one at once.
+            if round.steps.iter().any(creates) && (!is_alive || round.steps.iter().any(ends)) {
+                *key = RecordKey::random();
+            }
+        }
+        let killed = round.killed.is_some();
+        let mut operations = Vec::new();
+        for (client, step) in &round.steps {
+            // Of a session that is created behind a kill nobody learns; so nobody else knows its key.
+            let now = if killed { before } else { self.keys };
+            let life = |place: &usize| model.sessions.get(&before[*place]).map(|session| session.life);
+            let operation = match step {
+                Step::Create(place, limited) if killed => {
+                    self.keys[*place] = RecordKey::random();
+                    Some(Operation::Create(self.keys[*place], *limited))
+                }
+                Step::Create(place, limited) => Some(Operation::Create(now[*place], *limited)),
+                Step::Restore(place, lost) => {
+                    let missing = if *lost { Missing::Lost } else { Missing::Expired };
+                    let key = before[*place];
+                    let known = self.remembered.get(&key).cloned();
+                    known.map(|known| Operation::Restore(key, Box::new(known), missing))
+                }
+                Step::OwnStream(place) => Some(Operation::OwnStream(now[*place])),
+                Step::Claim => Some(Operation::Claim),
+                Step::Remove(places) => Some(Operation::Remove(
+                    places.iter().map(|place| now[*place]).collect(),
+                )),
+                Step::Expire(place) => Some(Operation::Expire(now[*place])),
+                Step::Load(place) => Some(Operation::Load(now[*place])),
+                Step::Bind(place, backend, right) => {
+                    Some(self.bind(&model, now[*place], BACKENDS[*backend], *right))
+                }
+                Step::LogLevel(place, _) | Step::Watch(place, ..) | Step::Unwatch(place, _) => {
+                    Some(Operation::Set(now[*place], setting(step)))
+                }
+                Step::Touch(places) => {
+                    Some(Operation::Touch(places.iter().map(|place| now[*place]).collect()))
+                }
+                Step::Terminate(place) => life(place).map(|life| Operation::Terminate(before[*place], life)),
+                Step::Recover(place) => life(place).map(|life| Operation::Recover(before[*place], life)),
+                Step::Lose => Some(Operation::Lose),
+            };
+            operations.extend(operation.map(|operation| (*client, operation)));
+        }
+        operations
+    }
+
+    fn bind(&mut self, model: &Model, key: RecordKey, backend: &'static str, right: bool) -> Operation {
+        let held = model
+            .sessions
+            .get(&key)
+            .and_then(|session| session.alive.as_ref());
+        let bound = held.and_then(|held| held.bindings.get(backend));
+        let bound = bound.map_or(0, |binding| binding.generation);
+        let expected = if right { bound } else { bound + 1 };
+        self.bound += 1;
+        let binding = Binding {
+            origin: "origin".to_owned(),
+            session: UpstreamSession {
+                id: http::HeaderValue::from_str(&self.bound.to_string()).ok(),
+                revision: Revision::V2025_03_26,
+                address: None,
+                cookies: vmcp_gateway::backend::Cookies::default(),
+            },
+            generation: expected + 1,
+        };
+        Operation::Bind(key, backend, expected, Box::new(binding))
+    }
+}
+
+fn setting(step: &Step) -> Setting {
+    match step {
+        Step::Watch(_, resource, backend) => Setting::Subscribe {
+            uri: RESOURCES[*resource].to_owned(),
+            backend: BACKENDS[*backend].to_owned(),
+        },
+        Step::Unwatch(_, resource) => Setting::Unsubscribe {
+            uri: RESOURCES[*resource].to_owned(),
+        },
+        Step::LogLevel(_, true) => Setting::LogLevel("error".to_owned()),
+        _ => Setting::LogLevel("debug".to_owned()),
+    }
+}

@@ -1,0 +1,145 @@
+//! What a session is in the model, and what operations make of it.
+
+use vmcp_gateway::session::store::{Life, Missing, Setting};
+
+use crate::held::Held;
+use crate::operation::{Operation, Outcome};
+
+/// What a session is in the model.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Session {
+    pub(crate) life: Life,
+    /// In which life of the data it was created.
+    pub(crate) born: usize,
+    /// The record, if it lives.
+    pub(crate) alive: Option<Held>,
+    /// The record, if it has expired and is still there, and whether somebody has claimed it.
+    pub(crate) expired: Option<(Held, bool)>,
+    /// What the store remembers of its end, or of its return.
+    pub(crate) marked: Option<Marked>,
+    /// The largest number that its own stream has got, and whether the next one is known.
+    pub(crate) streams: (u64, bool),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Marked {
+    Terminated,
+    BroughtBack,
+}
+
+/// What a binding or a setting does to a record that lives.
+pub(crate) fn change(held: &mut Held, operation: &Operation) -> Outcome {
+    match operation {
+        Operation::Bind(_, backend, expected, binding) => {
+            let bound = held.bindings.get(backend).map_or(0, |bound| bound.generation);
+            if bound != *expected {
+                return Outcome::Lost(held.clone());
+            }
+            held.bindings.insert(backend, (**binding).clone());
+            held.version += 1;
+            return Outcome::Bound(held.clone());
+        }
+        Operation::Set(_, Setting::LogLevel(level)) => held.level = Some(level.clone()),
+        Operation::Set(_, Setting::Subscribe { uri, backend }) => {
+            held.watched.insert(uri.clone(), backend.clone());
+        }
+        Operation::Set(_, Setting::Unsubscribe { uri }) => {
+            held.watched.remove(uri);
+        }
+        _ => {}
+    }
+    held.version += 1;
+    Outcome::Set(held.clone())
+}
+
+/// The version of a record that was brought back: a time, larger than every version before.
+fn version_of(outcome: &Outcome, before: u64) -> u64 {
+    match outcome {
+        Outcome::Found(held) if held.version > before => held.version,
+        _ => 0,
+    }
+}
+
+impl Session {
+    pub(crate) fn end_or_return(
+        &mut self,
+        operation: &Operation,
+        losses: usize,
+        settled: bool,
+        outcome: &Outcome,
+    ) -> Outcome {
+        let lost = self.alive.is_none() && self.born != losses && self.marked.is_none();
+        match (operation, self.alive.take()) {
+            (Operation::Terminate(..), Some(held)) => {
+                self.marked = Some(Marked::Terminated);
+                Outcome::Terminated(Some(held))
+            }
+            (Operation::Terminate(..), None) if lost => {
+                self.marked = Some(Marked::Terminated);
+                Outcome::Terminated(None)
+            }
+            (Operation::Recover(..), Some(held)) => {
+                self.alive = Some(held.clone());
+                Outcome::Found(held)
+            }
+            (Operation::Recover(..), None) if lost && !settled && *outcome == Outcome::Wait => Outcome::Wait,
+            (Operation::Recover(..), None) if lost => {
+                self.marked = Some(Marked::BroughtBack);
+                self.streams.1 = false;
+                let new = Held {
+                    version: version_of(outcome, 1),
+                    ..Held::new(self.life)
+                };
+                self.alive = Some(new.clone());
+                Outcome::Found(new)
+            }
+            _ => Outcome::Gone,
+        }
+    }
+
+    pub(crate) fn restore(
+        &mut self,
+        known: &Held,
+        missing: Missing,
+        losses: usize,
+        outcome: &Outcome,
+    ) -> Outcome {
+        if let Some(held) = &mut self.alive {
+            held.write_what_is_lost(known);
+            return Outcome::Found(held.clone());
+        }
+        if self.marked == Some(Marked::Terminated) {
+            return Outcome::Gone;
+        }
+        let back = match (self.expired.take(), missing) {
+            (Some((mut held, _)), _) => {
+                held.version += 1;
+                held
+            }
+            (None, Missing::Expired) => return Outcome::Gone,
+            (None, Missing::Lost) => {
+                self.streams.1 = false;
+                if self.born != losses {
+                    self.marked = Some(Marked::BroughtBack);
+                }
+                Held {
+                    version: version_of(outcome, known.version),
+                    ..known.clone()
+                }
+            }
+        };
+        self.alive = Some(back.clone());
+        Outcome::Found(back)
+    }
+
+    /// The number grows by one; behind a loss by more, so that it is larger than any that was given.
+    pub(crate) fn own_stream(&mut self, outcome: &Outcome) -> Outcome {
+        let (given, exact) = self.streams;
+        let number = match outcome {
+            Outcome::Owned(number) if !exact && *number > given => *number,
+            _ => given + 1,
+        };
+        self.streams = (number, true);
+        Outcome::Owned(number)
+    }
+}

@@ -1,0 +1,185 @@
+//! The world of the model test: a real Redis, its clients, and the states in which it can be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures::future::join_all;
+use tokio::task::JoinSet;
+use vmcp_e2e::providers::{patient, server};
+use vmcp_e2e::redis::Redis;
+use vmcp_gateway::session::record::{Lifetimes, RecordKey};
+use vmcp_gateway::session::store::SessionStore as _;
+use vmcp_gateway::session::store::redis::RedisStore;
+use vmcp_gateway::session::store::redis::connection::Connection;
+
+use crate::client::{Client, perform};
+use crate::held::Held;
+use crate::model::{Model, orders};
+use crate::operation::Operation;
+use crate::step::Round;
+use crate::{CLIENTS, SESSIONS};
+
+const INCARNATION: &str = "{vmcp:tests/model}:incarnation";
+/// No test waits longer for something that has to happen.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The world, and what is known of it.
+pub(crate) struct World {
+    pub(crate) redis: Redis,
+    pub(crate) clients: Vec<Client>,
+    /// Every state in which it can be.
+    pub(crate) models: Vec<Model>,
+    /// The key of the session at each place.
+    pub(crate) keys: [RecordKey; SESSIONS],
+    /// What processes remember of sessions: what each was some rounds ago.
+    pub(crate) remembered: BTreeMap<RecordKey, Held>,
+    pub(crate) bound: u32,
+    pub(crate) kills: u32,
+}
+
+impl World {
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let redis = Redis::start(None)?;
+        let storage = patient(redis.address);
+        let client = |_| {
+            anyhow::Ok(Client {
+                store: Arc::new(RedisStore::new(&storage, &server("model"), Lifetimes::default())?),
+                fate: Connection::new(&storage, INCARNATION)?,
+            })
+        };
+        Ok(Self {
+            clients: (0..CLIENTS).map(client).collect::<anyhow::Result<_>>()?,
+            redis,
+            models: Vec::new(),
+            keys: new_keys(),
+            remembered: BTreeMap::new(),
+            bound: 0,
+            kills: 0,
+        })
+    }
+
+    /// Lets the rounds happen, to sessions that nobody has opened yet.
+    pub(crate) async fn play(&mut self, rounds: &[Round]) -> anyhow::Result<()> {
+        self.redis.command::<()>(&["FLUSHALL"])?;
+        (self.models, self.keys) = (vec![Model::default()], new_keys());
+        self.remembered.clear();
+        for (number, round) in rounds.iter().enumerate() {
+            let checked = self.check(round).await;
+            checked.with_context(|| format!("round {number}: {round:?}"))?;
+            for (key, session) in &self.models[0].sessions {
+                if let Some(held) = &session.alive
+                    && (number % 3 == 0 || !self.remembered.contains_key(key))
+                {
+                    self.remembered.insert(*key, held.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn check(&mut self, round: &Round) -> anyhow::Result<()> {
+        let operations = self.operations(round);
+        let mut running = JoinSet::new();
+        for (client, operation) in operations {
+            let client = self.clients[client].clone();
+            running.spawn(async move {
+                let outcome = perform(&client, &operation).await;
+                (operation, outcome)
+            });
+        }
+        let mut done = Vec::new();
+        loop {
+            if round.killed == Some(done.len()) {
+                self.redis.kill()?;
+            }
+            let Some(ended) = running.join_next().await else {
+                break;
+            };
+            let (operation, outcome) = ended?;
+            done.push(match outcome {
+                Err(_) if round.killed.is_some() => (operation, None),
+                outcome => (operation, Some(outcome?)),
+            });
+        }
+        let mut ends = Vec::new();
+        for model in &self.models {
+            orders(model, &done, &mut ends);
+        }
+        anyhow::ensure!(
+            !ends.is_empty(),
+            "no order explains {done:#?} after {:#?}",
+            self.models
+        );
+        self.models = ends;
+        if round.killed.is_some() {
+            self.start_again().await?;
+        }
+        self.settle()?;
+        self.everybody_reads_the_same().await
+    }
+
+    /// Redis comes back with nothing, and every client finds it.
+    async fn start_again(&mut self) -> anyhow::Result<()> {
+        // The round may have ended before the kill's turn.
+        self.redis.kill()?;
+        self.redis.start_again()?;
+        self.kills += 1;
+        self.models.iter_mut().for_each(Model::lose);
+        let began = Instant::now();
+        for client in &self.clients {
+            while client.store.probe_writes().await.is_err()
+                || client.fate.command::<()>(&redis::cmd("PING")).await.is_err()
+            {
+                anyhow::ensure!(began.elapsed() < LIMIT, "Redis is not found again");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Time passes for those who know more of a lost session.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        if self.models[0].settled {
+            return Ok(());
+        }
+        let Some(value) = self.redis.command::<Option<String>>(&["GET", INCARNATION])? else {
+            return Ok(());
+        };
+        let (incarnation, born) = value.split_once(' ').context("no time")?;
+        let earlier = born.parse::<u64>()? - 2000;
+        self.redis
+            .command::<()>(&["SET", INCARNATION, &format!("{incarnation} {earlier}")])?;
+        for model in &mut self.models {
+            model.settled = true;
+        }
+        Ok(())
+    }
+
+    async fn everybody_reads_the_same(&mut self) -> anyhow::Result<()> {
+        let keys = self.keys;
+        let reads = self.clients.iter().flat_map(|client| {
+            keys.map(|key| async move {
+                let operation = Operation::Load(key);
+                let outcome = perform(client, &operation).await?;
+                anyhow::Ok((operation, outcome))
+            })
+        });
+        for read in join_all(reads).await {
+            let (operation, outcome) = read?;
+            let before = self.models.clone();
+            self.models
+                .retain(|model| model.after(&operation, &outcome).is_some());
+            anyhow::ensure!(
+                !self.models.is_empty(),
+                "{outcome:?} is read of {operation:?}, after {before:#?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn new_keys() -> [RecordKey; SESSIONS] {
+    [(); SESSIONS].map(|()| RecordKey::random())
+}
