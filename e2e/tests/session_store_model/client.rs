@@ -3,17 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::redis::connection::Connection;
 use vmcp_gateway::session::store::{
-    Bound, Created, LimitOf, Loaded, Owner, Recovered, SessionStore as _, SetOutcome, StreamOwned,
-    Terminated, Touched, Unavailable,
+    Bound, Created, Loaded, Owner, Recovered, SessionStore as _, SetOutcome, StreamOwned, Terminated,
+    Touched, Unavailable,
 };
 
+use crate::TAG;
 use crate::held::{held, new_record};
 use crate::operation::{Operation, Outcome};
-use crate::{ROOM, TAG};
 
 /// How long whoever claims an expired session has to end it.
 const CLAIMED_FOR: Duration = Duration::from_secs(60);
@@ -31,6 +30,8 @@ redis.call('HSET', KEYS[1], 'times', past .. rest)
 for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
   if string.sub(member, 1, #ARGV[1]) == ARGV[1] then
     redis.call('ZADD', KEYS[2], past, member)
+    local principal = string.match(member, ' (%S*)$')
+    redis.call('ZADD', KEYS[3] .. principal, 'XX', past, ARGV[1])
   end
 end
 return 1";
@@ -44,18 +45,15 @@ pub(crate) struct Client {
 }
 
 pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Outcome, Unavailable> {
-    let limits = |limited| SessionLimits {
-        server: if limited { ROOM } else { u32::MAX },
-        principal: u32::MAX,
-    };
     let store = &client.store;
     Ok(match operation {
-        Operation::Create(key, limited) => match store.create(key, &new_record(), limits(*limited)).await? {
-            Created::Created { record, .. } => Outcome::Created(held(record)),
-            Created::Taken => Outcome::Taken,
-            Created::Limit(LimitOf::Server) => Outcome::Full,
-            Created::Limit(of) => return Err(Unavailable::new(format!("{of:?}"))),
-        },
+        Operation::Create(key, principal, limits) => {
+            match store.create(key, &new_record(*principal), *limits).await? {
+                Created::Created { record, .. } => Outcome::Created(held(record)),
+                Created::Taken => Outcome::Taken,
+                Created::Limit(of) => Outcome::Limit(of),
+            }
+        }
         Operation::Restore(key, known, missing) => {
             match store.restore(key, &known.record(), *missing).await? {
                 Recovered::Found(record) => Outcome::Found(held(record)),
@@ -79,8 +77,9 @@ pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Ou
         }
         Operation::Expire(key) => {
             let mut expire = redis::cmd("EVAL");
-            expire.arg(EXPIRE).arg(2).arg(format!("{TAG}:s:{key}"));
-            expire.arg(format!("{TAG}:sessions")).arg(key.to_string());
+            expire.arg(EXPIRE).arg(3).arg(format!("{TAG}:s:{key}"));
+            expire.arg(format!("{TAG}:sessions")).arg(format!("{TAG}:p:"));
+            expire.arg(key.to_string());
             client.fate.command::<()>(&expire).await?;
             Outcome::Done
         }
@@ -113,11 +112,13 @@ pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Ou
             Terminated::Terminated(record) => Outcome::Terminated(record.map(held)),
             Terminated::Gone => Outcome::Gone,
         },
-        Operation::Recover(key, life) => match store.recover(key, *life, &new_record()).await? {
-            Recovered::Found(record) => Outcome::Found(held(record)),
-            Recovered::Wait(_) => Outcome::Wait,
-            Recovered::Gone => Outcome::Gone,
-        },
+        Operation::Recover(key, life, principal) => {
+            match store.recover(key, *life, &new_record(*principal)).await? {
+                Recovered::Found(record) => Outcome::Found(held(record)),
+                Recovered::Wait(_) => Outcome::Wait,
+                Recovered::Gone => Outcome::Gone,
+            }
+        }
         Operation::Lose => {
             client.fate.command::<()>(&redis::cmd("FLUSHALL")).await?;
             Outcome::Done

@@ -8,9 +8,14 @@ use vmcp_gateway::session::record::{NewRecord, PrincipalTag, Record};
 use vmcp_gateway::session::store::Life;
 use vmcp_gateway::wire::revision::Revision;
 
-/// What a record says that can change, and its life.
+/// Names a principal: each byte of its tag.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Principal(pub(crate) u8);
+
+/// What a record says that can change, and whose it is for how long.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Held {
+    pub(crate) principal: Principal,
     pub(crate) life: Life,
     pub(crate) version: u64,
     pub(crate) level: Option<String>,
@@ -19,8 +24,9 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn new(life: Life) -> Self {
+    pub(crate) fn new(principal: Principal, life: Life) -> Self {
         Self {
+            principal,
             life,
             version: 1,
             level: None,
@@ -48,7 +54,7 @@ impl Held {
     }
 
     pub(crate) fn record(&self) -> Record {
-        let new = new_record();
+        let new = new_record(self.principal);
         Record {
             principal_tag: new.principal_tag,
             revision: new.revision,
@@ -66,9 +72,9 @@ impl Held {
     }
 }
 
-pub(crate) fn new_record() -> NewRecord {
+pub(crate) fn new_record(principal: Principal) -> NewRecord {
     NewRecord {
-        principal_tag: PrincipalTag([3; 16]),
+        principal_tag: PrincipalTag([principal.0; 16]),
         other_tags: Vec::new(),
         revision: Revision::V2025_06_18,
         capabilities: r#"{"roots":{}}"#.into(),
@@ -77,6 +83,7 @@ pub(crate) fn new_record() -> NewRecord {
 }
 
 pub(crate) fn held(record: Record) -> Held {
+    let principal = Principal(record.principal_tag.0[0]);
     let created = NewRecord {
         principal_tag: record.principal_tag,
         other_tags: Vec::new(),
@@ -84,8 +91,13 @@ pub(crate) fn held(record: Record) -> Held {
         capabilities: record.capabilities,
         client_info: record.client_info,
     };
-    assert_eq!(created, new_record(), "what a session began with never changes");
+    assert_eq!(
+        created,
+        new_record(principal),
+        "what a session began with never changes"
+    );
     Held {
+        principal,
         life: record.life,
         version: record.version,
         level: record.log_level,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::RecordKey;
-use vmcp_gateway::session::store::Incarnation;
+use vmcp_gateway::session::store::{Incarnation, LimitOf};
 
-use crate::ROOM;
-use crate::held::Held;
+use crate::held::{Held, Principal};
 use crate::operation::{Operation, Outcome};
 use crate::session::{Session, change};
 
@@ -31,6 +31,18 @@ impl Model {
         }
     }
 
+    /// The limit of `limits` that another session of `principal` would exceed.
+    fn limit(&self, principal: Principal, limits: SessionLimits) -> Option<LimitOf> {
+        let living = || self.sessions.values().filter(|session| session.alive.is_some());
+        let is_reached = |count: usize, limit: u32| u32::try_from(count).unwrap_or(u32::MAX) >= limit;
+        if is_reached(living().count(), limits.server) {
+            return Some(LimitOf::Server);
+        }
+        let own = living().filter(|session| session.is_counted && session.principal == principal);
+        let is_limited = limits.principal < limits.server;
+        (is_limited && is_reached(own.count(), limits.principal)).then_some(LimitOf::Principal)
+    }
+
     /// The model after `operation`, if that can have had `outcome`.
     pub(crate) fn after(&self, operation: &Operation, outcome: &Outcome) -> Option<Self> {
         let mut model = self.clone();
@@ -46,13 +58,14 @@ impl Model {
                 self.lose();
                 Outcome::Done
             }
-            Operation::Create(key, limited) => {
-                let living = self.sessions.values().filter(|session| session.alive.is_some());
-                let room = usize::try_from(ROOM).unwrap_or(usize::MAX);
-                if *limited && living.count() >= room && alive(self, key).is_none() {
-                    return Outcome::Full;
+            Operation::Create(key, principal, limits) => {
+                if alive(self, key).is_some() {
+                    return Outcome::Taken;
                 }
-                let (None, Outcome::Created(created)) = (alive(self, key), outcome) else {
+                if let Some(of) = self.limit(*principal, *limits) {
+                    return Outcome::Limit(of);
+                }
+                let Outcome::Created(created) = outcome else {
                     return Outcome::Taken;
                 };
                 let name = created.life.incarnation;
@@ -64,22 +77,28 @@ impl Model {
                 self.names.insert(self.losses, name);
                 let new = Held {
                     version: created.version,
-                    ..Held::new(created.life)
+                    ..Held::new(*principal, created.life)
                 };
                 let session = Session {
+                    principal: *principal,
                     life: created.life,
                     born: self.losses,
                     alive: Some(new.clone()),
                     expired: None,
                     marked: None,
                     streams: (0, true),
+                    is_counted: limits.principal < limits.server,
                 };
                 self.sessions.insert(*key, session);
                 Outcome::Created(new)
             }
             Operation::Load(key) => alive(self, key).map_or(Outcome::Gone, Outcome::Found),
             Operation::Touch(keys) => {
-                Outcome::Touched(keys.iter().map(|key| alive(self, key).is_some()).collect())
+                let touched = keys.iter().map(|key| {
+                    let session = self.sessions.get_mut(key);
+                    session.is_some_and(Session::touch)
+                });
+                Outcome::Touched(touched.collect())
             }
             Operation::Bind(key, ..) | Operation::Set(key, _) => {
                 let Some(held) = self
@@ -127,7 +146,7 @@ impl Model {
                     None => Outcome::Gone,
                 }
             }
-            Operation::Terminate(key, _) | Operation::Recover(key, _) => {
+            Operation::Terminate(key, _) | Operation::Recover(key, ..) => {
                 let (losses, settled) = (self.losses, self.settled);
                 match self.sessions.get_mut(key) {
                     Some(session) => session.end_or_return(operation, losses, settled, outcome),

@@ -1,20 +1,21 @@
 //! A step with what it is done to, and what came of it.
 
+use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::{Binding, RecordKey};
-use vmcp_gateway::session::store::{Life, Missing, Setting};
+use vmcp_gateway::session::store::{Life, LimitOf, Missing, Setting};
 
-use crate::held::Held;
+use crate::held::{Held, Principal};
 
 /// A step with everything that it takes.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    Create(RecordKey, bool),
+    Create(RecordKey, Principal, SessionLimits),
     Load(RecordKey),
     Bind(RecordKey, &'static str, u64, Box<Binding>),
     Set(RecordKey, Setting),
     Touch(Vec<RecordKey>),
     Terminate(RecordKey, Life),
-    Recover(RecordKey, Life),
+    Recover(RecordKey, Life, Principal),
     Restore(RecordKey, Box<Held>, Missing),
     OwnStream(RecordKey),
     Claim,
@@ -37,8 +38,8 @@ pub(crate) enum Outcome {
     Touched(Vec<bool>),
     Terminated(Option<Held>),
     Wait,
-    /// There is no room.
-    Full,
+    /// There are as many sessions as there may be.
+    Limit(LimitOf),
     Owned(u64),
     Claimed(Vec<(RecordKey, Held)>),
     Done,

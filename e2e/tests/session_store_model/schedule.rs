@@ -1,6 +1,7 @@
 //! Makes operations of the steps of a round.
 
 use vmcp_gateway::backend::UpstreamSession;
+use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::{Binding, RecordKey};
 use vmcp_gateway::session::store::{Missing, Setting};
 use vmcp_gateway::wire::revision::Revision;
@@ -9,14 +10,14 @@ use crate::model::Model;
 use crate::operation::Operation;
 use crate::step::{Round, Step};
 use crate::world::World;
-use crate::{BACKENDS, RESOURCES};
+use crate::{BACKENDS, PRINCIPAL_LIMIT, PRINCIPALS, RESOURCES, SERVER_LIMIT};
 
 impl World {
     /// The operations of a round, by what is known before it.
     pub(crate) fn operations(&mut self, round: &Round) -> Vec<(usize, Operation)> {
         let (model, before) = (self.models[0].clone(), self.keys);
         for (place, key) in self.keys.iter_mut().enumerate() {
-            let creates = |(_, step): &(usize, Step)| matches!(step, Step::Create(at, _) if *at == place);
+            let creates = |(_, step): &(usize, Step)| matches!(step, Step::Create(at, ..) if *at == place);
             let ends = |(_, step): &(usize, Step)| match step {
                 Step::Terminate(at) | Step::Expire(at) => *at == place,
                 step => matches!(step, Step::Lose),
@@ -35,11 +36,17 @@ impl World {
             let now = if killed { before } else { self.keys };
             let life = |place: &usize| model.sessions.get(&before[*place]).map(|session| session.life);
             let operation = match step {
-                Step::Create(place, limited) if killed => {
+                Step::Create(place, ..) if killed => {
                     self.keys[*place] = RecordKey::random();
-                    Some(Operation::Create(self.keys[*place], *limited))
+                    Some(Operation::Create(
+                        self.keys[*place],
+                        PRINCIPALS[*place],
+                        limits(step),
+                    ))
                 }
-                Step::Create(place, limited) => Some(Operation::Create(now[*place], *limited)),
+                Step::Create(place, ..) => {
+                    Some(Operation::Create(now[*place], PRINCIPALS[*place], limits(step)))
+                }
                 Step::Restore(place, lost) => {
                     let missing = if *lost { Missing::Lost } else { Missing::Expired };
                     let key = before[*place];
@@ -63,7 +70,10 @@ impl World {
                     Some(Operation::Touch(places.iter().map(|place| now[*place]).collect()))
                 }
                 Step::Terminate(place) => life(place).map(|life| Operation::Terminate(before[*place], life)),
-                Step::Recover(place) => life(place).map(|life| Operation::Recover(before[*place], life)),
+                Step::Recover(place) => {
+                    let principal = PRINCIPALS[*place];
+                    life(place).map(|life| Operation::Recover(before[*place], life, principal))
+                }
                 Step::Lose => Some(Operation::Lose),
             };
             operations.extend(operation.map(|operation| (*client, operation)));
@@ -91,6 +101,18 @@ impl World {
             generation: expected + 1,
         };
         Operation::Bind(key, backend, expected, Box::new(binding))
+    }
+}
+
+fn limits(step: &Step) -> SessionLimits {
+    let limit = |is_limited, limit| if is_limited { limit } else { u32::MAX };
+    let (of_server, of_principal) = match step {
+        Step::Create(_, server, principal) => (*server, *principal),
+        _ => (false, false),
+    };
+    SessionLimits {
+        server: limit(of_server, SERVER_LIMIT),
+        principal: limit(of_principal, PRINCIPAL_LIMIT),
     }
 }
 

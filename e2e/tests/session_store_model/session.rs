@@ -2,12 +2,13 @@
 
 use vmcp_gateway::session::store::{Life, Missing, Setting};
 
-use crate::held::Held;
+use crate::held::{Held, Principal};
 use crate::operation::{Operation, Outcome};
 
 /// What a session is in the model.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Session {
+    pub(crate) principal: Principal,
     pub(crate) life: Life,
     /// In which life of the data it was created.
     pub(crate) born: usize,
@@ -19,6 +20,8 @@ pub(crate) struct Session {
     pub(crate) marked: Option<Marked>,
     /// The largest number that its own stream has got, and whether the next one is known.
     pub(crate) streams: (u64, bool),
+    /// Whether it counts as one of its principal's. One that was created where the principal had no limit does so from its first use on.
+    pub(crate) is_counted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,6 +64,12 @@ fn version_of(outcome: &Outcome, before: u64) -> u64 {
 }
 
 impl Session {
+    /// Whether the session lives, and was used.
+    pub(crate) fn touch(&mut self) -> bool {
+        self.is_counted |= self.alive.is_some();
+        self.alive.is_some()
+    }
+
     pub(crate) fn end_or_return(
         &mut self,
         operation: &Operation,
@@ -88,8 +97,9 @@ impl Session {
                 self.streams.1 = false;
                 let new = Held {
                     version: version_of(outcome, 1),
-                    ..Held::new(self.life)
+                    ..Held::new(self.principal, self.life)
                 };
+                self.is_counted = true;
                 self.alive = Some(new.clone());
                 Outcome::Found(new)
             }
@@ -128,6 +138,7 @@ impl Session {
                 }
             }
         };
+        self.is_counted = true;
         self.alive = Some(back.clone());
         Outcome::Found(back)
     }

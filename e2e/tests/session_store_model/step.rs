@@ -10,8 +10,8 @@ const KILLED: f64 = 0.01;
 /// One step of one process, or of fate. Sessions are named by their places.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// Creates; whether only where there is room.
-    Create(usize, bool),
+    /// Creates a session, unless there are too many of the virtual server (`.1`) or of the principal (`.2`).
+    Create(usize, bool, bool),
     Load(usize),
     /// Binds at a backend; whether the generation is expected that was there before the round.
     Bind(usize, usize, bool),
@@ -44,8 +44,9 @@ pub(crate) struct Round {
 
 fn step() -> impl Strategy<Value = (usize, Step)> {
     let session = || 0..SESSIONS;
+    let limited = || prop::bool::weighted(0.3);
     let step = prop_oneof![
-        4 => (session(), prop::bool::weighted(0.3)).prop_map(|(s, limited)| Step::Create(s, limited)),
+        4 => (session(), limited(), limited()).prop_map(|(s, server, principal)| Step::Create(s, server, principal)),
         2 => session().prop_map(Step::Load),
         6 => (session(), 0..BACKENDS.len(), prop::bool::weighted(0.8)).prop_map(|(s, b, right)| Step::Bind(s, b, right)),
         2 => (session(), any::<bool>()).prop_map(|(s, high)| Step::LogLevel(s, high)),

@@ -10,14 +10,14 @@ use tokio::task::JoinSet;
 use vmcp_e2e::providers::{patient, server};
 use vmcp_e2e::redis::Redis;
 use vmcp_gateway::session::record::{Lifetimes, RecordKey};
-use vmcp_gateway::session::store::SessionStore as _;
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::redis::connection::Connection;
+use vmcp_gateway::session::store::{LimitOf, SessionStore as _};
 
 use crate::client::{Client, perform};
 use crate::held::Held;
 use crate::model::{Model, orders};
-use crate::operation::Operation;
+use crate::operation::{Operation, Outcome};
 use crate::step::Round;
 use crate::{CLIENTS, SESSIONS};
 
@@ -37,6 +37,8 @@ pub(crate) struct World {
     pub(crate) remembered: BTreeMap<RecordKey, Held>,
     pub(crate) bound: u32,
     pub(crate) kills: u32,
+    /// The limits by which sessions were refused.
+    pub(crate) limits: Vec<LimitOf>,
 }
 
 impl World {
@@ -57,6 +59,7 @@ impl World {
             remembered: BTreeMap::new(),
             bound: 0,
             kills: 0,
+            limits: Vec::new(),
         })
     }
 
@@ -98,10 +101,19 @@ impl World {
                 break;
             };
             let (operation, outcome) = ended?;
+            if let Ok(Outcome::Limit(of)) = outcome
+                && !self.limits.contains(&of)
+            {
+                self.limits.push(of);
+            }
             done.push(match outcome {
                 Err(_) if round.killed.is_some() => (operation, None),
                 outcome => (operation, Some(outcome?)),
             });
+        }
+        // First, so that behind a round that is wrong proptest can look for a smaller one.
+        if round.killed.is_some() {
+            self.start_again().await?;
         }
         let mut ends = Vec::new();
         for model in &self.models {
@@ -114,7 +126,7 @@ impl World {
         );
         self.models = ends;
         if round.killed.is_some() {
-            self.start_again().await?;
+            self.models.iter_mut().for_each(Model::lose);
         }
         self.settle()?;
         self.everybody_reads_the_same().await
@@ -126,7 +138,6 @@ impl World {
         self.redis.kill()?;
         self.redis.start_again()?;
         self.kills += 1;
-        self.models.iter_mut().for_each(Model::lose);
         let began = Instant::now();
         for client in &self.clients {
             while client.store.probe_writes().await.is_err()
