@@ -1,5 +1,7 @@
 //! Redis answers PING and refuses what matters, for longer than `outageGrace`: what a gateway then does, for each state of Redis.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -32,56 +34,125 @@ struct State {
     name: &'static str,
     /// What the reason contains that `/status` gives.
     code: &'static str,
-    begin: &'static [&'static [&'static str]],
-    end: &'static [&'static [&'static str]],
+    /// What the configuration file of Redis says beyond the defaults.
+    settings: &'static [&'static str],
+    begin: fn(&mut Redis) -> anyhow::Result<()>,
+    end: fn(&mut Redis) -> anyhow::Result<()>,
     afterwards: Afterwards,
+    /// Whether somebody else can remove a record meanwhile.
+    can_remove: bool,
 }
 
-const STATES: &[State] = &[
-    State {
-        name: "its memory is full",
-        code: "OOM",
-        begin: &[&["CONFIG", "SET", "maxmemory", "1"]],
-        end: &[&["CONFIG", "SET", "maxmemory", "0"]],
-        afterwards: Afterwards::Served,
-    },
-    State {
-        name: "it has become a replica",
-        code: "READONLY",
-        begin: &[&["REPLICAOF", "127.0.0.1", "1"]],
-        end: &[&["REPLICAOF", "NO", "ONE"]],
-        afterwards: Afterwards::Refused,
-    },
-    State {
-        name: "its user may run no script",
-        code: "NOPERM",
-        begin: &[&["ACL", "SETUSER", "default", "-eval", "-evalsha"]],
-        end: &[&["ACL", "SETUSER", "default", "+@all"]],
-        afterwards: Afterwards::Refused,
-    },
-    State {
-        name: "its user may write no record",
-        code: "NOPERM",
-        begin: &[&["ACL", "SETUSER", "default", "-hset"]],
-        end: &[&["ACL", "SETUSER", "default", "+@all"]],
-        afterwards: Afterwards::Served,
-    },
-    State {
-        name: "too few replicas follow it",
-        code: "NOREPLICAS",
-        begin: &[&["CONFIG", "SET", "min-replicas-to-write", "1"]],
-        end: &[&["CONFIG", "SET", "min-replicas-to-write", "0"]],
-        afterwards: Afterwards::Served,
-    },
-];
-
+const FULL: State = State {
+    name: "its memory is full",
+    code: "OOM",
+    settings: &[],
+    begin: |redis| redis.command(&["CONFIG", "SET", "maxmemory", "1"]),
+    end: |redis| redis.command(&["CONFIG", "SET", "maxmemory", "0"]),
+    afterwards: Afterwards::Served,
+    can_remove: true,
+};
+const REPLICA: State = State {
+    name: "it has become a replica",
+    code: "READONLY",
+    settings: &[],
+    begin: |redis| redis.command(&["REPLICAOF", "127.0.0.1", "1"]),
+    end: |redis| redis.command(&["REPLICAOF", "NO", "ONE"]),
+    afterwards: Afterwards::Refused,
+    can_remove: false,
+};
+const NO_SCRIPTS: State = State {
+    name: "its user may run no script",
+    code: "NOPERM",
+    settings: &[],
+    begin: |redis| redis.command(&["ACL", "SETUSER", "default", "-eval", "-evalsha"]),
+    end: |redis| redis.command(&["ACL", "SETUSER", "default", "+@all"]),
+    afterwards: Afterwards::Refused,
+    can_remove: true,
+};
+const NO_RECORDS: State = State {
+    name: "its user may write no record",
+    code: "NOPERM",
+    settings: &[],
+    begin: |redis| redis.command(&["ACL", "SETUSER", "default", "-hset"]),
+    end: |redis| redis.command(&["ACL", "SETUSER", "default", "+@all"]),
+    afterwards: Afterwards::Served,
+    can_remove: true,
+};
+const NO_REPLICAS: State = State {
+    name: "too few replicas follow it",
+    code: "NOREPLICAS",
+    settings: &[],
+    begin: |redis| redis.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]),
+    end: |redis| redis.command(&["CONFIG", "SET", "min-replicas-to-write", "0"]),
+    afterwards: Afterwards::Served,
+    can_remove: false,
+};
 /// A cluster of one node, which loses its slots.
 const WITHOUT_SLOTS: State = State {
     name: "the cluster has no quorum",
     code: "CLUSTERDOWN",
-    begin: &[&["CLUSTER", "DELSLOTSRANGE", "0", "16383"]],
-    end: &[&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]],
+    settings: &["cluster-enabled yes"],
+    begin: |redis| redis.command(&["CLUSTER", "DELSLOTSRANGE", "0", "16383"]),
+    end: |redis| redis.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]),
     afterwards: Afterwards::Refused,
+    can_remove: false,
+};
+/// The snapshot cannot take the place of a directory.
+const CANNOT_SAVE: State = State {
+    name: "it cannot save its data",
+    code: "MISCONF",
+    settings: &["save 3600 1"],
+    begin: |redis| {
+        redis.block_saving()?;
+        redis.command::<String>(&["BGSAVE"])?;
+        wait::until("the snapshot fails", PATIENCE, || {
+            let info: String = redis.command(&["INFO", "persistence"])?;
+            ensure!(info.contains("rdb_last_bgsave_status:err"), "{info}");
+            Ok(())
+        })
+    },
+    end: |redis| {
+        redis.unblock_saving()?;
+        redis.command::<String>(&["BGSAVE"]).map(drop)
+    },
+    afterwards: Afterwards::Served,
+    can_remove: false,
+};
+/// Reading takes 10 ms for each key, so that it lasts until it is told to be faster. Behind each key Redis looks at its connections.
+const LOADING: State = State {
+    name: "it reads its data after a start",
+    code: "LOADING",
+    settings: &[
+        "key-load-delay 10000",
+        "rdbcompression no",
+        "loading-process-events-interval-bytes 1024",
+    ],
+    begin: |redis| {
+        let much = "for number = 1, 3000 do redis.call('SET', number, string.rep('x', 2000)) end";
+        redis.command::<()>(&["EVAL", much, "0"])?;
+        redis.save()?;
+        redis.kill()?;
+        redis.start_loading()
+    },
+    end: |redis| redis.command(&["CONFIG", "SET", "key-load-delay", "0"]),
+    afterwards: Afterwards::Refused,
+    can_remove: false,
+};
+const BUSY: State = State {
+    name: "a script of somebody else runs",
+    code: "BUSY",
+    settings: &["busy-reply-threshold 50"],
+    begin: |redis| {
+        let mut client = TcpStream::connect(redis.address)?;
+        client.write_all(b"EVAL \"while true do end\" 0\r\n")?;
+        // The client waits for the answer.
+        std::thread::spawn(move || client.read(&mut [0]));
+        Ok(())
+    },
+    end: |redis| redis.command(&["SCRIPT", "KILL"]),
+    afterwards: Afterwards::Refused,
+    can_remove: false,
 };
 
 fn recipe(fixture: &Fixture, redis: &Redis) -> anyhow::Result<Recipe> {
@@ -118,11 +189,7 @@ fn lines(gateway: &Gateway) -> anyhow::Result<usize> {
     Ok(log.lines().filter(|line| line.contains("store")).count())
 }
 
-fn run(commands: &[&[&str]], redis: &Redis) -> anyhow::Result<()> {
-    commands.iter().try_for_each(|words| redis.command::<()>(words))
-}
-
-fn outlast(state: &State, redis: &Redis, recipe: &Recipe, fixture: &Fixture) -> anyhow::Result<()> {
+fn outlast(state: &State, redis: &mut Redis, recipe: &Recipe) -> anyhow::Result<()> {
     let gateway = recipe.start()?;
     wait::until("sessions can be opened", PATIENCE, || {
         let answer = raw::initialize(gateway.mcp)?;
@@ -135,7 +202,7 @@ fn outlast(state: &State, redis: &Redis, recipe: &Recipe, fixture: &Fixture) -> 
     let before = lines(&gateway)?;
     let keys: Vec<String> = redis.command(&["KEYS", "*:s:*"])?;
 
-    run(state.begin, redis)?;
+    (state.begin)(redis)?;
     let began = Instant::now();
     let (mut served_until, mut longest, mut turn) = (Duration::ZERO, Duration::ZERO, 0_u64);
     while began.elapsed() < LASTS {
@@ -173,8 +240,7 @@ fn outlast(state: &State, redis: &Redis, recipe: &Recipe, fixture: &Fixture) -> 
         }
     }
     // A record that is not there any more is not served without end, whoever took it away.
-    let may_be_removed = state.code != "NOREPLICAS";
-    if state.afterwards == Afterwards::Served && may_be_removed {
+    if state.afterwards == Afterwards::Served && state.can_remove {
         let removed = keys.iter().try_for_each(|key| redis.command::<()>(&["DEL", key]));
         removed?;
         wait::until("nobody is served without a record", PATIENCE, || {
@@ -191,7 +257,7 @@ fn outlast(state: &State, redis: &Redis, recipe: &Recipe, fixture: &Fixture) -> 
     let written = lines(&gateway)? - before;
     ensure!(written <= MOST_LINES, "{written} lines:\n{}", gateway.log()?);
 
-    run(state.end, redis)?;
+    (state.end)(redis)?;
     wait::until("sessions can be opened again", PATIENCE, || {
         let answer = raw::initialize(gateway.mcp)?;
         ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
@@ -209,30 +275,36 @@ fn outlast(state: &State, redis: &Redis, recipe: &Recipe, fixture: &Fixture) -> 
         );
         ensure!(counted(&call(&deleted, &gateway)?)? == 2, "nothing was lost");
     }
-    drop(gateway);
-    redis.command::<()>(&["FLUSHALL"])?;
-    fixture.stats().map(drop)
+    Ok(())
 }
 
 /// In each state of Redis, sessions that are known are served for the grace, or for as long as Redis says that they live; nothing is
 /// served without end; what is refused is 503; and the log does not grow.
-#[test]
-fn each_state_of_redis_is_outlasted() -> anyhow::Result<()> {
+fn each_is_outlasted(states: &[State]) -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
-    let (fixture, redis) = (Fixture::start(&[])?, Redis::start(None)?);
-    let recipe = recipe(&fixture, &redis)?;
+    let fixture = Fixture::start(&[])?;
     let mut failed = Vec::new();
-    for state in STATES {
-        if let Err(error) = outlast(state, &redis, &recipe, &fixture) {
+    for state in states {
+        let mut redis = Redis::start_with(None, state.settings)?;
+        let recipe = recipe(&fixture, &redis)?;
+        if let Err(error) = outlast(state, &mut redis, &recipe) {
             failed.push(format!("{}: {error:#}", state.name));
-            run(state.end, &redis)?;
-            redis.command::<()>(&["FLUSHALL"])?;
         }
     }
     ensure!(failed.is_empty(), "{}", failed.join("\n\n"));
     Ok(())
+}
+
+#[test]
+fn each_state_of_redis_is_outlasted() -> anyhow::Result<()> {
+    each_is_outlasted(&[FULL, REPLICA, NO_SCRIPTS, NO_RECORDS, NO_REPLICAS])
+}
+
+#[test]
+fn redis_that_does_something_else_is_outlasted() -> anyhow::Result<()> {
+    each_is_outlasted(&[CANNOT_SAVE, LOADING, BUSY])
 }
 
 #[test]
@@ -241,17 +313,15 @@ fn cluster_without_quorum_is_outlasted() -> anyhow::Result<()> {
         return Ok(());
     }
     let bus = format!("cluster-port {}", vmcp_e2e::ports::free()?.port());
-    let (fixture, redis) = (
-        Fixture::start(&[])?,
-        Redis::start_with(None, &["cluster-enabled yes", &bus])?,
-    );
-    run(WITHOUT_SLOTS.end, &redis)?;
+    let settings = [WITHOUT_SLOTS.settings, &[bus.as_str()]].concat();
+    let (fixture, mut redis) = (Fixture::start(&[])?, Redis::start_with(None, &settings)?);
+    (WITHOUT_SLOTS.end)(&mut redis)?;
     let mut recipe = recipe(&fixture, &redis)?;
     recipe.config.session_storage.address = None;
     recipe.config.session_storage.cluster = Some(vmcp_crds::config::RedisCluster {
         addresses: vec![redis.address.to_string()],
     });
-    outlast(&WITHOUT_SLOTS, &redis, &recipe, &fixture)
+    outlast(&WITHOUT_SLOTS, &mut redis, &recipe)
 }
 
 /// A full memory keeps neither sessions in use from being touched nor expired ones from being ended: the latter makes room.

@@ -163,6 +163,26 @@ impl Redis {
         std::fs::remove_dir_all(self.directory.path()).context("cannot remove the directory of Redis")
     }
 
+    /// Lets every attempt to save its data fail, until [`Self::unblock_saving`].
+    ///
+    /// # Errors
+    /// When the place of its file cannot be taken.
+    pub fn block_saving(&self) -> anyhow::Result<()> {
+        std::fs::create_dir(self.snapshot()).context("cannot take the place of the snapshot")
+    }
+
+    /// Lets it save its data again.
+    ///
+    /// # Errors
+    /// When its directory cannot be changed.
+    pub fn unblock_saving(&self) -> anyhow::Result<()> {
+        std::fs::remove_dir(self.snapshot()).context("cannot make room for the snapshot")
+    }
+
+    fn snapshot(&self) -> PathBuf {
+        self.directory.path().join("dump.rdb")
+    }
+
     /// Stops the process without ending it: connections stay open, and nothing answers.
     ///
     /// # Errors
