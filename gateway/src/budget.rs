@@ -27,6 +27,9 @@ const LEAST_BYTES: usize = 16 * 1024 * 1024;
 const BACKEND_PART: usize = 4;
 /// The part of the whole that all catalogs together may take.
 const CATALOGS_PART: usize = 2;
+/// The part of the catalogs' share that the lists of single sessions may take, and the part of that which one backend's may, or what is
+/// made of them.
+const SESSION_CATALOGS_PART: usize = 2;
 /// The part of the whole that all requests together may take, where the configuration does not say.
 const REQUESTS_PART: usize = 2;
 /// The part of the requests' share that one authenticated principal may take.
@@ -38,6 +41,7 @@ pub struct Budget {
     total: Account,
     requests: Account,
     catalogs: Account,
+    session_catalogs: Account,
     /// The largest request, which one principal's share must hold.
     request_bytes: Arc<AtomicUsize>,
 }
@@ -47,9 +51,11 @@ impl Budget {
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let total = Account::root(bytes);
+        let catalogs = total.share(CATALOGS_PART);
         Self {
             requests: total.with_limit(bytes),
-            catalogs: total.share(CATALOGS_PART),
+            session_catalogs: catalogs.share(SESSION_CATALOGS_PART),
+            catalogs,
             total,
             request_bytes: Arc::default(),
         }
@@ -90,6 +96,12 @@ impl Budget {
     #[must_use]
     pub fn catalog(&self) -> Account {
         self.catalogs.share(CATALOGS_PART)
+    }
+
+    /// A share for what one backend lists to single sessions, or for what is made of that.
+    #[must_use]
+    pub fn session_catalog(&self) -> Account {
+        self.session_catalogs.share(SESSION_CATALOGS_PART)
     }
 
     /// The size of the budget.

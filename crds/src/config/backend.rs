@@ -56,6 +56,13 @@ pub struct BackendConfig {
     /// take the place of none or be thrown away afterwards. A backend that gives no session ids is always `disposable`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub session_state: SessionState,
+    /// Where its lists come from. `shared`: from a session of the gateway's own, once for all clients. `perSession`: from each client's own
+    /// session at the backend, for servers that add tools to one session or show each user other ones. Then a client's list asks the
+    /// backend, and opens the session there if there is none; when no answer comes within 5 s, what the gateway's own session saw is
+    /// listed. Names, filters and conflicts are the same in both.
+    #[schemars(extend("default" = CatalogScope::default().as_str()))]
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub catalog: CatalogScope,
     /// The largest answer in JSON that is passed on, in bytes, at least 1024. A larger one is refused where the backend says its size, and breaks off
     /// otherwise. One event of a stream may have 16 MiB, whatever stands here.
     #[schemars(range(min = 1024), extend("default" = default_max_answer_bytes()))]
@@ -115,6 +122,28 @@ pub enum SessionState {
     Disposable,
 }
 
+/// Whose lists of a backend clients see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum CatalogScope {
+    /// Those of the gateway's own session.
+    #[default]
+    Shared,
+    /// Those of the client's own session.
+    PerSession,
+}
+
+impl CatalogScope {
+    /// The scope's name in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerSession => "perSession",
+        }
+    }
+}
+
 /// The transport that a backend speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -148,6 +177,7 @@ impl Default for BackendConfig {
             prefix: None,
             timeouts: Timeouts::default(),
             session_state: SessionState::default(),
+            catalog: CatalogScope::default(),
             max_answer_bytes: default_max_answer_bytes(),
             headers: BTreeMap::new(),
             pass_headers: Vec::new(),

@@ -36,8 +36,8 @@ use serde::{Deserialize, Serialize};
 
 pub use aggregation::{AggregationConfig, Capability, ConflictStrategy, FailureMode, NameRule};
 pub use backend::{
-    AnnotationOverride, BackendConfig, BackendTls, BackendTransport, PromptOverride, PromptRules,
-    ResourceRules, SessionState, ToolOverride, ToolRules,
+    AnnotationOverride, BackendConfig, BackendTls, BackendTransport, CatalogScope, PromptOverride,
+    PromptRules, ResourceRules, SessionState, ToolOverride, ToolRules,
 };
 pub use duration::Duration;
 pub use headers::HeaderSource;

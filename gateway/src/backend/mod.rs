@@ -41,6 +41,7 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use http::{HeaderMap, HeaderValue, Uri};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
+use vmcp_crds::config::CatalogScope;
 
 use crate::budget::Account;
 use crate::compute::{Meter, WorkFailed};
@@ -103,6 +104,8 @@ struct Inner {
     account: Account,
     /// Where what it offers is counted.
     catalog_account: Account,
+    /// Where what it lists to single sessions is counted.
+    session_catalog_account: Account,
     /// It has refused a session because it has one for everybody, and no other was opened since.
     has_single_session: AtomicBool,
 }
@@ -134,6 +137,7 @@ impl Backend {
         let (origin, host_header) = (origin(&url, protocol), host_header(&url));
         let transport = transport.counted_apart();
         let (account, catalog_account) = (transport.budget().backend(), transport.budget().catalog());
+        let session_catalog_account = transport.budget().session_catalog();
         let pools = Pools::new(&transport, &url, &contact);
         Self {
             inner: Arc::new(Inner {
@@ -154,6 +158,7 @@ impl Backend {
                 requests: request_id::RequestCounter::default(),
                 account,
                 catalog_account,
+                session_catalog_account,
                 has_single_session: AtomicBool::new(false),
             }),
             passed: None,
@@ -205,6 +210,12 @@ impl Backend {
     #[must_use]
     pub fn has_single_session(&self) -> bool {
         self.inner.has_single_session.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is listed in each client's own session.
+    #[must_use]
+    pub fn lists_per_session(&self) -> bool {
+        self.contact().catalog == CatalogScope::PerSession
     }
 
     fn tasks(&self) -> &Tasks {
@@ -284,6 +295,12 @@ impl Backend {
     #[must_use]
     pub fn account(&self) -> &Account {
         &self.inner.account
+    }
+
+    /// Where what it lists to single sessions is counted.
+    #[must_use]
+    pub fn session_catalog_account(&self) -> &Account {
+        &self.inner.session_catalog_account
     }
 
     /// A digest of where it is. A session id that one origin gave is never sent to another.

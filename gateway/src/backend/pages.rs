@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::handshake::result_of;
 use super::list::{MAX_ITEM_BYTES, MAX_KEY_BYTES};
 use super::{Backend, BackendError, Kind, List, Listed, UpstreamSession};
-use crate::budget::Reservation;
+use crate::budget::{Account, Reservation};
 use crate::steps;
 use crate::text::{MAX_ERROR_BYTES, brief};
 
@@ -43,7 +43,26 @@ impl Backend {
     /// # Errors
     /// When a page cannot be had or read, or the list has no end.
     pub async fn list(&self, session: &UpstreamSession, kind: Kind) -> Result<List, BackendError> {
-        let reserved = Mutex::new(self.inner.catalog_account.begin());
+        self.list_into(&self.inner.catalog_account, session, kind).await
+    }
+
+    /// The same, in the session of a client, for that session alone.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub async fn list_for_client(&self, session: &UpstreamSession, kind: Kind) -> Result<List, BackendError> {
+        self.list_into(&self.inner.session_catalog_account, session, kind)
+            .await
+    }
+
+    /// The list, which is counted in `account`.
+    async fn list_into(
+        &self,
+        account: &Account,
+        session: &UpstreamSession,
+        kind: Kind,
+    ) -> Result<List, BackendError> {
+        let reserved = Mutex::new(account.begin());
         let reserved = &reserved;
         let ask = |params: String| async move {
             let asking = self.ask_for_answer(session, kind.method(), params.as_bytes());
@@ -52,7 +71,7 @@ impl Backend {
             if lock(reserved).grow(page.len()) {
                 Ok(page)
             } else {
-                Err(BackendError::CatalogTooLarge(self.inner.catalog_account.limit()))
+                Err(BackendError::CatalogTooLarge(account.limit()))
             }
         };
         // A page may hold megabytes.
@@ -64,7 +83,7 @@ impl Backend {
             page.unwrap_or_else(|failed| Err(BackendError::Invalid(format!("{}: {failed}", kind.method()))))
         };
         let mut list = in_time(kind, ask, read).await?;
-        let reserved = std::mem::replace(&mut *lock(reserved), self.inner.catalog_account.begin());
+        let reserved = std::mem::replace(&mut *lock(reserved), account.begin());
         let counting = self.compute(move || {
             count(&mut list, reserved);
             list

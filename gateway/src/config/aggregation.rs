@@ -191,6 +191,16 @@ impl Rules {
         (self.filter.passes(name) && !self.hides(name)).then_some(name)
     }
 
+    /// Whether something of the backend may claim the name `renamed`, hidden or not.
+    #[must_use]
+    pub fn may_claim(&self, renamed: &str) -> bool {
+        let by_override = self
+            .overrides
+            .iter()
+            .any(|(name, named)| named.name.as_deref() == Some(renamed) && self.filter.passes(name));
+        by_override || (self.renamed(renamed) == renamed && self.filter.passes(renamed))
+    }
+
     /// Whether `name` may be another spelling of one that is denied or hidden. Only for names of which it is not known whether the backend
     /// has them: a server that compares names without regard to case, white space or what stands behind a NUL would take it for that one.
     #[must_use]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
+use vmcp_crds::config::CatalogScope;
 
 use super::Pattern;
 
@@ -23,6 +24,8 @@ pub struct Contact {
     pub headers: Vec<Header>,
     /// What is passed on of a client's headers.
     pub pass_headers: Vec<HeaderName>,
+    /// In whose session it is listed.
+    pub catalog: CatalogScope,
 }
 
 /// A header that every request to a backend bears.
@@ -87,6 +90,7 @@ impl Default for Contact {
             max_answer_bytes: vmcp_crds::config::BackendConfig::default().max_answer_bytes,
             headers: Vec::new(),
             pass_headers: Vec::new(),
+            catalog: CatalogScope::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! which means that it has not executed the request; then the session is replaced first. Anything else that goes wrong is told to
 //! the caller, with whether trying again is safe.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 use vmcp_crds::config::Capability;
 
 use super::{Core, UpstreamError, Upstreams};
-use crate::backend::{Admitted, Answer, Backend, BackendError, Deadline, UpstreamSession};
+use crate::backend::{Admitted, Answer, Backend, BackendError, Deadline, Kind, UpstreamSession};
 use crate::config::BackendName;
 use crate::core::catalog::{Nowhere, Route, Snapshot};
 use crate::patience::until;
@@ -119,22 +120,23 @@ pub struct Routed {
 }
 
 impl Core {
-    /// The backend that has what `request` asks for, and what it is told. The call's time begins here.
+    /// The backend that has what `request` asks for in `snapshot`, and what it is told. The call's time begins here.
     ///
     /// # Errors
     /// When no backend is known to have it.
     pub fn route(
         &self,
+        snapshot: &Snapshot,
         subject: Subject,
         message: &Bytes,
         request: &Request<'_>,
     ) -> Result<Routed, CallError> {
-        let snapshot = self.catalog().snapshot();
         let Found {
             name: (raw, name),
             task,
             route,
-        } = find(&snapshot, subject, request.params)?;
+            ..
+        } = find(snapshot, subject, request.params)?;
         let route = route.map_err(|nowhere| match nowhere {
             Nowhere::Unknown => CallError::Unknown {
                 subject,
@@ -262,9 +264,40 @@ impl Core {
     }
 }
 
+/// Where things with URIs are listed.
+const URIS: &[Kind] = &[Kind::Resources, Kind::Templates];
+
+/// What a request is about, as far as a snapshot says.
+#[derive(Debug)]
+pub struct Located<'a> {
+    /// What the client calls it by.
+    pub name: Cow<'a, str>,
+    /// In which lists it may be.
+    pub kinds: &'static [Kind],
+    /// The backend that has it.
+    pub backend: Option<Backend>,
+}
+
+/// What a request with these parameters is about, as far as `snapshot` says; `None` where they do not fit.
+#[must_use]
+pub fn locate<'a>(
+    snapshot: &Snapshot,
+    subject: Subject,
+    params: Option<&'a RawValue>,
+) -> Option<Located<'a>> {
+    let found = find(snapshot, subject, params).ok()?;
+    Some(Located {
+        name: found.name.1,
+        kinds: found.kinds,
+        backend: found.route.ok().map(|route| route.backend),
+    })
+}
+
 /// What a request names.
 struct Found<'a> {
     name: params::Text<'a>,
+    /// In which lists that may be.
+    kinds: &'static [Kind],
     /// The `task` of a call, which is not sent on.
     task: Option<&'a RawValue>,
     route: Result<Route, Nowhere>,
@@ -273,21 +306,26 @@ struct Found<'a> {
 fn find<'a>(snapshot: &Snapshot, subject: Subject, params: Option<&'a RawValue>) -> Result<Found<'a>, Fault> {
     type Look = fn(&Snapshot, &str) -> Result<Route, Nowhere>;
     let mut task = None;
-    let (name, look): (_, Look) = match subject {
+    let (name, kinds, look): (_, &[Kind], Look) = match subject {
         Subject::Tool => {
             let name;
             (name, task) = params::tool(params)?;
-            (name, Snapshot::tool)
+            (name, &[Kind::Tools], Snapshot::tool)
         }
-        Subject::Prompt => (params::name(params)?, Snapshot::prompt),
-        Subject::Resource => (params::uri(params)?, Snapshot::resource),
+        Subject::Prompt => (params::name(params)?, &[Kind::Prompts], Snapshot::prompt),
+        Subject::Resource => (params::uri(params)?, URIS, Snapshot::resource),
         Subject::Completion => match params::reference(params)? {
-            Reference::Prompt(name) => (name, Snapshot::prompt),
-            Reference::Resource(uri) => (uri, Snapshot::template),
+            Reference::Prompt(name) => (name, &[Kind::Prompts], Snapshot::prompt),
+            Reference::Resource(uri) => (uri, URIS, Snapshot::template),
         },
     };
     let route = look(snapshot, &name.1);
-    Ok(Found { name, task, route })
+    Ok(Found {
+        name,
+        kinds,
+        task,
+        route,
+    })
 }
 
 impl CallError {

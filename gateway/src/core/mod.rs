@@ -23,7 +23,7 @@ use crate::telemetry::Metrics;
 
 use catalog::Catalog;
 
-pub use call::{CallError, Reply, Routed, Subject};
+pub use call::{CallError, Located, Reply, Routed, Subject, locate};
 pub use principal::Principal;
 pub use upstreams::{UpstreamError, Upstreams};
 

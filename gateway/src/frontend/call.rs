@@ -43,7 +43,8 @@ impl Frontend {
         if !self.core.hot().aggregation.offers(subject.capability()) {
             return respond::method_not_found(request);
         }
-        let routed = self.core.route(subject, body, request);
+        let catalog = session.catalog_to_find(subject, request.params).await;
+        let routed = self.core.route(&catalog, subject, body, request);
         let routed = match routed.and_then(|routed| upstream_id.apply(session.reached(routed))) {
             Ok(routed) => routed,
             Err(error) => return refuse(subject, request, error),

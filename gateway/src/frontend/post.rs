@@ -145,10 +145,10 @@ impl Frontend {
         let request = asked.request;
         match &*request.method {
             "ping" => respond::result(request.id, b"{}"),
-            "tools/list" => self.list(Kind::Tools, request),
-            "prompts/list" => self.list(Kind::Prompts, request),
-            "resources/list" => self.list(Kind::Resources, request),
-            "resources/templates/list" => self.list(Kind::Templates, request),
+            "tools/list" => self.list(Kind::Tools, session, request).await,
+            "prompts/list" => self.list(Kind::Prompts, session, request).await,
+            "resources/list" => self.list(Kind::Resources, session, request).await,
+            "resources/templates/list" => self.list(Kind::Templates, session, request).await,
             "tools/call" => self.call(Subject::Tool, session, body, asked).await,
             "prompts/get" => self.call(Subject::Prompt, session, body, asked).await,
             "resources/read" => self.call(Subject::Resource, session, body, asked).await,

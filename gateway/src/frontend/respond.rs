@@ -122,11 +122,15 @@ pub(super) fn overloaded(id: Option<&RawValue>) -> Response<Body> {
 
 /// What others send is in the way.
 pub(super) fn no_room() -> Response<Body> {
-    later(
-        None,
-        "The gateway buffers as many bytes as it takes at a time; try again",
-    )
+    later(None, NO_ROOM)
 }
+
+/// The same, of one request.
+pub(super) fn no_room_for(id: &RawValue) -> Response<Body> {
+    later(Some(id), NO_ROOM)
+}
+
+const NO_ROOM: &str = "The gateway buffers as many bytes as it takes at a time; try again";
 
 /// The session's other requests are in the way.
 pub(super) fn busy(id: &RawValue) -> Response<Body> {

@@ -58,7 +58,8 @@ impl Frontend {
             Ok(uri) => uri,
             Err(refusal) => return refusal,
         };
-        let routed = match self.core.route(Subject::Resource, body, request) {
+        let catalog = session.catalog_to_find(Subject::Resource, request.params).await;
+        let routed = match self.core.route(&catalog, Subject::Resource, body, request) {
             Ok(routed) => session.reached(routed),
             Err(error) => return refuse(Subject::Resource, request, error),
         };
@@ -97,10 +98,13 @@ impl Frontend {
                 backend,
                 message: body.clone(),
             },
-            None => match self.core.route(Subject::Resource, body, request) {
-                Ok(routed) => routed,
-                Err(error) => return refuse(Subject::Resource, request, error),
-            },
+            None => {
+                let offered = session.catalog_to_find(Subject::Resource, request.params).await;
+                match self.core.route(&offered, Subject::Resource, body, request) {
+                    Ok(routed) => routed,
+                    Err(error) => return refuse(Subject::Resource, request, error),
+                }
+            }
         };
         if let Err(error) = session.unwatch(&uri).await {
             return not_set(request, &error);

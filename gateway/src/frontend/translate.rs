@@ -6,13 +6,14 @@
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use vmcp_crds::config::Capability;
 
-use crate::backend::{self, Backend, BackendError, Reading, UpstreamSession};
+use crate::backend::{self, Backend, BackendError, Kind as ListKind, Reading, UpstreamSession};
 use crate::core::Core;
 use crate::core::catalog::is_list_changed;
 use crate::session::{Kind, Session};
 use crate::telemetry::request_id::Current;
-use crate::wire::jsonrpc::{Message, Request};
+use crate::wire::jsonrpc::{self, Message, Request};
 use crate::wire::mapped;
 use crate::wire::splice::{splice, splice_all};
 
@@ -49,8 +50,7 @@ impl Source<'_> {
                 None => self.dropped("it answers no request of this stream"),
             },
             Ok(Message::Notification { method, .. }) if is_list_changed(&method) => {
-                self.core.catalog().refresh(self.backend.name());
-                Translated::Nothing
+                self.list_changed(&method)
             }
             Ok(Message::Notification { method, params }) => self.notification(data, &method, params),
             Ok(Message::Request(request)) => match self.request(data, &request) {
@@ -62,6 +62,25 @@ impl Source<'_> {
                 None => self.dropped(&fault.message),
             },
         }
+    }
+
+    /// A list of the backend has changed. Clients are told when the shared catalog has changed thereby. Where the list is the client's own,
+    /// it is told at once.
+    fn list_changed(&self, method: &str) -> Translated {
+        self.core.catalog().refresh(self.backend.name());
+        let (kinds, capability) = match method {
+            "notifications/tools/list_changed" => (&[ListKind::Tools][..], Capability::Tools),
+            "notifications/prompts/list_changed" => (&[ListKind::Prompts][..], Capability::Prompts),
+            _ => (
+                &[ListKind::Resources, ListKind::Templates][..],
+                Capability::Resources,
+            ),
+        };
+        let is_own = self.session.list_has_changed(self.backend, kinds);
+        if is_own && self.core.hot().aggregation.offers(capability) {
+            return Translated::Message(jsonrpc::notification(method));
+        }
+        Translated::Nothing
     }
 
     /// A notification of the backend, if it is about something of its own.
@@ -95,6 +114,7 @@ impl Source<'_> {
         let catalog = self.core.catalog();
         let has = |backend: Backend| backend.name() == self.backend.name();
         self.session.watches(self.backend, &uri)
+            || self.session.is_listed_to_it(self.backend, &uri)
             || match catalog.resource(&uri) {
                 Some(backend) => has(backend),
                 // Nobody else's, and what the backend has is not known yet.

@@ -10,7 +10,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Session;
 use super::event_id::{Position, Positions};
 use crate::backend::{Backend, BackendError, Events, Listener, Silent, UpstreamSession, position};
+use crate::core::catalog::LISTS_CHANGED;
 use crate::core::{UpstreamError, Upstreams as _};
+use crate::wire::jsonrpc;
 use crate::wire::sse::Event;
 
 /// How soon a session that was lost may be replaced again only because nobody hears it.
@@ -105,9 +107,14 @@ impl Ears {
             since: Instant::now(),
             _stop: stop.drop_guard(),
         };
+        let replaced = self.open.insert(name, ear);
+        if backend.lists_per_session() && replaced.is_some_and(|replaced| replaced.upstream != upstream) {
+            // What the other one listed is gone with it, and nobody else says so.
+            let changes = lists_changed(&backend, &upstream);
+            self.sounds.push(stream::iter(changes).boxed());
+        }
         let sounds = sounds(session.clone(), backend, upstream, listener, may_repair);
         self.sounds.push(sounds.take_until(stopped).boxed());
-        self.open.insert(name, ear);
     }
 
     /// Takes note of the position that `sound` names, and says whether it names one.
@@ -122,6 +129,19 @@ impl Ears {
         self.positions.insert(name, Position { upstream: tag, event });
         true
     }
+}
+
+/// What a backend would say if it knew that the client had other lists before.
+fn lists_changed(backend: &Backend, upstream: &UpstreamSession) -> Vec<Sound> {
+    let sound = |method: &&str| Sound {
+        backend: backend.clone(),
+        upstream: upstream.clone(),
+        event: Event {
+            data: Some(jsonrpc::notification(method)),
+            ..Event::default()
+        },
+    };
+    LISTS_CHANGED.iter().map(sound).collect()
 }
 
 fn sounds(

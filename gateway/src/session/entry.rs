@@ -1,7 +1,7 @@
 //! A session as this process remembers it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::proof::{Proof, Reading};
 use super::record::Record;
+use super::session_lists::SessionLists;
 use super::store::{Incarnation, Missing};
 
 /// What is remembered of one session. Every request of the session has the same one.
@@ -20,6 +21,8 @@ pub(super) struct Entry {
     /// Whether nothing is known of it but its id.
     is_of_id: bool,
     times: Mutex<Times>,
+    /// What backends list to this session alone.
+    lists: OnceLock<Arc<SessionLists>>,
 }
 
 #[derive(Debug)]
@@ -65,6 +68,7 @@ impl Entry {
             wanted: AtomicBool::new(true),
             is_of_id: false,
             times: Mutex::new(times),
+            lists: OnceLock::new(),
         }
     }
 
@@ -81,6 +85,16 @@ impl Entry {
     /// Whether nothing is known of it but its id.
     pub(super) fn is_of_id(&self) -> bool {
         self.is_of_id
+    }
+
+    /// What backends list to this session alone, if they were asked.
+    pub(super) fn lists(&self) -> Option<&Arc<SessionLists>> {
+        self.lists.get()
+    }
+
+    /// The same, with a place for it where there is none.
+    pub(super) fn make_lists(&self) -> Arc<SessionLists> {
+        Arc::clone(self.lists.get_or_init(Arc::default))
     }
 
     /// The record.

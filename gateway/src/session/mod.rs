@@ -33,6 +33,7 @@ mod reach;
 pub mod record;
 mod repairs;
 mod sealed;
+mod session_lists;
 mod settings;
 pub mod store;
 mod streams;
@@ -79,6 +80,7 @@ use proof::Proof;
 use provisional::Provisional;
 use record::{Lifetimes, NewRecord, Record, RecordKey};
 use repairs::Repairs;
+use session_lists::ListQueue;
 use store::{Created, LimitOf, Loaded, Owner, SessionStore, Terminated, Unavailable};
 use streams::Streams;
 use verified::VerifiedIds;
@@ -156,6 +158,9 @@ struct Inner {
     reads: Flights<RecordKey, Read>,
     /// The upstream sessions that are being opened, so that calls that arrive together open one.
     binds: Flights<upstreams::Target, upstreams::Opened>,
+    /// The lists that backends are asked for in clients' sessions.
+    lists: Flights<session_lists::Target, session_lists::Asked>,
+    list_queue: ListQueue,
     in_flight: InFlight,
     repairs: Repairs,
     /// The upstream sessions that are connections of this process.
@@ -251,6 +256,8 @@ impl Sessions {
                 endings: Endings::default(),
                 reads: Flights::default(),
                 binds: Flights::default(),
+                lists: Flights::default(),
+                list_queue: ListQueue::default(),
                 in_flight: InFlight::default(),
                 repairs: Repairs::default(),
                 local: Local::default(),

@@ -46,7 +46,7 @@ impl Session {
     }
 
     /// The backend as this request reaches it.
-    fn reach(&self, backend: Backend) -> Backend {
+    pub(super) fn reach(&self, backend: Backend) -> Backend {
         match &self.client_headers {
             Some(headers) => backend.on_behalf_of(headers),
             None => backend,

@@ -31,12 +31,7 @@ const ATTEMPTS: u32 = 3;
 
 impl Upstreams for Session {
     async fn open(&self, backend: &Backend) -> Result<UpstreamSession, UpstreamError> {
-        let known = if backend.has_streams_for_sessions() {
-            self.sessions.inner.local.get(&self.key, backend)
-        } else {
-            usable(&self.record(), backend, None)
-        };
-        match known {
+        match self.bound_session(backend) {
             Some(session) => Ok(session),
             None => Box::pin(self.bind(backend, None)).await,
         }
@@ -52,6 +47,22 @@ impl Upstreams for Session {
 }
 
 impl Session {
+    /// The upstream session at `backend` that is bound, or open.
+    fn bound_session(&self, backend: &Backend) -> Option<UpstreamSession> {
+        if backend.has_streams_for_sessions() {
+            self.sessions.inner.local.get(&self.key, backend)
+        } else {
+            usable(&self.record(), backend, None)
+        }
+    }
+
+    /// The upstream session that a request to `backend` would be sent in, if there is one.
+    pub(super) fn upstream_now(&self, backend: &Backend) -> Option<UpstreamSession> {
+        let provisional = || self.sessions.inner.provisional.get(&self.key, backend);
+        let bound = self.bound_session(backend);
+        bound.or_else(|| provisional().map(|pending| pending.session))
+    }
+
     /// Opens and binds an upstream session, or joins those who are about to.
     async fn bind(
         &self,

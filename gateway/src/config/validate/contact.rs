@@ -65,6 +65,7 @@ pub(super) fn contact(
         max_answer_bytes: raw.max_answer_bytes,
         headers: headers(raw, path, file)?,
         pass_headers: pass_headers(raw, path)?,
+        catalog: raw.catalog,
     })
 }
 

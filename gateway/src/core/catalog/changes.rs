@@ -82,15 +82,17 @@ impl Versions {
     }
 }
 
+/// The notifications that say that a list has changed.
+pub const LISTS_CHANGED: [&str; 3] = [
+    "notifications/tools/list_changed",
+    "notifications/resources/list_changed",
+    "notifications/prompts/list_changed",
+];
+
 /// Whether a backend's notification says that one of its lists has changed.
 #[must_use]
 pub fn is_list_changed(method: &str) -> bool {
-    matches!(
-        method,
-        "notifications/tools/list_changed"
-            | "notifications/resources/list_changed"
-            | "notifications/prompts/list_changed"
-    )
+    LISTS_CHANGED.contains(&method)
 }
 
 #[cfg(test)]

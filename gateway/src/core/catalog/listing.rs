@@ -8,6 +8,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use super::Route;
 use super::cursor::{self, BadCursor};
 use crate::backend::Kind;
+use crate::budget::Account;
 
 /// The most bytes of a page, unless its only item has more. Clients read a page whole.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
@@ -23,6 +24,19 @@ pub struct Listing {
     routes: HashMap<Arc<str>, Option<Route>>,
     /// Its pages.
     pages: Vec<SharedPage>,
+    /// Where pages are counted that nobody shares.
+    account: Option<Account>,
+}
+
+/// Why there is no page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoPage {
+    /// The cursor leads nowhere.
+    #[error(transparent)]
+    Cursor(#[from] BadCursor),
+    /// What others are given is in the way.
+    #[error("there is no room for another page")]
+    NoRoom,
 }
 
 /// A page, which is made when it is asked for first, and shared by all who ask.
@@ -92,23 +106,34 @@ impl Listing {
             pages: pages(&listed, page_size),
             listed,
             routes,
+            account: None,
         }
+    }
+
+    /// Makes pages anew for each who asks, because few do, and counts them in `account`.
+    pub(super) fn count_pages(&mut self, account: &Account) {
+        self.account = Some(account.clone());
     }
 
     /// The result of the list's method for this cursor. A cursor that another version of the list gave may begin in the middle of a
     /// page: then the rest of that page is given, so that no page is ever made for one who asks.
     ///
     /// # Errors
-    /// When this list never gives such a cursor.
-    pub fn page(&self, cursor: Option<&str>) -> Result<Page, BadCursor> {
+    /// When this list never gives such a cursor, or there is no room for the page.
+    pub fn page(&self, cursor: Option<&str>) -> Result<Page, NoPage> {
         let last = cursor
             .map(|cursor| cursor::decode(self.kind, cursor))
             .transpose()?;
         let Some(last) = last.flatten() else {
-            return Ok(self.page_from(0));
+            return self.page_from(0);
         };
         let start = self.listed.partition_point(|(key, _)| **key <= *last);
-        Ok(self.page_from(start))
+        self.page_from(start)
+    }
+
+    /// How many items it has, those that are not listed included.
+    pub(super) fn items(&self) -> usize {
+        self.routes.len()
     }
 
     /// How many items are listed.
@@ -137,31 +162,44 @@ impl Listing {
         self.listed == other.listed && self.page_size == other.page_size
     }
 
-    fn page_from(&self, start: usize) -> Page {
+    fn page_from(&self, start: usize) -> Result<Page, NoPage> {
         let number = self.pages.partition_point(|page| page.end <= start);
         let Some(page) = self.pages.get(number) else {
             // Behind the end, or of a list without items.
             let mut empty = self.opening();
             empty.extend_from_slice(b"]}");
-            return Page {
+            return Ok(Page {
                 opening: Bytes::new(),
                 rest: empty.freeze(),
-            };
+            });
         };
-        let whole = page.bytes.get_or_init(|| self.make_page(page));
+        let whole = match &self.account {
+            None => page.bytes.get_or_init(|| self.make_page(page)).clone(),
+            Some(account) => {
+                let size = self.bytes_of(page);
+                let reserved = account.reserve(size).ok_or(NoPage::NoRoom)?;
+                reserved.hold(self.make_page(page))
+            }
+        };
         if page.start == start {
-            return Page {
+            return Ok(Page {
                 opening: Bytes::new(),
-                rest: whole.clone(),
-            };
+                rest: whole,
+            });
         }
         let opening = self.opening().freeze();
         let before = self.listed.get(page.start..start).unwrap_or_default();
         let skipped: usize = before.iter().map(|(_, json)| json.len() + 1).sum();
-        Page {
+        Ok(Page {
             rest: whole.slice((opening.len() + skipped).min(whole.len())..),
             opening,
-        }
+        })
+    }
+
+    /// How many bytes the items of `page` have.
+    fn bytes_of(&self, page: &SharedPage) -> usize {
+        let items = self.listed.get(page.start..page.end).unwrap_or_default();
+        items.iter().map(|(_, json)| json.len() + 1).sum()
     }
 
     /// What every page begins with.
@@ -175,7 +213,7 @@ impl Listing {
 
     fn make_page(&self, page: &SharedPage) -> Bytes {
         let items = self.listed.get(page.start..page.end).unwrap_or_default();
-        let size: usize = items.iter().map(|(_, json)| json.len() + 1).sum();
+        let size = self.bytes_of(page);
         let next = items
             .last()
             .filter(|_| page.end < self.listed.len())
@@ -292,6 +330,18 @@ mod tests {
             r#"{"tools":[]}"#
         );
         assert!(listing(&["a"], 2).page(Some("zzz")).is_err());
+    }
+
+    #[test]
+    fn page_of_one_session_is_counted_until_it_has_gone_out() {
+        let mut list = listing(&["a", "b"], 2);
+        let account = Account::root(50);
+        list.count_pages(&account);
+        let page = list.page(None).unwrap();
+        assert_eq!(list.page(None).unwrap_err(), NoPage::NoRoom);
+        drop(page);
+        assert_eq!(account.reserved(), 0);
+        assert!(list.page(None).is_ok());
     }
 
     #[test]

@@ -7,8 +7,8 @@ use tokio::sync::Notify;
 use vmcp_crds::status::Health;
 
 use super::offer::{Offer, Shown};
-use crate::backend::{Backend, BackendError};
-use crate::config::{HealthSettings, Terms};
+use crate::backend::{Backend, BackendError, Kind, List};
+use crate::config::{BackendName, HealthSettings, Terms};
 use crate::readiness::Pending;
 
 /// What is known of a backend.
@@ -90,6 +90,10 @@ impl Member {
 
     pub(super) fn state(&self) -> Arc<State> {
         Arc::clone(&self.known.load().state)
+    }
+
+    pub(super) fn terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.known.load().terms)
     }
 
     /// Offers the backend on these terms from now on.
@@ -230,6 +234,20 @@ impl State {
 }
 
 impl Known {
+    /// The same with `lists` in the place of what is known of their kinds.
+    pub(super) fn with_lists<'a>(
+        &self,
+        backend: &BackendName,
+        lists: impl Iterator<Item = (Kind, &'a List)>,
+    ) -> Self {
+        let nothing = Shown::default();
+        let shown = self.shown.as_deref().unwrap_or(&nothing);
+        Self {
+            shown: Some(Arc::new(shown.with_lists(backend, lists, &self.terms))),
+            ..self.clone()
+        }
+    }
+
     /// Whether clients get what is known of the offer and the terms.
     fn is_shown(&self) -> bool {
         let now = (self.state.offer.as_ref(), &self.terms);

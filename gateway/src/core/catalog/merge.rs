@@ -86,6 +86,7 @@ pub(super) fn merge(members: &[(Backend, Arc<Known>)], aggregation: &Arc<Aggrega
         templates,
         unknown: unknown.collect(),
         without_completions: silent.map(|(backend, _)| backend.name().clone()).collect(),
+        reserved: None,
         instructions: instructions::join(members.len(), told),
         aggregation: Arc::clone(aggregation),
         conflicts,

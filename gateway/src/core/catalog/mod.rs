@@ -21,6 +21,7 @@ mod remembered;
 #[cfg(test)]
 mod scene;
 mod sentences;
+mod session_view;
 mod snapshot;
 mod sweep;
 mod task_support;
@@ -42,7 +43,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use vmcp_crds::status::Health;
 
-use crate::backend::{Backend, BreakerState, Capabilities, Transport};
+use crate::backend::{Backend, BreakerState, Capabilities, Kind, Transport};
 use crate::config::{self, Aggregation, BackendName};
 use crate::readiness::Readiness;
 use crate::tasks::Tasks;
@@ -51,14 +52,16 @@ use crate::telemetry::metrics::CatalogSize;
 
 use changes::Changes;
 use member::Member;
+use session_view::Views;
 
-pub use changes::{Versions, is_list_changed};
+pub use changes::{LISTS_CHANGED, Versions, is_list_changed};
 pub use cursor::BadCursor;
-pub use listing::{Listing, Page};
+pub use listing::{Listing, NoPage, Page};
 pub use member::State;
 pub use offer::Offer;
 pub use remembered::written;
 pub use sentences::Sentences;
+pub use session_view::{OwnList, ViewId};
 pub use snapshot::{Nowhere, Snapshot};
 
 /// How long readiness waits for the first look at a backend: one that hangs must not keep the others from being served.
@@ -86,6 +89,8 @@ pub struct Catalog {
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
     changes: Changes,
+    /// What is offered to single sessions.
+    views: Views,
     members: ArcSwap<Members>,
     /// Orders the configurations, and is held for no longer than one is taken.
     applying: Mutex<()>,
@@ -106,6 +111,8 @@ struct Members {
     /// The order of the configuration.
     order: Vec<BackendName>,
     aggregation: Arc<Aggregation>,
+    /// Those that are listed in each client's own session.
+    listed_per_session: Arc<[Backend]>,
 }
 
 #[derive(Debug)]
@@ -121,6 +128,12 @@ impl Drop for Running {
 }
 
 impl Members {
+    fn note_those_listed_per_session(&mut self) {
+        let backends = self.in_order().map(|running| &running.member.backend);
+        let per_session = backends.filter(|backend| backend.lists_per_session());
+        self.listed_per_session = per_session.cloned().collect();
+    }
+
     fn in_order(&self) -> impl Iterator<Item = &Arc<Running>> {
         self.order.iter().filter_map(|name| self.running.get(name))
     }
@@ -131,6 +144,7 @@ impl Catalog {
         let shared = Shared {
             snapshot: ArcSwap::from_pointee(merge::merge(&[], &Arc::default())),
             changes: Changes::default(),
+            views: Views::new(transport.budget()),
             members: ArcSwap::default(),
             applying: Mutex::default(),
             merging: Mutex::default(),
@@ -196,6 +210,7 @@ impl Catalog {
                 }
             }
         }
+        members.note_those_listed_per_session();
         self.shared.members.store(Arc::new(members));
         // Whoever looks now finds the new configuration.
         let asked = asked.into_iter().filter(|_| asks_otherwise);
@@ -258,6 +273,7 @@ impl Catalog {
             warnings: after.warnings.count(),
         });
         let before = self.shared.snapshot.swap(Arc::clone(&after));
+        self.shared.views.forget_all();
         let news = after.conflicts.kept().iter();
         let news = news.filter(|conflict| !before.conflicts.kept().contains(conflict));
         for conflict in news.take(MAX_LOGGED_CONFLICTS) {
@@ -286,11 +302,31 @@ impl Catalog {
         state.offer.as_ref().map(|offer| offer.capabilities)
     }
 
+    /// Whether `backend` says that it has such a list; `None` before its first answer.
+    #[must_use]
+    pub fn declares(&self, backend: &BackendName, kind: Kind) -> Option<bool> {
+        let capabilities = self.capabilities(backend)?;
+        Some(sweep::needs(kind, capabilities).1)
+    }
+
     /// Whether `backend` gives session ids; `None` before its first answer.
     #[must_use]
     pub fn gives_session_ids(&self, backend: &BackendName) -> Option<bool> {
         let state = self.members().running.get(backend)?.member.state();
         state.offer.as_ref().map(|offer| offer.gives_session_ids)
+    }
+
+    /// What `backend` offers, or offered when it last answered; `None` before its first answer.
+    #[must_use]
+    pub fn offer(&self, backend: &BackendName) -> Option<Arc<Offer>> {
+        let state = self.members().running.get(backend)?.member.state();
+        state.offer.clone()
+    }
+
+    /// The backends that are listed in each client's own session, in the order of the configuration.
+    #[must_use]
+    pub fn listed_per_session(&self) -> Arc<[Backend]> {
+        Arc::clone(&self.shared.members.load().listed_per_session)
     }
 
     /// The backend of that name, if it is configured now.

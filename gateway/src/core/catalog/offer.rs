@@ -108,11 +108,7 @@ impl Shown {
         let mut shown = Self::default();
         for kind in Kind::ALL {
             let list = offer.list(kind);
-            let mut seen = HashSet::new();
-            for listed in &list.items {
-                shown.show(backend, kind, listed, terms, &mut seen);
-            }
-            shown.settle(backend, kind);
+            shown.show_list(backend, kind, list, terms);
             if list.unusable > 0 {
                 shown.refuse(format_args!(
                     "backend {backend} lists {} {}s that cannot be called by anything: each needs {}",
@@ -130,6 +126,32 @@ impl Shown {
             shown.refuse(format_args!("backend {backend}: {fault}"));
         }
         shown
+    }
+
+    /// The same with `lists` in the place of those of their kinds. What is wrong with these stands nowhere: they are one session's.
+    pub(super) fn with_lists<'a>(
+        &self,
+        backend: &BackendName,
+        lists: impl Iterator<Item = (Kind, &'a List)>,
+        terms: &Terms,
+    ) -> Self {
+        let mut shown = Self {
+            entries: self.entries.clone(),
+            ..Self::default()
+        };
+        for (kind, list) in lists {
+            shown.entries[kind as usize].clear();
+            shown.show_list(backend, kind, list, terms);
+        }
+        shown
+    }
+
+    fn show_list(&mut self, backend: &BackendName, kind: Kind, list: &List, terms: &Terms) {
+        let mut seen = HashSet::new();
+        for listed in &list.items {
+            self.show(backend, kind, listed, terms, &mut seen);
+        }
+        self.settle(backend, kind);
     }
 
     fn show<'a>(

@@ -9,6 +9,7 @@ use super::sentences::Sentences;
 use super::template::UriTemplate;
 use super::uri_owners::{UriOwners, scheme};
 use crate::backend::{Backend, Kind};
+use crate::budget::{Account, Reservation};
 use crate::config::{Aggregation, BackendName, Rules, Strategy, Terms};
 
 /// The longest URI that is compared with templates; every longer one is unknown.
@@ -39,7 +40,14 @@ pub struct Snapshot {
     pub(super) owners: UriOwners,
     pub(super) unknown: Vec<Unknown>,
     pub(super) without_completions: HashSet<BackendName>,
+    /// What it takes, where it is one session's.
+    pub(super) reserved: Option<Reservation>,
 }
+
+/// About what an item takes beside its description: its place among those that are listed, and its route.
+const ITEM_BYTES: usize = 256;
+/// About what a template takes to be compared with URIs.
+const MATCHER_BYTES: usize = 1024;
 
 /// A template, and who has it.
 #[derive(Debug)]
@@ -74,6 +82,28 @@ impl Snapshot {
             Kind::Prompts => &self.prompts,
             Kind::Resources => &self.resources,
             Kind::Templates => &self.templates,
+        }
+    }
+
+    /// About how many bytes it takes, without those that it shares with others.
+    pub(super) fn weight(&self) -> usize {
+        let items = Kind::ALL.map(|kind| self.listing(kind).items());
+        let items: usize = items.into_iter().sum();
+        // The beginnings of URIs are noted, too.
+        let uris = self.resources.items() + self.templates.items();
+        (1 + items + 2 * uris) * ITEM_BYTES + self.matchers.len() * MATCHER_BYTES
+    }
+
+    /// Makes the pages of its lists anew for each who asks, and counts them in `account`.
+    pub(super) fn count_pages(&mut self, account: &Account) {
+        let lists = [
+            &mut self.tools,
+            &mut self.prompts,
+            &mut self.resources,
+            &mut self.templates,
+        ];
+        for list in lists {
+            list.count_pages(account);
         }
     }
 

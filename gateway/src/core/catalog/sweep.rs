@@ -281,7 +281,7 @@ async fn lists(
     }
 }
 
-fn needs(kind: Kind, declared: Capabilities) -> (Capability, bool) {
+pub(super) fn needs(kind: Kind, declared: Capabilities) -> (Capability, bool) {
     match kind {
         Kind::Tools => (Capability::Tools, declared.tools),
         Kind::Prompts => (Capability::Prompts, declared.prompts),

@@ -1,0 +1,263 @@
+//! A backend with `catalog: perSession` is listed in each client's own upstream session: what a server adds to one session is seen and
+//! reached in that session, on every replica, and nowhere else.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::json;
+use vmcp_crds::config::{BackendConfig, CatalogScope, ConflictStrategy, ToolOverride};
+use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::Session;
+use vmcp_e2e::replicas::Replicas;
+use vmcp_e2e::stream::Stream;
+use vmcp_e2e::wait;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One gateway in front of a server whose tools a session can add to.
+fn started(change: impl FnOnce(&mut BackendConfig)) -> anyhow::Result<(Fixture, Gateway)> {
+    let fixture = Fixture::start(&["--toolsets"])?;
+    let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
+    let backend = &mut recipe.config.hot.as_mut().unwrap().backends[0];
+    backend.catalog = CatalogScope::PerSession;
+    change(backend);
+    let gateway = recipe.start()?;
+    Ok((fixture, gateway))
+}
+
+fn lists(gateway: SocketAddr, session: &Session, tool: &str) -> anyhow::Result<bool> {
+    let names = session.names(gateway, "tools/list")?;
+    Ok(names.iter().any(|name| name == tool))
+}
+
+fn enable(gateway: SocketAddr, session: &Session, prefix: &str, name: &str) -> anyhow::Result<()> {
+    let arguments = json!({"name": name, "quiet": true});
+    let answer = session.call(gateway, &format!("{prefix}enable_toolset"), &arguments)?;
+    anyhow::ensure!(answer.tool_text()? == format!("{name} is enabled"), "{answer:?}");
+    Ok(())
+}
+
+/// A tool that one session has is listed and called in that session, without any notification; another session neither sees nor reaches it.
+#[test]
+fn tool_of_one_session_is_seen_and_reached_there_alone() -> anyhow::Result<()> {
+    let (_fixture, gateway) = started(|_| {})?;
+    let (one, other) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
+    assert!(!lists(gateway.mcp, &one, "a_report")?);
+    enable(gateway.mcp, &one, "a_", "report")?;
+    assert!(lists(gateway.mcp, &one, "a_report")? && lists(gateway.mcp, &one, "a_echo")?);
+    let called = session_call(gateway.mcp, &one, "a_report")?;
+    assert_eq!(called.unwrap(), "report of this session");
+    // Without a list before the call, too.
+    enable(gateway.mcp, &one, "a_", "later")?;
+    assert_eq!(
+        session_call(gateway.mcp, &one, "a_later")?.unwrap(),
+        "later of this session"
+    );
+    assert!(!lists(gateway.mcp, &other, "a_report")?);
+    assert_eq!(session_call(gateway.mcp, &other, "a_report")?, Err(-32602));
+    Ok(())
+}
+
+/// The text of the tool's answer, or the code of the error.
+fn session_call(gateway: SocketAddr, session: &Session, tool: &str) -> anyhow::Result<Result<String, i64>> {
+    let answer = session.call(gateway, tool, &json!({}))?;
+    let code = answer.error_code();
+    Ok(if code == 0 {
+        Ok(answer.tool_text()?)
+    } else {
+        Err(code)
+    })
+}
+
+/// By default every client sees what the gateway's own session sees.
+#[test]
+fn shared_catalog_knows_no_tools_of_sessions() -> anyhow::Result<()> {
+    let (_fixture, gateway) = started(|backend| backend.catalog = CatalogScope::Shared)?;
+    let session = Session::open(gateway.mcp)?;
+    enable(gateway.mcp, &session, "a_", "report")?;
+    assert!(!lists(gateway.mcp, &session, "a_report")?);
+    assert_eq!(session_call(gateway.mcp, &session, "a_report")?, Err(-32602));
+    Ok(())
+}
+
+/// The client hears its own list_changed when its upstream session says so, and other clients do not.
+#[test]
+fn change_of_a_sessions_list_is_told_to_its_client_alone() -> anyhow::Result<()> {
+    let (fixture, gateway) = started(|_| {})?;
+    let (one, other) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
+    for session in [&one, &other] {
+        assert!(!lists(gateway.mcp, session, "a_report")?);
+    }
+    let mut streams = [
+        Stream::get(gateway.mcp, &one, None)?,
+        Stream::get(gateway.mcp, &other, None)?,
+    ];
+    wait::until("the fixture is listened to", PATIENCE, || {
+        anyhow::ensure!(fixture.stats()?.gets_open == 3, "{:?}", fixture.stats()?);
+        Ok(())
+    })?;
+    let arguments = json!({"name": "report"});
+    let answer = one.call(gateway.mcp, "a_enable_toolset", &arguments)?;
+    let in_the_answer = answer.text().contains("notifications/tools/list_changed");
+    if !in_the_answer {
+        let told = streams[0].message()?;
+        assert_eq!(told["method"], "notifications/tools/list_changed", "{told}");
+    }
+    assert!(lists(gateway.mcp, &one, "a_report")?);
+    // The next thing that the other one hears is something else.
+    let changed = "/resources-changed?add=test://added";
+    fixture.admin("POST", changed, &json!(null))?;
+    let told = streams[1].message()?;
+    assert_eq!(told["method"], "notifications/resources/list_changed", "{told}");
+    Ok(())
+}
+
+/// Filters, hidden tools, overrides and conflicts hold for what a session alone has, as they do for the shared catalog.
+#[test]
+fn exposure_policy_holds_for_tools_of_a_session() -> anyhow::Result<()> {
+    let (_fixture, gateway) = started(|backend| {
+        backend.tools.deny = vec!["secret*".to_owned()];
+        backend.tools.hidden = vec!["quiet".to_owned()];
+        let renamed = ToolOverride {
+            name: Some("summary".to_owned()),
+            description: Some("Another description".to_owned()),
+            ..ToolOverride::default()
+        };
+        backend.tools.overrides.insert("report".to_owned(), renamed);
+    })?;
+    let session = Session::open(gateway.mcp)?;
+    for tool in ["secret_1", "quiet", "report", "plain"] {
+        enable(gateway.mcp, &session, "a_", tool)?;
+    }
+    let items = session.list(gateway.mcp, "tools/list")?;
+    let items: Vec<&str> = items.iter().map(|item| item.get()).collect();
+    let item = |name: &str| {
+        let name = format!("\"name\":\"{name}\"");
+        items.iter().find(|item| item.contains(&name))
+    };
+    assert!(item("a_plain").is_some());
+    assert!(item("a_summary").unwrap().contains("Another description"));
+    for (tool, found) in [
+        ("a_secret_1", None),
+        ("a_quiet", None),
+        ("a_report", None),
+        ("a_summary", Some("report of this session")),
+        ("a_plain", Some("plain of this session")),
+    ] {
+        let called = session_call(gateway.mcp, &session, tool)?;
+        assert_eq!(called.as_deref().ok(), found, "{tool}");
+        assert_eq!(item(tool).is_some(), found.is_some(), "{tool}");
+    }
+    Ok(())
+}
+
+/// Without prefixes a session's own tool wins a name over backends that come later, in that session alone, on a replica that is new, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn tool_of_a_session_takes_a_name_as_the_strategy_says() -> anyhow::Result<()> {
+    let (first, later) = (
+        Fixture::start(&["--toolsets"])?,
+        Fixture::start(&["--name", "later"])?,
+    );
+    let replicas = Replicas::start_with(2, |recipe| {
+        let hot = recipe.config.hot.as_mut().unwrap();
+        let backend = |name: &str, url: &str| BackendConfig {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            ..BackendConfig::default()
+        };
+        hot.backends = vec![backend("first", &first.url), backend("later", &later.url)];
+        hot.backends[0].catalog = CatalogScope::PerSession;
+        hot.backends[0].tools.deny = vec!["whoami".to_owned()];
+        hot.aggregation.strategy = ConflictStrategy::None;
+    })
+    .await?;
+    let [one, two] = replicas.addresses()[..] else {
+        anyhow::bail!("two replicas")
+    };
+    let (session, other) = (Session::open(one)?, Session::open(one)?);
+    // `whoami` is denied at the first backend, so that the name is the other's, and `counter` is both's.
+    later.admin("POST", "/tools-changed?add=special", &json!(null))?;
+    wait::until("the gateways have looked", PATIENCE, || {
+        for gateway in [one, two] {
+            anyhow::ensure!(lists(gateway, &other, "special")?, "not yet");
+        }
+        Ok(())
+    })?;
+    assert_eq!(session_call(two, &session, "special")?.unwrap(), "special");
+    enable(one, &session, "", "special")?;
+    for gateway in [two, one] {
+        assert_eq!(
+            session_call(gateway, &session, "special")?.unwrap(),
+            "special of this session"
+        );
+    }
+    assert_eq!(session_call(two, &other, "special")?.unwrap(), "special");
+    Ok(())
+}
+
+/// A replica that did not see the session lists and calls what the session has, and so does one that is started anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn tools_of_a_session_survive_the_gateways() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&["--toolsets"])?;
+    let mut replicas = Replicas::start_with(2, |recipe| {
+        let hot = recipe.config.hot.as_mut().unwrap();
+        hot.backends[0].url = fixture.url.clone();
+        hot.backends[0].catalog = CatalogScope::PerSession;
+    })
+    .await?;
+    let [one, two] = replicas.addresses()[..] else {
+        anyhow::bail!("two replicas")
+    };
+    let (session, other) = (Session::open(one)?, Session::open(one)?);
+    enable(one, &session, "fixture_", "report")?;
+    // A call first, and then a list: neither needs the other.
+    assert_eq!(
+        session_call(two, &session, "fixture_report")?.unwrap(),
+        "report of this session"
+    );
+    assert!(lists(two, &session, "fixture_report")? && !lists(two, &other, "fixture_report")?);
+    enable(two, &session, "fixture_", "another")?;
+    assert!(lists(one, &session, "fixture_another")?);
+    replicas.kill_all()?;
+    replicas.start_all_anew()?;
+    let fresh = replicas.addresses()[0];
+    assert!(lists(fresh, &session, "fixture_report")? && lists(fresh, &session, "fixture_another")?);
+    assert_eq!(
+        session_call(fresh, &session, "fixture_report")?.unwrap(),
+        "report of this session"
+    );
+    assert_eq!(session_call(fresh, &other, "fixture_report")?, Err(-32602));
+    Ok(())
+}
+
+/// When the backend has lost the upstream session, what it had added is gone, and the client is told that its lists have changed.
+#[test]
+fn replaced_upstream_session_has_lists_of_its_own() -> anyhow::Result<()> {
+    let (mut fixture, gateway) = started(|_| {})?;
+    let session = Session::open(gateway.mcp)?;
+    enable(gateway.mcp, &session, "a_", "report")?;
+    assert!(lists(gateway.mcp, &session, "a_report")?);
+    let mut stream = Stream::get(gateway.mcp, &session, None)?;
+    fixture.restart()?;
+    wait::until("the client is told", PATIENCE, || {
+        let told = stream.message()?;
+        let is_change = told["method"] == "notifications/tools/list_changed";
+        anyhow::ensure!(is_change, "{told}");
+        Ok(())
+    })?;
+    assert!(!lists(gateway.mcp, &session, "a_report")? && lists(gateway.mcp, &session, "a_echo")?);
+    Ok(())
+}
+
+/// A backend that cannot be listed in the session is listed as the gateway's own session saw it, and keeps nobody waiting.
+#[test]
+fn list_without_an_answer_shows_the_shared_catalog() -> anyhow::Result<()> {
+    let (mut fixture, gateway) = started(|_| {})?;
+    let session = Session::open(gateway.mcp)?;
+    fixture.kill()?;
+    assert!(lists(gateway.mcp, &session, "a_echo")?);
+    Ok(())
+}
