@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn items_are_counted_until_the_last_is_gone() {
-        let account = crate::budget::Account::root(1000);
+        let account = Account::root(1000);
         let mut reserved = account.begin();
         assert!(reserved.grow(500), "a page of them with what stands between");
         let item = |name: &str| Listed {
