@@ -202,7 +202,9 @@ async fn a_backend_that_completes_nothing_is_not_asked_to() -> anyhow::Result<()
     let Ok(Message::Request(request)) = Message::parse(&body) else {
         panic!("no request")
     };
-    let refused = core.route(Subject::Completion, &body, &request).unwrap_err();
+    let refused = core
+        .route(&core.catalog().snapshot(), Subject::Completion, &body, &request)
+        .unwrap_err();
     assert!(matches!(refused, CallError::NoCompletion(_)), "{refused}");
     tasks.finish().await;
     Ok(())
