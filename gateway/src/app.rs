@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use vmcp_crds::session_key::CURRENT;
 
 use crate::admin::Admin;
@@ -38,6 +38,12 @@ const ADMIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long readiness waits for what the store knows of the backends.
 const STORED_CATALOGUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How much of an answer the kernel takes before the client does. By itself it would take up to 4 MiB for each client that does not read,
+/// which count as the pod's memory, and would hide for as long that such a client reads nothing.
+const SEND_BUFFER_BYTES: u32 = 128 * 1024;
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// The gateway, listening but not yet serving.
 #[derive(Debug)]
@@ -93,8 +99,8 @@ impl App {
 
         let session_keys = config.session_keys.zip(named_keys.clone());
 
-        let mcp = listen(config.mcp_listener).await?;
-        let admin_listener = listen(config.admin_listener).await?;
+        let mcp = listen(config.mcp_listener)?;
+        let admin_listener = listen(config.admin_listener)?;
         tracing::info!(
             mcp = %mcp.local_addr()?,
             admin = %admin_listener.local_addr()?,
@@ -238,10 +244,20 @@ async fn end_of_admin(admin: std::thread::JoinHandle<()>) {
     }
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
+/// Listens on `address`. Connections have the send buffer of their listener.
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listening = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listening().with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Takes the session keys again whenever their files change. A set that cannot be used changes nothing.

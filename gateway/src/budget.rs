@@ -8,11 +8,14 @@
 //! An account is a node of a tree. What is reserved in it is reserved in every account above it, too, or in none.
 
 mod memory_limit;
+mod unread;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+
+use unread::Unread;
 
 /// What is not larger than this is not counted: as many of these as may be buffered at a time hold little, and calls cost less.
 pub const UNCOUNTED_BYTES: usize = 4 * 1024;
@@ -121,6 +124,12 @@ impl Budget {
     pub fn refusals(&self) -> u64 {
         self.total.node.refusals.load(Ordering::Relaxed)
     }
+
+    /// How many answers were given up because their clients did not read, and others needed the room.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.total.node.given_up.load(Ordering::Relaxed)
+    }
 }
 
 impl Default for Budget {
@@ -155,8 +164,10 @@ struct Node {
     parent: Option<Account>,
     limit: Limit,
     reserved: AtomicUsize,
+    unread: Unread,
     /// Counted in the root, for all.
     refusals: AtomicU64,
+    given_up: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -191,7 +202,9 @@ impl Account {
                 parent,
                 limit,
                 reserved: AtomicUsize::new(0),
+                unread: Unread::default(),
                 refusals: AtomicU64::new(0),
+                given_up: AtomicU64::new(0),
             }),
         }
     }
@@ -292,12 +305,21 @@ impl Account {
         }
     }
 
-    fn refused(&self) {
+    /// Whether it is the same account.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.node, &other.node)
+    }
+
+    fn topmost(&self) -> &Self {
         let mut root = self;
         while let Some(parent) = &root.node.parent {
             root = parent;
         }
-        root.node.refusals.fetch_add(1, Ordering::Relaxed);
+        root
+    }
+
+    fn refused(&self) {
+        self.topmost().node.refusals.fetch_add(1, Ordering::Relaxed);
     }
 }
 

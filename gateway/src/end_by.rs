@@ -2,60 +2,79 @@
 //!
 //! What a client does not read cannot be sent, and hyper asks an answer for nothing while it cannot send: the deadline that the answer
 //! itself watches would never be noticed, and its call would hold its places for as long as the client likes. So the connection
-//! watches it. An answer that comes in parts says, in its extensions, until when it must have gone out ([`EndBy`]). When that has passed and
-//! the connection can take no more, it is closed, and the answer is dropped with it. A client that reads, however slowly, has a moment
+//! watches it. An answer that comes in parts says, in its extensions, until when it must have gone out ([`Delivery`]). When that has passed
+//! and the connection can take no more, it is closed, and the answer is dropped with it. A client that reads, however slowly, has a moment
 //! to learn from the answer itself that the deadline has passed.
 //!
 //! An answer that says nothing of this kind, such as a session's own stream, may last as long as it likes; but a client that takes
-//! nothing of it for a minute, although there is something to take, is given up, too.
+//! nothing of it for a minute, although there is something to take, is given up, too. So is one that takes nothing for a moment, where what
+//! it does not take is in the way of others.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use http::Response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::delivery::Delivery;
+
 /// How much longer than an answer may last a client may take to notice.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long a client may take nothing of an answer that has no end of its own.
 const STALL: Duration = Duration::from_secs(60);
 
-/// Until when an answer must have gone out. A cheap-clone handle: whoever makes the answer may move the moment.
-#[derive(Clone, Debug)]
-pub(crate) struct EndBy(Arc<Mutex<Instant>>);
-
-impl EndBy {
-    pub(crate) fn new(at: Instant) -> Self {
-        Self(Arc::new(Mutex::new(at)))
-    }
-
-    /// Moves the moment.
-    pub(crate) fn set(&self, at: Instant) {
-        *lock(&self.0) = at;
-    }
-
-    fn last(&self) -> Instant {
-        *lock(&self.0) + GRACE
-    }
-}
-
-/// The answer that is going out on a connection, if it has to end. A cheap-clone handle.
+/// What is going out on a connection. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Current(Arc<Mutex<Option<EndBy>>>);
+pub(crate) struct Current(Arc<Mutex<Answers>>);
+
+#[derive(Debug, Default)]
+struct Answers {
+    /// The answer that is going out, if it says something of its delivery.
+    newest: Option<Delivery>,
+    /// Those before it of which something has not gone out: a client may have sent the next request early.
+    before: Vec<Delivery>,
+}
 
 impl Current {
     /// Takes note of the next answer.
     pub(crate) fn is<B>(&self, response: &mut Response<B>) {
-        let end_by = response.extensions_mut().remove::<EndBy>();
-        *lock(&self.0) = end_by;
+        let next = response.extensions_mut().remove::<Delivery>();
+        let mut answers = lock(&self.0);
+        let last = std::mem::replace(&mut answers.newest, next);
+        answers.before.extend(last);
+        answers.before.retain(Delivery::is_counted);
     }
 
     fn last(&self) -> Option<Instant> {
-        lock(&self.0).as_ref().map(EndBy::last)
+        let answers = lock(&self.0);
+        answers.newest.as_ref()?.end().map(|end| end + GRACE)
+    }
+
+    /// Whether others need the room of what does not go out.
+    fn is_given_up(&self) -> bool {
+        lock(&self.0).all().any(Delivery::is_given_up)
+    }
+
+    fn stalls(&self, since: Instant, connection: &Waker) {
+        for delivery in lock(&self.0).all() {
+            delivery.stalls(since, connection);
+        }
+    }
+
+    fn moves(&self) {
+        for delivery in lock(&self.0).all() {
+            delivery.moves();
+        }
+    }
+}
+
+impl Answers {
+    fn all(&self) -> impl Iterator<Item = &Delivery> {
+        self.newest.iter().chain(&self.before)
     }
 }
 
@@ -90,7 +109,9 @@ impl<S> Unread<S> {
     /// Passes on what came of a write, unless the client has taken nothing for too long.
     fn sent<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.current.moves();
+            }
             return written;
         }
         let stalled = self.stalled.get_or_insert_with(|| {
@@ -98,6 +119,11 @@ impl<S> Unread<S> {
             let timer = Box::pin(tokio::time::sleep_until(since));
             Stalled { since, timer }
         });
+        self.current.stalls(stalled.since, context.waker());
+        if self.current.is_given_up() {
+            let message = "the client does not read, and others need the room";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)));
+        }
         loop {
             // It may be moved while it is waited for.
             let end = self.current.last();
@@ -165,14 +191,22 @@ mod tests {
 
     use super::*;
 
-    fn pair(end_by: Option<EndBy>) -> (Unread<tokio::io::DuplexStream>, tokio::io::DuplexStream, Current) {
+    fn until(end: Instant) -> Delivery {
+        let delivery = Delivery::default();
+        delivery.extend(end);
+        delivery
+    }
+
+    fn pair(
+        delivery: Option<Delivery>,
+    ) -> (Unread<tokio::io::DuplexStream>, tokio::io::DuplexStream, Current) {
         let (server, client) = tokio::io::duplex(16);
         let (current, mut response) = (Current::default(), Response::new(()));
         response.extensions_mut().extend(
-            end_by
-                .map(|end_by| {
+            delivery
+                .map(|delivery| {
                     let mut extensions = http::Extensions::new();
-                    extensions.insert(end_by);
+                    extensions.insert(delivery);
                     extensions
                 })
                 .unwrap_or_default(),
@@ -184,11 +218,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_nobody_reads_ends_at_its_deadline_and_not_before() {
         let began = Instant::now();
-        let end_by = EndBy::new(began + Duration::from_secs(5));
-        let (mut server, _client, _) = pair(Some(end_by.clone()));
+        let delivery = until(began + Duration::from_secs(5));
+        let (mut server, _client, _) = pair(Some(delivery.clone()));
         let moved = async {
             tokio::time::sleep(Duration::from_secs(3)).await;
-            end_by.set(began + Duration::from_secs(60));
+            delivery.extend(began + Duration::from_secs(60));
         };
         let (written, ()) = tokio::join!(server.write_all(&[0; 100]), moved);
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
@@ -197,7 +231,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_written_in_parts_ends_too_and_what_has_been_taken_is_counted() {
-        let (mut server, _client, _) = pair(Some(EndBy::new(Instant::now())));
+        let (mut server, _client, _) = pair(Some(until(Instant::now())));
         assert!(server.is_write_vectored());
         let parts = [IoSlice::new(&[0; 10]), IoSlice::new(&[0; 10])];
         assert_eq!(
@@ -221,8 +255,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_again_gets_everything() {
-        let end_by = EndBy::new(Instant::now() + Duration::from_secs(5));
-        let (mut server, mut client, _) = pair(Some(end_by));
+        let delivery = until(Instant::now() + Duration::from_secs(5));
+        let (mut server, mut client, _) = pair(Some(delivery));
         let reading = async {
             tokio::time::sleep(Duration::from_secs(4)).await;
             let mut read = [0; 100];
@@ -234,12 +268,35 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_next_answer_on_the_connection_has_its_own_end_or_none() {
-        let (mut server, _client, current) = pair(Some(EndBy::new(Instant::now())));
+        let (mut server, _client, current) = pair(Some(until(Instant::now())));
         current.is(&mut Response::new(()));
         let began = Instant::now();
         let stalled = server.write_all(&[0; 100]).await.unwrap_err();
         assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed(), STALL);
+    }
+
+    /// A client may send the next request before it has read the last answer.
+    #[tokio::test(start_paused = true)]
+    async fn unread_answer_is_given_up_behind_the_next_one() {
+        let delivery = Delivery::default();
+        let account = crate::budget::Account::root(100_000);
+        let answer = delivery.count(&account, bytes::Bytes::from(vec![0; 5000]));
+        let (mut server, _client, current) = pair(Some(delivery.clone()));
+        current.is(&mut Response::new(()));
+        let giving_up = async {
+            while delivery.stalled(&account).is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            delivery.give_up();
+        };
+        let began = Instant::now();
+        let (written, ()) = tokio::join!(server.write_all(&answer), giving_up);
+        assert!(written.unwrap_err().to_string().contains("others need the room"));
+        assert!(began.elapsed() < STALL);
+        drop(answer);
+        current.is(&mut Response::new(()));
+        assert!(!current.is_given_up(), "it is gone");
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ pub mod backend;
 pub mod budget;
 pub mod config;
 pub mod core;
+mod delivery;
 pub mod drain;
 mod end_by;
 pub mod frontend;

@@ -19,6 +19,7 @@ impl Admin {
             tasks: self.tasks.running(),
             buffered: self.core.budget().reserved(),
             buffer_refusals: self.core.budget().refusals(),
+            unread_closed: self.core.budget().given_up(),
             sessions: [
                 ("calling", census.calling),
                 ("listening", census.listening),

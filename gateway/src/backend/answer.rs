@@ -52,14 +52,14 @@ pub(super) async fn json(mut body: UpstreamBody, id: &RawValue) -> Result<Answer
     if body.is_at_end() && first.len() <= UNCOUNTED_BYTES {
         return check(first, id).map(Answer::Whole);
     }
-    let mut reserved = reserve(body.account(), first.len())?;
+    let mut reserved = reserve(body.account(), first.len()).await?;
     if body.is_at_end() {
         return check(first, id).map(|answer| Answer::Whole(reserved.hold(answer)));
     }
     let mut read = BytesMut::with_capacity(expected.max(first.len() * 2));
     read.extend_from_slice(&first);
     while let Some(chunk) = body.chunk().await? {
-        grow(&mut reserved, chunk.len())?;
+        grow(&mut reserved, chunk.len()).await?;
         read.extend_from_slice(&chunk);
         if read.len() > CHECKED_BYTES {
             return Ok(Answer::Streaming(reserved.hold(read.freeze()), body));
@@ -69,14 +69,14 @@ pub(super) async fn json(mut body: UpstreamBody, id: &RawValue) -> Result<Answer
 }
 
 /// Room for so many bytes of an answer.
-pub(super) fn reserve(account: &Account, bytes: usize) -> Result<Reservation, BackendError> {
-    let reserved = account.reserve(bytes);
+async fn reserve(account: &Account, bytes: usize) -> Result<Reservation, BackendError> {
+    let reserved = account.reserve_or_wait(bytes).await;
     reserved.ok_or_else(|| BackendError::NoRoom(account.limit()))
 }
 
 /// Room for so many bytes more.
-pub(super) fn grow(reserved: &mut Reservation, bytes: usize) -> Result<(), BackendError> {
-    if reserved.grow(bytes) {
+pub(super) async fn grow(reserved: &mut Reservation, bytes: usize) -> Result<(), BackendError> {
+    if reserved.grow_or_wait(bytes).await {
         return Ok(());
     }
     Err(BackendError::NoRoom(reserved.account().limit()))
@@ -87,10 +87,10 @@ const OWN_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 
 /// Reads the rest of the answer to a request of the gateway's own, which needs it whole.
 pub(super) async fn collect(first: Bytes, mut body: UpstreamBody) -> Result<Bytes, BackendError> {
-    let mut reserved = reserve(body.account(), first.len())?;
+    let mut reserved = reserve(body.account(), first.len()).await?;
     let mut read = BytesMut::from(&first[..]);
     while let Some(chunk) = body.chunk().await? {
-        grow(&mut reserved, chunk.len())?;
+        grow(&mut reserved, chunk.len()).await?;
         read.extend_from_slice(&chunk);
         if read.len() > OWN_ANSWER_BYTES {
             return Err(BackendError::Invalid(format!(

@@ -1,5 +1,6 @@
 //! A backend's answer as a stream of messages.
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::answer::grow;
@@ -28,6 +29,8 @@ enum Source {
 struct Assembly {
     body: UpstreamBody,
     decoder: Decoder,
+    /// What has come and waits for room in the decoder.
+    chunk: Option<Bytes>,
     /// For what the decoder holds.
     reserved: Reservation,
 }
@@ -38,6 +41,7 @@ impl Events {
         Self(Source::Body(Box::new(Assembly {
             body,
             decoder: Decoder::new(MAX_EVENT_BYTES),
+            chunk: None,
             reserved,
         })))
     }
@@ -67,19 +71,22 @@ impl Assembly {
                 Ok(Some(event)) => return Ok(Some(self.counted(event))),
                 Ok(None) => {}
             }
-            let Some(chunk) = self.body.endless_chunk().await? else {
+            if self.chunk.is_none() {
+                self.chunk = self.body.endless_chunk().await?;
+            }
+            let Some(length) = self.chunk.as_ref().map(Bytes::len) else {
                 return Ok(None);
             };
-            self.reserve(self.decoder.held() + chunk.len())?;
-            self.decoder.push(&chunk);
+            self.reserve(self.decoder.held() + length).await?;
+            self.decoder.push(&self.chunk.take().unwrap_or_default());
         }
     }
 
     /// Reserves room for what the decoder is about to hold. Few bytes are not counted.
-    fn reserve(&mut self, bytes: usize) -> Result<(), BackendError> {
+    async fn reserve(&mut self, bytes: usize) -> Result<(), BackendError> {
         let counted = if bytes > UNCOUNTED_BYTES { bytes } else { 0 };
         match counted.checked_sub(self.reserved.bytes()) {
-            Some(more) => grow(&mut self.reserved, more),
+            Some(more) => grow(&mut self.reserved, more).await,
             None => {
                 self.release(counted);
                 Ok(())

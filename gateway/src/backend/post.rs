@@ -247,7 +247,7 @@ impl Backend {
             }
             _ => {}
         }
-        Ok(Answer::Whole(answer))
+        Ok(Answer::Whole(self.account().count(answer)))
     }
 
     /// Whether the backend refuses even a ping in `session`. One that does not know the method lives.

@@ -18,7 +18,9 @@ use super::headers::Framing;
 use super::late::in_stream;
 use super::overload::Place;
 use super::respond::{self, Body, BoxError};
+use super::served::FailureSlot;
 use crate::core::Principal;
+use crate::delivery::Delivery;
 use crate::session::Session;
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::Revision;
@@ -89,11 +91,18 @@ impl Frontend {
             };
         }
         let frontend = self.clone();
+        // All answers go out as one.
+        let (delivery, failure) = (Delivery::default(), FailureSlot::default());
+        let (part, noted) = (delivery.clone(), failure.clone());
         let running = stream::iter(sorted.requests)
-            .map(move |request| answer(frontend.clone(), session.clone(), request, framing))
-            .buffer_unordered(CONCURRENT);
+            .map(move |request| answer(frontend.clone(), session.clone(), request, framing, part.clone()))
+            .buffer_unordered(CONCURRENT)
+            .map(move |(id, mut answer)| {
+                noted.take(&mut answer);
+                (id, answer)
+            });
         let mut running = Box::pin(running);
-        let response = loop {
+        let mut response = loop {
             match running.next().await {
                 None => break respond::streaming_json(array(whole)),
                 // The session is gone for every message of the batch.
@@ -106,7 +115,8 @@ impl Frontend {
                 Some((_, answer)) => whole.push(answer),
             }
         };
-        respond::until_its_end(response, (place, reserved))
+        response.extensions_mut().insert(failure);
+        respond::until_its_end(respond::delivered(delivery, response), (place, reserved))
     }
 
     /// The refusal of a message that wants no answer, if it is refused.
@@ -118,17 +128,19 @@ impl Frontend {
     }
 }
 
-/// The answer to a message, and the id of the request that it is.
+/// The answer to a message, as a part of what `delivery` delivers, and the id of the request that it is.
 pub(super) fn answer(
     frontend: Frontend,
     session: Session,
     message: Bytes,
     framing: Framing,
+    delivery: Delivery,
 ) -> BoxFuture<'static, Answer> {
     async move {
         match Message::parse(&message) {
             Ok(Message::Request(request)) => {
-                let answer = frontend.run(&session, &message, &request, framing, ()).await;
+                let answer = frontend.run(&session, &message, &request, framing, Some(&delivery), ());
+                let answer = answer.await;
                 (Some(request.id.to_owned()), answer)
             }
             Ok(Message::Notification { .. } | Message::Response(_)) => (None, respond::accepted()),

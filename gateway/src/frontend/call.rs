@@ -10,11 +10,10 @@ use super::large;
 use super::post::Asked;
 use super::relay::{Awaited, Relay};
 use super::respond::{self, Body};
-use super::served::Failure;
+use super::served::{Failure, FailureSlot};
 use super::tools::{explain, tool_error};
 use crate::backend::{Answer, BackendError};
 use crate::core::{CallError, Routed, Subject};
-use crate::end_by::EndBy;
 use crate::session::Session;
 use crate::session::store::Unavailable;
 use crate::text::head;
@@ -39,6 +38,7 @@ impl Frontend {
             request,
             upstream_id,
             framing,
+            delivery,
         } = *asked;
         if !self.core.hot().aggregation.offers(subject.capability()) {
             return respond::method_not_found(request);
@@ -76,11 +76,15 @@ impl Frontend {
             Err(error) => return refuse(subject, request, error),
         };
         let response = match answer {
-            Answer::Whole(message) => return respond::json(StatusCode::OK, message),
+            Answer::Whole(message) => {
+                return respond::whole_answer(message, routed.backend.account(), delivery);
+            }
             Answer::Streaming(first, rest) => {
                 let passing = large::Passing::new(&self.metrics, &routed, session.go_on());
-                let end_by = EndBy::new(routed.deadline.at());
-                respond::ending_by(end_by, respond::streaming_json(passing.bytes(first, rest)))
+                let delivery = delivery.cloned().unwrap_or_default();
+                delivery.extend(routed.deadline.at());
+                let first = delivery.follow(routed.backend.account(), first);
+                respond::delivered(delivery, respond::streaming_json(passing.bytes(first, rest)))
             }
             Answer::Events(upstream, events) => {
                 let call = Awaited {
@@ -91,10 +95,10 @@ impl Frontend {
                     subject: Some(subject),
                     deadline: routed.deadline,
                 };
-                let relay = Relay::new(&self.core, session, call);
-                let end_by = relay.end_by();
+                let delivery = delivery.cloned().unwrap_or_default();
+                let relay = Relay::new(&self.core, session, call, delivery.clone());
                 let events = keep_alive(session.clone(), relay.running(*events));
-                respond::ending_by(end_by, respond::events(events))
+                respond::delivered(delivery, respond::events(events))
             }
         };
         respond::until_its_end(response, reply.admitted)
@@ -163,7 +167,8 @@ pub(super) fn refuse(subject: Subject, request: &Request<'_>, error: CallError) 
             };
             if let CallError::Backend { backend, error, .. } = error {
                 let error = error.to_string();
-                response.extensions_mut().insert(Failure { backend, error });
+                let failure = FailureSlot::of(Failure { backend, error });
+                response.extensions_mut().insert(failure);
             }
             response
         }

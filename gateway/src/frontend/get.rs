@@ -19,6 +19,7 @@ use super::upstream_id::UpstreamId;
 use super::{Frontend, event};
 use crate::core::catalog::Versions;
 use crate::core::{CallError, Core, Principal};
+use crate::delivery::Delivery;
 use crate::drain::Drain;
 use crate::session::{BrokenCall, Heard, NoUpstream, Resume, Session};
 use crate::wire::{code, header, jsonrpc};
@@ -70,6 +71,7 @@ impl Frontend {
         };
         let start = event::takes_empty_data(session.revision()).then(|| listening.start());
         let first = start.flatten().map(|id| event::priming(&id));
+        let delivery = Delivery::default();
         let own = OwnStream {
             core: self.core.clone(),
             session: session.clone(),
@@ -78,9 +80,10 @@ impl Frontend {
             changes,
             told,
             pace: Pace::default(),
+            delivery: delivery.clone(),
         };
         let events = stream::iter(first).chain(own.stream());
-        respond::events(keep_alive(session.clone(), events))
+        respond::delivered(delivery, respond::events(keep_alive(session.clone(), events)))
     }
 
     /// The call's stream behind the last event that the client has seen. It ends with the answer, or with an error for the call.
@@ -124,11 +127,11 @@ impl Frontend {
                     upstream_id: UpstreamId::own(),
                     subject: None,
                 };
-                let relay = Relay::new(&self.core, session, call_at_backend);
-                let end_by = relay.end_by();
+                let delivery = Delivery::default();
+                let relay = Relay::new(&self.core, session, call_at_backend, delivery.clone());
                 let events = relay.resumed(call.event.clone()).take_until(superseded);
                 let events = respond::events(keep_alive(session.clone(), events));
-                let mut response = respond::ending_by(end_by, events);
+                let mut response = respond::delivered(delivery, events);
                 response.extensions_mut().insert(Resumed);
                 respond::until_its_end(response, (place, running, admitted))
             }
@@ -148,6 +151,7 @@ struct OwnStream {
     /// The versions of the lists of which the client was told.
     told: Versions,
     pace: Pace,
+    delivery: Delivery,
 }
 
 impl OwnStream {
@@ -205,9 +209,9 @@ impl OwnStream {
             upstream: &heard.upstream,
         };
         match heard.event.message().map(|data| source.translate(data, None)) {
-            Some(Translated::Message(data) | Translated::Answer(data)) => {
-                heard.backend.account().count(event::message(data, id))
-            }
+            Some(Translated::Message(data) | Translated::Answer(data)) => self
+                .delivery
+                .count(heard.backend.account(), event::message(data, id)),
             Some(Translated::NoAnswer(_) | Translated::Unreadable(_) | Translated::Nothing) | None => {
                 match id {
                     Some(id) if event::takes_empty_data(self.session.revision()) => event::position(id),

@@ -11,6 +11,8 @@ use super::batch::{self, Answer};
 use super::headers::Framing;
 use super::keep_alive::keep_alive_chunks;
 use super::respond::{self, Body};
+use super::served::FailureSlot;
+use crate::delivery::Delivery;
 use crate::session::Session;
 
 /// Whether requests of this method go to a backend and may take long.
@@ -31,12 +33,27 @@ impl Frontend {
         patience: Duration,
         guard: G,
     ) -> Response<Body> {
-        let mut answering = batch::answer(self.clone(), session.clone(), body.clone(), Framing::Any);
+        let delivery = Delivery::default();
+        let (frontend, session_of_it) = (self.clone(), session.clone());
+        let mut answering = batch::answer(
+            frontend,
+            session_of_it,
+            body.clone(),
+            Framing::Any,
+            delivery.clone(),
+        );
         let response = match tokio::time::timeout(patience, &mut answering).await {
             Ok((_, response)) => response,
             Err(_) => {
-                let events = stream::once(answering).flat_map(|answer| batch::chunks(as_events(answer)));
-                respond::events(keep_alive_chunks(session.clone(), events))
+                let failure = FailureSlot::default();
+                let noted = failure.clone();
+                let events = stream::once(answering).flat_map(move |(id, mut answer)| {
+                    noted.take(&mut answer);
+                    batch::chunks(as_events((id, answer)))
+                });
+                let mut response = respond::events(keep_alive_chunks(session.clone(), events));
+                response.extensions_mut().insert(failure);
+                respond::delivered(delivery, response)
             }
         };
         respond::until_its_end(response, guard)

@@ -14,6 +14,7 @@ use super::upstream_id::UpstreamId;
 use super::{Frontend, late, settings};
 use crate::backend::Kind;
 use crate::core::{Principal, Subject};
+use crate::delivery::Delivery;
 use crate::session::{Session, TooManyRequests};
 use crate::wire::jsonrpc::{self, Message};
 use crate::wire::revision::Revision;
@@ -27,6 +28,8 @@ pub(super) struct Asked<'a> {
     pub(super) upstream_id: &'a UpstreamId,
     /// How it may be answered.
     pub(super) framing: Framing,
+    /// What its answer is a part of, if it is not alone.
+    pub(super) delivery: Option<&'a Delivery>,
 }
 
 impl Frontend {
@@ -98,19 +101,21 @@ impl Frontend {
                 Some(patience) if framing == Framing::Any && late::is_call(&request.method) => {
                     Box::pin(self.run_with_patience(&session, body, patience, place)).await
                 }
-                _ => self.run(&session, body, request, framing, place).await,
+                _ => self.run(&session, body, request, framing, None, place).await,
             },
             Err(refusal) => refusal,
         }
     }
 
-    /// Runs a request of `session`, which came in as `body`. `guard` is kept until its answer has gone out.
+    /// Runs a request of `session`, which came in as `body`. Its answer is a part of what `delivery` delivers, if that is given. `guard` is
+    /// kept until it has gone out.
     pub(super) async fn run<G: Send + 'static>(
         &self,
         session: &Session,
         body: &Bytes,
         request: &jsonrpc::Request<'_>,
         framing: Framing,
+        delivery: Option<&Delivery>,
         guard: G,
     ) -> Response<Body> {
         if jsonrpc::is_reserved_id(request.id) {
@@ -131,6 +136,7 @@ impl Frontend {
             request,
             upstream_id: &upstream_id,
             framing,
+            delivery,
         };
         let response = tokio::select! {
             biased;

@@ -26,7 +26,7 @@ use super::translate::{Source, Translated};
 use super::upstream_id::UpstreamId;
 use crate::backend::{self, Backend, BackendError, Deadline, Events, UpstreamSession};
 use crate::core::{CallError, Core, Subject};
-use crate::end_by::EndBy;
+use crate::delivery::Delivery;
 use crate::session::{Running, Session};
 use crate::telemetry::request_id::Current;
 use crate::wire::{code, jsonrpc, sse};
@@ -70,7 +70,7 @@ pub(super) struct Relay {
     broken: BackendError,
     /// Why the last message that nobody could read was none: it may have been the answer.
     unreadable: Option<BackendError>,
-    end_by: EndBy,
+    delivery: Delivery,
     /// Whether the client has, or was refused, its answer.
     is_over: bool,
 }
@@ -82,12 +82,14 @@ enum Step {
 }
 
 impl Relay {
-    pub(super) fn new(core: &Core, session: &Session, call: Awaited) -> Self {
+    /// The stream of `call`, as a part of what `delivery` delivers.
+    pub(super) fn new(core: &Core, session: &Session, call: Awaited, delivery: Delivery) -> Self {
+        delivery.extend(call.deadline.at());
         Self {
             core: core.clone(),
             session: session.clone(),
             running: session.go_on(),
-            end_by: EndBy::new(call.deadline.at()),
+            delivery,
             is_over: false,
             call,
             position: None,
@@ -99,11 +101,6 @@ impl Relay {
             broken: BackendError::Broken("the stream ended".to_owned()),
             unreadable: None,
         }
-    }
-
-    /// Until when the stream must have gone out.
-    pub(super) fn end_by(&self) -> EndBy {
-        self.end_by.clone()
     }
 
     /// The stream from where the backend's is.
@@ -193,7 +190,7 @@ impl Relay {
             Translated::Message(data) => {
                 if self.call.deadline.extends() && is_progress(&data) {
                     self.call.deadline.begin_anew();
-                    self.end_by.set(self.call.deadline.at());
+                    self.delivery.extend(self.call.deadline.at());
                 }
                 let id = moved.then(|| self.event_id()).flatten();
                 Step::Send(self.counted(event::message(data, id.as_deref())))
@@ -211,7 +208,7 @@ impl Relay {
 
     /// An event on its way to the client: until it has gone out it counts as what is buffered of the backend's answers.
     fn counted(&self, event: Bytes) -> Bytes {
-        self.call.backend.account().count(event)
+        self.delivery.count(self.call.backend.account(), event)
     }
 
     fn broke(&mut self, error: BackendError) -> Step {

@@ -9,9 +9,9 @@ use http_body_util::{BodyExt as _, Either, StreamBody};
 use serde_json::value::RawValue;
 
 use super::parts::Parts;
-use crate::budget::UNCOUNTED_BYTES;
+use crate::budget::{Account, UNCOUNTED_BYTES};
 use crate::core::catalog::Page;
-use crate::end_by::EndBy;
+use crate::delivery::Delivery;
 use crate::session::store::{LimitOf, Unavailable};
 use crate::session::{NotCreated, SessionError};
 use crate::wire::{code, header as mcp, jsonrpc};
@@ -201,10 +201,20 @@ pub(super) fn events(chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send 
     response
 }
 
-/// An answer that its connection gives up when `end_by` has passed and the client takes nothing.
-pub(super) fn ending_by(end_by: EndBy, mut response: Response<Body>) -> Response<Body> {
-    response.extensions_mut().insert(end_by);
+/// An answer of which its connection knows what `delivery` says.
+pub(super) fn delivered(delivery: Delivery, mut response: Response<Body>) -> Response<Body> {
+    response.extensions_mut().insert(delivery);
     response
+}
+
+/// A backend's whole answer, which is counted in `account`; a part of what `delivery` delivers, if that is given.
+pub(super) fn whole_answer(message: Bytes, account: &Account, delivery: Option<&Delivery>) -> Response<Body> {
+    if message.len() <= UNCOUNTED_BYTES {
+        return json(StatusCode::OK, message);
+    }
+    let delivery = delivery.cloned().unwrap_or_default();
+    let message = delivery.follow(account, message);
+    delivered(delivery, json(StatusCode::OK, message))
 }
 
 /// Keeps `guard` until the whole answer has gone out, or the client has gone away.

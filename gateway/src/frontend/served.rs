@@ -5,7 +5,7 @@
 //! found.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -25,11 +25,30 @@ use crate::wire::header;
 /// What a client went away from has no status; this is the one that proxies log for it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// In an answer's extensions: the backend that did not answer, and how, where the HTTP status does not say it.
+/// The backend that did not answer, and how.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub(super) backend: BackendName,
     pub(super) error: String,
+}
+
+/// In an answer's extensions: the failure of a backend that the HTTP status does not tell. It may be found when the answer has begun.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FailureSlot(Arc<OnceLock<Failure>>);
+
+impl FailureSlot {
+    pub(super) fn of(failure: Failure) -> Self {
+        Self(Arc::new(OnceLock::from(failure)))
+    }
+
+    /// Takes over the failure of `part`, an answer that becomes a part of this one. The first one counts.
+    pub(super) fn take(&self, part: &mut Response<Body>) {
+        let slot = part.extensions_mut().remove::<Self>();
+        if let Some(failure) = slot.and_then(|slot| slot.0.get().cloned()) {
+            // Of several the first is told.
+            let _first = self.0.set(failure);
+        }
+    }
 }
 
 /// In an answer's extensions: it is the rest of the answer of a call.
@@ -44,7 +63,7 @@ pub(super) struct Served {
     began: Instant,
     method: &'static str,
     status: Option<StatusCode>,
-    failure: Option<Failure>,
+    failure: Option<FailureSlot>,
     /// The kind of stream that the answer is.
     stream: Option<&'static str>,
     complete: bool,
@@ -76,7 +95,7 @@ impl Served {
     pub(super) fn answered(mut self, method: &'static str, mut response: Response<Body>) -> Response<Body> {
         self.method = method;
         self.status = Some(response.status());
-        self.failure = response.extensions_mut().remove::<Failure>();
+        self.failure = response.extensions_mut().remove::<FailureSlot>();
         response
             .headers_mut()
             .insert(request_id::HEADER, self.id.header());
@@ -122,12 +141,16 @@ impl Served {
         self.stream == Some("session")
     }
 
+    fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref().and_then(|slot| slot.0.get())
+    }
+
     fn outcome(&self) -> &'static str {
         match self.status.map(|status| status.as_u16()) {
             None => "gone",
             Some(500..) => "unavailable",
             Some(400..) => "rejected",
-            Some(_) if self.failure.is_some() || self.aborted => "failed",
+            Some(_) if self.failure().is_some() || self.aborted => "failed",
             Some(_) if !self.complete && !self.is_own_stream() => "gone",
             Some(_) => "ok",
         }
@@ -137,7 +160,7 @@ impl Served {
         let status = self
             .status
             .map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
-        let failure = self.failure.as_ref();
+        let failure = self.failure();
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(

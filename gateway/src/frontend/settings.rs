@@ -133,7 +133,8 @@ impl Frontend {
         let message = message?;
         let parsed = jsonrpc::Response::parse(&message);
         let done = parsed.is_ok_and(|response| matches!(response.outcome, Outcome::Result(_)));
-        Ok((respond::json(StatusCode::OK, message), done))
+        let account = routed.backend.account();
+        Ok((respond::whole_answer(message, account, asked.delivery), done))
     }
 }
 

@@ -44,6 +44,7 @@ struct Shared {
     streams: Family<KindLabels, Gauge>,
     buffered: Gauge,
     buffer_refusals: Counter,
+    unread_closed: Counter,
     sessions: Family<StateLabels, Gauge>,
     sessions_created: Counter,
     sessions_terminated: Counter,
@@ -131,6 +132,8 @@ pub struct Scene {
     pub buffered: usize,
     /// How often there was no room for more, since the process began.
     pub buffer_refusals: u64,
+    /// How many answers were broken off because nobody read them.
+    pub unread_closed: u64,
     /// How many sessions are in each state.
     pub sessions: [(&'static str, usize); 4],
     /// The backends.
@@ -167,6 +170,7 @@ impl Metrics {
             streams: add(&mut registry, page::STREAMS),
             buffered: add(&mut registry, page::BUFFERED),
             buffer_refusals: add(&mut registry, page::BUFFER_REFUSALS),
+            unread_closed: add(&mut registry, page::UNREAD_CLOSED),
             sessions: add(&mut registry, page::SESSIONS),
             sessions_created: add(&mut registry, page::SESSIONS_CREATED),
             sessions_terminated: add(&mut registry, page::SESSIONS_TERMINATED),
@@ -352,6 +356,10 @@ impl Metrics {
         shared
             .buffer_refusals
             .inc_by(scene.buffer_refusals.saturating_sub(before));
+        let before = shared.unread_closed.get();
+        shared
+            .unread_closed
+            .inc_by(scene.unread_closed.saturating_sub(before));
         for (state, sessions) in scene.sessions {
             let sessions = number(sessions);
             shared

@@ -55,6 +55,8 @@ entries! {
         "Bytes of requests, answers and catalogs that are buffered, of limits.bufferedBytes";
     BUFFER_REFUSALS: "counter" "buffer_refusals" []
         "Requests and answers that were refused, or broken off, because what is buffered left no room for them";
+    UNREAD_CLOSED: "counter" "unread_answers_closed" []
+        "Answers that were broken off because their clients did not read them, and others needed the room";
     SESSIONS: "gauge" "sessions" ["state"]
         "Sessions that this process knows. state: calling (a request of theirs runs), listening (they hold a GET stream), idle (remembered, and neither) or provisional (they use an upstream session that no record names yet, because the session store does not answer). One session may be calling, listening and provisional at a time; none that is idle is calling or listening";
     SESSIONS_CREATED: "counter" "sessions_created" []

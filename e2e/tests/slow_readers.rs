@@ -1,0 +1,155 @@
+//! Clients that do not read what they asked for keep nobody else from being served by the same backend.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use vmcp_crds::config::LimitsConfig;
+use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::raw::Session;
+use vmcp_e2e::scripted_server::{Received, Reply, ScriptedServer};
+
+const MIB: u64 = 1024 * 1024;
+/// As large as an answer in JSON may be that is read whole.
+const JSON_BYTES: usize = 250 * 1024;
+/// More than the kernel's buffers of a connection take.
+const EVENT_BYTES: usize = 3 * 1024 * 1024;
+/// How long the honest client is served once others are in its way.
+const SERVED_FOR: Duration = Duration::from_secs(4);
+/// How long it may take until they are.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A gateway in front of a server with an `echo`, and with the answers `json` and `event`, which are large.
+struct Scene {
+    gateway: Gateway,
+    _server: ScriptedServer,
+}
+
+impl Scene {
+    /// With a budget of so many bytes, a quarter of which is for the answers of the server.
+    fn start(budget: u64) -> anyhow::Result<Self> {
+        let server = ScriptedServer::start(answer)?;
+        let mut recipe = Recipe::in_memory(&[("a", &server.url)])?;
+        recipe.config.hot.get_or_insert_default().limits = LimitsConfig {
+            buffered_bytes: Some(budget),
+            ..LimitsConfig::default()
+        };
+        let gateway = recipe.start()?;
+        Ok(Self {
+            gateway,
+            _server: server,
+        })
+    }
+
+    /// A connection on which so many calls of `tool` have been sent, and nothing is read.
+    fn unread(&self, tool: &str, calls: usize) -> anyhow::Result<TcpStream> {
+        let mcp = self.gateway.mcp;
+        let session = Session::open(mcp)?;
+        let mut stream = TcpStream::connect(mcp)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        for id in 0..calls {
+            let body = call(id, tool).to_string();
+            let head = format!(
+                "POST /mcp HTTP/1.1\r\nhost: {mcp}\r\ncontent-type: application/json\r\nmcp-session-id: {}\r\n\
+                 accept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n",
+                session.id,
+                body.len()
+            );
+            stream.write_all(format!("{head}{body}").as_bytes())?;
+        }
+        Ok(stream)
+    }
+
+    /// An honest client is served as long as the test lasts, while others keep coming that do not read.
+    fn serves_beside(&self, tool: &str, calls: usize, clients: usize) -> anyhow::Result<()> {
+        // More than what is left where no further one of theirs finds room.
+        let message = "x".repeat(150 * 1024);
+        let honest = Session::open(self.gateway.mcp)?;
+        let mut unread = Vec::new();
+        for _ in 0..clients {
+            unread.push(self.unread(tool, calls)?);
+        }
+        let in_the_way = || self.gateway.metric("vmcp_unread_answers_closed_total", "");
+        let began = Instant::now();
+        let mut until = None;
+        for number in 1.. {
+            let echo = honest.call(self.gateway.mcp, "a_echo", &json!({"message": message}))?;
+            ensure!(
+                echo.tool_text()? == message,
+                "answer {number}: {:.300}",
+                echo.text()
+            );
+            if number % 10 == 0 {
+                unread.push(self.unread(tool, calls)?);
+            }
+            if until.is_none() && in_the_way()? > 0.0 {
+                until = Some(Instant::now() + SERVED_FOR);
+            }
+            if until.is_some_and(|until| until < Instant::now()) {
+                break;
+            }
+            ensure!(until.is_some() || began.elapsed() < LIMIT, "nobody is in the way");
+        }
+        Ok(())
+    }
+}
+
+fn answer(request: &Received) -> Option<Reply> {
+    let result = |bytes: usize| json!({"content": [{"type": "text", "text": "y".repeat(bytes)}]});
+    match (request.method(), request.name()) {
+        ("tools/list", _) => {
+            let tool = |name| json!({"name": name, "inputSchema": {"type": "object"}});
+            Some(request.result(&json!({"tools": [tool("echo"), tool("json"), tool("event")]})))
+        }
+        ("tools/call", "json") => Some(request.result(&result(JSON_BYTES))),
+        ("tools/call", "event") => {
+            let message =
+                json!({"jsonrpc": "2.0", "id": request.message["id"], "result": result(EVENT_BYTES)});
+            let event = format!("event: message\ndata: {message}\n\n");
+            Some(Reply::new(200, "text/event-stream", event.as_bytes()))
+        }
+        _ => None,
+    }
+}
+
+fn call(id: usize, tool: &str) -> Value {
+    let params = json!({"name": format!("a_{tool}"), "arguments": {}});
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+}
+
+/// Many clients that ask for whole answers and read none of them: one that reads is served all the time.
+#[test]
+fn unread_answers_give_way_to_those_that_are_read() -> anyhow::Result<()> {
+    Scene::start(16 * MIB)?.serves_beside("json", 4, 24)
+}
+
+/// The same where the answers are events of a stream.
+#[test]
+fn unread_events_give_way_to_answers_that_are_read() -> anyhow::Result<()> {
+    Scene::start(16 * MIB)?.serves_beside("event", 1, 4)
+}
+
+/// Who reads slowly gets everything, although others do not read at all.
+#[test]
+fn client_that_reads_slowly_is_not_given_up() -> anyhow::Result<()> {
+    let scene = Scene::start(32 * MIB)?;
+    let mut slow = scene.unread("event", 1)?;
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(move || {
+            let (mut read, mut buffer) = (0, vec![0; 64 * 1024]);
+            while read < EVENT_BYTES {
+                let count = slow.read(&mut buffer)?;
+                ensure!(count > 0, "the answer ends after {read} bytes");
+                read += count;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(())
+        });
+        scene.serves_beside("json", 4, 40)?;
+        reading
+            .join()
+            .map_err(|_| anyhow::anyhow!("the reader panicked"))?
+    })
+}

@@ -1,0 +1,204 @@
+//! What is counted of answers that their clients have not read, and how room is made where they do not read at all.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::{Account, Reservation};
+use crate::delivery::Delivery;
+
+/// How long a client may take nothing before its answer is given up for others. One that reads, over whatever network, takes something in
+/// between.
+const STALL: Duration = Duration::from_secs(1);
+/// How long an answer waits until there is room for it.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is looked for room meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// The part of an account that is made free at a time, so that not every answer has to wait for it.
+const PART_MADE_FREE: usize = 8;
+
+/// What is counted in one account of answers that are on their way to their clients.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    deliveries: Mutex<HashMap<usize, Delivery>>,
+    bytes: AtomicUsize,
+    /// Who waits for room gets it in the order of arrival.
+    turn: Semaphore,
+}
+
+impl Default for Unread {
+    fn default() -> Self {
+        Self {
+            deliveries: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            turn: Semaphore::new(1),
+        }
+    }
+}
+
+impl Unread {
+    pub(crate) fn insert(&self, delivery: &Delivery) {
+        self.lock().insert(delivery.address(), delivery.clone());
+    }
+
+    pub(crate) fn remove(&self, delivery: &Delivery) {
+        self.lock().remove(&delivery.address());
+    }
+
+    pub(crate) fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Delivery>> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Account {
+    /// As [`Self::reserve`]; where clients that do not read are in the way, they are given up, and this waits for the room.
+    pub async fn reserve_or_wait(&self, bytes: usize) -> Option<Reservation> {
+        let mut reservation = self.begin();
+        reservation.grow_or_wait(bytes).await.then_some(reservation)
+    }
+
+    /// What is counted here of answers that are on their way.
+    pub(crate) fn unread(&self) -> &Unread {
+        &self.node.unread
+    }
+
+    /// Whether there would be room for so many bytes if nothing were unread.
+    fn could_hold(&self, bytes: usize) -> bool {
+        let unread = self.node.unread.bytes.load(Ordering::Relaxed);
+        let others = self.reserved().saturating_sub(unread);
+        unread > 0 && others.saturating_add(bytes) <= self.limit()
+    }
+
+    /// Gives up those deliveries whose clients have taken nothing for the longest time, until so many bytes and some more will be free.
+    fn give_up_unread(&self, bytes: usize) {
+        let mut wanted = bytes.max(self.limit() / PART_MADE_FREE);
+        let deliveries: Vec<_> = self.node.unread.lock().values().cloned().collect();
+        let now = Instant::now();
+        let mut stalled: Vec<_> = deliveries
+            .iter()
+            .filter_map(|delivery| delivery.stalled(self).map(|found| (found, delivery)))
+            .filter(|((since, _), _)| now.duration_since(*since) >= STALL)
+            .collect();
+        stalled.sort_unstable_by_key(|((since, _), _)| *since);
+        for ((_, counted), delivery) in stalled {
+            if wanted == 0 {
+                return;
+            }
+            wanted = wanted.saturating_sub(counted);
+            delivery.give_up();
+            self.topmost().node.given_up.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Reservation {
+    /// As [`Self::grow`]; where clients that do not read are in the way, they are given up, and this waits for the room.
+    pub async fn grow_or_wait(&mut self, bytes: usize) -> bool {
+        if self.account.charge(bytes) {
+            self.bytes += bytes;
+            return true;
+        }
+        if self.account.could_hold(bytes) && Box::pin(self.wait(bytes)).await {
+            return true;
+        }
+        self.account.refused();
+        false
+    }
+
+    async fn wait(&mut self, bytes: usize) -> bool {
+        let account = self.account.clone();
+        let waiting = async {
+            let _turn = account.node.unread.turn.acquire().await;
+            while !account.charge(bytes) {
+                account.give_up_unread(bytes);
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let has_room = tokio::time::timeout(PATIENCE, waiting).await.is_ok();
+        if has_room {
+            self.bytes += bytes;
+        }
+        has_room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    const ANSWER: usize = 30_000;
+
+    fn unread(account: &Account) -> (Delivery, Option<Bytes>) {
+        let delivery = Delivery::default();
+        let bytes = delivery.count(account, Bytes::from(vec![0; ANSWER]));
+        (delivery, Some(bytes))
+    }
+
+    /// What a connection does: it drops what is given up.
+    async fn close((delivery, bytes): &mut (Delivery, Option<Bytes>)) {
+        while !delivery.is_given_up() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(bytes.take());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn longest_unread_answer_is_given_up_for_the_next() {
+        let account = super::super::Budget::new(4 * 100_000).backend();
+        let [mut first, second, mut third] = [(); 3].map(|()| unread(&account));
+        for (delivery, _) in [&first, &second, &third] {
+            delivery.stalls(Instant::now(), Waker::noop());
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        // This one reads again.
+        second.0.moves();
+        let began = Instant::now();
+        let (next, ()) = tokio::join!(account.reserve_or_wait(ANSWER), close(&mut first));
+        assert!(
+            next.is_some() && began.elapsed() < PATIENCE,
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(
+            began.elapsed() + Duration::from_millis(3) >= STALL,
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(!third.0.is_given_up());
+        let (other, ()) = tokio::join!(account.reserve_or_wait(ANSWER), close(&mut third));
+        assert!(other.is_some());
+        let began = Instant::now();
+        assert!(account.reserve_or_wait(ANSWER).await.is_none());
+        assert_eq!(began.elapsed(), PATIENCE);
+        assert!(!second.0.is_given_up());
+        assert_eq!(account.topmost().node.given_up.load(Ordering::Relaxed), 2);
+        drop((next, other, second));
+        assert_eq!((account.reserved(), account.unread().lock().len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_where_nothing_is_unread() {
+        let account = Account::root(100_000);
+        let held = account.reserve(90_000).unwrap();
+        let began = Instant::now();
+        assert!(account.reserve_or_wait(20_000).await.is_none());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        drop(held);
+    }
+}
