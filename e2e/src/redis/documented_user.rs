@@ -26,6 +26,19 @@ pub fn command() -> anyhow::Result<Vec<&'static str>> {
     Ok(command.split_whitespace().filter(|word| *word != "\\").collect())
 }
 
+/// The same as a line of Redis's configuration file, where it outlives a restart.
+///
+/// # Errors
+/// When the page does not print the command exactly once.
+pub fn setting() -> anyhow::Result<String> {
+    let command = command()?;
+    let user = command.strip_prefix(&["ACL", "SETUSER"]);
+    Ok(format!(
+        "user {}",
+        user.context("the command makes no user")?.join(" ")
+    ))
+}
+
 impl Redis {
     /// Makes the documented user, with the command as it is printed.
     ///
