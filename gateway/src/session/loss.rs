@@ -15,8 +15,8 @@
 //! binding by its generation, what the client has set by the record's version. The same is done for a record that is read and lacks what
 //! this process knows of it, before it is used: whoever comes first uses the binding that was lost, and opens no other.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
@@ -29,52 +29,18 @@ use super::find::Read;
 use super::id::SessionId;
 use super::outage::Operation;
 use super::proof::{CaughtUp, Reading};
+use super::recent_writes::RECENT;
 use super::record::{Record, RecordKey};
 use super::store::{Incarnation, Life, Loaded, Missing, REMEMBERED, Recovered, SETTLE, Unavailable};
 
-/// How far back a store may lose what was written last.
-const RECENT: Duration = Duration::from_secs(60);
 /// How many sessions are written at a time.
 const AT_A_TIME: usize = 32;
-/// How many recent writes are remembered.
-const MAX_RECENT: usize = 16 * 1024;
 /// The pause before a store that did not say in which life its data is, is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// The pause before terminations that the store refused are tried again.
 const TERMINATE_AGAIN: Duration = Duration::from_secs(1);
 /// How often somebody is asked to wait for those who know more.
 const MAX_WAITS: u32 = 4;
-
-/// The sessions that were created here lately, or in which something was bound or set here.
-#[derive(Debug, Default)]
-pub(super) struct RecentWrites {
-    keys: Mutex<VecDeque<(Instant, RecordKey)>>,
-}
-
-impl RecentWrites {
-    /// Takes note of one.
-    pub(super) fn note(&self, key: RecordKey) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        while keys.len() >= MAX_RECENT
-            || keys
-                .front()
-                .is_some_and(|(at, _)| *at + RECENT + REMEMBERED < now)
-        {
-            keys.pop_front();
-        }
-        keys.push_back((now, key));
-    }
-
-    /// Those since `since`.
-    fn since(&self, since: Instant) -> HashSet<RecordKey> {
-        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.iter()
-            .filter(|(at, _)| *at >= since)
-            .map(|(_, key)| *key)
-            .collect()
-    }
-}
 
 /// What a second look at a session says of which the store had no record.
 enum Still {
@@ -307,24 +273,5 @@ impl Sessions {
             .filter_map(|left| async move { left })
             .collect()
             .await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn writes_are_remembered_as_long_as_a_store_may_lose_them() {
-        let writes = RecentWrites::default();
-        let began = Instant::now();
-        writes.note(RecordKey([1; 16]));
-        tokio::time::advance(RECENT).await;
-        writes.note(RecordKey([2; 16]));
-        assert_eq!(writes.since(began).len(), 2);
-        assert_eq!(writes.since(Instant::now()), HashSet::from([RecordKey([2; 16])]));
-        tokio::time::advance(REMEMBERED + Duration::from_secs(1)).await;
-        writes.note(RecordKey([3; 16]));
-        assert_eq!(writes.since(began).len(), 2);
     }
 }
