@@ -29,7 +29,12 @@ fn recipe(fixture: &Fixture, redis: &Redis) -> anyhow::Result<Recipe> {
         ..SessionStorage::default()
     };
     // A limit below that of the virtual server, so that the sessions of principals are counted.
-    recipe.config.hot.as_mut().unwrap().limits.sessions_per_principal = Some(100);
+    recipe
+        .config
+        .hot
+        .get_or_insert_default()
+        .limits
+        .sessions_per_principal = Some(100);
     recipe.password = Some(documented_user::PASSWORD.to_owned());
     Ok(recipe)
 }

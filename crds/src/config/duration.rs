@@ -56,9 +56,10 @@ impl fmt::Display for Duration {
             return f.write_str("0s");
         }
         for (unit, millis) in [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
-            if rest >= millis {
-                write!(f, "{}{unit}", rest / millis)?;
-                rest %= millis;
+            let count = rest.checked_div(millis).unwrap_or_default();
+            if count > 0 {
+                write!(f, "{count}{unit}")?;
+                rest = rest.checked_rem(millis).unwrap_or_default();
             }
         }
         Ok(())

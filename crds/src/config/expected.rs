@@ -116,11 +116,10 @@ impl<'a> Shape<'a> {
         }
         if is(choice, "object") {
             let shape = Self::new(choice, self.root);
-            return Some(match shape.fields().map(Fields::names) {
-                Some(names) if !names.is_empty() => {
-                    format!("a mapping, with fields such as `{}`", names[0])
-                }
-                _ => "a mapping of names to values".to_owned(),
+            let names = shape.fields().map(Fields::names).unwrap_or_default();
+            return Some(match names.first() {
+                Some(name) => format!("a mapping, with fields such as `{name}`"),
+                None => "a mapping of names to values".to_owned(),
             });
         }
         if is(choice, "array") {
@@ -193,7 +192,7 @@ impl<'a> Fields<'a> {
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(LONGEST_REPEATED) {
         None => format!("{text:?}"),
-        Some((end, _)) => format!("{:?}…", &text[..end]),
+        Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),
     }
 }
 
@@ -253,16 +252,18 @@ fn listed(words: impl Iterator<Item = String>) -> String {
 /// Whether one is the other with a slip of the finger: other case, or a letter too many, too few, another or exchanged.
 fn are_near(one: &str, other: &str) -> bool {
     let (one, other) = (one.to_lowercase(), other.to_lowercase());
-    let same = one
-        .bytes()
-        .zip(other.bytes())
-        .take_while(|(one, other)| one == other);
-    let (one, other) = (one.as_bytes(), other.as_bytes());
-    let begin = same.count();
-    let (one, other) = (&one[begin..], &other[begin..]);
-    let same = one.iter().rev().zip(other.iter().rev());
-    let end = same.take_while(|(one, other)| one == other).count();
-    match (&one[..one.len() - end], &other[..other.len() - end]) {
+    let (mut one, mut other) = (one.as_bytes(), other.as_bytes());
+    while let ([a, rest_of_one @ ..], [b, rest_of_other @ ..]) = (one, other)
+        && a == b
+    {
+        (one, other) = (rest_of_one, rest_of_other);
+    }
+    while let ([rest_of_one @ .., a], [rest_of_other @ .., b]) = (one, other)
+        && a == b
+    {
+        (one, other) = (rest_of_one, rest_of_other);
+    }
+    match (one, other) {
         ([a, b], [c, d]) => a == d && b == c,
         (one, other) => one.len() <= 1 && other.len() <= 1,
     }

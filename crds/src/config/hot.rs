@@ -77,8 +77,10 @@ impl Share {
     /// Of `whole`, as much as this share is.
     #[must_use]
     pub fn of(self, whole: u64) -> u64 {
-        let part = u128::from(whole) * u128::from(self.0) / u128::from(Self::WHOLE);
-        u64::try_from(part).unwrap_or(whole)
+        // Two numbers of 64 bits, which fit.
+        let parts = u128::from(whole).saturating_mul(u128::from(self.0));
+        let part = parts.checked_div(u128::from(Self::WHOLE));
+        part.and_then(|part| u64::try_from(part).ok()).unwrap_or(whole)
     }
 }
 

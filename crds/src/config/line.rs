@@ -104,13 +104,13 @@ impl<'de> Visitor<'de> for Follow<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut step = 0;
+        let mut step = 0_usize;
         while let Some(key) = map.next_key::<String>()? {
             match below(self.rest, &key) {
                 Some(rest) => map.next_value_seed(self.at_step(step, rest))?,
                 None => map.next_value::<IgnoredAny>().map(drop)?,
             }
-            step += 1;
+            step = step.saturating_add(1);
         }
         Ok(())
     }
@@ -158,11 +158,10 @@ impl<'de> Visitor<'de> for Follow<'_> {
 /// What is left of `path` below `step`, if it begins with that.
 fn below<'a>(path: &'a str, step: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(step)?;
-    match rest.as_bytes().first() {
-        None | Some(b'[') => Some(rest),
-        Some(b'.') => Some(&rest[1..]),
-        Some(_) => None,
+    if rest.is_empty() || rest.starts_with('[') {
+        return Some(rest);
     }
+    rest.strip_prefix('.')
 }
 
 /// Fails where the steps end, and thereby learns the position; or goes on to the value there and takes down how it is written.

@@ -7,6 +7,17 @@
 //! Secrets are never in the file: the Redis password comes from the environment variable
 //! [`REDIS_PASSWORD_ENV`] or a file of its own, the session keys from a directory that [`SessionKeys`] names.
 
+// What people write is read here, and never makes the program end.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod address;
 mod aggregation;
 mod backend;

@@ -123,10 +123,10 @@ pub fn read(file: &Path) -> Result<String, ConfigError> {
         source,
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to());
         ConfigError::Invalid {
             file: file.to_owned(),
-            line: good.split(|byte| *byte == b'\n').count(),
+            line: good.unwrap_or_default().split(|byte| *byte == b'\n').count(),
             path: WHOLE.to_owned(),
             message: "found a byte that is no UTF-8; save the file as UTF-8".to_owned(),
         }
@@ -188,21 +188,21 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path, shape: &Json) -> Result<T
         let message = message(&told, &path);
         if told.starts_with("control characters are not allowed") {
             let control = |line: &str| line.chars().any(|letter| letter.is_control() && letter != '\t');
-            let line = text.lines().position(control).unwrap_or_default() + 1;
+            let line = number_of_line(text.lines().position(control).unwrap_or_default());
             let message =
                 "found a control character; write it as an escape in double quotes, for example \"\\x01\"";
             return refuse(line, WHOLE.to_owned(), message.to_owned());
         }
         let is_tab = text
             .lines()
-            .nth(line - 1)
+            .nth(line.saturating_sub(1))
             .is_some_and(|line| line.trim_matches(' ').starts_with('\t'));
         let advice = if is_tab && message.contains("cannot start any token") {
             "; YAML is indented by blanks and not by tabs"
         } else {
             ""
         };
-        refuse(line, path, message + advice)
+        refuse(line, path, format!("{message}{advice}"))
     })
 }
 
@@ -219,9 +219,14 @@ fn second_document(text: &str) -> usize {
         .lines()
         .position(|line| !says_nothing(line))
         .unwrap_or_default();
-    let mut behind = text.lines().enumerate().skip(first + 1);
+    let mut behind = text.lines().enumerate().skip(first).skip(1);
     let second = behind.find(|(_, line)| line.starts_with("---"));
-    second.map_or(first, |(line, _)| line) + 1
+    number_of_line(second.map_or(first, |(line, _)| line))
+}
+
+/// Lines are counted from 1.
+fn number_of_line(index: usize) -> usize {
+    index.saturating_add(1)
 }
 
 /// The library's message without the path and the position in it, which are said once, by us.
@@ -231,7 +236,7 @@ fn message(told: &str, path: &str) -> String {
     let ends = path
         .char_indices()
         .filter(|(_, letter)| matches!(letter, '.' | '['));
-    let above = ends.map(|(end, _)| &path[..end]).chain([path]).rev();
+    let above = ends.filter_map(|(end, _)| path.get(..end)).chain([path]).rev();
     let mut inner = above.filter_map(|path| told.strip_prefix(path)?.strip_prefix(": "));
     let told = inner.next().unwrap_or(told);
     match told {

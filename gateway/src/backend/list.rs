@@ -86,6 +86,12 @@ impl List {
             ..Self::default()
         }
     }
+
+    /// How many items the backend has listed, whether they can be used or not.
+    pub(super) fn count(&self) -> usize {
+        let unused = self.unusable.saturating_add(self.oversized.count);
+        self.items.len().saturating_add(unused)
+    }
 }
 
 impl Kind {

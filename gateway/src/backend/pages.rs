@@ -1,5 +1,16 @@
 //! One list of a backend, page by page to its end.
 
+// Backends of strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
@@ -156,7 +167,7 @@ where
     let mut list = List::default();
     // How many items of the list are those of its first page, and how many of that page are unusable.
     let mut first = (0, 0);
-    let mut bytes = 0;
+    let mut bytes = 0_usize;
     let mut followed: HashSet<String> = HashSet::new();
     let mut cursor = None;
     for number in 0..MAX_PAGES {
@@ -168,16 +179,18 @@ where
             next,
             bytes: more,
         } = read(ask(params).await?).await?;
-        bytes += more;
+        bytes = bytes.saturating_add(more);
         if number == 0 {
             first = (page.items.len(), page.unusable);
-        } else if cursor.as_deref() == Some(EMPTY_CURSOR) && repeats(&page, &list.items[..first.0], first.1) {
+        } else if cursor.as_deref() == Some(EMPTY_CURSOR)
+            && repeats(&page, list.items.get(..first.0).unwrap_or_default(), first.1)
+        {
             return Ok(list);
         }
         list.items.extend(page.items);
-        list.unusable += page.unusable;
+        list.unusable = list.unusable.saturating_add(page.unusable);
         list.oversized.extend(page.oversized);
-        if list.items.len() + list.unusable + list.oversized.count > MAX_ITEMS {
+        if list.count() > MAX_ITEMS {
             return Err(too_much(format!("{MAX_ITEMS} items")));
         }
         if bytes > MAX_BYTES {
@@ -235,7 +248,7 @@ fn page(result: &RawValue, kind: Kind) -> Result<(List, Option<&RawValue>), Back
     let mut list = List::default();
     for item in items {
         match usable_key(kind, item) {
-            None => list.unusable += 1,
+            None => list.unusable = list.unusable.saturating_add(1),
             Some(key) if item.get().len() > MAX_ITEM_BYTES => list.oversized.add(&key, item.get().len()),
             Some(key) => list.items.push(Listed {
                 key: key.into_owned(),

@@ -5,6 +5,17 @@
 //! a backend asks on it is asked before the other requests have ended: first what was gathered, then each answer as it begins, one
 //! after the other. Its events have no ids, because an id could name the place in one of the answers only.
 
+// Strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, BoxStream};
@@ -71,7 +82,7 @@ impl Frontend {
             return respond::overloaded(None);
         }
         // For the answers that are gathered, beside what they hold: each of those has its place where it comes from.
-        let gathered = sorted.requests.len() * GATHERED_BYTES;
+        let gathered = sorted.requests.len().saturating_mul(GATHERED_BYTES);
         let Some(reserved) = self
             .principals
             .account(self.core.budget(), principal)
@@ -190,7 +201,7 @@ pub(super) fn chunks(response: Response<Body>) -> Chunks {
 /// The answers as one array.
 fn array(answers: Vec<Response<Body>>) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
     let one = |text: &'static [u8]| stream::iter([Ok(Bytes::from_static(text))]).boxed();
-    let mut parts: Vec<Chunks> = Vec::with_capacity(answers.len() * 2 + 1);
+    let mut parts: Vec<Chunks> = Vec::with_capacity(answers.len().saturating_mul(2).saturating_add(1));
     for (index, answer) in answers.into_iter().enumerate() {
         parts.push(one(if index == 0 { b"[" } else { b"," }));
         parts.push(chunks(answer));
@@ -216,7 +227,7 @@ pub(super) fn events(answer: Response<Body>) -> Chunks {
 fn without_id(event: Bytes) -> Bytes {
     let end = event.iter().position(|byte| *byte == b'\n');
     match end.filter(|_| event.starts_with(b"id:")) {
-        Some(end) => event.slice(end + 1..),
+        Some(end) => event.slice(end.saturating_add(1)..),
         None => event,
     }
 }
@@ -226,7 +237,7 @@ fn in_data_lines(chunk: &Bytes) -> Bytes {
     if !chunk.contains(&b'\n') && !chunk.contains(&b'\r') {
         return chunk.clone();
     }
-    let mut lines = BytesMut::with_capacity(chunk.len() + 64);
+    let mut lines = BytesMut::with_capacity(chunk.len().saturating_add(64));
     for byte in chunk {
         match byte {
             b'\n' => lines.extend_from_slice(b"\ndata: "),

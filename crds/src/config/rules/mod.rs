@@ -67,10 +67,11 @@ pub const HIDDEN: &str = "<hidden>";
 pub fn without_secrets(url: &str) -> String {
     let parsed: Option<Uri> = url.parse().ok();
     let has_clear_authority = parsed.is_some_and(|url| url.authority().is_some_and(is_host_and_port));
-    if !has_clear_authority && let Some(at) = url.rfind('@') {
+    if !has_clear_authority && let Some((before, behind)) = url.rsplit_once('@') {
         // Where the password ends is not certain: all that may belong to it is hidden.
-        let scheme = url.find("://").map_or("", |end| &url[..end + 3]);
-        return format!("{scheme}{HIDDEN}@{}", without_values(&url[at + 1..]));
+        let scheme = before.split_once("://").map(|(scheme, _)| format!("{scheme}://"));
+        let scheme = scheme.unwrap_or_default();
+        return format!("{scheme}{HIDDEN}@{}", without_values(behind));
     }
     without_values(url)
 }
@@ -233,6 +234,7 @@ mod tests {
             ("https://me:s3?c/r#et@a/mcp", "https://<hidden>@a/mcp"),
             ("redis://:s3cret@r:6379", "redis://<hidden>@r:6379"),
             ("s3cret@r:6379", "<hidden>@r:6379"),
+            ("me:s3cret@http://a/mcp", "<hidden>@http://a/mcp"),
             ("a b?s3cret", "a b?<hidden>"),
         ] {
             assert_eq!(without_secrets(url), shown);

@@ -1,5 +1,16 @@
 //! One merged list: its pages, and where each of its items is.
 
+// Backends of strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -62,7 +73,7 @@ impl Page {
     /// How many bytes it has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.opening.len() + self.rest.len()
+        self.opening.len().saturating_add(self.rest.len())
     }
 
     /// Whether it has none, which no page is.
@@ -189,9 +200,9 @@ impl Listing {
         }
         let opening = self.opening().freeze();
         let before = self.listed.get(page.start..start).unwrap_or_default();
-        let skipped: usize = before.iter().map(|(_, json)| json.len() + 1).sum();
+        let skipped = opening.len().saturating_add(size_of_items(before));
         Ok(Page {
-            rest: whole.slice((opening.len() + skipped).min(whole.len())..),
+            rest: whole.slice(skipped.min(whole.len())..),
             opening,
         })
     }
@@ -199,7 +210,7 @@ impl Listing {
     /// How many bytes the items of `page` have.
     fn bytes_of(&self, page: &SharedPage) -> usize {
         let items = self.listed.get(page.start..page.end).unwrap_or_default();
-        items.iter().map(|(_, json)| json.len() + 1).sum()
+        size_of_items(items)
     }
 
     /// What every page begins with.
@@ -213,13 +224,13 @@ impl Listing {
 
     fn make_page(&self, page: &SharedPage) -> Bytes {
         let items = self.listed.get(page.start..page.end).unwrap_or_default();
-        let size = self.bytes_of(page);
         let next = items
             .last()
             .filter(|_| page.end < self.listed.len())
             .map(|(last, _)| cursor::encode(self.kind, last));
         let mut page = self.opening();
-        page.reserve(size + next.as_ref().map_or(0, String::len) + 32);
+        let next_bytes = next.as_ref().map_or(0, String::len);
+        page.reserve(size_of_items(items).saturating_add(next_bytes).saturating_add(32));
         for (index, (_, json)) in items.iter().enumerate() {
             if index > 0 {
                 page.put_u8(b',');
@@ -237,18 +248,28 @@ impl Listing {
     }
 }
 
+/// How many bytes an item takes in a page, with the comma.
+fn size_of_item(json: &Bytes) -> usize {
+    json.len().saturating_add(1)
+}
+
+fn size_of_items(items: &[(Arc<str>, Bytes)]) -> usize {
+    let sizes = items.iter().map(|(_, json)| size_of_item(json));
+    sizes.fold(0, usize::saturating_add)
+}
+
 /// Where the pages of a list begin and end: each has at most `page_size` items and [`MAX_PAGE_BYTES`], and one item at least.
 fn pages(listed: &[(Arc<str>, Bytes)], page_size: usize) -> Vec<SharedPage> {
-    let (mut pages, mut page, mut bytes) = (Vec::new(), SharedPage::default(), 0);
+    let (mut pages, mut page, mut bytes) = (Vec::new(), SharedPage::default(), 0_usize);
     for (index, (_, json)) in listed.iter().enumerate() {
-        let size = json.len() + 1;
-        let count = index - page.start;
-        if count > 0 && (count >= page_size || bytes + size > MAX_PAGE_BYTES) {
+        let size = size_of_item(json);
+        let count = index.saturating_sub(page.start);
+        if count > 0 && (count >= page_size || size.saturating_add(bytes) > MAX_PAGE_BYTES) {
             page.end = index;
             pages.push(std::mem::take(&mut page));
             (page.start, bytes) = (index, 0);
         }
-        bytes += size;
+        bytes = size.saturating_add(bytes);
     }
     page.end = listed.len();
     if !listed.is_empty() {

@@ -4,6 +4,17 @@
 //! called the same. Nobody's health matters for that: a backend that fails keeps its names, so that a client's next call does not
 //! silently reach another server. Lists are sorted, so that every replica gives the same.
 
+// Backends of strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -192,13 +203,13 @@ fn matchers(ranked: &[Ranked<'_>], templates: &Listing, faults: &mut Sentences) 
     for ranked in ranked {
         let shown = ranked.known.shown.as_ref();
         let backend = ranked.backend.name();
-        let (mut used, mut left_out) = (0, 0);
+        let (mut used, mut left_out) = (0_usize, 0_usize);
         for entry in shown.map_or(&[][..], |shown| shown.entries(Kind::Templates)) {
             if let Place::At(route) = templates.place(&entry.advertised)
                 && route.backend.name() == backend
             {
                 if used == MAX_MATCHERS {
-                    left_out += 1;
+                    left_out = left_out.saturating_add(1);
                     continue;
                 }
                 let template = UriTemplate::new(&entry.advertised);
@@ -211,7 +222,7 @@ fn matchers(ranked: &[Ranked<'_>], templates: &Listing, faults: &mut Sentences) 
                     faults.push(OF_ALL, fault);
                     continue;
                 }
-                used += 1;
+                used = used.saturating_add(1);
                 matchers.push(Matcher {
                     template,
                     backend: ranked.backend.clone(),

@@ -7,7 +7,17 @@
 //! it: the name is written down there, and a backend that comes to use it for something else does not take it over. No strategy is
 //! asked; those are for several backends. Two overrides of one backend that give the same name are refused at load.
 
-use std::collections::hash_map::Entry as Slot;
+// Backends of strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -101,7 +111,23 @@ impl Offer {
 
 impl Shown {
     pub(super) fn entries(&self, kind: Kind) -> &[Entry] {
-        &self.entries[kind as usize]
+        let [tools, prompts, resources, templates] = &self.entries;
+        match kind {
+            Kind::Tools => tools,
+            Kind::Prompts => prompts,
+            Kind::Resources => resources,
+            Kind::Templates => templates,
+        }
+    }
+
+    fn entries_mut(&mut self, kind: Kind) -> &mut Vec<Entry> {
+        let [tools, prompts, resources, templates] = &mut self.entries;
+        match kind {
+            Kind::Tools => tools,
+            Kind::Prompts => prompts,
+            Kind::Resources => resources,
+            Kind::Templates => templates,
+        }
     }
 
     pub(super) fn new(backend: &BackendName, offer: &Offer, terms: &Terms) -> Self {
@@ -140,7 +166,7 @@ impl Shown {
             ..Self::default()
         };
         for (kind, list) in lists {
-            shown.entries[kind as usize].clear();
+            shown.entries_mut(kind).clear();
             shown.show_list(backend, kind, list, terms);
         }
         shown
@@ -180,7 +206,7 @@ impl Shown {
             return;
         }
         match entry {
-            Ok(entry) => self.entries[kind as usize].push(entry),
+            Ok(entry) => self.entries_mut(kind).push(entry),
             Err(reason) => self.refuse(format_args!(
                 "the {noun} {key} of backend {backend} is not offered: {reason}"
             )),
@@ -189,23 +215,21 @@ impl Shown {
 
     /// Lets one have each name.
     fn settle(&mut self, backend: &BackendName, kind: Kind) {
-        let claims = std::mem::take(&mut self.entries[kind as usize]);
+        let claims = std::mem::take(self.entries_mut(kind));
         let noun = kind.noun();
         let mut winners: Vec<Entry> = Vec::with_capacity(claims.len());
         let mut places: HashMap<Arc<str>, usize> = HashMap::with_capacity(claims.len());
         for claim in claims {
-            let place = match places.entry(Arc::clone(&claim.advertised)) {
-                Slot::Vacant(free) => {
-                    free.insert(winners.len());
-                    winners.push(claim);
-                    continue;
-                }
-                Slot::Occupied(taken) => *taken.get(),
+            let place = places.get(&claim.advertised).copied();
+            let Some(winner) = place.and_then(|place| winners.get_mut(place)) else {
+                places.insert(Arc::clone(&claim.advertised), winners.len());
+                winners.push(claim);
+                continue;
             };
             // Not by the order of the list, which is the backend's affair: by what the configuration says, and by name.
             let rank = |entry: &Entry| (!entry.is_renamed, Arc::clone(&entry.name));
-            let loser = if rank(&claim) < rank(&winners[place]) {
-                std::mem::replace(&mut winners[place], claim)
+            let loser = if rank(&claim) < rank(winner) {
+                std::mem::replace(winner, claim)
             } else {
                 claim
             };
@@ -213,7 +237,7 @@ impl Shown {
                 "the {noun} {} of {backend} (its {}) is not offered: an override gives the name to its {}",
                 quoted(&loser.advertised),
                 quoted(&loser.name),
-                quoted(&winners[place].name),
+                quoted(&winner.name),
             );
             self.conflicts.push(OF_ONE_BACKEND, conflict);
         }
@@ -247,7 +271,7 @@ impl Shown {
                 self.warnings.push(OF_ONE_BACKEND, warning);
             }
         }
-        self.entries[kind as usize] = winners;
+        *self.entries_mut(kind) = winners;
     }
 
     fn refuse_oversized(&mut self, backend: &BackendName, kind: Kind, oversized: &Oversized) {
@@ -258,7 +282,7 @@ impl Shown {
                 quoted(key)
             ));
         }
-        let more = oversized.count - oversized.told.len();
+        let more = oversized.count.saturating_sub(oversized.told.len());
         if more > 0 {
             self.refuse(format_args!(
                 "{more} more {noun}s of backend {backend} are not offered: each has more than {MAX_ITEM_BYTES} bytes"

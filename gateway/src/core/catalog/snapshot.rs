@@ -1,5 +1,16 @@
 //! What is offered at one moment, and where everything is.
 
+// Backends of strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -90,8 +101,10 @@ impl Snapshot {
         let items = Kind::ALL.map(|kind| self.listing(kind).items());
         let items: usize = items.into_iter().sum();
         // The beginnings of URIs are noted, too.
-        let uris = self.resources.items() + self.templates.items();
-        (1 + items + 2 * uris) * ITEM_BYTES + self.matchers.len() * MATCHER_BYTES
+        let uris = self.resources.items().saturating_add(self.templates.items());
+        let items = uris.saturating_mul(2).saturating_add(items).saturating_add(1);
+        let matchers = self.matchers.len().saturating_mul(MATCHER_BYTES);
+        items.saturating_mul(ITEM_BYTES).saturating_add(matchers)
     }
 
     /// Makes the pages of its lists anew for each who asks, and counts them in `account`.
@@ -235,9 +248,11 @@ impl Snapshot {
         let Some(unknown) = candidates.max_by_key(|unknown| unknown.terms.prefix.len()) else {
             return Err(Nowhere::Unknown);
         };
-        let renamed = &advertised[unknown.terms.prefix.len()..];
         let rules = rules(&unknown.terms);
-        let original = rules.original(renamed).ok_or(Nowhere::Unknown)?;
+        let renamed = advertised.strip_prefix(&*unknown.terms.prefix);
+        let original = renamed
+            .and_then(|renamed| rules.original(renamed))
+            .ok_or(Nowhere::Unknown)?;
         // Nobody has said yet that there is such a name.
         if rules.resembles_refused(original) {
             return Err(Nowhere::Unknown);

@@ -135,7 +135,7 @@ impl Issuer {
                     issuer.inner.refresh
                 } else {
                     let pause = retry.min(issuer.inner.refresh);
-                    retry = (retry * 2).min(LAST_RETRY);
+                    retry = retry.saturating_mul(2).min(LAST_RETRY);
                     pause
                 };
                 tokio::select! {
@@ -226,7 +226,7 @@ impl Issuer {
         // One that is running may have read the keys before this one was among them.
         *ask = Ask {
             at: Some(Instant::now()),
-            round: rounds.begun + 1,
+            round: rounds.begun.saturating_add(1),
         };
         self.inner.asked.notify_one();
         Some(ask.round)
@@ -235,7 +235,9 @@ impl Issuer {
     /// Fetches the keys once, and says whether that brought any.
     async fn round(&self) -> bool {
         let inner = &*self.inner;
-        inner.rounds.send_modify(|rounds| rounds.begun += 1);
+        inner
+            .rounds
+            .send_modify(|rounds| rounds.begun = rounds.begun.saturating_add(1));
         let fetched = tokio::time::timeout(ROUND_DEADLINE, self.fetch()).await;
         let fetched = fetched.unwrap_or(Err(RoundError::Deadline));
         inner
@@ -342,9 +344,12 @@ fn metadata_urls(issuer: &str) -> Vec<String> {
     const OAUTH: &str = "/.well-known/oauth-authorization-server";
     let issuer = issuer.trim_end_matches('/');
     let mut urls = vec![format!("{issuer}{OPENID}")];
-    let authority = issuer.find("://").map(|scheme| scheme + 3);
-    let path = authority.and_then(|start| issuer[start..].find('/').map(|path| start + path));
-    let (root, path) = issuer.split_at(path.unwrap_or(issuer.len()));
+    let behind_scheme = issuer.split_once("://").map_or("", |(_, rest)| rest);
+    let path = behind_scheme
+        .find('/')
+        .and_then(|start| behind_scheme.get(start..));
+    let path = path.unwrap_or_default();
+    let root = issuer.strip_suffix(path).unwrap_or(issuer);
     urls.push(format!("{root}{OAUTH}{path}"));
     if !path.is_empty() {
         urls.push(format!("{root}{OPENID}{path}"));

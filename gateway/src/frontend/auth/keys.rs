@@ -40,7 +40,7 @@ impl KeySet {
         let keys: Vec<Key> = published.keys.into_iter().filter_map(Key::read).collect();
         let same = keys.iter().map(|key| &key.published);
         let same = same.eq(before.keys.iter().map(|key| &key.published));
-        let serial = before.serial + u64::from(!same);
+        let serial = before.serial.saturating_add(u64::from(!same));
         Ok(Self { keys, serial })
     }
 

@@ -6,6 +6,17 @@
 //!
 //! The token goes no further than this module: it is never sent upstream, stored or logged.
 
+// Strangers send the tokens that are read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod bearer;
 mod fetch;
 mod issuer;

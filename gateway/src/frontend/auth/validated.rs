@@ -52,7 +52,7 @@ impl Validated {
 
     /// Whose token it is, if it was good with the keys `serial` and has not ended.
     pub(super) fn get(&self, digest: &Digest, serial: u64, now: u64) -> Option<Principal> {
-        let mut shard = self.shard(digest);
+        let mut shard = self.shard(digest)?;
         if let Some(entry) = shard.young.get(digest) {
             return entry.at(serial, now);
         }
@@ -68,12 +68,15 @@ impl Validated {
             serial,
             until,
         };
-        self.shard(&digest).put(digest, entry);
+        if let Some(mut shard) = self.shard(&digest) {
+            shard.put(digest, entry);
+        }
     }
 
-    fn shard(&self, digest: &Digest) -> MutexGuard<'_, Shard> {
-        let shard = &self.shards[usize::from(digest[0]) % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, digest: &Digest) -> Option<MutexGuard<'_, Shard>> {
+        let [first, ..] = digest;
+        let shard = self.shards.get(usize::from(*first) % SHARDS)?;
+        Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
