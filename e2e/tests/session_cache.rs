@@ -358,3 +358,34 @@ fn a_stream_hears_a_backend_that_another_process_binds() -> anyhow::Result<()> {
     })?;
     world.is_heard(&mut own, "heard")
 }
+
+/// What a process remembers of sessions in Redis has so many bytes, however much their clients say of themselves; what it forgets it
+/// reads again.
+#[test]
+fn remembered_sessions_have_so_many_bytes() -> anyhow::Result<()> {
+    const MIB: f64 = 1024.0 * 1024.0;
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let mut recipe = Recipe::new(&[])?;
+    recipe.config.session_storage = SessionStorage {
+        provider: SessionStorageProvider::Redis,
+        address: Some(redis.address.to_string()),
+        ..SessionStorage::default()
+    };
+    // An eighth is for sessions.
+    recipe.config.hot.get_or_insert_default().limits.buffered_bytes = Some(16 << 20);
+    let gateway = recipe.start()?;
+    let before = gateway.metric("vmcp_buffered_bytes", "")?;
+    let heavy = json!({"experimental": {"x": "y".repeat(15_000)}});
+    let sessions = (0..400).map(|_| Session::open_with(gateway.mcp, "2025-11-25", &heavy));
+    let sessions: Vec<_> = sessions.collect::<anyhow::Result<_>>()?;
+    let buffered = gateway.metric("vmcp_buffered_bytes", "")? - before;
+    assert!((MIB..2.2 * MIB).contains(&buffered), "{buffered}");
+    for session in [&sessions[0], &sessions[399]] {
+        let answer = session.request(gateway.mcp, "ping", &json!({}))?;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    Ok(())
+}

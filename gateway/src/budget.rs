@@ -33,6 +33,8 @@ const CATALOGS_PART: usize = 2;
 /// The part of the catalogs' share that the lists of single sessions may take, and the part of that which one backend's may, or what is
 /// made of them.
 const SESSION_CATALOGS_PART: usize = 2;
+/// The part of the whole that sessions may take which are remembered.
+const SESSIONS_PART: usize = 8;
 /// The part of the whole that all requests together may take, where the configuration does not say.
 const REQUESTS_PART: usize = 2;
 /// The part of the requests' share that one authenticated principal may take.
@@ -45,6 +47,7 @@ pub struct Budget {
     requests: Account,
     catalogs: Account,
     session_catalogs: Account,
+    sessions: Account,
     /// The largest request, which one principal's share must hold.
     request_bytes: Arc<AtomicUsize>,
 }
@@ -59,6 +62,7 @@ impl Budget {
             requests: total.with_limit(bytes),
             session_catalogs: catalogs.share(SESSION_CATALOGS_PART),
             catalogs,
+            sessions: total.share(SESSIONS_PART),
             total,
             request_bytes: Arc::default(),
         }
@@ -105,6 +109,12 @@ impl Budget {
     #[must_use]
     pub fn session_catalog(&self) -> Account {
         self.session_catalogs.share(SESSION_CATALOGS_PART)
+    }
+
+    /// The share of the sessions that are remembered.
+    #[must_use]
+    pub fn sessions(&self) -> &Account {
+        &self.sessions
     }
 
     /// The size of the budget.
@@ -253,15 +263,15 @@ impl Account {
     /// Reserves so many bytes whether or not there is room: they are there already. Others are refused until there is room again.
     #[must_use]
     pub fn overdraw(&self, bytes: usize) -> Reservation {
-        let mut account = Some(self);
-        while let Some(Self { node }) = account {
-            node.reserved.fetch_add(bytes, Ordering::Relaxed);
-            account = node.parent.as_ref();
-        }
-        Reservation {
-            account: self.clone(),
-            bytes,
-        }
+        let mut reservation = self.begin();
+        reservation.overdraw(bytes);
+        reservation
+    }
+
+    /// Whether more is reserved than there is room for.
+    #[must_use]
+    pub fn is_overdrawn(&self) -> bool {
+        self.reserved() > self.limit()
     }
 
     /// `bytes`, which exist already, counted here as long as there is a copy of them. Few are not counted.
@@ -356,6 +366,20 @@ impl Reservation {
                 true
             }
         }
+    }
+
+    /// Reserves so many bytes in all, whether or not there is room.
+    pub fn overdraw(&mut self, bytes: usize) {
+        let Some(more) = bytes.checked_sub(self.bytes) else {
+            let _less = self.resize(bytes);
+            return;
+        };
+        let mut account = Some(&self.account);
+        while let Some(Account { node }) = account {
+            node.reserved.fetch_add(more, Ordering::Relaxed);
+            account = node.parent.as_ref();
+        }
+        self.bytes = bytes;
     }
 
     /// How many bytes are reserved.

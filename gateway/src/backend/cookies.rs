@@ -50,6 +50,13 @@ impl From<Cookies> for Vec<Cookie> {
 }
 
 impl Cookies {
+    /// How many bytes their names and values have.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let cookies = self.0.iter().flat_map(|cookies| cookies.iter());
+        cookies.map(|cookie| cookie.name.len() + cookie.value.len()).sum()
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

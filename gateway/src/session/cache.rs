@@ -1,6 +1,7 @@
 //! The sessions that this process remembers, so that a call need not ask the store.
 //!
-//! It is bounded: at its limit it forgets what nobody has wanted for the longest time, roughly, and never refuses. What is in use (a
+//! It is bounded, in the number of sessions and in their bytes: at its limit it forgets what nobody has wanted for the longest time, roughly,
+//! and never refuses. What is in use (a
 //! running request, an open stream) is not forgotten, so that all who use a session have the same [`Entry`].
 //!
 //! It remembers, too, which sessions have ended. A record that was read before a session's end, and arrives here behind it, is
@@ -18,6 +19,7 @@ use super::key_map::KeyMap;
 use super::proof::Reading;
 use super::record::{Record, RecordKey};
 use super::store::Life;
+use crate::budget::Account;
 
 /// How many are looked at to find one that can be forgotten.
 const LOOKS: usize = 64;
@@ -26,6 +28,8 @@ const LOOKS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Cache {
     limit: usize,
+    /// Where their bytes are counted.
+    account: Account,
     shared: RwLock<Shared>,
 }
 
@@ -59,10 +63,11 @@ pub(super) enum Remembered {
 }
 
 impl Cache {
-    /// A cache that remembers nothing, and at most `limit` sessions that nobody uses.
-    pub(super) fn new(limit: usize) -> Self {
+    /// A cache that remembers nothing, and of sessions that nobody uses at most `limit`, and as many bytes as `account` has room for.
+    pub(super) fn new(limit: usize, account: Account) -> Self {
         Self {
             limit,
+            account,
             shared: RwLock::default(),
         }
     }
@@ -94,12 +99,16 @@ impl Cache {
         if let Some(entry) = shared.entries.get(key).map(Arc::clone) {
             drop(shared);
             entry.update(record, reading);
+            if self.account.is_overdrawn() {
+                self.write().forget(self.limit, &self.account);
+            }
             return Some(entry);
         }
         let entry = Arc::new(Entry::new(record, reading, shared.changed));
+        entry.count_in(&self.account);
         shared.entries.insert(*key, Arc::clone(&entry));
         shared.order.push_back(*key);
-        shared.forget(self.limit);
+        shared.forget(self.limit, &self.account);
         Some(entry)
     }
 
@@ -164,11 +173,11 @@ impl Cache {
 }
 
 impl Shared {
-    /// Brings the entries down to `limit`, but for those in use and those that were wanted since they were considered last: a few are
-    /// looked at for each that is to go, and the last of them goes whether it was wanted or not.
-    fn forget(&mut self, limit: usize) {
+    /// Brings the entries down to `limit` and to what `account` has room for, but for those in use and those that were wanted since they were
+    /// considered last: a few are looked at for each that is to go, and the last of them goes whether it was wanted or not.
+    fn forget(&mut self, limit: usize, account: &Account) {
         let mut looks = 0;
-        while self.entries.len() > limit && looks < LOOKS {
+        while (self.entries.len() > limit || account.is_overdrawn()) && looks < LOOKS {
             let Some(key) = self.order.pop_front() else { return };
             let Some(entry) = self.entries.get(&key) else {
                 continue;
@@ -200,6 +209,10 @@ mod tests {
         end: 2_000_000_000,
     };
 
+    fn cache(limit: usize) -> Cache {
+        Cache::new(limit, Account::root(usize::MAX))
+    }
+
     fn key(number: u32) -> RecordKey {
         let mut key = [0; 16];
         key[..4].copy_from_slice(&number.to_be_bytes());
@@ -212,7 +225,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn at_its_limit_it_forgets_what_nobody_wants_and_never_what_is_in_use() {
-        let cache = Cache::new(100);
+        let cache = cache(100);
         let used = cache.put(&key(0), record(1), reading(1)).unwrap();
         for number in 1..100 {
             cache.put(&key(number), record(1), reading(1)).unwrap();
@@ -227,9 +240,42 @@ mod tests {
         assert!(Arc::ptr_eq(&used, &again), "who uses it sees what others learn");
     }
 
+    /// Sessions are weighed as well as counted, also when they grow after they were remembered.
+    #[test]
+    fn heavy_sessions_are_forgotten_by_their_bytes() {
+        const KIB: usize = 1024;
+        let account = Account::root(100 * KIB);
+        let cache = Cache::new(1000, account.clone());
+        let heavy = |version| Record {
+            capabilities: "x".repeat(9 * KIB).into(),
+            ..record(version)
+        };
+        let used = cache.put(&key(0), heavy(1), reading(1)).unwrap();
+        for number in 1..50 {
+            cache.put(&key(number), heavy(1), reading(1)).unwrap();
+            assert!(account.reserved() <= 101 * KIB, "{}", account.reserved());
+        }
+        assert_eq!(cache.entries().len(), 9);
+        assert!(is_remembered(&cache, 49) && is_remembered(&cache, 0));
+        // Light ones are as many as have room.
+        for number in 100..190 {
+            cache.put(&key(number), record(1), reading(1)).unwrap();
+        }
+        let count = cache.entries().len();
+        assert!((80..=100).contains(&count), "{count}");
+        let grown = Record {
+            subscriptions: [("y".repeat(20 * KIB), "a".to_owned())].into(),
+            ..heavy(2)
+        };
+        cache.put(&key(0), grown, reading(1)).unwrap();
+        assert!(account.reserved() <= 101 * KIB && cache.entries().len() < count);
+        drop((used, cache));
+        assert_eq!(account.reserved(), 0);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_record_that_arrives_behind_the_end_of_its_session_is_not_believed() {
-        let cache = Cache::new(2);
+        let cache = cache(2);
         let read_before = reading(1);
         cache.end(&key(1), LIFE);
         assert!(cache.put(&key(1), record(1), read_before).is_none());
@@ -247,7 +293,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_record_that_changes_while_it_is_read_for_the_first_time_is_read_again() {
-        let (cache, proof) = (Cache::new(10), Proof::new(Duration::from_secs(9)));
+        let (cache, proof) = (cache(10), Proof::new(Duration::from_secs(9)));
         proof.proved(Instant::now());
         let asked = proof.reading();
         tokio::time::advance(Duration::from_millis(1)).await;
@@ -271,7 +317,7 @@ mod tests {
 
     #[test]
     fn sessions_that_come_and_go_leave_nothing_behind() {
-        let cache = Cache::new(10);
+        let cache = cache(10);
         for number in 0..10_000 {
             cache.put(&key(number), record(1), reading(1)).unwrap();
             cache.remove(&key(number));

@@ -11,6 +11,7 @@ use super::proof::{Proof, Reading};
 use super::record::Record;
 use super::session_lists::SessionLists;
 use super::store::{Incarnation, Missing};
+use crate::budget::{Account, Reservation};
 
 /// What is remembered of one session. Every request of the session has the same one.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Entry {
     times: Mutex<Times>,
     /// What backends list to this session alone.
     lists: OnceLock<Arc<SessionLists>>,
+    /// For what its record takes, once it is remembered.
+    memory: Mutex<Option<Reservation>>,
 }
 
 #[derive(Debug)]
@@ -68,6 +71,7 @@ impl Entry {
             wanted: AtomicBool::new(true),
             is_of_id: false,
             times: Mutex::new(times),
+            memory: Mutex::default(),
             lists: OnceLock::new(),
         }
     }
@@ -80,6 +84,12 @@ impl Entry {
         };
         entry.doubt();
         entry
+    }
+
+    /// Counts it in `account` as long as there is anybody who has it.
+    pub(super) fn count_in(&self, account: &Account) {
+        let counted = account.overdraw(self.record.load().size());
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
     }
 
     /// Whether nothing is known of it but its id.
@@ -117,6 +127,10 @@ impl Entry {
         if record.version > known || reading.after > Some(times.learned) {
             times.believe(reading);
             times.learned = Instant::now();
+            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(counted) = &mut *memory {
+                counted.overdraw(record.size());
+            }
             self.record.store(Arc::new(record));
         }
     }

@@ -237,6 +237,7 @@ impl Sessions {
     ) -> Self {
         metrics.store_answers(true);
         let deletions = Deletions::new(tasks.clone());
+        let cache = Cache::new(settings.max_remembered, core.budget().sessions().clone());
         Self {
             inner: Arc::new(Inner {
                 server,
@@ -248,7 +249,7 @@ impl Sessions {
                 metrics,
                 owner: Owner(crate::random::bytes()),
                 data_lost: Notify::new(),
-                cache: Cache::new(settings.max_remembered),
+                cache,
                 proof: Proof::new(settings.max_staleness),
                 outage: Outage::default(),
                 writes: RecentWrites::default(),

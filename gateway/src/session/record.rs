@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::HeaderValue;
 
 use super::bindings::Bindings;
 use super::store::Life;
@@ -21,6 +22,9 @@ pub const IDLE_TTL: Duration = Duration::from_secs(30 * 60);
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// A deadline that was moved less than this ago is not moved again.
 const TOUCH_EVERY: Duration = Duration::from_secs(30);
+
+/// What a record takes where it is remembered, beside what others have put into it.
+const REMEMBERED_BYTES: usize = 1024;
 
 /// Names a record in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -143,6 +147,16 @@ impl Record {
     /// How many bytes its client has put into it.
     pub(super) fn bytes(&self) -> usize {
         self.capabilities.len() + self.client_info.len() + self.subscription_bytes()
+    }
+
+    /// About how many bytes it takes where it is remembered, with what clients and backends have put into it.
+    pub(super) fn size(&self) -> usize {
+        let bindings = self.bindings.iter().map(|(backend, binding)| {
+            let session = &binding.session;
+            let id = session.id.as_ref().map_or(0, HeaderValue::len);
+            size_of::<Binding>() + backend.len() + binding.origin.len() + id + session.cookies.bytes()
+        });
+        REMEMBERED_BYTES + self.bytes() + bindings.sum::<usize>()
     }
 
     /// How many of them are subscriptions.
