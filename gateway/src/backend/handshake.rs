@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::greeting::{Greeting, InitializeResult};
@@ -52,18 +53,21 @@ impl Backend {
     }
 
     /// Opens a session at the backend, and hears what it says of itself, at most as long as `deadline`. A session that is open when
-    /// something goes wrong is closed again: nobody else knows of it.
+    /// something goes wrong, or when nobody waits for this any more, is closed again: nobody else knows of it.
     ///
     /// # Errors
     /// As [`Self::initialize`].
     pub async fn greet(&self, hello: &Hello<'_>, deadline: Duration) -> Result<Greeting, BackendError> {
         let until = Instant::now() + deadline;
         for _ in 0..HANDSHAKES {
-            let mut attempt = Attempt::default();
+            let mut attempt = Attempt::at(self);
             let shaken = tokio::time::timeout_at(until, self.negotiate(hello, &mut attempt)).await;
             let greeting = shaken.unwrap_or(Err(BackendError::Deadline(deadline)));
-            if greeting.is_err() {
-                self.close_attempt(&mut attempt).await;
+            match &greeting {
+                Ok(_) => attempt.opened = None,
+                // Nobody waits any longer for a server that is silent.
+                Err(BackendError::Deadline(_)) => drop(attempt),
+                Err(_) => attempt.close().await,
             }
             if !matches!(greeting, Err(BackendError::SessionLost)) {
                 let greeting = greeting.map_err(BackendError::of_initialize);
@@ -74,14 +78,6 @@ impl Backend {
         }
         self.forgets_sessions();
         Err(BackendError::Forgetful)
-    }
-
-    async fn close_attempt(&self, attempt: &mut Attempt) {
-        if let Some(session) = attempt.opened.take()
-            && let Err(error) = self.close(&session).await
-        {
-            tracing::debug!(backend = %self.name(), %error, "an upstream session that was not used could not be deleted");
-        }
     }
 
     /// Greets in the revision that is asked for. Where the server refuses that, in the newest of those that it says it supports, and then
@@ -96,7 +92,7 @@ impl Backend {
         supported.retain(|revision| *revision != refused);
         let mut named = supported.into_iter().max();
         while let Some(revision) = named.take().or_else(|| refused.next_older()) {
-            self.close_attempt(attempt).await;
+            attempt.close().await;
             let hello = Hello {
                 revision,
                 ..hello.clone()
@@ -188,15 +184,18 @@ impl Backend {
         }
         let mut cookies = Cookies::default();
         cookies.take(response.headers(), self.url(), clock::unix_millis() / 1000);
-        let result = attempt.result_of(&own_answer(response, &id).await?)?;
-        let (result, revision) = read_result(&result)?;
         let mut session = UpstreamSession {
             // Where there is no session there is nothing that is at one address only.
             address: address.filter(|_| session_id.is_some()),
             id: session_id,
-            revision,
+            revision: hello.revision,
             cookies,
         };
+        // It is open as soon as it has an id, whatever becomes of the rest of the answer.
+        attempt.opened = Some(session.clone());
+        let result = attempt.result_of(&own_answer(response, &id).await?)?;
+        let (result, revision) = read_result(&result)?;
+        session.revision = revision;
         attempt.opened = Some(session.clone());
         self.initialized(&mut session).await?;
         Ok(result.greeting(session))
@@ -299,9 +298,10 @@ fn read_result(result: &RawValue) -> Result<(InitializeResult<'_>, Revision), Ba
     Ok((result, revision))
 }
 
-/// What has come of an attempt so far.
-#[derive(Debug, Default)]
+/// What has come of an attempt so far. A session that is open when it is dropped is closed.
+#[derive(Debug)]
 struct Attempt {
+    backend: Backend,
     /// The session that is open.
     opened: Option<UpstreamSession>,
     /// The server has refused `initialize` in a way that may be about the revision. These it says it supports.
@@ -309,6 +309,35 @@ struct Attempt {
 }
 
 impl Attempt {
+    fn at(backend: &Backend) -> Self {
+        Self {
+            backend: backend.clone(),
+            opened: None,
+            refused: None,
+        }
+    }
+
+    /// Closes the session that is open, and waits for it. It is closed whether or not this is waited for.
+    async fn close(&mut self) {
+        if let Some(closing) = self.begin_to_close()
+            && let Err(error) = closing.await
+        {
+            tracing::debug!(%error, "an upstream session that was not used may not have been deleted");
+        }
+    }
+
+    fn begin_to_close(&mut self) -> Option<JoinHandle<()>> {
+        let session = self.opened.take()?;
+        // Without a runtime there is nobody who could do it: the process is ending.
+        tokio::runtime::Handle::try_current().ok()?;
+        let backend = self.backend.clone();
+        Some(self.backend.tasks().spawn(async move {
+            if let Err(error) = backend.close(&session).await {
+                tracing::debug!(backend = %backend.name(), %error, "an upstream session that was not used could not be deleted");
+            }
+        }))
+    }
+
     /// The result of `initialize` in its answer.
     fn result_of(&mut self, message: &[u8]) -> Result<Box<RawValue>, BackendError> {
         let result = result_of(message);
@@ -320,6 +349,12 @@ impl Attempt {
             }
         }
         result
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        drop(self.begin_to_close());
     }
 }
 
@@ -384,5 +419,105 @@ fn refused(error: &RawValue) -> BackendError {
             message: error.message.chars().take(200).collect(),
         },
         Err(_) => BackendError::Invalid("an error without a code".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::backend::Transport;
+    use crate::tasks::Tasks;
+
+    const RESULT: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"a","version":"1"}}}"#;
+
+    /// Answers `initialize` with a session and `body`, behind which so many bytes are `missing`, says nothing to notifications, and tells
+    /// which sessions are deleted.
+    async fn serve(connection: TcpStream, body: &'static str, missing: usize, deleted: mpsc::Sender<String>) {
+        let mut connection = BufReader::new(connection);
+        loop {
+            let (mut head, mut line) = (String::new(), String::new());
+            while line != "\r\n" {
+                line.clear();
+                if connection.read_line(&mut line).await.unwrap_or(0) == 0 {
+                    return;
+                }
+                head.push_str(&line.to_lowercase());
+            }
+            let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+            let announced = header("content-length: ").map_or(0, |length| length.parse().unwrap());
+            let mut message = vec![0; announced];
+            connection.read_exact(&mut message).await.unwrap();
+            let message = String::from_utf8(message).unwrap();
+            let answer = if head.starts_with("delete ") {
+                let session = header("mcp-session-id: ").unwrap_or_default();
+                deleted.send(session.to_owned()).await.unwrap();
+                "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()
+            } else if message.contains("\"initialize\"") {
+                let asked: serde_json::Value = serde_json::from_str(&message).unwrap();
+                let body = body.replace("\"id\":1", &format!("\"id\":{}", asked["id"]));
+                let length = body.len() + missing;
+                format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nmcp-session-id: s1\r\n\
+                     content-length: {length}\r\n\r\n{body}"
+                )
+            } else {
+                std::future::pending().await
+            };
+            connection.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    /// A backend that answers `initialize` so, and the sessions that are deleted there.
+    async fn silent_backend(body: &'static str, missing: usize) -> (Backend, mpsc::Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let configured = crate::config::Backend::for_test("a", url.parse().unwrap());
+        let (deleted, deletions) = mpsc::channel(8);
+        let tasks = Tasks::default();
+        tasks.clone().spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tasks.spawn(serve(connection, body, missing, deleted.clone()));
+            }
+        });
+        (
+            Backend::new(&configured, Transport::new(Tasks::default())),
+            deletions,
+        )
+    }
+
+    async fn next(deletions: &mut mpsc::Receiver<String>) -> Option<String> {
+        let next = tokio::time::timeout(Duration::from_secs(10), deletions.recv());
+        next.await.ok().flatten()
+    }
+
+    /// A server that opens a session and is silent then, before or behind the end of its answer.
+    #[tokio::test]
+    async fn session_of_a_handshake_that_is_given_up_is_deleted() {
+        let empty = RawValue::from_string("{}".to_owned()).unwrap();
+        let hello = Hello {
+            revision: Revision::LATEST,
+            capabilities: &empty,
+            client_info: &empty,
+        };
+        let deadline = Duration::from_millis(300);
+        for missing in [0, 1] {
+            let (backend, mut deletions) = silent_backend(RESULT, missing).await;
+            let greeting = backend.greet(&hello, deadline).await;
+            assert_eq!(greeting.err(), Some(BackendError::Deadline(deadline)));
+            assert_eq!(next(&mut deletions).await.as_deref(), Some("s1"), "{missing}");
+            // Nobody waits for it any more.
+            let greeting = backend.greet(&hello, Duration::from_secs(60));
+            assert!(tokio::time::timeout(deadline, greeting).await.is_err());
+            assert_eq!(next(&mut deletions).await.as_deref(), Some("s1"), "{missing}");
+        }
+        // One that answers with no result.
+        let refusal = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"no"}}"#;
+        let (backend, mut deletions) = silent_backend(refusal, 0).await;
+        assert!(backend.greet(&hello, Duration::from_secs(60)).await.is_err());
+        assert_eq!(next(&mut deletions).await.as_deref(), Some("s1"));
     }
 }
