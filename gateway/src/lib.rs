@@ -24,6 +24,7 @@ pub mod termination;
 pub mod version;
 pub mod wire;
 
+mod certificates;
 mod clock;
 mod compute;
 mod patience;

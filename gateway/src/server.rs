@@ -150,11 +150,22 @@ mod tests {
         (HeaderValue::from_static("text/plain"), Bytes::from(body))
     }
 
+    /// A server that answers `fine`.
     async fn started() -> (SocketAddr, Tasks) {
+        started_with(|| Response::new(Full::<Bytes>::from("fine"))).await
+    }
+
+    /// A server with these answers.
+    async fn started_with<B>(
+        answer: impl Fn() -> Response<B> + Clone + Send + Sync + 'static,
+    ) -> (SocketAddr, Tasks)
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::default();
-        let answer = |_| async { Response::new(Full::<Bytes>::from("fine")) };
+        let answer = move |_| std::future::ready(answer());
         tasks.spawn(serve(
             listener,
             Drain::default(),
@@ -276,22 +287,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_of_ours_with_the_same_status_goes_out() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let server = listener.local_addr().unwrap();
-        let tasks = Tasks::default();
-        let answer = |_| async {
+        let (server, _tasks) = started_with(|| {
             let mut response = Response::new(Full::<Bytes>::from("not so"));
             *response.status_mut() = http::StatusCode::BAD_REQUEST;
             response
-        };
-        tasks.spawn(serve(
-            listener,
-            Drain::default(),
-            tasks.clone(),
-            wording,
-            IDLE_TIMEOUT,
-            answer,
-        ));
+        })
+        .await;
         let answer = answered(server, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
         assert!(
             answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("not so"),
@@ -301,22 +302,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_of_an_endless_answer_is_given_up() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let tasks = Tasks::default();
-        let answer = |_| async {
+        let (address, tasks) = started_with(|| {
             let chunk = || Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(&[0; 65536])));
-            let chunks = futures::stream::repeat_with(chunk);
-            Response::new(StreamBody::new(chunks))
-        };
-        tasks.spawn(serve(
-            listener,
-            Drain::default(),
-            tasks.clone(),
-            wording,
-            IDLE_TIMEOUT,
-            answer,
-        ));
+            Response::new(StreamBody::new(futures::stream::repeat_with(chunk)))
+        })
+        .await;
         let mut client = TcpStream::connect(address).await.unwrap();
         client
             .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")

@@ -7,16 +7,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 
 use super::transport::with_alpn;
-
-/// The most that is read.
-const MAX_BYTES: usize = 1024 * 1024;
+use crate::certificates::{self, Trust, Verifier};
 
 /// The file, and what it said last.
 #[derive(Debug)]
@@ -64,14 +60,7 @@ impl CaFile {
 }
 
 fn client_config(text: &[u8]) -> Result<ClientConfig, String> {
-    if text.len() > MAX_BYTES {
-        return Err(format!("is larger than {MAX_BYTES} bytes"));
-    }
-    let certificates = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
-    let listed = certificates.map_err(|error| format!("has no certificate: {error}"))?;
-    if listed.is_empty() {
-        return Err("has no certificate".to_owned());
-    }
+    let listed = certificates::parse(text)?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(listed.iter().cloned());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -81,9 +70,8 @@ fn client_config(text: &[u8]) -> Result<ClientConfig, String> {
         let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         Some(builder.build().map_err(|error| error.to_string())?)
     };
-    let verifier = Arc::new(ListedCertificates {
-        listed,
-        authorities,
+    let verifier = Arc::new(Verifier {
+        trust: ListedCertificates { listed, authorities },
         provider: Arc::clone(&provider),
     });
     let config = ClientConfig::builder_with_provider(provider)
@@ -96,63 +84,28 @@ fn client_config(text: &[u8]) -> Result<ClientConfig, String> {
 }
 
 /// Trusts the certificates that stand in a file, and those that the authorities among them have signed. A server that shows a listed
-/// certificate itself is the one that is meant: no name and no date says more. That it has the key is checked as always.
+/// certificate itself is the one that is meant: no name and no date says more.
 #[derive(Debug)]
 struct ListedCertificates {
     listed: Vec<CertificateDer<'static>>,
     authorities: Option<Arc<WebPkiServerVerifier>>,
-    provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for ListedCertificates {
-    fn verify_server_cert(
+impl Trust for ListedCertificates {
+    fn check(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
         ocsp_response: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
+    ) -> Result<(), rustls::Error> {
         match &self.authorities {
-            _ if self.listed.contains(end_entity) => Ok(ServerCertVerified::assertion()),
-            Some(authorities) => {
-                authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            }
+            _ if self.listed.contains(end_entity) => Ok(()),
+            Some(authorities) => authorities
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+                .map(drop),
             None => Err(rustls::CertificateError::UnknownIssuer.into()),
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
     }
 }

@@ -5,15 +5,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::certificates::{self, Trust, Verifier};
 use crate::config::RedisTls;
 
 /// Encrypts `stream`, a connection to `host`.
@@ -47,14 +46,17 @@ pub(super) fn client_config(tls: &RedisTls) -> Result<ClientConfig, String> {
     let builder = if tls.insecure_skip_verify {
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_custom_certificate_verifier(Arc::new(Verifier {
+                trust: AnyCertificate,
+                provider,
+            }))
     } else {
         builder.with_root_certificates(roots(tls.ca_file.as_deref())?)
     };
     let Some(identity) = &tls.identity else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates(&identity.cert_file)?;
+    let chain = certificates::read(&identity.cert_file)?;
     let key = PrivateKeyDer::from_pem_file(&identity.key_file)
         .map_err(|error| format!("no private key in {}: {error}", identity.key_file.display()))?;
     builder.with_client_auth_cert(chain, key).map_err(|error| {
@@ -70,7 +72,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         Some(file) => {
-            for certificate in certificates(file)? {
+            for certificate in certificates::read(file)? {
                 roots.add(certificate).map_err(|error| {
                     format!("a certificate in {} cannot be trusted: {error}", file.display())
                 })?;
@@ -89,50 +91,19 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(certificates) if certificates.is_empty() => Err(format!("no certificate in {}", file.display())),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(format!("no certificate in {}: {error}", file.display())),
-    }
-}
-
-/// Believes every certificate, but still checks that the server has its key.
+/// Trusts every certificate.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct AnyCertificate;
 
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
+impl Trust for AnyCertificate {
+    fn check(
         &self,
         _end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+    ) -> Result<(), rustls::Error> {
+        Ok(())
     }
 }
