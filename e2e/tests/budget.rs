@@ -11,6 +11,7 @@ use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::hostile::Hostile;
 use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::scripted_server::{Reply, ScriptedServer};
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
 
@@ -214,6 +215,88 @@ fn session_opens_streams_at_a_bounded_rate() -> anyhow::Result<()> {
     assert!((10..30).contains(&served), "{served} of 40 were served");
     assert_eq!(Stream::get(mcp, &other, None)?.status, 200);
     Ok(())
+}
+
+/// A stream of notifications, 12 MiB in all, as one zstd frame that wants a window of 8 MiB and is not compressed (RFC 8878, 3.1.1).
+fn zstd_stream() -> Vec<u8> {
+    let notification = json!({
+        "jsonrpc": "2.0",
+        "method": "notifications/message",
+        "params": {"level": "emergency", "data": "x".repeat(60_000)},
+    });
+    let events = format!("event: message\ndata: {notification}\n\n").repeat(200);
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 13 << 3];
+    for block in events.as_bytes().chunks(128 * 1024) {
+        frame.extend_from_slice(&(block.len() << 3).to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+    frame.extend_from_slice(&[1, 0, 0]);
+    frame
+}
+
+/// Reads so many bytes of `stream`, or until it says that there is no room; whether it says so.
+fn reads_no_room(mut stream: &TcpStream, bytes: usize) -> anyhow::Result<bool> {
+    let (mut read, mut buffer) = (0, vec![0; 64 * 1024]);
+    while read < bytes {
+        let count = stream.read(&mut buffer)?;
+        let is_refusal = String::from_utf8_lossy(&buffer[..count]).contains("limits.bufferedBytes");
+        if is_refusal || count == 0 {
+            return Ok(is_refusal);
+        }
+        read += count;
+    }
+    Ok(false)
+}
+
+/// A backend that compresses what it sends makes the gateway keep windows: they take its share, and are gone with their streams.
+#[test]
+fn windows_of_decoders_take_the_share_of_their_backend() -> anyhow::Result<()> {
+    let stream = zstd_stream();
+    let server = ScriptedServer::start(move |request| {
+        let is_call = request.method() == "tools/call" && request.message["params"]["arguments"] == json!({});
+        is_call.then(|| Reply::new(200, "text/event-stream", &stream).with("content-encoding", "zstd"))
+    })?;
+    let mut recipe = Recipe::in_memory(&[("good", &server.url)])?;
+    recipe.config.hot.get_or_insert_default().limits.buffered_bytes = Some(64 * MIB);
+    let scene = Scene {
+        gateway: recipe.start()?,
+        hostile: Hostile::start()?,
+        _good: Fixture::start(&[])?,
+    };
+    let before = scene.gateway.resident_bytes()?;
+    let session = Session::open(scene.gateway.mcp)?;
+    let calls = (0..8).map(|id| scene.send(&session, &call(id, "good_echo")));
+    let calls: Vec<_> = calls.collect::<anyhow::Result<_>>()?;
+    let refused = std::thread::scope(|scope| {
+        // More than a window, and not all: those that have room keep their decoders.
+        let reading = calls
+            .iter()
+            .map(|call| scope.spawn(move || reads_no_room(call, 10 << 20)));
+        let reading: Vec<_> = reading.collect();
+        let refused = reading.into_iter().map(|reading| {
+            let refused = reading
+                .join()
+                .map_err(|_| anyhow::anyhow!("a reader panicked"))??;
+            Ok(usize::from(refused))
+        });
+        refused.sum::<anyhow::Result<usize>>()
+    })?;
+    let peak = scene.gateway.peak_memory()?;
+    assert!(
+        peak < before + 40 * MIB,
+        "{} MiB, and {} before",
+        peak / MIB,
+        before / MIB
+    );
+    assert!((6..8).contains(&refused), "{refused} of 8 found no room");
+    let buffered = || scene.gateway.metric("vmcp_buffered_bytes", "");
+    assert!(buffered()? > 8.0 * MIB as f64, "{}", buffered()?);
+    drop(calls);
+    wait::until("nothing is buffered any more", LIMIT, || {
+        ensure!(buffered()? < MIB as f64, "{}", buffered()?);
+        Ok(())
+    })?;
+    scene.is_served()
 }
 
 fn initialize(mcp: SocketAddr, bytes: usize) -> anyhow::Result<u16> {

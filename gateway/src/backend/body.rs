@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::BackendError;
-use super::content_encoding::{Decoder, WindowBudget};
+use super::content_encoding::Decoder;
 use super::transport::root_cause;
 use crate::budget::Account;
 use crate::patience::within;
@@ -41,12 +41,11 @@ impl UpstreamBody {
     pub(super) fn new(
         inner: Incoming,
         headers: &HeaderMap,
-        windows: &WindowBudget,
         idle: Duration,
         limit: u64,
         account: Account,
     ) -> Self {
-        let encoding = Decoder::of(headers, windows).map(|decoder| decoder.map(Box::new));
+        let encoding = Decoder::of(headers, &account).map(|decoder| decoder.map(Box::new));
         Self {
             inner,
             encoding,

@@ -1,40 +1,49 @@
 //! Decodes bodies that a backend has compressed, although every request says that it should not.
 //!
 //! A decoder gives a few times [`STEP_BYTES`] at most at a time, so that whoever reads counts what comes and stops at his limit: a few bytes may
-//! stand for gigabytes. What a decoder keeps for itself, its window, is bounded for each (RFC 9659 allows zstd 8 MiB, brotli cannot have
-//! more than 16 MiB) and for all of them together.
+//! stand for gigabytes. What a decoder keeps for itself, its window above all, is bounded (RFC 9659 allows zstd 8 MiB, brotli cannot have
+//! more than 16 MiB), and is counted as what is buffered of the backend's answers: as much of it as the decoder has allocated, which it
+//! does piece by piece and as the body demands.
 
 use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use brotli_decompressor::{
+    Allocator, BrotliDecompressStream, BrotliResult, BrotliState, SliceWrapper as _, StandardAlloc,
+};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 use http::{HeaderMap, HeaderValue};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
 use super::BackendError;
+use crate::budget::{Account, Reservation};
 use crate::text;
 
 /// How much a decoder decodes at a time.
 const STEP_BYTES: usize = 32 * 1024;
-/// What the windows of all decoders may have together.
-const WINDOW_BUDGET_BYTES: u32 = 64 * 1024 * 1024;
 /// The largest zstd window, as a power of two.
 const MAX_ZSTD_WINDOW_LOG: u32 = 23;
-/// What a decoder has beside its window.
-const DECODER_BYTES: u32 = 64 * 1024;
+/// What a decoder of gzip or deflate has, its window of 32 KiB included.
+const DEFLATE_BYTES: usize = 64 * 1024;
 
-/// What all decoders share.
-#[derive(Clone, Debug)]
-pub(super) struct WindowBudget(Arc<Semaphore>);
+/// Allocates for a brotli decoder, and counts.
+#[derive(Clone, Default)]
+struct CountingAlloc(Arc<AtomicUsize>);
 
-impl Default for WindowBudget {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(WINDOW_BUDGET_BYTES as usize)))
+impl<T: Clone + Default> Allocator<T> for CountingAlloc {
+    type AllocatedMemory = <StandardAlloc as Allocator<T>>::AllocatedMemory;
+
+    fn alloc_cell(&mut self, len: usize) -> Self::AllocatedMemory {
+        self.0.fetch_add(len * size_of::<T>(), Ordering::Relaxed);
+        StandardAlloc::default().alloc_cell(len)
+    }
+
+    fn free_cell(&mut self, data: Self::AllocatedMemory) {
+        self.0.fetch_sub(data.len() * size_of::<T>(), Ordering::Relaxed);
     }
 }
 
@@ -50,7 +59,6 @@ enum Coding {
 /// Decodes one body.
 pub(super) struct Decoder {
     coding: Coding,
-    budget: WindowBudget,
     /// What has come and is not decoded.
     input: Bytes,
     /// `None` before the first byte, which says how much memory is needed.
@@ -60,14 +68,28 @@ pub(super) struct Decoder {
     /// Whether a zstd decoder filled that the last time, so that it may hold more.
     filled: bool,
     ended: bool,
-    _window: Option<OwnedSemaphorePermit>,
+    /// For what it has allocated.
+    reserved: Reservation,
 }
 
 enum State {
     Gzip(Box<MultiGzDecoder<Vec<u8>>>),
     Deflate(Decompress),
-    Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
+    Brotli(Box<Brotli>, CountingAlloc),
     Zstd(DCtx<'static>),
+}
+
+type Brotli = BrotliState<CountingAlloc, CountingAlloc, CountingAlloc>;
+
+impl State {
+    /// How much it has allocated.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Gzip(_) | Self::Deflate(_) => DEFLATE_BYTES,
+            Self::Brotli(_, allocated) => size_of::<Brotli>() + allocated.0.load(Ordering::Relaxed),
+            Self::Zstd(context) => context.sizeof(),
+        }
+    }
 }
 
 impl fmt::Debug for Decoder {
@@ -79,11 +101,11 @@ impl fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// The decoder of a body with these headers; `None` where nothing is to be decoded.
+    /// The decoder of a body with these headers, which counts in `account`; `None` where nothing is to be decoded.
     ///
     /// # Errors
     /// When the encoding is not known.
-    pub(super) fn of(headers: &HeaderMap, budget: &WindowBudget) -> Result<Option<Self>, BackendError> {
+    pub(super) fn of(headers: &HeaderMap, account: &Account) -> Result<Option<Self>, BackendError> {
         let mut codings = headers.get_all(http::header::CONTENT_ENCODING).iter();
         let (Some(first), second) = (codings.next(), codings.next()) else {
             return Ok(None);
@@ -99,13 +121,12 @@ impl Decoder {
         };
         Ok(Some(Self {
             coding,
-            budget: budget.clone(),
             input: Bytes::new(),
             state: None,
             scratch: Vec::new(),
             filled: false,
             ended: false,
-            _window: None,
+            reserved: account.begin(),
         }))
     }
 
@@ -143,6 +164,7 @@ impl Decoder {
                 return Ok(None);
             }
             let decoded = self.step().map_err(|reason| self.failed(&reason))?;
+            self.reserve()?;
             if !decoded.is_empty() {
                 return Ok(Some(decoded));
             }
@@ -174,20 +196,20 @@ impl Decoder {
         let Some(first) = self.input.first() else {
             return Ok(false);
         };
-        let (state, window) = match self.coding {
-            Coding::Gzip => (State::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))), 0),
+        let state = match self.coding {
+            Coding::Gzip => State::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))),
             Coding::Deflate => {
                 // RFC 9110 means a zlib stream by it, and some servers send what is inside of one.
                 let Some(second) = self.input.get(1) else {
                     return Ok(false);
                 };
                 let is_zlib = first & 0x0f == 8 && u16::from_be_bytes([*first, *second]).is_multiple_of(31);
-                (State::Deflate(Decompress::new(is_zlib)), 0)
+                State::Deflate(Decompress::new(is_zlib))
             }
             Coding::Brotli => {
-                let alloc = StandardAlloc::default;
-                let state = BrotliState::new_strict(alloc(), alloc(), alloc());
-                (State::Brotli(Box::new(state)), 1 << brotli_window_log(*first))
+                let alloc = CountingAlloc::default();
+                let state = BrotliState::new_strict(alloc.clone(), alloc.clone(), alloc.clone());
+                State::Brotli(Box::new(state), alloc)
             }
             Coding::Zstd => {
                 let mut context =
@@ -195,14 +217,22 @@ impl Decoder {
                 let limit = DParameter::WindowLogMax(MAX_ZSTD_WINDOW_LOG);
                 let limited = context.set_parameter(limit);
                 limited.map_err(|code| self.failed(get_error_name(code)))?;
-                (State::Zstd(context), 1 << MAX_ZSTD_WINDOW_LOG)
+                State::Zstd(context)
             }
         };
-        let taken = Arc::clone(&self.budget.0).try_acquire_many_owned(window + DECODER_BYTES);
-        let taken = taken.map_err(|_| self.failed("too many of those are decoded at the same time"))?;
-        (self.state, self._window) = (Some(state), Some(taken));
+        self.state = Some(state);
+        self.reserve()?;
         self.scratch.resize(STEP_BYTES, 0);
         Ok(true)
+    }
+
+    /// Reserves what it has allocated. One step behind: that fills no more of it than a few times [`STEP_BYTES`].
+    fn reserve(&mut self) -> Result<(), BackendError> {
+        let bytes = STEP_BYTES + self.state.as_ref().map_or(0, State::bytes);
+        if self.reserved.resize(bytes) {
+            return Ok(());
+        }
+        Err(BackendError::NoRoom(self.reserved.account().limit()))
     }
 
     /// Decodes a piece of the input.
@@ -227,7 +257,7 @@ impl Decoder {
                     length(decoder.total_out() - written),
                 )
             }
-            Some(State::Brotli(decoder)) => {
+            Some(State::Brotli(decoder, _)) => {
                 let (mut left, mut read) = (input.len(), 0);
                 let (mut room, mut written, mut total) = (scratch.len(), 0, 0);
                 let result = BrotliDecompressStream(
@@ -297,16 +327,6 @@ fn unknown(found: &HeaderValue) -> BackendError {
     ))
 }
 
-/// The window that the first byte of a brotli stream asks for (RFC 7932, 9.1), as a power of two.
-fn brotli_window_log(first: u8) -> u32 {
-    match (first & 1, first >> 1 & 7, first >> 4 & 7) {
-        (0, ..) => 16,
-        (_, 0, 0) => 17,
-        (_, 0, n) => 8 + u32::from(n),
-        (_, n, _) => 17 + u32::from(n),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use flate2::Compression;
@@ -315,15 +335,19 @@ mod tests {
 
     use super::*;
 
-    fn decoder(encoding: &str) -> Decoder {
+    fn decoder(encoding: &str, account: &Account) -> Decoder {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::CONTENT_ENCODING, encoding.parse().unwrap());
-        Decoder::of(&headers, &WindowBudget::default()).unwrap().unwrap()
+        Decoder::of(&headers, account).unwrap().unwrap()
+    }
+
+    fn account() -> Account {
+        Account::root(usize::MAX)
     }
 
     /// What comes out when `body` comes in pieces of that size.
     fn decode(encoding: &str, body: &[u8], piece: usize) -> Result<Vec<u8>, BackendError> {
-        let (mut decoder, mut decoded) = (decoder(encoding), Vec::new());
+        let (mut decoder, mut decoded) = (decoder(encoding, &account()), Vec::new());
         for piece in body.chunks(piece) {
             decoder.push(Bytes::copy_from_slice(piece));
             while let Some(bytes) = decoder.next()? {
@@ -360,19 +384,20 @@ mod tests {
         frame
     }
 
-    /// `text` in brotli, which needs no encoder where nothing is compressed (RFC 7932, 9.2).
-    fn brotli(text: &[u8]) -> Vec<u8> {
+    /// `text` in brotli, which needs no encoder where nothing is compressed (RFC 7932, 9.2). `window` is WBITS, and how many bits it has:
+    /// (0, 1) for 64 KiB, (15, 4) for 16 MiB.
+    fn brotli(text: &[u8], (window, bits): (u64, usize)) -> Vec<u8> {
         let mut stream = Vec::new();
-        // WBITS 16 is one bit, 0; then for each block: ISLAST 0, MNIBBLES 4, MLEN - 1 in 16 bits, ISUNCOMPRESSED 1.
+        // WBITS; then for each block: ISLAST 0, MNIBBLES 4, MLEN - 1 in 16 bits, ISUNCOMPRESSED 1.
         let mut first = true;
         for block in text.chunks(1 << 16) {
             let mut header = (block.len() as u64 - 1) << 3 | 1 << 19;
             if first {
-                header <<= 1;
+                header = header << bits | window;
             }
-            let bits = if first { 21 } else { 20 };
+            let length = if first { 20 + bits } else { 20 };
             first = false;
-            stream.extend_from_slice(&header.to_le_bytes()[..usize::div_ceil(bits, 8)]);
+            stream.extend_from_slice(&header.to_le_bytes()[..usize::div_ceil(length, 8)]);
             stream.extend_from_slice(block);
         }
         stream.push(0x03); // ISLAST, ISLASTEMPTY
@@ -396,7 +421,7 @@ mod tests {
             ("deflate", raw_deflate(&text)),
             ("zstd", zstd(&text)),
             ("zstd", [zstd(&text[..1000]), zstd(&text[1000..])].concat()),
-            ("br", brotli(&text)),
+            ("br", brotli(&text, (0, 1))),
         ] {
             for piece in [1, 7, 1000, body.len()] {
                 assert!(
@@ -414,7 +439,7 @@ mod tests {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(b"data: 1\n\n").unwrap();
         encoder.flush().unwrap();
-        let mut decoder = decoder("gzip");
+        let mut decoder = decoder("gzip", &account());
         decoder.push(Bytes::copy_from_slice(encoder.get_ref()));
         let mut decoded = Vec::new();
         while let Some(bytes) = decoder.next().unwrap() {
@@ -429,10 +454,10 @@ mod tests {
         for (encoding, body) in [
             ("gzip", gzip(&text)),
             ("deflate", zlib(&text)),
-            ("br", brotli(&text)),
+            ("br", brotli(&text, (0, 1))),
             ("zstd", zstd(&text)),
         ] {
-            let (mut decoder, mut decoded) = (decoder(encoding), Vec::new());
+            let (mut decoder, mut decoded) = (decoder(encoding, &account()), Vec::new());
             for piece in body.chunks(body.len() / 3) {
                 decoder.push(Bytes::copy_from_slice(piece));
                 while let Some(bytes) = decoder.next().unwrap() {
@@ -459,9 +484,7 @@ mod tests {
         for encoding in ["compress", "gzip, br", "a\u{20}b"] {
             let mut headers = HeaderMap::new();
             headers.insert(http::header::CONTENT_ENCODING, encoding.parse().unwrap());
-            let error = Decoder::of(&headers, &WindowBudget::default())
-                .unwrap_err()
-                .to_string();
+            let error = Decoder::of(&headers, &account()).unwrap_err().to_string();
             assert!(
                 error.contains("Content-Encoding") && error.contains(encoding),
                 "{error}"
@@ -470,31 +493,65 @@ mod tests {
         for encoding in ["identity", "Identity", ""] {
             let mut headers = HeaderMap::new();
             headers.insert(http::header::CONTENT_ENCODING, encoding.parse().unwrap());
-            assert!(Decoder::of(&headers, &WindowBudget::default()).unwrap().is_none());
+            assert!(Decoder::of(&headers, &account()).unwrap().is_none());
         }
     }
 
+    /// What is counted at most while `body` is decoded. `limit` is what there is room for.
+    fn counted(encoding: &str, body: &[u8], limit: usize) -> Result<usize, BackendError> {
+        let account = Account::root(limit);
+        let (mut decoder, mut peak) = (decoder(encoding, &account), 0);
+        // Piece by piece, because a decoder that is done has given back what it had.
+        for piece in body.chunks(7) {
+            decoder.push(Bytes::copy_from_slice(piece));
+            while decoder.next()?.is_some() {}
+            peak = peak.max(account.reserved());
+        }
+        decoder.finish()?;
+        drop(decoder);
+        assert_eq!(account.reserved(), 0, "{encoding}");
+        Ok(peak)
+    }
+
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
+
+    /// Frames of one text with a window of 8 MiB, not compressed (RFC 8878, 3.1.1).
+    fn zstd_of_large_window(text: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 13 << 3];
+        for block in text.chunks(128 * KIB) {
+            frame.extend_from_slice(&(block.len() << 3).to_le_bytes()[..3]);
+            frame.extend_from_slice(block);
+        }
+        frame.extend_from_slice(&[1, 0, 0]);
+        frame
+    }
+
     #[test]
-    fn windows_of_all_decoders_are_bounded_together() {
-        let budget = WindowBudget::default();
-        let mut headers = HeaderMap::new();
-        headers.insert(http::header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
-        let open = || {
-            let mut decoder = Decoder::of(&headers, &budget).unwrap().unwrap();
-            decoder.push(zstd(b"text").into());
-            decoder.next().map(|_| decoder)
-        };
-        let mut held = Vec::new();
-        let refused = loop {
-            match open() {
-                Ok(decoder) => held.push(decoder),
-                Err(error) => break error.to_string(),
-            }
-        };
-        assert!(refused.contains("too many"), "{refused}");
-        assert_eq!(held.len(), 7);
-        held.pop();
-        open().unwrap();
+    fn window_is_counted_as_the_body_demands_it() {
+        // A brotli decoder takes as much of its window as has come.
+        let (text, long) = (vec![b'x'; 100], vec![b'x'; 100_000]);
+        for (encoding, body, least, most) in [
+            ("gzip", gzip(&text), 32 * KIB, 256 * KIB),
+            ("deflate", zlib(&text), 32 * KIB, 256 * KIB),
+            ("zstd", zstd(&text), 32 * KIB, 512 * KIB),
+            ("zstd", zstd_of_large_window(&text), 8 * MIB, 9 * MIB),
+            // The second frame wants more than the first.
+            (
+                "zstd",
+                [zstd(&text), zstd_of_large_window(&text)].concat(),
+                8 * MIB,
+                9 * MIB,
+            ),
+            ("br", brotli(&long, (0, 1)), 64 * KIB, 512 * KIB),
+            ("br", brotli(&long, (0b1111, 4)), 128 * KIB, 512 * KIB),
+        ] {
+            let peak = counted(encoding, &body, usize::MAX).unwrap();
+            assert!((least..=most).contains(&peak), "{encoding}: {peak}");
+            let refused = counted(encoding, &body, peak - 1).unwrap_err();
+            assert_eq!(refused, BackendError::NoRoom(peak - 1), "{encoding}");
+            assert_eq!(counted(encoding, &body, peak), Ok(peak), "{encoding}");
+        }
     }
 
     #[test]

@@ -32,6 +32,11 @@ struct SelfSigned {
 }
 
 fn self_signed(name: &str) -> SelfSigned {
+    self_signed_for(name, b"h2")
+}
+
+/// The same of a server that speaks `protocol` alone.
+fn self_signed_for(name: &str, protocol: &[u8]) -> SelfSigned {
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -44,7 +49,7 @@ fn self_signed(name: &str) -> SelfSigned {
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     SelfSigned {
         pem: certificate.pem(),
         acceptor: TlsAcceptor::from(Arc::new(config)),
@@ -152,6 +157,34 @@ async fn request_that_may_be_executed_is_not_sent_again() {
     let is_broken = matches!(outcome, Err(Failure::Other(BackendError::Broken(_))));
     assert!(is_broken, "{outcome:?}");
     assert_eq!(connections, 1);
+}
+
+/// Only HTTP/2 says that a request was not processed: where HTTP/1.1 was agreed on, no copy of a request is kept.
+#[tokio::test]
+async fn request_over_http1_is_not_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = self_signed_for("127.0.0.1", b"http/1.1");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.crt");
+    std::fs::write(&file, &server.pem).unwrap();
+    let (pool, uri) = pool(listener.local_addr().unwrap(), &file);
+    assert!(pool.may_send_again(&uri), "it is not known what is spoken");
+    let serving = async {
+        let (connection, _) = listener.accept().await.unwrap();
+        let mut connection = server.acceptor.accept(connection).await.unwrap();
+        connection.read_u8().await.unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        connection.write_all(answer).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let mut request = Request::new(Full::new(Bytes::new()));
+    *request.uri_mut() = uri.clone();
+    let outcome = tokio::select! {
+        () = serving => unreachable!("the client keeps the connection"),
+        outcome = pool.send(request, Some(Duration::from_secs(10))) => outcome,
+    };
+    assert_eq!(outcome.unwrap().status().as_u16(), 200);
+    assert!(!pool.may_send_again(&uri));
 }
 
 /// A self-signed certificate is trusted when it stands in the file, whatever it says; the file is read again for each connection.

@@ -160,9 +160,9 @@ impl Backend {
         };
         let response = pool.send(request, first_byte).await?;
         let (head, body) = response.into_parts();
-        let (windows, account) = (self.inner.transport.windows(), self.account().clone());
+        let account = self.account().clone();
         let limit = contact.max_answer_bytes;
-        let body = UpstreamBody::new(body, &head.headers, windows, timeouts.idle, limit, account);
+        let body = UpstreamBody::new(body, &head.headers, timeouts.idle, limit, account);
         Ok(Response::from_parts(head, body))
     }
 

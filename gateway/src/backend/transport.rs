@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,12 +19,11 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
 use super::ca_file::CaFile;
-use super::content_encoding::WindowBudget;
 use super::counted::{Counted, OpenConnections};
 use super::error::BackendError;
 use super::host::{Host, Resolver};
@@ -50,7 +50,6 @@ pub struct Transport {
     tasks: Tasks,
     budget: Budget,
     open: OpenConnections,
-    windows: WindowBudget,
 }
 
 type PoolClient = Client<Punctual, Full<Bytes>>;
@@ -60,6 +59,7 @@ type PoolClient = Client<Punctual, Full<Bytes>>;
 pub(super) struct Pool {
     client: PoolClient,
     connector: Punctual,
+    protocol: Arc<AgreedProtocol>,
     /// Connections for what the server has refused to look at on one of the others.
     second: OnceLock<PoolClient>,
 }
@@ -92,7 +92,6 @@ impl Transport {
             tasks,
             budget: Budget::default(),
             open: OpenConnections::default(),
-            windows: WindowBudget::default(),
         }
     }
 
@@ -115,10 +114,6 @@ impl Transport {
         self.open.count()
     }
 
-    pub(super) fn windows(&self) -> &WindowBudget {
-        &self.windows
-    }
-
     pub(super) fn tasks(&self) -> &Tasks {
         &self.tasks
     }
@@ -137,11 +132,13 @@ impl Transport {
         http.enforce_http(false);
         // Without this an answer of two writes waits 40 ms for an acknowledgement.
         http.set_nodelay(true);
+        let protocol = Arc::new(AgreedProtocol::default());
         let connector = Punctual {
             inner: Arc::new(Connecting {
                 http,
                 tls: Arc::clone(&self.tls),
                 ca_file: ca_file.map(Arc::clone),
+                protocol: Arc::clone(&protocol),
             }),
             deadline: connect,
             open: self.open.clone(),
@@ -149,6 +146,7 @@ impl Transport {
         Pool {
             client: client(&connector),
             connector,
+            protocol,
             second: OnceLock::new(),
         }
     }
@@ -166,6 +164,11 @@ fn client(connector: &Punctual) -> PoolClient {
 }
 
 impl Pool {
+    /// Whether the server may say that it has not looked at a request, which only HTTP/2 can; that is only ever agreed on over TLS.
+    pub(super) fn may_send_again(&self, uri: &Uri) -> bool {
+        uri.scheme() == Some(&http::uri::Scheme::HTTPS) && !self.protocol.is_http1()
+    }
+
     /// Sends `request` and waits for the head of the answer, at most as long as `first_byte`, if that is given. What the server refuses
     /// without having looked at it, which HTTP/2 can say (RFC 9113, 6.8 and 8.7), is sent once more, on another connection.
     pub(super) async fn send(
@@ -173,8 +176,7 @@ impl Pool {
         request: Request<Full<Bytes>>,
         first_byte: Option<Duration>,
     ) -> Result<Response<Incoming>, Failure> {
-        // HTTP/2 is only ever agreed on over TLS.
-        let again = (request.uri().scheme() == Some(&http::uri::Scheme::HTTPS)).then(|| request.clone());
+        let again = self.may_send_again(request.uri()).then(|| request.clone());
         match (exchange(&self.client, request, first_byte).await, again) {
             (Err(Failure::Other(BackendError::NotProcessed(reason))), Some(again)) => {
                 tracing::debug!(
@@ -251,12 +253,35 @@ struct Punctual {
     open: OpenConnections,
 }
 
+/// Whether the servers of a pool have agreed on HTTP/1.1 in every TLS handshake so far.
+#[derive(Debug, Default)]
+struct AgreedProtocol {
+    http1: AtomicBool,
+    http2: AtomicBool,
+}
+
+impl AgreedProtocol {
+    fn learn(&self, connection: &Connection) {
+        let agreed = if connection.connected().is_negotiated_h2() {
+            &self.http2
+        } else {
+            &self.http1
+        };
+        agreed.store(true, Ordering::Relaxed);
+    }
+
+    fn is_http1(&self) -> bool {
+        self.http1.load(Ordering::Relaxed) && !self.http2.load(Ordering::Relaxed)
+    }
+}
+
 #[derive(Debug)]
 struct Connecting {
     http: HttpConnector<Resolver>,
     tls: Arc<rustls::ClientConfig>,
     /// Whose certificates are trusted in the place of those that the system trusts.
     ca_file: Option<Arc<CaFile>>,
+    protocol: Arc<AgreedProtocol>,
 }
 
 type Connection = <HttpsConnector<HttpConnector<Resolver>> as Service<Uri>>::Response;
@@ -269,7 +294,9 @@ impl Connecting {
         };
         let mut connector = HttpsConnector::from((self.http.clone(), tls));
         poll_fn(|context| connector.poll_ready(context)).await?;
-        connector.call(uri).await
+        let connection = connector.call(uri).await?;
+        self.protocol.learn(&connection);
+        Ok(connection)
     }
 }
 

@@ -74,11 +74,9 @@ impl Account {
         &self.node.unread
     }
 
-    /// Whether there would be room for so many bytes if nothing were unread.
-    fn could_hold(&self, bytes: usize) -> bool {
-        let unread = self.node.unread.bytes.load(Ordering::Relaxed);
-        let others = self.reserved().saturating_sub(unread);
-        unread > 0 && others.saturating_add(bytes) <= self.limit()
+    /// Whether anything is unread that could be given up.
+    fn has_unread(&self) -> bool {
+        self.node.unread.bytes.load(Ordering::Relaxed) > 0
     }
 
     /// Gives up those deliveries whose clients have taken nothing for the longest time, until so many bytes and some more will be free.
@@ -110,7 +108,7 @@ impl Reservation {
             self.bytes += bytes;
             return true;
         }
-        if self.account.could_hold(bytes) && Box::pin(self.wait(bytes)).await {
+        if self.account.has_unread() && Box::pin(self.wait(bytes)).await {
             return true;
         }
         self.account.refused();
@@ -121,12 +119,18 @@ impl Reservation {
         let account = self.account.clone();
         let waiting = async {
             let _turn = account.node.unread.turn.acquire().await;
-            while !account.charge(bytes) {
+            loop {
+                if account.charge(bytes) {
+                    return true;
+                }
+                if !account.has_unread() {
+                    return false;
+                }
                 account.give_up_unread(bytes);
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
-        let has_room = tokio::time::timeout(PATIENCE, waiting).await.is_ok();
+        let has_room = tokio::time::timeout(PATIENCE, waiting).await.unwrap_or(false);
         if has_room {
             self.bytes += bytes;
         }
