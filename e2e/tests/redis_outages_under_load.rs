@@ -313,10 +313,16 @@ async fn a_slow_redis_is_not_felt_by_sessions_that_are_known() -> anyhow::Result
         let report = calls(25);
         proxy.set(Fault::default());
         report.without_failure()?;
-        let (median, before) = (report.percentile(0.5), usual.percentile(0.5));
+        // The machine may have become busier meanwhile.
+        let behind = calls(10);
+        behind.without_failure()?;
+        let (median, around) = (
+            report.percentile(0.5),
+            usual.percentile(0.5).max(behind.percentile(0.5)),
+        );
         assert!(
-            median < before * 2 + Duration::from_millis(20),
-            "{median:?} with Redis {late:?} late, {before:?} before"
+            median < around * 2 + Duration::from_millis(20),
+            "{median:?} with Redis {late:?} late, {around:?} before and afterwards"
         );
     }
     // It comes and goes.

@@ -151,9 +151,10 @@ mod tests {
 
     #[test]
     fn command_that_waits_for_ctrl_c_is_interrupted() {
-        let mut command = Command::new("sh");
+        // A shell that was started with SIGINT ignored, as in the background of another, cannot trap it.
+        let mut command = Command::new("env");
         let script = "trap 'echo ended; exit 0' INT; echo Ctrl-C ends it; for _ in $(seq 200); do sleep 0.05; done; exit 3";
-        command.args(["-c", script]);
+        command.args(["--default-signal=INT", "sh", "-c", script]);
         let mut timing = Timing::default();
         follow(&command, &mut timing).unwrap();
         command = Command::new("false");
