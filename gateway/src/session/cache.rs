@@ -145,6 +145,30 @@ impl Cache {
         }
     }
 
+    /// Forgets the expired ones among the next `looks` entries, but for those in use. Sessions live for `idle` without use.
+    pub(super) fn forget_expired(&self, idle: Duration, looks: usize) {
+        let mut shared = self.write();
+        for _ in 0..looks.min(shared.order.len()) {
+            let Some(key) = shared.order.pop_front() else {
+                break;
+            };
+            let Some(entry) = shared.entries.get(&key) else {
+                continue;
+            };
+            // The map's own reference is one.
+            if Arc::strong_count(entry) > 1 || entry.lives_on(idle) {
+                shared.order.push_back(key);
+            } else {
+                shared.entries.remove(&key);
+            }
+        }
+    }
+
+    /// How many entries may have to be looked at.
+    pub(super) fn len(&self) -> usize {
+        self.read().order.len()
+    }
+
     /// Every session that is remembered.
     pub(super) fn entries(&self) -> Vec<(RecordKey, Arc<Entry>)> {
         let shared = self.read();
@@ -201,7 +225,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::entry::tests::{FIRST, reading, record};
+    use crate::session::entry::tests::{FIRST, IDLE, reading, record};
     use crate::session::proof::Proof;
 
     const LIFE: Life = Life {
@@ -271,6 +295,30 @@ mod tests {
         assert!(account.reserved() <= 101 * KIB && cache.entries().len() < count);
         drop((used, cache));
         assert_eq!(account.reserved(), 0);
+    }
+
+    /// Memory of sessions that nobody ends is given back, and a session in use stays whatever its deadline says.
+    #[tokio::test(start_paused = true)]
+    async fn expired_entries_are_forgotten_unless_in_use() {
+        let cache = Cache::new(100, Account::root(usize::MAX));
+        let used = cache.put(&key(0), record(1), reading(1)).unwrap();
+        for number in 1..50 {
+            cache.put(&key(number), record(1), reading(1)).unwrap();
+        }
+        tokio::time::advance(IDLE / 2).await;
+        cache.put(&key(50), record(1), reading(1)).unwrap();
+        cache.forget_expired(IDLE, 100);
+        assert_eq!(cache.entries().len(), 51);
+        tokio::time::advance(IDLE / 2).await;
+        cache.forget_expired(IDLE, 10);
+        assert_eq!(cache.entries().len(), 51 - 9);
+        cache.forget_expired(IDLE, cache.len());
+        let mut left: Vec<_> = cache.entries().into_iter().map(|(key, _)| key).collect();
+        left.sort();
+        assert_eq!(left, [key(0), key(50)]);
+        drop(used);
+        cache.forget_expired(IDLE, cache.len());
+        assert!(is_remembered(&cache, 50) && !is_remembered(&cache, 0));
     }
 
     #[tokio::test(start_paused = true)]

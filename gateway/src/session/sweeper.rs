@@ -14,6 +14,8 @@ use super::Sessions;
 use super::record::{Record, RecordKey};
 use super::store::Unavailable;
 
+/// How many cache entries are looked at before other tasks have their turn.
+const FORGET_AT_A_TIME: usize = 256;
 /// How many sessions are ended in one go.
 const BATCH: usize = 100;
 /// How many times that may be under way.
@@ -55,6 +57,7 @@ impl Sessions {
             loop {
                 tokio::time::sleep(sweep.pause).await;
                 let inner = &*sessions.inner;
+                sessions.forget_expired(ttl).await;
                 if !inner.outage.kept_alive_for(AFTER_OUTAGE) || !inner.proof.is_heard_for(AFTER_OUTAGE) {
                     continue;
                 }
@@ -63,6 +66,15 @@ impl Sessions {
                 }
             }
         });
+    }
+
+    /// Drops the cache entries of sessions that have expired, whose records may have been removed by another process.
+    async fn forget_expired(&self, ttl: Duration) {
+        let cache = &self.inner.cache;
+        for _ in 0..cache.len().div_ceil(FORGET_AT_A_TIME) {
+            cache.forget_expired(ttl, FORGET_AT_A_TIME);
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Begins to end what has expired, as soon as one of `batches` is free.
