@@ -19,9 +19,18 @@ pub struct TooLarge {
     pub limit: usize,
 }
 
+/// From this length on the beginning of a line is put aside: in one buffer it would be copied whenever that grows, of a line of 16 MiB a few
+/// milliseconds at a time.
+const PIECE_BYTES: usize = 256 * 1024;
+
 /// Reads events from a stream of chunks.
 #[derive(Debug)]
 pub struct Decoder {
+    /// The beginning of the line under way, if it is long.
+    pieces: Vec<Bytes>,
+    /// How long that is.
+    piece_bytes: usize,
+    /// What follows.
     buffer: BytesMut,
     /// How much of the buffer is known to hold no line end.
     scanned: usize,
@@ -44,6 +53,8 @@ impl Decoder {
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
+            pieces: Vec::new(),
+            piece_bytes: 0,
             buffer: BytesMut::new(),
             scanned: 0,
             in_comment: false,
@@ -65,7 +76,12 @@ impl Decoder {
     /// How many bytes are kept of what has come.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.buffer.len().saturating_add(self.size)
+        self.line_bytes().saturating_add(self.size)
+    }
+
+    /// How much of the line under way has come.
+    fn line_bytes(&self) -> usize {
+        self.buffer.len().saturating_add(self.piece_bytes)
     }
 
     /// The next whole event, if there is one.
@@ -91,7 +107,7 @@ impl Decoder {
             }
             self.has_field |= self.field(&line);
         }
-        if self.size.saturating_add(self.buffer.len()) > self.limit {
+        if self.held() > self.limit {
             return Err(TooLarge { limit: self.limit });
         }
         Ok(None)
@@ -112,20 +128,23 @@ impl Decoder {
             return None;
         }
         loop {
-            self.in_comment |= self.buffer.first() == Some(&b':');
+            self.in_comment |= self.pieces.is_empty() && self.buffer.first() == Some(&b':');
             let unscanned = self.buffer.get(self.scanned..).unwrap_or_default();
             let found = memchr2(b'\r', b'\n', unscanned);
             steps::count(found.unwrap_or(unscanned.len()).saturating_add(1));
             let Some(found) = found else {
                 if self.in_comment {
                     self.buffer.clear();
+                } else if self.buffer.len() >= PIECE_BYTES {
+                    self.piece_bytes = self.line_bytes();
+                    self.pieces.push(self.buffer.split().freeze());
                 }
                 self.scanned = self.buffer.len();
                 return None;
             };
             let end = self.scanned.saturating_add(found);
             self.scanned = 0;
-            let line = self.buffer.split_to(end).freeze();
+            let line = self.take_line(end);
             self.after_cr = self.buffer.first() == Some(&b'\r');
             self.buffer.advance(1);
             if !std::mem::take(&mut self.in_comment) {
@@ -135,6 +154,17 @@ impl Decoder {
                 return None;
             }
         }
+    }
+
+    /// Takes the line under way, of which `end` bytes are in the buffer.
+    fn take_line(&mut self, end: usize) -> Bytes {
+        let last = self.buffer.split_to(end).freeze();
+        if self.pieces.is_empty() {
+            return last;
+        }
+        self.pieces.push(last);
+        self.piece_bytes = 0;
+        Bytes::from(std::mem::take(&mut self.pieces).concat())
     }
 
     /// Takes the line feed that belongs to the carriage return before it. `false` when it is not known yet whether there is one.
@@ -283,6 +313,36 @@ mod tests {
             }
         }
         assert_eq!(result, Err(TooLarge { limit: 100 }));
+    }
+
+    /// A long line is put together from its pieces, counts while it comes, and takes nothing from the next one.
+    #[test]
+    fn long_line_is_read_in_pieces() {
+        let limit = 3 * PIECE_BYTES;
+        // Behind a cut stands what would begin a comment at the beginning of a line.
+        let value = ":x".repeat(PIECE_BYTES + 7);
+        let text = format!("data: {value}\ndata: b\n\n");
+        for chunk in [1000, PIECE_BYTES - 1, PIECE_BYTES, text.len()] {
+            let mut decoder = Decoder::new(limit);
+            let (mut events, mut most) = (Vec::new(), 0);
+            for _ in 0..2 {
+                for chunk in text.as_bytes().chunks(chunk) {
+                    decoder.push(chunk);
+                    events.extend(decoder.next_event().unwrap());
+                    most = most.max(decoder.held());
+                }
+                assert_eq!(decoder.held(), 0);
+            }
+            assert!(most + chunk >= value.len(), "{most}");
+            let expected = data(&format!("{value}\nb"));
+            assert!(events == [expected.clone(), expected], "chunks of {chunk}");
+        }
+        let mut decoder = Decoder::new(limit);
+        let chunks = (0..5).map(|_| {
+            decoder.push(&[b'x'; PIECE_BYTES]);
+            decoder.next_event()
+        });
+        assert_eq!(chunks.last(), Some(Err(TooLarge { limit })));
     }
 
     #[test]
