@@ -10,6 +10,7 @@ use vmcp_crds::session_key::SessionKey;
 use vmcp_gateway::app::App;
 use vmcp_gateway::args::{Args, Command, ConfigFile};
 use vmcp_gateway::config::Config;
+use vmcp_gateway::huge_pages;
 use vmcp_gateway::mounted;
 use vmcp_gateway::session::keys::Keys;
 use vmcp_gateway::telemetry::logs;
@@ -46,6 +47,7 @@ fn serve(file: &ConfigFile) -> anyhow::Result<ExitCode> {
         Err(exit) => return Ok(exit),
     };
     let level = logs::init();
+    huge_pages::disable();
     // One TLS provider for the whole process; two would be refused at the first connection.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let runtime = runtime()?;
