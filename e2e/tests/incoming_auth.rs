@@ -747,8 +747,13 @@ fn readiness_waits_for_the_first_keys_and_no_longer_than_three_seconds() -> anyh
 fn a_body_that_is_too_large_is_refused_before_its_sender_is_asked_who_it_is() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     let (_, gateway) = gateway(oidc(&issuer)?)?;
-    let post = |bytes: usize| raw::exchange(gateway.mcp, "POST", "/mcp", &[], &vec![b' '; bytes]);
-    assert_eq!(post(5 * 1024 * 1024)?.status, 413);
-    assert_eq!(post(3 * 1024 * 1024)?.status, 401);
+    let session = [("mcp-session-id", "x")];
+    let post = |headers: &[(&str, &str)], bytes: usize| {
+        raw::exchange(gateway.mcp, "POST", "/mcp", headers, &vec![b' '; bytes])
+    };
+    assert_eq!(post(&session, 5 * 1024 * 1024)?.status, 413);
+    assert_eq!(post(&session, 3 * 1024 * 1024)?.status, 401);
+    assert_eq!(post(&[], 65 * 1024)?.status, 413);
+    assert_eq!(post(&[], 64 * 1024)?.status, 401);
     Ok(())
 }

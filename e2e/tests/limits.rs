@@ -125,6 +125,35 @@ fn a_body_is_as_large_as_the_configuration_says() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Without a session there is no message that needs a large body, and a stranger has none read.
+#[test]
+fn body_without_a_session_is_small() -> anyhow::Result<()> {
+    let limited = Limited::start("{requestBytes: 2000000}")?;
+    let mcp = limited.gateway.mcp;
+    let session = limited.open()?;
+    assert_eq!(
+        session
+            .request(mcp, "ping", &json!({"x": "x".repeat(100_000)}))?
+            .status,
+        200
+    );
+    let wide: serde_json::Map<_, _> = (0..40_000).map(|key| (format!("key-{key}"), json!({}))).collect();
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": wide, "clientInfo": {"name": "a", "version": "1"}});
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).to_string();
+    let headers = [
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+    ];
+    let refused = raw::exchange(mcp, "POST", "/mcp", &headers, body.as_bytes())?;
+    assert_eq!((refused.status, refused.error_code()), (413, -32600));
+    let text = refused.text();
+    assert!(
+        text.contains("larger than 65536 bytes, which is the most without the header Mcp-Session-Id"),
+        "{text}"
+    );
+    Ok(())
+}
+
 #[test]
 fn bodies_together_have_so_many_bytes_and_small_ones_pass() -> anyhow::Result<()> {
     let (little, more) = (
@@ -179,14 +208,21 @@ fn buffered_bytes_bound_bodies() -> anyhow::Result<()> {
     let limited = Limited::start(&limits(1_048_576))?;
     let session = limited.open()?;
     let mcp = limited.gateway.mcp;
-    let mut slow = TcpStream::connect(mcp)?;
     let head = format!(
         "POST /mcp HTTP/1.1\r\nhost: {mcp}\r\nmcp-session-id: {}\r\ncontent-length: 900001\r\n\
          content-type: application/json\r\naccept: application/json, text/event-stream\r\n\r\n",
         session.id
     );
-    slow.write_all(head.as_bytes())?;
-    slow.write_all(&[b' '; 900_000])?;
+    // Refused while the gateway reads its backend's catalog, which counts, too.
+    let slow = wait::until("a body is taken that does not end", LIMIT, || {
+        let mut slow = TcpStream::connect(mcp)?;
+        slow.write_all(head.as_bytes())?;
+        slow.write_all(&[b' '; 900_000])?;
+        slow.set_read_timeout(Some(Duration::from_millis(500)))?;
+        let is_answered = slow.peek(&mut [0]).is_ok();
+        anyhow::ensure!(!is_answered, "it is refused");
+        Ok(slow)
+    })?;
     let status_is = |expected: u16| {
         wait::until("the budget is as configured", LIMIT, || {
             let answer = session.request(mcp, "ping", &json!({"x": "x".repeat(300_000)}))?;
@@ -196,7 +232,9 @@ fn buffered_bytes_bound_bodies() -> anyhow::Result<()> {
     };
     status_is(503)?;
     limited.set(&limits(4_000_000))?;
-    status_is(200)
+    status_is(200)?;
+    drop(slow);
+    Ok(())
 }
 
 /// A client that opens too many sessions is refused before it takes anything of the rate of all.

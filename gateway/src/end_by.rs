@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::delivery::Delivery;
+use crate::turn;
 
 /// How much longer than an answer may last a client may take to notice.
 const GRACE: Duration = Duration::from_secs(1);
@@ -149,7 +150,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Unread<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        turn::spend(buffer.filled().len().saturating_sub(before), context);
+        read
     }
 }
 
@@ -159,7 +163,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unread<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(turn::poll_turn(context));
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if let Poll::Ready(Ok(bytes)) = written {
+            turn::spend(bytes, context);
+        }
         self.sent(context, written)
     }
 
@@ -180,7 +188,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unread<S> {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(turn::poll_turn(context));
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        if let Poll::Ready(Ok(bytes)) = written {
+            turn::spend(bytes, context);
+        }
         self.sent(context, written)
     }
 }

@@ -66,10 +66,10 @@ pub(crate) async fn serve<A, F, B>(
         match accepted {
             Ok((stream, _)) => {
                 let serving = connection(stream, drain.clone(), wording, bounds, answer.clone());
-                tasks.spawn(async move {
+                tasks.spawn(tasks.fair_queue().fair(async move {
                     serving.await;
                     drop(permit);
-                });
+                }));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be accepted");

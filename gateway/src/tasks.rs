@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::compute::Compute;
+use crate::fair_queue::FairQueue;
 
 /// A cheap-clone handle to the process's tasks.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,7 @@ pub struct Tasks {
     attendants: TaskTracker,
     quiet: CancellationToken,
     compute: Compute,
+    fair_queue: FairQueue,
 }
 
 impl Tasks {
@@ -68,6 +70,12 @@ impl Tasks {
     #[must_use]
     pub(crate) fn compute(&self) -> &Compute {
         &self.compute
+    }
+
+    /// The queue for the long polls of connections.
+    #[must_use]
+    pub(crate) fn fair_queue(&self) -> &FairQueue {
+        &self.fair_queue
     }
 
     /// How many run.

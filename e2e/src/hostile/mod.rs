@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use vmcp_crds::config::{BackendConfig, Duration as Span, HotConfig};
-use vmcp_peers::confined::Confined;
+use vmcp_peers::confined::{self, Confined};
 
 use crate::fixture::Fixture;
 use crate::gateway::{Gateway, Recipe};
@@ -113,6 +113,14 @@ pub fn run(confined: &Confined, duration: Duration) -> anyhow::Result<Report> {
         tried: attack.tried.load(Ordering::Relaxed),
         refused: attack.refused.load(Ordering::Relaxed),
     })
+}
+
+/// The attack shares its core with the honest sessions and their backends, and takes nothing of it from them: only what it takes from the
+/// gateway counts.
+fn give_way() {
+    if let Err(error) = confined::give_way() {
+        eprintln!("the attack disturbs the honest sessions itself: {error:#}");
+    }
 }
 
 fn named(name: &str, url: &str) -> BackendConfig {

@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tower_service::Service;
 
 use super::ca_file::CaFile;
@@ -28,6 +28,7 @@ use super::counted::{Counted, OpenConnections};
 use super::error::BackendError;
 use super::host::{Host, Resolver};
 use crate::budget::Budget;
+use crate::fair_queue::FairQueue;
 use crate::tasks::Tasks;
 
 /// How long an idle connection is kept. Node closes idle connections after 5 s, and a call that meets such a close cannot be
@@ -142,6 +143,7 @@ impl Transport {
             }),
             deadline: connect,
             open: self.open.clone(),
+            fair_queue: self.tasks.fair_queue().clone(),
         };
         Pool {
             client: client(&connector),
@@ -152,8 +154,25 @@ impl Transport {
     }
 }
 
+/// Runs connections as tasks of the runtime.
+#[derive(Clone, Debug)]
+struct FairExecutor(FairQueue);
+
+impl<F> hyper::rt::Executor<F> for FairExecutor
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a connection ends with its last request, or when it has been idle"
+    )]
+    fn execute(&self, connection: F) {
+        tokio::spawn(self.0.fair(connection));
+    }
+}
+
 fn client(connector: &Punctual) -> PoolClient {
-    Client::builder(TokioExecutor::new())
+    Client::builder(FairExecutor(connector.fair_queue.clone()))
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
@@ -251,6 +270,7 @@ struct Punctual {
     inner: Arc<Connecting>,
     deadline: Duration,
     open: OpenConnections,
+    fair_queue: FairQueue,
 }
 
 /// Whether the servers of a pool have agreed on HTTP/1.1 in every TLS handshake so far.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -11,15 +11,44 @@ use hyper::body::Incoming;
 use super::respond::{self, Body};
 use crate::budget::{Account, UNCOUNTED_BYTES};
 use crate::patience::within;
-use crate::wire::code;
+use crate::wire::{code, header as mcp};
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
-/// How much comes in before other tasks have their turn.
-const TURN_BYTES: usize = 128 * 1024;
+/// The largest body without a session. `initialize` is the largest message that needs none, and its parts have bounds of their own. Without
+/// this a stranger could keep the process busy with bodies that are read and parsed only to be refused.
+const MAX_SESSIONLESS_BYTES: usize = 64 * 1024;
 /// How much of a refused body is read and thrown away, at most this long.
 const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How large the body of one request may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimit {
+    bytes: usize,
+    is_for_sessions: bool,
+}
+
+impl BodyLimit {
+    /// The limit for a request with these headers, where a request of a session may have `largest` bytes.
+    pub(super) fn of(headers: &HeaderMap, largest: usize) -> Self {
+        if largest <= MAX_SESSIONLESS_BYTES || headers.contains_key(mcp::SESSION_ID) {
+            return Self {
+                bytes: largest,
+                is_for_sessions: true,
+            };
+        }
+        Self {
+            bytes: MAX_SESSIONLESS_BYTES,
+            is_for_sessions: false,
+        }
+    }
+
+    /// Whether the body is known to be larger, before any of it is read.
+    pub(super) fn is_exceeded_by(self, body: &Incoming) -> bool {
+        body.size_hint().lower() > self.bytes as u64
+    }
+}
 
 /// Why there is no body.
 enum Fault {
@@ -29,14 +58,14 @@ enum Fault {
     Incomplete,
 }
 
-/// The body, which counts as long as there is a copy of it: refused as soon as it is larger than `largest`, or finds no room in `account`. One that says
+/// The body, which counts as long as there is a copy of it: refused as soon as it is larger than `limit`, or finds no room in `account`. One that says
 /// that it is too large has been refused before.
 pub(super) async fn read(
     mut body: Incoming,
-    largest: usize,
+    limit: BodyLimit,
     account: impl FnOnce() -> Account,
 ) -> Result<Bytes, Response<Body>> {
-    let Some(whole) = within(BODY_DEADLINE, gather(&mut body, largest, account)).await else {
+    let Some(whole) = within(BODY_DEADLINE, gather(&mut body, limit.bytes, account)).await else {
         let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
         return Err(respond::error(
             StatusCode::REQUEST_TIMEOUT,
@@ -47,7 +76,7 @@ pub(super) async fn read(
     };
     match whole {
         Ok(whole) => Ok(whole),
-        Err(Fault::TooLarge) => Err(too_large(body, largest).await),
+        Err(Fault::TooLarge) => Err(too_large(body, limit).await),
         Err(Fault::NoRoom) => {
             discard(body).await;
             Err(respond::no_room())
@@ -83,7 +112,6 @@ async fn gather(
         return Ok(reserved.hold(first));
     }
     let mut whole = BytesMut::from(first);
-    let mut turn = 0;
     while let Some(part) = part(body).await? {
         if whole.len() + part.len() > largest {
             return Err(Fault::TooLarge);
@@ -92,11 +120,6 @@ async fn gather(
             return Err(Fault::NoRoom);
         }
         whole.extend_from_slice(&part);
-        turn += part.len();
-        if turn >= TURN_BYTES {
-            turn = 0;
-            tokio::task::yield_now().await;
-        }
     }
     Ok(if whole.len() <= UNCOUNTED_BYTES {
         whole.freeze()
@@ -120,9 +143,14 @@ async fn part(body: &mut Incoming) -> Result<Option<Bytes>, Fault> {
     }
 }
 
-pub(super) async fn too_large(body: Incoming, largest: usize) -> Response<Body> {
+pub(super) async fn too_large(body: Incoming, limit: BodyLimit) -> Response<Body> {
     discard(body).await;
-    let message = format!("The body is larger than {largest} bytes");
+    let unless = if limit.is_for_sessions {
+        ""
+    } else {
+        ", which is the most without the header Mcp-Session-Id"
+    };
+    let message = format!("The body is larger than {} bytes{unless}", limit.bytes);
     respond::error(
         StatusCode::PAYLOAD_TOO_LARGE,
         None,
@@ -161,6 +189,13 @@ mod tests {
 
     use super::*;
 
+    fn limit(bytes: usize) -> BodyLimit {
+        BodyLimit {
+            bytes,
+            is_for_sessions: true,
+        }
+    }
+
     /// What is read of a request with a body of so many bytes, in parts or in one.
     async fn read_one(bytes: usize, in_parts: bool, account: Account) -> Bytes {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -169,7 +204,10 @@ mod tests {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         let service = service_fn(async |request: http::Request<Incoming>| {
             let account = || account.clone();
-            let body = read(request.into_body(), usize::MAX, account).await.ok().unwrap();
+            let body = read(request.into_body(), limit(usize::MAX), account)
+                .await
+                .ok()
+                .unwrap();
             sender.send(body).unwrap();
             Ok::<_, Infallible>(respond::accepted())
         });
@@ -217,7 +255,7 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         let service = service_fn(async |request: http::Request<Incoming>| {
             let account = || Account::root(usize::MAX);
-            let read = read(request.into_body(), 1024, account).await;
+            let read = read(request.into_body(), limit(1024), account).await;
             Ok::<_, Infallible>(read.map_or_else(|refusal| refusal, |_| respond::accepted()))
         });
         let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service);

@@ -36,8 +36,7 @@ mod upstream_id;
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode};
-use http_body::Body as _;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::config::ServerName;
@@ -49,6 +48,7 @@ use crate::telemetry::Metrics;
 use crate::wire::{code, header, jsonrpc};
 
 use auth::Authentication;
+use body::BodyLimit;
 use overload::{Places, Principals};
 use respond::Body;
 use served::Served;
@@ -150,11 +150,11 @@ impl Frontend {
                 || respond::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n");
             return ("other", description.unwrap_or_else(not_found));
         }
-        let largest = self.core.hot().limits.request_bytes;
-        if request.body().size_hint().lower() > largest as u64 {
+        let limit = self.body_limit(request.headers());
+        if limit.is_exceeded_by(request.body()) {
             return (
                 "other",
-                Box::pin(body::too_large(request.into_body(), largest)).await,
+                Box::pin(body::too_large(request.into_body(), limit)).await,
             );
         }
         let principal = match self.auth.principal(request.headers()).await {
@@ -177,5 +177,9 @@ impl Frontend {
             ),
             _ => ("other", respond::method_not_allowed()),
         }
+    }
+
+    fn body_limit(&self, headers: &HeaderMap) -> BodyLimit {
+        BodyLimit::of(headers, self.core.hot().limits.request_bytes)
     }
 }

@@ -9,46 +9,17 @@ use http_body::{Frame, SizeHint};
 
 /// What is given to a connection at a time: what does not go out at once is a part of what is shared, and not a copy of it.
 pub(super) const SLICE_BYTES: usize = 64 * 1024;
-/// How much of an answer goes out before others have their turn: a client that reads fast is always ready for more.
-const TURN_BYTES: usize = 128 * 1024;
 
 /// The body.
 #[derive(Debug, Default)]
 pub struct Parts {
     parts: [Bytes; 3],
-    turn: Turn,
-}
-
-/// How much has gone out since others had their turn.
-#[derive(Debug, Default)]
-pub(super) struct Turn {
-    bytes: usize,
-}
-
-impl Turn {
-    /// Counts what goes out next.
-    pub(super) fn take(&mut self, bytes: usize) {
-        self.bytes = self.bytes.saturating_add(bytes);
-    }
-
-    /// Whether it is the turn of others. Then the task is woken again.
-    pub(super) fn is_over(&mut self, context: &Context<'_>) -> bool {
-        let over = self.bytes >= TURN_BYTES;
-        if over {
-            self.bytes = 0;
-            context.waker().wake_by_ref();
-        }
-        over
-    }
 }
 
 impl Parts {
     /// These parts, one after the other.
     pub(super) fn new(parts: [Bytes; 3]) -> Self {
-        Self {
-            parts,
-            turn: Turn::default(),
-        }
+        Self { parts }
     }
 
     fn left(&self) -> usize {
@@ -73,18 +44,12 @@ impl http_body::Body for Parts {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let this = &mut *self;
-        let Some(part) = this.parts.iter_mut().find(|part| !part.is_empty()) else {
+        let Some(part) = self.parts.iter_mut().find(|part| !part.is_empty()) else {
             return Poll::Ready(None);
         };
-        if this.turn.is_over(context) {
-            return Poll::Pending;
-        }
-        let slice = slice(part);
-        this.turn.take(slice.len());
-        Poll::Ready(Some(Ok(Frame::data(slice))))
+        Poll::Ready(Some(Ok(Frame::data(slice(part)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -120,14 +85,5 @@ mod tests {
         }
         assert!(body.is_end_stream());
         assert_eq!(read, [b"<", &shared[..], b">"].concat());
-    }
-
-    #[test]
-    fn fast_reader_lets_others_have_their_turn() {
-        let mut body = Parts::from(Bytes::from(vec![7; 2 * TURN_BYTES]));
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        let mut poll = || Pin::new(&mut body).poll_frame(&mut context).is_ready();
-        let turns: Vec<bool> = (0..TURN_BYTES / SLICE_BYTES + 2).map(|_| poll()).collect();
-        assert_eq!(turns.iter().filter(|ready| !**ready).count(), 1);
     }
 }

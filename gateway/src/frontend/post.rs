@@ -44,10 +44,8 @@ impl Frontend {
             Ok(framing) => framing,
             Err(refusal) => return ("other", refusal),
         };
-        let (in_flight, largest) = {
-            let limits = &self.core.hot().limits;
-            (limits.requests_in_flight, limits.request_bytes)
-        };
+        let in_flight = self.core.hot().limits.requests_in_flight;
+        let limit = self.body_limit(&head.headers);
         let is_small = body
             .size_hint()
             .upper()
@@ -57,7 +55,7 @@ impl Frontend {
             return ("other", respond::overloaded(None));
         };
         let account = || self.principals.account(self.core.budget(), principal);
-        let body = match read(body, largest, account).await {
+        let body = match read(body, limit, account).await {
             Ok(body) => body,
             Err(refusal) => return ("other", refusal),
         };

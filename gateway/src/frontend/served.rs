@@ -16,7 +16,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Either};
 
 use super::Frontend;
-use super::parts::{self, SLICE_BYTES, Turn};
+use super::parts::{self, SLICE_BYTES};
 use super::respond::{Body, BoxError};
 use crate::config::BackendName;
 use crate::telemetry::request_id::{self, RequestId};
@@ -119,7 +119,6 @@ impl Served {
                     inner,
                     served: self,
                     rest: Bytes::new(),
-                    turn: Turn::default(),
                 };
                 Either::Right(observed.boxed_unsync())
             }
@@ -214,14 +213,12 @@ struct Observed {
     served: Served,
     /// What has come of it and has not gone out.
     rest: Bytes,
-    turn: Turn,
 }
 
 impl Observed {
-    /// A slice of what has come: the rest is not copied, and others have their turn before it has all gone out.
+    /// A slice of what has come; the rest is not copied.
     fn next_slice(&mut self) -> Frame<Bytes> {
         let slice = parts::slice(&mut self.rest);
-        self.turn.take(slice.len());
         self.served.complete = self.rest.is_empty() && http_body::Body::is_end_stream(&self.inner);
         Frame::data(slice)
     }
@@ -236,9 +233,6 @@ impl http_body::Body for Observed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        if this.turn.is_over(context) {
-            return Poll::Pending;
-        }
         if !this.rest.is_empty() {
             return Poll::Ready(Some(Ok(this.next_slice())));
         }
@@ -256,8 +250,7 @@ impl http_body::Body for Observed {
                 this.rest = frame.into_data().unwrap_or_default();
                 return Poll::Ready(Some(Ok(this.next_slice())));
             }
-            Poll::Ready(Some(Ok(frame))) => {
-                this.turn.take(frame.data_ref().map_or(0, Bytes::len));
+            Poll::Ready(Some(Ok(_))) => {
                 this.served.complete = this.inner.is_end_stream();
             }
             Poll::Pending => {}

@@ -300,7 +300,7 @@ mod tests {
     /// Memory of sessions that nobody ends is given back, and a session in use stays whatever its deadline says.
     #[tokio::test(start_paused = true)]
     async fn expired_entries_are_forgotten_unless_in_use() {
-        let cache = Cache::new(100, Account::root(usize::MAX));
+        let cache = cache(100);
         let used = cache.put(&key(0), record(1), reading(1)).unwrap();
         for number in 1..50 {
             cache.put(&key(number), record(1), reading(1)).unwrap();
