@@ -241,7 +241,8 @@ async fn a_lost_session_is_recovered_once_and_waits_for_those_who_know_more() ->
     };
     // Nothing is lost: nothing is recovered, whoever asks.
     let unknown = RecordKey::random();
-    assert_eq!(recovered(&store, &unknown, record.life).await?, Recovered::Gone);
+    let vanished = recovered(&store, &unknown, record.life).await?;
+    assert!(matches!(vanished, Recovered::Vanished { .. }), "{vanished:?}");
 
     redis.command::<()>(&["FLUSHALL"])?;
     let new = new_record();
@@ -295,6 +296,22 @@ async fn what_was_terminated_is_not_brought_back() -> anyhow::Result<()> {
     store.terminate(&key, record.life).await?;
     assert_eq!(
         store.restore(&key, &record, Missing::Lost).await?,
+        Recovered::Gone
+    );
+
+    // One whose record a fail-over has lost has vanished, and whoever knows it does not bring it back once it was to be terminated.
+    let (vanished, vanished_record) = created_record(&store).await?;
+    redis.command::<()>(&["DEL", &format!("{{vmcp:tests/a}}:s:{vanished}")])?;
+    let answer = recovered(&store, &vanished, vanished_record.life).await?;
+    assert!(matches!(answer, Recovered::Vanished { .. }), "{answer:?}");
+    let ended = store.terminate(&vanished, vanished_record.life).await?;
+    assert_eq!(ended, Terminated::Gone);
+    assert_eq!(
+        recovered(&store, &vanished, vanished_record.life).await?,
+        Recovered::Gone
+    );
+    assert_eq!(
+        store.restore(&vanished, &vanished_record, Missing::Lost).await?,
         Recovered::Gone
     );
 

@@ -11,6 +11,7 @@ use vmcp_e2e::raw::Session;
 use vmcp_e2e::redis::{MASTER_NAME, Redis, Sentinels};
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
+use vmcp_peers::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -352,13 +353,7 @@ fn cut_off(primary: &Redis) -> anyhow::Result<()> {
         .map(drop)
 }
 
-#[test]
-fn a_primary_that_dies_with_its_last_second_takes_no_session_along_and_brings_none_back() -> anyhow::Result<()>
-{
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, mut sentinels) = (Fixture::start(&[])?, Sentinels::start()?);
+fn behind_sentinels(fixture: &Fixture, sentinels: &Sentinels) -> anyhow::Result<Recipe> {
     let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
     recipe.config.session_storage = SessionStorage {
         provider: SessionStorageProvider::Redis,
@@ -368,6 +363,17 @@ fn a_primary_that_dies_with_its_last_second_takes_no_session_along_and_brings_no
         }),
         ..SessionStorage::default()
     };
+    Ok(recipe)
+}
+
+#[test]
+fn a_primary_that_dies_with_its_last_second_takes_no_session_along_and_brings_none_back() -> anyhow::Result<()>
+{
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (fixture, mut sentinels) = (Fixture::start(&[])?, Sentinels::start()?);
+    let recipe = behind_sentinels(&fixture, &sentinels)?;
     let gateways = [recipe.start()?, recipe.start()?];
     let [old, ended] = [Session::open(gateways[0].mcp)?, Session::open(gateways[0].mcp)?];
     for session in [&old, &ended] {
@@ -412,4 +418,53 @@ fn a_primary_that_dies_with_its_last_second_takes_no_session_along_and_brings_no
         assert_eq!(count(session, &gateways[0])?, 3);
     }
     Ok(())
+}
+
+/// A process that does not know a session which a fail-over has lost says 503 until one that knows it has written it back. When nobody
+/// does, it says 404 in the end.
+#[test]
+fn session_lost_in_fail_over_gets_503_until_written_back() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let (fixture, mut sentinels) = (Fixture::start(&[])?, Sentinels::start()?);
+    let recipe = behind_sentinels(&fixture, &sentinels)?;
+    let (mut knows, mut dies) = (recipe.start()?, recipe.start()?);
+    // The life of the data begins before the servers part.
+    Session::open(knows.mcp)?;
+    sentinels.wait_for_replica()?;
+    let primary = sentinels.primary()?;
+    cut_off(&sentinels.servers[primary])?;
+    let (created, orphan) = (Session::open(knows.mcp)?, Session::open(dies.mcp)?);
+    assert_eq!(count(&created, &knows)?, 1);
+    // It has been told of neither, and those that have are away.
+    let gateway = recipe.start()?;
+    dies.kill()?;
+    knows.signal(Signal::STOP)?;
+    sentinels.servers[primary].kill()?;
+    sentinels.wait_for_another_primary(primary)?;
+    wait::until("the gateway has found the new primary", PATIENCE, || {
+        let status = gateway.status(&recipe)?.session_store;
+        anyhow::ensure!(status.available, "{status:?}");
+        Ok(())
+    })?;
+    for session in [&created, &orphan] {
+        let answer = session.request(gateway.mcp, "ping", &json!({}))?;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert!(answer.header("retry-after").is_some());
+    }
+    knows.signal(Signal::CONT)?;
+    wait::until("the session is written back", PATIENCE, || {
+        let answer = created.call(gateway.mcp, "fixture_counter", &json!({}))?;
+        anyhow::ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+        assert_eq!(answer.tool_text()?, "2");
+        Ok(())
+    })?;
+    wait::until("nobody is waited for any more", PATIENCE, || {
+        let answer = orphan.request(gateway.mcp, "ping", &json!({}))?;
+        if answer.status == 503 {
+            anyhow::bail!("{}", answer.text());
+        }
+        answer.ensure_session_not_found()
+    })
 }

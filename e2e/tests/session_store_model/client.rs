@@ -59,6 +59,7 @@ pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Ou
                 Recovered::Found(record) => Outcome::Found(held(record)),
                 Recovered::Gone => Outcome::Gone,
                 Recovered::Wait(_) => Outcome::Wait,
+                Recovered::Vanished { .. } => Outcome::Vanished,
             }
         }
         Operation::OwnStream(key) => match store.own_stream(key, Owner([7; 8])).await? {
@@ -116,6 +117,7 @@ pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Ou
             match store.recover(key, *life, &new_record(*principal)).await? {
                 Recovered::Found(record) => Outcome::Found(held(record)),
                 Recovered::Wait(_) => Outcome::Wait,
+                Recovered::Vanished { .. } => Outcome::Vanished,
                 Recovered::Gone => Outcome::Gone,
             }
         }

@@ -38,6 +38,8 @@ pub(crate) enum Outcome {
     Touched(Vec<bool>),
     Terminated(Option<Held>),
     Wait,
+    /// There is no record, and nothing says why.
+    Vanished,
     /// There are as many sessions as there may be.
     Limit(LimitOf),
     Owned(u64),

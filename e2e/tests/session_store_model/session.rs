@@ -78,6 +78,8 @@ impl Session {
         outcome: &Outcome,
     ) -> Outcome {
         let lost = self.alive.is_none() && self.born != losses && self.marked.is_none();
+        let has_vanished =
+            self.alive.is_none() && self.born == losses && self.marked.is_none() && self.expired.is_none();
         match (operation, self.alive.take()) {
             (Operation::Terminate(..), Some(held)) => {
                 self.marked = Some(Marked::Terminated);
@@ -87,6 +89,11 @@ impl Session {
                 self.marked = Some(Marked::Terminated);
                 Outcome::Terminated(None)
             }
+            (Operation::Terminate(..), None) if has_vanished => {
+                self.marked = Some(Marked::Terminated);
+                Outcome::Gone
+            }
+            (Operation::Recover(..), None) if has_vanished => Outcome::Vanished,
             (Operation::Recover(..), Some(held)) => {
                 self.alive = Some(held.clone());
                 Outcome::Found(held)

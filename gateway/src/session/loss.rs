@@ -14,6 +14,10 @@
 //! interruption was so long that the store may have forgotten who was terminated meanwhile. A record that lives gets what it lacks: a
 //! binding by its generation, what the client has set by the record's version. The same is done for a record that is read and lacks what
 //! this process knows of it, before it is used: whoever comes first uses the binding that was lost, and opens no other.
+//!
+//! A request may come before that to a process that does not know the session. The rule: a record that is missing in the life of the data
+//! in which the session was created, without a marker of its end, and before it can have expired, was lost, and is waited for
+//! ([`Vanished`]).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -32,6 +36,7 @@ use super::proof::{CaughtUp, Reading};
 use super::recent_writes::RECENT;
 use super::record::{Record, RecordKey};
 use super::store::{Incarnation, Life, Loaded, Missing, REMEMBERED, Recovered, SETTLE, Unavailable};
+use super::vanished::Vanished;
 
 /// How many sessions are written at a time.
 const AT_A_TIME: usize = 32;
@@ -72,7 +77,7 @@ impl Sessions {
         };
         match outcome {
             Recovered::Found(record) => Ok(inner.cache.put(key, record, reading)),
-            Recovered::Gone | Recovered::Wait(_) => {
+            Recovered::Gone | Recovered::Wait(_) | Recovered::Vanished { .. } => {
                 self.forget(key);
                 Ok(None)
             }
@@ -99,9 +104,14 @@ impl Sessions {
     async fn recover(&self, id: &SessionId) -> Result<Recovered, Unavailable> {
         let inner = &*self.inner;
         let (life, new) = (id.life(), id.record());
+        let mut vanished = Vanished::new(id, inner.settings.lifetimes.idle);
         for _ in 0..MAX_WAITS {
             match self.observed(Operation::Recover, inner.store.recover(&id.key, life, &new).await)? {
                 Recovered::Wait(wait) => tokio::time::sleep(wait.min(SETTLE)).await,
+                Recovered::Vanished { now } => match vanished.wait(now, &inner.proof) {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return Ok(Recovered::Gone),
+                },
                 Recovered::Found(record) => {
                     inner.metrics.recovered();
                     tracing::info!(key = ?id.key, "a session that the store had lost was recovered");
@@ -110,7 +120,7 @@ impl Sessions {
                 Recovered::Gone => return Ok(Recovered::Gone),
             }
         }
-        Err(Unavailable::new("its data was lost again and again"))
+        Err(vanished.into_error())
     }
 
     async fn write_back(
@@ -145,7 +155,9 @@ impl Sessions {
         match self.write_back_what_is_lost(key, &record, reading).await? {
             None => Ok(self.inner.cache.put(key, record, reading)),
             Some(Recovered::Found(record)) => Ok(self.inner.cache.put(key, record, again)),
-            Some(Recovered::Gone | Recovered::Wait(_)) => self.missing(key, None).await,
+            Some(Recovered::Gone | Recovered::Wait(_) | Recovered::Vanished { .. }) => {
+                self.missing(key, None).await
+            }
         }
     }
 
@@ -231,7 +243,7 @@ impl Sessions {
                     self.inner.cache.put(&key, record, reading);
                 }
                 // It was terminated. Whoever asks for it is told.
-                Ok(Recovered::Gone | Recovered::Wait(_)) => entry.doubt(),
+                Ok(Recovered::Gone | Recovered::Wait(_) | Recovered::Vanished { .. }) => entry.doubt(),
                 // Whoever asks for it brings it back.
                 Err(_) => {}
             }

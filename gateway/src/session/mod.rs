@@ -41,6 +41,7 @@ mod streams;
 mod sweeper;
 mod upstream_tag;
 mod upstreams;
+mod vanished;
 mod verified;
 mod watch;
 

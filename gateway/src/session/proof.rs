@@ -31,6 +31,8 @@ struct State {
     proved: Option<Instant>,
     /// Since when they are interrupted, if they ever were heard.
     interrupted: Option<Instant>,
+    /// When the events were first proved, of those that nothing has interrupted since.
+    heard_since: Option<Instant>,
     /// When the events were first proved again behind the last interruption.
     caught_up: Option<Instant>,
     /// The life of the store's data, as it was last known, and since when.
@@ -66,6 +68,7 @@ impl Proof {
             epoch: 1,
             proved: None,
             interrupted: None,
+            heard_since: None,
             caught_up: None,
             incarnation: None,
             told_in: None,
@@ -130,6 +133,13 @@ impl Proof {
         state.alone || (state.proved.is_some() && caught_up)
     }
 
+    /// Whether this process has heard the events for `long`.
+    pub(super) fn has_heard_for(&self, long: Duration) -> bool {
+        let state = self.lock();
+        let heard = state.heard_since.filter(|_| state.proved.is_some());
+        state.alone || heard.is_some_and(|since| since.elapsed() >= long)
+    }
+
     /// Everything that happened before `at` is known. Says whether that is the first proof for a while.
     pub(super) fn proved(&self, at: Instant) -> Option<CaughtUp> {
         let mut state = self.lock();
@@ -142,6 +152,7 @@ impl Proof {
             return None;
         }
         state.epoch += 1;
+        state.heard_since = Some(Instant::now());
         let since = state.interrupted.take();
         if since.is_some() {
             state.caught_up = Some(Instant::now());
@@ -264,6 +275,20 @@ mod tests {
         assert!(!proof.is_heard_for(long));
         tokio::time::advance(long).await;
         assert!(proof.is_heard_for(long));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn process_that_has_just_started_has_heard_nothing_yet() {
+        let (proof, long) = (Proof::new(STALE), Duration::from_secs(5));
+        assert!(!proof.has_heard_for(Duration::ZERO));
+        proof.proved(Instant::now());
+        assert!(proof.has_heard_for(Duration::ZERO) && !proof.has_heard_for(long));
+        tokio::time::advance(long).await;
+        assert!(proof.has_heard_for(long));
+        proof.interrupted();
+        assert!(!proof.has_heard_for(Duration::ZERO));
+        proof.proved(Instant::now());
+        assert!(!proof.has_heard_for(long));
     }
 
     #[test]

@@ -22,7 +22,7 @@ const BATCH: usize = 100;
 const BATCHES: usize = 8;
 /// How long those who served sessions while the store did not answer, or who hear that another server has taken over, whose clock may
 /// be ahead, have to say so.
-const AFTER_OUTAGE: Duration = Duration::from_secs(5);
+pub(super) const AFTER_OUTAGE: Duration = Duration::from_secs(5);
 /// The longest time between two looks.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 

@@ -44,6 +44,9 @@ pub struct Owner(pub [u8; 8]);
 pub const SETTLE: Duration = Duration::from_secs(1);
 /// How long the end of a session is remembered whose data the store has not lost since it began.
 pub const REMEMBERED: Duration = Duration::from_secs(5 * 60);
+/// The longest time from when a session is created until those who know it have written it back behind a fail-over that has lost it: a
+/// minute for what a store may lose, and a minute until another server has taken over.
+pub const LOST_WITHIN: Duration = Duration::from_secs(2 * 60);
 
 /// How long what backends offer is kept for processes that start, when no process says it again.
 pub const OFFERS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -143,6 +146,11 @@ pub enum Recovered {
     Gone,
     /// Somebody may still know more of it. Try again after this.
     Wait(Duration),
+    /// There is no record in the life of the data in which the session began, and nothing that says why.
+    Vanished {
+        /// When that was so, in seconds since 1970 by the store's clock.
+        now: u32,
+    },
 }
 
 /// Why a record is to be written back.

@@ -116,6 +116,9 @@ impl RedisStore {
             (outcome, millis, None) if outcome == "wait" => {
                 Ok(Recovered::Wait(Duration::from_millis(millis)))
             }
+            (outcome, millis, None) if outcome == "vanished" => Ok(Recovered::Vanished {
+                now: u32::try_from(millis / 1000).unwrap_or(u32::MAX),
+            }),
             (_, _, None) => Ok(Recovered::Gone),
         }
     }

@@ -5,8 +5,12 @@ if lives(KEYS[1]) then
 end
 local current, born = incarnation(KEYS[2], ARGV[4])
 local the_end = tonumber(ARGV[6])
-if current == ARGV[5] or now >= the_end or redis.call('EXISTS', KEYS[4]) == 1 then
+if now >= the_end or redis.call('EXISTS', KEYS[4]) == 1 then
   return { 'gone', 0, false }
+end
+if current == ARGV[5] then
+  -- One that has expired is still there for a while. Of one that is not, nothing here says what has become of it.
+  return { redis.call('EXISTS', KEYS[1]) == 1 and 'gone' or 'vanished', now, false }
 end
 local wait = born + tonumber(ARGV[7]) - now
 if wait > 0 then

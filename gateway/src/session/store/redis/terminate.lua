@@ -13,12 +13,19 @@ if record then
   forget(KEYS[1], living.principal or '')
 end
 local current = incarnation(KEYS[2], ARGV[2])
-if not record and (current == ARGV[3] or left <= 0 or redis.call('EXISTS', KEYS[4]) == 1) then
+if not record and (left <= 0 or redis.call('EXISTS', KEYS[4]) == 1) then
   return { 'gone', false }
 end
 local remembered = left
 if current == ARGV[3] then
   remembered = math.min(left, tonumber(ARGV[5]))
+end
+if not record and current == ARGV[3] then
+  if redis.call('EXISTS', KEYS[1]) == 0 then
+    -- A fail-over may have lost it: nobody brings it back. Where the memory is full, nobody can.
+    redis.pcall('SET', KEYS[4], 'terminated', 'PX', text(remembered))
+  end
+  return { 'gone', false }
 end
 if remembered > 0 then
   redis.call('SET', KEYS[4], 'terminated', 'PX', text(remembered))
