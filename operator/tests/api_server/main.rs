@@ -1,11 +1,12 @@
-//! The operator on a real API server, with exactly the rights that its chart grants. No node runs pods and no built-in
-//! controller works: tests make by hand what those would.
+//! The operator on a real API server, with exactly the rights that its chart grants. No node runs pods and, but in
+//! `controller_manager`, no built-in controller works: tests make by hand what those would.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
 mod admission;
 mod children;
 mod conditions;
+mod controller_manager;
 mod election;
 mod foreign;
 mod gateway;

@@ -1,7 +1,7 @@
 //! One namespace per test, on one API server for all of them.
 
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub(crate) struct World {
     /// The administrator.
     pub(crate) client: Client,
     pub(crate) namespace: String,
+    /// Of the administrator.
+    kubeconfig: PathBuf,
     operator: Option<Operator>,
 }
 
@@ -62,26 +64,44 @@ impl World {
             return None;
         }
         static ONCE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
-        static COUNT: AtomicU8 = AtomicU8::new(0);
-        let client = client(None).await;
-        let world = Self {
-            client,
-            namespace: format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
-            operator: None,
-        };
-        ONCE.get_or_init(|| world.install()).await;
-        let namespace =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": world.namespace}});
-        world.apply_cluster(&namespace).await;
-        world
-            .apply(&json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-                "metadata": {"name": "operator"},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "operator"},
-                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": OPERATOR}],
-            }))
-            .await;
+        let kubeconfig = tokio::task::spawn_blocking(|| server().kubeconfig())
+            .await
+            .unwrap();
+        let world = Self::new(kubeconfig, name).await;
+        ONCE.get_or_init(|| world.install(server())).await;
+        world.make_namespace().await;
         Some(world)
+    }
+
+    /// A namespace without an operator on an API server of the test's own.
+    pub(crate) async fn on(server: &ApiServer, name: &str) -> Self {
+        let world = Self::new(server.kubeconfig(), name).await;
+        world.install(server).await;
+        world.make_namespace().await;
+        world
+    }
+
+    async fn new(kubeconfig: PathBuf, name: &str) -> Self {
+        static COUNT: AtomicU8 = AtomicU8::new(0);
+        Self {
+            client: client_of(&kubeconfig, None).await,
+            namespace: format!("{name}-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
+            kubeconfig,
+            operator: None,
+        }
+    }
+
+    async fn make_namespace(&self) {
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}});
+        self.apply_cluster(&namespace).await;
+        self.apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": "operator"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "operator"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": OPERATOR}],
+        }))
+        .await;
     }
 
     pub(crate) async fn start_operator(&mut self) {
@@ -97,7 +117,7 @@ impl World {
             identity: "operator-under-test".to_owned(),
         };
         let run = controller::run(
-            client(Some(OPERATOR)).await,
+            client_of(&self.kubeconfig, Some(OPERATOR)).await,
             options,
             metrics.clone(),
             stop.clone(),
@@ -134,7 +154,7 @@ impl World {
     }
 
     /// The definitions, and a role with the rights of the chart.
-    async fn install(&self) {
+    async fn install(&self, server: &ApiServer) {
         for (_, text) in vmcp_crds::v1alpha1::yaml().unwrap() {
             self.apply_cluster(&serde_yaml::from_str(&text).unwrap()).await;
         }
@@ -148,14 +168,14 @@ impl World {
         let kinds = ["virtualmcpservers", "mcpgroups", "mcpserverentries"];
         for kind in kinds {
             let crd = format!("crd/{kind}.vmcp.dev");
-            server()
+            server
                 .kubectl(["wait", "--for=condition=Established", "--timeout=30s", &crd])
                 .unwrap();
         }
         // The API server serves a new kind a moment after it says so.
         for kind in kinds {
             eventually(&format!("{kind} are served"), async || {
-                server().kubectl(["get", kind, "-A"]).ok().map(drop)
+                server.kubectl(["get", kind, "-A"]).ok().map(drop)
             })
             .await;
         }
@@ -381,11 +401,16 @@ impl World {
             "spec": {"containers": [{"name": "gateway", "image": "x"}]},
         }))
         .await;
+        self.run(&gateway.pod, gateway).await;
+    }
+
+    /// Plays the kubelet: the pod `name` is ready, and `gateway` answers at its address.
+    pub(crate) async fn run(&self, name: &str, gateway: &FakeGateway) {
         let status = json!({"status": {
             "phase": "Running", "podIP": gateway.address, "podIPs": [{"ip": gateway.address}],
             "conditions": [{"type": "Ready", "status": "True"}],
         }});
-        self.patch_status::<Pod>(&gateway.pod, &status).await;
+        self.patch_status::<Pod>(name, &status).await;
     }
 
     async fn patch_status<K>(&self, name: &str, status: &Json)
@@ -447,14 +472,6 @@ pub(crate) async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Op
 pub(crate) fn server() -> &'static ApiServer {
     static SERVER: OnceLock<ApiServer> = OnceLock::new();
     SERVER.get_or_init(|| ApiServer::start().unwrap())
-}
-
-/// A client of the administrator, or of somebody else.
-pub(crate) async fn client(user: Option<&str>) -> Client {
-    let file = tokio::task::spawn_blocking(|| server().kubeconfig())
-        .await
-        .unwrap();
-    client_of(&file, user).await
 }
 
 /// A client of the API server that `file` names.
