@@ -286,6 +286,7 @@ fn server_with_one_session_for_everybody_is_named() -> anyhow::Result<()> {
     let answer = session.call(gateway.mcp, "odd_echo", &json!({"message": "hi"}))?;
     let text = answer.message()?["result"]["content"][0]["text"].to_string();
     assert!(text.contains("one session for all of its clients"), "{text}");
+    assert!(text.contains("sharedSession: true"), "{text}");
     let warnings = gateway.status(&recipe)?.warnings;
     let named = |warning: &String| warning.contains("backend odd has one session for all of its clients");
     assert!(warnings.iter().any(named), "{warnings:?}");

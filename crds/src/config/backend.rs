@@ -63,6 +63,14 @@ pub struct BackendConfig {
     #[schemars(extend("default" = CatalogScope::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub catalog: CatalogScope,
+    /// Whether the requests of all clients go in one session at the backend, for a server that has one session for everybody and refuses
+    /// a second `initialize` as "already initialized". Then such a session is the gateway's own, and with Redis every replica uses the same.
+    /// What belongs to one client cannot work in it: the server sees the gateway's capabilities and name and not the client's, it is
+    /// told no log level and no change of roots, resources cannot be subscribed to, what it says outside of a call reaches nobody, and a call
+    /// that breaks off cannot be resumed. State that the server keeps for the session is everybody's. Only with
+    /// `transport: streamable-http`, and not with `catalog: perSession`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shared_session: bool,
     /// The largest answer in JSON that is passed on, in bytes, at least 1024. A larger one is refused where the backend says its size, and breaks off
     /// otherwise. One event of a stream may have 16 MiB, whatever stands here.
     #[schemars(range(min = 1024), extend("default" = default_max_answer_bytes()))]
@@ -178,6 +186,7 @@ impl Default for BackendConfig {
             timeouts: Timeouts::default(),
             session_state: SessionState::default(),
             catalog: CatalogScope::default(),
+            shared_session: false,
             max_answer_bytes: default_max_answer_bytes(),
             headers: BTreeMap::new(),
             pass_headers: Vec::new(),

@@ -37,7 +37,8 @@ pub enum BackendError {
     #[error(
         "has one session for all of its clients, and somebody has it: it refuses a second `initialize` as \"already initialized\". Run it so \
          that each client gets a session of its own (with the TypeScript SDK: a transport and a server for each session), or without \
-         sessions; restart it if another process had the session"
+         sessions; where that cannot be, let all clients share the one with `sharedSession: true` of the backend. Restart it if another \
+         process had the session"
     )]
     SingleSession,
     /// No answer within the deadline. The request may have been executed.

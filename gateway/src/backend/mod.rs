@@ -28,6 +28,7 @@ mod pools;
 mod post;
 mod request_id;
 mod settings;
+mod shared_session;
 mod slots;
 mod sse;
 mod transport;
@@ -64,6 +65,7 @@ pub use greeting::{Capabilities, Greeting};
 pub use handshake::Hello;
 pub use list::{Kind, List, Listed, MAX_ITEM_BYTES, Oversized};
 pub use listen::{Listener, Silent, position, retry};
+pub use shared_session::SharedSession;
 pub use transport::Transport;
 
 /// For how long a backend counts as one that loses its sessions.
@@ -106,6 +108,8 @@ struct Inner {
     catalog_account: Account,
     /// Where what it lists to single sessions is counted.
     session_catalog_account: Account,
+    /// The session of all clients, where they share one.
+    shared: shared_session::Shared,
     /// It has refused a session because it has one for everybody, and no other was opened since.
     has_single_session: AtomicBool,
 }
@@ -159,6 +163,7 @@ impl Backend {
                 account,
                 catalog_account,
                 session_catalog_account,
+                shared: shared_session::Shared::default(),
                 has_single_session: AtomicBool::new(false),
             }),
             passed: None,

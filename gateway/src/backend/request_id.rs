@@ -4,6 +4,9 @@
 //! count from 1. In a client's upstream session the ids of the client's requests stand beside them, and those are small as a rule. There
 //! they are drawn by chance from the upper half, so that they meet no id in flight, whichever replica draws.
 //!
+//! In a session that all clients share the ids of clients' requests are the gateway's own, too, and all are counted together
+//! ([`super::shared_session`]).
+//!
 //! No prefix or other mark is needed: the answer to a request comes in the response to its own POST.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -49,9 +52,19 @@ impl Backend {
         }
     }
 
+    /// The id of the next request of a client, where all clients share a session, and the client's own could be another one's, too.
+    #[must_use]
+    pub fn id_in_shared_session(&self) -> Option<Box<RawValue>> {
+        self.shares_session().then(|| self.next_id().ok()).flatten()
+    }
+
     /// The id of the next request of the gateway's own.
     pub(super) fn next_id(&self) -> Result<Box<RawValue>, BackendError> {
-        let id = self.inner.requests.next(self.session_owner);
+        let id = if self.shares_session() {
+            self.next_shared_id()
+        } else {
+            self.inner.requests.next(self.session_owner)
+        };
         RawValue::from_string(id.to_string()).map_err(|error| BackendError::Invalid(error.to_string()))
     }
 }

@@ -26,6 +26,8 @@ pub struct Contact {
     pub pass_headers: Vec<HeaderName>,
     /// In whose session it is listed.
     pub catalog: CatalogScope,
+    /// Whether requests of all clients go in one session.
+    pub shares_session: bool,
 }
 
 /// A header that every request to a backend bears.
@@ -91,6 +93,7 @@ impl Default for Contact {
             headers: Vec::new(),
             pass_headers: Vec::new(),
             catalog: CatalogScope::default(),
+            shares_session: false,
         }
     }
 }

@@ -45,6 +45,14 @@ impl Frontend {
         }
         let catalog = session.catalog_to_find(subject, request.params).await;
         let routed = self.core.route(&catalog, subject, body, request);
+        let shared = routed.as_ref().ok();
+        let shared = shared.and_then(|routed| upstream_id.in_shared_session(&routed.backend));
+        let upstream_id = shared.as_ref().unwrap_or(upstream_id);
+        let asked = &Asked {
+            request,
+            upstream_id,
+            framing,
+        };
         let routed = match routed.and_then(|routed| upstream_id.apply(session.reached(routed))) {
             Ok(routed) => routed,
             Err(error) => return refuse(subject, request, error),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::Frontend;
 use super::post::label;
 use super::respond::{self, Body};
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, UpstreamSession};
 use crate::core::Principal;
 use crate::session::{Cancelled, Kind, NoUpstream, Session, SessionError};
 use crate::telemetry::request_id::Current;
@@ -84,6 +84,12 @@ impl Frontend {
                             None => Ok(()),
                         }
                     }
+                    Cancelled::InSharedSession(backend, upstream) => {
+                        match splice(body, id.get(), upstream.get().as_bytes()) {
+                            Some(message) => self.in_shared_session(&backend, message),
+                            None => Ok(()),
+                        }
+                    }
                     // To cancel the wrong one is worse than to cancel none, which the protocol allows.
                     Cancelled::Ambiguous => Ok(()),
                 };
@@ -106,11 +112,24 @@ impl Frontend {
         Ok(())
     }
 
+    /// Sends a notification in the session that all clients share at the backend `name`, in the background.
+    fn in_shared_session(&self, name: &str, message: Bytes) -> Result<(), Response> {
+        let backend = self.core.catalog().backend(name);
+        let shared = backend.and_then(|backend| {
+            let upstream = backend.shared_session()?.greeting.session;
+            Some((backend, upstream))
+        });
+        self.in_background(shared.into_iter().collect(), &message)
+    }
+
     /// Sends a notification to every backend that the session is bound to, in the background: one that hangs is no reason for the
     /// client to wait.
     fn everywhere(&self, session: &Session, body: &Bytes) -> Result<(), Response> {
-        let telling: Vec<_> = session
-            .bound()
+        self.in_background(session.bound(), body)
+    }
+
+    fn in_background(&self, to: Vec<(Backend, UpstreamSession)>, body: &Bytes) -> Result<(), Response> {
+        let telling: Vec<_> = to
             .into_iter()
             .map(|(backend, upstream)| {
                 let message = body.clone();

@@ -7,6 +7,7 @@ use super::Frontend;
 use super::call::refuse;
 use super::post::Asked;
 use super::respond::{self, Body};
+use crate::backend::Backend;
 use crate::core::{CallError, Routed, Subject};
 use crate::session::{Session, SettingError};
 use crate::telemetry::request_id::Current;
@@ -63,6 +64,9 @@ impl Frontend {
             Ok(routed) => session.reached(routed),
             Err(error) => return refuse(Subject::Resource, request, error),
         };
+        if routed.backend.shares_session() {
+            return not_subscribed(request, &routed.backend);
+        }
         if let Err(error) = session.watch(&routed.backend, &uri).await {
             return not_set(request, &error);
         }
@@ -106,6 +110,9 @@ impl Frontend {
                 }
             }
         };
+        if routed.backend.shares_session() {
+            return not_subscribed(request, &routed.backend);
+        }
         if let Err(error) = session.unwatch(&uri).await {
             return not_set(request, &error);
         }
@@ -150,6 +157,15 @@ fn uri(request: &Request<'_>) -> Result<String, Response<Body>> {
         code::INVALID_PARAMS,
         &message,
     ))
+}
+
+/// In a session that all clients share, nobody could say whose subscription it is.
+fn not_subscribed(request: &Request<'_>, backend: &Backend) -> Response<Body> {
+    let message = format!(
+        "Resources of backend {} cannot be subscribed to: all clients share one session there (sharedSession)",
+        backend.name()
+    );
+    respond::error(StatusCode::OK, Some(request.id), code::METHOD_NOT_FOUND, &message)
 }
 
 fn not_set(request: &Request<'_>, error: &SettingError) -> Response<Body> {

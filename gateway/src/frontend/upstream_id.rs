@@ -3,13 +3,13 @@
 //! It is the client's own, byte for byte, so that any replica can resume or cancel the request. Some clients send every request with the same
 //! id. Two requests with one id in one upstream session cannot be told apart: servers answer one of them twice and the other never. So a
 //! request whose id another running request of its session has goes upstream under an id of the gateway's, and its answer gets the
-//! client's id again. The client cannot resume its stream.
+//! client's id again. The client cannot resume its stream. The same holds for every request in a session that all clients share.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::backend::BackendError;
+use crate::backend::{Backend, BackendError};
 use crate::budget::Account;
 use crate::core::{CallError, Routed};
 use crate::session::{Progress, Running};
@@ -40,6 +40,18 @@ impl UpstreamId {
             other: running.upstream_id().map(ToOwned::to_owned),
             progress: running.progress(),
         }
+    }
+
+    /// The id at `backend`, where all clients share a session in which another one may have the client's own.
+    pub(super) fn in_shared_session(&self, backend: &Backend) -> Option<Self> {
+        let id = backend.id_in_shared_session()?;
+        if let Some(progress) = &self.progress {
+            progress.goes_as(backend.name().as_str(), &id);
+        }
+        Some(Self {
+            other: Some(id),
+            progress: self.progress.clone(),
+        })
     }
 
     /// Says that the request is about to be sent: from here on a backend may be running it, whoever still waits for it.

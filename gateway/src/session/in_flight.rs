@@ -6,7 +6,7 @@
 //! may still run. Each process sees its own requests only.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
@@ -52,6 +52,8 @@ struct Ids {
     client: Box<str>,
     /// The id under which it goes upstream, where it is another.
     upstream: Option<Box<RawValue>>,
+    /// The backend whose session all clients share, and the id under which the request goes there, if it does.
+    shared: OnceLock<(Box<str>, Box<RawValue>)>,
     /// The deadline of a call that was sent and has no answer.
     unanswered: Mutex<Option<Instant>>,
 }
@@ -66,6 +68,12 @@ impl Progress {
         self.set(Some(deadline));
     }
 
+    /// It goes to `backend`, whose session all clients share, under the id `id`.
+    pub fn goes_as(&self, backend: &str, id: &RawValue) {
+        // A request goes to one backend.
+        drop(self.0.shared.set((backend.into(), id.to_owned())));
+    }
+
     /// Its backend is done with it.
     pub fn answered(&self) {
         self.set(None);
@@ -77,6 +85,11 @@ impl Progress {
 }
 
 impl Ids {
+    /// Whether the id under which it goes upstream is the gateway's, and is not used again.
+    fn is_renamed(&self) -> bool {
+        self.upstream.is_some() || self.shared.get().is_some()
+    }
+
     fn unanswered(&self) -> Option<Instant> {
         *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,6 +106,8 @@ pub enum Cancelled {
     ByItsOwnId,
     /// The one request here that goes upstream by this other id.
     ByAnotherId(Box<RawValue>),
+    /// The one request here that goes to this backend, whose session all clients share, by this id.
+    InSharedSession(Box<str>, Box<RawValue>),
     /// Several requests, of which nobody can say which one is meant.
     Ambiguous,
 }
@@ -130,6 +145,7 @@ impl InFlight {
         let ids = Arc::new(Ids {
             upstream: is_taken.then(generated).flatten(),
             client: Box::from(&*client),
+            shared: OnceLock::new(),
             unanswered: Mutex::new(None),
         });
         requests.ids.push(Arc::clone(&ids));
@@ -195,9 +211,10 @@ impl InFlight {
         let mut same = all.iter().filter(|running| *running.client == *id);
         match (same.next(), same.next()) {
             (_, Some(_)) => Cancelled::Ambiguous,
-            (Some(only), None) => match &only.upstream {
-                Some(upstream) => Cancelled::ByAnotherId(upstream.clone()),
-                None => Cancelled::ByItsOwnId,
+            (Some(only), None) => match (&only.upstream, only.shared.get()) {
+                (_, Some((backend, id))) => Cancelled::InSharedSession(backend.clone(), id.clone()),
+                (Some(upstream), None) => Cancelled::ByAnotherId(upstream.clone()),
+                (None, None) => Cancelled::ByItsOwnId,
             },
             (None, None) => Cancelled::ByItsOwnId,
         }
@@ -279,7 +296,7 @@ impl Drop for Running {
             {
                 requests.ids.swap_remove(place);
                 // An id of the gateway's own is not used again.
-                if ids.upstream.is_none()
+                if !ids.is_renamed()
                     && !requests.ended.has.load(Ordering::Acquire)
                     && let Some(deadline) = ids.unanswered()
                 {
@@ -366,6 +383,28 @@ mod tests {
         };
         assert_eq!(Some(id.get()), second.upstream_id().map(RawValue::get));
         drop(second);
+        is_empty(&in_flight);
+    }
+
+    #[test]
+    fn request_in_a_shared_session_is_cancelled_there_alone() {
+        let (in_flight, session) = (InFlight::default(), RecordKey([1; 16]));
+        let running = in_flight.begin(session, &raw("1"), 9).unwrap();
+        running.progress().unwrap().goes_as("one", &raw("17"));
+        running.progress().unwrap().sent(Instant::now());
+        let Cancelled::InSharedSession(backend, id) = in_flight.cancelled(&session, &raw("1")) else {
+            panic!("it goes to a backend that all share")
+        };
+        assert_eq!((&*backend, id.get()), ("one", "17"));
+        drop(running);
+        // Nobody else has its id upstream.
+        assert!(
+            in_flight
+                .begin(session, &raw("1"), 9)
+                .unwrap()
+                .upstream_id()
+                .is_none()
+        );
         is_empty(&in_flight);
     }
 

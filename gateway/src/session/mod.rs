@@ -36,6 +36,7 @@ mod repairs;
 mod sealed;
 mod session_lists;
 mod settings;
+mod shared_sessions;
 pub mod store;
 mod streams;
 mod sweeper;

@@ -117,7 +117,10 @@ impl Session {
     /// Which of the session's upstream sessions at `backend` this is.
     #[must_use]
     pub fn upstream_tag(&self, backend: &Backend, upstream: &UpstreamSession) -> Option<UpstreamTag> {
-        let generation = if backend.has_streams_for_sessions() {
+        let generation = if backend.shares_session() {
+            let shared = backend.shared_session()?;
+            (shared.greeting.session == *upstream).then_some(shared.number)?
+        } else if backend.has_streams_for_sessions() {
             backend.stream_number(upstream)?
         } else {
             let record = self.record();
@@ -132,14 +135,15 @@ impl Session {
         Some(tag)
     }
 
-    /// Every backend that the session has an upstream session at.
+    /// Every backend that the session has an upstream session of its own at.
     #[must_use]
     pub fn bound(&self) -> Vec<(Backend, UpstreamSession)> {
         let record = self.record();
         let catalog = self.sessions.inner.core.catalog();
         let bound = record.bindings.iter().filter_map(|(name, binding)| {
             let backend = catalog.backend(name)?;
-            (backend.origin() == binding.origin).then(|| (self.reach(backend), binding.session.clone()))
+            (backend.origin() == binding.origin && !backend.shares_session())
+                .then(|| (self.reach(backend), binding.session.clone()))
         });
         let provisional = self.sessions.inner.provisional.of(&self.key);
         let local = self.sessions.inner.local.of(&self.key).into_iter();
@@ -159,6 +163,12 @@ impl Session {
         let backend = self.sessions.inner.core.catalog().backend(name);
         let backend = backend.ok_or_else(|| NoUpstream::NoBackend(name.to_owned()))?;
         let backend = self.reach(backend);
+        if backend.shares_session() {
+            let shared = backend.shared_session().map(|shared| shared.greeting.session);
+            let wanted = shared.filter(|shared| self.upstream_tag(&backend, shared) == Some(tag));
+            let replaced = || NoUpstream::Replaced(name.to_owned());
+            return wanted.map(|upstream| (backend, upstream)).ok_or_else(replaced);
+        }
         if backend.has_streams_for_sessions() {
             let open = self.sessions.inner.local.get(&self.key, &backend);
             let wanted = open.filter(|open| self.upstream_tag(&backend, open) == Some(tag));

@@ -31,6 +31,9 @@ const ATTEMPTS: u32 = 3;
 
 impl Upstreams for Session {
     async fn open(&self, backend: &Backend) -> Result<UpstreamSession, UpstreamError> {
+        if backend.shares_session() {
+            return Box::pin(self.shared(backend, None)).await;
+        }
         match self.bound_session(backend) {
             Some(session) => Ok(session),
             None => Box::pin(self.bind(backend, None)).await,
@@ -42,6 +45,9 @@ impl Upstreams for Session {
         backend: &Backend,
         lost: &UpstreamSession,
     ) -> Result<UpstreamSession, UpstreamError> {
+        if backend.shares_session() {
+            return Box::pin(self.shared(backend, Some(lost))).await;
+        }
         Box::pin(self.bind(backend, Some(lost.clone()))).await
     }
 }
@@ -61,6 +67,30 @@ impl Session {
         let provisional = || self.sessions.inner.provisional.get(&self.key, backend);
         let bound = self.bound_session(backend);
         bound.or_else(|| provisional().map(|pending| pending.session))
+    }
+
+    /// The session that all clients share at `backend`, other than `lost`.
+    async fn shared(
+        &self,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        let inner = &*self.sessions.inner;
+        // What is known of a session by its id alone may be wrong, so that nothing may depend on it.
+        if self.entry.is_of_id() && !inner.core.hot().is_disposable(backend.name()) {
+            let message = "it is not known whether the session lives";
+            return Err(Unavailable::new(message).into());
+        }
+        self.may_open(backend, lost)?;
+        if let Some(lost) = lost {
+            backend.lose_shared_session(lost);
+        }
+        let known = backend.shared_session();
+        if let Some(known) = known {
+            return Ok(known.greeting.session);
+        }
+        inner.core.catalog().refresh(backend.name());
+        Ok(backend.wait_for_shared_session(lost).await?)
     }
 
     /// Opens and binds an upstream session, or joins those who are about to.

@@ -59,6 +59,7 @@ impl Sessions {
             }
             None => self.inner.proof.alone(),
         }
+        tasks.spawn_until_drain(self.clone().share_upstream_sessions());
         tasks.spawn_until_quiet(self.clone().touch());
         tasks.spawn_until_quiet(self.clone().attend());
         tasks.spawn_until_quiet(self.clone().probe());

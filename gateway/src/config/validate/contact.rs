@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderName;
-use vmcp_crds::config::{BackendConfig, Duration as RawDuration, rules};
+use vmcp_crds::config::{BackendConfig, BackendTransport, CatalogScope, Duration as RawDuration, rules};
 
 use super::Fault;
 use crate::config::{Contact, Header, HeaderSource, Pattern, Timeouts};
@@ -66,7 +66,22 @@ pub(super) fn contact(
         headers: headers(raw, path, file)?,
         pass_headers: pass_headers(raw, path)?,
         catalog: raw.catalog,
+        shares_session: shares_session(raw, path)?,
     })
+}
+
+fn shares_session(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result<bool, Fault> {
+    let refuse = |message: &str| Err(Fault::at(&path("sharedSession"), message));
+    match raw {
+        _ if !raw.shared_session => Ok(false),
+        _ if raw.transport == BackendTransport::Sse => refuse(
+            "has no meaning with `transport: sse`, where a session is a connection of one replica; remove one of the two",
+        ),
+        _ if raw.catalog == CatalogScope::PerSession => refuse(
+            "has no meaning with `catalog: perSession`: no client has a session of its own; remove one of the two",
+        ),
+        _ => Ok(true),
+    }
 }
 
 fn addresses(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result<Vec<IpAddr>, Fault> {

@@ -18,7 +18,9 @@ use vmcp_crds::config::Capability;
 use super::listen::Ear;
 use super::offer::Offer;
 use super::{Catalog, Member};
-use crate::backend::{Backend, BackendError, Capabilities, Greeting, Hello, Kind, List, UpstreamSession};
+use crate::backend::{
+    Backend, BackendError, Capabilities, Greeting, Hello, Kind, List, SharedSession, UpstreamSession,
+};
 use crate::wire::code;
 use crate::wire::revision::Revision;
 
@@ -31,6 +33,8 @@ const LEAST_PAUSE: Duration = Duration::from_millis(100);
 const PAUSES: u32 = 19;
 /// The longest of such pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often a session that all clients share is replaced in one look: what is known of it may be out of date here and in the store.
+const SHARED_ATTEMPTS: u32 = 2;
 /// How long a backend may take to greet.
 const GREETING_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -50,7 +54,12 @@ pub(super) async fn keep_warm(catalog: Catalog, member: Arc<Member>, stop: impl 
         () = stop => {}
         () = look_again_and_again(&catalog, &member, &mut greeting) => {}
     }
-    if let Some(greeting) = greeting {
+    // Others use what they find in the store.
+    let is_stored = member
+        .backend
+        .shared_session()
+        .is_some_and(|shared| shared.is_stored);
+    if let Some(greeting) = greeting.filter(|_| !is_stored) {
         close(&member.backend, &greeting).await;
     }
 }
@@ -118,7 +127,10 @@ async fn probe(catalog: &Catalog, member: &Arc<Member>, session: Option<&Upstrea
     let asking = tokio::time::timeout(limit, backend.ping(session));
     let outcome = match asking.await.unwrap_or(Err(BackendError::Deadline(limit))) {
         Err(error) if error.says_unreachable() => Err(error),
-        Err(BackendError::SessionLost) => return false,
+        Err(BackendError::SessionLost) => {
+            backend.lose_shared_session(session);
+            return false;
+        }
         Ok(()) | Err(_) => Ok(()),
     };
     if let Err(error) = &outcome {
@@ -189,6 +201,22 @@ async fn look(
     let backend = &member.backend.for_own_session();
     let wanted = catalog.aggregation().capabilities.clone();
     let before = member.state().offer.clone();
+    if backend.shares_session() {
+        let mut attempts = 0..SHARED_ATTEMPTS;
+        loop {
+            let shared = shared_session(catalog, backend, greeting.take()).await?;
+            let known = greeting.insert(shared);
+            let outcome = lists(backend, known, &wanted, before.as_deref()).await;
+            if !matches!(outcome, Err(BackendError::SessionLost)) {
+                return outcome;
+            }
+            backend.lose_shared_session(&known.session);
+            *greeting = None;
+            if attempts.next().is_none() {
+                return outcome;
+            }
+        }
+    }
     // The greeting stays where it is while it is used, so that whoever ends this knows which session to close.
     if let Some(known) = greeting.as_ref().filter(|known| known.session.id.is_some()) {
         match lists(backend, known, &wanted, before.as_deref()).await {
@@ -208,6 +236,30 @@ async fn look(
         close_behind(catalog, backend, greeting.take());
     }
     outcome
+}
+
+/// The session of all clients: the one that is known here, or to another replica, or a new one.
+async fn shared_session(
+    catalog: &Catalog,
+    backend: &Backend,
+    own: Option<Greeting>,
+) -> Result<Greeting, BackendError> {
+    if backend.shared_session().is_none() {
+        backend.consult_store().await;
+    }
+    if let Some(shared) = backend.shared_session() {
+        return Ok(shared.greeting);
+    }
+    // What the gateway had for itself before the configuration changed may be the only one that there is.
+    let opened = match own {
+        Some(own) => own,
+        None => {
+            catalog.shared.metrics.handshake(backend.name());
+            greet(backend).await?
+        }
+    };
+    backend.share_session(SharedSession::new(opened.clone()));
+    Ok(opened)
 }
 
 /// Closes a session that is given up, without making the next look wait.

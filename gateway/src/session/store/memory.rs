@@ -418,6 +418,23 @@ impl SessionStore for MemoryStore {
         async { Ok(()) }.boxed()
     }
 
+    /// There is no other process that could want it.
+    fn shared_session<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, Unavailable>> {
+        async { Ok(None) }.boxed()
+    }
+
+    fn keep_shared_session<'a>(
+        &'a self,
+        _backend: &'a str,
+        _session: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn take_number<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<u32, Unavailable>> {
+        async { Ok(0) }.boxed()
+    }
+
     fn events(&self, _: Duration) -> Option<BoxStream<'static, Event>> {
         None
     }

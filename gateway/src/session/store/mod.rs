@@ -357,6 +357,19 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         offer: Option<&'a [u8]>,
     ) -> BoxFuture<'a, Result<(), Unavailable>>;
 
+    /// What [`Self::keep_shared_session`] was given last, by whichever process.
+    fn shared_session<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, Unavailable>>;
+
+    /// Keeps `session` as the upstream session that all clients share at `backend`. Kept for [`OFFERS_KEPT`].
+    fn keep_shared_session<'a>(
+        &'a self,
+        backend: &'a str,
+        session: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), Unavailable>>;
+
+    /// A number of which no other process has got the same at `backend`, for as long as anything is kept of that.
+    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, Unavailable>>;
+
     /// What other processes do, and this one too but for the records that it creates. A proof ([`Event::Proved`]) is sought at most `every` so often. The stream does not
     /// end; it reconnects by itself. `None` when there are no other processes.
     fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>>;

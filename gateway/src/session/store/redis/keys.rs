@@ -15,6 +15,8 @@ pub(super) struct Keys {
     pub(super) sessions: String,
     /// What backends offer, by their names.
     pub(super) offers: String,
+    /// The upstream sessions that all clients share, and numbers that processes have taken, by the backends' names.
+    pub(super) shared_sessions: String,
     /// What probes write, and remove again: a hash and a set.
     pub(super) probe: String,
     pub(super) probe_set: String,
@@ -32,6 +34,7 @@ impl Keys {
             incarnation: format!("{tag}:incarnation"),
             sessions: format!("{tag}:sessions"),
             offers: format!("{tag}:catalogue"),
+            shared_sessions: format!("{tag}:shared"),
             probe: format!("{tag}:probe"),
             probe_set: format!("{tag}:probes"),
             channel: format!("{tag}:events"),

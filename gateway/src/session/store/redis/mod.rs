@@ -293,9 +293,37 @@ impl RedisStore {
         };
         change.arg(&self.keys.offers).arg(backend).arg(offer);
         self.connection.command::<()>(&change).await?;
+        self.keep(&self.keys.offers).await
+    }
+
+    /// Keeps what has the key `key` for [`OFFERS_KEPT`] from now on.
+    async fn keep(&self, key: &str) -> Result<(), Unavailable> {
         let mut expiry = ::redis::cmd("EXPIRE");
-        expiry.arg(&self.keys.offers).arg(OFFERS_KEPT.as_secs());
+        expiry.arg(key).arg(OFFERS_KEPT.as_secs());
         self.connection.command(&expiry).await
+    }
+
+    async fn shared_session_now(&self, backend: &str) -> Result<Option<Vec<u8>>, Unavailable> {
+        let mut command = ::redis::cmd("HGET");
+        command.arg(&self.keys.shared_sessions).arg(backend);
+        self.connection.command(&command).await
+    }
+
+    async fn keep_shared_session_now(&self, backend: &str, session: &[u8]) -> Result<(), Unavailable> {
+        let mut change = ::redis::cmd("HSET");
+        change.arg(&self.keys.shared_sessions).arg(backend).arg(session);
+        self.connection.command::<()>(&change).await?;
+        self.keep(&self.keys.shared_sessions).await
+    }
+
+    async fn take_number_now(&self, backend: &str) -> Result<u32, Unavailable> {
+        let mut change = ::redis::cmd("HINCRBY");
+        // No backend's name has a colon.
+        let field = format!("{backend}:number");
+        change.arg(&self.keys.shared_sessions).arg(field).arg(1);
+        let number: u64 = self.connection.command(&change).await?;
+        self.keep(&self.keys.shared_sessions).await?;
+        Ok(u32::try_from(number % (1 << 31)).unwrap_or_default())
     }
 }
 
@@ -395,6 +423,22 @@ impl SessionStore for RedisStore {
         offer: Option<&'a [u8]>,
     ) -> BoxFuture<'a, Result<(), Unavailable>> {
         self.keep_offer_now(backend, offer).boxed()
+    }
+
+    fn shared_session<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, Unavailable>> {
+        self.shared_session_now(backend).boxed()
+    }
+
+    fn keep_shared_session<'a>(
+        &'a self,
+        backend: &'a str,
+        session: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+        self.keep_shared_session_now(backend, session).boxed()
+    }
+
+    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, Unavailable>> {
+        self.take_number_now(backend).boxed()
     }
 
     fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>> {
