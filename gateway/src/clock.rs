@@ -5,6 +5,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
+    unix_millis() / 1000
+}
+
 /// Milliseconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn unix_millis() -> u64 {

@@ -1,10 +1,14 @@
 //! The cookies of an upstream session: what a balancer in front of the backend finds the session's server by.
 //!
 //! They are kept as a browser would keep them (RFC 6265), but apart for each upstream session, in its binding, so that every replica sends
-//! them: what one client's session was given is never sent for another's. Those that are set when the session is opened count.
+//! them: what one client's session was given is never sent for another's. Any answer to a request of the session may set them. All copies of
+//! an upstream session share them, so that the next request of this process sends what the last answer set. Some balancers set another value
+//! with each answer, and take the older ones, too: so a new cookie is stored at once, and a new value of one every now and then.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue, Uri};
 use serde::{Deserialize, Serialize};
@@ -13,13 +17,37 @@ use serde::{Deserialize, Serialize};
 const MAX_COOKIES: usize = 8;
 /// The most bytes of one: balancers need less than 200.
 const MAX_COOKIE_BYTES: usize = 1024;
+/// How often new values are stored, in seconds.
+const STORE_EVERY: u64 = 30;
 
-/// The cookies of one upstream session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The cookies of one upstream session. Copies share them.
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<Cookie>", into = "Vec<Cookie>")]
-pub struct Cookies(Option<Arc<[Cookie]>>);
+pub struct Cookies(Arc<ArcSwapOption<Kept>>);
 
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The cookies at one moment.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    cookies: Vec<Cookie>,
+    /// What the store does not know of them.
+    unstored: Unstored,
+    /// When they were stored, in seconds since 1970.
+    stored: u64,
+}
+
+/// In which way cookies differ from those that are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Unstored {
+    /// In none.
+    #[default]
+    Nothing,
+    /// Some have other values.
+    Values,
+    /// There are others.
+    Names,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Cookie {
     name: Box<str>,
     value: Box<str>,
@@ -37,15 +65,40 @@ impl std::fmt::Debug for Cookie {
     }
 }
 
+impl std::fmt::Debug for Cookies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Cookies").field(&self.to_vec()).finish()
+    }
+}
+
+/// They come and go, and tell no two upstream sessions apart.
+impl PartialEq for Cookies {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Cookies {}
+
+impl Hash for Cookies {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
 impl From<Vec<Cookie>> for Cookies {
     fn from(cookies: Vec<Cookie>) -> Self {
-        Self((!cookies.is_empty()).then(|| cookies.into()))
+        let kept = (!cookies.is_empty()).then(|| {
+            Arc::new(Kept {
+                cookies,
+                ..Kept::default()
+            })
+        });
+        Self(Arc::new(ArcSwapOption::new(kept)))
     }
 }
 
 impl From<Cookies> for Vec<Cookie> {
     fn from(cookies: Cookies) -> Self {
-        cookies.0.as_deref().unwrap_or_default().to_vec()
+        cookies.to_vec()
     }
 }
 
@@ -60,30 +113,105 @@ impl Cookies {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.0.load().as_ref().is_none_or(|kept| kept.cookies.is_empty())
     }
 
-    /// Takes what an answer to a request for `url` sets at `now`, in seconds since 1970.
-    pub(super) fn take(&mut self, headers: &HeaderMap, url: &Uri, now: u64) {
-        let mut set = headers.get_all(SET_COOKIE).iter().peekable();
-        if set.peek().is_none() {
+    fn to_vec(&self) -> Vec<Cookie> {
+        let kept = self.0.load();
+        kept.as_ref().map(|kept| kept.cookies.clone()).unwrap_or_default()
+    }
+
+    /// Takes what an answer to a request sets at `now`, in seconds since 1970, if it is for every one of `urls`.
+    pub(super) fn take(&self, headers: &HeaderMap, urls: &[&Uri], now: impl FnOnce() -> u64) {
+        if !headers.contains_key(SET_COOKIE) {
             return;
         }
-        let mut kept = self.0.as_deref().unwrap_or_default().to_vec();
-        for cookie in set.filter_map(|text| parse(text, url, now)) {
-            kept.retain(|other| other.name != cookie.name);
-            if cookie.until.is_none_or(|until| until > now) && kept.len() < MAX_COOKIES {
-                kept.push(cookie);
+        let now = now();
+        let is_for_all = |text: &&HeaderValue| urls.iter().all(|url| parse(text, url, now).is_some());
+        let set = headers.get_all(SET_COOKIE).iter().filter(is_for_all);
+        let set: Vec<_> = set.filter_map(|text| parse(text, urls.first()?, now)).collect();
+        self.0.rcu(|known| {
+            let before = known.as_deref().cloned().unwrap_or_default();
+            let mut cookies = before.cookies.clone();
+            for cookie in &set {
+                let is_live = cookie.until.is_none_or(|until| until > now);
+                let known = cookies.iter_mut().find(|other| other.name == cookie.name);
+                match known {
+                    Some(known) if is_live => *known = cookie.clone(),
+                    Some(_) => cookies.retain(|other| other.name != cookie.name),
+                    None if is_live => cookies.push(cookie.clone()),
+                    None => {}
+                }
             }
-        }
-        *self = kept.into();
+            cookies.truncate(MAX_COOKIES);
+            let names = |cookies: &[Cookie]| {
+                cookies
+                    .iter()
+                    .map(|cookie| cookie.name.clone())
+                    .collect::<Vec<_>>()
+            };
+            let unstored = if names(&cookies) != names(&before.cookies) {
+                Unstored::Names
+            } else if cookies != before.cookies {
+                before.unstored.max(Unstored::Values)
+            } else {
+                before.unstored
+            };
+            Some(Arc::new(Kept {
+                cookies,
+                unstored,
+                stored: before.stored,
+            }))
+        });
+    }
+
+    /// Whether they should be stored at `now`, in seconds since 1970.
+    pub fn want_storing(&self, now: impl FnOnce() -> u64) -> bool {
+        self.0.load().as_ref().is_some_and(|kept| match kept.unstored {
+            Unstored::Nothing => false,
+            Unstored::Names => true,
+            Unstored::Values => now().saturating_sub(kept.stored) >= STORE_EVERY,
+        })
+    }
+
+    /// Says that they are being stored at `now`. What is set afterwards is not.
+    pub fn are_stored(&self, now: u64) {
+        self.0.rcu(|known| {
+            known.as_deref().map(|kept| {
+                Arc::new(Kept {
+                    unstored: Unstored::Nothing,
+                    stored: now,
+                    ..kept.clone()
+                })
+            })
+        });
+    }
+
+    /// Says that they could not be stored after all.
+    pub fn are_not_stored(&self) {
+        self.0.rcu(|known| {
+            known.as_deref().map(|kept| {
+                Arc::new(Kept {
+                    unstored: Unstored::Names,
+                    ..kept.clone()
+                })
+            })
+        });
+    }
+
+    /// The same cookies, which are nobody else's.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        self.to_vec().into()
     }
 
     /// The value of the header `Cookie` at `now`, if there is anything to send.
     pub(super) fn header(&self, now: impl FnOnce() -> u64) -> Option<HeaderValue> {
-        let cookies = self.0.as_deref()?;
+        let kept = self.0.load();
+        let kept = kept.as_ref()?;
         let now = now();
-        let live = cookies
+        let live = kept
+            .cookies
             .iter()
             .filter(|cookie| cookie.until.is_none_or(|until| until > now));
         let pairs: Vec<String> = live
@@ -167,8 +295,8 @@ mod tests {
         for cookie in set {
             headers.append(SET_COOKIE, cookie.parse().unwrap());
         }
-        let mut cookies = Cookies::default();
-        cookies.take(&headers, &url.parse().unwrap(), NOW);
+        let cookies = Cookies::default();
+        cookies.take(&headers, &[&url.parse().unwrap()], || NOW);
         cookies
     }
 
@@ -238,7 +366,54 @@ mod tests {
     fn cookies_survive_the_store_and_are_not_printed() {
         let cookies = taken("http://a.test/mcp", &["a=s3cret; Max-Age=60", "b=2"]);
         let stored = serde_json::to_string(&cookies).unwrap();
-        assert_eq!(serde_json::from_str::<Cookies>(&stored).unwrap(), cookies);
+        let read: Cookies = serde_json::from_str(&stored).unwrap();
+        assert!(read.to_vec() == cookies.to_vec() && read.to_vec().len() == 2);
+        assert!(!read.want_storing(|| NOW));
         assert!(!format!("{cookies:?}").contains("s3cret"));
+    }
+
+    fn set(cookies: &Cookies, set: &str) {
+        let headers = HeaderMap::from_iter([(SET_COOKIE, set.parse().unwrap())]);
+        cookies.take(&headers, &[&"http://a.test/mcp".parse().unwrap()], || NOW);
+    }
+
+    #[test]
+    fn new_cookie_is_stored_at_once_and_new_value_every_now_and_then() {
+        let cookies = Cookies::default();
+        assert!(!cookies.want_storing(|| NOW));
+        set(&cookies, "lb=1");
+        assert!(cookies.want_storing(|| NOW));
+        cookies.are_stored(NOW);
+        set(&cookies, "lb=1");
+        assert!(!cookies.want_storing(|| NOW + STORE_EVERY));
+        set(&cookies, "lb=2");
+        assert!(
+            !cookies.want_storing(|| NOW + STORE_EVERY - 1) && cookies.want_storing(|| NOW + STORE_EVERY)
+        );
+        set(&cookies, "other=1");
+        assert!(cookies.want_storing(|| NOW));
+        cookies.are_stored(NOW);
+        set(&cookies, "other=; Max-Age=0");
+        assert!(cookies.want_storing(|| NOW));
+        assert_eq!(cookies.header(|| NOW).unwrap(), "lb=2");
+    }
+
+    #[test]
+    fn copies_of_a_session_share_its_cookies() {
+        let cookies = Cookies::default();
+        let (shared, apart) = (cookies.clone(), cookies.copied());
+        set(&cookies, "lb=1");
+        assert!(!shared.is_empty() && apart.is_empty());
+    }
+
+    #[test]
+    fn cookie_is_for_every_url_or_for_none() {
+        let cookies = Cookies::default();
+        let headers = HeaderMap::from_iter([(SET_COOKIE, "a=1; Path=/sse".parse().unwrap())]);
+        let urls = ["http://a.test/sse", "http://a.test/message"].map(|url| url.parse().unwrap());
+        cookies.take(&headers, &urls.each_ref(), || NOW);
+        assert!(cookies.is_empty());
+        cookies.take(&headers, &[&urls[0]], || NOW);
+        assert!(!cookies.is_empty());
     }
 }

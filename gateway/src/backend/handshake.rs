@@ -182,8 +182,8 @@ impl Backend {
                 format!("its session id is not visible ASCII of at most {MAX_SESSION_ID_BYTES} bytes");
             return Err(BackendError::Invalid(message).into());
         }
-        let mut cookies = Cookies::default();
-        cookies.take(response.headers(), self.url(), clock::unix_millis() / 1000);
+        let cookies = Cookies::default();
+        cookies.take(response.headers(), &[self.url()], clock::unix_seconds);
         let mut session = UpstreamSession {
             // Where there is no session there is nothing that is at one address only.
             address: address.filter(|_| session_id.is_some()),
@@ -197,7 +197,7 @@ impl Backend {
         let (result, revision) = read_result(&result)?;
         session.revision = revision;
         attempt.opened = Some(session.clone());
-        self.initialized(&mut session).await?;
+        self.initialized(&session).await?;
         Ok(result.greeting(session))
     }
 
@@ -222,12 +222,12 @@ impl Backend {
         let (result, revision) = read_result(&result)?;
         session.revision = revision;
         attempt.opened = Some(session.clone());
-        self.initialized(&mut session).await?;
+        self.initialized(&session).await?;
         Ok(result.greeting(session))
     }
 
     /// Tells the server that the session is in use. Some have no word for that, and live with it.
-    async fn initialized(&self, session: &mut UpstreamSession) -> Result<(), BackendError> {
+    async fn initialized(&self, session: &UpstreamSession) -> Result<(), BackendError> {
         let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         if self.has_streams_for_sessions() {
             return self.notify(session, initialized).await;
@@ -235,8 +235,6 @@ impl Backend {
         let response = self.post(Some(session), initialized).await?;
         let (status, error) = (response.status(), BackendError::of_answer(&response));
         if status.is_success() {
-            let now = clock::unix_millis() / 1000;
-            session.cookies.take(response.headers(), self.url(), now);
             return Ok(());
         }
         if !status.is_client_error() {

@@ -75,7 +75,7 @@ impl Backend {
         if let Some(position) = position {
             headers.insert(header::LAST_EVENT_ID, position.clone());
         }
-        let response = self.send(request, session.address).await?;
+        let response = self.send_in(session, request).await?;
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         match response.status() {
             StatusCode::OK if header::is_media_type(content_type, &header::EVENT_STREAM) => {

@@ -45,6 +45,7 @@ use tokio::time::Instant;
 use vmcp_crds::config::CatalogScope;
 
 use crate::budget::Account;
+use crate::clock;
 use crate::compute::{Meter, WorkFailed};
 use crate::config::{self, BackendName, Contact, Protocol};
 use crate::tasks::Tasks;
@@ -123,8 +124,16 @@ pub struct UpstreamSession {
     pub revision: Revision,
     /// The address at which it is, where the backend's host is a name and gives ids: the id is never sent to another.
     pub address: Option<IpAddr>,
-    /// What a balancer in front of the backend finds its server by.
+    /// What a balancer in front of the backend finds its server by. They tell no two sessions apart.
     pub cookies: Cookies,
+}
+
+impl UpstreamSession {
+    /// Whether answers have set cookies that no other process knows and should.
+    #[must_use]
+    pub fn has_cookies_to_store(&self) -> bool {
+        self.cookies.want_storing(clock::unix_seconds)
+    }
 }
 
 impl Backend {

@@ -114,8 +114,23 @@ impl Backend {
         message: Bytes,
     ) -> Result<Response<UpstreamBody>, BackendError> {
         let request = self.request(Method::POST, session, message)?;
-        self.send(request, session.and_then(|session| session.address))
-            .await
+        match session {
+            Some(session) => self.send_in(session, request).await,
+            None => self.send(request, None).await,
+        }
+    }
+
+    /// Sends `request` in `session`, which takes the cookies that the answer sets.
+    pub(super) async fn send_in(
+        &self,
+        session: &UpstreamSession,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<UpstreamBody>, BackendError> {
+        let response = self.send(request, session.address).await?;
+        session
+            .cookies
+            .take(response.headers(), &[self.url()], clock::unix_seconds);
+        Ok(response)
     }
 
     /// Sends `request` in a session that is held at `address`, if it is, and waits for the head of its answer.
@@ -196,7 +211,7 @@ impl Backend {
             if let Some(id) = &session.id {
                 headers.insert(header::SESSION_ID, id.clone());
             }
-            if let Some(cookies) = session.cookies.header(|| clock::unix_millis() / 1000) {
+            if let Some(cookies) = session.cookies.header(clock::unix_seconds) {
                 headers.insert(http::header::COOKIE, cookies);
             }
         }

@@ -93,20 +93,13 @@ impl Backend {
         self.inner.shared.current.borrow().clone()
     }
 
-    /// The session of all clients, other than `lost`. Whoever asks makes sure that somebody opens one.
+    /// The session of all clients, as soon as there is one. Whoever asks makes sure that somebody opens one.
     ///
     /// # Errors
     /// When there is none in time.
-    pub async fn wait_for_shared_session(
-        &self,
-        lost: Option<&UpstreamSession>,
-    ) -> Result<UpstreamSession, BackendError> {
+    pub async fn wait_for_shared_session(&self) -> Result<UpstreamSession, BackendError> {
         let mut current = self.inner.shared.current.subscribe();
-        let is_other = |current: &Option<SharedSession>| {
-            let session = current.as_ref().map(|current| &current.greeting.session);
-            session.is_some_and(|session| Some(session) != lost)
-        };
-        let waiting = tokio::time::timeout(OPEN_DEADLINE, current.wait_for(is_other));
+        let waiting = tokio::time::timeout(OPEN_DEADLINE, current.wait_for(Option::is_some));
         let session = match waiting.await {
             Ok(Ok(current)) => current.as_ref().map(|current| current.greeting.session.clone()),
             Ok(Err(_)) | Err(_) => None,
@@ -129,6 +122,15 @@ impl Backend {
             let stored = current.as_mut().filter(|current| current.number == number);
             stored.is_some_and(|current| !std::mem::replace(&mut current.is_stored, true))
         });
+    }
+
+    /// Has the session of all clients written to the store once more: what it is found by has changed.
+    pub fn store_shared_session_again(&self) {
+        self.inner.shared.current.send_if_modified(|current| {
+            let stored = current.as_mut().filter(|current| current.is_stored);
+            stored.is_some_and(|current| std::mem::replace(&mut current.is_stored, false))
+        });
+        self.inner.shared.wanted.notify_one();
     }
 
     /// Gives up the session of all clients, if that is `lost`, and says whether it was.
@@ -345,19 +347,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_gets_another_session_than_the_lost_one() {
+    async fn who_waits_gets_the_session_that_follows_the_lost_one() {
         let backend = backend("http://localhost/mcp");
         let (one, two) = (session("1"), session("2"));
-        let error = backend.wait_for_shared_session(None).await.unwrap_err();
+        let error = backend.wait_for_shared_session().await.unwrap_err();
         assert!(matches!(error, BackendError::Unreachable(_)), "{error}");
         backend.share_session(one.clone());
-        let lost = backend.wait_for_shared_session(None).await.unwrap();
+        let lost = backend.wait_for_shared_session().await.unwrap();
         assert!(backend.lose_shared_session(&lost) && !backend.lose_shared_session(&lost));
         let opening = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             backend.share_session(two.clone());
         };
-        let (waited, ()) = tokio::join!(backend.wait_for_shared_session(Some(&lost)), opening);
+        let (waited, ()) = tokio::join!(backend.wait_for_shared_session(), opening);
         assert_eq!(waited.unwrap(), two.greeting.session);
         assert!(!backend.lose_shared_session(&lost), "another one is in use");
     }

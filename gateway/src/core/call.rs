@@ -213,17 +213,23 @@ impl Core {
     ) -> Result<Answer, UpstreamError> {
         let session = upstreams.open(backend).await?;
         *sent_in = Some(session.clone());
-        match backend.call(&session, message.clone(), id).await {
+        let (session, outcome) = match backend.call(&session, message.clone(), id).await {
             Err(BackendError::SessionLost) => {
                 *sent_in = None;
                 self.metrics.repaired(backend.name());
                 tracing::info!(request_id = %Current, backend = %backend.name(), "the backend lost its session; opening another");
                 let session = Box::pin(upstreams.replace(backend, &session)).await?;
                 *sent_in = Some(session.clone());
-                Ok(Box::pin(backend.call(&session, message.clone(), id)).await?)
+                let outcome = Box::pin(backend.call(&session, message.clone(), id)).await;
+                (session, outcome)
             }
-            outcome => Ok(outcome?),
+            outcome => (session, outcome),
+        };
+        // Before the client has the answer: its next call may reach another process.
+        if session.has_cookies_to_store() {
+            Box::pin(upstreams.keep_cookies(backend, &session)).await;
         }
+        Ok(outcome?)
     }
 
     /// Tells `backend`, in the background, that nobody waits any longer for the answer to the request `id`.

@@ -18,6 +18,9 @@ pub trait Upstreams: Sync {
         backend: &Backend,
         lost: &UpstreamSession,
     ) -> impl Future<Output = Result<UpstreamSession, UpstreamError>> + Send;
+
+    /// Keeps the cookies that an answer in `session` has set for whoever goes on with it elsewhere.
+    fn keep_cookies(&self, backend: &Backend, session: &UpstreamSession) -> impl Future<Output = ()> + Send;
 }
 
 /// Why there is no upstream session.

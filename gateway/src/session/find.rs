@@ -85,7 +85,7 @@ impl Sessions {
     fn known_by_its_id(&self, id: &SessionId, unavailable: Unavailable) -> Result<Arc<Entry>, SessionError> {
         let inner = &*self.inner;
         let is_out = inner.outage.now().is_some_and(|down| down.is_confirmed());
-        let is_over = clock::unix_millis() / 1000 >= u64::from(id.end);
+        let is_over = clock::unix_seconds() >= u64::from(id.end);
         // A record that cannot be read here is there, and says what this process does not know.
         if unavailable.is_of_record() || !is_out || is_over || !self.serves_without_reads() {
             return Err(unavailable.into());

@@ -68,7 +68,7 @@ impl Sessions {
                     inner.core.catalog().refresh(backend.name());
                 }
             }
-            (Some(known), Some(stored)) if known.number == stored.number => {}
+            (Some(known), Some(stored)) if known.number == stored.number && known.is_stored => {}
             (Some(known), Some(stored)) if known.is_stored && lives(backend, &stored).await => {
                 tracing::info!(
                     backend = name,

@@ -19,6 +19,7 @@ use super::record::{Binding, Record, RecordKey};
 use super::store::{Bound, Unavailable};
 use super::{Session, SessionError};
 use crate::backend::{Backend, BackendError, Hello, UpstreamSession};
+use crate::clock;
 use crate::core::{UpstreamError, Upstreams};
 
 /// What is opened: whose session, at which backend and which server, and in the place of which upstream session.
@@ -49,6 +50,42 @@ impl Upstreams for Session {
             return Box::pin(self.shared(backend, Some(lost))).await;
         }
         Box::pin(self.bind(backend, Some(lost.clone()))).await
+    }
+
+    async fn keep_cookies(&self, backend: &Backend, upstream: &UpstreamSession) {
+        upstream.cookies.are_stored(clock::unix_seconds());
+        if backend.shares_session() {
+            return backend.store_shared_session_again();
+        }
+        let name = backend.name().as_str();
+        let bound = self.record().bindings.get(name).cloned();
+        let Some(bound) =
+            bound.filter(|bound| bound.origin == backend.origin() && bound.session == *upstream)
+        else {
+            return;
+        };
+        let binding = Binding {
+            session: UpstreamSession {
+                cookies: upstream.cookies.copied(),
+                ..bound.session
+            },
+            ..bound
+        };
+        let inner = &*self.sessions.inner;
+        let reading = inner.proof.reading();
+        // The generation stays: it is the same upstream session.
+        let storing = inner
+            .store
+            .bind_backend(&self.key, name, binding.generation, &binding);
+        match self.sessions.observed(Operation::Bind, storing.await) {
+            // A session that has ended meanwhile needs no cookies.
+            Ok(Bound::Bound(record)) => drop(self.know(record, reading)),
+            Ok(Bound::Lost(_) | Bound::Gone) => {}
+            Err(error) => {
+                upstream.cookies.are_not_stored();
+                tracing::debug!(backend = name, %error, "cookies of an upstream session are not stored");
+            }
+        }
     }
 }
 
@@ -90,7 +127,7 @@ impl Session {
             return Ok(known.greeting.session);
         }
         inner.core.catalog().refresh(backend.name());
-        Ok(backend.wait_for_shared_session(lost).await?)
+        Ok(backend.wait_for_shared_session().await?)
     }
 
     /// Opens and binds an upstream session, or joins those who are about to.

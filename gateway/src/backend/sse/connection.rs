@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::routes::{Place, Routes};
 use crate::backend::request_id::SessionOwner;
-use crate::backend::{Backend, Events, Inner};
+use crate::backend::{Backend, Cookies, Events, Inner};
 use crate::wire::jsonrpc;
 use crate::wire::sse::Event;
 
@@ -30,6 +30,8 @@ pub(in crate::backend) struct Connection {
     endpoint: Uri,
     /// The address at which the stream is, where the host is a name.
     address: Option<IpAddr>,
+    /// What a balancer in front of the server finds it by.
+    cookies: Cookies,
     /// `None` once the stream has ended.
     routes: Mutex<Option<Routes>>,
     stop: CancellationToken,
@@ -37,10 +39,11 @@ pub(in crate::backend) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(endpoint: Uri, address: Option<IpAddr>) -> Self {
+    pub(super) fn new(endpoint: Uri, address: Option<IpAddr>, cookies: Cookies) -> Self {
         Self {
             endpoint,
             address,
+            cookies,
             routes: Mutex::new(Some(Routes::default())),
             stop: CancellationToken::new(),
             pings: Arc::new(Semaphore::new(MAX_PINGS)),
@@ -55,6 +58,11 @@ impl Connection {
     /// The address at which the server is that has the stream, where the host is a name.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.address
+    }
+
+    /// What a balancer in front of the server finds it by.
+    pub(super) fn cookies(&self) -> &Cookies {
+        &self.cookies
     }
 
     /// Waits for the answer to the request `message`, whose id is `id`; `None` when the stream has ended.

@@ -18,7 +18,8 @@ use http::{HeaderValue, Method, StatusCode};
 use serde_json::value::RawValue;
 
 use super::transport::Failure;
-use super::{Answer, Backend, BackendError, Events, UpstreamSession};
+use super::{Answer, Backend, BackendError, Cookies, Events, UpstreamSession};
+use crate::clock;
 use crate::wire::header;
 
 use connection::{Connection, lock};
@@ -60,6 +61,7 @@ impl Backend {
         if response.status() != StatusCode::OK {
             return Err(BackendError::of_answer(&response).into());
         }
+        let headers = response.headers().clone();
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         if !header::is_media_type(content_type, &header::EVENT_STREAM) {
             let not = "no stream of events; is it a server of HTTP+SSE, and this the URL of its stream?";
@@ -79,7 +81,10 @@ impl Backend {
         };
         let number = format!("{:016x}", crate::random::u64());
         let id = HeaderValue::try_from(number).map_err(|error| BackendError::Invalid(error.to_string()))?;
-        let connection = Arc::new(Connection::new(endpoint, address));
+        // A balancer finds the server of the stream by them. They are sent to where messages are posted.
+        let cookies = Cookies::default();
+        cookies.take(&headers, &[self.url(), &endpoint], clock::unix_seconds);
+        let connection = Arc::new(Connection::new(endpoint, address, cookies));
         {
             let mut open = lock(&self.inner.sse.0);
             if open.len() >= MAX_STREAMS {
@@ -113,7 +118,14 @@ impl Backend {
         let connection = self.inner.sse.get(id).ok_or(BackendError::SessionLost)?;
         let mut request = self.request(Method::POST, None, message)?;
         *request.uri_mut() = connection.endpoint().clone();
+        if let Some(cookies) = connection.cookies().header(clock::unix_seconds) {
+            request.headers_mut().insert(http::header::COOKIE, cookies);
+        }
         let response = self.send(request, connection.address()).await?;
+        let urls = [connection.endpoint()];
+        connection
+            .cookies()
+            .take(response.headers(), &urls, clock::unix_seconds);
         match response.status() {
             status if status.is_success() => Ok(()),
             // The server has forgotten the stream, although it has not closed it.

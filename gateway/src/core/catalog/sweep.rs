@@ -252,8 +252,8 @@ async fn shared_session(
     }
     // What the gateway had for itself before the configuration changed may be the only one that there is.
     let opened = match own {
-        Some(own) => own,
-        None => {
+        Some(own) if backend.ping(&own.session).await.is_ok() => own,
+        _ => {
             catalog.shared.metrics.handshake(backend.name());
             greet(backend).await?
         }

@@ -166,7 +166,7 @@ impl Inner {
         if token.len() > token::MAX_BYTES {
             return Err(Flaw::TooLong.into());
         }
-        let now = clock::unix_millis() / 1000;
+        let now = clock::unix_seconds();
         let digest = self.validated.digest(token);
         let current = self.issuer.keys();
         if let Some(principal) = self.validated.get(&digest, current.serial, now) {

@@ -105,7 +105,7 @@ impl MemoryStore {
         // One of that key that has expired may still be there.
         shared.remove(&key);
         *shared.owned.entry(new.principal_tag).or_default() += 1;
-        let created = seconds(clock::unix_millis() / 1000);
+        let created = seconds(clock::unix_seconds());
         let end = now + self.lifetimes.max;
         let idle_deadline = (now + self.lifetimes.idle).min(end);
         let record = Record {
