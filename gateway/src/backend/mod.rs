@@ -27,6 +27,7 @@ mod pages;
 mod pools;
 mod post;
 mod request_id;
+mod session_list_hint;
 mod settings;
 mod shared_session;
 mod slots;
@@ -109,6 +110,7 @@ struct Inner {
     catalog_account: Account,
     /// Where what it lists to single sessions is counted.
     session_catalog_account: Account,
+    session_list_hint: session_list_hint::SessionListHint,
     /// The session of all clients, where they share one.
     shared: shared_session::Shared,
     /// It has refused a session because it has one for everybody, and no other was opened since.
@@ -172,6 +174,7 @@ impl Backend {
                 account,
                 catalog_account,
                 session_catalog_account,
+                session_list_hint: session_list_hint::SessionListHint::default(),
                 shared: shared_session::Shared::default(),
                 has_single_session: AtomicBool::new(false),
             }),

@@ -12,6 +12,7 @@ use super::relay::{Awaited, Relay};
 use super::respond::{self, Body};
 use super::served::{Failure, FailureSlot};
 use super::tools::{explain, tool_error};
+use super::translate::with_own_elicitations;
 use crate::backend::{Answer, BackendError};
 use crate::core::{CallError, Routed, Subject};
 use crate::session::Session;
@@ -85,6 +86,7 @@ impl Frontend {
         };
         let response = match answer {
             Answer::Whole(message) => {
+                let message = with_own_elicitations(session, &routed.backend, message);
                 return respond::whole_answer(message, routed.backend.account(), delivery);
             }
             Answer::Streaming(first, rest) => {

@@ -1,10 +1,13 @@
 //! One message of a backend, as the client of a stream gets it.
 //!
 //! Its bytes stay as they are but for ids of the backend's own requests, and progress tokens in them: two backends may use the same, and
-//! the client's answer may reach any process. They are replaced by texts that say where they come from. Notifications pass when they are
+//! the client's answer may reach any process. They are replaced by texts that say where they come from, and so are ids of elicitations. Notifications pass when they are
 //! about something of the backend's: a call that it runs, by the token that it was given with it, or a resource that it has.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
+use memchr::memmem;
 use serde_json::value::RawValue;
 use vmcp_crds::config::Capability;
 
@@ -13,9 +16,13 @@ use crate::core::Core;
 use crate::core::catalog::is_list_changed;
 use crate::session::{Kind, Session};
 use crate::telemetry::request_id::Current;
-use crate::wire::jsonrpc::{self, Message, Request};
+use crate::wire::jsonrpc::{self, Message, Outcome, Request, Response};
 use crate::wire::mapped;
 use crate::wire::splice::{splice, splice_all};
+
+/// Finds the code of an error that names elicitations. It may stand anywhere in an answer.
+static ELICITATION_REQUIRED: LazyLock<memmem::Finder<'static>> =
+    LazyLock::new(|| memmem::Finder::new(b"-32042"));
 
 /// Where a message comes from.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +46,29 @@ pub(super) enum Translated {
     Unreadable(BackendError),
     /// Nothing: it is for the gateway itself, or nobody.
     Nothing,
+}
+
+/// An answer of `backend` with the ids of its elicitations as the client of `session` knows them, where it is an error that names some.
+pub(super) fn with_own_elicitations(session: &Session, backend: &Backend, answer: Bytes) -> Bytes {
+    if ELICITATION_REQUIRED.find(&answer).is_none() {
+        return answer;
+    }
+    let replaced = || {
+        let response = Response::parse(&answer).ok()?;
+        let Outcome::Error(error) = response.outcome else {
+            return None;
+        };
+        let ids = mapped::required_elicitations(error).into_iter();
+        let ids: Vec<_> = ids
+            .filter_map(|id| Some((id, session.elicitation_id(backend, id)?)))
+            .collect();
+        let parts: Vec<_> = ids.iter().map(|(id, own)| (id.get(), own.as_bytes())).collect();
+        splice_all(&answer, &parts)
+    };
+    match replaced() {
+        Some(replaced) => backend.account().count(replaced),
+        None => answer,
+    }
 }
 
 impl Source<'_> {
@@ -77,6 +107,9 @@ impl Source<'_> {
             ),
         };
         let is_own = self.session.list_has_changed(self.backend, kinds);
+        if !is_own {
+            self.backend.told_a_session_of_a_change();
+        }
         if is_own && self.core.hot().aggregation.offers(capability) {
             return Translated::Message(jsonrpc::notification(method));
         }
@@ -92,6 +125,14 @@ impl Source<'_> {
             ),
             "notifications/progress" => {
                 self.passed(self.progress(data, params), "it is about no call to this backend")
+            }
+            "notifications/elicitation/complete" => {
+                let id = mapped::elicitation_id(params).ok().flatten();
+                let completed = id.and_then(|id| {
+                    let own = self.session.elicitation_id(self.backend, id)?;
+                    splice(data, id.get(), own.as_bytes())
+                });
+                self.passed(completed, "it is about no elicitation that can be named")
             }
             "notifications/resources/updated" if !self.is_own_resource(params) => {
                 self.dropped("it is about no resource of this backend")
@@ -125,7 +166,9 @@ impl Source<'_> {
     /// What neither asks nor notifies, on a stream that is for the answer to the request `id`.
     fn answer(&self, data: &Bytes, id: &RawValue) -> Translated {
         match backend::read(data, id) {
-            Reading::Answer(data) => Translated::Answer(data),
+            Reading::Answer(data) => {
+                Translated::Answer(with_own_elicitations(self.session, self.backend, data))
+            }
             Reading::NoAnswer(error) => {
                 self.warn(&error.to_string());
                 Translated::NoAnswer(error)
@@ -148,6 +191,17 @@ impl Source<'_> {
         };
         if let Some((token, minted)) = &minted {
             parts.push((token.get(), minted.as_bytes()));
+        }
+        let elicitation = match &*request.method {
+            "elicitation/create" => mapped::elicitation_id(request.params).ok()?,
+            _ => None,
+        };
+        let elicitation = match elicitation {
+            None => None,
+            Some(id) => Some((id, self.session.elicitation_id(self.backend, id)?)),
+        };
+        if let Some((id, own)) = &elicitation {
+            parts.push((id.get(), own.as_bytes()));
         }
         splice_all(data, &parts)
     }

@@ -11,6 +11,7 @@ mod capabilities;
 mod census;
 mod deletions;
 mod ears;
+mod elicitation_id;
 mod endings;
 mod entry;
 mod event_id;

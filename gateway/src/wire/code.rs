@@ -16,5 +16,7 @@ pub(crate) const SESSION_NOT_FOUND: i32 = -32001;
 pub(crate) const HEADER_MISMATCH: i32 = -32020;
 /// The revision is not spoken (the same).
 pub(crate) const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32022;
+/// The user has to open URLs first, which the error names (specification 2025-11-25, client/elicitation).
+pub(crate) const URL_ELICITATION_REQUIRED: i32 = -32042;
 /// The resource is unknown (specification 2025-11-25, server/resources).
 pub(crate) const RESOURCE_NOT_FOUND: i32 = -32002;

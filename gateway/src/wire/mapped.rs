@@ -2,11 +2,15 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::jsonrpc::{Fault, string};
 use super::params::{check_meta, read};
 use super::{code, meta};
+
+/// The most elicitations in one error.
+const MAX_ELICITATIONS: usize = 100;
 
 /// `params._meta.progressToken`: the name under which the sender of a request wants to hear of its progress.
 ///
@@ -36,6 +40,39 @@ pub fn cancelled_id(params: Option<&RawValue>) -> Result<&RawValue, Fault> {
 pub fn reported_token(params: Option<&RawValue>) -> Result<&RawValue, Fault> {
     let [token, _] = read_present(params, &["progressToken", "_meta"])?;
     token.ok_or_else(|| missing("progressToken"))
+}
+
+/// `params.elicitationId` of `elicitation/create`, where the user is to open a URL.
+///
+/// # Errors
+/// When the parameters can be read in two ways.
+pub fn elicitation_id(params: Option<&RawValue>) -> Result<Option<&RawValue>, Fault> {
+    read(params, &["elicitationId"]).map(|[id]| id)
+}
+
+/// The ids in an error that says that the user has to open URLs first (specification 2025-11-25, client/elicitation): none in any other
+/// error, or where there are more than a client would ask its user about.
+#[must_use]
+pub fn required_elicitations(error: &RawValue) -> Vec<&RawValue> {
+    #[derive(Deserialize)]
+    struct ErrorObject<'a> {
+        code: i64,
+        #[serde(borrow)]
+        data: Data<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Data<'a> {
+        #[serde(borrow)]
+        elicitations: Vec<&'a RawValue>,
+    }
+    let error: Option<ErrorObject<'_>> = serde_json::from_str(error.get()).ok();
+    let required = i64::from(code::URL_ELICITATION_REQUIRED);
+    let error =
+        error.filter(|error| error.code == required && error.data.elicitations.len() <= MAX_ELICITATIONS);
+    let all = error.map(|error| error.data.elicitations).unwrap_or_default();
+    all.into_iter()
+        .filter_map(|one| elicitation_id(Some(one)).ok().flatten())
+        .collect()
 }
 
 /// `params.uri` of `notifications/resources/updated`: the resource that has changed.
@@ -97,6 +134,32 @@ mod tests {
         let params = raw(r#"{"progressToken":"t","progress":1}"#);
         assert_eq!(reported_token(Some(&params)).unwrap().get(), r#""t""#);
         assert_eq!(level(Some(&raw(r#"{"level":"\u0069nfo"}"#))).unwrap(), "info");
+    }
+
+    #[test]
+    fn ids_of_required_elicitations_are_found() {
+        let ids = |text: &str| {
+            let error = raw(text);
+            let ids = required_elicitations(&error);
+            ids.into_iter().map(|id| id.get().to_owned()).collect::<Vec<_>>()
+        };
+        let error = |code: i32| {
+            format!(
+                r#"{{"code":{code},"message":"","data":{{"elicitations":[{{"elicitationId":"a","url":"u"}},{{"url":"u"}},{{"elicitationId":"b"}}]}}}}"#
+            )
+        };
+        assert_eq!(ids(&error(-32042)), [r#""a""#, r#""b""#]);
+        assert!(ids(&error(-32602)).is_empty());
+        for none in [r#"{"code":-32042}"#, r#"{"code":-32042,"data":7}"#, "7"] {
+            assert!(ids(none).is_empty(), "{none}");
+        }
+        let many = vec![r#"{"elicitationId":"a"}"#; MAX_ELICITATIONS + 1].join(",");
+        assert!(
+            ids(&format!(
+                r#"{{"code":-32042,"data":{{"elicitations":[{many}]}}}}"#
+            ))
+            .is_empty()
+        );
     }
 
     #[test]
