@@ -83,6 +83,42 @@ fn shared_catalog_knows_no_tools_of_sessions() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A backend that has lists of its own for sessions is named on `/status`, with the option; one that tells everybody of a change is not.
+#[test]
+fn backend_with_lists_of_sessions_is_named_with_the_option() -> anyhow::Result<()> {
+    let (fixture, everybody) = (Fixture::start(&["--toolsets"])?, Fixture::start(&[])?);
+    let recipe = Recipe::new(&[("a", &fixture.url), ("b", &everybody.url)])?;
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    for tool in ["a_echo", "b_echo"] {
+        session
+            .call(gateway.mcp, tool, &json!({"message": "hi"}))?
+            .tool_text()?;
+    }
+    let _stream = Stream::get(gateway.mcp, &session, None)?;
+    wait::until("both are listened to", PATIENCE, || {
+        let open = [fixture.stats()?.gets_open, everybody.stats()?.gets_open];
+        anyhow::ensure!(open == [2, 2], "{open:?}");
+        Ok(())
+    })?;
+    everybody.admin("POST", "/tools-changed?add=added", &json!(null))?;
+    session
+        .call(gateway.mcp, "a_enable_toolset", &json!({"name": "report"}))?
+        .tool_text()?;
+    let named = |warnings: &[String], name: &str| {
+        let beginning = format!("backend {name} has told a client's session");
+        warnings
+            .iter()
+            .any(|warning| warning.starts_with(&beginning) && warning.contains("catalog: perSession"))
+    };
+    wait::until("the backend is named", PATIENCE, || {
+        let warnings = gateway.status(&recipe)?.warnings;
+        anyhow::ensure!(named(&warnings, "a"), "{warnings:?}");
+        anyhow::ensure!(!named(&warnings, "b"), "{warnings:?}");
+        Ok(())
+    })
+}
+
 /// The client hears its own list_changed when its upstream session says so, and other clients do not.
 #[test]
 fn change_of_a_sessions_list_is_told_to_its_client_alone() -> anyhow::Result<()> {

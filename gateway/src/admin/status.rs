@@ -77,6 +77,16 @@ impl Admin {
         warnings.extend(
             single.map(|backend| format!("backend {} {}", backend.name(), BackendError::SingleSession)),
         );
+        let hiding = backends
+            .iter()
+            .filter(|backend| backend.hides_lists_of_sessions());
+        warnings.extend(hiding.map(|backend| {
+            let name = backend.name();
+            format!(
+                "backend {name} has told a client's session that its lists changed, and the gateway's own session sees no change: with \
+                 `catalog: perSession` clients see what it lists to their own sessions"
+            )
+        }));
         let hot = self.core.hot();
         GatewayStatus {
             server: self.server.to_string(),

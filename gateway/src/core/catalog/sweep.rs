@@ -69,8 +69,9 @@ async fn look_again_and_again(catalog: &Catalog, member: &Arc<Member>, greeting:
     let mut retry = FIRST_RETRY;
     loop {
         let before = member.backend.meter().taken();
+        let began = Instant::now();
         let looking = look(catalog, member, greeting);
-        observe(catalog, member, looking.await).await;
+        observe(catalog, member, looking.await, began).await;
         member.set_first_look(None);
         let looked = Instant::now();
         let least_pause = pause_after(member.backend.meter().taken().saturating_sub(before));
@@ -144,7 +145,12 @@ async fn probe(catalog: &Catalog, member: &Arc<Member>, session: Option<&Upstrea
     !(answered && member.state().is_troubled())
 }
 
-async fn observe(catalog: &Catalog, member: &Arc<Member>, outcome: Result<Offer, BackendError>) {
+async fn observe(
+    catalog: &Catalog,
+    member: &Arc<Member>,
+    outcome: Result<Offer, BackendError>,
+    began: Instant,
+) {
     let name = member.backend.name();
     match &outcome {
         Ok(offer) => {
@@ -157,7 +163,12 @@ async fn observe(catalog: &Catalog, member: &Arc<Member>, outcome: Result<Offer,
     }
     let catalog = catalog.clone();
     let taking = compute(member, move |member| {
-        if told(member, |member| member.observe(outcome)) {
+        let (is_answer, is_first) = (outcome.is_ok(), member.state().offer.is_none());
+        let is_changed = told(member, |member| member.observe(outcome));
+        if is_answer {
+            member.backend.was_looked_at(began, is_changed && !is_first);
+        }
+        if is_changed {
             // Before the others have to wait for the snapshot.
             member.show();
             catalog.merge();
