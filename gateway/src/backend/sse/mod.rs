@@ -162,3 +162,67 @@ impl Backend {
         self.inner.sse.forget(id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::backend::Transport;
+    use crate::config::{self, Protocol};
+    use crate::tasks::Tasks;
+
+    /// Reads one request, of which a POST ends with its body.
+    async fn read(connection: &mut TcpStream) -> String {
+        let (mut request, mut part) = (String::new(), [0; 4096]);
+        while !(request.ends_with('}') || request.starts_with("GET") && request.ends_with("\r\n\r\n")) {
+            let length = connection.read(&mut part).await.unwrap();
+            assert!(length > 0, "the connection ended: {request}");
+            request.push_str(std::str::from_utf8(&part[..length]).unwrap());
+        }
+        request.to_ascii_lowercase()
+    }
+
+    /// A balancer finds the server of a stream by what the answer to GET, or to a POST, has set.
+    #[tokio::test]
+    async fn posts_bear_the_cookies_of_their_stream() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/sse", listener.local_addr().unwrap());
+        let configured = config::Backend {
+            protocol: Protocol::Sse,
+            ..config::Backend::for_test("a", url.parse().unwrap())
+        };
+        let backend = Backend::new(&configured, Transport::new(Tasks::default()));
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(!read(&mut stream).await.contains("\r\ncookie:"));
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nset-cookie: lb=1; HttpOnly\r\n\
+                        set-cookie: of-sse=1; Path=/sse\r\n\r\nevent: endpoint\ndata: /message\n\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut cookies = Vec::new();
+            for _ in 0..2 {
+                let (mut post, _) = listener.accept().await.unwrap();
+                let request = read(&mut post).await;
+                let line = request.lines().find(|line| line.starts_with("cookie:"));
+                cookies.push(line.map(str::to_owned).unwrap_or_default());
+                let accepted = "HTTP/1.1 202 Accepted\r\nset-cookie: second=2\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                post.write_all(accepted.as_bytes()).await.unwrap();
+            }
+            (cookies, stream)
+        };
+        let posting = async {
+            let id = backend
+                .open_stream(None)
+                .await
+                .map_err(BackendError::from)
+                .unwrap();
+            for _ in 0..2 {
+                let message = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"x"}"#);
+                backend.post_over_sse(&id, message).await.unwrap();
+            }
+        };
+        let ((cookies, _stream), ()) = tokio::join!(serving, posting);
+        assert_eq!(cookies, ["cookie: lb=1", "cookie: lb=1; second=2"]);
+    }
+}
