@@ -223,6 +223,19 @@ mod tests {
     }
 
     #[test]
+    fn shared_session_is_refused_where_it_would_have_no_effect() {
+        assert!(read("sharedSession: true").unwrap().shares_session);
+        assert!(!read("catalog: perSession").unwrap().shares_session);
+        for other in ["transport: sse", "catalog: perSession"] {
+            let error = read(&format!("sharedSession: true, {other}")).unwrap_err();
+            assert!(
+                error.contains("backends[0].sharedSession") && error.contains(other),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn addresses_are_for_a_host_with_a_name() {
         let addresses = read("addresses: [127.0.0.1, '::1']").unwrap().addresses;
         assert_eq!(addresses.len(), 2);

@@ -300,3 +300,27 @@ fn unreadable(what: &str) -> Unavailable {
         "the session's record cannot be read ({what}); it is left as it is"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cookies tell no two upstream sessions apart, so that comparing records does not show this.
+    #[test]
+    fn cookies_of_a_binding_survive_the_store() {
+        let cookies = r#"[{"name":"lb","value":"1","until":1}]"#;
+        let stored = Binding {
+            origin: "origin".to_owned(),
+            session: UpstreamSession {
+                id: None,
+                revision: Revision::LATEST,
+                address: None,
+                cookies: serde_json::from_str(cookies).unwrap(),
+            },
+            generation: 3,
+        };
+        let read = binding(&binding_value(&stored).unwrap()).unwrap();
+        assert_eq!(serde_json::to_string(&read.session.cookies).unwrap(), cookies);
+        assert_eq!(read, stored);
+    }
+}
