@@ -189,7 +189,7 @@ mod tests {
     async fn a_stream_on_which_nothing_is_said_is_open_until_it_is_closed() {
         let (_said, events) = mpsc::channel(1);
         let endpoint = Uri::from_static("http://a/message?session=1");
-        let connection = Arc::new(Connection::new(endpoint, None));
+        let connection = Arc::new(Connection::new(endpoint, None, Cookies::default()));
         let (id, drained) = (HeaderValue::from_static("1"), std::future::pending());
         let reading = Arc::clone(&connection).read(id, Events::shared(events), Weak::new(), drained);
         tokio::pin!(reading);
