@@ -146,6 +146,22 @@ impl SessionStore for Late {
         self.redis.keep_offer(backend, offer)
     }
 
+    fn shared_session<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, Unavailable>> {
+        self.redis.shared_session(backend)
+    }
+
+    fn keep_shared_session<'a>(
+        &'a self,
+        backend: &'a str,
+        session: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+        self.redis.keep_shared_session(backend, session)
+    }
+
+    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, Unavailable>> {
+        self.redis.take_number(backend)
+    }
+
     fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>> {
         self.redis.events(every)
     }
