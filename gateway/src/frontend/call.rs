@@ -53,6 +53,7 @@ impl Frontend {
             request,
             upstream_id,
             framing,
+            delivery,
         };
         let routed = match routed.and_then(|routed| upstream_id.apply(session.reached(routed))) {
             Ok(routed) => routed,

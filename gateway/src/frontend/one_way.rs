@@ -86,7 +86,7 @@ impl Frontend {
                     }
                     Cancelled::InSharedSession(backend, upstream) => {
                         match splice(body, id.get(), upstream.get().as_bytes()) {
-                            Some(message) => self.in_shared_session(&backend, message),
+                            Some(message) => self.in_shared_session(&backend, &message),
                             None => Ok(()),
                         }
                     }
@@ -113,13 +113,13 @@ impl Frontend {
     }
 
     /// Sends a notification in the session that all clients share at the backend `name`, in the background.
-    fn in_shared_session(&self, name: &str, message: Bytes) -> Result<(), Response> {
+    fn in_shared_session(&self, name: &str, message: &Bytes) -> Result<(), Response> {
         let backend = self.core.catalog().backend(name);
         let shared = backend.and_then(|backend| {
             let upstream = backend.shared_session()?.greeting.session;
             Some((backend, upstream))
         });
-        self.in_background(shared.into_iter().collect(), &message)
+        self.in_background(shared.into_iter().collect(), message)
     }
 
     /// Sends a notification to every backend that the session is bound to, in the background: one that hangs is no reason for the
