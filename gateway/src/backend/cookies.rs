@@ -23,7 +23,11 @@ const STORE_EVERY: u64 = 30;
 /// The cookies of one upstream session. Copies share them.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<Cookie>", into = "Vec<Cookie>")]
-pub struct Cookies(Arc<ArcSwapOption<Kept>>);
+pub struct Cookies {
+    jar: Arc<ArcSwapOption<Kept>>,
+    /// How many bytes they had when they were read or copied: what is counted with a record must not change in it.
+    bytes: usize,
+}
 
 /// The cookies at one moment.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +37,13 @@ struct Kept {
     unstored: Unstored,
     /// When they were stored, in seconds since 1970.
     stored: u64,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        let cookies = self.cookies.iter();
+        cookies.map(|cookie| cookie.name.len() + cookie.value.len()).sum()
+    }
 }
 
 /// In which way cookies differ from those that are stored.
@@ -92,7 +103,11 @@ impl From<Vec<Cookie>> for Cookies {
                 ..Kept::default()
             })
         });
-        Self(Arc::new(ArcSwapOption::new(kept)))
+        let bytes = kept.as_ref().map_or(0, |kept| kept.bytes());
+        Self {
+            jar: Arc::new(ArcSwapOption::new(kept)),
+            bytes,
+        }
     }
 }
 
@@ -103,21 +118,23 @@ impl From<Cookies> for Vec<Cookie> {
 }
 
 impl Cookies {
-    /// How many bytes their names and values have.
+    /// How many bytes their names and values had when they were read or copied.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let cookies = self.0.iter().flat_map(|cookies| cookies.iter());
-        cookies.map(|cookie| cookie.name.len() + cookie.value.len()).sum()
+        self.bytes
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.load().as_ref().is_none_or(|kept| kept.cookies.is_empty())
+        self.jar
+            .load()
+            .as_ref()
+            .is_none_or(|kept| kept.cookies.is_empty())
     }
 
     fn to_vec(&self) -> Vec<Cookie> {
-        let kept = self.0.load();
+        let kept = self.jar.load();
         kept.as_ref().map(|kept| kept.cookies.clone()).unwrap_or_default()
     }
 
@@ -130,7 +147,7 @@ impl Cookies {
         let is_for_all = |text: &&HeaderValue| urls.iter().all(|url| parse(text, url, now).is_some());
         let set = headers.get_all(SET_COOKIE).iter().filter(is_for_all);
         let set: Vec<_> = set.filter_map(|text| parse(text, urls.first()?, now)).collect();
-        self.0.rcu(|known| {
+        self.jar.rcu(|known| {
             let before = known.as_deref().cloned().unwrap_or_default();
             let mut cookies = before.cookies.clone();
             for cookie in &set {
@@ -167,7 +184,7 @@ impl Cookies {
 
     /// Whether they should be stored at `now`, in seconds since 1970.
     pub fn want_storing(&self, now: impl FnOnce() -> u64) -> bool {
-        self.0.load().as_ref().is_some_and(|kept| match kept.unstored {
+        self.jar.load().as_ref().is_some_and(|kept| match kept.unstored {
             Unstored::Nothing => false,
             Unstored::Names => true,
             Unstored::Values => now().saturating_sub(kept.stored) >= STORE_EVERY,
@@ -176,7 +193,7 @@ impl Cookies {
 
     /// Says that they are being stored at `now`. What is set afterwards is not.
     pub fn are_stored(&self, now: u64) {
-        self.0.rcu(|known| {
+        self.jar.rcu(|known| {
             known.as_deref().map(|kept| {
                 Arc::new(Kept {
                     unstored: Unstored::Nothing,
@@ -189,7 +206,7 @@ impl Cookies {
 
     /// Says that they could not be stored after all.
     pub fn are_not_stored(&self) {
-        self.0.rcu(|known| {
+        self.jar.rcu(|known| {
             known.as_deref().map(|kept| {
                 Arc::new(Kept {
                     unstored: Unstored::Names,
@@ -207,7 +224,7 @@ impl Cookies {
 
     /// The value of the header `Cookie` at `now`, if there is anything to send.
     pub(super) fn header(&self, now: impl FnOnce() -> u64) -> Option<HeaderValue> {
-        let kept = self.0.load();
+        let kept = self.jar.load();
         let kept = kept.as_ref()?;
         let now = now();
         let live = kept

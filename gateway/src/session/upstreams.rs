@@ -246,7 +246,10 @@ impl Session {
         };
         let binding = Binding {
             origin: backend.origin().to_owned(),
-            session: session.clone(),
+            session: UpstreamSession {
+                cookies: session.cookies.copied(),
+                ..session.clone()
+            },
             generation: expected + 1,
         };
         let reading = inner.proof.reading();
