@@ -152,7 +152,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Unread<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        turn::spend(buffer.filled().len().saturating_sub(before), context);
+        turn::count(buffer.filled().len().saturating_sub(before));
         read
     }
 }
@@ -166,7 +166,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unread<S> {
         ready!(turn::poll_turn(context));
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         if let Poll::Ready(Ok(bytes)) = written {
-            turn::spend(bytes, context);
+            turn::count(bytes);
         }
         self.sent(context, written)
     }
@@ -191,7 +191,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unread<S> {
         ready!(turn::poll_turn(context));
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
         if let Poll::Ready(Ok(bytes)) = written {
-            turn::spend(bytes, context);
+            turn::count(bytes);
         }
         self.sent(context, written)
     }
@@ -199,6 +199,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unread<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -286,6 +288,39 @@ mod tests {
         let stalled = server.write_all(&[0; 100]).await.unwrap_err();
         assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed(), STALL);
+    }
+
+    /// A client that reads as fast as it can does not keep the thread, and is not taken for one that does not read.
+    #[tokio::test]
+    async fn poll_moves_a_turn_of_bytes() {
+        let (stream, mut client) = tokio::io::duplex(4 * turn::TURN_BYTES);
+        let overdue = Current::default();
+        let mut response = Response::new(());
+        response.extensions_mut().insert(until(Instant::now() - GRACE));
+        overdue.is(&mut response);
+        let mut server = Unread::new(stream, overdue);
+        for piece in [1000, 64 * 1024] {
+            let bytes = vec![0; piece];
+            turn::begin();
+            let moved = poll_fn(|context| {
+                let mut moved = 0;
+                while let Poll::Ready(written) = Pin::new(&mut server).poll_write(context, &bytes) {
+                    moved += written.unwrap();
+                }
+                Poll::Ready(moved)
+            });
+            let moved = moved.await;
+            assert!(
+                (turn::TURN_BYTES..turn::TURN_BYTES + piece).contains(&moved),
+                "{moved}"
+            );
+        }
+        turn::begin();
+        let mut buffer = vec![0; turn::TURN_BYTES];
+        client.read_exact(&mut buffer).await.unwrap();
+        client.write_all(&buffer).await.unwrap();
+        server.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(turn::moved(), turn::TURN_BYTES, "what is read counts, too");
     }
 
     /// A client may send the next request before it has read the last answer.

@@ -1,9 +1,9 @@
 //! Round-robin among the tasks whose polls take long.
 //!
 //! The runtime polls its tasks first in, first out. A call passes that queue about five times, and each time waits for one poll of every task
-//! that is ready: beside fifty clients that move large bodies, for fifty long polls. Here a task whose last poll was long waits for the
-//! turn before the next one. One task has the turn in each round of the runtime, so that a call waits for one long poll per pass, however
-//! many long tasks there are. When nothing else is ready a round is as short as that one poll, and long tasks lose nothing.
+//! that is ready: beside fifty clients that move large bodies, for fifty long polls. Here a connection that has moved much in its last poll
+//! ([`turn`]) waits for the turn before the next one. One has the turn in each round of the runtime, so that a call waits for one long poll
+//! per pass, however many there are. When nothing else is ready a round is as short as that one poll, and nobody loses anything.
 //!
 //! States of a task: short (polled at once), waiting (it has a [`Ticket`] in the queue), on turn (its ticket was granted, or there was no
 //! queue). Invariant: while the queue is not empty, one [`grant_turns`] runs, and grants one ticket per round.
@@ -17,12 +17,13 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
-/// From when on a poll is long. The polls of a call take 10 to 30 µs on a core of 2025; moving 128 KiB takes 50 to 100.
-const LONG_POLL: Duration = Duration::from_micros(50);
+use crate::turn;
+
+/// From how many bytes on a poll is long: more than a connection to a backend reads at a time, and less than a turn has.
+const LONG_POLL_BYTES: usize = 96 * 1024;
 
 /// A cheap-clone handle to one queue.
 #[derive(Clone, Debug, Default)]
@@ -134,9 +135,9 @@ impl<F: Future> Future for Fair<F> {
             return Poll::Pending;
         }
         *this.ticket = None;
-        let began = Instant::now();
+        turn::begin();
         let outcome = this.task.poll(context);
-        *this.was_long = began.elapsed() >= LONG_POLL;
+        *this.was_long = turn::moved() >= LONG_POLL_BYTES;
         outcome
     }
 }
@@ -150,13 +151,6 @@ mod tests {
 
     const LONG_TASKS: usize = 20;
 
-    fn spin(duration: Duration) {
-        let began = Instant::now();
-        while began.elapsed() < duration {
-            std::hint::spin_loop();
-        }
-    }
-
     /// A short task waits for one long poll per round, however many tasks have long polls, and each of those has its turn.
     #[tokio::test]
     async fn short_task_meets_one_long_poll_per_round() {
@@ -166,7 +160,7 @@ mod tests {
             let polls = Arc::clone(&polls);
             tokio::spawn(queue.fair(async move {
                 loop {
-                    spin(LONG_POLL * 2);
+                    turn::count(LONG_POLL_BYTES);
                     polls[number].fetch_add(1, Ordering::Relaxed);
                     tokio::task::yield_now().await;
                 }
@@ -202,7 +196,7 @@ mod tests {
         let long = || {
             queue.fair(async {
                 for _ in 0..3 {
-                    spin(LONG_POLL * 2);
+                    turn::count(LONG_POLL_BYTES);
                     tokio::task::yield_now().await;
                 }
             })

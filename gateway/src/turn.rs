@@ -1,65 +1,40 @@
-//! How much a task moves before it is the turn of others.
+//! How many bytes a task moves before it is the turn of others.
 //!
-//! The runtime gives each poll of a task a budget of operations (`tokio::task::coop`), and an operation may move one byte or a megabyte. A
-//! client that reads as fast as it can, or sends so, would have the thread for as long as the budget lasts. Here bytes are operations,
-//! too, so that a poll moves about [`TURN_BYTES`], whatever they belong to.
+//! The runtime lets a poll of a task make 128 operations, and an operation may move one byte or a megabyte: a client that reads, or sends, as
+//! fast as it can would keep the thread for many milliseconds. So connections count what they move in each poll, whatever it belongs to.
+//!
+//! The count belongs to the poll that runs on this thread. It is no clock, because reading one twice for each poll costs 3 % of a small call.
 
-use std::task::{Context, Poll, ready};
+use std::cell::Cell;
+use std::task::{Context, Poll};
 
-use tokio::task::coop;
+/// How many bytes a poll of a connection moves, roughly.
+pub(crate) const TURN_BYTES: usize = 128 * 1024;
 
-/// How many bytes a poll of a task moves at most, roughly: the runtime's 128 operations of [`OPERATION_BYTES`].
-#[cfg(test)]
-const TURN_BYTES: usize = 128 * OPERATION_BYTES;
-/// How many bytes count as one operation.
-const OPERATION_BYTES: usize = 1024;
-
-/// Whether the task may go on in this poll. If not, it is polled again when others have had their turn.
-pub(crate) fn poll_turn(context: &mut Context<'_>) -> Poll<()> {
-    // Dropped without progress: what follows counts for itself.
-    drop(ready!(coop::poll_proceed(context)));
-    Poll::Ready(())
+thread_local! {
+    static MOVED_BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts `bytes` that the task has moved in this poll.
-pub(crate) fn spend(bytes: usize, context: &mut Context<'_>) {
-    for _ in 0..bytes / OPERATION_BYTES {
-        if !coop::has_budget_remaining() {
-            return;
-        }
-        let Poll::Ready(operation) = coop::poll_proceed(context) else {
-            return;
-        };
-        operation.made_progress();
-    }
+/// A poll begins.
+pub(crate) fn begin() {
+    MOVED_BYTES.set(0);
 }
 
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
+/// Counts `bytes` that were moved in this poll.
+pub(crate) fn count(bytes: usize) {
+    MOVED_BYTES.set(moved().saturating_add(bytes));
+}
 
-    use super::*;
+/// How many bytes this poll has moved.
+pub(crate) fn moved() -> usize {
+    MOVED_BYTES.get()
+}
 
-    /// Many small pieces and few large ones end a turn alike, and the next turn begins anew.
-    #[tokio::test]
-    async fn poll_moves_a_turn_of_bytes() {
-        for piece in [4 * 1024, 64 * 1024, 10 * TURN_BYTES] {
-            let moved = || {
-                poll_fn(|context| {
-                    let mut moved = 0;
-                    while poll_turn(context).is_ready() {
-                        spend(piece, context);
-                        moved += piece;
-                    }
-                    Poll::Ready(moved)
-                })
-            };
-            tokio::task::yield_now().await;
-            let first = moved().await;
-            assert_eq!(first, piece.max(TURN_BYTES), "pieces of {piece}");
-            assert_eq!(moved().await, 0);
-            tokio::task::yield_now().await;
-            assert_eq!(moved().await, first);
-        }
+/// Whether the task may move more in this poll. If not, it is polled again when others have had their turn.
+pub(crate) fn poll_turn(context: &Context<'_>) -> Poll<()> {
+    if moved() < TURN_BYTES {
+        return Poll::Ready(());
     }
+    context.waker().wake_by_ref();
+    Poll::Pending
 }

@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 
+use crate::turn;
+
 /// How many connections of a pool are open. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OpenConnections(Arc<AtomicUsize>);
@@ -54,7 +56,13 @@ impl<C: Read + Unpin> Read for Counted<C> {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_read(context, buffer)
+        // How much is read cannot be seen here. The room that is offered follows what was read the last times.
+        let room = buffer.remaining();
+        let read = Pin::new(&mut self.connection).poll_read(context, buffer);
+        if read.is_ready() {
+            turn::count(room);
+        }
+        read
     }
 }
 
