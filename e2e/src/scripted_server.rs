@@ -21,6 +21,8 @@ pub struct ScriptedServer {
 pub struct Received {
     /// `POST`, `GET` or `DELETE`.
     pub verb: String,
+    /// The path, as the request line has it.
+    pub path: String,
     /// The headers, with names in lower case.
     pub headers: Vec<(String, String)>,
     /// The message in the body; `null` without one.
@@ -32,10 +34,31 @@ pub struct Received {
 pub struct Reply {
     /// The status code.
     pub status: u16,
-    /// The headers, but for `content-length`.
+    /// The headers, but for those that `framing` adds.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
+    /// How the body is sent.
+    pub framing: Framing,
+}
+
+/// How a body is sent, and what happens to the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// With `Content-Length`.
+    Length,
+    /// In one chunk.
+    Chunked,
+    /// In chunks of one byte each.
+    Drip,
+    /// In one chunk; the last chunk never comes.
+    Open,
+    /// Without a length: the connection is closed behind it.
+    UntilClose,
+    /// Behind an interim response that nobody asked for.
+    AfterContinue,
+    /// No byte is sent at all, until the other side closes the connection.
+    Never,
 }
 
 impl ScriptedServer {
@@ -131,6 +154,7 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: body.to_vec(),
+            framing: Framing::Length,
         }
         .with("content-type", content_type)
     }
@@ -142,7 +166,15 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Vec::new(),
+            framing: Framing::Length,
         }
+    }
+
+    /// The same, sent in another way.
+    #[must_use]
+    pub fn framed(mut self, framing: Framing) -> Self {
+        self.framing = framing;
+        self
     }
 
     /// The same with one more header.
@@ -191,19 +223,66 @@ fn serve(
         let request = read(&mut reader)?;
         lock(received).push(request.clone());
         let reply = script(&request).unwrap_or_else(|| usual(&request));
-        let mut head = format!("HTTP/1.1 {} Scripted\r\n", reply.status);
-        for (name, value) in &reply.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+        if !send(&reply, &mut writer)? {
+            // What comes now is the end of the connection.
+            std::io::copy(&mut reader, &mut std::io::sink())?;
+            return Ok(());
         }
-        head.push_str(&format!("content-length: {}\r\n\r\n", reply.body.len()));
-        writer.write_all(&[head.as_bytes(), &reply.body].concat())?;
     }
+}
+
+/// Sends `reply`, and says whether another request may follow.
+fn send(reply: &Reply, writer: &mut TcpStream) -> anyhow::Result<bool> {
+    let mut head = match reply.framing {
+        Framing::Never => return Ok(false),
+        Framing::AfterContinue => "HTTP/1.1 100 Continue\r\n\r\n".to_owned(),
+        _ => String::new(),
+    };
+    head.push_str(&format!("HTTP/1.1 {} Scripted\r\n", reply.status));
+    for (name, value) in &reply.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let body = &reply.body;
+    let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+    let is_chunked = matches!(reply.framing, Framing::Chunked | Framing::Drip | Framing::Open);
+    if is_chunked {
+        head.push_str("transfer-encoding: chunked\r\n\r\n");
+    } else if reply.framing == Framing::UntilClose {
+        head.push_str("connection: close\r\n\r\n");
+    } else if reply.status == 204 {
+        head.push_str("\r\n");
+    } else {
+        head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+    }
+    if !is_chunked {
+        writer.write_all(&[head.as_bytes(), body].concat())?;
+        if reply.framing == Framing::UntilClose {
+            writer.shutdown(std::net::Shutdown::Write)?;
+            return Ok(false);
+        }
+        return Ok(true);
+    }
+    writer.write_all(head.as_bytes())?;
+    let pieces = if reply.framing == Framing::Drip {
+        1
+    } else {
+        body.len().max(1)
+    };
+    for piece in body.chunks(pieces) {
+        writer.write_all(&chunk(piece))?;
+    }
+    if reply.framing == Framing::Open {
+        return Ok(false);
+    }
+    writer.write_all(b"0\r\n\r\n")?;
+    Ok(true)
 }
 
 fn read(reader: &mut BufReader<TcpStream>) -> anyhow::Result<Received> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
-    let verb = line.split(' ').next().unwrap_or_default().to_owned();
+    let mut words = line.split(' ').map(str::to_owned);
+    let (verb, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     anyhow::ensure!(!verb.is_empty(), "the connection ended");
     let mut headers = Vec::new();
     loop {
@@ -224,6 +303,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> anyhow::Result<Received> {
     };
     Ok(Received {
         verb,
+        path,
         headers,
         message,
     })

@@ -1,7 +1,10 @@
-// Clients on SDKs for Go. The arguments are what to do and the URL of a server; each step prints one line of JSON.
+// Clients on SDKs for Go, and a server. The arguments are what to do and the URL of a server, a file or an address; each step prints one line of JSON.
 //
 //	lost URL    opens a session on the official SDK, calls a tool, waits for a line on standard input, and calls it twice more
 //	call URL    opens a session on mcp-go 0.31, which waits for the type of each event, and calls a tool whose answer is a stream
+//	play FILE   holds the conversations in the file, [{name, url, requests: [{method, params}]}], on the official SDK, however they go, and
+//	            prints {name, connect, outcomes} for each, as e2e/peers/python/play.py does
+//	serve ADDRESS  runs a server with the tool echo on the official SDK
 package main
 
 import (
@@ -24,12 +27,12 @@ var arguments = map[string]any{"message": "hi"}
 
 func main() {
 	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: sdk lost|call URL")
+		fmt.Fprintln(os.Stderr, "usage: sdk lost|call URL, sdk play FILE, or sdk serve ADDRESS")
 		os.Exit(2)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	run := map[string]func(context.Context, string) error{"lost": lost, "call": call}[os.Args[1]]
+	run := map[string]func(context.Context, string) error{"lost": lost, "call": call, "play": play, "serve": serve}[os.Args[1]]
 	if run == nil {
 		fmt.Fprintln(os.Stderr, "unknown command", os.Args[1])
 		os.Exit(2)

@@ -45,6 +45,32 @@ pub fn lost_session_python(url: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
+/// The client on the SDK of that name, `python`, `typescript-v1`, `typescript-v2` or `go`, that plays conversations however they go. The
+/// file with them is to be added.
+///
+/// # Errors
+/// When the SDK cannot be installed, or there is none of that name.
+pub fn play(sdk: &str) -> anyhow::Result<Command> {
+    match sdk {
+        "python" => {
+            let mut command = Command::new(python::venv()?.python());
+            command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/python/play.py"));
+            Ok(command)
+        }
+        "typescript-v1" | "typescript-v2" => {
+            let mut command = npm::conformance()?.script("play.cjs");
+            command.arg(sdk.trim_start_matches("typescript-"));
+            Ok(command)
+        }
+        "go" => {
+            let mut command = Command::new(go_sdk::program()?);
+            command.arg("play");
+            Ok(command)
+        }
+        _ => anyhow::bail!("there is no client that plays on the SDK {sdk}"),
+    }
+}
+
 /// The client on the AI SDK of that major version, which connects with the SDK's defaults and calls a tool.
 ///
 /// # Errors

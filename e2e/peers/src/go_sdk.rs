@@ -11,10 +11,12 @@ use anyhow::Context as _;
 use crate::run::run;
 use crate::{cache, debian};
 
-const SOURCES: [&str; 3] = [
+const SOURCES: [&str; 5] = [
     include_str!("../go/go.mod"),
     include_str!("../go/go.sum"),
     include_str!("../go/main.go"),
+    include_str!("../go/play.go"),
+    include_str!("../go/serve.go"),
 ];
 
 /// The program of `go`, built once per version of its sources.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use crate::process::Process;
-use crate::{npm, probe, python};
+use crate::{go_sdk, npm, probe, python};
 
 /// How long a server may take until it answers: Python imports for seconds on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -136,6 +136,19 @@ pub fn sessionless() -> anyhow::Result<Server> {
     start("sessionless", |port| {
         let mut command = packages.script("sessionless.cjs");
         command.env("PORT", port.to_string());
+        command
+    })
+}
+
+/// Starts a server on the official Go SDK with the tool `echo`: legacy revisions with sessions.
+///
+/// # Errors
+/// When the program cannot be built or does not answer; the message has its last words.
+pub fn go() -> anyhow::Result<Server> {
+    let program = go_sdk::program()?;
+    start("go", |port| {
+        let mut command = Command::new(&program);
+        command.args(["serve", &format!("127.0.0.1:{port}")]);
         command
     })
 }

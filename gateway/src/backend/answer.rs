@@ -8,7 +8,8 @@ use super::events::Events;
 use super::{BackendError, UpstreamBody, UpstreamSession};
 use crate::budget::{Account, Reservation, UNCOUNTED_BYTES};
 use crate::wire::glance::is_answer;
-use crate::wire::jsonrpc::{Outcome, Response, Sketch};
+use crate::wire::jsonrpc::repair::{repaired, without_mark};
+use crate::wire::jsonrpc::{Outcome, Response, Sketch, same_id};
 use crate::wire::splice::splice;
 
 /// A JSON answer up to this size is read whole and its envelope checked; a larger one is passed on as it comes.
@@ -49,6 +50,7 @@ pub(super) async fn json(mut body: UpstreamBody, id: &RawValue) -> Result<Answer
     let Some(first) = body.chunk().await? else {
         return Err(BackendError::Broken("the answer is empty".to_owned()));
     };
+    let first = first.slice_ref(without_mark(&first));
     if body.is_at_end() && first.len() <= UNCOUNTED_BYTES {
         return check(first, id).map(Answer::Whole);
     }
@@ -122,10 +124,19 @@ pub fn read(message: &Bytes, id: &RawValue) -> Reading {
         Ok(answer) => Reading::Answer(answer),
         Err(error) => match Sketch::of(message) {
             Some(sketch) if sketch.has_method => Reading::Other,
+            // What answers another request, or none, is not for this one. Its own answer may still come.
+            Some(sketch) if sketch.id.is_none_or(|other| is_of_another(other, id)) => {
+                Reading::Unreadable(error)
+            }
             Some(_) => Reading::NoAnswer(error),
             None => Reading::Unreadable(error),
         },
     }
+}
+
+/// Whether `other` is the id of another request. A backend that could not tell the request's writes `null`.
+fn is_of_another(other: &RawValue, id: &RawValue) -> bool {
+    other.get() != "null" && !same_id(other, id)
 }
 
 /// Waits for the answer to the request `id` on its stream.
@@ -171,14 +182,30 @@ pub(super) fn check(message: Bytes, id: &RawValue) -> Result<Bytes, BackendError
     if is_answer(&message, id.get()) {
         return Ok(message);
     }
-    let response = Response::parse(&message).map_err(|fault| BackendError::Invalid(fault.message))?;
+    let response = match Response::parse(&message) {
+        Ok(response) => response,
+        Err(fault) => {
+            let repaired = repaired(&message).ok_or(BackendError::Invalid(fault.message))?;
+            // What is repaired has nothing left to repair.
+            return with_id(&repaired, &parsed(&repaired)?, id);
+        }
+    };
+    with_id(&message, &response, id)
+}
+
+fn parsed(message: &Bytes) -> Result<Response<'_>, BackendError> {
+    Response::parse(message).map_err(|fault| BackendError::Invalid(fault.message))
+}
+
+/// The bytes of `message`, which is `response`, if it is the answer to the request `id`, with the id as the client wrote it.
+fn with_id(message: &Bytes, response: &Response<'_>, id: &RawValue) -> Result<Bytes, BackendError> {
     if response.id.get() == id.get() {
-        return Ok(message);
+        return Ok(message.clone());
     }
     if !response.answers(id) {
-        return Err(answers_another(&response));
+        return Err(answers_another(response));
     }
-    let spliced = splice(&message, response.id.get(), id.get().as_bytes());
+    let spliced = splice(message, response.id.get(), id.get().as_bytes());
     spliced.ok_or_else(|| BackendError::Invalid("its id cannot be found".to_owned()))
 }
 
@@ -230,13 +257,13 @@ mod tests {
         let read = |text: &'static str| read(&Bytes::from_static(text.as_bytes()), &id);
         let answer = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#;
         assert_eq!(read(answer), Reading::Answer(answer.into()));
+        let of_text = answer.replace("1,\"error\"", "\"1\",\"error\"");
+        assert_eq!(read(of_text.leak()), Reading::Answer(answer.into()));
         for text in [
-            "{}",
             r#"{"jsonrpc":"2.0","id":1}"#,
             r#"{"jsonrpc":"2.0","id":1,"id":1,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{},"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":""}}"#,
-            r#"{"jsonrpc":"2.0","id":"1","result":{}}"#,
             r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#,
         ] {
             assert!(
@@ -244,7 +271,15 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["", "nonsense", "1", "[]", r#"{"id":1,"#] {
+        for text in [
+            "",
+            "nonsense",
+            "1",
+            "[]",
+            "{}",
+            r#"{"id":1,"#,
+            r#"{"jsonrpc":"2.0","id":2,"result":{}}"#,
+        ] {
             assert!(
                 matches!(read(text), Reading::Unreadable(BackendError::Invalid(_))),
                 "{text}"

@@ -94,7 +94,8 @@ pub enum BackendError {
         /// For how long.
         retry_after: Duration,
     },
-    /// A redirect to another place, which is not followed: it would take credentials and sessions to a server that nobody configured.
+    /// A redirect that is not followed: to another origin, where it would take credentials and sessions to a server that nobody configured;
+    /// without end; or to a place that is to be asked with GET.
     #[error(
         "redirects to {}, which is not followed; if that is where it is now, configure that URL", brief(.0)
     )]

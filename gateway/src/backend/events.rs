@@ -75,7 +75,8 @@ impl Assembly {
                 self.chunk = self.body.endless_chunk().await?;
             }
             let Some(length) = self.chunk.as_ref().map(Bytes::len) else {
-                return Ok(None);
+                let last = self.decoder.last_event();
+                return Ok(last.map(|event| self.counted(event)));
             };
             self.reserve(self.decoder.held() + length).await?;
             self.decoder.push(&self.chunk.take().unwrap_or_default());

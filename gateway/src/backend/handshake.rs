@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::greeting::{Greeting, InitializeResult};
-use super::post::{head_soon, is_unknown_method};
+use super::post::{has_answer, head_soon, is_unknown_method};
 use super::transport::Failure;
 use super::{Backend, BackendError, Cookies, UpstreamBody, UpstreamSession, answer};
 use crate::backend::Events;
@@ -22,7 +22,7 @@ use crate::wire::revision::{MAX_REVISION_BYTES, Revision};
 use crate::wire::{code, header, jsonrpc};
 
 /// The longest session id that is accepted from a backend: it is stored with the session.
-const MAX_SESSION_ID_BYTES: usize = 512;
+const MAX_SESSION_ID_BYTES: usize = 2048;
 
 /// How long a handshake may take, both of its steps together.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(20);
@@ -161,9 +161,10 @@ impl Backend {
                 .shake_hands_over_sse(hello, message, address, &id, attempt)
                 .await;
         }
-        let request = self.request(Method::POST, None, message)?;
-        let response = self.send_to(request, address).await?;
-        if response.status() != StatusCode::OK {
+        let make = || self.request(Method::POST, None, message.clone());
+        let response = self.send_to(make()?, address).await?;
+        let response = self.follow(response, make, address).await?;
+        if !has_answer(&response) {
             let (status, error) = (response.status(), BackendError::of_answer(&response));
             let body = head_soon(response.into_body()).await;
             let error = error.told(&body).of_initialize();
@@ -174,9 +175,10 @@ impl Backend {
         }
         // A copy: the header is a part of the buffer into which the answer was read, and would keep all of it as long as the session.
         let session_id = response.headers().get(header::SESSION_ID);
+        let session_id = session_id.filter(|id| !id.is_empty());
         let session_id = session_id.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
         if let Some(id) = &session_id
-            && (id.len() > MAX_SESSION_ID_BYTES || !id.as_bytes().iter().all(u8::is_ascii_graphic))
+            && (id.len() > MAX_SESSION_ID_BYTES || !id.as_bytes().iter().all(is_of_session_ids))
         {
             let message =
                 format!("its session id is not visible ASCII of at most {MAX_SESSION_ID_BYTES} bytes");
@@ -226,7 +228,8 @@ impl Backend {
         Ok(result.greeting(session))
     }
 
-    /// Tells the server that the session is in use. Some have no word for that, and live with it.
+    /// Tells the server that the session is in use. Some have no word for that, and answer with any error; if it means something, the next
+    /// request meets it, too.
     async fn initialized(&self, session: &UpstreamSession) -> Result<(), BackendError> {
         let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         if self.has_streams_for_sessions() {
@@ -237,16 +240,14 @@ impl Backend {
         if status.is_success() {
             return Ok(());
         }
-        if !status.is_client_error() {
-            return Err(error);
+        if status == StatusCode::NOT_FOUND
+            && session.id.is_some()
+            && !is_unknown_method(&head_soon(response.into_body()).await)
+        {
+            return Err(BackendError::SessionLost);
         }
-        if is_unknown_method(&head_soon(response.into_body()).await) {
-            return Ok(());
-        }
-        match status {
-            StatusCode::NOT_FOUND if session.id.is_some() => Err(BackendError::SessionLost),
-            _ => Err(error),
-        }
+        tracing::debug!(backend = %self.name(), %error, "the backend does not take notifications/initialized");
+        Ok(())
     }
 
     /// Sends a request of the gateway's own and gives its result.
@@ -284,10 +285,15 @@ impl Backend {
     }
 }
 
+/// Visible ASCII, and blanks, which the specification does not allow and every SDK lives with.
+fn is_of_session_ids(byte: &u8) -> bool {
+    byte.is_ascii_graphic() || *byte == b' '
+}
+
 fn read_result(result: &RawValue) -> Result<(InitializeResult<'_>, Revision), BackendError> {
     let result: InitializeResult<'_> = serde_json::from_str(result.get())
         .map_err(|error| BackendError::Invalid(format!("initialize: {error}")))?;
-    let revision = Revision::parse(&result.protocol_version).ok_or_else(|| {
+    let revision = Revision::of_backend(&result.protocol_version).ok_or_else(|| {
         BackendError::Invalid(format!(
             "it speaks only revision {:?}, which is not known",
             text::head(&result.protocol_version, MAX_REVISION_BYTES)
@@ -384,7 +390,7 @@ async fn own_answer(response: Response<UpstreamBody>, id: &RawValue) -> Result<B
     if header::is_media_type(content_type, &header::EVENT_STREAM) {
         return answer::find(Events::new(response.into_body()), id).await;
     }
-    if !header::is_media_type(content_type, &header::JSON) {
+    if !header::is_json(content_type) {
         return Err(BackendError::content_type(
             content_type,
             "neither JSON nor a stream of events",

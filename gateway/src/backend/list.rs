@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::text::brief;
+use crate::wire::item_schema::{self, ItemSchema};
 use crate::wire::jsonrpc::Fault;
 use crate::wire::params::{self, Text};
 
@@ -36,7 +37,7 @@ pub enum Kind {
 pub struct Listed {
     /// What it is called by at the backend: its name, URI or URI template.
     pub key: String,
-    /// The whole object, as the backend wrote it.
+    /// The whole object, as the backend wrote it, or mended.
     pub json: Bytes,
 }
 
@@ -49,6 +50,8 @@ pub struct List {
     pub unusable: usize,
     /// Those that are too large to be taken.
     pub oversized: Oversized,
+    /// Those that broke the protocol's schema.
+    pub mended: MendedItems,
     /// Whether the backend was not asked, or could not say: then it is not known what it offers.
     pub is_unknown: bool,
 }
@@ -67,6 +70,31 @@ impl Oversized {
         self.count += 1;
         if self.told.len() < MAX_TOLD {
             self.told.push((brief(key, MAX_TOLD_BYTES), bytes));
+        }
+    }
+
+    pub(super) fn extend(&mut self, more: Self) {
+        self.count += more.count;
+        let place = MAX_TOLD.saturating_sub(self.told.len());
+        self.told.extend(more.told.into_iter().take(place));
+    }
+}
+
+/// The items of a list that were made to fit the protocol's schema.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MendedItems {
+    /// How many there are.
+    pub count: usize,
+    /// What the first of them are called by, shortened, and where they broke the schema.
+    pub told: Vec<(String, String)>,
+}
+
+impl MendedItems {
+    pub(super) fn add(&mut self, key: &str, places: &[String]) {
+        self.count += 1;
+        if self.told.len() < MAX_TOLD {
+            let places = brief(places.join(", "), MAX_TOLD_BYTES);
+            self.told.push((brief(key, MAX_TOLD_BYTES), places));
         }
     }
 
@@ -128,6 +156,16 @@ impl Kind {
             Self::Prompts => "prompt",
             Self::Resources => "resource",
             Self::Templates => "resource template",
+        }
+    }
+
+    /// The protocol's schema of an item.
+    pub(super) fn schema(self) -> &'static ItemSchema {
+        match self {
+            Self::Tools => item_schema::TOOL,
+            Self::Prompts => item_schema::PROMPT,
+            Self::Resources => item_schema::RESOURCE,
+            Self::Templates => item_schema::RESOURCE_TEMPLATE,
         }
     }
 

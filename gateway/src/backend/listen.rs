@@ -68,14 +68,17 @@ impl Backend {
                 Some(_) => Err(BackendError::Status(StatusCode::METHOD_NOT_ALLOWED.as_u16())),
             };
         }
-        let mut request = self.request(Method::GET, Some(session), Bytes::new())?;
-        let headers = request.headers_mut();
-        headers.remove(http::header::CONTENT_TYPE);
-        headers.insert(http::header::ACCEPT, header::EVENT_STREAM);
-        if let Some(position) = position {
-            headers.insert(header::LAST_EVENT_ID, position.clone());
-        }
-        let response = self.send_in(session, request).await?;
+        let make = || {
+            let mut request = self.request(Method::GET, Some(session), Bytes::new())?;
+            let headers = request.headers_mut();
+            headers.remove(http::header::CONTENT_TYPE);
+            headers.insert(http::header::ACCEPT, header::EVENT_STREAM);
+            if let Some(position) = position {
+                headers.insert(header::LAST_EVENT_ID, position.clone());
+            }
+            Ok(request)
+        };
+        let response = self.send_in(session, make).await?;
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         match response.status() {
             StatusCode::OK if header::is_media_type(content_type, &header::EVENT_STREAM) => {

@@ -65,7 +65,7 @@ pub use error::BackendError;
 pub use events::Events;
 pub use greeting::{Capabilities, Greeting};
 pub use handshake::Hello;
-pub use list::{Kind, List, Listed, MAX_ITEM_BYTES, Oversized};
+pub use list::{Kind, List, Listed, MAX_ITEM_BYTES, MendedItems, Oversized};
 pub use listen::{Listener, Silent, position, retry};
 pub use shared_session::SharedSession;
 pub use transport::Transport;

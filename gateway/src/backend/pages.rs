@@ -95,12 +95,11 @@ impl Backend {
         };
         let mut list = in_time(kind, ask, read).await?;
         let reserved = std::mem::replace(&mut *lock(reserved), account.begin());
-        let counting = self.compute(move || {
-            count(&mut list, reserved);
-            list
-        });
+        let counting = self.compute(move || count(&mut list, reserved).then_some(list));
         let counted = counting.await;
-        counted.map_err(|failed| BackendError::Invalid(format!("{}: {failed}", kind.method())))
+        let counted =
+            counted.map_err(|failed| BackendError::Invalid(format!("{}: {failed}", kind.method())))?;
+        counted.ok_or_else(|| BackendError::CatalogTooLarge(account.limit()))
     }
 }
 
@@ -109,8 +108,12 @@ fn lock(reserved: &Mutex<Reservation>) -> MutexGuard<'_, Reservation> {
 }
 
 /// Puts the items of `list` into memory of their own, for which `reserved` stays reserved as long as there is one of them.
-fn count(list: &mut List, mut reserved: Reservation) {
+/// Says whether there is room: mended items may have more bytes than their pages.
+fn count(list: &mut List, mut reserved: Reservation) -> bool {
     let bytes = list.items.iter().map(|item| item.json.len()).sum();
+    if !reserved.resize(bytes) {
+        return false;
+    }
     let mut all = BytesMut::with_capacity(bytes);
     let mut places = Vec::with_capacity(list.items.len());
     for item in &mut list.items {
@@ -119,12 +122,11 @@ fn count(list: &mut List, mut reserved: Reservation) {
         all.extend_from_slice(&std::mem::take(&mut item.json));
         places.push(start..all.len());
     }
-    // The pages had at least as many bytes, so that this is never refused.
-    let _less = reserved.resize(bytes);
     let all = reserved.hold(all.freeze());
     for (item, place) in list.items.iter_mut().zip(places) {
         item.json = all.slice(place);
     }
+    true
 }
 
 /// One page of a list.
@@ -190,6 +192,7 @@ where
         list.items.extend(page.items);
         list.unusable = list.unusable.saturating_add(page.unusable);
         list.oversized.extend(page.oversized);
+        list.mended.extend(page.mended);
         if list.count() > MAX_ITEMS {
             return Err(too_much(format!("{MAX_ITEMS} items")));
         }
@@ -229,7 +232,7 @@ impl Page {
         }
         Ok(Self {
             list,
-            next: next.map(|next| next.get().to_owned()),
+            next: next.and_then(as_cursor),
             bytes: result.get().len(),
         })
     }
@@ -247,16 +250,37 @@ fn page(result: &RawValue, kind: Kind) -> Result<(List, Option<&RawValue>), Back
     let items = items.ok_or_else(|| invalid(&format_args!("no field {:?}", kind.field())))?;
     let mut list = List::default();
     for item in items {
-        match usable_key(kind, item) {
-            None => list.unusable = list.unusable.saturating_add(1),
-            Some(key) if item.get().len() > MAX_ITEM_BYTES => list.oversized.add(&key, item.get().len()),
-            Some(key) => list.items.push(Listed {
-                key: key.into_owned(),
-                json: Bytes::copy_from_slice(item.get().as_bytes()),
-            }),
+        let Some(key) = usable_key(kind, item) else {
+            list.unusable = list.unusable.saturating_add(1);
+            continue;
+        };
+        if item.get().len() > MAX_ITEM_BYTES {
+            list.oversized.add(&key, item.get().len());
+            continue;
         }
+        let mended = kind.schema().mend(item.get());
+        if let Some(mended) = &mended {
+            list.mended.add(&key, &mended.places);
+        }
+        list.items.push(Listed {
+            json: mended.map_or_else(
+                || Bytes::copy_from_slice(item.get().as_bytes()),
+                |mended| Bytes::from(mended.json),
+            ),
+            key: key.into_owned(),
+        });
     }
     Ok((list, next))
+}
+
+/// The cursor as the protocol wants it: a text. A number is written as one; nothing else leads to a page.
+fn as_cursor(next: &RawValue) -> Option<String> {
+    let next = next.get();
+    match next.bytes().next()? {
+        b'"' => Some(next.to_owned()),
+        b'-' | b'0'..=b'9' => Some(format!("\"{next}\"")),
+        _ => None,
+    }
 }
 
 fn usable_key(kind: Kind, item: &RawValue) -> Option<Cow<'_, str>> {
@@ -420,7 +444,7 @@ mod tests {
             ..List::default()
         };
         let before = list.clone();
-        count(&mut list, reserved);
+        assert!(count(&mut list, reserved));
         assert_eq!(list, before);
         let bytes = before.items.iter().map(|item| item.json.len()).sum::<usize>();
         let last = list.items.pop();
@@ -586,7 +610,44 @@ mod tests {
         let (list, next) = page(&others, Kind::Tools).unwrap();
         assert_eq!((list.items.len(), next.is_some()), (1, false));
         let (list, _) = page(&raw(r#"{"t\u006fols":[{"name":"a"}]}"#), Kind::Tools).unwrap();
-        assert_eq!(list.items[0].json, &br#"{"name":"a"}"#[..]);
+        assert_eq!(list.items[0].key, "a");
+    }
+
+    #[test]
+    fn cursor_is_sent_as_text_or_not_at_all() {
+        for (next, expected) in [
+            (r#""a""#, Some(r#""a""#)),
+            ("2", Some(r#""2""#)),
+            ("-1.5", Some(r#""-1.5""#)),
+            ("null", None),
+            ("false", None),
+            ("{}", None),
+        ] {
+            let all = raw(&format!(r#"{{"tools":[],"nextCursor":{next}}}"#));
+            let page = Page::read(&all, Kind::Tools).unwrap();
+            assert_eq!(page.next.as_deref(), expected, "{next}");
+        }
+    }
+
+    #[test]
+    fn item_that_breaks_the_schema_is_mended_and_told() {
+        let all = raw(
+            r#"{"tools":[{"name":"a","inputSchema":{"type":"object"}},{"name":"b","description":null}]}"#,
+        );
+        let (list, _) = page(&all, Kind::Tools).unwrap();
+        assert_eq!(
+            list.items[0].json,
+            &br#"{"name":"a","inputSchema":{"type":"object"}}"#[..]
+        );
+        assert_eq!(
+            list.items[1].json,
+            &br#"{"name":"b","inputSchema":{"type":"object"}}"#[..]
+        );
+        assert_eq!(list.mended.count, 1);
+        assert_eq!(
+            list.mended.told,
+            [("b".to_owned(), "description, inputSchema".to_owned())]
+        );
     }
 
     #[test]

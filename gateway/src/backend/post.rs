@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -22,6 +22,9 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long a backend may take to say whether it knows a session.
 const DOUBT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How many redirects of one request are followed.
+const MAX_REDIRECTS: u32 = 3;
 
 /// How much of an error's body is read to find out what it means.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
@@ -45,7 +48,7 @@ impl Backend {
             return Box::pin(self.call_over_sse(session, message, id)).await;
         }
         let response = self.post(Some(session), message).await?;
-        if response.status() != StatusCode::OK {
+        if !has_answer(&response) {
             return Box::pin(self.refusal(session, response, id)).await;
         }
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
@@ -53,7 +56,7 @@ impl Backend {
             let events = Events::new(response.into_body());
             return Ok(Answer::Events(session.clone(), Box::new(events)));
         }
-        if header::is_media_type(content_type, &header::JSON) {
+        if header::is_json(content_type) {
             return answer::json(response.into_body(), id).await;
         }
         Err(BackendError::content_type(
@@ -100,8 +103,12 @@ impl Backend {
             self.close_stream(session);
             return Ok(());
         }
-        let request = self.request(Method::DELETE, Some(session), Bytes::new())?;
-        let closing = tokio::time::timeout(CLOSE_DEADLINE, self.send(request, session.address));
+        let make = || self.request(Method::DELETE, Some(session), Bytes::new());
+        let closing = async {
+            let response = self.send(make()?, session.address).await?;
+            self.follow(response, make, session.address).await
+        };
+        let closing = tokio::time::timeout(CLOSE_DEADLINE, closing);
         closing
             .await
             .unwrap_or(Err(BackendError::Deadline(CLOSE_DEADLINE)))
@@ -113,24 +120,52 @@ impl Backend {
         session: Option<&UpstreamSession>,
         message: Bytes,
     ) -> Result<Response<UpstreamBody>, BackendError> {
-        let request = self.request(Method::POST, session, message)?;
+        let make = || self.request(Method::POST, session, message.clone());
         match session {
-            Some(session) => self.send_in(session, request).await,
-            None => self.send(request, None).await,
+            Some(session) => self.send_in(session, make).await,
+            None => self.follow(self.send(make()?, None).await?, make, None).await,
         }
     }
 
-    /// Sends `request` in `session`, which takes the cookies that the answer sets.
+    /// Sends what `make` makes in `session`, which takes the cookies that the answer sets.
     pub(super) async fn send_in(
         &self,
         session: &UpstreamSession,
-        request: Request<Full<Bytes>>,
+        make: impl Fn() -> Result<Request<Full<Bytes>>, BackendError>,
     ) -> Result<Response<UpstreamBody>, BackendError> {
-        let response = self.send(request, session.address).await?;
+        let response = self.send(make()?, session.address).await?;
+        let response = self.follow(response, make, session.address).await?;
         session
             .cookies
             .take(response.headers(), &[self.url()], clock::unix_seconds);
         Ok(response)
+    }
+
+    /// Follows the redirects of `response` within the origin, each with what `make` makes: a request is not kept for this, which hardly
+    /// ever happens.
+    pub(super) async fn follow(
+        &self,
+        response: Response<UpstreamBody>,
+        make: impl Fn() -> Result<Request<Full<Bytes>>, BackendError>,
+        address: Option<IpAddr>,
+    ) -> Result<Response<UpstreamBody>, BackendError> {
+        if !response.status().is_redirection() {
+            return Ok(response);
+        }
+        let following = async {
+            let (mut url, mut response) = (self.inner.url.clone(), response);
+            for _ in 0..MAX_REDIRECTS {
+                let Some(place) = within_origin(&url, &response) else {
+                    break;
+                };
+                url = place;
+                let mut request = make()?;
+                *request.uri_mut() = url.clone();
+                response = self.send(request, address).await?;
+            }
+            Ok(response)
+        };
+        Box::pin(following).await
     }
 
     /// Sends `request` in a session that is held at `address`, if it is, and waits for the head of its answer.
@@ -277,6 +312,37 @@ impl Backend {
         let lost = tokio::time::timeout(DOUBT_DEADLINE, pinging).await;
         matches!(lost, Ok(Ok(true)))
     }
+}
+
+/// Whether the answer to a request is in `response`. Some servers say "created" or "accepted" where they answer.
+pub(super) fn has_answer<B>(response: &Response<B>) -> bool {
+    let content_type = response.headers().get(http::header::CONTENT_TYPE);
+    let is_message =
+        || header::is_json(content_type) || header::is_media_type(content_type, &header::EVENT_STREAM);
+    response.status() == StatusCode::OK || response.status().is_success() && is_message()
+}
+
+/// Where `response` redirects the request to `uri`, method and body included, if that is at the same origin: no credential and no session
+/// gets into other hands there. Servers redirect so between `/mcp` and `/mcp/`.
+fn within_origin<B>(uri: &Uri, response: &Response<B>) -> Option<Uri> {
+    if !matches!(
+        response.status(),
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+    ) {
+        return None;
+    }
+    let place = response.headers().get(http::header::LOCATION)?;
+    let place: Uri = place.to_str().ok()?.parse().ok()?;
+    let path = place.path_and_query()?.clone();
+    let mut parts = uri.clone().into_parts();
+    let is_same = (place.scheme(), place.authority()) == (uri.scheme(), uri.authority());
+    let is_relative =
+        place.scheme().is_none() && place.authority().is_none() && path.as_str().starts_with('/');
+    if !is_same && !is_relative {
+        return None;
+    }
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).ok()
 }
 
 /// The error with what its body says of it, if that comes soon.

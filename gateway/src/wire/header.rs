@@ -17,6 +17,13 @@ pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/even
 pub(crate) const JSON_AND_EVENT_STREAM: HeaderValue =
     HeaderValue::from_static("application/json, text/event-stream");
 
+/// Whether a backend's `Content-Type` names JSON. As for the Python SDK, what begins so is enough: `application/json-rpc`, or the type twice.
+pub(crate) fn is_json(value: Option<&HeaderValue>) -> bool {
+    let value = value.map_or(&b""[..], HeaderValue::as_bytes);
+    let start = value.get(..JSON.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(JSON.as_bytes()))
+}
+
 /// Whether a `Content-Type` value names `media_type`, whatever its parameters.
 pub(crate) fn is_media_type(value: Option<&HeaderValue>, media_type: &HeaderValue) -> bool {
     let Some(value) = value.and_then(|value| value.to_str().ok()) else {

@@ -17,6 +17,7 @@ pub(crate) mod code;
 pub(crate) mod glance;
 pub(crate) mod header;
 mod inspected_keys;
+pub mod item_schema;
 pub mod jsonrpc;
 pub mod mapped;
 pub mod meta;

@@ -52,6 +52,11 @@ impl<'a> Object<'a> {
             .map(|(_, value)| *value)
     }
 
+    /// The fields, in their order.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.fields.iter().map(|(key, value)| (&**key, *value))
+    }
+
     /// A key of the object that some parser takes for `key`, if there is one.
     #[must_use]
     pub fn lookalike_of(&self, key: &str) -> Option<&str> {

@@ -37,6 +37,14 @@ impl Revision {
         Self::ALL.into_iter().find(|revision| revision.as_str() == text)
     }
 
+    /// The revision that a backend speaks which names this one. The drafts of the first revision had a name of their own, which the
+    /// TypeScript SDK knows.
+    #[must_use]
+    pub fn of_backend(text: &str) -> Option<Self> {
+        const DRAFT: &str = "2024-10-07";
+        Self::parse(text).or_else(|| (text == DRAFT).then_some(Self::V2024_11_05))
+    }
+
     /// The revision of that number, as a session id carries it.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {

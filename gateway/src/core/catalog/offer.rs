@@ -26,7 +26,7 @@ use bytes::Bytes;
 use super::sentences::{OF_ONE_BACKEND, Sentences, quoted};
 use super::task_support::requires_task;
 use super::unused;
-use crate::backend::{Capabilities, Kind, List, Listed, MAX_ITEM_BYTES, Oversized};
+use crate::backend::{Capabilities, Kind, List, Listed, MAX_ITEM_BYTES, MendedItems, Oversized};
 use crate::config::aggregation::{
     MAX_LENIENT_NAME_BYTES, MAX_NAME_BYTES, NameRule, is_name_byte, is_unprintable,
 };
@@ -145,7 +145,9 @@ impl Shown {
             }
         }
         for kind in Kind::ALL {
-            shown.refuse_oversized(backend, kind, &offer.list(kind).oversized);
+            let list = offer.list(kind);
+            shown.refuse_oversized(backend, kind, &list.oversized);
+            shown.warn_of_mended(backend, kind, &list.mended);
         }
         unused::report(backend, offer, terms, &mut shown.warnings);
         for fault in &offer.faults {
@@ -287,6 +289,23 @@ impl Shown {
             self.refuse(format_args!(
                 "{more} more {noun}s of backend {backend} are not offered: each has more than {MAX_ITEM_BYTES} bytes"
             ));
+        }
+    }
+
+    fn warn_of_mended(&mut self, backend: &BackendName, kind: Kind, mended: &MendedItems) {
+        let noun = kind.noun();
+        for (key, places) in &mended.told {
+            let warning = format_args!(
+                "the {noun} {} of backend {backend} breaks the schema of the protocol in {places}; clients get it without that, or put right",
+                quoted(key)
+            );
+            self.warnings.push(OF_ONE_BACKEND, warning);
+        }
+        let more = mended.count - mended.told.len();
+        if more > 0 {
+            let warning =
+                format_args!("{more} more {noun}s of backend {backend} break the schema of the protocol");
+            self.warnings.push(OF_ONE_BACKEND, warning);
         }
     }
 
@@ -724,6 +743,30 @@ mod tests {
                 "2 more tools of backend time are not offered: each has more than 262144 bytes"
             ]
         );
+    }
+
+    #[test]
+    fn mended_item_is_a_warning_that_names_its_fields() {
+        let tools = List {
+            mended: MendedItems {
+                count: 2,
+                told: vec![("odd".to_owned(), "description, icons.0.sizes".to_owned())],
+            },
+            ..List::default()
+        };
+        let offer = Offer {
+            tools,
+            ..Offer::default()
+        };
+        let shown = Shown::new(&BackendName::for_test("time"), &offer, &Terms::default());
+        let told = shown.warnings.told();
+        assert!(
+            told[0].contains(
+                r#""odd" of backend time breaks the schema of the protocol in description, icons.0.sizes"#
+            ),
+            "{told:?}"
+        );
+        assert!(told[1].contains("1 more tools"), "{told:?}");
     }
 
     #[test]

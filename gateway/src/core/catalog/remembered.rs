@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::{Catalog, Offer};
-use crate::backend::{Backend, Capabilities, Kind, List, Listed, Oversized};
+use crate::backend::{Backend, Capabilities, Kind, List, Listed, MendedItems, Oversized};
 
 /// The version of the form.
 const VERSION: u32 = 1;
@@ -155,6 +155,7 @@ fn read(backend: &Backend, bytes: &[u8]) -> Option<Offer> {
             items: list.items.into_iter().map(listed).collect::<Option<_>>()?,
             unusable: list.unusable,
             oversized: Oversized::default(),
+            mended: MendedItems::default(),
             is_unknown: list.is_unknown,
         };
     }

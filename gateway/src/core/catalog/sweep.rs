@@ -322,6 +322,14 @@ async fn lists(
             continue;
         }
         if !declared {
+            // The SDKs' clients ask all the same, and servers that are written by hand may declare nothing at all.
+            if kind == Kind::Tools
+                && declares_nothing(greeting.capabilities)
+                && let Ok(list) = backend.list(&greeting.session, kind).await
+            {
+                offer.capabilities.tools = !list.items.is_empty();
+                *offer.list_mut(kind) = list;
+            }
             continue;
         }
         match backend.list(&greeting.session, kind).await {
@@ -350,6 +358,11 @@ pub(super) fn needs(kind: Kind, declared: Capabilities) -> (Capability, bool) {
         Kind::Prompts => (Capability::Prompts, declared.prompts),
         Kind::Resources | Kind::Templates => (Capability::Resources, declared.resources),
     }
+}
+
+/// Whether a backend declares nothing that could be listed.
+fn declares_nothing(declared: Capabilities) -> bool {
+    !(declared.tools || declared.prompts || declared.resources)
 }
 
 fn raw(text: &str) -> Result<Box<RawValue>, BackendError> {

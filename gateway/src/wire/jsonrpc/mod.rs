@@ -4,6 +4,7 @@
 //! stay the bytes that the sender wrote, so that unknown fields and number formats survive. A message that two readers could take for two
 //! different ones is refused ([`inspected_keys`]).
 
+pub(crate) mod repair;
 mod write;
 
 #[cfg(test)]
@@ -198,11 +199,11 @@ impl<'a> Response<'a> {
         backends_response(&envelope)
     }
 
-    /// Whether this answers the request with the id `id`. The same id may be written in two ways, so that equal bytes are
-    /// enough, but unequal ones are compared as values.
+    /// Whether this answers the request with the id `id`, in whose answer's place it came. The same id may be written in two ways, so that
+    /// equal bytes are enough, but unequal ones are compared as values. Some servers write numbers as texts.
     #[must_use]
     pub fn answers(&self, id: &RawValue) -> bool {
-        same_id(self.id, id)
+        same_id(self.id, id) || is_text_of(self.id, id) || is_text_of(id, self.id)
     }
 }
 
@@ -211,6 +212,11 @@ impl<'a> Response<'a> {
 #[must_use]
 pub fn same_id(one: &RawValue, other: &RawValue) -> bool {
     one.get() == other.get() || comparable_id(one) == comparable_id(other)
+}
+
+/// Whether `text` is the text that holds the digits of `number`.
+fn is_text_of(text: &RawValue, number: &RawValue) -> bool {
+    is_integer(number.get()) && string(text).as_deref() == Some(number.get())
 }
 
 /// The id as it is compared: the same text for all spellings that some parser takes for the same id. Nearly none is anything but what

@@ -7,6 +7,7 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use memchr::memchr2;
+use serde_json::value::RawValue;
 
 use super::Event;
 use crate::steps;
@@ -113,6 +114,23 @@ impl Decoder {
         Ok(None)
     }
 
+    /// The event under way at the end of the stream, if its data is whole JSON. A stream must end with a blank line, and what comes behind
+    /// the last one may be the beginning of something; but JSON that is whole is no beginning.
+    pub fn last_event(&mut self) -> Option<Event> {
+        let rest = self.buffer.split().freeze();
+        if !rest.is_empty() && !self.in_comment {
+            self.field(&rest);
+        }
+        if let Some(joined) = self.joined.take() {
+            self.event.data = Some(joined.freeze());
+        }
+        self.size = 0;
+        self.has_field = false;
+        let event = std::mem::take(&mut self.event);
+        let data = event.data.as_ref()?;
+        serde_json::from_slice::<&RawValue>(data).is_ok().then_some(event)
+    }
+
     fn next_line(&mut self) -> Option<Bytes> {
         if self.at_start && !self.buffer.is_empty() {
             const BOM: &[u8] = b"\xEF\xBB\xBF";
@@ -216,6 +234,40 @@ mod tests {
     use super::super::encode;
     use super::*;
     use crate::steps::assert_linear;
+
+    #[test]
+    fn event_without_its_end_counts_when_its_data_is_whole() {
+        let last = |text: &str| {
+            let mut decoder = Decoder::new(1 << 20);
+            decoder.push(text.as_bytes());
+            while decoder.next_event().unwrap().is_some() {}
+            let last = decoder.last_event();
+            assert_eq!(decoder.last_event(), None, "it comes once");
+            last.and_then(|event| event.data)
+        };
+        for whole in [
+            "data: {}",
+            "data: {}\n",
+            "data: {}\r",
+            "data: x\n\nid: 1\ndata: {\ndata: }",
+            "\n\nevent: a\ndata:{}\n",
+        ] {
+            assert!(last(whole).is_some(), "{whole:?}");
+        }
+        for part in [
+            "",
+            "data: {}\n\n",
+            "data: {",
+            "data: {\n",
+            "data",
+            "id: 1\n",
+            ": {}",
+            "dat",
+            "\u{feff}",
+        ] {
+            assert_eq!(last(part), None, "{part:?}");
+        }
+    }
 
     fn decode(chunks: &[&[u8]]) -> Vec<Event> {
         let mut decoder = Decoder::new(1 << 20);
