@@ -657,12 +657,12 @@ fn a_session_whose_handshake_fails_is_deleted() -> anyhow::Result<()> {
     assert_eq!(fixture.stats()?.sessions.len(), 1, "the catalogue's own");
     faults(
         &fixture,
-        &json!({"status": 500, "only_method": "notifications/initialized"}),
+        &json!({"reset": "before_headers", "only_method": "notifications/initialized"}),
     )?;
     let failed = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
     assert_says(
         &tool_error(&failed)?,
-        &["HTTP status 500", "trying again is safe"],
+        &["ended the connection", "trying again is safe"],
     );
     assert_eq!(
         (fixture.stats()?.sessions.len(), fixture.stats()?.deletes),

@@ -237,7 +237,7 @@ const NO_ANSWERS: [(&str, &str); 16] = [
         "answers another request",
     ),
     (
-        r#"{"jsonrpc":"2.0","id":"$id","result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":"x$id","result":{}}"#,
         "answers another request",
     ),
     (

@@ -9,7 +9,7 @@ use super::{BackendError, UpstreamBody, UpstreamSession};
 use crate::budget::{Account, Reservation, UNCOUNTED_BYTES};
 use crate::wire::glance::is_answer;
 use crate::wire::jsonrpc::repair::{repaired, without_mark};
-use crate::wire::jsonrpc::{Outcome, Response, Sketch, same_id};
+use crate::wire::jsonrpc::{Outcome, Response, Sketch};
 use crate::wire::splice::splice;
 
 /// A JSON answer up to this size is read whole and its envelope checked; a larger one is passed on as it comes.
@@ -124,19 +124,12 @@ pub fn read(message: &Bytes, id: &RawValue) -> Reading {
         Ok(answer) => Reading::Answer(answer),
         Err(error) => match Sketch::of(message) {
             Some(sketch) if sketch.has_method => Reading::Other,
-            // What answers another request, or none, is not for this one. Its own answer may still come.
-            Some(sketch) if sketch.id.is_none_or(|other| is_of_another(other, id)) => {
-                Reading::Unreadable(error)
-            }
+            // What says nothing at all is not meant as the answer, which may still come.
+            Some(sketch) if sketch.id.is_none() && !sketch.has_outcome => Reading::Unreadable(error),
             Some(_) => Reading::NoAnswer(error),
             None => Reading::Unreadable(error),
         },
     }
-}
-
-/// Whether `other` is the id of another request. A backend that could not tell the request's writes `null`.
-fn is_of_another(other: &RawValue, id: &RawValue) -> bool {
-    other.get() != "null" && !same_id(other, id)
 }
 
 /// Waits for the answer to the request `id` on its stream.
@@ -261,6 +254,8 @@ mod tests {
         assert_eq!(read(of_text.leak()), Reading::Answer(answer.into()));
         for text in [
             r#"{"jsonrpc":"2.0","id":1}"#,
+            r#"{"jsonrpc":"2.0","id":2,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"id":1,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{},"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":""}}"#,
@@ -278,7 +273,6 @@ mod tests {
             "[]",
             "{}",
             r#"{"id":1,"#,
-            r#"{"jsonrpc":"2.0","id":2,"result":{}}"#,
         ] {
             assert!(
                 matches!(read(text), Reading::Unreadable(BackendError::Invalid(_))),
