@@ -301,7 +301,7 @@ impl Shown {
             );
             self.warnings.push(OF_ONE_BACKEND, warning);
         }
-        let more = mended.count - mended.told.len();
+        let more = mended.count.saturating_sub(mended.told.len());
         if more > 0 {
             let warning =
                 format_args!("{more} more {noun}s of backend {backend} break the schema of the protocol");
