@@ -87,7 +87,7 @@ fn compare(direct: &Played, through: &Played) -> Option<(Difference, String)> {
                 (one != other).then(|| (Difference::Other, format!("{one} and {other}")))
             }
             (Step::Fails(Some(one), _), Step::Fails(Some(other), why)) => {
-                (one != other).then(|| (Difference::Other, why))
+                (one != other).then_some((Difference::Other, why))
             }
             (Step::Fails(..), Step::Fails(..)) => None,
         };

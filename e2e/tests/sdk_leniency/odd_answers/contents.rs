@@ -25,43 +25,43 @@ fn handshakes() -> Vec<OddServer> {
     };
     vec![
         with("revision-2024-11-05", |result| {
-            result["protocolVersion"] = json!("2024-11-05")
+            result["protocolVersion"] = json!("2024-11-05");
         }),
         with("revision-2024-10-07", |result| {
-            result["protocolVersion"] = json!("2024-10-07")
+            result["protocolVersion"] = json!("2024-10-07");
         }),
         with("revision-of-the-future", |result| {
-            result["protocolVersion"] = json!("2099-01-01")
+            result["protocolVersion"] = json!("2099-01-01");
         }),
         with("revision-draft", |result| {
-            result["protocolVersion"] = json!("DRAFT-2026-v1")
+            result["protocolVersion"] = json!("DRAFT-2026-v1");
         }),
         with("revision-in-semver", |result| {
-            result["protocolVersion"] = json!("1.0.0")
+            result["protocolVersion"] = json!("1.0.0");
         }),
         with("revision-missing", |result| remove(result, "protocolVersion")),
         with("revision-null", |result| result["protocolVersion"] = Value::Null),
         with("revision-as-number", |result| {
-            result["protocolVersion"] = json!(20_250_618)
+            result["protocolVersion"] = json!(20_250_618);
         }),
         with("revision-empty", |result| result["protocolVersion"] = json!("")),
         with("capabilities-missing", |result| remove(result, "capabilities")),
         with("capabilities-null", |result| result["capabilities"] = Value::Null),
         with("capabilities-empty", |result| result["capabilities"] = json!({})),
         with("capabilities-as-list", |result| {
-            result["capabilities"] = json!([])
+            result["capabilities"] = json!([]);
         }),
         with("capability-null", |result| {
-            result["capabilities"] = json!({"tools": null})
+            result["capabilities"] = json!({"tools": null});
         }),
         with("capability-true", |result| {
-            result["capabilities"] = json!({"tools": true})
+            result["capabilities"] = json!({"tools": true});
         }),
         with("capability-with-null", |result| {
-            result["capabilities"] = json!({"tools": {"listChanged": null}})
+            result["capabilities"] = json!({"tools": {"listChanged": null}});
         }),
         with("capability-with-text", |result| {
-            result["capabilities"] = json!({"tools": {"listChanged": "yes"}})
+            result["capabilities"] = json!({"tools": {"listChanged": "yes"}});
         }),
         with("capabilities-unknown", |result| {
             result["capabilities"] = json!({"tools": {}, "telepathy": {}, "experimental": {"x": {"y": 1}}});
@@ -76,26 +76,26 @@ fn handshakes() -> Vec<OddServer> {
         with("server-info-missing", |result| remove(result, "serverInfo")),
         with("server-info-null", |result| result["serverInfo"] = Value::Null),
         with("server-info-without-version", |result| {
-            result["serverInfo"] = json!({"name": "s"})
+            result["serverInfo"] = json!({"name": "s"});
         }),
         with("server-info-without-name", |result| {
-            result["serverInfo"] = json!({"version": "1"})
+            result["serverInfo"] = json!({"version": "1"});
         }),
         with("server-info-with-version-null", |result| {
-            result["serverInfo"] = json!({"name": "s", "version": null})
+            result["serverInfo"] = json!({"name": "s", "version": null});
         }),
         with("server-info-with-number", |result| {
-            result["serverInfo"] = json!({"name": "s", "version": 1})
+            result["serverInfo"] = json!({"name": "s", "version": 1});
         }),
         with("server-info-with-extras", |result| {
             result["serverInfo"] = json!({"name": "s", "version": "1", "title": null, "icons": null, "x": 1});
         }),
         with("instructions-null", |result| result["instructions"] = Value::Null),
         with("instructions-as-number", |result| {
-            result["instructions"] = json!(1)
+            result["instructions"] = json!(1);
         }),
         with("instructions-as-list", |result| {
-            result["instructions"] = json!(["a", "b"])
+            result["instructions"] = json!(["a", "b"]);
         }),
         with("handshake-with-extras", |result| {
             result["sessionId"] = json!("x");
@@ -180,61 +180,61 @@ fn tools() -> Vec<OddServer> {
         tool("tool-with-schema-empty", |tool| tool["inputSchema"] = json!({})),
         tool("tool-with-schema-true", |tool| tool["inputSchema"] = json!(true)),
         tool("tool-with-schema-as-text", |tool| {
-            tool["inputSchema"] = json!("{\"type\":\"object\"}")
+            tool["inputSchema"] = json!("{\"type\":\"object\"}");
         }),
         tool("tool-with-schema-without-type", |tool| {
-            tool["inputSchema"] = json!({"properties": {"message": {"type": "string"}}})
+            tool["inputSchema"] = json!({"properties": {"message": {"type": "string"}}});
         }),
         tool("tool-with-schema-of-types", |tool| {
-            tool["inputSchema"] = json!({"type": ["object", "null"]})
+            tool["inputSchema"] = json!({"type": ["object", "null"]});
         }),
         tool("tool-with-schema-of-list", |tool| {
-            tool["inputSchema"] = json!({"type": "array"})
+            tool["inputSchema"] = json!({"type": "array"});
         }),
         tool("tool-with-properties-null", |tool| {
-            tool["inputSchema"] = json!({"type": "object", "properties": null})
+            tool["inputSchema"] = json!({"type": "object", "properties": null});
         }),
         tool("tool-with-property-true", |tool| {
-            tool["inputSchema"] = json!({"type": "object", "properties": {"message": true}})
+            tool["inputSchema"] = json!({"type": "object", "properties": {"message": true}});
         }),
         tool("tool-with-required-null", |tool| {
-            tool["inputSchema"] = json!({"type": "object", "required": null})
+            tool["inputSchema"] = json!({"type": "object", "required": null});
         }),
         tool("tool-with-schema-dialect", |tool| {
             tool["inputSchema"] = json!({"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "$defs": {"a": {"$ref": "#/$defs/a"}}});
         }),
         tool("tool-with-description-null", |tool| {
-            tool["description"] = Value::Null
+            tool["description"] = Value::Null;
         }),
         tool("tool-with-description-as-list", |tool| {
-            tool["description"] = json!(["a"])
+            tool["description"] = json!(["a"]);
         }),
         tool("tool-with-title-null", |tool| tool["title"] = Value::Null),
         tool("tool-with-annotations-null", |tool| {
-            tool["annotations"] = Value::Null
+            tool["annotations"] = Value::Null;
         }),
         tool("tool-with-annotations-empty", |tool| {
-            tool["annotations"] = json!({})
+            tool["annotations"] = json!({});
         }),
         tool("tool-with-hint-null", |tool| {
-            tool["annotations"] = json!({"readOnlyHint": null, "title": null})
+            tool["annotations"] = json!({"readOnlyHint": null, "title": null});
         }),
         tool("tool-with-hint-as-text", |tool| {
-            tool["annotations"] = json!({"readOnlyHint": "true"})
+            tool["annotations"] = json!({"readOnlyHint": "true"});
         }),
         tool("tool-with-unknown-hint", |tool| {
-            tool["annotations"] = json!({"dangerous": true, "readOnlyHint": true})
+            tool["annotations"] = json!({"dangerous": true, "readOnlyHint": true});
         }),
         tool("tool-with-output-null", |tool| tool["outputSchema"] = Value::Null),
         tool("tool-with-output-empty", |tool| tool["outputSchema"] = json!({})),
         tool("tool-with-meta-null", |tool| tool["_meta"] = Value::Null),
         tool("tool-with-icons-null", |tool| tool["icons"] = Value::Null),
         tool("tool-with-odd-icons", |tool| {
-            tool["icons"] = json!([{"src": "x", "sizes": "any"}])
+            tool["icons"] = json!([{"src": "x", "sizes": "any"}]);
         }),
         tool("tool-with-execution-null", |tool| tool["execution"] = Value::Null),
         tool("tool-with-unknown-execution", |tool| {
-            tool["execution"] = json!({"taskSupport": "sometimes"})
+            tool["execution"] = json!({"taskSupport": "sometimes"});
         }),
         tool("tool-with-extras", |tool| {
             tool["x"] = json!(1);

@@ -264,7 +264,7 @@ fn envelopes() -> Vec<OddServer> {
         changed("id-null", "", |message| message["id"] = Value::Null),
         in_events("id-null-in-events", |message| message["id"] = Value::Null),
         changed("id-of-another", "tools/call", |message| {
-            message["id"] = json!(4711)
+            message["id"] = json!(4711);
         }),
         in_events("id-of-another-in-events", |message| message["id"] = json!(4711)),
         changed("id-missing", "", |message| remove(message, "id")),
@@ -273,25 +273,25 @@ fn envelopes() -> Vec<OddServer> {
         changed("jsonrpc-1", "", |message| message["jsonrpc"] = json!("1.0")),
         changed("jsonrpc-as-number", "", |message| message["jsonrpc"] = json!(2.0)),
         changed("envelope-with-extras", "", |message| {
-            message["extra"] = json!({"a": [1]})
+            message["extra"] = json!({"a": [1]});
         }),
         changed("envelope-with-error-null", "", |message| {
-            message["error"] = Value::Null
+            message["error"] = Value::Null;
         }),
         changed("envelope-with-method-null", "", |message| {
-            message["method"] = Value::Null
+            message["method"] = Value::Null;
         }),
         changed("envelope-with-params-null", "", |message| {
-            message["params"] = Value::Null
+            message["params"] = Value::Null;
         }),
         changed("envelope-with-method", "", |message| {
-            message["method"] = json!("tools/call")
+            message["method"] = json!("tools/call");
         }),
         changed("envelope-with-error-and-result", "tools/call", |message| {
             message["error"] = json!({"code": -32000, "message": "both"});
         }),
         changed("envelope-without-outcome", "tools/call", |message| {
-            remove(message, "result")
+            remove(message, "result");
         }),
     ]
 }
