@@ -13,8 +13,8 @@ use vmcp_peers::confined::Confined;
 #[derive(Parser)]
 #[command(name = "cargo xtask hostile", bin_name = "cargo xtask hostile")]
 struct Arguments {
-    /// How long it takes: half of that are the calm before and beside a busy neighbour, with which the rest is compared
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+    /// How long the attack takes; up to a minute before it the honest sessions are measured alone and beside a busy neighbour
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     minutes: u64,
 }
 

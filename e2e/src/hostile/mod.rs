@@ -26,8 +26,10 @@ pub use report::Report;
 
 /// The memory of the gateway, as the operator's default has it.
 pub const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
-/// The part of the run in which honest sessions are alone.
+/// For how long, of the time of the attack, the honest sessions are measured before it: alone, and beside a busy neighbour.
 const BASELINE_PART: u32 = 4;
+/// More says no more about them.
+const MAX_BASELINE: Duration = Duration::from_secs(30);
 /// How long sessions without use live: so that what hostile clients have left behind ends soon afterwards.
 const TTL_SECONDS: u64 = 10;
 /// How long the gateway has to come to rest.
@@ -56,7 +58,7 @@ impl Attack {
     }
 }
 
-/// Runs the scenario for about `duration` in all, within `confined`.
+/// Runs the scenario within `confined`, with an attack of `duration`.
 ///
 /// # Errors
 /// When it cannot be run. What the gateway did is in the report.
@@ -77,9 +79,10 @@ pub fn run(confined: &Confined, duration: Duration) -> anyhow::Result<Report> {
     let honest = honest::Honest::open(gateway.mcp)?;
 
     // The backend is quiet at first, so that the honest sessions are alone.
-    let baseline = honest.run(duration / BASELINE_PART);
+    let before = (duration / BASELINE_PART).min(MAX_BASELINE);
+    let baseline = honest.run(before);
     let neighbour = confined.busy_neighbour()?;
-    let shared = honest.run(duration / BASELINE_PART);
+    let shared = honest.run(before);
     drop(neighbour);
     let rest = Rest::of(&gateway)?;
 
@@ -87,7 +90,7 @@ pub fn run(confined: &Confined, duration: Duration) -> anyhow::Result<Report> {
     let attack = Arc::new(Attack::default());
     let threads = clients::start(gateway.mcp, &attack);
     let livez = Livez::start(gateway.admin);
-    let under_attack = honest.run(duration / 2);
+    let under_attack = honest.run(duration);
     attack.stop.store(true, Ordering::Relaxed);
     hostile.set_hostile(false);
     let livez = livez.finish();
