@@ -12,7 +12,6 @@ pub mod hostile;
 pub mod issuer;
 pub mod load;
 pub mod mount;
-pub mod ports;
 pub mod providers;
 pub mod proxy;
 pub mod raw;
@@ -26,3 +25,5 @@ pub mod scripted_server;
 pub mod stream;
 pub mod third_party;
 pub mod wait;
+
+pub use vmcp_peers::ports;

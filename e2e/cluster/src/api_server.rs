@@ -1,7 +1,6 @@
 //! An API server without a cluster.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use crate::certificates::{ADMIN, Authority};
 use crate::deadline::wait_for;
 use crate::go_modules::{self, GoModule};
 use crate::{kubeconfig, kubernetes};
+use vmcp_peers::ports;
 
 const SCRIPT: &str = include_str!("../scripts/api-server.sh");
 
@@ -119,7 +119,11 @@ impl ApiServer {
         ));
         let path = std::env::join_paths(folders)?;
         let dir = tempfile::Builder::new().prefix("vmcp-api-").tempdir()?.keep();
-        let [port, etcd, etcd_peer] = free_ports()?;
+        let [port, etcd, etcd_peer] = [
+            ports::free()?.port(),
+            ports::free()?.port(),
+            ports::free()?.port(),
+        ];
         let url = format!("https://127.0.0.1:{port}");
         let pki = dir.join("pki");
         let authority = Authority::create(&pki)?;
@@ -171,17 +175,6 @@ impl Drop for ApiServer {
 
 fn programs() -> anyhow::Result<Vec<PathBuf>> {
     go_modules::programs(&[GoModule::Kubernetes, GoModule::Etcd])
-}
-
-/// Ports that nobody listens on at this moment. They are bound together, so that they differ.
-fn free_ports() -> anyhow::Result<[u16; 3]> {
-    let bind = || TcpListener::bind("127.0.0.1:0").context("no free port on the loopback interface");
-    let listeners = [bind()?, bind()?, bind()?];
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
 }
 
 fn tail(dir: &Path, program: &str) -> String {

@@ -29,6 +29,7 @@ mod newer_release;
 pub mod npm;
 pub mod parsers;
 mod path;
+pub mod ports;
 mod probe;
 pub mod process;
 mod progress;

@@ -1,14 +1,13 @@
 //! MCP servers that others wrote, started for a test or a demo.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use crate::process::Process;
-use crate::{go_sdk, npm, probe, python};
+use crate::{go_sdk, npm, ports, probe, python};
 
 /// How long a server may take until it answers: Python imports for seconds on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -169,7 +168,7 @@ fn start_at(
 ) -> anyhow::Result<Server> {
     let mut attempt = 1;
     loop {
-        let port = free_port()?;
+        let port = ports::free()?.port();
         let command = command(port);
         let mut process = Process::start(name, &command)?;
         let failure = match wait(&mut process, port, answers) {
@@ -214,10 +213,4 @@ fn wait(process: &mut Process, port: u16, answers: fn(u16) -> anyhow::Result<()>
             Err(_) => std::thread::sleep(POLL),
         }
     }
-}
-
-/// A port of the loopback interface that nobody listens on now.
-fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind to a loopback port")?;
-    Ok(listener.local_addr()?.port())
 }
