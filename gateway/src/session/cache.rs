@@ -145,8 +145,9 @@ impl Cache {
         }
     }
 
-    /// Forgets the expired ones among the next `looks` entries, but for those in use. Sessions live for `idle` without use.
-    pub(super) fn forget_expired(&self, idle: Duration, looks: usize) {
+    /// Forgets the expired ones among the next `looks` entries, but for those in use, and those that are `kept`. Sessions live for `idle` without
+    /// use.
+    pub(super) fn forget_expired(&self, idle: Duration, looks: usize, kept: impl Fn(&RecordKey) -> bool) {
         let mut shared = self.write();
         for _ in 0..looks.min(shared.order.len()) {
             let Some(key) = shared.order.pop_front() else {
@@ -156,7 +157,7 @@ impl Cache {
                 continue;
             };
             // The map's own reference is one.
-            if Arc::strong_count(entry) > 1 || entry.lives_on(idle) {
+            if Arc::strong_count(entry) > 1 || entry.lives_on(idle) || kept(&key) {
                 shared.order.push_back(key);
             } else {
                 shared.entries.remove(&key);
@@ -307,17 +308,17 @@ mod tests {
         }
         tokio::time::advance(IDLE / 2).await;
         cache.put(&key(50), record(1), reading(1)).unwrap();
-        cache.forget_expired(IDLE, 100);
+        cache.forget_expired(IDLE, 100, |_| false);
         assert_eq!(cache.entries().len(), 51);
         tokio::time::advance(IDLE / 2).await;
-        cache.forget_expired(IDLE, 10);
+        cache.forget_expired(IDLE, 10, |_| false);
         assert_eq!(cache.entries().len(), 51 - 9);
-        cache.forget_expired(IDLE, cache.len());
+        cache.forget_expired(IDLE, cache.len(), |kept| *kept == key(7));
         let mut left: Vec<_> = cache.entries().into_iter().map(|(key, _)| key).collect();
         left.sort();
-        assert_eq!(left, [key(0), key(50)]);
+        assert_eq!(left, [key(0), key(7), key(50)]);
         drop(used);
-        cache.forget_expired(IDLE, cache.len());
+        cache.forget_expired(IDLE, cache.len(), |_| false);
         assert!(is_remembered(&cache, 50) && !is_remembered(&cache, 0));
     }
 

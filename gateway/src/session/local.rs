@@ -70,6 +70,11 @@ impl Local {
         taken.into_values().collect()
     }
 
+    /// Whether the session `key` has connections here, open or not.
+    pub(super) fn has(&self, key: &RecordKey) -> bool {
+        self.lock().sessions.contains_key(key)
+    }
+
     fn keys(&self) -> Vec<RecordKey> {
         self.lock().sessions.keys().copied().collect()
     }

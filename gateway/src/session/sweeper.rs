@@ -72,7 +72,8 @@ impl Sessions {
     async fn forget_expired(&self, ttl: Duration) {
         let cache = &self.inner.cache;
         for _ in 0..cache.len().div_ceil(FORGET_AT_A_TIME) {
-            cache.forget_expired(ttl, FORGET_AT_A_TIME);
+            // A session with a connection here may be in use at another process, which is looked at before the connection is closed.
+            cache.forget_expired(ttl, FORGET_AT_A_TIME, |key| self.inner.local.has(key));
             tokio::task::yield_now().await;
         }
     }
