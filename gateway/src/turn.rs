@@ -8,6 +8,8 @@
 use std::cell::Cell;
 use std::task::{Context, Poll};
 
+use tokio::task::coop;
+
 /// How many bytes a poll of a connection moves, roughly.
 pub(crate) const TURN_BYTES: usize = 128 * 1024;
 
@@ -30,9 +32,10 @@ pub(crate) fn moved() -> usize {
     MOVED_BYTES.get()
 }
 
-/// Whether the task may move more in this poll. If not, it is polled again when others have had their turn.
+/// Whether the task may move more in this poll, and has operations left: a connection that the runtime keeps from writing would look like one
+/// whose client does not read. If not, it is polled again when others have had their turn.
 pub(crate) fn poll_turn(context: &Context<'_>) -> Poll<()> {
-    if moved() < TURN_BYTES {
+    if moved() < TURN_BYTES && coop::has_budget_remaining() {
         return Poll::Ready(());
     }
     context.waker().wake_by_ref();
