@@ -144,6 +144,15 @@ impl Delivery {
         Some((stalled.since, counted.1))
     }
 
+    /// How many of its bytes are counted in `account`, if it has been given up.
+    pub(crate) fn closing(&self, account: &Account) -> usize {
+        let state = self.lock();
+        let counted = state.counted.iter().find(|(other, _)| other.is(account));
+        counted
+            .filter(|_| state.is_given_up)
+            .map_or(0, |(_, bytes)| *bytes)
+    }
+
     /// Says that its client has taken nothing since `since`. `connection` is woken when it is given up.
     pub(crate) fn stalls(&self, since: Instant, connection: &Waker) {
         let mut state = self.lock();
@@ -161,9 +170,10 @@ impl Delivery {
         }
     }
 
-    /// Says that its client takes something.
+    /// Says that its client takes something, which may be in the moment in which it is given up.
     pub(crate) fn moves(&self) {
-        self.lock().stalled = None;
+        let mut state = self.lock();
+        (state.stalled, state.is_given_up) = (None, false);
     }
 
     /// Has its connection closed, because others need the room.

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::{Account, Reservation};
 use crate::delivery::Delivery;
 
-/// How long a client may take nothing before its answer is given up for others. One that reads, over whatever network, takes something in
-/// between.
-const STALL: Duration = Duration::from_secs(1);
+/// How long a client may take nothing before its answer is given up for others. The kernel reports a connection as writable again only when
+/// a third of its send buffer is free, which takes nearly 4 s where a client reads 50 KiB/s.
+const STALL: Duration = Duration::from_secs(4);
 /// How long an answer waits until there is room for it.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(6);
 /// How often it is looked for room meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The part of an account that is made free at a time, so that not every answer has to wait for it.
@@ -81,8 +81,10 @@ impl Account {
 
     /// Gives up those deliveries whose clients have taken nothing for the longest time, until so many bytes and some more will be free.
     fn give_up_unread(&self, bytes: usize) {
-        let mut wanted = bytes.max(self.limit() / PART_MADE_FREE);
         let deliveries: Vec<_> = self.node.unread.lock().values().cloned().collect();
+        // A connection takes a moment to close.
+        let closing: usize = deliveries.iter().map(|delivery| delivery.closing(self)).sum();
+        let mut wanted = bytes.max(self.limit() / PART_MADE_FREE).saturating_sub(closing);
         let now = Instant::now();
         let mut stalled: Vec<_> = deliveries
             .iter()
