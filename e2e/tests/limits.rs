@@ -151,6 +151,9 @@ fn body_without_a_session_is_small() -> anyhow::Result<()> {
         text.contains("larger than 65536 bytes, which is the most without the header Mcp-Session-Id"),
         "{text}"
     );
+    let foreign = [headers[0], headers[1], ("mcp-session-id", "x")];
+    let refused = raw::exchange(mcp, "POST", "/mcp", &foreign, body.as_bytes())?;
+    assert_eq!((refused.status, refused.error_code()), (404, -32001));
     Ok(())
 }
 

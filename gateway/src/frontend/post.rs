@@ -54,6 +54,11 @@ impl Frontend {
             discard(body).await;
             return ("other", respond::overloaded(None));
         };
+        // Otherwise a header that says anything would buy a stranger what sessions may have.
+        if !is_small && self.has_foreign_session_id(&head.headers, principal) {
+            discard(body).await;
+            return ("other", respond::session_not_found());
+        }
         let account = || self.principals.account(self.core.budget(), principal);
         let body = match read(body, limit, account).await {
             Ok(body) => body,
@@ -162,6 +167,12 @@ impl Frontend {
             "resources/unsubscribe" => Box::pin(self.unsubscribe(session, body, asked)).await,
             _ => respond::method_not_found(request),
         }
+    }
+
+    /// Whether the request names a session whose id was not signed here for this principal.
+    fn has_foreign_session_id(&self, headers: &HeaderMap, principal: &Principal) -> bool {
+        let id = headers.get(mcp::SESSION_ID);
+        id.is_some_and(|id| !self.sessions.is_own_id(id.as_bytes(), principal))
     }
 
     /// The session that the request names, if it is the principal's.

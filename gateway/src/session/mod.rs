@@ -397,6 +397,12 @@ impl Sessions {
         }
     }
 
+    /// Whether `id` was signed for this server and `principal`. The session may have ended.
+    #[must_use]
+    pub fn is_own_id(&self, id: &[u8], principal: &Principal) -> bool {
+        self.verify(id, principal).is_ok()
+    }
+
     fn verify(&self, id: &[u8], principal: &Principal) -> Result<(SessionId, Arc<SessionKey>), SessionError> {
         let inner = &*self.inner;
         if let Some(known) = inner.verified.get(id, &inner.keys, principal) {
