@@ -299,7 +299,7 @@ mod tests {
         response.extensions_mut().insert(until(Instant::now() - GRACE));
         overdue.is(&mut response);
         let mut server = Unread::new(stream, overdue);
-        for piece in [1000, 64 * 1024] {
+        for piece in [4 * 1024, 64 * 1024] {
             let bytes = vec![0; piece];
             turn::begin();
             let moved = poll_fn(|context| {
