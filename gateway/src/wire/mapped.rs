@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::jsonrpc::{Fault, string};
@@ -54,22 +53,14 @@ pub fn elicitation_id(params: Option<&RawValue>) -> Result<Option<&RawValue>, Fa
 /// error, or where there are more than a client would ask its user about.
 #[must_use]
 pub fn required_elicitations(error: &RawValue) -> Vec<&RawValue> {
-    #[derive(Deserialize)]
-    struct ErrorObject<'a> {
-        code: i64,
-        #[serde(borrow)]
-        data: Data<'a>,
-    }
-    #[derive(Deserialize)]
-    struct Data<'a> {
-        #[serde(borrow)]
-        elicitations: Vec<&'a RawValue>,
-    }
-    let error: Option<ErrorObject<'_>> = serde_json::from_str(error.get()).ok();
-    let required = i64::from(code::URL_ELICITATION_REQUIRED);
-    let error =
-        error.filter(|error| error.code == required && error.data.elicitations.len() <= MAX_ELICITATIONS);
-    let all = error.map(|error| error.data.elicitations).unwrap_or_default();
+    let elicitations = || {
+        let [code, data] = read(Some(error), &["code", "data"]).ok()?;
+        let number: i32 = code?.get().parse().ok()?;
+        let [elicitations] = read(Some(data?), &["elicitations"]).ok()?;
+        let all: Vec<&RawValue> = serde_json::from_str(elicitations?.get()).ok()?;
+        (number == code::URL_ELICITATION_REQUIRED && all.len() <= MAX_ELICITATIONS).then_some(all)
+    };
+    let all = elicitations().unwrap_or_default();
     all.into_iter()
         .filter_map(|one| elicitation_id(Some(one)).ok().flatten())
         .collect()
