@@ -191,9 +191,13 @@ impl ListQueue {
         }
     }
 
-    /// Drops the lists of `backend` that were asked for first, until half of its share is free.
-    fn make_room(&self, backend: &Backend) {
+    /// Drops the lists of `backend` that were asked for first, until half of its share is free. `forget_views` drops the views, which keep
+    /// lists, also those of sessions that have ended.
+    fn make_room(&self, backend: &Backend, forget_views: impl FnOnce()) {
         let account = backend.session_catalog_account();
+        if account.reserved() > account.limit() / 2 {
+            forget_views();
+        }
         while account.reserved() > account.limit() / 2 {
             let oldest = lock(&self.queues)
                 .get_mut(backend.name())
@@ -294,7 +298,10 @@ impl Session {
                 }
             })
         };
-        backend.lists_per_session() && is_listed().unwrap_or(false)
+        let catalog = self.sessions.inner.core.catalog();
+        // What a filter hides is not spoken of.
+        let passes = || catalog.may_have(backend.name(), Kind::Resources, uri);
+        backend.lists_per_session() && is_listed().unwrap_or(false) && passes()
     }
 
     /// What is offered to this session, as far as is known.
@@ -398,7 +405,9 @@ impl Session {
         }
         let asked = Instant::now();
         let before = backend.meter().taken();
-        inner.list_queue.make_room(backend);
+        inner
+            .list_queue
+            .make_room(backend, || inner.core.catalog().forget_views());
         let (upstream, list) = self.list(backend, kind).await?;
         let shared = inner.core.catalog().offer(backend.name());
         let account = backend.session_catalog_account().clone();
@@ -495,12 +504,13 @@ mod tests {
             .is_some()
     }
 
+    /// Lists of sessions that have ended go first: views keep them.
     #[tokio::test(start_paused = true)]
     async fn lists_that_were_asked_for_first_give_way() {
         let (backend, queue) = (backend(), ListQueue::default());
         let sessions: Vec<_> = (0..3).map(|_| Arc::new(SessionLists::default())).collect();
         for lists in &sessions {
-            let known = known(&backend, 3);
+            let known = known(&backend, 4);
             let queued = Queued {
                 lists: Arc::downgrade(lists),
                 kind: Kind::Tools,
@@ -510,12 +520,14 @@ mod tests {
             queue.push(backend.name(), queued);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        queue.make_room(&backend);
+        let account = backend.session_catalog_account();
+        let kept_by_view = account.reserve(account.limit() / 4).unwrap();
+        queue.make_room(&backend, || drop(kept_by_view));
         let kept: Vec<_> = sessions
             .iter()
             .map(|lists| is_known(lists, &backend, 1))
             .collect();
-        assert_eq!(kept, [false, false, true]);
+        assert_eq!(kept, [false, true, true]);
         drop(sessions);
         assert_eq!(
             backend.session_catalog_account().reserved(),

@@ -143,6 +143,11 @@ impl Catalog {
         })
     }
 
+    /// Forgets all views. They are made anew when they are wanted.
+    pub fn forget_views(&self) {
+        self.shared.views.forget_all();
+    }
+
     fn make_view(&self, id: ViewId, own: Vec<OwnList>, base: &Arc<Snapshot>) -> Arc<Snapshot> {
         let members = self.members();
         let known: Vec<_> = members
