@@ -57,17 +57,17 @@ pub struct BackendConfig {
     #[serde(default, skip_serializing_if = "is_default")]
     pub session_state: SessionState,
     /// Where its lists come from. `shared`: from a session of the gateway's own, once for all clients. `perSession`: from each client's own
-    /// session at the backend, for servers that add tools to one session or show each user other ones. Then a client's list asks the
-    /// backend, and opens the session there if there is none; when no answer comes within 5 s, what the gateway's own session saw is
-    /// listed. Names, filters and conflicts are the same in both.
+    /// session at the backend, for servers that add tools to one session or show different tools to different users. The gateway then asks the
+    /// backend each time a client asks for a list, and opens the client's session there first if necessary. If the backend does not answer within
+    /// 5 s, the client gets the list of the gateway's own session. Names, filters and conflicts work the same way in both.
     #[schemars(extend("default" = CatalogScope::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub catalog: CatalogScope,
     /// Whether the requests of all clients go in one session at the backend, for a server that has one session for everybody and refuses
     /// a second `initialize` as "already initialized". Then such a session is the gateway's own, and with Redis every replica uses the same.
-    /// What belongs to one client cannot work in it: the server sees the gateway's capabilities and name and not the client's, it is
-    /// told no log level and no change of roots, resources cannot be subscribed to, what it says outside of a call reaches nobody, and a call
-    /// that breaks off cannot be resumed. State that the server keeps for the session is everybody's. Only with
+    /// Features that belong to one client do not work: the server sees the gateway's name and capabilities, log levels and changes of roots are not
+    /// forwarded, clients cannot subscribe to resources, messages that the server sends outside a call are dropped, and a broken call cannot be
+    /// resumed. All clients share the state that the server keeps for the session. Only with
     /// `transport: streamable-http`, and not with `catalog: perSession`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shared_session: bool,
