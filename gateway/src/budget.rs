@@ -289,29 +289,25 @@ impl Account {
         Arc::strong_count(&self.node) > 1 || self.reserved() > 0
     }
 
-    fn charge(&self, bytes: usize) -> bool {
+    /// Charges so many bytes here and in every account above, or nowhere: then the error is the account that has no room.
+    fn charge(&self, bytes: usize) -> Result<(), &Self> {
         let node = &*self.node;
         let limit = self.limit();
         let more = |reserved: usize| reserved.checked_add(bytes).filter(|sum| *sum <= limit);
-        let charged = node
-            .reserved
+        node.reserved
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .is_ok();
-        let Some(parent) = &node.parent else {
-            return charged;
-        };
-        if charged && !parent.charge(bytes) {
-            node.reserved.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
+            .map_err(|_| self)?;
+        if let Some(parent) = &node.parent {
+            parent.charge(bytes).inspect_err(|_| {
+                node.reserved.fetch_sub(bytes, Ordering::Relaxed);
+            })?;
         }
-        charged
+        Ok(())
     }
 
     fn discharge(&self, bytes: usize) {
-        let mut account = Some(self);
-        while let Some(Self { node }) = account {
-            node.reserved.fetch_sub(bytes, Ordering::Relaxed);
-            account = node.parent.as_ref();
+        for account in self.chain() {
+            account.node.reserved.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
@@ -320,12 +316,13 @@ impl Account {
         Arc::ptr_eq(&self.node, &other.node)
     }
 
+    /// This account and every account above it.
+    pub(crate) fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |account| account.node.parent.as_ref())
+    }
+
     fn topmost(&self) -> &Self {
-        let mut root = self;
-        while let Some(parent) = &root.node.parent {
-            root = parent;
-        }
-        root
+        self.chain().last().unwrap_or(self)
     }
 
     fn refused(&self) {
@@ -347,7 +344,7 @@ impl Reservation {
         if bytes == 0 {
             return true;
         }
-        if !self.account.charge(bytes) {
+        if self.account.charge(bytes).is_err() {
             self.account.refused();
             return false;
         }
@@ -374,10 +371,8 @@ impl Reservation {
             let _less = self.resize(bytes);
             return;
         };
-        let mut account = Some(&self.account);
-        while let Some(Account { node }) = account {
-            node.reserved.fetch_add(more, Ordering::Relaxed);
-            account = node.parent.as_ref();
+        for account in self.account.chain() {
+            account.node.reserved.fetch_add(more, Ordering::Relaxed);
         }
         self.bytes = bytes;
     }

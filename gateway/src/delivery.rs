@@ -39,6 +39,14 @@ struct State {
     is_given_up: bool,
 }
 
+impl State {
+    /// How many bytes are counted in `account` and below it.
+    fn counted_in(&self, account: &Account) -> usize {
+        let within = |counted: &&(Account, usize)| counted.0.chain().any(|above| above.is(account));
+        self.counted.iter().filter(within).map(|(_, bytes)| bytes).sum()
+    }
+}
+
 #[derive(Debug)]
 struct Stalled {
     since: Instant,
@@ -108,16 +116,16 @@ impl Delivery {
             Some((_, counted)) => *counted += bytes,
             None => {
                 state.counted.push((account.clone(), bytes));
-                account.unread().insert(self);
+                account.chain().for_each(|account| account.unread().insert(self));
             }
         }
-        account.unread().add(bytes);
+        account.chain().for_each(|account| account.unread().add(bytes));
     }
 
     fn release(&self, account: &Account, bytes: usize) {
         let mut state = self.lock();
         self.0.unread.fetch_sub(bytes, Ordering::Relaxed);
-        account.unread().sub(bytes);
+        account.chain().for_each(|account| account.unread().sub(bytes));
         let Some(index) = state.counted.iter().position(|(other, _)| other.is(account)) else {
             return;
         };
@@ -128,7 +136,11 @@ impl Delivery {
             return;
         }
         state.counted.swap_remove(index);
-        account.unread().remove(self);
+        for account in account.chain() {
+            if state.counted_in(account) == 0 {
+                account.unread().remove(self);
+            }
+        }
     }
 
     /// Whether any of it is counted.
@@ -136,21 +148,22 @@ impl Delivery {
         self.0.unread.load(Ordering::Relaxed) > 0
     }
 
-    /// How many of its bytes are counted in `account`, and since when its client has taken nothing; `None` while it takes something.
+    /// How many of its bytes are counted in `account` or below it, and since when its client has taken nothing; `None` while it takes something.
     pub(crate) fn stalled(&self, account: &Account) -> Option<(Instant, usize)> {
         let state = self.lock();
         let stalled = state.stalled.as_ref().filter(|_| !state.is_given_up)?;
-        let counted = state.counted.iter().find(|(other, _)| other.is(account))?;
-        Some((stalled.since, counted.1))
+        let counted = state.counted_in(account);
+        (counted > 0).then_some((stalled.since, counted))
     }
 
-    /// How many of its bytes are counted in `account`, if it has been given up.
+    /// How many of its bytes are counted in `account` or below it, if it has been given up.
     pub(crate) fn closing(&self, account: &Account) -> usize {
         let state = self.lock();
-        let counted = state.counted.iter().find(|(other, _)| other.is(account));
-        counted
-            .filter(|_| state.is_given_up)
-            .map_or(0, |(_, bytes)| *bytes)
+        if state.is_given_up {
+            state.counted_in(account)
+        } else {
+            0
+        }
     }
 
     /// Says that its client has taken nothing since `since`. `connection` is woken when it is given up.

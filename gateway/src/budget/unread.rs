@@ -1,11 +1,12 @@
 //! What is counted of answers that their clients have not read, and how room is made where they do not read at all.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::{Account, Reservation};
@@ -28,6 +29,8 @@ pub(crate) struct Unread {
     bytes: AtomicUsize,
     /// Who waits for room gets it in the order of arrival.
     turn: Semaphore,
+    /// How many of those who wait hold much of the account themselves.
+    large_waiters: AtomicUsize,
 }
 
 impl Default for Unread {
@@ -36,6 +39,7 @@ impl Default for Unread {
             deliveries: Mutex::default(),
             bytes: AtomicUsize::new(0),
             turn: Semaphore::new(1),
+            large_waiters: AtomicUsize::new(0),
         }
     }
 }
@@ -79,6 +83,11 @@ impl Account {
         self.node.unread.bytes.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether somebody waits for room here.
+    fn has_waiters(&self) -> bool {
+        self.node.unread.turn.available_permits() == 0
+    }
+
     /// Gives up those deliveries whose clients have taken nothing for the longest time, until so many bytes and some more will be free.
     fn give_up_unread(&self, bytes: usize) {
         let deliveries: Vec<_> = self.node.unread.lock().values().cloned().collect();
@@ -106,37 +115,94 @@ impl Account {
 impl Reservation {
     /// As [`Self::grow`]; where clients that do not read are in the way, they are given up, and this waits for the room.
     pub async fn grow_or_wait(&mut self, bytes: usize) -> bool {
-        if self.account.charge(bytes) {
-            self.bytes += bytes;
-            return true;
-        }
-        if self.account.has_unread() && Box::pin(self.wait(bytes)).await {
-            return true;
-        }
-        self.account.refused();
-        false
-    }
-
-    async fn wait(&mut self, bytes: usize) -> bool {
         let account = self.account.clone();
-        let waiting = async {
-            let _turn = account.node.unread.turn.acquire().await;
-            loop {
-                if account.charge(bytes) {
-                    return true;
-                }
-                if !account.has_unread() {
-                    return false;
-                }
-                account.give_up_unread(bytes);
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
+        let has_room = match account.charge(bytes) {
+            Ok(()) => true,
+            Err(full) if full.has_unread() || full.has_waiters() => Box::pin(self.wait(bytes, full)).await,
+            Err(_) => false,
         };
-        let has_room = tokio::time::timeout(PATIENCE, waiting).await.unwrap_or(false);
         if has_room {
             self.bytes += bytes;
+        } else {
+            account.refused();
         }
         has_room
+    }
+
+    /// Waits until so many bytes more are charged. `full` is the account that has no room for them.
+    ///
+    /// Room comes from answers that are unread, and from others that wait: of those which hold much of the account already, and which
+    /// would wait for each other, all but the first give way.
+    async fn wait(&self, bytes: usize, full: &Account) -> bool {
+        let waiting = Waiting::begin(full, self.bytes);
+        let has_room = tokio::time::timeout(PATIENCE, async {
+            let Some(_turn) = waiting.turn().await else {
+                return false;
+            };
+            loop {
+                let Err(full) = self.account.charge(bytes) else {
+                    return true;
+                };
+                if !full.has_unread() && !waiting.has_other_large() {
+                    return false;
+                }
+                full.give_up_unread(bytes);
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
+        has_room.await.unwrap_or(false)
+    }
+}
+
+/// One that waits for room in an account.
+struct Waiting<'a> {
+    account: &'a Account,
+    is_large: bool,
+}
+
+impl<'a> Waiting<'a> {
+    /// `held` is what it holds already.
+    fn begin(account: &'a Account, held: usize) -> Self {
+        let is_large = held >= account.limit() / PART_MADE_FREE;
+        let large = usize::from(is_large);
+        account
+            .node
+            .unread
+            .large_waiters
+            .fetch_add(large, Ordering::Relaxed);
+        Self { account, is_large }
+    }
+
+    /// Its turn to get room; `None` if it has to give way to the one whose turn it is.
+    async fn turn(&self) -> Option<SemaphorePermit<'a>> {
+        let mut turn = pin!(self.account.node.unread.turn.acquire());
+        loop {
+            tokio::select! {
+                biased;
+                turn = &mut turn => return turn.ok(),
+                () = tokio::time::sleep(LOOK_EVERY), if self.is_large => {}
+            }
+            if self.is_large && !self.account.has_unread() {
+                return None;
+            }
+        }
+    }
+
+    /// Whether others wait that hold much.
+    fn has_other_large(&self) -> bool {
+        let large = self.account.node.unread.large_waiters.load(Ordering::Relaxed);
+        large > usize::from(self.is_large)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let large = usize::from(self.is_large);
+        self.account
+            .node
+            .unread
+            .large_waiters
+            .fetch_sub(large, Ordering::Relaxed);
     }
 }
 
@@ -158,7 +224,9 @@ mod tests {
 
     /// What a connection does: it drops what is given up.
     async fn close((delivery, bytes): &mut (Delivery, Option<Bytes>)) {
+        let began = Instant::now();
         while !delivery.is_given_up() {
+            assert!(began.elapsed() < 2 * PATIENCE, "it is not given up");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         drop(bytes.take());
@@ -206,5 +274,60 @@ mod tests {
         assert!(account.reserve_or_wait(20_000).await.is_none());
         assert_eq!(began.elapsed(), Duration::ZERO);
         drop(held);
+    }
+
+    /// Two answers that are read in part take all of the account, and nothing is unread: the second gives way to the first, and a small
+    /// one gets the room that is left.
+    #[tokio::test(start_paused = true)]
+    async fn partly_read_answers_do_not_wait_for_each_other() {
+        let account = super::super::Budget::new(4 * 100_000).backend();
+        let [mut first, mut second] = [30_000; 2].map(|bytes| account.reserve(bytes).unwrap());
+        let mut unread = unread(&account);
+        unread.0.stalls(Instant::now(), Waker::noop());
+        let began = Instant::now();
+        let (first_has_room, second_has_room, small, ()) = tokio::join!(
+            async {
+                let has_room = first.grow_or_wait(50_000).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                drop(first);
+                has_room
+            },
+            async {
+                let has_room = second.grow_or_wait(50_000).await;
+                drop(second);
+                has_room
+            },
+            account.reserve_or_wait(20_000),
+            close(&mut unread),
+        );
+        assert!(first_has_room && !second_has_room && small.is_some());
+        assert!(
+            began.elapsed() < STALL + Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+        drop(small);
+        assert_eq!(account.reserved(), 0);
+        assert_eq!(account.node.unread.large_waiters.load(Ordering::Relaxed), 0);
+    }
+
+    /// Unread answers of several backends fill the whole budget: another backend and a request get their room all the same.
+    #[tokio::test(start_paused = true)]
+    async fn unread_answers_of_all_backends_give_way_to_another() {
+        let budget = super::super::Budget::new(4 * ANSWER);
+        let mut answers: Vec<_> = (0..4).map(|_| unread(&budget.backend())).collect();
+        for (delivery, _) in &answers {
+            delivery.stalls(Instant::now(), Waker::noop());
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let account = budget.backend();
+        let mut oldest = answers.remove(0);
+        let (answer, ()) = tokio::join!(account.reserve_or_wait(ANSWER), close(&mut oldest));
+        assert!(answer.is_some());
+        let mut oldest = answers.remove(0);
+        let (request, ()) = tokio::join!(budget.requests().reserve_or_wait(ANSWER), close(&mut oldest));
+        assert!(request.is_some());
+        drop((answer, request, answers));
+        assert_eq!((budget.reserved(), budget.total.unread().lock().len()), (0, 0));
     }
 }

@@ -86,7 +86,8 @@ impl Frontend {
         let Some(reserved) = self
             .principals
             .account(self.core.budget(), principal)
-            .reserve(gathered)
+            .reserve_or_wait(gathered)
+            .await
         else {
             return respond::no_room();
         };

@@ -107,7 +107,10 @@ async fn gather(
     if is_whole && first.len() <= UNCOUNTED_BYTES {
         return Ok(first);
     }
-    let mut reserved = account().reserve(first.len()).ok_or(Fault::NoRoom)?;
+    let mut reserved = account()
+        .reserve_or_wait(first.len())
+        .await
+        .ok_or(Fault::NoRoom)?;
     if is_whole {
         return Ok(reserved.hold(first));
     }
@@ -116,7 +119,7 @@ async fn gather(
         if whole.len() + part.len() > largest {
             return Err(Fault::TooLarge);
         }
-        if !reserved.grow(part.len()) {
+        if !reserved.grow_or_wait(part.len()).await {
             return Err(Fault::NoRoom);
         }
         whole.extend_from_slice(&part);
