@@ -2,10 +2,10 @@
 
 use vmcp_gateway::backend::UpstreamSession;
 use vmcp_gateway::config::SessionLimits;
+use vmcp_gateway::mcp::revision::Revision;
 use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
-use vmcp_gateway::session::store::{Created, Loaded, SessionStore};
-use vmcp_gateway::wire::revision::Revision;
+use vmcp_gateway::session::store::{CreateOutcome, LoadOutcome, SessionStore};
 
 use crate::providers::{patient, server};
 use crate::redis::Redis;
@@ -71,7 +71,7 @@ pub async fn created(store: &dyn SessionStore) -> anyhow::Result<RecordKey> {
 pub async fn created_record(store: &dyn SessionStore) -> anyhow::Result<(RecordKey, Record)> {
     let key = RecordKey::random();
     match store.create(&key, &new_record(), MANY).await? {
-        Created::Created { record, .. } => Ok((key, record)),
+        CreateOutcome::Created { record, .. } => Ok((key, record)),
         refused => anyhow::bail!("{refused:?}"),
     }
 }
@@ -82,7 +82,7 @@ pub async fn created_record(store: &dyn SessionStore) -> anyhow::Result<(RecordK
 /// When it is gone, or the store does not answer.
 pub async fn found(store: &dyn SessionStore, key: &RecordKey) -> anyhow::Result<Record> {
     match store.load(key).await? {
-        Loaded::Found(record) => Ok(record),
-        Loaded::Gone => anyhow::bail!("the record is gone"),
+        LoadOutcome::Found(record) => Ok(record),
+        LoadOutcome::Gone => anyhow::bail!("the record is gone"),
     }
 }

@@ -12,21 +12,22 @@ use tokio::sync::Notify;
 use vmcp_e2e::providers::server;
 use vmcp_e2e::records::redis_store;
 use vmcp_e2e::redis::Redis;
-use vmcp_gateway::backend::Transport;
-use vmcp_gateway::config::{Hot, SessionLimits};
+use vmcp_gateway::backend::HttpClient;
+use vmcp_gateway::config::{HotSettings, SessionLimits};
 use vmcp_gateway::core::{Core, Principal};
-use vmcp_gateway::readiness::Readiness;
-use vmcp_gateway::session::keys::Keys;
+use vmcp_gateway::mcp::revision::Revision;
+use vmcp_gateway::runtime::readiness::Readiness;
+use vmcp_gateway::runtime::tasks::Tasks;
+use vmcp_gateway::session::id::signing_keys::SigningKeys;
 use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, Record, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::{
-    Bound, Created, Event, Incarnation, Life, Loaded, Missing, Offers, Owner, Recovered, SessionStore,
-    SetOutcome, Setting, StreamOwned, Terminated, Touched, Unavailable,
+    BindOutcome, CreateOutcome, Incarnation, LoadOutcome, ProcessId, RecoverOutcome, RestoreReason,
+    SessionLife, SessionStore, SetOutcome, SettingChange, StoreError, StoreEvent, StoredOffers, StreamClaim,
+    TerminateOutcome, TouchOutcome,
 };
-use vmcp_gateway::session::{Client, Sessions, Settings};
-use vmcp_gateway::tasks::Tasks;
+use vmcp_gateway::session::{ClientHandshake, SessionOptions, Sessions};
 use vmcp_gateway::telemetry::Metrics;
-use vmcp_gateway::wire::revision::Revision;
 
 /// How long anything here may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -41,7 +42,7 @@ struct Late {
 }
 
 impl SessionStore for Late {
-    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Loaded, Unavailable>> {
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<LoadOutcome, StoreError>> {
         async move {
             let answer = self.redis.load(key).await;
             if self.hold_next.swap(false, Ordering::SeqCst) {
@@ -58,7 +59,7 @@ impl SessionStore for Late {
         key: &'a RecordKey,
         record: &'a NewRecord,
         limits: SessionLimits,
-    ) -> BoxFuture<'a, Result<Created, Unavailable>> {
+    ) -> BoxFuture<'a, Result<CreateOutcome, StoreError>> {
         self.redis.create(key, record, limits)
     }
 
@@ -68,44 +69,44 @@ impl SessionStore for Late {
         backend: &'a str,
         expected: u64,
         binding: &'a Binding,
-    ) -> BoxFuture<'a, Result<Bound, Unavailable>> {
+    ) -> BoxFuture<'a, Result<BindOutcome, StoreError>> {
         self.redis.bind_backend(key, backend, expected, binding)
     }
 
     fn set<'a>(
         &'a self,
         key: &'a RecordKey,
-        setting: &'a Setting,
-    ) -> BoxFuture<'a, Result<SetOutcome, Unavailable>> {
+        setting: &'a SettingChange,
+    ) -> BoxFuture<'a, Result<SetOutcome, StoreError>> {
         self.redis.set(key, setting)
     }
 
-    fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<Touched>, Unavailable>> {
+    fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<TouchOutcome>, StoreError>> {
         self.redis.touch(keys)
     }
 
-    fn own_stream<'a>(
+    fn claim_stream<'a>(
         &'a self,
         key: &'a RecordKey,
-        owner: Owner,
-    ) -> BoxFuture<'a, Result<StreamOwned, Unavailable>> {
-        self.redis.own_stream(key, owner)
+        owner: ProcessId,
+    ) -> BoxFuture<'a, Result<StreamClaim, StoreError>> {
+        self.redis.claim_stream(key, owner)
     }
 
     fn terminate<'a>(
         &'a self,
         key: &'a RecordKey,
-        life: Life,
-    ) -> BoxFuture<'a, Result<Terminated, Unavailable>> {
+        life: SessionLife,
+    ) -> BoxFuture<'a, Result<TerminateOutcome, StoreError>> {
         self.redis.terminate(key, life)
     }
 
     fn recover<'a>(
         &'a self,
         key: &'a RecordKey,
-        life: Life,
+        life: SessionLife,
         new: &'a NewRecord,
-    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+    ) -> BoxFuture<'a, Result<RecoverOutcome, StoreError>> {
         self.redis.recover(key, life, new)
     }
 
@@ -113,12 +114,12 @@ impl SessionStore for Late {
         &'a self,
         key: &'a RecordKey,
         record: &'a Record,
-        missing: Missing,
-    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+        missing: RestoreReason,
+    ) -> BoxFuture<'a, Result<RecoverOutcome, StoreError>> {
         self.redis.restore(key, record, missing)
     }
 
-    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>> {
+    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, StoreError>> {
         self.redis.incarnation()
     }
 
@@ -126,15 +127,15 @@ impl SessionStore for Late {
         &self,
         ago: Duration,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, Unavailable>> {
+    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, StoreError>> {
         self.redis.claim_expired(ago, limit)
     }
 
-    fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), StoreError>> {
         self.redis.remove_expired(keys)
     }
 
-    fn offers(&self) -> BoxFuture<'_, Result<Offers, Unavailable>> {
+    fn offers(&self) -> BoxFuture<'_, Result<StoredOffers, StoreError>> {
         self.redis.offers()
     }
 
@@ -142,11 +143,11 @@ impl SessionStore for Late {
         &'a self,
         backend: &'a str,
         offer: Option<&'a [u8]>,
-    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.redis.keep_offer(backend, offer)
     }
 
-    fn shared_session<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, Unavailable>> {
+    fn shared_session<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>> {
         self.redis.shared_session(backend)
     }
 
@@ -154,23 +155,23 @@ impl SessionStore for Late {
         &'a self,
         backend: &'a str,
         session: &'a [u8],
-    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.redis.keep_shared_session(backend, session)
     }
 
-    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, Unavailable>> {
+    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, StoreError>> {
         self.redis.take_number(backend)
     }
 
-    fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>> {
+    fn events(&self, every: Duration) -> Option<BoxStream<'static, StoreEvent>> {
         self.redis.events(every)
     }
 
-    fn probe_reads(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn probe_reads(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.redis.probe_reads()
     }
 
-    fn probe_writes(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn probe_writes(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.redis.probe_writes()
     }
 
@@ -193,28 +194,28 @@ async fn a_session_that_is_written_back_while_it_is_read_is_found() -> anyhow::R
     });
     let tasks = Tasks::default();
     let core = Core::new(
-        Hot::default(),
-        Transport::new(tasks.clone()),
+        HotSettings::default(),
+        HttpClient::new(tasks.clone()),
         tasks.clone(),
         &Readiness::default(),
         Metrics::new(),
     );
     // Nothing counts without being read.
-    let settings = Settings {
+    let settings = SessionOptions {
         max_staleness: Duration::ZERO,
-        ..Settings::default()
+        ..SessionOptions::default()
     };
     let sessions = Sessions::new(
         server("a"),
         Arc::clone(&store) as Arc<dyn SessionStore>,
         settings,
-        Keys::random()?,
+        SigningKeys::random()?,
         core,
         tasks,
         Metrics::new(),
     );
     let empty = RawValue::from_string("{}".to_owned())?;
-    let client = Client {
+    let client = ClientHandshake {
         revision: Revision::LATEST,
         capabilities: &empty,
         info: &empty,

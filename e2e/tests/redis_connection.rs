@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use vmcp_e2e::providers::{server, storage};
 use vmcp_e2e::redis::Redis;
 use vmcp_gateway::config::{RedisPassword, RedisStorage, SessionLimits};
+use vmcp_gateway::mcp::revision::Revision;
 use vmcp_gateway::session::record::{Lifetimes, NewRecord, PrincipalTag, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
-use vmcp_gateway::session::store::redis::connection::{Connection, Heard, Subscription};
-use vmcp_gateway::session::store::{Created, Loaded, SessionStore, Unavailable};
-use vmcp_gateway::wire::revision::Revision;
+use vmcp_gateway::session::store::redis::connection::{RedisConnection, Subscription, SubscriptionEvent};
+use vmcp_gateway::session::store::{CreateOutcome, LoadOutcome, SessionStore, StoreError};
 
 const CHANNEL: &str = "{vmcp:tests/a}:events";
 const PROBE_KEY: &str = "{vmcp:tests/a}:incarnation";
@@ -17,13 +17,13 @@ const PING_EVERY: Duration = Duration::from_millis(50);
 /// No test waits longer for something that has to happen.
 const LIMIT: Duration = Duration::from_secs(20);
 
-async fn ping(connection: &Connection) -> Result<(), String> {
+async fn ping(connection: &RedisConnection) -> Result<(), String> {
     let pinged = connection.command::<()>(&redis::cmd("PING")).await;
     pinged.map_err(|error| error.to_string())
 }
 
 /// Waits until Redis answers, and says how long that took.
-async fn answered(connection: &Connection) -> anyhow::Result<Duration> {
+async fn answered(connection: &RedisConnection) -> anyhow::Result<Duration> {
     let started = Instant::now();
     while let Err(error) = ping(connection).await {
         anyhow::ensure!(started.elapsed() < LIMIT, "{error}");
@@ -32,7 +32,7 @@ async fn answered(connection: &Connection) -> anyhow::Result<Duration> {
     Ok(started.elapsed())
 }
 
-async fn subscribed(connection: &Connection) -> anyhow::Result<Subscription> {
+async fn subscribed(connection: &RedisConnection) -> anyhow::Result<Subscription> {
     let started = Instant::now();
     loop {
         connection.opened().await;
@@ -43,7 +43,7 @@ async fn subscribed(connection: &Connection) -> anyhow::Result<Subscription> {
     }
 }
 
-async fn next(subscription: &mut Subscription) -> anyhow::Result<Heard> {
+async fn next(subscription: &mut Subscription) -> anyhow::Result<SubscriptionEvent> {
     Ok(tokio::time::timeout(LIMIT, subscription.next()).await??)
 }
 
@@ -53,7 +53,7 @@ async fn a_proof_comes_after_everything_that_was_published_before_it_was_asked_f
         return Ok(());
     }
     let redis = Redis::start(None)?;
-    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     let mut subscription = connection.subscribe(CHANNEL, Duration::from_millis(1)).await?;
     let (published, mut publishings) = tokio::sync::mpsc::unbounded_channel();
     let publisher = connection.clone();
@@ -70,7 +70,7 @@ async fn a_proof_comes_after_everything_that_was_published_before_it_was_asked_f
     let (mut heard, mut known, mut proofs) = (0, (0, None), 0);
     while heard < 2000 {
         match next(&mut subscription).await? {
-            Heard::Message(message) => {
+            SubscriptionEvent::Message(message) => {
                 assert_eq!(
                     String::from_utf8(message)?,
                     heard.to_string(),
@@ -78,7 +78,7 @@ async fn a_proof_comes_after_everything_that_was_published_before_it_was_asked_f
                 );
                 heard += 1;
             }
-            Heard::Proved { asked } => {
+            SubscriptionEvent::Proved { asked } => {
                 proofs += 1;
                 // What had been published when the question was asked has been heard.
                 while known.1.is_none_or(|at| at < asked) {
@@ -108,9 +108,12 @@ async fn a_subscription_ends_with_its_connection_and_the_next_one_hears_again() 
         return Ok(());
     }
     let mut redis = Redis::start(None)?;
-    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     let mut subscription = subscribed(&connection).await?;
-    assert!(matches!(next(&mut subscription).await?, Heard::Proved { .. }));
+    assert!(matches!(
+        next(&mut subscription).await?,
+        SubscriptionEvent::Proved { .. }
+    ));
     redis.kill()?;
     let ended = tokio::time::timeout(LIMIT, async {
         loop {
@@ -127,7 +130,7 @@ async fn a_subscription_ends_with_its_connection_and_the_next_one_hears_again() 
             let mut subscription = subscribed(&connection).await?;
             redis.command::<()>(&["PUBLISH", CHANNEL, "hello"])?;
             while let Ok(heard) = subscription.next().await {
-                if heard == Heard::Message(b"hello".to_vec()) {
+                if heard == SubscriptionEvent::Message(b"hello".to_vec()) {
                     return anyhow::Ok(());
                 }
             }
@@ -143,7 +146,7 @@ async fn a_redis_that_hangs_ends_the_subscription_and_makes_calls_fail_at_once_u
         return Ok(());
     }
     let mut redis = Redis::start(None)?;
-    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     let mut subscription = subscribed(&connection).await?;
     answered(&connection).await?;
     redis.pause()?;
@@ -176,7 +179,7 @@ async fn a_redis_that_is_not_there_at_the_start_is_found_when_it_comes() -> anyh
     }
     let mut redis = Redis::start(None)?;
     redis.kill()?;
-    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     let error = ping(&connection).await.unwrap_err();
     assert!(error.contains(&redis.address.to_string()), "{error}");
     redis.start_again()?;
@@ -185,7 +188,7 @@ async fn a_redis_that_is_not_there_at_the_start_is_found_when_it_comes() -> anyh
 }
 
 /// The reason that a call gives, once it is not that of the time before.
-async fn refused(connection: &Connection, code: &str) -> anyhow::Result<()> {
+async fn refused(connection: &RedisConnection, code: &str) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
         let mut write = redis::cmd("SET");
@@ -211,7 +214,7 @@ async fn what_redis_refuses_is_named_with_its_reason_and_works_again_afterwards(
         return Ok(());
     }
     let redis = Redis::start(None)?;
-    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     answered(&connection).await?;
 
     redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"])?;
@@ -271,14 +274,14 @@ async fn a_redis_that_loads_its_data_is_unavailable_and_a_session_in_it_is_found
         },
     );
     let created = store()?.create(&key, &new, limits).await?;
-    let Created::Created { record, .. } = created else {
+    let CreateOutcome::Created { record, .. } = created else {
         anyhow::bail!("{created:?}")
     };
     let much = "for number = 1, 2000 do redis.call('SET', number, string.rep('x', 2000)) end";
     redis.command::<()>(&["EVAL", much, "0"])?;
     redis.save()?;
     redis.kill()?;
-    let (store, connection) = (store()?, Connection::new(&storage, PROBE_KEY)?);
+    let (store, connection) = (store()?, RedisConnection::new(&storage, PROBE_KEY)?);
     redis.start_loading()?;
     refused(&connection, "LOADING").await?;
     let loaded = loading(async || store.load(&key).await.map(drop)).await?;
@@ -295,12 +298,12 @@ async fn a_redis_that_loads_its_data_is_unavailable_and_a_session_in_it_is_found
             }
         }
     });
-    assert!(matches!(found.await?, Loaded::Found(_)));
+    assert!(matches!(found.await?, LoadOutcome::Found(_)));
     Ok(())
 }
 
 /// What `operation` fails with, once it has found a Redis that is loading.
-async fn loading(operation: impl AsyncFn() -> Result<(), Unavailable>) -> anyhow::Result<Unavailable> {
+async fn loading(operation: impl AsyncFn() -> Result<(), StoreError>) -> anyhow::Result<StoreError> {
     let started = Instant::now();
     loop {
         match operation().await {
@@ -317,7 +320,7 @@ async fn a_script_of_somebody_else_that_runs_for_long_is_named() -> anyhow::Resu
         return Ok(());
     }
     let redis = Redis::start_with(None, &["busy-reply-threshold 50"])?;
-    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     answered(&connection).await?;
     // Nobody waits for its answer.
     redis
@@ -335,15 +338,15 @@ async fn a_password_that_is_wrong_or_missing_is_named_and_never_told() -> anyhow
         return Ok(());
     }
     let redis = Redis::start(Some("right"))?;
-    let without = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let without = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     refused(&without, "NOAUTH").await?;
     let with = |password: &str| RedisStorage {
         password: Some(RedisPassword::Fixed(password.into())),
         ..storage(redis.address)
     };
-    let wrong = Connection::new(&with("hunter2"), PROBE_KEY)?;
+    let wrong = RedisConnection::new(&with("hunter2"), PROBE_KEY)?;
     refused(&wrong, "WRONGPASS").await?;
-    answered(&Connection::new(&with("right"), PROBE_KEY)?).await?;
+    answered(&RedisConnection::new(&with("right"), PROBE_KEY)?).await?;
     Ok(())
 }
 
@@ -354,7 +357,7 @@ async fn a_cluster_without_its_slots_is_down_and_comes_back() -> anyhow::Result<
     }
     let bus = format!("cluster-port {}", vmcp_e2e::ports::free()?.port());
     let redis = Redis::start_with(None, &["cluster-enabled yes", &bus])?;
-    let connection = Connection::new(&storage(redis.address), PROBE_KEY)?;
+    let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     refused(&connection, "CLUSTERDOWN").await?;
     redis.command::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"])?;
     answered(&connection).await?;

@@ -9,11 +9,11 @@ use tokio_util::task::TaskTracker;
 use vmcp_e2e::providers::{redis_address, server, storage};
 use vmcp_e2e::redis::{Cluster, MASTER_NAME, Redis, Sentinels};
 use vmcp_gateway::config::{RedisStorage, RedisTopology, SessionLimits};
+use vmcp_gateway::mcp::revision::Revision;
 use vmcp_gateway::session::record::{Lifetimes, NewRecord, PrincipalTag, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
-use vmcp_gateway::session::store::redis::connection::{Connection, Heard};
-use vmcp_gateway::session::store::{Created, Event, Loaded, SessionStore, Setting};
-use vmcp_gateway::wire::revision::Revision;
+use vmcp_gateway::session::store::redis::connection::{RedisConnection, SubscriptionEvent};
+use vmcp_gateway::session::store::{CreateOutcome, LoadOutcome, SessionStore, SettingChange, StoreEvent};
 
 /// No test waits longer for something that has to happen.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -60,7 +60,7 @@ async fn created(store: &RedisStore) -> anyhow::Result<RecordKey> {
     loop {
         let key = RecordKey::random();
         match store.create(&key, &record, limits).await {
-            Ok(Created::Created { .. }) => return Ok(key),
+            Ok(CreateOutcome::Created { .. }) => return Ok(key),
             Ok(other) => anyhow::bail!("{other:?}"),
             Err(error) => anyhow::ensure!(started.elapsed() < LIMIT, "{error}"),
         }
@@ -73,9 +73,9 @@ async fn lives(store: &RedisStore, key: &RecordKey) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
         match store.load(key).await {
-            Ok(Loaded::Gone) => anyhow::bail!("the session is gone"),
-            Ok(Loaded::Found(_)) => {
-                let level = Setting::LogLevel("info".to_owned());
+            Ok(LoadOutcome::Gone) => anyhow::bail!("the session is gone"),
+            Ok(LoadOutcome::Found(_)) => {
+                let level = SettingChange::LogLevel("info".to_owned());
                 match store.set(key, &level).await {
                     Ok(_) => return Ok(()),
                     Err(error) => anyhow::ensure!(started.elapsed() < LIMIT, "{error}"),
@@ -144,7 +144,7 @@ async fn sentinels_that_name_a_replica_are_not_believed() -> anyhow::Result<()> 
     let started = Instant::now();
     loop {
         match store.load(&key).await {
-            Ok(outcome) => assert_ne!(outcome, Loaded::Gone),
+            Ok(outcome) => assert_ne!(outcome, LoadOutcome::Gone),
             Err(error) if error.to_string().contains("replica") => return Ok(()),
             Err(_) => {}
         }
@@ -212,8 +212,8 @@ async fn stale_sentinel_before_good_ones_is_passed_over() -> anyhow::Result<()> 
                 .await?
                 .context("no end")?
             {
-                Event::Proved(_) => proofs += 1,
-                Event::Interrupted => anyhow::bail!("the connection was made anew"),
+                StoreEvent::Proved(_) => proofs += 1,
+                StoreEvent::Interrupted => anyhow::bail!("the connection was made anew"),
                 _ => {}
             }
         }
@@ -231,15 +231,18 @@ async fn replica_behind_the_address_is_not_believed() -> anyhow::Result<()> {
     let storage = storage(redis.address);
     let store = store(&storage)?;
     let key = created(&store).await?;
-    let Loaded::Found(record) = store.load(&key).await? else {
+    let LoadOutcome::Found(record) = store.load(&key).await? else {
         anyhow::bail!("it is gone")
     };
-    let connection = Connection::new(&storage, &format!("{TAG}:incarnation"))?;
+    let connection = RedisConnection::new(&storage, &format!("{TAG}:incarnation"))?;
     connection.opened().await;
     let mut subscription = connection
         .subscribe(&format!("{TAG}:news"), Duration::from_millis(50))
         .await?;
-    assert!(matches!(subscription.next().await?, Heard::Proved { .. }));
+    assert!(matches!(
+        subscription.next().await?,
+        SubscriptionEvent::Proved { .. }
+    ));
 
     // It forgets what it had, and follows another server, which never had it.
     redis.command::<()>(&["REPLICAOF", "127.0.0.1", &primary.address.port().to_string()])?;
@@ -284,7 +287,7 @@ async fn subscriber_led_to_another_server_proves_nothing() -> anyhow::Result<()>
             });
         }
     });
-    let connection = Connection::new(&storage(balancer), &format!("{TAG}:incarnation"))?;
+    let connection = RedisConnection::new(&storage(balancer), &format!("{TAG}:incarnation"))?;
     connection.opened().await;
     let refused = connection
         .subscribe(&format!("{TAG}:events"), Duration::from_millis(50))
@@ -309,11 +312,14 @@ async fn a_slot_that_moves_to_another_node_takes_its_sessions_and_listeners_with
     let (from_id, to_id) = (cluster.id(source)?, cluster.id(target)?);
     let slot = from.command::<u16>(&["CLUSTER", "KEYSLOT", TAG])?.to_string();
 
-    let connection = Connection::new(&storage, &format!("{TAG}:incarnation"))?;
+    let connection = RedisConnection::new(&storage, &format!("{TAG}:incarnation"))?;
     let channel = format!("{TAG}:news");
     connection.opened().await;
     let mut subscription = connection.subscribe(&channel, Duration::from_millis(100)).await?;
-    assert!(matches!(subscription.next().await?, Heard::Proved { .. }));
+    assert!(matches!(
+        subscription.next().await?,
+        SubscriptionEvent::Proved { .. }
+    ));
 
     to.command::<()>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id])?;
     from.command::<()>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id])?;
@@ -325,8 +331,8 @@ async fn a_slot_that_moves_to_another_node_takes_its_sessions_and_listeners_with
         let started = Instant::now();
         loop {
             match store.load(key).await {
-                Ok(Loaded::Found(_)) => break,
-                Ok(Loaded::Gone) => anyhow::bail!("gone while the slot moves"),
+                Ok(LoadOutcome::Found(_)) => break,
+                Ok(LoadOutcome::Gone) => anyhow::bail!("gone while the slot moves"),
                 Err(error) => anyhow::ensure!(started.elapsed() < LIMIT, "{error}"),
             }
         }
@@ -352,7 +358,7 @@ async fn a_slot_that_moves_to_another_node_takes_its_sessions_and_listeners_with
         }
     };
     to.command::<()>(&["SPUBLISH", &channel, "hello"])?;
-    while subscription.next().await? != Heard::Message(b"hello".to_vec()) {}
+    while subscription.next().await? != SubscriptionEvent::Message(b"hello".to_vec()) {}
     Ok(())
 }
 

@@ -11,12 +11,12 @@ use vmcp_e2e::redis::{Redis, documented_user};
 use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::{Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 use vmcp_gateway::session::store::{
-    Bound, Created, Incarnation, Life, LimitOf, Loaded, MAX_SUBSCRIPTIONS, SessionStore, SetOutcome, Setting,
-    Terminated, Touched,
+    BindOutcome, CreateOutcome, Incarnation, LoadOutcome, MAX_SUBSCRIPTIONS, SessionLife, SessionLimit,
+    SessionStore, SetOutcome, SettingChange, TerminateOutcome, TouchOutcome,
 };
 
 /// A life of which the store knows nothing, and which is over.
-const LIFE: Life = Life {
+const LIFE: SessionLife = SessionLife {
     incarnation: Incarnation([0; 8]),
     end: 0,
 };
@@ -36,32 +36,32 @@ async fn every_provider<F: Future<Output = anyhow::Result<()>>>(
     Ok(())
 }
 
-fn is_bound(outcome: &Bound) -> anyhow::Result<()> {
-    anyhow::ensure!(matches!(outcome, Bound::Bound(_)), "{outcome:?}");
+fn is_bound(outcome: &BindOutcome) -> anyhow::Result<()> {
+    anyhow::ensure!(matches!(outcome, BindOutcome::Bound(_)), "{outcome:?}");
     Ok(())
 }
 
 /// Changes a setting of a session that lives.
-async fn set(store: &dyn SessionStore, key: &RecordKey, setting: Setting) -> anyhow::Result<Record> {
+async fn set(store: &dyn SessionStore, key: &RecordKey, setting: SettingChange) -> anyhow::Result<Record> {
     match store.set(key, &setting).await? {
         SetOutcome::Set(record) => Ok(record),
         other => anyhow::bail!("{other:?}"),
     }
 }
 
-fn subscribe(uri: &str, backend: &str) -> Setting {
+fn subscribe(uri: &str, backend: &str) -> SettingChange {
     let (uri, backend) = (uri.to_owned(), backend.to_owned());
-    Setting::Subscribe { uri, backend }
+    SettingChange::Subscribe { uri, backend }
 }
 
-fn unsubscribe(uri: &str) -> Setting {
-    Setting::Unsubscribe { uri: uri.to_owned() }
+fn unsubscribe(uri: &str) -> SettingChange {
+    SettingChange::Unsubscribe { uri: uri.to_owned() }
 }
 
 /// Waits until a record is gone, and says how long that took.
 async fn gone_after(store: &dyn SessionStore, key: &RecordKey, limit: Duration) -> anyhow::Result<Duration> {
     let started = Instant::now();
-    while store.load(key).await? != Loaded::Gone {
+    while store.load(key).await? != LoadOutcome::Gone {
         anyhow::ensure!(started.elapsed() < limit, "the record lives after {limit:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -79,7 +79,7 @@ async fn what_is_created_is_found_as_it_was() -> anyhow::Result<()> {
         assert_eq!(record.capabilities, new.capabilities);
         assert_eq!(record.client_info, new.client_info);
         assert!(record.bindings.is_empty());
-        assert_eq!(store.load(&RecordKey::random()).await?, Loaded::Gone);
+        assert_eq!(store.load(&RecordKey::random()).await?, LoadOutcome::Gone);
         Ok(())
     })
     .await
@@ -90,18 +90,23 @@ async fn creation_says_when_and_in_which_life_of_the_data_and_overwrites_nothing
     every_provider(Lifetimes::default(), |store| async move {
         let key = RecordKey::random();
         let first = store.create(&key, &new_record(), MANY).await?;
-        let Created::Created { created, record } = first else {
+        let CreateOutcome::Created { created, record } = first else {
             anyhow::bail!("{first:?}")
         };
-        let Life { incarnation, end } = record.life;
+        let SessionLife { incarnation, end } = record.life;
         assert_eq!(u64::from(end - created), Lifetimes::default().max.as_secs());
         assert_eq!(found(&*store, &key).await?.life, record.life);
         assert_eq!(store.incarnation().await?, incarnation);
         store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
-        assert_eq!(store.create(&key, &new_record(), MANY).await?, Created::Taken);
+        assert_eq!(
+            store.create(&key, &new_record(), MANY).await?,
+            CreateOutcome::AlreadyExists
+        );
         assert_eq!(found(&*store, &key).await?.bindings.len(), 1);
         let second = store.create(&RecordKey::random(), &new_record(), MANY).await?;
-        assert!(matches!(second, Created::Created { record, .. } if record.life.incarnation == incarnation));
+        assert!(
+            matches!(second, CreateOutcome::Created { record, .. } if record.life.incarnation == incarnation)
+        );
         Ok(())
     })
     .await
@@ -112,12 +117,12 @@ async fn a_binding_replaces_only_the_one_that_it_names() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let key = created(&*store).await?;
         let bound = store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
-        let Bound::Bound(record) = bound else {
+        let BindOutcome::Bound(record) = bound else {
             anyhow::bail!("{bound:?}")
         };
         assert_eq!(record.bindings["x"], binding("one", 1));
         let lost = store.bind_backend(&key, "x", 0, &binding("two", 1)).await?;
-        let Bound::Lost(record) = lost else {
+        let BindOutcome::Lost(record) = lost else {
             anyhow::bail!("{lost:?}")
         };
         assert_eq!(record.bindings["x"], binding("one", 1));
@@ -152,12 +157,12 @@ async fn of_many_who_bind_at_once_one_wins_and_the_others_learn_who() -> anyhow:
         let mut won = 0;
         for (mine, outcome) in outcomes {
             match outcome? {
-                Bound::Bound(_) => {
+                BindOutcome::Bound(_) => {
                     won += 1;
                     assert_eq!(mine, winner);
                 }
-                Bound::Lost(record) => assert_eq!(record.bindings["x"], winner),
-                Bound::Gone => anyhow::bail!("gone"),
+                BindOutcome::Lost(record) => assert_eq!(record.bindings["x"], winner),
+                BindOutcome::Gone => anyhow::bail!("gone"),
             }
         }
         assert_eq!(won, 1);
@@ -172,21 +177,21 @@ async fn termination_gives_the_record_once_and_nothing_resurrects_it() -> anyhow
         let key = created(&*store).await?;
         store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
         let ended = store.terminate(&key, LIFE).await?;
-        let Terminated::Terminated(Some(record)) = ended else {
+        let TerminateOutcome::Terminated(Some(record)) = ended else {
             anyhow::bail!("{ended:?}")
         };
         assert_eq!(record.bindings["x"], binding("one", 1));
-        assert_eq!(store.terminate(&key, LIFE).await?, Terminated::Gone);
+        assert_eq!(store.terminate(&key, LIFE).await?, TerminateOutcome::Gone);
         assert_eq!(
             store.bind_backend(&key, "x", 1, &binding("two", 2)).await?,
-            Bound::Gone
+            BindOutcome::Gone
         );
         assert_eq!(
             store.bind_backend(&key, "y", 0, &binding("two", 1)).await?,
-            Bound::Gone
+            BindOutcome::Gone
         );
-        assert_eq!(store.touch(&[key]).await?, [Touched::Gone]);
-        assert_eq!(store.load(&key).await?, Loaded::Gone);
+        assert_eq!(store.touch(&[key]).await?, [TouchOutcome::Gone]);
+        assert_eq!(store.load(&key).await?, LoadOutcome::Gone);
         Ok(())
     })
     .await
@@ -201,13 +206,13 @@ async fn an_idle_record_is_gone_and_nothing_resurrects_it() -> anyhow::Result<()
     every_provider(lifetimes, |store| async move {
         let key = created(&*store).await?;
         gone_after(&*store, &key, Duration::from_secs(2)).await?;
-        assert_eq!(store.touch(&[key]).await?, [Touched::Gone]);
+        assert_eq!(store.touch(&[key]).await?, [TouchOutcome::Gone]);
         assert_eq!(
             store.bind_backend(&key, "x", 0, &binding("one", 1)).await?,
-            Bound::Gone
+            BindOutcome::Gone
         );
-        assert_eq!(store.terminate(&key, LIFE).await?, Terminated::Gone);
-        assert_eq!(store.load(&key).await?, Loaded::Gone);
+        assert_eq!(store.terminate(&key, LIFE).await?, TerminateOutcome::Gone);
+        assert_eq!(store.load(&key).await?, LoadOutcome::Gone);
         Ok(())
     })
     .await
@@ -220,19 +225,19 @@ async fn what_a_client_sets_is_kept_and_whoever_binds_or_sets_sees_all_of_it() -
         let fresh = found(&*store, &key).await?;
         assert_eq!((fresh.log_level, fresh.subscriptions.len()), (None, 0));
 
-        set(&*store, &key, Setting::LogLevel("info".to_owned())).await?;
+        set(&*store, &key, SettingChange::LogLevel("info".to_owned())).await?;
         set(&*store, &key, subscribe("a://b:c ü", "x")).await?;
         set(&*store, &key, subscribe("a://d", "x")).await?;
         // The resource has moved; and a level replaces the one before.
         set(&*store, &key, subscribe("a://d", "y")).await?;
-        let record = set(&*store, &key, Setting::LogLevel("error".to_owned())).await?;
+        let record = set(&*store, &key, SettingChange::LogLevel("error".to_owned())).await?;
         let both =
             [("a://b:c ü", "x"), ("a://d", "y")].map(|(uri, backend)| (uri.to_owned(), backend.to_owned()));
         assert_eq!(record.log_level.as_deref(), Some("error"));
         assert_eq!(record.subscriptions, BTreeMap::from(both.clone()));
 
         // Whoever binds learns what the upstream session has to be told, and whoever sets learns whom to tell.
-        let Bound::Bound(record) = store.bind_backend(&key, "x", 0, &binding("one", 1)).await? else {
+        let BindOutcome::Bound(record) = store.bind_backend(&key, "x", 0, &binding("one", 1)).await? else {
             anyhow::bail!("not bound")
         };
         assert_eq!(record.subscriptions, BTreeMap::from(both));
@@ -282,18 +287,18 @@ async fn no_setting_resurrects_a_session() -> anyhow::Result<()> {
         let (expired, ended) = (created(&*store).await?, created(&*store).await?);
         assert!(matches!(
             store.terminate(&ended, LIFE).await?,
-            Terminated::Terminated(_)
+            TerminateOutcome::Terminated(_)
         ));
         gone_after(&*store, &expired, Duration::from_secs(2)).await?;
         for key in [expired, ended, RecordKey::random()] {
             for setting in [
-                Setting::LogLevel("info".to_owned()),
+                SettingChange::LogLevel("info".to_owned()),
                 subscribe("a://b", "x"),
                 unsubscribe("a://b"),
             ] {
                 assert_eq!(store.set(&key, &setting).await?, SetOutcome::Gone);
             }
-            assert_eq!(store.load(&key).await?, Loaded::Gone);
+            assert_eq!(store.load(&key).await?, LoadOutcome::Gone);
         }
         Ok(())
     })
@@ -332,12 +337,12 @@ async fn use_moves_the_idle_deadline_but_not_the_end() -> anyhow::Result<()> {
         let started = Instant::now();
         let (used, unused) = (created(&*store).await?, created(&*store).await?);
         let mut unused_lived = None;
-        while matches!(store.touch(&[used]).await?[..], [Touched::Alive { .. }]) {
+        while matches!(store.touch(&[used]).await?[..], [TouchOutcome::Alive { .. }]) {
             anyhow::ensure!(
                 started.elapsed() < lifetimes.max * 3,
                 "the record outlives its end"
             );
-            if unused_lived.is_none() && store.load(&unused).await? == Loaded::Gone {
+            if unused_lived.is_none() && store.load(&unused).await? == LoadOutcome::Gone {
                 unused_lived = Some(started.elapsed());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -370,7 +375,7 @@ async fn a_touch_says_of_each_record_whether_it_lives_and_makes_it_fresh() -> an
         let touched = store.touch(&[gone, alive, gone]).await?;
         let version = found(&*store, &alive).await?.version;
         assert!(
-            matches!(touched[..], [Touched::Gone, Touched::Alive { version: touched, left }, Touched::Gone]
+            matches!(touched[..], [TouchOutcome::Gone, TouchOutcome::Alive { version: touched, left }, TouchOutcome::Gone]
                 if touched == version && left > Lifetimes::default().idle - Duration::from_secs(60)),
             "{touched:?}, version {version}"
         );
@@ -397,22 +402,22 @@ async fn a_server_and_each_principal_have_so_many_sessions_until_some_end() -> a
             server: 3,
             principal: 2,
         };
-        let create = async |principal: u8| -> anyhow::Result<Result<RecordKey, LimitOf>> {
+        let create = async |principal: u8| -> anyhow::Result<Result<RecordKey, SessionLimit>> {
             let (key, mut record) = (RecordKey::random(), new_record());
             record.principal_tag = PrincipalTag([principal; 16]);
             match store.create(&key, &record, limits).await? {
-                Created::Limit(of) => {
-                    assert_eq!(store.load(&key).await?, Loaded::Gone);
+                CreateOutcome::Limit(of) => {
+                    assert_eq!(store.load(&key).await?, LoadOutcome::Gone);
                     Ok(Err(of))
                 }
-                Created::Created { .. } => Ok(Ok(key)),
-                Created::Taken => anyhow::bail!("taken"),
+                CreateOutcome::Created { .. } => Ok(Ok(key)),
+                CreateOutcome::AlreadyExists => anyhow::bail!("taken"),
             }
         };
         let started = Instant::now();
         let first = create(1).await?;
         create(1).await?.unwrap();
-        assert_eq!(create(1).await?, Err(LimitOf::Principal));
+        assert_eq!(create(1).await?, Err(SessionLimit::Principal));
         // By another key he has another tag, and no other allowance.
         let again = NewRecord {
             principal_tag: PrincipalTag([9; 16]),
@@ -420,13 +425,13 @@ async fn a_server_and_each_principal_have_so_many_sessions_until_some_end() -> a
             ..new_record()
         };
         let refused = store.create(&RecordKey::random(), &again, limits).await?;
-        assert_eq!(refused, Created::Limit(LimitOf::Principal));
+        assert_eq!(refused, CreateOutcome::Limit(SessionLimit::Principal));
         create(2).await?.unwrap();
-        assert_eq!(create(3).await?, Err(LimitOf::Server));
+        assert_eq!(create(3).await?, Err(SessionLimit::Server));
         // One that is terminated makes room for one.
         store.terminate(&first.unwrap(), LIFE).await?;
         let last = create(1).await?.unwrap();
-        assert_eq!(create(1).await?, Err(LimitOf::Server));
+        assert_eq!(create(1).await?, Err(SessionLimit::Server));
         anyhow::ensure!(
             started.elapsed() < lifetimes.idle,
             "this machine is too busy for this test"
@@ -463,10 +468,10 @@ async fn of_a_storm_as_many_are_created_as_there_may_be() -> anyhow::Result<()> 
         let mut counts = BTreeMap::new();
         for (principal, outcome) in futures::future::try_join_all(storm).await? {
             let outcome = match outcome {
-                Created::Created { .. } => "created",
-                Created::Limit(LimitOf::Principal) => "principal",
-                Created::Limit(LimitOf::Server) => "server",
-                Created::Taken => "taken",
+                CreateOutcome::Created { .. } => "created",
+                CreateOutcome::Limit(SessionLimit::Principal) => "principal",
+                CreateOutcome::Limit(SessionLimit::Server) => "server",
+                CreateOutcome::AlreadyExists => "taken",
             };
             *counts.entry((principal, outcome)).or_insert(0) += 1;
         }
@@ -509,7 +514,10 @@ async fn what_has_expired_is_given_to_one_who_ends_it() -> anyhow::Result<()> {
                 "{} claimed",
                 claimed.len()
             );
-            assert!(matches!(store.touch(&[used]).await?[..], [Touched::Alive { .. }]));
+            assert!(matches!(
+                store.touch(&[used]).await?[..],
+                [TouchOutcome::Alive { .. }]
+            ));
             let looks = [store.claim_expired(ago, 2), store.claim_expired(ago, 2)];
             for look in futures::future::join_all(looks).await {
                 claimed.extend(look?);
@@ -521,7 +529,10 @@ async fn what_has_expired_is_given_to_one_who_ends_it() -> anyhow::Result<()> {
         assert_eq!(claimed[0].1.bindings["x"], binding("of-0", 1));
         // What lives is not removed, and what is removed is not found again.
         keys.push(used);
-        assert!(matches!(store.touch(&[used]).await?[..], [Touched::Alive { .. }]));
+        assert!(matches!(
+            store.touch(&[used]).await?[..],
+            [TouchOutcome::Alive { .. }]
+        ));
         store.remove_expired(&keys).await?;
         found(&*store, &used).await?;
         assert_eq!(store.claim_expired(Duration::from_secs(3600), 9).await?, []);
@@ -577,7 +588,7 @@ async fn the_sets_of_a_server_that_is_no_more_end_with_its_sessions() -> anyhow:
     let store = redis_store(&redis, "a", Lifetimes::default())?;
     let (key, limits) = (RecordKey::random(), SessionLimits { principal: 1, ..MANY });
     let outcome = store.create(&key, &new_record(), limits).await?;
-    assert!(matches!(outcome, Created::Created { .. }), "{outcome:?}");
+    assert!(matches!(outcome, CreateOutcome::Created { .. }), "{outcome:?}");
     let longest = Lifetimes::default().max + Duration::from_secs(600);
     let keys: Vec<String> = redis.command(&["KEYS", "*"])?;
     assert_eq!(keys.len(), 4, "{keys:?}");
@@ -638,8 +649,8 @@ async fn two_virtual_servers_on_one_redis_never_see_each_other() -> anyhow::Resu
     let a = redis_store(&redis, "a", Lifetimes::default())?;
     let b = redis_store(&redis, "b", Lifetimes::default())?;
     let key = created(&a).await?;
-    assert_eq!(b.load(&key).await?, Loaded::Gone);
-    assert_eq!(b.terminate(&key, LIFE).await?, Terminated::Gone);
+    assert_eq!(b.load(&key).await?, LoadOutcome::Gone);
+    assert_eq!(b.terminate(&key, LIFE).await?, TerminateOutcome::Gone);
     found(&a, &key).await?;
     Ok(())
 }

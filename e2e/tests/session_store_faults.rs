@@ -8,11 +8,12 @@ use vmcp_e2e::redis::Redis;
 use vmcp_gateway::session::record::{Lifetimes, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::{
-    Bound, Incarnation, Life, Loaded, Missing, Recovered, SessionStore, Setting, Terminated, Touched,
+    BindOutcome, Incarnation, LoadOutcome, RecoverOutcome, RestoreReason, SessionLife, SessionStore,
+    SettingChange, TerminateOutcome, TouchOutcome,
 };
 
 /// A life of which the store knows nothing, and which is over.
-const LIFE: Life = Life {
+const LIFE: SessionLife = SessionLife {
     incarnation: Incarnation([0; 8]),
     end: 0,
 };
@@ -90,13 +91,17 @@ async fn expired_record_is_kept_for_the_outage_grace() -> anyhow::Result<()> {
             left()?
         );
         let expired = tokio::time::timeout(Duration::from_secs(20), async {
-            while store.load(&key).await.is_ok_and(|loaded| loaded != Loaded::Gone) {
+            while store
+                .load(&key)
+                .await
+                .is_ok_and(|loaded| loaded != LoadOutcome::Gone)
+            {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
         expired.await?;
-        let back = store.restore(&key, &record, Missing::Expired).await?;
-        assert!(matches!(back, Recovered::Found(_)), "{back:?}");
+        let back = store.restore(&key, &record, RestoreReason::Expired).await?;
+        assert!(matches!(back, RecoverOutcome::Found(_)), "{back:?}");
     }
     Ok(())
 }
@@ -153,7 +158,7 @@ async fn a_record_of_a_newer_gateway_is_unavailable_and_left_as_it_is() -> anyho
     redis.change_field(&name, "times", |_| "4102444800000 1 7 and more".to_owned())?;
     let touched = store.touch(&[key]).await?;
     assert!(
-        matches!(touched[..], [Touched::Alive { version: 7, .. }]),
+        matches!(touched[..], [TouchOutcome::Alive { version: 7, .. }]),
         "{touched:?}"
     );
     let times: String = redis.command(&["HGET", &name, "times"])?;
@@ -204,7 +209,7 @@ async fn a_damaged_record_is_unavailable_and_kept_until_its_client_ends_it() -> 
         store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
         let name = format!("{{vmcp:tests/a}}:s:{key}");
         redis.change_field(&name, field, damage)?;
-        let level = Setting::LogLevel("info".to_owned());
+        let level = SettingChange::LogLevel("info".to_owned());
         let errors = [
             store.load(&key).await.unwrap_err(),
             store
@@ -217,10 +222,16 @@ async fn a_damaged_record_is_unavailable_and_kept_until_its_client_ends_it() -> 
             assert!(error.is_of_record(), "damage {number}: {error}");
         }
         let touched = store.touch(&[key]).await?;
-        assert!(matches!(touched[..], [Touched::Alive { .. }]), "damage {number}");
+        assert!(
+            matches!(touched[..], [TouchOutcome::Alive { .. }]),
+            "damage {number}"
+        );
         assert_eq!(redis.command::<u32>(&["EXISTS", &name])?, 1, "damage {number}");
-        assert_eq!(store.terminate(&key, LIFE).await?, Terminated::Terminated(None));
-        assert_eq!(store.load(&key).await?, Loaded::Gone);
+        assert_eq!(
+            store.terminate(&key, LIFE).await?,
+            TerminateOutcome::Terminated(None)
+        );
+        assert_eq!(store.load(&key).await?, LoadOutcome::Gone);
     }
     Ok(())
 }
@@ -246,6 +257,6 @@ async fn a_bind_that_times_out_and_happens_later_is_lost_to_oneself() -> anyhow:
         anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "it never happened");
     }
     let again = store.bind_backend(&key, "x", 0, &mine).await?;
-    assert!(matches!(again, Bound::Lost(record) if record.bindings["x"] == mine));
+    assert!(matches!(again, BindOutcome::Lost(record) if record.bindings["x"] == mine));
     Ok(())
 }

@@ -10,8 +10,8 @@ use vmcp_gateway::session::record::{Lifetimes, NewRecord, Record, RecordKey};
 use vmcp_gateway::session::store::memory::MemoryStore;
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::{
-    Bound, Event, Incarnation, Life, Loaded, Missing, Owner, Recovered, SessionStore, SetOutcome, Setting,
-    StreamOwned, Terminated,
+    BindOutcome, Incarnation, LoadOutcome, ProcessId, RecoverOutcome, RestoreReason, SessionLife,
+    SessionStore, SetOutcome, SettingChange, StoreEvent, StreamClaim, TerminateOutcome,
 };
 
 /// How long anything here may take on a busy machine.
@@ -23,8 +23,8 @@ fn store(redis: &Redis, lifetimes: Lifetimes) -> anyhow::Result<RedisStore> {
 
 async fn found(store: &dyn SessionStore, key: &RecordKey) -> anyhow::Result<Option<Record>> {
     Ok(match store.load(key).await? {
-        Loaded::Found(record) => Some(record),
-        Loaded::Gone => None,
+        LoadOutcome::Found(record) => Some(record),
+        LoadOutcome::Gone => None,
     })
 }
 
@@ -40,11 +40,11 @@ fn said(record: &Record) -> Record {
 }
 
 /// The next event that is no proof.
-async fn next(events: &mut BoxStream<'static, Event>) -> anyhow::Result<Event> {
+async fn next(events: &mut BoxStream<'static, StoreEvent>) -> anyhow::Result<StoreEvent> {
     tokio::time::timeout(LIMIT, async {
         loop {
             match events.next().await {
-                Some(Event::Proved(_)) => {}
+                Some(StoreEvent::Proved(_)) => {}
                 Some(event) => return Ok(event),
                 None => anyhow::bail!("the events have ended"),
             }
@@ -54,31 +54,35 @@ async fn next(events: &mut BoxStream<'static, Event>) -> anyhow::Result<Event> {
 }
 
 /// The record that the next event is about.
-async fn one_record(events: &mut BoxStream<'static, Event>) -> anyhow::Result<(RecordKey, Record)> {
+async fn one_record(events: &mut BoxStream<'static, StoreEvent>) -> anyhow::Result<(RecordKey, Record)> {
     match next(events).await? {
-        Event::Records(mut records) if records.len() == 1 => Ok(records.remove(0)),
+        StoreEvent::Records(mut records) if records.len() == 1 => Ok(records.remove(0)),
         other => anyhow::bail!("{other:?}"),
     }
 }
 
 /// The events, from when nothing is missed any more.
-async fn listen(store: &dyn SessionStore) -> anyhow::Result<BoxStream<'static, Event>> {
+async fn listen(store: &dyn SessionStore) -> anyhow::Result<BoxStream<'static, StoreEvent>> {
     let events = store.events(Duration::from_millis(50));
     let mut events = events.ok_or_else(|| anyhow::anyhow!("no events"))?;
     proved(&mut events).await?;
     Ok(events)
 }
 
-async fn proved(events: &mut BoxStream<'static, Event>) -> anyhow::Result<()> {
+async fn proved(events: &mut BoxStream<'static, StoreEvent>) -> anyhow::Result<()> {
     tokio::time::timeout(LIMIT, async {
-        while !matches!(events.next().await, Some(Event::Proved(_)) | None) {}
+        while !matches!(events.next().await, Some(StoreEvent::Proved(_)) | None) {}
     })
     .await?;
     Ok(())
 }
 
 /// Brings a record back, however long that has to wait.
-async fn recovered(store: &dyn SessionStore, key: &RecordKey, life: Life) -> anyhow::Result<Recovered> {
+async fn recovered(
+    store: &dyn SessionStore,
+    key: &RecordKey,
+    life: SessionLife,
+) -> anyhow::Result<RecoverOutcome> {
     let new = NewRecord {
         capabilities: "{}".into(),
         ..new_record()
@@ -86,7 +90,7 @@ async fn recovered(store: &dyn SessionStore, key: &RecordKey, life: Life) -> any
     tokio::time::timeout(LIMIT, async {
         loop {
             match store.recover(key, life, &new).await? {
-                Recovered::Wait(wait) => tokio::time::sleep(wait).await,
+                RecoverOutcome::Wait(wait) => tokio::time::sleep(wait).await,
                 outcome => return Ok(outcome),
             }
         }
@@ -110,30 +114,33 @@ async fn every_change_is_told_to_every_process_in_order() -> anyhow::Result<()> 
     assert_eq!((told, &first), (key, &record));
 
     let bound = one.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
-    assert!(matches!(bound, Bound::Bound(_)));
+    assert!(matches!(bound, BindOutcome::Bound(_)));
     let (_, second) = one_record(&mut events).await?;
     assert_eq!(second.bindings["x"], binding("one", 1));
     assert!(second.version > first.version);
     // A change that is refused is none.
     one.bind_backend(&key, "x", 0, &binding("two", 1)).await?;
 
-    let level = Setting::LogLevel("info".to_owned());
+    let level = SettingChange::LogLevel("info".to_owned());
     assert!(matches!(one.set(&key, &level).await?, SetOutcome::Set(_)));
     let (_, third) = one_record(&mut events).await?;
     assert_eq!(third.log_level.as_deref(), Some("info"));
 
-    let (mine, theirs) = (Owner([1; 8]), Owner([2; 8]));
+    let (mine, theirs) = (ProcessId([1; 8]), ProcessId([2; 8]));
     for (number, owner) in [(1, mine), (2, theirs), (3, mine)] {
-        assert_eq!(one.own_stream(&key, owner).await?, StreamOwned::Owned(number));
+        assert_eq!(one.claim_stream(&key, owner).await?, StreamClaim::Owned(number));
         assert_eq!(
             next(&mut events).await?,
-            Event::StreamOwner { key, owner, number }
+            StoreEvent::StreamOwner { key, owner, number }
         );
     }
     let ended = one.terminate(&key, record.life).await?;
-    assert!(matches!(ended, Terminated::Terminated(Some(_))), "{ended:?}");
-    assert_eq!(next(&mut events).await?, Event::Terminated(key, record.life));
-    assert_eq!(one.own_stream(&key, mine).await?, StreamOwned::Gone);
+    assert!(
+        matches!(ended, TerminateOutcome::Terminated(Some(_))),
+        "{ended:?}"
+    );
+    assert_eq!(next(&mut events).await?, StoreEvent::Terminated(key, record.life));
+    assert_eq!(one.claim_stream(&key, mine).await?, StreamClaim::Gone);
     Ok(())
 }
 
@@ -158,7 +165,7 @@ async fn many_records_are_created_in_few_exchanges_and_told_to_the_others() -> a
     let mut told = Vec::new();
     while told.len() < STORM {
         match next(&mut others).await? {
-            Event::Records(records) => told.extend(records),
+            StoreEvent::Records(records) => told.extend(records),
             other => anyhow::bail!("{other:?}"),
         }
     }
@@ -171,7 +178,7 @@ async fn many_records_are_created_in_few_exchanges_and_told_to_the_others() -> a
     // Who has created them knows. What comes next is the end of one.
     let (key, record) = &created[0];
     two.terminate(key, record.life).await?;
-    assert_eq!(next(&mut own).await?, Event::Terminated(*key, record.life));
+    assert_eq!(next(&mut own).await?, StoreEvent::Terminated(*key, record.life));
     Ok(())
 }
 
@@ -184,13 +191,13 @@ async fn of_a_large_record_only_the_change_is_told() -> anyhow::Result<()> {
     let store = store(&redis, Lifetimes::default())?;
     let (key, _) = created_record(&store).await?;
     let mut events = listen(&store).await?;
-    let subscribe = |uri| Setting::Subscribe {
+    let subscribe = |uri| SettingChange::Subscribe {
         uri,
         backend: "x".to_owned(),
     };
     let large = subscribe(format!("a://{}", "b".repeat(20_000)));
     store.set(&key, &large).await?;
-    assert_eq!(next(&mut events).await?, Event::Changed(key));
+    assert_eq!(next(&mut events).await?, StoreEvent::Changed(key));
     Ok(())
 }
 
@@ -204,7 +211,7 @@ async fn an_interruption_is_told_and_ends_when_redis_is_back() -> anyhow::Result
     let mut events = listen(&store).await?;
     let before = store.incarnation().await?;
     redis.kill()?;
-    assert_eq!(next(&mut events).await?, Event::Interrupted);
+    assert_eq!(next(&mut events).await?, StoreEvent::Interrupted);
     redis.start_again()?;
     proved(&mut events).await?;
     let after = tokio::time::timeout(LIMIT, async {
@@ -236,40 +243,45 @@ async fn a_lost_session_is_recovered_once_and_waits_for_those_who_know_more() ->
     let store = store(&redis, lifetimes)?;
     let (key, record) = created_record(&store).await?;
     let (known, known_record) = created_record(&store).await?;
-    let Bound::Bound(known_record) = store.bind_backend(&known, "x", 0, &binding("one", 1)).await? else {
+    let BindOutcome::Bound(known_record) = store.bind_backend(&known, "x", 0, &binding("one", 1)).await?
+    else {
         anyhow::bail!("not bound: {known_record:?}")
     };
     // Nothing is lost: nothing is recovered, whoever asks.
     let unknown = RecordKey::random();
     let vanished = recovered(&store, &unknown, record.life).await?;
-    assert!(matches!(vanished, Recovered::Vanished { .. }), "{vanished:?}");
+    assert!(
+        matches!(vanished, RecoverOutcome::Vanished { .. }),
+        "{vanished:?}"
+    );
 
     redis.command::<()>(&["FLUSHALL"])?;
     let new = new_record();
     assert!(matches!(
         store.recover(&key, record.life, &new).await?,
-        Recovered::Wait(_)
+        RecoverOutcome::Wait(_)
     ));
     // Who knows the record need not wait, and overwrites nothing.
-    let Recovered::Found(restored) = store.restore(&known, &known_record, Missing::Lost).await? else {
+    let RecoverOutcome::Found(restored) = store.restore(&known, &known_record, RestoreReason::Lost).await?
+    else {
         anyhow::bail!("not restored")
     };
     assert_eq!(said(&restored), said(&known_record));
     assert!(restored.version > known_record.version);
-    let Recovered::Found(back) = recovered(&store, &key, record.life).await? else {
+    let RecoverOutcome::Found(back) = recovered(&store, &key, record.life).await? else {
         anyhow::bail!("not recovered")
     };
     assert_eq!(back.life, record.life, "its id is the same");
-    let Recovered::Found(found_instead) = recovered(&store, &known, known_record.life).await? else {
+    let RecoverOutcome::Found(found_instead) = recovered(&store, &known, known_record.life).await? else {
         anyhow::bail!("not found")
     };
     assert_eq!(found_instead.bindings.len(), 1);
     // An id that has ended by the store's clock is not recovered.
-    let ended = Life {
+    let ended = SessionLife {
         end: 1,
         ..record.life
     };
-    assert_eq!(recovered(&store, &unknown, ended).await?, Recovered::Gone);
+    assert_eq!(recovered(&store, &unknown, ended).await?, RecoverOutcome::Gone);
 
     // It expires, and is not recovered again.
     tokio::time::timeout(LIMIT, async {
@@ -279,7 +291,7 @@ async fn a_lost_session_is_recovered_once_and_waits_for_those_who_know_more() ->
         anyhow::Ok(())
     })
     .await??;
-    assert_eq!(recovered(&store, &key, record.life).await?, Recovered::Gone);
+    assert_eq!(recovered(&store, &key, record.life).await?, RecoverOutcome::Gone);
     assert_eq!(found(&store, &key).await?, None);
     Ok(())
 }
@@ -295,37 +307,45 @@ async fn what_was_terminated_is_not_brought_back() -> anyhow::Result<()> {
     let (lost, lost_record) = created_record(&store).await?;
     store.terminate(&key, record.life).await?;
     assert_eq!(
-        store.restore(&key, &record, Missing::Lost).await?,
-        Recovered::Gone
+        store.restore(&key, &record, RestoreReason::Lost).await?,
+        RecoverOutcome::Gone
     );
 
     // One whose record a fail-over has lost has vanished, and whoever knows it does not bring it back once it was to be terminated.
     let (vanished, vanished_record) = created_record(&store).await?;
     redis.command::<()>(&["DEL", &format!("{{vmcp:tests/a}}:s:{vanished}")])?;
     let answer = recovered(&store, &vanished, vanished_record.life).await?;
-    assert!(matches!(answer, Recovered::Vanished { .. }), "{answer:?}");
+    assert!(matches!(answer, RecoverOutcome::Vanished { .. }), "{answer:?}");
     let ended = store.terminate(&vanished, vanished_record.life).await?;
-    assert_eq!(ended, Terminated::Gone);
+    assert_eq!(ended, TerminateOutcome::Gone);
     assert_eq!(
         recovered(&store, &vanished, vanished_record.life).await?,
-        Recovered::Gone
+        RecoverOutcome::Gone
     );
     assert_eq!(
-        store.restore(&vanished, &vanished_record, Missing::Lost).await?,
-        Recovered::Gone
+        store
+            .restore(&vanished, &vanished_record, RestoreReason::Lost)
+            .await?,
+        RecoverOutcome::Gone
     );
 
     // A session whose record was lost can be terminated all the same, once.
     redis.command::<()>(&["FLUSHALL"])?;
     assert_eq!(
         store.terminate(&lost, lost_record.life).await?,
-        Terminated::Terminated(None)
+        TerminateOutcome::Terminated(None)
     );
-    assert_eq!(store.terminate(&lost, lost_record.life).await?, Terminated::Gone);
-    assert_eq!(recovered(&store, &lost, lost_record.life).await?, Recovered::Gone);
     assert_eq!(
-        store.restore(&lost, &lost_record, Missing::Lost).await?,
-        Recovered::Gone
+        store.terminate(&lost, lost_record.life).await?,
+        TerminateOutcome::Gone
+    );
+    assert_eq!(
+        recovered(&store, &lost, lost_record.life).await?,
+        RecoverOutcome::Gone
+    );
+    assert_eq!(
+        store.restore(&lost, &lost_record, RestoreReason::Lost).await?,
+        RecoverOutcome::Gone
     );
     let marker = format!("{{vmcp:tests/a}}:m:{lost}");
     let remembered: i64 = redis.command(&["PTTL", &marker])?;
@@ -338,12 +358,12 @@ async fn what_was_terminated_is_not_brought_back() -> anyhow::Result<()> {
     let (again, again_record) = created_record(&store).await?;
     redis.command::<()>(&["FLUSHALL"])?;
     let back = recovered(&store, &again, again_record.life).await?;
-    assert!(matches!(back, Recovered::Found(_)));
+    assert!(matches!(back, RecoverOutcome::Found(_)));
     let ended = store.terminate(&again, again_record.life).await?;
-    assert!(matches!(ended, Terminated::Terminated(Some(_))));
+    assert!(matches!(ended, TerminateOutcome::Terminated(Some(_))));
     assert_eq!(
         recovered(&store, &again, again_record.life).await?,
-        Recovered::Gone
+        RecoverOutcome::Gone
     );
     Ok(())
 }
@@ -369,15 +389,15 @@ async fn a_session_that_was_in_use_while_it_expired_lives_on_with_what_the_store
         anyhow::Ok(())
     })
     .await??;
-    let Recovered::Found(back) = store.restore(&key, &old, Missing::Expired).await? else {
+    let RecoverOutcome::Found(back) = store.restore(&key, &old, RestoreReason::Expired).await? else {
         anyhow::bail!("not restored")
     };
     assert_eq!(back.bindings["x"], binding("one", 1));
     // One that was ended in between is not there any more, and stays away.
     let (ended, record) = created_record(&store).await?;
     redis.command::<()>(&["DEL", &format!("{{vmcp:tests/a}}:s:{ended}")])?;
-    let refused = store.restore(&ended, &record, Missing::Expired).await?;
-    assert_eq!(refused, Recovered::Gone);
+    let refused = store.restore(&ended, &record, RestoreReason::Expired).await?;
+    assert_eq!(refused, RecoverOutcome::Gone);
     Ok(())
 }
 
@@ -387,28 +407,31 @@ async fn memory_brings_nothing_back_and_has_no_other_process() -> anyhow::Result
     assert!(store.events(Duration::from_secs(1)).is_none());
     let (key, record) = created_record(&store).await?;
     assert!(matches!(
-        store.restore(&key, &record, Missing::Lost).await?,
-        Recovered::Found(_)
+        store.restore(&key, &record, RestoreReason::Lost).await?,
+        RecoverOutcome::Found(_)
     ));
-    let life = Life {
+    let life = SessionLife {
         incarnation: Incarnation([9; 8]),
         ..record.life
     };
     let unknown = RecordKey::random();
-    assert_eq!(recovered(&store, &unknown, life).await?, Recovered::Gone);
+    assert_eq!(recovered(&store, &unknown, life).await?, RecoverOutcome::Gone);
     assert_eq!(
-        store.restore(&unknown, &record, Missing::Lost).await?,
-        Recovered::Gone
+        store.restore(&unknown, &record, RestoreReason::Lost).await?,
+        RecoverOutcome::Gone
     );
     assert_eq!(
-        store.own_stream(&key, Owner([1; 8])).await?,
-        StreamOwned::Owned(1)
+        store.claim_stream(&key, ProcessId([1; 8])).await?,
+        StreamClaim::Owned(1)
     );
     store.terminate(&key, life).await?;
     assert_eq!(
-        store.restore(&key, &record, Missing::Lost).await?,
-        Recovered::Gone
+        store.restore(&key, &record, RestoreReason::Lost).await?,
+        RecoverOutcome::Gone
     );
-    assert_eq!(store.own_stream(&key, Owner([1; 8])).await?, StreamOwned::Gone);
+    assert_eq!(
+        store.claim_stream(&key, ProcessId([1; 8])).await?,
+        StreamClaim::Gone
+    );
     Ok(())
 }

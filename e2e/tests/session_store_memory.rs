@@ -4,10 +4,10 @@ use vmcp_e2e::providers::{patient, server};
 use vmcp_e2e::redis::Redis;
 use vmcp_gateway::backend::UpstreamSession;
 use vmcp_gateway::config::SessionLimits;
+use vmcp_gateway::mcp::revision::Revision;
 use vmcp_gateway::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
-use vmcp_gateway::session::store::{Bound, Created, SessionStore};
-use vmcp_gateway::wire::revision::Revision;
+use vmcp_gateway::session::store::{BindOutcome, CreateOutcome, SessionStore};
 
 const SESSIONS: u64 = 2_000;
 /// Bytes. What is promised is 1.5 KiB.
@@ -35,7 +35,7 @@ async fn used_by_sessions_of(principal: impl Fn(u64) -> PrincipalTag) -> anyhow:
             client_info: r#"{"name":"claude-code","title":"Claude Code","version":"2.0.76 (stable)"}"#.into(),
         };
         let created = store.create(&key, &new, limits).await?;
-        anyhow::ensure!(matches!(created, Created::Created { .. }), "{created:?}");
+        anyhow::ensure!(matches!(created, CreateOutcome::Created { .. }), "{created:?}");
         let binding = Binding {
             origin: "gXV4mPL2w0s1kqZb".to_owned(),
             session: UpstreamSession {
@@ -47,7 +47,7 @@ async fn used_by_sessions_of(principal: impl Fn(u64) -> PrincipalTag) -> anyhow:
             generation: 1,
         };
         let bound = store.bind_backend(&key, "weather", 0, &binding).await?;
-        anyhow::ensure!(matches!(bound, Bound::Bound(_)), "{bound:?}");
+        anyhow::ensure!(matches!(bound, BindOutcome::Bound(_)), "{bound:?}");
     }
     Ok((used(&redis)? - before) / SESSIONS)
 }

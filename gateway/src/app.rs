@@ -10,23 +10,23 @@ use tokio::net::{TcpListener, TcpSocket};
 use vmcp_crds::session_key::CURRENT;
 
 use crate::admin::Admin;
-use crate::backend::Transport;
+use crate::backend::HttpClient;
 use crate::budget;
-use crate::config::watch::Watch;
+use crate::config::file_watcher::FileWatcher;
 use crate::config::{Config, HotSource, SessionStorage};
 use crate::core::Core;
-use crate::drain::Drain;
 use crate::frontend::auth::Authentication;
 use crate::frontend::{self, Frontend};
-use crate::readiness::{Pending, Readiness};
-use crate::server;
-use crate::session::keys::Keys;
+use crate::http::server;
+use crate::runtime::drain::Drain;
+use crate::runtime::readiness::{Readiness, ReadinessWait};
+use crate::runtime::tasks::Tasks;
+use crate::session::id::signing_keys::SigningKeys;
 use crate::session::record::Lifetimes;
 use crate::session::store::SessionStore;
 use crate::session::store::memory::MemoryStore;
 use crate::session::store::redis::RedisStore;
-use crate::session::{Sessions, Settings};
-use crate::tasks::Tasks;
+use crate::session::{SessionOptions, Sessions};
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::LevelHandle;
 
@@ -52,7 +52,7 @@ pub struct App {
     frontend: Frontend,
     sessions: Sessions,
     /// Waits for what the store knows of the backends.
-    loading: Pending,
+    loading: ReadinessWait,
     core: Core,
     admin: std::thread::JoinHandle<()>,
     /// Ends the admin port, which tells of the calls that are finishing.
@@ -63,7 +63,7 @@ pub struct App {
     tasks: Tasks,
     hot_source: HotSource,
     /// The directory of the session keys, and the keys.
-    session_keys: Option<(PathBuf, Keys)>,
+    session_keys: Option<(PathBuf, SigningKeys)>,
     session_ttl: Duration,
     level: LevelHandle,
     metrics: Metrics,
@@ -86,8 +86,12 @@ impl App {
         let listening = readiness.wait_for("the listener");
         let loading = readiness.wait_at_most("the stored catalogue", STORED_CATALOGUE_PATIENCE);
 
-        let named_keys = config.session_keys.as_deref().map(Keys::load).transpose()?;
-        let keys = named_keys.clone().map_or_else(Keys::random, Ok)?;
+        let named_keys = config
+            .session_keys
+            .as_deref()
+            .map(SigningKeys::load)
+            .transpose()?;
+        let keys = named_keys.clone().map_or_else(SigningKeys::random, Ok)?;
         let lifetimes = Lifetimes {
             idle: config.session_ttl,
             max: config.session_max_lifetime,
@@ -112,18 +116,18 @@ impl App {
 
         let core = Core::new(
             config.hot,
-            Transport::new(tasks.clone()),
+            HttpClient::new(tasks.clone()),
             tasks.clone(),
             &readiness,
             metrics.clone(),
         );
         let auth = Authentication::new(&config.incoming_auth, &tasks, &readiness, &metrics)?;
-        let settings = Settings {
+        let settings = SessionOptions {
             lifetimes,
             max_staleness: config.sessions.max_staleness,
             serve_in_outage: config.sessions.serve_in_outage,
             outage_grace: config.sessions.outage_grace,
-            ..Settings::default()
+            ..SessionOptions::default()
         };
         let sessions = Sessions::new(
             config.server.clone(),
@@ -261,8 +265,8 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Takes the session keys again whenever their files change. A set that cannot be used changes nothing.
-async fn follow_keys(directory: PathBuf, keys: Keys) {
-    let mut watch = Watch::new(&directory.join(CURRENT));
+async fn follow_keys(directory: PathBuf, keys: SigningKeys) {
+    let mut watch = FileWatcher::new(&directory.join(CURRENT));
     let mut refused = None;
     loop {
         match keys.reload(&directory) {
@@ -289,7 +293,7 @@ async fn follow_keys(directory: PathBuf, keys: Keys) {
 
 /// Takes the hot configuration again whenever its file changes. A file that is refused changes nothing.
 async fn reload(source: HotSource, core: Core, level: LevelHandle, metrics: Metrics) {
-    let mut watch = Watch::new(source.file());
+    let mut watch = FileWatcher::new(source.file());
     let mut rest = source.rest();
     loop {
         watch.changed().await;

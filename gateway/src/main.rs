@@ -10,11 +10,11 @@ use vmcp_crds::session_key::SessionKey;
 use vmcp_gateway::app::App;
 use vmcp_gateway::args::{Args, Command, ConfigFile};
 use vmcp_gateway::config::Config;
-use vmcp_gateway::huge_pages;
-use vmcp_gateway::mounted;
-use vmcp_gateway::session::keys::Keys;
+use vmcp_gateway::preflight;
+use vmcp_gateway::runtime::huge_pages;
+use vmcp_gateway::runtime::signals::termination_signal;
+use vmcp_gateway::session::id::signing_keys::SigningKeys;
 use vmcp_gateway::telemetry::logs;
-use vmcp_gateway::termination::termination_signal;
 use vmcp_gateway::version;
 
 /// Requests allocate and free a lot in small pieces, which this allocator does at a third of the C library's cost.
@@ -91,7 +91,7 @@ fn status_token(file: &ConfigFile) -> anyhow::Result<ExitCode> {
         Err(exit) => return Ok(exit),
     };
     let directory = config.session_keys.as_deref();
-    let keys = Keys::load(directory.context("no sessionKeys are configured; /status is open")?)?;
+    let keys = SigningKeys::load(directory.context("no sessionKeys are configured; /status is open")?)?;
     let server = &config.server;
     println!("{}", keys.current().status_token(&server.namespace, &server.name));
     Ok(ExitCode::SUCCESS)
@@ -101,7 +101,7 @@ fn load(file: &ConfigFile) -> Result<Config, ExitCode> {
     let password = std::env::var(REDIS_PASSWORD_ENV)
         .ok()
         .filter(|password| !password.is_empty());
-    mounted::load(&file.config, password.map(SecretString::from)).map_err(|error| {
+    preflight::load(&file.config, password.map(SecretString::from)).map_err(|error| {
         eprintln!("vmcp-gateway: {error}");
         ExitCode::from(EX_USAGE)
     })

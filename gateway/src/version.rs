@@ -2,7 +2,7 @@
 
 use vmcp_crds::config::ConfigVersion;
 
-use crate::wire::revision::Revision;
+use crate::mcp::revision::Revision;
 
 /// What `vmcp-gateway version` prints.
 #[must_use]

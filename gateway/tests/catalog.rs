@@ -19,14 +19,14 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use vmcp_gateway::backend::Transport;
-use vmcp_gateway::config::{BackendName, Hot};
-use vmcp_gateway::core::catalog::Snapshot;
-use vmcp_gateway::core::{CallError, Core, Subject};
-use vmcp_gateway::readiness::Readiness;
-use vmcp_gateway::tasks::Tasks;
+use vmcp_gateway::backend::HttpClient;
+use vmcp_gateway::catalog::CatalogSnapshot;
+use vmcp_gateway::config::{BackendName, HotSettings};
+use vmcp_gateway::core::{CallError, CallSubject, Core};
+use vmcp_gateway::mcp::jsonrpc::Message;
+use vmcp_gateway::runtime::readiness::Readiness;
+use vmcp_gateway::runtime::tasks::Tasks;
 use vmcp_gateway::telemetry::Metrics;
-use vmcp_gateway::wire::jsonrpc::Message;
 
 /// Longer than the pause between two looks for which streams are the reason.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -72,11 +72,11 @@ impl Backend {
             self.settings
         );
         std::fs::write(&directory, text)?;
-        let hot = Hot::load(&directory)?;
+        let hot = HotSettings::load(&directory)?;
         std::fs::remove_file(&directory)?;
         let core = Core::new(
             hot,
-            Transport::new(tasks.clone()),
+            HttpClient::new(tasks.clone()),
             tasks.clone(),
             &Readiness::default(),
             Metrics::new(),
@@ -157,7 +157,7 @@ fn tools(names: &[&str]) -> Value {
 }
 
 /// Waits until `question` says yes of the catalogue, which tells when it has changed.
-async fn until(core: &Core, question: impl Fn(&Snapshot) -> bool) -> anyhow::Result<()> {
+async fn until(core: &Core, question: impl Fn(&CatalogSnapshot) -> bool) -> anyhow::Result<()> {
     let mut changes = core.catalog().changes();
     let waiting = async {
         while !question(&core.catalog().snapshot()) {
@@ -203,7 +203,12 @@ async fn a_backend_that_completes_nothing_is_not_asked_to() -> anyhow::Result<()
         panic!("no request")
     };
     let refused = core
-        .route(&core.catalog().snapshot(), Subject::Completion, &body, &request)
+        .route(
+            &core.catalog().snapshot(),
+            CallSubject::Completion,
+            &body,
+            &request,
+        )
         .unwrap_err();
     assert!(matches!(refused, CallError::NoCompletion(_)), "{refused}");
     tasks.finish().await;

@@ -4,22 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use vmcp_gateway::backend::Transport;
-use vmcp_gateway::config::{Hot, ServerName};
+use vmcp_gateway::backend::HttpClient;
+use vmcp_gateway::config::{HotSettings, ServerName};
 use vmcp_gateway::core::{Core, Principal};
-use vmcp_gateway::readiness::Readiness;
-use vmcp_gateway::session::keys::Keys;
+use vmcp_gateway::mcp::revision::Revision;
+use vmcp_gateway::runtime::readiness::Readiness;
+use vmcp_gateway::runtime::tasks::Tasks;
+use vmcp_gateway::session::id::signing_keys::SigningKeys;
 use vmcp_gateway::session::record::{IDLE_TTL, Lifetimes};
 use vmcp_gateway::session::store::memory::MemoryStore;
-use vmcp_gateway::session::{Client, SessionError, Sessions, Settings};
-use vmcp_gateway::tasks::Tasks;
+use vmcp_gateway::session::{ClientHandshake, SessionError, SessionOptions, Sessions};
 use vmcp_gateway::telemetry::Metrics;
-use vmcp_gateway::wire::revision::Revision;
 
 fn sessions(tasks: &Tasks) -> anyhow::Result<Sessions> {
     let core = Core::new(
-        Hot::default(),
-        Transport::new(tasks.clone()),
+        HotSettings::default(),
+        HttpClient::new(tasks.clone()),
         tasks.clone(),
         &Readiness::default(),
         Metrics::new(),
@@ -32,8 +32,8 @@ fn sessions(tasks: &Tasks) -> anyhow::Result<Sessions> {
     let sessions = Sessions::new(
         server,
         store,
-        Settings::default(),
-        Keys::random()?,
+        SessionOptions::default(),
+        SigningKeys::random()?,
         core,
         tasks.clone(),
         Metrics::new(),
@@ -47,7 +47,7 @@ async fn a_request_that_runs_for_an_hour_keeps_its_session() -> anyhow::Result<(
     let tasks = Tasks::default();
     let sessions = sessions(&tasks)?;
     let empty = RawValue::from_string("{}".to_owned())?;
-    let client = Client {
+    let client = ClientHandshake {
         revision: Revision::LATEST,
         capabilities: &empty,
         info: &empty,

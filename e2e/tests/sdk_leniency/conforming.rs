@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use vmcp_e2e::scripted_server::Received;
-use vmcp_gateway::wire::revision::Revision;
+use vmcp_gateway::mcp::revision::Revision;
 
 /// What is wrong with each of `requests`, a line each.
 pub(crate) fn faults(requests: &[Received]) -> Vec<String> {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vmcp_gateway::session::store::redis::RedisStore;
-use vmcp_gateway::session::store::redis::connection::Connection;
+use vmcp_gateway::session::store::redis::connection::RedisConnection;
 use vmcp_gateway::session::store::{
-    Bound, Created, Loaded, Owner, Recovered, SessionStore as _, SetOutcome, StreamOwned, Terminated,
-    Touched, Unavailable,
+    BindOutcome, CreateOutcome, LoadOutcome, ProcessId, RecoverOutcome, SessionStore as _, SetOutcome,
+    StoreError, StreamClaim, TerminateOutcome, TouchOutcome,
 };
 
 use crate::TAG;
@@ -41,30 +41,30 @@ return 1";
 pub(crate) struct Client {
     pub(crate) store: Arc<RedisStore>,
     /// What is not for a store to do goes this way.
-    pub(crate) fate: Connection,
+    pub(crate) fate: RedisConnection,
 }
 
-pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Outcome, Unavailable> {
+pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Outcome, StoreError> {
     let store = &client.store;
     Ok(match operation {
         Operation::Create(key, principal, limits) => {
             match store.create(key, &new_record(*principal), *limits).await? {
-                Created::Created { record, .. } => Outcome::Created(held(record)),
-                Created::Taken => Outcome::Taken,
-                Created::Limit(of) => Outcome::Limit(of),
+                CreateOutcome::Created { record, .. } => Outcome::Created(held(record)),
+                CreateOutcome::AlreadyExists => Outcome::Taken,
+                CreateOutcome::Limit(of) => Outcome::Limit(of),
             }
         }
         Operation::Restore(key, known, missing) => {
             match store.restore(key, &known.record(), *missing).await? {
-                Recovered::Found(record) => Outcome::Found(held(record)),
-                Recovered::Gone => Outcome::Gone,
-                Recovered::Wait(_) => Outcome::Wait,
-                Recovered::Vanished { .. } => Outcome::Vanished,
+                RecoverOutcome::Found(record) => Outcome::Found(held(record)),
+                RecoverOutcome::Gone => Outcome::Gone,
+                RecoverOutcome::Wait(_) => Outcome::Wait,
+                RecoverOutcome::Vanished { .. } => Outcome::Vanished,
             }
         }
-        Operation::OwnStream(key) => match store.own_stream(key, Owner([7; 8])).await? {
-            StreamOwned::Owned(number) => Outcome::Owned(number),
-            StreamOwned::Gone => Outcome::Gone,
+        Operation::OwnStream(key) => match store.claim_stream(key, ProcessId([7; 8])).await? {
+            StreamClaim::Owned(number) => Outcome::Owned(number),
+            StreamClaim::Gone => Outcome::Gone,
         },
         Operation::Claim => {
             let claimed = store.claim_expired(CLAIMED_FOR, 100).await?.into_iter();
@@ -85,19 +85,19 @@ pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Ou
             Outcome::Done
         }
         Operation::Load(key) => match store.load(key).await? {
-            Loaded::Found(record) => Outcome::Found(held(record)),
-            Loaded::Gone => Outcome::Gone,
+            LoadOutcome::Found(record) => Outcome::Found(held(record)),
+            LoadOutcome::Gone => Outcome::Gone,
         },
         Operation::Bind(key, backend, expected, binding) => {
             match store.bind_backend(key, backend, *expected, binding).await? {
-                Bound::Bound(record) => Outcome::Bound(held(record)),
-                Bound::Lost(record) => Outcome::Lost(held(record)),
-                Bound::Gone => Outcome::Gone,
+                BindOutcome::Bound(record) => Outcome::Bound(held(record)),
+                BindOutcome::Lost(record) => Outcome::Lost(held(record)),
+                BindOutcome::Gone => Outcome::Gone,
             }
         }
         Operation::Set(key, setting) => match store.set(key, setting).await? {
             SetOutcome::Set(record) => Outcome::Set(held(record)),
-            SetOutcome::Full => return Err(Unavailable::new("full")),
+            SetOutcome::Full => return Err(StoreError::new("full")),
             SetOutcome::Gone => Outcome::Gone,
         },
         Operation::Touch(keys) => {
@@ -105,20 +105,20 @@ pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Ou
             Outcome::Touched(
                 touched
                     .iter()
-                    .map(|one| matches!(one, Touched::Alive { .. }))
+                    .map(|one| matches!(one, TouchOutcome::Alive { .. }))
                     .collect(),
             )
         }
         Operation::Terminate(key, life) => match store.terminate(key, *life).await? {
-            Terminated::Terminated(record) => Outcome::Terminated(record.map(held)),
-            Terminated::Gone => Outcome::Gone,
+            TerminateOutcome::Terminated(record) => Outcome::Terminated(record.map(held)),
+            TerminateOutcome::Gone => Outcome::Gone,
         },
         Operation::Recover(key, life, principal) => {
             match store.recover(key, *life, &new_record(*principal)).await? {
-                Recovered::Found(record) => Outcome::Found(held(record)),
-                Recovered::Wait(_) => Outcome::Wait,
-                Recovered::Vanished { .. } => Outcome::Vanished,
-                Recovered::Gone => Outcome::Gone,
+                RecoverOutcome::Found(record) => Outcome::Found(held(record)),
+                RecoverOutcome::Wait(_) => Outcome::Wait,
+                RecoverOutcome::Vanished { .. } => Outcome::Vanished,
+                RecoverOutcome::Gone => Outcome::Gone,
             }
         }
         Operation::Lose => {

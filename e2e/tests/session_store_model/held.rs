@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vmcp_gateway::session::bindings::Bindings;
+use vmcp_gateway::mcp::revision::Revision;
 use vmcp_gateway::session::record::{NewRecord, PrincipalTag, Record};
-use vmcp_gateway::session::store::Life;
-use vmcp_gateway::wire::revision::Revision;
+use vmcp_gateway::session::store::SessionLife;
+use vmcp_gateway::session::upstream::bindings::Bindings;
 
 /// Names a principal: each byte of its tag.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,7 +16,7 @@ pub(crate) struct Principal(pub(crate) u8);
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Held {
     pub(crate) principal: Principal,
-    pub(crate) life: Life,
+    pub(crate) life: SessionLife,
     pub(crate) version: u64,
     pub(crate) level: Option<String>,
     pub(crate) watched: BTreeMap<String, String>,
@@ -24,7 +24,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn new(principal: Principal, life: Life) -> Self {
+    pub(crate) fn new(principal: Principal, life: SessionLife) -> Self {
         Self {
             principal,
             life,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::RecordKey;
-use vmcp_gateway::session::store::{Incarnation, LimitOf};
+use vmcp_gateway::session::store::{Incarnation, SessionLimit};
 
 use crate::held::{Held, Principal};
 use crate::operation::{Operation, Outcome};
@@ -32,15 +32,15 @@ impl Model {
     }
 
     /// The limit of `limits` that another session of `principal` would exceed.
-    fn limit(&self, principal: Principal, limits: SessionLimits) -> Option<LimitOf> {
+    fn limit(&self, principal: Principal, limits: SessionLimits) -> Option<SessionLimit> {
         let living = || self.sessions.values().filter(|session| session.alive.is_some());
         let is_reached = |count: usize, limit: u32| u32::try_from(count).unwrap_or(u32::MAX) >= limit;
         if is_reached(living().count(), limits.server) {
-            return Some(LimitOf::Server);
+            return Some(SessionLimit::Server);
         }
         let own = living().filter(|session| session.is_counted && session.principal == principal);
         let is_limited = limits.principal < limits.server;
-        (is_limited && is_reached(own.count(), limits.principal)).then_some(LimitOf::Principal)
+        (is_limited && is_reached(own.count(), limits.principal)).then_some(SessionLimit::Principal)
     }
 
     /// The model after `operation`, if that can have had `outcome`.

@@ -2,7 +2,7 @@
 
 use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::{Binding, RecordKey};
-use vmcp_gateway::session::store::{Life, LimitOf, Missing, Setting};
+use vmcp_gateway::session::store::{RestoreReason, SessionLife, SessionLimit, SettingChange};
 
 use crate::held::{Held, Principal};
 
@@ -12,11 +12,11 @@ pub(crate) enum Operation {
     Create(RecordKey, Principal, SessionLimits),
     Load(RecordKey),
     Bind(RecordKey, &'static str, u64, Box<Binding>),
-    Set(RecordKey, Setting),
+    Set(RecordKey, SettingChange),
     Touch(Vec<RecordKey>),
-    Terminate(RecordKey, Life),
-    Recover(RecordKey, Life, Principal),
-    Restore(RecordKey, Box<Held>, Missing),
+    Terminate(RecordKey, SessionLife),
+    Recover(RecordKey, SessionLife, Principal),
+    Restore(RecordKey, Box<Held>, RestoreReason),
     OwnStream(RecordKey),
     Claim,
     Remove(Vec<RecordKey>),
@@ -41,7 +41,7 @@ pub(crate) enum Outcome {
     /// There is no record, and nothing says why.
     Vanished,
     /// There are as many sessions as there may be.
-    Limit(LimitOf),
+    Limit(SessionLimit),
     Owned(u64),
     Claimed(Vec<(RecordKey, Held)>),
     Done,

@@ -2,9 +2,9 @@
 
 use vmcp_gateway::backend::UpstreamSession;
 use vmcp_gateway::config::SessionLimits;
+use vmcp_gateway::mcp::revision::Revision;
 use vmcp_gateway::session::record::{Binding, RecordKey};
-use vmcp_gateway::session::store::{Missing, Setting};
-use vmcp_gateway::wire::revision::Revision;
+use vmcp_gateway::session::store::{RestoreReason, SettingChange};
 
 use crate::model::Model;
 use crate::operation::Operation;
@@ -48,7 +48,11 @@ impl World {
                     Some(Operation::Create(now[*place], PRINCIPALS[*place], limits(step)))
                 }
                 Step::Restore(place, lost) => {
-                    let missing = if *lost { Missing::Lost } else { Missing::Expired };
+                    let missing = if *lost {
+                        RestoreReason::Lost
+                    } else {
+                        RestoreReason::Expired
+                    };
                     let key = before[*place];
                     let known = self.remembered.get(&key).cloned();
                     known.map(|known| Operation::Restore(key, Box::new(known), missing))
@@ -116,16 +120,16 @@ fn limits(step: &Step) -> SessionLimits {
     }
 }
 
-fn setting(step: &Step) -> Setting {
+fn setting(step: &Step) -> SettingChange {
     match step {
-        Step::Watch(_, resource, backend) => Setting::Subscribe {
+        Step::Watch(_, resource, backend) => SettingChange::Subscribe {
             uri: RESOURCES[*resource].to_owned(),
             backend: BACKENDS[*backend].to_owned(),
         },
-        Step::Unwatch(_, resource) => Setting::Unsubscribe {
+        Step::Unwatch(_, resource) => SettingChange::Unsubscribe {
             uri: RESOURCES[*resource].to_owned(),
         },
-        Step::LogLevel(_, true) => Setting::LogLevel("error".to_owned()),
-        _ => Setting::LogLevel("debug".to_owned()),
+        Step::LogLevel(_, true) => SettingChange::LogLevel("error".to_owned()),
+        _ => SettingChange::LogLevel("debug".to_owned()),
     }
 }

@@ -1,6 +1,6 @@
 //! What a session is in the model, and what operations make of it.
 
-use vmcp_gateway::session::store::{Life, Missing, Setting};
+use vmcp_gateway::session::store::{RestoreReason, SessionLife, SettingChange};
 
 use crate::held::{Held, Principal};
 use crate::operation::{Operation, Outcome};
@@ -9,7 +9,7 @@ use crate::operation::{Operation, Outcome};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Session {
     pub(crate) principal: Principal,
-    pub(crate) life: Life,
+    pub(crate) life: SessionLife,
     /// In which life of the data it was created.
     pub(crate) born: usize,
     /// The record, if it lives.
@@ -42,11 +42,11 @@ pub(crate) fn change(held: &mut Held, operation: &Operation) -> Outcome {
             held.version += 1;
             return Outcome::Bound(held.clone());
         }
-        Operation::Set(_, Setting::LogLevel(level)) => held.level = Some(level.clone()),
-        Operation::Set(_, Setting::Subscribe { uri, backend }) => {
+        Operation::Set(_, SettingChange::LogLevel(level)) => held.level = Some(level.clone()),
+        Operation::Set(_, SettingChange::Subscribe { uri, backend }) => {
             held.watched.insert(uri.clone(), backend.clone());
         }
-        Operation::Set(_, Setting::Unsubscribe { uri }) => {
+        Operation::Set(_, SettingChange::Unsubscribe { uri }) => {
             held.watched.remove(uri);
         }
         _ => {}
@@ -117,7 +117,7 @@ impl Session {
     pub(crate) fn restore(
         &mut self,
         known: &Held,
-        missing: Missing,
+        missing: RestoreReason,
         losses: usize,
         outcome: &Outcome,
     ) -> Outcome {
@@ -133,8 +133,8 @@ impl Session {
                 held.version += 1;
                 held
             }
-            (None, Missing::Expired) => return Outcome::Gone,
-            (None, Missing::Lost) => {
+            (None, RestoreReason::Expired) => return Outcome::Gone,
+            (None, RestoreReason::Lost) => {
                 self.streams.1 = false;
                 if self.born != losses {
                     self.marked = Some(Marked::BroughtBack);

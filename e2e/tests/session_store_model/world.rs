@@ -11,8 +11,8 @@ use vmcp_e2e::providers::{patient, server};
 use vmcp_e2e::redis::Redis;
 use vmcp_gateway::session::record::{Lifetimes, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
-use vmcp_gateway::session::store::redis::connection::Connection;
-use vmcp_gateway::session::store::{LimitOf, SessionStore as _};
+use vmcp_gateway::session::store::redis::connection::RedisConnection;
+use vmcp_gateway::session::store::{SessionLimit, SessionStore as _};
 
 use crate::client::{Client, perform};
 use crate::held::Held;
@@ -38,7 +38,7 @@ pub(crate) struct World {
     pub(crate) bound: u32,
     pub(crate) kills: u32,
     /// The limits by which sessions were refused.
-    pub(crate) limits: Vec<LimitOf>,
+    pub(crate) limits: Vec<SessionLimit>,
 }
 
 impl World {
@@ -48,7 +48,7 @@ impl World {
         let client = |_| {
             anyhow::Ok(Client {
                 store: Arc::new(RedisStore::new(&storage, &server("model"), Lifetimes::default())?),
-                fate: Connection::new(&storage, INCARNATION)?,
+                fate: RedisConnection::new(&storage, INCARNATION)?,
             })
         };
         Ok(Self {

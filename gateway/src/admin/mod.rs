@@ -16,13 +16,13 @@ use hyper::body::Incoming;
 
 use crate::config::ServerName;
 use crate::core::Core;
-use crate::drain::Drain;
 use crate::frontend::auth::Authentication;
-use crate::readiness::Readiness;
-use crate::server;
+use crate::http::server;
+use crate::runtime::drain::Drain;
+use crate::runtime::readiness::Readiness;
+use crate::runtime::tasks::Tasks;
 use crate::session::Sessions;
-use crate::session::keys::Keys;
-use crate::tasks::Tasks;
+use crate::session::id::signing_keys::SigningKeys;
 use crate::telemetry::Metrics;
 
 /// How long the last answers may take when the process ends.
@@ -41,7 +41,7 @@ pub struct Admin {
     /// What is stored.
     pub sessions: Sessions,
     /// The keys from which the token of `/status` is derived; without them `/status` is open, because there is no operator.
-    pub keys: Option<Keys>,
+    pub keys: Option<SigningKeys>,
     /// Whether the process should get traffic.
     pub readiness: Readiness,
     /// Whether the process is ending.

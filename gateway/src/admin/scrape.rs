@@ -1,20 +1,20 @@
 //! `/metrics`: what is counted, and what is looked up for the scrape.
 
 use super::Admin;
-use crate::telemetry::metrics::{BackendScene, Scene};
+use crate::telemetry::metrics::{BackendScrapeState, ScrapeState};
 
 impl Admin {
     pub(super) fn scrape(&self) -> String {
         let catalog = self.core.catalog();
-        let backends = catalog.backends().into_iter().map(|backend| BackendScene {
+        let backends = catalog.backends().into_iter().map(|backend| BackendScrapeState {
             name: backend.name().to_string(),
             health: catalog.health(backend.name()).as_str(),
             breaker: backend.breaker().as_str(),
             in_flight: backend.in_flight(),
             connections: backend.connections(),
         });
-        let census = self.sessions.census();
-        self.metrics.encode(&Scene {
+        let census = self.sessions.counts();
+        self.metrics.encode(&ScrapeState {
             ready: self.is_ready(),
             tasks: self.tasks.running(),
             buffered: self.core.budget().reserved(),

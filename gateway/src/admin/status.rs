@@ -9,9 +9,9 @@ use vmcp_crds::status::{
 };
 
 use super::{Admin, respond, text as plain};
-use crate::backend::{BackendError, Kind};
-use crate::core::catalog::State;
-use crate::text;
+use crate::backend::{BackendError, ListKind};
+use crate::catalog::DiscoveryState;
+use crate::runtime::truncate;
 
 /// The most bytes of what is wrong with a backend: its own words may stand in it.
 const MAX_ERROR_BYTES: usize = 1000;
@@ -53,24 +53,25 @@ impl Admin {
     fn collect(&self) -> GatewayStatus {
         let snapshot = self.core.catalog().snapshot();
         let store_error = self.sessions.store_error();
-        let backend = |(name, state): (crate::config::BackendName, std::sync::Arc<State>)| BackendStatus {
-            name: name.to_string(),
-            state: state_of(&state),
-            health: self.core.catalog().health(&name),
-            tools: offered(&state, Kind::Tools),
-            prompts: offered(&state, Kind::Prompts),
-            resources: offered(&state, Kind::Resources),
-            resource_templates: offered(&state, Kind::Templates),
-            needs_affinity: self
-                .core
-                .catalog()
-                .backend(name.as_str())
-                .is_some_and(|backend| backend.needs_affinity()),
-            error: state
-                .error
-                .as_ref()
-                .map(|error| text::head(&format!("it {error}"), MAX_ERROR_BYTES).to_owned()),
-        };
+        let backend =
+            |(name, state): (crate::config::BackendName, std::sync::Arc<DiscoveryState>)| BackendStatus {
+                name: name.to_string(),
+                state: state_of(&state),
+                health: self.core.catalog().health(&name),
+                tools: offered(&state, ListKind::Tools),
+                prompts: offered(&state, ListKind::Prompts),
+                resources: offered(&state, ListKind::Resources),
+                resource_templates: offered(&state, ListKind::Templates),
+                needs_affinity: self
+                    .core
+                    .catalog()
+                    .backend(name.as_str())
+                    .is_some_and(|backend| backend.needs_affinity()),
+                error: state
+                    .error
+                    .as_ref()
+                    .map(|error| truncate::head(&format!("it {error}"), MAX_ERROR_BYTES).to_owned()),
+            };
         let mut warnings = snapshot.warnings.told();
         let backends = self.core.catalog().backends();
         let single = backends.iter().filter(|backend| backend.has_single_session());
@@ -115,7 +116,7 @@ impl Admin {
 }
 
 /// A failure or two may pass, and are nothing that a person has to see.
-fn state_of(state: &State) -> BackendState {
+fn state_of(state: &DiscoveryState) -> BackendState {
     match (&state.offer, &state.error, state.health) {
         (_, _, Health::Unavailable) => BackendState::Failing,
         (_, Some(error), _) if !error.says_unreachable() => BackendState::Failing,
@@ -124,7 +125,7 @@ fn state_of(state: &State) -> BackendState {
     }
 }
 
-fn offered(state: &State, kind: Kind) -> usize {
+fn offered(state: &DiscoveryState, kind: ListKind) -> usize {
     state
         .offer
         .as_ref()

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
-use super::breaker::{Breaker, BreakerState, Change};
-use super::slots::Slots;
+use super::breaker::{Breaker, BreakerChange, BreakerState};
 use super::{Backend, BackendError};
-use crate::config::Isolation;
+use crate::backend::concurrency::ConcurrencyLimit;
+use crate::config::ResilienceSettings;
 use crate::telemetry::metrics::{BackendMetrics, CallOutcome};
 
 /// A caller that waited so long for an answer, and went away without one, has met a backend that does not answer. Clients have
@@ -18,9 +18,9 @@ use crate::telemetry::metrics::{BackendMetrics, CallOutcome};
 const ABANDONED_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
-pub(super) struct Admission {
+pub(super) struct BackendAdmission {
     breaker: Breaker,
-    slots: Slots,
+    slots: ConcurrencyLimit,
     in_flight: AtomicUsize,
     /// Says that calls have begun to fail.
     trouble: Notify,
@@ -29,7 +29,7 @@ pub(super) struct Admission {
 
 /// A call that may be sent. It has a place at its backend until this is dropped, which is when its answer has come whole.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct CallPermit {
     backend: Backend,
     began: Instant,
     is_trial: bool,
@@ -37,7 +37,7 @@ pub struct Admitted {
     _place: OwnedSemaphorePermit,
 }
 
-impl Admission {
+impl BackendAdmission {
     /// Whether a call would be refused now because the breaker is open.
     pub(super) fn would_refuse(&self) -> Result<(), BackendError> {
         self.breaker.check()
@@ -46,7 +46,7 @@ impl Admission {
 
 impl Backend {
     /// Takes new settings. Calls that run go on.
-    pub fn isolate(&self, settings: &Isolation) {
+    pub fn isolate(&self, settings: &ResilienceSettings) {
         self.inner.admission.breaker.set(settings.breaker);
         self.inner.admission.slots.set(settings.concurrency);
     }
@@ -56,7 +56,7 @@ impl Backend {
     ///
     /// # Errors
     /// [`BackendError::Open`] and [`BackendError::Full`]. Nothing was sent then.
-    pub async fn admit(&self) -> Result<Admitted, BackendError> {
+    pub async fn admit(&self) -> Result<CallPermit, BackendError> {
         let admission = &self.inner.admission;
         let blocked = |_: &BackendError| self.count(CallOutcome::Blocked);
         // Who is refused anyway need not wait for a place.
@@ -65,7 +65,7 @@ impl Backend {
         let place = place.inspect_err(|_| self.count(CallOutcome::Overloaded))?;
         let is_trial = admission.breaker.admit().inspect_err(blocked)?;
         admission.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Admitted {
+        Ok(CallPermit {
             backend: self.clone(),
             began: Instant::now(),
             is_trial,
@@ -111,9 +111,9 @@ impl Backend {
     fn failed(&self, reason: &str) {
         let admission = &self.inner.admission;
         match admission.breaker.failed(reason) {
-            Change::Nothing => return,
-            Change::First => {}
-            Change::Opened => {
+            BreakerChange::Nothing => return,
+            BreakerChange::First => {}
+            BreakerChange::Opened => {
                 if let Some(metrics) = admission.metrics.get() {
                     metrics.breaker_opened();
                 }
@@ -124,7 +124,7 @@ impl Backend {
     }
 }
 
-impl Admitted {
+impl CallPermit {
     /// The backend has answered, whatever it says.
     pub fn answered(&mut self) {
         self.is_alive(CallOutcome::Answered);
@@ -161,7 +161,7 @@ impl Admitted {
     }
 }
 
-impl Drop for Admitted {
+impl Drop for CallPermit {
     fn drop(&mut self) {
         let waited = self.began.elapsed();
         if !self.settled {
@@ -183,17 +183,17 @@ impl Drop for Admitted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Transport;
+    use crate::backend::HttpClient;
     use crate::config::{BreakerSettings, ConcurrencySettings};
-    use crate::tasks::Tasks;
+    use crate::runtime::tasks::Tasks;
 
     const OPEN_FOR: Duration = Duration::from_secs(10);
 
     fn backend(failures: u32) -> Backend {
         let url = "http://localhost/mcp".parse().unwrap();
-        let configured = crate::config::Backend::for_test("a", url);
-        let backend = Backend::new(&configured, Transport::new(Tasks::default()));
-        backend.isolate(&Isolation {
+        let configured = crate::config::BackendSettings::for_test("a", url);
+        let backend = Backend::new(&configured, HttpClient::new(Tasks::default()));
+        backend.isolate(&ResilienceSettings {
             breaker: BreakerSettings {
                 failures,
                 open_for: OPEN_FOR,
@@ -203,7 +203,7 @@ mod tests {
                 queue: 1,
                 wait: Duration::from_secs(1),
             },
-            ..Isolation::default()
+            ..ResilienceSettings::default()
         });
         backend
     }
@@ -233,7 +233,7 @@ mod tests {
             backend.admit().await.unwrap().failed(&error);
             assert_eq!(backend.breaker(), BreakerState::Open, "{error}");
             let refused = backend.admit().await.unwrap_err();
-            assert!(matches!(refused, BackendError::Open { .. }), "{refused}");
+            assert!(matches!(refused, BackendError::CircuitOpen { .. }), "{refused}");
             backend.came_back();
             backend.admit().await.unwrap().answered();
         }
@@ -263,7 +263,7 @@ mod tests {
         held.failed(&BackendError::Status(500));
         let began = Instant::now();
         let refused = backend.admit().await.unwrap_err();
-        assert!(matches!(refused, BackendError::Open { .. }), "{refused}");
+        assert!(matches!(refused, BackendError::CircuitOpen { .. }), "{refused}");
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
 }

@@ -44,11 +44,11 @@ impl BreakerState {
 pub(super) struct Breaker {
     /// Whether `shared` says anything but closed and no failure.
     troubled: AtomicBool,
-    shared: Mutex<Shared>,
+    shared: Mutex<BreakerCore>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct BreakerCore {
     settings: BreakerSettings,
     position: Position,
     /// The last failure.
@@ -70,7 +70,7 @@ impl Default for Position {
 
 /// What a failure has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum BreakerChange {
     /// Nothing that anybody has to know.
     Nothing,
     /// It is the first one in a row.
@@ -79,7 +79,7 @@ pub(super) enum Change {
     Opened,
 }
 
-impl Shared {
+impl BreakerCore {
     /// Whether the next call is the trial; an error when none is let through.
     fn trial_is_due(&self, now: Instant) -> Result<bool, BackendError> {
         let from = match self.position {
@@ -90,7 +90,7 @@ impl Shared {
         if from <= now {
             return Ok(true);
         }
-        Err(BackendError::Open {
+        Err(BackendError::CircuitOpen {
             reason: self.reason.clone(),
         })
     }
@@ -141,35 +141,35 @@ impl Breaker {
     }
 
     /// A call had no answer, for `reason`.
-    pub(super) fn failed(&self, reason: &str) -> Change {
+    pub(super) fn failed(&self, reason: &str) -> BreakerChange {
         let mut shared = self.lock();
         let settings = shared.settings;
         if settings.failures == 0 {
-            return Change::Nothing;
+            return BreakerChange::Nothing;
         }
         self.troubled.store(true, Ordering::Release);
-        crate::text::head(reason, MAX_REASON).clone_into(&mut shared.reason);
+        crate::runtime::truncate::head(reason, MAX_REASON).clone_into(&mut shared.reason);
         let (failures, was_closed) = match shared.position {
             Position::Closed { failures } => (failures.saturating_add(1), true),
             // One that began before the breaker opened.
-            Position::Open { .. } => return Change::Nothing,
+            Position::Open { .. } => return BreakerChange::Nothing,
             Position::HalfOpen { .. } => (settings.failures, false),
         };
         if failures < settings.failures {
             shared.position = Position::Closed { failures };
             return if failures == 1 {
-                Change::First
+                BreakerChange::First
             } else {
-                Change::Nothing
+                BreakerChange::Nothing
             };
         }
         shared.position = Position::Open {
             until: Instant::now() + settings.open_for,
         };
         if was_closed {
-            Change::Opened
+            BreakerChange::Opened
         } else {
-            Change::Nothing
+            BreakerChange::Nothing
         }
     }
 
@@ -205,7 +205,7 @@ impl Breaker {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, BreakerCore> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -230,13 +230,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_opens_after_failures_in_a_row_and_one_answer_between_them_starts_anew() {
         let breaker = breaker(3);
-        assert_eq!(breaker.failed("x"), Change::First);
-        assert_eq!(breaker.failed("x"), Change::Nothing);
+        assert_eq!(breaker.failed("x"), BreakerChange::First);
+        assert_eq!(breaker.failed("x"), BreakerChange::Nothing);
         assert!(!breaker.answered(), "it was not open");
-        assert_eq!(breaker.failed("x"), Change::First);
-        assert_eq!(breaker.failed("x"), Change::Nothing);
+        assert_eq!(breaker.failed("x"), BreakerChange::First);
+        assert_eq!(breaker.failed("x"), BreakerChange::Nothing);
         assert_eq!(breaker.admit(), Ok(false));
-        assert_eq!(breaker.failed("is away"), Change::Opened);
+        assert_eq!(breaker.failed("is away"), BreakerChange::Opened);
         assert_eq!(breaker.state(), BreakerState::Open);
         let refused = breaker.admit().unwrap_err();
         assert!(
@@ -295,7 +295,7 @@ mod tests {
             open_for: OPEN_FOR,
         });
         assert_eq!(breaker.admit(), Ok(false));
-        assert_eq!(breaker.failed("x"), Change::Nothing);
+        assert_eq!(breaker.failed("x"), BreakerChange::Nothing);
         assert_eq!(breaker.admit(), Ok(false));
     }
 }

@@ -11,7 +11,7 @@ use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::transport::with_alpn;
+use crate::backend::http_client::with_alpn;
 use crate::certificates::{self, Trust, Verifier};
 
 /// The file, and what it said last.

@@ -21,7 +21,7 @@ use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
 use super::BackendError;
 use crate::budget::{Account, Reservation};
-use crate::text;
+use crate::runtime::truncate;
 
 /// How much a decoder decodes at a time.
 const STEP_BYTES: usize = 32 * 1024;
@@ -321,7 +321,7 @@ fn length(bytes: u64) -> usize {
 
 fn unknown(found: &HeaderValue) -> BackendError {
     let found = String::from_utf8_lossy(found.as_bytes());
-    let found = text::head(&found, 100);
+    let found = truncate::head(&found, 100);
     BackendError::Invalid(format!(
         "its Content-Encoding is {found:?}, which was not asked for and is not known; known are gzip, deflate, br and zstd, one at a time"
     ))

@@ -6,14 +6,15 @@ use http::header::{DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, Uri};
 use serde::Deserialize;
 
-use crate::text::{self, MAX_ERROR_BYTES};
+use crate::runtime::truncate;
+use crate::runtime::truncate::MAX_ERROR_BYTES;
 
 /// How much of what a backend says about an error is shown.
 const SAID_BYTES: usize = 300;
 
 /// What somebody else says, as far as it stands in an error: see [`MAX_ERROR_BYTES`].
 fn brief(said: &str) -> String {
-    text::brief(said, MAX_ERROR_BYTES)
+    truncate::brief(said, MAX_ERROR_BYTES)
 }
 
 /// A failed exchange with a backend. However much the backend says, each shows as a text of bounded length.
@@ -24,7 +25,7 @@ pub enum BackendError {
     Unreachable(String),
     /// A header that requests to it must bear has no value: the request was never sent.
     #[error("cannot be called: header {0}")]
-    NoHeader(String),
+    MissingHeader(String),
     /// The backend does not know the upstream session any more. It has not executed the request.
     #[error("does not know its session any more")]
     SessionLost,
@@ -32,7 +33,7 @@ pub enum BackendError {
     #[error(
         "loses its sessions again and again; if it has replicas, requests of one session must reach the same one (session affinity)"
     )]
-    Forgetful,
+    SessionAffinityRequired,
     /// The backend has one session for everybody, which somebody has. It has not executed the request.
     #[error(
         "has one session for all of its clients, and somebody has it: it refuses a second `initialize` as \"already initialized\". Run it so \
@@ -68,19 +69,19 @@ pub enum BackendError {
     NotProcessed(String),
     /// The breaker is open: the request was not sent.
     #[error("is not asked at the moment, because calls fail again and again: it {}", brief(.reason))]
-    Open {
+    CircuitOpen {
         /// What went wrong the last time.
         reason: String,
     },
     /// As many calls run there as are allowed, and the queue is full or was waited in for too long: the request was not sent.
     #[error("has {0} calls running, which is its limit")]
-    Full(usize),
+    Overloaded(usize),
     /// An HTTP status that is no answer.
     #[error("{}", of_status(*.0))]
     Status(u16),
     /// The same, where the backend says in the body what is the matter.
     #[error("{}", of_status(*.status))]
-    Told {
+    StatusDetail {
         /// The status.
         status: u16,
         /// The backend's words, cut short. They are for the client; logs, which hold no bodies, do not have them.
@@ -105,7 +106,7 @@ pub enum BackendError {
     Invalid(String),
     /// The backend answered a request of the gateway's own with a JSON-RPC error.
     #[error("refused: {code} {}", brief(.message))]
-    Refused {
+    JsonRpc {
         /// The error's code.
         code: i64,
         /// What the backend says.
@@ -186,9 +187,9 @@ impl BackendError {
         match serde_json::from_slice(body) {
             Ok(Body::Protocol { error: said } | Body::Plain(said)) => {
                 let (Said::Text(said) | Said::Object { message: said }) = said;
-                let said = text::head(&said, SAID_BYTES);
+                let said = truncate::head(&said, SAID_BYTES);
                 let said = said.replace(char::is_control, " ");
-                Self::Told { status, said }
+                Self::StatusDetail { status, said }
             }
             Err(_) => self,
         }
@@ -196,7 +197,7 @@ impl BackendError {
 
     /// The error of an `initialize` that was refused, or what it means: that there is one session for everybody.
     pub(super) fn of_initialize(self) -> Self {
-        let (Self::Told { said, .. } | Self::Refused { message: said, .. }) = &self else {
+        let (Self::StatusDetail { said, .. } | Self::JsonRpc { message: said, .. }) = &self else {
             return self;
         };
         if said.to_ascii_lowercase().contains("already initialized") {
@@ -210,7 +211,7 @@ impl BackendError {
     #[must_use]
     pub fn said(&self) -> Option<&str> {
         match self {
-            Self::Told { said, .. } => Some(said),
+            Self::StatusDetail { said, .. } => Some(said),
             _ => None,
         }
     }
@@ -218,7 +219,7 @@ impl BackendError {
     /// An answer whose content type is this one, which is `not` what it has to be.
     pub(super) fn content_type(found: Option<&HeaderValue>, not: &str) -> Self {
         let found = found.map_or("none".into(), |value| String::from_utf8_lossy(value.as_bytes()));
-        let found = text::head(&found, 100);
+        let found = truncate::head(&found, 100);
         Self::Invalid(format!("its content type is {found}, and {not}"))
     }
 
@@ -231,24 +232,24 @@ impl BackendError {
             | Self::Paused(_)
             | Self::Broken(_)
             | Self::Status(500..)
-            | Self::Told { status: 500.., .. }
+            | Self::StatusDetail { status: 500.., .. }
             | Self::Busy { status: 500.., .. } => true,
             Self::SessionLost
-            | Self::Forgetful
+            | Self::SessionAffinityRequired
             | Self::SingleSession
-            | Self::NoHeader(_)
+            | Self::MissingHeader(_)
             | Self::NotProcessed(_)
             | Self::TooLarge(_)
             | Self::NoRoom(_)
             | Self::CatalogTooLarge(_)
             | Self::Busy { .. }
             | Self::Redirected(_)
-            | Self::Open { .. }
-            | Self::Full(_)
+            | Self::CircuitOpen { .. }
+            | Self::Overloaded(_)
             | Self::Status(_)
-            | Self::Told { .. }
+            | Self::StatusDetail { .. }
             | Self::Invalid(_)
-            | Self::Refused { .. } => false,
+            | Self::JsonRpc { .. } => false,
         }
     }
 
@@ -257,14 +258,14 @@ impl BackendError {
     pub fn is_retry_safe(&self) -> bool {
         match self {
             Self::Unreachable(_)
-            | Self::NoHeader(_)
+            | Self::MissingHeader(_)
             | Self::SessionLost
-            | Self::Forgetful
+            | Self::SessionAffinityRequired
             | Self::SingleSession
             | Self::NotProcessed(_)
-            | Self::Open { .. }
-            | Self::Full(_) => true,
-            Self::Status(status) | Self::Told { status, .. } => {
+            | Self::CircuitOpen { .. }
+            | Self::Overloaded(_) => true,
+            Self::Status(status) | Self::StatusDetail { status, .. } => {
                 matches!(status, 401 | 403 | 404 | 405 | 406 | 415 | 421 | 429 | 503)
             }
             Self::Busy { .. } | Self::Redirected(_) => true,
@@ -275,7 +276,7 @@ impl BackendError {
             | Self::CatalogTooLarge(_)
             | Self::Broken(_)
             | Self::Invalid(_)
-            | Self::Refused { .. } => false,
+            | Self::JsonRpc { .. } => false,
         }
     }
 }
@@ -347,10 +348,10 @@ mod tests {
         for error in [
             BackendError::Unreachable(long()),
             BackendError::Broken(long()),
-            BackendError::Open { reason: long() },
+            BackendError::CircuitOpen { reason: long() },
             BackendError::Redirected(long()),
             BackendError::Invalid(long()),
-            BackendError::Refused {
+            BackendError::JsonRpc {
                 code: 1,
                 message: long(),
             },

@@ -17,9 +17,9 @@ use tokio_rustls::server::TlsStream;
 
 use super::BackendError;
 use super::ca_file::CaFile;
-use super::host::Host;
-use super::transport::{Failure, Pool, Transport};
-use crate::tasks::Tasks;
+use crate::backend::host_addresses::HostAddresses;
+use crate::backend::http_client::{ConnectionPool, HttpClient, SendError};
+use crate::runtime::tasks::Tasks;
 
 const GOAWAY: u8 = 7;
 const RST_STREAM: u8 = 3;
@@ -56,11 +56,11 @@ fn self_signed_for(name: &str, protocol: &[u8]) -> SelfSigned {
     }
 }
 
-fn pool(address: SocketAddr, ca_file: &Path) -> (Pool, http::Uri) {
+fn pool(address: SocketAddr, ca_file: &Path) -> (ConnectionPool, http::Uri) {
     let uri: http::Uri = format!("https://{address}/mcp").parse().unwrap();
-    let host = Arc::new(Host::new(&uri, &[]));
+    let host = Arc::new(HostAddresses::new(&uri, &[]));
     let ca_file = Arc::new(CaFile::new(PathBuf::from(ca_file)));
-    let transport = Transport::new(Tasks::default());
+    let transport = HttpClient::new(Tasks::default());
     (
         transport.pool(Duration::from_secs(5), &host, None, Some(&ca_file)),
         uri,
@@ -100,7 +100,7 @@ async fn accept_request(
 }
 
 /// How a server that does this on its first connections answers a request at last.
-async fn sent(refusals: &[(u8, Vec<u8>)]) -> (Result<u16, Failure>, usize) {
+async fn sent(refusals: &[(u8, Vec<u8>)]) -> (Result<u16, SendError>, usize) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = self_signed("127.0.0.1");
     let directory = tempfile::tempdir().unwrap();
@@ -142,7 +142,7 @@ async fn unprocessed_request_is_sent_once_more() {
         assert_eq!((outcome.unwrap(), connections), (200, 2), "{refusal:?}");
     }
     let (outcome, connections) = sent(&[goaway, refused.clone(), refused]).await;
-    let Err(Failure::Other(error @ BackendError::NotProcessed(_))) = outcome else {
+    let Err(SendError::Other(error @ BackendError::NotProcessed(_))) = outcome else {
         panic!("{outcome:?}");
     };
     assert!(error.is_retry_safe() && !error.says_unreachable());
@@ -154,7 +154,7 @@ async fn unprocessed_request_is_sent_once_more() {
 async fn request_that_may_be_executed_is_not_sent_again() {
     let internal_error = (RST_STREAM, 2_u32.to_be_bytes().to_vec());
     let (outcome, connections) = sent(&[internal_error]).await;
-    let is_broken = matches!(outcome, Err(Failure::Other(BackendError::Broken(_))));
+    let is_broken = matches!(outcome, Err(SendError::Other(BackendError::Broken(_))));
     assert!(is_broken, "{outcome:?}");
     assert_eq!(connections, 1);
 }
@@ -212,7 +212,7 @@ async fn ca_file_trusts_what_stands_in_it_and_is_read_again() {
             outcome = pool.send(request, Some(Duration::from_secs(10))) => outcome.map(|response| response.status().as_u16()),
         }
     };
-    let reason = |outcome: Result<u16, Failure>| BackendError::from(outcome.unwrap_err()).to_string();
+    let reason = |outcome: Result<u16, SendError>| BackendError::from(outcome.unwrap_err()).to_string();
     let missing = reason(send().await);
     assert!(missing.contains("ca.crt cannot be read"), "{missing}");
     std::fs::write(&file, &other.pem).unwrap();

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::{Backend, BackendError, Events, UpstreamSession};
-use crate::wire::header;
-use crate::wire::sse::Event;
+use super::{Backend, BackendError, ResponseEvents, UpstreamSession};
+use crate::mcp::header_names;
+use crate::mcp::sse::Event;
 
 /// The pause before a stream that ended is opened again, until the backend names another.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -23,7 +23,7 @@ const MAX_EMPTY_RESUMES: u32 = 2;
 
 /// Why a backend gives no stream, and will not when it is asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silent {
+pub enum NoStream {
     /// It offers none: most backends.
     NotOffered,
     /// It may not know the session any more. Some backends say the same when they offer no stream, so that this alone is no
@@ -33,12 +33,12 @@ pub enum Silent {
 
 /// The stream of a session at a backend, opened again whenever it ends.
 #[derive(Debug)]
-pub struct Listener {
+pub struct ListenStream {
     backend: Backend,
     session: UpstreamSession,
     /// The last event that was heard, where the backend names its events.
     position: Option<HeaderValue>,
-    events: Option<Events>,
+    events: Option<ResponseEvents>,
     /// What the backend asks for.
     wanted_pause: Option<Duration>,
     pause: Duration,
@@ -61,7 +61,7 @@ impl Backend {
         &self,
         session: &UpstreamSession,
         position: Option<&HeaderValue>,
-    ) -> Result<Events, BackendError> {
+    ) -> Result<ResponseEvents, BackendError> {
         if self.has_streams_for_sessions() {
             return match position {
                 None => self.listen_over_sse(session),
@@ -72,17 +72,17 @@ impl Backend {
             let mut request = self.request(Method::GET, Some(session), Bytes::new())?;
             let headers = request.headers_mut();
             headers.remove(http::header::CONTENT_TYPE);
-            headers.insert(http::header::ACCEPT, header::EVENT_STREAM);
+            headers.insert(http::header::ACCEPT, header_names::EVENT_STREAM);
             if let Some(position) = position {
-                headers.insert(header::LAST_EVENT_ID, position.clone());
+                headers.insert(header_names::LAST_EVENT_ID, position.clone());
             }
             Ok(request)
         };
         let response = self.send_in(session, make).await?;
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         match response.status() {
-            StatusCode::OK if header::is_media_type(content_type, &header::EVENT_STREAM) => {
-                Ok(Events::new(response.into_body()))
+            StatusCode::OK if header_names::is_media_type(content_type, &header_names::EVENT_STREAM) => {
+                Ok(ResponseEvents::new(response.into_body()))
             }
             // Whatever this is, it is no stream, and will be none the next time.
             StatusCode::OK => Err(BackendError::Status(StatusCode::METHOD_NOT_ALLOWED.as_u16())),
@@ -91,7 +91,7 @@ impl Backend {
     }
 }
 
-impl Listener {
+impl ListenStream {
     /// Listens to what `backend` says to `session`, behind the event `position` if one is given.
     #[must_use]
     pub fn new(backend: Backend, session: UpstreamSession, position: Option<HeaderValue>) -> Self {
@@ -112,7 +112,7 @@ impl Listener {
 
     /// The same for a stream that is open already.
     #[must_use]
-    pub fn going_on(backend: Backend, session: UpstreamSession, events: Events) -> Self {
+    pub fn going_on(backend: Backend, session: UpstreamSession, events: ResponseEvents) -> Self {
         Self {
             events: Some(events),
             opened: 1,
@@ -132,7 +132,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the backend gives no stream.
-    pub async fn next(&mut self) -> Result<Event, Silent> {
+    pub async fn next(&mut self) -> Result<Event, NoStream> {
         loop {
             if let Some(event) = self.step().await? {
                 return Ok(event);
@@ -145,7 +145,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the backend gives no stream.
-    pub async fn step(&mut self) -> Result<Option<Event>, Silent> {
+    pub async fn step(&mut self) -> Result<Option<Event>, NoStream> {
         if let Some(events) = &mut self.events {
             match events.next().await {
                 Ok(Some(event)) => {
@@ -164,7 +164,7 @@ impl Listener {
         Ok(None)
     }
 
-    async fn open(&mut self) -> Result<(), Silent> {
+    async fn open(&mut self) -> Result<(), NoStream> {
         let opening = self.backend.listen(&self.session, self.position.as_ref()).await;
         self.pause = (self.pause * 2).clamp(self.wanted_pause.unwrap_or(FIRST_PAUSE), MAX_PAUSE);
         let error = match opening {
@@ -181,12 +181,12 @@ impl Listener {
         match error {
             BackendError::Status(400 | 404) if self.position.is_some() => self.position = None,
             BackendError::Status(400 | 404) | BackendError::SessionLost if self.session.id.is_some() => {
-                return Err(Silent::SessionInDoubt);
+                return Err(NoStream::SessionInDoubt);
             }
             // 409: the session's stream is open elsewhere. Whoever has it is about to close it.
             // 429 and what a server says while it is not ready pass, too.
             BackendError::Status(409 | 429 | 500..) | BackendError::Busy { .. } => {}
-            BackendError::Status(_) | BackendError::Redirected(_) => return Err(Silent::NotOffered),
+            BackendError::Status(_) | BackendError::Redirected(_) => return Err(NoStream::NotOffered),
             error => tracing::debug!(backend = %self.backend.name(), %error, "a stream cannot be opened"),
         }
         Ok(())
@@ -238,9 +238,9 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::backend::Transport;
-    use crate::tasks::Tasks;
-    use crate::wire::revision::Revision;
+    use crate::backend::HttpClient;
+    use crate::mcp::revision::Revision;
+    use crate::runtime::tasks::Tasks;
 
     const STREAM: &str =
         "200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\nretry: 400\ndata: x\n\n";
@@ -275,15 +275,15 @@ mod tests {
         ] {
             let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/mcp", server.local_addr().unwrap());
-            let configured = crate::config::Backend::for_test("a", url.parse().unwrap());
+            let configured = crate::config::BackendSettings::for_test("a", url.parse().unwrap());
             let session = UpstreamSession {
                 id: Some(HeaderValue::from_static("s")),
                 revision: Revision::LATEST,
                 address: None,
                 cookies: crate::backend::Cookies::default(),
             };
-            let backend = Backend::new(&configured, Transport::new(Tasks::default()));
-            let mut listener = Listener::new(backend, session, None);
+            let backend = Backend::new(&configured, HttpClient::new(Tasks::default()));
+            let mut listener = ListenStream::new(backend, session, None);
             let mut asked = Vec::new();
             let waiting = async {
                 listener.open().await.unwrap();

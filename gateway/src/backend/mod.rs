@@ -1,38 +1,38 @@
 //! The upstream side: MCP servers and how to talk to them.
 //!
-//! A [`Backend`] is one server. What it has to be told per client session is an [`UpstreamSession`], which is data: whoever
+//! A [`BackendSettings`] is one server. What it has to be told per client session is an [`UpstreamSession`], which is data: whoever
 //! holds it, in whichever process, can go on with it.
 
 mod admission;
-mod answer;
-mod body;
 mod breaker;
 mod ca_file;
-mod closing;
+mod client_settings;
+mod concurrency;
+mod connection_gauge;
+mod connection_pools;
 mod content_encoding;
 mod cookies;
-mod counted;
 mod deadline;
+mod delete_queue;
 mod error;
-mod events;
-mod greeting;
-mod handshake;
-mod headers;
-mod host;
+mod host_addresses;
 #[cfg(test)]
 mod http2_tests;
-mod list;
+mod http_client;
+mod http_sse;
+mod initialize;
+mod initialize_result;
+mod list_pages;
+mod listed_items;
 mod listen;
-mod pages;
-mod pools;
+mod own_request_id;
 mod post;
-mod request_id;
+mod request_headers;
+mod response_events;
+mod response_reader;
 mod session_list_hint;
-mod settings;
 mod shared_session;
-mod slots;
-mod sse;
-mod transport;
+mod upstream_body;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -46,29 +46,29 @@ use tokio::time::Instant;
 use vmcp_crds::config::CatalogScope;
 
 use crate::budget::Account;
-use crate::clock;
-use crate::compute::{Meter, WorkFailed};
-use crate::config::{self, BackendName, Contact, Protocol};
-use crate::tasks::Tasks;
-use crate::wire::revision::Revision;
+use crate::config::{self, BackendName, Protocol, UpstreamSettings};
+use crate::mcp::revision::Revision;
+use crate::runtime::clock;
+use crate::runtime::compute::{ComputeMeter, WorkFailed};
+use crate::runtime::tasks::Tasks;
 
-use headers::Headers;
-use pools::Pools;
+use connection_pools::ConnectionPools;
+use request_headers::RequestHeaders;
 
-pub use admission::Admitted;
-pub use answer::{Answer, Reading, read};
-pub use body::UpstreamBody;
+pub use admission::CallPermit;
 pub use breaker::BreakerState;
 pub use cookies::Cookies;
 pub use deadline::Deadline;
 pub use error::BackendError;
-pub use events::Events;
-pub use greeting::{Capabilities, Greeting};
-pub use handshake::Hello;
-pub use list::{Kind, List, Listed, MAX_ITEM_BYTES, MendedItems, Oversized};
-pub use listen::{Listener, Silent, position, retry};
+pub use http_client::HttpClient;
+pub use initialize::InitializeParams;
+pub use initialize_result::{InitializeResult, ServerCapabilities};
+pub use listed_items::{BackendItem, BackendList, ListKind, MAX_ITEM_BYTES, MendedItems, OversizedItems};
+pub use listen::{ListenStream, NoStream, position, retry};
+pub use response_events::ResponseEvents;
+pub use response_reader::{BackendResponse, MessageRole, read};
 pub use shared_session::SharedSession;
-pub use transport::Transport;
+pub use upstream_body::UpstreamBody;
 
 /// For how long a backend counts as one that loses its sessions.
 const FORGETFUL_FOR: Duration = Duration::from_secs(600);
@@ -80,7 +80,7 @@ pub struct Backend {
     /// What is passed on of the headers of the client for whom it is called.
     passed: Option<Arc<HeaderMap>>,
     /// In whose sessions the gateway's own requests are sent.
-    session_owner: request_id::SessionOwner,
+    session_owner: own_request_id::SessionOwner,
 }
 
 #[derive(Debug)]
@@ -90,20 +90,20 @@ struct Inner {
     /// What requests name it by in `Host`, where that is known to be wanted: HTTP/2, which is only ever agreed on over TLS, has none.
     host_header: Option<HeaderValue>,
     origin: String,
-    transport: Transport,
-    admission: admission::Admission,
-    closing: closing::Closing,
-    pools: ArcSwap<Pools>,
-    contact: ArcSwap<Contact>,
-    headers: ArcSwap<Headers>,
+    transport: HttpClient,
+    admission: admission::BackendAdmission,
+    closing: delete_queue::DeleteQueue,
+    pools: ArcSwap<ConnectionPools>,
+    contact: ArcSwap<UpstreamSettings>,
+    headers: ArcSwap<RequestHeaders>,
     protocol: Protocol,
     /// When it was last seen to lose a session again and again.
     forgot: ArcSwapOption<Instant>,
     /// What is open of HTTP+SSE.
-    sse: sse::Streams,
+    sse: http_sse::SseStreams,
     /// The processor time that its lists have taken.
-    meter: Arc<Meter>,
-    requests: request_id::RequestCounter,
+    meter: Arc<ComputeMeter>,
+    requests: own_request_id::RequestCounter,
     /// Where what is buffered of its answers is counted.
     account: Account,
     /// Where what it offers is counted.
@@ -112,7 +112,7 @@ struct Inner {
     session_catalog_account: Account,
     session_list_hint: session_list_hint::SessionListHint,
     /// The session of all clients, where they share one.
-    shared: shared_session::Shared,
+    shared: shared_session::SharedSessionState,
     /// It has refused a session because it has one for everybody, and no other was opened since.
     has_single_session: AtomicBool,
 }
@@ -141,8 +141,8 @@ impl UpstreamSession {
 impl Backend {
     /// The backend that is configured so.
     #[must_use]
-    pub fn new(configured: &config::Backend, transport: Transport) -> Self {
-        let config::Backend {
+    pub fn new(configured: &config::BackendSettings, transport: HttpClient) -> Self {
+        let config::BackendSettings {
             name,
             url,
             protocol,
@@ -153,7 +153,7 @@ impl Backend {
         let transport = transport.counted_apart();
         let (account, catalog_account) = (transport.budget().backend(), transport.budget().catalog());
         let session_catalog_account = transport.budget().session_catalog();
-        let pools = Pools::new(&transport, &url, &contact);
+        let pools = ConnectionPools::new(&transport, &url, &contact);
         Self {
             inner: Arc::new(Inner {
                 name,
@@ -161,25 +161,25 @@ impl Backend {
                 host_header,
                 origin,
                 transport,
-                admission: admission::Admission::default(),
-                closing: closing::Closing::default(),
+                admission: admission::BackendAdmission::default(),
+                closing: delete_queue::DeleteQueue::default(),
                 pools: ArcSwap::from_pointee(pools),
-                headers: ArcSwap::from_pointee(Headers::new(&contact.headers)),
+                headers: ArcSwap::from_pointee(RequestHeaders::new(&contact.headers)),
                 contact: ArcSwap::new(contact),
                 protocol,
                 forgot: ArcSwapOption::empty(),
-                sse: sse::Streams::default(),
+                sse: http_sse::SseStreams::default(),
                 meter: Arc::default(),
-                requests: request_id::RequestCounter::default(),
+                requests: own_request_id::RequestCounter::default(),
                 account,
                 catalog_account,
                 session_catalog_account,
                 session_list_hint: session_list_hint::SessionListHint::default(),
-                shared: shared_session::Shared::default(),
+                shared: shared_session::SharedSessionState::default(),
                 has_single_session: AtomicBool::new(false),
             }),
             passed: None,
-            session_owner: request_id::SessionOwner::default(),
+            session_owner: own_request_id::SessionOwner::default(),
         }
     }
 
@@ -197,7 +197,7 @@ impl Backend {
 
     /// Whether it is the one that is configured so, if perhaps talked to in another manner.
     #[must_use]
-    pub fn is(&self, configured: &config::Backend) -> bool {
+    pub fn is(&self, configured: &config::BackendSettings) -> bool {
         let inner = &self.inner;
         (&inner.name, &inner.url, inner.protocol) == (&configured.name, &configured.url, configured.protocol)
     }
@@ -252,13 +252,13 @@ impl Backend {
 
     /// The processor time that its lists have taken: to read them, and to offer what they hold.
     #[must_use]
-    pub(crate) fn meter(&self) -> &Arc<Meter> {
+    pub(crate) fn meter(&self) -> &Arc<ComputeMeter> {
         &self.inner.meter
     }
 
     /// How it is talked to.
     #[must_use]
-    pub fn contact(&self) -> Guard<Arc<Contact>> {
+    pub fn contact(&self) -> Guard<Arc<UpstreamSettings>> {
         self.inner.contact.load()
     }
 
@@ -269,14 +269,16 @@ impl Backend {
     }
 
     /// Talks to it as `contact` says from now on. Requests under way go on as they began.
-    pub fn set_contact(&self, contact: &Arc<Contact>) {
+    pub fn set_contact(&self, contact: &Arc<UpstreamSettings>) {
         let inner = &*self.inner;
         if !inner.pools.load().fit(contact) {
-            let pools = Pools::new(&inner.transport, &inner.url, contact);
+            let pools = ConnectionPools::new(&inner.transport, &inner.url, contact);
             inner.pools.store(Arc::new(pools));
         }
         if self.contact().headers != contact.headers {
-            self.inner.headers.store(Arc::new(Headers::new(&contact.headers)));
+            self.inner
+                .headers
+                .store(Arc::new(RequestHeaders::new(&contact.headers)));
         }
         self.inner.contact.store(Arc::clone(contact));
     }

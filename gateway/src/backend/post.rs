@@ -10,12 +10,13 @@ use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{self, Answer};
-use super::events::Events;
-use super::transport::Failure;
 use super::{Backend, BackendError, UpstreamBody, UpstreamSession};
-use crate::clock;
-use crate::wire::{code, header, jsonrpc};
+use crate::backend::http_client::SendError;
+use crate::backend::response_events::ResponseEvents;
+use crate::backend::response_reader;
+use crate::backend::response_reader::BackendResponse;
+use crate::mcp::{error_code, header_names, jsonrpc};
+use crate::runtime::clock;
 
 /// How long the deletion of a session may take. Nobody waits for it but the end of the process.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -43,7 +44,7 @@ impl Backend {
         session: &UpstreamSession,
         message: Bytes,
         id: &RawValue,
-    ) -> Result<Answer, BackendError> {
+    ) -> Result<BackendResponse, BackendError> {
         if self.has_streams_for_sessions() {
             return Box::pin(self.call_over_sse(session, message, id)).await;
         }
@@ -52,12 +53,12 @@ impl Backend {
             return Box::pin(self.refusal(session, response, id)).await;
         }
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
-        if header::is_media_type(content_type, &header::EVENT_STREAM) {
-            let events = Events::new(response.into_body());
-            return Ok(Answer::Events(session.clone(), Box::new(events)));
+        if header_names::is_media_type(content_type, &header_names::EVENT_STREAM) {
+            let events = ResponseEvents::new(response.into_body());
+            return Ok(BackendResponse::Events(session.clone(), Box::new(events)));
         }
-        if header::is_json(content_type) {
-            return answer::json(response.into_body(), id).await;
+        if header_names::is_json(content_type) {
+            return response_reader::json(response.into_body(), id).await;
         }
         Err(BackendError::content_type(
             content_type,
@@ -178,7 +179,7 @@ impl Backend {
         address: Option<IpAddr>,
     ) -> Result<Response<UpstreamBody>, BackendError> {
         match (self.send_to(request, address).await, address) {
-            (Err(Failure::NoConnection { refused, reason }), Some(address)) => {
+            (Err(SendError::NoConnection { refused, reason }), Some(address)) => {
                 if Box::pin(self.inner.pools.load_full().is_left(address, refused)).await {
                     tracing::info!(backend = %self.name(), %address, reason, "the address of a session is left");
                     return Err(BackendError::SessionLost);
@@ -194,7 +195,7 @@ impl Backend {
         &self,
         mut request: Request<Full<Bytes>>,
         address: Option<IpAddr>,
-    ) -> Result<Response<UpstreamBody>, Failure> {
+    ) -> Result<Response<UpstreamBody>, SendError> {
         let pool = self.inner.pools.load().pool(address);
         let contact = Arc::clone(&self.contact());
         let timeouts = &contact.timeouts;
@@ -234,17 +235,17 @@ impl Backend {
         if let Some(passed) = &self.passed {
             headers.extend(passed.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
-        headers.insert(http::header::CONTENT_TYPE, header::JSON);
-        headers.insert(http::header::ACCEPT, header::JSON_AND_EVENT_STREAM);
+        headers.insert(http::header::CONTENT_TYPE, header_names::JSON);
+        headers.insert(http::header::ACCEPT, header_names::JSON_AND_EVENT_STREAM);
         headers.insert(
             http::header::ACCEPT_ENCODING,
             http::HeaderValue::from_static("identity"),
         );
         if let Some(session) = session {
             let revision = http::HeaderValue::from_static(session.revision.as_str());
-            headers.insert(header::PROTOCOL_VERSION, revision);
+            headers.insert(header_names::PROTOCOL_VERSION, revision);
             if let Some(id) = &session.id {
-                headers.insert(header::SESSION_ID, id.clone());
+                headers.insert(header_names::SESSION_ID, id.clone());
             }
             if let Some(cookies) = session.cookies.header(clock::unix_seconds) {
                 headers.insert(http::header::COOKIE, cookies);
@@ -265,7 +266,7 @@ impl Backend {
         session: &UpstreamSession,
         response: Response<UpstreamBody>,
         id: &RawValue,
-    ) -> Result<Answer, BackendError> {
+    ) -> Result<BackendResponse, BackendError> {
         let status = response.status();
         let error = BackendError::of_answer(&response);
         if !status.is_client_error() {
@@ -274,7 +275,7 @@ impl Backend {
         let body = head_soon(response.into_body()).await;
         let error = error.told(&body);
         let code = error_code(&body);
-        let answer = code.and_then(|_| answer::check(body, id).ok());
+        let answer = code.and_then(|_| response_reader::check(body, id).ok());
         let Some(answer) = answer else {
             let has_id = session.id.is_some();
             return Err(match status {
@@ -297,7 +298,7 @@ impl Backend {
             }
             _ => {}
         }
-        Ok(Answer::Whole(self.account().count(answer)))
+        Ok(BackendResponse::Whole(self.account().count(answer)))
     }
 
     /// Whether the backend refuses even a ping in `session`. One that does not know the method lives.
@@ -317,8 +318,10 @@ impl Backend {
 /// Whether the answer to a request is in `response`. Some servers say "created" or "accepted" where they answer.
 pub(super) fn has_answer<B>(response: &Response<B>) -> bool {
     let content_type = response.headers().get(http::header::CONTENT_TYPE);
-    let is_message =
-        || header::is_json(content_type) || header::is_media_type(content_type, &header::EVENT_STREAM);
+    let is_message = || {
+        header_names::is_json(content_type)
+            || header_names::is_media_type(content_type, &header_names::EVENT_STREAM)
+    };
     response.status() == StatusCode::OK || response.status().is_success() && is_message()
 }
 
@@ -384,15 +387,15 @@ fn error_code(body: &[u8]) -> Option<i64> {
 
 /// Whether `body` says that the method is not known, which nobody says of a lost session.
 pub(super) fn is_unknown_method(body: &[u8]) -> bool {
-    error_code(body) == Some(code::METHOD_NOT_FOUND.into())
+    error_code(body) == Some(error_code::METHOD_NOT_FOUND.into())
 }
 
 /// Whether the protocol gives `code` a meaning that has nothing to do with sessions. Behind a 404, which is what lost sessions get,
 /// "invalid request" may mean one.
 fn says_nothing_of_sessions(status: StatusCode, error: i64) -> bool {
-    let defined = i64::from(code::PARSE_ERROR)..=i64::from(code::INVALID_REQUEST);
+    let defined = i64::from(error_code::PARSE_ERROR)..=i64::from(error_code::INVALID_REQUEST);
     let modern = -32099..=-32020;
     modern.contains(&error)
         || defined.contains(&error)
-            && (status != StatusCode::NOT_FOUND || error != i64::from(code::INVALID_REQUEST))
+            && (status != StatusCode::NOT_FOUND || error != i64::from(error_code::INVALID_REQUEST))
 }

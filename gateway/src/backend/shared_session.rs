@@ -14,9 +14,9 @@ use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
-use super::greeting::{Capabilities, Greeting};
 use super::{Backend, BackendError, Cookies, UpstreamSession};
-use crate::wire::revision::Revision;
+use crate::backend::initialize_result::{InitializeResult, ServerCapabilities};
+use crate::mcp::revision::Revision;
 
 /// How long a request waits for a session that is about to be opened.
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ const BLOCKS: u32 = 1 << 11;
 
 /// What this process knows of the session.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct SharedSessionState {
     current: watch::Sender<Option<SharedSession>>,
     /// How often the store was asked for it.
     consulted: watch::Sender<u64>,
@@ -43,7 +43,7 @@ pub(super) struct Shared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedSession {
     /// What the backend said.
-    pub greeting: Greeting,
+    pub greeting: InitializeResult,
     /// Which of the sessions it is: no two have the same number, whatever ids the backend gives them.
     pub number: u64,
     /// Whether every replica can find it in the store.
@@ -200,10 +200,10 @@ struct Stored {
 impl SharedSession {
     /// A session that was just opened.
     #[must_use]
-    pub fn new(greeting: Greeting) -> Self {
+    pub fn new(greeting: InitializeResult) -> Self {
         Self {
             greeting,
-            number: crate::random::u64(),
+            number: crate::runtime::random::u64(),
             is_stored: false,
         }
     }
@@ -256,9 +256,9 @@ impl SharedSession {
             address: stored.address,
             cookies: stored.cookies,
         };
-        let greeting = Greeting {
+        let greeting = InitializeResult {
             session,
-            capabilities: Capabilities {
+            capabilities: ServerCapabilities {
                 tools,
                 prompts,
                 resources,
@@ -279,25 +279,25 @@ impl SharedSession {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Transport;
-    use crate::tasks::Tasks;
+    use crate::backend::HttpClient;
+    use crate::runtime::tasks::Tasks;
 
     fn backend(url: &str) -> Backend {
-        let configured = crate::config::Backend::for_test("a", url.parse().unwrap());
-        Backend::new(&configured, Transport::new(Tasks::default()))
+        let configured = crate::config::BackendSettings::for_test("a", url.parse().unwrap());
+        Backend::new(&configured, HttpClient::new(Tasks::default()))
     }
 
     fn session(id: &'static str) -> SharedSession {
-        SharedSession::new(Greeting {
+        SharedSession::new(InitializeResult {
             session: UpstreamSession {
                 id: Some(HeaderValue::from_static(id)),
                 revision: Revision::LATEST,
                 address: None,
                 cookies: Cookies::default(),
             },
-            capabilities: Capabilities {
+            capabilities: ServerCapabilities {
                 tools: true,
-                ..Capabilities::default()
+                ..ServerCapabilities::default()
             },
             instructions: Some("x".to_owned()),
         })

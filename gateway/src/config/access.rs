@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// Under which names the endpoint is reached, and which pages of the web may use it. Empty lists name nobody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Access {
+pub struct AccessPolicy {
     /// What `Host` may name.
     pub hosts: Vec<HostPort>,
     /// What `Origin` may name.

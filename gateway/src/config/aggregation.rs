@@ -7,8 +7,8 @@ use vmcp_crds::config::Capability;
 
 pub use vmcp_crds::config::{FailureMode, NameRule};
 
-use super::spelling::{canonical, deniable_forms, is_ambiguous};
 use super::{BackendName, Pattern};
+use crate::config::canonical_uri::{canonical, deniable_forms, is_ambiguous};
 
 /// The longest name that the protocol recommends for tools (specification 2025-11-25, server/tools).
 pub const MAX_NAME_BYTES: usize = 128;
@@ -32,7 +32,7 @@ pub fn is_unprintable(character: char) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Aggregation {
     /// Who wins when two backends offer the same name.
-    pub strategy: Strategy,
+    pub strategy: ConflictResolution,
     /// What becomes of the offers of a backend that does not answer.
     pub failure_mode: FailureMode,
     /// How old what is known of a backend may become.
@@ -45,7 +45,7 @@ pub struct Aggregation {
 
 /// Who wins when two backends offer the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Strategy {
+pub enum ConflictResolution {
     /// Names begin with prefixes; where two are the same all the same, the first in the configuration wins.
     Prefix,
     /// The first in the configuration.
@@ -58,33 +58,33 @@ pub enum Strategy {
 
 /// On which terms a backend's offers are offered to clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
+pub struct ExposurePolicy {
     /// What the names of tools and prompts begin with.
     pub prefix: String,
     /// Which names its tools may have.
     pub names: NameRule,
     /// For its tools.
-    pub tools: Rules,
+    pub tools: ItemRules,
     /// For its prompts.
-    pub prompts: Rules,
+    pub prompts: ItemRules,
     /// For its resources and templates, by URI.
-    pub resources: Filter,
+    pub resources: NameFilter,
 }
 
 /// Which named things are offered, and how. The names are the backend's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
+pub struct ItemRules {
     /// What exists at all.
-    pub filter: Filter,
+    pub filter: NameFilter,
     /// What clients can neither see nor call.
     pub hidden: Vec<Pattern>,
     /// What clients are told in the place of what the backend says.
-    pub overrides: HashMap<String, Override>,
+    pub overrides: HashMap<String, ItemOverride>,
 }
 
 /// What passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct NameFilter {
     /// What passes; nothing means everything.
     pub allow: Vec<Pattern>,
     /// What does not pass, also when it is allowed.
@@ -93,7 +93,7 @@ pub struct Filter {
 
 /// What clients are told in the place of what the backend says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Override {
+pub struct ItemOverride {
     /// The name, before the prefix.
     pub name: Option<String>,
     /// Fields of the object itself: the key, and the value as JSON.
@@ -106,7 +106,7 @@ impl Default for Aggregation {
     fn default() -> Self {
         let raw = vmcp_crds::config::AggregationConfig::default();
         Self {
-            strategy: Strategy::Prefix,
+            strategy: ConflictResolution::Prefix,
             failure_mode: raw.failure_mode,
             refresh: raw.refresh.get(),
             page_size: raw.page_size as usize,
@@ -123,7 +123,7 @@ impl Aggregation {
     }
 }
 
-impl Filter {
+impl NameFilter {
     /// Whether it passes.
     #[must_use]
     pub fn passes(&self, text: &str) -> bool {
@@ -167,7 +167,7 @@ impl Filter {
     }
 }
 
-impl Rules {
+impl ItemRules {
     /// The name without prefix under which the backend's `name` is offered.
     #[must_use]
     pub fn renamed<'a>(&'a self, name: &'a str) -> &'a str {
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn deny_wins_over_allow_and_without_allow_everything_passes() {
         let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text)).collect();
-        let filter = Filter {
+        let filter = NameFilter {
             allow: patterns(&["get_*", "echo"]),
             deny: patterns(&["*_secret"]),
         };
@@ -243,13 +243,13 @@ mod tests {
         ] {
             assert_eq!(filter.passes(name), passes, "{name}");
         }
-        assert!(Filter::default().passes("anything"));
+        assert!(NameFilter::default().passes("anything"));
     }
 
     #[test]
     fn what_a_client_may_read_does_not_depend_on_how_it_writes_it() {
         let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text)).collect();
-        let filter = Filter {
+        let filter = NameFilter {
             allow: patterns(&["file:///public/*", "file:///a%20b"]),
             deny: patterns(&["*secret", "file:///public/%C3%A9"]),
         };
@@ -266,28 +266,28 @@ mod tests {
             assert_eq!(filter.passes_uri(uri), passes, "{uri}");
         }
         assert!(filter.denies_uri("file:///other/%73ecret") && !filter.denies_uri("file:///other"));
-        assert!(Filter::default().passes_uri("anything"));
+        assert!(NameFilter::default().passes_uri("anything"));
     }
 
     #[test]
     fn a_renamed_tool_is_found_by_its_new_name_only() {
-        let named = Override {
+        let named = ItemOverride {
             name: Some("now".to_owned()),
-            ..Override::default()
+            ..ItemOverride::default()
         };
-        let rules = Rules {
+        let rules = ItemRules {
             overrides: HashMap::from([("get_time".to_owned(), named)]),
             hidden: vec![Pattern::new("raw")],
-            ..Rules::default()
+            ..ItemRules::default()
         };
         assert_eq!(rules.original("now"), Some("get_time"));
         assert_eq!(rules.original("get_time"), None);
         assert_eq!(rules.original("other"), Some("other"));
         assert_eq!(rules.original("raw"), None);
-        let denying = Rules {
-            filter: Filter {
+        let denying = ItemRules {
+            filter: NameFilter {
                 deny: vec![Pattern::new("get_time")],
-                ..Filter::default()
+                ..NameFilter::default()
             },
             ..rules
         };

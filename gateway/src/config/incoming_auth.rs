@@ -12,12 +12,12 @@ pub enum IncomingAuth {
     /// Whoever can connect.
     Anonymous,
     /// Whoever has a token of this issuer.
-    Oidc(Box<Oidc>),
+    Oidc(Box<OidcSettings>),
 }
 
 /// Whose tokens are accepted, and which.
 #[derive(Debug)]
-pub struct Oidc {
+pub struct OidcSettings {
     /// The issuer, as it stands in `iss`.
     pub issuer: String,
     /// One of these stands in `aud`.

@@ -10,7 +10,7 @@ const PRINCIPAL_PART_OF_INITIALIZES: u32 = 10;
 
 /// How much the gateway takes on at a time. Every number is at least 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RequestLimits {
     /// The largest body of a request, in bytes.
     pub request_bytes: usize,
     /// How many requests run in the process at a time.
@@ -58,7 +58,7 @@ impl SessionLimits {
     }
 }
 
-impl Limits {
+impl RequestLimits {
     /// How many sessions one principal opens in a second; `None` where only the limit of all holds for it.
     #[must_use]
     pub fn initializes_per_second_of_one(&self, anonymous: bool) -> Option<u32> {
@@ -83,7 +83,7 @@ impl Limits {
     }
 }
 
-impl From<&LimitsConfig> for Limits {
+impl From<&LimitsConfig> for RequestLimits {
     fn from(raw: &LimitsConfig) -> Self {
         let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         Self {
@@ -102,7 +102,7 @@ impl From<&LimitsConfig> for Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
         Self::from(&LimitsConfig::default())
     }
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn anonymous_clients_have_a_limit_of_their_own_only_where_the_configuration_gives_one() {
-        let of = |raw: LimitsConfig, anonymous| Limits::from(&raw).sessions(anonymous).principal;
+        let of = |raw: LimitsConfig, anonymous| RequestLimits::from(&raw).sessions(anonymous).principal;
         let with = |per_principal| LimitsConfig {
             sessions: 5000,
             sessions_per_principal: per_principal,

@@ -2,15 +2,15 @@
 
 mod access;
 pub mod aggregation;
-mod contact;
+mod canonical_uri;
+pub mod file_watcher;
 mod incoming_auth;
-mod isolation;
 mod limits;
 mod pattern;
 mod redis;
-mod spelling;
+mod resilience;
+mod upstream;
 mod validate;
-pub mod watch;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,16 +22,18 @@ use secrecy::SecretString;
 pub use vmcp_crds::config::BackendTransport as Protocol;
 use vmcp_crds::config::{GatewayConfig, LogLevel, read};
 
-pub use access::{Access, HostPort, Origin};
-pub use aggregation::{Aggregation, FailureMode, Filter, Override, Rules, Strategy, Terms};
-pub use contact::{Contact, Header, HeaderSource, Timeouts};
-pub use incoming_auth::{IncomingAuth, Oidc};
-pub use isolation::{BreakerSettings, ConcurrencySettings, HealthSettings, Isolation};
-pub use limits::{Limits, SessionLimits};
+pub use access::{AccessPolicy, HostPort, Origin};
+pub use aggregation::{
+    Aggregation, ConflictResolution, ExposurePolicy, FailureMode, ItemOverride, ItemRules, NameFilter,
+};
+pub(crate) use canonical_uri::canonical;
+pub use incoming_auth::{IncomingAuth, OidcSettings};
+pub use limits::{RequestLimits, SessionLimits};
 pub use pattern::Pattern;
 pub use redis::{RedisAddress, RedisIdentity, RedisPassword, RedisStorage, RedisTls, RedisTopology};
-pub(crate) use spelling::canonical;
-pub use validate::Invalid;
+pub use resilience::{BreakerSettings, ConcurrencySettings, HealthSettings, ResilienceSettings};
+pub use upstream::{ConfiguredHeader, HeaderSource, Timeouts, UpstreamSettings};
+pub use validate::InvalidConfig;
 
 /// The configuration of this process.
 #[derive(Debug)]
@@ -59,7 +61,7 @@ pub struct Config {
     /// How long the listener stays open after SIGTERM.
     pub drain_delay: Duration,
     /// The part that may change while the process runs.
-    pub hot: Hot,
+    pub hot: HotSettings,
     /// Where the hot part comes from.
     pub hot_source: HotSource,
 }
@@ -110,25 +112,25 @@ pub struct SessionPolicy {
 
 /// The part that may change while the process runs.
 #[derive(Clone, Debug, Default)]
-pub struct Hot {
+pub struct HotSettings {
     /// How much is logged.
     pub log_level: LogLevel,
     /// Which requests are logged where nothing went wrong.
     pub access_log: AccessLog,
     /// The backends, in the order of the file.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendSettings>,
     /// Which headers of clients any of them gets.
     pub pass_headers: Arc<[HeaderName]>,
     /// How their offers become one.
     pub aggregation: Arc<Aggregation>,
     /// Who the gateway says it is.
-    pub identity: Identity,
+    pub identity: ServerIdentity,
     /// Under which names the endpoint is reached, and which pages of the web may use it.
-    pub access: Access,
+    pub access: AccessPolicy,
     /// After how long a call whose answer has not begun is answered as a stream.
     pub stream_calls_after: Option<Duration>,
     /// How much the gateway takes on at a time.
-    pub limits: Limits,
+    pub limits: RequestLimits,
     /// [`vmcp_crds::status::config_hash`] of the text it came from.
     pub hash: String,
 }
@@ -142,7 +144,7 @@ pub struct AccessLog {
 
 /// Who the gateway says it is, as far as it is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
+pub struct ServerIdentity {
     /// The name that programs see.
     pub name: Option<String>,
     /// The title that people see.
@@ -155,7 +157,7 @@ pub struct Identity {
 
 /// One backend, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
+pub struct BackendSettings {
     /// Its name.
     pub name: BackendName,
     /// Its endpoint.
@@ -163,24 +165,24 @@ pub struct Backend {
     /// The transport that it speaks.
     pub protocol: Protocol,
     /// On which terms its offers are offered to clients.
-    pub terms: Arc<Terms>,
+    pub terms: Arc<ExposurePolicy>,
     /// What keeps its troubles its own.
-    pub isolation: Isolation,
+    pub isolation: ResilienceSettings,
     /// How it is talked to.
-    pub contact: Arc<Contact>,
+    pub contact: Arc<UpstreamSettings>,
     /// Whether a session's state there may be lost, so that another upstream session is as good.
     pub disposable: bool,
 }
 
 #[cfg(test)]
-impl Backend {
+impl BackendSettings {
     pub(crate) fn for_test(name: &str, url: Uri) -> Self {
         Self {
             name: BackendName::for_test(name),
             url,
             protocol: Protocol::default(),
             terms: Arc::default(),
-            isolation: Isolation::default(),
+            isolation: ResilienceSettings::default(),
             contact: Arc::default(),
             disposable: false,
         }
@@ -222,7 +224,7 @@ impl Config {
     /// # Errors
     /// When a file cannot be read, or something in it is not allowed. The message names file, path, what was found and what
     /// is allowed.
-    pub fn load(file: &Path, redis_password: Option<SecretString>) -> Result<Self, Invalid> {
+    pub fn load(file: &Path, redis_password: Option<SecretString>) -> Result<Self, InvalidConfig> {
         validate::config(&read(file)?, file, redis_password)
     }
 }
@@ -240,9 +242,12 @@ impl HotSource {
     ///
     /// # Errors
     /// As [`Config::load`]; and when the hot part was there and is not any more: whoever writes the file may not be done.
-    pub fn reload(&self, before: &Hot) -> Result<(Hot, Option<GatewayConfig>), Invalid> {
+    pub fn reload(
+        &self,
+        before: &HotSettings,
+    ) -> Result<(HotSettings, Option<GatewayConfig>), InvalidConfig> {
         match self {
-            Self::Own(file) => Ok((Hot::load(file)?, None)),
+            Self::Own(file) => Ok((HotSettings::load(file)?, None)),
             Self::Shared(file) => {
                 let (hot, rest) = validate::hot_part(&read(file)?, file, before)?;
                 Ok((hot, Some(rest)))
@@ -259,7 +264,7 @@ impl HotSource {
     }
 }
 
-impl Hot {
+impl HotSettings {
     /// Whether the state of sessions at the backend `name` may be lost.
     #[must_use]
     pub fn is_disposable(&self, name: &BackendName) -> bool {
@@ -271,7 +276,7 @@ impl Hot {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn load(file: &Path) -> Result<Self, Invalid> {
+    pub fn load(file: &Path) -> Result<Self, InvalidConfig> {
         validate::hot_file(&read(file)?, file)
     }
 }

@@ -6,8 +6,8 @@
     warn(clippy::expect_used, clippy::indexing_slicing, clippy::string_slice)
 )]
 
-use super::spelling::canonical;
-use crate::steps;
+use crate::config::canonical_uri::canonical;
+use crate::runtime::step_counter;
 
 /// A name, or a pattern in which `*` stands for any characters and `?` for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Pattern {
         // The last star, and what was read when it was met: it is tried again with one byte more.
         let mut star: Option<(usize, usize)> = None;
         while let Some(&byte) = text.get(read) {
-            steps::count(1);
+            step_counter::count(1);
             match pattern.get(at) {
                 Some(b'*') => {
                     star = Some((at, read));
@@ -88,7 +88,7 @@ fn char_len(first: u8) -> usize {
 #[cfg(test)]
 mod tests {
     use super::Pattern;
-    use crate::steps::assert_linear;
+    use crate::runtime::step_counter::assert_linear;
 
     #[test]
     fn a_pattern_without_wildcards_is_exact() {

@@ -1,11 +1,10 @@
 //! What the gateway does, whoever asks and in whichever era: list, call, get, read, complete.
 //!
-//! Nothing here knows HTTP servers, Redis or session ids. Who holds the upstream sessions is behind [`Upstreams`].
+//! Nothing here knows HTTP servers, Redis or session ids. Who holds the upstream sessions is behind [`UpstreamSessions`].
 
-mod call;
-pub mod catalog;
+mod backend_call;
 mod principal;
-mod upstreams;
+mod upstream_sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +13,18 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use http::HeaderName;
 use tokio::sync::Semaphore;
 
-use crate::backend::Transport;
+use crate::backend::HttpClient;
 use crate::budget::Budget;
-use crate::config::Hot;
-use crate::readiness::Readiness;
-use crate::tasks::Tasks;
+use crate::config::HotSettings;
+use crate::runtime::readiness::Readiness;
+use crate::runtime::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-use catalog::Catalog;
+use crate::catalog::Catalog;
 
-pub use call::{CallError, Located, Reply, Routed, Subject, locate};
+pub use backend_call::{CallError, CallReply, CallSubject, LocatedCall, RoutedCall, locate};
 pub use principal::Principal;
-pub use upstreams::{UpstreamError, Upstreams};
+pub use upstream_sessions::{UpstreamError, UpstreamSessions};
 
 /// How many cancellations may be on their way to backends at a time.
 const MAX_CANCELLING: usize = 1024;
@@ -36,7 +35,7 @@ pub struct Core {
     catalog: Catalog,
     metrics: Metrics,
     budget: Budget,
-    hot: Arc<ArcSwap<Hot>>,
+    hot: Arc<ArcSwap<HotSettings>>,
     hot_error: Arc<ArcSwapOption<String>>,
     tasks: Tasks,
     /// Bounds the cancellations that are on their way to backends.
@@ -47,8 +46,8 @@ impl Core {
     /// A core that offers what `hot` says. The catalogue is filled in the background; `readiness` waits for the first round.
     #[must_use]
     pub fn new(
-        hot: Hot,
-        transport: Transport,
+        hot: HotSettings,
+        transport: HttpClient,
         tasks: Tasks,
         readiness: &Readiness,
         metrics: Metrics,
@@ -72,7 +71,7 @@ impl Core {
     }
 
     /// Takes a new hot configuration. Calls under way go on with what they began with.
-    pub async fn apply(&self, hot: Hot) {
+    pub async fn apply(&self, hot: HotSettings) {
         set_limits(&self.budget, &hot);
         self.catalog.apply(&hot.backends, &hot.aggregation, None);
         let (catalog, meter) = (self.catalog.clone(), Arc::default());
@@ -108,7 +107,7 @@ impl Core {
 
     /// The hot configuration in use.
     #[must_use]
-    pub fn hot(&self) -> Guard<Arc<Hot>> {
+    pub fn hot(&self) -> Guard<Arc<HotSettings>> {
         self.hot.load()
     }
 
@@ -136,7 +135,7 @@ impl Core {
     }
 }
 
-fn set_limits(budget: &Budget, hot: &Hot) {
+fn set_limits(budget: &Budget, hot: &HotSettings) {
     let limits = &hot.limits;
     budget.set(
         limits.buffered_bytes,

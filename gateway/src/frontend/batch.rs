@@ -25,23 +25,25 @@ use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 
 use super::Frontend;
-use super::headers::Framing;
-use super::late::in_stream;
-use super::overload::Place;
-use super::respond::{self, Body, BoxError};
-use super::served::FailureSlot;
+use crate::budget::delivery::Delivery;
 use crate::core::Principal;
-use crate::delivery::Delivery;
+use crate::frontend::access_log::FailureSlot;
+use crate::frontend::admission::RequestPermit;
+use crate::frontend::header_checks::ResponseFormats;
+use crate::frontend::late_stream::in_stream;
+use crate::frontend::response;
+use crate::frontend::response::{BoxError, ResponseBody};
+use crate::mcp::jsonrpc;
+use crate::mcp::jsonrpc::Message;
+use crate::mcp::revision::Revision;
+use crate::mcp::{error_code, header_names as mcp};
 use crate::session::Session;
-use crate::wire::jsonrpc::{self, Message};
-use crate::wire::revision::Revision;
-use crate::wire::{code, header as mcp};
 
 /// How many requests of a batch run at a time.
 const CONCURRENT: usize = 8;
 
 /// The answer to one message, and the id of the request that the message is.
-pub(super) type Answer = (Option<Box<RawValue>>, Response<Body>);
+pub(super) type BatchResponse = (Option<Box<RawValue>>, Response<ResponseBody>);
 /// What is reserved for each answer of a batch.
 const GATHERED_BYTES: usize = 1024;
 
@@ -49,11 +51,11 @@ pub(super) type Chunks = BoxStream<'static, Result<Bytes, BoxError>>;
 
 /// What a batch holds, each message in its own bytes.
 #[derive(Default)]
-struct Sorted {
+struct SortedBatch {
     requests: Vec<Bytes>,
     one_way: Vec<Bytes>,
     /// The answers to what is no message.
-    faults: Vec<Response<Body>>,
+    faults: Vec<Response<ResponseBody>>,
 }
 
 impl Frontend {
@@ -61,10 +63,10 @@ impl Frontend {
         &self,
         headers: &HeaderMap,
         body: &Bytes,
-        framing: Framing,
+        framing: ResponseFormats,
         principal: &Principal,
-        place: Place,
-    ) -> Response<Body> {
+        place: RequestPermit,
+    ) -> Response<ResponseBody> {
         let session = match self.session(headers, None, principal).await {
             Ok(session) => session,
             Err(refusal) => return refusal,
@@ -79,7 +81,7 @@ impl Frontend {
             Err(refusal) => return refusal,
         };
         if !sorted.requests.is_empty() && !place.is_for_requests() {
-            return respond::overloaded(None);
+            return response::overloaded(None);
         }
         // For the answers that are gathered, beside what they hold: each of those has its place where it comes from.
         let gathered = sorted.requests.len().saturating_mul(GATHERED_BYTES);
@@ -89,14 +91,14 @@ impl Frontend {
             .reserve_or_wait(gathered)
             .await
         else {
-            return respond::no_room();
+            return response::no_room();
         };
         let told = sorted.one_way.iter().map(|message| self.tell(&session, message));
         let untold = join_all(told).await.into_iter().flatten();
         let mut whole: Vec<_> = sorted.faults.into_iter().chain(untold).collect();
         if sorted.requests.is_empty() {
             return if whole.is_empty() {
-                respond::accepted()
+                response::accepted()
             } else {
                 // Nothing else is answered here, so that the status can say what went wrong.
                 whole.swap_remove(0)
@@ -116,26 +118,26 @@ impl Frontend {
         let mut running = Box::pin(running);
         let mut response = loop {
             match running.next().await {
-                None => break respond::streaming_json(array(whole)),
+                None => break response::streaming_json(array(whole)),
                 // The session is gone for every message of the batch.
                 Some((_, answer)) if answer.status() == StatusCode::NOT_FOUND => break answer,
                 Some((_, answer)) if is_stream(&answer) => {
                     let first = stream::iter(whole).chain(stream::iter([answer]));
                     let rest = running.map(in_stream);
-                    break respond::events(first.chain(rest).flat_map(events));
+                    break response::events(first.chain(rest).flat_map(events));
                 }
                 Some((_, answer)) => whole.push(answer),
             }
         };
         response.extensions_mut().insert(failure);
-        respond::until_its_end(respond::delivered(delivery, response), (place, reserved))
+        response::until_its_end(response::delivered(delivery, response), (place, reserved))
     }
 
     /// The refusal of a message that wants no answer, if it is refused.
-    async fn tell(&self, session: &Session, message: &Bytes) -> Option<Response<Body>> {
+    async fn tell(&self, session: &Session, message: &Bytes) -> Option<Response<ResponseBody>> {
         match Message::parse(message) {
             Ok(parsed) => self.deliver(session, message, &parsed).await.err(),
-            Err(fault) => Some(respond::no_message(message, &fault)),
+            Err(fault) => Some(response::no_message(message, &fault)),
         }
     }
 }
@@ -145,9 +147,9 @@ pub(super) fn answer(
     frontend: Frontend,
     session: Session,
     message: Bytes,
-    framing: Framing,
+    framing: ResponseFormats,
     delivery: Delivery,
-) -> BoxFuture<'static, Answer> {
+) -> BoxFuture<'static, BatchResponse> {
     async move {
         match Message::parse(&message) {
             Ok(Message::Request(request)) => {
@@ -155,16 +157,16 @@ pub(super) fn answer(
                 let answer = answer.await;
                 (Some(request.id.to_owned()), answer)
             }
-            Ok(Message::Notification { .. } | Message::Response(_)) => (None, respond::accepted()),
-            Err(fault) => (None, respond::no_message(&message, &fault)),
+            Ok(Message::Notification { .. } | Message::Response(_)) => (None, response::accepted()),
+            Err(fault) => (None, response::no_message(&message, &fault)),
         }
     }
     .boxed()
 }
 
-fn sort(body: &Bytes) -> Result<Sorted, Response<Body>> {
-    let entries = jsonrpc::batch(body).map_err(|fault| respond::fault(&fault))?;
-    let mut sorted = Sorted::default();
+fn sort(body: &Bytes) -> Result<SortedBatch, Response<ResponseBody>> {
+    let entries = jsonrpc::batch(body).map_err(|fault| response::fault(&fault))?;
+    let mut sorted = SortedBatch::default();
     for entry in entries {
         let bytes = body.slice_ref(entry.get().as_bytes());
         match Message::parse(entry.get().as_bytes()) {
@@ -177,21 +179,26 @@ fn sort(body: &Bytes) -> Result<Sorted, Response<Body>> {
             Ok(Message::Notification { .. } | Message::Response(_)) => sorted.one_way.push(bytes),
             Err(fault) => sorted
                 .faults
-                .push(respond::no_message(entry.get().as_bytes(), &fault)),
+                .push(response::no_message(entry.get().as_bytes(), &fault)),
         }
     }
     Ok(sorted)
 }
 
-fn invalid(message: &str) -> Response<Body> {
-    respond::error(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, message)
+fn invalid(message: &str) -> Response<ResponseBody> {
+    response::error(
+        StatusCode::BAD_REQUEST,
+        None,
+        error_code::INVALID_REQUEST,
+        message,
+    )
 }
 
-pub(super) fn is_stream(response: &Response<Body>) -> bool {
+pub(super) fn is_stream(response: &Response<ResponseBody>) -> bool {
     mcp::is_media_type(response.headers().get(header::CONTENT_TYPE), &mcp::EVENT_STREAM)
 }
 
-pub(super) fn chunks(response: Response<Body>) -> Chunks {
+pub(super) fn chunks(response: Response<ResponseBody>) -> Chunks {
     response
         .into_body()
         .map_err(Into::into)
@@ -200,7 +207,9 @@ pub(super) fn chunks(response: Response<Body>) -> Chunks {
 }
 
 /// The answers as one array.
-fn array(answers: Vec<Response<Body>>) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
+fn array(
+    answers: Vec<Response<ResponseBody>>,
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
     let one = |text: &'static [u8]| stream::iter([Ok(Bytes::from_static(text))]).boxed();
     let mut parts: Vec<Chunks> = Vec::with_capacity(answers.len().saturating_mul(2).saturating_add(1));
     for (index, answer) in answers.into_iter().enumerate() {
@@ -212,7 +221,7 @@ fn array(answers: Vec<Response<Body>>) -> impl Stream<Item = Result<Bytes, BoxEr
 }
 
 /// One answer as events.
-pub(super) fn events(answer: Response<Body>) -> Chunks {
+pub(super) fn events(answer: Response<ResponseBody>) -> Chunks {
     if is_stream(&answer) {
         return chunks(answer).map(|chunk| chunk.map(without_id)).boxed();
     }
@@ -261,8 +270,8 @@ mod tests {
         String::from_utf8(chunks.concat()).unwrap()
     }
 
-    fn whole(message: &'static str) -> Response<Body> {
-        respond::json(StatusCode::OK, Bytes::from_static(message.as_bytes()))
+    fn whole(message: &'static str) -> Response<ResponseBody> {
+        response::json(StatusCode::OK, Bytes::from_static(message.as_bytes()))
     }
 
     #[tokio::test]
@@ -289,7 +298,7 @@ mod tests {
             "data: id: y\n\n",
         ];
         let stream = stream::iter(written.map(|event| Ok(Bytes::from_static(event.as_bytes()))));
-        let read = text(events(respond::events(stream))).await;
+        let read = text(events(response::events(stream))).await;
         assert_eq!(
             read,
             "event: message\ndata: {\"id: 1\":2}\n\n: keep-alive\n\ndata: id: y\n\n"

@@ -4,22 +4,24 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::Frontend;
-use super::headers::Framing;
 use super::keep_alive::keep_alive;
-use super::large;
-use super::post::Asked;
+use super::post::RequestOutcome;
 use super::relay::{Awaited, Relay};
-use super::respond::{self, Body};
-use super::served::{Failure, FailureSlot};
-use super::tools::{explain, tool_error};
-use super::translate::with_own_elicitations;
-use crate::backend::{Answer, BackendError};
-use crate::core::{CallError, Routed, Subject};
+use crate::backend::{BackendError, BackendResponse};
+use crate::core::{CallError, CallSubject, RoutedCall};
+use crate::frontend::access_log::{CallFailure, FailureSlot};
+use crate::frontend::call_error::{explain, tool_error};
+use crate::frontend::header_checks::ResponseFormats;
+use crate::frontend::passthrough;
+use crate::frontend::response;
+use crate::frontend::response::ResponseBody;
+use crate::frontend::rewrite::with_own_elicitations;
+use crate::mcp::error_code;
+use crate::mcp::jsonrpc;
+use crate::mcp::jsonrpc::Request;
+use crate::runtime::truncate::head;
 use crate::session::Session;
-use crate::session::store::Unavailable;
-use crate::text::head;
-use crate::wire::code;
-use crate::wire::jsonrpc::{self, Request};
+use crate::session::store::StoreError;
 
 /// The answer where nobody has a completion to offer.
 const NO_COMPLETION: &[u8] = br#"{"completion":{"values":[],"total":0,"hasMore":false}}"#;
@@ -30,26 +32,26 @@ const MAX_URI_BYTES: usize = 8 * 1024;
 impl Frontend {
     pub(super) async fn call(
         &self,
-        subject: Subject,
+        subject: CallSubject,
         session: &Session,
         body: &Bytes,
-        asked: &Asked<'_>,
-    ) -> Response<Body> {
-        let Asked {
+        asked: &RequestOutcome<'_>,
+    ) -> Response<ResponseBody> {
+        let RequestOutcome {
             request,
             upstream_id,
             framing,
             delivery,
         } = *asked;
         if !self.core.hot().aggregation.offers(subject.capability()) {
-            return respond::method_not_found(request);
+            return response::method_not_found(request);
         }
         let catalog = session.catalog_to_find(subject, request.params).await;
         let routed = self.core.route(&catalog, subject, body, request);
         let shared = routed.as_ref().ok();
         let shared = shared.and_then(|routed| upstream_id.in_shared_session(&routed.backend));
         let upstream_id = shared.as_ref().unwrap_or(upstream_id);
-        let asked = &Asked {
+        let asked = &RequestOutcome {
             request,
             upstream_id,
             framing,
@@ -68,17 +70,22 @@ impl Frontend {
                 return refuse(subject, request, error);
             }
         };
-        if !matches!(reply.answer, Answer::Events(..)) {
+        if !matches!(reply.answer, BackendResponse::Events(..)) {
             upstream_id.answered();
         }
         let answer = match reply.answer {
             // What is passed on as it comes keeps the id that it has.
-            answer @ (Answer::Whole(_) | Answer::Streaming(..)) if !upstream_id.is_own() => {
-                self.whole(answer, &routed, asked).await.map(Answer::Whole)
+            answer @ (BackendResponse::Whole(_) | BackendResponse::Streaming(..))
+                if !upstream_id.is_own() =>
+            {
+                self.whole(answer, &routed, asked)
+                    .await
+                    .map(BackendResponse::Whole)
             }
-            answer @ Answer::Events(..) if framing == Framing::Json => {
-                self.whole(answer, &routed, asked).await.map(Answer::Whole)
-            }
+            answer @ BackendResponse::Events(..) if framing == ResponseFormats::Json => self
+                .whole(answer, &routed, asked)
+                .await
+                .map(BackendResponse::Whole),
             answer => Ok(answer),
         };
         let answer = match answer {
@@ -86,18 +93,18 @@ impl Frontend {
             Err(error) => return refuse(subject, request, error),
         };
         let response = match answer {
-            Answer::Whole(message) => {
+            BackendResponse::Whole(message) => {
                 let message = with_own_elicitations(session, &routed.backend, message);
-                return respond::whole_answer(message, routed.backend.account(), delivery);
+                return response::whole_answer(message, routed.backend.account(), delivery);
             }
-            Answer::Streaming(first, rest) => {
-                let passing = large::Passing::new(&self.metrics, &routed, session.go_on());
+            BackendResponse::Streaming(first, rest) => {
+                let passing = passthrough::PassthroughBody::new(&self.metrics, &routed, session.go_on());
                 let delivery = delivery.cloned().unwrap_or_default();
                 delivery.extend(routed.deadline.at());
                 let first = delivery.follow(routed.backend.account(), first);
-                respond::delivered(delivery, respond::streaming_json(passing.bytes(first, rest)))
+                response::delivered(delivery, response::streaming_json(passing.bytes(first, rest)))
             }
-            Answer::Events(upstream, events) => {
+            BackendResponse::Events(upstream, events) => {
                 let call = Awaited {
                     backend: routed.backend,
                     upstream,
@@ -109,24 +116,24 @@ impl Frontend {
                 let delivery = delivery.cloned().unwrap_or_default();
                 let relay = Relay::new(&self.core, session, call, delivery.clone());
                 let events = keep_alive(session.clone(), relay.running(*events));
-                respond::delivered(delivery, respond::events(events))
+                response::delivered(delivery, response::events(events))
             }
         };
-        respond::until_its_end(response, reply.admitted)
+        response::until_its_end(response, reply.admitted)
     }
 
     /// The answer as one message with the client's id. What the backend asks and reports on the way does not reach the client. At the
     /// deadline a backend that has begun a stream is told that the request is cancelled.
     pub(super) async fn whole(
         &self,
-        answer: Answer,
-        routed: &Routed,
-        asked: &Asked<'_>,
+        answer: BackendResponse,
+        routed: &RoutedCall,
+        asked: &RequestOutcome<'_>,
     ) -> Result<Bytes, CallError> {
         let (id, backend) = (asked.upstream_id.get(asked.request.id), &routed.backend);
         let streamed_in = match &answer {
-            Answer::Events(upstream, _) => Some(upstream.clone()),
-            Answer::Whole(_) | Answer::Streaming(..) => None,
+            BackendResponse::Events(upstream, _) => Some(upstream.clone()),
+            BackendResponse::Whole(_) | BackendResponse::Streaming(..) => None,
         };
         let whole = tokio::time::timeout_at(routed.deadline.at(), answer.whole(id)).await;
         let message = whole.unwrap_or_else(|_| {
@@ -146,46 +153,50 @@ impl Frontend {
 }
 
 /// The answer to a request that has none.
-pub(super) fn refuse(subject: Subject, request: &Request<'_>, error: CallError) -> Response<Body> {
+pub(super) fn refuse(
+    subject: CallSubject,
+    request: &Request<'_>,
+    error: CallError,
+) -> Response<ResponseBody> {
     let respond_with =
-        |code: i32, message: &str| respond::error(StatusCode::OK, Some(request.id), code, message);
+        |code: i32, message: &str| response::error(StatusCode::OK, Some(request.id), code, message);
     match error {
-        CallError::Params(fault) => respond::params_fault(request.id, &fault),
+        CallError::Params(fault) => response::params_fault(request.id, &fault),
         CallError::Unknown {
-            subject: Subject::Resource,
+            subject: CallSubject::Resource,
             name,
         } => {
             let message = format!("Resource not found: {name}");
             let data = serde_json::json!({"uri": head(&name, MAX_URI_BYTES)});
-            let code = code::RESOURCE_NOT_FOUND;
+            let code = error_code::RESOURCE_NOT_FOUND;
             let message = jsonrpc::error_with_data(Some(request.id), code, &message, Some(&data));
-            respond::json(StatusCode::OK, message)
+            response::json(StatusCode::OK, message)
         }
-        error @ CallError::Unknown { .. } => respond_with(code::INVALID_PARAMS, &error.to_string()),
-        error @ CallError::NotYet(_) => respond_with(code::INTERNAL, &error.to_string()),
-        CallError::NoCompletion(_) => respond::result(request.id, NO_COMPLETION),
+        error @ CallError::Unknown { .. } => respond_with(error_code::INVALID_PARAMS, &error.to_string()),
+        error @ CallError::NotYet(_) => respond_with(error_code::INTERNAL, &error.to_string()),
+        CallError::NoCompletion(_) => response::result(request.id, NO_COMPLETION),
         error @ CallError::Backend {
-            error: BackendError::Full(_),
+            error: BackendError::Overloaded(_),
             ..
-        } => respond::later(Some(request.id), &explain(&error)),
+        } => response::later(Some(request.id), &explain(&error)),
         error @ CallError::Backend { .. } => {
             let text = explain(&error);
             let mut response = match subject {
-                Subject::Tool => tool_error(request, &text),
-                Subject::Prompt | Subject::Resource | Subject::Completion => {
-                    respond_with(code::INTERNAL, &text)
+                CallSubject::Tool => tool_error(request, &text),
+                CallSubject::Prompt | CallSubject::Resource | CallSubject::Completion => {
+                    respond_with(error_code::INTERNAL, &text)
                 }
             };
             if let CallError::Backend { backend, error, .. } = error {
                 let error = error.to_string();
-                let failure = FailureSlot::of(Failure { backend, error });
+                let failure = FailureSlot::of(CallFailure { backend, error });
                 response.extensions_mut().insert(failure);
             }
             response
         }
-        CallError::Gone => respond::session_not_found(),
+        CallError::Gone => response::session_not_found(),
         CallError::Unavailable(reason) => {
-            respond::store_unavailable(Some(request.id), &Unavailable::new(reason))
+            response::store_unavailable(Some(request.id), &StoreError::new(reason))
         }
     }
 }
@@ -198,7 +209,7 @@ mod tests {
     use super::*;
     use crate::config::BackendName;
 
-    async fn refused(subject: Subject, error: CallError) -> (u16, Value) {
+    async fn refused(subject: CallSubject, error: CallError) -> (u16, Value) {
         let message = br#"{"jsonrpc":"2.0","id":"a","method":"x"}"#;
         let Ok(jsonrpc::Message::Request(request)) = jsonrpc::Message::parse(message) else {
             panic!("no request")
@@ -214,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn a_backend_that_is_not_known_yet_is_named_and_nothing_is_called_unknown() {
         let error = CallError::NotYet(BackendName::for_test("slow"));
-        let (status, body) = refused(Subject::Tool, error).await;
+        let (status, body) = refused(CallSubject::Tool, error).await;
         assert_eq!((status, &body["error"]["code"]), (200, &json!(-32603)));
         assert_eq!(
             body["error"]["message"],
@@ -229,8 +240,8 @@ mod tests {
             error,
             sent: false,
         };
-        for subject in [Subject::Tool, Subject::Prompt] {
-            let (status, body) = refused(subject, failed(BackendError::Full(3))).await;
+        for subject in [CallSubject::Tool, CallSubject::Prompt] {
+            let (status, body) = refused(subject, failed(BackendError::Overloaded(3))).await;
             assert_eq!((status, &body["error"]["code"]), (503, &json!(-32603)));
             let message = body["error"]["message"].as_str().unwrap();
             assert!(
@@ -238,17 +249,17 @@ mod tests {
                 "{message}"
             );
         }
-        let open = || BackendError::Open {
+        let open = || BackendError::CircuitOpen {
             reason: "cannot be reached: refused".to_owned(),
         };
-        let (status, body) = refused(Subject::Tool, failed(open())).await;
+        let (status, body) = refused(CallSubject::Tool, failed(open())).await;
         assert_eq!((status, &body["result"]["isError"]), (200, &json!(true)));
         let text = body["result"]["content"][0]["text"].as_str().unwrap();
         assert!(
             text.contains("busy is not asked") && text.contains("trying again is safe"),
             "{text}"
         );
-        let (status, body) = refused(Subject::Resource, failed(open())).await;
+        let (status, body) = refused(CallSubject::Resource, failed(open())).await;
         assert_eq!((status, &body["error"]["code"]), (200, &json!(-32603)));
     }
 
@@ -258,7 +269,7 @@ mod tests {
         let Ok(jsonrpc::Message::Request(request)) = jsonrpc::Message::parse(message) else {
             panic!("no request")
         };
-        let response = refuse(Subject::Tool, &request, CallError::Gone);
+        let response = refuse(CallSubject::Tool, &request, CallError::Gone);
         assert_eq!(response.status(), 404);
         let body = response.into_body().collect().await.ok().unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap();
@@ -271,7 +282,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_backend_does_not_complete_has_no_completions() {
         let error = CallError::NoCompletion(BackendName::for_test("a"));
-        let (status, body) = refused(Subject::Completion, error).await;
+        let (status, body) = refused(CallSubject::Completion, error).await;
         assert_eq!(status, 200);
         assert_eq!(body["result"]["completion"]["values"], json!([]));
     }

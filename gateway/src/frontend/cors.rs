@@ -4,7 +4,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
-use super::respond::{self, Body};
+use crate::frontend::response;
+use crate::frontend::response::ResponseBody;
 
 /// What pages may do.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");
@@ -18,13 +19,16 @@ const ASKS_PRIVATE: HeaderName = HeaderName::from_static("access-control-request
 const ALLOWS_PRIVATE: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
 /// The answer to a browser that asks whether a page may send the request that it wants to send; `None` when nobody asks that.
-pub(super) fn preflight<B>(request: &Request<B>, origin: Option<&HeaderValue>) -> Option<Response<Body>> {
+pub(super) fn preflight<B>(
+    request: &Request<B>,
+    origin: Option<&HeaderValue>,
+) -> Option<Response<ResponseBody>> {
     let asks = request.method() == Method::OPTIONS
         && request
             .headers()
             .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     origin.filter(|_| asks)?;
-    let mut response = respond::empty(StatusCode::NO_CONTENT);
+    let mut response = response::empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);

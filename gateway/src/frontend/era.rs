@@ -10,11 +10,13 @@
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::value::RawValue;
 
-use super::respond::{self, Body};
-use crate::text::head;
-use crate::wire::meta::{self, Meta};
-use crate::wire::revision::{MAX_REVISION_BYTES, Revision};
-use crate::wire::{code, header as mcp, jsonrpc};
+use crate::frontend::response;
+use crate::frontend::response::ResponseBody;
+use crate::mcp::meta;
+use crate::mcp::meta::RequestMeta;
+use crate::mcp::revision::{MAX_REVISION_BYTES, Revision};
+use crate::mcp::{error_code, header_names as mcp, jsonrpc};
+use crate::runtime::truncate::head;
 
 /// The method that only the modern era has, and with which its clients begin.
 const DISCOVER: &str = "server/discover";
@@ -25,7 +27,7 @@ pub(super) enum Era<'a> {
     /// The one with sessions.
     Legacy,
     /// The one without: what the request says of itself.
-    Modern(Meta<'a>),
+    Modern(RequestMeta<'a>),
 }
 
 /// The era of a message with this method and these parameters. Either sign makes it modern: what its `_meta` says, or a revision in the
@@ -35,7 +37,7 @@ pub(super) fn of<'a>(
     headers: &HeaderMap,
     method: &str,
     params: Option<&'a RawValue>,
-) -> Result<Era<'a>, jsonrpc::Fault> {
+) -> Result<Era<'a>, jsonrpc::InvalidMessage> {
     let meta = meta::read(params)?;
     if meta.protocol_version.is_some() {
         return Ok(Era::Modern(meta));
@@ -56,34 +58,42 @@ pub(super) fn is_modern_without_body(headers: &HeaderMap) -> bool {
 
 /// The answer to a modern message. The probe gets an answer of the legacy era, whatever it says of itself; other messages come from clients
 /// that speak the modern era only, and are told so in its terms.
-pub(super) fn refuse(headers: &HeaderMap, meta: &Meta<'_>, request: &jsonrpc::Request<'_>) -> Response<Body> {
+pub(super) fn refuse(
+    headers: &HeaderMap,
+    meta: &RequestMeta<'_>,
+    request: &jsonrpc::Request<'_>,
+) -> Response<ResponseBody> {
     if request.method == DISCOVER {
         let message = format!("Method not found: {DISCOVER}; send initialize");
-        let code = code::METHOD_NOT_FOUND;
-        return respond::error(StatusCode::BAD_REQUEST, Some(request.id), code, &message);
+        let code = error_code::METHOD_NOT_FOUND;
+        return response::error(StatusCode::BAD_REQUEST, Some(request.id), code, &message);
     }
     refuse_modern(headers, meta, Some(request.id))
 }
 
 /// The answer of the modern era. The first of the message's faults decides, in the order in which every server of that era checks: what
 /// `_meta` must hold, then whether the header says the same, then whether the revision is spoken.
-fn refuse_modern(headers: &HeaderMap, meta: &Meta<'_>, id: Option<&RawValue>) -> Response<Body> {
-    let bad = |code: i32, message: &str| respond::error(StatusCode::BAD_REQUEST, id, code, message);
+fn refuse_modern(
+    headers: &HeaderMap,
+    meta: &RequestMeta<'_>,
+    id: Option<&RawValue>,
+) -> Response<ResponseBody> {
+    let bad = |code: i32, message: &str| response::error(StatusCode::BAD_REQUEST, id, code, message);
     let Some(requested) = meta.protocol_version.and_then(jsonrpc::string) else {
         let message = format!("params._meta: {:?} must be a string", meta::PROTOCOL_VERSION);
-        return bad(code::INVALID_PARAMS, &message);
+        return bad(error_code::INVALID_PARAMS, &message);
     };
     if !meta
         .client_capabilities
         .is_some_and(|object| object.get().starts_with('{'))
     {
         let message = format!("params._meta: {:?} must be an object", meta::CLIENT_CAPABILITIES);
-        return bad(code::INVALID_PARAMS, &message);
+        return bad(error_code::INVALID_PARAMS, &message);
     }
     let header = headers.get(mcp::PROTOCOL_VERSION);
     if header.is_none_or(|header| header.as_bytes() != requested.as_bytes()) {
         let message = "The header MCP-Protocol-Version does not say what params._meta says";
-        return bad(code::HEADER_MISMATCH, message);
+        return bad(error_code::HEADER_MISMATCH, message);
     }
     let supported: Vec<_> = Revision::ALL.into_iter().rev().map(Revision::as_str).collect();
     let message = format!(
@@ -92,8 +102,8 @@ fn refuse_modern(headers: &HeaderMap, meta: &Meta<'_>, id: Option<&RawValue>) ->
     );
     let requested = head(&requested, MAX_REVISION_BYTES);
     let data = serde_json::json!({"supported": supported, "requested": requested});
-    let code = code::UNSUPPORTED_PROTOCOL_VERSION;
-    respond::json(
+    let code = error_code::UNSUPPORTED_PROTOCOL_VERSION;
+    response::json(
         StatusCode::BAD_REQUEST,
         jsonrpc::error_with_data(id, code, &message, Some(&data)),
     )

@@ -8,27 +8,34 @@ use http::{HeaderMap, Response, StatusCode};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::headers::accepts;
+use super::Frontend;
 use super::keep_alive::keep_alive;
-use super::pace::Pace;
 use super::relay::{Awaited, Relay};
-use super::respond::{self, Body};
-use super::served::Resumed;
-use super::translate::{Source, Translated};
-use super::upstream_id::UpstreamId;
-use super::{Frontend, event};
-use crate::core::catalog::Versions;
+use crate::budget::delivery::Delivery;
+use crate::catalog::ListVersions;
 use crate::core::{CallError, Core, Principal};
-use crate::delivery::Delivery;
-use crate::drain::Drain;
-use crate::session::{BrokenCall, Heard, NoUpstream, Resume, Session};
-use crate::wire::{code, header, jsonrpc};
+use crate::frontend::access_log::Resumed;
+use crate::frontend::gateway_events;
+use crate::frontend::header_checks::accepts;
+use crate::frontend::list_changed_throttle::ListChangedThrottle;
+use crate::frontend::response;
+use crate::frontend::response::ResponseBody;
+use crate::frontend::rewrite::{RewrittenMessage, Source};
+use crate::frontend::upstream_request_id::UpstreamRequestId;
+use crate::mcp::{error_code, header_names, jsonrpc};
+use crate::runtime::drain::Drain;
+use crate::session::{BrokenCall, NoUpstreamSession, ResumePoint, Session, SessionStreamEvent};
 
 impl Frontend {
-    pub(super) async fn get(&self, headers: &HeaderMap, principal: &Principal) -> Response<Body> {
-        if !accepts(headers, &header::EVENT_STREAM) {
+    pub(super) async fn get(&self, headers: &HeaderMap, principal: &Principal) -> Response<ResponseBody> {
+        if !accepts(headers, &header_names::EVENT_STREAM) {
             let message = "Accept must list text/event-stream";
-            return respond::error(StatusCode::NOT_ACCEPTABLE, None, code::INVALID_REQUEST, message);
+            return response::error(
+                StatusCode::NOT_ACCEPTABLE,
+                None,
+                error_code::INVALID_REQUEST,
+                message,
+            );
         }
         let session = match self.session(headers, None, principal).await {
             Ok(session) => session,
@@ -37,17 +44,22 @@ impl Frontend {
         // Each is a write in the store that every process hears of, or a stream of a backend.
         if !session.may_open_stream() {
             let message = "The session opens too many streams in a second; try again";
-            return respond::later(None, message);
+            return response::later(None, message);
         }
-        let Some(last) = headers.get(header::LAST_EVENT_ID) else {
+        let Some(last) = headers.get(header_names::LAST_EVENT_ID) else {
             return self.own_stream(&session, None).await;
         };
         match session.resume(last.as_bytes()) {
-            Some(Resume::OwnStream(positions)) => self.own_stream(&session, Some(positions)).await,
-            Some(Resume::Call(call)) => self.rest_of_call(&session, &call, last.as_bytes()).await,
+            Some(ResumePoint::OwnStream(positions)) => self.own_stream(&session, Some(positions)).await,
+            Some(ResumePoint::Call(call)) => self.rest_of_call(&session, &call, last.as_bytes()).await,
             None => {
                 let message = "The header Last-Event-ID names no event of this session";
-                respond::error(StatusCode::BAD_REQUEST, None, code::INVALID_REQUEST, message)
+                response::error(
+                    StatusCode::BAD_REQUEST,
+                    None,
+                    error_code::INVALID_REQUEST,
+                    message,
+                )
             }
         }
     }
@@ -55,22 +67,22 @@ impl Frontend {
     async fn own_stream(
         &self,
         session: &Session,
-        positions: Option<crate::session::Positions>,
-    ) -> Response<Body> {
+        positions: Option<crate::session::StreamPositions>,
+    ) -> Response<ResponseBody> {
         let resumed = positions.is_some();
         let listening = match session.listen(positions).await {
             Ok(listening) => listening,
-            Err(failure) => return respond::session_error(None, &failure),
+            Err(failure) => return response::session_error(None, &failure),
         };
         let changes = self.core.catalog().changes();
         // Whoever comes back may have missed a change of a list in between.
         let told = if resumed || listening.taken_over() {
-            Versions::default()
+            ListVersions::default()
         } else {
             *changes.borrow()
         };
-        let start = event::takes_empty_data(session.revision()).then(|| listening.start());
-        let first = start.flatten().map(|id| event::priming(&id));
+        let start = gateway_events::takes_empty_data(session.revision()).then(|| listening.start());
+        let first = start.flatten().map(|id| gateway_events::priming(&id));
         let delivery = Delivery::default();
         let own = OwnStream {
             core: self.core.clone(),
@@ -79,23 +91,28 @@ impl Frontend {
             heard: Box::pin(listening.events()),
             changes,
             told,
-            pace: Pace::default(),
+            pace: ListChangedThrottle::default(),
             delivery: delivery.clone(),
         };
         let events = stream::iter(first).chain(own.stream());
-        respond::delivered(delivery, respond::events(keep_alive(session.clone(), events)))
+        response::delivered(delivery, response::events(keep_alive(session.clone(), events)))
     }
 
     /// The call's stream behind the last event that the client has seen. It ends with the answer, or with an error for the call.
-    async fn rest_of_call(&self, session: &Session, call: &BrokenCall, event_id: &[u8]) -> Response<Body> {
+    async fn rest_of_call(
+        &self,
+        session: &Session,
+        call: &BrokenCall,
+        event_id: &[u8],
+    ) -> Response<ResponseBody> {
         let failed = |reason: &str| {
             let message = format!(
                 "The rest of the answer of backend {} is lost: {reason}. The call may have been executed; check before trying again.",
                 call.backend
             );
-            let error = jsonrpc::error(Some(&call.request), code::INTERNAL, &message);
-            let events = stream::iter([event::message(error, None)]);
-            respond::events(keep_alive(session.clone(), events))
+            let error = jsonrpc::error(Some(&call.request), error_code::INTERNAL, &message);
+            let events = stream::iter([gateway_events::message(error, None)]);
+            response::events(keep_alive(session.clone(), events))
         };
         if call.event.is_none() {
             return failed("the backend does not name its events, so that its stream cannot be resumed");
@@ -104,16 +121,16 @@ impl Frontend {
             Ok((backend, upstream)) => {
                 // It runs as the call itself does: within the limits of the process, the session and the backend.
                 let Some(place) = self.places.take(self.core.hot().limits.requests_in_flight, false) else {
-                    return respond::overloaded(None);
+                    return response::overloaded(None);
                 };
                 let Ok(running) = session.resume_call(event_id) else {
-                    return respond::busy(&call.request);
+                    return response::busy(&call.request);
                 };
                 let mut admitted = match backend.admit().await {
                     Ok(admitted) => admitted,
                     Err(error) => {
                         let error = CallError::sent(&backend, error);
-                        return respond::later(None, &format!("The {error}"));
+                        return response::later(None, &format!("The {error}"));
                     }
                 };
                 // Whether the backend is well is not for the rest of an answer to say.
@@ -124,18 +141,18 @@ impl Frontend {
                     backend,
                     upstream,
                     id: call.request.clone(),
-                    upstream_id: UpstreamId::own(),
+                    upstream_id: UpstreamRequestId::own(),
                     subject: None,
                 };
                 let delivery = Delivery::default();
                 let relay = Relay::new(&self.core, session, call_at_backend, delivery.clone());
                 let events = relay.resumed(call.event.clone()).take_until(superseded);
-                let events = respond::events(keep_alive(session.clone(), events));
-                let mut response = respond::delivered(delivery, events);
+                let events = response::events(keep_alive(session.clone(), events));
+                let mut response = response::delivered(delivery, events);
                 response.extensions_mut().insert(Resumed);
-                respond::until_its_end(response, (place, running, admitted))
+                response::until_its_end(response, (place, running, admitted))
             }
-            Err(NoUpstream::Session(failure)) => respond::session_error(None, &failure),
+            Err(NoUpstreamSession::Session(failure)) => response::session_error(None, &failure),
             Err(lost) => failed(&lost.to_string()),
         }
     }
@@ -146,11 +163,11 @@ struct OwnStream {
     core: Core,
     session: Session,
     drain: Drain,
-    heard: Pin<Box<dyn Stream<Item = Heard> + Send>>,
-    changes: watch::Receiver<Versions>,
+    heard: Pin<Box<dyn Stream<Item = SessionStreamEvent> + Send>>,
+    changes: watch::Receiver<ListVersions>,
     /// The versions of the lists of which the client was told.
-    told: Versions,
-    pace: Pace,
+    told: ListVersions,
+    pace: ListChangedThrottle,
     delivery: Delivery,
 }
 
@@ -168,7 +185,7 @@ impl OwnStream {
                 }
                 tokio::select! {
                     biased;
-                    () = own.drain.begun() => return Some((event::farewell(), None)),
+                    () = own.drain.begun() => return Some((gateway_events::farewell(), None)),
                     heard = own.heard.next() => {
                         let bytes = own.pass(&heard?);
                         if !bytes.is_empty() {
@@ -194,13 +211,13 @@ impl OwnStream {
         self.told = now;
         let events: Vec<_> = methods
             .into_iter()
-            .map(|method| event::message(jsonrpc::notification(method), None))
+            .map(|method| gateway_events::message(jsonrpc::notification(method), None))
             .collect();
         (!events.is_empty()).then(|| events.concat().into())
     }
 
     /// The event as the client gets it; empty when it gets nothing.
-    fn pass(&self, heard: &Heard) -> Bytes {
+    fn pass(&self, heard: &SessionStreamEvent) -> Bytes {
         let id = heard.id.as_deref();
         let source = Source {
             core: &self.core,
@@ -208,16 +225,23 @@ impl OwnStream {
             backend: &heard.backend,
             upstream: &heard.upstream,
         };
-        match heard.event.message().map(|data| source.translate(data, None)) {
-            Some(Translated::Message(data) | Translated::Answer(data)) => self
+        match heard
+            .event
+            .message()
+            .map(|data| source.rewrite_message(data, None))
+        {
+            Some(RewrittenMessage::Message(data) | RewrittenMessage::Answer(data)) => self
                 .delivery
-                .count(heard.backend.account(), event::message(data, id)),
-            Some(Translated::NoAnswer(_) | Translated::Unreadable(_) | Translated::Nothing) | None => {
-                match id {
-                    Some(id) if event::takes_empty_data(self.session.revision()) => event::position(id),
-                    _ => Bytes::new(),
+                .count(heard.backend.account(), gateway_events::message(data, id)),
+            Some(
+                RewrittenMessage::NoAnswer(_) | RewrittenMessage::Unreadable(_) | RewrittenMessage::Nothing,
+            )
+            | None => match id {
+                Some(id) if gateway_events::takes_empty_data(self.session.revision()) => {
+                    gateway_events::position(id)
                 }
-            }
+                _ => Bytes::new(),
+            },
         }
     }
 }

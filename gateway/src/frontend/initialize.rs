@@ -5,14 +5,15 @@ use serde::Serialize;
 use vmcp_crds::config::Capability;
 
 use super::Frontend;
-use super::respond::{self, Body};
 use crate::config::Aggregation;
 use crate::core::Principal;
-use crate::session::Client;
-use crate::wire::jsonrpc::Request;
-use crate::wire::params;
-use crate::wire::revision::Revision;
-use crate::wire::{code, header};
+use crate::frontend::response;
+use crate::frontend::response::ResponseBody;
+use crate::mcp::jsonrpc::Request;
+use crate::mcp::params;
+use crate::mcp::revision::Revision;
+use crate::mcp::{error_code, header_names};
+use crate::session::ClientHandshake;
 
 /// Whether clients with an open stream are told when a list changes.
 const LIST_CHANGED: bool = true;
@@ -21,9 +22,9 @@ const SUBSCRIBE: bool = true;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct InitializeResult<'a> {
+struct OwnInitializeResult<'a> {
     protocol_version: &'static str,
-    capabilities: Capabilities,
+    capabilities: OwnCapabilities,
     server_info: ServerInfo<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     instructions: Option<&'a str>,
@@ -32,7 +33,7 @@ struct InitializeResult<'a> {
 /// What the gateway can do: what its configuration says, whatever the backends can do at the moment. A session lives longer than a
 /// backend's absence, and backends come while it lives.
 #[derive(Serialize)]
-struct Capabilities {
+struct OwnCapabilities {
     #[serde(skip_serializing_if = "Option::is_none")]
     tools: Option<Changing>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,7 +74,7 @@ struct ServerInfo<'a> {
     version: &'a str,
 }
 
-impl Capabilities {
+impl OwnCapabilities {
     fn of(aggregation: &Aggregation) -> Self {
         let offers = |capability| aggregation.offers(capability);
         let changing = |capability| {
@@ -95,10 +96,14 @@ impl Capabilities {
 }
 
 impl Frontend {
-    pub(super) async fn initialize(&self, request: &Request<'_>, principal: &Principal) -> Response<Body> {
+    pub(super) async fn initialize(
+        &self,
+        request: &Request<'_>,
+        principal: &Principal,
+    ) -> Response<ResponseBody> {
         let params = match params::initialize(request.params) {
             Ok(params) => params,
-            Err(fault) => return respond::params_fault(request.id, &fault),
+            Err(fault) => return response::params_fault(request.id, &fault),
         };
         let (own_rate, rate) = {
             let limits = &self.core.hot().limits;
@@ -113,24 +118,24 @@ impl Frontend {
             } else {
                 "You open too many sessions in a second; try again"
             };
-            return respond::later(Some(request.id), message);
+            return response::later(Some(request.id), message);
         }
         let revision = Revision::negotiate(&params.protocol_version);
-        let client = Client {
+        let client = ClientHandshake {
             revision,
             capabilities: params.capabilities,
             info: params.client_info,
         };
         let session_id = match self.sessions.create(principal, &client).await {
             Ok(session_id) => session_id,
-            Err(reason) => return respond::not_created(request.id, &reason),
+            Err(reason) => return response::not_created(request.id, &reason),
         };
         let (hot, snapshot) = (self.core.hot(), self.core.catalog().snapshot());
         let identity = &hot.identity;
         let instructions = identity.instructions.as_ref().or(snapshot.instructions.as_ref());
-        let result = InitializeResult {
+        let result = OwnInitializeResult {
             protocol_version: revision.as_str(),
-            capabilities: Capabilities::of(&hot.aggregation),
+            capabilities: OwnCapabilities::of(&hot.aggregation),
             server_info: ServerInfo {
                 name: identity.name.as_deref().unwrap_or(&self.server.name),
                 title: identity.title.as_deref(),
@@ -140,16 +145,18 @@ impl Frontend {
         };
         match (serde_json::to_vec(&result), HeaderValue::try_from(session_id)) {
             (Ok(result), Ok(session_id)) => {
-                let mut response = respond::result(request.id, &result);
-                response.headers_mut().insert(header::SESSION_ID, session_id);
+                let mut response = response::result(request.id, &result);
+                response
+                    .headers_mut()
+                    .insert(header_names::SESSION_ID, session_id);
                 response
             }
             _ => {
                 let message = "The answer cannot be written";
-                respond::error(
+                response::error(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     Some(request.id),
-                    code::INTERNAL,
+                    error_code::INTERNAL,
                     message,
                 )
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::stream::{self, StreamExt as _};
 
-use super::respond::BoxError;
+use crate::frontend::response::BoxError;
 use crate::session::Session;
 
 /// How long a stream may be silent.

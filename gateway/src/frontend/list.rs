@@ -4,39 +4,45 @@ use http::{Response, StatusCode};
 use vmcp_crds::config::Capability;
 
 use super::Frontend;
-use super::respond::{self, Body};
-use crate::backend::Kind;
-use crate::core::catalog::NoPage;
+use crate::backend::ListKind;
+use crate::catalog::PageError;
+use crate::frontend::response;
+use crate::frontend::response::ResponseBody;
+use crate::mcp::error_code;
+use crate::mcp::jsonrpc::Request;
+use crate::mcp::params;
 use crate::session::Session;
-use crate::wire::code;
-use crate::wire::jsonrpc::Request;
-use crate::wire::params;
 
 impl Frontend {
-    pub(super) async fn list(&self, kind: Kind, session: &Session, request: &Request<'_>) -> Response<Body> {
+    pub(super) async fn list(
+        &self,
+        kind: ListKind,
+        session: &Session,
+        request: &Request<'_>,
+    ) -> Response<ResponseBody> {
         let capability = match kind {
-            Kind::Tools => Capability::Tools,
-            Kind::Prompts => Capability::Prompts,
-            Kind::Resources | Kind::Templates => Capability::Resources,
+            ListKind::Tools => Capability::Tools,
+            ListKind::Prompts => Capability::Prompts,
+            ListKind::Resources | ListKind::Templates => Capability::Resources,
         };
         if !self.core.hot().aggregation.offers(capability) {
-            return respond::method_not_found(request);
+            return response::method_not_found(request);
         }
         let cursor = match params::cursor(request.params) {
             Ok(cursor) => cursor,
-            Err(fault) => return respond::params_fault(request.id, &fault),
+            Err(fault) => return response::params_fault(request.id, &fault),
         };
         let goes_on = cursor.as_ref().is_some_and(|cursor| !cursor.is_empty());
         let snapshot = session.catalog_to_list(kind, goes_on).await;
         match snapshot.listing(kind).page(cursor.as_deref()) {
-            Ok(page) => respond::page(request.id, &page),
-            Err(NoPage::Cursor(bad)) => respond::error(
+            Ok(page) => response::page(request.id, &page),
+            Err(PageError::Cursor(bad)) => response::error(
                 StatusCode::OK,
                 Some(request.id),
-                code::INVALID_PARAMS,
+                error_code::INVALID_PARAMS,
                 &format!("{}: {bad}", kind.method()),
             ),
-            Err(NoPage::NoRoom) => respond::no_room_for(request.id),
+            Err(PageError::NoRoom) => response::no_room_for(request.id),
         }
     }
 }

@@ -5,34 +5,34 @@
 //!
 //! The server stands on hyper itself: there is one path, and what a router would add is paid by every call.
 
+mod access_log;
+mod admission;
 pub mod auth;
 mod batch;
-mod body;
 mod call;
+mod call_error;
 mod cors;
 mod delete;
 mod era;
-mod event;
+mod gateway_events;
 mod get;
-mod headers;
+mod header_checks;
 mod initialize;
 mod keep_alive;
-mod large;
-mod late;
+mod late_stream;
 mod list;
-mod one_way;
+mod list_changed_throttle;
+mod notifications;
 mod origin;
-mod overload;
-mod pace;
-mod parts;
+mod passthrough;
 mod post;
 mod relay;
-mod respond;
-mod served;
-mod settings;
-mod tools;
-mod translate;
-mod upstream_id;
+mod request_body;
+mod response;
+mod rewrite;
+mod session_settings;
+mod shared_body;
+mod upstream_request_id;
 
 use std::sync::Arc;
 
@@ -41,17 +41,17 @@ use hyper::body::Incoming;
 
 use crate::config::ServerName;
 use crate::core::{Core, Principal};
-use crate::drain::Drain;
-use crate::rate::{Rate, Rates};
+use crate::mcp::{error_code, header_names, jsonrpc};
+use crate::runtime::drain::Drain;
+use crate::runtime::rate_limit::{KeyedRateLimit, RateLimit};
 use crate::session::Sessions;
 use crate::telemetry::Metrics;
-use crate::wire::{code, header, jsonrpc};
 
+use access_log::RequestLog;
+use admission::{PrincipalAccounts, RequestAdmission};
 use auth::Authentication;
-use body::BodyLimit;
-use overload::{Places, Principals};
-use respond::Body;
-use served::Served;
+use request_body::BodyLimit;
+use response::ResponseBody;
 
 /// The path of the endpoint.
 const PATH: &str = "/mcp";
@@ -60,7 +60,10 @@ const PATH_WITH_SLASH: &str = "/mcp/";
 
 /// How what is no request is refused here: as an error without an id.
 pub(crate) fn wording(message: &str) -> (http::HeaderValue, bytes::Bytes) {
-    (header::JSON, jsonrpc::error(None, code::INVALID_REQUEST, message))
+    (
+        header_names::JSON,
+        jsonrpc::error(None, error_code::INVALID_REQUEST, message),
+    )
 }
 
 /// The MCP endpoint. A request holds it behind an `Arc`: a clone copies a dozen handles.
@@ -72,12 +75,12 @@ pub struct Frontend {
     core: Core,
     metrics: Metrics,
     drain: Drain,
-    places: Places,
+    places: RequestAdmission,
     /// Shares of the budget that principals use at the moment.
-    principals: Principals,
+    principals: PrincipalAccounts,
     /// The rate of new sessions of all, and of each principal.
-    initializes: Arc<Rate>,
-    own_initializes: Arc<Rates<Principal>>,
+    initializes: Arc<RateLimit>,
+    own_initializes: Arc<KeyedRateLimit<Principal>>,
     /// Whether only programs of this machine can reach the endpoint.
     on_loopback: bool,
 }
@@ -101,8 +104,8 @@ impl Frontend {
             core,
             metrics,
             drain,
-            places: Places::default(),
-            principals: Principals::default(),
+            places: RequestAdmission::default(),
+            principals: PrincipalAccounts::default(),
             initializes: Arc::default(),
             own_initializes: Arc::default(),
             on_loopback,
@@ -110,8 +113,8 @@ impl Frontend {
     }
 
     /// Answers one HTTP request.
-    pub async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let served = Served::begin(self, request.headers());
+    pub async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
+        let served = RequestLog::begin(self, request.headers());
         // Boxed: what serves connections would otherwise move the whole state of a request, again and again.
         let judging = Box::pin(self.judge(request));
         let (method, response) = served.id().scope(judging).await;
@@ -124,8 +127,8 @@ impl Frontend {
     }
 
     /// Answers a request that is meant for this endpoint, and lets the page that sent it, if one did, read the answer.
-    async fn judge(&self, request: Request<Incoming>) -> (&'static str, Response<Body>) {
-        let checked = headers::check(request.headers())
+    async fn judge(&self, request: Request<Incoming>) -> (&'static str, Response<ResponseBody>) {
+        let checked = header_checks::check(request.headers())
             .and_then(|()| origin::check(&request, &self.core.hot().access, self.on_loopback));
         let origin = match checked {
             Ok(origin) => origin,
@@ -142,31 +145,31 @@ impl Frontend {
     }
 
     /// The answer, and the method for the metrics: one of a fixed set.
-    async fn route(&self, request: Request<Incoming>) -> (&'static str, Response<Body>) {
+    async fn route(&self, request: Request<Incoming>) -> (&'static str, Response<ResponseBody>) {
         let path = request.uri().path();
         if path != PATH && path != PATH_WITH_SLASH {
             let description = self.auth.describe(request.method(), path);
             let not_found =
-                || respond::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n");
+                || response::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n");
             return ("other", description.unwrap_or_else(not_found));
         }
         let limit = self.body_limit(request.headers());
         if limit.is_exceeded_by(request.body()) {
             return (
                 "other",
-                Box::pin(body::too_large(request.into_body(), limit)).await,
+                Box::pin(request_body::too_large(request.into_body(), limit)).await,
             );
         }
         let principal = match self.auth.principal(request.headers()).await {
             Ok(principal) => principal,
             Err(refusal) => {
-                Box::pin(body::discard(request.into_body())).await;
+                Box::pin(request_body::discard(request.into_body())).await;
                 return ("other", refusal);
             }
         };
         match *request.method() {
             Method::GET | Method::DELETE if era::is_modern_without_body(request.headers()) => {
-                ("other", respond::method_not_allowed())
+                ("other", response::method_not_allowed())
             }
             Method::POST => self.post(request, &principal).await,
             // What is not the most frequent is boxed, here and below, so that the state of a call, which is moved, stays small.
@@ -175,7 +178,7 @@ impl Frontend {
                 "DELETE",
                 Box::pin(self.delete(request.headers(), &principal)).await,
             ),
-            _ => ("other", respond::method_not_allowed()),
+            _ => ("other", response::method_not_allowed()),
         }
     }
 

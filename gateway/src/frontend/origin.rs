@@ -11,23 +11,24 @@
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 
-use super::respond::{self, Body};
-use crate::config::{Access, HostPort, Origin};
-use crate::wire::code;
+use crate::config::{AccessPolicy, HostPort, Origin};
+use crate::frontend::response;
+use crate::frontend::response::ResponseBody;
+use crate::mcp::error_code;
 
 /// The origin of the page that sent the request, if a page did. Refuses a request that was not meant for this endpoint.
 pub(super) fn check<B>(
     request: &Request<B>,
-    access: &Access,
+    access: &AccessPolicy,
     on_loopback: bool,
-) -> Result<Option<HeaderValue>, Response<Body>> {
+) -> Result<Option<HeaderValue>, Response<ResponseBody>> {
     let headers = request.headers();
     if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
         let message = "The header Host is missing";
-        return Err(respond::error(
+        return Err(response::error(
             StatusCode::BAD_REQUEST,
             None,
-            code::INVALID_REQUEST,
+            error_code::INVALID_REQUEST,
             message,
         ));
     }
@@ -73,19 +74,19 @@ fn host(authority: Option<&Authority>, headers: &HeaderMap) -> Option<HostPort> 
     }
 }
 
-fn is_host(host: &HostPort, access: &Access, on_loopback: bool) -> bool {
+fn is_host(host: &HostPort, access: &AccessPolicy, on_loopback: bool) -> bool {
     (on_loopback && host.is_loopback()) || access.hosts.iter().any(|allowed| allowed.allows(host))
 }
 
-fn refuse(message: &str) -> Response<Body> {
-    respond::error(StatusCode::FORBIDDEN, None, code::INVALID_REQUEST, message)
+fn refuse(message: &str) -> Response<ResponseBody> {
+    response::error(StatusCode::FORBIDDEN, None, error_code::INVALID_REQUEST, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn status(access: &Access, on_loopback: bool, host: &str, origin: Option<&str>) -> u16 {
+    fn status(access: &AccessPolicy, on_loopback: bool, host: &str, origin: Option<&str>) -> u16 {
         let mut request = Request::builder().uri("/mcp").header(header::HOST, host);
         if let Some(origin) = origin {
             request = request.header(header::ORIGIN, origin);
@@ -99,8 +100,8 @@ mod tests {
         )
     }
 
-    fn listed() -> Access {
-        Access {
+    fn listed() -> AccessPolicy {
+        AccessPolicy {
             hosts: vec![HostPort::parse("mcp.example.com").unwrap()],
             origins: vec![Origin::parse("https://app.example.com").unwrap()],
         }
@@ -108,7 +109,7 @@ mod tests {
 
     #[test]
     fn on_loopback_this_machine_passes_under_each_of_its_names() {
-        let nobody = Access::default();
+        let nobody = AccessPolicy::default();
         for host in [
             "localhost:4483",
             "127.0.0.1:4483",
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_page_of_another_machine_is_refused_by_its_host_or_its_origin() {
-        let nobody = Access::default();
+        let nobody = AccessPolicy::default();
         for host in ["evil.example.com", "localhost.evil.example", "10.0.0.1:4483", ""] {
             assert_eq!(status(&nobody, true, host, None), 403, "{host}");
         }
@@ -168,14 +169,14 @@ mod tests {
             "null",
             "file://",
         ];
-        let listed = Access {
+        let listed = AccessPolicy {
             hosts: Vec::new(),
             origins: origins.map(|origin| Origin::parse(origin).unwrap()).to_vec(),
         };
         for origin in origins {
             assert_eq!(status(&listed, false, "10.0.0.1", Some(origin)), 200, "{origin}");
             for on_loopback in [true, false] {
-                let nobody = Access::default();
+                let nobody = AccessPolicy::default();
                 assert_eq!(
                     status(&nobody, on_loopback, "localhost", Some(origin)),
                     403,
@@ -195,7 +196,10 @@ mod tests {
 
     #[test]
     fn elsewhere_every_name_passes_until_there_is_a_list() {
-        assert_eq!(status(&Access::default(), false, "any.example.com", None), 200);
+        assert_eq!(
+            status(&AccessPolicy::default(), false, "any.example.com", None),
+            200
+        );
         assert_eq!(status(&listed(), false, "any.example.com", None), 403);
         assert_eq!(status(&listed(), false, "localhost", None), 403);
         assert_eq!(status(&listed(), true, "localhost", None), 200);
@@ -216,7 +220,7 @@ mod tests {
     fn the_target_of_a_request_to_a_proxy_counts_and_not_its_host() {
         let request = |target: &str| {
             let request = Request::builder().uri(target).header(header::HOST, "localhost");
-            check(&request.body(()).unwrap(), &Access::default(), true).is_ok()
+            check(&request.body(()).unwrap(), &AccessPolicy::default(), true).is_ok()
         };
         assert!(request("http://127.0.0.1:4483/mcp"));
         assert!(!request("http://evil.example.com/mcp"));

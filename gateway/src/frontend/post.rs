@@ -5,29 +5,32 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::body::{discard, read};
+use super::Frontend;
 use super::era::{self, Era};
-use super::headers::{Framing, media_types};
-use super::overload::{Place, SMALL_BODY_BYTES};
-use super::respond::{self, Body};
-use super::upstream_id::UpstreamId;
-use super::{Frontend, late, settings};
-use crate::backend::Kind;
-use crate::core::{Principal, Subject};
-use crate::delivery::Delivery;
+use crate::backend::ListKind;
+use crate::budget::delivery::Delivery;
+use crate::core::{CallSubject, Principal};
+use crate::frontend::admission::{RequestPermit, SMALL_BODY_BYTES};
+use crate::frontend::header_checks::{ResponseFormats, media_types};
+use crate::frontend::request_body::{discard, read};
+use crate::frontend::response;
+use crate::frontend::response::ResponseBody;
+use crate::frontend::upstream_request_id::UpstreamRequestId;
+use crate::frontend::{late_stream, session_settings};
+use crate::mcp::jsonrpc;
+use crate::mcp::jsonrpc::Message;
+use crate::mcp::revision::Revision;
+use crate::mcp::{error_code, header_names as mcp};
 use crate::session::{Session, TooManyRequests};
-use crate::wire::jsonrpc::{self, Message};
-use crate::wire::revision::Revision;
-use crate::wire::{code, header as mcp};
 
 /// A request of a session, and the terms of its answer.
 #[derive(Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct RequestOutcome<'a> {
     pub(super) request: &'a jsonrpc::Request<'a>,
     /// The id under which it goes upstream.
-    pub(super) upstream_id: &'a UpstreamId,
+    pub(super) upstream_id: &'a UpstreamRequestId,
     /// How it may be answered.
-    pub(super) framing: Framing,
+    pub(super) framing: ResponseFormats,
     /// What its answer is a part of, if it is not alone.
     pub(super) delivery: Option<&'a Delivery>,
 }
@@ -38,7 +41,7 @@ impl Frontend {
         &self,
         request: Request<Incoming>,
         principal: &Principal,
-    ) -> (&'static str, Response<Body>) {
+    ) -> (&'static str, Response<ResponseBody>) {
         let (head, body) = request.into_parts();
         let framing = match media_types(&head.headers) {
             Ok(framing) => framing,
@@ -52,12 +55,12 @@ impl Frontend {
             .is_some_and(|bytes| bytes <= SMALL_BODY_BYTES);
         let Some(place) = self.places.take(in_flight, is_small) else {
             discard(body).await;
-            return ("other", respond::overloaded(None));
+            return ("other", response::overloaded(None));
         };
         // Otherwise a header that says anything would buy a stranger what sessions may have.
         if !is_small && self.has_foreign_session_id(&head.headers, principal) {
             discard(body).await;
-            return ("other", respond::session_not_found());
+            return ("other", response::session_not_found());
         }
         let account = || self.principals.account(self.core.budget(), principal);
         let body = match read(body, limit, account).await {
@@ -69,11 +72,11 @@ impl Frontend {
             return ("batch", Box::pin(answer).await);
         }
         match Message::parse(&body) {
-            Err(fault) => ("other", respond::no_message(&body, &fault)),
+            Err(fault) => ("other", response::no_message(&body, &fault)),
             Ok(Message::Request(request)) => {
                 let method = label(&request.method);
                 if !place.is_for_requests() {
-                    return (method, respond::overloaded(Some(request.id)));
+                    return (method, response::overloaded(Some(request.id)));
                 }
                 let answer = self.request(&head.headers, &body, &request, framing, principal, place);
                 (method, answer.await)
@@ -87,21 +90,23 @@ impl Frontend {
         headers: &HeaderMap,
         body: &Bytes,
         request: &jsonrpc::Request<'_>,
-        framing: Framing,
+        framing: ResponseFormats,
         principal: &Principal,
-        place: Place,
-    ) -> Response<Body> {
+        place: RequestPermit,
+    ) -> Response<ResponseBody> {
         match era::of(headers, &request.method, request.params) {
             Ok(Era::Legacy) => {}
             Ok(Era::Modern(meta)) => return era::refuse(headers, &meta, request),
-            Err(fault) => return respond::params_fault(request.id, &fault),
+            Err(fault) => return response::params_fault(request.id, &fault),
         }
         if request.method == "initialize" {
             return Box::pin(self.initialize(request, principal)).await;
         }
         match self.session(headers, Some(request.id), principal).await {
             Ok(session) => match self.core.hot().stream_calls_after {
-                Some(patience) if framing == Framing::Any && late::is_call(&request.method) => {
+                Some(patience)
+                    if framing == ResponseFormats::Any && late_stream::is_call(&request.method) =>
+                {
                     Box::pin(self.run_with_patience(&session, body, patience, place)).await
                 }
                 _ => self.run(&session, body, request, framing, None, place).await,
@@ -117,25 +122,25 @@ impl Frontend {
         session: &Session,
         body: &Bytes,
         request: &jsonrpc::Request<'_>,
-        framing: Framing,
+        framing: ResponseFormats,
         delivery: Option<&Delivery>,
         guard: G,
-    ) -> Response<Body> {
+    ) -> Response<ResponseBody> {
         if jsonrpc::is_reserved_id(request.id) {
             let message = "Ids that begin with \"vmcp:\" are the gateway's own; use another";
-            return respond::error(
+            return response::error(
                 StatusCode::BAD_REQUEST,
                 Some(request.id),
-                code::INVALID_REQUEST,
+                error_code::INVALID_REQUEST,
                 message,
             );
         }
         let running = match session.begin(request.id) {
             Ok(running) => running,
-            Err(TooManyRequests) => return respond::busy(request.id),
+            Err(TooManyRequests) => return response::busy(request.id),
         };
-        let upstream_id = UpstreamId::of(&running);
-        let asked = Asked {
+        let upstream_id = UpstreamRequestId::of(&running);
+        let asked = RequestOutcome {
             request,
             upstream_id: &upstream_id,
             framing,
@@ -145,27 +150,32 @@ impl Frontend {
             biased;
             response = self.dispatch(session, body, &asked) => response,
             // Whoever ended the session wants nothing more of it, wherever that was.
-            () = running.session_ended() => respond::session_not_found(),
+            () = running.session_ended() => response::session_not_found(),
         };
-        respond::until_its_end(response, (running, guard))
+        response::until_its_end(response, (running, guard))
     }
 
-    async fn dispatch(&self, session: &Session, body: &Bytes, asked: &Asked<'_>) -> Response<Body> {
+    async fn dispatch(
+        &self,
+        session: &Session,
+        body: &Bytes,
+        asked: &RequestOutcome<'_>,
+    ) -> Response<ResponseBody> {
         let request = asked.request;
         match &*request.method {
-            "ping" => respond::result(request.id, b"{}"),
-            "tools/list" => self.list(Kind::Tools, session, request).await,
-            "prompts/list" => self.list(Kind::Prompts, session, request).await,
-            "resources/list" => self.list(Kind::Resources, session, request).await,
-            "resources/templates/list" => self.list(Kind::Templates, session, request).await,
-            "tools/call" => self.call(Subject::Tool, session, body, asked).await,
-            "prompts/get" => self.call(Subject::Prompt, session, body, asked).await,
-            "resources/read" => self.call(Subject::Resource, session, body, asked).await,
-            "completion/complete" => self.call(Subject::Completion, session, body, asked).await,
-            "logging/setLevel" => Box::pin(settings::set_log_level(session, request)).await,
+            "ping" => response::result(request.id, b"{}"),
+            "tools/list" => self.list(ListKind::Tools, session, request).await,
+            "prompts/list" => self.list(ListKind::Prompts, session, request).await,
+            "resources/list" => self.list(ListKind::Resources, session, request).await,
+            "resources/templates/list" => self.list(ListKind::Templates, session, request).await,
+            "tools/call" => self.call(CallSubject::Tool, session, body, asked).await,
+            "prompts/get" => self.call(CallSubject::Prompt, session, body, asked).await,
+            "resources/read" => self.call(CallSubject::Resource, session, body, asked).await,
+            "completion/complete" => self.call(CallSubject::Completion, session, body, asked).await,
+            "logging/setLevel" => Box::pin(session_settings::set_log_level(session, request)).await,
             "resources/subscribe" => Box::pin(self.subscribe(session, body, asked)).await,
             "resources/unsubscribe" => Box::pin(self.unsubscribe(session, body, asked)).await,
-            _ => respond::method_not_found(request),
+            _ => response::method_not_found(request),
         }
     }
 
@@ -181,9 +191,10 @@ impl Frontend {
         headers: &HeaderMap,
         id: Option<&serde_json::value::RawValue>,
         principal: &Principal,
-    ) -> Result<Session, Response<Body>> {
-        let invalid =
-            |message: &str| respond::error(StatusCode::BAD_REQUEST, id, code::INVALID_REQUEST, message);
+    ) -> Result<Session, Response<ResponseBody>> {
+        let invalid = |message: &str| {
+            response::error(StatusCode::BAD_REQUEST, id, error_code::INVALID_REQUEST, message)
+        };
         let Some(session_id) = headers.get(mcp::SESSION_ID) else {
             return Err(invalid(
                 "The header Mcp-Session-Id is missing; send initialize first",
@@ -191,7 +202,7 @@ impl Frontend {
         };
         check_revision(headers, id)?;
         let found = self.sessions.find(session_id.as_bytes(), principal).await;
-        let session = found.map_err(|failure| respond::session_error(id, &failure))?;
+        let session = found.map_err(|failure| response::session_error(id, &failure))?;
         let passed = self.core.passed_headers();
         Ok(if passed.is_empty() {
             session
@@ -206,12 +217,12 @@ impl Frontend {
 pub(super) fn check_revision(
     headers: &HeaderMap,
     id: Option<&serde_json::value::RawValue>,
-) -> Result<(), Response<Body>> {
+) -> Result<(), Response<ResponseBody>> {
     match headers.get(mcp::PROTOCOL_VERSION) {
         Some(version) if version.to_str().ok().and_then(Revision::parse).is_none() => {
             let message = "The header MCP-Protocol-Version names a revision that is not known";
-            let code = code::INVALID_REQUEST;
-            Err(respond::error(StatusCode::BAD_REQUEST, id, code, message))
+            let code = error_code::INVALID_REQUEST;
+            Err(response::error(StatusCode::BAD_REQUEST, id, code, message))
         }
         _ => Ok(()),
     }

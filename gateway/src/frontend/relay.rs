@@ -20,16 +20,16 @@ use http::HeaderValue;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::event;
-use super::tools::{explain, tool_failure};
-use super::translate::{Source, Translated};
-use super::upstream_id::UpstreamId;
-use crate::backend::{self, Backend, BackendError, Deadline, Events, UpstreamSession};
-use crate::core::{CallError, Core, Subject};
-use crate::delivery::Delivery;
-use crate::session::{Running, Session};
-use crate::telemetry::request_id::Current;
-use crate::wire::{code, jsonrpc, sse};
+use crate::backend::{self, Backend, BackendError, Deadline, ResponseEvents, UpstreamSession};
+use crate::budget::delivery::Delivery;
+use crate::core::{CallError, CallSubject, Core};
+use crate::frontend::call_error::{explain, tool_failure};
+use crate::frontend::gateway_events;
+use crate::frontend::rewrite::{RewrittenMessage, Source};
+use crate::frontend::upstream_request_id::UpstreamRequestId;
+use crate::mcp::{error_code, jsonrpc, sse};
+use crate::session::{RunningRequest, Session};
+use crate::telemetry::request_id::CurrentRequestId;
 
 /// How often in a row a broken stream is resumed without anything new on it.
 const MAX_RESUMES: u32 = 4;
@@ -45,9 +45,9 @@ pub(super) struct Awaited {
     /// Its id, as the client wrote it.
     pub(super) id: Box<RawValue>,
     /// Its id at the backend.
-    pub(super) upstream_id: UpstreamId,
+    pub(super) upstream_id: UpstreamRequestId,
     /// What it is a call of; unknown where the client comes back to it.
-    pub(super) subject: Option<Subject>,
+    pub(super) subject: Option<CallSubject>,
     /// Until when it may last.
     pub(super) deadline: Deadline,
 }
@@ -56,11 +56,11 @@ pub(super) struct Awaited {
 pub(super) struct Relay {
     core: Core,
     session: Session,
-    running: Running,
+    running: RunningRequest,
     call: Awaited,
     /// Where the backend's stream is, when it says so.
     position: Option<HeaderValue>,
-    events: Option<Events>,
+    events: Option<ResponseEvents>,
     primed: bool,
     resumes: u32,
     pause: Duration,
@@ -104,7 +104,7 @@ impl Relay {
     }
 
     /// The stream from where the backend's is.
-    pub(super) fn running(mut self, events: Events) -> impl Stream<Item = Bytes> + Send + 'static {
+    pub(super) fn running(mut self, events: ResponseEvents) -> impl Stream<Item = Bytes> + Send + 'static {
         self.events = Some(events);
         self.stream()
     }
@@ -144,7 +144,7 @@ impl Relay {
     async fn step(&mut self) -> Step {
         if !std::mem::replace(&mut self.primed, true) {
             let priming = self.empty_data().then(|| self.event_id()).flatten();
-            return priming.map_or(Step::Nothing, |id| Step::Send(event::priming(&id)));
+            return priming.map_or(Step::Nothing, |id| Step::Send(gateway_events::priming(&id)));
         }
         let Some(events) = &mut self.events else {
             return self.resume().await;
@@ -168,7 +168,7 @@ impl Relay {
         self.resumes = 0;
         let Some(data) = event.message() else {
             let id = (moved && self.empty_data()).then(|| self.event_id()).flatten();
-            return id.map_or(Step::Nothing, |id| Step::Send(event::position(&id)));
+            return id.map_or(Step::Nothing, |id| Step::Send(gateway_events::position(&id)));
         };
         let source = Source {
             core: &self.core,
@@ -177,32 +177,37 @@ impl Relay {
             upstream: &self.call.upstream,
         };
         let (id, upstream_id) = (&self.call.id, &self.call.upstream_id);
-        let translated = source.translate(data, Some(upstream_id.get(id)));
-        if matches!(translated, Translated::Answer(_) | Translated::NoAnswer(_)) {
+        let translated = source.rewrite_message(data, Some(upstream_id.get(id)));
+        if matches!(
+            translated,
+            RewrittenMessage::Answer(_) | RewrittenMessage::NoAnswer(_)
+        ) {
             upstream_id.answered();
         }
         match translated {
             // Without an id: whoever lost it resumes in front of it, and gets it again.
-            Translated::Answer(data) => match upstream_id.restore(data, id, self.call.backend.account()) {
-                Ok(data) => Step::Last(self.counted(event::message(data, None))),
-                Err(error) => Step::Last(self.failed(&CallError::sent(&self.call.backend, error))),
-            },
-            Translated::Message(data) => {
+            RewrittenMessage::Answer(data) => {
+                match upstream_id.restore(data, id, self.call.backend.account()) {
+                    Ok(data) => Step::Last(self.counted(gateway_events::message(data, None))),
+                    Err(error) => Step::Last(self.failed(&CallError::sent(&self.call.backend, error))),
+                }
+            }
+            RewrittenMessage::Message(data) => {
                 if self.call.deadline.extends() && is_progress(&data) {
                     self.call.deadline.begin_anew();
                     self.delivery.extend(self.call.deadline.at());
                 }
                 let id = moved.then(|| self.event_id()).flatten();
-                Step::Send(self.counted(event::message(data, id.as_deref())))
+                Step::Send(self.counted(gateway_events::message(data, id.as_deref())))
             }
-            Translated::NoAnswer(error) => {
+            RewrittenMessage::NoAnswer(error) => {
                 Step::Last(self.failed(&CallError::sent(&self.call.backend, error)))
             }
-            Translated::Unreadable(error) => {
+            RewrittenMessage::Unreadable(error) => {
                 self.unreadable = Some(error);
                 Step::Nothing
             }
-            Translated::Nothing => Step::Nothing,
+            RewrittenMessage::Nothing => Step::Nothing,
         }
     }
 
@@ -241,7 +246,7 @@ impl Relay {
         Step::Nothing
     }
 
-    async fn listen(&self) -> Result<Events, BackendError> {
+    async fn listen(&self) -> Result<ResponseEvents, BackendError> {
         let (backend, upstream) = (&self.call.backend, &self.call.upstream);
         backend.listen(upstream, self.position.as_ref()).await
     }
@@ -265,14 +270,14 @@ impl Relay {
     /// The client, or another of its connections, has ended the session.
     fn session_ended(&self) -> Bytes {
         let message = "Session not found; it was ended while this call was running";
-        event::message(
-            jsonrpc::error(Some(&self.call.id), code::SESSION_NOT_FOUND, message),
+        gateway_events::message(
+            jsonrpc::error(Some(&self.call.id), error_code::SESSION_NOT_FOUND, message),
             None,
         )
     }
 
     fn empty_data(&self) -> bool {
-        event::takes_empty_data(self.session.revision())
+        gateway_events::takes_empty_data(self.session.revision())
     }
 
     fn failure(&self) -> Bytes {
@@ -281,7 +286,7 @@ impl Relay {
             _ => &self.broken,
         };
         let error = CallError::sent(&self.call.backend, error.clone());
-        tracing::warn!(request_id = %Current, %error, "a stream ended without its answer");
+        tracing::warn!(request_id = %CurrentRequestId, %error, "a stream ended without its answer");
         self.failed(&error)
     }
 
@@ -289,10 +294,10 @@ impl Relay {
     fn failed(&self, error: &CallError) -> Bytes {
         let (id, text) = (&self.call.id, explain(error));
         let failure = match self.call.subject {
-            Some(Subject::Tool) => tool_failure(id, &text),
-            _ => jsonrpc::error(Some(id), code::INTERNAL, &text),
+            Some(CallSubject::Tool) => tool_failure(id, &text),
+            _ => jsonrpc::error(Some(id), error_code::INTERNAL, &text),
         };
-        event::message(failure, None)
+        gateway_events::message(failure, None)
     }
 
     /// Gives the call up, here and at the backend.
@@ -308,7 +313,7 @@ impl Relay {
         } = &self.call;
         self.core.cancel(backend, upstream.clone(), upstream_id.get(id));
         let error = CallError::sent(backend, deadline.passed());
-        tracing::warn!(request_id = %Current, %error, "a call failed");
+        tracing::warn!(request_id = %CurrentRequestId, %error, "a call failed");
         Step::Last(self.failed(&error))
     }
 }

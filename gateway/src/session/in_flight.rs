@@ -13,17 +13,17 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::abandoned::Abandoned;
-use super::key_map::KeyMap;
 use super::record::RecordKey;
-use crate::random;
-use crate::wire::jsonrpc::comparable_id;
+use crate::mcp::jsonrpc::comparable_id;
+use crate::runtime::random;
+use crate::session::abandoned_calls::AbandonedCalls;
+use crate::session::cache::key_map::KeyMap;
 
 /// The requests that are running. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
-pub(super) struct InFlight {
+pub(super) struct InFlightRequests {
     running: Arc<Mutex<KeyMap<Requests>>>,
-    abandoned: Abandoned,
+    abandoned: AbandonedCalls,
 }
 
 /// What is running of one session.
@@ -114,23 +114,23 @@ pub enum Cancelled {
 
 /// A request that is running; dropping it ends it.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningRequest {
     ids: Option<Arc<Ids>>,
     key: RecordKey,
     ended: Arc<Ended>,
-    in_flight: InFlight,
+    in_flight: InFlightRequests,
     /// Where it is the rest of a call: says that a newer one has taken its place.
     superseded: Option<CancellationToken>,
 }
 
-impl InFlight {
+impl InFlightRequests {
     /// Begins the request `id` of the session `key`, which may have `limit` at a time.
     pub(super) fn begin(
         &self,
         key: RecordKey,
         id: &RawValue,
         limit: usize,
-    ) -> Result<Running, TooManyRequests> {
+    ) -> Result<RunningRequest, TooManyRequests> {
         let client = comparable_id(id);
         let mut running = self.lock();
         if running
@@ -150,7 +150,7 @@ impl InFlight {
         });
         requests.ids.push(Arc::clone(&ids));
         requests.held += 1;
-        Ok(Running {
+        Ok(RunningRequest {
             ids: Some(ids),
             key,
             ended: Arc::clone(&requests.ended),
@@ -166,7 +166,7 @@ impl InFlight {
         key: RecordKey,
         place: &str,
         limit: usize,
-    ) -> Result<Running, TooManyRequests> {
+    ) -> Result<RunningRequest, TooManyRequests> {
         let mut running = self.lock();
         if let Some(requests) = running.get_mut(&key) {
             if let Some(at) = requests.resumed.iter().position(|(other, _)| **other == *place) {
@@ -180,7 +180,7 @@ impl InFlight {
         let superseded = CancellationToken::new();
         requests.resumed.push((Arc::from(place), superseded.clone()));
         requests.held += 1;
-        Ok(Running {
+        Ok(RunningRequest {
             ids: None,
             key,
             ended: Arc::clone(&requests.ended),
@@ -190,11 +190,11 @@ impl InFlight {
     }
 
     /// Begins the rest of a request of the session `key` that began elsewhere.
-    pub(super) fn go_on(&self, key: RecordKey) -> Running {
+    pub(super) fn go_on(&self, key: RecordKey) -> RunningRequest {
         let mut running = self.lock();
         let requests = running.entry(key).or_default();
         requests.held += 1;
-        Running {
+        RunningRequest {
             ids: None,
             key,
             ended: Arc::clone(&requests.ended),
@@ -250,7 +250,7 @@ fn generated() -> Option<Box<RawValue>> {
     RawValue::from_string(number.to_string()).ok()
 }
 
-impl Running {
+impl RunningRequest {
     /// The id under which the request goes upstream, where it is not the client's own.
     #[must_use]
     pub fn upstream_id(&self) -> Option<&RawValue> {
@@ -287,7 +287,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningRequest {
     fn drop(&mut self) {
         let mut running = self.in_flight.lock();
         if let Some(requests) = running.get_mut(&self.key) {
@@ -328,9 +328,13 @@ mod tests {
 
     #[test]
     fn request_with_a_taken_id_goes_upstream_under_another() {
-        let (in_flight, session, other) = (InFlight::default(), RecordKey([1; 16]), RecordKey([2; 16]));
+        let (in_flight, session, other) = (
+            InFlightRequests::default(),
+            RecordKey([1; 16]),
+            RecordKey([2; 16]),
+        );
         let begin = |session, id: &str| in_flight.begin(session, &raw(id), 9).unwrap();
-        let is_renamed = |running: &Running| running.upstream_id().is_some();
+        let is_renamed = |running: &RunningRequest| running.upstream_id().is_some();
         let first = begin(session, "1");
         let (second, third) = (begin(session, "1"), begin(session, "1"));
         assert!(!is_renamed(&first) && is_renamed(&second) && is_renamed(&third));
@@ -350,7 +354,7 @@ mod tests {
 
     #[tokio::test]
     async fn id_of_a_call_given_up_before_its_answer_stays_taken() {
-        let (in_flight, session) = (InFlight::default(), RecordKey([1; 16]));
+        let (in_flight, session) = (InFlightRequests::default(), RecordKey([1; 16]));
         let begin = || in_flight.begin(session, &raw("1"), 9).unwrap();
         let answered = begin();
         answered.progress().unwrap().sent(Instant::now());
@@ -368,7 +372,7 @@ mod tests {
 
     #[test]
     fn cancellation_needs_the_id_to_be_alone() {
-        let (in_flight, session) = (InFlight::default(), RecordKey([1; 16]));
+        let (in_flight, session) = (InFlightRequests::default(), RecordKey([1; 16]));
         let begin = || in_flight.begin(session, &raw("1"), 9).unwrap();
         let cancelled = || in_flight.cancelled(&session, &raw("1"));
         // It may run in another process.
@@ -388,7 +392,7 @@ mod tests {
 
     #[test]
     fn request_in_a_shared_session_is_cancelled_there_alone() {
-        let (in_flight, session) = (InFlight::default(), RecordKey([1; 16]));
+        let (in_flight, session) = (InFlightRequests::default(), RecordKey([1; 16]));
         let running = in_flight.begin(session, &raw("1"), 9).unwrap();
         running.progress().unwrap().goes_as("one", &raw("17"));
         running.progress().unwrap().sent(Instant::now());
@@ -410,7 +414,11 @@ mod tests {
 
     #[test]
     fn a_session_has_so_many_requests_and_others_do_not_suffer_for_it() {
-        let (in_flight, session, other) = (InFlight::default(), RecordKey([1; 16]), RecordKey([2; 16]));
+        let (in_flight, session, other) = (
+            InFlightRequests::default(),
+            RecordKey([1; 16]),
+            RecordKey([2; 16]),
+        );
         let id = |id: u8| RawValue::from_string(id.to_string()).unwrap();
         let running = [1, 2].map(|number| in_flight.begin(session, &id(number), 2).unwrap());
         for more in [3, 1] {
@@ -425,7 +433,7 @@ mod tests {
 
     #[test]
     fn rest_of_a_call_counts_and_the_newest_takes_the_place_of_others() {
-        let (in_flight, session) = (InFlight::default(), RecordKey([1; 16]));
+        let (in_flight, session) = (InFlightRequests::default(), RecordKey([1; 16]));
         let call = in_flight.begin(session, &raw("1"), 2).unwrap();
         let first = in_flight.resume(session, "a", 2).unwrap();
         let second = in_flight.resume(session, "a", 2).unwrap();
@@ -444,14 +452,18 @@ mod tests {
         is_empty(&in_flight);
     }
 
-    fn is_empty(in_flight: &InFlight) {
+    fn is_empty(in_flight: &InFlightRequests) {
         let running = in_flight.lock();
         assert!(running.is_empty(), "{running:?}");
     }
 
     #[test]
     fn the_end_of_a_session_ends_what_is_running_of_it_and_nothing_else() {
-        let (in_flight, session, other) = (InFlight::default(), RecordKey([1; 16]), RecordKey([2; 16]));
+        let (in_flight, session, other) = (
+            InFlightRequests::default(),
+            RecordKey([1; 16]),
+            RecordKey([2; 16]),
+        );
         let one = in_flight.begin(session, &raw("1"), 9).unwrap();
         let rest = in_flight.go_on(session);
         assert!(!in_flight.is_quiet(&session));

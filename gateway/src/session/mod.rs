@@ -4,48 +4,22 @@
 //! A session is its record in the store. No process owns it: each request finds the record by the signed id that the client
 //! sends, whichever process it reaches. What a process has seen of a record it remembers, and uses as long as it is known to be true.
 
-mod abandoned;
-pub mod bindings;
+mod abandoned_calls;
+mod background;
 mod cache;
-mod capabilities;
-mod census;
-mod deletions;
-mod ears;
-mod elicitation_id;
-mod endings;
-mod entry;
-mod event_id;
-mod find;
-mod flights;
-mod id;
+mod catalog_sync;
+mod client_capabilities;
+mod client_settings;
+mod counts;
+pub mod id;
 mod in_flight;
-mod key_map;
-pub mod keys;
-mod listen;
-mod local;
-mod loss;
-mod minted;
-mod offers;
-mod outage;
-mod progress_token;
-mod proof;
-mod provisional;
-mod reach;
-mod recent_writes;
+mod lookup;
 pub mod record;
-mod repairs;
-mod sealed;
-mod session_lists;
-mod settings;
-mod shared_sessions;
+mod recovery;
 pub mod store;
-mod streams;
+mod stream;
 mod sweeper;
-mod upstream_tag;
-mod upstreams;
-mod vanished;
-mod verified;
-mod watch;
+pub mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,42 +33,44 @@ use vmcp_crds::session_key::SessionKey;
 use crate::backend::UpstreamSession;
 use crate::config::ServerName;
 use crate::core::{Core, Principal};
-use crate::rate::Rates;
-use crate::tasks::Tasks;
+use crate::mcp::revision::Revision;
+use crate::runtime::rate_limit::KeyedRateLimit;
+use crate::runtime::tasks::Tasks;
 use crate::telemetry::Metrics;
-use crate::telemetry::request_id::Current;
-use crate::wire::revision::Revision;
+use crate::telemetry::request_id::CurrentRequestId;
 
-use cache::{Cache, Remembered};
-use capabilities::Capabilities;
-pub use census::Census;
-use deletions::Deletions;
-use endings::Endings;
-use entry::Entry;
-use find::Read;
-use flights::Flights;
+use crate::runtime::single_flight::SingleFlight;
+use background::PendingTouches;
+use cache::cache_entry::CacheEntry;
+use cache::freshness::Freshness;
+use cache::{CachedSession, SessionCache};
+use client_capabilities::ClientCapabilities;
+pub use counts::SessionCounts;
 use id::SessionId;
-use in_flight::InFlight;
-pub use in_flight::{Cancelled, Progress, Running, TooManyRequests};
-use keys::Keys;
-use local::Local;
-use outage::{News, Operation, Outage};
-use proof::Proof;
-use provisional::Provisional;
-use recent_writes::RecentWrites;
+use id::signing_keys::SigningKeys;
+use id::verified_ids::VerifiedIds;
+use in_flight::InFlightRequests;
+pub use in_flight::{Cancelled, Progress, RunningRequest, TooManyRequests};
+use lookup::LookupOutcome;
 use record::{Lifetimes, NewRecord, Record, RecordKey};
-use repairs::Repairs;
-use session_lists::ListQueue;
-use store::{Created, LimitOf, Loaded, Owner, SessionStore, Terminated, Unavailable};
-use streams::Streams;
-use verified::VerifiedIds;
-use watch::Touches;
+use recovery::outage::{Outage, OutageChange, StoreOperation};
+use recovery::pending_terminations::PendingTerminations;
+use recovery::recent_writes::RecentWrites;
+use store::{
+    CreateOutcome, LoadOutcome, ProcessId, SessionLimit, SessionStore, StoreError, TerminateOutcome,
+};
+use stream::StreamRegistry;
+use upstream::deletions::UpstreamDeletions;
+use upstream::provisional::ProvisionalSessions;
+use upstream::reopen_limiter::ReopenLimiter;
+use upstream::session_lists::ListQueue;
+use upstream::sse_sessions::SseSessions;
 
-pub use event_id::{BrokenCall, Positions, Resume};
-pub use listen::{Heard, Listening};
-pub use minted::{Kind, Minted};
-pub use reach::NoUpstream;
-pub use settings::SettingError;
+pub use client_settings::SettingError;
+pub use id::event_id::{BrokenCall, ResumePoint, StreamPositions};
+pub use id::relayed_id::{RelayedId, RelayedIdKind};
+pub use stream::session_stream::{SessionStream, SessionStreamEvent};
+pub use upstream::upstream_lookup::NoUpstreamSession;
 
 /// How many notifications may be on their way to backends at a time.
 const MAX_BACKGROUND: usize = 1024;
@@ -112,7 +88,7 @@ pub struct Sessions {
 
 /// How sessions are kept, as far as it is not the store's business.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SessionOptions {
     /// How long sessions live.
     pub lifetimes: Lifetimes,
     /// How long what is remembered counts without a proof that it is true.
@@ -125,7 +101,7 @@ pub struct Settings {
     pub max_remembered: usize,
 }
 
-impl Default for Settings {
+impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             lifetimes: Lifetimes::default(),
@@ -141,41 +117,41 @@ impl Default for Settings {
 struct Inner {
     server: ServerName,
     store: Arc<dyn SessionStore>,
-    settings: Settings,
-    keys: Keys,
+    settings: SessionOptions,
+    keys: SigningKeys,
     verified: VerifiedIds,
     core: Core,
     tasks: Tasks,
     metrics: Metrics,
     /// This process, among those that share the store.
-    owner: Owner,
+    owner: ProcessId,
     /// Says that the store has lost its data.
     data_lost: Notify,
-    cache: Cache,
-    proof: Proof,
+    cache: SessionCache,
+    proof: Freshness,
     outage: Outage,
     writes: RecentWrites,
-    touches: Touches,
-    provisional: Provisional,
-    endings: Endings,
+    touches: PendingTouches,
+    provisional: ProvisionalSessions,
+    endings: PendingTerminations,
     /// The sessions that the store is being asked for, so that requests that arrive together ask once.
-    reads: Flights<RecordKey, Read>,
+    reads: SingleFlight<RecordKey, LookupOutcome>,
     /// The upstream sessions that are being opened, so that calls that arrive together open one.
-    binds: Flights<upstreams::Target, upstreams::Opened>,
+    binds: SingleFlight<upstream::OpenTarget, upstream::OpenOutcome>,
     /// The lists that backends are asked for in clients' sessions.
-    lists: Flights<session_lists::Target, session_lists::Asked>,
+    lists: SingleFlight<upstream::session_lists::ListTarget, upstream::session_lists::ListRequest>,
     list_queue: ListQueue,
-    in_flight: InFlight,
-    repairs: Repairs,
+    in_flight: InFlightRequests,
+    repairs: ReopenLimiter,
     /// The upstream sessions that are connections of this process.
-    local: Local,
+    local: SseSessions,
     /// The upstream sessions that are no longer needed.
-    deletions: Deletions,
+    deletions: UpstreamDeletions,
     /// The sessions' own streams that are open here.
-    streams: Streams,
+    streams: StreamRegistry,
     /// How often each session opens streams, and changes its settings: each is a write in the store.
-    stream_rates: Rates<RecordKey>,
-    setting_rates: Rates<RecordKey>,
+    stream_rates: KeyedRateLimit<RecordKey>,
+    setting_rates: KeyedRateLimit<RecordKey>,
     /// Bounds what goes on behind the requests that began it.
     background: Arc<Semaphore>,
 }
@@ -188,14 +164,14 @@ pub struct Session {
     /// The key that the session's id names. What is given to the client is sealed with it.
     signer: Arc<SessionKey>,
     /// What is remembered of it: the same for all of its requests, so that one sees what another has changed.
-    entry: Arc<Entry>,
+    entry: Arc<CacheEntry>,
     /// What may be passed on to backends of the headers that the request had.
     client_headers: Option<Arc<HeaderMap>>,
 }
 
 /// What a client says of itself in `initialize`, as it wrote it.
 #[derive(Debug)]
-pub struct Client<'a> {
+pub struct ClientHandshake<'a> {
     /// The revision agreed on.
     pub revision: Revision,
     /// Its capabilities.
@@ -212,18 +188,18 @@ pub enum SessionError {
     NotFound,
     /// Whether it lives cannot be known at the moment.
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    Unavailable(#[from] StoreError),
 }
 
 /// Why there is no new session.
 #[derive(Debug, thiserror::Error)]
-pub enum NotCreated {
+pub enum CreateError {
     /// There are as many as there may be.
     #[error("there are as many sessions as there may be")]
-    Limit(LimitOf),
+    Limit(SessionLimit),
     /// The store did not answer.
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    Unavailable(#[from] StoreError),
 }
 
 impl Sessions {
@@ -232,15 +208,15 @@ impl Sessions {
     pub fn new(
         server: ServerName,
         store: Arc<dyn SessionStore>,
-        settings: Settings,
-        keys: Keys,
+        settings: SessionOptions,
+        keys: SigningKeys,
         core: Core,
         tasks: Tasks,
         metrics: Metrics,
     ) -> Self {
         metrics.store_answers(true);
-        let deletions = Deletions::new(tasks.clone());
-        let cache = Cache::new(settings.max_remembered, core.budget().sessions().clone());
+        let deletions = UpstreamDeletions::new(tasks.clone());
+        let cache = SessionCache::new(settings.max_remembered, core.budget().sessions().clone());
         Self {
             inner: Arc::new(Inner {
                 server,
@@ -250,26 +226,26 @@ impl Sessions {
                 core,
                 tasks,
                 metrics,
-                owner: Owner(crate::random::bytes()),
+                owner: ProcessId(crate::runtime::random::bytes()),
                 data_lost: Notify::new(),
                 cache,
-                proof: Proof::new(settings.max_staleness),
+                proof: Freshness::new(settings.max_staleness),
                 outage: Outage::default(),
                 writes: RecentWrites::default(),
-                touches: Touches::default(),
-                provisional: Provisional::default(),
-                endings: Endings::default(),
-                reads: Flights::default(),
-                binds: Flights::default(),
-                lists: Flights::default(),
+                touches: PendingTouches::default(),
+                provisional: ProvisionalSessions::default(),
+                endings: PendingTerminations::default(),
+                reads: SingleFlight::default(),
+                binds: SingleFlight::default(),
+                lists: SingleFlight::default(),
                 list_queue: ListQueue::default(),
-                in_flight: InFlight::default(),
-                repairs: Repairs::default(),
-                local: Local::default(),
+                in_flight: InFlightRequests::default(),
+                repairs: ReopenLimiter::default(),
+                local: SseSessions::default(),
                 deletions,
-                streams: Streams::default(),
-                stream_rates: Rates::default(),
-                setting_rates: Rates::default(),
+                streams: StreamRegistry::default(),
+                stream_rates: KeyedRateLimit::default(),
+                setting_rates: KeyedRateLimit::default(),
                 background: Arc::new(Semaphore::new(MAX_BACKGROUND)),
                 settings,
             }),
@@ -301,7 +277,11 @@ impl Sessions {
     ///
     /// # Errors
     /// When there are as many sessions as there may be, or the store is unavailable. Then there is no session.
-    pub async fn create(&self, principal: &Principal, client: &Client<'_>) -> Result<String, NotCreated> {
+    pub async fn create(
+        &self,
+        principal: &Principal,
+        client: &ClientHandshake<'_>,
+    ) -> Result<String, CreateError> {
         let inner = &*self.inner;
         let signer = inner.keys.current();
         let principal_tag = id::principal_tag(&signer, &inner.server, principal);
@@ -320,11 +300,14 @@ impl Sessions {
         let limits = limits.of_weight(record.weight());
         loop {
             let key = RecordKey::random();
-            let reading = inner.proof.reading();
-            match self.observed(Operation::Create, inner.store.create(&key, &record, limits).await)? {
-                Created::Taken => {}
-                Created::Limit(of) => return Err(NotCreated::Limit(of)),
-                Created::Created { created, record } => {
+            let reading = inner.proof.stamp_now();
+            match self.observed(
+                StoreOperation::Create,
+                inner.store.create(&key, &record, limits).await,
+            )? {
+                CreateOutcome::AlreadyExists => {}
+                CreateOutcome::Limit(of) => return Err(CreateError::Limit(of)),
+                CreateOutcome::Created { created, record } => {
                     let id = SessionId {
                         key,
                         incarnation: record.life.incarnation,
@@ -332,7 +315,7 @@ impl Sessions {
                         end: record.life.end,
                         principal_tag,
                         revision: client.revision,
-                        capabilities: Capabilities::of(client.capabilities),
+                        capabilities: ClientCapabilities::of(client.capabilities),
                     };
                     self.learn(record.life.incarnation);
                     inner.writes.note(key);
@@ -354,19 +337,24 @@ impl Sessions {
         let inner = &*self.inner;
         let life = id.life();
         let upstreams = match inner.cache.get(&id.key) {
-            Remembered::Ended => return Err(SessionError::NotFound),
-            Remembered::Entry(entry) => self.upstreams_of(&entry.record()),
+            CachedSession::Ended => return Err(SessionError::NotFound),
+            CachedSession::Entry(entry) => self.upstreams_of(&entry.record()),
             // Whether the answer comes is not known, and afterwards nobody may know what the session had.
-            Remembered::Nothing => match self.observed(Operation::Load, inner.store.load(&id.key).await) {
-                Ok(Loaded::Found(record)) => self.upstreams_of(&record),
-                Ok(Loaded::Gone) => Vec::new(),
-                Err(error) if error.is_of_record() => Vec::new(),
-                Err(error) => return Err(error.into()),
-            },
+            CachedSession::Nothing => {
+                match self.observed(StoreOperation::Load, inner.store.load(&id.key).await) {
+                    Ok(LoadOutcome::Found(record)) => self.upstreams_of(&record),
+                    Ok(LoadOutcome::Gone) => Vec::new(),
+                    Err(error) if error.is_of_record() => Vec::new(),
+                    Err(error) => return Err(error.into()),
+                }
+            }
         };
         let earlier = inner.endings.take(&id.key);
-        match self.observed(Operation::Terminate, inner.store.terminate(&id.key, life).await) {
-            Ok(Terminated::Gone) => {
+        match self.observed(
+            StoreOperation::Terminate,
+            inner.store.terminate(&id.key, life).await,
+        ) {
+            Ok(TerminateOutcome::Gone) => {
                 self.forget(&id.key);
                 // An attempt of which it was not known has ended it.
                 for (backend, upstream) in earlier {
@@ -374,7 +362,7 @@ impl Sessions {
                 }
                 Err(SessionError::NotFound)
             }
-            Ok(Terminated::Terminated(record)) => {
+            Ok(TerminateOutcome::Terminated(record)) => {
                 inner.metrics.session_terminated();
                 self.ended(&id.key, life);
                 // What the store has lost may still be known here.
@@ -389,7 +377,7 @@ impl Sessions {
                     .endings
                     .keep(id.key, if upstreams.is_empty() { earlier } else { upstreams });
                 // That it has happened may have been told already.
-                if matches!(inner.cache.get(&id.key), Remembered::Ended) {
+                if matches!(inner.cache.get(&id.key), CachedSession::Ended) {
                     self.close_ended(&id.key);
                 }
                 Err(error.into())
@@ -415,7 +403,11 @@ impl Sessions {
     }
 
     /// Takes note of whether the store answered `operation`.
-    fn observed<T>(&self, operation: Operation, outcome: Result<T, Unavailable>) -> Result<T, Unavailable> {
+    fn observed<T>(
+        &self,
+        operation: StoreOperation,
+        outcome: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let inner = &*self.inner;
         match &outcome {
             Err(error) if error.is_of_record() => {
@@ -423,15 +415,15 @@ impl Sessions {
             }
             Err(error) => {
                 inner.metrics.store_unavailable();
-                if let News::Turned { log } = inner.outage.failed(operation, error) {
+                if let OutageChange::Turned { log } = inner.outage.failed(operation, error) {
                     inner.metrics.store_answers(false);
                     if log {
-                        tracing::warn!(request_id = %Current, ?operation, %error, "the session store does not answer");
+                        tracing::warn!(request_id = %CurrentRequestId, ?operation, %error, "the session store does not answer");
                     }
                 }
             }
             Ok(_) => {
-                if let News::Turned { log } = inner.outage.answered(operation) {
+                if let OutageChange::Turned { log } = inner.outage.answered(operation) {
                     inner.metrics.store_answers(true);
                     if log {
                         tracing::info!("the session store answers again");
@@ -478,12 +470,12 @@ impl Session {
     ///
     /// # Errors
     /// While as many are running as may at a time.
-    pub fn begin(&self, id: &RawValue) -> Result<Running, TooManyRequests> {
+    pub fn begin(&self, id: &RawValue) -> Result<RunningRequest, TooManyRequests> {
         let inner = &*self.sessions.inner;
         let limit = inner.core.hot().limits.requests_in_flight_per_session;
         let running = inner.in_flight.begin(self.key, id, limit)?;
         // Its end may have been told between the search for the session and this moment.
-        if matches!(inner.cache.get(&self.key), Remembered::Ended) {
+        if matches!(inner.cache.get(&self.key), CachedSession::Ended) {
             inner.in_flight.end(&self.key);
         }
         Ok(running)
@@ -500,7 +492,7 @@ impl Session {
     ///
     /// # Errors
     /// While as many as may run at a time are running.
-    pub fn resume_call(&self, event_id: &[u8]) -> Result<Running, TooManyRequests> {
+    pub fn resume_call(&self, event_id: &[u8]) -> Result<RunningRequest, TooManyRequests> {
         let inner = &*self.sessions.inner;
         let limit = inner.core.hot().limits.requests_in_flight_per_session;
         inner
@@ -519,7 +511,7 @@ impl Session {
 
     /// Goes on with a request of this session that began elsewhere.
     #[must_use]
-    pub fn go_on(&self) -> Running {
+    pub fn go_on(&self) -> RunningRequest {
         self.sessions.inner.in_flight.go_on(self.key)
     }
 

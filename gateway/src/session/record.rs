@@ -11,10 +11,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderValue;
 
-use super::bindings::Bindings;
-use super::store::Life;
+use super::store::SessionLife;
 use crate::backend::UpstreamSession;
-use crate::wire::revision::Revision;
+use crate::mcp::revision::Revision;
+use crate::session::upstream::bindings::Bindings;
 
 /// How long a session lives without use. Open streams and running calls are use.
 pub const IDLE_TTL: Duration = Duration::from_secs(30 * 60);
@@ -79,7 +79,7 @@ pub struct Record {
     /// The client's name and version, as it wrote them.
     pub client_info: Arc<str>,
     /// When it began and when it ends at the latest.
-    pub life: Life,
+    pub life: SessionLife,
     /// Grows with every change but that of the idle deadline.
     pub version: u64,
     /// How long ago the idle deadline was moved, by the store's clock.
@@ -111,7 +111,7 @@ impl RecordKey {
     /// A key that nobody can guess.
     #[must_use]
     pub fn random() -> Self {
-        Self(crate::random::bytes())
+        Self(crate::runtime::random::bytes())
     }
 }
 

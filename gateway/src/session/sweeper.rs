@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Sessions;
 use super::record::{Record, RecordKey};
-use super::store::Unavailable;
+use super::store::StoreError;
 
 /// How many cache entries are looked at before other tasks have their turn.
 const FORGET_AT_A_TIME: usize = 256;
@@ -40,7 +40,7 @@ impl Sweep {
     /// is not the same in each process, so that they do not look at the same moment.
     fn new(ttl: Duration) -> Self {
         let pause = ttl.clamp(Duration::from_millis(100), MAX_PAUSE);
-        let [byte] = crate::random::bytes::<1>();
+        let [byte] = crate::runtime::random::bytes::<1>();
         Self {
             patience: pause,
             pause: pause.mul_f64(0.8 + 0.4 * f64::from(byte) / 255.0),
@@ -79,7 +79,7 @@ impl Sessions {
     }
 
     /// Begins to end what has expired, as soon as one of `batches` is free.
-    async fn sweep_once(&self, patience: Duration, batches: &Arc<Semaphore>) -> Result<(), Unavailable> {
+    async fn sweep_once(&self, patience: Duration, batches: &Arc<Semaphore>) -> Result<(), StoreError> {
         while let Ok(place) = Arc::clone(batches).acquire_owned().await {
             let claimed = self.inner.store.claim_expired(patience, BATCH).await?;
             if claimed.is_empty() {
@@ -99,7 +99,7 @@ impl Sessions {
     async fn end_expired(&self, claimed: Vec<(RecordKey, Record)>, place: OwnedSemaphorePermit) {
         let upstreams = claimed.iter().flat_map(|(_, record)| self.upstreams_of(record));
         let closing = upstreams.map(|(backend, session)| async move {
-            if let Err(error) = backend.close_in_turn(&session).await {
+            if let Err(error) = backend.enqueue_delete(&session).await {
                 tracing::debug!(backend = %backend.name(), %error, "an upstream session could not be deleted");
             }
         });

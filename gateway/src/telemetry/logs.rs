@@ -11,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, reload};
 use vmcp_crds::config::LogLevel;
 
-use crate::text::{MAX_ERROR_BYTES, brief};
+use crate::runtime::truncate::{MAX_ERROR_BYTES, brief};
 
 /// The most bytes of a line. Longer ones get shorter texts.
 const MAX_LINE_BYTES: usize = 16 * 1024;

@@ -31,13 +31,13 @@ pub struct RequestId {
 
 /// Shows the id of the request that is being answered, or `-`.
 #[derive(Clone, Copy, Debug)]
-pub struct Current;
+pub struct CurrentRequestId;
 
 impl RequestId {
     /// The id that the request brings, if it is one that can stand in a log, or else a new one.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        static SEED: LazyLock<u64> = LazyLock::new(crate::random::u64);
+        static SEED: LazyLock<u64> = LazyLock::new(crate::runtime::random::u64);
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = mix(SEED.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
         let brought = headers.get(HEADER).filter(|value| is_sane(value.as_bytes()));
@@ -81,7 +81,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-impl fmt::Display for Current {
+impl fmt::Display for CurrentRequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         CURRENT
             .try_with(|id| id.fmt(f))
@@ -135,10 +135,13 @@ mod tests {
 
     #[tokio::test]
     async fn it_is_known_while_its_request_is_answered() {
-        assert_eq!(Current.to_string(), "-");
+        assert_eq!(CurrentRequestId.to_string(), "-");
         let id = brought("abc");
-        assert_eq!(id.clone().scope(async { Current.to_string() }).await, "abc");
-        assert_eq!(id.within(|| Current.to_string()), "abc");
+        assert_eq!(
+            id.clone().scope(async { CurrentRequestId.to_string() }).await,
+            "abc"
+        );
+        assert_eq!(id.within(|| CurrentRequestId.to_string()), "abc");
     }
 
     #[test]

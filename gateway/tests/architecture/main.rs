@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// The layers, outermost first. Each may name only itself, those after it, and helpers.
-const LAYERS: [&str; 5] = ["frontend", "session", "core", "backend", "wire"];
+const LAYERS: [&str; 6] = ["frontend", "session", "core", "catalog", "backend", "mcp"];
 
 /// What builds and inspects the layers, and is not known to them. The HTTP server is a listener's, whatever it serves.
-const OUTSIDE: [&str; 6] = ["admin", "app", "args", "mounted", "server", "version"];
+const OUTSIDE: [&str; 6] = ["admin", "app", "args", "preflight", "http", "version"];
 
 fn sources(directory: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
@@ -55,7 +55,7 @@ fn may_name(from: &str, path: &paths::Path) -> bool {
     let layer = |name: &str| LAYERS.iter().position(|layer| *layer == name);
     match (layer(from), layer(to)) {
         (Some(from), Some(to)) => from < to,
-        (None, Some(_)) => to == "wire",
+        (None, Some(_)) => to == "mcp",
         // What stands in no module is exported again or is the root of the crate under another name, and leads anywhere.
         (_, None) => !OUTSIDE.contains(&to) && to.starts_with(|first: char| first.is_ascii_lowercase()),
     }
@@ -97,8 +97,8 @@ fn layer_that_names_an_outer_one_is_found() {
     };
     for text in [
         "use crate::frontend::Call;",
-        "use crate::{frontend, wire};",
-        "use crate::{wire::{self, jsonrpc}, session::{id::SessionId}};",
+        "use crate::{frontend, mcp};",
+        "use crate::{mcp::{self, jsonrpc}, session::{id::SessionId}};",
         "use super::super::app;",
         "use super::super as root;",
         "use crate::*;",
@@ -108,23 +108,24 @@ fn layer_that_names_an_outer_one_is_found() {
         assert!(violates(&["core", "catalog"], text), "{text}");
     }
     for text in [
-        "use crate::{backend::{post, events}, tasks::Tasks, wire};",
+        "use crate::{backend::{post, events}, runtime::tasks::Tasks, mcp};",
         "use super::call;",
         "use super::*; pub(crate) fn f() {}",
         "mod tests { use super::*; }",
     ] {
         assert!(!violates(&["core", "catalog"], text), "{text}");
     }
-    assert!(violates(&["text"], "use crate::{session::id};"));
+    assert!(violates(&["runtime"], "use crate::{session::id};"));
     assert!(!violates(&["app"], "use crate::{session::id, frontend};"));
 }
 
 /// A derived reader takes `Name` for a key that it does not know, and the message passes on to a backend that takes it for `name`. So what
-/// decides about a message is read by `wire::inspected_keys`; the files below read keys one by one, or no messages.
+/// decides about a message is read by `mcp::inspected_keys`; the files below read keys one by one, or no messages.
 #[test]
 fn messages_are_read_by_inspected_keys_alone() -> io::Result<()> {
-    let exceptions = ["wire/object.rs", "wire/jsonrpc/mod.rs", "frontend/auth"].map(|path| root().join(path));
-    for layer in ["wire", "frontend"] {
+    let exceptions =
+        ["mcp/object_edit.rs", "mcp/jsonrpc/mod.rs", "frontend/auth"].map(|path| root().join(path));
+    for layer in ["mcp", "frontend"] {
         for (file, text) in sources(&root().join(layer))? {
             if exceptions.iter().any(|path| file.starts_with(path)) {
                 continue;
@@ -135,7 +136,7 @@ fn messages_are_read_by_inspected_keys_alone() -> io::Result<()> {
                     .starts_with(&["serde", "Deserialize"].map(str::to_owned));
                 assert!(
                     !derives,
-                    "{} names {path}; read keys with wire::inspected_keys",
+                    "{} names {path}; read keys with mcp::inspected_keys",
                     file.display()
                 );
             }
@@ -168,7 +169,7 @@ fn only_the_session_store_names_redis() -> io::Result<()> {
 
 #[test]
 fn the_core_and_what_is_right_of_it_knows_no_session_id_and_no_http_server() -> io::Result<()> {
-    for layer in ["core", "backend", "wire"] {
+    for layer in ["core", "catalog", "backend", "mcp"] {
         for (file, text) in sources(&root().join(layer))? {
             for path in named(&file, &text) {
                 let words = ["axum", "SessionId", "RecordKey"];

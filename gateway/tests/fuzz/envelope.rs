@@ -9,7 +9,7 @@ use proptest::sample::{Index, select};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use vmcp_gateway::wire::jsonrpc::{Message, Outcome, Response};
+use vmcp_gateway::mcp::jsonrpc::{Message, Outcome, Response};
 
 const REGRESSIONS: &str = "tests/fuzz/regressions/envelope.txt";
 

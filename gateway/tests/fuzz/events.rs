@@ -3,13 +3,16 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use vmcp_gateway::wire::sse::{Decoder, Event, TooLarge};
+use vmcp_gateway::mcp::sse::{Event, EventTooLarge, SseDecoder};
 
 const REGRESSIONS: &str = "tests/fuzz/regressions/events.txt";
 
 /// All events of a stream that arrives in these chunks, and whether it ended because one was too large.
-fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> (Vec<Event>, Option<TooLarge>) {
-    let mut decoder = Decoder::new(limit);
+fn decode<'a>(
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+    limit: usize,
+) -> (Vec<Event>, Option<EventTooLarge>) {
+    let mut decoder = SseDecoder::new(limit);
     let mut events = Vec::new();
     for chunk in chunks {
         decoder.push(chunk);

@@ -8,9 +8,12 @@ use vmcp_crds::config::{
     rules,
 };
 
-use super::Fault;
+use super::ConfigFault;
 use crate::config::aggregation::{MAX_LENIENT_NAME_BYTES, MAX_NAME_BYTES, is_name_byte, is_unprintable};
-use crate::config::{Aggregation, BackendName, Filter, Override, Pattern, Rules, Strategy, Terms};
+use crate::config::{
+    Aggregation, BackendName, ConflictResolution, ExposurePolicy, ItemOverride, ItemRules, NameFilter,
+    Pattern,
+};
 
 /// The placeholders of `prefixFormat`; the second one is ToolHive's.
 const PLACEHOLDERS: [&str; 2] = ["{backend}", "{workload}"];
@@ -19,8 +22,9 @@ const MIN_REFRESH: Duration = Duration::from_secs(1);
 /// The longest page.
 const MAX_PAGE_SIZE: u32 = 100_000;
 
-pub(super) fn aggregation(raw: &AggregationConfig) -> Result<Aggregation, Fault> {
-    let refuse = |field: &str, message: String| Err(Fault::at(&format!("aggregation.{field}"), message));
+pub(super) fn aggregation(raw: &AggregationConfig) -> Result<Aggregation, ConfigFault> {
+    let refuse =
+        |field: &str, message: String| Err(ConfigFault::at(&format!("aggregation.{field}"), message));
     if raw.strategy != ConflictStrategy::Prefix
         && raw.prefix_format != AggregationConfig::default().prefix_format
     {
@@ -46,8 +50,8 @@ pub(super) fn aggregation(raw: &AggregationConfig) -> Result<Aggregation, Fault>
     })
 }
 
-fn strategy(raw: &AggregationConfig) -> Result<Strategy, Fault> {
-    let refuse = |message: String| Err(Fault::at("aggregation.priority", message));
+fn strategy(raw: &AggregationConfig) -> Result<ConflictResolution, ConfigFault> {
+    let refuse = |message: String| Err(ConfigFault::at("aggregation.priority", message));
     if raw.strategy != ConflictStrategy::Priority && !raw.priority.is_empty() {
         return refuse(format!(
             "has no meaning with `strategy: {}`; set `strategy: priority` or remove it",
@@ -55,9 +59,9 @@ fn strategy(raw: &AggregationConfig) -> Result<Strategy, Fault> {
         ));
     }
     Ok(match raw.strategy {
-        ConflictStrategy::Prefix => Strategy::Prefix,
-        ConflictStrategy::None => Strategy::None,
-        ConflictStrategy::Manual => Strategy::Manual,
+        ConflictStrategy::Prefix => ConflictResolution::Prefix,
+        ConflictStrategy::None => ConflictResolution::None,
+        ConflictStrategy::Manual => ConflictResolution::Manual,
         ConflictStrategy::Priority if raw.priority.is_empty() => {
             return refuse(
                 "missing; `strategy: priority` needs the backends' names in their order".to_owned(),
@@ -67,7 +71,7 @@ fn strategy(raw: &AggregationConfig) -> Result<Strategy, Fault> {
             for (index, name) in raw.priority.iter().enumerate() {
                 let refuse = |message: String| {
                     let path = format!("aggregation.priority[{index}]");
-                    Err(Fault::at(&path, message))
+                    Err(ConfigFault::at(&path, message))
                 };
                 if !rules::is_dns_label(name) {
                     return refuse(format!(
@@ -80,7 +84,7 @@ fn strategy(raw: &AggregationConfig) -> Result<Strategy, Fault> {
                 }
             }
             // A backend may leave the group at any time, so that a name nobody has is no error.
-            Strategy::Priority(
+            ConflictResolution::Priority(
                 raw.priority
                     .iter()
                     .map(|name| BackendName(name.as_str().into()))
@@ -95,14 +99,14 @@ pub(super) fn terms(
     raw: &BackendConfig,
     index: usize,
     aggregation: &AggregationConfig,
-) -> Result<Terms, Fault> {
+) -> Result<ExposurePolicy, ConfigFault> {
     let at = |field: &str| format!("backends[{index}].{field}");
     if raw.prefix.is_some() && aggregation.strategy != ConflictStrategy::Prefix {
         let message = format!(
             "has no meaning with `aggregation.strategy: {}`; set `strategy: prefix` or remove it",
             aggregation.strategy.as_str()
         );
-        return Err(Fault::at(&at("prefix"), message));
+        return Err(ConfigFault::at(&at("prefix"), message));
     }
     let (tools, prompts, resources) = (&raw.tools, &raw.prompts, &raw.resources);
     for (field, patterns) in [
@@ -116,7 +120,7 @@ pub(super) fn terms(
     ] {
         if let Some(index) = patterns.iter().position(String::is_empty) {
             let message = "found \"\", which fits nothing; expected a name or a pattern, for example get_*";
-            return Err(Fault::at(&at(&format!("{field}[{index}]")), message));
+            return Err(ConfigFault::at(&at(&format!("{field}[{index}]")), message));
         }
     }
     let prefix = prefix(raw, aggregation);
@@ -129,12 +133,12 @@ pub(super) fn terms(
         let message = format!(
             "gives the prefix {prefix:?}; allowed are fewer than {MAX_NAME_BYTES} of A-Z a-z 0-9 _ . / -, and in prefixFormat {{backend}}"
         );
-        return Err(Fault::at(&path, message));
+        return Err(ConfigFault::at(&path, message));
     }
     let tools = raw.tools.overrides.iter();
     let prompts = raw.prompts.overrides.iter();
-    Ok(Terms {
-        tools: Rules {
+    Ok(ExposurePolicy {
+        tools: ItemRules {
             filter: filter(&raw.tools.allow, &raw.tools.deny),
             hidden: patterns(&raw.tools.hidden),
             overrides: overrides(
@@ -144,7 +148,7 @@ pub(super) fn terms(
                 &at("tools.overrides"),
             )?,
         },
-        prompts: Rules {
+        prompts: ItemRules {
             filter: filter(&raw.prompts.allow, &raw.prompts.deny),
             hidden: Vec::new(),
             overrides: overrides(
@@ -164,7 +168,7 @@ pub(super) fn terms(
 pub(super) fn no_name_twice(
     aggregation: &AggregationConfig,
     backends: &[BackendConfig],
-) -> Result<(), Fault> {
+) -> Result<(), ConfigFault> {
     if aggregation.strategy != ConflictStrategy::Manual {
         return Ok(());
     }
@@ -185,7 +189,7 @@ pub(super) fn no_name_twice(
                 backends[other].name
             );
             let path = format!("backends[{index}].{kind}.overrides.{name}.name");
-            return Err(Fault::at(&path, message));
+            return Err(ConfigFault::at(&path, message));
         }
     }
     Ok(())
@@ -222,19 +226,19 @@ const PROMPT_NAMES: Names = Names {
 };
 
 fn overrides<'a>(
-    raw: impl Iterator<Item = (&'a String, Override)>,
+    raw: impl Iterator<Item = (&'a String, ItemOverride)>,
     names: &Names,
     prefix: &str,
     path: &str,
-) -> Result<HashMap<String, Override>, Fault> {
-    let mut overrides: HashMap<String, Override> = HashMap::new();
+) -> Result<HashMap<String, ItemOverride>, ConfigFault> {
+    let mut overrides: HashMap<String, ItemOverride> = HashMap::new();
     for (name, named) in raw {
-        if named == Override::default() {
+        if named == ItemOverride::default() {
             let message = "says nothing; give it a name, title, description or annotations, or remove it";
-            return Err(Fault::at(&format!("{path}.{name}"), message));
+            return Err(ConfigFault::at(&format!("{path}.{name}"), message));
         }
         if let Some(renamed) = &named.name {
-            let refuse = |message| Err(Fault::at(&format!("{path}.{name}.name"), message));
+            let refuse = |message| Err(ConfigFault::at(&format!("{path}.{name}.name"), message));
             if renamed.is_empty()
                 || prefix.len() + renamed.len() > names.max_bytes
                 || !(names.may_hold)(renamed)
@@ -245,7 +249,7 @@ fn overrides<'a>(
                     names.characters
                 ));
             }
-            let same = |other: &&Override| other.name.as_ref() == Some(renamed);
+            let same = |other: &&ItemOverride| other.name.as_ref() == Some(renamed);
             if overrides.values().find(same).is_some() {
                 return refuse(format!("the name {renamed:?} is given twice"));
             }
@@ -255,7 +259,7 @@ fn overrides<'a>(
     Ok(overrides)
 }
 
-fn tool(raw: &ToolOverride) -> Override {
+fn tool(raw: &ToolOverride) -> ItemOverride {
     let AnnotationOverride {
         title,
         read_only_hint,
@@ -272,15 +276,15 @@ fn tool(raw: &ToolOverride) -> Override {
     let hints = hints
         .into_iter()
         .filter_map(|(key, hint)| Some((key, hint.as_ref()?.to_string())));
-    Override {
+    ItemOverride {
         name: raw.name.clone(),
         fields: texts([("title", &raw.title), ("description", &raw.description)]),
         annotations: texts([("title", title)]).into_iter().chain(hints).collect(),
     }
 }
 
-fn prompt(raw: &PromptOverride) -> Override {
-    Override {
+fn prompt(raw: &PromptOverride) -> ItemOverride {
+    ItemOverride {
         name: raw.name.clone(),
         fields: texts([("title", &raw.title), ("description", &raw.description)]),
         annotations: Vec::new(),
@@ -293,8 +297,8 @@ fn texts<const N: usize>(fields: [(&'static str, &Option<String>); N]) -> Vec<(&
     fields.into_iter().filter_map(set).collect()
 }
 
-fn filter(allow: &[String], deny: &[String]) -> Filter {
-    Filter {
+fn filter(allow: &[String], deny: &[String]) -> NameFilter {
+    NameFilter {
         allow: patterns(allow),
         deny: patterns(deny),
     }

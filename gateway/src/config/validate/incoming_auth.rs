@@ -7,32 +7,33 @@ use http::Uri;
 use http::uri::Scheme;
 use vmcp_crds::config::{IncomingAuth as Raw, IncomingAuthType, OidcConfig, rules};
 
-use super::Fault;
-use crate::config::{IncomingAuth, Oidc};
+use super::ConfigFault;
+use crate::config::{IncomingAuth, OidcSettings};
 
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
 const MIN_REFRESH: Duration = Duration::from_secs(1);
 
-pub(super) fn incoming_auth(raw: &Raw, file: &Path) -> Result<IncomingAuth, Fault> {
+pub(super) fn incoming_auth(raw: &Raw, file: &Path) -> Result<IncomingAuth, ConfigFault> {
     match (raw.kind, &raw.oidc) {
         (IncomingAuthType::Anonymous, None) => Ok(IncomingAuth::Anonymous),
         (IncomingAuthType::Anonymous, Some(_)) => {
             let message = "has no meaning with `type: anonymous`; set `type: oidc` or remove it";
-            Err(Fault::at("incomingAuth.oidc", message.to_owned()))
+            Err(ConfigFault::at("incomingAuth.oidc", message.to_owned()))
         }
         (IncomingAuthType::Oidc, None) => {
             let message = "missing; `type: oidc` needs the issuer and the audience of its tokens";
-            Err(Fault::at("incomingAuth.oidc", message.to_owned()))
+            Err(ConfigFault::at("incomingAuth.oidc", message.to_owned()))
         }
         (IncomingAuthType::Oidc, Some(oidc)) => {
-            let oidc = checked(oidc, file)
-                .map_err(|(field, message)| Fault::at(&format!("incomingAuth.oidc.{field}"), message))?;
+            let oidc = checked(oidc, file).map_err(|(field, message)| {
+                ConfigFault::at(&format!("incomingAuth.oidc.{field}"), message)
+            })?;
             Ok(IncomingAuth::Oidc(Box::new(oidc)))
         }
     }
 }
 
-fn checked(raw: &OidcConfig, file: &Path) -> Result<Oidc, (&'static str, String)> {
+fn checked(raw: &OidcConfig, file: &Path) -> Result<OidcSettings, (&'static str, String)> {
     let allow_http = raw.insecure_allow_http;
     let issuer = issuer_url(&raw.issuer, allow_http).map_err(|message| ("issuer", message))?;
     if issuer.query().is_some() {
@@ -87,7 +88,7 @@ fn checked(raw: &OidcConfig, file: &Path) -> Result<Oidc, (&'static str, String)
         ));
     }
     let directory = file.parent().unwrap_or_else(|| Path::new(""));
-    Ok(Oidc {
+    Ok(OidcSettings {
         issuer: raw.issuer.clone(),
         audiences,
         resource,
@@ -134,7 +135,7 @@ mod tests {
         incoming_auth(&raw, Path::new("/etc/vmcp/gateway.yaml")).map_err(|error| error.to_string())
     }
 
-    fn oidc(fields: &str) -> Result<Oidc, String> {
+    fn oidc(fields: &str) -> Result<OidcSettings, String> {
         match load(&format!("{{type: oidc, oidc: {{{fields}}}}}"))? {
             IncomingAuth::Oidc(oidc) => Ok(*oidc),
             IncomingAuth::Anonymous => panic!("not oidc"),

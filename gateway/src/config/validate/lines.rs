@@ -227,7 +227,10 @@ fn a_mistake_in_the_hot_file_is_told_with_its_line_there() {
         std::fs::write(&hot, text).unwrap();
         let path = path.trim_start_matches("hot.");
         let expected = format!("{}:{}: at `{path}`: ", hot.display(), line_of_the_mark(text));
-        for error in [Config::load(&file, None).map(drop), Hot::load(&hot).map(drop)] {
+        for error in [
+            Config::load(&file, None).map(drop),
+            HotSettings::load(&hot).map(drop),
+        ] {
             let error = error.unwrap_err().to_string();
             assert!(
                 error.starts_with(&expected),

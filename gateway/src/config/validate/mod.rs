@@ -1,14 +1,14 @@
 //! From the raw file to the validated configuration.
 
 mod aggregation;
-mod contact;
 mod incoming_auth;
-mod isolation;
 #[cfg(test)]
 mod lines;
+mod resilience;
 mod session_storage;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -22,23 +22,23 @@ use vmcp_crds::config::{
 };
 
 use super::{
-    Access, AccessLog, Backend, BackendName, Config, HostPort, Hot, HotSource, Identity, Limits, Origin,
-    ServerName, SessionPolicy, SessionStorage,
+    AccessLog, AccessPolicy, BackendName, BackendSettings, Config, HostPort, HotSettings, HotSource, Origin,
+    RequestLimits, ServerIdentity, ServerName, SessionPolicy, SessionStorage,
 };
 
 /// A configuration that cannot be used. The message is for the person who wrote it.
-pub type Invalid = ConfigError;
+pub type InvalidConfig = ConfigError;
 
 /// What is wrong, and where in the text.
 #[derive(Debug)]
-struct Fault {
+struct ConfigFault {
     /// The path of the field.
     path: String,
     /// What was found and what is allowed.
     message: String,
 }
 
-impl Fault {
+impl ConfigFault {
     fn at(path: &str, message: impl Into<String>) -> Self {
         Self {
             path: path.to_owned(),
@@ -51,12 +51,12 @@ impl Fault {
         Self { path, ..self }
     }
 
-    fn in_text(self, text: &str, file: &Path) -> Invalid {
-        Invalid::invalid(file, text, &self.path, self.message)
+    fn in_text(self, text: &str, file: &Path) -> InvalidConfig {
+        InvalidConfig::invalid(file, text, &self.path, self.message)
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "at `{}`: {}", self.path, self.message)
     }
@@ -67,7 +67,7 @@ pub(super) fn config(
     text: &str,
     file: &Path,
     redis_password: Option<SecretString>,
-) -> Result<Config, Invalid> {
+) -> Result<Config, InvalidConfig> {
     let raw = GatewayConfig::parse(text, file)?;
     let (hot, source) = match raw.read_hot_file(text, file)? {
         Some((path, hot)) => (hot_file(&hot, &path)?, HotSource::Own(path)),
@@ -77,43 +77,47 @@ pub(super) fn config(
 }
 
 /// The hot part of the configuration in `text`, which stands in `file`, and the rest; `before` is the hot part in use.
-pub(super) fn hot_part(text: &str, file: &Path, before: &Hot) -> Result<(Hot, GatewayConfig), Invalid> {
+pub(super) fn hot_part(
+    text: &str,
+    file: &Path,
+    before: &HotSettings,
+) -> Result<(HotSettings, GatewayConfig), InvalidConfig> {
     let raw = GatewayConfig::parse(text, file)?;
     if raw.hot_file.is_some() {
         let message =
             "the file held its hot part itself when the gateway started; another file takes a restart";
-        return Err(Invalid::invalid(file, text, "hotFile", message));
+        return Err(InvalidConfig::invalid(file, text, "hotFile", message));
     }
     if raw.hot.is_none() && !before.backends.is_empty() {
         let message = "missing, and it named backends before: the file may be cut off; `hot: {backends: []}` stands for none";
-        return Err(Invalid::invalid(file, text, "hot", message));
+        return Err(InvalidConfig::invalid(file, text, "hot", message));
     }
     let hot = below_hot(&raw, text, file)?;
     Ok((hot, GatewayConfig { hot: None, ..raw }))
 }
 
-fn below_hot(raw: &GatewayConfig, text: &str, file: &Path) -> Result<Hot, Invalid> {
+fn below_hot(raw: &GatewayConfig, text: &str, file: &Path) -> Result<HotSettings, InvalidConfig> {
     let part = raw.hot.clone().unwrap_or_default();
     let hash = vmcp_crds::status::config_hash(&serde_yaml::to_string(&part).unwrap_or_default());
     hot(&part, hash, file).map_err(|fault| fault.below("hot").in_text(text, file))
 }
 
 /// The hot part in `text`, which stands in `file`, a file of its own.
-pub(super) fn hot_file(text: &str, file: &Path) -> Result<Hot, Invalid> {
+pub(super) fn hot_file(text: &str, file: &Path) -> Result<HotSettings, InvalidConfig> {
     let raw = HotConfig::parse(text, file)?;
     hot(&raw, vmcp_crds::status::config_hash(text), file).map_err(|fault| fault.in_text(text, file))
 }
 
 fn whole(
     raw: GatewayConfig,
-    hot: Hot,
+    hot: HotSettings,
     hot_source: HotSource,
     file: &Path,
     redis_password: Option<SecretString>,
-) -> Result<Config, Fault> {
+) -> Result<Config, ConfigFault> {
     for (path, value) in [("namespace", &raw.namespace), ("name", &raw.name)] {
         if !rules::is_dns_name(value) {
-            return Err(Fault::at(
+            return Err(ConfigFault::at(
                 path,
                 format!("found {value:?}; allowed are {}", rules::DNS_NAME),
             ));
@@ -123,11 +127,11 @@ fn whole(
     if cannot_both_listen(mcp, admin) {
         let message =
             format!("found {admin}, which `listeners.mcp` ({mcp}) takes; give them different ports");
-        return Err(Fault::at("listeners.admin", message));
+        return Err(ConfigFault::at("listeners.admin", message));
     }
     let session_storage = session_storage::session_storage(&raw.session_storage, redis_password, file)?;
     if matches!(session_storage, SessionStorage::Redis(_)) && raw.session_keys.is_none() {
-        return Err(Fault::at(
+        return Err(ConfigFault::at(
             "sessionKeys",
             "missing; replicas that share a Redis must share the keys that sign session ids: make one with \
              `vmcp-gateway keygen > KEYS/current` and name the directory KEYS as sessionKeys.directory",
@@ -161,13 +165,13 @@ fn whole(
     })
 }
 
-fn idle_timeout(listeners: &Listeners) -> Result<Duration, Fault> {
+fn idle_timeout(listeners: &Listeners) -> Result<Duration, ConfigFault> {
     let timeout = listeners.idle_timeout.get();
     if (Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60)).contains(&timeout) {
         return Ok(timeout);
     }
     let message = format!("found {}; expected 1s to 24h", listeners.idle_timeout);
-    Err(Fault::at("listeners.idleTimeout", message))
+    Err(ConfigFault::at("listeners.idleTimeout", message))
 }
 
 /// Whether the second of two listeners would find its address taken. `[::]` takes those of IPv4, too, and port 0 is any that is free.
@@ -180,31 +184,31 @@ fn cannot_both_listen(one: SocketAddr, other: SocketAddr) -> bool {
         && (takes(one.ip(), other.ip()) || takes(other.ip(), one.ip()))
 }
 
-fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Fault> {
-    let mut backends: Vec<Backend> = Vec::with_capacity(raw.backends.len());
+fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<HotSettings, ConfigFault> {
+    let mut backends: Vec<BackendSettings> = Vec::with_capacity(raw.backends.len());
     for (index, backend) in raw.backends.iter().enumerate() {
         let path = |field: &str| format!("backends[{index}].{field}");
         if !rules::is_dns_label(&backend.name) {
             let message = format!("found {:?}; allowed is {}", backend.name, rules::DNS_LABEL);
-            return Err(Fault::at(&path("name"), message));
+            return Err(ConfigFault::at(&path("name"), message));
         }
         if backends.iter().any(|other| other.name.as_str() == backend.name) {
             let message = format!(
                 "{:?} stands twice; the name of a backend must be unique",
                 backend.name
             );
-            return Err(Fault::at(&path("name"), message));
+            return Err(ConfigFault::at(&path("name"), message));
         }
-        let url = rules::endpoint(&backend.url).map_err(|message| Fault::at(&path("url"), message))?;
-        backends.push(Backend {
+        let url = rules::endpoint(&backend.url).map_err(|message| ConfigFault::at(&path("url"), message))?;
+        backends.push(BackendSettings {
             name: BackendName(backend.name.as_str().into()),
             url,
             disposable: backend.session_state == SessionState::Disposable,
             protocol: backend.transport,
             terms: Arc::new(aggregation::terms(backend, index, &raw.aggregation)?),
-            isolation: isolation::isolation(backend)
-                .map_err(|(field, message)| Fault::at(&path(field), message))?,
-            contact: Arc::new(contact::contact(backend, &path, file)?),
+            isolation: resilience::isolation(backend)
+                .map_err(|(field, message)| ConfigFault::at(&path(field), message))?,
+            contact: Arc::new(upstream::contact(backend, &path, file)?),
         });
     }
     let mut pass_headers: Vec<_> = backends
@@ -214,7 +218,7 @@ fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Fault> {
     pass_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     pass_headers.dedup();
     aggregation::no_name_twice(&raw.aggregation, &raw.backends)?;
-    Ok(Hot {
+    Ok(HotSettings {
         log_level: raw.log_level,
         access_log: AccessLog {
             threshold: raw.access_log.sample.of(1 << 32),
@@ -230,13 +234,13 @@ fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<Hot, Fault> {
     })
 }
 
-fn access(raw: &HotConfig) -> Result<Access, Fault> {
+fn access(raw: &HotConfig) -> Result<AccessPolicy, ConfigFault> {
     let host = |(index, text): (usize, &String)| {
         HostPort::parse(text).ok_or_else(|| {
             let message = format!(
                 "found {text:?}; expected a host name or address, alone or with a port, for example mcp.example.com"
             );
-            Fault::at(&format!("allowedHosts[{index}]"), message)
+            ConfigFault::at(&format!("allowedHosts[{index}]"), message)
         })
     };
     let origin = |(index, text): (usize, &String)| {
@@ -246,10 +250,10 @@ fn access(raw: &HotConfig) -> Result<Access, Fault> {
                  https://app.example.com, the origin of an app or an extension, for example app://obsidian.md, or null; there is \
                  no sign for all pages"
             );
-            Fault::at(&format!("allowedOrigins[{index}]"), message)
+            ConfigFault::at(&format!("allowedOrigins[{index}]"), message)
         })
     };
-    Ok(Access {
+    Ok(AccessPolicy {
         hosts: raw
             .allowed_hosts
             .iter()
@@ -277,7 +281,7 @@ fn clamped(bytes: Option<u64>) -> u32 {
     bytes.map_or(u32::MAX, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
-fn limits(raw: &LimitsConfig) -> Result<Limits, Fault> {
+fn limits(raw: &LimitsConfig) -> Result<RequestLimits, ConfigFault> {
     let per_principal = raw.sessions_per_principal;
     for (field, value, allowed) in [
         ("requestBytes", raw.request_bytes, REQUEST_BYTES),
@@ -312,21 +316,21 @@ fn limits(raw: &LimitsConfig) -> Result<Limits, Fault> {
                 allowed.start(),
                 allowed.end()
             );
-            return Err(Fault::at(&format!("limits.{field}"), message));
+            return Err(ConfigFault::at(&format!("limits.{field}"), message));
         }
     }
-    Ok(Limits::from(raw))
+    Ok(RequestLimits::from(raw))
 }
 
-fn identity(raw: &HotConfig) -> Result<Identity, Fault> {
+fn identity(raw: &HotConfig) -> Result<ServerIdentity, ConfigFault> {
     let info = &raw.server_info;
     for (field, value) in [("name", &info.name), ("version", &info.version)] {
         if value.as_ref().is_some_and(String::is_empty) {
             let message = "is empty; remove it for the default";
-            return Err(Fault::at(&format!("serverInfo.{field}"), message));
+            return Err(ConfigFault::at(&format!("serverInfo.{field}"), message));
         }
     }
-    Ok(Identity {
+    Ok(ServerIdentity {
         name: info.name.clone(),
         title: info.title.clone(),
         version: info.version.clone(),

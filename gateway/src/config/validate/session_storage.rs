@@ -5,7 +5,7 @@ use std::path::Path;
 use secrecy::SecretString;
 use vmcp_crds::config::{RedisTls as RawTls, SessionStorage as RawStorage, SessionStorageProvider, rules};
 
-use super::Fault;
+use super::ConfigFault;
 use crate::config::{
     RedisAddress, RedisIdentity, RedisPassword, RedisStorage, RedisTls, RedisTopology, SessionStorage,
 };
@@ -14,8 +14,8 @@ pub(super) fn session_storage(
     raw: &RawStorage,
     password: Option<SecretString>,
     file: &Path,
-) -> Result<SessionStorage, Fault> {
-    let at = |field: &str, message| Fault::at(&format!("sessionStorage.{field}"), message);
+) -> Result<SessionStorage, ConfigFault> {
+    let at = |field: &str, message| ConfigFault::at(&format!("sessionStorage.{field}"), message);
     let checked = raw.check(password.is_some());
     checked.map_err(|(field, message)| at(&field, message))?;
     if raw.provider == SessionStorageProvider::Memory {

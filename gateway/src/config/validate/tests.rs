@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 
 use super::*;
-use crate::config::{FailureMode, Strategy};
+use crate::config::{ConflictResolution, FailureMode};
 
 fn load(text: &str, password: Option<&str>) -> Result<Config, String> {
     let file = Path::new("gateway.yaml");
@@ -132,7 +132,7 @@ fn a_password_in_a_refused_url_is_not_repeated() {
     assert!(!error.contains("hunter2"), "{error}");
 }
 
-fn hot(text: &str) -> Result<Hot, String> {
+fn hot(text: &str) -> Result<HotSettings, String> {
     load(
         &format!("version: v1\nhot:\n  {}", text.replace('\n', "\n  ")),
         None,
@@ -140,7 +140,7 @@ fn hot(text: &str) -> Result<Hot, String> {
     .map(|config| config.hot)
 }
 
-fn one_backend(text: &str) -> Result<Arc<crate::config::Terms>, String> {
+fn one_backend(text: &str) -> Result<Arc<crate::config::ExposurePolicy>, String> {
     let hot = hot(&format!("backends: [{{name: a, url: 'http://a/mcp', {text}}}]"))?;
     Ok(Arc::clone(&hot.backends[0].terms))
 }
@@ -148,11 +148,11 @@ fn one_backend(text: &str) -> Result<Arc<crate::config::Terms>, String> {
 #[test]
 fn every_strategy_is_read_and_names_have_prefixes_only_with_one_of_them() {
     for (text, strategy, prefix) in [
-        ("{}", Strategy::Prefix, "a_"),
-        ("{prefixFormat: '{workload}.'}", Strategy::Prefix, "a."),
-        ("{strategy: none}", Strategy::None, ""),
-        ("{strategy: transparent}", Strategy::None, ""),
-        ("{strategy: manual}", Strategy::Manual, ""),
+        ("{}", ConflictResolution::Prefix, "a_"),
+        ("{prefixFormat: '{workload}.'}", ConflictResolution::Prefix, "a."),
+        ("{strategy: none}", ConflictResolution::None, ""),
+        ("{strategy: transparent}", ConflictResolution::None, ""),
+        ("{strategy: manual}", ConflictResolution::Manual, ""),
     ] {
         let hot = hot(&format!(
             "backends: [{{name: a, url: 'http://a/mcp'}}]\naggregation: {text}"
@@ -164,7 +164,7 @@ fn every_strategy_is_read_and_names_have_prefixes_only_with_one_of_them() {
         );
     }
     let hot = hot("aggregation: {strategy: priority, priority: [b, a], failureMode: hide}").unwrap();
-    let Strategy::Priority(names) = &hot.aggregation.strategy else {
+    let ConflictResolution::Priority(names) = &hot.aggregation.strategy else {
         panic!()
     };
     assert_eq!(names[0].as_str(), "b");

@@ -4,7 +4,7 @@ use http::{HeaderMap, header};
 
 /// What a request sends.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Sent<'a> {
+pub(super) enum BearerHeader<'a> {
     /// No token. Credentials of another kind are none.
     Nothing,
     /// Something that cannot be a token, or more than one.
@@ -13,25 +13,25 @@ pub(super) enum Sent<'a> {
     Token(&'a [u8]),
 }
 
-pub(super) fn sent(headers: &HeaderMap) -> Sent<'_> {
+pub(super) fn sent(headers: &HeaderMap) -> BearerHeader<'_> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
-        return Sent::Nothing;
+        return BearerHeader::Nothing;
     };
     if values.next().is_some() {
-        return Sent::Unreadable;
+        return BearerHeader::Unreadable;
     }
     let value = value.as_bytes();
     let scheme_end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
     let (scheme, token) = value.split_at(scheme_end);
     if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Sent::Nothing;
+        return BearerHeader::Nothing;
     }
     let token = token.trim_ascii();
     if token.is_empty() || !token.iter().all(|byte| is_allowed(*byte)) {
-        return Sent::Unreadable;
+        return BearerHeader::Unreadable;
     }
-    Sent::Token(token)
+    BearerHeader::Token(token)
 }
 
 /// The characters of `b64token`.
@@ -53,14 +53,14 @@ mod tests {
     #[test]
     fn a_token_is_found_behind_its_scheme_whatever_its_case() {
         for value in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c "] {
-            assert_eq!(sent(&headers(&[value])), Sent::Token(b"a.b.c"), "{value}");
+            assert_eq!(sent(&headers(&[value])), BearerHeader::Token(b"a.b.c"), "{value}");
         }
     }
 
     #[test]
     fn credentials_of_another_kind_are_no_token() {
         for values in [&[][..], &["Basic YTpi"], &["Bearerx a"], &[""]] {
-            assert_eq!(sent(&headers(values)), Sent::Nothing, "{values:?}");
+            assert_eq!(sent(&headers(values)), BearerHeader::Nothing, "{values:?}");
         }
     }
 
@@ -74,7 +74,7 @@ mod tests {
             &["Bearer a", "Bearer b"],
             &["Bearer a", "Basic YTpi"],
         ] {
-            assert_eq!(sent(&headers(values)), Sent::Unreadable, "{values:?}");
+            assert_eq!(sent(&headers(values)), BearerHeader::Unreadable, "{values:?}");
         }
     }
 }

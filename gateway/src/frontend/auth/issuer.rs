@@ -19,12 +19,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::IssuerState;
-use super::fetch::{Fetch, FetchError, UnusableCa};
-use super::keys::KeySet;
 use super::token::Header;
-use crate::config::Oidc as Settings;
-use crate::readiness::Readiness;
-use crate::tasks::Tasks;
+use crate::config::OidcSettings as Settings;
+use crate::frontend::auth::issuer_fetch::{FetchError, IssuerClient, UnusableCa};
+use crate::frontend::auth::jwks::KeySet;
+use crate::runtime::readiness::Readiness;
+use crate::runtime::tasks::Tasks;
 use crate::telemetry::Metrics;
 
 /// How long readiness waits for the first keys.
@@ -50,18 +50,18 @@ struct Inner {
     name: String,
     jwks_url: Option<Uri>,
     refresh: Duration,
-    fetch: Fetch,
+    fetch: IssuerClient,
     metrics: Metrics,
     tasks: Tasks,
     keys: ArcSwap<KeySet>,
     error: ArcSwapOption<String>,
-    rounds: watch::Sender<Rounds>,
+    rounds: watch::Sender<FetchRounds>,
     ask: Mutex<Ask>,
     asked: Notify,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Rounds {
+struct FetchRounds {
     begun: u64,
     ended: u64,
 }
@@ -85,7 +85,7 @@ pub(super) enum NoKeys {
 
 /// Why a round brought nothing.
 #[derive(Debug, thiserror::Error)]
-enum RoundError {
+enum RefreshError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error("no answer within {} s", ROUND_DEADLINE.as_secs())]
@@ -108,7 +108,7 @@ impl Issuer {
             name: settings.issuer.clone(),
             jwks_url: settings.jwks_url.clone(),
             refresh: settings.key_refresh,
-            fetch: Fetch::new(settings.ca_bundle.as_deref(), settings.allow_http)?,
+            fetch: IssuerClient::new(settings.ca_bundle.as_deref(), settings.allow_http)?,
             metrics,
             tasks,
             keys: ArcSwap::default(),
@@ -239,7 +239,7 @@ impl Issuer {
             .rounds
             .send_modify(|rounds| rounds.begun = rounds.begun.saturating_add(1));
         let fetched = tokio::time::timeout(ROUND_DEADLINE, self.fetch()).await;
-        let fetched = fetched.unwrap_or(Err(RoundError::Deadline));
+        let fetched = fetched.unwrap_or(Err(RefreshError::Deadline));
         inner
             .metrics
             .issuer_keys_fetched(if fetched.is_ok() { "succeeded" } else { "failed" });
@@ -278,7 +278,7 @@ impl Issuer {
         ok
     }
 
-    async fn fetch(&self) -> Result<KeySet, RoundError> {
+    async fn fetch(&self) -> Result<KeySet, RefreshError> {
         let inner = &*self.inner;
         let url = match &inner.jwks_url {
             Some(url) => url.clone(),
@@ -287,25 +287,25 @@ impl Issuer {
         let json = inner.fetch.json(&url).await?;
         let keys = match KeySet::read(&json, &inner.keys.load()) {
             Ok(keys) => keys,
-            Err(reason) => return Err(RoundError::Keys { url, reason }),
+            Err(reason) => return Err(RefreshError::Keys { url, reason }),
         };
         if keys.len() == 0 {
             // It has answered, and withdrawn all its keys. That is a fault all the same: nobody can be let in.
             inner.keys.store(Arc::new(keys));
             let reason = "no key that signatures can be checked with".to_owned();
-            return Err(RoundError::Keys { url, reason });
+            return Err(RefreshError::Keys { url, reason });
         }
         Ok(keys)
     }
 
     /// Where the issuer says that its keys are. Some publish their metadata by one of the standards only.
-    async fn discover(&self) -> Result<Uri, RoundError> {
+    async fn discover(&self) -> Result<Uri, RefreshError> {
         let mut first_error = None;
         for url in metadata_urls(&self.inner.name) {
             let error = match self.discover_at(&url).await {
                 // Who cannot be reached there cannot be reached at all.
-                Err(error @ RoundError::Fetch(FetchError::Status { .. })) => error,
-                Err(error @ RoundError::Discovery { .. }) => error,
+                Err(error @ RefreshError::Fetch(FetchError::Status { .. })) => error,
+                Err(error @ RefreshError::Discovery { .. }) => error,
                 outcome => return outcome,
             };
             first_error.get_or_insert(error);
@@ -313,7 +313,7 @@ impl Issuer {
         Err(first_error.unwrap_or_else(|| no_document(&Uri::default(), "the issuer is no URL".to_owned())))
     }
 
-    async fn discover_at(&self, url: &str) -> Result<Uri, RoundError> {
+    async fn discover_at(&self, url: &str) -> Result<Uri, RefreshError> {
         let inner = &*self.inner;
         let url: Uri = url
             .parse()
@@ -333,9 +333,9 @@ impl Issuer {
     }
 }
 
-fn no_document(url: &Uri, reason: String) -> RoundError {
+fn no_document(url: &Uri, reason: String) -> RefreshError {
     let url = url.clone();
-    RoundError::Discovery { url, reason }
+    RefreshError::Discovery { url, reason }
 }
 
 /// Where an issuer's metadata may be: OpenID Connect Discovery 1.0, 4; RFC 8414, 3; and the same place for OpenID Connect (RFC 8414, 5).

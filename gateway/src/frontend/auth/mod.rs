@@ -18,34 +18,34 @@
 )]
 
 mod bearer;
-mod fetch;
+mod challenge;
 mod issuer;
-mod keys;
-mod refusal;
-mod resource;
+mod issuer_fetch;
+mod jwks;
+mod resource_metadata;
 mod token;
-mod validated;
+mod token_cache;
 
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Response};
 
-use super::respond::Body;
-use crate::clock;
-use crate::config::{IncomingAuth, Oidc as Settings};
+use crate::config::{IncomingAuth, OidcSettings as Settings};
 use crate::core::Principal;
-use crate::readiness::Readiness;
-use crate::tasks::Tasks;
+use crate::frontend::response::ResponseBody;
+use crate::runtime::clock;
+use crate::runtime::readiness::Readiness;
+use crate::runtime::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-use bearer::Sent;
+use bearer::BearerHeader;
+use challenge::AuthRejection;
 use issuer::{Issuer, NoKeys};
-use refusal::Refusal;
-use resource::Resource;
-use token::{Expectations, Flaw};
-use validated::Validated;
+use resource_metadata::ResourceMetadata;
+use token::{TokenError, TokenValidation};
+use token_cache::TokenCache;
 
-pub use fetch::{UnusableCa, authorities};
+pub use issuer_fetch::{UnusableCa, authorities};
 
 /// How the gateway knows who calls. A cheap-clone handle.
 #[derive(Clone, Debug)]
@@ -65,9 +65,9 @@ pub struct Oidc {
 #[derive(Debug)]
 struct Inner {
     issuer: Issuer,
-    expectations: Expectations,
-    validated: Validated,
-    resource: Resource,
+    expectations: TokenValidation,
+    validated: TokenCache,
+    resource: ResourceMetadata,
     metrics: Metrics,
 }
 
@@ -109,7 +109,7 @@ impl Authentication {
     }
 
     /// Who sends a request with these headers.
-    pub(super) async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Response<Body>> {
+    pub(super) async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Response<ResponseBody>> {
         let Self::Oidc(Oidc { inner }) = self else {
             return Ok(Principal::Anonymous);
         };
@@ -126,7 +126,7 @@ impl Authentication {
     }
 
     /// The answer to a request for the description of the protected resource (RFC 9728), if `path` is where it stands.
-    pub(super) fn describe(&self, method: &Method, path: &str) -> Option<Response<Body>> {
+    pub(super) fn describe(&self, method: &Method, path: &str) -> Option<Response<ResponseBody>> {
         match self {
             Self::Anonymous => None,
             Self::Oidc(oidc) => oidc.inner.resource.describe(method, path),
@@ -145,9 +145,9 @@ impl Oidc {
         issuer.keep_fresh(readiness);
         let inner = Inner {
             issuer,
-            expectations: Expectations::new(settings),
-            validated: Validated::new()?,
-            resource: Resource::new(settings)?,
+            expectations: TokenValidation::new(settings),
+            validated: TokenCache::new()?,
+            resource: ResourceMetadata::new(settings)?,
             metrics: metrics.clone(),
         };
         Ok(Self {
@@ -157,14 +157,14 @@ impl Oidc {
 }
 
 impl Inner {
-    async fn judge(&self, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    async fn judge(&self, headers: &HeaderMap) -> Result<Principal, AuthRejection> {
         let token = match bearer::sent(headers) {
-            Sent::Nothing => return Err(Refusal::NoToken),
-            Sent::Unreadable => return Err(Refusal::Unreadable),
-            Sent::Token(token) => token,
+            BearerHeader::Nothing => return Err(AuthRejection::NoToken),
+            BearerHeader::Unreadable => return Err(AuthRejection::Unreadable),
+            BearerHeader::Token(token) => token,
         };
         if token.len() > token::MAX_BYTES {
-            return Err(Flaw::TooLong.into());
+            return Err(TokenError::TooLong.into());
         }
         let now = clock::unix_seconds();
         let digest = self.validated.digest(token);
@@ -177,7 +177,7 @@ impl Inner {
         let mut verdict = token::verify(token, &header, &keys, &self.expectations, now);
         // Which key is meant is not known: it may be one that is not known yet.
         let is_named = keys.knows(header.key.as_deref());
-        if !is_named && matches!(verdict, Err(Flaw::Signature | Flaw::UnknownKey)) {
+        if !is_named && matches!(verdict, Err(TokenError::Signature | TokenError::UnknownKey)) {
             match self.issuer.keys_after(&keys).await {
                 Ok(newer) => {
                     keys = newer;

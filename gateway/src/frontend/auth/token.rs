@@ -9,9 +9,9 @@ use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde::Deserialize;
 use vmcp_crds::config::SigningAlgorithm;
 
-use super::keys::KeySet;
-use crate::config::Oidc as Settings;
+use crate::config::OidcSettings as Settings;
 use crate::core::Principal;
+use crate::frontend::auth::jwks::KeySet;
 
 /// The longest token that is read.
 pub(super) const MAX_BYTES: usize = 16 * 1024;
@@ -20,7 +20,7 @@ const MAX_SUBJECT_BYTES: usize = 1024;
 
 /// Why a token is not good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flaw {
+pub(super) enum TokenError {
     TooLong,
     Malformed,
     Algorithm,
@@ -33,7 +33,7 @@ pub(super) enum Flaw {
     NotYetValid,
 }
 
-impl Flaw {
+impl TokenError {
     /// One word, for the metric.
     pub(super) fn outcome(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl Flaw {
 
 /// What a token must be.
 #[derive(Debug)]
-pub(super) struct Expectations {
+pub(super) struct TokenValidation {
     issuer: Arc<str>,
     audiences: Vec<String>,
     algorithms: Vec<Algorithm>,
@@ -85,7 +85,7 @@ pub(super) struct Header {
 
 /// A token that is good.
 #[derive(Debug)]
-pub(super) struct Good {
+pub(super) struct VerifiedToken {
     pub(super) principal: Principal,
     /// When it ends, in seconds since 1970.
     pub(super) until: u64,
@@ -109,7 +109,7 @@ enum Audience {
     Many(Vec<String>),
 }
 
-impl Expectations {
+impl TokenValidation {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             issuer: settings.issuer.as_str().into(),
@@ -119,9 +119,9 @@ impl Expectations {
         }
     }
 
-    fn check(&self, claims: &Claims, now: u64) -> Result<Good, Flaw> {
+    fn check(&self, claims: &Claims, now: u64) -> Result<VerifiedToken, TokenError> {
         if claims.iss != *self.issuer {
-            return Err(Flaw::Issuer);
+            return Err(TokenError::Issuer);
         }
         let is_ours = |audience: &String| self.audiences.contains(audience);
         let for_us = match &claims.aud {
@@ -129,35 +129,35 @@ impl Expectations {
             Audience::Many(audiences) => audiences.iter().any(is_ours),
         };
         if !for_us {
-            return Err(Flaw::Audience);
+            return Err(TokenError::Audience);
         }
         if claims.sub.is_empty() || claims.sub.len() > MAX_SUBJECT_BYTES {
-            return Err(Flaw::Claims);
+            return Err(TokenError::Claims);
         }
         let until = seconds(claims.exp).saturating_add(self.leeway);
         if now >= until {
-            return Err(Flaw::Expired);
+            return Err(TokenError::Expired);
         }
         let from = claims.nbf.map_or(0, seconds);
         if now.saturating_add(self.leeway) < from {
-            return Err(Flaw::NotYetValid);
+            return Err(TokenError::NotYetValid);
         }
         let principal = Principal::subject(Arc::clone(&self.issuer), &claims.sub);
-        Ok(Good { principal, until })
+        Ok(VerifiedToken { principal, until })
     }
 }
 
 impl Header {
     /// The header of `token`, if it is one that is accepted. An algorithm that is not in the list is refused here, before any key
     /// is looked for.
-    pub(super) fn read(token: &[u8], expected: &Expectations) -> Result<Self, Flaw> {
-        let header = decode_header(token).map_err(|_| Flaw::Malformed)?;
+    pub(super) fn read(token: &[u8], expected: &TokenValidation) -> Result<Self, TokenError> {
+        let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
         // An extension that must be understood, and is not (RFC 7515, 4.1.11).
         if header.crit.is_some() {
-            return Err(Flaw::Malformed);
+            return Err(TokenError::Malformed);
         }
         if !expected.algorithms.contains(&header.alg) {
-            return Err(Flaw::Algorithm);
+            return Err(TokenError::Algorithm);
         }
         Ok(Self {
             key: header.kid,
@@ -171,23 +171,23 @@ pub(super) fn verify(
     token: &[u8],
     header: &Header,
     keys: &KeySet,
-    expected: &Expectations,
+    expected: &TokenValidation,
     now: u64,
-) -> Result<Good, Flaw> {
+) -> Result<VerifiedToken, TokenError> {
     let mut signature_only = Validation::new(header.algorithm);
     signature_only.required_spec_claims.clear();
     signature_only.validate_exp = false;
     signature_only.validate_aud = false;
-    let mut flaw = Flaw::UnknownKey;
+    let mut flaw = TokenError::UnknownKey;
     for key in keys.fitting(header.key.as_deref(), header.algorithm) {
         use jsonwebtoken::errors::ErrorKind;
         match decode::<Claims>(token, key, &signature_only) {
             Ok(data) => return expected.check(&data.claims, now),
             // The signature was good.
             Err(error) if matches!(error.kind(), ErrorKind::Json(_) | ErrorKind::Utf8(_)) => {
-                return Err(Flaw::Claims);
+                return Err(TokenError::Claims);
             }
-            Err(_) => flaw = Flaw::Signature,
+            Err(_) => flaw = TokenError::Signature,
         }
     }
     Err(flaw)
@@ -225,8 +225,8 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
-    fn expectations() -> Expectations {
-        Expectations {
+    fn expectations() -> TokenValidation {
+        TokenValidation {
             issuer: "https://i".into(),
             audiences: vec!["tools".to_owned(), "https://t/mcp".to_owned()],
             algorithms: vec![Algorithm::ES256],
@@ -234,12 +234,12 @@ mod tests {
         }
     }
 
-    fn check(change: &Value) -> Result<u64, Flaw> {
+    fn check(change: &Value) -> Result<u64, TokenError> {
         let mut claims = json!({"iss": "https://i", "sub": "a", "aud": "tools", "exp": NOW + 60});
         for (name, value) in change.as_object().unwrap() {
             claims[name] = value.clone();
         }
-        let claims: Claims = serde_json::from_value(claims).map_err(|_| Flaw::Claims)?;
+        let claims: Claims = serde_json::from_value(claims).map_err(|_| TokenError::Claims)?;
         expectations().check(&claims, NOW).map(|good| good.until)
     }
 
@@ -256,20 +256,20 @@ mod tests {
     #[test]
     fn each_flaw_is_found() {
         for (change, flaw) in [
-            (json!({"exp": NOW - 10}), Flaw::Expired),
-            (json!({"exp": -1}), Flaw::Expired),
-            (json!({"nbf": NOW + 11}), Flaw::NotYetValid),
-            (json!({"iss": "https://i/"}), Flaw::Issuer),
-            (json!({"iss": ["https://i"]}), Flaw::Claims),
-            (json!({"aud": "tool"}), Flaw::Audience),
-            (json!({"aud": []}), Flaw::Audience),
-            (json!({"aud": [7]}), Flaw::Claims),
-            (json!({"sub": ""}), Flaw::Claims),
-            (json!({"sub": "x".repeat(1025)}), Flaw::Claims),
-            (json!({"sub": 7}), Flaw::Claims),
-            (json!({"exp": "tomorrow"}), Flaw::Claims),
-            (json!({"exp": null}), Flaw::Claims),
-            (json!({"nbf": "today"}), Flaw::Claims),
+            (json!({"exp": NOW - 10}), TokenError::Expired),
+            (json!({"exp": -1}), TokenError::Expired),
+            (json!({"nbf": NOW + 11}), TokenError::NotYetValid),
+            (json!({"iss": "https://i/"}), TokenError::Issuer),
+            (json!({"iss": ["https://i"]}), TokenError::Claims),
+            (json!({"aud": "tool"}), TokenError::Audience),
+            (json!({"aud": []}), TokenError::Audience),
+            (json!({"aud": [7]}), TokenError::Claims),
+            (json!({"sub": ""}), TokenError::Claims),
+            (json!({"sub": "x".repeat(1025)}), TokenError::Claims),
+            (json!({"sub": 7}), TokenError::Claims),
+            (json!({"exp": "tomorrow"}), TokenError::Claims),
+            (json!({"exp": null}), TokenError::Claims),
+            (json!({"nbf": "today"}), TokenError::Claims),
         ] {
             assert_eq!(check(&change), Err(flaw), "{change}");
         }

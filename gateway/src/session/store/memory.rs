@@ -10,14 +10,15 @@ use futures::stream::BoxStream;
 use tokio::time::Instant;
 
 use super::{
-    Bound, Created, Event, Incarnation, Life, LimitOf, Loaded, MAX_SUBSCRIPTIONS, Missing, Offers, Owner,
-    Recovered, SessionStore, SetOutcome, Setting, StreamOwned, Terminated, Touched, Unavailable,
+    BindOutcome, CreateOutcome, Incarnation, LoadOutcome, MAX_SUBSCRIPTIONS, ProcessId, RecoverOutcome,
+    RestoreReason, SessionLife, SessionLimit, SessionStore, SetOutcome, SettingChange, StoreError,
+    StoreEvent, StoredOffers, StreamClaim, TerminateOutcome, TouchOutcome,
 };
-use crate::clock;
 use crate::config::SessionLimits;
-use crate::session::bindings::Bindings;
-use crate::session::key_map::KeyMap;
+use crate::runtime::clock;
+use crate::session::cache::key_map::KeyMap;
 use crate::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
+use crate::session::upstream::bindings::Bindings;
 
 /// How many records are created between two searches for expired ones. The search costs a look at each record, so that its cost
 /// per creation is bounded by the number of live records over this.
@@ -70,7 +71,7 @@ impl MemoryStore {
     pub fn new(lifetimes: Lifetimes) -> Self {
         Self {
             shared: Mutex::default(),
-            incarnation: Incarnation(crate::random::bytes()),
+            incarnation: Incarnation(crate::runtime::random::bytes()),
             lifetimes,
             max_bytes: usize::MAX,
         }
@@ -89,18 +90,18 @@ impl MemoryStore {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn create_now(&self, key: RecordKey, new: &NewRecord, limits: SessionLimits) -> Created {
+    fn create_now(&self, key: RecordKey, new: &NewRecord, limits: SessionLimits) -> CreateOutcome {
         let now = Instant::now();
         let mut shared = self.lock();
         if shared.records.get(&key).is_some_and(|entry| entry.lives(now)) {
-            return Created::Taken;
+            return CreateOutcome::AlreadyExists;
         }
         shared.created_since_sweep += 1;
         if shared.created_since_sweep >= SWEEP_EVERY {
             shared.sweep(now);
         }
         if let Some(of) = shared.full(new, limits, self.max_bytes, now) {
-            return Created::Limit(of);
+            return CreateOutcome::Limit(of);
         }
         // One of that key that has expired may still be there.
         shared.remove(&key);
@@ -113,7 +114,7 @@ impl MemoryStore {
             revision: new.revision,
             capabilities: new.capabilities.clone(),
             client_info: new.client_info.clone(),
-            life: Life {
+            life: SessionLife {
                 incarnation: self.incarnation,
                 end: created.saturating_add(seconds(self.lifetimes.max.as_secs())),
             },
@@ -134,7 +135,7 @@ impl MemoryStore {
         };
         shared.bytes += weight(&entry.record);
         shared.records.insert(key, entry);
-        Created::Created { created, record }
+        CreateOutcome::Created { created, record }
     }
 
     fn with_live<T>(&self, key: &RecordKey, change: impl FnOnce(&mut Entry, Instant) -> T) -> Option<T> {
@@ -144,19 +145,19 @@ impl MemoryStore {
         Some(change(entry, now))
     }
 
-    fn bind_now(&self, key: &RecordKey, backend: &str, expected: u64, binding: &Binding) -> Bound {
+    fn bind_now(&self, key: &RecordKey, backend: &str, expected: u64, binding: &Binding) -> BindOutcome {
         let bound = self.with_live(key, |entry, now| {
             if entry.record.generation(backend) != expected {
-                return Bound::Lost(entry.read(now));
+                return BindOutcome::Lost(entry.read(now));
             }
             entry.record.bindings.insert(backend, binding.clone());
             entry.record.version += 1;
-            Bound::Bound(entry.read(now))
+            BindOutcome::Bound(entry.read(now))
         });
-        bound.unwrap_or(Bound::Gone)
+        bound.unwrap_or(BindOutcome::Gone)
     }
 
-    fn set_now(&self, key: &RecordKey, setting: &Setting) -> SetOutcome {
+    fn set_now(&self, key: &RecordKey, setting: &SettingChange) -> SetOutcome {
         let now = Instant::now();
         let mut shared = self.lock();
         let Shared { records, bytes, .. } = &mut *shared;
@@ -167,8 +168,8 @@ impl MemoryStore {
         let set = {
             let record = &mut entry.record;
             match setting {
-                Setting::LogLevel(level) => record.log_level = Some(level.clone()),
-                Setting::Subscribe { uri, backend } => {
+                SettingChange::LogLevel(level) => record.log_level = Some(level.clone()),
+                SettingChange::Subscribe { uri, backend } => {
                     let watched = &mut record.subscriptions;
                     let is_full = watched.len() >= MAX_SUBSCRIPTIONS || *bytes >= self.max_bytes;
                     if is_full && !watched.contains_key(uri) {
@@ -176,7 +177,7 @@ impl MemoryStore {
                     }
                     watched.insert(uri.clone(), backend.clone());
                 }
-                Setting::Unsubscribe { uri } => drop(record.subscriptions.remove(uri)),
+                SettingChange::Unsubscribe { uri } => drop(record.subscriptions.remove(uri)),
             }
             record.version += 1;
             SetOutcome::Set(entry.read(now))
@@ -185,35 +186,37 @@ impl MemoryStore {
         set
     }
 
-    fn touch_now(&self, key: &RecordKey) -> Touched {
+    fn touch_now(&self, key: &RecordKey) -> TouchOutcome {
         let touched = self.with_live(key, |entry, now| {
             entry.touched = now;
             entry.idle_deadline = (now + self.lifetimes.idle).min(entry.end);
-            Touched::Alive {
+            TouchOutcome::Alive {
                 version: entry.record.version,
                 left: entry.idle_deadline - now,
             }
         });
-        touched.unwrap_or(Touched::Gone)
+        touched.unwrap_or(TouchOutcome::Gone)
     }
 
-    fn terminate_now(&self, key: &RecordKey) -> Terminated {
+    fn terminate_now(&self, key: &RecordKey) -> TerminateOutcome {
         let now = Instant::now();
         let mut shared = self.lock();
         // What has expired is left for those who end it.
         if !shared.records.get(key).is_some_and(|entry| entry.lives(now)) {
-            return Terminated::Gone;
+            return TerminateOutcome::Gone;
         }
         let ended = shared.remove(key).map(|entry| entry.read(now));
-        ended.map_or(Terminated::Gone, |record| Terminated::Terminated(Some(record)))
+        ended.map_or(TerminateOutcome::Gone, |record| {
+            TerminateOutcome::Terminated(Some(record))
+        })
     }
 
-    fn own_stream_now(&self, key: &RecordKey) -> StreamOwned {
+    fn own_stream_now(&self, key: &RecordKey) -> StreamClaim {
         let number = self.with_live(key, |entry, _| {
             entry.streams += 1;
             entry.streams
         });
-        number.map_or(StreamOwned::Gone, StreamOwned::Owned)
+        number.map_or(StreamClaim::Gone, StreamClaim::Owned)
     }
 
     /// What has expired. It is nobody else's from now on, and is not kept: there is no other process that could take over.
@@ -230,9 +233,9 @@ impl MemoryStore {
     }
 
     /// The record, if it lives: this store loses nothing but itself, so that nothing can be brought back.
-    fn recover_now(&self, key: &RecordKey) -> Recovered {
-        let found = self.with_live(key, |entry, now| Recovered::Found(entry.read(now)));
-        found.unwrap_or(Recovered::Gone)
+    fn recover_now(&self, key: &RecordKey) -> RecoverOutcome {
+        let found = self.with_live(key, |entry, now| RecoverOutcome::Found(entry.read(now)));
+        found.unwrap_or(RecoverOutcome::Gone)
     }
 }
 
@@ -244,7 +247,7 @@ impl Shared {
         limits: SessionLimits,
         max_bytes: usize,
         now: Instant,
-    ) -> Option<LimitOf> {
+    ) -> Option<SessionLimit> {
         let of = self.at_limit(new, limits, max_bytes)?;
         if self
             .swept
@@ -256,14 +259,14 @@ impl Shared {
         self.at_limit(new, limits, max_bytes)
     }
 
-    fn at_limit(&self, new: &NewRecord, limits: SessionLimits, max_bytes: usize) -> Option<LimitOf> {
+    fn at_limit(&self, new: &NewRecord, limits: SessionLimits, max_bytes: usize) -> Option<SessionLimit> {
         let below = |count: usize, limit: u32| u32::try_from(count).is_ok_and(|count| count < limit);
         if !below(self.records.len(), limits.server) || self.bytes >= max_bytes {
-            return Some(LimitOf::Server);
+            return Some(SessionLimit::Server);
         }
         let tags = std::iter::once(&new.principal_tag).chain(&new.other_tags);
         let owned: u32 = tags.filter_map(|tag| self.owned.get(tag)).sum();
-        (owned >= limits.principal).then_some(LimitOf::Principal)
+        (owned >= limits.principal).then_some(SessionLimit::Principal)
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -324,13 +327,13 @@ impl SessionStore for MemoryStore {
         key: &'a RecordKey,
         record: &'a NewRecord,
         limits: SessionLimits,
-    ) -> BoxFuture<'a, Result<Created, Unavailable>> {
+    ) -> BoxFuture<'a, Result<CreateOutcome, StoreError>> {
         ready(Ok(self.create_now(*key, record, limits))).boxed()
     }
 
-    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Loaded, Unavailable>> {
-        let found = self.with_live(key, |entry, now| Loaded::Found(entry.read(now)));
-        ready(Ok(found.unwrap_or(Loaded::Gone))).boxed()
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<LoadOutcome, StoreError>> {
+        let found = self.with_live(key, |entry, now| LoadOutcome::Found(entry.read(now)));
+        ready(Ok(found.unwrap_or(LoadOutcome::Gone))).boxed()
     }
 
     fn bind_backend<'a>(
@@ -339,44 +342,44 @@ impl SessionStore for MemoryStore {
         backend: &'a str,
         expected: u64,
         binding: &'a Binding,
-    ) -> BoxFuture<'a, Result<Bound, Unavailable>> {
+    ) -> BoxFuture<'a, Result<BindOutcome, StoreError>> {
         ready(Ok(self.bind_now(key, backend, expected, binding))).boxed()
     }
 
     fn set<'a>(
         &'a self,
         key: &'a RecordKey,
-        setting: &'a Setting,
-    ) -> BoxFuture<'a, Result<SetOutcome, Unavailable>> {
+        setting: &'a SettingChange,
+    ) -> BoxFuture<'a, Result<SetOutcome, StoreError>> {
         ready(Ok(self.set_now(key, setting))).boxed()
     }
 
-    fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<Touched>, Unavailable>> {
+    fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<TouchOutcome>, StoreError>> {
         ready(Ok(keys.iter().map(|key| self.touch_now(key)).collect())).boxed()
     }
 
-    fn own_stream<'a>(
+    fn claim_stream<'a>(
         &'a self,
         key: &'a RecordKey,
-        _: Owner,
-    ) -> BoxFuture<'a, Result<StreamOwned, Unavailable>> {
+        _: ProcessId,
+    ) -> BoxFuture<'a, Result<StreamClaim, StoreError>> {
         ready(Ok(self.own_stream_now(key))).boxed()
     }
 
     fn terminate<'a>(
         &'a self,
         key: &'a RecordKey,
-        _: Life,
-    ) -> BoxFuture<'a, Result<Terminated, Unavailable>> {
+        _: SessionLife,
+    ) -> BoxFuture<'a, Result<TerminateOutcome, StoreError>> {
         ready(Ok(self.terminate_now(key))).boxed()
     }
 
     fn recover<'a>(
         &'a self,
         key: &'a RecordKey,
-        _: Life,
+        _: SessionLife,
         _: &'a NewRecord,
-    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+    ) -> BoxFuture<'a, Result<RecoverOutcome, StoreError>> {
         ready(Ok(self.recover_now(key))).boxed()
     }
 
@@ -384,8 +387,8 @@ impl SessionStore for MemoryStore {
         &'a self,
         key: &'a RecordKey,
         _: &'a Record,
-        _: Missing,
-    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+        _: RestoreReason,
+    ) -> BoxFuture<'a, Result<RecoverOutcome, StoreError>> {
         ready(Ok(self.recover_now(key))).boxed()
     }
 
@@ -393,19 +396,19 @@ impl SessionStore for MemoryStore {
         &self,
         _: Duration,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, Unavailable>> {
+    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, StoreError>> {
         ready(Ok(self.claim_now(limit))).boxed()
     }
 
-    fn remove_expired<'a>(&'a self, _: &'a [RecordKey]) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn remove_expired<'a>(&'a self, _: &'a [RecordKey]) -> BoxFuture<'a, Result<(), StoreError>> {
         ready(Ok(())).boxed()
     }
 
-    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>> {
+    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, StoreError>> {
         ready(Ok(self.incarnation)).boxed()
     }
 
-    fn offers(&self) -> BoxFuture<'_, Result<Offers, Unavailable>> {
+    fn offers(&self) -> BoxFuture<'_, Result<StoredOffers, StoreError>> {
         async { Ok(Vec::new()) }.boxed()
     }
 
@@ -414,12 +417,12 @@ impl SessionStore for MemoryStore {
         &'a self,
         _backend: &'a str,
         _offer: Option<&'a [u8]>,
-    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         async { Ok(()) }.boxed()
     }
 
     /// There is no other process that could want it.
-    fn shared_session<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, Unavailable>> {
+    fn shared_session<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>> {
         async { Ok(None) }.boxed()
     }
 
@@ -427,23 +430,23 @@ impl SessionStore for MemoryStore {
         &'a self,
         _backend: &'a str,
         _session: &'a [u8],
-    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         async { Ok(()) }.boxed()
     }
 
-    fn take_number<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<u32, Unavailable>> {
+    fn take_number<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<u32, StoreError>> {
         async { Ok(0) }.boxed()
     }
 
-    fn events(&self, _: Duration) -> Option<BoxStream<'static, Event>> {
+    fn events(&self, _: Duration) -> Option<BoxStream<'static, StoreEvent>> {
         None
     }
 
-    fn probe_reads(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn probe_reads(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         ready(Ok(())).boxed()
     }
 
-    fn probe_writes(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn probe_writes(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         ready(Ok(())).boxed()
     }
 
@@ -459,7 +462,7 @@ fn seconds(seconds: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::revision::Revision;
+    use crate::mcp::revision::Revision;
 
     fn record(principal: u8) -> NewRecord {
         NewRecord {
@@ -471,7 +474,7 @@ mod tests {
         }
     }
 
-    fn create(store: &MemoryStore, principal: u8) -> Result<RecordKey, LimitOf> {
+    fn create(store: &MemoryStore, principal: u8) -> Result<RecordKey, SessionLimit> {
         let (key, limits) = (
             RecordKey::random(),
             SessionLimits {
@@ -480,8 +483,8 @@ mod tests {
             },
         );
         match store.create_now(key, &record(principal), limits) {
-            Created::Limit(of) => Err(of),
-            Created::Created { .. } | Created::Taken => Ok(key),
+            CreateOutcome::Limit(of) => Err(of),
+            CreateOutcome::Created { .. } | CreateOutcome::AlreadyExists => Ok(key),
         }
     }
 
@@ -491,19 +494,19 @@ mod tests {
         let store = MemoryStore::new(lifetimes);
         let first = create(&store, 1).unwrap();
         create(&store, 1).unwrap();
-        assert_eq!(create(&store, 1), Err(LimitOf::Principal));
+        assert_eq!(create(&store, 1), Err(SessionLimit::Principal));
         create(&store, 2).unwrap();
-        assert_eq!(create(&store, 3), Err(LimitOf::Server));
+        assert_eq!(create(&store, 3), Err(SessionLimit::Server));
         // One that is terminated makes room for one.
         store.terminate_now(&first);
         create(&store, 1).unwrap();
-        assert_eq!(create(&store, 1), Err(LimitOf::Server));
+        assert_eq!(create(&store, 1), Err(SessionLimit::Server));
         // And so do those that have expired, whether or not anybody has looked for them since.
         tokio::time::advance(lifetimes.idle).await;
         for _ in 0..2 {
             create(&store, 1).unwrap();
         }
-        assert_eq!(create(&store, 1), Err(LimitOf::Principal));
+        assert_eq!(create(&store, 1), Err(SessionLimit::Principal));
         assert_eq!(store.lock().owned.len(), 1);
     }
 
@@ -521,11 +524,11 @@ mod tests {
         let create = || {
             let key = RecordKey::random();
             let created = store.create_now(key, &heavy, limits);
-            matches!(created, Created::Created { .. }).then_some(key)
+            matches!(created, CreateOutcome::Created { .. }).then_some(key)
         };
         let keys: Vec<_> = std::iter::from_fn(create).collect();
         assert_eq!(keys.len(), 4);
-        let watch = Setting::Subscribe {
+        let watch = SettingChange::Subscribe {
             uri: "a".repeat(5000),
             backend: "b".to_owned(),
         };

@@ -1,7 +1,7 @@
 //! Where session records are: the seam, and its two sides.
 //!
 //! The outcomes are in the types. A record is found, or it is gone: unknown, expired or terminated. When neither can be known the
-//! error is [`Unavailable`], and nothing else is an error. Gone and unavailable are never taken for each other: the first is 404 to
+//! error is [`StoreError`], and nothing else is an error. Gone and unavailable are never taken for each other: the first is 404 to
 //! a client and makes it start over, the second is 503 and makes it wait.
 //!
 //! Every change first checks that the record lives, so that nothing is resurrected. Two operations write a record where none lives:
@@ -29,7 +29,7 @@ pub struct Incarnation(pub [u8; 8]);
 
 /// When a session's life began and when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Life {
+pub struct SessionLife {
     /// The life of the store's data in which the session's id was made.
     pub incarnation: Incarnation,
     /// When the session ends at the latest, in seconds since 1970 by the store's clock.
@@ -38,7 +38,7 @@ pub struct Life {
 
 /// Names a process among those that share a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner(pub [u8; 8]);
+pub struct ProcessId(pub [u8; 8]);
 
 /// How long those who know more of a lost session have to write it back, before it is recovered from its id alone.
 pub const SETTLE: Duration = Duration::from_secs(1);
@@ -54,13 +54,13 @@ pub const OFFERS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Whether a record lives cannot be known at the moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub struct Unavailable {
+pub struct StoreError {
     text: String,
     of_record: bool,
     is_refusal: bool,
 }
 
-impl Unavailable {
+impl StoreError {
     /// The store gave no usable answer, because of `reason`.
     #[must_use]
     pub fn new(reason: impl std::fmt::Display) -> Self {
@@ -105,7 +105,7 @@ impl Unavailable {
 
 /// What came of creating a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Created {
+pub enum CreateOutcome {
     /// It is there now.
     Created {
         /// When, in seconds since 1970 by the store's clock.
@@ -114,14 +114,14 @@ pub enum Created {
         record: Record,
     },
     /// There is a record of that key already. It is not changed.
-    Taken,
+    AlreadyExists,
     /// There are as many sessions as there may be. Nothing is changed.
-    Limit(LimitOf),
+    Limit(SessionLimit),
 }
 
 /// Whose number of sessions is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitOf {
+pub enum SessionLimit {
     /// The virtual server's.
     Server,
     /// The principal's.
@@ -130,7 +130,7 @@ pub enum LimitOf {
 
 /// What came of looking for a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Loaded {
+pub enum LoadOutcome {
     /// It lives.
     Found(Record),
     /// It does not.
@@ -139,7 +139,7 @@ pub enum Loaded {
 
 /// What came of bringing a record back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recovered {
+pub enum RecoverOutcome {
     /// It lives now: brought back just now, or before by somebody else.
     Found(Record),
     /// It was not lost: it has expired, it was terminated, or it was brought back before and has ended since.
@@ -155,7 +155,7 @@ pub enum Recovered {
 
 /// Why a record is to be written back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub enum RestoreReason {
     /// The store has lost it, with all of its data or with what was written last.
     Lost,
     /// It has expired while it was in use and the store could not be told. Only one that is still there is brought back: one that was
@@ -165,7 +165,7 @@ pub enum Missing {
 
 /// What came of opening a session's own stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamOwned {
+pub enum StreamClaim {
     /// The stream is the caller's. The number grows each time: of two streams the one with the larger number is the newer.
     Owned(u64),
     /// The session does not live.
@@ -174,19 +174,19 @@ pub enum StreamOwned {
 
 /// What processes learn of each other, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub enum StoreEvent {
     /// The records were created or changed: as they are now.
     Records(Vec<(RecordKey, Record)>),
     /// The record has changed, and is too large to be told, or was told in words that this process does not know.
     Changed(RecordKey),
     /// The session was terminated.
-    Terminated(RecordKey, Life),
+    Terminated(RecordKey, SessionLife),
     /// The session's own stream was opened.
     StreamOwner {
         /// Whose.
         key: RecordKey,
         /// By this process.
-        owner: Owner,
+        owner: ProcessId,
         /// For the so-many-th time.
         number: u64,
     },
@@ -198,7 +198,7 @@ pub enum Event {
 
 /// What came of binding an upstream session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bound {
+pub enum BindOutcome {
     /// It is bound: the record as it is with it. What the record says of the session's settings is what the upstream session has
     /// to be told; whoever changes them later finds the binding.
     Bound(Record),
@@ -210,7 +210,7 @@ pub enum Bound {
 
 /// A change of what a client has set for its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Setting {
+pub enum SettingChange {
     /// From this level on it wants log messages.
     LogLevel(String),
     /// It wants to hear when the resource changes, which `backend` has. At most [`MAX_SUBSCRIPTIONS`] at a time.
@@ -243,7 +243,7 @@ pub enum SetOutcome {
 
 /// What came of moving a record's idle deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Touched {
+pub enum TouchOutcome {
     /// It lives, and its deadline is moved.
     Alive {
         /// [`Record::version`].
@@ -257,7 +257,7 @@ pub enum Touched {
 
 /// What came of ending a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Terminated {
+pub enum TerminateOutcome {
     /// It has ended now: the record as it was, so that its upstream sessions can be deleted; `None` when the record was lost with the
     /// store's data.
     Terminated(Option<Record>),
@@ -265,8 +265,8 @@ pub enum Terminated {
     Gone,
 }
 
-/// What backends offer, in the form of [`crate::core::catalog::written`], by the backends' names.
-pub type Offers = Vec<(String, Vec<u8>)>;
+/// What backends offer, in the form of [`crate::catalog::written`], by the backends' names.
+pub type StoredOffers = Vec<(String, Vec<u8>)>;
 
 /// A place for session records.
 pub trait SessionStore: Debug + Send + Sync + 'static {
@@ -276,10 +276,10 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         key: &'a RecordKey,
         record: &'a NewRecord,
         limits: SessionLimits,
-    ) -> BoxFuture<'a, Result<Created, Unavailable>>;
+    ) -> BoxFuture<'a, Result<CreateOutcome, StoreError>>;
 
     /// Reads the record under `key`.
-    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Loaded, Unavailable>>;
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<LoadOutcome, StoreError>>;
 
     /// Binds `binding` as the upstream session at `backend`, if the one bound now has the generation `expected`; 0 means none.
     fn bind_backend<'a>(
@@ -288,52 +288,52 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         backend: &'a str,
         expected: u64,
         binding: &'a Binding,
-    ) -> BoxFuture<'a, Result<Bound, Unavailable>>;
+    ) -> BoxFuture<'a, Result<BindOutcome, StoreError>>;
 
     /// Changes what the client has set for the session.
     fn set<'a>(
         &'a self,
         key: &'a RecordKey,
-        setting: &'a Setting,
-    ) -> BoxFuture<'a, Result<SetOutcome, Unavailable>>;
+        setting: &'a SettingChange,
+    ) -> BoxFuture<'a, Result<SetOutcome, StoreError>>;
 
     /// Moves the idle deadlines of the records under `keys`; the outcomes are in the same order.
-    fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<Touched>, Unavailable>>;
+    fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<TouchOutcome>, StoreError>>;
 
     /// Notes that the session's own stream is open at `owner` now, and nowhere else.
-    fn own_stream<'a>(
+    fn claim_stream<'a>(
         &'a self,
         key: &'a RecordKey,
-        owner: Owner,
-    ) -> BoxFuture<'a, Result<StreamOwned, Unavailable>>;
+        owner: ProcessId,
+    ) -> BoxFuture<'a, Result<StreamClaim, StoreError>>;
 
     /// Removes the record under `key`, and remembers that: for the rest of `life` where the store has lost its data since the id was
     /// made, otherwise for [`REMEMBERED`].
     fn terminate<'a>(
         &'a self,
         key: &'a RecordKey,
-        life: Life,
-    ) -> BoxFuture<'a, Result<Terminated, Unavailable>>;
+        life: SessionLife,
+    ) -> BoxFuture<'a, Result<TerminateOutcome, StoreError>>;
 
     /// Writes `new` under `key` if the store has lost its data since the id was made, once.
     fn recover<'a>(
         &'a self,
         key: &'a RecordKey,
-        life: Life,
+        life: SessionLife,
         new: &'a NewRecord,
-    ) -> BoxFuture<'a, Result<Recovered, Unavailable>>;
+    ) -> BoxFuture<'a, Result<RecoverOutcome, StoreError>>;
 
     /// Writes back `record` under `key`, where none lives and the session was not terminated. Of a session whose data the store has not
-    /// lost since it began, the latter is known for [`REMEMBERED`]: who was away for longer may not say that it is [`Missing::Lost`].
+    /// lost since it began, the latter is known for [`REMEMBERED`]: who was away for longer may not say that it is [`RestoreReason::Lost`].
     fn restore<'a>(
         &'a self,
         key: &'a RecordKey,
         record: &'a Record,
-        missing: Missing,
-    ) -> BoxFuture<'a, Result<Recovered, Unavailable>>;
+        missing: RestoreReason,
+    ) -> BoxFuture<'a, Result<RecoverOutcome, StoreError>>;
 
     /// The life of the data that the store holds.
-    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>>;
+    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, StoreError>>;
 
     /// Records whose idle deadlines passed at least `ago` ago, at most `limit` of them, with what they hold. Nobody else gets them for
     /// as long again; until then the caller deletes what they name elsewhere and calls [`Self::remove_expired`].
@@ -341,13 +341,13 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         &self,
         ago: Duration,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, Unavailable>>;
+    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, StoreError>>;
 
     /// Removes those of the records under `keys` that do not live.
-    fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), Unavailable>>;
+    fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// What [`Self::keep_offer`] was given last, by whichever process, for each backend.
-    fn offers(&self) -> BoxFuture<'_, Result<Offers, Unavailable>>;
+    fn offers(&self) -> BoxFuture<'_, Result<StoredOffers, StoreError>>;
 
     /// Keeps `offer` for processes that start, as what `backend` offers; `None` removes it. Kept for [`OFFERS_KEPT`] after the last
     /// one was kept.
@@ -355,30 +355,30 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         &'a self,
         backend: &'a str,
         offer: Option<&'a [u8]>,
-    ) -> BoxFuture<'a, Result<(), Unavailable>>;
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// What [`Self::keep_shared_session`] was given last, by whichever process.
-    fn shared_session<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, Unavailable>>;
+    fn shared_session<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
 
     /// Keeps `session` as the upstream session that all clients share at `backend`. Kept for [`OFFERS_KEPT`].
     fn keep_shared_session<'a>(
         &'a self,
         backend: &'a str,
         session: &'a [u8],
-    ) -> BoxFuture<'a, Result<(), Unavailable>>;
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// A number of which no other process has got the same at `backend`, for as long as anything is kept of that.
-    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, Unavailable>>;
+    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, StoreError>>;
 
-    /// What other processes do, and this one too but for the records that it creates. A proof ([`Event::Proved`]) is sought at most `every` so often. The stream does not
+    /// What other processes do, and this one too but for the records that it creates. A proof ([`StoreEvent::Proved`]) is sought at most `every` so often. The stream does not
     /// end; it reconnects by itself. `None` when there are no other processes.
-    fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>>;
+    fn events(&self, every: Duration) -> Option<BoxStream<'static, StoreEvent>>;
 
     /// Does what every operation does that only reads, to nobody's record. Succeeds only if those would.
-    fn probe_reads(&self) -> BoxFuture<'_, Result<(), Unavailable>>;
+    fn probe_reads(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Does what every operation does that writes, to nobody's record, and leaves nothing behind. Succeeds only if those would.
-    fn probe_writes(&self) -> BoxFuture<'_, Result<(), Unavailable>>;
+    fn probe_writes(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// `memory` or `redis`.
     fn provider(&self) -> &'static str;

@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use vmcp_crds::status::Health;
 
 use super::latency::Latency;
-use super::{BackendScene, Metrics, number};
+use super::{BackendScrapeState, Metrics, number};
 use crate::config::BackendName;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -103,7 +103,7 @@ impl Metrics {
         }
     }
 
-    pub(super) fn set_backend(&self, scene: &BackendScene) {
+    pub(super) fn set_backend(&self, scene: &BackendScrapeState) {
         let shared = &*self.shared;
         let labels = |state| BackendStateLabels {
             backend: scene.name.clone(),

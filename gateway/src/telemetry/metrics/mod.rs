@@ -21,7 +21,7 @@ use crate::config::BackendName;
 
 use backend::{BackendLabels, BackendOutcomeLabels, BackendStateLabels};
 use latency::Latency;
-use page::Entry;
+use page::MetricEntry;
 
 pub use backend::{BackendMetrics, CallOutcome};
 pub use page::{ENTRIES, table};
@@ -123,7 +123,7 @@ pub struct CatalogSize {
 
 /// What a scrape looks up.
 #[derive(Clone, Debug, Default)]
-pub struct Scene {
+pub struct ScrapeState {
     /// Whether `/readyz` says yes.
     pub ready: bool,
     /// How many tasks run.
@@ -137,12 +137,12 @@ pub struct Scene {
     /// How many sessions are in each state.
     pub sessions: [(&'static str, usize); 4],
     /// The backends.
-    pub backends: Vec<BackendScene>,
+    pub backends: Vec<BackendScrapeState>,
 }
 
 /// What a scrape looks up of one backend.
 #[derive(Clone, Debug, Default)]
-pub struct BackendScene {
+pub struct BackendScrapeState {
     /// Its name.
     pub name: String,
     /// Its health.
@@ -335,7 +335,7 @@ impl Metrics {
 
     /// The text that a scrape gets.
     #[must_use]
-    pub fn encode(&self, scene: &Scene) -> String {
+    pub fn encode(&self, scene: &ScrapeState) -> String {
         self.set(scene);
         let mut encoded = String::new();
         match text::encode(&mut encoded, &self.shared.registry) {
@@ -347,7 +347,7 @@ impl Metrics {
         }
     }
 
-    fn set(&self, scene: &Scene) {
+    fn set(&self, scene: &ScrapeState) {
         let shared = &*self.shared;
         shared.ready.set(i64::from(scene.ready));
         shared.tasks.set(number(scene.tasks));
@@ -397,7 +397,7 @@ impl Default for Metrics {
     }
 }
 
-fn add<M: Metric + Clone + Default>(registry: &mut Registry, entry: Entry) -> M {
+fn add<M: Metric + Clone + Default>(registry: &mut Registry, entry: MetricEntry) -> M {
     let metric = M::default();
     registry.register(entry.name, entry.help, metric.clone());
     metric

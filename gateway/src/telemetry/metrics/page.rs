@@ -3,7 +3,7 @@
 
 /// One metric.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
+pub struct MetricEntry {
     /// Its name without the prefix and, for a counter, without `_total`.
     pub(super) name: &'static str,
     /// `counter`, `gauge` or `histogram`.
@@ -14,7 +14,7 @@ pub struct Entry {
     pub(super) help: &'static str,
 }
 
-impl Entry {
+impl MetricEntry {
     /// `counter`, `gauge` or `histogram`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -31,14 +31,14 @@ impl Entry {
 
 macro_rules! entries {
     ($($constant:ident: $kind:literal $name:literal [$($label:literal),*] $help:literal;)*) => {
-        $(pub(super) const $constant: Entry = Entry {
+        $(pub(super) const $constant: MetricEntry = MetricEntry {
             name: $name,
             kind: $kind,
             labels: &[$($label),*],
             help: $help,
         };)*
         /// All there are, in the order of a scrape.
-        pub const ENTRIES: &[Entry] = &[$($constant),*];
+        pub const ENTRIES: &[MetricEntry] = &[$($constant),*];
     };
 }
 

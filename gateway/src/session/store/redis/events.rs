@@ -1,7 +1,7 @@
 //! What processes tell each other, by publish and subscribe, and the proof that nothing of it was missed.
 //!
 //! The scripts publish what they change, in one step with the change. [`Subscription`] proves that it brings all of it; when it ends,
-//! whatever is published is lost until there is a new one, which [`Event::Interrupted`] says.
+//! whatever is published is lost until there is a new one, which [`StoreEvent::Interrupted`] says.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,15 +12,16 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::connection::{Connection, Heard, Subscription};
-use super::{Event, Life, Owner, hash};
+use super::connection::{RedisConnection, Subscription, SubscriptionEvent};
+use super::{ProcessId, SessionLife, StoreEvent};
 use crate::session::record::RecordKey;
+use crate::session::store::redis::record_hash;
 
 /// The pause between two attempts to subscribe.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// A message as the scripts write it: an array that begins with its kind.
-enum Told<'a> {
+enum PublishedEvent<'a> {
     /// `record`, key, Redis's clock, fields and values.
     Record(&'a str, &'a str, Vec<String>),
     /// `created`, who did (not kept), Redis's clock, what the field `fixed` of all of them begins with, the field `times` of all of them, and by turns the key
@@ -34,7 +35,7 @@ enum Told<'a> {
     Changed(&'a str),
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Told<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for PublishedEvent<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_seq(Parts)
     }
@@ -43,7 +44,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Told<'a> {
 struct Parts;
 
 impl<'de> Visitor<'de> for Parts {
-    type Value = Told<'de>;
+    type Value = PublishedEvent<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array that begins with the name of an event")
@@ -51,31 +52,31 @@ impl<'de> Visitor<'de> for Parts {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
         match part(&mut parts)? {
-            "record" => Ok(Told::Record(
+            "record" => Ok(PublishedEvent::Record(
                 part(&mut parts)?,
                 part(&mut parts)?,
                 part(&mut parts)?,
             )),
             "created" => {
                 let _writer: &str = part(&mut parts)?;
-                Ok(Told::Created(
+                Ok(PublishedEvent::Created(
                     part(&mut parts)?,
                     part(&mut parts)?,
                     part(&mut parts)?,
                     part(&mut parts)?,
                 ))
             }
-            "terminated" => Ok(Told::Terminated(
+            "terminated" => Ok(PublishedEvent::Terminated(
                 part(&mut parts)?,
                 part(&mut parts)?,
                 part(&mut parts)?,
             )),
-            "stream" => Ok(Told::Stream(
+            "stream" => Ok(PublishedEvent::Stream(
                 part(&mut parts)?,
                 part(&mut parts)?,
                 part(&mut parts)?,
             )),
-            "changed" => Ok(Told::Changed(part(&mut parts)?)),
+            "changed" => Ok(PublishedEvent::Changed(part(&mut parts)?)),
             other => Err(A::Error::custom(format_args!("no event is named {other:?}"))),
         }
     }
@@ -89,15 +90,15 @@ fn part<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(parts: &mut A) -> Result<T,
 
 /// The events of `channel`. Of what `listener` has created it knows already.
 pub(super) fn events(
-    connection: Connection,
+    connection: RedisConnection,
     channel: String,
-    listener: Owner,
+    listener: ProcessId,
     every: Duration,
-) -> BoxStream<'static, Event> {
+) -> BoxStream<'static, StoreEvent> {
     let listener = Listener {
         connection,
         channel,
-        own: hash::owner_text(listener),
+        own: record_hash::owner_text(listener),
         every,
         subscription: None,
     };
@@ -109,7 +110,7 @@ pub(super) fn events(
 }
 
 struct Listener {
-    connection: Connection,
+    connection: RedisConnection,
     channel: String,
     /// How the listener stands in events.
     own: String,
@@ -118,20 +119,20 @@ struct Listener {
 }
 
 impl Listener {
-    async fn next(&mut self) -> Event {
+    async fn next(&mut self) -> StoreEvent {
         loop {
             let Some(subscription) = &mut self.subscription else {
                 self.subscribe().await;
                 continue;
             };
             match subscription.next().await {
-                Ok(Heard::Message(message)) if self.is_own_creation(&message) => {}
-                Ok(Heard::Message(message)) => return event(&message),
-                Ok(Heard::Proved { asked }) => return Event::Proved(asked),
+                Ok(SubscriptionEvent::Message(message)) if self.is_own_creation(&message) => {}
+                Ok(SubscriptionEvent::Message(message)) => return event(&message),
+                Ok(SubscriptionEvent::Proved { asked }) => return StoreEvent::Proved(asked),
                 Err(lost) => {
                     tracing::debug!(%lost, "what other processes do is not heard");
                     self.subscription = None;
-                    return Event::Interrupted;
+                    return StoreEvent::Interrupted;
                 }
             }
         }
@@ -157,15 +158,15 @@ impl Listener {
 
 /// What a message says. One that cannot be read is of a newer gateway: something has happened all the same, to the session that it names,
 /// or, where not even that can be read, to any.
-fn event(message: &[u8]) -> Event {
+fn event(message: &[u8]) -> StoreEvent {
     if let Some(event) = read(message) {
         return event;
     }
     match concerned(message) {
-        Some(key) => Event::Changed(key),
+        Some(key) => StoreEvent::Changed(key),
         None => {
             tracing::warn!("another process tells something that this one does not understand");
-            Event::Interrupted
+            StoreEvent::Interrupted
         }
     }
 }
@@ -177,37 +178,37 @@ fn concerned(message: &[u8]) -> Option<RecordKey> {
     bytes(name).map(RecordKey)
 }
 
-fn read(payload: &[u8]) -> Option<Event> {
+fn read(payload: &[u8]) -> Option<StoreEvent> {
     let key = |text: &str| bytes(text).map(RecordKey);
     let record = |name: &str, now: &str, fields: &[&str]| {
-        let record = hash::read(now.parse().ok()?, fields).ok()?;
+        let record = record_hash::read(now.parse().ok()?, fields).ok()?;
         Some((key(name)?, record))
     };
     match serde_json::from_slice(payload).ok()? {
-        Told::Record(name, now, fields) => {
+        PublishedEvent::Record(name, now, fields) => {
             let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-            Some(Event::Records(vec![record(name, now, &fields)?]))
+            Some(StoreEvent::Records(vec![record(name, now, &fields)?]))
         }
-        Told::Created(now, fixed, times, records) => {
+        PublishedEvent::Created(now, fixed, times, records) => {
             let records = records.chunks_exact(2).map(|parts| {
                 let fixed = format!("{fixed}{}", parts[1]);
-                record(&parts[0], now, &hash::fields_of_new(&fixed, times))
+                record(&parts[0], now, &record_hash::fields_of_new(&fixed, times))
             });
-            Some(Event::Records(records.collect::<Option<_>>()?))
+            Some(StoreEvent::Records(records.collect::<Option<_>>()?))
         }
-        Told::Terminated(name, incarnation, end) => {
-            let life = Life {
-                incarnation: hash::incarnation(incarnation).ok()?,
+        PublishedEvent::Terminated(name, incarnation, end) => {
+            let life = SessionLife {
+                incarnation: record_hash::incarnation(incarnation).ok()?,
                 end: u32::try_from(end.parse::<u64>().ok()? / 1000).ok()?,
             };
-            Some(Event::Terminated(key(name)?, life))
+            Some(StoreEvent::Terminated(key(name)?, life))
         }
-        Told::Stream(name, owner, number) => Some(Event::StreamOwner {
+        PublishedEvent::Stream(name, owner, number) => Some(StoreEvent::StreamOwner {
             key: key(name)?,
-            owner: Owner(bytes(owner)?),
+            owner: ProcessId(bytes(owner)?),
             number,
         }),
-        Told::Changed(name) => key(name).map(Event::Changed),
+        PublishedEvent::Changed(name) => key(name).map(StoreEvent::Changed),
     }
 }
 
@@ -229,7 +230,7 @@ mod tests {
             format!(r#"["stream","{key}","nobody",1]"#),
             format!(r#"["news","{key}",{{"of":"tomorrow"}}]"#),
         ] {
-            assert_eq!(event(message.as_bytes()), Event::Changed(key), "{message}");
+            assert_eq!(event(message.as_bytes()), StoreEvent::Changed(key), "{message}");
         }
         for message in [
             "",
@@ -239,7 +240,7 @@ mod tests {
             r#"["record",7]"#,
             r#"["created","0","9 "]"#,
         ] {
-            assert_eq!(event(message.as_bytes()), Event::Interrupted, "{message}");
+            assert_eq!(event(message.as_bytes()), StoreEvent::Interrupted, "{message}");
         }
     }
 }

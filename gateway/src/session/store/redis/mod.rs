@@ -10,10 +10,10 @@
 //! Every operation has a deadline; one whose deadline passed may still happen later. [`connection`] says how Redis is reached.
 
 pub mod connection;
-mod creates;
+mod create_batch;
 mod events;
-mod hash;
-mod keys;
+mod key_names;
+mod record_hash;
 mod script;
 
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::{
-    Bound, Created, Event, Incarnation, Life, LimitOf, Loaded, Missing, OFFERS_KEPT, Offers, Owner,
-    REMEMBERED, Recovered, SETTLE, SessionStore, SetOutcome, Setting, StreamOwned, Terminated, Touched,
-    Unavailable,
+    BindOutcome, CreateOutcome, Incarnation, LoadOutcome, OFFERS_KEPT, ProcessId, REMEMBERED, RecoverOutcome,
+    RestoreReason, SETTLE, SessionLife, SessionLimit, SessionStore, SetOutcome, SettingChange, StoreError,
+    StoreEvent, StoredOffers, StreamClaim, TerminateOutcome, TouchOutcome,
 };
 use crate::config::{RedisStorage, ServerName, SessionLimits};
 use crate::session::record::{Binding, Lifetimes, NewRecord, Record, RecordKey};
 
-use connection::Connection;
-use creates::Creates;
-use keys::Keys;
-use script::{Call, Script, Scripts};
+use connection::RedisConnection;
+use create_batch::CreateBatcher;
+use key_names::KeyNames;
+use script::{Script, ScriptCall, Scripts};
 
 /// How long a record outlives its idle deadline at least: as long as sessions are served while the store does not answer, so that one
 /// that was used meanwhile can be brought back.
@@ -42,12 +42,12 @@ const GRACE: Duration = Duration::from_secs(10 * 60);
 
 /// Records in Redis.
 pub struct RedisStore {
-    connection: Connection,
+    connection: RedisConnection,
     scripts: Scripts,
-    creates: Creates,
-    keys: Arc<Keys>,
+    creates: CreateBatcher,
+    keys: Arc<KeyNames>,
     /// Who writes here, as events say it.
-    writer: Owner,
+    writer: ProcessId,
     lifetimes: Lifetimes,
     /// How long a record outlives its idle deadline.
     kept: Duration,
@@ -62,14 +62,14 @@ impl RedisStore {
         storage: &RedisStorage,
         server: &ServerName,
         lifetimes: Lifetimes,
-    ) -> Result<Self, Unavailable> {
-        let keys = Arc::new(Keys::new(&storage.key_prefix, server));
-        let connection = Connection::new(storage, &keys.incarnation)?;
+    ) -> Result<Self, StoreError> {
+        let keys = Arc::new(KeyNames::new(&storage.key_prefix, server));
+        let connection = RedisConnection::new(storage, &keys.incarnation)?;
         let (scripts, create) = Scripts::new(connection.publish_command());
-        let writer = Owner(crate::random::bytes());
+        let writer = ProcessId(crate::runtime::random::bytes());
         let kept = GRACE.max(storage.outage_grace);
         Ok(Self {
-            creates: Creates::new(
+            creates: CreateBatcher::new(
                 connection.clone(),
                 create,
                 Arc::clone(&keys),
@@ -87,7 +87,7 @@ impl RedisStore {
     }
 
     /// What the scripts begin with that write a whole record: the keys, the name, the deadlines, and a new incarnation.
-    fn writing<'a>(&self, script: &'a Script, key: &RecordKey) -> Call<'a> {
+    fn writing<'a>(&self, script: &'a Script, key: &RecordKey) -> ScriptCall<'a> {
         let mut call = script.key(self.keys.record(key));
         call.key(&self.keys.incarnation)
             .key(&self.keys.channel)
@@ -101,25 +101,25 @@ impl RedisStore {
     async fn recover_now(
         &self,
         key: &RecordKey,
-        life: Life,
+        life: SessionLife,
         new: &NewRecord,
-    ) -> Result<Recovered, Unavailable> {
+    ) -> Result<RecoverOutcome, StoreError> {
         let mut call = self.writing(&self.scripts.recover, key);
         call.key(self.keys.marker(key))
-            .arg(hash::incarnation_text(life.incarnation))
+            .arg(record_hash::incarnation_text(life.incarnation))
             .arg(u64::from(life.end) * 1000)
             .arg(millis(SETTLE))
-            .arg(&hash::new_fields(new));
-        let answer: (String, u64, Option<script::Snapshot>) = self.connection.run(&call).await?;
+            .arg(&record_hash::new_fields(new));
+        let answer: (String, u64, Option<script::ScriptRecord>) = self.connection.run(&call).await?;
         match answer {
-            (_, _, Some(snapshot)) => hash::record(&snapshot).map(Recovered::Found),
+            (_, _, Some(snapshot)) => record_hash::record(&snapshot).map(RecoverOutcome::Found),
             (outcome, millis, None) if outcome == "wait" => {
-                Ok(Recovered::Wait(Duration::from_millis(millis)))
+                Ok(RecoverOutcome::Wait(Duration::from_millis(millis)))
             }
-            (outcome, millis, None) if outcome == "vanished" => Ok(Recovered::Vanished {
+            (outcome, millis, None) if outcome == "vanished" => Ok(RecoverOutcome::Vanished {
                 now: u32::try_from(millis / 1000).unwrap_or(u32::MAX),
             }),
-            (_, _, None) => Ok(Recovered::Gone),
+            (_, _, None) => Ok(RecoverOutcome::Gone),
         }
     }
 
@@ -127,46 +127,46 @@ impl RedisStore {
         &self,
         key: &RecordKey,
         record: &Record,
-        missing: Missing,
-    ) -> Result<Recovered, Unavailable> {
+        missing: RestoreReason,
+    ) -> Result<RecoverOutcome, StoreError> {
         let mut call = self.writing(&self.scripts.restore, key);
         call.key(self.keys.marker(key))
-            .arg(hash::incarnation_text(record.life.incarnation))
+            .arg(record_hash::incarnation_text(record.life.incarnation))
             .arg(u64::from(record.life.end) * 1000)
             .arg(record.version)
-            .arg(missing == Missing::Lost)
-            .arg(hash::all_fields(record)?);
-        let answer: Option<script::Snapshot> = self.connection.run(&call).await?;
+            .arg(missing == RestoreReason::Lost)
+            .arg(record_hash::all_fields(record)?);
+        let answer: Option<script::ScriptRecord> = self.connection.run(&call).await?;
         match answer {
-            Some(snapshot) => hash::record(&snapshot).map(Recovered::Found),
-            None => Ok(Recovered::Gone),
+            Some(snapshot) => record_hash::record(&snapshot).map(RecoverOutcome::Found),
+            None => Ok(RecoverOutcome::Gone),
         }
     }
 
-    async fn own_stream_now(&self, key: &RecordKey, owner: Owner) -> Result<StreamOwned, Unavailable> {
+    async fn own_stream_now(&self, key: &RecordKey, owner: ProcessId) -> Result<StreamClaim, StoreError> {
         let mut call = self.scripts.own_stream.key(self.keys.record(key));
         call.key(&self.keys.channel)
             .arg(key.to_string())
-            .arg(hash::owner_text(owner));
+            .arg(record_hash::owner_text(owner));
         match self.connection.run(&call).await? {
-            0 => Ok(StreamOwned::Gone),
-            number => Ok(StreamOwned::Owned(number)),
+            0 => Ok(StreamClaim::Gone),
+            number => Ok(StreamClaim::Owned(number)),
         }
     }
 
-    async fn incarnation_now(&self) -> Result<Incarnation, Unavailable> {
+    async fn incarnation_now(&self) -> Result<Incarnation, StoreError> {
         let mut call = self.scripts.incarnation.key(&self.keys.incarnation);
         call.arg(new_incarnation());
         let text: String = self.connection.run(&call).await?;
-        hash::incarnation(&text)
+        record_hash::incarnation(&text)
     }
 
-    async fn load_now(&self, key: &RecordKey) -> Result<Loaded, Unavailable> {
+    async fn load_now(&self, key: &RecordKey) -> Result<LoadOutcome, StoreError> {
         let call = self.scripts.load.key(self.keys.record(key));
-        let answer: Option<script::Snapshot> = self.connection.run(&call).await?;
+        let answer: Option<script::ScriptRecord> = self.connection.run(&call).await?;
         match answer {
-            None => Ok(Loaded::Gone),
-            Some(snapshot) => hash::record(&snapshot).map(Loaded::Found),
+            None => Ok(LoadOutcome::Gone),
+            Some(snapshot) => record_hash::record(&snapshot).map(LoadOutcome::Found),
         }
     }
 
@@ -176,28 +176,30 @@ impl RedisStore {
         backend: &str,
         expected: u64,
         binding: &Binding,
-    ) -> Result<Bound, Unavailable> {
+    ) -> Result<BindOutcome, StoreError> {
         let mut call = self.scripts.bind.key(self.keys.record(key));
         call.key(&self.keys.channel)
             .arg(key.to_string())
-            .arg(hash::binding_field(backend))
+            .arg(record_hash::binding_field(backend))
             .arg(expected)
-            .arg(hash::binding_value(binding)?);
-        let answer: (String, Option<script::Snapshot>) = self.connection.run(&call).await?;
+            .arg(record_hash::binding_value(binding)?);
+        let answer: (String, Option<script::ScriptRecord>) = self.connection.run(&call).await?;
         match answer {
-            (outcome, Some(snapshot)) if outcome == "bound" => hash::record(&snapshot).map(Bound::Bound),
-            (_, Some(snapshot)) => hash::record(&snapshot).map(Bound::Lost),
-            (_, None) => Ok(Bound::Gone),
+            (outcome, Some(snapshot)) if outcome == "bound" => {
+                record_hash::record(&snapshot).map(BindOutcome::Bound)
+            }
+            (_, Some(snapshot)) => record_hash::record(&snapshot).map(BindOutcome::Lost),
+            (_, None) => Ok(BindOutcome::Gone),
         }
     }
 
-    async fn set_now(&self, key: &RecordKey, setting: &Setting) -> Result<SetOutcome, Unavailable> {
-        let hash::Field {
+    async fn set_now(&self, key: &RecordKey, setting: &SettingChange) -> Result<SetOutcome, StoreError> {
+        let record_hash::Field {
             name,
             value,
             kind,
             limit,
-        } = hash::setting_field(setting);
+        } = record_hash::setting_field(setting);
         let mut call = self.scripts.set.key(self.keys.record(key));
         call.key(&self.keys.channel)
             .arg(key.to_string())
@@ -205,15 +207,15 @@ impl RedisStore {
             .arg(value)
             .arg(kind)
             .arg(limit);
-        let answer: (String, Option<script::Snapshot>) = self.connection.run(&call).await?;
+        let answer: (String, Option<script::ScriptRecord>) = self.connection.run(&call).await?;
         match answer {
-            (_, Some(snapshot)) => hash::record(&snapshot).map(SetOutcome::Set),
+            (_, Some(snapshot)) => record_hash::record(&snapshot).map(SetOutcome::Set),
             (outcome, None) if outcome == "full" => Ok(SetOutcome::Full),
             (_, None) => Ok(SetOutcome::Gone),
         }
     }
 
-    async fn touch_now(&self, keys: &[RecordKey]) -> Result<Vec<Touched>, Unavailable> {
+    async fn touch_now(&self, keys: &[RecordKey]) -> Result<Vec<TouchOutcome>, StoreError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -224,8 +226,8 @@ impl RedisStore {
         }
         let touched: Vec<(u64, u64)> = self.connection.run(&call).await?;
         let outcome = |(version, left)| match version {
-            0 => Touched::Gone,
-            version => Touched::Alive {
+            0 => TouchOutcome::Gone,
+            version => TouchOutcome::Alive {
                 version,
                 left: Duration::from_millis(left),
             },
@@ -233,43 +235,47 @@ impl RedisStore {
         Ok(touched.into_iter().map(outcome).collect())
     }
 
-    async fn terminate_now(&self, key: &RecordKey, life: Life) -> Result<Terminated, Unavailable> {
+    async fn terminate_now(
+        &self,
+        key: &RecordKey,
+        life: SessionLife,
+    ) -> Result<TerminateOutcome, StoreError> {
         let mut call = self.scripts.terminate.key(self.keys.record(key));
         call.key(&self.keys.incarnation)
             .key(&self.keys.channel)
             .key(self.keys.marker(key))
             .arg(key.to_string())
             .arg(new_incarnation())
-            .arg(hash::incarnation_text(life.incarnation))
+            .arg(record_hash::incarnation_text(life.incarnation))
             .arg(u64::from(life.end) * 1000)
             .arg(millis(REMEMBERED));
-        let answer: (String, Option<script::Snapshot>) = self.connection.run(&call).await?;
+        let answer: (String, Option<script::ScriptRecord>) = self.connection.run(&call).await?;
         match answer {
-            (outcome, _) if outcome == "gone" => Ok(Terminated::Gone),
-            (_, None) => Ok(Terminated::Terminated(None)),
-            (outcome, Some(snapshot)) => match hash::record(&snapshot) {
-                Ok(record) => Ok(Terminated::Terminated(Some(record))),
+            (outcome, _) if outcome == "gone" => Ok(TerminateOutcome::Gone),
+            (_, None) => Ok(TerminateOutcome::Terminated(None)),
+            (outcome, Some(snapshot)) => match record_hash::record(&snapshot) {
+                Ok(record) => Ok(TerminateOutcome::Terminated(Some(record))),
                 Err(unreadable) if outcome == "kept" => Err(unreadable),
                 // It was damaged, and is gone as it should be. What it held is not known.
-                Err(_) => Ok(Terminated::Terminated(None)),
+                Err(_) => Ok(TerminateOutcome::Terminated(None)),
             },
         }
     }
 }
 
 impl RedisStore {
-    async fn claim_now(&self, ago: Duration, limit: usize) -> Result<Vec<(RecordKey, Record)>, Unavailable> {
+    async fn claim_now(&self, ago: Duration, limit: usize) -> Result<Vec<(RecordKey, Record)>, StoreError> {
         let mut call = self.scripts.claim.key(&self.keys.sessions);
         call.arg(&self.keys.record_prefix).arg(millis(ago)).arg(limit);
-        let claimed: Vec<(String, script::Snapshot)> = self.connection.run(&call).await?;
+        let claimed: Vec<(String, script::ScriptRecord)> = self.connection.run(&call).await?;
         // What cannot be read is left to a gateway that can, or to Redis, which removes it in the end.
-        let readable = claimed
-            .iter()
-            .filter_map(|(name, snapshot)| Some((hash::key(name)?, hash::record(snapshot).ok()?)));
+        let readable = claimed.iter().filter_map(|(name, snapshot)| {
+            Some((record_hash::key(name)?, record_hash::record(snapshot).ok()?))
+        });
         Ok(readable.collect())
     }
 
-    async fn remove_now(&self, keys: &[RecordKey]) -> Result<(), Unavailable> {
+    async fn remove_now(&self, keys: &[RecordKey]) -> Result<(), StoreError> {
         let Some((first, others)) = keys.split_first() else {
             return Ok(());
         };
@@ -280,13 +286,13 @@ impl RedisStore {
         self.connection.run(&call).await
     }
 
-    async fn offers_now(&self) -> Result<Offers, Unavailable> {
+    async fn offers_now(&self) -> Result<StoredOffers, StoreError> {
         let mut command = ::redis::cmd("HGETALL");
         command.arg(&self.keys.offers);
         self.connection.command(&command).await
     }
 
-    async fn keep_offer_now(&self, backend: &str, offer: Option<&[u8]>) -> Result<(), Unavailable> {
+    async fn keep_offer_now(&self, backend: &str, offer: Option<&[u8]>) -> Result<(), StoreError> {
         let mut change = match offer {
             Some(_) => ::redis::cmd("HSET"),
             None => ::redis::cmd("HDEL"),
@@ -297,26 +303,26 @@ impl RedisStore {
     }
 
     /// Keeps what has the key `key` for [`OFFERS_KEPT`] from now on.
-    async fn keep(&self, key: &str) -> Result<(), Unavailable> {
+    async fn keep(&self, key: &str) -> Result<(), StoreError> {
         let mut expiry = ::redis::cmd("EXPIRE");
         expiry.arg(key).arg(OFFERS_KEPT.as_secs());
         self.connection.command(&expiry).await
     }
 
-    async fn shared_session_now(&self, backend: &str) -> Result<Option<Vec<u8>>, Unavailable> {
+    async fn shared_session_now(&self, backend: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let mut command = ::redis::cmd("HGET");
         command.arg(&self.keys.shared_sessions).arg(backend);
         self.connection.command(&command).await
     }
 
-    async fn keep_shared_session_now(&self, backend: &str, session: &[u8]) -> Result<(), Unavailable> {
+    async fn keep_shared_session_now(&self, backend: &str, session: &[u8]) -> Result<(), StoreError> {
         let mut change = ::redis::cmd("HSET");
         change.arg(&self.keys.shared_sessions).arg(backend).arg(session);
         self.connection.command::<()>(&change).await?;
         self.keep(&self.keys.shared_sessions).await
     }
 
-    async fn take_number_now(&self, backend: &str) -> Result<u32, Unavailable> {
+    async fn take_number_now(&self, backend: &str) -> Result<u32, StoreError> {
         let mut change = ::redis::cmd("HINCRBY");
         // No backend's name has a colon.
         let field = format!("{backend}:number");
@@ -333,11 +339,11 @@ impl SessionStore for RedisStore {
         key: &'a RecordKey,
         record: &'a NewRecord,
         limits: SessionLimits,
-    ) -> BoxFuture<'a, Result<Created, Unavailable>> {
+    ) -> BoxFuture<'a, Result<CreateOutcome, StoreError>> {
         self.creates.create(key, record, limits).boxed()
     }
 
-    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Loaded, Unavailable>> {
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<LoadOutcome, StoreError>> {
         self.load_now(key).boxed()
     }
 
@@ -347,44 +353,44 @@ impl SessionStore for RedisStore {
         backend: &'a str,
         expected: u64,
         binding: &'a Binding,
-    ) -> BoxFuture<'a, Result<Bound, Unavailable>> {
+    ) -> BoxFuture<'a, Result<BindOutcome, StoreError>> {
         self.bind_now(key, backend, expected, binding).boxed()
     }
 
     fn set<'a>(
         &'a self,
         key: &'a RecordKey,
-        setting: &'a Setting,
-    ) -> BoxFuture<'a, Result<SetOutcome, Unavailable>> {
+        setting: &'a SettingChange,
+    ) -> BoxFuture<'a, Result<SetOutcome, StoreError>> {
         self.set_now(key, setting).boxed()
     }
 
-    fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<Touched>, Unavailable>> {
+    fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<TouchOutcome>, StoreError>> {
         self.touch_now(keys).boxed()
     }
 
-    fn own_stream<'a>(
+    fn claim_stream<'a>(
         &'a self,
         key: &'a RecordKey,
-        owner: Owner,
-    ) -> BoxFuture<'a, Result<StreamOwned, Unavailable>> {
+        owner: ProcessId,
+    ) -> BoxFuture<'a, Result<StreamClaim, StoreError>> {
         self.own_stream_now(key, owner).boxed()
     }
 
     fn terminate<'a>(
         &'a self,
         key: &'a RecordKey,
-        life: Life,
-    ) -> BoxFuture<'a, Result<Terminated, Unavailable>> {
+        life: SessionLife,
+    ) -> BoxFuture<'a, Result<TerminateOutcome, StoreError>> {
         self.terminate_now(key, life).boxed()
     }
 
     fn recover<'a>(
         &'a self,
         key: &'a RecordKey,
-        life: Life,
+        life: SessionLife,
         new: &'a NewRecord,
-    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+    ) -> BoxFuture<'a, Result<RecoverOutcome, StoreError>> {
         self.recover_now(key, life, new).boxed()
     }
 
@@ -392,12 +398,12 @@ impl SessionStore for RedisStore {
         &'a self,
         key: &'a RecordKey,
         record: &'a Record,
-        missing: Missing,
-    ) -> BoxFuture<'a, Result<Recovered, Unavailable>> {
+        missing: RestoreReason,
+    ) -> BoxFuture<'a, Result<RecoverOutcome, StoreError>> {
         self.restore_now(key, record, missing).boxed()
     }
 
-    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, Unavailable>> {
+    fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, StoreError>> {
         self.incarnation_now().boxed()
     }
 
@@ -405,15 +411,15 @@ impl SessionStore for RedisStore {
         &self,
         ago: Duration,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, Unavailable>> {
+    ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, StoreError>> {
         self.claim_now(ago, limit).boxed()
     }
 
-    fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), StoreError>> {
         self.remove_now(keys).boxed()
     }
 
-    fn offers(&self) -> BoxFuture<'_, Result<Offers, Unavailable>> {
+    fn offers(&self) -> BoxFuture<'_, Result<StoredOffers, StoreError>> {
         self.offers_now().boxed()
     }
 
@@ -421,11 +427,11 @@ impl SessionStore for RedisStore {
         &'a self,
         backend: &'a str,
         offer: Option<&'a [u8]>,
-    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.keep_offer_now(backend, offer).boxed()
     }
 
-    fn shared_session<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, Unavailable>> {
+    fn shared_session<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>> {
         self.shared_session_now(backend).boxed()
     }
 
@@ -433,15 +439,15 @@ impl SessionStore for RedisStore {
         &'a self,
         backend: &'a str,
         session: &'a [u8],
-    ) -> BoxFuture<'a, Result<(), Unavailable>> {
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.keep_shared_session_now(backend, session).boxed()
     }
 
-    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, Unavailable>> {
+    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, StoreError>> {
         self.take_number_now(backend).boxed()
     }
 
-    fn events(&self, every: Duration) -> Option<BoxStream<'static, Event>> {
+    fn events(&self, every: Duration) -> Option<BoxStream<'static, StoreEvent>> {
         Some(events::events(
             self.connection.clone(),
             self.keys.channel.clone(),
@@ -450,7 +456,7 @@ impl SessionStore for RedisStore {
         ))
     }
 
-    fn probe_reads(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn probe_reads(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async {
             self.connection
                 .run(&self.scripts.probe_reads.key(&self.keys.probe))
@@ -459,7 +465,7 @@ impl SessionStore for RedisStore {
         .boxed()
     }
 
-    fn probe_writes(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn probe_writes(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         async {
             let mut call = self.scripts.probe_writes.key(&self.keys.probe);
             call.key(&self.keys.probe_set);
@@ -482,7 +488,7 @@ impl std::fmt::Debug for RedisStore {
 }
 
 fn new_incarnation() -> String {
-    hash::incarnation_text(Incarnation(crate::random::bytes()))
+    record_hash::incarnation_text(Incarnation(crate::runtime::random::bytes()))
 }
 
 fn millis(duration: Duration) -> u64 {

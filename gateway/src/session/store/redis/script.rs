@@ -3,7 +3,7 @@
 use ::redis::{Cmd, ToRedisArgs};
 
 /// A record as a script returns it: Redis's time in milliseconds, and the hash's fields and values.
-pub(super) type Snapshot = (u64, Vec<Vec<u8>>);
+pub(super) type ScriptRecord = (u64, Vec<Vec<u8>>);
 
 #[derive(Debug)]
 pub(super) struct Scripts {
@@ -27,7 +27,7 @@ impl Scripts {
     pub(super) fn new(publish: &str) -> (Self, Script) {
         let prelude = format!(
             "local PUBLISH, SCHEMA = '{publish}', '{}'\n{}",
-            super::hash::SCHEMA,
+            crate::session::store::redis::record_hash::SCHEMA,
             include_str!("prelude.lua")
         );
         let script = |body: &str| Script::new(format!("{prelude}\n{body}"));
@@ -58,7 +58,7 @@ pub(super) struct Script {
 }
 
 /// A script with the keys and arguments of one call.
-pub(super) struct Call<'a> {
+pub(super) struct ScriptCall<'a> {
     script: &'a Script,
     keys: Vec<Vec<u8>>,
     args: Vec<Vec<u8>>,
@@ -71,21 +71,21 @@ impl Script {
     }
 
     /// A call of it with this as the first key.
-    pub(super) fn key(&self, key: impl ToRedisArgs) -> Call<'_> {
+    pub(super) fn key(&self, key: impl ToRedisArgs) -> ScriptCall<'_> {
         let mut call = self.call();
         call.key(key);
         call
     }
 
     /// A call of it with this as the first argument.
-    pub(super) fn arg(&self, arg: impl ToRedisArgs) -> Call<'_> {
+    pub(super) fn arg(&self, arg: impl ToRedisArgs) -> ScriptCall<'_> {
         let mut call = self.call();
         call.arg(arg);
         call
     }
 
-    fn call(&self) -> Call<'_> {
-        Call {
+    fn call(&self) -> ScriptCall<'_> {
+        ScriptCall {
             script: self,
             keys: Vec::new(),
             args: Vec::new(),
@@ -93,7 +93,7 @@ impl Script {
     }
 }
 
-impl Call<'_> {
+impl ScriptCall<'_> {
     /// Adds a key. In a cluster all keys of a call are in one slot.
     pub(super) fn key(&mut self, key: impl ToRedisArgs) -> &mut Self {
         key.write_redis_args(&mut self.keys);

@@ -9,7 +9,7 @@ use crate::config::RedisAddress;
 
 /// What to do about an error.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum CommandFailure {
     /// Redis does not remember the script.
     NoScript,
     /// Another node has the keys.
@@ -26,7 +26,7 @@ pub(super) enum Failure {
     Refused,
 }
 
-impl Failure {
+impl CommandFailure {
     /// What `error` means that came from `node`.
     pub(super) fn of(error: &RedisError, node: &RedisAddress) -> Self {
         match error.kind() {

@@ -1,14 +1,14 @@
 //! The way to Redis.
 //!
-//! A [`Connection`] hides which servers there are (one, a primary named by sentinels, or a cluster), how they are reached (TLS,
+//! A [`RedisConnection`] hides which servers there are (one, a primary named by sentinels, or a cluster), how they are reached (TLS,
 //! user, password), and that all of this may change. It does two things.
 //!
-//! [`Connection::run`] runs a script, with one deadline for everything. It never waits in a queue: when the server has not answered
+//! [`RedisConnection::run`] runs a script, with one deadline for everything. It never waits in a queue: when the server has not answered
 //! [`MISSES`] calls in a row, or cannot be reached, calls fail at once, and the keeper looks for a server every half second. An
 //! operation whose deadline passed may still happen later.
 //!
-//! [`Connection::subscribe`] listens to a channel on a connection of its own. Where a script publishes, it uses the command
-//! [`Connection::publish_command`], because a cluster has channels that belong to a slot. To use it:
+//! [`RedisConnection::subscribe`] listens to a channel on a connection of its own. Where a script publishes, it uses the command
+//! [`RedisConnection::publish_command`], because a cluster has channels that belong to a slot. To use it:
 //!
 //! ```ignore
 //! loop {
@@ -30,7 +30,7 @@
 
 mod dial;
 mod failure;
-mod keeper;
+mod reconnect;
 mod subscription;
 mod tls;
 mod topology;
@@ -43,14 +43,14 @@ use ::redis::{Cmd, FromRedisValue, RedisResult, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::Unavailable;
-use super::script::Call;
+use super::StoreError;
+use super::script::ScriptCall;
 use crate::config::{RedisAddress, RedisStorage, RedisTopology};
 
 use dial::Dialler;
-use failure::{Failure, reason};
-use keeper::{Doubt, Keeper, Link, Open};
-pub use subscription::{Heard, Subscription};
+use failure::{CommandFailure, reason};
+use reconnect::{BrokenReport, ConnectionState, OpenConnection, Reconnector};
+pub use subscription::{Subscription, SubscriptionEvent};
 use topology::Topology;
 
 /// After so many calls in a row without an answer the connection counts as down.
@@ -62,13 +62,13 @@ const MAX_DOUBTS: usize = 16;
 
 /// The way to Redis. A cheap-clone handle; the connection ends with the last one.
 #[derive(Clone)]
-pub struct Connection {
+pub struct RedisConnection {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    link: Arc<watch::Sender<Link>>,
-    doubts: mpsc::Sender<Doubt>,
+    link: Arc<watch::Sender<ConnectionState>>,
+    doubts: mpsc::Sender<BrokenReport>,
     /// How many calls in a row had no answer.
     misses: AtomicU32,
     dialler: Arc<Dialler>,
@@ -81,7 +81,7 @@ struct Shared {
     _keeper: JoinSet<()>,
 }
 
-impl std::fmt::Debug for Connection {
+impl std::fmt::Debug for RedisConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").finish_non_exhaustive()
     }
@@ -89,30 +89,30 @@ impl std::fmt::Debug for Connection {
 
 /// What is sent.
 #[derive(Clone, Copy)]
-enum Work<'a> {
-    Script(&'a Call<'a>),
+enum Command<'a> {
+    Script(&'a ScriptCall<'a>),
     Command(&'a Cmd),
 }
 
 /// Why an attempt had no result.
-enum Missed {
+enum AttemptFailure {
     /// Nothing will come of trying again before the deadline.
-    Failed(Unavailable),
+    Failed(StoreError),
     /// The connection of this number is of no use; another one may be.
     Elsewhere { number: u64, reason: String },
 }
 
-impl Connection {
+impl RedisConnection {
     /// A connection as `storage` says, to the server that has `probe_key`. It begins to open at once, and its failures are those of
     /// the calls.
     ///
     /// # Errors
     /// When a file that is named cannot be used.
-    pub fn new(storage: &RedisStorage, probe_key: &str) -> Result<Self, Unavailable> {
-        let dialler = Arc::new(Dialler::new(storage).map_err(Unavailable::new)?);
-        let link = Arc::new(watch::Sender::new(Link::Opening));
+    pub fn new(storage: &RedisStorage, probe_key: &str) -> Result<Self, StoreError> {
+        let dialler = Arc::new(Dialler::new(storage).map_err(StoreError::new)?);
+        let link = Arc::new(watch::Sender::new(ConnectionState::Opening));
         let (doubts, doubted) = mpsc::channel(MAX_DOUBTS);
-        let keeper = Keeper {
+        let keeper = Reconnector {
             dialler: Arc::clone(&dialler),
             topology: Topology {
                 servers: storage.topology.clone(),
@@ -143,16 +143,16 @@ impl Connection {
     ///
     /// # Errors
     /// When Redis gave no answer in time, or an error. Then the script may have run, or may still run.
-    pub(super) async fn run<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, Unavailable> {
-        self.within_deadline(Work::Script(call)).await
+    pub(super) async fn run<T: FromRedisValue>(&self, call: &ScriptCall<'_>) -> Result<T, StoreError> {
+        self.within_deadline(Command::Script(call)).await
     }
 
     /// Sends a command that names no key or is sure to be where the keys are.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
-        self.within_deadline(Work::Command(command)).await
+    pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        self.within_deadline(Command::Command(command)).await
     }
 
     /// `PUBLISH` or `SPUBLISH`: how a script speaks to [`Self::subscribe`]. The channel is named like a key, with the same hash tag.
@@ -169,7 +169,9 @@ impl Connection {
     pub async fn opened(&self) {
         let mut link = self.shared.link.subscribe();
         // It cannot fail: we have the other end.
-        link.wait_for(|link| matches!(link, Link::Open(_))).await.ok();
+        link.wait_for(|link| matches!(link, ConnectionState::Open(_)))
+            .await
+            .ok();
     }
 
     /// Listens to `channel`, and proves every `ping_every` that it does. When this returns, nothing is missed that is published
@@ -177,10 +179,10 @@ impl Connection {
     ///
     /// # Errors
     /// When Redis is down or does not take the subscription.
-    pub async fn subscribe(&self, channel: &str, ping_every: Duration) -> Result<Subscription, Unavailable> {
+    pub async fn subscribe(&self, channel: &str, ping_every: Duration) -> Result<Subscription, StoreError> {
         let (open, link) = {
             let mut link = self.shared.link.subscribe();
-            let open = open(&mut link, 0).await.map_err(Unavailable::new)?;
+            let open = open(&mut link, 0).await.map_err(StoreError::new)?;
             (open, link)
         };
         let number = open.number;
@@ -194,16 +196,16 @@ impl Connection {
             if refusal.elsewhere.is_some() || refusal.is_replica {
                 self.doubt(number, refusal.elsewhere);
             }
-            Unavailable::new(refusal.reason)
+            StoreError::new(refusal.reason)
         })
     }
 
-    async fn within_deadline<T: FromRedisValue>(&self, work: Work<'_>) -> Result<T, Unavailable> {
+    async fn within_deadline<T: FromRedisValue>(&self, work: Command<'_>) -> Result<T, StoreError> {
         let deadline = self.shared.deadline;
         let (mut asked, mut why) = (None, None);
         match tokio::time::timeout(deadline, self.attempts(work, &mut asked, &mut why)).await {
             Ok(Ok(value)) => ::redis::from_redis_value(value)
-                .map_err(|error| Unavailable::new(format!("Redis gave an answer of another form: {error}"))),
+                .map_err(|error| StoreError::new(format!("Redis gave an answer of another form: {error}"))),
             Ok(Err(unavailable)) => Err(unavailable),
             Err(_) => {
                 let reason =
@@ -211,7 +213,7 @@ impl Connection {
                 if let Some(number) = asked {
                     self.missed(number, &reason);
                 }
-                Err(Unavailable::new(reason))
+                Err(StoreError::new(reason))
             }
         }
     }
@@ -219,21 +221,21 @@ impl Connection {
     /// Tries until there is an answer. `asked` is the connection on which an answer is awaited, `why` what the last one said.
     async fn attempts(
         &self,
-        work: Work<'_>,
+        work: Command<'_>,
         asked: &mut Option<u64>,
         why: &mut Option<String>,
-    ) -> Result<Value, Unavailable> {
+    ) -> Result<Value, StoreError> {
         let mut link = self.shared.link.subscribe();
         let mut unfit = 0;
         loop {
-            let open = open(&mut link, unfit).await.map_err(Unavailable::new)?;
+            let open = open(&mut link, unfit).await.map_err(StoreError::new)?;
             *asked = Some(open.number);
             let outcome = self.attempt(work, open).await;
             *asked = None;
             match outcome {
                 Ok(value) => return Ok(value),
-                Err(Missed::Failed(unavailable)) => return Err(unavailable),
-                Err(Missed::Elsewhere { number, reason }) => {
+                Err(AttemptFailure::Failed(unavailable)) => return Err(unavailable),
+                Err(AttemptFailure::Elsewhere { number, reason }) => {
                     unfit = number;
                     *why = Some(reason);
                 }
@@ -241,16 +243,16 @@ impl Connection {
         }
     }
 
-    async fn attempt(&self, work: Work<'_>, open: Open) -> Result<Value, Missed> {
-        let Open {
+    async fn attempt(&self, work: Command<'_>, open: OpenConnection) -> Result<Value, AttemptFailure> {
+        let OpenConnection {
             number,
             address,
             mut connection,
             ..
         } = open;
         let (mut command, mut in_full) = match work {
-            Work::Script(call) => (call.by_digest(), false),
-            Work::Command(command) => (command.clone(), true),
+            Command::Script(call) => (call.by_digest(), false),
+            Command::Command(command) => (command.clone(), true),
         };
         loop {
             let outcome: RedisResult<Value> = command.query_async(&mut connection).await;
@@ -262,41 +264,41 @@ impl Connection {
                 Err(error) => error,
             };
             let reason = reason(&error);
-            match (Failure::of(&error, &address), work) {
-                (Failure::NoScript, Work::Script(call)) if !in_full => {
+            match (CommandFailure::of(&error, &address), work) {
+                (CommandFailure::NoScript, Command::Script(call)) if !in_full => {
                     in_full = true;
                     command = call.in_full();
                 }
-                (Failure::TryAgain, _) => tokio::time::sleep(TRY_AGAIN).await,
-                (Failure::Moved(to), _) if self.shared.sharded => {
+                (CommandFailure::TryAgain, _) => tokio::time::sleep(TRY_AGAIN).await,
+                (CommandFailure::Moved(to), _) if self.shared.sharded => {
                     self.doubt(number, Some(to));
-                    return Err(Missed::Elsewhere { number, reason });
+                    return Err(AttemptFailure::Elsewhere { number, reason });
                 }
-                (Failure::Ask(to), Work::Script(call)) if self.shared.sharded => {
+                (CommandFailure::Ask(to), Command::Script(call)) if self.shared.sharded => {
                     // Boxed, because it is rare, and larger than everything else that a call is.
                     let asked = Box::pin(self.ask(&to, call)).await;
-                    return asked.map_err(|reason| Missed::Failed(Unavailable::new(reason)));
+                    return asked.map_err(|reason| AttemptFailure::Failed(StoreError::new(reason)));
                 }
                 // Nothing was written, so that it may be tried on another connection.
-                (Failure::Demoted, _) => {
+                (CommandFailure::Demoted, _) => {
                     self.doubt(number, None);
                     return Err(if self.shared.single {
-                        Missed::Failed(Unavailable::refused(reason))
+                        AttemptFailure::Failed(StoreError::refused(reason))
                     } else {
-                        Missed::Elsewhere { number, reason }
+                        AttemptFailure::Elsewhere { number, reason }
                     });
                 }
-                (Failure::Broken, _) => {
+                (CommandFailure::Broken, _) => {
                     self.doubt(number, None);
-                    return Err(Missed::Failed(Unavailable::new(reason)));
+                    return Err(AttemptFailure::Failed(StoreError::new(reason)));
                 }
-                _ => return Err(Missed::Failed(Unavailable::refused(reason))),
+                _ => return Err(AttemptFailure::Failed(StoreError::refused(reason))),
             }
         }
     }
 
     /// Runs a script at the node to which the keys are moving.
-    async fn ask(&self, node: &RedisAddress, call: &Call<'_>) -> Result<Value, String> {
+    async fn ask(&self, node: &RedisAddress, call: &ScriptCall<'_>) -> Result<Value, String> {
         let secret = self.shared.dialler.secret()?;
         let mut dialled = self.shared.dialler.for_commands(node, secret.as_ref()).await?;
         let deadline = self.shared.deadline;
@@ -306,7 +308,7 @@ impl Connection {
 
     fn doubt(&self, number: u64, hint: Option<RedisAddress>) {
         // When the keeper has that many to read, it knows.
-        self.shared.doubts.try_send(Doubt { number, hint }).ok();
+        self.shared.doubts.try_send(BrokenReport { number, hint }).ok();
     }
 
     /// Counts a call that had no answer on the connection `number`.
@@ -316,9 +318,9 @@ impl Connection {
         }
         self.shared.misses.store(0, Ordering::Relaxed);
         let down = self.shared.link.send_if_modified(|link| {
-            let open = matches!(link, Link::Open(open) if open.number == number);
+            let open = matches!(link, ConnectionState::Open(open) if open.number == number);
             if open {
-                *link = Link::Down(reason.into());
+                *link = ConnectionState::Down(reason.into());
             }
             open
         });
@@ -332,15 +334,15 @@ impl Connection {
 ///
 /// # Errors
 /// Why it is down.
-async fn open(link: &mut watch::Receiver<Link>, unfit: u64) -> Result<Open, String> {
+async fn open(link: &mut watch::Receiver<ConnectionState>, unfit: u64) -> Result<OpenConnection, String> {
     let decided = link.wait_for(|link| match link {
-        Link::Opening => false,
-        Link::Open(open) => open.number > unfit,
-        Link::Down(_) => true,
+        ConnectionState::Opening => false,
+        ConnectionState::Open(open) => open.number > unfit,
+        ConnectionState::Down(_) => true,
     });
     match decided.await.as_deref() {
-        Ok(Link::Open(open)) => Ok(open.clone()),
-        Ok(Link::Down(reason)) => Err(reason.to_string()),
-        Ok(Link::Opening) | Err(_) => Err("the connection to Redis has ended".to_owned()),
+        Ok(ConnectionState::Open(open)) => Ok(open.clone()),
+        Ok(ConnectionState::Down(reason)) => Err(reason.to_string()),
+        Ok(ConnectionState::Opening) | Err(_) => Err("the connection to Redis has ended".to_owned()),
     }
 }

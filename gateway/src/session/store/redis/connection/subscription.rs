@@ -18,11 +18,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::dial::{Dialled, Dialler};
-use super::failure::{Failure, is_forbidden, reason};
-use super::keeper::{Link, Open};
+use super::failure::{CommandFailure, is_forbidden, reason};
 use crate::config::RedisAddress;
 use crate::session::record::RecordKey;
-use crate::session::store::Unavailable;
+use crate::session::store::StoreError;
+use crate::session::store::redis::connection::reconnect::{ConnectionState, OpenConnection};
 
 /// How many messages may wait to be taken. One that finds no place ends the subscription, because a message that is missed must
 /// not go unnoticed.
@@ -32,7 +32,7 @@ const PING_LIMIT: Duration = Duration::from_secs(3);
 
 /// What a subscription brings, in order.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum SubscriptionEvent {
     /// What was published.
     Message(Vec<u8>),
     /// Everything that was published before `asked` has been brought.
@@ -47,19 +47,19 @@ pub struct Subscription {
     connection: ::redis::aio::MultiplexedConnection,
     pushes: mpsc::Receiver<PushInfo>,
     /// The connection for commands: when it is another one, the server is another one, or is reached in another way.
-    link: watch::Receiver<Link>,
+    link: watch::Receiver<ConnectionState>,
     number: u64,
     ticks: Interval,
     /// What is asked for a proof.
-    question: Question,
-    asked: Option<Asked>,
+    question: Probe,
+    asked: Option<PendingProbe>,
     /// The proof that was given, and how many messages stand before it.
     proof: Option<(Instant, usize)>,
     _driver: JoinSet<()>,
 }
 
 /// Why there is no subscription.
-pub(super) struct Refusal {
+pub(super) struct SubscribeError {
     pub(super) reason: String,
     /// The server that has the channel instead.
     pub(super) elsewhere: Option<RedisAddress>,
@@ -68,12 +68,12 @@ pub(super) struct Refusal {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Question {
+enum Probe {
     Role,
     Ping,
 }
 
-impl From<String> for Refusal {
+impl From<String> for SubscribeError {
     fn from(reason: String) -> Self {
         Self {
             reason,
@@ -84,7 +84,7 @@ impl From<String> for Refusal {
 }
 
 /// A question on its way.
-struct Asked {
+struct PendingProbe {
     at: Instant,
     answer: BoxFuture<'static, RedisResult<Value>>,
 }
@@ -92,12 +92,12 @@ struct Asked {
 impl Subscription {
     pub(super) async fn begin(
         dialler: &Arc<Dialler>,
-        open: Open,
-        link: watch::Receiver<Link>,
+        open: OpenConnection,
+        link: watch::Receiver<ConnectionState>,
         [subscribe, publish]: [&str; 2],
         channel: &str,
         ping_every: Duration,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, SubscribeError> {
         let (sender, mut pushes) = mpsc::channel(MAX_WAITING);
         // A message that finds no place closes the queue: the sender is gone from then on.
         let sender = std::sync::Mutex::new(Some(sender));
@@ -113,24 +113,24 @@ impl Subscription {
         };
         let mut dialled = dialler.for_pushes(&open.address, open.peer, pushed).await?;
         let question = match dialled.try_ask(&::redis::cmd("ROLE"), PING_LIMIT).await? {
-            Ok(role) if is_primary(&role) => Question::Role,
+            Ok(role) if is_primary(&role) => Probe::Role,
             Ok(_) => {
-                return Err(Refusal {
+                return Err(SubscribeError {
                     is_replica: true,
                     ..format!("Redis at {} is a replica", open.address).into()
                 });
             }
-            Err(error) if is_forbidden(&error) => Question::Ping,
+            Err(error) if is_forbidden(&error) => Probe::Ping,
             Err(error) => return Err(reason(&error).into()),
         };
         let mut subscribe = ::redis::cmd(subscribe);
         subscribe.arg(channel);
         if let Err(error) = dialled.try_ask::<Value>(&subscribe, PING_LIMIT).await? {
-            return Err(Refusal {
+            return Err(SubscribeError {
                 reason: reason(&error),
                 is_replica: false,
-                elsewhere: match Failure::of(&error, &open.address) {
-                    Failure::Moved(to) => Some(to),
+                elsewhere: match CommandFailure::of(&error, &open.address) {
+                    CommandFailure::Moved(to) => Some(to),
                     _ => None,
                 },
             });
@@ -170,16 +170,16 @@ impl Subscription {
     /// # Errors
     /// When the subscription has ended: the connection broke, Redis is another one now, an answer is long overdue, or messages came
     /// faster than they were taken.
-    pub async fn next(&mut self) -> Result<Heard, Unavailable> {
+    pub async fn next(&mut self) -> Result<SubscriptionEvent, StoreError> {
         loop {
             if let Some((asked, before)) = self.proof {
                 if before == 0 {
                     self.proof = None;
-                    return Ok(Heard::Proved { asked });
+                    return Ok(SubscriptionEvent::Proved { asked });
                 }
                 self.proof = Some((asked, before - 1));
                 match self.pushes.try_recv().map(told) {
-                    Ok(Some(message)) => return message.map(Heard::Message),
+                    Ok(Some(message)) => return message.map(SubscriptionEvent::Message),
                     Ok(None) => continue,
                     Err(_) => return Err(lost("a message was dropped")),
                 }
@@ -187,14 +187,14 @@ impl Subscription {
             let overdue = self.asked.as_ref().map(|asked| asked.at + PING_LIMIT);
             tokio::select! {
                 push = self.pushes.recv() => match push.map(told) {
-                    Some(Some(message)) => return message.map(Heard::Message),
+                    Some(Some(message)) => return message.map(SubscriptionEvent::Message),
                     Some(None) => {}
                     None => return Err(lost("more messages came than could be taken")),
                 },
                 answer = answered(&mut self.asked) => {
-                    let Some(Asked { at, .. }) = self.asked.take() else { continue };
+                    let Some(PendingProbe { at, .. }) = self.asked.take() else { continue };
                     let answer = answer.map_err(|error| lost(&reason(&error)))?;
-                    if self.question == Question::Role && !is_primary(&answer) {
+                    if self.question == Probe::Role && !is_primary(&answer) {
                         return Err(lost("the server is a replica now"));
                     }
                     self.proof = Some((at, self.pushes.len()));
@@ -202,14 +202,14 @@ impl Subscription {
                 _ = self.ticks.tick(), if self.asked.is_none() => {
                     let mut connection = self.connection.clone();
                     let question = ::redis::cmd(match self.question {
-                        Question::Role => "ROLE",
-                        Question::Ping => "PING",
+                        Probe::Role => "ROLE",
+                        Probe::Ping => "PING",
                     });
                     let asking = async move { question.query_async(&mut connection).await };
-                    self.asked = Some(Asked { at: Instant::now(), answer: asking.boxed() });
+                    self.asked = Some(PendingProbe { at: Instant::now(), answer: asking.boxed() });
                 }
                 () = until(overdue) => return Err(lost("it did not answer")),
-                _ = self.link.wait_for(|link| matches!(link, Link::Open(open) if open.number != self.number)) => {
+                _ = self.link.wait_for(|link| matches!(link, ConnectionState::Open(open) if open.number != self.number)) => {
                     return Err(lost("the connection was made anew"));
                 }
             }
@@ -268,18 +268,18 @@ pub(super) fn is_primary(role: &Value) -> bool {
     parts.first() == Some(&Value::BulkString(b"master".to_vec()))
 }
 
-fn lost(why: &str) -> Unavailable {
-    Unavailable::new(format!("the subscription to Redis has ended: {why}"))
+fn lost(why: &str) -> StoreError {
+    StoreError::new(format!("the subscription to Redis has ended: {why}"))
 }
 
 /// The message in a push; nothing, when it is none, or tells of nothing but somebody who has begun to listen.
-fn told(push: PushInfo) -> Option<Result<Vec<u8>, Unavailable>> {
+fn told(push: PushInfo) -> Option<Result<Vec<u8>, StoreError>> {
     let is_announcement = |message: &Vec<u8>| message.ends_with(ANNOUNCEMENT.as_bytes());
     message(push).filter(|message| !message.as_ref().is_ok_and(is_announcement))
 }
 
 /// The message in a push; nothing, when it is none.
-fn message(push: PushInfo) -> Option<Result<Vec<u8>, Unavailable>> {
+fn message(push: PushInfo) -> Option<Result<Vec<u8>, StoreError>> {
     match push.kind {
         PushKind::Message | PushKind::SMessage => match push.data.into_iter().nth(1) {
             Some(Value::BulkString(message)) => Some(Ok(message)),
@@ -292,7 +292,7 @@ fn message(push: PushInfo) -> Option<Result<Vec<u8>, Unavailable>> {
     }
 }
 
-async fn answered(asked: &mut Option<Asked>) -> RedisResult<Value> {
+async fn answered(asked: &mut Option<PendingProbe>) -> RedisResult<Value> {
     match asked {
         Some(asked) => (&mut asked.answer).await,
         None => std::future::pending().await,

@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::dial::{Dialled, Dialler};
-use super::failure::{Failure, is_forbidden, reason};
+use super::failure::{CommandFailure, is_forbidden, reason};
 use super::subscription::is_primary;
 use crate::config::{RedisAddress, RedisTopology};
 
@@ -94,10 +94,10 @@ impl Topology {
             let Err(error) = self.probe(&mut dialled).await? else {
                 return Ok((node, dialled));
             };
-            match Failure::of(&error, &node) {
-                Failure::Moved(to) => node = to,
+            match CommandFailure::of(&error, &node) {
+                CommandFailure::Moved(to) => node = to,
                 // The key itself is on its way to another node; the slot is still here.
-                Failure::Ask(_) | Failure::TryAgain => return Ok((node, dialled)),
+                CommandFailure::Ask(_) | CommandFailure::TryAgain => return Ok((node, dialled)),
                 _ => return Err(reason(&error)),
             }
         }
@@ -143,7 +143,7 @@ impl Topology {
         });
         let mut asking: FuturesUnordered<_> = asking.collect();
         let mut failed = "sessionStorage.sentinel names no sentinel".to_owned();
-        let mut named: Vec<Named> = Vec::new();
+        let mut named: Vec<NamedPrimary> = Vec::new();
         let mut until = None;
         loop {
             // Once one has answered, the others are not waited for much longer.
@@ -165,7 +165,7 @@ impl Topology {
         }
     }
 
-    async fn ask_sentinel(&self, dialled: &mut Dialled, master_name: &str) -> Result<Named, String> {
+    async fn ask_sentinel(&self, dialled: &mut Dialled, master_name: &str) -> Result<NamedPrimary, String> {
         let ask = |what: &str| {
             let mut ask = ::redis::cmd("SENTINEL");
             ask.arg(what).arg(master_name);
@@ -177,7 +177,7 @@ impl Topology {
             let host = fields.get("ip")?.clone();
             let port = fields.get("port")?.parse().ok()?;
             let epoch = fields.get("config-epoch")?.parse().ok()?;
-            Some(Named {
+            Some(NamedPrimary {
                 address: RedisAddress { host, port },
                 epoch,
             })
@@ -191,7 +191,7 @@ impl Topology {
             .await?;
         let (host, port) =
             answer.ok_or_else(|| format!("it knows no primary of the name {master_name:?}"))?;
-        Ok(Named {
+        Ok(NamedPrimary {
             address: RedisAddress { host, port },
             epoch: 0,
         })
@@ -238,14 +238,14 @@ impl Topology {
 
 /// A primary, as a sentinel names it.
 #[derive(Debug)]
-struct Named {
+struct NamedPrimary {
     address: RedisAddress,
     /// Grows with each fail-over.
     epoch: u64,
 }
 
 /// The addresses, each once, those of later fail-overs first.
-fn latest_first(mut named: Vec<Named>) -> Vec<RedisAddress> {
+fn latest_first(mut named: Vec<NamedPrimary>) -> Vec<RedisAddress> {
     named.sort_by_key(|named| std::cmp::Reverse(named.epoch));
     let mut addresses: Vec<RedisAddress> = Vec::new();
     for named in named {

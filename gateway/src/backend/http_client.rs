@@ -1,0 +1,487 @@
+//! HTTP to the backends.
+//!
+//! What all connections share is the [`HttpClient`]: the certificate authorities that are trusted. Each backend has [`ConnectionPool`]s of
+//! its own, because how long a connection may take is the backend's, and because the connections of one that hangs must not keep
+//! those of another from being found.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
+use hyper_util::rt::TokioTimer;
+use tower_service::Service;
+
+use super::ca_file::CaFile;
+use super::error::BackendError;
+use crate::backend::connection_gauge::{ConnectionGauge, CountedConnection};
+use crate::backend::host_addresses::{HostAddresses, Resolver};
+use crate::budget::Budget;
+use crate::runtime::fair_queue::FairQueue;
+use crate::runtime::tasks::Tasks;
+
+/// How long an idle connection is kept. Node closes idle connections after 5 s, and a call that meets such a close cannot be
+/// repeated.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// How much of an answer a connection reads ahead of whoever takes it. Some hundred connections to one backend may do so at a time, and
+/// the budget does not see it.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// The same over HTTP/2, for one answer and for all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the connections to all backends share. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    tls: Arc<rustls::ClientConfig>,
+    tasks: Tasks,
+    budget: Budget,
+    open: ConnectionGauge,
+}
+
+type PoolClient = Client<ConnectTimeout, Full<Bytes>>;
+
+/// Connections to one backend.
+#[derive(Debug)]
+pub(super) struct ConnectionPool {
+    client: PoolClient,
+    connector: ConnectTimeout,
+    protocol: Arc<NegotiatedProtocol>,
+    /// Connections for what the server has refused to look at on one of the others.
+    second: OnceLock<PoolClient>,
+}
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(super) enum SendError {
+    /// There was no connection, so that nothing was sent.
+    NoConnection {
+        /// Nobody takes connections there. It may be alive otherwise: too slow, or behind a network that is broken.
+        refused: bool,
+        reason: String,
+    },
+    Other(BackendError),
+}
+
+impl HttpClient {
+    /// TLS trusts the certificate authorities of the system. What has to be read when nobody waits for it is read by `tasks`.
+    #[must_use]
+    pub fn new(tasks: Tasks) -> Self {
+        let config = match rustls::ClientConfig::builder().with_native_roots() {
+            Ok(config) => config.with_no_client_auth(),
+            Err(error) => {
+                tracing::warn!(%error, "no certificate authorities found; https backends cannot be reached");
+                without_roots()
+            }
+        };
+        Self {
+            tls: Arc::new(with_alpn(config)),
+            tasks,
+            budget: Budget::default(),
+            open: ConnectionGauge::default(),
+        }
+    }
+
+    /// The same, with a count of its own of the connections that its pools make.
+    pub(super) fn counted_apart(self) -> Self {
+        Self {
+            open: ConnectionGauge::default(),
+            ..self
+        }
+    }
+
+    /// The bytes that the process buffers; what backends send has shares of them.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// How many connections are open, in use or not.
+    pub(super) fn open(&self) -> usize {
+        self.open.count()
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// A pool without connections to `host`, each of which may take as long as `connect` to be made: to the address `only`, if one is
+    /// given. Whichever it is, the name in the URL is the one that a server has to prove, to the authorities in `ca_file` if there is one.
+    pub(super) fn pool(
+        &self,
+        connect: Duration,
+        host: &Arc<HostAddresses>,
+        only: Option<IpAddr>,
+        ca_file: Option<&Arc<CaFile>>,
+    ) -> ConnectionPool {
+        let host = Arc::clone(host);
+        let mut http = HttpConnector::new_with_resolver(Resolver { host, only });
+        http.enforce_http(false);
+        // Without this an answer of two writes waits 40 ms for an acknowledgement.
+        http.set_nodelay(true);
+        let protocol = Arc::new(NegotiatedProtocol::default());
+        let connector = ConnectTimeout {
+            inner: Arc::new(Connecting {
+                http,
+                tls: Arc::clone(&self.tls),
+                ca_file: ca_file.map(Arc::clone),
+                protocol: Arc::clone(&protocol),
+            }),
+            deadline: connect,
+            open: self.open.clone(),
+            fair_queue: self.tasks.fair_queue().clone(),
+        };
+        ConnectionPool {
+            client: client(&connector),
+            connector,
+            protocol,
+            second: OnceLock::new(),
+        }
+    }
+}
+
+/// Runs connections as tasks of the runtime.
+#[derive(Clone, Debug)]
+struct FairExecutor(FairQueue);
+
+impl<F> hyper::rt::Executor<F> for FairExecutor
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a connection ends with its last request, or when it has been idle"
+    )]
+    fn execute(&self, connection: F) {
+        tokio::spawn(self.0.fair(connection));
+    }
+}
+
+fn client(connector: &ConnectTimeout) -> PoolClient {
+    Client::builder(FairExecutor(connector.fair_queue.clone()))
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .http1_max_buf_size(READ_BUFFER_BYTES)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .build(connector.clone())
+}
+
+impl ConnectionPool {
+    /// Whether the server may say that it has not looked at a request, which only HTTP/2 can; that is only ever agreed on over TLS.
+    pub(super) fn may_send_again(&self, uri: &Uri) -> bool {
+        uri.scheme() == Some(&http::uri::Scheme::HTTPS) && !self.protocol.is_http1()
+    }
+
+    /// Sends `request` and waits for the head of the answer, at most as long as `first_byte`, if that is given. What the server refuses
+    /// without having looked at it, which HTTP/2 can say (RFC 9113, 6.8 and 8.7), is sent once more, on another connection.
+    pub(super) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        first_byte: Option<Duration>,
+    ) -> Result<Response<Incoming>, SendError> {
+        let again = self.may_send_again(request.uri()).then(|| request.clone());
+        match (exchange(&self.client, request, first_byte).await, again) {
+            (Err(SendError::Other(BackendError::NotProcessed(reason))), Some(again)) => {
+                tracing::debug!(
+                    reason,
+                    "a request was not processed; sending it on another connection"
+                );
+                let second = self.second.get_or_init(|| client(&self.connector));
+                Box::pin(exchange(second, again, first_byte)).await
+            }
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+async fn exchange(
+    client: &PoolClient,
+    request: Request<Full<Bytes>>,
+    first_byte: Option<Duration>,
+) -> Result<Response<Incoming>, SendError> {
+    let answer = client.request(request);
+    let answer = match first_byte {
+        None => answer.await,
+        Some(limit) => match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => return Err(BackendError::Deadline(limit).into()),
+        },
+    };
+    match answer {
+        Ok(response) => Ok(response),
+        Err(error) if error.is_connect() => Err(SendError::NoConnection {
+            refused: is_refused(&error),
+            reason: root_cause(&error),
+        }),
+        Err(error) if is_unprocessed(&error) => Err(BackendError::NotProcessed(root_cause(&error)).into()),
+        Err(error) => Err(BackendError::Broken(root_cause(&error)).into()),
+    }
+}
+
+/// Whether the server says in HTTP/2 that it has not processed the request. A stream ends with the GOAWAY of the other side only if its
+/// number is above the last one that GOAWAY names; the others end in other ways.
+fn is_unprocessed(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (error.is_go_away() || is_refused);
+        }
+        cause = error.source();
+    }
+    false
+}
+
+impl From<BackendError> for SendError {
+    fn from(error: BackendError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<SendError> for BackendError {
+    fn from(failure: SendError) -> Self {
+        match failure {
+            SendError::NoConnection { reason, .. } => Self::Unreachable(reason),
+            SendError::Other(error) => error,
+        }
+    }
+}
+
+/// A connector that gives up at its deadline, which spans the look-up of the name, the connection and the TLS handshake. Each request
+/// clones it, whether it needs a connection or not, so that a clone costs little.
+#[derive(Clone, Debug)]
+struct ConnectTimeout {
+    inner: Arc<Connecting>,
+    deadline: Duration,
+    open: ConnectionGauge,
+    fair_queue: FairQueue,
+}
+
+/// Whether the servers of a pool have agreed on HTTP/1.1 in every TLS handshake so far.
+#[derive(Debug, Default)]
+struct NegotiatedProtocol {
+    http1: AtomicBool,
+    http2: AtomicBool,
+}
+
+impl NegotiatedProtocol {
+    fn learn(&self, connection: &Connection) {
+        let agreed = if connection.connected().is_negotiated_h2() {
+            &self.http2
+        } else {
+            &self.http1
+        };
+        agreed.store(true, Ordering::Relaxed);
+    }
+
+    fn is_http1(&self) -> bool {
+        self.http1.load(Ordering::Relaxed) && !self.http2.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct Connecting {
+    http: HttpConnector<Resolver>,
+    tls: Arc<rustls::ClientConfig>,
+    /// Whose certificates are trusted in the place of those that the system trusts.
+    ca_file: Option<Arc<CaFile>>,
+    protocol: Arc<NegotiatedProtocol>,
+}
+
+type Connection = <HttpsConnector<HttpConnector<Resolver>> as Service<Uri>>::Response;
+
+impl Connecting {
+    async fn connect(&self, uri: Uri) -> Result<Connection, BoxError> {
+        let tls = match &self.ca_file {
+            None => Arc::clone(&self.tls),
+            Some(file) => file.client_config().await?,
+        };
+        let mut connector = HttpsConnector::from((self.http.clone(), tls));
+        poll_fn(|context| connector.poll_ready(context)).await?;
+        let connection = connector.call(uri).await?;
+        self.protocol.learn(&connection);
+        Ok(connection)
+    }
+}
+
+impl Service<Uri> for ConnectTimeout {
+    type Response = CountedConnection<Connection>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (inner, deadline, open) = (Arc::clone(&self.inner), self.deadline, self.open.clone());
+        Box::pin(async move {
+            match tokio::time::timeout(deadline, inner.connect(uri)).await {
+                Ok(connected) => connected.map(|connection| open.with(connection)),
+                Err(_) => Err(format!("no connection within {} s", deadline.as_secs_f32()).into()),
+            }
+        })
+    }
+}
+
+fn without_roots() -> rustls::ClientConfig {
+    rustls::ClientConfig::builder()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
+pub(super) fn with_alpn(mut config: rustls::ClientConfig) -> rustls::ClientConfig {
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+/// Whether it is known that nobody takes connections there, as against a connection that was not made in time.
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && let io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable = error.kind()
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The innermost error of a chain: the outer ones say only that there is an inner one.
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_not_made_in_time_is_no_connection() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // The TLS handshake is never answered.
+        let uri: Uri = format!("https://{}/mcp", silent.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let host = Arc::new(HostAddresses::new(&uri, &[]));
+        let pool = HttpClient::new(Tasks::default()).pool(Duration::from_secs(3), &host, None, None);
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri;
+        let started = tokio::time::Instant::now();
+        let error = pool.send(request, None).await.unwrap_err();
+        assert!(matches!(error, SendError::NoConnection { refused: false, .. }));
+        assert_eq!(
+            BackendError::from(error),
+            BackendError::Unreachable("no connection within 3 s".to_owned())
+        );
+        assert_eq!(started.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_connection_counts_from_when_it_is_made_until_it_is_closed() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri: Uri = format!("http://{}/mcp", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let transport = HttpClient::new(Tasks::default());
+        let (own, other) = (transport.clone().counted_apart(), transport.counted_apart());
+        let pool = own.pool(
+            Duration::from_secs(3),
+            &Arc::new(HostAddresses::new(&uri, &[])),
+            None,
+            None,
+        );
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri;
+        let answering = async {
+            let (mut server, _) = listener.accept().await.unwrap();
+            server.read_u8().await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            server.write_all(answer).await.unwrap();
+            server
+        };
+        assert_eq!(own.open(), 0);
+        let (server, response) = tokio::join!(answering, pool.send(request, None));
+        drop(response.unwrap());
+        assert_eq!(
+            (own.open(), other.open()),
+            (1, 0),
+            "it is kept for the next request"
+        );
+        drop(server);
+        let closed = async {
+            while own.open() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), closed)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_at_a_held_address_has_to_prove_the_hosts_name() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let uri: Uri = format!("https://replicas.test:{port}/mcp").parse().unwrap();
+        let only = listener.local_addr().unwrap().ip();
+        let host = Arc::new(HostAddresses::new(&uri, &[]));
+        let pool = HttpClient::new(Tasks::default()).pool(Duration::from_secs(3), &host, Some(only), None);
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri;
+        let accepting = async {
+            let (connection, _) = listener.accept().await.unwrap();
+            let acceptor = rustls::server::Acceptor::default();
+            let hello = tokio_rustls::LazyConfigAcceptor::new(acceptor, connection)
+                .await
+                .unwrap();
+            hello.client_hello().server_name().map(str::to_owned)
+        };
+        let (failure, name) = tokio::join!(pool.send(request, None), accepting);
+        assert_eq!(name.as_deref(), Some("replicas.test"));
+        assert!(matches!(failure, Err(SendError::NoConnection { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_told_from_one_that_takes_too_long() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let uri: Uri = format!("http://{closed}/mcp").parse().unwrap();
+        let host = Arc::new(HostAddresses::new(&uri, &[]));
+        let pool = HttpClient::new(Tasks::default()).pool(Duration::from_secs(3), &host, None, None);
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri;
+        let failure = pool.send(request, None).await.unwrap_err();
+        assert!(
+            matches!(failure, SendError::NoConnection { refused: true, .. }),
+            "{failure:?}"
+        );
+    }
+}

@@ -1,0 +1,231 @@
+//! The other transport: HTTP+SSE of specification 2024-11-05. A GET opens a stream, whose first event names the URL for POSTs; every
+//! answer comes on the stream.
+//!
+//! An upstream session is its stream here: it ends with the connection, and no other process can have it. So these sessions do not
+//! stand in any record. Each process opens its own, and a stream that is lost is a session that is lost: running calls end with an
+//! error, and the next call opens another.
+
+mod connection;
+mod endpoint;
+mod routes;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::value::RawValue;
+
+use super::{Backend, BackendError, BackendResponse, Cookies, ResponseEvents, UpstreamSession};
+use crate::backend::http_client::SendError;
+use crate::mcp::header_names;
+use crate::runtime::clock;
+
+use connection::{SseConnection, lock};
+
+/// How many streams one backend may have open from this process.
+const MAX_STREAMS: usize = 4096;
+
+/// The open streams of one backend, by the ids that the gateway gives them.
+#[derive(Debug, Default)]
+pub(super) struct SseStreams(Mutex<HashMap<HeaderValue, Arc<SseConnection>>>);
+
+impl SseStreams {
+    fn get(&self, id: &HeaderValue) -> Option<Arc<SseConnection>> {
+        lock(&self.0).get(id).map(Arc::clone)
+    }
+
+    fn forget(&self, id: &HeaderValue) {
+        lock(&self.0).remove(id);
+    }
+}
+
+impl Backend {
+    /// The number of the stream that `session` is; `None` when it is not open here.
+    #[must_use]
+    pub fn stream_number(&self, session: &UpstreamSession) -> Option<u64> {
+        let id = session.id.as_ref()?;
+        self.inner.sse.get(id)?;
+        u64::from_str_radix(id.to_str().ok()?, 16).ok()
+    }
+
+    /// Opens a stream at `address`, if one is given, and waits until the server says where it wants messages posted. Gives the id of the
+    /// session that it is.
+    pub(super) async fn open_stream(&self, address: Option<IpAddr>) -> Result<HeaderValue, SendError> {
+        let mut request = self.request(Method::GET, None, Bytes::new())?;
+        let headers = request.headers_mut();
+        headers.remove(http::header::CONTENT_TYPE);
+        headers.insert(http::header::ACCEPT, header_names::EVENT_STREAM);
+        let response = self.send_to(request, address).await?;
+        if response.status() != StatusCode::OK {
+            return Err(BackendError::of_answer(&response).into());
+        }
+        let headers = response.headers().clone();
+        let content_type = response.headers().get(http::header::CONTENT_TYPE);
+        if !header_names::is_media_type(content_type, &header_names::EVENT_STREAM) {
+            let not = "no stream of events; is it a server of HTTP+SSE, and this the URL of its stream?";
+            return Err(BackendError::content_type(content_type, not).into());
+        }
+        let mut events = ResponseEvents::new(response.into_body());
+        let endpoint = loop {
+            let Some(event) = events.next().await? else {
+                let message = "the stream ended before it named its endpoint";
+                return Err(BackendError::Broken(message.to_owned()).into());
+            };
+            if event.event.as_ref().is_some_and(|kind| &kind[..] == b"endpoint") {
+                let said = event.data.unwrap_or_default();
+                let said = String::from_utf8_lossy(&said);
+                break endpoint::resolve(self.url(), &said).map_err(BackendError::Invalid)?;
+            }
+        };
+        let number = format!("{:016x}", crate::runtime::random::u64());
+        let id = HeaderValue::try_from(number).map_err(|error| BackendError::Invalid(error.to_string()))?;
+        // A balancer finds the server of the stream by them. They are sent to where messages are posted.
+        let cookies = Cookies::default();
+        cookies.take(&headers, &[self.url(), &endpoint], clock::unix_seconds);
+        let connection = Arc::new(SseConnection::new(endpoint, address, cookies));
+        {
+            let mut open = lock(&self.inner.sse.0);
+            if open.len() >= MAX_STREAMS {
+                let message = format!("{MAX_STREAMS} streams are open, which is the most");
+                return Err(BackendError::Unreachable(message).into());
+            }
+            open.insert(id.clone(), Arc::clone(&connection));
+        }
+        let (inner, drained) = (Arc::downgrade(&self.inner), self.tasks().drained());
+        self.tasks()
+            .spawn(connection.read(id.clone(), events, inner, drained));
+        Ok(id)
+    }
+
+    /// Sends the request `message` with the id `id`; its answer is a stream of what the server says until the answer.
+    pub(super) async fn call_over_sse(
+        &self,
+        session: &UpstreamSession,
+        message: Bytes,
+        id: &RawValue,
+    ) -> Result<BackendResponse, BackendError> {
+        let stream = session.id.as_ref().ok_or(BackendError::SessionLost)?;
+        let connection = self.inner.sse.get(stream).ok_or(BackendError::SessionLost)?;
+        let events = connection.call(id, &message).ok_or(BackendError::SessionLost)?;
+        self.post_over_sse(stream, message).await?;
+        Ok(BackendResponse::Events(
+            session.clone(),
+            Box::new(ResponseEvents::shared(events)),
+        ))
+    }
+
+    /// Posts `message` to where the stream `id` wants it.
+    pub(super) async fn post_over_sse(&self, id: &HeaderValue, message: Bytes) -> Result<(), BackendError> {
+        let connection = self.inner.sse.get(id).ok_or(BackendError::SessionLost)?;
+        let mut request = self.request(Method::POST, None, message)?;
+        *request.uri_mut() = connection.endpoint().clone();
+        if let Some(cookies) = connection.cookies().header(clock::unix_seconds) {
+            request.headers_mut().insert(http::header::COOKIE, cookies);
+        }
+        let response = self.send(request, connection.address()).await?;
+        let urls = [connection.endpoint()];
+        connection
+            .cookies()
+            .take(response.headers(), &urls, clock::unix_seconds);
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            // The server has forgotten the stream, although it has not closed it.
+            StatusCode::NOT_FOUND => {
+                connection.close();
+                self.inner.sse.forget(id);
+                Err(BackendError::SessionLost)
+            }
+            _ => Err(BackendError::of_answer(&response)),
+        }
+    }
+
+    /// What the server says on the stream of `session` that belongs to no call.
+    pub(super) fn listen_over_sse(&self, session: &UpstreamSession) -> Result<ResponseEvents, BackendError> {
+        let gone = || BackendError::Status(StatusCode::NOT_FOUND.as_u16());
+        let connection = session.id.as_ref().and_then(|id| self.inner.sse.get(id));
+        let events = connection.and_then(|connection| connection.listen());
+        events.map(ResponseEvents::shared).ok_or_else(gone)
+    }
+
+    /// Ends every stream, and with it the sessions that they are: the backend is not configured any more.
+    pub fn close_streams(&self) {
+        for connection in lock(&self.inner.sse.0).values() {
+            connection.close();
+        }
+    }
+
+    /// Ends the stream that `session` is.
+    pub(super) fn close_stream(&self, session: &UpstreamSession) {
+        let Some(id) = &session.id else { return };
+        if let Some(connection) = self.inner.sse.get(id) {
+            connection.close();
+        }
+        self.inner.sse.forget(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::backend::HttpClient;
+    use crate::config::{self, Protocol};
+    use crate::runtime::tasks::Tasks;
+
+    /// Reads one request, of which a POST ends with its body.
+    async fn read(connection: &mut TcpStream) -> String {
+        let (mut request, mut part) = (String::new(), [0; 4096]);
+        while !(request.ends_with('}') || request.starts_with("GET") && request.ends_with("\r\n\r\n")) {
+            let length = connection.read(&mut part).await.unwrap();
+            assert!(length > 0, "the connection ended: {request}");
+            request.push_str(std::str::from_utf8(&part[..length]).unwrap());
+        }
+        request.to_ascii_lowercase()
+    }
+
+    /// A balancer finds the server of a stream by what the answer to GET, or to a POST, has set.
+    #[tokio::test]
+    async fn posts_bear_the_cookies_of_their_stream() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/sse", listener.local_addr().unwrap());
+        let configured = config::BackendSettings {
+            protocol: Protocol::Sse,
+            ..config::BackendSettings::for_test("a", url.parse().unwrap())
+        };
+        let backend = Backend::new(&configured, HttpClient::new(Tasks::default()));
+        let serving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(!read(&mut stream).await.contains("\r\ncookie:"));
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nset-cookie: lb=1; HttpOnly\r\n\
+                        set-cookie: of-sse=1; Path=/sse\r\n\r\nevent: endpoint\ndata: /message\n\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut cookies = Vec::new();
+            for _ in 0..2 {
+                let (mut post, _) = listener.accept().await.unwrap();
+                let request = read(&mut post).await;
+                let line = request.lines().find(|line| line.starts_with("cookie:"));
+                cookies.push(line.map(str::to_owned).unwrap_or_default());
+                let accepted = "HTTP/1.1 202 Accepted\r\nset-cookie: second=2\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                post.write_all(accepted.as_bytes()).await.unwrap();
+            }
+            (cookies, stream)
+        };
+        let posting = async {
+            let id = backend
+                .open_stream(None)
+                .await
+                .map_err(BackendError::from)
+                .unwrap();
+            for _ in 0..2 {
+                let message = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"x"}"#);
+                backend.post_over_sse(&id, message).await.unwrap();
+            }
+        };
+        let ((cookies, _stream), ()) = tokio::join!(serving, posting);
+        assert_eq!(cookies, ["cookie: lb=1", "cookie: lb=1; second=2"]);
+    }
+}

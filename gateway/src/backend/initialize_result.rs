@@ -1,0 +1,124 @@
+//! What a backend says of itself when a session is opened.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::UpstreamSession;
+use crate::mcp::jsonrpc;
+use crate::mcp::revision::Revision;
+use crate::runtime::truncate;
+
+/// How much of a backend's instructions is kept.
+const MAX_INSTRUCTIONS: usize = 64 * 1024;
+
+/// A backend's answer to `initialize`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitializeResult {
+    /// The session that it opened.
+    pub session: UpstreamSession,
+    /// What it says it can do.
+    pub capabilities: ServerCapabilities,
+    /// What it tells models about using it.
+    pub instructions: Option<String>,
+}
+
+/// What a backend says it can do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerCapabilities {
+    /// It has tools.
+    pub tools: bool,
+    /// It has prompts.
+    pub prompts: bool,
+    /// It has resources.
+    pub resources: bool,
+    /// It tells of changes of single resources.
+    pub subscribe: bool,
+    /// It completes arguments.
+    pub completions: bool,
+    /// It sends log messages.
+    pub logging: bool,
+}
+
+/// The parts of an `RawInitializeResult` that matter here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RawInitializeResult<'a> {
+    #[serde(borrow)]
+    pub(super) protocol_version: std::borrow::Cow<'a, str>,
+    #[serde(borrow, default)]
+    capabilities: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    instructions: Option<&'a RawValue>,
+}
+
+impl RawInitializeResult<'_> {
+    pub(super) fn parse_initialize_result(self, session: UpstreamSession) -> InitializeResult {
+        let capabilities = self.capabilities.map_or("{}", RawValue::get);
+        let instructions = self.instructions.and_then(jsonrpc::string);
+        InitializeResult {
+            capabilities: ServerCapabilities::read(capabilities, session.revision),
+            instructions: instructions
+                .filter(|text| !text.trim().is_empty())
+                .map(|instructions| truncate::head(&instructions, MAX_INSTRUCTIONS).to_owned()),
+            session,
+        }
+    }
+}
+
+impl ServerCapabilities {
+    /// Reads what a backend declares; what cannot be read is not declared. The first revision has completion and no word for it.
+    fn read(text: &str, revision: Revision) -> Self {
+        #[derive(Default, Deserialize)]
+        struct Declared<'a> {
+            #[serde(borrow, default)]
+            tools: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            prompts: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            resources: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            completions: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            logging: Option<&'a RawValue>,
+        }
+        #[derive(Default, Deserialize)]
+        struct Resources {
+            #[serde(default)]
+            subscribe: bool,
+        }
+        let declared: Declared<'_> = serde_json::from_str(text).unwrap_or_default();
+        let resources = declared.resources.map_or("{}", RawValue::get);
+        let resources: Resources = serde_json::from_str(resources).unwrap_or_default();
+        Self {
+            tools: declared.tools.is_some(),
+            prompts: declared.prompts.is_some(),
+            resources: declared.resources.is_some(),
+            subscribe: resources.subscribe,
+            completions: declared.completions.is_some() || revision == Revision::V2024_11_05,
+            logging: declared.logging.is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_declared_is_read_and_nothing_else() {
+        let read = |text| ServerCapabilities::read(text, Revision::LATEST);
+        let some = read(r#"{"tools":{},"resources":{"subscribe":true,"listChanged":true},"x":{}}"#);
+        assert_eq!(
+            some,
+            ServerCapabilities {
+                tools: true,
+                resources: true,
+                subscribe: true,
+                ..ServerCapabilities::default()
+            }
+        );
+        assert_eq!(read("[]"), ServerCapabilities::default());
+        assert_eq!(read(r#"{"tools":null}"#), ServerCapabilities::default());
+        assert!(ServerCapabilities::read("{}", Revision::V2024_11_05).completions);
+    }
+}

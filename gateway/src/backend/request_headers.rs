@@ -1,0 +1,152 @@
+//! The headers that every request to a backend bears, by the configuration.
+//!
+//! Their values are secrets, as a rule: they are read from the environment or from files, never printed, and read again when a file
+//! changes, because mounted Secrets do.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
+
+use super::BackendError;
+use crate::config::{ConfiguredHeader, HeaderSource};
+
+/// How old a value from a file may become before the file is looked at again.
+const READ_EVERY: Duration = Duration::from_secs(1);
+
+/// The headers of one backend.
+#[derive(Debug, Default)]
+pub(super) struct RequestHeaders(Vec<HeaderValueSource>);
+
+#[derive(Debug)]
+struct HeaderValueSource {
+    header: ConfiguredHeader,
+    /// The value that was read last, and when the next look is due; `None` for one that never changes.
+    value: Mutex<Option<(HeaderValue, Option<Instant>)>>,
+}
+
+impl RequestHeaders {
+    pub(super) fn new(headers: &[ConfiguredHeader]) -> Self {
+        let source = |header: &ConfiguredHeader| HeaderValueSource {
+            header: header.clone(),
+            value: Mutex::default(),
+        };
+        Self(headers.iter().map(source).collect())
+    }
+
+    /// Puts the headers into `map`.
+    ///
+    /// # Errors
+    /// When one of them has no value.
+    pub(super) async fn put(&self, map: &mut HeaderMap) -> Result<(), BackendError> {
+        for source in &self.0 {
+            map.insert(source.header.name.clone(), source.value().await?);
+        }
+        Ok(())
+    }
+}
+
+impl HeaderValueSource {
+    async fn value(&self) -> Result<HeaderValue, BackendError> {
+        let known = self.known();
+        match &known {
+            Some((value, due)) if due.is_none_or(|due| Instant::now() < due) => return Ok(value.clone()),
+            _ => {}
+        }
+        let (read, due) = match &self.header.source {
+            HeaderSource::Env(variable) => {
+                let value = std::env::var(variable);
+                let reason = |_| format!("the environment variable {variable} is not set, or no text");
+                (value.map_err(reason), None)
+            }
+            HeaderSource::File(file) => {
+                let text = tokio::fs::read_to_string(file).await;
+                let reason = |error| format!("the file {} cannot be read: {error}", file.display());
+                (text.map_err(reason), Some(Instant::now() + READ_EVERY))
+            }
+        };
+        let value = read.and_then(|text| self.header_value(&text));
+        let value = match (value, known) {
+            (Ok(value), _) => value,
+            (Err(reason), Some((before, _))) => {
+                tracing::warn!(header = %self.header.name, reason, "the value read before stays in use");
+                before
+            }
+            (Err(reason), None) => return Err(self.missing(&reason)),
+        };
+        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = Some((value.clone(), due));
+        Ok(value)
+    }
+
+    fn known(&self) -> Option<(HeaderValue, Option<Instant>)> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn header_value(&self, text: &str) -> Result<HeaderValue, String> {
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.is_empty() {
+            return Err("its value is empty".to_owned());
+        }
+        let value = HeaderValue::from_str(&format!("{}{text}", self.header.prefix));
+        let mut value = value.map_err(|_| "its value holds what no header may hold".to_owned())?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    fn missing(&self, reason: &str) -> BackendError {
+        let name: &HeaderName = &self.header.name;
+        BackendError::MissingHeader(format!("{name}: {reason}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_file(file: &std::path::Path, prefix: &str) -> RequestHeaders {
+        RequestHeaders::new(&[ConfiguredHeader {
+            name: HeaderName::from_static("x-key"),
+            prefix: prefix.to_owned(),
+            source: HeaderSource::File(file.to_owned()),
+        }])
+    }
+
+    async fn value(headers: &RequestHeaders) -> Result<String, BackendError> {
+        let mut map = HeaderMap::new();
+        headers.put(&mut map).await?;
+        Ok(map["x-key"].to_str().unwrap().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_again_and_its_last_good_value_stays_in_use() {
+        let file = std::env::temp_dir().join(format!("vmcp-header-{:x}", crate::runtime::random::u64()));
+        let headers = from_file(&file, "Bearer ");
+        let missing = value(&headers).await.unwrap_err();
+        assert!(
+            missing.to_string().contains("x-key") && missing.is_retry_safe(),
+            "{missing}"
+        );
+        std::fs::write(&file, "one\n").unwrap();
+        assert_eq!(value(&headers).await.unwrap(), "Bearer one");
+        tokio::time::pause();
+        for (text, expected) in [("two", "Bearer two"), ("a\nb", "Bearer two"), ("", "Bearer two")] {
+            std::fs::write(&file, text).unwrap();
+            tokio::time::advance(READ_EVERY).await;
+            assert_eq!(value(&headers).await.unwrap(), expected);
+        }
+        std::fs::remove_file(&file).unwrap();
+        tokio::time::advance(READ_EVERY).await;
+        assert_eq!(value(&headers).await.unwrap(), "Bearer two");
+    }
+
+    #[tokio::test]
+    async fn values_are_never_printed() {
+        let file = std::env::temp_dir().join(format!("vmcp-header-{:x}", crate::runtime::random::u64()));
+        std::fs::write(&file, "s3cret").unwrap();
+        let headers = from_file(&file, "");
+        assert_eq!(value(&headers).await.unwrap(), "s3cret");
+        assert!(!format!("{headers:?}").contains("s3cret"));
+        std::fs::remove_file(&file).unwrap();
+    }
+}

@@ -1,0 +1,269 @@
+//! How a backend is talked to, from the raw file to the validated form.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::HeaderName;
+use vmcp_crds::config::{BackendConfig, BackendTransport, CatalogScope, Duration as RawDuration, rules};
+
+use super::ConfigFault;
+use crate::config::{ConfiguredHeader, HeaderSource, Pattern, Timeouts, UpstreamSettings};
+
+/// The shortest deadline: nothing real answers sooner, and 0 does not mean "none".
+const SHORTEST: Duration = Duration::from_millis(1);
+/// The longest deadline of anything.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the answer to `initialize` of a small server has.
+const LEAST_ANSWER_BYTES: u64 = 1024;
+
+/// How the backend `raw` is talked to; `path` gives the place of one of its fields in the file.
+pub(super) fn contact(
+    raw: &BackendConfig,
+    path: &impl Fn(&str) -> String,
+    file: &Path,
+) -> Result<UpstreamSettings, ConfigFault> {
+    let span = |field: &str, span: RawDuration| {
+        if (SHORTEST..=LONGEST).contains(&span.get()) {
+            return Ok(span.get());
+        }
+        let message = format!("found {span}; allowed is 1ms to 24h");
+        Err(ConfigFault::at(&path(field), message))
+    };
+    if raw.max_answer_bytes < LEAST_ANSWER_BYTES {
+        let message = format!(
+            "found {}; the least is {LEAST_ANSWER_BYTES}, without which no answer is passed on",
+            raw.max_answer_bytes
+        );
+        return Err(ConfigFault::at(&path("maxAnswerBytes"), message));
+    }
+    let timeouts = &raw.timeouts;
+    let first_byte = timeouts.first_byte;
+    let mut tools = Vec::with_capacity(raw.tools.deadlines.len());
+    for (tool, length) in &raw.tools.deadlines {
+        tools.push((tool, span(&format!("tools.deadlines.{tool}"), *length)?));
+    }
+    // The exact name first, then longer patterns before shorter ones.
+    tools.sort_by_key(|(tool, _)| (tool.contains(['*', '?']), std::cmp::Reverse(tool.len())));
+    Ok(UpstreamSettings {
+        timeouts: Timeouts {
+            connect: span("timeouts.connect", timeouts.connect)?,
+            first_byte: first_byte
+                .map(|first_byte| span("timeouts.firstByte", first_byte))
+                .transpose()?,
+            idle: span("timeouts.idle", timeouts.idle)?,
+            call: span("timeouts.call", timeouts.call)?,
+            tools: tools
+                .into_iter()
+                .map(|(tool, length)| (Pattern::new(tool), length))
+                .collect(),
+            extend_on_progress: timeouts.extend_on_progress,
+        },
+        addresses: addresses(raw, path)?,
+        ca_file: ca_file(raw, path, file)?,
+        max_answer_bytes: raw.max_answer_bytes,
+        headers: headers(raw, path, file)?,
+        pass_headers: pass_headers(raw, path)?,
+        catalog: raw.catalog,
+        shares_session: shares_session(raw, path)?,
+    })
+}
+
+fn shares_session(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result<bool, ConfigFault> {
+    let refuse = |message: &str| Err(ConfigFault::at(&path("sharedSession"), message));
+    match raw {
+        _ if !raw.shared_session => Ok(false),
+        _ if raw.transport == BackendTransport::Sse => refuse(
+            "has no meaning with `transport: sse`, where a session is a connection of one replica; remove one of the two",
+        ),
+        _ if raw.catalog == CatalogScope::PerSession => refuse(
+            "has no meaning with `catalog: perSession`: no client has a session of its own; remove one of the two",
+        ),
+        _ => Ok(true),
+    }
+}
+
+fn addresses(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result<Vec<IpAddr>, ConfigFault> {
+    let host = raw.url.parse::<http::Uri>().ok();
+    let host = host.as_ref().and_then(http::Uri::host).unwrap_or_default();
+    let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    if literal && !raw.addresses.is_empty() {
+        let message = "has no meaning with a URL whose host is an address itself".to_owned();
+        return Err(ConfigFault::at(&path("addresses"), message));
+    }
+    Ok(raw.addresses.clone())
+}
+
+fn ca_file(
+    raw: &BackendConfig,
+    path: &impl Fn(&str) -> String,
+    file: &Path,
+) -> Result<Option<PathBuf>, ConfigFault> {
+    let Some(tls) = &raw.tls else { return Ok(None) };
+    let url = raw.url.parse::<http::Uri>().ok();
+    if url.is_some_and(|url| url.scheme() == Some(&http::uri::Scheme::HTTP)) {
+        let message = "has no meaning with a URL of http; write https there, or remove it".to_owned();
+        return Err(ConfigFault::at(&path("tls"), message));
+    }
+    let directory = file.parent().unwrap_or_else(|| Path::new(""));
+    Ok(Some(directory.join(&tls.ca_file)))
+}
+
+fn headers(
+    raw: &BackendConfig,
+    path: &impl Fn(&str) -> String,
+    file: &Path,
+) -> Result<Vec<ConfiguredHeader>, ConfigFault> {
+    let mut headers: Vec<ConfiguredHeader> = Vec::with_capacity(raw.headers.len());
+    for (name, source) in &raw.headers {
+        let refuse = |message: String| Err(ConfigFault::at(&path(&format!("headers.{name}")), message));
+        let parsed = match rules::header(name) {
+            Ok(parsed) => parsed,
+            Err(message) => return refuse(message),
+        };
+        if headers.iter().any(|other| other.name == parsed) {
+            return refuse("stands twice; the case of letters makes no difference".to_owned());
+        }
+        if http::HeaderValue::from_str(&source.prefix).is_err() {
+            return refuse("`prefix` holds what no header may hold".to_owned());
+        }
+        let source_of = match (&source.env, &source.file) {
+            (Some(env), None) => HeaderSource::Env(env.clone()),
+            (None, Some(value)) => {
+                let directory = file.parent().unwrap_or_else(|| Path::new(""));
+                HeaderSource::File(directory.join(value))
+            }
+            _ => return refuse("needs either `env` or `file`".to_owned()),
+        };
+        headers.push(ConfiguredHeader {
+            name: parsed,
+            prefix: source.prefix.clone(),
+            source: source_of,
+        });
+    }
+    Ok(headers)
+}
+
+fn pass_headers(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result<Vec<HeaderName>, ConfigFault> {
+    let mut names = Vec::with_capacity(raw.pass_headers.len());
+    for (index, name) in raw.pass_headers.iter().enumerate() {
+        let refuse = |message: String| Err(ConfigFault::at(&path(&format!("passHeaders[{index}]")), message));
+        let parsed = match rules::passed_header(name) {
+            Ok(parsed) => parsed,
+            Err(message) => return refuse(message),
+        };
+        if raw.headers.keys().any(|own| own.eq_ignore_ascii_case(name)) {
+            return refuse(format!("{name:?} stands in `headers`, too"));
+        }
+        names.push(parsed);
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<UpstreamSettings, String> {
+        let raw: BackendConfig =
+            serde_yaml::from_str(&format!("{{name: a, url: 'http://a/mcp', {text}}}")).unwrap();
+        let path = |field: &str| format!("backends[0].{field}");
+        contact(&raw, &path, Path::new("gateway.yaml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_tools_own_name_counts_more_than_a_pattern_and_a_longer_pattern_more_than_a_shorter() {
+        let timeouts =
+            read("timeouts: {call: 10s}, tools: {deadlines: {'*': 1s, 'get_*': 2s, get_time: 3s}}")
+                .unwrap()
+                .timeouts;
+        for (tool, secs) in [
+            (Some("get_time"), 3),
+            (Some("get_date"), 2),
+            (Some("put"), 1),
+            (None, 10),
+        ] {
+            assert_eq!(timeouts.of_call(tool), Duration::from_secs(secs), "{tool:?}");
+        }
+        assert_eq!(timeouts.longest_call(), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn headers_are_read_and_those_that_cannot_be_meant_are_refused_with_their_path() {
+        let contact = read(
+            "headers: {Authorization: {env: TOKEN, prefix: 'Bearer '}, X-Key: {file: key}}, passHeaders: [X-Tenant]",
+        )
+        .unwrap();
+        assert_eq!(contact.headers[0].source, HeaderSource::Env("TOKEN".to_owned()));
+        assert_eq!(contact.headers[1].source, HeaderSource::File("key".into()));
+        assert_eq!(contact.pass_headers, ["x-tenant"]);
+        for (text, path, reason) in [
+            ("headers: {Host: {env: X}}", "headers.Host", "themselves"),
+            ("headers: {X-A: {}}", "headers.X-A", "either"),
+            ("headers: {X-A: {env: X, file: x}}", "headers.X-A", "either"),
+            ("headers: {X-A: {env: X}, x-a: {env: X}}", "headers.x-a", "twice"),
+            (
+                "headers: {X-A: {env: X, prefix: \"a\\nb\"}}",
+                "headers.X-A",
+                "prefix",
+            ),
+            (
+                "passHeaders: [Authorization]",
+                "passHeaders[0]",
+                "never passed on",
+            ),
+            ("passHeaders: [Cookie]", "passHeaders[0]", "never passed on"),
+            ("passHeaders: [Mcp-Session-Id]", "passHeaders[0]", "themselves"),
+            (
+                "headers: {X-A: {env: X}}, passHeaders: [x-a]",
+                "passHeaders[0]",
+                "too",
+            ),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(path) && error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn shared_session_is_refused_where_it_would_have_no_effect() {
+        assert!(read("sharedSession: true").unwrap().shares_session);
+        assert!(!read("catalog: perSession").unwrap().shares_session);
+        for other in ["transport: sse", "catalog: perSession"] {
+            let error = read(&format!("sharedSession: true, {other}")).unwrap_err();
+            assert!(
+                error.contains("backends[0].sharedSession") && error.contains(other),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn addresses_are_for_a_host_with_a_name() {
+        let addresses = read("addresses: [127.0.0.1, '::1']").unwrap().addresses;
+        assert_eq!(addresses.len(), 2);
+        let raw = BackendConfig {
+            url: "http://[::1]:8000/mcp".to_owned(),
+            addresses,
+            ..BackendConfig::default()
+        };
+        let path = |field: &str| field.to_owned();
+        let error = contact(&raw, &path, Path::new("gateway.yaml")).unwrap_err();
+        assert!(error.to_string().contains("is an address itself"), "{error}");
+    }
+
+    #[test]
+    fn spans_that_cannot_be_meant_are_refused_with_their_path() {
+        for (text, path) in [
+            ("timeouts: {connect: 0s}", "backends[0].timeouts.connect"),
+            ("timeouts: {firstByte: 0s}", "backends[0].timeouts.firstByte"),
+            ("timeouts: {idle: 25h}", "backends[0].timeouts.idle"),
+            ("timeouts: {call: 25h}", "backends[0].timeouts.call"),
+            ("tools: {deadlines: {x: 0s}}", "backends[0].tools.deadlines.x"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(path) && error.contains("1ms to 24h"), "{error}");
+        }
+    }
+}

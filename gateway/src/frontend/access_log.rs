@@ -1,0 +1,274 @@
+//! One request from its head to the last byte of its answer: what is counted of it, and what is logged.
+//!
+//! The access log has one line per request, when its answer is complete: at debug each, otherwise those that `accessLog.sample` picks.
+//! Where something went wrong there is always one. It holds no bodies and no session ids, only a tag by which lines of one session are
+//! found.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Either};
+
+use super::Frontend;
+use crate::config::BackendName;
+use crate::frontend::response::{BoxError, ResponseBody};
+use crate::frontend::shared_body;
+use crate::frontend::shared_body::SLICE_BYTES;
+use crate::mcp::header_names;
+use crate::telemetry::request_id::{self, RequestId};
+
+/// What a client went away from has no status; this is the one that proxies log for it.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// The backend that did not answer, and how.
+#[derive(Clone, Debug)]
+pub(super) struct CallFailure {
+    pub(super) backend: BackendName,
+    pub(super) error: String,
+}
+
+/// In an answer's extensions: the failure of a backend that the HTTP status does not tell. It may be found when the answer has begun.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FailureSlot(Arc<OnceLock<CallFailure>>);
+
+impl FailureSlot {
+    pub(super) fn of(failure: CallFailure) -> Self {
+        Self(Arc::new(OnceLock::from(failure)))
+    }
+
+    /// Takes over the failure of `part`, an answer that becomes a part of this one. The first one counts.
+    pub(super) fn take(&self, part: &mut Response<ResponseBody>) {
+        let slot = part.extensions_mut().remove::<Self>();
+        if let Some(failure) = slot.and_then(|slot| slot.0.get().cloned()) {
+            // Of several the first is told.
+            let _first = self.0.set(failure);
+        }
+    }
+}
+
+/// In an answer's extensions: it is the rest of the answer of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resumed;
+
+/// One request. Dropping it before its answer is complete says that the client went away.
+pub(super) struct RequestLog {
+    frontend: Arc<Frontend>,
+    id: RequestId,
+    session: Option<HeaderValue>,
+    began: Instant,
+    method: &'static str,
+    status: Option<StatusCode>,
+    failure: Option<FailureSlot>,
+    /// The kind of stream that the answer is.
+    stream: Option<&'static str>,
+    complete: bool,
+    aborted: bool,
+}
+
+impl RequestLog {
+    pub(super) fn begin(frontend: &Arc<Frontend>, headers: &HeaderMap) -> Self {
+        frontend.metrics.request_began();
+        Self {
+            frontend: Arc::clone(frontend),
+            id: RequestId::of(headers),
+            session: headers.get(header_names::SESSION_ID).cloned(),
+            began: Instant::now(),
+            method: "other",
+            status: None,
+            failure: None,
+            stream: None,
+            complete: false,
+            aborted: false,
+        }
+    }
+
+    pub(super) fn id(&self) -> RequestId {
+        self.id.clone()
+    }
+
+    /// Takes note of the answer, which bears the request's id from now on.
+    pub(super) fn answered(
+        mut self,
+        method: &'static str,
+        mut response: Response<ResponseBody>,
+    ) -> Response<ResponseBody> {
+        self.method = method;
+        self.status = Some(response.status());
+        self.failure = response.extensions_mut().remove::<FailureSlot>();
+        response
+            .headers_mut()
+            .insert(request_id::HEADER, self.id.header());
+        let content_type = response.headers().get(http::header::CONTENT_TYPE);
+        if header_names::is_media_type(content_type, &header_names::EVENT_STREAM) {
+            let is_resumed = response.extensions().get::<Resumed>().is_some();
+            self.streams(match method {
+                "GET" if is_resumed => "resumed",
+                "GET" => "session",
+                _ => "call",
+            });
+        }
+        let (head, body) = response.into_parts();
+        let body = match body {
+            Either::Left(whole) => {
+                self.complete = true;
+                Either::Left(whole)
+            }
+            Either::Right(inner) => {
+                let observed = LoggedBody {
+                    inner,
+                    served: self,
+                    rest: Bytes::new(),
+                };
+                Either::Right(observed.boxed_unsync())
+            }
+        };
+        Response::from_parts(head, body)
+    }
+
+    fn streams(&mut self, kind: &'static str) {
+        self.stream = Some(kind);
+        let metrics = &self.frontend.metrics;
+        metrics.stream_opened(kind);
+        if kind == "session" {
+            metrics.request_ended();
+        }
+    }
+
+    /// Such a stream belongs to no call, and ends when the client has enough of it.
+    fn is_own_stream(&self) -> bool {
+        self.stream == Some("session")
+    }
+
+    fn failure(&self) -> Option<&CallFailure> {
+        self.failure.as_ref().and_then(|slot| slot.0.get())
+    }
+
+    fn outcome(&self) -> &'static str {
+        match self.status.map(|status| status.as_u16()) {
+            None => "gone",
+            Some(500..) => "unavailable",
+            Some(400..) => "rejected",
+            Some(_) if self.failure().is_some() || self.aborted => "failed",
+            Some(_) if !self.complete && !self.is_own_stream() => "gone",
+            Some(_) => "ok",
+        }
+    }
+
+    fn log(&self, outcome: &'static str) {
+        let status = self
+            .status
+            .map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
+        let failure = self.failure();
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    request_id = %self.id,
+                    method = self.method,
+                    status,
+                    outcome,
+                    duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    session = self.session.as_ref().map(|id| self.frontend.sessions.log_tag(id.as_bytes())),
+                    backend = failure.map(|failure| failure.backend.as_str()),
+                    error = failure.map(|failure| failure.error.as_str()),
+                    "answered"
+                )
+            };
+        }
+        match (outcome, self.status.map(|status| status.as_u16())) {
+            ("failed" | "unavailable", _) => line!(warn),
+            // A session that has ended, and a client that asks what is not there, are everyday's.
+            ("rejected", Some(status)) if !matches!(status, 401 | 404 | 405) => line!(info),
+            _ if tracing::enabled!(tracing::Level::DEBUG) => line!(debug),
+            _ if self.id.is_sampled(self.frontend.core.hot().access_log.threshold) => line!(info),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for RequestLog {
+    fn drop(&mut self) {
+        let (outcome, metrics) = (self.outcome(), &self.frontend.metrics);
+        let status = self
+            .status
+            .map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
+        metrics.request(self.method, status, outcome);
+        if let Some(kind) = self.stream {
+            metrics.stream_ended(kind);
+        }
+        if !self.is_own_stream() {
+            metrics.request_ended();
+            metrics.request_took(self.method, self.began.elapsed());
+        }
+        if self.aborted {
+            metrics.answer_aborted();
+        }
+        self.log(outcome);
+    }
+}
+
+/// An answer that comes in parts.
+struct LoggedBody {
+    inner: UnsyncBoxBody<Bytes, BoxError>,
+    served: RequestLog,
+    /// What has come of it and has not gone out.
+    rest: Bytes,
+}
+
+impl LoggedBody {
+    /// A slice of what has come; the rest is not copied.
+    fn next_slice(&mut self) -> Frame<Bytes> {
+        let slice = shared_body::slice(&mut self.rest);
+        self.served.complete = self.rest.is_empty() && http_body::Body::is_end_stream(&self.inner);
+        Frame::data(slice)
+    }
+}
+
+impl http_body::Body for LoggedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if !this.rest.is_empty() {
+            return Poll::Ready(Some(Ok(this.next_slice())));
+        }
+        let polled = this
+            .served
+            .id
+            .within(|| Pin::new(&mut this.inner).poll_frame(context));
+        match &polled {
+            Poll::Ready(None) => this.served.complete = true,
+            Poll::Ready(Some(Err(_))) => this.served.aborted = true,
+            Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data.len() > SLICE_BYTES) => {
+                let Poll::Ready(Some(Ok(frame))) = polled else {
+                    return polled;
+                };
+                this.rest = frame.into_data().unwrap_or_default();
+                return Poll::Ready(Some(Ok(this.next_slice())));
+            }
+            Poll::Ready(Some(Ok(_))) => {
+                this.served.complete = this.inner.is_end_stream();
+            }
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // What goes on in slices has no size that the head could name: its inner body has begun.
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,106 @@
+//! The headers that every request is judged by before its body is read.
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use crate::frontend::response;
+use crate::frontend::response::ResponseBody;
+use crate::mcp::{error_code, header_names as mcp};
+
+/// Headers that say one thing. Two readers of a request with two of them could act on two different ones.
+const SINGLE: [&str; 10] = [
+    "authorization",
+    "content-length",
+    "content-type",
+    "host",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "origin",
+];
+
+/// How many bytes the headers of a request may have. The HTTP server gives up on a head that it has not read whole within as many; one
+/// that comes in few large pieces gets by it.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// Refuses a request whose headers are too large, or in which one that says one thing stands twice.
+pub(super) fn check(headers: &HeaderMap) -> Result<(), Response<ResponseBody>> {
+    let bytes = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    if bytes.sum::<usize>() > MAX_BYTES {
+        let message = format!("The headers are larger than {MAX_BYTES} bytes");
+        return Err(refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &message));
+    }
+    if headers.len() == headers.keys_len() {
+        return Ok(());
+    }
+    let twice = |name: &&&str| headers.get_all(**name).iter().nth(1).is_some();
+    match SINGLE.iter().find(twice) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("The header {name} stands twice; send it once");
+            Err(refuse(StatusCode::BAD_REQUEST, &message))
+        }
+    }
+}
+
+/// How a request may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResponseFormats {
+    /// With one JSON message, or with a stream of events.
+    Any,
+    /// With one JSON message only.
+    Json,
+}
+
+/// Checks the media types of a POST. A client must send JSON and should accept both framings (specification 2025-11-25,
+/// basic/transports); one that accepts JSON alone, as health checks do, gets JSON.
+pub(super) fn media_types(headers: &HeaderMap) -> Result<ResponseFormats, Response<ResponseBody>> {
+    if !mcp::is_media_type(headers.get(header::CONTENT_TYPE), &mcp::JSON) {
+        let message = "Content-Type must be application/json";
+        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    // Without the header, every media type is acceptable (RFC 9110, section 12.5.1).
+    if !headers.contains_key(header::ACCEPT) {
+        return Ok(ResponseFormats::Any);
+    }
+    match (accepts(headers, &mcp::JSON), accepts(headers, &mcp::EVENT_STREAM)) {
+        (true, true) => Ok(ResponseFormats::Any),
+        (true, false) => Ok(ResponseFormats::Json),
+        (false, _) => {
+            let message = "Accept must list application/json, and text/event-stream for answers as streams";
+            Err(refuse(StatusCode::NOT_ACCEPTABLE, message))
+        }
+    }
+}
+
+/// Whether `Accept` has a range that `media_type` is in.
+pub(super) fn accepts(headers: &HeaderMap, media_type: &HeaderValue) -> bool {
+    // What nearly every client sends need not be taken apart.
+    if headers.get(header::ACCEPT) == Some(&mcp::JSON_AND_EVENT_STREAM)
+        && (*media_type == mcp::JSON || *media_type == mcp::EVENT_STREAM)
+    {
+        return true;
+    }
+    let values = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut ranges = values.flat_map(|value| value.split(','));
+    ranges.any(|range| {
+        let essence = range.split(';').next().unwrap_or(range).trim();
+        let kind = media_type.to_str().unwrap_or_default();
+        let family = kind.split('/').next().unwrap_or_default();
+        essence == "*/*"
+            || essence.eq_ignore_ascii_case(kind)
+            || essence
+                .strip_suffix("/*")
+                .is_some_and(|range| range.eq_ignore_ascii_case(family))
+    })
+}
+
+fn refuse(status: StatusCode, message: &str) -> Response<ResponseBody> {
+    response::error(status, None, error_code::INVALID_REQUEST, message)
+}

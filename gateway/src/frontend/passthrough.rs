@@ -1,0 +1,59 @@
+//! A JSON answer that is too large to be checked, passed on as it comes.
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::stream::{self, StreamExt as _};
+
+use crate::backend::{BackendError, Deadline, UpstreamBody};
+use crate::config::BackendName;
+use crate::core::RoutedCall;
+use crate::frontend::response::BoxError;
+use crate::session::RunningRequest;
+use crate::telemetry::Metrics;
+
+/// The passing on of one such answer.
+pub(super) struct PassthroughBody {
+    backend: BackendName,
+    deadline: Deadline,
+    running: RunningRequest,
+}
+
+impl PassthroughBody {
+    pub(super) fn new(metrics: &Metrics, routed: &RoutedCall, running: RunningRequest) -> Self {
+        metrics.unchecked(routed.backend.name());
+        Self {
+            backend: routed.backend.name().clone(),
+            deadline: routed.deadline,
+            running,
+        }
+    }
+
+    /// The bytes of the answer. When the backend breaks off, pauses for too long, sends too much or is not done at the deadline, or the
+    /// session ends, the answer breaks off, which tells the client that it is not complete.
+    pub(super) fn bytes(
+        self,
+        first: Bytes,
+        rest: UpstreamBody,
+    ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
+        let rest = stream::unfold(Some((self, rest)), |passing| async move {
+            let (passing, mut rest) = passing?;
+            let deadline = passing.deadline;
+            let chunk = tokio::select! {
+                biased;
+                () = passing.running.session_ended() => Ok(Err(BackendError::Broken("its session was ended".to_owned()))),
+                chunk = tokio::time::timeout_at(deadline.at(), rest.chunk()) => chunk,
+            };
+            match chunk.unwrap_or_else(|_| Err(deadline.passed())) {
+                Ok(None) => None,
+                Ok(Some(chunk)) => Some((Ok(chunk), Some((passing, rest)))),
+                Err(error) => Some((Err(passing.aborted(error)), None)),
+            }
+        });
+        stream::iter((!first.is_empty()).then_some(Ok(first))).chain(rest)
+    }
+
+    fn aborted(&self, error: BackendError) -> BoxError {
+        tracing::warn!(backend = %self.backend, %error, "an answer broke off in the middle");
+        error.into()
+    }
+}

@@ -1,0 +1,270 @@
+//! Answers: bytes, statuses and headers.
+
+use bytes::Bytes;
+use futures::Stream;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Either, StreamBody};
+use serde_json::value::RawValue;
+
+use crate::budget::delivery::Delivery;
+use crate::budget::{Account, UNCOUNTED_BYTES};
+use crate::catalog::ListPage;
+use crate::frontend::shared_body::SharedBody;
+use crate::mcp::{error_code, header_names as mcp, jsonrpc};
+use crate::session::store::{SessionLimit, StoreError};
+use crate::session::{CreateError, SessionError};
+
+/// The body of an answer: whole, or as it comes.
+pub(crate) type ResponseBody = Either<SharedBody, UnsyncBoxBody<Bytes, BoxError>>;
+/// An error in the middle of a body; it ends the connection, which tells the client that the answer is not complete.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// When a client that met an unavailable store should try again, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+pub(super) fn json(status: StatusCode, message: Bytes) -> Response<ResponseBody> {
+    let mut response = whole(status, message);
+    response.headers_mut().insert(header::CONTENT_TYPE, mcp::JSON);
+    response
+}
+
+pub(super) fn result(id: &RawValue, result: &[u8]) -> Response<ResponseBody> {
+    json(StatusCode::OK, jsonrpc::result(id, result))
+}
+
+/// A page of a list as the result. A page that is not small is not copied.
+pub(super) fn page(id: &RawValue, page: &ListPage) -> Response<ResponseBody> {
+    if page.len() <= UNCOUNTED_BYTES {
+        return result(id, &page.whole());
+    }
+    let head = jsonrpc::result_head(id, &page.opening);
+    let parts = SharedBody::new([head, page.rest.clone(), Bytes::from_static(b"}")]);
+    let mut response = Response::new(Either::Left(parts));
+    response.headers_mut().insert(header::CONTENT_TYPE, mcp::JSON);
+    response
+}
+
+pub(super) fn error(
+    status: StatusCode,
+    id: Option<&RawValue>,
+    code: i32,
+    message: &str,
+) -> Response<ResponseBody> {
+    json(status, jsonrpc::error(id, code, message))
+}
+
+/// A method that does not exist, or that belongs to a capability which is not offered.
+pub(super) fn method_not_found(request: &jsonrpc::Request<'_>) -> Response<ResponseBody> {
+    let message = format!("Method not found: {}", request.method);
+    error(
+        StatusCode::OK,
+        Some(request.id),
+        error_code::METHOD_NOT_FOUND,
+        &message,
+    )
+}
+
+/// A message that is none. Where there can be no doubt which request its sender takes it for, that is the one that is answered.
+pub(super) fn no_message(message: &[u8], fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
+    let id = jsonrpc::awaited_id(message);
+    error(StatusCode::BAD_REQUEST, id, fault.code, &fault.message)
+}
+
+/// A message that wants no answer, and that cannot be taken.
+pub(super) fn fault(fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
+    error(StatusCode::BAD_REQUEST, None, fault.code, &fault.message)
+}
+
+/// Parameters that do not fit: a wrong one is the method's business, a doubled key makes the request itself invalid.
+pub(super) fn params_fault(id: &RawValue, fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
+    let status = if fault.code == error_code::INVALID_REQUEST {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::OK
+    };
+    error(status, Some(id), fault.code, &fault.message)
+}
+
+/// An unusable session. `id` is the request's, for a failure that is that request's alone.
+pub(super) fn session_error(id: Option<&RawValue>, failure: &SessionError) -> Response<ResponseBody> {
+    match failure {
+        SessionError::NotFound => session_not_found(),
+        SessionError::Unavailable(unavailable) => store_unavailable(id, unavailable),
+    }
+}
+
+/// The session is gone. The client sees the same answer whether its session is unknown, expired, terminated or another principal's.
+///
+/// The id is null: the Go SDK takes an error with the request's id for the failure of that one call, and never notices that the session
+/// is gone. The SDKs' own servers answer so, too.
+pub(super) fn session_not_found() -> Response<ResponseBody> {
+    error(
+        StatusCode::NOT_FOUND,
+        None,
+        error_code::SESSION_NOT_FOUND,
+        "Session not found; send initialize to start another",
+    )
+}
+
+/// A request on an open stream whose session has ended: the error of that request.
+pub(super) fn session_ended(id: Option<&RawValue>) -> Response<ResponseBody> {
+    let message = "Session not found; it was ended while this call was running";
+    error(StatusCode::OK, id, error_code::SESSION_NOT_FOUND, message)
+}
+
+/// The store did not answer. The reason is for the log: it may name addresses.
+pub(super) fn store_unavailable(id: Option<&RawValue>, _: &StoreError) -> Response<ResponseBody> {
+    later(
+        id,
+        "The session store is unavailable; the session is not lost, try again",
+    )
+}
+
+/// More requests are running than may at a time.
+pub(super) fn overloaded(id: Option<&RawValue>) -> Response<ResponseBody> {
+    later(
+        id,
+        "The gateway has as many requests as it takes at a time; try again",
+    )
+}
+
+/// What others send is in the way.
+pub(super) fn no_room() -> Response<ResponseBody> {
+    later(None, NO_ROOM)
+}
+
+/// The same, of one request.
+pub(super) fn no_room_for(id: &RawValue) -> Response<ResponseBody> {
+    later(Some(id), NO_ROOM)
+}
+
+const NO_ROOM: &str = "The gateway buffers as many bytes as it takes at a time; try again";
+
+/// The session's other requests are in the way.
+pub(super) fn busy(id: &RawValue) -> Response<ResponseBody> {
+    let message =
+        "The session has as many requests running as it may at a time; try again when one has ended";
+    later(Some(id), message)
+}
+
+/// There is no new session.
+pub(super) fn not_created(id: &RawValue, reason: &CreateError) -> Response<ResponseBody> {
+    let message = match reason {
+        CreateError::Unavailable(unavailable) => return store_unavailable(Some(id), unavailable),
+        CreateError::Limit(SessionLimit::Server) => {
+            "The server has as many sessions as it may; try again later"
+        }
+        CreateError::Limit(SessionLimit::Principal) => {
+            "You have as many sessions as one client may; end one, or try again later"
+        }
+    };
+    later(Some(id), message)
+}
+
+/// Somebody else is not ready: the same again later is right.
+pub(super) fn later(id: Option<&RawValue>, message: &str) -> Response<ResponseBody> {
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, id, error_code::INTERNAL, message);
+    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    response
+}
+
+pub(super) fn accepted() -> Response<ResponseBody> {
+    empty(StatusCode::ACCEPTED)
+}
+
+pub(super) fn empty(status: StatusCode) -> Response<ResponseBody> {
+    whole(status, Bytes::new())
+}
+
+pub(super) fn method_not_allowed() -> Response<ResponseBody> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n");
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"));
+    response
+}
+
+pub(super) fn text(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
+    let mut response = whole(status, Bytes::from_static(text.as_bytes()));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// A JSON answer whose bytes come later.
+pub(super) fn streaming_json(
+    chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+) -> Response<ResponseBody> {
+    streaming(mcp::JSON, chunks)
+}
+
+/// A stream of server-sent events.
+pub(super) fn events(
+    chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+) -> Response<ResponseBody> {
+    let mut response = streaming(mcp::EVENT_STREAM, chunks);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-transform"),
+    );
+    // Proxies such as nginx would otherwise hold events back.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// An answer of which its connection knows what `delivery` says.
+pub(super) fn delivered(delivery: Delivery, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    response.extensions_mut().insert(delivery);
+    response
+}
+
+/// A backend's whole answer, which is counted in `account`; a part of what `delivery` delivers, if that is given.
+pub(super) fn whole_answer(
+    message: Bytes,
+    account: &Account,
+    delivery: Option<&Delivery>,
+) -> Response<ResponseBody> {
+    if message.len() <= UNCOUNTED_BYTES {
+        return json(StatusCode::OK, message);
+    }
+    let delivery = delivery.cloned().unwrap_or_default();
+    let message = delivery.follow(account, message);
+    delivered(delivery, json(StatusCode::OK, message))
+}
+
+/// Keeps `guard` until the whole answer has gone out, or the client has gone away.
+pub(super) fn until_its_end<G: Send + 'static>(
+    response: Response<ResponseBody>,
+    guard: G,
+) -> Response<ResponseBody> {
+    response.map(|body| match body {
+        Either::Left(whole) => Either::Left(whole),
+        Either::Right(stream) => {
+            let guarded = stream.map_frame(move |frame| {
+                let _held = &guard;
+                frame
+            });
+            Either::Right(guarded.boxed_unsync())
+        }
+    })
+}
+
+fn streaming(
+    media_type: HeaderValue,
+    chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+) -> Response<ResponseBody> {
+    use futures::TryStreamExt as _;
+    let body = StreamBody::new(chunks.map_ok(Frame::data));
+    let mut response = Response::new(Either::Right(body.boxed_unsync()));
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+fn whole(status: StatusCode, body: Bytes) -> Response<ResponseBody> {
+    let mut response = Response::new(Either::Left(SharedBody::from(body)));
+    *response.status_mut() = status;
+    response
+}

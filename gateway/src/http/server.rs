@@ -1,0 +1,327 @@
+//! The HTTP server under both listeners: accepts, bounds, and ends with the drain.
+//!
+//! It speaks HTTP/1.1, which every client and proxy does.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::http::parse_error::{Bounds, ErrorBody, HeadReader, ParseErrorResponse};
+use crate::http::write_deadline::{CurrentResponse, WriteDeadline};
+use crate::runtime::drain::Drain;
+use crate::runtime::tasks::Tasks;
+
+/// How many bytes a head may have.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// How long a connection may be without the whole head of a request, be it new, idle, or slow, where nothing else is configured. Longer than
+/// the 60 s for which common proxies keep an idle connection: the side that sends requests must be the one that gives up first, or a
+/// request meets the end.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How many connections may be open at a time. Those beyond wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 16 * 1024;
+/// How long to wait after a failed accept: the usual cause, no free file descriptor, does not pass at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves `listener` with `answer` until the drain closes it. Connections are tasks of `tasks`, and finish what they are doing. What is no
+/// request is refused with `wording`.
+pub(crate) async fn serve<A, F, B>(
+    listener: TcpListener,
+    drain: Drain,
+    tasks: Tasks,
+    wording: ErrorBody,
+    idle_timeout: Duration,
+    answer: A,
+) where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let bounds = Bounds {
+        bytes: MAX_HEAD_BYTES,
+        deadline: idle_timeout,
+    };
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepting = async {
+            let permit = Arc::clone(&connections).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = drain.closed() => return,
+            accepted = accepting => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let serving = connection(stream, drain.clone(), wording, bounds, answer.clone());
+                tasks.spawn(tasks.fair_queue().fair(async move {
+                    serving.await;
+                    drop(permit);
+                }));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection<A, F, B>(stream: TcpStream, drain: Drain, wording: ErrorBody, bounds: Bounds, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Send,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    // Without this an answer of two writes waits 40 ms for an acknowledgement.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY cannot be set");
+    }
+    let mut builder = http1::Builder::new();
+    // A request may have 100 headers, which is hyper's own limit: room for a number that is named would be made anew for each request.
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.deadline)
+        .max_buf_size(bounds.bytes);
+    let current = CurrentResponse::default();
+    let stream = HeadReader::new(WriteDeadline::new(stream, current.clone()));
+    let service = service_fn(move |request| {
+        let (answering, current) = (answer(request), current.clone());
+        async move {
+            let mut response = answering.await;
+            current.is(&mut response);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut serving = builder.serve_connection(TokioIo::new(stream), service);
+    let mut closed = pin!(drain.closed());
+    let mut is_registered = false;
+    // A connection is polled a few times per request, and asking the token each time takes its lock. It has the waker of this task,
+    // which stays the same, from the first time on; after that the flag says whether there is anything to ask.
+    let served = poll_fn(|context| {
+        if (!is_registered || drain.is_closing()) && closed.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        is_registered = true;
+        Pin::new(&mut serving).poll(context).map(Some)
+    });
+    let outcome = match served.await {
+        Some(outcome) => outcome,
+        None => {
+            Pin::new(&mut serving).graceful_shutdown();
+            (&mut serving).await
+        }
+    };
+    let Err(error) = outcome else { return };
+    tracing::debug!(%error, "a connection ended with an error");
+    let ended = serving.into_parts();
+    if let Some(refusal) = ParseErrorResponse::of(&error, &ended.read_buf, bounds)
+        && let Some(stream) = ended.io.into_inner().into_free()
+    {
+        refusal.send(stream, wording).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use http::HeaderValue;
+    use http_body_util::{Full, StreamBody};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn wording(message: &str) -> (HeaderValue, Bytes) {
+        let body = format!("<{message}>");
+        (HeaderValue::from_static("text/plain"), Bytes::from(body))
+    }
+
+    /// A server that answers `fine`.
+    async fn started() -> (SocketAddr, Tasks) {
+        started_with(|| Response::new(Full::<Bytes>::from("fine"))).await
+    }
+
+    /// A server with these answers.
+    async fn started_with<B>(
+        answer: impl Fn() -> Response<B> + Clone + Send + Sync + 'static,
+    ) -> (SocketAddr, Tasks)
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tasks = Tasks::default();
+        let answer = move |_| std::future::ready(answer());
+        tasks.spawn(serve(
+            listener,
+            Drain::default(),
+            tasks.clone(),
+            wording,
+            IDLE_TIMEOUT,
+            answer,
+        ));
+        (address, tasks)
+    }
+
+    /// All that is answered to `sent`.
+    async fn answered(server: SocketAddr, sent: &[u8]) -> String {
+        let mut client = TcpStream::connect(server).await.unwrap();
+        client.write_all(sent).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_is_given_up_with_words_and_a_connection_that_says_nothing_without() {
+        let (server, tasks) = started().await;
+        let head = "POST /mcp HTTP/1.1\r\nhost: a\r\n";
+        let (whole, slow) = (format!("{head}\r\n"), format!("{head}x-slow: "));
+        for (sent, is_answered, is_refused) in [
+            ("", false, false),
+            ("\r\n", false, false),
+            (&*slow, false, true),
+            (&*whole, true, false),
+            (&*format!("{whole}{slow}"), true, true),
+        ] {
+            let began = Instant::now();
+            let answer = answered(server, sent.as_bytes()).await;
+            let took = began.elapsed();
+            assert!(
+                (IDLE_TIMEOUT..IDLE_TIMEOUT + Duration::from_secs(1)).contains(&took),
+                "{sent:?}: {took:?}"
+            );
+            assert_eq!(
+                answer.contains("\r\n\r\nfine"),
+                is_answered,
+                "{sent:?}: {answer:?}"
+            );
+            let refused = answer.split("fine").last().unwrap();
+            if is_refused {
+                let whole = refused.starts_with("HTTP/1.1 408 Request Timeout\r\n")
+                    && refused.contains("\r\nconnection: close\r\n")
+                    && refused.ends_with("\r\n\r\n<The head of the request did not arrive within 75 s>");
+                assert!(whole, "{sent:?}: {answer:?}");
+            } else {
+                assert_eq!(refused, "", "{sent:?}: {answer:?}");
+            }
+        }
+        // The listener is left.
+        let ended = async {
+            while tasks.running() > 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(IDLE_TIMEOUT, ended).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_none_is_refused_with_one_answer_that_names_the_fault() {
+        let (server, _tasks) = started().await;
+        let head = "POST /mcp HTTP/1.1\r\nhost: a\r\n";
+        let headers: String = (0..100).map(|number| format!("x-{number}: y\r\n")).collect();
+        for (sent, status, says) in [
+            (
+                format!("{head}{headers}\r\n"),
+                "431 ",
+                "<The request has more than 100 headers>",
+            ),
+            (
+                format!("{head}x-long: {}\r\n\r\n", "y".repeat(8 << 20)),
+                "431 ",
+                "<The head of the request is larger than 65536 bytes>",
+            ),
+            (
+                format!("GET /{} HTTP/1.1\r\n\r\n", "y".repeat(8 << 20)),
+                "414 ",
+                "<The target of the request is longer than the 65536 bytes that a head may have>",
+            ),
+            (
+                "\x16\x03\x01\x02 hello\r\n\r\n".to_owned(),
+                "400 ",
+                "<The head of the request is not HTTP/1.1: invalid HTTP method parsed>",
+            ),
+            (
+                format!("{head}a b: c\r\n\r\n"),
+                "400 ",
+                "<The head of the request is not HTTP/1.1: invalid HTTP header parsed>",
+            ),
+            (
+                format!("{head}content-length: 5\r\ncontent-length: 50\r\n\r\n"),
+                "400 ",
+                "<The head of the request is not HTTP/1.1: invalid content-length parsed>",
+            ),
+            (
+                "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+                "505 ",
+                "<This endpoint speaks HTTP/1.1, and no HTTP/2>",
+            ),
+        ] {
+            for (before, answers) in [("", 1), ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", 2)] {
+                let answer = answered(server, format!("{before}{sent}").as_bytes()).await;
+                assert_eq!(answer.matches("HTTP/1.1 ").count(), answers, "{answer}");
+                let refusal = answer.split("fine").last().unwrap();
+                assert!(
+                    refusal.starts_with(&format!("HTTP/1.1 {status}"))
+                        && refusal.contains("\r\nconnection: close\r\n")
+                        && refusal.ends_with(says),
+                    "{status} {says}: {answer}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_ours_with_the_same_status_goes_out() {
+        let (server, _tasks) = started_with(|| {
+            let mut response = Response::new(Full::<Bytes>::from("not so"));
+            *response.status_mut() = http::StatusCode::BAD_REQUEST;
+            response
+        })
+        .await;
+        let answer = answered(server, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("not so"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_an_endless_answer_is_given_up() {
+        let (address, tasks) = started_with(|| {
+            let chunk = || Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(&[0; 65536])));
+            Response::new(StreamBody::new(futures::stream::repeat_with(chunk)))
+        })
+        .await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let given_up = async {
+            while tasks.running() != 2 {
+                tokio::task::yield_now().await;
+            }
+            while tasks.running() != 1 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), given_up)
+            .await
+            .unwrap();
+    }
+}

@@ -1,0 +1,112 @@
+//! The files that the configuration names and without which the gateway does not start.
+//!
+//! They are looked at apart from the text: what renders a configuration checks it where nothing is mounted. `validate` and `serve` look at
+//! them in the same way, so that what the one lets pass the other can start with. Files that may come later are not among them: of a
+//! header's value, and of what a connection to Redis needs.
+
+use std::path::Path;
+
+use secrecy::SecretString;
+use vmcp_crds::config::read;
+
+use crate::config::{Config, IncomingAuth, InvalidConfig};
+use crate::frontend::auth::authorities;
+use crate::session::id::signing_keys::SigningKeys;
+
+/// Reads and validates `file`, as [`Config::load`] does, and checks the files that it needs for a start.
+///
+/// # Errors
+/// As [`Config::load`] and [`check`].
+pub fn load(file: &Path, redis_password: Option<SecretString>) -> Result<Config, InvalidConfig> {
+    let config = Config::load(file, redis_password)?;
+    check(&config, file).map(|()| config)
+}
+
+/// Checks the files that `config`, which stands in `file`, needs for a start.
+///
+/// # Errors
+/// Which field names what cannot be used, and why.
+pub fn check(config: &Config, file: &Path) -> Result<(), InvalidConfig> {
+    if let Some(directory) = &config.session_keys
+        && let Err(error) = SigningKeys::load(directory)
+    {
+        let advice = "a relative path starts at the directory of this file; `vmcp-gateway keygen > current` there makes a key";
+        return refuse(file, "sessionKeys.directory", error, advice);
+    }
+    if let IncomingAuth::Oidc(oidc) = &config.incoming_auth
+        && let Some(bundle) = &oidc.ca_bundle
+        && let Err(error) = authorities(bundle)
+    {
+        let advice =
+            "expected a file with certificates in PEM; a relative path starts at the directory of this file";
+        return refuse(file, "incomingAuth.oidc.caBundlePath", error, advice);
+    }
+    Ok(())
+}
+
+fn refuse(
+    file: &Path,
+    path: &str,
+    error: impl Into<anyhow::Error>,
+    advice: &str,
+) -> Result<(), InvalidConfig> {
+    let message = format!("{:#}; {advice}", error.into());
+    Err(InvalidConfig::invalid(file, &read(file)?, path, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str, files: &[(&str, &str)]) -> Option<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("gateway.yaml");
+        std::fs::write(&file, text).unwrap();
+        for (name, content) in files {
+            let path = directory.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        // The text alone is right, with the files and without.
+        let config = Config::load(&file, None).unwrap();
+        let error = check(&config, &file).err()?.to_string();
+        Some(error.replace(&format!("{}/", directory.path().display()), ""))
+    }
+
+    #[test]
+    fn files_without_which_nothing_starts_are_told_with_the_line_that_names_them() {
+        let keys = "version: v1\nsessionKeys:\n  directory: keys\n";
+        let oidc = "version: v1\nincomingAuth:\n  type: oidc\n  oidc:\n    issuer: https://i\n    audience: https://a\n    caBundlePath: ca.pem\n";
+        let place = "gateway.yaml:3: at `sessionKeys.directory`: ";
+        let ca = "gateway.yaml:7: at `incomingAuth.oidc.caBundlePath`: ";
+        for (text, files, expected) in [
+            (
+                keys,
+                vec![],
+                format!("{place}cannot read the session key keys/current: No such file"),
+            ),
+            (
+                keys,
+                vec![("keys/current", "s3cret")],
+                format!("{place}keys/current is no session key: not a session key: expected 32 bytes"),
+            ),
+            (
+                oidc,
+                vec![],
+                format!("{ca}cannot read the certificate authorities in ca.pem: "),
+            ),
+            (
+                oidc,
+                vec![("ca.pem", "")],
+                format!("{ca}there is no certificate authority in ca.pem; "),
+            ),
+        ] {
+            let told = told(text, &files).unwrap_or_default();
+            assert!(told.starts_with(&expected), "{expected}… but {told}");
+            assert!(!told.contains("s3cret") && told.contains("; "), "{told}");
+        }
+        let key = vmcp_crds::session_key::SessionKey::generate().unwrap().to_text();
+        assert_eq!(told(keys, &[("keys/current", &key)]), None);
+        assert_eq!(told("version: v1\n", &[]), None);
+    }
+}

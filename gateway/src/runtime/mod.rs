@@ -1,0 +1,17 @@
+//! The process and what all of its parts use: tasks, time, signals, drain, rate limits.
+
+pub(super) mod clock;
+pub(super) mod compute;
+pub mod drain;
+pub(super) mod fair_queue;
+pub mod huge_pages;
+pub(super) mod poll_budget;
+pub(super) mod random;
+pub(super) mod rate_limit;
+pub mod readiness;
+pub mod signals;
+pub(super) mod single_flight;
+pub(super) mod step_counter;
+pub mod tasks;
+pub(super) mod timeout;
+pub(super) mod truncate;

@@ -1,0 +1,54 @@
+//! Maps by the keys of sessions.
+//!
+//! The process itself draws the keys, at random, and an id with another key is refused before it is looked for. So nobody can choose keys
+//! that fall together, and the key's own bits are as good as any hash of them.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::session::record::RecordKey;
+
+/// A map by the keys of sessions.
+pub(in crate::session) type KeyMap<V> = HashMap<RecordKey, V, BuildHasherDefault<RandomBits>>;
+
+/// Takes what is already random for its own hash.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::session) struct RandomBits(u64);
+
+impl Hasher for RandomBits {
+    fn write(&mut self, bytes: &[u8]) {
+        let bits = bytes.first_chunk().map_or(0, |bits| u64::from_le_bytes(*bits));
+        // Spread, so that keys that are counted up, as tests have them, do not fall together either.
+        let spread = u128::from(bits) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = (spread >> 64) as u64 ^ spread as u64;
+    }
+
+    fn write_usize(&mut self, _length: usize) {
+        // All keys have the same length.
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::hash::BuildHasher as _;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_spread_over_a_table_and_its_tags() {
+        let spread = KeyMap::<()>::default();
+        let hashes: Vec<_> = (0..4096)
+            .map(|_| spread.hasher().hash_one(RecordKey::random()))
+            .collect();
+        let places: HashSet<_> = hashes.iter().map(|hash| hash & 4095).collect();
+        let tags: HashSet<_> = hashes.iter().map(|hash| hash >> 57).collect();
+        // As many as of random numbers.
+        assert!((2400..2800).contains(&places.len()), "{}", places.len());
+        assert_eq!(tags.len(), 128);
+    }
+}

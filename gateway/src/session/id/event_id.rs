@@ -1,0 +1,235 @@
+//! Event ids: where a client was when its stream broke.
+//!
+//! An id on the session's own stream carries the position of every backend that has given one; an id on the stream of a call carries the
+//! call and its position at the one backend that runs it. Whichever process the client comes back to resumes there.
+
+// Strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
+use std::collections::BTreeMap;
+
+use http::HeaderValue;
+use serde_json::value::RawValue;
+
+use super::upstream_tag::UpstreamTag;
+use crate::session::id::signed_token::{TokenSigner, put, take};
+
+/// Ids longer than this are not given: a client sends its last one in a header.
+const MAX_BYTES: usize = 1024;
+/// What every id begins with: the version of its layout.
+const PREFIX: &str = "v1.";
+const PURPOSE: &str = "vmcp event id";
+const OWN_STREAM: u8 = 1;
+const CALL: u8 = 2;
+
+/// A position at a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamPosition {
+    /// The upstream session in which it was given. In another one it means nothing.
+    pub upstream: UpstreamTag,
+    /// The id of the last event, as the backend gave it.
+    pub event: HeaderValue,
+}
+
+/// The positions on the session's own stream, by backend.
+pub type StreamPositions = BTreeMap<String, UpstreamPosition>;
+
+/// Where a call was when its stream broke.
+#[derive(Clone, Debug)]
+pub struct BrokenCall {
+    /// The backend that runs it.
+    pub backend: String,
+    /// The upstream session in which it was sent.
+    pub upstream: UpstreamTag,
+    /// The id of the client's request, as it wrote it.
+    pub request: Box<RawValue>,
+    /// The last event; none where the backend names no events, so that the call cannot be resumed.
+    pub event: Option<HeaderValue>,
+}
+
+/// What a client wants to go on with.
+#[derive(Clone, Debug)]
+pub enum ResumePoint {
+    /// The session's own stream.
+    OwnStream(StreamPositions),
+    /// The stream of a call.
+    Call(BrokenCall),
+}
+
+/// The id for `positions`, if there is room for them.
+pub(in crate::session) fn of_own_stream(
+    seal: &TokenSigner<'_>,
+    positions: &StreamPositions,
+) -> Option<String> {
+    let mut content = vec![OWN_STREAM];
+    for (backend, position) in positions {
+        position.upstream.put(&mut content);
+        put(&mut content, backend.as_bytes())?;
+        put(&mut content, position.event.as_bytes())?;
+    }
+    finish(seal, &content)
+}
+
+/// The id for a call, if there is room for it.
+pub(in crate::session) fn of_call(
+    seal: &TokenSigner<'_>,
+    backend: &str,
+    upstream: UpstreamTag,
+    request: &RawValue,
+    event: Option<&HeaderValue>,
+) -> Option<String> {
+    let mut content = vec![CALL];
+    upstream.put(&mut content);
+    put(&mut content, backend.as_bytes())?;
+    put(&mut content, request.get().as_bytes())?;
+    if let Some(event) = event {
+        put(&mut content, event.as_bytes())?;
+    }
+    finish(seal, &content)
+}
+
+fn finish(seal: &TokenSigner<'_>, content: &[u8]) -> Option<String> {
+    // The encoding makes four bytes of three; no need to do it for what is too long in any case.
+    if content.len() > MAX_BYTES {
+        return None;
+    }
+    let id = format!("{PREFIX}{}", seal.seal(PURPOSE, content));
+    (id.len() <= MAX_BYTES).then_some(id)
+}
+
+/// What `id` says, if it was given in this session.
+pub(in crate::session) fn read(seal: &TokenSigner<'_>, id: &[u8]) -> Option<ResumePoint> {
+    if id.len() > MAX_BYTES {
+        return None;
+    }
+    let content = seal.open(PURPOSE, id.strip_prefix(PREFIX.as_bytes())?)?;
+    let (kind, mut rest) = content.split_first()?;
+    let rest = &mut rest;
+    let backend = |part: &[u8]| std::str::from_utf8(part).ok().map(str::to_owned);
+    match *kind {
+        OWN_STREAM => {
+            let mut positions = StreamPositions::new();
+            while !rest.is_empty() {
+                let upstream = UpstreamTag::take(rest)?;
+                let name = backend(take(rest)?)?;
+                let event = HeaderValue::from_bytes(take(rest)?).ok()?;
+                positions.insert(name, UpstreamPosition { upstream, event });
+            }
+            Some(ResumePoint::OwnStream(positions))
+        }
+        CALL => {
+            let upstream = UpstreamTag::take(rest)?;
+            let backend = backend(take(rest)?)?;
+            let request = RawValue::from_string(std::str::from_utf8(take(rest)?).ok()?.to_owned()).ok()?;
+            let event = match take(rest) {
+                None => None,
+                Some(event) => Some(HeaderValue::from_bytes(event).ok()?),
+            };
+            Some(ResumePoint::Call(BrokenCall {
+                backend,
+                upstream,
+                request,
+                event,
+            }))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use vmcp_crds::session_key::SessionKey;
+
+    use super::super::upstream_tag::tests::tag;
+    use super::*;
+    use crate::session::id::signed_token::tests::sealed;
+
+    fn positions(of: &[(&str, u8, &str)]) -> StreamPositions {
+        of.iter()
+            .map(|(backend, upstream, event)| {
+                let event = HeaderValue::from_str(event).unwrap();
+                let upstream = tag(*upstream);
+                ((*backend).to_owned(), UpstreamPosition { upstream, event })
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_own_streams_id_says_where_every_backend_was() {
+        let key = SessionKey::generate().unwrap();
+        for given in [
+            positions(&[]),
+            positions(&[("left", 1, "0/1"), ("right", 7, "abc_42")]),
+        ] {
+            sealed(&key, "a", 1, |seal| {
+                let id = of_own_stream(seal, &given).unwrap();
+                assert!(id.bytes().all(|byte| byte.is_ascii_graphic()), "{id}");
+                let Some(ResumePoint::OwnStream(read)) = read(seal, id.as_bytes()) else {
+                    panic!("{id}")
+                };
+                assert_eq!(read, given);
+            });
+        }
+    }
+
+    #[test]
+    fn a_calls_id_says_which_call_and_where_it_was() {
+        let key = SessionKey::generate().unwrap();
+        let request = RawValue::from_string(r#""a\/b""#.to_owned()).unwrap();
+        for event in [None, Some(HeaderValue::from_static("5_x"))] {
+            sealed(&key, "a", 1, |seal| {
+                let id = of_call(seal, "left", tag(2), &request, event.as_ref()).unwrap();
+                let Some(ResumePoint::Call(call)) = read(seal, id.as_bytes()) else {
+                    panic!("{id}")
+                };
+                assert_eq!((&*call.backend, call.upstream), ("left", tag(2)));
+                assert_eq!(call.request.get(), request.get());
+                assert_eq!(call.event, event);
+            });
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_into_a_header_is_not_given() {
+        let key = SessionKey::generate().unwrap();
+        let long = "x".repeat(700);
+        sealed(&key, "a", 1, |seal| {
+            assert!(of_own_stream(seal, &positions(&[("left", 1, &long)])).is_some());
+            assert!(of_own_stream(seal, &positions(&[("left", 1, &long), ("right", 1, &long)])).is_none());
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_of_another_session_or_a_changed_one_is_refused(
+            event in "[!-~]{1,40}", at in 0_usize..200, flip in 1_u8..128,
+        ) {
+            let key = SessionKey::generate().unwrap();
+            let given = positions(&[("left", 1, &event)]);
+            let id = sealed(&key, "a", 1, |seal| of_own_stream(seal, &given)).unwrap();
+            assert!(sealed(&key, "a", 2, |seal| read(seal, id.as_bytes())).is_none());
+            let mut changed = id.into_bytes();
+            let at = at % changed.len();
+            changed[at] ^= flip;
+            assert!(sealed(&key, "a", 1, |seal| read(seal, &changed)).is_none());
+        }
+
+        #[test]
+        fn whatever_a_client_makes_up_is_refused(id in prop::collection::vec(any::<u8>(), 0..200)) {
+            let key = SessionKey::generate().unwrap();
+            sealed(&key, "a", 1, |seal| {
+                assert!(read(seal, &id).is_none());
+                assert!(read(seal, &[b"v1.", &id[..]].concat()).is_none());
+            });
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Ids and progress tokens of backends' requests, as clients see them.
+//!
+//! Two backends may both call a request `1`, and the client's answer may reach any process. So the client gets an id that says which
+//! backend asked, in which of the session's upstream sessions there, and by which id, as the backend wrote it.
+
+// Strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
+use serde_json::value::RawValue;
+
+use super::upstream_tag::UpstreamTag;
+use crate::mcp::jsonrpc::RESERVED_ID_PREFIX;
+use crate::session::id::signed_token::{TokenSigner, put, take};
+
+/// What a minted text stands for: one is never taken for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayedIdKind {
+    /// The id of a request.
+    Request,
+    /// The progress token in a request.
+    Progress,
+}
+
+/// What a minted text says.
+#[derive(Clone, Debug)]
+pub struct RelayedId {
+    /// The backend that asked.
+    pub backend: String,
+    /// The upstream session in which it asked.
+    pub upstream: UpstreamTag,
+    /// The id or token as the backend wrote it.
+    pub original: Box<RawValue>,
+}
+
+impl RelayedIdKind {
+    fn purpose(self) -> &'static str {
+        match self {
+            Self::Request => "vmcp minted request id",
+            Self::Progress => "vmcp minted progress token",
+        }
+    }
+
+    fn letter(self) -> char {
+        match self {
+            Self::Request => 'r',
+            Self::Progress => 'p',
+        }
+    }
+}
+
+/// The text for `original`, with its quotes: JSON that a message can hold. `None` when `original` is too long.
+pub(in crate::session) fn mint(
+    seal: &TokenSigner<'_>,
+    kind: RelayedIdKind,
+    backend: &str,
+    upstream: UpstreamTag,
+    original: &RawValue,
+) -> Option<String> {
+    let mut content = Vec::new();
+    upstream.put(&mut content);
+    put(&mut content, backend.as_bytes())?;
+    put(&mut content, original.get().as_bytes())?;
+    let sealed = seal.seal(kind.purpose(), &content);
+    Some(format!("\"{RESERVED_ID_PREFIX}{}{sealed}\"", kind.letter()))
+}
+
+/// What `text` says, if [`mint`] made it for this session.
+pub(in crate::session) fn read(seal: &TokenSigner<'_>, kind: RelayedIdKind, text: &str) -> Option<RelayedId> {
+    let sealed = text
+        .strip_prefix(RESERVED_ID_PREFIX)?
+        .strip_prefix(kind.letter())?;
+    let content = seal.open(kind.purpose(), sealed.as_bytes())?;
+    let rest = &mut &content[..];
+    let upstream = UpstreamTag::take(rest)?;
+    let backend = std::str::from_utf8(take(rest)?).ok()?.to_owned();
+    let original = std::str::from_utf8(take(rest)?).ok()?.to_owned();
+    Some(RelayedId {
+        backend,
+        upstream,
+        original: RawValue::from_string(original).ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use vmcp_crds::session_key::SessionKey;
+
+    use super::super::upstream_tag::tests::tag;
+    use super::*;
+    use crate::session::id::signed_token::tests::sealed;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.to_owned()).unwrap()
+    }
+
+    fn inner(json: &str) -> &str {
+        json.trim_matches('"')
+    }
+
+    #[test]
+    fn an_id_is_restored_byte_for_byte_and_is_the_same_wherever_it_is_made() {
+        let key = SessionKey::generate().unwrap();
+        for original in ["7", "-1", r#""a\/b""#, r#""ü""#, "1.50", r#""vmcp:rAAAA""#] {
+            sealed(&key, "a", 1, |seal| {
+                let text = mint(seal, RelayedIdKind::Request, "left", tag(3), &raw(original)).unwrap();
+                assert_eq!(
+                    mint(seal, RelayedIdKind::Request, "left", tag(3), &raw(original)).unwrap(),
+                    text
+                );
+                let minted = read(seal, RelayedIdKind::Request, inner(&text)).unwrap();
+                assert_eq!(
+                    (&*minted.backend, minted.upstream, minted.original.get()),
+                    ("left", tag(3), original)
+                );
+                assert!(read(seal, RelayedIdKind::Progress, inner(&text)).is_none());
+                assert!(read(seal, RelayedIdKind::Progress, &inner(&text).replacen('r', "p", 1)).is_none());
+            });
+        }
+    }
+
+    #[test]
+    fn every_part_makes_another_id() {
+        let key = SessionKey::generate().unwrap();
+        let id = |session, kind, backend: &str, upstream, original: &str| {
+            sealed(&key, "a", session, |seal| {
+                mint(seal, kind, backend, tag(upstream), &raw(original))
+            })
+        };
+        let all = [
+            id(1, RelayedIdKind::Request, "a", 1, "1"),
+            id(2, RelayedIdKind::Request, "a", 1, "1"),
+            id(1, RelayedIdKind::Progress, "a", 1, "1"),
+            id(1, RelayedIdKind::Request, "b", 1, "1"),
+            id(1, RelayedIdKind::Request, "a", 2, "1"),
+            id(1, RelayedIdKind::Request, "a", 1, "2"),
+            id(1, RelayedIdKind::Request, "a", 1, "\"1\""),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_id_is_refused(number in any::<i64>(), at in 0_usize..80, flip in 1_u8..128) {
+            let key = SessionKey::generate().unwrap();
+            sealed(&key, "a", 1, |seal| {
+                let text = mint(seal, RelayedIdKind::Request, "left", tag(1), &raw(&number.to_string())).unwrap();
+                let mut changed = inner(&text).to_owned().into_bytes();
+                let at = at % changed.len();
+                changed[at] ^= flip;
+                if let Ok(changed) = std::str::from_utf8(&changed) {
+                    assert!(read(seal, RelayedIdKind::Request, changed).is_none());
+                }
+            });
+        }
+
+        #[test]
+        fn whatever_a_client_makes_up_is_refused(text in ".{0,100}") {
+            let key = SessionKey::generate().unwrap();
+            sealed(&key, "a", 1, |seal| {
+                assert!(read(seal, RelayedIdKind::Request, &text).is_none());
+                assert!(read(seal, RelayedIdKind::Request, &format!("vmcp:r{text}")).is_none());
+            });
+        }
+    }
+}

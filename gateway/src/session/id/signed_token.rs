@@ -1,0 +1,129 @@
+//! Short texts that the gateway gives to a client and takes back, in any process: ids that stand for a backend's request, and
+//! event ids.
+//!
+//! They hold what is needed to act on them, so that nothing depends on this process having seen the other half, and a signature over
+//! it, so that a client can neither make one nor use one in another session. They hold nothing secret, and nothing random: the same
+//! input gives the same text in every process.
+
+// Strangers send what is read here.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use subtle::ConstantTimeEq as _;
+use vmcp_crds::session_key::SessionKey;
+
+use crate::config::ServerName;
+use crate::session::record::RecordKey;
+
+const MAC_BYTES: usize = 16;
+
+/// What seals texts of one session: the key that its id names, which stays the same while keys are rotated.
+#[derive(Debug)]
+pub(in crate::session) struct TokenSigner<'a> {
+    pub(in crate::session) key: &'a SessionKey,
+    pub(in crate::session) server: &'a ServerName,
+    pub(in crate::session) session: &'a RecordKey,
+}
+
+impl TokenSigner<'_> {
+    /// `content` with a signature that covers `purpose`, as text.
+    pub(in crate::session) fn seal(&self, purpose: &str, content: &[u8]) -> String {
+        let mac = self.mac(purpose, content);
+        BASE64_URL_SAFE_NO_PAD.encode([content, &mac].concat())
+    }
+
+    /// The content of `text`, if it was sealed for this session and `purpose`.
+    pub(in crate::session) fn open(&self, purpose: &str, text: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        let content = bytes.len().checked_sub(MAC_BYTES)?;
+        let (signed, signature) = bytes.split_at_checked(content)?;
+        let genuine: bool = self.mac(purpose, signed).ct_eq(signature).into();
+        bytes.truncate(content);
+        genuine.then_some(bytes)
+    }
+
+    /// A digest of `content` that nobody else can compute, for this session and `purpose`.
+    pub(in crate::session) fn mac(&self, purpose: &str, content: &[u8]) -> [u8; MAC_BYTES] {
+        let server = self.server.to_string();
+        let whole = self
+            .key
+            .mac(purpose, &[server.as_bytes(), &self.session.0, content]);
+        let mut cut = [0; MAC_BYTES];
+        cut.copy_from_slice(&whole[..MAC_BYTES]);
+        cut
+    }
+}
+
+/// Adds a part with its length in front, so that parts can be told apart. `None` when it is too long.
+pub(in crate::session) fn put(bytes: &mut Vec<u8>, part: &[u8]) -> Option<()> {
+    bytes.extend_from_slice(&u16::try_from(part.len()).ok()?.to_be_bytes());
+    bytes.extend_from_slice(part);
+    Some(())
+}
+
+/// Takes the part that [`put`] added.
+pub(in crate::session) fn take<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let (part, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
+    *bytes = rest;
+    Some(part)
+}
+
+#[cfg(test)]
+pub(in crate::session) mod tests {
+    use super::*;
+
+    /// A seal for tests.
+    pub(in crate::session) fn sealed<T>(
+        key: &SessionKey,
+        server: &str,
+        session: u8,
+        use_it: impl FnOnce(&TokenSigner<'_>) -> T,
+    ) -> T {
+        let server = ServerName {
+            namespace: "tools".to_owned(),
+            name: server.to_owned(),
+        };
+        use_it(&TokenSigner {
+            key,
+            server: &server,
+            session: &RecordKey([session; 16]),
+        })
+    }
+
+    #[test]
+    fn what_is_sealed_opens_only_with_everything_the_same() {
+        let (key, other) = (SessionKey::generate().unwrap(), SessionKey::generate().unwrap());
+        let text = sealed(&key, "a", 1, |seal| seal.seal("x", b"content"));
+        let open = |key: &SessionKey, server: &str, session: u8, purpose: &str| {
+            sealed(key, server, session, |seal| seal.open(purpose, text.as_bytes()))
+        };
+        assert_eq!(open(&key, "a", 1, "x").as_deref(), Some(&b"content"[..]));
+        assert_eq!(open(&other, "a", 1, "x"), None);
+        assert_eq!(open(&key, "b", 1, "x"), None);
+        assert_eq!(open(&key, "a", 2, "x"), None);
+        assert_eq!(open(&key, "a", 1, "y"), None);
+        assert_eq!(sealed(&key, "a", 1, |seal| seal.seal("x", b"content")), text);
+    }
+
+    #[test]
+    fn parts_are_told_apart() {
+        let mut bytes = Vec::new();
+        put(&mut bytes, b"ab").unwrap();
+        put(&mut bytes, b"").unwrap();
+        let mut rest = &bytes[..];
+        assert_eq!(take(&mut rest), Some(&b"ab"[..]));
+        assert_eq!(take(&mut rest), Some(&b""[..]));
+        assert_eq!(take(&mut rest), None);
+        assert!(put(&mut bytes, &vec![0; 70_000]).is_none());
+    }
+}

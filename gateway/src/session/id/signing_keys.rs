@@ -1,0 +1,249 @@
+//! The keys that sign session ids.
+//!
+//! There are up to three: `current` signs, and all are accepted. The operator rotates them in the order next, current, previous, so
+//! that every replica knows a key before another one signs with it. Their files are read again whenever they change: a process need not
+//! end for a rotation. A set of files that cannot be used changes nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use vmcp_crds::session_key::{CURRENT, InvalidKey, NEXT, PREVIOUS, SessionKey};
+
+/// How often files are read once more that change all the time.
+const MAX_READS: u32 = 100;
+
+/// The keys in use. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub struct SigningKeys {
+    slots: Arc<ArcSwap<Slots>>,
+}
+
+#[derive(Debug)]
+struct Slots {
+    current: Arc<SessionKey>,
+    others: Vec<Arc<SessionKey>>,
+}
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum SigningKeysError {
+    /// A file cannot be read.
+    #[error("cannot read the session key {file}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file holds no key.
+    #[error("{file} is no session key")]
+    Invalid {
+        /// The file.
+        file: String,
+        /// Why.
+        source: InvalidKey,
+    },
+    /// The operating system gives no randomness.
+    #[error("no randomness for a session key: {0}")]
+    NoRandomness(String),
+}
+
+impl SigningKeys {
+    /// One new key, for sessions that end with this process.
+    ///
+    /// # Errors
+    /// When the operating system gives no randomness.
+    pub fn random() -> Result<Self, SigningKeysError> {
+        let key =
+            SessionKey::generate().map_err(|error| SigningKeysError::NoRandomness(error.to_string()))?;
+        Ok(Self {
+            slots: Arc::new(ArcSwap::from_pointee(Slots {
+                current: Arc::new(key),
+                others: Vec::new(),
+            })),
+        })
+    }
+
+    /// The keys in `directory`. Only `current` must be there.
+    ///
+    /// # Errors
+    /// When `current` is missing, or a file that is there holds no key.
+    pub fn load(directory: &Path) -> Result<Self, SigningKeysError> {
+        Ok(Self {
+            slots: Arc::new(ArcSwap::from_pointee(Slots::load(directory)?)),
+        })
+    }
+
+    /// Takes the keys that are in `directory` now, and says whether they are others than before.
+    ///
+    /// # Errors
+    /// As [`Self::load`]. Then the keys stay as they were.
+    pub fn reload(&self, directory: &Path) -> Result<bool, SigningKeysError> {
+        let slots = Slots::load(directory)?;
+        let changed = slots.texts() != self.slots.load().texts();
+        if changed {
+            self.slots.store(Arc::new(slots));
+        }
+        Ok(changed)
+    }
+
+    /// The key that signs.
+    #[must_use]
+    pub fn current(&self) -> Arc<SessionKey> {
+        Arc::clone(&self.slots.load().current)
+    }
+
+    /// Every key.
+    pub fn all(&self) -> impl Iterator<Item = Arc<SessionKey>> + use<> {
+        self.slots.load().all().into_iter()
+    }
+
+    /// Whether `key` is one of these. Keys that were read again are others, also where they say the same.
+    pub(in crate::session) fn accept(&self, key: &Arc<SessionKey>) -> bool {
+        let slots = self.slots.load();
+        Arc::ptr_eq(&slots.current, key) || slots.others.iter().any(|other| Arc::ptr_eq(other, key))
+    }
+
+    /// The keys that an id may mean by `id`.
+    pub(in crate::session) fn named(&self, id: u8) -> impl Iterator<Item = Arc<SessionKey>> + use<> {
+        self.all().filter(move |key| key.id() == id)
+    }
+}
+
+impl Slots {
+    /// The keys that were in `directory` at one moment. A rotation may replace the files between two of them, and what was read then
+    /// may lack the key that other replicas sign with already; so they are read until they say the same twice.
+    fn load(directory: &Path) -> Result<Self, SigningKeysError> {
+        let mut slots = Self::read(directory)?;
+        for _ in 0..MAX_READS {
+            let again = Self::read(directory)?;
+            if again.texts() == slots.texts() {
+                break;
+            }
+            slots = again;
+        }
+        Ok(slots)
+    }
+
+    fn read(directory: &Path) -> Result<Self, SigningKeysError> {
+        let current = read(&directory.join(CURRENT))?;
+        let mut others = Vec::new();
+        for name in [NEXT, PREVIOUS] {
+            match read(&directory.join(name)) {
+                Ok(key) => others.push(Arc::new(key)),
+                Err(SigningKeysError::Unreadable { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self {
+            current: Arc::new(current),
+            others,
+        })
+    }
+
+    /// The current one first.
+    fn all(&self) -> Vec<Arc<SessionKey>> {
+        let mut all = vec![Arc::clone(&self.current)];
+        all.extend(self.others.iter().cloned());
+        all
+    }
+
+    fn texts(&self) -> Vec<String> {
+        self.all().iter().map(|key| key.to_text()).collect()
+    }
+}
+
+fn read(file: &Path) -> Result<SessionKey, SigningKeysError> {
+    let name = || file.display().to_string();
+    let text = std::fs::read_to_string(file)
+        .map_err(|source| SigningKeysError::Unreadable { file: name(), source })?;
+    SessionKey::parse(&text).map_err(|source| SigningKeysError::Invalid { file: name(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn current_signs_all_three_are_accepted_and_a_file_that_holds_no_key_is_named() {
+        let directory = std::env::temp_dir().join(format!("vmcp-keys-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let missing = SigningKeys::load(&directory).unwrap_err().to_string();
+        assert!(missing.contains(CURRENT), "{missing}");
+        let write = |name: &str| {
+            let key = SessionKey::generate().unwrap();
+            std::fs::write(directory.join(name), key.to_text()).unwrap();
+            key.to_text()
+        };
+        let current = write(CURRENT);
+        assert_eq!(SigningKeys::load(&directory).unwrap().all().count(), 1);
+        let others = [write(NEXT), write(PREVIOUS)];
+        let keys = SigningKeys::load(&directory).unwrap();
+        assert_eq!(keys.current().to_text(), current);
+        for text in others.iter().chain([&current]) {
+            let key = SessionKey::parse(text).unwrap();
+            assert!(keys.named(key.id()).any(|named| named.to_text() == *text));
+        }
+        // A rotation: next becomes current, and what was current is still accepted.
+        assert!(!keys.reload(&directory).unwrap(), "nothing has changed");
+        std::fs::rename(directory.join(CURRENT), directory.join(PREVIOUS)).unwrap();
+        std::fs::rename(directory.join(NEXT), directory.join(CURRENT)).unwrap();
+        let shared = keys.clone();
+        assert!(keys.reload(&directory).unwrap());
+        assert_eq!(
+            shared.current().to_text(),
+            others[0],
+            "every handle has the new keys"
+        );
+        assert!(shared.all().any(|key| key.to_text() == current));
+        assert_eq!(shared.all().count(), 2);
+        std::fs::write(directory.join(NEXT), "hunter2").unwrap();
+        keys.reload(&directory).unwrap_err();
+        assert_eq!(keys.all().count(), 2, "a bad set changes nothing");
+        let refused = SigningKeys::load(&directory).unwrap_err().to_string();
+        assert!(
+            refused.contains(NEXT) && !refused.contains("hunter2"),
+            "{refused}"
+        );
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn keys_that_are_read_while_they_rotate_are_those_of_one_moment() {
+        const ROTATIONS: usize = 300;
+        let directory = std::env::temp_dir().join(format!("vmcp-keys-rotating-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let texts: Vec<String> = (0..ROTATIONS + 2)
+            .map(|_| SessionKey::generate().unwrap().to_text())
+            .collect();
+        // As a kubelet does: a directory that is whole, and one link that is swapped.
+        let put = |place: usize| {
+            let version = directory.join(format!("..{place}"));
+            std::fs::create_dir(&version).unwrap();
+            for (name, key) in [(PREVIOUS, place - 1), (CURRENT, place), (NEXT, place + 1)] {
+                std::fs::write(version.join(name), &texts[key]).unwrap();
+            }
+            let new = directory.join("..data_tmp");
+            std::os::unix::fs::symlink(&version, &new).unwrap();
+            std::fs::rename(new, directory.join("..data")).unwrap();
+        };
+        put(1);
+        for name in [PREVIOUS, CURRENT, NEXT] {
+            std::os::unix::fs::symlink(format!("..data/{name}"), directory.join(name)).unwrap();
+        }
+        std::thread::scope(|scope| {
+            let rotating = scope.spawn(|| (2..=ROTATIONS).for_each(put));
+            while !rotating.is_finished() {
+                let read = Slots::load(&directory).unwrap().texts();
+                let current = texts.iter().position(|text| *text == read[0]).unwrap();
+                assert_eq!(
+                    read[1..],
+                    [texts[current + 1].clone(), texts[current - 1].clone()]
+                );
+            }
+        });
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

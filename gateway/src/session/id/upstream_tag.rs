@@ -1,0 +1,98 @@
+//! Which upstream session a text belongs to that the gateway gives to a client and takes back.
+//!
+//! A generation alone does not say it. It counts in the record, and a record that was lost and made anew from the session's id counts
+//! from the beginning: what the client got in the first life would fit a stranger in the second. So the texts bear a digest of what makes
+//! an upstream session the one it is: the server that gave it, the id that it gave, and the generation, because some servers give an id
+//! twice. Every process computes the same. The digest is keyed, because an upstream session's id is a secret.
+
+use crate::backend::UpstreamSession;
+use crate::session::id::signed_token::TokenSigner;
+
+const BYTES: usize = 8;
+const PURPOSE: &str = "vmcp upstream session";
+
+/// Names an upstream session of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamTag([u8; BYTES]);
+
+impl UpstreamTag {
+    /// The tag of the upstream session that the server `origin` gave, the one with this `generation`.
+    pub(in crate::session) fn new(
+        seal: &TokenSigner<'_>,
+        origin: &str,
+        upstream: &UpstreamSession,
+        generation: u64,
+    ) -> Self {
+        let id = upstream.id.as_ref().map_or(&[][..], |id| id.as_bytes());
+        let mut content = Vec::with_capacity(origin.len().saturating_add(id.len()).saturating_add(17));
+        content.extend_from_slice(&generation.to_be_bytes());
+        content.push(u8::from(upstream.id.is_some()));
+        content.extend_from_slice(&(origin.len() as u64).to_be_bytes());
+        content.extend_from_slice(origin.as_bytes());
+        content.extend_from_slice(id);
+        let mut tag = [0; BYTES];
+        tag.copy_from_slice(&seal.mac(PURPOSE, &content)[..BYTES]);
+        Self(tag)
+    }
+
+    /// Adds it to `bytes`.
+    pub(in crate::session) fn put(self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.0);
+    }
+
+    /// Takes what [`Self::put`] added.
+    pub(in crate::session) fn take(bytes: &mut &[u8]) -> Option<Self> {
+        let (tag, rest) = bytes.split_first_chunk()?;
+        *bytes = rest;
+        Some(Self(*tag))
+    }
+}
+
+#[cfg(test)]
+pub(in crate::session) mod tests {
+    use http::HeaderValue;
+    use vmcp_crds::session_key::SessionKey;
+
+    use super::*;
+    use crate::mcp::revision::Revision;
+    use crate::session::id::signed_token::tests::sealed;
+
+    /// A tag for tests.
+    pub(in crate::session) fn tag(number: u8) -> UpstreamTag {
+        UpstreamTag([number; BYTES])
+    }
+
+    fn upstream(id: Option<&'static str>) -> UpstreamSession {
+        UpstreamSession {
+            id: id.map(HeaderValue::from_static),
+            revision: Revision::LATEST,
+            address: None,
+            cookies: crate::backend::Cookies::default(),
+        }
+    }
+
+    #[test]
+    fn it_is_the_same_everywhere_and_another_for_each_upstream_session() {
+        let key = SessionKey::generate().unwrap();
+        let tag = |session, origin, id, generation| {
+            sealed(&key, "a", session, |seal| {
+                UpstreamTag::new(seal, origin, &upstream(id), generation)
+            })
+        };
+        let first = || tag(1, "http://a", Some("x"), 1);
+        assert_eq!(first(), first());
+        let others = [
+            tag(2, "http://a", Some("x"), 1),
+            tag(1, "http://b", Some("x"), 1),
+            tag(1, "http://a", Some("y"), 1),
+            tag(1, "http://ax", Some(""), 1),
+            tag(1, "http://a", None, 1),
+            tag(1, "http://a", Some(""), 1),
+            tag(1, "http://a", Some("x"), 2),
+        ];
+        for (at, one) in others.iter().enumerate() {
+            assert_ne!(*one, first());
+            assert!(others[at + 1..].iter().all(|other| one != other));
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Ids whose signature was found right a while ago, so that a session that calls again and again is verified once.
+//!
+//! An id is found by all of its bytes, and for the principal that it was verified for, so that an entry says nothing that verifying again
+//! would not say. Nobody but the holder of an id that is right can put one in. What the gateway forgets is verified again.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vmcp_crds::session_key::SessionKey;
+
+use crate::core::Principal;
+use crate::session::id::SessionId;
+use crate::session::id::signing_keys::SigningKeys;
+
+/// How many ids one generation holds; there are two. An entry takes about 300 bytes.
+const GENERATION: usize = 2048;
+
+/// Ids that were verified.
+#[derive(Debug, Default)]
+pub(in crate::session) struct VerifiedIds {
+    generations: Mutex<Generations>,
+}
+
+/// The ids since the last change of generations, and those of the generation before. An id that is used moves to the young ones, so that
+/// whoever calls often is not forgotten, and forgetting costs nothing.
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashMap<Box<[u8]>, Verified, BuildHasherDefault<Signature>>,
+    old: HashMap<Box<[u8]>, Verified, BuildHasherDefault<Signature>>,
+}
+
+/// Takes the end of an id, which is its signature, for its hash: whoever has no key cannot choose it, and what has no signature is never
+/// put in.
+#[derive(Debug, Default)]
+struct Signature(u64);
+
+impl Hasher for Signature {
+    fn write(&mut self, id: &[u8]) {
+        let end = id.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
+        // Letters differ in few of their bits, which are spread over all.
+        let spread = u128::from(end) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = (spread >> 64) as u64 ^ spread as u64;
+    }
+
+    fn write_usize(&mut self, _length: usize) {
+        // Ids have one length.
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Verified {
+    id: SessionId,
+    signer: Arc<SessionKey>,
+    principal: Principal,
+}
+
+impl VerifiedIds {
+    /// What `text` says and the key that signed it, if it was verified for `principal` and its key is still one of `keys`.
+    pub(in crate::session) fn get(
+        &self,
+        text: &[u8],
+        keys: &SigningKeys,
+        principal: &Principal,
+    ) -> Option<(SessionId, Arc<SessionKey>)> {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(verified) = generations.young.get(text) {
+            return verified.read(keys, principal);
+        }
+        let (text, verified) = generations.old.remove_entry(text)?;
+        let read = verified.read(keys, principal);
+        generations.put(text, verified);
+        read
+    }
+
+    /// Remembers that `text`, signed with `signer`, says `id` to `principal`.
+    pub(in crate::session) fn add(
+        &self,
+        text: &[u8],
+        id: &SessionId,
+        signer: &Arc<SessionKey>,
+        principal: &Principal,
+    ) {
+        let verified = Verified {
+            id: id.clone(),
+            signer: Arc::clone(signer),
+            principal: principal.clone(),
+        };
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.put(text.into(), verified);
+    }
+}
+
+impl Verified {
+    fn read(&self, keys: &SigningKeys, principal: &Principal) -> Option<(SessionId, Arc<SessionKey>)> {
+        let usable = self.principal == *principal && keys.accept(&self.signer);
+        usable.then(|| (self.id.clone(), Arc::clone(&self.signer)))
+    }
+}
+
+impl Generations {
+    fn put(&mut self, text: Box<[u8]>, verified: Verified) {
+        if self.young.len() >= GENERATION {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(text, verified);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::revision::Revision;
+    use crate::session::client_capabilities::ClientCapabilities;
+    use crate::session::record::{PrincipalTag, RecordKey};
+    use crate::session::store::Incarnation;
+
+    fn id(number: u32) -> SessionId {
+        SessionId {
+            key: RecordKey([1; 16]),
+            incarnation: Incarnation([2; 8]),
+            created: number,
+            end: number,
+            principal_tag: PrincipalTag([3; 16]),
+            revision: Revision::negotiate("2025-11-25"),
+            capabilities: ClientCapabilities(0),
+        }
+    }
+
+    #[test]
+    fn an_id_is_known_by_all_its_bytes_and_only_while_its_key_is_in_use() {
+        let (keys, verified) = (SigningKeys::random().unwrap(), VerifiedIds::default());
+        let principal = Principal::Anonymous;
+        verified.add(b"v1.abc", &id(7), &keys.current(), &principal);
+        assert_eq!(verified.get(b"v1.abc", &keys, &principal).unwrap().0, id(7));
+        assert!(verified.get(b"v1.abd", &keys, &principal).is_none());
+        let rotated = SigningKeys::random().unwrap();
+        assert!(verified.get(b"v1.abc", &rotated, &principal).is_none());
+    }
+
+    #[test]
+    fn there_are_never_more_than_two_generations_and_who_calls_often_stays() {
+        let (keys, verified) = (SigningKeys::random().unwrap(), VerifiedIds::default());
+        let principal = Principal::Anonymous;
+        verified.add(b"often", &id(0), &keys.current(), &principal);
+        for number in 1..20_000_u32 {
+            verified.add(&number.to_be_bytes(), &id(number), &keys.current(), &principal);
+            assert!(verified.get(b"often", &keys, &principal).is_some());
+        }
+        let generations = verified.generations.lock().unwrap();
+        assert!(generations.young.len() <= GENERATION && generations.old.len() <= GENERATION);
+    }
+}

@@ -1,0 +1,126 @@
+//! The sessions in which this process wrote lately: created, bound or set something.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::session::record::RecordKey;
+use crate::session::store::REMEMBERED;
+
+/// How far back a store may lose what was written last.
+pub(in crate::session) const RECENT: Duration = Duration::from_secs(60);
+/// How many sessions are remembered. Beyond that, those in which the last write is the oldest are forgotten.
+const MAX_SESSIONS: usize = 16 * 1024;
+
+/// When this process wrote last in each session, for as long as somebody may ask.
+#[derive(Debug, Default)]
+pub(in crate::session) struct RecentWrites {
+    state: Mutex<State>,
+}
+
+/// Each session stands in both maps, once.
+#[derive(Debug, Default)]
+struct State {
+    /// By the number of the write, so that the oldest is the first.
+    writes: BTreeMap<u64, (Instant, RecordKey)>,
+    /// The number of the last write in each session.
+    last: HashMap<RecordKey, u64>,
+    next: u64,
+}
+
+impl State {
+    fn forget_oldest(&mut self) {
+        if let Some((_, (_, key))) = self.writes.pop_first() {
+            self.last.remove(&key);
+        }
+    }
+
+    fn is_oldest_outdated(&self, now: Instant) -> bool {
+        let oldest = self.writes.first_key_value();
+        oldest.is_some_and(|(_, (at, _))| *at + RECENT + REMEMBERED < now)
+    }
+}
+
+impl RecentWrites {
+    /// Takes note of a write in `key`.
+    pub(in crate::session) fn note(&self, key: RecordKey) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, number) = (Instant::now(), state.next);
+        state.next = number.wrapping_add(1);
+        if let Some(before) = state.last.insert(key, number) {
+            state.writes.remove(&before);
+        }
+        state.writes.insert(number, (now, key));
+        while state.writes.len() > MAX_SESSIONS || state.is_oldest_outdated(now) {
+            state.forget_oldest();
+        }
+    }
+
+    /// The sessions in which the last write is not older than `since`.
+    pub(in crate::session) fn since(&self, since: Instant) -> HashSet<RecordKey> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest_first = state.writes.values().rev();
+        newest_first
+            .take_while(|(at, _)| *at >= since)
+            .map(|(_, key)| *key)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u64) -> RecordKey {
+        RecordKey(u128::from(number).to_be_bytes())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_are_remembered_as_long_as_a_store_may_lose_them() {
+        let writes = RecentWrites::default();
+        let began = Instant::now();
+        writes.note(key(1));
+        tokio::time::advance(RECENT).await;
+        writes.note(key(2));
+        assert_eq!(writes.since(began).len(), 2);
+        assert_eq!(writes.since(Instant::now()), HashSet::from([key(2)]));
+        tokio::time::advance(REMEMBERED + Duration::from_secs(1)).await;
+        writes.note(key(3));
+        assert_eq!(writes.since(began).len(), 2);
+    }
+
+    // One busy session takes one place, and does not push others out.
+    #[tokio::test(start_paused = true)]
+    async fn session_written_often_is_remembered_once() {
+        let writes = RecentWrites::default();
+        let began = Instant::now();
+        writes.note(key(1));
+        for _ in 0..2 * MAX_SESSIONS {
+            writes.note(key(2));
+        }
+        assert_eq!(writes.since(began), HashSet::from([key(1), key(2)]));
+        assert_eq!(writes.state.lock().unwrap().writes.len(), 2);
+        // The last write counts.
+        tokio::time::advance(RECENT).await;
+        writes.note(key(1));
+        assert_eq!(writes.since(Instant::now()), HashSet::from([key(1)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_many_sessions_push_out_the_oldest_write() {
+        let writes = RecentWrites::default();
+        let began = Instant::now();
+        for number in 0..MAX_SESSIONS as u64 {
+            writes.note(key(number));
+        }
+        writes.note(key(0));
+        writes.note(key(MAX_SESSIONS as u64));
+        let remembered = writes.since(began);
+        assert_eq!(remembered.len(), MAX_SESSIONS);
+        assert!(remembered.contains(&key(0)) && !remembered.contains(&key(1)));
+        let state = writes.state.lock().unwrap();
+        assert_eq!(state.writes.len(), state.last.len());
+    }
+}

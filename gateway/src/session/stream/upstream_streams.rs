@@ -1,0 +1,209 @@
+//! Hearing every backend that a session is bound to.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, SelectAll, StreamExt as _};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::backend::{
+    Backend, BackendError, ListenStream, NoStream, ResponseEvents, UpstreamSession, position,
+};
+use crate::catalog::LISTS_CHANGED;
+use crate::core::{UpstreamError, UpstreamSessions as _};
+use crate::mcp::jsonrpc;
+use crate::mcp::sse::Event;
+use crate::session::Session;
+use crate::session::id::event_id::{StreamPositions, UpstreamPosition};
+
+/// How soon a session that was lost may be replaced again only because nobody hears it.
+const REPAIR_EVERY: Duration = Duration::from_secs(60);
+/// The pause between two attempts to find out whether a session is lost; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// How long a backend may take to say whether a session lives.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
+
+/// An event, and where it comes from.
+#[derive(Debug)]
+pub(in crate::session) struct UpstreamEvent {
+    pub(in crate::session) backend: Backend,
+    pub(in crate::session) upstream: UpstreamSession,
+    pub(in crate::session) event: Event,
+}
+
+/// The backends that are listened to, and where each has got to.
+#[derive(Default)]
+pub(in crate::session) struct UpstreamStreams {
+    pub(in crate::session) sounds: SelectAll<BoxStream<'static, UpstreamEvent>>,
+    pub(in crate::session) positions: StreamPositions,
+    open: HashMap<String, OpenStream>,
+}
+
+struct OpenStream {
+    upstream: UpstreamSession,
+    origin: String,
+    since: Instant,
+    /// Ends the stream.
+    _stop: DropGuard,
+}
+
+impl UpstreamStreams {
+    /// Listens to exactly the backends that `session` is bound to.
+    pub(in crate::session) fn follow_bindings(&mut self, session: &Session) {
+        let bound = session.bound();
+        self.open.retain(|name, ear| {
+            bound
+                .iter()
+                .any(|(backend, _)| backend.name().as_str() == name && backend.origin() == ear.origin)
+        });
+        for (backend, upstream) in bound {
+            let name = backend.name().as_str();
+            let known = self.open.get(name);
+            if known.is_some_and(|ear| ear.upstream == upstream && ear.origin == backend.origin()) {
+                continue;
+            }
+            let may_repair = known.is_none_or(|ear| ear.since.elapsed() >= REPAIR_EVERY);
+            let tag = session.upstream_tag(&backend, &upstream);
+            let from = self
+                .positions
+                .get(name)
+                .filter(|position| Some(position.upstream) == tag)
+                .map(|position| position.event.clone());
+            if from.is_none() {
+                self.positions.remove(name);
+            }
+            let listener = ListenStream::new(backend.clone(), upstream.clone(), from);
+            self.listen_to(session, backend, upstream, listener, may_repair);
+        }
+    }
+
+    /// Goes on with a stream that is open already, of a backend to which `session` was just bound.
+    pub(in crate::session) fn adopt(
+        &mut self,
+        session: &Session,
+        backend: &Backend,
+        upstream: &UpstreamSession,
+        events: ResponseEvents,
+    ) {
+        self.positions.remove(backend.name().as_str());
+        let listener = ListenStream::going_on(backend.clone(), upstream.clone(), events);
+        self.listen_to(session, backend.clone(), upstream.clone(), listener, true);
+    }
+
+    fn listen_to(
+        &mut self,
+        session: &Session,
+        backend: Backend,
+        upstream: UpstreamSession,
+        listener: ListenStream,
+        may_repair: bool,
+    ) {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let name = backend.name().as_str().to_owned();
+        let ear = OpenStream {
+            upstream: upstream.clone(),
+            origin: backend.origin().to_owned(),
+            since: Instant::now(),
+            _stop: stop.drop_guard(),
+        };
+        let replaced = self.open.insert(name, ear);
+        if backend.lists_per_session() && replaced.is_some_and(|replaced| replaced.upstream != upstream) {
+            // What the other one listed is gone with it, and nobody else says so.
+            let changes = lists_changed(&backend, &upstream);
+            self.sounds.push(stream::iter(changes).boxed());
+        }
+        let sounds = sounds(session.clone(), backend, upstream, listener, may_repair);
+        self.sounds.push(sounds.take_until(stopped).boxed());
+    }
+
+    /// Takes note of the position that `sound` names, and says whether it names one.
+    pub(in crate::session) fn note(&mut self, session: &Session, sound: &UpstreamEvent) -> bool {
+        let Some(event) = position(&sound.event) else {
+            return false;
+        };
+        let Some(tag) = session.upstream_tag(&sound.backend, &sound.upstream) else {
+            return false;
+        };
+        let name = sound.backend.name().as_str().to_owned();
+        self.positions
+            .insert(name, UpstreamPosition { upstream: tag, event });
+        true
+    }
+}
+
+/// What a backend would say if it knew that the client had other lists before.
+fn lists_changed(backend: &Backend, upstream: &UpstreamSession) -> Vec<UpstreamEvent> {
+    let sound = |method: &&str| UpstreamEvent {
+        backend: backend.clone(),
+        upstream: upstream.clone(),
+        event: Event {
+            data: Some(jsonrpc::notification(method)),
+            ..Event::default()
+        },
+    };
+    LISTS_CHANGED.iter().map(sound).collect()
+}
+
+fn sounds(
+    session: Session,
+    backend: Backend,
+    upstream: UpstreamSession,
+    listener: ListenStream,
+    may_repair: bool,
+) -> BoxStream<'static, UpstreamEvent> {
+    let state = (session, backend, upstream, listener);
+    let sounds = stream::unfold(
+        state,
+        move |(session, backend, upstream, mut listener)| async move {
+            match listener.next().await {
+                Ok(event) => {
+                    let sound = UpstreamEvent {
+                        backend: backend.clone(),
+                        upstream: upstream.clone(),
+                        event,
+                    };
+                    Some((sound, (session, backend, upstream, listener)))
+                }
+                Err(NoStream::SessionInDoubt) if may_repair => {
+                    repair(&session, &backend, &upstream).await;
+                    None
+                }
+                Err(NoStream::SessionInDoubt | NoStream::NotOffered) => None,
+            }
+        },
+    );
+    sounds.boxed()
+}
+
+/// Replaces the upstream session if the backend has lost it, so that a client which only listens goes on hearing. The new binding
+/// changes the record, and thereby gets an ear of its own.
+async fn repair(session: &Session, backend: &Backend, upstream: &UpstreamSession) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let asking = tokio::time::timeout(PING_DEADLINE, backend.ping(upstream));
+        let answer = asking.await;
+        match answer.unwrap_or(Err(BackendError::Deadline(PING_DEADLINE))) {
+            Err(BackendError::SessionLost) => match session.replace(backend, upstream).await {
+                Ok(_) => return session.streams().changed(&session.key),
+                Err(UpstreamError::Gone) => return,
+                Err(error) => tracing::debug!(backend = %backend.name(), %error, "no new session"),
+            },
+            // The session lives: the backend offers no stream, and says so in its own way.
+            Ok(()) | Err(BackendError::JsonRpc { .. }) => return,
+            Err(error) => tracing::debug!(backend = %backend.name(), %error, "is the session lost?"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+impl std::fmt::Debug for UpstreamStreams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ears")
+            .field("backends", &self.open.keys())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,349 @@
+//! The upstream sessions of a session: opened on first use, kept in the record, found there by every replica.
+//!
+//! An upstream session is opened when the first call needs it, and bound in the record before that call is sent. Two replicas may
+//! open one at the same moment; the store lets one of them win, and the loser deletes its own and uses the winner's. A replica that
+//! finds a binding sends the stored id at once, without a handshake: the state that the backend keeps for that id is thereby kept.
+//!
+//! The work runs as a task of its own, so that a client that goes away in the middle leaves no upstream session behind that no record
+//! names.
+
+pub mod bindings;
+pub(super) mod deletions;
+pub(super) mod provisional;
+pub(super) mod reopen_limiter;
+pub(super) mod session_lists;
+pub(super) mod shared_sessions;
+pub(super) mod sse_sessions;
+pub(super) mod upstream_lookup;
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use serde_json::value::RawValue;
+
+use super::record::{Binding, Record, RecordKey};
+use super::store::{BindOutcome, StoreError};
+use super::{Session, SessionError};
+use crate::backend::{Backend, BackendError, InitializeParams, UpstreamSession};
+use crate::core::{UpstreamError, UpstreamSessions};
+use crate::runtime::clock;
+use crate::session::cache::freshness::ReadStamp;
+use crate::session::recovery::outage::StoreOperation;
+use crate::session::upstream::provisional::PendingBinding;
+
+/// What is opened: whose session, at which backend and which server, and in the place of which upstream session.
+pub(super) type OpenTarget = (RecordKey, String, String, Option<UpstreamSession>);
+/// What came of it.
+pub(super) type OpenOutcome = Result<UpstreamSession, UpstreamError>;
+
+/// How often a binding is tried again because something came in between.
+const ATTEMPTS: u32 = 3;
+
+impl UpstreamSessions for Session {
+    async fn open(&self, backend: &Backend) -> Result<UpstreamSession, UpstreamError> {
+        if backend.shares_session() {
+            return Box::pin(self.shared(backend, None)).await;
+        }
+        match self.bound_session(backend) {
+            Some(session) => Ok(session),
+            None => Box::pin(self.bind(backend, None)).await,
+        }
+    }
+
+    async fn replace(
+        &self,
+        backend: &Backend,
+        lost: &UpstreamSession,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        if backend.shares_session() {
+            return Box::pin(self.shared(backend, Some(lost))).await;
+        }
+        Box::pin(self.bind(backend, Some(lost.clone()))).await
+    }
+
+    async fn keep_cookies(&self, backend: &Backend, upstream: &UpstreamSession) {
+        upstream.cookies.are_stored(clock::unix_seconds());
+        if backend.shares_session() {
+            return backend.store_shared_session_again();
+        }
+        let name = backend.name().as_str();
+        let bound = self.record().bindings.get(name).cloned();
+        let Some(bound) =
+            bound.filter(|bound| bound.origin == backend.origin() && bound.session == *upstream)
+        else {
+            return;
+        };
+        let binding = Binding {
+            session: UpstreamSession {
+                cookies: upstream.cookies.copied(),
+                ..bound.session
+            },
+            ..bound
+        };
+        let inner = &*self.sessions.inner;
+        let reading = inner.proof.stamp_now();
+        // The generation stays: it is the same upstream session.
+        let storing = inner
+            .store
+            .bind_backend(&self.key, name, binding.generation, &binding);
+        match self.sessions.observed(StoreOperation::Bind, storing.await) {
+            // A session that has ended meanwhile needs no cookies.
+            Ok(BindOutcome::Bound(record)) => drop(self.know(record, reading)),
+            Ok(BindOutcome::Lost(_) | BindOutcome::Gone) => {}
+            Err(error) => {
+                upstream.cookies.are_not_stored();
+                tracing::debug!(backend = name, %error, "cookies of an upstream session are not stored");
+            }
+        }
+    }
+}
+
+impl Session {
+    /// The upstream session at `backend` that is bound, or open.
+    fn bound_session(&self, backend: &Backend) -> Option<UpstreamSession> {
+        if backend.has_streams_for_sessions() {
+            self.sessions.inner.local.get(&self.key, backend)
+        } else {
+            usable(&self.record(), backend, None)
+        }
+    }
+
+    /// The upstream session that a request to `backend` would be sent in, if there is one.
+    pub(super) fn upstream_now(&self, backend: &Backend) -> Option<UpstreamSession> {
+        let provisional = || self.sessions.inner.provisional.get(&self.key, backend);
+        let bound = self.bound_session(backend);
+        bound.or_else(|| provisional().map(|pending| pending.session))
+    }
+
+    /// The session that all clients share at `backend`, other than `lost`.
+    async fn shared(
+        &self,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        let inner = &*self.sessions.inner;
+        // What is known of a session by its id alone may be wrong, so that nothing may depend on it.
+        if self.entry.is_of_id() && !inner.core.hot().is_disposable(backend.name()) {
+            let message = "it is not known whether the session lives";
+            return Err(StoreError::new(message).into());
+        }
+        self.may_open(backend, lost)?;
+        if let Some(lost) = lost {
+            backend.lose_shared_session(lost);
+        }
+        let known = backend.shared_session();
+        if let Some(known) = known {
+            return Ok(known.greeting.session);
+        }
+        inner.core.catalog().refresh(backend.name());
+        Ok(backend.wait_for_shared_session().await?)
+    }
+
+    /// Opens and binds an upstream session, or joins those who are about to.
+    async fn bind(
+        &self,
+        backend: &Backend,
+        lost: Option<UpstreamSession>,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        let target = (
+            self.key,
+            backend.name().to_string(),
+            backend.origin().to_owned(),
+            lost.clone(),
+        );
+        let (session, backend) = (self.clone(), backend.clone());
+        let attempt = move |place| {
+            let tasks = session.sessions.inner.tasks.clone();
+            let binding = tasks.spawn(async move {
+                let opened = session.bind_now(&backend, lost.as_ref()).await;
+                drop(place);
+                opened
+            });
+            let ended = |ended: Result<_, tokio::task::JoinError>| {
+                ended.unwrap_or_else(|error| Err(BackendError::Broken(error.to_string()).into()))
+            };
+            binding.map(ended).boxed()
+        };
+        self.sessions.inner.binds.join(target, attempt).await
+    }
+
+    /// Whether a session may be opened in the place of `lost`: not when that has happened again and again.
+    pub(super) fn may_open(
+        &self,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+    ) -> Result<(), BackendError> {
+        let repairs = &self.sessions.inner.repairs;
+        if lost.is_none() || repairs.begin(self.key, backend.name().as_str()) {
+            return Ok(());
+        }
+        backend.forgets_sessions();
+        Err(BackendError::SessionAffinityRequired)
+    }
+
+    async fn bind_now(
+        &self,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        // Another call, or another replica, may have done the work since the request came in. What a replica has done is heard a moment
+        // after it was done, also by one that has proved to hear: the store knows at once, and asking it is cheaper than a handshake.
+        match self.reload().await {
+            Ok(()) => {}
+            // What stands in no record needs no store.
+            Err(SessionError::Unavailable(error)) if backend.has_streams_for_sessions() => {
+                // But what is known of a session by its id alone may be wrong, so that nothing may depend on it.
+                let disposable = self.sessions.inner.core.hot().is_disposable(backend.name());
+                if self.entry.is_of_id() && !disposable {
+                    return Err(error.into());
+                }
+            }
+            Err(SessionError::NotFound) => return Err(UpstreamError::Gone),
+            Err(SessionError::Unavailable(error)) => return self.provisional(backend, lost, error).await,
+        }
+        if backend.has_streams_for_sessions() {
+            let record = Arc::clone(&self.record());
+            return self.connect(backend, lost, &record).await;
+        }
+        for _ in 0..ATTEMPTS {
+            let record = Arc::clone(&self.record());
+            if let Some(session) = usable(&record, backend, lost) {
+                return Ok(session);
+            }
+            let session = self.opened(&record, backend, lost).await?;
+            if let Some(session) = self.bind_opened(&record, backend, lost, session).await? {
+                return Ok(session);
+            }
+        }
+        Err(StoreError::new("the upstream session changed again and again").into())
+    }
+
+    /// A new upstream session, or one that was opened when the store could not be told.
+    async fn opened(
+        &self,
+        record: &Record,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        let inner = &*self.sessions.inner;
+        let expected = record.generation(backend.name().as_str());
+        let kept = inner.provisional.take(&self.key, backend, expected);
+        if let Some(kept) = kept.filter(|kept| Some(kept) != lost) {
+            return Ok(kept);
+        }
+        self.may_open(backend, lost)?;
+        let session = backend.initialize(&initialize_params(record)?).await?;
+        inner.metrics.handshake(backend.name());
+        Ok(session)
+    }
+
+    /// Binds `session`. `None` when the record was lost and is back, so that it is to be tried again.
+    async fn bind_opened(
+        &self,
+        record: &Record,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+        session: UpstreamSession,
+    ) -> Result<Option<UpstreamSession>, UpstreamError> {
+        let inner = &*self.sessions.inner;
+        let name = backend.name().as_str();
+        let expected = record.generation(name);
+        let pending = PendingBinding {
+            backend: backend.clone(),
+            session: session.clone(),
+            expected,
+        };
+        let binding = Binding {
+            origin: backend.origin().to_owned(),
+            session: UpstreamSession {
+                cookies: session.cookies.copied(),
+                ..session.clone()
+            },
+            generation: expected + 1,
+        };
+        let reading = inner.proof.stamp_now();
+        let bound = inner
+            .store
+            .bind_backend(&self.key, name, expected, &binding)
+            .await;
+        match self.sessions.observed(StoreOperation::Bind, bound) {
+            Ok(BindOutcome::Bound(record)) => {
+                self.bound_now(record, reading, backend, session).await.map(Some)
+            }
+            Ok(BindOutcome::Lost(record)) => {
+                let winner = usable(&record, backend, lost);
+                // It may have lost to itself: to a binding whose answer did not come in time.
+                if winner.as_ref() == Some(&session) {
+                    return self.bound_now(record, reading, backend, session).await.map(Some);
+                }
+                self.sessions.close_upstream(backend.clone(), session);
+                self.know(record, reading).map_err(|_| UpstreamError::Gone)?;
+                Ok(winner)
+            }
+            Ok(BindOutcome::Gone) => match self.sessions.missing(&self.key, None).await {
+                Ok(Some(_)) => {
+                    self.sessions.keep_for_later(&self.key, pending);
+                    Ok(None)
+                }
+                Ok(None) => {
+                    self.sessions.close_upstream(backend.clone(), session);
+                    Err(UpstreamError::Gone)
+                }
+                Err(unavailable) => {
+                    self.sessions.keep_for_later(&self.key, pending);
+                    Err(unavailable.into())
+                }
+            },
+            Err(unavailable) => {
+                // The binding may have happened, or happen later.
+                self.sessions.keep_for_later(&self.key, pending);
+                self.provisional(backend, lost, unavailable).await.map(Some)
+            }
+        }
+    }
+
+    /// What is done with an upstream session that has just been bound, before the first call is sent to it.
+    async fn bound_now(
+        &self,
+        record: Record,
+        reading: ReadStamp,
+        backend: &Backend,
+        session: UpstreamSession,
+    ) -> OpenOutcome {
+        self.sessions.inner.writes.note(self.key);
+        self.know(record.clone(), reading)
+            .map_err(|_| UpstreamError::Gone)?;
+        tokio::join!(
+            self.sessions.replay(&record, backend, &session),
+            self.hear(backend, &session)
+        );
+        self.streams().changed(&self.key);
+        Ok(session)
+    }
+}
+
+/// The bound upstream session, if it was given by this very backend and is not the one that was lost.
+fn usable(record: &Record, backend: &Backend, lost: Option<&UpstreamSession>) -> Option<UpstreamSession> {
+    let binding = record.bindings.get(backend.name().as_str())?;
+    let usable = binding.origin == backend.origin() && Some(&binding.session) != lost;
+    usable.then(|| binding.session.clone())
+}
+
+/// How the gateway greets a backend in the client's place.
+pub(super) fn initialize_params(record: &Record) -> Result<InitializeParams<'_>, UpstreamError> {
+    let raw = |text| -> Result<&RawValue, UpstreamError> {
+        serde_json::from_str(text)
+            .map_err(|error| StoreError::new(format!("unreadable record: {error}")).into())
+    };
+    Ok(InitializeParams {
+        revision: record.revision,
+        capabilities: raw(&record.capabilities)?,
+        client_info: raw(&record.client_info)?,
+    })
+}
+
+impl From<StoreError> for UpstreamError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}

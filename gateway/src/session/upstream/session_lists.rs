@@ -1,0 +1,590 @@
+//! What backends with `catalog: perSession` list to one session, and the catalog that follows from it.
+//!
+//! Such a backend is asked in the client's own upstream session: for each list that the client asks for, because a server may have changed
+//! it without a word that anybody heard, and for a name that nobody is known to have. In between, what it listed is kept. It is kept in
+//! this process alone, with what else is remembered of the session: another process asks the backend itself, in the same upstream session,
+//! which the record names. So what a server has added to a session outlives every process that saw it.
+//!
+//! States of a list: unknown (never asked in this upstream session, or dropped to make room), fresh, and stale (the backend has said
+//! that it changed). A call goes by what is known, unless a backend whose list is not fresh may have the name, too.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::join_all;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::backend::{Backend, BackendError, BackendList, ListKind};
+use crate::budget::{Account, Reservation};
+use crate::catalog::{BackendOffer, CatalogSnapshot, OwnList, ViewId};
+use crate::config::BackendName;
+use crate::core::{CallSubject, UpstreamError, UpstreamSessions as _, locate};
+use crate::mcp::error_code;
+use crate::session::Session;
+use crate::session::id::upstream_tag::UpstreamTag;
+use crate::session::record::RecordKey;
+
+/// How long a request waits for what backends list. Afterwards it goes by what is known.
+const LIST_DEADLINE: Duration = Duration::from_secs(5);
+/// About what a list takes for each item beside its description.
+const ITEM_BYTES: usize = 128;
+/// How many times as long as a list took of a core the pause before the next one in the same session is.
+const PAUSES: u32 = 19;
+/// The longest of such pauses: a client waits for it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How many entries of a queue are kept beside as many again as there are lists.
+const QUEUE_SLACK: usize = 64;
+
+/// Which list of which backend is asked for, in whose session.
+pub(in crate::session) type ListTarget = (RecordKey, String, String, ListKind);
+/// When the asking began.
+pub(in crate::session) type ListRequest = Result<Instant, UpstreamError>;
+
+/// What backends list to one session.
+#[derive(Debug, Default)]
+pub(in crate::session) struct SessionLists {
+    view: ViewId,
+    backends: Mutex<BTreeMap<BackendName, BackendLists>>,
+}
+
+/// The lists of one backend.
+#[derive(Debug)]
+struct BackendLists {
+    /// The upstream session in which they were given.
+    upstream: UpstreamTag,
+    lists: [Option<KnownList>; ListKind::ALL.len()],
+}
+
+/// A list that is known.
+#[derive(Debug)]
+struct KnownList {
+    content: Content,
+    /// When the backend was asked.
+    asked: Instant,
+    /// When it may be asked again.
+    next: Instant,
+    is_stale: bool,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// What the gateway's own session was given, too: as long as that is what the backend offers.
+    Shared(Weak<BackendOffer>),
+    /// This session's own.
+    Own(
+        Arc<BackendList>,
+        #[expect(dead_code, reason = "it is held")] Reservation,
+    ),
+}
+
+impl Content {
+    /// `list`, which was given to a session, where the gateway's own was given `shared`.
+    fn new(
+        list: BackendList,
+        kind: ListKind,
+        shared: Option<&Arc<BackendOffer>>,
+        account: &Account,
+    ) -> Result<Self, BackendError> {
+        if let Some(shared) = shared
+            && *shared.list(kind) == list
+        {
+            return Ok(Self::Shared(Arc::downgrade(shared)));
+        }
+        let keys: usize = list.items.iter().map(|item| item.key.len() + ITEM_BYTES).sum();
+        let reserved = account.reserve(keys);
+        let reserved = reserved.ok_or_else(|| BackendError::CatalogTooLarge(account.limit()))?;
+        Ok(Self::Own(Arc::new(list), reserved))
+    }
+
+    /// Whether it still says what the backend lists, where that is `shared` in the gateway's own session.
+    fn is_current(&self, shared: Option<&Arc<BackendOffer>>) -> bool {
+        match self {
+            Self::Shared(offer) => {
+                shared.is_some_and(|shared| std::ptr::eq(offer.as_ptr(), Arc::as_ptr(shared)))
+            }
+            Self::Own(..) => true,
+        }
+    }
+}
+
+impl SessionLists {
+    /// Does something with what is known of the list of that kind in the upstream session `upstream` of `backend`.
+    fn with<T>(
+        &self,
+        backend: &BackendName,
+        upstream: UpstreamTag,
+        kind: ListKind,
+        act: impl FnOnce(&mut KnownList) -> T,
+    ) -> Option<T> {
+        let mut backends = self.lock();
+        let lists = backends
+            .get_mut(backend)
+            .filter(|lists| lists.upstream == upstream)?;
+        lists.lists.get_mut(kind as usize)?.as_mut().map(act)
+    }
+
+    fn put(&self, backend: &BackendName, upstream: UpstreamTag, kind: ListKind, known: KnownList) {
+        let nothing = || BackendLists {
+            upstream,
+            lists: Default::default(),
+        };
+        let mut backends = self.lock();
+        let lists = backends.entry(backend.clone()).or_insert_with(nothing);
+        // What another upstream session was given means nothing in this one.
+        if lists.upstream != upstream {
+            *lists = nothing();
+        }
+        if let Some(place) = lists.lists.get_mut(kind as usize) {
+            *place = Some(known);
+        }
+    }
+
+    /// Forgets the list of that kind which was asked for at `asked`.
+    fn drop_list(&self, backend: &BackendName, kind: ListKind, asked: Instant) {
+        let mut backends = self.lock();
+        let list = backends
+            .get_mut(backend)
+            .and_then(|lists| lists.lists.get_mut(kind as usize));
+        let dropped = list.and_then(|list| list.take_if(|known| known.asked == asked));
+        drop(backends);
+        drop(dropped);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<BackendName, BackendLists>> {
+        lock(&self.backends)
+    }
+}
+
+/// The lists of all sessions, in the order in which they give way where there is no room. They are dropped with their sessions.
+#[derive(Debug, Default)]
+pub(in crate::session) struct ListQueue {
+    queues: Mutex<HashMap<BackendName, VecDeque<Queued>>>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    lists: Weak<SessionLists>,
+    kind: ListKind,
+    asked: Instant,
+}
+
+impl Queued {
+    fn is_needed(&self, backend: &BackendName) -> bool {
+        self.lists.upgrade().is_some_and(|lists| {
+            let backends = lists.lock();
+            let known = backends
+                .get(backend)
+                .and_then(|lists| lists.lists.get(self.kind as usize));
+            known.is_some_and(|known| known.as_ref().is_some_and(|known| known.asked == self.asked))
+        })
+    }
+}
+
+impl ListQueue {
+    fn push(&self, backend: &BackendName, queued: Queued) {
+        let mut queues = lock(&self.queues);
+        let queue = queues.entry(backend.clone()).or_default();
+        queue.push_back(queued);
+        if queue.len() >= queue.capacity().max(QUEUE_SLACK) {
+            queue.retain(|queued| queued.is_needed(backend));
+            queue.reserve(queue.len() + QUEUE_SLACK);
+        }
+    }
+
+    /// Drops the lists of `backend` that were asked for first, until half of its share is free. `forget_views` drops the views, which keep
+    /// lists, also those of sessions that have ended.
+    fn make_room(&self, backend: &Backend, forget_views: impl FnOnce()) {
+        let account = backend.session_catalog_account();
+        if account.reserved() > account.limit() / 2 {
+            forget_views();
+        }
+        while account.reserved() > account.limit() / 2 {
+            let oldest = lock(&self.queues)
+                .get_mut(backend.name())
+                .and_then(VecDeque::pop_front);
+            let Some(oldest) = oldest else { return };
+            if let Some(lists) = oldest.lists.upgrade() {
+                lists.drop_list(backend.name(), oldest.kind, oldest.asked);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    /// What is offered to this session, for a list of that kind. Backends that list to single sessions are asked, but for one page of a
+    /// list that `goes_on`.
+    pub async fn catalog_to_list(&self, kind: ListKind, goes_on: bool) -> Arc<CatalogSnapshot> {
+        let catalog = self.sessions.inner.core.catalog();
+        let backends = catalog.listed_per_session();
+        if backends.is_empty() {
+            return catalog.snapshot();
+        }
+        Box::pin(async {
+            let wanted = backends
+                .iter()
+                .filter(|backend| !goes_on || !self.is_fresh(backend, kind));
+            self.ask_for_lists(wanted.map(|backend| (backend, kind))).await;
+            self.view().await
+        })
+        .await
+    }
+
+    /// What is offered to this session, for a request with these parameters. Backends that list to single sessions are asked where what
+    /// they list may decide who gets the request, and is not known.
+    pub async fn catalog_to_find(
+        &self,
+        subject: CallSubject,
+        params: Option<&RawValue>,
+    ) -> Arc<CatalogSnapshot> {
+        let catalog = self.sessions.inner.core.catalog();
+        let backends = catalog.listed_per_session();
+        if backends.is_empty() {
+            return catalog.snapshot();
+        }
+        Box::pin(async {
+            let view = self.view().await;
+            let Some(located) = locate(&view, subject, params) else {
+                return view;
+            };
+            let is_wanted = |backend: &Backend, kind: ListKind| match &located.backend {
+                // Another one's, as far as is known. In a session that this one has not seen it has nothing of its own.
+                Some(found) => {
+                    found.name() != backend.name()
+                        && !self.is_fresh(backend, kind)
+                        && self.upstream_in_use(backend).is_some()
+                }
+                None => true,
+            };
+            let wanted: Vec<_> = backends
+                .iter()
+                .flat_map(|backend| located.kinds.iter().map(move |kind| (backend, *kind)))
+                .filter(|(backend, kind)| {
+                    is_wanted(backend, *kind) && catalog.may_have(backend.name(), *kind, &located.name)
+                })
+                .collect();
+            if wanted.is_empty() {
+                return view;
+            }
+            self.ask_for_lists(wanted.into_iter()).await;
+            self.view().await
+        })
+        .await
+    }
+
+    /// Notes that `backend` says in this session's upstream session that its list has changed, and says whether that is for the client:
+    /// whether it lists to single sessions.
+    pub fn list_has_changed(&self, backend: &Backend, kinds: &[ListKind]) -> bool {
+        if !backend.lists_per_session() {
+            return false;
+        }
+        if let (Some(lists), Some(upstream)) = (self.entry.lists(), self.upstream_in_use(backend)) {
+            for kind in kinds {
+                lists.with(backend.name(), upstream, *kind, |known| known.is_stale = true);
+            }
+        }
+        true
+    }
+
+    /// Whether `backend` lists the resource `uri` to this session, as far as is known.
+    #[must_use]
+    pub fn is_listed_to_it(&self, backend: &Backend, uri: &str) -> bool {
+        let is_listed = || {
+            let lists = self.entry.lists()?;
+            let upstream = self.upstream_in_use(backend)?;
+            lists.with(
+                backend.name(),
+                upstream,
+                ListKind::Resources,
+                |known| match &known.content {
+                    Content::Own(list, _) => list.items.iter().any(|item| item.key == uri),
+                    Content::Shared(_) => false,
+                },
+            )
+        };
+        let catalog = self.sessions.inner.core.catalog();
+        // What a filter hides is not spoken of.
+        let passes = || catalog.may_have(backend.name(), ListKind::Resources, uri);
+        backend.lists_per_session() && is_listed().unwrap_or(false) && passes()
+    }
+
+    /// What is offered to this session, as far as is known.
+    async fn view(&self) -> Arc<CatalogSnapshot> {
+        let catalog = self.sessions.inner.core.catalog();
+        let Some(lists) = self.entry.lists() else {
+            return catalog.snapshot();
+        };
+        let mut own = Vec::new();
+        for backend in catalog.listed_per_session().iter() {
+            let Some(upstream) = self.upstream_in_use(backend) else {
+                continue;
+            };
+            for kind in ListKind::ALL {
+                let list = lists.with(backend.name(), upstream, kind, |known| match &known.content {
+                    Content::Own(list, _) => Some(Arc::clone(list)),
+                    Content::Shared(_) => None,
+                });
+                own.extend(list.flatten().map(|list| OwnList {
+                    backend: backend.name().clone(),
+                    kind,
+                    list,
+                }));
+            }
+        }
+        catalog.view(lists.view, own).await
+    }
+
+    fn is_fresh(&self, backend: &Backend, kind: ListKind) -> bool {
+        let shared = self.sessions.inner.core.catalog().offer(backend.name());
+        let is_fresh = || {
+            let lists = self.entry.lists()?;
+            lists.with(backend.name(), self.upstream_in_use(backend)?, kind, |known| {
+                !known.is_stale && known.content.is_current(shared.as_ref())
+            })
+        };
+        is_fresh().unwrap_or(false)
+    }
+
+    /// The upstream session that a call to `backend` would be sent in, if there is one.
+    fn upstream_in_use(&self, backend: &Backend) -> Option<UpstreamTag> {
+        let upstream = self.upstream_now(backend)?;
+        self.upstream_tag(backend, &upstream)
+    }
+
+    /// Asks each for its list, at most as long as a client waits for it. What cannot be had now is had later.
+    async fn ask_for_lists<'a>(&self, wanted: impl Iterator<Item = (&'a Backend, ListKind)>) {
+        let arrived = Instant::now();
+        let asking = wanted.map(|(backend, kind)| async move {
+            let asked = tokio::time::timeout(LIST_DEADLINE, self.ask_for_list(backend, kind, arrived));
+            match asked.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(backend = %backend.name(), method = kind.method(), %error, "no list for a session");
+                }
+                Err(_) => {
+                    tracing::debug!(backend = %backend.name(), method = kind.method(), "no list for a session in time");
+                }
+            }
+        });
+        join_all(asking).await;
+    }
+
+    /// Asks `backend` for its list, or joins those who have begun to ask since `arrived`.
+    async fn ask_for_list(
+        &self,
+        backend: &Backend,
+        kind: ListKind,
+        arrived: Instant,
+    ) -> Result<(), UpstreamError> {
+        let name = backend.name().to_string();
+        let target = (self.key, name, backend.origin().to_owned(), kind);
+        loop {
+            let (session, backend) = (self.clone(), self.reach(backend.clone()));
+            let attempt = move |place| {
+                let tasks = session.sessions.inner.tasks.clone();
+                let asking = tasks.spawn(async move {
+                    let asked = session.ask_now(&backend, kind).await;
+                    drop(place);
+                    asked
+                });
+                let ended = |ended: Result<_, tokio::task::JoinError>| {
+                    ended.unwrap_or_else(|error| Err(BackendError::Broken(error.to_string()).into()))
+                };
+                asking.map(ended).boxed()
+            };
+            let asked = self.sessions.inner.lists.join(target.clone(), attempt).await?;
+            // A list that was asked for before may be older than what the client knows.
+            if asked >= arrived {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn ask_now(&self, backend: &Backend, kind: ListKind) -> ListRequest {
+        let (inner, lists) = (&*self.sessions.inner, self.entry.make_lists());
+        if let Some(upstream) = self.upstream_in_use(backend)
+            && let Some(next) = lists.with(backend.name(), upstream, kind, |known| known.next)
+        {
+            tokio::time::sleep_until(next).await;
+        }
+        let asked = Instant::now();
+        let before = backend.meter().taken();
+        inner
+            .list_queue
+            .make_room(backend, || inner.core.catalog().forget_views());
+        let (upstream, list) = self.list(backend, kind).await?;
+        let shared = inner.core.catalog().offer(backend.name());
+        let account = backend.session_catalog_account().clone();
+        let content = backend.compute(move || Content::new(list, kind, shared.as_ref(), &account));
+        let content = content
+            .await
+            .unwrap_or_else(|failed| Err(BackendError::Invalid(failed.to_string())))?;
+        let taken = backend.meter().taken().saturating_sub(before);
+        let known = KnownList {
+            content,
+            asked,
+            next: Instant::now() + taken.saturating_mul(PAUSES).min(LONGEST_PAUSE),
+            is_stale: false,
+        };
+        lists.put(backend.name(), upstream, kind, known);
+        let queued = Queued {
+            lists: Arc::downgrade(&lists),
+            kind,
+            asked,
+        };
+        inner.list_queue.push(backend.name(), queued);
+        Ok(asked)
+    }
+
+    /// The list that `backend` gives in this session's upstream session, which is opened where there is none.
+    async fn list(
+        &self,
+        backend: &Backend,
+        kind: ListKind,
+    ) -> Result<(UpstreamTag, BackendList), UpstreamError> {
+        let declares = self.sessions.inner.core.catalog().declares(backend.name(), kind);
+        let mut admitted = backend.admit().await?;
+        let listing = async {
+            let mut upstream = self.open(backend).await?;
+            if declares == Some(false) {
+                return Ok((upstream, BackendList::default()));
+            }
+            let mut list = backend.list_for_client(&upstream, kind).await;
+            if matches!(list, Err(BackendError::SessionLost)) {
+                upstream = self.replace(backend, &upstream).await?;
+                list = backend.list_for_client(&upstream, kind).await;
+            }
+            match list {
+                Ok(list) => Ok((upstream, list)),
+                // Many servers have no word for what they do not have.
+                Err(BackendError::JsonRpc { code, .. })
+                    if code == i64::from(error_code::METHOD_NOT_FOUND) =>
+                {
+                    Ok((upstream, BackendList::default()))
+                }
+                Err(error) => Err(UpstreamError::from(error)),
+            }
+        };
+        let listed = listing.await;
+        match &listed {
+            Ok(_) => admitted.answered(),
+            Err(UpstreamError::Backend(error)) => admitted.failed(error),
+            Err(UpstreamError::Gone | UpstreamError::Unavailable(_)) => admitted.undecided(),
+        }
+        let (upstream, list) = listed?;
+        // It may have been replaced meanwhile.
+        let tag = self.upstream_tag(backend, &upstream);
+        Ok((tag.ok_or(BackendError::SessionLost)?, list))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::HttpClient;
+    use crate::config;
+    use crate::runtime::tasks::Tasks;
+
+    fn backend() -> Backend {
+        let url = "http://localhost/mcp".parse().unwrap();
+        Backend::new(
+            &config::BackendSettings::for_test("a", url),
+            HttpClient::new(Tasks::default()),
+        )
+    }
+
+    fn upstream(number: u8) -> UpstreamTag {
+        UpstreamTag::take(&mut &[number; 8][..]).unwrap()
+    }
+
+    fn known(backend: &Backend, part: usize) -> KnownList {
+        let account = backend.session_catalog_account();
+        let reserved = account.reserve(account.limit() / part).unwrap();
+        KnownList {
+            content: Content::Own(Arc::default(), reserved),
+            asked: Instant::now(),
+            next: Instant::now(),
+            is_stale: false,
+        }
+    }
+
+    fn is_known(lists: &SessionLists, backend: &Backend, of: u8) -> bool {
+        lists
+            .with(backend.name(), upstream(of), ListKind::Tools, |_| ())
+            .is_some()
+    }
+
+    /// Lists of sessions that have ended go first: views keep them.
+    #[tokio::test(start_paused = true)]
+    async fn lists_that_were_asked_for_first_give_way() {
+        let (backend, queue) = (backend(), ListQueue::default());
+        let sessions: Vec<_> = (0..3).map(|_| Arc::new(SessionLists::default())).collect();
+        for lists in &sessions {
+            let known = known(&backend, 4);
+            let queued = Queued {
+                lists: Arc::downgrade(lists),
+                kind: ListKind::Tools,
+                asked: known.asked,
+            };
+            lists.put(backend.name(), upstream(1), ListKind::Tools, known);
+            queue.push(backend.name(), queued);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let account = backend.session_catalog_account();
+        let kept_by_view = account.reserve(account.limit() / 4).unwrap();
+        queue.make_room(&backend, || drop(kept_by_view));
+        let kept: Vec<_> = sessions
+            .iter()
+            .map(|lists| is_known(lists, &backend, 1))
+            .collect();
+        assert_eq!(kept, [false, true, true]);
+        drop(sessions);
+        assert_eq!(
+            backend.session_catalog_account().reserved(),
+            0,
+            "they end with their sessions"
+        );
+    }
+
+    #[tokio::test]
+    async fn queue_holds_what_is_needed_and_little_more() {
+        let (backend, queue) = (backend(), ListQueue::default());
+        for _ in 0..10_000 {
+            let lists = Arc::new(SessionLists::default());
+            let queued = Queued {
+                lists: Arc::downgrade(&lists),
+                kind: ListKind::Tools,
+                asked: Instant::now(),
+            };
+            queue.push(backend.name(), queued);
+        }
+        let queues = lock(&queue.queues);
+        assert!(queues.values().all(|queue| queue.len() <= 4 * QUEUE_SLACK));
+    }
+
+    #[tokio::test]
+    async fn lists_of_another_upstream_session_are_gone() {
+        let (backend, lists) = (backend(), SessionLists::default());
+        lists.put(backend.name(), upstream(1), ListKind::Tools, known(&backend, 9));
+        assert!(is_known(&lists, &backend, 1) && !is_known(&lists, &backend, 2));
+        lists.put(backend.name(), upstream(2), ListKind::Prompts, known(&backend, 9));
+        assert!(!is_known(&lists, &backend, 1) && !is_known(&lists, &backend, 2));
+    }
+
+    #[test]
+    fn list_like_that_of_the_gateway_takes_no_room() {
+        let (backend, list) = (backend(), BackendList::default());
+        let offer = Arc::new(BackendOffer::default());
+        let account = backend.session_catalog_account();
+        let content = Content::new(list, ListKind::Tools, Some(&offer), account).unwrap();
+        assert!(matches!(content, Content::Shared(_)) && content.is_current(Some(&offer)));
+        let newer = Arc::new(BackendOffer::default());
+        assert!(!content.is_current(Some(&newer)) && !content.is_current(None));
+    }
+}

@@ -1,0 +1,275 @@
+//! The upstream sessions that are connections of this process, and stand in no record: those at servers of HTTP+SSE.
+//!
+//! A connection lives as long as its session, however seldom the session uses it: what the server keeps for it cannot be had again. It
+//! ends with its session: at once where the end is told or seen, otherwise when the session has not been used here for as long as
+//! sessions may be idle and the store says that it has ended. It ends, too, when the session is forgotten here to make room for others.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::backend::{Backend, UpstreamSession};
+use crate::core::UpstreamError;
+use crate::session::record::{Record, RecordKey};
+use crate::session::{Session, Sessions};
+
+/// How many sessions may be looked after before those without a connection are swept out.
+const SWEEP_AT: usize = 64;
+
+/// The shortest time between two looks at the sessions that have connections.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// The longest.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// The connections of each session, by the backend's name. A cheap-clone handle.
+#[derive(Clone, Debug, Default)]
+pub(in crate::session) struct SseSessions(Arc<Mutex<SseSession>>);
+
+#[derive(Debug, Default)]
+struct SseSession {
+    sessions: HashMap<RecordKey, BTreeMap<String, (Backend, UpstreamSession)>>,
+    /// How many sessions there may be before the next sweep.
+    sweep_at: usize,
+}
+
+impl SseSessions {
+    /// The connection of the session `key` to `backend`, if it is open.
+    pub(in crate::session) fn get(&self, key: &RecordKey, backend: &Backend) -> Option<UpstreamSession> {
+        let known = self.lock();
+        let (owner, upstream) = known.sessions.get(key)?.get(backend.name().as_str())?;
+        let open = owner.origin() == backend.origin() && backend.stream_number(upstream).is_some();
+        open.then(|| upstream.clone())
+    }
+
+    /// Every open connection of the session `key`.
+    pub(in crate::session) fn of(&self, key: &RecordKey) -> Vec<(Backend, UpstreamSession)> {
+        let known = self.lock();
+        let all = known.sessions.get(key).into_iter().flat_map(BTreeMap::values);
+        all.filter(|(backend, upstream)| backend.stream_number(upstream).is_some())
+            .cloned()
+            .collect()
+    }
+
+    fn put(&self, key: RecordKey, backend: &Backend, upstream: UpstreamSession) {
+        let mut known = self.lock();
+        if known.sessions.len() >= known.sweep_at.max(SWEEP_AT) {
+            known.sessions.retain(|_, connections| {
+                connections.retain(|_, (backend, upstream)| backend.stream_number(upstream).is_some());
+                !connections.is_empty()
+            });
+            // Never more than twice as many as are open.
+            known.sweep_at = known.sessions.len() * 2;
+        }
+        let connections = known.sessions.entry(key).or_default();
+        connections.insert(backend.name().to_string(), (backend.clone(), upstream));
+    }
+
+    /// Forgets the session `key`, and gives its connections.
+    pub(in crate::session) fn take(&self, key: &RecordKey) -> Vec<(Backend, UpstreamSession)> {
+        let taken = self.lock().sessions.remove(key).unwrap_or_default();
+        taken.into_values().collect()
+    }
+
+    /// Whether the session `key` has connections here, open or not.
+    pub(in crate::session) fn has(&self, key: &RecordKey) -> bool {
+        self.lock().sessions.contains_key(key)
+    }
+
+    fn keys(&self) -> Vec<RecordKey> {
+        self.lock().sessions.keys().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SseSession> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions {
+    /// Ends the connections of sessions that live no longer, or are not remembered here any more, until the process drains.
+    pub(in crate::session) async fn look_after_connections(self) {
+        let idle = self.inner.settings.lifetimes.idle;
+        loop {
+            tokio::time::sleep(idle.clamp(MIN_PAUSE, MAX_PAUSE)).await;
+            self.look_at_connections(idle).await;
+        }
+    }
+
+    async fn look_at_connections(&self, idle: Duration) {
+        for key in self.inner.local.keys() {
+            match self.inner.cache.peek(&key) {
+                // One that is known by its id alone is not remembered, and is used all the same.
+                None if !self.inner.in_flight.is_quiet(&key) || self.inner.streams.is_open(&key) => {}
+                None => self.close_connections(&key),
+                Some(entry) if entry.lives_on(idle) => {}
+                // It may be in use at another process.
+                Some(_) => self.look_again(&key).await,
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Opens a connection in which this session is the backend's session, unless there is one that is not `lost`.
+    pub(in crate::session) async fn connect(
+        &self,
+        backend: &Backend,
+        lost: Option<&UpstreamSession>,
+        record: &Record,
+    ) -> Result<UpstreamSession, UpstreamError> {
+        let inner = &*self.sessions.inner;
+        let open = inner.local.get(&self.key, backend);
+        if let Some(open) = open.filter(|open| Some(open) != lost) {
+            return Ok(open);
+        }
+        self.may_open(backend, lost)?;
+        let upstream = backend
+            .initialize(&crate::session::upstream::initialize_params(record)?)
+            .await?;
+        inner.metrics.handshake(backend.name());
+        inner.local.put(self.key, backend, upstream.clone());
+        self.sessions.replay(record, backend, &upstream).await;
+        self.hear(backend, &upstream).await;
+        self.streams().changed(&self.key);
+        Ok(upstream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+    use serde_json::value::RawValue;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::tcp::OwnedWriteHalf;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::backend::HttpClient;
+    use crate::config::{self, HotSettings, Protocol, ServerName};
+    use crate::core::{Core, Principal, UpstreamSessions as _};
+    use crate::mcp::revision::Revision;
+    use crate::runtime::readiness::Readiness;
+    use crate::runtime::tasks::Tasks;
+    use crate::session::id::signing_keys::SigningKeys;
+    use crate::session::record::Lifetimes;
+    use crate::session::store::memory::MemoryStore;
+    use crate::session::{ClientHandshake, SessionOptions};
+    use crate::telemetry::Metrics;
+
+    /// A server of HTTP+SSE that answers `initialize` and nothing else, to one client at a time.
+    async fn serve(listener: TcpListener) {
+        let mut stream: Option<OwnedWriteHalf> = None;
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let request = read(&mut connection).await;
+            if request.starts_with("GET") {
+                let mut writer = connection.into_split().1;
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\nevent: endpoint\ndata: /message\n\n";
+                writer.write_all(head.as_bytes()).await.unwrap();
+                stream = Some(writer);
+                continue;
+            }
+            let accepted = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            connection.write_all(accepted).await.unwrap();
+            let id = request
+                .split("\"id\":")
+                .nth(1)
+                .and_then(|rest| rest.split(',').next());
+            if let (Some(id), Some(stream)) = (id, &mut stream) {
+                let result = r#"{"protocolVersion":"2024-11-05","capabilities":{},"serverInfo":{"name":"a","version":"1"}}"#;
+                let answer = format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}\n\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    }
+
+    async fn read(connection: &mut TcpStream) -> String {
+        let (mut request, mut part) = (String::new(), [0; 4096]);
+        loop {
+            let length = connection.read(&mut part).await.unwrap();
+            request.push_str(std::str::from_utf8(&part[..length]).unwrap());
+            let ended = request.ends_with('}') || request.starts_with("GET") && request.ends_with("\r\n\r\n");
+            if ended || length == 0 {
+                return request;
+            }
+        }
+    }
+
+    fn sessions(tasks: &Tasks) -> Sessions {
+        let hot = HotSettings::default();
+        let transport = HttpClient::new(tasks.clone());
+        let core = Core::new(
+            hot,
+            transport,
+            tasks.clone(),
+            &Readiness::default(),
+            Metrics::new(),
+        );
+        let server = ServerName {
+            namespace: "tests".to_owned(),
+            name: "a".to_owned(),
+        };
+        let store = Arc::new(MemoryStore::new(Lifetimes::default()));
+        let settings = SessionOptions {
+            max_remembered: 1,
+            ..SessionOptions::default()
+        };
+        let keys = SigningKeys::random().unwrap();
+        let sessions = Sessions::new(server, store, settings, keys, core, tasks.clone(), Metrics::new());
+        sessions.run(Readiness::default().wait_for("the stored catalogue"));
+        sessions
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_when_its_session_is_forgotten_and_not_before() {
+        let tasks = Tasks::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Uri = format!("http://{}/sse", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        tasks.spawn_until_drain(serve(listener));
+        let configured = config::BackendSettings {
+            protocol: Protocol::Sse,
+            ..config::BackendSettings::for_test("a", url)
+        };
+        let backend = Backend::new(&configured, HttpClient::new(tasks.clone()));
+        let sessions = sessions(&tasks);
+        let empty = RawValue::from_string("{}".to_owned()).unwrap();
+        let client = ClientHandshake {
+            revision: Revision::LATEST,
+            capabilities: &empty,
+            info: &empty,
+        };
+        let who = Principal::Anonymous;
+        let idle = Lifetimes::default().idle;
+
+        let id = sessions.create(&who, &client).await.unwrap();
+        let session = sessions.find(id.as_bytes(), &who).await.unwrap();
+        let upstream = session.open(&backend).await.unwrap();
+        let is_open = || backend.stream_number(&upstream).is_some();
+        // Others come and go: the one in use stays.
+        for _ in 0..100 {
+            sessions.create(&who, &client).await.unwrap();
+        }
+        sessions.look_at_connections(idle).await;
+        assert!(is_open());
+        let request = RawValue::from_string("1".to_owned()).unwrap();
+        let running = session.begin(&request).unwrap();
+        drop(session);
+        sessions.look_at_connections(idle).await;
+        assert!(is_open(), "it is remembered");
+        for _ in 0..100 {
+            sessions.create(&who, &client).await.unwrap();
+        }
+        sessions.look_at_connections(idle).await;
+        assert!(is_open(), "a call is running");
+        drop(running);
+        sessions.look_at_connections(idle).await;
+        tokio::time::timeout(Duration::from_secs(10), async {
+            while is_open() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+}
