@@ -34,6 +34,11 @@ pub struct Timeouts {
     pub extend_on_progress: bool,
 }
 
+impl Timeouts {
+    /// How long a call may last where the configuration does not say.
+    pub const DEFAULT_CALL: Duration = Duration::from_secs(120);
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -63,7 +68,7 @@ fn is_default_idle(value: &Duration) -> bool {
 }
 
 fn default_call() -> Duration {
-    Duration::from_secs(120)
+    Timeouts::DEFAULT_CALL
 }
 
 fn is_default_call(value: &Duration) -> bool {

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use vmcp_crds::config::REDIS_PASSWORD_ENV;
+use vmcp_crds::config::{REDIS_PASSWORD_ENV, Timeouts};
 use vmcp_crds::v1alpha1::{SessionStorageProvider, VirtualMCPServer};
 
 use super::config::STARTUP_FILE;
@@ -29,12 +29,12 @@ const CONFIG_DIR: &str = "/etc/vmcp/config";
 pub(super) const BACKENDS_DIR: &str = "/etc/vmcp/backends";
 pub(super) const KEYS_DIR: &str = "/etc/vmcp/keys";
 
-/// How long a pod that ends goes on accepting, until its endpoint is gone from every node.
+/// How long a terminating pod accepts connections, until its endpoint is removed on every node.
 pub(super) const DRAIN_SECONDS: u64 = 5;
-/// How long a call may take that runs when the pod ends: the gateway gives a backend two minutes for the first byte.
-const LONGEST_CALL_SECONDS: i64 = 120;
-/// How long a pod that ends has for all of it.
-pub const GRACE_SECONDS: i64 = DRAIN_SECONDS as i64 + LONGEST_CALL_SECONDS + 5;
+/// The longest a call can run after the listener has closed: the default deadline of calls.
+const LONGEST_CALL_SECONDS: u64 = Timeouts::DEFAULT_CALL.get().as_secs();
+/// The termination grace period of a pod: the drain, the longest call, and 5 s to exit.
+pub const GRACE_SECONDS: i64 = (DRAIN_SECONDS + LONGEST_CALL_SECONDS + 5) as i64;
 
 /// The user of the container. The number is that of `nonroot` in the usual minimal images.
 const USER: i64 = 65532;
