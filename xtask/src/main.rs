@@ -10,6 +10,8 @@ mod generate;
 mod hostile;
 mod inspector;
 mod left_out;
+#[cfg(test)]
+mod links;
 mod test;
 mod totals;
 

@@ -14,7 +14,7 @@ pub(super) fn commands(readme: &str) -> Vec<String> {
 /// Every call of `cargo xtask` that stands on a line of its own.
 fn xtask_commands(text: &str) -> impl Iterator<Item = String> {
     text.lines()
-        .filter_map(|line| line.strip_prefix("cargo xtask "))
+        .filter_map(|line| line.trim_start().strip_prefix("cargo xtask "))
         .map(|rest| rest.split(" #").next().unwrap_or_default().trim().to_owned())
 }
 
@@ -37,6 +37,8 @@ mod tests {
         let documents = [
             README,
             include_str!("../../../CONTRIBUTING.md"),
+            include_str!("../../../RELEASING.md"),
+            include_str!("../../../.github/pull_request_template.md"),
             include_str!("../../../e2e/cluster/README.md"),
         ];
         let spans = documents
