@@ -14,6 +14,7 @@ mod left_out;
 mod links;
 mod test;
 mod totals;
+mod unused_dependencies;
 
 use std::process::ExitCode;
 

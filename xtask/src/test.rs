@@ -14,6 +14,7 @@ use crate::cargo::{self, cargo};
 use crate::generate;
 use crate::left_out::LeftOut;
 use crate::totals::Totals;
+use crate::unused_dependencies;
 
 /// Run everything that CI checks: format, lints, dependencies, generated files, and all tests.
 ///
@@ -35,6 +36,8 @@ enum Step {
     Clippy,
     /// cargo deny: licenses, sources and duplicates of the dependencies
     Deny,
+    /// cargo machete: dependencies that no code uses
+    Machete,
     /// Install the programs that tests run
     Peers,
     /// cargo build of everything that the tests are and run
@@ -69,6 +72,7 @@ impl Step {
                 "clippy --workspace --all-targets --locked -- -D warnings",
             ),
             Self::Deny => deny(left_out),
+            Self::Machete => machete(left_out),
             Self::Peers => peers(left_out),
             // Tests start the workspace's own programs, which cargo test alone would not build. The tests are named too,
             // because without them cargo chooses other features of the dependencies, and compiles them twice.
@@ -104,6 +108,13 @@ fn deny(left_out: &mut LeftOut) -> anyhow::Result<()> {
             .with_context(|| format!("cannot run {}", program.display()))?;
         cargo::succeeded(status).context("a rule of deny.toml is broken")
     })
+}
+
+fn machete(left_out: &mut LeftOut) -> anyhow::Result<()> {
+    let Some(program) = left_out.unless("cargo-machete", cargo_tools::cargo_machete) else {
+        return left_out.check();
+    };
+    unused_dependencies::check(&program)
 }
 
 /// Installs what the tests run, under the names that they ask for with [`vmcp_peers::left_out`].

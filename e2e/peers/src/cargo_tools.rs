@@ -15,6 +15,14 @@ pub fn cargo_deny() -> anyhow::Result<PathBuf> {
     install("cargo-deny", "0.20.2")
 }
 
+/// The path of `cargo-machete`, which finds dependencies that no code uses. The first installation compiles it.
+///
+/// # Errors
+/// When cargo cannot install it.
+pub fn cargo_machete() -> anyhow::Result<PathBuf> {
+    install("cargo-machete", "0.9.2")
+}
+
 fn install(name: &str, version: &str) -> anyhow::Result<PathBuf> {
     let dir = cache::once(&format!("{name}-{version}"), |dir| {
         run(&mut install_command(name, version, dir))?;
