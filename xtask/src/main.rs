@@ -10,8 +10,6 @@ mod generate;
 mod hostile;
 mod inspector;
 mod left_out;
-#[cfg(test)]
-mod links;
 mod test;
 mod totals;
 mod unused_dependencies;
