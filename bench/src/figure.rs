@@ -94,8 +94,9 @@ pub fn table(figures: &[Figure]) -> String {
 mod tests {
     use super::*;
 
+    /// A bound is part of what it allows and nothing measured is never allowed.
     #[test]
-    fn a_bound_is_part_of_what_it_allows_and_nothing_measured_is_never_allowed() {
+    fn bound_is_allowed_and_missing_value_is_not() {
         let holds = |value, bound| Figure::new("x", value, "x", bound, String::new()).holds;
         assert!(holds(1.6, Bound::AtMost(1.6)) && !holds(1.601, Bound::AtMost(1.6)));
         assert!(holds(0.75, Bound::AtLeast(0.75)) && !holds(0.74, Bound::AtLeast(0.75)));

@@ -304,8 +304,9 @@ mod tests {
         assert!(!Scenario::new("a", true, Some(&[check("SUCCESS"), check("FAILURE")])).holds());
     }
 
+    /// The score leaves out what does not count and the verdict does not.
     #[test]
-    fn the_score_leaves_out_what_does_not_count_and_the_verdict_does_not() {
+    fn score_skips_uncounted_checks_and_verdict_does_not() {
         let good = |name, scored| Scenario::new(name, scored, Some(&[check("SUCCESS")]));
         let mut report = Report {
             scenarios: vec![good("a", true), good("b", true), good("c", false)],

@@ -35,8 +35,9 @@ fn echo(gateway: &Gateway, session: &Session, id: &str, message: &str) -> anyhow
     raw::post(gateway.mcp, &headers, &call)
 }
 
+/// A request that failed is logged with its id its backend and no secret.
 #[test]
-fn a_request_that_failed_is_logged_with_its_id_its_backend_and_no_secret() -> anyhow::Result<()> {
+fn failed_request_is_logged_with_backend_and_no_secret() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let gateway = Recipe::new(&[("a", &fixture.url)])?.start()?;
     let session = Session::open(gateway.mcp)?;
@@ -89,8 +90,9 @@ fn a_request_that_failed_is_logged_with_its_id_its_backend_and_no_secret() -> an
     Ok(())
 }
 
+/// An id that cannot stand in a log is replaced and every answer has one.
 #[test]
-fn an_id_that_cannot_stand_in_a_log_is_replaced_and_every_answer_has_one() -> anyhow::Result<()> {
+fn unloggable_request_id_is_replaced() -> anyhow::Result<()> {
     let gateway = Recipe::new(&[])?.start()?;
     let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
     let mut ids = Vec::new();
@@ -162,8 +164,9 @@ fn requests_that_went_well_are_logged_as_the_configuration_says() -> anyhow::Res
     Ok(())
 }
 
+/// The log reports an outage of the store when it begins and when it ends.
 #[test]
-fn an_outage_of_the_store_is_told_when_it_begins_and_when_it_ends() -> anyhow::Result<()> {
+fn store_outage_is_logged_at_begin_and_end() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }

@@ -50,8 +50,9 @@ fn prefixes_are_the_backends_names_unless_configured_otherwise() -> anyhow::Resu
     Ok(())
 }
 
+/// Without prefixes the first backend wins and the loser is reported.
 #[test]
-fn without_prefixes_the_first_backend_wins_and_the_loser_is_reported() -> anyhow::Result<()> {
+fn first_backend_wins_without_prefixes() -> anyhow::Result<()> {
     let (_left, _right, mut recipe) = left_and_right()?;
     hot(&mut recipe).aggregation.strategy = ConflictStrategy::None;
     let gateway = recipe.start()?;
@@ -85,8 +86,9 @@ fn with_priorities_the_most_important_backend_wins() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// With manual a name that two share is offered by neither until one is renamed.
 #[test]
-fn with_manual_a_name_that_two_share_is_offered_by_neither_until_one_is_renamed() -> anyhow::Result<()> {
+fn manual_conflict_hides_name_until_renamed() -> anyhow::Result<()> {
     let (_left, _right, mut recipe) = left_and_right()?;
     hot(&mut recipe).aggregation.strategy = ConflictStrategy::Manual;
     let overrides = &mut hot(&mut recipe).backends[1].tools.overrides;
@@ -115,8 +117,9 @@ fn renamed(name: &str) -> ToolOverride {
     }
 }
 
+/// A tool that loses its name to an override is a conflict that names both.
 #[test]
-fn a_tool_that_loses_its_name_to_an_override_is_a_conflict_that_names_both() -> anyhow::Result<()> {
+fn override_conflict_names_both_tools() -> anyhow::Result<()> {
     let (_left, _right, mut recipe) = left_and_right()?;
     let overrides = &mut hot(&mut recipe).backends[0].tools.overrides;
     overrides.insert("whoami".to_owned(), renamed("echo"));
@@ -139,8 +142,9 @@ fn a_tool_that_loses_its_name_to_an_override_is_a_conflict_that_names_both() -> 
     Ok(())
 }
 
+/// A name in the configuration that a backend does not offer is warned of.
 #[test]
-fn a_name_in_the_configuration_that_a_backend_does_not_offer_is_warned_of() -> anyhow::Result<()> {
+fn unmatched_configured_name_is_warned_of() -> anyhow::Result<()> {
     let (_left, _right, mut recipe) = left_and_right()?;
     let left = &mut hot(&mut recipe).backends[0];
     left.tools.overrides.insert("ehco".to_owned(), renamed("say"));
@@ -253,8 +257,9 @@ fn what_is_denied_or_hidden_is_neither_listed_nor_callable() -> anyhow::Result<(
     Ok(())
 }
 
+/// Overrides change what clients see, and calls still arrive.
 #[test]
-fn overrides_change_what_clients_are_told_and_calls_still_arrive() -> anyhow::Result<()> {
+fn overrides_change_lists_and_calls_still_arrive() -> anyhow::Result<()> {
     let (left, _right, mut recipe) = left_and_right()?;
     let terms = &mut hot(&mut recipe).backends[0];
     let tool = ToolOverride {
@@ -384,8 +389,9 @@ fn unusual_tool_names_are_offered_unless_names_is_strict() -> anyhow::Result<()>
     Ok(())
 }
 
+/// A capability that is not offered is not told of not served and not asked for.
 #[test]
-fn a_capability_that_is_not_offered_is_not_told_of_not_served_and_not_asked_for() -> anyhow::Result<()> {
+fn disabled_capability_is_neither_listed_nor_served() -> anyhow::Result<()> {
     let (left, _right, mut recipe) = left_and_right()?;
     hot(&mut recipe).aggregation.capabilities = vec![Capability::Tools];
     let gateway = recipe.start()?;
@@ -461,9 +467,9 @@ fn the_gateway_says_who_it_is_and_how_to_use_it_as_configured() -> anyhow::Resul
     Ok(())
 }
 
+/// An item that no backend has is answered with its code and what cannot be had names the backend.
 #[test]
-fn what_nobody_has_is_answered_with_its_code_and_what_cannot_be_had_names_the_backend() -> anyhow::Result<()>
-{
+fn unknown_item_gets_code_and_missing_one_names_backend() -> anyhow::Result<()> {
     let (mut left, _right, recipe) = left_and_right()?;
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;

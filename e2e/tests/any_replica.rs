@@ -38,8 +38,9 @@ fn same(known: &Known, question: &str, answer: &Answer) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Ten thousand requests of fifty sessions are answered alike by every replica.
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_requests_of_fifty_sessions_are_answered_alike_by_every_replica() -> anyhow::Result<()> {
+async fn every_replica_answers_every_session_alike() -> anyhow::Result<()> {
     const SESSIONS: usize = 50;
     const TURNS: u64 = 200;
     if vmcp_peers::left_out("redis") {
@@ -163,9 +164,9 @@ async fn ten_thousand_requests_of_fifty_sessions_are_answered_alike_by_every_rep
     Ok(())
 }
 
+/// First calls that come to three replicas at one instant end up in one upstream session.
 #[tokio::test(flavor = "multi_thread")]
-async fn first_calls_that_come_to_three_replicas_at_one_instant_end_up_in_one_upstream_session()
--> anyhow::Result<()> {
+async fn simultaneous_first_calls_share_one_upstream_session() -> anyhow::Result<()> {
     const SESSIONS: u64 = 40;
     if vmcp_peers::left_out("redis") {
         return Ok(());

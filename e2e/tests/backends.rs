@@ -45,8 +45,9 @@ fn assert_says(text: &str, parts: &[&str]) {
     }
 }
 
+/// A call ends at its deadline with an error for its id and the backend is notified.
 #[test]
-fn a_call_ends_at_its_deadline_with_an_error_for_its_id_and_the_backend_is_told() -> anyhow::Result<()> {
+fn call_ends_at_deadline_and_backend_is_cancelled() -> anyhow::Result<()> {
     for arguments in [&["--json-response"][..], &[]] {
         let fixture = Fixture::start(arguments)?;
         let (_recipe, gateway) = gateway(&fixture.url, |backend| {
@@ -125,8 +126,9 @@ fn call_unread(
     Ok(stream)
 }
 
+/// A call whose response is not read ends at its deadline and frees its place.
 #[test]
-fn a_call_whose_answer_nobody_reads_ends_at_its_deadline_and_frees_its_place() -> anyhow::Result<()> {
+fn unread_call_ends_at_deadline_and_frees_its_permit() -> anyhow::Result<()> {
     // An answer as JSON, one as a single event, and a stream whose end never comes.
     let (large, endless) = (json!({"bytes": 15_000_000}), json!({"steps": 1_000_000, "ms": 0}));
     for (arguments, tool, parameters, is_cancelled) in [
@@ -272,8 +274,9 @@ fn a_backend_to_which_no_connection_is_made_in_time_is_given_up() -> anyhow::Res
     Ok(())
 }
 
+/// A backend gets its headers and those of the client that may pass and no others.
 #[test]
-fn a_backend_gets_its_headers_and_those_of_the_client_that_may_pass_and_no_others() -> anyhow::Result<()> {
+fn backend_gets_configured_and_passed_headers_only() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let secrets = tempfile::tempdir()?;
     let file = secrets.path().join("key");
@@ -606,8 +609,9 @@ fn a_call_that_is_refused_with_400_does_not_cost_the_session() -> anyhow::Result
     Ok(())
 }
 
+/// A server that gives ids since it was restarted gets a session.
 #[test]
-fn a_server_that_gives_ids_since_it_was_restarted_gets_a_session() -> anyhow::Result<()> {
+fn restarted_server_with_session_ids_gets_session() -> anyhow::Result<()> {
     let mut fixture = Fixture::start(&["--stateless"])?;
     let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
     let session = Session::open(gateway.mcp)?;
@@ -619,8 +623,9 @@ fn a_server_that_gives_ids_since_it_was_restarted_gets_a_session() -> anyhow::Re
     Ok(())
 }
 
+/// The catalog's own session is deleted with its backend and with the process.
 #[test]
-fn the_catalogues_own_session_is_deleted_with_its_backend_and_with_the_process() -> anyhow::Result<()> {
+fn catalog_session_is_deleted_with_backend_and_process() -> anyhow::Result<()> {
     let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("hot.yaml");
@@ -671,8 +676,9 @@ fn a_session_whose_handshake_fails_is_deleted() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A backend that loses its sessions repeatedly is not repaired forever.
 #[test]
-fn a_backend_that_loses_its_sessions_again_and_again_is_not_repaired_for_ever() -> anyhow::Result<()> {
+fn session_losing_backend_is_not_reopened_forever() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let (recipe, gateway) = gateway(&fixture.url, |_| {})?;
     let session = Session::open(gateway.mcp)?;
@@ -700,8 +706,9 @@ fn a_backend_that_loses_its_sessions_again_and_again_is_not_repaired_for_ever() 
     Ok(())
 }
 
+/// A handshake that is answered with another content type says which.
 #[test]
-fn a_handshake_that_is_answered_with_another_content_type_says_which() -> anyhow::Result<()> {
+fn handshake_error_names_wrong_content_type() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
     let session = Session::open(gateway.mcp)?;

@@ -90,8 +90,9 @@ fn whole_answers_come_as_one_array_and_notifications_have_none() -> anyhow::Resu
     Ok(())
 }
 
+/// A batch without requests is accepted and an answer that no backend waits for is notified.
 #[test]
-fn a_batch_without_requests_is_accepted_and_an_answer_that_nobody_wants_is_told() -> anyhow::Result<()> {
+fn batch_without_requests_is_accepted() -> anyhow::Result<()> {
     let batches = Batches::start(&[])?;
     let cancelled =
         json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 99}});
@@ -106,9 +107,9 @@ fn a_batch_without_requests_is_accepted_and_an_answer_that_nobody_wants_is_told(
     Ok(())
 }
 
+/// Streams come as one stream on which backends ask and the answer may come in a batch.
 #[test]
-fn streams_come_as_one_stream_on_which_backends_ask_and_the_answer_may_come_in_a_batch() -> anyhow::Result<()>
-{
+fn batch_streams_merge_and_answers_may_come_in_batch() -> anyhow::Result<()> {
     let batches = Batches::start(&[])?;
     let mcp = batches.gateway.mcp;
     let batch = json!([

@@ -91,8 +91,9 @@ fn pages_of_every_list_follow_each_other_to_the_end() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A storm of changes costs the backend a few looks and clients see the last one.
 #[test]
-fn a_storm_of_changes_costs_the_backend_a_few_looks_and_clients_see_the_last_one() -> anyhow::Result<()> {
+fn storm_of_list_changes_costs_few_relists() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let gateway = Recipe::new(&[("a", &fixture.url)])?.start()?;
     let session = Session::open(gateway.mcp)?;
@@ -114,8 +115,9 @@ fn a_storm_of_changes_costs_the_backend_a_few_looks_and_clients_see_the_last_one
     Ok(())
 }
 
+/// What a backend adds and removes reaches sessions that are open.
 #[test]
-fn what_a_backend_adds_and_removes_reaches_sessions_that_are_open() -> anyhow::Result<()> {
+fn added_and_removed_tools_reach_open_sessions() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
     hot(&mut recipe).aggregation.refresh = ConfigDuration::from_secs(1);
@@ -135,8 +137,9 @@ fn what_a_backend_adds_and_removes_reaches_sessions_that_are_open() -> anyhow::R
     Ok(())
 }
 
+/// A backend that fails is kept or hidden and comes back by itself.
 #[test]
-fn a_backend_that_fails_is_kept_or_hidden_and_comes_back_by_itself() -> anyhow::Result<()> {
+fn failing_backend_is_kept_or_hidden_and_recovers() -> anyhow::Result<()> {
     let (mut fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
     let mut recipe = Recipe::new(&[("a", &fixture.url), ("b", &other.url)])?;
     hot(&mut recipe).aggregation.refresh = ConfigDuration::from_secs(1);
@@ -164,8 +167,9 @@ fn a_backend_that_fails_is_kept_or_hidden_and_comes_back_by_itself() -> anyhow::
     Ok(())
 }
 
+/// A list that a backend declares and cannot give does not hide the others.
 #[test]
-fn a_list_that_a_backend_declares_and_cannot_give_does_not_hide_the_others() -> anyhow::Result<()> {
+fn failing_list_does_not_hide_other_lists() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     fixture.admin(
         "POST",
@@ -187,8 +191,9 @@ fn a_list_that_a_backend_declares_and_cannot_give_does_not_hide_the_others() -> 
     Ok(())
 }
 
+/// A running gateway takes new terms and new backends without a new session.
 #[test]
-fn a_running_gateway_takes_new_terms_and_new_backends_without_a_new_session() -> anyhow::Result<()> {
+fn reload_changes_exposure_in_open_sessions() -> anyhow::Result<()> {
     let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("hot.yaml");

@@ -84,8 +84,9 @@ fn the_help_says_what_one_needs_to_begin() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Validate prints every field and no secret and what it prints means the same.
 #[test]
-fn validate_prints_every_field_and_no_secret_and_what_it_prints_means_the_same() -> anyhow::Result<()> {
+fn validate_output_is_complete_and_equivalent() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("gateway.yaml");
     let path = file.to_str().unwrap_or_default();

@@ -60,8 +60,9 @@ fn check_what_is_said(recorder: &Recorder) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every field of session storage and the password are found on the wire.
 #[test]
-fn every_field_of_session_storage_and_the_password_are_found_on_the_wire() -> anyhow::Result<()> {
+fn every_session_storage_field_reaches_redis() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -91,8 +92,9 @@ fn every_field_of_session_storage_and_the_password_are_found_on_the_wire() -> an
     Ok(())
 }
 
+/// Every field of session storage in a resource is found on the wire.
 #[test]
-fn every_field_of_session_storage_in_a_resource_is_found_on_the_wire() -> anyhow::Result<()> {
+fn every_resource_storage_field_reaches_redis() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }

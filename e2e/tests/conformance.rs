@@ -24,8 +24,9 @@ fn passes(backends: Backends) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The suite passes with one backend whose names stay as they are.
 #[test]
-fn the_suite_passes_with_one_backend_whose_names_stay_as_they_are() -> anyhow::Result<()> {
+fn suite_passes_with_one_backend_and_plain_names() -> anyhow::Result<()> {
     passes(Backends::One)
 }
 

@@ -53,8 +53,9 @@ impl World {
     }
 }
 
+/// A backend that hangs does not hold up what is terminated at the others.
 #[test]
-fn a_backend_that_hangs_does_not_hold_up_what_is_terminated_at_the_others() -> anyhow::Result<()> {
+fn hanging_backend_does_not_delay_other_deletions() -> anyhow::Result<()> {
     let world = World::new()?;
     let gateway = world.recipe.start()?;
     let sessions = world.open(&gateway, MANY)?;
@@ -65,8 +66,9 @@ fn a_backend_that_hangs_does_not_hold_up_what_is_terminated_at_the_others() -> a
     world.wait_for_the_good_one()
 }
 
+/// A backend that hangs does not hold up what has expired at the others.
 #[test]
-fn a_backend_that_hangs_does_not_hold_up_what_has_expired_at_the_others() -> anyhow::Result<()> {
+fn hanging_backend_does_not_delay_expiry_at_others() -> anyhow::Result<()> {
     let mut world = World::new()?;
     // Long enough that the first lives until the last is open.
     let ttl = 10;
@@ -94,8 +96,9 @@ fn a_backend_that_hangs_does_not_hold_up_what_has_expired_at_the_others() -> any
     )
 }
 
+/// A backend that hangs does not keep from the others what expires meanwhile.
 #[test]
-fn a_backend_that_hangs_does_not_keep_from_the_others_what_expires_meanwhile() -> anyhow::Result<()> {
+fn hanging_backend_does_not_delay_later_expiry() -> anyhow::Result<()> {
     let mut world = World::new()?;
     let ttl = 4;
     world.recipe.config.session_storage.ttl = config::Duration::from_secs(ttl);

@@ -8,8 +8,9 @@ use serde_json::json;
 use vmcp_e2e::{binaries, raw, wait};
 use vmcp_peers::process::{Process, Signal};
 
+/// The demo shows the merged tools and leaves an endpoint until ctrl c.
 #[test]
-fn the_demo_shows_the_merged_tools_and_leaves_an_endpoint_until_ctrl_c() -> anyhow::Result<()> {
+fn demo_shows_merged_tools_and_serves_until_ctrl_c() -> anyhow::Result<()> {
     if ["npm", "python"].into_iter().any(vmcp_peers::left_out) {
         return Ok(());
     }

@@ -64,8 +64,9 @@ impl World {
     }
 }
 
+/// A session that is ended elsewhere ends the call of a gateway that drains.
 #[test]
-fn a_session_that_is_ended_elsewhere_ends_the_call_of_a_gateway_that_drains() -> anyhow::Result<()> {
+fn session_ended_elsewhere_ends_call_while_draining() -> anyhow::Result<()> {
     let Some(mut world) = World::new(Duration::from_secs(600), 60_000, Signal::TERM)? else {
         return Ok(());
     };
@@ -81,8 +82,9 @@ fn a_session_that_is_ended_elsewhere_ends_the_call_of_a_gateway_that_drains() ->
     })
 }
 
+/// A call that outlives the idle time in a gateway that drains keeps its session.
 #[test]
-fn a_call_that_outlives_the_idle_time_in_a_gateway_that_drains_keeps_its_session() -> anyhow::Result<()> {
+fn long_call_while_draining_keeps_its_session() -> anyhow::Result<()> {
     let Some(mut world) = World::new(Duration::from_secs(3), 9_000, Signal::TERM)? else {
         return Ok(());
     };
@@ -95,8 +97,9 @@ fn a_call_that_outlives_the_idle_time_in_a_gateway_that_drains_keeps_its_session
     Ok(())
 }
 
+/// A gateway whose terminal is gone drains and its admin port tells of it to the end.
 #[test]
-fn a_gateway_whose_terminal_is_gone_drains_and_its_admin_port_tells_of_it_to_the_end() -> anyhow::Result<()> {
+fn lost_terminal_drains_and_admin_port_stays_up() -> anyhow::Result<()> {
     let Some(mut world) = World::new(Duration::from_secs(600), 3_000, Signal::HUP)? else {
         return Ok(());
     };

@@ -47,8 +47,9 @@ fn from(mcp: SocketAddr, host: &str, origin: Option<&str>) -> anyhow::Result<Ans
     with_head(mcp, "POST", &head, &initialize().to_string())
 }
 
+/// The endpoint answers under the configured names and to the configured pages.
 #[test]
-fn the_endpoint_answers_under_the_configured_names_and_to_the_configured_pages() -> anyhow::Result<()> {
+fn endpoint_checks_host_and_origin() -> anyhow::Result<()> {
     let mount = Mount::new("{}\n")?;
     let mut recipe = Recipe::in_memory(&[])?;
     recipe.config.hot = None;
@@ -189,8 +190,9 @@ fn a_flood_of_headers_is_refused_before_anything_is_read_of_it() -> anyhow::Resu
     Ok(())
 }
 
+/// Another revision in the header than the session's is taken when it is known.
 #[test]
-fn another_revision_in_the_header_than_the_sessions_is_taken_when_it_is_known() -> anyhow::Result<()> {
+fn other_known_revision_header_is_accepted() -> anyhow::Result<()> {
     let gateway = gateway(|_| {})?;
     let mcp = gateway.mcp;
     let session = Session::open_with(mcp, "2025-06-18", &json!({}))?;
@@ -376,9 +378,9 @@ fn a_key_that_stands_twice_in_initialize_is_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A session begins within five milliseconds while every backend hangs and none of them is asked.
 #[test]
-fn a_session_begins_within_five_milliseconds_while_every_backend_hangs_and_none_of_them_is_asked()
--> anyhow::Result<()> {
+fn session_begins_within_5_ms_while_backends_hang() -> anyhow::Result<()> {
     // Servers that accept and never answer.
     let silent: Vec<_> = (0..5)
         .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))

@@ -44,8 +44,9 @@ fn the_example_of_names_offers_what_it_says() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The example configuration runs as it is but for its addresses.
 #[test]
-fn the_example_configuration_runs_as_it_is_but_for_its_addresses() -> anyhow::Result<()> {
+fn example_configuration_runs() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -78,8 +79,9 @@ fn the_example_configuration_runs_as_it_is_but_for_its_addresses() -> anyhow::Re
     Ok(())
 }
 
+/// The example of tokens serves clients that have one and tells the others where to get it.
 #[test]
-fn the_example_of_tokens_serves_whoever_has_one_and_tells_the_others_where_to_get_it() -> anyhow::Result<()> {
+fn token_example_serves_tokens_and_challenges_others() -> anyhow::Result<()> {
     let (fixture, issuer) = (Fixture::start(&[])?, Issuer::start()?);
     let mut recipe = Recipe::new(&[])?;
     let config = GatewayConfig::load(&example().with_file_name("oidc.yaml"))?;
@@ -142,8 +144,9 @@ fn the_readme_points_clients_at_the_examples_endpoint() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Validate prints what a file means and refuses a bad one with 64.
 #[test]
-fn validate_prints_what_a_file_means_and_refuses_a_bad_one_with_64() -> anyhow::Result<()> {
+fn validate_prints_meaning_and_exits_64_on_error() -> anyhow::Result<()> {
     let gateway = binaries::path("vmcp-gateway")?;
     let run = |file: &Path| {
         Command::new(&gateway)

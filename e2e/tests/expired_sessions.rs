@@ -54,8 +54,9 @@ fn the_unused_one_ends(recipe: &Recipe, fixture: &Fixture) -> anyhow::Result<()>
     Ok(())
 }
 
+/// The upstream sessions of an idle session are deleted by any replica.
 #[test]
-fn the_upstream_sessions_of_an_idle_session_are_deleted_by_any_replica() -> anyhow::Result<()> {
+fn any_replica_deletes_upstreams_of_idle_session() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -74,8 +75,9 @@ fn the_upstream_sessions_of_an_idle_session_are_deleted_by_any_replica() -> anyh
     Ok(())
 }
 
+/// The upstream sessions of an idle session in memory are deleted.
 #[test]
-fn the_upstream_sessions_of_an_idle_session_in_memory_are_deleted() -> anyhow::Result<()> {
+fn memory_store_deletes_upstreams_of_idle_session() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
     recipe.config.session_storage.ttl = config::Duration::from_secs(2);

@@ -58,8 +58,9 @@ fn initialize_contacts_no_backend() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The revision is the clients where we speak it and otherwise our newest.
 #[test]
-fn the_revision_is_the_clients_where_we_speak_it_and_otherwise_our_newest() -> anyhow::Result<()> {
+fn revision_is_the_clients_or_our_newest() -> anyhow::Result<()> {
     let (_fixture, _recipe, gateway) = one_fixture()?;
     for (asked, agreed) in [
         ("2024-11-05", "2024-11-05"),
@@ -231,9 +232,9 @@ fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> 
     Ok(())
 }
 
+/// A backend that cannot be reached is named and the client told that a retry is safe.
 #[test]
-fn a_backend_that_cannot_be_reached_is_named_and_the_client_told_that_a_retry_is_safe() -> anyhow::Result<()>
-{
+fn unreachable_backend_is_named_with_safe_retry() -> anyhow::Result<()> {
     let (mut fixture, recipe, gateway) = one_fixture()?;
     let session = Session::open(gateway.mcp)?;
     fixture.kill()?;
@@ -281,8 +282,9 @@ fn both_framings_pass_and_large_answers_too() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A spoiled answer is an error for the call and never passed on.
 #[test]
-fn a_spoiled_answer_is_an_error_for_the_call_and_never_passed_on() -> anyhow::Result<()> {
+fn invalid_backend_response_is_an_error_for_its_call() -> anyhow::Result<()> {
     let (fixture, _recipe, gateway) = one_fixture()?;
     let session = Session::open(gateway.mcp)?;
     let echo = || session.call_as(7, gateway.mcp, "fixture_echo", &json!({"message": "hi"}));

@@ -81,8 +81,9 @@ fn of_every_kind_is_told(stream: &mut Stream) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A backend that dies and comes back leaves the lists of open sessions and returns.
 #[test]
-fn a_backend_that_dies_and_comes_back_leaves_the_lists_of_open_sessions_and_returns() -> anyhow::Result<()> {
+fn dead_backend_leaves_lists_and_returns() -> anyhow::Result<()> {
     let mut fixture = Fixture::start(&[])?;
     let gateway = looking_after(&fixture, quick())?;
     // `refresh` is a minute: what is noticed here, probes notice.
@@ -114,8 +115,9 @@ fn a_backend_that_dies_and_comes_back_leaves_the_lists_of_open_sessions_and_retu
     Ok(())
 }
 
+/// A backend that hangs is noticed in the time that the configuration gives.
 #[test]
-fn a_backend_that_hangs_is_noticed_in_the_time_that_the_configuration_gives() -> anyhow::Result<()> {
+fn hanging_backend_is_noticed_in_configured_time() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let strict = looking_after(&fixture, quick())?;
     let lenient = looking_after(

@@ -20,8 +20,9 @@ fn echo(gateway: &Gateway, session: &Session, backend: &str) -> anyhow::Result<S
         .tool_text()
 }
 
+/// A change is taken a bad one refused and what was refused can be taken back.
 #[test]
-fn a_change_is_taken_a_bad_one_refused_and_what_was_refused_can_be_taken_back() -> anyhow::Result<()> {
+fn reload_applies_valid_and_rejects_invalid_changes() -> anyhow::Result<()> {
     let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
     let backends = |names: &[(&str, &str)]| {
         let entries = names

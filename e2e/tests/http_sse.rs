@@ -27,8 +27,9 @@ fn recipe(url: &str) -> anyhow::Result<Recipe> {
     Ok(recipe)
 }
 
+/// What a server offers and answers is what it does over the newer transport.
 #[test]
-fn what_a_server_offers_and_answers_is_what_it_does_over_the_newer_transport() -> anyhow::Result<()> {
+fn http_sse_offers_and_answers_like_streamable_http() -> anyhow::Result<()> {
     if vmcp_peers::left_out("node") {
         return Ok(());
     }
@@ -124,8 +125,9 @@ fn what_a_server_offers_and_answers_is_what_it_does_over_the_newer_transport() -
     Ok(())
 }
 
+/// Progress and questions of such a server reach the client of the call.
 #[test]
-fn progress_and_questions_of_such_a_server_reach_the_client_of_the_call() -> anyhow::Result<()> {
+fn http_sse_progress_and_requests_reach_the_caller() -> anyhow::Result<()> {
     if vmcp_peers::left_out("node") {
         return Ok(());
     }
@@ -335,8 +337,9 @@ fn echo(session: &Session, gateway: &Gateway) -> anyhow::Result<String> {
     session.call(gateway.mcp, "old_echo", &json!({}))?.tool_text()
 }
 
+/// A lost stream ends its calls with an error and the next call opens another.
 #[test]
-fn a_lost_stream_ends_its_calls_with_an_error_and_the_next_call_opens_another() -> anyhow::Result<()> {
+fn lost_sse_stream_fails_its_calls_and_reopens() -> anyhow::Result<()> {
     let server = Server::start()?;
     let gateway = recipe(&server.url)?.start()?;
     let (session, other) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
@@ -366,8 +369,9 @@ fn a_lost_stream_ends_its_calls_with_an_error_and_the_next_call_opens_another() 
     Ok(())
 }
 
+/// A cancellation reaches such a server and so does the end of a session.
 #[test]
-fn a_cancellation_reaches_such_a_server_and_so_does_the_end_of_a_session() -> anyhow::Result<()> {
+fn cancellation_and_session_end_reach_http_sse_server() -> anyhow::Result<()> {
     let server = Server::start()?;
     let mut recipe = recipe(&server.url)?;
     if let Some(hot) = &mut recipe.config.hot {
@@ -434,8 +438,9 @@ fn a_client_that_listens_goes_on_hearing_on_a_new_stream() -> anyhow::Result<()>
     hear("second")
 }
 
+/// A changed list of such a server is looked at and clients are notified.
 #[test]
-fn a_changed_list_of_such_a_server_is_looked_at_and_clients_are_told() -> anyhow::Result<()> {
+fn http_sse_list_change_reaches_clients() -> anyhow::Result<()> {
     let server = Server::start()?;
     let gateway = recipe(&server.url)?.start()?;
     let session = Session::open(gateway.mcp)?;
@@ -467,8 +472,9 @@ fn the_gateway_looks_again_when_its_own_stream_is_lost() -> anyhow::Result<()> {
     })
 }
 
+/// Messages are not posted to another server than the configured one.
 #[test]
-fn messages_are_not_posted_to_another_server_than_the_configured_one() -> anyhow::Result<()> {
+fn messages_are_not_posted_to_another_origin() -> anyhow::Result<()> {
     let server = Server::start()?;
     server.with(|seen| seen.elsewhere = Some("http://127.0.0.1:9".to_owned()));
     let recipe = recipe(&server.url)?;
@@ -515,9 +521,9 @@ fn short_lived(url: &str, redis: &Redis, seconds: u64) -> anyhow::Result<(Gatewa
     Ok((recipe.start()?, recipe.start()?))
 }
 
+/// A stream is open as long as its session is used anywhere and is closed when no client uses it.
 #[test]
-fn a_stream_is_open_as_long_as_its_session_is_used_anywhere_and_is_closed_when_nobody_uses_it()
--> anyhow::Result<()> {
+fn sse_stream_stays_open_while_session_is_used() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -543,8 +549,9 @@ fn a_stream_is_open_as_long_as_its_session_is_used_anywhere_and_is_closed_when_n
     Ok(())
 }
 
+/// A stream and what is posted for it are at one of the host's addresses.
 #[test]
-fn a_stream_and_what_is_posted_for_it_are_at_one_of_the_hosts_addresses() -> anyhow::Result<()> {
+fn sse_stream_and_posts_share_one_address() -> anyhow::Result<()> {
     let port = vmcp_e2e::ports::free()?.port();
     let addresses = [1, 2, 3].map(|last| IpAddr::from([127, 0, 0, last]));
     let servers = addresses.map(|address| Server::start_at((address, port).into()));

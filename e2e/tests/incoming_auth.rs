@@ -228,8 +228,9 @@ fn an_anonymous_gateway_asks_for_nothing_and_describes_nothing() -> anyhow::Resu
     Ok(())
 }
 
+/// Tokens of every kind of key are accepted and every kind of bad token is refused.
 #[test]
-fn tokens_of_every_kind_of_key_are_accepted_and_every_kind_of_bad_token_is_refused() -> anyhow::Result<()> {
+fn good_tokens_are_accepted_and_bad_ones_refused() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     let kinds = ["RS256", "PS256", "ES256", "EdDSA"];
     let keys: Vec<Arc<SigningKey>> = kinds
@@ -405,8 +406,9 @@ fn each_setting_decides_what_it_says() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An issuer with tls is trusted by the authority that is named and not without.
 #[test]
-fn an_issuer_with_tls_is_trusted_by_the_authority_that_is_named_and_not_without() -> anyhow::Result<()> {
+fn issuer_tls_needs_the_configured_ca() -> anyhow::Result<()> {
     let issuer = Issuer::start_with_tls()?;
     let trusting = OidcConfig {
         insecure_allow_http: false,
@@ -431,8 +433,9 @@ fn an_issuer_with_tls_is_trusted_by_the_authority_that_is_named_and_not_without(
     Ok(())
 }
 
+/// A session belongs to the subject that opened it and to no other subject.
 #[test]
-fn a_session_belongs_to_the_subject_that_opened_it_and_to_nobody_else() -> anyhow::Result<()> {
+fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -564,9 +567,9 @@ fn a_rotated_key_is_taken_up_by_the_request_that_brings_it() -> anyhow::Result<(
     Ok(())
 }
 
+/// A rotated key without a name is taken up too and bad signatures do not drive the issuer.
 #[test]
-fn a_rotated_key_without_a_name_is_taken_up_too_and_bad_signatures_do_not_drive_the_issuer()
--> anyhow::Result<()> {
+fn rotated_key_without_kid_is_fetched_at_bounded_rate() -> anyhow::Result<()> {
     let nameless = || Ok::<_, anyhow::Error>(Arc::new(SigningKey::generate("", "ES256")?));
     let issuer = Issuer::start()?;
     issuer.publish(&[nameless()?]);
@@ -610,9 +613,9 @@ fn names_of_keys_that_do_not_exist_do_not_drive_the_issuer() -> anyhow::Result<(
     Ok(())
 }
 
+/// A key that the issuer withdraws is good no longer also for tokens that were accepted.
 #[test]
-fn a_key_that_the_issuer_withdraws_is_good_no_longer_also_for_tokens_that_were_accepted() -> anyhow::Result<()>
-{
+fn withdrawn_key_rejects_cached_tokens() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     let settings = OidcConfig {
         key_refresh: "1s".parse().unwrap(),
@@ -657,9 +660,9 @@ fn emptied_key_set_withdraws_every_key() -> anyhow::Result<()> {
     wait::until("it is accepted again", SOON, || check_accepted(&gateway, &token))
 }
 
+/// An issuer that is away stops neither the gateway nor who has a token of a known key.
 #[test]
-fn an_issuer_that_is_away_stops_neither_the_gateway_nor_who_has_a_token_of_a_known_key() -> anyhow::Result<()>
-{
+fn issuer_outage_keeps_known_keys_working() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     issuer.behave(Behaviour::Status(500));
     let settings = OidcConfig {
@@ -726,8 +729,9 @@ fn an_issuer_that_is_away_stops_neither_the_gateway_nor_who_has_a_token_of_a_kno
     })
 }
 
+/// Readiness waits for the first keys and no longer than three seconds.
 #[test]
-fn readiness_waits_for_the_first_keys_and_no_longer_than_three_seconds() -> anyhow::Result<()> {
+fn readiness_waits_up_to_3_s_for_first_keys() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     issuer.behave(Behaviour::Hangs);
     let recipe = with_auth(Recipe::new(&[])?, oidc(&issuer)?);
@@ -743,8 +747,9 @@ fn readiness_waits_for_the_first_keys_and_no_longer_than_three_seconds() -> anyh
     gateway.wait_until_ready()
 }
 
+/// A body that is too large is refused before its sender is asked who it is.
 #[test]
-fn a_body_that_is_too_large_is_refused_before_its_sender_is_asked_who_it_is() -> anyhow::Result<()> {
+fn too_large_body_is_refused_before_authentication() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     let (_, gateway) = gateway(oidc(&issuer)?)?;
     let session = [("mcp-session-id", "x")];

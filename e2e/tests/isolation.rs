@@ -53,8 +53,9 @@ fn break_calls(fixture: &Fixture, fault: &Value) -> anyhow::Result<()> {
     fixture.admin("POST", "/faults", &rule)
 }
 
+/// While the breaker is open calls are answered at once and reach no backend.
 #[test]
-fn while_the_breaker_is_open_calls_are_answered_at_once_and_reach_nobody() -> anyhow::Result<()> {
+fn open_breaker_answers_at_once_without_a_call() -> anyhow::Result<()> {
     let (fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
     let mut recipe = Recipe::new(&[("ill", &fixture.url), ("well", &other.url)])?;
     backend(&mut recipe).breaker = BreakerConfig {
@@ -122,8 +123,9 @@ fn while_the_breaker_is_open_calls_are_answered_at_once_and_reach_nobody() -> an
     Ok(())
 }
 
+/// A backend that comes back is called again however long the breaker may stay open.
 #[test]
-fn a_backend_that_comes_back_is_called_again_however_long_the_breaker_may_stay_open() -> anyhow::Result<()> {
+fn recovered_backend_closes_the_breaker_early() -> anyhow::Result<()> {
     let mut fixture = Fixture::start(&[])?;
     let mut recipe = Recipe::new(&[("ill", &fixture.url)])?;
     backend(&mut recipe).breaker = BreakerConfig {
@@ -151,8 +153,9 @@ fn a_backend_that_comes_back_is_called_again_however_long_the_breaker_may_stay_o
     Ok(())
 }
 
+/// Calls beyond the limit of a backend wait for a place or are notified to come again.
 #[test]
-fn calls_beyond_the_limit_of_a_backend_wait_for_a_place_or_are_told_to_come_again() -> anyhow::Result<()> {
+fn calls_over_backend_limit_wait_or_are_refused() -> anyhow::Result<()> {
     let (fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
     let mut recipe = Recipe::new(&[("busy", &fixture.url), ("well", &other.url)])?;
     let limit = |queue, wait| ConcurrencyConfig {
@@ -307,7 +310,7 @@ fn median(mut ratios: Vec<f64>) -> f64 {
 /// Whatever this machine does beside it happens to both windows of a pair, one of which follows the other at once; and the calls to the
 /// backend that is ill go on in both. So the median of the ratios is near one unless the backend's trouble itself is felt.
 #[test]
-fn calls_to_the_others_take_as_long_as_before_whatever_is_wrong_with_one_backend() -> anyhow::Result<()> {
+fn faulty_backend_does_not_slow_the_others() -> anyhow::Result<()> {
     let (fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
     let recipe = Recipe::new(&[("ill", &fixture.url), ("well", &other.url)])?;
     let gateway = recipe.start()?;

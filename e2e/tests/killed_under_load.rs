@@ -65,8 +65,9 @@ impl Counting {
     }
 }
 
+/// All replicas are killed under load and no session and no count is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn all_replicas_are_killed_under_load_and_no_session_and_no_count_is_lost() -> anyhow::Result<()> {
+async fn killing_all_replicas_loses_no_session() -> anyhow::Result<()> {
     const SESSIONS: usize = 50;
     if vmcp_peers::left_out("redis") {
         return Ok(());
@@ -111,9 +112,9 @@ async fn all_replicas_are_killed_under_load_and_no_session_and_no_count_is_lost(
     Ok(())
 }
 
+/// The first call on a cold replica costs one look into the store and no handshake.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_call_on_a_cold_replica_costs_one_look_into_the_store_and_no_handshake()
--> anyhow::Result<()> {
+async fn cold_replica_needs_one_load_and_no_handshake() -> anyhow::Result<()> {
     const SESSIONS: u64 = 200;
     if vmcp_peers::left_out("redis") {
         return Ok(());
@@ -172,8 +173,9 @@ async fn the_first_call_on_a_cold_replica_costs_one_look_into_the_store_and_no_h
     Ok(())
 }
 
+/// A rolling restart under load fails no call and loses no event.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_under_load_fails_no_call_and_loses_no_event() -> anyhow::Result<()> {
+async fn rolling_restart_fails_no_call_and_loses_no_event() -> anyhow::Result<()> {
     /// 200 calls a second in all.
     const SESSIONS: usize = 40;
     const LISTENERS: usize = 6;
@@ -337,8 +339,9 @@ fn listen(
     Ok(())
 }
 
+/// A backend that forgets every session costs one handshake each and no call.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_that_forgets_every_session_costs_one_handshake_each_and_no_call() -> anyhow::Result<()> {
+async fn restarted_backend_costs_one_handshake_per_session() -> anyhow::Result<()> {
     const SESSIONS: usize = 30;
     if vmcp_peers::left_out("redis") {
         return Ok(());

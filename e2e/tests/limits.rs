@@ -261,8 +261,9 @@ fn one_client_opens_sessions_at_a_rate_of_its_own() -> anyhow::Result<()> {
     })
 }
 
+/// Requests beyond the limit are refused and cancellations are not.
 #[test]
-fn requests_beyond_the_limit_are_refused_and_cancellations_are_not() -> anyhow::Result<()> {
+fn requests_over_limit_are_refused_not_cancellations() -> anyhow::Result<()> {
     let limited = Limited::start("{requestsInFlight: 1}")?;
     let (session, other) = (limited.open()?, limited.open()?);
     let running = limited.running(&session)?;
@@ -364,8 +365,9 @@ fn there_are_as_many_sessions_as_the_configuration_says() -> anyhow::Result<()> 
 /// How many changes are made, and timed.
 const CHANGES: usize = 9;
 
+/// A limit and the log level change within a second of their file.
 #[test]
-fn a_limit_and_the_log_level_change_within_a_second_of_their_file() -> anyhow::Result<()> {
+fn limits_and_log_level_reload_within_a_second() -> anyhow::Result<()> {
     let limited = Limited::start("{requestBytes: 2048}")?;
     let session = limited.open()?;
     let status = || {

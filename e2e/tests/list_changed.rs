@@ -42,9 +42,9 @@ fn lists(gateway: &Gateway, session: &Session, method: &str, name: &str) -> anyh
     Ok(names.iter().any(|other| other == name))
 }
 
+/// A change of a backend's list of any kind is notified as that kind alone and is in the next list.
 #[test]
-fn a_change_of_a_backends_list_of_any_kind_is_told_as_that_kind_alone_and_is_in_the_next_list()
--> anyhow::Result<()> {
+fn list_change_notifies_its_kind_alone() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let gateway = Recipe::new(&[("a", &fixture.url)])?.start()?;
     let (listening, other) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
@@ -69,8 +69,9 @@ fn a_change_of_a_backends_list_of_any_kind_is_told_as_that_kind_alone_and_is_in_
     Ok(())
 }
 
+/// A reload that adds filters or removes a backend is notified to a client with a stream.
 #[test]
-fn a_reload_that_adds_filters_or_removes_a_backend_is_told_to_a_client_with_a_stream() -> anyhow::Result<()> {
+fn reload_that_changes_lists_notifies_open_streams() -> anyhow::Result<()> {
     let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
     let first = format!("backends:\n- {{name: one, url: '{}'}}\n", one.url);
     let second = |rules: &str| format!("{first}- {{name: two, url: '{}'{rules}}}\n", two.url);

@@ -14,8 +14,9 @@ use vmcp_peers::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// It is ready after the first look at each backend or when that takes too long.
 #[test]
-fn it_is_ready_after_the_first_look_at_each_backend_or_when_that_takes_too_long() -> anyhow::Result<()> {
+fn ready_after_first_discovery_or_its_timeout() -> anyhow::Result<()> {
     // A server that accepts and never answers.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let url = format!("http://{}/mcp", silent.local_addr()?);
@@ -56,8 +57,9 @@ fn it_is_ready_after_the_first_look_at_each_backend_or_when_that_takes_too_long(
     Ok(())
 }
 
+/// A backend that comes later does not make it unready and none ever makes it dead.
 #[test]
-fn a_backend_that_comes_later_does_not_make_it_unready_and_none_ever_makes_it_dead() -> anyhow::Result<()> {
+fn backends_never_affect_readiness_later_or_liveness() -> anyhow::Result<()> {
     let mut fixture = Fixture::start(&[])?;
     let gateway = Recipe::new(&[("a", &fixture.url)])?.start()?;
     fixture.kill()?;
@@ -81,9 +83,9 @@ fn head_of_an_answer(gateway: SocketAddr) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&head[..length]).to_ascii_lowercase())
 }
 
+/// After the drain it waits for the longest call that is allowed and 5 s and not longer.
 #[test]
-fn after_the_drain_it_waits_for_the_longest_call_that_is_allowed_and_5_s_and_not_longer() -> anyhow::Result<()>
-{
+fn drain_waits_for_longest_call_plus_5_s() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     // Both have a request whose body takes longer to be given up than the test waits.
     let start = |call: ConfigDuration| {
@@ -121,8 +123,9 @@ fn after_the_drain_it_waits_for_the_longest_call_that_is_allowed_and_5_s_and_not
     Ok(())
 }
 
+/// While it drains it serves and asks to be left and then the listener is closed.
 #[test]
-fn while_it_drains_it_serves_and_asks_to_be_left_and_then_nobody_listens() -> anyhow::Result<()> {
+fn draining_serves_with_connection_close() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
     recipe.config.drain_delay = ConfigDuration::from_secs(3);

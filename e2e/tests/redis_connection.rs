@@ -47,8 +47,9 @@ async fn next(subscription: &mut Subscription) -> anyhow::Result<SubscriptionEve
     Ok(tokio::time::timeout(LIMIT, subscription.next()).await??)
 }
 
+/// A proof comes after everything that was published before it was asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_proof_comes_after_everything_that_was_published_before_it_was_asked_for() -> anyhow::Result<()> {
+async fn freshness_proof_follows_all_earlier_events() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -102,8 +103,9 @@ async fn a_proof_comes_after_everything_that_was_published_before_it_was_asked_f
     Ok(())
 }
 
+/// A subscription ends with its connection and the next one hears again.
 #[tokio::test]
-async fn a_subscription_ends_with_its_connection_and_the_next_one_hears_again() -> anyhow::Result<()> {
+async fn subscription_ends_with_connection_and_resumes() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -139,9 +141,9 @@ async fn a_subscription_ends_with_its_connection_and_the_next_one_hears_again() 
     tokio::time::timeout(LIMIT, heard).await?
 }
 
+/// A redis that hangs ends the subscription and makes calls fail at once until it goes on.
 #[tokio::test]
-async fn a_redis_that_hangs_ends_the_subscription_and_makes_calls_fail_at_once_until_it_goes_on()
--> anyhow::Result<()> {
+async fn hanging_redis_fails_fast_until_it_resumes() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -172,8 +174,9 @@ async fn a_redis_that_hangs_ends_the_subscription_and_makes_calls_fail_at_once_u
     Ok(())
 }
 
+/// A redis that is not there at the start is found when it comes.
 #[tokio::test]
-async fn a_redis_that_is_not_there_at_the_start_is_found_when_it_comes() -> anyhow::Result<()> {
+async fn redis_that_starts_later_is_found() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -208,8 +211,9 @@ async fn refused(connection: &RedisConnection, code: &str) -> anyhow::Result<()>
     }
 }
 
+/// What redis refuses is named with its reason and works again afterwards.
 #[tokio::test]
-async fn what_redis_refuses_is_named_with_its_reason_and_works_again_afterwards() -> anyhow::Result<()> {
+async fn refused_command_names_reason_and_recovers() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -245,9 +249,9 @@ async fn what_redis_refuses_is_named_with_its_reason_and_works_again_afterwards(
     Ok(())
 }
 
+/// A redis that loads its data is unavailable and a session in it is found afterwards.
 #[tokio::test]
-async fn a_redis_that_loads_its_data_is_unavailable_and_a_session_in_it_is_found_afterwards()
--> anyhow::Result<()> {
+async fn loading_redis_is_unavailable_then_keeps_sessions() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }

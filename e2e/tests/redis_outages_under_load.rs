@@ -187,18 +187,21 @@ async fn away_for_half_a_minute(away: Away) -> anyhow::Result<()> {
     )
 }
 
+/// Redis stops for half a minute and no call fails and no count jumps.
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_stops_for_half_a_minute_and_no_call_fails_and_no_count_jumps() -> anyhow::Result<()> {
+async fn redis_pause_of_30_s_fails_no_call() -> anyhow::Result<()> {
     away_for_half_a_minute(Away::Stopped).await
 }
 
+/// Redis is killed for half a minute and no call fails and no count jumps.
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_is_killed_for_half_a_minute_and_no_call_fails_and_no_count_jumps() -> anyhow::Result<()> {
+async fn redis_restart_after_30_s_fails_no_call() -> anyhow::Result<()> {
     away_for_half_a_minute(Away::Killed).await
 }
 
+/// Redis comes back empty under load and everything is as it was.
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_comes_back_empty_under_load_and_everything_is_as_it_was() -> anyhow::Result<()> {
+async fn empty_redis_under_load_is_restored() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -242,8 +245,9 @@ async fn redis_comes_back_empty_under_load_and_everything_is_as_it_was() -> anyh
     Ok(())
 }
 
+/// Redis comes back empty and no replica is left that knew the sessions and no session is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_comes_back_empty_and_nobody_is_left_who_knew_and_no_session_is_lost() -> anyhow::Result<()> {
+async fn empty_redis_and_new_replicas_lose_no_session() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -333,8 +337,9 @@ async fn a_slow_redis_is_not_felt_by_sessions_that_are_known() -> anyhow::Result
     Ok(())
 }
 
+/// The end of a session is known everywhere within a tenth of a second.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_session_is_known_everywhere_within_a_tenth_of_a_second() -> anyhow::Result<()> {
+async fn termination_reaches_all_replicas_within_100_ms() -> anyhow::Result<()> {
     const ENDED: usize = 200;
     if vmcp_peers::left_out("redis") {
         return Ok(());
@@ -371,8 +376,9 @@ async fn the_end_of_a_session_is_known_everywhere_within_a_tenth_of_a_second() -
     })
 }
 
+/// The end of a session is known within max staleness also without an event.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_session_is_known_within_max_staleness_also_when_nobody_tells() -> anyhow::Result<()> {
+async fn termination_is_known_within_max_staleness() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -410,8 +416,9 @@ async fn the_end_of_a_session_is_known_within_max_staleness_also_when_nobody_tel
     Ok(())
 }
 
+/// After the grace nothing is served any more and nothing is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_grace_nothing_is_served_any_more_and_nothing_is_lost() -> anyhow::Result<()> {
+async fn outage_grace_ends_service_without_loss() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }

@@ -297,8 +297,9 @@ async fn subscriber_led_to_another_server_proves_nothing() -> anyhow::Result<()>
     Ok(())
 }
 
+/// A slot that moves to another node takes its sessions and listeners with it.
 #[tokio::test]
-async fn a_slot_that_moves_to_another_node_takes_its_sessions_and_listeners_with_it() -> anyhow::Result<()> {
+async fn moved_slot_keeps_sessions_and_subscribers() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -362,8 +363,9 @@ async fn a_slot_that_moves_to_another_node_takes_its_sessions_and_listeners_with
     Ok(())
 }
 
+/// A node that dies is replaced by its replica and a session is never gone.
 #[tokio::test]
-async fn a_node_that_dies_is_replaced_by_its_replica_and_a_session_is_never_gone() -> anyhow::Result<()> {
+async fn cluster_failover_never_reports_session_gone() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }

@@ -97,18 +97,18 @@ fn repairs(gateways: &[&Gateway]) -> anyhow::Result<f64> {
     gateways.iter().map(of).sum()
 }
 
+/// Behind a name with three addresses every session counts without a gap and nothing is repaired.
 #[test]
-fn behind_a_name_with_three_addresses_every_session_counts_without_a_gap_and_nothing_is_repaired()
--> anyhow::Result<()> {
+fn sessions_keep_their_address_behind_dns_name() -> anyhow::Result<()> {
     if ["redis", "hosts"].into_iter().any(vmcp_peers::left_out) {
         return Ok(());
     }
     counts_without_a_gap(Names::System)
 }
 
+/// With configured addresses every session counts without a gap and nothing is repaired.
 #[test]
-fn with_configured_addresses_every_session_counts_without_a_gap_and_nothing_is_repaired() -> anyhow::Result<()>
-{
+fn sessions_keep_their_configured_address() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -148,9 +148,9 @@ fn counts_without_a_gap(names: Names) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A replica that dies takes only its own sessions with it and each is opened once elsewhere.
 #[test]
-fn a_replica_that_dies_takes_only_its_own_sessions_with_it_and_each_is_opened_once_elsewhere()
--> anyhow::Result<()> {
+fn dead_backend_replica_loses_only_its_sessions() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -186,8 +186,9 @@ fn a_replica_that_dies_takes_only_its_own_sessions_with_it_and_each_is_opened_on
     Ok(())
 }
 
+/// An address that is not the host's any more is left although a server answers there.
 #[test]
-fn an_address_that_is_not_the_hosts_any_more_is_left_although_a_server_answers_there() -> anyhow::Result<()> {
+fn removed_address_is_left_although_it_answers() -> anyhow::Result<()> {
     let mut world = World::new(Names::Configuration)?;
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("hot.yaml");
@@ -206,8 +207,9 @@ fn an_address_that_is_not_the_hosts_any_more_is_left_although_a_server_answers_t
     })
 }
 
+/// Behind one address repairs stop and the backend is said to need affinity.
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_one_address_repairs_stop_and_the_backend_is_said_to_need_affinity() -> anyhow::Result<()> {
+async fn repeated_session_loss_reports_needs_affinity() -> anyhow::Result<()> {
     let replicas = (0..3).map(|_| Fixture::start(&[]));
     let replicas: Vec<Fixture> = replicas.collect::<anyhow::Result<_>>()?;
     let addresses: Vec<SocketAddr> = replicas.iter().map(Fixture::address).collect();

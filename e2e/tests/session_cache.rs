@@ -177,8 +177,9 @@ fn what_ends_on_one_process_ends_on_all() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What ends on one process breaks a large answer off that another passes on.
 #[test]
-fn what_ends_on_one_process_breaks_a_large_answer_off_that_another_passes_on() -> anyhow::Result<()> {
+fn termination_elsewhere_aborts_large_response() -> anyhow::Result<()> {
     const BYTES: usize = 96 << 20;
     let Some(mut world) = World::new(Duration::from_secs(120))? else {
         return Ok(());
@@ -257,9 +258,9 @@ fn a_look_that_meets_the_end_of_a_session_never_brings_it_back() -> anyhow::Resu
     Ok(())
 }
 
+/// What a newer gateway tells makes this one ask and what that writes is not served from memory.
 #[test]
-fn what_a_newer_gateway_tells_makes_this_one_ask_and_what_that_writes_is_not_served_from_memory()
--> anyhow::Result<()> {
+fn unknown_event_of_newer_gateway_forces_reload() -> anyhow::Result<()> {
     let Some(world) = World::new(Duration::from_secs(120))? else {
         return Ok(());
     };

@@ -19,8 +19,9 @@ use vmcp_e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A rotation is taken while sessions go on and a bad set of keys changes nothing.
 #[test]
-fn a_rotation_is_taken_while_sessions_go_on_and_a_bad_set_of_keys_changes_nothing() -> anyhow::Result<()> {
+fn key_rotation_is_taken_and_bad_keys_are_refused() -> anyhow::Result<()> {
     let fixture = Fixture::start(&[])?;
     let recipe = Recipe::new(&[("fixture", &fixture.url)])?;
     let keys = recipe.config.session_keys.as_ref().context("no keys")?;
@@ -178,9 +179,9 @@ fn signer(session: &Session) -> String {
     session.id.chars().take(4).collect()
 }
 
+/// Two rotations under load that three replicas learn of at different times fail no call.
 #[test]
-fn two_rotations_under_load_that_three_replicas_learn_of_at_different_times_fail_no_call()
--> anyhow::Result<()> {
+fn staggered_key_rotations_fail_no_call() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }

@@ -85,8 +85,9 @@ async fn what_is_created_is_found_as_it_was() -> anyhow::Result<()> {
     .await
 }
 
+/// Creation says when and in which life of the data and overwrites nothing.
 #[tokio::test]
-async fn creation_says_when_and_in_which_life_of_the_data_and_overwrites_nothing() -> anyhow::Result<()> {
+async fn create_returns_time_and_never_overwrites() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let key = RecordKey::random();
         let first = store.create(&key, &new_record(), MANY).await?;
@@ -218,8 +219,9 @@ async fn an_idle_record_is_gone_and_nothing_resurrects_it() -> anyhow::Result<()
     .await
 }
 
+/// What a client sets is kept and each writer that binds or sets sees all of it.
 #[tokio::test]
-async fn what_a_client_sets_is_kept_and_whoever_binds_or_sets_sees_all_of_it() -> anyhow::Result<()> {
+async fn client_settings_are_kept_and_returned() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let key = created(&*store).await?;
         let fresh = found(&*store, &key).await?;
@@ -359,8 +361,9 @@ async fn use_moves_the_idle_deadline_but_not_the_end() -> anyhow::Result<()> {
     .await
 }
 
+/// A touch says of each record whether it lives and makes it fresh.
 #[tokio::test]
-async fn a_touch_says_of_each_record_whether_it_lives_and_makes_it_fresh() -> anyhow::Result<()> {
+async fn touch_reports_and_refreshes_each_record() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let alive = created(&*store).await?;
         let gone = RecordKey::random();
@@ -391,8 +394,9 @@ async fn a_touch_says_of_each_record_whether_it_lives_and_makes_it_fresh() -> an
     .await
 }
 
+/// A server and each principal have so many sessions until some end.
 #[tokio::test]
-async fn a_server_and_each_principal_have_so_many_sessions_until_some_end() -> anyhow::Result<()> {
+async fn session_limits_hold_per_server_and_principal() -> anyhow::Result<()> {
     let lifetimes = Lifetimes {
         idle: Duration::from_secs(2),
         max: Duration::from_secs(60),

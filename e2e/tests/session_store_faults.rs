@@ -18,9 +18,9 @@ const LIFE: SessionLife = SessionLife {
     end: 0,
 };
 
+/// A redis that does not answer is unavailable within the deadline and never gone.
 #[tokio::test]
-async fn a_redis_that_does_not_answer_is_unavailable_within_the_deadline_and_never_gone() -> anyhow::Result<()>
-{
+async fn unresponsive_redis_is_unavailable_never_gone() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -177,8 +177,9 @@ async fn a_record_of_a_newer_gateway_is_unavailable_and_left_as_it_is() -> anyho
     Ok(())
 }
 
+/// A damaged record is unavailable and kept until its client ends it.
 #[tokio::test]
-async fn a_damaged_record_is_unavailable_and_kept_until_its_client_ends_it() -> anyhow::Result<()> {
+async fn damaged_record_is_kept_until_its_client_ends_it() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }

@@ -144,8 +144,9 @@ async fn every_change_is_told_to_every_process_in_order() -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Many records are created in few exchanges and told to the others.
 #[tokio::test]
-async fn many_records_are_created_in_few_exchanges_and_told_to_the_others() -> anyhow::Result<()> {
+async fn creates_are_batched_and_published() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -230,8 +231,9 @@ async fn an_interruption_is_told_and_ends_when_redis_is_back() -> anyhow::Result
     Ok(())
 }
 
+/// A lost session is recovered once and waits for those who know more.
 #[tokio::test]
-async fn a_lost_session_is_recovered_once_and_waits_for_those_who_know_more() -> anyhow::Result<()> {
+async fn lost_session_is_recovered_once_after_settling() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -368,9 +370,9 @@ async fn what_was_terminated_is_not_brought_back() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A session that was in use while it expired lives on with what the store knows.
 #[tokio::test]
-async fn a_session_that_was_in_use_while_it_expired_lives_on_with_what_the_store_knows() -> anyhow::Result<()>
-{
+async fn used_session_survives_expiry_in_outage() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }

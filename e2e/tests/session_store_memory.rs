@@ -58,8 +58,9 @@ fn used(redis: &Redis) -> anyhow::Result<u64> {
     Ok(used.unwrap_or_default().trim().parse()?)
 }
 
+/// A session that is bound to a backend takes less than its share of redis.
 #[tokio::test]
-async fn a_session_that_is_bound_to_a_backend_takes_less_than_its_share_of_redis() -> anyhow::Result<()> {
+async fn bound_session_fits_its_share_of_redis_memory() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }

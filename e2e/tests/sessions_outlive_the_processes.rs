@@ -173,8 +173,9 @@ fn sessions_in_memory_end_with_the_process() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where outages are refused the answer is 503 and afterwards nothing is lost.
 #[test]
-fn where_outages_are_refused_the_answer_is_503_and_afterwards_nothing_is_lost() -> anyhow::Result<()> {
+fn refused_outage_answers_503_and_loses_nothing() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -238,8 +239,9 @@ fn where_outages_are_refused_the_answer_is_503_and_afterwards_nothing_is_lost() 
     Ok(())
 }
 
+/// A backend that forgot its sessions is repaired inside the call.
 #[test]
-fn a_backend_that_forgot_its_sessions_is_repaired_inside_the_call() -> anyhow::Result<()> {
+fn lost_upstream_session_is_reopened_within_the_call() -> anyhow::Result<()> {
     let mut fixture = Fixture::start(&[])?;
     let recipe = Recipe::new(&[("fixture", &fixture.url)])?;
     let gateway = recipe.start()?;

@@ -131,7 +131,7 @@ fn echo(gateway: std::net::SocketAddr, session: &Session, id: u64, text: &str) -
 
 /// Clients that use the same ids and progress tokens share the session without meeting: the server sees unique integers.
 #[test]
-fn requests_of_all_clients_go_in_one_session_under_ids_of_their_own() -> anyhow::Result<()> {
+fn shared_session_carries_all_clients_under_own_ids() -> anyhow::Result<()> {
     let single = Single::start()?;
     let gateway = single.gateway()?;
     let clients = [Session::open(gateway.mcp)?, Session::open(gateway.mcp)?];
@@ -197,7 +197,7 @@ fn question_and_progress_within_a_call_reach_its_client() -> anyhow::Result<()> 
 
 /// A client's cancellation names its call by the id that the server knows it by, and cancels nothing of other clients.
 #[test]
-fn cancellation_reaches_the_call_under_its_id_in_the_shared_session() -> anyhow::Result<()> {
+fn cancellation_uses_the_shared_session_id() -> anyhow::Result<()> {
     let single = Single::start()?;
     let gateway = single.gateway()?;
     let (one, other) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);

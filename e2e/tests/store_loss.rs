@@ -94,9 +94,9 @@ fn redis_and_all_gateways_lose_everything_and_the_sessions_live() -> anyhow::Res
     Ok(())
 }
 
+/// What belonged to an upstream session does not fit the one of a session that was made anew.
 #[test]
-fn what_belonged_to_an_upstream_session_does_not_fit_the_one_of_a_session_that_was_made_anew()
--> anyhow::Result<()> {
+fn old_tokens_do_not_fit_a_recovered_session() -> anyhow::Result<()> {
     let Some(mut world) = World::new()? else {
         return Ok(());
     };
@@ -366,9 +366,9 @@ fn behind_sentinels(fixture: &Fixture, sentinels: &Sentinels) -> anyhow::Result<
     Ok(recipe)
 }
 
+/// A primary that dies with its last second takes no session along and brings none back.
 #[test]
-fn a_primary_that_dies_with_its_last_second_takes_no_session_along_and_brings_none_back() -> anyhow::Result<()>
-{
+fn failover_losing_last_second_loses_no_session() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }

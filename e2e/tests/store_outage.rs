@@ -166,9 +166,9 @@ async fn redis_stops_and_comes_back_empty_and_no_session_notices() -> anyhow::Re
     .await?
 }
 
+/// A backend whose state counts waits for the store and one without is used meanwhile.
 #[test]
-fn a_backend_whose_state_counts_waits_for_the_store_and_one_without_is_used_meanwhile() -> anyhow::Result<()>
-{
+fn stateful_backend_waits_for_store_stateless_does_not() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -238,9 +238,9 @@ fn a_backend_whose_state_counts_waits_for_the_store_and_one_without_is_used_mean
     Ok(())
 }
 
+/// What a backend asks in an outage is answered and what no client could answer is refused.
 #[test]
-fn what_a_backend_asks_in_an_outage_is_answered_and_what_nobody_could_answer_is_refused() -> anyhow::Result<()>
-{
+fn server_requests_in_outage_are_answered_or_refused() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -348,8 +348,9 @@ fn what_a_backend_asks_in_an_outage_is_answered_and_what_nobody_could_answer_is_
     })
 }
 
+/// A deletion that happens after its deadline leaves no upstream session behind.
 #[test]
-fn a_deletion_that_happens_after_its_deadline_leaves_no_upstream_session_behind() -> anyhow::Result<()> {
+fn late_termination_leaves_no_upstream_session() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -376,9 +377,9 @@ fn a_deletion_that_happens_after_its_deadline_leaves_no_upstream_session_behind(
     Ok(())
 }
 
+/// A session that was used in an outage longer than its idle time is not swept away afterwards.
 #[test]
-fn a_session_that_was_used_in_an_outage_longer_than_its_idle_time_is_not_swept_away_afterwards()
--> anyhow::Result<()> {
+fn session_used_in_long_outage_is_not_swept() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -412,8 +413,9 @@ fn a_session_that_was_used_in_an_outage_longer_than_its_idle_time_is_not_swept_a
     Ok(())
 }
 
+/// Sessions are served for the grace and not at all where that is refused.
 #[test]
-fn sessions_are_served_for_the_grace_and_not_at_all_where_that_is_refused() -> anyhow::Result<()> {
+fn sessions_are_served_for_outage_grace_only() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
@@ -450,8 +452,9 @@ fn sessions_are_served_for_the_grace_and_not_at_all_where_that_is_refused() -> a
     Ok(())
 }
 
+/// A binding that happens after its deadline is one and its upstream session is kept.
 #[test]
-fn a_binding_that_happens_after_its_deadline_is_one_and_its_upstream_session_is_kept() -> anyhow::Result<()> {
+fn late_binding_keeps_its_upstream_session() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }

@@ -117,8 +117,9 @@ fn log_text(message: &Value) -> &str {
     message["params"]["data"].as_str().unwrap_or_default()
 }
 
+/// Progress comes on the stream of its call in order before the answer.
 #[test]
-fn progress_comes_on_the_stream_of_its_call_in_order_before_the_answer() -> anyhow::Result<()> {
+fn progress_arrives_in_order_before_the_response() -> anyhow::Result<()> {
     let (world, gateway) = World::alone()?;
     let session = Session::open(gateway.mcp)?;
     let mut own = listen(&world, &gateway, &session, 1)?;
@@ -155,8 +156,9 @@ fn progress_comes_on_the_stream_of_its_call_in_order_before_the_answer() -> anyh
     Ok(())
 }
 
+/// What a tool asks the client is answered through another gateway.
 #[test]
-fn what_a_tool_asks_the_client_is_answered_through_another_gateway() -> anyhow::Result<()> {
+fn server_request_is_answered_through_another_gateway() -> anyhow::Result<()> {
     let Some((_world, one, two)) = World::shared()? else {
         return Ok(());
     };
@@ -360,8 +362,9 @@ fn what_a_backend_says_in_its_first_call_is_heard() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The own stream goes on through another gateway behind the last event.
 #[test]
-fn the_own_stream_goes_on_through_another_gateway_behind_the_last_event() -> anyhow::Result<()> {
+fn session_stream_resumes_on_another_gateway() -> anyhow::Result<()> {
     let Some((world, one, two)) = World::shared()? else {
         return Ok(());
     };
@@ -380,8 +383,9 @@ fn the_own_stream_goes_on_through_another_gateway_behind_the_last_event() -> any
     Ok(())
 }
 
+/// A broken stream of the backend is opened again behind the last event.
 #[test]
-fn a_broken_stream_of_the_backend_is_opened_again_behind_the_last_event() -> anyhow::Result<()> {
+fn broken_backend_stream_resumes_after_last_event() -> anyhow::Result<()> {
     let (world, gateway) = World::alone()?;
     let session = Session::open(gateway.mcp)?;
     let mut own = listen(&world, &gateway, &session, 1)?;
@@ -400,8 +404,9 @@ fn a_broken_stream_of_the_backend_is_opened_again_behind_the_last_event() -> any
     Ok(())
 }
 
+/// An answer is fetched through another gateway after the connection was lost.
 #[test]
-fn an_answer_is_fetched_through_another_gateway_after_the_connection_was_lost() -> anyhow::Result<()> {
+fn lost_response_is_fetched_from_another_gateway() -> anyhow::Result<()> {
     let Some((_world, mut one, two)) = World::shared()? else {
         return Ok(());
     };
@@ -441,8 +446,9 @@ fn an_answer_is_fetched_through_another_gateway_after_the_connection_was_lost() 
     Ok(())
 }
 
+/// A stream that the backend breaks is resumed without the client noticing.
 #[test]
-fn a_stream_that_the_backend_breaks_is_resumed_without_the_client_noticing() -> anyhow::Result<()> {
+fn broken_backend_stream_is_invisible_to_the_client() -> anyhow::Result<()> {
     let (world, gateway) = World::alone()?;
     let session = Session::open(gateway.mcp)?;
     // The backend closes the connection in the middle of the call, and wants to be asked again.
@@ -464,8 +470,9 @@ fn a_stream_that_the_backend_breaks_is_resumed_without_the_client_noticing() -> 
     Ok(())
 }
 
+/// A call whose stream cannot be resumed ends with an error for its id.
 #[test]
-fn a_call_whose_stream_cannot_be_resumed_ends_with_an_error_for_its_id() -> anyhow::Result<()> {
+fn unresumable_call_ends_with_an_error_for_its_id() -> anyhow::Result<()> {
     let Some((world, mut one, two)) = World::shared()? else {
         return Ok(());
     };
@@ -615,8 +622,9 @@ fn a_changed_list_is_told_once_it_can_be_asked_for() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the client has set is notified to a session that replaces a lost one.
 #[test]
-fn what_the_client_has_set_is_told_to_a_session_that_replaces_a_lost_one() -> anyhow::Result<()> {
+fn client_settings_reach_a_reopened_session() -> anyhow::Result<()> {
     let Some((world, one, two)) = World::shared()? else {
         return Ok(());
     };
@@ -647,8 +655,9 @@ fn what_the_client_has_set_is_told_to_a_session_that_replaces_a_lost_one() -> an
     Ok(())
 }
 
+/// A client that only listens goes on hearing when the backend has lost its session.
 #[test]
-fn a_client_that_only_listens_goes_on_hearing_when_the_backend_has_lost_its_session() -> anyhow::Result<()> {
+fn listening_client_survives_lost_upstream_session() -> anyhow::Result<()> {
     let (world, gateway) = World::alone()?;
     let session = Session::open(gateway.mcp)?;
     let mut own = listen(&world, &gateway, &session, 1)?;
@@ -761,8 +770,9 @@ fn only_clients_of_the_newest_revision_get_events_without_data() -> anyhow::Resu
     Ok(())
 }
 
+/// When the gateway drains a listening client is notified to come back elsewhere.
 #[test]
-fn when_the_gateway_drains_a_listening_client_is_told_to_come_back_elsewhere() -> anyhow::Result<()> {
+fn draining_asks_listening_client_to_reconnect() -> anyhow::Result<()> {
     let (world, mut gateway) = World::alone()?;
     let session = Session::open(gateway.mcp)?;
     let mut own = listen(&world, &gateway, &session, 1)?;

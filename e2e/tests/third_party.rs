@@ -27,8 +27,9 @@ fn ask(world: &World, session: &Session, method: &str, params: &Value) -> anyhow
     session.request(world.gateway.mcp, method, params)
 }
 
+/// Everything that they list is listed byte for byte but for its name.
 #[test]
-fn everything_that_they_list_is_listed_byte_for_byte_but_for_its_name() -> anyhow::Result<()> {
+fn lists_of_real_servers_pass_byte_for_byte() -> anyhow::Result<()> {
     if third_party::left_out() {
         return Ok(());
     }
@@ -122,8 +123,9 @@ fn calls_answer_byte_for_byte_what_the_server_answers() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Resources prompts and completions are byte for byte what the server gives.
 #[test]
-fn resources_prompts_and_completions_are_byte_for_byte_what_the_server_gives() -> anyhow::Result<()> {
+fn results_of_real_servers_pass_byte_for_byte() -> anyhow::Result<()> {
     if third_party::left_out() {
         return Ok(());
     }

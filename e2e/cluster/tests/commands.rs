@@ -43,8 +43,9 @@ fn run(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
+/// A cluster is ready in half a minute and does what the commands say.
 #[test]
-fn a_cluster_is_ready_in_half_a_minute_and_does_what_the_commands_say() {
+fn cluster_starts_and_its_commands_work() {
     if !runs_here() {
         return;
     }

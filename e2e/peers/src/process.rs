@@ -210,8 +210,9 @@ mod tests {
         assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
     }
 
+    /// A log goes with us unless it was asked for or something panicked.
     #[test]
-    fn a_log_goes_with_us_unless_it_was_asked_for_or_something_panicked() {
+    fn log_is_kept_only_on_request_or_panic() {
         let start = || Process::start("sleeper", Command::new("sleep").arg("600")).unwrap();
         // This is what happens to what a static holds, which nobody drops.
         let left = |mut process: Process| {
@@ -232,8 +233,9 @@ mod tests {
         assert!(left(witness));
     }
 
+    /// A signal reaches the program and a second one says that it has ended.
     #[test]
-    fn a_signal_reaches_the_program_and_a_second_one_says_that_it_has_ended() {
+    fn signal_reaches_program_and_second_reports_exit() {
         let mut process = Process::start("sleeper", Command::new("sleep").arg("600")).unwrap();
         process.signal(Signal::TERM).unwrap();
         let status = loop {

@@ -35,9 +35,9 @@ const PRINCIPAL_LIMIT: u32 = 1;
 /// Whose session is at each place.
 const PRINCIPALS: [Principal; SESSIONS] = [Principal(3), Principal(4), Principal(3)];
 
+/// What three processes do at once and losses of the data in between are explained by one order.
 #[test]
-fn what_three_processes_do_at_once_and_losses_of_the_data_in_between_are_explained_by_one_order()
--> anyhow::Result<()> {
+fn concurrent_histories_are_linearizable() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
