@@ -8,13 +8,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum as _};
 use vmcp_bench::cores::Cores;
-use vmcp_bench::figure::{self, Figure};
+use vmcp_bench::metric;
+use vmcp_bench::metric::Metric;
 use vmcp_bench::scenario::{Run, Scenario};
 
 /// Measure what the gateway costs, beside a bare hyper proxy in the same run.
 ///
 /// `cargo xtask bench` builds both as the gateway is shipped, in the profile `image`.
-/// Prints what it measures as it goes, then a table, and one line of JSON for each figure. What is measured runs alone on one core;
+/// Prints what it measures as it goes, then a table, and one line of JSON for each metric. What is measured runs alone on one core;
 /// the backend and the load run on another. The run is void when the bare proxy does not reach 0.45 of the calls per second of the
 /// backend alone: then the machine was busy.
 #[derive(Parser)]
@@ -23,7 +24,7 @@ struct Args {
     /// What to measure; without a name, everything but `sessions` and `soak`
     #[arg(value_enum, value_name = "NAME")]
     scenarios: Vec<Scenario>,
-    /// Fail when a figure does not hold, or the run is void
+    /// Fail when a metric does not hold, or the run is void
     #[arg(long)]
     check: bool,
     /// Also write the lines of JSON to this file
@@ -60,37 +61,37 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut figures = Vec::new();
+    let mut metrics = Vec::new();
     for scenario in scenarios {
         let name = scenario.to_possible_value();
         let name = name.as_ref().map_or("", |name| name.get_name());
         eprintln!("==> {name}");
-        figures.extend(
+        metrics.extend(
             runtime
                 .block_on(scenario.run(&run))
                 .with_context(|| name.to_owned())?,
         );
     }
-    let lines = lines(&figures)?;
-    println!("\n{}\n{lines}", figure::table(&figures));
+    let lines = lines(&metrics)?;
+    println!("\n{}\n{lines}", metric::table(&metrics));
     if let Some(file) = &args.json {
         fs::write(file, lines).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    if figures.iter().any(|figure| figure.voids && !figure.holds) {
+    if metrics.iter().any(|metric| metric.invalidates && !metric.passed) {
         eprintln!(
             "the run is void: the bare proxy was too slow, so that the machine was busy with something else"
         );
     }
-    if args.check && !figures.iter().all(|figure| figure.holds) {
-        bail!("not every figure holds");
+    if args.check && !metrics.iter().all(|metric| metric.passed) {
+        bail!("not every metric passed");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn lines(figures: &[Figure]) -> anyhow::Result<String> {
+fn lines(metrics: &[Metric]) -> anyhow::Result<String> {
     let mut lines = String::new();
-    for figure in figures {
-        lines.push_str(&serde_json::to_string(figure)?);
+    for metric in metrics {
+        lines.push_str(&serde_json::to_string(metric)?);
         lines.push('\n');
     }
     Ok(lines)

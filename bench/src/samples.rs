@@ -45,7 +45,7 @@ impl Samples {
     }
 }
 
-/// The middle one of `values`; NaN without values, which no bound holds.
+/// The middle one of `values`; NaN without values, which no bound allows.
 #[must_use]
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();

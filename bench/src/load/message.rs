@@ -40,13 +40,13 @@ impl Call {
     pub(super) fn is_answered_by(self, answer: &[u8], id: u64) -> bool {
         let least = if self == Self::Large { LARGE_BYTES } else { 0 };
         let head = &answer[..answer.len().min(512)];
-        let holds = |text: &str| memchr::memmem::find(head, text.as_bytes()).is_some();
+        let contains = |text: &str| memchr::memmem::find(head, text.as_bytes()).is_some();
         answer.len() > least
-            && holds(&format!(r#""id":{id},"result":"#))
+            && contains(&format!(r#""id":{id},"result":"#))
             && match self {
-                Self::Echo | Self::Large | Self::Stream => holds(&text(id)),
-                Self::Initialize => holds("protocolVersion"),
-                Self::List => holds(r#""tools":[{"#),
+                Self::Echo | Self::Large | Self::Stream => contains(&text(id)),
+                Self::Initialize => contains("protocolVersion"),
+                Self::List => contains(r#""tools":[{"#),
             }
     }
 }

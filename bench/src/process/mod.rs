@@ -1,4 +1,4 @@
-//! What a run starts: gateways, the floor, backends. Each ends with the value that stands for it.
+//! What a run starts: gateways, the baseline, backends. Each ends with the value that stands for it.
 
 mod gateway;
 mod redis;
@@ -35,10 +35,10 @@ impl Program {
     ///
     /// # Errors
     /// When it does not start.
-    pub fn floor(cores: Cores, backend: SocketAddr) -> anyhow::Result<Self> {
-        let mut command = Command::new(program("vmcp-bench-floor")?);
+    pub fn baseline(cores: Cores, backend: SocketAddr) -> anyhow::Result<Self> {
+        let mut command = Command::new(program("vmcp-bench-baseline")?);
         command.arg("--backend").arg(backend.to_string());
-        Self::start("floor", &cores::on(cores.measured, &command), 1)
+        Self::start("baseline", &cores::on(cores.measured, &command), 1)
     }
 
     /// So many backends with so many tools each, in one process beside the load.

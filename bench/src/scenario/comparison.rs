@@ -1,20 +1,20 @@
-//! The same calls to the backend directly, through the floor, and through the gateway, in turns.
+//! The same calls to the backend directly, through the baseline, and through the gateway, in rounds.
 //!
-//! They take turns ([`super::turn`]) within one run, so that whatever slows the machine for a while slows all three, and a figure is the
-//! median of the ratios within a turn.
+//! They take rounds ([`crate::scenario::round`]) within one run, so that whatever slows the machine for a while slows all three, and a metric is the
+//! median of the ratios within a round.
 
 use std::fmt;
 
 use anyhow::Context as _;
 
 use super::Run;
-use super::turn::{Contender, Done, turn};
-use crate::figure::{Bound, Figure};
 use crate::load::{self, Call, Target};
+use crate::metric::{Bound, Metric};
 use crate::process::{Gateway, Program, Storage};
 use crate::samples::median;
+use crate::scenario::round::{Done, RoundTarget, round};
 
-/// How much of the calls per second of the backend alone the floor has to reach. Where it does not, the load or the backend were
+/// How much of the calls per second of the backend alone the baseline has to reach. Where it does not, the load or the backend were
 /// starved, and nothing can be said of what stands between them.
 const LEAST_FLOOR: f64 = 0.45;
 
@@ -23,7 +23,7 @@ const LEAST_FLOOR: f64 = 0.45;
 pub(super) struct Comparison {
     places: [Place; 3],
     _backend: Program,
-    _floor: Program,
+    _baseline: Program,
     _gateway: Gateway,
 }
 
@@ -35,7 +35,7 @@ struct Place {
     process: u32,
 }
 
-/// What one contender did in one turn.
+/// What one target did in one round.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Measured {
     /// Calls per second.
@@ -48,13 +48,13 @@ pub(super) struct Measured {
     pub(super) cpu: f64,
 }
 
-/// One turn: direct, floor, gateway.
-pub(super) type Turn = [Measured; 3];
+/// One round: direct, baseline, gateway.
+pub(super) type Round = [Measured; 3];
 
 impl Comparison {
     pub(super) async fn start(run: &Run) -> anyhow::Result<Self> {
         let backend = Program::backends(run.cores, 1, 10)?;
-        let floor = Program::floor(run.cores, backend.addresses[0])?;
+        let baseline = Program::baseline(run.cores, backend.addresses[0])?;
         let mut gateway = Gateway::start(run.cores.measured, Storage::Memory, &backend.addresses, None)?;
         gateway.ready().await?;
         let place = |name, address, prefix, process| Place {
@@ -65,40 +65,40 @@ impl Comparison {
         Ok(Self {
             places: [
                 place("direct", backend.addresses[0], "", backend.id()),
-                place("floor", floor.addresses[0], "", floor.id()),
+                place("baseline", baseline.addresses[0], "", baseline.id()),
                 place("gateway", gateway.mcp, "b0_", gateway.id()),
             ],
             _backend: backend,
-            _floor: floor,
+            _baseline: baseline,
             _gateway: gateway,
         })
     }
 
     /// Calls with so many clients in a closed loop.
-    pub(super) async fn measure(&self, run: &Run, call: Call, clients: usize) -> anyhow::Result<Vec<Turn>> {
-        let [direct, floor, gateway] = &self.places;
-        let mut contenders = [
+    pub(super) async fn measure(&self, run: &Run, call: Call, clients: usize) -> anyhow::Result<Vec<Round>> {
+        let [direct, baseline, gateway] = &self.places;
+        let mut targets = [
             direct.connect(clients).await?,
-            floor.connect(clients).await?,
+            baseline.connect(clients).await?,
             gateway.connect(clients).await?,
         ];
-        let mut turns = Vec::new();
+        let mut rounds = Vec::new();
         for number in 1..=run.repeats {
-            let [direct, floor, gateway] = turn(run, call, &mut contenders).await?.map(Measured::from);
+            let [direct, baseline, gateway] = round(run, call, &mut targets).await?.map(Measured::from);
             eprintln!(
-                "    {number}/{}  {call:?}, {clients} clients: direct {direct}, floor {floor}, gateway {gateway}",
+                "    {number}/{}  {call:?}, {clients} clients: direct {direct}, baseline {baseline}, gateway {gateway}",
                 run.repeats,
             );
-            turns.push([direct, floor, gateway]);
+            rounds.push([direct, baseline, gateway]);
         }
-        Ok(turns)
+        Ok(rounds)
     }
 }
 
 impl Place {
-    async fn connect(&self, clients: usize) -> anyhow::Result<Contender> {
+    async fn connect(&self, clients: usize) -> anyhow::Result<RoundTarget> {
         let clients = load::connect(&self.target, clients).await;
-        Ok(Contender {
+        Ok(RoundTarget {
             clients: clients.with_context(|| self.name)?,
             process: self.process,
         })
@@ -123,39 +123,52 @@ impl fmt::Display for Measured {
     }
 }
 
-/// The median over the turns of what `read` makes of one.
-fn over(turns: &[Turn], read: impl Fn(&Turn) -> f64) -> f64 {
-    median(turns.iter().map(read))
+/// The median over the rounds of what `read` makes of one.
+fn over(rounds: &[Round], read: impl Fn(&Round) -> f64) -> f64 {
+    median(rounds.iter().map(read))
 }
 
-fn parts(turns: &[Turn], read: fn(&Measured) -> f64, unit: &str) -> String {
-    let [direct, floor, gateway] = [0, 1, 2].map(|place| over(turns, |turn| read(&turn[place])));
-    format!("direct {direct:.1}, floor {floor:.1}, gateway {gateway:.1} {unit}")
+fn parts(rounds: &[Round], read: fn(&Measured) -> f64, unit: &str) -> String {
+    let [direct, baseline, gateway] = [0, 1, 2].map(|place| over(rounds, |round| read(&round[place])));
+    format!("direct {direct:.1}, baseline {baseline:.1}, gateway {gateway:.1} {unit}")
 }
 
-/// How many times what the floor adds to the latency the gateway adds.
-pub(super) fn added(name: &'static str, turns: &[Turn], at_most: f64) -> Figure {
-    let ratio = over(turns, |[direct, floor, gateway]| {
-        (gateway.p50 - direct.p50) / (floor.p50 - direct.p50)
+/// How many times what the baseline adds to the latency the gateway adds.
+pub(super) fn added(name: &'static str, rounds: &[Round], at_most: f64) -> Metric {
+    let ratio = over(rounds, |[direct, baseline, gateway]| {
+        (gateway.p50 - direct.p50) / (baseline.p50 - direct.p50)
     });
-    let parts = parts(turns, |measured| measured.p50, "us p50");
-    Figure::new(name, ratio, "of floor", Bound::AtMost(at_most), parts)
+    let parts = parts(rounds, |measured| measured.p50, "us p50");
+    Metric::new(name, ratio, "of baseline", Bound::AtMost(at_most), parts)
 }
 
-/// The gateway's calls per second over the floor's; and whether the run says anything at all.
-pub(super) fn rates(names: [&'static str; 2], turns: &[Turn], at_least: f64) -> [Figure; 2] {
-    let parts = || parts(turns, |measured| measured.rate, "calls/s");
-    let floor = over(turns, |[direct, floor, _]| floor.rate / direct.rate);
-    let gateway = over(turns, |[_, floor, gateway]| gateway.rate / floor.rate);
+/// The gateway's calls per second over the baseline's; and whether the run says anything at all.
+pub(super) fn rates(names: [&'static str; 2], rounds: &[Round], at_least: f64) -> [Metric; 2] {
+    let parts = || parts(rounds, |measured| measured.rate, "calls/s");
+    let baseline = over(rounds, |[direct, baseline, _]| baseline.rate / direct.rate);
+    let gateway = over(rounds, |[_, baseline, gateway]| gateway.rate / baseline.rate);
     [
-        Figure::new(names[0], floor, "of direct", Bound::AtLeast(LEAST_FLOOR), parts()).voiding(),
-        Figure::new(names[1], gateway, "of floor", Bound::AtLeast(at_least), parts()),
+        Metric::new(
+            names[0],
+            baseline,
+            "of direct",
+            Bound::AtLeast(LEAST_FLOOR),
+            parts(),
+        )
+        .voiding(),
+        Metric::new(
+            names[1],
+            gateway,
+            "of baseline",
+            Bound::AtLeast(at_least),
+            parts(),
+        ),
     ]
 }
 
-/// The gateway's processor time per call over the floor's.
-pub(super) fn cpu(name: &'static str, turns: &[Turn], at_most: f64) -> Figure {
-    let ratio = over(turns, |[_, floor, gateway]| gateway.cpu / floor.cpu);
-    let parts = parts(turns, |measured| measured.cpu, "us/call");
-    Figure::new(name, ratio, "of floor", Bound::AtMost(at_most), parts)
+/// The gateway's processor time per call over the baseline's.
+pub(super) fn cpu(name: &'static str, rounds: &[Round], at_most: f64) -> Metric {
+    let ratio = over(rounds, |[_, baseline, gateway]| gateway.cpu / baseline.cpu);
+    let parts = parts(rounds, |measured| measured.cpu, "us/call");
+    Metric::new(name, ratio, "of baseline", Bound::AtMost(at_most), parts)
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures::future::try_join_all;
 
 use super::Run;
-use crate::figure::{Bound, Figure};
 use crate::load::{self, Call, Target};
+use crate::metric::{Bound, Metric};
 use crate::process::{self, Gateway, Program, Storage};
 
 /// How many sessions there are.
@@ -14,7 +14,7 @@ pub(super) const SESSIONS: usize = 10_000;
 pub(super) const CLIENTS: usize = 20;
 pub(super) const MIB: f64 = 1024.0 * 1024.0;
 
-pub(super) async fn idle(run: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(super) async fn idle(run: &Run) -> anyhow::Result<Vec<Metric>> {
     let backend = Program::backends(run.cores, 1, 10)?;
     let mut gateway = Gateway::start(run.cores.measured, Storage::Memory, &backend.addresses, None)?;
     gateway.ready().await?;
@@ -28,7 +28,7 @@ pub(super) async fn idle(run: &Run) -> anyhow::Result<Vec<Figure>> {
     let grown = (after as f64 - before as f64) / MIB;
     let parts = format!("from {:.1} to {:.1} MiB", before as f64 / MIB, after as f64 / MIB);
     eprintln!("    {SESSIONS} sessions, each with one call behind it: {parts}");
-    Ok(vec![Figure::new(
+    Ok(vec![Metric::new(
         "idle_10000_memory",
         grown,
         "MiB",

@@ -3,8 +3,8 @@
 mod calls;
 mod comparison;
 mod idle;
+mod round;
 mod sessions;
-mod turn;
 mod wide;
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::cores::Cores;
-use crate::figure::Figure;
+use crate::metric::Metric;
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,7 +61,7 @@ impl Scenario {
     ///
     /// # Errors
     /// When something does not start, or answers wrongly.
-    pub async fn run(self, run: &Run) -> anyhow::Result<Vec<Figure>> {
+    pub async fn run(self, run: &Run) -> anyhow::Result<Vec<Metric>> {
         match self {
             Self::Echo => calls::echo(run).await,
             Self::Large => calls::large(run).await,

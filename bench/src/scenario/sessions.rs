@@ -8,11 +8,11 @@ use futures::future::try_join_all;
 
 use super::Run;
 use super::idle::{CLIENTS, MIB, SESSIONS, open, settled};
-use super::turn::{Contender, turn};
-use crate::figure::{Bound, Figure};
 use crate::load::{self, Call, Client, Target};
+use crate::metric::{Bound, Metric};
 use crate::process::{self, Gateway, Program, Redis, Storage, keys};
 use crate::samples::median;
+use crate::scenario::round::{RoundTarget, round};
 
 /// A virtual server whose sessions are in a Redis.
 struct Server {
@@ -51,15 +51,15 @@ fn target(gateway: &Gateway) -> Target {
     }
 }
 
-pub(super) async fn sessions(run: &Run) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = warm(run).await?;
-    figures.extend(quiet(run).await?);
-    figures.extend(stored(run).await?);
-    Ok(figures)
+pub(super) async fn sessions(run: &Run) -> anyhow::Result<Vec<Metric>> {
+    let mut metrics = warm(run).await?;
+    metrics.extend(quiet(run).await?);
+    metrics.extend(stored(run).await?);
+    Ok(metrics)
 }
 
-/// Warm calls and new sessions, with both stores in turns; and what Redis is asked in between.
-async fn warm(run: &Run) -> anyhow::Result<Vec<Figure>> {
+/// Warm calls and new sessions, with both stores in rounds; and what Redis is asked in between.
+async fn warm(run: &Run) -> anyhow::Result<Vec<Metric>> {
     let server = Server::start(run)?;
     let (redis_gateway, redis) = server.replica(run).await?;
     let addresses = &server.backend.addresses;
@@ -67,35 +67,35 @@ async fn warm(run: &Run) -> anyhow::Result<Vec<Figure>> {
     gateway.ready().await?;
     let memory = target(&gateway);
 
-    let connect = async |clients| -> anyhow::Result<[Contender; 2]> {
+    let connect = async |clients| -> anyhow::Result<[RoundTarget; 2]> {
         Ok([
-            Contender {
+            RoundTarget {
                 clients: load::connect(&memory, clients).await?,
                 process: gateway.id(),
             },
-            Contender {
+            RoundTarget {
                 clients: load::connect(&redis, clients).await?,
                 process: redis_gateway.id(),
             },
         ])
     };
     let p50 = |calls: &load::Outcome| calls.latencies.percentile(50);
-    let latency = in_turns(run, &mut connect(1).await?, Call::Echo, p50).await?;
+    let latency = in_rounds(run, &mut connect(1).await?, Call::Echo, p50).await?;
     let mut many = connect(32).await?;
-    let rate = in_turns(run, &mut many, Call::Echo, load::Outcome::rate).await?;
+    let rate = in_rounds(run, &mut many, Call::Echo, load::Outcome::rate).await?;
     let asked = asked(run, &server.redis, &redis).await?;
-    let created = in_turns(run, &mut many, Call::Initialize, load::Outcome::rate).await?;
-    let figure = |name, turns: &[[f64; 2]], bound, unit: &str| {
-        let [memory, redis] = [0, 1].map(|place| median(turns.iter().map(|turn| turn[place])));
-        let ratio = median(turns.iter().map(|[memory, redis]| redis / memory));
+    let created = in_rounds(run, &mut many, Call::Initialize, load::Outcome::rate).await?;
+    let metric = |name, rounds: &[[f64; 2]], bound, unit: &str| {
+        let [memory, redis] = [0, 1].map(|place| median(rounds.iter().map(|round| round[place])));
+        let ratio = median(rounds.iter().map(|[memory, redis]| redis / memory));
         let parts = format!("memory {memory:.1}, Redis {redis:.1} {unit}");
-        Figure::new(name, ratio, "of memory", bound, parts)
+        Metric::new(name, ratio, "of memory", bound, parts)
     };
     Ok(vec![
-        figure("redis_1_p50", &latency, Bound::AtMost(1.1), "us"),
-        figure("redis_32_rate", &rate, Bound::AtLeast(0.9), "calls/s"),
+        metric("redis_1_p50", &latency, Bound::AtMost(1.1), "us"),
+        metric("redis_32_rate", &rate, Bound::AtLeast(0.9), "calls/s"),
         asked,
-        figure(
+        metric(
             "redis_32_initialize_rate",
             &created,
             Bound::AtLeast(0.6),
@@ -104,27 +104,27 @@ async fn warm(run: &Run) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-async fn in_turns(
+async fn in_rounds(
     run: &Run,
-    contenders: &mut [Contender; 2],
+    targets: &mut [RoundTarget; 2],
     call: Call,
     read: impl Fn(&load::Outcome) -> f64,
 ) -> anyhow::Result<Vec<[f64; 2]>> {
-    let mut turns = Vec::new();
+    let mut rounds = Vec::new();
     for number in 1..=run.repeats {
-        let [memory, redis] = turn(run, call, contenders).await?.map(|done| read(&done.calls));
+        let [memory, redis] = round(run, call, targets).await?.map(|done| read(&done.calls));
         eprintln!(
             "    {number}/{}  {call:?}, {} clients: memory {memory:.1}, Redis {redis:.1}",
             run.repeats,
-            contenders[0].clients.len()
+            targets[0].clients.len()
         );
-        turns.push([memory, redis]);
+        rounds.push([memory, redis]);
     }
-    Ok(turns)
+    Ok(rounds)
 }
 
 /// How many scripts Redis is asked to run for one warm call. Each session may be touched once meanwhile, behind the calls.
-async fn asked(run: &Run, redis: &Redis, target: &Target) -> anyhow::Result<Figure> {
+async fn asked(run: &Run, redis: &Redis, target: &Target) -> anyhow::Result<Metric> {
     let mut clients = load::connect(target, 32).await?;
     load::closed_loop(&mut clients, Call::Echo, run.duration / 5).await?;
     let before = redis.commands()?.scripts;
@@ -137,7 +137,7 @@ async fn asked(run: &Run, redis: &Redis, target: &Target) -> anyhow::Result<Figu
     eprintln!("    Redis ran {parts}");
     let on_the_way = scripts.saturating_sub(clients.len() as u64) as f64 / calls as f64;
     let name = "redis_commands_per_warm_call";
-    Ok(Figure::new(
+    Ok(Metric::new(
         name,
         on_the_way,
         "commands",
@@ -147,7 +147,7 @@ async fn asked(run: &Run, redis: &Redis, target: &Target) -> anyhow::Result<Figu
 }
 
 /// What Redis is asked while 50 sessions call once in five seconds each, every time at another of three replicas.
-async fn quiet(run: &Run) -> anyhow::Result<Vec<Figure>> {
+async fn quiet(run: &Run) -> anyhow::Result<Vec<Metric>> {
     const QUIET: usize = 50;
     const REPLICAS: usize = 3;
     const EVERY: Duration = Duration::from_secs(5);
@@ -194,14 +194,14 @@ async fn quiet(run: &Run) -> anyhow::Result<Vec<Figure>> {
     let calls = rate * LASTS.as_secs_f64();
     let parts = |what: &str, count: u64| format!("{count} {what} in {calls:.0} calls over {LASTS:?}");
     Ok(vec![
-        Figure::new(
+        Metric::new(
             "redis_50_quiet_touches",
             touches,
             "per 30 s",
             Bound::AtMost(1.0),
             format!("per session and replica; {}", parts("scripts", scripts)),
         ),
-        Figure::new(
+        Metric::new(
             "redis_50_quiet_pings",
             pings_each,
             "per s",
@@ -212,7 +212,7 @@ async fn quiet(run: &Run) -> anyhow::Result<Vec<Figure>> {
 }
 
 /// Sessions that nobody uses: in the replica's memory, and in Redis; then far more of them than the replica keeps.
-async fn stored(run: &Run) -> anyhow::Result<Vec<Figure>> {
+async fn stored(run: &Run) -> anyhow::Result<Vec<Metric>> {
     const MANY: usize = 100_000;
     let server = Server::start(run)?;
     let (gateway, target) = server.replica(run).await?;
@@ -221,15 +221,15 @@ async fn stored(run: &Run) -> anyhow::Result<Vec<Figure>> {
     let grown = (settled(gateway.id()).await? as f64 - rss as f64) / MIB;
     let each = server.redis.memory()?.saturating_sub(redis) as f64 / SESSIONS as f64 / 1024.0;
     eprintln!("    {SESSIONS} sessions: the replica grew by {grown:.1} MiB, Redis by {each:.2} KiB for each");
-    let figures = vec![
-        Figure::new(
+    let metrics = vec![
+        Metric::new(
             "redis_idle_10000_memory",
             grown,
             "MiB",
             Bound::Below(40.0),
             "of the replica".to_owned(),
         ),
-        Figure::new(
+        Metric::new(
             "redis_memory_per_session",
             each,
             "KiB",
@@ -245,8 +245,8 @@ async fn stored(run: &Run) -> anyhow::Result<Vec<Figure>> {
     };
     eprintln!("    {MANY} sessions in Redis: {parts}");
     let failed = f64::from(u8::from(served.is_err()));
-    let many = Figure::new("redis_100000_failed", failed, "calls", Bound::AtMost(0.0), parts);
-    Ok(figures.into_iter().chain([many]).collect())
+    let many = Metric::new("redis_100000_failed", failed, "calls", Bound::AtMost(0.0), parts);
+    Ok(metrics.into_iter().chain([many]).collect())
 }
 
 /// Opens `more` sessions, and calls again in some of them, from the oldest to the newest.
@@ -276,12 +276,12 @@ async fn served(target: &Target, more: usize) -> anyhow::Result<usize> {
 
 /// Sessions that are opened, call once, and are abandoned, for as long as 600 measurements take: ten minutes, unless somebody wants to
 /// see sooner that it works.
-pub(super) async fn soak(run: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(super) async fn soak(run: &Run) -> anyhow::Result<Vec<Metric>> {
     const RATE: f64 = 500.0;
     let (first_part, rest) = (run.duration * 60, run.duration * 9 * 60);
     let server = Server::start(run)?;
     let (gateway, target) = server.replica(run).await?;
-    // They take turns: a connection that waits for a minute and more is closed by the gateway.
+    // They take rounds: a connection that waits for a minute and more is closed by the gateway.
     let clients = VecDeque::from(load::connect(&target, 4 * CLIENTS).await?);
     let clients = std::sync::Arc::new(tokio::sync::Mutex::new(clients));
     let churn = |_| {
@@ -312,11 +312,11 @@ pub(super) async fn soak(run: &Run) -> anyhow::Result<Vec<Figure>> {
         outcome.latencies.percentile(99) / 1e3
     );
     eprintln!("    {parts}");
-    // A gateway that is late has seen fewer sessions than the figure is about.
+    // A gateway that is late has seen fewer sessions than the metric is about.
     let rate = outcome.rate();
     Ok(vec![
-        Figure::new("soak_memory", last / first, "of first", Bound::AtMost(1.1), parts),
-        Figure::new(
+        Metric::new("soak_memory", last / first, "of first", Bound::AtMost(1.1), parts),
+        Metric::new(
             "soak_rate",
             rate,
             "per s",

@@ -3,17 +3,17 @@
 use std::time::Instant;
 
 use super::Run;
-use crate::figure::{Bound, Figure};
 use crate::load::{Call, Client, Target};
+use crate::metric::{Bound, Metric};
 use crate::process::{Gateway, Program, Storage};
 use crate::samples::{Samples, median};
 
 const BACKENDS: usize = 150;
 const TOOLS: usize = 10;
-/// How many lists are asked for in one turn.
+/// How many lists are asked for in one round.
 const LISTS: usize = 200;
 
-pub(super) async fn wide(run: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(super) async fn wide(run: &Run) -> anyhow::Result<Vec<Metric>> {
     let backends = Program::backends(run.cores, BACKENDS, TOOLS)?;
     let mut gateway = Gateway::start(run.cores.measured, Storage::Memory, &backends.addresses, None)?;
     gateway.ready().await?;
@@ -24,7 +24,7 @@ pub(super) async fn wide(run: &Run) -> anyhow::Result<Vec<Figure>> {
     let (mut lists, mut p99, mut added) = (Vec::new(), Vec::new(), Vec::new());
     let mut client = Client::open(&target("b0_")).await?;
     client.call(Call::List).await?;
-    for turn in 1..=run.repeats {
+    for round in 1..=run.repeats {
         let mut latencies = Samples::default();
         for _ in 0..LISTS {
             latencies.add(client.call(Call::List).await?);
@@ -34,13 +34,13 @@ pub(super) async fn wide(run: &Run) -> anyhow::Result<Vec<Figure>> {
         let (first, handshake) = first_calls(&target(""), &backends).await?;
         added.push(first - handshake);
         eprintln!(
-            "    {turn}/{}  tools/list p50 {:.2} ms; first call {first:.2} ms, the backend's own handshake and call {handshake:.2} ms",
+            "    {round}/{}  tools/list p50 {:.2} ms; first call {first:.2} ms, the backend's own handshake and call {handshake:.2} ms",
             run.repeats,
             latencies.percentile(50) / 1e3
         );
     }
     Ok(vec![
-        Figure::new(
+        Metric::new(
             "wide_150_list_p50",
             median(lists),
             "ms",
@@ -50,7 +50,7 @@ pub(super) async fn wide(run: &Run) -> anyhow::Result<Vec<Figure>> {
                 median(p99)
             ),
         ),
-        Figure::new(
+        Metric::new(
             "wide_150_first_call_added_p50",
             median(added),
             "ms",

@@ -1,4 +1,4 @@
-//! The floor of the bench as a process: a bare reverse proxy in front of one backend.
+//! The baseline of the bench as a process: a bare reverse proxy in front of one backend.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -18,6 +18,6 @@ fn main() -> anyhow::Result<()> {
     runtime.enable_all().build()?.block_on(async {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         println!("{}", listener.local_addr()?);
-        vmcp_bench::floor::run(listener, args.backend.to_string().parse()?).await
+        vmcp_bench::baseline::run(listener, args.backend.to_string().parse()?).await
     })
 }

@@ -1,12 +1,12 @@
-//! Figures: what was measured, what is allowed, and whether it holds.
+//! Metrics: what was measured, what is allowed, and whether it passed.
 
 use serde::Serialize;
 
-/// One figure.
+/// One metric.
 #[derive(Clone, Debug, Serialize)]
-pub struct Figure {
+pub struct Metric {
     /// Its name.
-    #[serde(rename = "figure")]
+    #[serde(rename = "metric")]
     pub name: &'static str,
     /// What was measured: the median of the repeats.
     pub value: f64,
@@ -15,16 +15,16 @@ pub struct Figure {
     /// What is allowed, for example `<= 1.6`.
     pub bound: String,
     /// Whether the value is.
-    pub holds: bool,
-    /// What it is made of: for example `direct 31.0, floor 62.1, gateway 80.7 us`.
+    pub passed: bool,
+    /// What it is made of: for example `direct 31.0, baseline 62.1, gateway 80.7 us`.
     #[serde(skip)]
     pub parts: String,
     /// Whether the run is void when it does not hold: it says that the bench itself was disturbed.
     #[serde(skip)]
-    pub voids: bool,
+    pub invalidates: bool,
 }
 
-/// What a figure may be at most, or at least.
+/// What a metric may be at most, or at least.
 #[derive(Clone, Copy, Debug)]
 pub enum Bound {
     /// No more than this.
@@ -53,8 +53,8 @@ impl Bound {
     }
 }
 
-impl Figure {
-    /// A figure with its verdict.
+impl Metric {
+    /// A metric with its verdict.
     #[must_use]
     pub fn new(name: &'static str, value: f64, unit: &'static str, bound: Bound, parts: String) -> Self {
         Self {
@@ -63,31 +63,34 @@ impl Figure {
             value: (value * 1000.0).round() / 1000.0,
             unit,
             bound: bound.text(),
-            holds: bound.allows(value),
+            passed: bound.allows(value),
             parts,
-            voids: false,
+            invalidates: false,
         }
     }
 
     /// The same, as a condition of the whole run.
     #[must_use]
     pub fn voiding(self) -> Self {
-        Self { voids: true, ..self }
+        Self {
+            invalidates: true,
+            ..self
+        }
     }
 }
 
-/// The figures as a table for people.
+/// The metrics as a table for people.
 #[must_use]
-pub fn table(figures: &[Figure]) -> String {
-    let width = figures.iter().map(|figure| figure.name.len()).max().unwrap_or(0);
-    let line = |figure: &Figure| {
-        let verdict = if figure.holds { "holds" } else { "FAILS" };
+pub fn table(metrics: &[Metric]) -> String {
+    let width = metrics.iter().map(|metric| metric.name.len()).max().unwrap_or(0);
+    let line = |metric: &Metric| {
+        let verdict = if metric.passed { "passed" } else { "FAILS" };
         format!(
             "{verdict}  {:width$}  {:>9.3} {:7}  {:8}  {}\n",
-            figure.name, figure.value, figure.bound, figure.unit, figure.parts
+            metric.name, metric.value, metric.bound, metric.unit, metric.parts
         )
     };
-    figures.iter().map(line).collect()
+    metrics.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -97,16 +100,16 @@ mod tests {
     /// A bound is part of what it allows and nothing measured is never allowed.
     #[test]
     fn bound_is_allowed_and_missing_value_is_not() {
-        let holds = |value, bound| Figure::new("x", value, "x", bound, String::new()).holds;
-        assert!(holds(1.6, Bound::AtMost(1.6)) && !holds(1.601, Bound::AtMost(1.6)));
-        assert!(holds(0.75, Bound::AtLeast(0.75)) && !holds(0.74, Bound::AtLeast(0.75)));
-        assert!(!holds(3.0, Bound::Below(3.0)) && holds(2.99, Bound::Below(3.0)));
-        assert!(!holds(f64::NAN, Bound::AtMost(1.6)) && !holds(f64::NAN, Bound::AtLeast(0.75)));
+        let passed = |value, bound| Metric::new("x", value, "x", bound, String::new()).passed;
+        assert!(passed(1.6, Bound::AtMost(1.6)) && !passed(1.601, Bound::AtMost(1.6)));
+        assert!(passed(0.75, Bound::AtLeast(0.75)) && !passed(0.74, Bound::AtLeast(0.75)));
+        assert!(!passed(3.0, Bound::Below(3.0)) && passed(2.99, Bound::Below(3.0)));
+        assert!(!passed(f64::NAN, Bound::AtMost(1.6)) && !passed(f64::NAN, Bound::AtLeast(0.75)));
     }
 
     #[test]
     fn a_figure_is_one_line_of_json() {
-        let figure = Figure::new(
+        let metric = Metric::new(
             "echo_1_added",
             1.25,
             "ratio",
@@ -114,8 +117,8 @@ mod tests {
             "parts".to_owned(),
         );
         assert_eq!(
-            serde_json::to_string(&figure).unwrap(),
-            r#"{"figure":"echo_1_added","value":1.25,"unit":"ratio","bound":"<= 1.6","holds":true}"#
+            serde_json::to_string(&metric).unwrap(),
+            r#"{"metric":"echo_1_added","value":1.25,"unit":"ratio","bound":"<= 1.6","passed":true}"#
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The floor: a reverse proxy that does nothing else, on the HTTP library and the connection pool that the gateway uses.
+//! The baseline: a reverse proxy that does nothing else, on the HTTP library and the connection pool that the gateway uses.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! One turn of a comparison: each contender is called for as long as one measurement takes.
+//! One round of a comparison: each target is called for as long as one measurement takes.
 //!
-//! A machine is faster at one moment than at the next. So that this concerns all contenders alike, each is called in short pieces, one
+//! A machine is faster at one moment than at the next. So that this concerns all targets alike, each is called in short pieces, one
 //! after the other, in one order and then in the other.
 
 use std::time::Duration;
@@ -16,14 +16,14 @@ const WARM_UP: f64 = 0.2;
 
 /// Who is called.
 #[derive(Debug)]
-pub(super) struct Contender {
+pub(super) struct RoundTarget {
     /// The clients, each with its own connection to it.
     pub(super) clients: Vec<Client>,
     /// The process whose processor time counts.
     pub(super) process: u32,
 }
 
-/// What one contender did in one turn.
+/// What one target did in one round.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Done {
     pub(super) calls: Outcome,
@@ -31,22 +31,22 @@ pub(super) struct Done {
     pub(super) cpu: Duration,
 }
 
-/// Calls all contenders; what they did is in their order.
-pub(super) async fn turn<const N: usize>(
+/// Calls all targets; what they did is in their order.
+pub(super) async fn round<const N: usize>(
     run: &Run,
     call: Call,
-    contenders: &mut [Contender; N],
+    targets: &mut [RoundTarget; N],
 ) -> anyhow::Result<[Done; N]> {
     let lasts = run.duration / PIECES;
     let mut done = std::array::from_fn(|_| Done::default());
     for piece in 0..PIECES {
         for place in 0..N {
             let place = if piece % 2 == 0 { place } else { N - 1 - place };
-            let contender = &mut contenders[place];
-            load::closed_loop(&mut contender.clients, call, lasts.mul_f64(WARM_UP)).await?;
-            let before = process::cpu(contender.process)?;
-            let calls = load::closed_loop(&mut contender.clients, call, lasts).await?;
-            done[place].cpu += process::cpu(contender.process)?.saturating_sub(before);
+            let target = &mut targets[place];
+            load::closed_loop(&mut target.clients, call, lasts.mul_f64(WARM_UP)).await?;
+            let before = process::cpu(target.process)?;
+            let calls = load::closed_loop(&mut target.clients, call, lasts).await?;
+            done[place].cpu += process::cpu(target.process)?.saturating_sub(before);
             done[place].calls.extend(&calls);
         }
     }
