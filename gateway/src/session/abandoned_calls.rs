@@ -1,7 +1,8 @@
-//! The ids of calls that were given up before their answers came: their backends may still run them, and answer them later.
+//! Ids of calls that were abandoned before their answers arrived: their backends may still run and answer them.
 //!
-//! Such an id stays taken for a while. Otherwise a later call with the same id could get the answer to the earlier one, or be hit by its
-//! cancellation. The list is bounded: where it is full, every id counts as taken, which costs those calls their resumption and nothing else.
+//! Such an id stays reserved for a while. Otherwise a later call with the same id could get the earlier answer, or
+//! the earlier call's cancellation. The list is bounded. While it is full, every id counts as reserved, which costs
+//! those calls only their resumption.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +13,14 @@ use tokio::time::Instant;
 use super::record::RecordKey;
 use crate::session::cache::key_map::KeyMap;
 
-/// How long an id stays taken at least. Backends go on for a while after a call's deadline.
+/// Minimum time for which an id stays reserved. Backends may run on after a call's deadline.
 const MIN_KEPT: Duration = Duration::from_secs(5 * 60);
-/// How many ids of a session are remembered.
+/// Maximum number of ids per session.
 const MAX_IDS: usize = 64;
-/// Of how many sessions ids are remembered.
+/// Maximum number of sessions.
 const MAX_SESSIONS: usize = 4096;
 
-/// The ids of all sessions. A cheap-clone handle.
+/// Reserved ids of all sessions. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AbandonedCalls {
     shared: Arc<Mutex<Shared>>,
@@ -29,21 +30,21 @@ pub(super) struct AbandonedCalls {
 #[derive(Debug, Default)]
 struct Shared {
     sessions: KeyMap<Ids>,
-    /// Until when the ids of all sessions are taken, because those of too many were to be remembered.
+    /// Until when all ids of all sessions are reserved, because there were too many sessions.
     all_until: Option<Instant>,
 }
 
-/// The ids of one session.
+/// Reserved ids of one session.
 #[derive(Debug, Default)]
 struct Ids {
-    /// Hashes, because an id may be long. Two ids with one hash only mean that one of them is taken for nothing.
+    /// Hashes, because an id may be long. A collision only reserves one id too many.
     taken: Vec<(u64, Instant)>,
-    /// Until when all ids are taken, because there were too many.
+    /// Until when all ids are reserved, because there were too many.
     all_until: Option<Instant>,
 }
 
 impl AbandonedCalls {
-    /// Remembers the id of a call of the session `key` whose deadline is `deadline`.
+    /// Reserves the id of an abandoned call of the session `key`. `deadline` is the call's.
     pub(super) fn add(&self, key: RecordKey, id: &str, deadline: Instant) {
         let now = Instant::now();
         let until = deadline.max(now + MIN_KEPT);
@@ -62,7 +63,7 @@ impl AbandonedCalls {
             .add(self.hashes.hash_one(id), until, now);
     }
 
-    /// Whether the id of a call of the session `key` is still taken.
+    /// Whether the id is reserved in the session `key`.
     pub(super) fn has(&self, key: &RecordKey, id: &str) -> bool {
         let shared = self.lock();
         if shared.sessions.is_empty() && shared.all_until.is_none() {
@@ -73,7 +74,7 @@ impl AbandonedCalls {
         shared.all_until > Some(now) || ids.is_some_and(|ids| ids.have(self.hashes.hash_one(id), now))
     }
 
-    /// Forgets the ids of the session `key`, which has ended.
+    /// Releases the ids of the session `key`, which has ended.
     pub(super) fn forget(&self, key: &RecordKey) {
         self.lock().sessions.remove(key);
     }

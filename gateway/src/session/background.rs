@@ -1,5 +1,4 @@
-//! What goes on beside the requests: other processes' changes are followed, idle deadlines are moved, and a store that does not answer
-//! is asked for a sign of life.
+//! Background tasks of sessions: follow the store's events, move idle deadlines, and probe a store that fails.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,14 +14,15 @@ use super::store::{LoadOutcome, SessionLife, StoreError, StoreEvent, TouchOutcom
 use crate::runtime::readiness::ReadinessWait;
 use crate::session::recovery::outage::StoreOperation;
 
-/// How often a store that does not answer is asked for a sign of life.
+/// Interval between probes of a failing store.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
-/// How long deadlines wait to be moved together.
+/// Time for which deadlines to move are collected into one batch.
 const GATHER: Duration = Duration::from_millis(200);
-/// How many deadlines are moved at a time.
+/// Maximum number of deadlines moved by one command.
 const TOUCH_AT_A_TIME: usize = 256;
 
-/// The sessions whose idle deadline is to be moved. Each is there at most once, so that there are never more than are remembered.
+/// Sessions whose idle deadline is to be moved. A session is here at most once ([`CacheEntry::used`]), so the
+/// cache bounds the size.
 #[derive(Debug, Default)]
 pub(super) struct PendingTouches {
     due: Mutex<Vec<RecordKey>>,
@@ -30,7 +30,7 @@ pub(super) struct PendingTouches {
 }
 
 impl PendingTouches {
-    /// Adds one.
+    /// Queues `key` and wakes the task.
     pub(super) fn add(&self, key: RecordKey) {
         self.due.lock().unwrap_or_else(PoisonError::into_inner).push(key);
         self.some.notify_one();
@@ -40,7 +40,7 @@ impl PendingTouches {
         std::mem::take(&mut *self.due.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts some back, without saying so.
+    /// Queues `keys` again without waking the task.
     fn put_back(&self, keys: &[RecordKey]) {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         due.extend_from_slice(keys);
@@ -48,8 +48,8 @@ impl PendingTouches {
 }
 
 impl Sessions {
-    /// Begins what goes on beside the requests, until the process drains and the last of them has ended. `loading` is dropped when the
-    /// catalogue knows what the store does.
+    /// Starts the background tasks. They run until the process has drained. `loading` is dropped when the catalog has
+    /// loaded what the store has persisted.
     pub fn run(&self, loading: ReadinessWait) {
         let tasks = &self.inner.tasks;
         match self.inner.store.events(self.inner.proof.renewal_interval()) {
@@ -79,7 +79,7 @@ impl Sessions {
                     let told = inner.proof.stamp_of_event();
                     for (key, record) in records {
                         match inner.cache.peek(&key) {
-                            // It is written back when it is read.
+                            // The store has lost a write. The next read writes it back.
                             Some(entry) if entry.knows_more_than(&record, told) => entry.invalidate(),
                             Some(_) | None => drop(inner.cache.put(&key, record, told)),
                         }
@@ -88,7 +88,7 @@ impl Sessions {
                 }
                 StoreEvent::Changed(key) => {
                     inner.cache.changed(&key);
-                    // Nobody asks for it in the place of those who wait.
+                    // No request will load it on behalf of an open stream or a running call.
                     if inner.streams.is_open(&key) || !inner.in_flight.is_quiet(&key) {
                         let sessions = self.clone();
                         inner.tasks.spawn(async move { sessions.look_again(&key).await });
@@ -118,7 +118,7 @@ impl Sessions {
         }
     }
 
-    /// The session was terminated, here or elsewhere: nobody may use it any more.
+    /// Marks the session as terminated, here or on another replica, and stops its streams and requests.
     pub(super) fn ended(&self, key: &RecordKey, life: SessionLife) {
         let inner = &*self.inner;
         inner.cache.end(key, life);
@@ -128,7 +128,7 @@ impl Sessions {
         self.close_ended(key);
     }
 
-    /// The store has no record of the session any more: what runs of it here ends.
+    /// Drops a session of which the store has no record, and stops its streams and requests.
     pub(super) fn forget(&self, key: &RecordKey) {
         let inner = &*self.inner;
         inner.cache.remove(key);
@@ -137,7 +137,7 @@ impl Sessions {
         self.close_connections(key);
     }
 
-    /// Reads a session again whose stream is open here, or whose request is running.
+    /// Reloads a session that has an open stream or a running request.
     pub(super) async fn look_again(&self, key: &RecordKey) {
         let inner = &*self.inner;
         let reading = inner.proof.stamp_now();
@@ -150,13 +150,13 @@ impl Sessions {
                 Ok(found) => found.is_some(),
                 Err(_) => return,
             },
-            // A store that is unavailable ends nothing.
+            // An unavailable store ends no session.
             Err(_) => return,
         };
         if lives {
             inner.streams.changed(key);
             if inner.streams.is_unowned(key) {
-                // One that is not told now is told after the next interruption.
+                // If this claim fails, the next one follows after the next interruption.
                 drop(self.own_stream(key).await);
             }
         } else {
@@ -164,8 +164,8 @@ impl Sessions {
         }
     }
 
-    /// Moves deadlines. What cannot be moved because the store does not answer is moved as soon as it does, also where nobody uses the
-    /// session then: those who end expired sessions wait for it.
+    /// Moves queued idle deadlines. What fails while the store is unavailable is moved when it answers again, also
+    /// without further use of the session: sweepers of other replicas rely on it.
     async fn touch(self) {
         let touches = &self.inner.touches;
         loop {
@@ -197,7 +197,7 @@ impl Sessions {
                 Some(TouchOutcome::Alive { version, left }) => entry.touched(*version, *left, reading),
                 Some(TouchOutcome::Gone) => {
                     entry.not_touched();
-                    // It has ended, or it was lost and is needed.
+                    // The session has ended, or its record was lost and must be restored.
                     entry.invalidate();
                     drop(self.missing(key, None).await);
                 }
@@ -207,7 +207,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Moves the deadlines of sessions whose requests are running: one that is answered in JSON says nothing until it is done.
+    /// Moves the deadlines of sessions with running requests. A call that is answered in JSON makes no other sign of
+    /// use until it ends.
     async fn attend(self) {
         let inner = &*self.inner;
         let every = inner.settings.lifetimes.touch_every();
@@ -223,15 +224,15 @@ impl Sessions {
         }
     }
 
-    /// Probes the store while something fails or nothing else tells of it, so that [`Sessions::store_error`] is true also when nobody
-    /// calls; and ends what had to wait until it answers.
+    /// Probes the store while an operation fails or freshness is not proven, so that [`Sessions::store_error`] is
+    /// correct without traffic. It then settles what was postponed during the outage.
     async fn probe(self) {
         let store = &self.inner.store;
         loop {
             if self.inner.outage.is_down() || !self.inner.proof.is_current() {
                 let read = self.observed(StoreOperation::ProbeReads, store.probe_reads().await);
                 if read.is_ok() && self.inner.outage.is_down() {
-                    // The outcome is kept where it is observed.
+                    // `observed` records the outcome.
                     drop(self.observed(StoreOperation::ProbeWrites, store.probe_writes().await));
                 }
             }

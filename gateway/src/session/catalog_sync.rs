@@ -1,11 +1,13 @@
-//! What backends offer, kept in the store for processes that start.
+//! Persisted catalog: keeps each backend's lists in the store for processes that start.
 //!
-//! A process that starts asks each backend itself what it offers, and one that hangs does not say. So every process keeps in the store
-//! what it was told, and a new one begins with that: it lists the tools of such a backend, and knows which of them a call names. What
-//! the backend says itself replaces it.
+//! A starting process asks every backend for its lists, and a backend that hangs does not answer. With the persisted
+//! lists the process can still list that backend's tools and route calls to them. The backend's own answer replaces
+//! them.
 //!
-//! Every process writes what is new to it, and they all write the same. When the store has lost its data, everything is written again,
-//! and so it is once a day, so that it does not expire. What is there of a backend that is not configured any more is removed by whoever
+//! Every process writes what is new to it; all write the same. Everything is written again after the store has lost
+//! its data, and once a day so that it does not expire. The lists of a backend that is no longer configured are
+//! removed by a process that had it, and otherwise in the daily round: during a rollout some processes have backends
+//! that others do not know yet.
 //! had it, and otherwise by the daily round: while a configuration is being rolled out, some processes have backends that others do not
 //! know yet.
 
@@ -19,18 +21,18 @@ use crate::catalog::{BackendOffer, written};
 use crate::runtime::readiness::ReadinessWait;
 use crate::session::recovery::outage::StoreOperation;
 
-/// How often everything is written again.
+/// Interval at which everything is written again.
 const ROUND: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long changes wait to be written together.
+/// Time for which changes are collected before they are written.
 const GATHER: Duration = Duration::from_secs(1);
-/// The pause before a store that did not answer is asked again.
+/// Pause before a failed store operation is retried.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What the store has, as far as this process knows: of each backend the offer, or `None` where it is not known to be right.
+/// Per backend, the lists that this process knows to be in the store; `None` if it cannot be sure.
 type Kept = HashMap<String, Option<Arc<BackendOffer>>>;
 
 impl Sessions {
-    /// Gives the catalogue what the store knows, and the store what the catalogue learns.
+    /// Loads the persisted lists into the catalog, then writes the catalog's changes to the store.
     pub(super) async fn share_offers(self, loading: ReadinessWait) {
         let inner = &*self.inner;
         let mut news = inner.core.catalog().news();
@@ -49,7 +51,7 @@ impl Sessions {
             let pause = if failed { ASK_AGAIN } else { ROUND };
             removes_strangers &= failed;
             tokio::select! {
-                // It cannot fail: the catalogue lives as long as we do.
+                // Cannot fail: the catalog holds the sender and outlives this task.
                 _ = news.changed() => {}
                 () = inner.data_lost.notified() => kept.clear(),
                 () = tokio::time::sleep(pause) => {

@@ -1,9 +1,10 @@
-//! What a client can do for a server, in one byte: what a session that has lost its record can still declare.
+//! A client's capabilities in one byte, so that the session id can hold them. A recovered session declares them to
+//! backends.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The capabilities that decide what backends may ask of the client, a bit each.
+/// The capabilities that decide what backends may request from the client, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClientCapabilities(pub(super) u8);
 
@@ -44,7 +45,7 @@ struct Elicitation {
 }
 
 impl ClientCapabilities {
-    /// The capabilities in the object that a client sent. What cannot be read is not declared.
+    /// Reads the capabilities from the object that the client sent. Unreadable ones count as not declared.
     pub(super) fn of(capabilities: &RawValue) -> Self {
         let declared: Declared = serde_json::from_str(capabilities.get()).unwrap_or_default();
         let mut bits = 0;
@@ -77,7 +78,7 @@ impl ClientCapabilities {
         Self(bits)
     }
 
-    /// The object that a client would send which can do this.
+    /// Writes the object that a client with these capabilities would send.
     pub(super) fn to_json(self) -> String {
         let has = |bit| self.0 & bit != 0;
         let mut capabilities = serde_json::Map::new();

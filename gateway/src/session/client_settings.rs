@@ -1,7 +1,7 @@
-//! What a client has set for its session: how much it wants to see logged, and which resources it watches.
+//! Settings that a client makes for its session: the log level and resource subscriptions.
 //!
-//! The record is changed first, and then the backends are told. An upstream session that is opened later is told by whoever opens it,
-//! from the record that the binding returned: between the two nothing is missed.
+//! The record is changed first, then the backends. An upstream session that is opened later gets the settings from
+//! the record that its bind returned. So an upstream session misses no setting.
 
 use std::time::Duration;
 
@@ -13,35 +13,35 @@ use super::{Session, SessionError, Sessions};
 use crate::backend::{Backend, UpstreamSession};
 use crate::session::recovery::outage::StoreOperation;
 
-/// How long backends have to take a setting. One that needs longer gets it, but the client does not wait for it.
+/// Maximum time that a client waits for backends to apply a setting. A slower backend applies it later.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// How many bytes the URIs that a session watches may have: they are stored with it.
+/// Maximum total length of the subscribed URIs, because they are stored in the record.
 const MAX_SUBSCRIPTION_BYTES: usize = 32 * 1024;
 
-/// Why a setting was not taken.
+/// Why a setting was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingError {
-    /// The session cannot be used.
+    /// The client session cannot be used.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// The session watches as many resources as it may.
+    /// The session has as many subscriptions as it may.
     #[error(
         "the session watches as much as it may, {} resources or {} bytes of URIs",
         super::store::MAX_SUBSCRIPTIONS,
         MAX_SUBSCRIPTION_BYTES
     )]
     Full,
-    /// The session changes its settings too often.
+    /// The rate limit of the session's settings is reached.
     #[error("the session changes its settings too often; try again")]
     TooOften,
 }
 
 impl Session {
-    /// Makes `level` the lowest at which the client gets log messages, and tells every backend that logs.
+    /// Sets the minimum level of log messages, in the record and at every backend that supports logging.
     ///
     /// # Errors
-    /// When the record cannot be changed. A backend that does not take it is no error.
+    /// The record cannot be changed. A backend that fails is no error.
     pub async fn set_log_level(&self, level: &str) -> Result<(), SettingError> {
         self.set(&SettingChange::LogLevel(level.to_owned())).await?;
         let telling = self.bound().into_iter().map(|(backend, upstream)| async move {
@@ -53,14 +53,14 @@ impl Session {
         Ok(())
     }
 
-    /// Notes that the client watches the resource `uri` of `backend`.
+    /// Stores a subscription of the client to the resource `uri` of `backend`.
     ///
     /// # Errors
-    /// When the record cannot be changed.
+    /// The record cannot be changed, or a limit is reached.
     pub async fn watch(&self, backend: &Backend, uri: &str) -> Result<(), SettingError> {
         let backend = backend.name().as_str().to_owned();
         let uri = uri.to_owned();
-        // Requests that come at the same moment may go beyond it by what each of them brings, which is bounded, too.
+        // Concurrent requests may exceed the limit by one URI each, and their number is bounded.
         let watched = self.record().subscription_bytes();
         if watched + uri.len() > MAX_SUBSCRIPTION_BYTES && self.watched(&uri).is_none() {
             return Err(SettingError::Full);
@@ -68,23 +68,23 @@ impl Session {
         self.set(&SettingChange::Subscribe { uri, backend }).await
     }
 
-    /// Notes that the client watches the resource `uri` no more.
+    /// Removes the client's subscription to the resource `uri`.
     ///
     /// # Errors
-    /// When the record cannot be changed.
+    /// The record cannot be changed.
     pub async fn unwatch(&self, uri: &str) -> Result<(), SettingError> {
         self.set(&SettingChange::Unsubscribe { uri: uri.to_owned() })
             .await
     }
 
-    /// The name of the backend whose resource `uri` the client watches.
+    /// Name of the backend of the subscribed resource `uri`.
     #[must_use]
     pub fn watched(&self, uri: &str) -> Option<String> {
         self.record().subscriptions.get(uri).cloned()
     }
 
-    /// Whether the client watches `uri` at `backend`, or a resource there of which this is a part: a server may tell of that instead
-    /// (specification 2025-11-25, server/resources).
+    /// Whether the client subscribed to `uri` at `backend`, or to a resource that contains it. A server may report a
+    /// sub-resource (specification 2025-11-25, server/resources).
     #[must_use]
     pub fn watches(&self, backend: &Backend, uri: &str) -> bool {
         let record = self.record();
@@ -121,7 +121,7 @@ impl Session {
                 if lost.is_none() {
                     return Ok(self.know(record, reading)?);
                 }
-                // What is known of before has taken the place of what was just set.
+                // Writing back overwrote the new setting, so it is set again.
                 let reading = inner.proof.stamp_now();
                 let again = inner.store.set(&self.key, setting).await;
                 match self
@@ -140,13 +140,13 @@ impl Session {
     }
 }
 
-/// Whether what stands in a URI behind another one names a part of it, or nothing more.
+/// Whether the rest of a URI, after a subscribed one, is empty or names a part of it.
 fn is_part(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with(['/', '?', '#'])
 }
 
 impl Sessions {
-    /// Tells an upstream session that was just bound what the client has set.
+    /// Sends the record's settings to an upstream session that was just bound.
     pub(super) async fn replay(&self, record: &Record, backend: &Backend, upstream: &UpstreamSession) {
         let telling = async {
             if let Some(level) = &record.log_level {
@@ -165,7 +165,7 @@ impl Sessions {
         }
     }
 
-    /// Tells `backend` the level, unless it has said that it does not log.
+    /// Sets the log level at `backend`, unless the backend does not declare logging.
     async fn tell_level(&self, backend: &Backend, upstream: &UpstreamSession, level: &str) {
         let catalog = self.inner.core.catalog();
         let logs = catalog

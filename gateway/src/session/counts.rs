@@ -1,24 +1,24 @@
-//! The sessions that this process knows, counted by what they do: for whoever watches it.
+//! Counts of the sessions that this process knows, by activity, for the metrics.
 
 use std::collections::HashSet;
 
 use super::Sessions;
 
-/// How many sessions are in which state. One session may call and listen, and be provisional, at a time.
+/// Number of sessions in each state. A session can be calling, listening and provisional at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionCounts {
-    /// A request of theirs runs here.
+    /// Sessions with a running request in this process.
     pub calling: usize,
-    /// They hold their own stream here.
+    /// Sessions whose GET stream is open in this process.
     pub listening: usize,
-    /// They are remembered here, live as far as is known, and do neither.
+    /// Cached live sessions without a running request or an open stream.
     pub idle: usize,
-    /// They use an upstream session that no record names yet.
+    /// Sessions with a provisional upstream session.
     pub provisional: usize,
 }
 
 impl Sessions {
-    /// Counts them. It looks at each that is remembered: for a scrape, and not for a request.
+    /// Counts the sessions. It visits every cache entry, so only a scrape may call it, not a request.
     #[must_use]
     pub fn counts(&self) -> SessionCounts {
         let inner = &*self.inner;

@@ -1,9 +1,9 @@
-//! The requests that are running: no session has too many, and all end when their session does.
+//! Running requests of each session: limits their number, maps their ids, and ends them with the session.
 //!
-//! Client ids go upstream as they are, unless another request of the session is running under the same id, as those of clients are that
-//! send every request with the id 1. A backend that has two requests with one id may answer one of them twice and the other never, so
-//! that the later one gets an id of the gateway's for its way upstream. The same holds for a while after a call was given up that its backend
-//! may still run. Each process sees its own requests only.
+//! Client ids go upstream unchanged, unless another request of the session runs under the same id; some clients send
+//! every request with id 1. A backend with two requests of one id might answer one twice and the other never, so the
+//! second gets an id made by the gateway. The same holds for a while after a call was abandoned, because the backend
+//! may still run it. Each process knows its own requests only.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -19,62 +19,62 @@ use crate::runtime::random;
 use crate::session::abandoned_calls::AbandonedCalls;
 use crate::session::cache::key_map::KeyMap;
 
-/// The requests that are running. A cheap-clone handle.
+/// The running requests of this process. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlightRequests {
     running: Arc<Mutex<KeyMap<Requests>>>,
     abandoned: AbandonedCalls,
 }
 
-/// What is running of one session.
+/// The running requests of one session.
 #[derive(Debug, Default)]
 struct Requests {
-    /// A list: there are few, and looking through some hundred short texts costs less than a set that is made for each request.
+    /// A list: there are few, and comparing some hundred short strings is cheaper than building a set.
     ids: Vec<Arc<Ids>>,
-    /// The places of calls behind which clients that came back go on, at most one stream behind each.
+    /// Positions from which streams have resumed calls; at most one stream per position.
     resumed: Vec<(Arc<str>, CancellationToken)>,
-    /// How many look at `ended`.
+    /// Number of tasks that wait for `ended`.
     held: usize,
     ended: Arc<Ended>,
 }
 
-/// Whether the session has ended, and who has to be told when it does.
+/// Whether the session has ended, and the tasks to wake when it does.
 #[derive(Debug, Default)]
 struct Ended {
     has: AtomicBool,
     told: Notify,
 }
 
-/// What a request is called by.
+/// Ids and deadline of one request.
 #[derive(Debug)]
 struct Ids {
-    /// The client's id, in the one spelling in which ids are compared.
+    /// The client's id, in canonical form.
     client: Box<str>,
-    /// The id under which it goes upstream, where it is another.
+    /// The id sent upstream, if it differs.
     upstream: Option<Box<RawValue>>,
-    /// The backend whose session all clients share, and the id under which the request goes there, if it does.
+    /// The backend with a shared session and the request's id there, if it goes to one.
     shared: OnceLock<(Box<str>, Box<RawValue>)>,
-    /// The deadline of a call that was sent and has no answer.
+    /// Deadline of a call that was sent and is not answered.
     unanswered: Mutex<Option<Instant>>,
 }
 
-/// Says of a running request how far it is. A cheap-clone handle.
+/// Records the progress of a running request. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct Progress(Arc<Ids>);
 
 impl Progress {
-    /// It is about to be sent, and has until `deadline`.
+    /// The call is about to be sent and has time until `deadline`.
     pub fn sent(&self, deadline: Instant) {
         self.set(Some(deadline));
     }
 
-    /// It goes to `backend`, whose session all clients share, under the id `id`.
+    /// The request goes to `backend`, whose session all clients share, under `id`.
     pub fn goes_as(&self, backend: &str, id: &RawValue) {
-        // A request goes to one backend.
+        // A request goes to one backend only.
         drop(self.0.shared.set((backend.into(), id.to_owned())));
     }
 
-    /// Its backend is done with it.
+    /// The backend has answered.
     pub fn answered(&self) {
         self.set(None);
     }
@@ -85,7 +85,7 @@ impl Progress {
 }
 
 impl Ids {
-    /// Whether the id under which it goes upstream is the gateway's, and is not used again.
+    /// Whether the gateway made the upstream id. Such an id is never used twice.
     fn is_renamed(&self) -> bool {
         self.upstream.is_some() || self.shared.get().is_some()
     }
@@ -95,36 +95,36 @@ impl Ids {
     }
 }
 
-/// A session has as many requests running as it may at a time.
+/// The session has as many running requests as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyRequests;
 
-/// What a client's id names, for a cancellation.
+/// The request that a client's cancellation refers to.
 #[derive(Debug)]
 pub enum Cancelled {
-    /// A request that goes by this id upstream, too, here or in another process; or none.
+    /// A request with the same id upstream, in this process or another one, or no request at all.
     ByItsOwnId,
-    /// The one request here that goes upstream by this other id.
+    /// The only matching request, with its own upstream id.
     ByAnotherId(Box<RawValue>),
-    /// The one request here that goes to this backend, whose session all clients share, by this id.
+    /// The only matching request, with its id at the backend whose session all clients share.
     InSharedSession(Box<str>, Box<RawValue>),
-    /// Several requests, of which nobody can say which one is meant.
+    /// Several requests match, so the target is ambiguous.
     Ambiguous,
 }
 
-/// A request that is running; dropping it ends it.
+/// A running request. Dropping it ends it.
 #[derive(Debug)]
 pub struct RunningRequest {
     ids: Option<Arc<Ids>>,
     key: RecordKey,
     ended: Arc<Ended>,
     in_flight: InFlightRequests,
-    /// Where it is the rest of a call: says that a newer one has taken its place.
+    /// For a resumed call: notified when a newer stream supersedes this one.
     superseded: Option<CancellationToken>,
 }
 
 impl InFlightRequests {
-    /// Begins the request `id` of the session `key`, which may have `limit` at a time.
+    /// Registers the request `id` of the session `key`, which may have `limit` at a time.
     pub(super) fn begin(
         &self,
         key: RecordKey,
@@ -159,8 +159,8 @@ impl InFlightRequests {
         })
     }
 
-    /// Goes on behind `place` of a call of the session `key`, which may have `limit` streams and requests at a time. It supersedes an
-    /// earlier one behind the same place, whose client is gone without anybody having noticed.
+    /// Resumes a call of the session `key` after `place`, within `limit` running requests and streams. It supersedes
+    /// an earlier stream from the same position, whose client has gone away unnoticed.
     pub(super) fn resume(
         &self,
         key: RecordKey,
@@ -189,7 +189,7 @@ impl InFlightRequests {
         })
     }
 
-    /// Begins the rest of a request of the session `key` that began elsewhere.
+    /// Registers the rest of a request of the session `key` that began on another replica.
     pub(super) fn go_on(&self, key: RecordKey) -> RunningRequest {
         let mut running = self.lock();
         let requests = running.entry(key).or_default();
@@ -203,7 +203,7 @@ impl InFlightRequests {
         }
     }
 
-    /// What of the session `key` a client means that cancels the request `id`.
+    /// Resolves the target of a cancellation of the request `id` in the session `key`.
     pub(super) fn cancelled(&self, key: &RecordKey, id: &RawValue) -> Cancelled {
         let id = comparable_id(id);
         let running = self.lock();
@@ -220,7 +220,7 @@ impl InFlightRequests {
         }
     }
 
-    /// Ends what is running of the session `key`.
+    /// Ends all running requests of the session `key`.
     pub(super) fn end(&self, key: &RecordKey) {
         if let Some(requests) = self.lock().get(key) {
             requests.ended.has.store(true, Ordering::Release);
@@ -229,12 +229,12 @@ impl InFlightRequests {
         self.abandoned.forget(key);
     }
 
-    /// The sessions that have something that runs.
+    /// Sessions with running requests.
     pub(super) fn keys(&self) -> Vec<RecordKey> {
         self.lock().keys().copied().collect()
     }
 
-    /// Whether nothing is running of the session `key`.
+    /// Whether the session `key` has no running request.
     pub(super) fn is_quiet(&self, key: &RecordKey) -> bool {
         !self.lock().contains_key(key)
     }
@@ -244,26 +244,27 @@ impl InFlightRequests {
     }
 }
 
-/// An id that no request of a client has: a large number, because some servers take no texts, of 31 bits, because some take no larger ones.
+/// Makes an id that no client uses: a number, because some servers accept no strings, of 31 bits, because some accept
+/// no larger numbers.
 fn generated() -> Option<Box<RawValue>> {
     let number = (1 << 30) + (random::u64() & ((1 << 30) - 1));
     RawValue::from_string(number.to_string()).ok()
 }
 
 impl RunningRequest {
-    /// The id under which the request goes upstream, where it is not the client's own.
+    /// The id sent upstream, if it is not the client's own.
     #[must_use]
     pub fn upstream_id(&self) -> Option<&RawValue> {
         self.ids.as_ref()?.upstream.as_deref()
     }
 
-    /// Where to say how far the request is.
+    /// Handle that records the request's progress.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
         self.ids.clone().map(Progress)
     }
 
-    /// Ends when a newer one has taken its place.
+    /// Completes when a newer stream supersedes this one.
     pub fn superseded(&self) -> impl Future<Output = ()> + Send + use<> {
         let superseded = self.superseded.clone();
         async move {
@@ -274,11 +275,11 @@ impl RunningRequest {
         }
     }
 
-    /// Ends when the session has ended, here or elsewhere.
+    /// Completes when the session has ended, here or on another replica.
     pub fn session_ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let ended = Arc::clone(&self.ended);
         async move {
-            // Whoever is told from here on ends the wait; whoever was told before is seen.
+            // Register first, then check: a termination in between is seen either way.
             let told = ended.told.notified();
             if !ended.has.load(Ordering::Acquire) {
                 told.await;
@@ -295,7 +296,7 @@ impl Drop for RunningRequest {
                 && let Some(place) = requests.ids.iter().position(|running| Arc::ptr_eq(running, ids))
             {
                 requests.ids.swap_remove(place);
-                // An id of the gateway's own is not used again.
+                // An id made by the gateway is not used again, so it needs no reservation.
                 if !ids.is_renamed()
                     && !requests.ended.has.load(Ordering::Acquire)
                     && let Some(deadline) = ids.unanswered()
@@ -304,7 +305,7 @@ impl Drop for RunningRequest {
                 }
             }
             if let Some(superseded) = self.superseded.take() {
-                // Also one that was superseded ends by itself; its place is another's then.
+                // A superseded stream does not remove its successor's position.
                 superseded.cancel();
                 requests.resumed.retain(|(_, token)| !token.is_cancelled());
             }
@@ -375,7 +376,7 @@ mod tests {
         let (in_flight, session) = (InFlightRequests::default(), RecordKey([1; 16]));
         let begin = || in_flight.begin(session, &raw("1"), 9).unwrap();
         let cancelled = || in_flight.cancelled(&session, &raw("1"));
-        // It may run in another process.
+        // The request may run on another replica.
         assert!(matches!(cancelled(), Cancelled::ByItsOwnId));
         let first = begin();
         assert!(matches!(cancelled(), Cancelled::ByItsOwnId));
@@ -401,7 +402,7 @@ mod tests {
         };
         assert_eq!((&*backend, id.get()), ("one", "17"));
         drop(running);
-        // Nobody else has its id upstream.
+        // No other request has its id upstream.
         assert!(
             in_flight
                 .begin(session, &raw("1"), 9)

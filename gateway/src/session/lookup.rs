@@ -1,8 +1,8 @@
-//! From a session id to the session.
+//! Finds the session that a session id names.
 //!
-//! A session that is remembered, and is known to be as it is remembered ([`crate::session::cache::freshness`]), is used at once. Otherwise the store is
-//! asked, by one for all who want the same session at the same moment. What the store does not have may have been lost rather than
-//! ended ([`crate::session::recovery`]). When the store does not answer, a session that is remembered is served for a while.
+//! A fresh cache entry ([`crate::session::cache::freshness`]) is used at once. Otherwise the store is asked, by
+//! single flight: concurrent requests for one session load it once. A missing record may be lost rather than gone
+//! ([`crate::session::recovery`]). While the store does not answer, a cached session is served for a limited time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ use crate::session::cache::cache_entry::CacheEntry;
 use crate::session::recovery::outage::{StoreFailure, StoreOperation};
 use crate::session::upstream::bindings::Bindings;
 
-/// What came of reading a session: `None` when it does not live.
+/// Outcome of a lookup: `None` if the session is not alive.
 pub(super) type LookupOutcome = Result<Option<Arc<CacheEntry>>, StoreError>;
 
 impl Sessions {
-    /// The session that a client names with `id`, if it is a live session of `principal`.
+    /// Returns the live session of `principal` that a client names with `id`.
     ///
     /// # Errors
-    /// When it is not, or whether it is cannot be known. An id that was not signed for this server and this principal is
-    /// refused without asking the store.
+    /// There is no such session, or the store cannot say. An id that was not signed for this server and this
+    /// principal is refused without a read of the store.
     pub async fn find(&self, id: &[u8], principal: &Principal) -> Result<Session, SessionError> {
         let (id, signer) = self.verify(id, principal)?;
         let entry = self.entry(&id).await?;
@@ -61,7 +61,7 @@ impl Sessions {
             if is_trusted && entry.is_valid(&inner.proof) {
                 return Ok(Arc::clone(entry));
             }
-            // Nobody waits for a store of which it is known that it does not answer.
+            // Fail fast while the store is known to be down.
             if let Some(down) = down.filter(|down| down.reads.is_some()) {
                 return self.without_store(id, entry, down.error.clone());
             }
@@ -74,14 +74,14 @@ impl Sessions {
         }
     }
 
-    /// A session of which this process knows nothing but the id, so that a process that starts in an outage serves something. The rule:
-    /// it is served once the store is known to be out ([`StoreFailure::is_confirmed`]) and not behind a late answer, until the end that the id
-    /// names, and only at backends where nothing can be lost ([`Session::provisional`], [`Session::connect`]). It is not remembered, so
-    /// that the store is asked as soon as it answers.
+    /// Builds a session from its id alone, so that a replica that starts during an outage can serve.
     ///
-    /// What this leaves open: a session that was terminated, or has expired, before its id's end may be served here to its own principal
-    /// until the store answers, or the grace is over. The id's end is compared with this machine's clock, which is right by as much as
-    /// that clock is.
+    /// Rules: the outage is confirmed ([`StoreFailure::is_confirmed`]), a late answer is not enough; the end that the
+    /// id names has not passed; only backends at which no state can be lost are called ([`Session::provisional`],
+    /// [`Session::connect`]). The entry is not cached, so the store is asked as soon as it answers again.
+    ///
+    /// Known gap: a session that was terminated or expired earlier may be served to its own principal until the store
+    /// answers or the grace period ends. The id's end is compared with this machine's clock.
     fn known_by_its_id(
         &self,
         id: &SessionId,
@@ -90,7 +90,7 @@ impl Sessions {
         let inner = &*self.inner;
         let is_out = inner.outage.now().is_some_and(|down| down.is_confirmed());
         let is_over = clock::unix_seconds() >= u64::from(id.end);
-        // A record that cannot be read here is there, and says what this process does not know.
+        // The store has the record, but this version cannot read it.
         if unavailable.is_of_record() || !is_out || is_over || !self.serves_without_reads() {
             return Err(unavailable.into());
         }
@@ -113,7 +113,7 @@ impl Sessions {
         Ok(Arc::new(CacheEntry::of_id(record, inner.proof.stamp_now())))
     }
 
-    /// A session that is remembered, while the store cannot be asked.
+    /// Serves a cached session while the store cannot be read.
     fn without_store(
         &self,
         id: &SessionId,
@@ -124,7 +124,7 @@ impl Sessions {
         if matches!(inner.cache.get(&id.key), CachedSession::Ended) {
             return Err(SessionError::NotFound);
         }
-        // A record that cannot be read here has changed since it was remembered.
+        // A record that this version cannot read has changed since it was cached.
         if !unavailable.is_of_record()
             && self.serves_without_reads()
             && entry.lives_on(inner.settings.lifetimes.idle)
@@ -135,12 +135,12 @@ impl Sessions {
         Err(unavailable.into())
     }
 
-    /// Whether sessions are served although the store refuses what is asked of it.
+    /// Whether sessions are served while the store refuses or fails some operations.
     pub(super) fn serves_without_store(&self) -> bool {
         self.serves_since(|down| Some(down.since))
     }
 
-    /// Whether sessions are served although the store does not say whether they live.
+    /// Whether cached sessions are served while the store cannot be read.
     fn serves_without_reads(&self) -> bool {
         self.serves_since(|down| down.reads)
     }
@@ -151,7 +151,7 @@ impl Sessions {
         settings.serve_in_outage && since.is_none_or(|since| since.elapsed() < settings.outage_grace)
     }
 
-    /// Asks the store for the session, or joins those who are asking.
+    /// Loads the session from the store. Concurrent callers share one load.
     async fn read(&self, id: &SessionId) -> LookupOutcome {
         let (sessions, id, key) = (self.clone(), id.clone(), id.key);
         let reading = move |place| {

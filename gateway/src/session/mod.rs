@@ -1,8 +1,9 @@
-//! Sessions of the legacy era: created by `initialize`, named by an id that the client sends with every request, ended by
-//! DELETE or by time.
+//! Client sessions of the legacy era. `initialize` creates one, the client names it by a signed id in each request,
+//! and DELETE or a deadline ends it.
 //!
-//! A session is its record in the store. No process owns it: each request finds the record by the signed id that the client
-//! sends, whichever process it reaches. What a process has seen of a record it remembers, and uses as long as it is known to be true.
+//! A session is its record in the store; no process owns it. Each request finds the record by the signed id, on any
+//! replica. Replicas cache records and use a cached one while it is fresh. The state diagrams are in
+//! `docs/architecture/sessions.md`.
 
 mod abandoned_calls;
 mod background;
@@ -72,32 +73,32 @@ pub use id::relayed_id::{RelayedId, RelayedIdKind};
 pub use stream::session_stream::{SessionStream, SessionStreamEvent};
 pub use upstream::upstream_lookup::NoUpstreamSession;
 
-/// How many notifications may be on their way to backends at a time.
+/// Maximum number of background tasks, such as notifications to backends, at a time.
 const MAX_BACKGROUND: usize = 1024;
 
-/// How many streams a session may open by GET in a second. A client that was cut off opens one or two.
+/// Maximum rate at which a session opens streams by GET. A client that reconnects opens one or two.
 const STREAMS_PER_SECOND: u32 = 10;
-/// How often a session may change its settings in a second: as many resources as it may watch may be subscribed to at once.
+/// Maximum rate at which a session changes its settings. A client may subscribe to many resources at once.
 const SETTINGS_PER_SECOND: u32 = 256;
 
-/// All sessions of the virtual server. A cheap-clone handle.
+/// All client sessions of the virtual server. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct Sessions {
     inner: Arc<Inner>,
 }
 
-/// How sessions are kept, as far as it is not the store's business.
+/// Configuration of sessions, without the store's own.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// How long sessions live.
+    /// The idle and the absolute lifetime.
     pub lifetimes: Lifetimes,
-    /// How long what is remembered counts without a proof that it is true.
+    /// Maximum age of cached session state. See [`cache::freshness`].
     pub max_staleness: Duration,
-    /// Whether sessions that are remembered are served while the store does not answer.
+    /// Whether cached sessions are served while the store is unavailable.
     pub serve_in_outage: bool,
-    /// For how long.
+    /// Maximum duration of that service. Afterwards requests fail.
     pub outage_grace: Duration,
-    /// How many sessions are remembered that are not in use.
+    /// Maximum number of cached sessions that are not in use.
     pub max_remembered: usize,
 }
 
@@ -123,9 +124,9 @@ struct Inner {
     core: Core,
     tasks: Tasks,
     metrics: Metrics,
-    /// This process, among those that share the store.
+    /// Names this process among the replicas that share the store.
     owner: ProcessId,
-    /// Says that the store has lost its data.
+    /// Notifies the catalog that the store lost its data.
     data_lost: Notify,
     cache: SessionCache,
     proof: Freshness,
@@ -134,76 +135,76 @@ struct Inner {
     touches: PendingTouches,
     provisional: ProvisionalSessions,
     endings: PendingTerminations,
-    /// The sessions that the store is being asked for, so that requests that arrive together ask once.
+    /// Single flight of loads: concurrent requests for one session load its record once.
     reads: SingleFlight<RecordKey, LookupOutcome>,
-    /// The upstream sessions that are being opened, so that calls that arrive together open one.
+    /// Single flight of `initialize` at backends: concurrent calls open one upstream session.
     binds: SingleFlight<upstream::OpenTarget, upstream::OpenOutcome>,
-    /// The lists that backends are asked for in clients' sessions.
+    /// Single flight of lists that backends give in a client's own session.
     lists: SingleFlight<upstream::session_lists::ListTarget, upstream::session_lists::ListRequest>,
     list_queue: ListQueue,
     in_flight: InFlightRequests,
     repairs: ReopenLimiter,
-    /// The upstream sessions that are connections of this process.
+    /// Upstream sessions that are HTTP+SSE connections of this process.
     local: SseSessions,
-    /// The upstream sessions that are no longer needed.
+    /// Queue of upstream sessions to delete.
     deletions: UpstreamDeletions,
-    /// The sessions' own streams that are open here.
+    /// The sessions' GET streams that are open in this process.
     streams: StreamRegistry,
-    /// How often each session opens streams, and changes its settings: each is a write in the store.
+    /// Rate limits per session: to open a stream and to change a setting each write to the store.
     stream_rates: KeyedRateLimit<RecordKey>,
     setting_rates: KeyedRateLimit<RecordKey>,
-    /// Bounds what goes on behind the requests that began it.
+    /// Limits the tasks that outlive the request that started them.
     background: Arc<Semaphore>,
 }
 
-/// One session that lives.
+/// One live client session, as a request holds it.
 #[derive(Clone, Debug)]
 pub struct Session {
     sessions: Sessions,
     key: RecordKey,
-    /// The key that the session's id names. What is given to the client is sealed with it.
+    /// The key that signed the session's id. It also signs the tokens that the client gets.
     signer: Arc<SessionKey>,
-    /// What is remembered of it: the same for all of its requests, so that one sees what another has changed.
+    /// The cache entry, shared by all requests of the session, so that each sees the changes of the others.
     entry: Arc<CacheEntry>,
-    /// What may be passed on to backends of the headers that the request had.
+    /// The request's headers that pass through to backends.
     client_headers: Option<Arc<HeaderMap>>,
 }
 
-/// What a client says of itself in `initialize`, as it wrote it.
+/// The client's part of `initialize`, as the client wrote it.
 #[derive(Debug)]
 pub struct ClientHandshake<'a> {
-    /// The revision agreed on.
+    /// The negotiated protocol revision.
     pub revision: Revision,
-    /// Its capabilities.
+    /// The client's capabilities.
     pub capabilities: &'a RawValue,
-    /// Its name and version.
+    /// The client's name and version.
     pub info: &'a RawValue,
 }
 
 /// Why a session cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// It is unknown, expired, terminated, or somebody else's; which of these is nobody's business.
+    /// The session is unknown, expired, terminated, or belongs to another principal. The client must not learn which.
     #[error("session not found")]
     NotFound,
-    /// Whether it lives cannot be known at the moment.
+    /// The store does not answer, so it is not known whether the session is alive.
     #[error(transparent)]
     Unavailable(#[from] StoreError),
 }
 
-/// Why there is no new session.
+/// Why a session was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// There are as many as there may be.
+    /// The session limit is reached.
     #[error("there are as many sessions as there may be")]
     Limit(SessionLimit),
-    /// The store did not answer.
+    /// The store does not answer.
     #[error(transparent)]
     Unavailable(#[from] StoreError),
 }
 
 impl Sessions {
-    /// The sessions of `server` in `store`.
+    /// Creates the sessions of `server` over `store`. [`Self::run`] starts the background tasks.
     #[must_use]
     pub fn new(
         server: ServerName,
@@ -252,31 +253,31 @@ impl Sessions {
         }
     }
 
-    /// Why the store's last operation had no answer; `None` when it had one.
+    /// Error of the store's last failed operation; `None` while all operations succeed.
     #[must_use]
     pub fn store_error(&self) -> Option<String> {
         self.inner.outage.now().map(|down| down.error.to_string())
     }
 
-    /// What stands for the session id `id` in logs: the same for one id as long as the key that signs does not change, on every
-    /// replica, and of no use to anybody else.
+    /// Tag that stands for the session id in logs. It is the same on all replicas until the signing key changes, and
+    /// does not grant access.
     #[must_use]
     pub fn log_tag(&self, id: &[u8]) -> String {
         let mac = self.inner.keys.current().mac("vmcp log tag", &[id]);
         mac[..6].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// `memory` or `redis`.
+    /// Name of the store: `memory` or `redis`.
     #[must_use]
     pub fn store_provider(&self) -> &'static str {
         self.inner.store.provider()
     }
 
-    /// Creates a session of `principal` and gives its id. The record is in the store before the id is known, so that every
-    /// replica knows the session before the client can name it.
+    /// Creates a session of `principal` and returns its id. The record is stored before the id is returned, so every
+    /// replica finds the session when the client first names it.
     ///
     /// # Errors
-    /// When there are as many sessions as there may be, or the store is unavailable. Then there is no session.
+    /// The session limit is reached, or the store is unavailable. No session exists then.
     pub async fn create(
         &self,
         principal: &Principal,
@@ -285,7 +286,8 @@ impl Sessions {
         let inner = &*self.inner;
         let signer = inner.keys.current();
         let principal_tag = id::principal_tag(&signer, &inner.server, principal);
-        // A rotation of the keys gives nobody a second allowance.
+        // Sessions under all keys count towards the limit. Otherwise a key rotation would give a principal a second
+        // allowance.
         let others = inner.keys.all().filter(|key| !Arc::ptr_eq(key, &signer));
         let record = NewRecord {
             principal_tag,
@@ -327,11 +329,11 @@ impl Sessions {
         }
     }
 
-    /// Ends the session that a client names with `id`. Its upstream sessions are deleted in the background.
+    /// Terminates the session that a client names with `id` and deletes its upstream sessions in the background.
     ///
     /// # Errors
-    /// As [`Self::find`]. When the store is unavailable the session may live on: a revocation that may not have happened is no
-    /// success.
+    /// As [`Self::find`]. If the store is unavailable, the session may still be alive, so the client gets an error
+    /// and tries again.
     pub async fn terminate(&self, id: &[u8], principal: &Principal) -> Result<(), SessionError> {
         let (id, _) = self.verify(id, principal)?;
         let inner = &*self.inner;
@@ -339,7 +341,7 @@ impl Sessions {
         let upstreams = match inner.cache.get(&id.key) {
             CachedSession::Ended => return Err(SessionError::NotFound),
             CachedSession::Entry(entry) => self.upstreams_of(&entry.record()),
-            // Whether the answer comes is not known, and afterwards nobody may know what the session had.
+            // Read the bindings first. If the termination succeeds but its answer is lost, the record is gone.
             CachedSession::Nothing => {
                 match self.observed(StoreOperation::Load, inner.store.load(&id.key).await) {
                     Ok(LoadOutcome::Found(record)) => self.upstreams_of(&record),
@@ -356,7 +358,7 @@ impl Sessions {
         ) {
             Ok(TerminateOutcome::Gone) => {
                 self.forget(&id.key);
-                // An attempt of which it was not known has ended it.
+                // An earlier attempt, whose answer was lost, terminated the session.
                 for (backend, upstream) in earlier {
                     self.close_upstream(backend, upstream);
                 }
@@ -365,7 +367,7 @@ impl Sessions {
             Ok(TerminateOutcome::Terminated(record)) => {
                 inner.metrics.session_terminated();
                 self.ended(&id.key, life);
-                // What the store has lost may still be known here.
+                // The cache may name bindings that the store has lost.
                 let upstreams = record.map_or(upstreams, |record| self.upstreams_of(&record));
                 for (backend, upstream) in upstreams {
                     self.close_upstream(backend, upstream);
@@ -376,7 +378,7 @@ impl Sessions {
                 inner
                     .endings
                     .keep(id.key, if upstreams.is_empty() { earlier } else { upstreams });
-                // That it has happened may have been told already.
+                // The event of the termination may have arrived before this error.
                 if matches!(inner.cache.get(&id.key), CachedSession::Ended) {
                     self.close_ended(&id.key);
                 }
@@ -385,7 +387,7 @@ impl Sessions {
         }
     }
 
-    /// Whether `id` was signed for this server and `principal`. The session may have ended.
+    /// Whether `id` was signed for this server and `principal`. It does not say whether the session is alive.
     #[must_use]
     pub fn is_own_id(&self, id: &[u8], principal: &Principal) -> bool {
         self.verify(id, principal).is_ok()
@@ -402,7 +404,7 @@ impl Sessions {
         Ok((read, signer))
     }
 
-    /// Takes note of whether the store answered `operation`.
+    /// Records in the outage state whether the store answered `operation`.
     fn observed<T>(
         &self,
         operation: StoreOperation,
@@ -434,7 +436,8 @@ impl Sessions {
         outcome
     }
 
-    /// Runs `work` to its end, whatever becomes of the request that began it. `false` when too much is running already.
+    /// Runs `work` in a task that outlives the request. Returns `false`, and drops `work`, when too many tasks are
+    /// running.
     pub fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) -> bool {
         let Ok(permit) = Arc::clone(&self.inner.background).try_acquire_owned() else {
             return false;
@@ -446,12 +449,12 @@ impl Sessions {
         true
     }
 
-    /// Deletes an upstream session that is no longer needed.
+    /// Queues the deletion of an upstream session.
     fn close_upstream(&self, backend: crate::backend::Backend, session: UpstreamSession) {
         self.inner.deletions.delete(backend, session);
     }
 
-    /// Ends the upstream sessions of the session `key` that are connections of this process.
+    /// Deletes the upstream sessions of `key` that are connections of this process.
     fn close_connections(&self, key: &RecordKey) {
         for (backend, upstream) in self.inner.local.take(key) {
             self.close_upstream(backend, upstream);
@@ -460,38 +463,37 @@ impl Sessions {
 }
 
 impl Session {
-    /// The revision that the client agreed to.
+    /// The negotiated protocol revision.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.record().revision
     }
 
-    /// Begins the request `id` of this session.
+    /// Registers the request `id` as running in this session.
     ///
     /// # Errors
-    /// While as many are running as may at a time.
+    /// The session has as many running requests as it may.
     pub fn begin(&self, id: &RawValue) -> Result<RunningRequest, TooManyRequests> {
         let inner = &*self.sessions.inner;
         let limit = inner.core.hot().limits.requests_in_flight_per_session;
         let running = inner.in_flight.begin(self.key, id, limit)?;
-        // Its end may have been told between the search for the session and this moment.
+        // A termination may have arrived between lookup and registration.
         if matches!(inner.cache.get(&self.key), CachedSession::Ended) {
             inner.in_flight.end(&self.key);
         }
         Ok(running)
     }
 
-    /// What a client means that cancels the request `id` of this session.
+    /// Resolves what a client's `notifications/cancelled` for the request `id` refers to.
     #[must_use]
     pub fn cancelled(&self, id: &RawValue) -> Cancelled {
         self.sessions.inner.in_flight.cancelled(&self.key, id)
     }
 
-    /// Goes on with a call of this session behind the event that the client names with `event_id`. An earlier stream behind the same
-    /// event ends.
+    /// Resumes a call after the event `event_id`. An earlier stream that resumed after the same event ends.
     ///
     /// # Errors
-    /// While as many as may run at a time are running.
+    /// The session has as many running requests as it may.
     pub fn resume_call(&self, event_id: &[u8]) -> Result<RunningRequest, TooManyRequests> {
         let inner = &*self.sessions.inner;
         let limit = inner.core.hot().limits.requests_in_flight_per_session;
@@ -500,7 +502,7 @@ impl Session {
             .resume(self.key, &String::from_utf8_lossy(event_id), limit)
     }
 
-    /// Whether another stream may be opened by GET now: not when there were too many of late.
+    /// Whether the rate limit admits another GET stream now.
     #[must_use]
     pub fn may_open_stream(&self) -> bool {
         self.sessions
@@ -509,14 +511,14 @@ impl Session {
             .allows(&self.key, STREAMS_PER_SECOND)
     }
 
-    /// Goes on with a request of this session that began elsewhere.
+    /// Registers a request of this session that began on another replica.
     #[must_use]
     pub fn go_on(&self) -> RunningRequest {
         self.sessions.inner.in_flight.go_on(self.key)
     }
 
-    /// Says that the session is used: a request came in, or one that began a while ago is still running. The idle deadline is moved
-    /// in the background, when it was not moved for a while.
+    /// Records that the session is in use: a request arrived, or a running one continues. The idle deadline is moved
+    /// in the background, unless it was moved recently.
     pub fn in_use(&self) {
         let inner = &*self.sessions.inner;
         if self.entry.used(inner.settings.lifetimes.touch_every()) {
@@ -524,7 +526,7 @@ impl Session {
         }
     }
 
-    /// The record as it is known.
+    /// The cached record.
     fn record(&self) -> Guard<Arc<Record>> {
         self.entry.record()
     }

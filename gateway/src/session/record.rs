@@ -1,6 +1,6 @@
-//! What is stored of a session: what the client agreed to, and where its upstream sessions are.
+//! The session record: what client and gateway agreed on, and the upstream bindings.
 //!
-//! The record stores intent, not liveness: a backend that fails stays in it.
+//! The record stores intent, not liveness: the binding to a failed backend stays.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,30 +16,30 @@ use crate::backend::UpstreamSession;
 use crate::mcp::revision::Revision;
 use crate::session::upstream::bindings::Bindings;
 
-/// How long a session lives without use. Open streams and running calls are use.
+/// Default idle lifetime of a session. Open streams and running calls count as use.
 pub const IDLE_TTL: Duration = Duration::from_secs(30 * 60);
-/// How long a session lives at most.
+/// Default absolute lifetime of a session.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// A deadline that was moved less than this ago is not moved again.
+/// Minimum interval between two moves of the idle deadline.
 const TOUCH_EVERY: Duration = Duration::from_secs(30);
 
-/// What a record takes where it is remembered, beside what others have put into it.
+/// Estimated size of a cached record, without the parts that client and backends control.
 const REMEMBERED_BYTES: usize = 1024;
 
-/// Names a record in the store.
+/// The key of a record in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordKey(pub [u8; 16]);
 
-/// A keyed digest of the principal to whom a session is bound.
+/// Keyed digest of the principal that owns a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PrincipalTag(pub [u8; 16]);
 
-/// How long sessions live.
+/// Lifetimes of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// Without use.
+    /// Maximum time without use.
     pub idle: Duration,
-    /// At most.
+    /// Maximum time since creation.
     pub max: Duration,
 }
 
@@ -52,63 +52,65 @@ impl Default for Lifetimes {
     }
 }
 
-/// What is known of a session when it begins.
+/// The parts of a record that are known when the session begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRecord {
-    /// To whom it is bound.
+    /// The owner of the session.
     pub principal_tag: PrincipalTag,
-    /// The tags that the same principal has by other keys in use: sessions under those count as his. They are not stored.
+    /// Tags of the same principal under the other signing keys. Sessions with those tags count towards the limit. Not
+    /// stored.
     pub other_tags: Vec<PrincipalTag>,
-    /// What client and gateway agreed on.
+    /// The negotiated protocol revision.
     pub revision: Revision,
-    /// The client's capabilities, as it wrote them.
+    /// The client's capabilities, as the client wrote them.
     pub capabilities: Arc<str>,
-    /// The client's name and version, as it wrote them.
+    /// The client's name and version, as the client wrote them.
     pub client_info: Arc<str>,
 }
 
-/// A live session.
+/// The stored form of a live client session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// To whom it is bound.
+    /// The owner of the session.
     pub principal_tag: PrincipalTag,
-    /// What client and gateway agreed on.
+    /// The negotiated protocol revision.
     pub revision: Revision,
-    /// The client's capabilities, as it wrote them.
+    /// The client's capabilities, as the client wrote them.
     pub capabilities: Arc<str>,
-    /// The client's name and version, as it wrote them.
+    /// The client's name and version, as the client wrote them.
     pub client_info: Arc<str>,
-    /// When it began and when it ends at the latest.
+    /// The incarnation of the store's data in which it began, and its absolute deadline.
     pub life: SessionLife,
-    /// Grows with every change but that of the idle deadline.
+    /// Grows with each change, except moves of the idle deadline.
     pub version: u64,
-    /// How long ago the idle deadline was moved, by the store's clock.
+    /// Time since the idle deadline was last moved, by the store's clock.
     pub untouched: Duration,
-    /// How long it lives without use, by the store's clock.
+    /// Time to the idle deadline, by the store's clock.
     pub left: Duration,
-    /// How long it lives at most, by the store's clock.
+    /// Time to the absolute deadline, by the store's clock.
     pub remaining: Duration,
-    /// From which level on the client wants log messages, if it has said so.
+    /// Minimum level of log messages that the client asked for.
     pub log_level: Option<String>,
-    /// The resources of which the client wants to hear, and the backend that has each.
+    /// URIs of the resources to which the client subscribed, with the backend of each.
     pub subscriptions: BTreeMap<String, String>,
-    /// The upstream session at each backend that it has used.
+    /// The upstream binding of each backend that the session has used.
     pub bindings: Bindings,
 }
 
-/// The upstream session of a session at one backend.
+/// Upstream binding: the upstream session of a client session at one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// [`crate::backend::Backend::origin`] of the backend that gave it. It is never sent to another.
+    /// [`crate::backend::Backend::origin`] of the backend that created it. The session id is never sent to another
+    /// origin.
     pub origin: String,
-    /// The upstream session.
+    /// The upstream session that this binding names.
     pub session: UpstreamSession,
-    /// Counts the upstream sessions that this session has had at the backend, from 1. A change names the one that it replaces.
+    /// Counts the upstream sessions at this backend, from 1. A compare-and-set names the generation that it replaces.
     pub generation: u64,
 }
 
 impl RecordKey {
-    /// A key that nobody can guess.
+    /// Draws an unguessable key.
     #[must_use]
     pub fn random() -> Self {
         Self(crate::runtime::random::bytes())
@@ -116,7 +118,7 @@ impl RecordKey {
 }
 
 impl NewRecord {
-    /// How many sessions this one counts for: one for each KiB that its client says of itself.
+    /// Number of sessions that this one counts for: one per KiB of the client's own data.
     pub(super) fn weight(&self) -> u32 {
         let bytes = self.capabilities.len() + self.client_info.len();
         u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX)
@@ -131,25 +133,25 @@ impl fmt::Display for RecordKey {
 
 impl fmt::Debug for RecordKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // With anonymous access a key is half of a bearer secret; logs show enough of it to tell two apart.
+        // With anonymous access the key is half of a bearer secret. Logs show only enough to tell keys apart.
         write!(f, "RecordKey({:02x}{:02x}..)", self.0[0], self.0[1])
     }
 }
 
 impl Lifetimes {
-    /// How often the idle deadline of a session in use is moved: seldom, and in time.
+    /// Interval at which the idle deadline of a session in use is moved: rarely, but before it passes.
     pub(super) fn touch_every(&self) -> Duration {
         TOUCH_EVERY.min(self.idle / 4)
     }
 }
 
 impl Record {
-    /// How many bytes its client has put into it.
+    /// Number of bytes that the client has put into the record.
     pub(super) fn bytes(&self) -> usize {
         self.capabilities.len() + self.client_info.len() + self.subscription_bytes()
     }
 
-    /// About how many bytes it takes where it is remembered, with what clients and backends have put into it.
+    /// Estimated size in the cache, with what client and backends have put into it.
     pub(super) fn size(&self) -> usize {
         let bindings = self.bindings.iter().map(|(backend, binding)| {
             let session = &binding.session;
@@ -159,13 +161,13 @@ impl Record {
         REMEMBERED_BYTES + self.bytes() + bindings.sum::<usize>()
     }
 
-    /// How many of them are subscriptions.
+    /// Number of bytes in subscriptions.
     pub(super) fn subscription_bytes(&self) -> usize {
         let watched = self.subscriptions.iter();
         watched.map(|(uri, backend)| uri.len() + backend.len()).sum()
     }
 
-    /// The generation of the binding to `backend`; 0 if there is none.
+    /// Generation of the binding to `backend`; 0 if there is none.
     pub(super) fn generation(&self, backend: &str) -> u64 {
         self.bindings.get(backend).map_or(0, |binding| binding.generation)
     }

@@ -1,9 +1,9 @@
-//! Ends what has expired: the upstream sessions of a session that nobody used for long are deleted, and then its record.
+//! Sweeper: deletes the upstream sessions of expired sessions, then their records.
 //!
-//! The store gives what has expired to whichever process asks first. When that one ends before it is done, another gets the rest
-//! after [`Sweep::patience`]. Behind an outage it looks as if all had expired that were used meanwhile: those who served them come first
-//! ([`AFTER_OUTAGE`]). Backends that cannot be reached then are not asked again: they forget idle sessions by themselves. One that
-//! hangs makes its own sessions wait, and nobody else's: what is being ended does not keep the next look from what has expired since.
+//! Any replica claims expired records from the store. If that replica stops, another one claims them again after
+//! [`Sweep::claim_timeout`]. After an outage, sessions that were in use may look expired, so the sweeper waits for
+//! the replicas that served them ([`AFTER_OUTAGE`]). A backend that cannot be reached is not retried; its idle
+//! timeout applies. A backend that hangs delays only its own sessions, because batches run concurrently.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,42 +14,42 @@ use super::Sessions;
 use super::record::{Record, RecordKey};
 use super::store::StoreError;
 
-/// How many cache entries are looked at before other tasks have their turn.
+/// Number of cache entries examined before the task yields.
 const FORGET_AT_A_TIME: usize = 256;
-/// How many sessions are ended in one go.
+/// Maximum number of sessions per batch.
 const BATCH: usize = 100;
-/// How many times that may be under way.
+/// Maximum number of concurrent batches.
 const BATCHES: usize = 8;
-/// How long those who served sessions while the store did not answer, or who hear that another server has taken over, whose clock may
-/// be ahead, have to say so.
+/// Time after an outage or failover for replicas to move the deadlines of sessions that they served meanwhile. The
+/// clock of a promoted server may be ahead.
 pub(super) const AFTER_OUTAGE: Duration = Duration::from_secs(5);
-/// The longest time between two looks.
+/// Maximum interval between two sweeps.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// When sessions are ended.
+/// Timing of the sweeps.
 #[derive(Clone, Copy, Debug)]
 struct Sweep {
-    /// How long ago they must have expired, and how long another process has to end those that it took on.
-    patience: Duration,
-    /// The time between two looks.
+    /// Minimum time since expiry, and time after which another replica claims an unfinished record.
+    claim_timeout: Duration,
+    /// Interval between two sweeps.
     pause: Duration,
 }
 
 impl Sweep {
-    /// For sessions that live for `ttl` without use: the shorter they live, the sooner is it seen that they have ended. The pause
-    /// is not the same in each process, so that they do not look at the same moment.
+    /// Chooses the timing for the idle lifetime `ttl`: a shorter lifetime is checked more often. A random factor
+    /// spreads the replicas' sweeps.
     fn new(ttl: Duration) -> Self {
         let pause = ttl.clamp(Duration::from_millis(100), MAX_PAUSE);
         let [byte] = crate::runtime::random::bytes::<1>();
         Self {
-            patience: pause,
+            claim_timeout: pause,
             pause: pause.mul_f64(0.8 + 0.4 * f64::from(byte) / 255.0),
         }
     }
 }
 
 impl Sessions {
-    /// Ends expired sessions until the process drains; `ttl` is how long they live without use.
+    /// Sweeps expired sessions until the process drains. `ttl` is the idle lifetime.
     pub fn sweep(&self, ttl: Duration) {
         let (sessions, sweep) = (self.clone(), Sweep::new(ttl));
         let batches = Arc::new(Semaphore::new(BATCHES));
@@ -61,27 +61,28 @@ impl Sessions {
                 if !inner.outage.kept_alive_for(AFTER_OUTAGE) || !inner.proof.is_heard_for(AFTER_OUTAGE) {
                     continue;
                 }
-                if let Err(error) = sessions.sweep_once(sweep.patience, &batches).await {
+                if let Err(error) = sessions.sweep_once(sweep.claim_timeout, &batches).await {
                     tracing::debug!(%error, "expired sessions are not ended");
                 }
             }
         });
     }
 
-    /// Drops the cache entries of sessions that have expired, whose records may have been removed by another process.
+    /// Drops cache entries of expired sessions, whose records another replica may have removed.
     async fn forget_expired(&self, ttl: Duration) {
         let cache = &self.inner.cache;
         for _ in 0..cache.len().div_ceil(FORGET_AT_A_TIME) {
-            // A session with a connection here may be in use at another process, which is looked at before the connection is closed.
+            // A session with a connection here may be in use on another replica; that is checked before the
+            // connection is closed.
             cache.forget_expired(ttl, FORGET_AT_A_TIME, |key| self.inner.local.has(key));
             tokio::task::yield_now().await;
         }
     }
 
-    /// Begins to end what has expired, as soon as one of `batches` is free.
-    async fn sweep_once(&self, patience: Duration, batches: &Arc<Semaphore>) -> Result<(), StoreError> {
+    /// Claims expired records and starts a batch whenever one of `batches` is free.
+    async fn sweep_once(&self, claim_timeout: Duration, batches: &Arc<Semaphore>) -> Result<(), StoreError> {
         while let Ok(place) = Arc::clone(batches).acquire_owned().await {
-            let claimed = self.inner.store.claim_expired(patience, BATCH).await?;
+            let claimed = self.inner.store.claim_expired(claim_timeout, BATCH).await?;
             if claimed.is_empty() {
                 break;
             }
@@ -111,7 +112,7 @@ impl Sessions {
         drop(place);
     }
 
-    /// The upstream sessions of a record, at the backends that gave them and are still there.
+    /// The upstream sessions that a record names, at backends that are still configured with the same origin.
     pub(super) fn upstreams_of(
         &self,
         record: &Record,

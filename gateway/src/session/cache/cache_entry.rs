@@ -1,4 +1,8 @@
-//! A session as this process remembers it.
+//! One cached session record, with the times that decide whether it is fresh.
+//!
+//! States of the entry: fresh, unproven, stale, as in `docs/architecture/sessions.md`.
+//! [`Self::is_fresh`](CacheEntry::is_fresh) is true in the first state only; an entry in any other state is read once
+//! more before it is used.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,46 +17,46 @@ use crate::session::record::Record;
 use crate::session::store::{Incarnation, RestoreReason};
 use crate::session::upstream::session_lists::SessionLists;
 
-/// What is remembered of one session. Every request of the session has the same one.
+/// A cached session. All requests of the session share one entry.
 #[derive(Debug)]
 pub(in crate::session) struct CacheEntry {
     record: ArcSwap<Record>,
-    /// Whether it was looked at since somebody looked for what could be forgotten.
+    /// Reference bit of the cache's second-chance eviction: set by each lookup.
     pub(in crate::session) wanted: AtomicBool,
-    /// Whether nothing is known of it but its id.
+    /// Whether the entry was built from the session id alone, during an outage.
     is_of_id: bool,
     times: Mutex<Times>,
-    /// What backends list to this session alone.
+    /// Lists that backends give to this session alone.
     lists: OnceLock<Arc<SessionLists>>,
-    /// For what its record takes, once it is remembered.
+    /// Reservation in the memory budget for the record, while it is cached.
     memory: Mutex<Option<Reservation>>,
 }
 
 #[derive(Debug)]
 struct Times {
-    /// The idle deadline was moved then at the latest.
+    /// Latest known move of the idle deadline.
     touched: Instant,
-    /// It lives until then without use, as far as is known: others may have used it since.
+    /// Idle deadline as far as known. Other replicas may have moved it since.
     until: Instant,
-    /// It does not live longer than this.
+    /// Absolute deadline.
     end: Instant,
-    /// It was used here.
+    /// Last use in this process.
     used: Option<Instant>,
-    /// [`ReadStamp::epoch`] of the last time it was read whole.
+    /// Epoch ([`ReadStamp::epoch`]) of the last read that confirmed the record. 0 makes the entry stale.
     epoch: u64,
-    /// When the record was last learned.
+    /// When the current record was stored here.
     learned: Instant,
-    /// The record has changed then, and is read once more before it is used: what was asked for before does not count.
+    /// Time of the last change elsewhere. Reads that began before it do not make the entry fresh.
     doubted: Option<Instant>,
-    /// In which life of the store's data it was seen the last time.
+    /// Incarnation of the store's data in which the record was last seen.
     seen_in: Incarnation,
-    /// Its deadline is about to be moved.
+    /// A move of the idle deadline is queued or running.
     touching: bool,
 }
 
 impl CacheEntry {
-    /// `record` as the store said at `reading`. `changed` is when a record was last told to have changed that was not remembered: it may
-    /// be this one.
+    /// Caches `record`, which was read at `reading`. `changed` is the time of the last change event for an uncached
+    /// key: it may concern this record, so a read that began earlier does not make the entry fresh.
     pub(in crate::session) fn new(record: Record, reading: ReadStamp, changed: Option<Instant>) -> Self {
         let mut times = Times {
             touched: before(reading.at, record.untouched),
@@ -76,7 +80,7 @@ impl CacheEntry {
         }
     }
 
-    /// `record` as the id of the session says, while the store does not. It is read before it is used again.
+    /// Builds an entry from the session's id while the store does not answer. The entry starts stale.
     pub(in crate::session) fn of_id(record: Record, reading: ReadStamp) -> Self {
         let entry = Self {
             is_of_id: true,
@@ -86,35 +90,35 @@ impl CacheEntry {
         entry
     }
 
-    /// Counts it in `account` as long as there is anybody who has it.
+    /// Reserves the record's size in `account` for as long as the entry exists.
     pub(in crate::session) fn count_in(&self, account: &Account) {
         let counted = account.overdraw(self.record.load().size());
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
     }
 
-    /// Whether nothing is known of it but its id.
+    /// Whether the entry was built from the session id alone.
     pub(in crate::session) fn is_of_id(&self) -> bool {
         self.is_of_id
     }
 
-    /// What backends list to this session alone, if they were asked.
+    /// Lists that backends give to this session alone, if they were loaded.
     pub(in crate::session) fn lists(&self) -> Option<&Arc<SessionLists>> {
         self.lists.get()
     }
 
-    /// The same, with a place for it where there is none.
+    /// Returns those lists, and creates them empty if there are none.
     pub(in crate::session) fn make_lists(&self) -> Arc<SessionLists> {
         Arc::clone(self.lists.get_or_init(Arc::default))
     }
 
-    /// The record.
+    /// The cached record.
     pub(in crate::session) fn record(&self) -> Guard<Arc<Record>> {
         self.record.load()
     }
 
-    /// Takes over what the store said at `reading`. What is older than what is known is not taken: answers may overtake each other. When
-    /// the store was asked behind the moment at which that was learned, its word counts whatever its version is: a store that has lost
-    /// what was written last goes back, and everybody goes with it.
+    /// Applies `record`, which was read at `reading`. Responses may overtake each other, so an older version is
+    /// ignored, unless the read began after the current record was stored here. Such a read always counts: after a
+    /// failover the store may have gone back to an older version, and all replicas follow it.
     pub(in crate::session) fn update(&self, record: Record, reading: ReadStamp) {
         let mut times = self.lock();
         times.touched = times.touched.max(before(reading.at, record.untouched));
@@ -135,8 +139,8 @@ impl CacheEntry {
         }
     }
 
-    /// Whether `record`, which the store had at `reading`, lacks what is known here, although the store was asked afterwards: it has lost
-    /// what was written last. Generations only grow in one life of the data, and so do versions.
+    /// Whether the store has lost a write: `record` lacks what this entry has, although the read began later. Within
+    /// one incarnation, versions and generations only grow.
     pub(in crate::session) fn knows_more_than(&self, record: &Record, reading: ReadStamp) -> bool {
         let (times, known) = (self.lock(), self.record.load());
         let is_later = reading.after > Some(times.learned);
@@ -148,28 +152,28 @@ impl CacheEntry {
         is_later && same_life && (record.version < known.version || lacks_binding())
     }
 
-    /// Whether it may be used without asking the store.
+    /// Whether the entry is in the state fresh: it may be used without a read.
     pub(in crate::session) fn is_valid(&self, proof: &Freshness) -> bool {
         let times = self.lock();
         Instant::now() < times.until && proof.is_fresh(times.epoch)
     }
 
-    /// Whether it lives as far as this process can know that cannot ask: its deadline has not passed, or was moved by use here of which
-    /// the store does not know yet.
+    /// Whether the session is alive as far as this process knows while it cannot ask: its deadline has not passed, or
+    /// use in this process extends it and the store has not been updated yet.
     pub(in crate::session) fn lives_on(&self, idle: Duration) -> bool {
         let (times, now) = (self.lock(), Instant::now());
         let in_use = times.used.is_some_and(|used| now < used + idle);
         now < times.end && (now < times.until || in_use)
     }
 
-    /// In which life of the store's data it was seen the last time.
+    /// Incarnation of the store's data in which the record was last seen.
     pub(in crate::session) fn seen_in(&self) -> Incarnation {
         self.lock().seen_in
     }
 
-    /// In which way it is missing in a store that has no record of it and whose data lives in `incarnation`; `None` when it has ended. A
-    /// record whose deadline has not passed as far as is known here may have expired all the same, by the clock of a server that has
-    /// taken over. `seen_in` is [`Self::seen_in`] as it was before the store was asked.
+    /// Decides why the store, whose data has this `incarnation`, has no record of this session; `None` if the session
+    /// has ended. The deadline known here may not have passed while the clock of a promoted server says it has. Pass
+    /// in `seen_in` the value of [`Self::seen_in`] from before the store was asked.
     pub(in crate::session) fn missing(
         &self,
         seen_in: Incarnation,
@@ -187,18 +191,18 @@ impl CacheEntry {
         }
     }
 
-    /// Whether it was used here less than `idle` ago.
+    /// Whether the session was used in this process within the last `idle`.
     pub(in crate::session) fn is_used_within(&self, idle: Duration) -> bool {
         let (times, now) = (self.lock(), Instant::now());
         now < times.end && times.used.is_some_and(|used| now < used + idle)
     }
 
-    /// Says that its deadline is about to be moved, unless somebody is at it.
+    /// Marks a move of the idle deadline as queued. Returns `false` if one is queued or running already.
     pub(in crate::session) fn begin_touch(&self) -> bool {
         !std::mem::replace(&mut self.lock().touching, true)
     }
 
-    /// Takes note of use. Says whether the idle deadline should be moved, which is due `every` so often.
+    /// Records a use. Returns whether the idle deadline is to be moved, which happens once per `every`.
     pub(in crate::session) fn used(&self, every: Duration) -> bool {
         let mut times = self.lock();
         let now = Instant::now();
@@ -208,31 +212,31 @@ impl CacheEntry {
         due
     }
 
-    /// The idle deadline was moved: at `reading` it was `left` away, and the record had this `version`.
+    /// Records a moved idle deadline: at `reading` the store had `version` and `left` to the deadline.
     pub(in crate::session) fn touched(&self, version: u64, left: Duration, reading: ReadStamp) {
         let mut times = self.lock();
         times.touching = false;
         times.touched = times.touched.max(reading.at);
         times.until = times.until.max(reading.at + left);
-        // Whoever knows the record as it is knows it as of now.
+        // The version is the cached one, so the cached record is current.
         if version == self.record.load().version {
             times.believe(reading);
         }
     }
 
-    /// The idle deadline could not be moved: the next use tries again.
+    /// Records that the move of the idle deadline failed. The next use tries again.
     pub(in crate::session) fn not_touched(&self) {
         self.lock().touching = false;
     }
 
-    /// What is remembered may not be true any more.
+    /// Makes the entry stale.
     pub(in crate::session) fn invalidate(&self) {
         let mut times = self.lock();
         times.epoch = 0;
         times.doubted = Some(Instant::now());
     }
 
-    /// Whether it was looked at since this was asked last.
+    /// Returns the reference bit and clears it.
     pub(in crate::session) fn was_wanted(&self) -> bool {
         self.wanted.swap(false, Ordering::Relaxed)
     }
@@ -243,7 +247,7 @@ impl CacheEntry {
 }
 
 impl Times {
-    /// The record that is known is as the store has it at `reading`, unless it was told meanwhile that it changed.
+    /// Makes the entry fresh as of `reading`, unless a change was reported after the read began.
     fn believe(&mut self, reading: ReadStamp) {
         if self.doubted.is_none_or(|doubted| reading.after > Some(doubted)) {
             self.epoch = self.epoch.max(reading.epoch);
@@ -316,13 +320,13 @@ pub(in crate::session) mod tests {
         assert!(entry.is_valid(&proof));
         tokio::time::advance(MOMENT).await;
         assert!(!entry.is_valid(&proof), "it may have expired");
-        // Others used it: its deadline was moved, and reading it says so.
+        // Another replica moved the deadline; the read reports that.
         entry.update(record(1), proof.stamp_now());
         assert!(entry.is_valid(&proof));
         proof.interrupted();
         proof.proved(Instant::now());
         assert!(!entry.is_valid(&proof));
-        // The touch says that it is as it is known.
+        // The touch reports the cached version.
         entry.touched(1, IDLE, proof.stamp_now());
         assert!(entry.is_valid(&proof));
         proof.interrupted();
@@ -351,7 +355,7 @@ pub(in crate::session) mod tests {
         let proof = Freshness::new(IDLE);
         proof.proved(Instant::now());
         let entry = CacheEntry::new(record(5), proof.stamp_now(), None);
-        // Asked for the record as it is, it changes, which is told first, and then the answer comes.
+        // The load starts, the record changes, the event arrives, and then the load's response.
         let asked = proof.stamp_now();
         tokio::time::advance(MOMENT).await;
         entry.invalidate();
@@ -362,7 +366,7 @@ pub(in crate::session) mod tests {
         tokio::time::advance(MOMENT).await;
         entry.update(record(6), proof.stamp_now());
         assert!(entry.is_valid(&proof));
-        // The same of one that nobody remembered when the change was told.
+        // The same for a record that was not cached when the event arrived.
         let entry = CacheEntry::new(record(5), asked, Some(Instant::now()));
         assert!(!entry.is_valid(&proof));
         tokio::time::advance(MOMENT).await;
@@ -377,14 +381,14 @@ pub(in crate::session) mod tests {
         let entry = CacheEntry::new(record(9), proof.stamp_now(), None);
         tokio::time::advance(MOMENT).await;
         proof.interrupted();
-        // What is told before everything is known may be older than what is known.
+        // Before the first PING, an event may be older than the cached record.
         entry.update(record(3), proof.stamp_of_event());
         assert_eq!(entry.record().version, 9);
         proof.proved(Instant::now());
         entry.update(record(4), proof.stamp_now());
         assert!(entry.is_valid(&proof));
         assert_eq!(entry.record().version, 4);
-        // Another history may have come to the same number.
+        // After a failover the same version can name another record.
         tokio::time::advance(MOMENT).await;
         let another = Record {
             log_level: Some("debug".to_owned()),
@@ -450,8 +454,8 @@ pub(in crate::session) mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_missing_was_lost_or_expired_in_use_or_has_ended() {
         let entry = CacheEntry::new(record(1), reading(1), None);
-        // The store knows it not, although it should live: somebody has ended it, or it has expired by another clock. A record that is
-        // still there is brought back, one that was ended is not.
+        // The store has no record, but the deadline has not passed: the session was terminated, or it expired by
+        // another clock. `restore` brings back an expired record and leaves a terminated one.
         assert_eq!(entry.missing(FIRST, FIRST, IDLE), Some(RestoreReason::Expired));
         assert_eq!(entry.missing(FIRST, SECOND, IDLE), Some(RestoreReason::Lost));
         tokio::time::advance(IDLE - Duration::from_secs(1)).await;

@@ -1,12 +1,16 @@
-//! Whether what this process remembers is still true.
+//! Freshness lease of the cache: decides whether cached records are current without a read of the store.
 //!
-//! Every process is told what the others change ([`crate::session::store::Event`]), so that what it remembers stays true as long as nothing is
-//! missed. That is *proved*, and the proof has an age: it says that everything is known which happened before a moment, and counts for
-//! `maxStaleness` from that moment. Once the events were interrupted something may have been missed, and what was read before the next
-//! proof is doubted: it is read once more before it is used. The numbers that tell the one from the other are *epochs*; each begins
-//! with the first proof behind an interruption.
+//! Every replica subscribes to the store's events ([`crate::session::store::StoreEvent`]). Invariant: a record that
+//! was read in the current epoch is current up to the moment at which the last answered PING was sent, because all
+//! events from before that PING have arrived. The lease lasts `maxStaleness` from that moment.
 //!
-//! Time is the monotonic clock of this process.
+//! States of the lease:
+//! - *not proven*: at the start, and after an interruption of the subscription. An event may have been missed.
+//! - *current*: a PING was answered and at most `maxStaleness` has passed since it was sent.
+//! - *expired*: more time has passed. The next answer renews the lease; no event was missed.
+//!
+//! The first PING answered after an interruption starts a new *epoch*. Records read in an earlier epoch are stale.
+//! All times are of this process's monotonic clock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::session::store::Incarnation;
 
-/// What this process knows of what it knows.
+/// Tracks whether this process's cached session records are still current.
 #[derive(Debug)]
 pub(in crate::session) struct Freshness {
     max_staleness: Duration,
@@ -24,44 +28,44 @@ pub(in crate::session) struct Freshness {
 
 #[derive(Debug)]
 struct State {
-    /// Nobody else changes anything.
+    /// No other process writes to the store, so cached records are always current.
     set_sole_writer: bool,
     epoch: u64,
-    /// The moment before which everything is known; `None` while the events are interrupted.
+    /// When the last answered PING was sent; `None` while the subscription is interrupted.
     renew: Option<Instant>,
-    /// Since when they are interrupted, if they ever were heard.
+    /// Last known current moment before the interruption that lasts.
     interrupt: Option<Instant>,
-    /// When the events were first proved, of those that nothing has interrupted since.
+    /// When the subscription was last established or restored.
     heard_since: Option<Instant>,
-    /// When the events were first proved again behind the last interruption.
+    /// When the subscription was last restored; `None` if it was never interrupted.
     caught_up: Option<Instant>,
-    /// The life of the store's data, as it was last known, and since when.
+    /// Current incarnation of the store's data, and when this process learned of it.
     incarnation: Option<(Incarnation, Instant)>,
-    /// The life that events tell of: that of the last proof which was asked for when the life was known already. What a store says that
-    /// has died meanwhile may be heard after the life of its successor's data is known.
+    /// Incarnation to which events belong: the one known when the last answered PING was sent. Events of a dead store
+    /// may arrive after its successor's incarnation is known.
     told_in: Option<Incarnation>,
 }
 
-/// From when something counts that the store says.
+/// From when on a result of the store counts.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::session) struct ReadStamp {
-    /// When the store was asked.
+    /// When the read began.
     pub(in crate::session) at: Instant,
-    /// What the process knew before this moment is not newer. `None` when no such moment is known.
+    /// The store's state was read at or after this moment; `None` if no such moment is known.
     pub(in crate::session) after: Option<Instant>,
     pub(in crate::session) epoch: u64,
     pub(in crate::session) incarnation: Option<Incarnation>,
 }
 
-/// The events are heard again.
+/// Result of the first PING that is answered after an interruption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) struct CaughtUp {
-    /// Since when something may have been missed; `None` when the process has just started.
+    /// Start of the interval in which events may have been missed; `None` at process start.
     pub(in crate::session) since: Option<Instant>,
 }
 
 impl Freshness {
-    /// Nothing is proved. What is known counts for `max_staleness`.
+    /// Starts in the state *not proven*. `max_staleness` is the duration of the lease.
     pub(in crate::session) fn new(max_staleness: Duration) -> Self {
         let state = State {
             set_sole_writer: false,
@@ -79,17 +83,17 @@ impl Freshness {
         }
     }
 
-    /// Nobody else changes anything: what is remembered is true.
+    /// Declares this process the only writer: cached records are always current.
     pub(in crate::session) fn alone(&self) {
         self.lock().set_sole_writer = true;
     }
 
-    /// How often a proof is wanted.
+    /// Interval at which the lease is renewed.
     pub(in crate::session) fn renewal_interval(&self) -> Duration {
         self.max_staleness / 2
     }
 
-    /// What the store is asked for now counts from now.
+    /// Stamp of a read that begins now.
     pub(in crate::session) fn stamp_now(&self) -> ReadStamp {
         let (state, now) = (self.lock(), Instant::now());
         ReadStamp {
@@ -100,7 +104,7 @@ impl Freshness {
         }
     }
 
-    /// What is told by an event was true at the last proof at the earliest.
+    /// Stamp of a record received in an event. It is at least as new as the last answered PING.
     pub(in crate::session) fn stamp_of_event(&self) -> ReadStamp {
         let state = self.lock();
         ReadStamp {
@@ -111,20 +115,20 @@ impl Freshness {
         }
     }
 
-    /// Whether what was read in `epoch` is true now.
+    /// Whether a record read in `epoch` is current.
     pub(in crate::session) fn is_fresh(&self, epoch: u64) -> bool {
         let state = self.lock();
         let fresh = |proved: Instant| epoch == state.epoch && proved.elapsed() <= self.max_staleness;
         state.set_sole_writer || state.renew.is_some_and(fresh)
     }
 
-    /// Whether events are proved to arrive.
+    /// Whether the lease is current.
     pub(in crate::session) fn is_current(&self) -> bool {
         let epoch = self.lock().epoch;
         self.is_fresh(epoch)
     }
 
-    /// Whether the events have not been interrupted for `long`, at least.
+    /// Whether the subscription is up, and its last interruption, if any, ended at least `long` ago.
     pub(in crate::session) fn is_heard_for(&self, long: Duration) -> bool {
         let state = self.lock();
         let caught_up = state
@@ -133,14 +137,14 @@ impl Freshness {
         state.set_sole_writer || (state.renew.is_some() && caught_up)
     }
 
-    /// Whether this process has heard the events for `long`.
+    /// Whether the subscription has been up in this process for at least `long`.
     pub(in crate::session) fn has_heard_for(&self, long: Duration) -> bool {
         let state = self.lock();
         let heard = state.heard_since.filter(|_| state.renew.is_some());
         state.set_sole_writer || heard.is_some_and(|since| since.elapsed() >= long)
     }
 
-    /// Everything that happened before `at` is known. Says whether that is the first proof for a while.
+    /// Renews the lease: a PING sent at `at` was answered. Returns `Some` for the first one after an interruption.
     pub(in crate::session) fn proved(&self, at: Instant) -> Option<CaughtUp> {
         let mut state = self.lock();
         if let Some((incarnation, learned)) = state.incarnation
@@ -160,16 +164,16 @@ impl Freshness {
         Some(CaughtUp { since })
     }
 
-    /// From now on something may happen that is never told.
+    /// Records that the subscription was interrupted.
     pub(in crate::session) fn interrupted(&self) {
         let mut state = self.lock();
-        // What was proved last is the last moment at which nothing was missed.
+        // Up to the last answered PING no event was missed.
         if let Some(proved) = state.renew.take() {
             state.interrupt = Some(proved);
         }
     }
 
-    /// Takes note of the life of the store's data, and gives the one before if that was another.
+    /// Records the incarnation of the store's data. Returns the previous one if it was different.
     pub(in crate::session) fn learn(&self, incarnation: Incarnation) -> Option<Incarnation> {
         let mut state = self.lock();
         let before = state.incarnation.map(|(before, _)| before);
@@ -205,7 +209,7 @@ mod tests {
         assert!(proof.is_fresh(epoch));
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(!proof.is_fresh(epoch) && !proof.is_current());
-        // A late proof is as good: nothing was missed.
+        // A late answer renews the lease: no event was missed.
         assert_eq!(proof.proved(Instant::now()), None);
         assert!(proof.is_fresh(epoch));
     }
@@ -251,7 +255,7 @@ mod tests {
         assert_eq!(proof.stamp_of_event().incarnation, Some(one));
         let asked_in_the_first = Instant::now();
         tokio::time::advance(Duration::from_millis(1)).await;
-        // The store has died. What its successor says is known before the rest of what it said itself is heard.
+        // The store died. Its successor answers before the last events of the dead store arrive.
         proof.learn(two);
         assert_eq!(proof.stamp_now().incarnation, Some(two));
         assert_eq!(proof.stamp_of_event().incarnation, Some(one));

@@ -1,7 +1,7 @@
-//! Maps by the keys of sessions.
+//! Hash maps keyed by record keys, without hashing.
 //!
-//! The process itself draws the keys, at random, and an id with another key is refused before it is looked for. So nobody can choose keys
-//! that fall together, and the key's own bits are as good as any hash of them.
+//! The process draws the keys at random, and an id with any other key fails signature verification before the lookup.
+//! So a client cannot choose colliding keys, and the key's own bits serve as its hash.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

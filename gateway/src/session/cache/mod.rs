@@ -1,11 +1,11 @@
-//! The sessions that this process remembers, so that a call need not ask the store.
+//! In-memory cache of session records, so that most calls need no read of the store.
 //!
-//! It is bounded, in the number of sessions and in their bytes: at its limit it forgets what nobody has wanted for the longest time, roughly,
-//! and never refuses. What is in use (a
-//! running request, an open stream) is not forgotten, so that all who use a session have the same [`CacheEntry`].
+//! The cache is bounded in entries and bytes. At the limit it evicts by second chance (CLOCK), an approximation of
+//! LRU; it never refuses an entry. Entries in use by a running request or an open stream are not evicted, so that all
+//! requests of a session share one [`CacheEntry`].
 //!
-//! It remembers, too, which sessions have ended. A record that was read before a session's end, and arrives here behind it, is
-//! thereby recognised: nothing that was terminated comes back because somebody was slow.
+//! It also keeps tombstones of terminated sessions. Invariant: once a session's tombstone is here, no record of it is
+//! cached, not even one whose read began before the termination.
 
 pub(super) mod cache_entry;
 pub(super) mod freshness;
@@ -25,14 +25,14 @@ use crate::session::cache::cache_entry::CacheEntry;
 use crate::session::cache::freshness::ReadStamp;
 use crate::session::cache::key_map::KeyMap;
 
-/// How many are looked at to find one that can be forgotten.
+/// Maximum number of entries examined per eviction.
 const LOOKS: usize = 64;
 
-/// What is remembered.
+/// The cached records and the tombstones.
 #[derive(Debug)]
 pub(super) struct SessionCache {
     limit: usize,
-    /// Where their bytes are counted.
+    /// Memory budget of the cached records.
     account: Account,
     shared: RwLock<Shared>,
 }
@@ -40,12 +40,12 @@ pub(super) struct SessionCache {
 #[derive(Debug, Default)]
 struct Shared {
     entries: KeyMap<Arc<CacheEntry>>,
-    /// The keys of the entries, in the order in which they are considered to be forgotten; some of entries that are gone.
+    /// Eviction order of the entries. Keys of removed entries remain until they are reached.
     order: VecDeque<RecordKey>,
     ended: KeyMap<EndedSessions>,
-    /// The keys of those that have ended, the oldest first.
+    /// Keys of the tombstones, oldest first.
     ended_order: VecDeque<RecordKey>,
-    /// When a record was last told to have changed that is not remembered.
+    /// Time of the last change event for a key that was not cached.
     changed: Option<Instant>,
 }
 
@@ -55,19 +55,19 @@ struct EndedSessions {
     at: Instant,
 }
 
-/// What is remembered of one session.
+/// Result of a cache lookup.
 #[derive(Clone, Debug)]
 pub(super) enum CachedSession {
-    /// This.
+    /// The session is cached.
     Entry(Arc<CacheEntry>),
-    /// That it was terminated.
+    /// The session was terminated.
     Ended,
-    /// Nothing.
+    /// The cache does not know the session.
     Nothing,
 }
 
 impl SessionCache {
-    /// A cache that remembers nothing, and of sessions that nobody uses at most `limit`, and as many bytes as `account` has room for.
+    /// Creates an empty cache. `limit` and `account` bound the entries that are not in use.
     pub(super) fn new(limit: usize, account: Account) -> Self {
         Self {
             limit,
@@ -76,7 +76,7 @@ impl SessionCache {
         }
     }
 
-    /// What is remembered under `key`.
+    /// Looks up `key` and sets the entry's reference bit.
     pub(super) fn get(&self, key: &RecordKey) -> CachedSession {
         let shared = self.read();
         match shared.entries.get(key) {
@@ -89,12 +89,12 @@ impl SessionCache {
         }
     }
 
-    /// The same, without being a reason to remember it.
+    /// Looks up `key` without protecting the entry from eviction.
     pub(super) fn peek(&self, key: &RecordKey) -> Option<Arc<CacheEntry>> {
         self.read().entries.get(key).map(Arc::clone)
     }
 
-    /// Remembers what the store said at `reading`. `None` when the session has ended meanwhile.
+    /// Caches `record`, which was read at `reading`. Returns `None` if the session was terminated meanwhile.
     pub(super) fn put(&self, key: &RecordKey, record: Record, reading: ReadStamp) -> Option<Arc<CacheEntry>> {
         let mut shared = self.write();
         if shared.ended.contains_key(key) {
@@ -116,8 +116,8 @@ impl SessionCache {
         Some(entry)
     }
 
-    /// Takes note that the record under `key` has changed: it is read again before it is used. One that is not remembered may be being
-    /// read at this moment.
+    /// Makes the entry of `key` stale. If `key` is not cached, a load may be running; remembering the time keeps its
+    /// result from counting as fresh.
     pub(super) fn changed(&self, key: &RecordKey) {
         let mut shared = self.write();
         match shared.entries.get(key) {
@@ -126,12 +126,12 @@ impl SessionCache {
         }
     }
 
-    /// Forgets `key`, of which the store knows nothing.
+    /// Drops the entry of `key`, because the store has no record.
     pub(super) fn remove(&self, key: &RecordKey) {
         self.write().entries.remove(key);
     }
 
-    /// Remembers that the session was terminated.
+    /// Drops the entry of `key` and keeps a tombstone.
     pub(super) fn end(&self, key: &RecordKey, life: SessionLife) {
         let mut shared = self.write();
         shared.entries.remove(key);
@@ -149,8 +149,8 @@ impl SessionCache {
         }
     }
 
-    /// Forgets the expired ones among the next `looks` entries, but for those in use, and those that are `kept`. Sessions live for `idle` without
-    /// use.
+    /// Drops expired entries among the next `looks` ones, except those in use and those that `kept` selects. `idle`
+    /// is the idle lifetime.
     pub(super) fn forget_expired(&self, idle: Duration, looks: usize, kept: impl Fn(&RecordKey) -> bool) {
         let mut shared = self.write();
         for _ in 0..looks.min(shared.order.len()) {
@@ -160,7 +160,7 @@ impl SessionCache {
             let Some(entry) = shared.entries.get(&key) else {
                 continue;
             };
-            // The map's own reference is one.
+            // The map itself holds one reference.
             if Arc::strong_count(entry) > 1 || entry.lives_on(idle) || kept(&key) {
                 shared.order.push_back(key);
             } else {
@@ -169,12 +169,12 @@ impl SessionCache {
         }
     }
 
-    /// How many entries may have to be looked at.
+    /// Number of keys in the eviction order.
     pub(super) fn len(&self) -> usize {
         self.read().order.len()
     }
 
-    /// Every session that is remembered.
+    /// All cached sessions.
     pub(super) fn entries(&self) -> Vec<(RecordKey, Arc<CacheEntry>)> {
         let shared = self.read();
         shared
@@ -184,7 +184,7 @@ impl SessionCache {
             .collect()
     }
 
-    /// Every session that was terminated less than `ago` ago, as far as is remembered; without `ago`, at any time.
+    /// The tombstones of the last `ago`, or all of them without `ago`.
     pub(super) fn ended(&self, ago: Option<Duration>) -> Vec<(RecordKey, SessionLife)> {
         let shared = self.read();
         let recent = |ended: &EndedSessions| ago.is_none_or(|ago| ended.at.elapsed() <= ago);
@@ -202,8 +202,8 @@ impl SessionCache {
 }
 
 impl Shared {
-    /// Brings the entries down to `limit` and to what `account` has room for, but for those in use and those that were wanted since they were
-    /// considered last: a few are looked at for each that is to go, and the last of them goes whether it was wanted or not.
+    /// Evicts entries until `limit` and `account` are met. An entry in use, or with its reference bit set, gets a
+    /// second chance. The last examined entry is evicted even with its bit set, so the loop ends.
     fn forget(&mut self, limit: usize, account: &Account) {
         let mut looks = 0;
         while (self.entries.len() > limit || account.is_overdrawn()) && looks < LOOKS {
@@ -213,7 +213,7 @@ impl Shared {
             };
             looks += 1;
             let spared = entry.was_wanted() && looks < LOOKS;
-            // The map's own reference is one; whoever has another uses it.
+            // The map itself holds one reference; any other one means use.
             if spared || Arc::strong_count(entry) > 1 {
                 self.order.push_back(key);
             } else {
@@ -269,7 +269,7 @@ mod tests {
         assert!(Arc::ptr_eq(&used, &again), "who uses it sees what others learn");
     }
 
-    /// Sessions are weighed as well as counted, also when they grow after they were remembered.
+    /// The cache counts bytes as well as entries, also when a cached record grows.
     #[test]
     fn heavy_sessions_are_forgotten_by_their_bytes() {
         const KIB: usize = 1024;
@@ -286,7 +286,7 @@ mod tests {
         }
         assert_eq!(cache.entries().len(), 9);
         assert!(is_remembered(&cache, 49) && is_remembered(&cache, 0));
-        // Light ones are as many as have room.
+        // Light records fit in larger numbers.
         for number in 100..190 {
             cache.put(&key(number), record(1), reading(1)).unwrap();
         }
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(account.reserved(), 0);
     }
 
-    /// Memory of sessions that nobody ends is given back, and a session in use stays whatever its deadline says.
+    /// Expired entries are dropped. An entry in use stays even after its deadline.
     #[tokio::test(start_paused = true)]
     async fn expired_entries_are_forgotten_unless_in_use() {
         let cache = cache(100);
@@ -337,7 +337,7 @@ mod tests {
         cache.end(&key(2), LIFE);
         assert!(matches!(cache.get(&key(2)), CachedSession::Ended));
         assert_eq!(cache.ended(None).len(), 2);
-        // It remembers so many ends, the latest.
+        // Only the latest tombstones are kept.
         tokio::time::advance(Duration::from_secs(2)).await;
         cache.end(&key(3), LIFE);
         assert!(matches!(cache.get(&key(1)), CachedSession::Nothing));

@@ -1,8 +1,8 @@
-//! Ids of backends' elicitations, as clients see them.
+//! Elicitation ids of backends, as clients see them.
 //!
-//! A client asks its user to open a URL, and hears later, by the elicitation's id, that this is done. Two backends may use one id, and one could
-//! say that another's elicitation is complete. So the client gets an id that stands for the backend and its own id, wherever one stands
-//! in what a backend says. It is never sent back, so that nothing has to be read out of it; every process makes the same one.
+//! A client that asked its user to open a URL learns by the elicitation's id that the user is done. Two backends may
+//! use the same id, and one backend could report another's elicitation as complete. So the client sees a digest of
+//! backend and id instead. It is never sent back, so it need not be reversible. Every replica computes the same one.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -18,8 +18,8 @@ const LETTER: char = 'e';
 const BYTES: usize = 16;
 
 impl Session {
-    /// The JSON that stands for `original`, the id of an elicitation of `backend`, in what this session's client gets. `None` where that is
-    /// no id.
+    /// The client's JSON id for `original`, an elicitation id of `backend`. Returns `None` if `original` is not an
+    /// id.
     #[must_use]
     pub fn elicitation_id(&self, backend: &Backend, original: &RawValue) -> Option<String> {
         of(&self.seal(), backend.name().as_str(), &string(original)?)

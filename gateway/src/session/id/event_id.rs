@@ -1,9 +1,9 @@
-//! Event ids: where a client was when its stream broke.
+//! SSE event ids: tell where to resume after a stream broke.
 //!
-//! An id on the session's own stream carries the position of every backend that has given one; an id on the stream of a call carries the
-//! call and its position at the one backend that runs it. Whichever process the client comes back to resumes there.
+//! An id on the session's GET stream holds the position at each backend. An id on a call's stream holds the call and
+//! its position at the one backend that runs it. Any replica can resume from it.
 
-// Strangers send what is read here.
+// This module parses untrusted input.
 #![cfg_attr(
     not(test),
     warn(
@@ -22,49 +22,49 @@ use serde_json::value::RawValue;
 use super::upstream_tag::UpstreamTag;
 use crate::session::id::signed_token::{TokenSigner, put, take};
 
-/// Ids longer than this are not given: a client sends its last one in a header.
+/// Maximum length of an id: a client sends its last one in a header.
 const MAX_BYTES: usize = 1024;
-/// What every id begins with: the version of its layout.
+/// Version prefix of the layout.
 const PREFIX: &str = "v1.";
 const PURPOSE: &str = "vmcp event id";
 const OWN_STREAM: u8 = 1;
 const CALL: u8 = 2;
 
-/// A position at a backend.
+/// A position in the stream of one upstream session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamPosition {
-    /// The upstream session in which it was given. In another one it means nothing.
+    /// The upstream session. The position means nothing in another one.
     pub upstream: UpstreamTag,
-    /// The id of the last event, as the backend gave it.
+    /// The id of the last event, as the backend wrote it.
     pub event: HeaderValue,
 }
 
-/// The positions on the session's own stream, by backend.
+/// Positions of a session's GET stream, by backend.
 pub type StreamPositions = BTreeMap<String, UpstreamPosition>;
 
-/// Where a call was when its stream broke.
+/// A call whose response stream broke.
 #[derive(Clone, Debug)]
 pub struct BrokenCall {
-    /// The backend that runs it.
+    /// The backend that runs the call.
     pub backend: String,
-    /// The upstream session in which it was sent.
+    /// The upstream session in which the call was sent.
     pub upstream: UpstreamTag,
-    /// The id of the client's request, as it wrote it.
+    /// The id of the client's request, as the client wrote it.
     pub request: Box<RawValue>,
-    /// The last event; none where the backend names no events, so that the call cannot be resumed.
+    /// The last event id. Empty if the backend gives none; the call cannot be resumed then.
     pub event: Option<HeaderValue>,
 }
 
-/// What a client wants to go on with.
+/// What an event id refers to.
 #[derive(Clone, Debug)]
 pub enum ResumePoint {
-    /// The session's own stream.
+    /// The session's GET stream.
     OwnStream(StreamPositions),
-    /// The stream of a call.
+    /// The response stream of a call.
     Call(BrokenCall),
 }
 
-/// The id for `positions`, if there is room for them.
+/// Event id of the GET stream at `positions`; `None` if it would be too long.
 pub(in crate::session) fn of_own_stream(
     seal: &TokenSigner<'_>,
     positions: &StreamPositions,
@@ -78,7 +78,7 @@ pub(in crate::session) fn of_own_stream(
     finish(seal, &content)
 }
 
-/// The id for a call, if there is room for it.
+/// Event id of a call's stream; `None` if it would be too long.
 pub(in crate::session) fn of_call(
     seal: &TokenSigner<'_>,
     backend: &str,
@@ -97,7 +97,7 @@ pub(in crate::session) fn of_call(
 }
 
 fn finish(seal: &TokenSigner<'_>, content: &[u8]) -> Option<String> {
-    // The encoding makes four bytes of three; no need to do it for what is too long in any case.
+    // Base64 turns three bytes into four. Checked first, so that nothing too long is encoded.
     if content.len() > MAX_BYTES {
         return None;
     }
@@ -105,7 +105,7 @@ fn finish(seal: &TokenSigner<'_>, content: &[u8]) -> Option<String> {
     (id.len() <= MAX_BYTES).then_some(id)
 }
 
-/// What `id` says, if it was given in this session.
+/// Reads an event id that was issued to this session.
 pub(in crate::session) fn read(seal: &TokenSigner<'_>, id: &[u8]) -> Option<ResumePoint> {
     if id.len() > MAX_BYTES {
         return None;

@@ -1,10 +1,10 @@
-//! Session ids: signed, so that nobody else can make one.
+//! Signed session ids.
 //!
-//! An id carries what a replica needs before it asks the store: which key signed it, for whom it is, and from which incarnation
-//! of the store it comes. Nothing in it is secret. The signature covers the name of the virtual server, so that an id of one
-//! server means nothing to another.
+//! An id holds what a replica needs before it reads the store: the signing key, the owner, and the incarnation of the
+//! store's data. Nothing in it is secret. The signature covers the name of the virtual server, so another server
+//! refuses the id.
 
-// Strangers send what is read here.
+// This module parses untrusted input.
 #![cfg_attr(
     not(test),
     warn(
@@ -39,23 +39,23 @@ use crate::mcp::revision::Revision;
 use crate::session::client_capabilities::ClientCapabilities;
 use crate::session::id::signing_keys::SigningKeys;
 
-/// What every id begins with: the version of its layout.
+/// Version prefix of the layout.
 const PREFIX: &str = "v1.";
-/// Ids longer than this are refused unread.
+/// Longer ids are refused unread.
 const MAX_ID_BYTES: usize = 256;
 const MAC_BYTES: usize = 16;
 /// Key id 1, record key 16, incarnation 8, created 4, end 4, principal tag 16, revision 1, capabilities 1.
 const SIGNED_BYTES: usize = 51;
 
-/// What a session id says.
+/// The content of a session id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SessionId {
     pub(super) key: RecordKey,
-    /// The incarnation of the store's data in which the session was created.
+    /// Incarnation of the store's data in which the session was created.
     pub(super) incarnation: Incarnation,
-    /// When the session was created, in seconds since 1970 by the store's clock.
+    /// Creation time in seconds since 1970, by the store's clock.
     pub(super) created: u32,
-    /// When it ends at the latest, by the same clock.
+    /// Absolute deadline, by the same clock.
     pub(super) end: u32,
     pub(super) principal_tag: PrincipalTag,
     pub(super) revision: Revision,
@@ -63,7 +63,7 @@ pub(super) struct SessionId {
 }
 
 impl SessionId {
-    /// When the session began, and when it ends at the latest.
+    /// Incarnation and absolute deadline.
     pub(super) fn life(&self) -> SessionLife {
         SessionLife {
             incarnation: self.incarnation,
@@ -71,7 +71,7 @@ impl SessionId {
         }
     }
 
-    /// What the id alone says of the session.
+    /// The parts of the record that the id alone determines.
     pub(super) fn record(&self) -> NewRecord {
         NewRecord {
             principal_tag: self.principal_tag,
@@ -82,7 +82,7 @@ impl SessionId {
         }
     }
 
-    /// The text that the client gets.
+    /// Encodes and signs the id.
     pub(super) fn sign(&self, key: &SessionKey, server: &ServerName) -> String {
         let mut bytes = Vec::with_capacity(SIGNED_BYTES + MAC_BYTES);
         bytes.push(key.id());
@@ -98,7 +98,7 @@ impl SessionId {
         format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// What `text` says, if it is an id that one of `keys` signed for `server` and `principal`, and that key.
+    /// Verifies `text` for `server` and `principal`. Returns its content and the signing key.
     pub(super) fn verify(
         text: &[u8],
         keys: &SigningKeys,
@@ -140,7 +140,7 @@ impl SessionId {
     }
 }
 
-/// A keyed digest of the principal: enough to recognise it, useless to whoever reads the store.
+/// Keyed digest of the principal: identifies it, and reveals nothing to a reader of the store.
 pub(super) fn principal_tag(key: &SessionKey, server: &ServerName, principal: &Principal) -> PrincipalTag {
     let [kind, issuer, subject] = principal.identity();
     PrincipalTag(cut(&key.mac(
@@ -268,7 +268,7 @@ mod tests {
             let verify = |text: &[u8]| SessionId::verify(text, &keys, &server("a"), &Principal::Anonymous);
             prop_assert!(verify(&bytes).is_none());
             prop_assert!(verify(&[PREFIX.as_bytes(), &bytes].concat()).is_none());
-            // The layout of an id, with anything in it.
+            // The layout of an id, with random content.
             let encoded = format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(&payload));
             prop_assert!(verify(encoded.as_bytes()).is_none());
             let mut whole = payload;

@@ -1,8 +1,8 @@
-//! Progress tokens of a client's calls, as backends see them.
+//! Progress tokens of client calls, as backends see them.
 //!
-//! A backend reports progress under the token that came with the call. Clients count their tokens, so that a backend which saw them could
-//! report progress of calls that run at other backends. Each call therefore carries a token that names its backend and holds the
-//! client's, signed for the session: any process turns it back, and progress under any other token is dropped.
+//! A backend reports progress under the call's token. Clients number their tokens, so a backend that saw them could
+//! report progress of calls at other backends. So each call carries a token that is signed for the session, names its
+//! backend, and holds the client's token. Any replica can read it; progress under other tokens is dropped.
 
 use std::sync::LazyLock;
 
@@ -20,14 +20,15 @@ use crate::session::id::signed_token::{TokenSigner, put, take};
 const PURPOSE: &str = "vmcp progress token of a call";
 const LETTER: char = 't';
 
-/// The longest token that is passed on. Clients use small integers or UUIDs; a gateway that is a client sends its own tokens.
+/// Maximum length of a client's token. Clients use small integers or UUIDs; a client that is itself a gateway sends
+/// longer ones.
 const MAX_TOKEN_BYTES: usize = 1024;
 
-/// Finds the token's key. One that is written with escapes is not found: its call gets no progress.
+/// Finds the token's key. A key written with escapes is not found, so that call gets no progress.
 static KEY: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"progressToken\""));
 
 impl Session {
-    /// The request `message` with the token that `backend` is to report progress under, if the client wants to hear of any.
+    /// Replaces the client's progress token in `message` by the signed one for `backend`.
     pub(in crate::session) fn with_progress_token(&self, backend: &Backend, message: Bytes) -> Bytes {
         if KEY.find(&message).is_none() {
             return message;
@@ -43,14 +44,14 @@ impl Session {
         marked().unwrap_or(message)
     }
 
-    /// The client's own token, if `token` is the one that a call of this session to `backend` carries.
+    /// Returns the client's token if `token` is the signed one of a call of this session to `backend`.
     #[must_use]
     pub fn progress_token(&self, backend: &Backend, token: &RawValue) -> Option<Box<RawValue>> {
         read(&self.seal(), backend.name().as_str(), &string(token)?)
     }
 }
 
-/// The text that stands for `token`, with its quotes.
+/// Signs `token` for `backend`, as a quoted JSON string.
 fn sign(seal: &TokenSigner<'_>, backend: &str, token: &RawValue) -> Option<String> {
     let text = token.get();
     let is_token = text.starts_with(['"', '-']) || text.starts_with(|first: char| first.is_ascii_digit());
@@ -64,7 +65,7 @@ fn sign(seal: &TokenSigner<'_>, backend: &str, token: &RawValue) -> Option<Strin
     Some(format!("\"{RESERVED_ID_PREFIX}{LETTER}{sealed}\""))
 }
 
-/// What [`sign`] was given to make `text` for `backend`.
+/// Verifies and reads the result of [`sign`] for `backend`.
 fn read(seal: &TokenSigner<'_>, backend: &str, text: &str) -> Option<Box<RawValue>> {
     let sealed = text.strip_prefix(RESERVED_ID_PREFIX)?.strip_prefix(LETTER)?;
     let content = seal.open(PURPOSE, sealed.as_bytes())?;

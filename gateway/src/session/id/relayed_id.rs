@@ -1,9 +1,9 @@
-//! Ids and progress tokens of backends' requests, as clients see them.
+//! Relayed ids: ids and progress tokens of backends' requests, as clients see them.
 //!
-//! Two backends may both call a request `1`, and the client's answer may reach any process. So the client gets an id that says which
-//! backend asked, in which of the session's upstream sessions there, and by which id, as the backend wrote it.
+//! Two backends may both call a request `1`, and the client's answer may reach any replica. So the client gets a
+//! signed id that names the backend, its upstream session, and the backend's own id.
 
-// Strangers send what is read here.
+// This module parses untrusted input.
 #![cfg_attr(
     not(test),
     warn(
@@ -20,23 +20,23 @@ use super::upstream_tag::UpstreamTag;
 use crate::mcp::jsonrpc::RESERVED_ID_PREFIX;
 use crate::session::id::signed_token::{TokenSigner, put, take};
 
-/// What a minted text stands for: one is never taken for the other.
+/// Kind of a relayed id. The kinds are not interchangeable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayedIdKind {
     /// The id of a request.
     Request,
-    /// The progress token in a request.
+    /// The progress token of a request.
     Progress,
 }
 
-/// What a minted text says.
+/// Content of a relayed id.
 #[derive(Clone, Debug)]
 pub struct RelayedId {
-    /// The backend that asked.
+    /// The backend that sent the request.
     pub backend: String,
-    /// The upstream session in which it asked.
+    /// The upstream session in which it was sent.
     pub upstream: UpstreamTag,
-    /// The id or token as the backend wrote it.
+    /// The id or token, as the backend wrote it.
     pub original: Box<RawValue>,
 }
 
@@ -56,7 +56,7 @@ impl RelayedIdKind {
     }
 }
 
-/// The text for `original`, with its quotes: JSON that a message can hold. `None` when `original` is too long.
+/// Signs `original`, as a quoted JSON string. Returns `None` if `original` is too long.
 pub(in crate::session) fn mint(
     seal: &TokenSigner<'_>,
     kind: RelayedIdKind,
@@ -72,7 +72,7 @@ pub(in crate::session) fn mint(
     Some(format!("\"{RESERVED_ID_PREFIX}{}{sealed}\"", kind.letter()))
 }
 
-/// What `text` says, if [`mint`] made it for this session.
+/// Verifies and reads an id that [`mint`] issued to this session.
 pub(in crate::session) fn read(seal: &TokenSigner<'_>, kind: RelayedIdKind, text: &str) -> Option<RelayedId> {
     let sealed = text
         .strip_prefix(RESERVED_ID_PREFIX)?

@@ -1,11 +1,10 @@
-//! Short texts that the gateway gives to a client and takes back, in any process: ids that stand for a backend's request, and
-//! event ids.
+//! Signed tokens: short strings that a client gets and sends back to any replica, such as relayed ids and event ids.
 //!
-//! They hold what is needed to act on them, so that nothing depends on this process having seen the other half, and a signature over
-//! it, so that a client can neither make one nor use one in another session. They hold nothing secret, and nothing random: the same
-//! input gives the same text in every process.
+//! A token holds all that is needed to act on it, so it does not depend on one process. The signature binds it to the
+//! session and to one purpose, so a client cannot forge a token or use it in another session. Tokens contain nothing
+//! secret and nothing random: every replica makes the same token from the same input.
 
-// Strangers send what is read here.
+// This module parses untrusted input.
 #![cfg_attr(
     not(test),
     warn(
@@ -26,7 +25,8 @@ use crate::session::record::RecordKey;
 
 const MAC_BYTES: usize = 16;
 
-/// What seals texts of one session: the key that its id names, which stays the same while keys are rotated.
+/// Signs and verifies the tokens of one session, with the key that its id names. The key stays the same while keys
+/// rotate.
 #[derive(Debug)]
 pub(in crate::session) struct TokenSigner<'a> {
     pub(in crate::session) key: &'a SessionKey,
@@ -35,13 +35,13 @@ pub(in crate::session) struct TokenSigner<'a> {
 }
 
 impl TokenSigner<'_> {
-    /// `content` with a signature that covers `purpose`, as text.
+    /// Returns `content` with a signature that covers `purpose`, as text.
     pub(in crate::session) fn seal(&self, purpose: &str, content: &[u8]) -> String {
         let mac = self.mac(purpose, content);
         BASE64_URL_SAFE_NO_PAD.encode([content, &mac].concat())
     }
 
-    /// The content of `text`, if it was sealed for this session and `purpose`.
+    /// Verifies `text` for this session and `purpose` and returns the content.
     pub(in crate::session) fn open(&self, purpose: &str, text: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
         let content = bytes.len().checked_sub(MAC_BYTES)?;
@@ -51,7 +51,7 @@ impl TokenSigner<'_> {
         genuine.then_some(bytes)
     }
 
-    /// A digest of `content` that nobody else can compute, for this session and `purpose`.
+    /// Keyed digest of `content` for this session and `purpose`.
     pub(in crate::session) fn mac(&self, purpose: &str, content: &[u8]) -> [u8; MAC_BYTES] {
         let server = self.server.to_string();
         let whole = self
@@ -63,14 +63,14 @@ impl TokenSigner<'_> {
     }
 }
 
-/// Adds a part with its length in front, so that parts can be told apart. `None` when it is too long.
+/// Appends `part` with a length prefix, so that parts are unambiguous. Returns `None` if it is too long.
 pub(in crate::session) fn put(bytes: &mut Vec<u8>, part: &[u8]) -> Option<()> {
     bytes.extend_from_slice(&u16::try_from(part.len()).ok()?.to_be_bytes());
     bytes.extend_from_slice(part);
     Some(())
 }
 
-/// Takes the part that [`put`] added.
+/// Takes a part that [`put`] appended.
 pub(in crate::session) fn take<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     let (part, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
@@ -82,7 +82,7 @@ pub(in crate::session) fn take<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 pub(in crate::session) mod tests {
     use super::*;
 
-    /// A seal for tests.
+    /// Runs `act` with a signer, for tests.
     pub(in crate::session) fn sealed<T>(
         key: &SessionKey,
         server: &str,

@@ -1,7 +1,8 @@
-//! The keys that sign session ids.
+//! Keys that sign session ids.
 //!
-//! There are up to three: `current` signs, and all are accepted. The operator rotates them in the order next, current, previous, so
-//! that every replica knows a key before another one signs with it. Their files are read again whenever they change: a process need not
+//! There are up to three: `current` signs, all verify. The operator rotates them from `next` to `current` to
+//! `previous`, so every replica knows a key before another one signs with it. Changed files are reloaded without a
+//! restart. An unusable set of files changes nothing.
 //! end for a rotation. A set of files that cannot be used changes nothing.
 
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use vmcp_crds::session_key::{CURRENT, InvalidKey, NEXT, PREVIOUS, SessionKey};
 
-/// How often files are read once more that change all the time.
+/// Maximum number of times the files are read again while they keep changing.
 const MAX_READS: u32 = 100;
 
 /// The keys in use. A cheap-clone handle.
@@ -25,35 +26,35 @@ struct Slots {
     others: Vec<Arc<SessionKey>>,
 }
 
-/// Why there are no keys.
+/// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningKeysError {
     /// A file cannot be read.
     #[error("cannot read the session key {file}")]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// Why.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// A file holds no key.
+    /// A file does not contain a key.
     #[error("{file} is no session key")]
     Invalid {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// Why.
+        /// What is wrong with the content.
         source: InvalidKey,
     },
-    /// The operating system gives no randomness.
+    /// The operating system provides no randomness.
     #[error("no randomness for a session key: {0}")]
     NoRandomness(String),
 }
 
 impl SigningKeys {
-    /// One new key, for sessions that end with this process.
+    /// Draws one random key, for sessions that end with this process.
     ///
     /// # Errors
-    /// When the operating system gives no randomness.
+    /// The operating system provides no randomness.
     pub fn random() -> Result<Self, SigningKeysError> {
         let key =
             SessionKey::generate().map_err(|error| SigningKeysError::NoRandomness(error.to_string()))?;
@@ -65,20 +66,20 @@ impl SigningKeys {
         })
     }
 
-    /// The keys in `directory`. Only `current` must be there.
+    /// Loads the keys in `directory`. Only `current` is required.
     ///
     /// # Errors
-    /// When `current` is missing, or a file that is there holds no key.
+    /// `current` is missing, or a file does not contain a key.
     pub fn load(directory: &Path) -> Result<Self, SigningKeysError> {
         Ok(Self {
             slots: Arc::new(ArcSwap::from_pointee(Slots::load(directory)?)),
         })
     }
 
-    /// Takes the keys that are in `directory` now, and says whether they are others than before.
+    /// Reloads the keys from `directory`. Returns whether they have changed.
     ///
     /// # Errors
-    /// As [`Self::load`]. Then the keys stay as they were.
+    /// As [`Self::load`]. The keys stay as they were.
     pub fn reload(&self, directory: &Path) -> Result<bool, SigningKeysError> {
         let slots = Slots::load(directory)?;
         let changed = slots.texts() != self.slots.load().texts();
@@ -88,32 +89,32 @@ impl SigningKeys {
         Ok(changed)
     }
 
-    /// The key that signs.
+    /// The key that signs new ids.
     #[must_use]
     pub fn current(&self) -> Arc<SessionKey> {
         Arc::clone(&self.slots.load().current)
     }
 
-    /// Every key.
+    /// All keys in use.
     pub fn all(&self) -> impl Iterator<Item = Arc<SessionKey>> + use<> {
         self.slots.load().all().into_iter()
     }
 
-    /// Whether `key` is one of these. Keys that were read again are others, also where they say the same.
+    /// Whether `key` is in use. Reloaded keys are different objects even if their content is the same.
     pub(in crate::session) fn accept(&self, key: &Arc<SessionKey>) -> bool {
         let slots = self.slots.load();
         Arc::ptr_eq(&slots.current, key) || slots.others.iter().any(|other| Arc::ptr_eq(other, key))
     }
 
-    /// The keys that an id may mean by `id`.
+    /// Keys with the short key id `id`.
     pub(in crate::session) fn named(&self, id: u8) -> impl Iterator<Item = Arc<SessionKey>> + use<> {
         self.all().filter(move |key| key.id() == id)
     }
 }
 
 impl Slots {
-    /// The keys that were in `directory` at one moment. A rotation may replace the files between two of them, and what was read then
-    /// may lack the key that other replicas sign with already; so they are read until they say the same twice.
+    /// Reads a consistent set of keys. A rotation may replace the files between two reads, and the result might lack
+    /// the key that other replicas already sign with. So the files are read until two reads agree.
     fn load(directory: &Path) -> Result<Self, SigningKeysError> {
         let mut slots = Self::read(directory)?;
         for _ in 0..MAX_READS {
@@ -143,7 +144,7 @@ impl Slots {
         })
     }
 
-    /// The current one first.
+    /// All keys, `current` first.
     fn all(&self) -> Vec<Arc<SessionKey>> {
         let mut all = vec![Arc::clone(&self.current)];
         all.extend(self.others.iter().cloned());
@@ -186,7 +187,7 @@ mod tests {
             let key = SessionKey::parse(text).unwrap();
             assert!(keys.named(key.id()).any(|named| named.to_text() == *text));
         }
-        // A rotation: next becomes current, and what was current is still accepted.
+        // A rotation: `next` becomes `current`, and the former current key still verifies.
         assert!(!keys.reload(&directory).unwrap(), "nothing has changed");
         std::fs::rename(directory.join(CURRENT), directory.join(PREVIOUS)).unwrap();
         std::fs::rename(directory.join(NEXT), directory.join(CURRENT)).unwrap();
@@ -218,7 +219,7 @@ mod tests {
         let texts: Vec<String> = (0..ROTATIONS + 2)
             .map(|_| SessionKey::generate().unwrap().to_text())
             .collect();
-        // As a kubelet does: a directory that is whole, and one link that is swapped.
+        // As a kubelet does: a complete directory, and one symbolic link that is swapped.
         let put = |place: usize| {
             let version = directory.join(format!("..{place}"));
             std::fs::create_dir(&version).unwrap();

@@ -1,9 +1,9 @@
-//! Which upstream session a text belongs to that the gateway gives to a client and takes back.
+//! Upstream tag: names an upstream session inside a signed token.
 //!
-//! A generation alone does not say it. It counts in the record, and a record that was lost and made anew from the session's id counts
-//! from the beginning: what the client got in the first life would fit a stranger in the second. So the texts bear a digest of what makes
-//! an upstream session the one it is: the server that gave it, the id that it gave, and the generation, because some servers give an id
-//! twice. Every process computes the same. The digest is keyed, because an upstream session's id is a secret.
+//! The generation alone is not enough. A record that was lost and recovered from the session's id counts generations
+//! from the start again, so an old token would match a new upstream session. So the tag is a digest of the origin,
+//! the upstream session's id, and the generation (some servers give the same id twice). Every replica computes the
+//! same tag. The digest is keyed because the id is a secret.
 
 use crate::backend::UpstreamSession;
 use crate::session::id::signed_token::TokenSigner;
@@ -11,12 +11,12 @@ use crate::session::id::signed_token::TokenSigner;
 const BYTES: usize = 8;
 const PURPOSE: &str = "vmcp upstream session";
 
-/// Names an upstream session of a session.
+/// Identifies one upstream session of a client session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamTag([u8; BYTES]);
 
 impl UpstreamTag {
-    /// The tag of the upstream session that the server `origin` gave, the one with this `generation`.
+    /// The tag of the upstream session that `origin` created, with this `generation`.
     pub(in crate::session) fn new(
         seal: &TokenSigner<'_>,
         origin: &str,
@@ -35,12 +35,12 @@ impl UpstreamTag {
         Self(tag)
     }
 
-    /// Adds it to `bytes`.
+    /// Appends the tag to `bytes`.
     pub(in crate::session) fn put(self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.0);
     }
 
-    /// Takes what [`Self::put`] added.
+    /// Takes a tag that [`Self::put`] appended.
     pub(in crate::session) fn take(bytes: &mut &[u8]) -> Option<Self> {
         let (tag, rest) = bytes.split_first_chunk()?;
         *bytes = rest;

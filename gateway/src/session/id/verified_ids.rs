@@ -1,7 +1,7 @@
-//! Ids whose signature was found right a while ago, so that a session that calls again and again is verified once.
+//! Cache of verified session ids, so that a session's id is not verified with each request.
 //!
-//! An id is found by all of its bytes, and for the principal that it was verified for, so that an entry says nothing that verifying again
-//! would not say. Nobody but the holder of an id that is right can put one in. What the gateway forgets is verified again.
+//! The key of an entry is the whole id, and it is valid for one principal, so a hit equals a new verification. Only a
+//! valid id gets in. An evicted id is verified again.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,38 +13,38 @@ use crate::core::Principal;
 use crate::session::id::SessionId;
 use crate::session::id::signing_keys::SigningKeys;
 
-/// How many ids one generation holds; there are two. An entry takes about 300 bytes.
+/// Maximum number of ids per generation; there are two. An entry takes about 300 bytes.
 const GENERATION: usize = 2048;
 
-/// Ids that were verified.
+/// The verified ids.
 #[derive(Debug, Default)]
 pub(in crate::session) struct VerifiedIds {
     generations: Mutex<Generations>,
 }
 
-/// The ids since the last change of generations, and those of the generation before. An id that is used moves to the young ones, so that
-/// whoever calls often is not forgotten, and forgetting costs nothing.
+/// A two-generation cache: the young ids, and those of the previous generation. A hit moves an id to the young ones,
+/// so ids in use survive, and eviction drops one whole generation at once.
 #[derive(Debug, Default)]
 struct Generations {
     young: HashMap<Box<[u8]>, Verified, BuildHasherDefault<Signature>>,
     old: HashMap<Box<[u8]>, Verified, BuildHasherDefault<Signature>>,
 }
 
-/// Takes the end of an id, which is its signature, for its hash: whoever has no key cannot choose it, and what has no signature is never
-/// put in.
+/// Hasher that takes the end of an id, its signature, as the hash. A client without the key cannot choose a valid
+/// signature, and only valid ids are inserted.
 #[derive(Debug, Default)]
 struct Signature(u64);
 
 impl Hasher for Signature {
     fn write(&mut self, id: &[u8]) {
         let end = id.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
-        // Letters differ in few of their bits, which are spread over all.
+        // Base64 letters differ in few bits, which are spread over the word.
         let spread = u128::from(end) * 0x9e37_79b9_7f4a_7c15;
         self.0 = (spread >> 64) as u64 ^ spread as u64;
     }
 
     fn write_usize(&mut self, _length: usize) {
-        // Ids have one length.
+        // All ids have one length.
     }
 
     fn finish(&self) -> u64 {
@@ -60,7 +60,7 @@ struct Verified {
 }
 
 impl VerifiedIds {
-    /// What `text` says and the key that signed it, if it was verified for `principal` and its key is still one of `keys`.
+    /// The cached result for `text`, if it was verified for `principal` and its key is still in use.
     pub(in crate::session) fn get(
         &self,
         text: &[u8],
@@ -77,7 +77,7 @@ impl VerifiedIds {
         read
     }
 
-    /// Remembers that `text`, signed with `signer`, says `id` to `principal`.
+    /// Caches that `text`, signed with `signer`, verified as `id` for `principal`.
     pub(in crate::session) fn add(
         &self,
         text: &[u8],

@@ -1,7 +1,10 @@
-//! Decides how long a session is waited for whose record a fail-over may have lost.
+//! Failover wait: how long a request waits for a record that a failover may have lost.
 //!
-//! A server that has taken over lacks what was written last. The processes that know of it write it back once they hear the events again.
-//! A process that does not know the session may get a request for it before that, and 404 would make the client start over.
+//! A promoted server lacks the last writes. Replicas that have them cached write them back once their subscription is
+//! restored. A request may reach another replica earlier; a 404 would then make the client start over.
+//!
+//! States of one request: *not seen missing*, then *waiting* (the record is missing but may come back), then *ended*.
+//! The rule that ends the wait is [`FailoverWait::wait`].
 
 use std::time::Duration;
 
@@ -10,25 +13,26 @@ use crate::session::id::SessionId;
 use crate::session::store::{LOST_WITHIN, StoreError};
 use crate::session::sweeper::AFTER_OUTAGE;
 
-/// The pause before the store is asked again.
+/// Pause before the record is read again.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
-/// One request for a session whose record has vanished.
+/// Wait of one request for a missing record.
 ///
-/// The session has ended when it is so old that it may have expired, or that those who knew it have had their time. It has also ended
-/// when this process has heard the events for a while, because a fail-over interrupts them: but not at the first look, because the
-/// commands may reach another server a moment before that is noticed.
+/// The session has ended if it is old enough to have expired, or old enough that other replicas had the time to
+/// restore it. It has also ended if this process's subscription has been up for a while, because a failover
+/// interrupts it. The first miss is exempt from that: commands may reach the promoted server before the interruption
+/// is noticed.
 #[derive(Debug)]
 pub(in crate::session) struct FailoverWait {
     /// When the session was created, by the store's clock.
     created: u32,
-    /// From which age on it has ended.
+    /// Age from which on a missing record means that the session has ended.
     lost_within: Duration,
     has_vanished: bool,
 }
 
 impl FailoverWait {
-    /// Nothing has vanished yet. `ttl` is how long sessions live without use.
+    /// Starts in the state *not seen missing*. `ttl` is the idle lifetime.
     pub(in crate::session) fn new(id: &SessionId, ttl: Duration) -> Self {
         Self {
             created: id.created,
@@ -37,7 +41,8 @@ impl FailoverWait {
         }
     }
 
-    /// The pause before the store is asked again that had no record at `now`; `None` when the session has ended.
+    /// Called when the store had no record at `now`. Returns the pause before the next read, or `None` if the session
+    /// has ended.
     pub(in crate::session) fn wait(&mut self, now: u32, proof: &Freshness) -> Option<Duration> {
         let age = Duration::from_secs(u64::from(now.saturating_sub(self.created)));
         let is_again = std::mem::replace(&mut self.has_vanished, true);
@@ -45,7 +50,7 @@ impl FailoverWait {
         (!is_over).then_some(ASK_AGAIN)
     }
 
-    /// Why the session is not found, and may be later.
+    /// Error for a request that waited in vain. The client may try again.
     pub(in crate::session) fn into_error(self) -> StoreError {
         StoreError::new(if self.has_vanished {
             "a fail-over may have lost the session, and nobody has written it back yet"
@@ -85,13 +90,13 @@ mod tests {
     async fn young_session_is_waited_for_behind_an_interruption() {
         let proof = Freshness::new(Duration::from_secs(2));
         let mut young = vanished(TTL);
-        // The events are not heard yet, and then only for a moment.
+        // The subscription is down, then up for a moment.
         assert_eq!(young.wait(CREATED + 31, &proof), Some(ASK_AGAIN));
         proof.proved(Instant::now());
         assert_eq!(young.wait(CREATED + 31, &proof), Some(ASK_AGAIN));
         tokio::time::advance(AFTER_OUTAGE).await;
         assert_eq!(young.wait(CREATED + 36, &proof), None);
-        // A clock that has been put back makes nothing old.
+        // A clock that was set back makes no session old.
         assert_eq!(vanished(TTL).wait(CREATED - 5, &proof), Some(ASK_AGAIN));
     }
 

@@ -1,23 +1,24 @@
-//! What this process does when the store has lost data.
+//! Recovery: restores session records after the store has lost data.
 //!
-//! The store's data has lives ([`Incarnation`]): when a script finds none, it begins one. So "there is no record" means one of two
-//! things. In the life of the data in which the session was seen, it has ended. In a later one it was lost, and is brought back: by
-//! whoever remembers it, as it was; or from its id alone, by whoever gets a request that names it, once, a second after the new life
-//! began, so that whoever remembers more comes first.
+//! **The data is gone.** The store's data has an [`Incarnation`]; a script that finds none begins a new one. A record
+//! that is missing in the incarnation in which it was last seen belongs to a session that has ended. A record that is
+//! missing in a later incarnation was lost. A replica that has it cached restores it. A replica that has only the id
+//! recovers the session from the id, once, one second after the incarnation began, so that replicas with more
+//! knowledge come first.
 //!
-//! A new life is noticed by whoever gets an answer from it. Then everything that is remembered is written back, and what was terminated
-//! is terminated once more, lest somebody who has not heard of it brings it back.
+//! The first response from the new incarnation starts this: all cached records are written back, and all tombstones
+//! are written again, so that no replica recovers a terminated session.
 //!
-//! A store that is replaced by a copy of itself (a fail-over with asynchronous replication) has the same life, and lacks what was
-//! written last. So whenever the events were interrupted, the sessions that were created or terminated in this process in the
-//! [`RECENT`] time before, or in which something was bound or set, are written or terminated again. None is created again when the
-//! interruption was so long that the store may have forgotten who was terminated meanwhile. A record that lives gets what it lacks: a
-//! binding by its generation, what the client has set by the record's version. The same is done for a record that is read and lacks what
-//! this process knows of it, before it is used: whoever comes first uses the binding that was lost, and opens no other.
+//! **The last writes are gone** (failover to an asynchronous replica). The incarnation stays. So after each
+//! interruption of the subscription, sessions that this process created, changed or terminated within [`RECENT`]
+//! before it are written or terminated again. After a longer interruption tombstones may have expired, so no record
+//! is created again, and only existing records are completed: bindings by their generation, client settings by the
+//! record's version. A record that is read and lacks what this process has cached is completed before use, so that no
+//! second upstream session is opened.
 //!
-//! A request may come before that to a process that does not know the session. The rule: a record that is missing in the life of the data
-//! in which the session was created, without a marker of its end, and before it can have expired, was lost, and is waited for
-//! ([`FailoverWait`]).
+//! **A request comes first.** A replica that does not have the session cached may get a request before all that. A
+//! record that is missing in the incarnation in which the session began, without a tombstone, and too young to have
+//! expired counts as lost, and the request waits for it ([`FailoverWait`]).
 
 pub(super) mod failover;
 pub(super) mod outage;
@@ -45,16 +46,16 @@ use crate::session::recovery::failover::FailoverWait;
 use crate::session::recovery::outage::StoreOperation;
 use crate::session::recovery::recent_writes::RECENT;
 
-/// How many sessions are written at a time.
+/// Maximum number of concurrent writes.
 const AT_A_TIME: usize = 32;
-/// The pause before a store that did not say in which life its data is, is asked again.
+/// Pause before the incarnation is read again after a failure.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
-/// The pause before terminations that the store refused are tried again.
+/// Pause before failed terminations are tried again.
 const TERMINATE_AGAIN: Duration = Duration::from_secs(1);
-/// How often somebody is asked to wait for those who know more.
+/// Maximum number of times that one request waits for replicas that have the record cached.
 const MAX_WAITS: u32 = 4;
 
-/// What a second look at a session says of which the store had no record.
+/// Result of the second read of a record that was missing.
 enum MissingRecord {
     Found(Record),
     Missing(RestoreReason),
@@ -62,7 +63,8 @@ enum MissingRecord {
 }
 
 impl Sessions {
-    /// The session under `key`, of which the store has no record: brought back if it was lost. `id` is its id, if somebody named it.
+    /// Handles a missing record: restores the session if the record was lost. `id` is the session id, if a request
+    /// named it.
     pub(super) async fn missing(&self, key: &RecordKey, id: Option<&SessionId>) -> LookupOutcome {
         let inner = &*self.inner;
         let mut reading = inner.proof.stamp_now();
@@ -91,10 +93,11 @@ impl Sessions {
         }
     }
 
-    /// In which way the store has no record of `entry`, if it still has none. The answer that says so may be older than what is
-    /// remembered: meanwhile somebody may have written the session back into a new life of the data, and been heard. So the store is
-    /// asked once more, between a look at the life in which the session was seen and one at the life that the data has now: only where
-    /// both are the same, the session was there in it, and has ended.
+    /// Re-reads the store to decide whether a missing record was lost or the session has ended.
+    ///
+    /// The response that reported no record may be older than the cache entry: another replica may have restored the
+    /// session in a new incarnation meanwhile. So the record is read once more between two looks at the incarnation.
+    /// Only if both are the same was the session present in it, and has ended.
     async fn missing_still(&self, key: &RecordKey, entry: &CacheEntry) -> Result<MissingRecord, StoreError> {
         let inner = &*self.inner;
         let seen_in = entry.seen_in();
@@ -109,7 +112,7 @@ impl Sessions {
         Ok(missing.map_or(MissingRecord::Ended, MissingRecord::Missing))
     }
 
-    /// Brings a session back of which nothing is left but its id.
+    /// Recovers a session from its id alone.
     async fn recover(&self, id: &SessionId) -> Result<RecoverOutcome, StoreError> {
         let inner = &*self.inner;
         let (life, new) = (id.life(), id.record());
@@ -146,7 +149,7 @@ impl Sessions {
         self.observed(StoreOperation::Restore, restored)
     }
 
-    /// Writes back what the store had lost of a record that lives when it gave `record` at `reading`.
+    /// Completes `record`, which was read at `reading`, if the store has lost writes that are cached here.
     pub(super) async fn write_back_what_is_lost(
         &self,
         key: &RecordKey,
@@ -162,7 +165,7 @@ impl Sessions {
         }
     }
 
-    /// Takes over the record that the store had at `reading`. What it has lost of it, and is remembered here, is written back first.
+    /// Caches `record`, which was read at `reading`. Completes it in the store first if the store has lost writes.
     pub(super) async fn found(&self, key: &RecordKey, record: Record, reading: ReadStamp) -> LookupOutcome {
         let again = self.inner.proof.stamp_now();
         match self.write_back_what_is_lost(key, &record, reading).await? {
@@ -174,7 +177,8 @@ impl Sessions {
         }
     }
 
-    /// Takes note of the life of the store's data. In a new one everything that is remembered is written back, in the background.
+    /// Records the incarnation of the store's data. If it is new, all cached records and tombstones are written back
+    /// in the background.
     pub(super) fn learn(&self, incarnation: Incarnation) {
         if self.inner.proof.learn(incarnation).is_none() {
             return;
@@ -194,19 +198,19 @@ impl Sessions {
         });
     }
 
-    /// What is done when the events are heard again.
+    /// Repairs what a failover may have lost, after the subscription is restored.
     pub(super) async fn caught_up(&self, caught_up: CaughtUp) {
         let incarnation = loop {
             match self.observed(StoreOperation::Incarnation, self.inner.store.incarnation().await) {
                 Ok(incarnation) => break incarnation,
-                // Events come on a connection of their own, which may be back before the other is.
+                // Events have their own connection, which may be restored before the other one.
                 Err(_) => tokio::time::sleep(ASK_AGAIN).await,
             }
         };
         self.learn(incarnation);
         let Some(since) = caught_up.since else { return };
         let recent = since.checked_sub(RECENT).unwrap_or(since);
-        // What ended in a longer time may be forgotten, so that no record may be created again then.
+        // After a longer interruption tombstones may have expired, so records must not be created again.
         let missing = if since.elapsed() + RECENT < REMEMBERED {
             RestoreReason::Lost
         } else {
@@ -224,13 +228,13 @@ impl Sessions {
             self.write_all_back(entries.collect(), missing),
             self.terminate_again(ended)
         );
-        // By the clock of a server that has taken over, sessions in use may have expired.
+        // By the clock of a promoted server, sessions in use may have expired.
         for (key, entry) in cache.entries() {
             if entry.is_used_within(idle) && entry.begin_touch() {
                 self.inner.touches.add(key);
             }
         }
-        // Whoever holds a stream or waits for an answer has nobody who asks the store for him.
+        // Sessions that only hold a stream, or wait for a response, send no request that would reload the record.
         let waiting = self
             .inner
             .streams
@@ -255,11 +259,11 @@ impl Sessions {
                     self.inner.metrics.recovered();
                     self.inner.cache.put(&key, record, reading);
                 }
-                // It was terminated. Whoever asks for it is told.
+                // The session was terminated. The next lookup finds that out.
                 Ok(RecoverOutcome::Gone | RecoverOutcome::Wait(_) | RecoverOutcome::Vanished { .. }) => {
                     entry.invalidate();
                 }
-                // Whoever asks for it brings it back.
+                // The next lookup restores it.
                 Err(_) => {}
             }
         });
@@ -269,8 +273,8 @@ impl Sessions {
             .await;
     }
 
-    /// Terminates these in the store, too. Those of which it does not say that they have ended are tried again in the background, for as
-    /// long as a termination is remembered: otherwise a process that knows nothing of it could create the session again from its id.
+    /// Terminates sessions in the store again. Failed ones are retried in the background until their tombstones would
+    /// expire: without a tombstone another replica could recover the session from its id.
     async fn terminate_again(&self, ended: Vec<(RecordKey, SessionLife)>) {
         let left = self.terminate_once(ended).await;
         if left.is_empty() {
@@ -286,7 +290,7 @@ impl Sessions {
         });
     }
 
-    /// Terminates these, and returns those of which the store does not say that they have ended.
+    /// Terminates the sessions and returns those for which the store failed.
     async fn terminate_once(&self, ended: Vec<(RecordKey, SessionLife)>) -> Vec<(RecordKey, SessionLife)> {
         let terminating = ended.into_iter().map(|(key, life)| async move {
             let outcome = self.inner.store.terminate(&key, life).await;

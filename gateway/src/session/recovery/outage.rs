@@ -1,10 +1,12 @@
-//! Since when the store does not answer.
+//! Outage detector: tracks since when each kind of store operation fails.
 //!
-//! Each kind of operation counts for itself, because a store can answer some and refuse others: a Redis whose memory is full reads
-//! and refuses to write; one whose user lacks a permission may do neither, and answers PING all the same. A kind fails from its first
-//! failure to its next success, or, where the store was late and did not refuse, to any success; and the outage lasts while one does. The
-//! session layer probes the store while it lasts, with scripts
-//! that use every command that the others use, so that its end is noticed also when nobody calls, and not before it has come.
+//! Kinds count separately, because a store can answer some and refuse others: a Redis whose memory is full still
+//! reads; one whose user lacks a permission still answers PING. A kind fails from its first error to its next
+//! success; after a timeout, as opposed to a refusal, any success ends it. The outage lasts while any kind fails.
+//!
+//! States: up; failing; confirmed (reads have failed for [`CONFIRMED_AFTER`] without a success). While it lasts, the
+//! session layer probes with scripts that use every command of the other operations, so that the end is noticed
+//! without traffic, and not too early.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +17,14 @@ use tokio::time::Instant;
 
 use crate::session::store::StoreError;
 
-/// Reads have to fail for so long, without a success, before the store is known to be out: one late answer is no outage.
+/// Time for which reads must fail before the outage is confirmed. A single late response is no outage.
 const CONFIRMED_AFTER: Duration = Duration::from_secs(1);
-/// The beginning of an outage is logged at most so often.
+/// Minimum interval between log messages about outages.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-/// How many kinds of operations there are.
+/// Number of kinds.
 const OPERATIONS: usize = 13;
 
-/// The kinds of operations.
+/// Kinds of store operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) enum StoreOperation {
     Load,
@@ -35,24 +37,24 @@ pub(in crate::session) enum StoreOperation {
     Terminate,
     Recover,
     Restore,
-    /// What backends offer.
+    /// Loads or saves the persisted catalog.
     Offers,
     ProbeReads,
     ProbeWrites,
 }
 
 impl StoreOperation {
-    /// Whether it only reads: what else is known of sessions is worth nothing while these fail.
+    /// Whether the operation only reads. While reads fail, session state cannot be checked.
     fn reads(self) -> bool {
         matches!(self, Self::Load | Self::Incarnation | Self::ProbeReads)
     }
 
-    /// Whether a session that is in use looks expired while these fail.
+    /// Whether sessions in use may look expired while this operation fails.
     fn keeps_alive(self) -> bool {
         self.reads() || matches!(self, Self::Touch | Self::Restore)
     }
 
-    /// Whether a success of `self` shows that `other` would succeed.
+    /// Whether a success of `self` implies that `other` would succeed.
     fn proves(self, other: Self) -> bool {
         match self {
             Self::ProbeReads => other.reads(),
@@ -78,10 +80,10 @@ impl StoreOperation {
     ];
 }
 
-/// The state of the store as this process sees it.
+/// State of the store as this process sees it.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Outage {
-    /// Whether [`Self::down`] holds something, for those who only ask that.
+    /// Whether [`Self::down`] is set. Avoids the load of the pointer on each request.
     is_down: AtomicBool,
     down: ArcSwapOption<StoreFailure>,
     state: Mutex<State>,
@@ -89,47 +91,47 @@ pub(in crate::session) struct Outage {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The kinds that fail.
+    /// The failing kinds.
     failing: [Option<FailingOperation>; OPERATIONS],
-    /// When an operation failed last without which sessions in use look expired.
+    /// When an operation that keeps sessions alive last failed.
     not_kept_alive: Option<Instant>,
-    /// When the beginning of an outage was logged last, and whether that of the one that lasts was.
+    /// When the start of an outage was last logged, and whether the current one was.
     logged: Option<Instant>,
     is_logged: bool,
 }
 
-/// Operations of one kind fail.
+/// One kind of operation fails.
 #[derive(Clone, Copy, Debug)]
 struct FailingOperation {
     since: Instant,
-    /// Whether the store answered the last one, and refused.
+    /// Whether the store answered the last attempt with a refusal.
     is_refused: bool,
 }
 
-/// Some operations fail.
+/// Description of an outage.
 #[derive(Clone, Debug)]
 pub(in crate::session) struct StoreFailure {
-    /// Since when, without a success of the same kind.
+    /// Start of the outage.
     pub(in crate::session) since: Instant,
     /// Since when reads fail, if they do.
     pub(in crate::session) reads: Option<Instant>,
-    /// Whether the store refuses some.
+    /// Whether the store refuses an operation.
     refuses: bool,
-    /// What was wrong the last time.
+    /// The latest error.
     pub(in crate::session) error: StoreError,
 }
 
-/// What is to be said of an outage, because it is news.
+/// Whether an operation's outcome starts or ends an outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) enum OutageChange {
-    /// Nothing.
+    /// The state is as before.
     None,
-    /// It has begun, or ended. `log` says whether that should be logged: one that comes and goes is not logged each time.
+    /// An outage starts or ends. `log` is false for one that follows the previous one too soon.
     Turned { log: bool },
 }
 
 impl Outage {
-    /// An operation had no answer, or was refused.
+    /// Records a failed operation.
     pub(in crate::session) fn failed(&self, operation: StoreOperation, error: &StoreError) -> OutageChange {
         let now = Instant::now();
         let mut state = self.lock();
@@ -153,7 +155,7 @@ impl Outage {
         OutageChange::Turned { log: state.is_logged }
     }
 
-    /// An operation had an answer.
+    /// Records a successful operation.
     pub(in crate::session) fn answered(&self, operation: StoreOperation) -> OutageChange {
         if !self.is_down() {
             return OutageChange::None;
@@ -191,7 +193,7 @@ impl Outage {
         self.down.store(down.map(Arc::new));
     }
 
-    /// Whether the operations that keep sessions alive have succeeded for `long`.
+    /// Whether all operations that keep sessions alive have succeeded for `long`.
     pub(in crate::session) fn kept_alive_for(&self, long: Duration) -> bool {
         let state = self.lock();
         let failing = StoreOperation::ALL
@@ -205,7 +207,7 @@ impl Outage {
         self.is_down.load(Ordering::Acquire)
     }
 
-    /// What is wrong, if something is.
+    /// The current outage, if there is one.
     pub(in crate::session) fn now(&self) -> Option<Arc<StoreFailure>> {
         if self.is_down() {
             self.down.load_full()
@@ -220,12 +222,13 @@ impl Outage {
 }
 
 impl StoreFailure {
-    /// Whether it is worth nothing that events are proved to arrive: who could not write tells nobody. A late answer alone is no reason.
+    /// Whether freshness must not be trusted: a replica that cannot write publishes no events. A single late response
+    /// does not count.
     pub(in crate::session) fn outdates_proofs(&self) -> bool {
         self.refuses || self.is_confirmed()
     }
 
-    /// Whether the store is known to be out: it has answered no read for a while.
+    /// Whether the outage is confirmed: all reads have failed for a while.
     pub(in crate::session) fn is_confirmed(&self) -> bool {
         self.reads.is_some_and(|since| since.elapsed() >= CONFIRMED_AFTER)
     }
@@ -253,13 +256,13 @@ mod tests {
         assert!(!outage.now().unwrap().outdates_proofs());
         outage.answered(StoreOperation::Load);
         assert!(outage.now().is_none());
-        // Refusals are not.
+        // A refusal ends only with a success of the same kind.
         outage.failed(StoreOperation::Bind, &error("full"));
         assert!(outage.now().unwrap().outdates_proofs());
         outage.answered(StoreOperation::Load);
         assert!(outage.now().is_some());
         outage.answered(StoreOperation::Bind);
-        // Reads that come late for long are an outage, too.
+        // Late reads for long enough are an outage as well.
         outage.failed(StoreOperation::Load, &late());
         tokio::time::advance(SECOND).await;
         assert!(outage.now().unwrap().outdates_proofs());
@@ -279,7 +282,7 @@ mod tests {
             outage.failed(StoreOperation::Create, &error("two")),
             OutageChange::None
         );
-        // Reads succeed, and so does their probe: that says nothing of writes.
+        // Successful reads and their probe do not imply that writes succeed.
         for reads in [
             StoreOperation::Load,
             StoreOperation::Incarnation,
@@ -296,7 +299,7 @@ mod tests {
         );
         assert!(outage.now().is_none() && !outage.is_down());
         assert_eq!(outage.answered(StoreOperation::Create), OutageChange::None);
-        // The probe uses every command: it speaks for all kinds of its sort.
+        // The write probe uses every writing command, so its success counts for all of them.
         for write in [
             StoreOperation::Bind,
             StoreOperation::Touch,
@@ -362,7 +365,7 @@ mod tests {
             }
             tokio::time::advance(SECOND / 10).await;
         }
-        // In a minute.
+        // Within a minute.
         assert_eq!(logged, 12);
     }
 }

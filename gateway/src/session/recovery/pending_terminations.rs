@@ -1,10 +1,10 @@
-//! Terminations whose answer did not come in time.
+//! Terminations whose outcome is unknown, because the store's response did not arrive in time.
 //!
-//! The client is told to try again, because nothing may have happened. When it has happened all the same, the record is gone, and with
-//! it what it says of upstream sessions: nobody but this process can delete them any more. So it remembers them until it knows. That
-//! the session has ended is told by an event; where that was missed, by the store, which is asked once when it answers again. A session
-//! that lives then is left alone: its client may have thought better of it. A termination that is on its way even then is waited
-//! for a while ([`PATIENCE`]). A process that ends in between leaves the upstream sessions to their backends' idle deadlines.
+//! The client gets an error and may try again. If the termination happened all the same, the record with the upstream
+//! bindings is gone, and only this process can still delete the upstream sessions. So it keeps them until the outcome
+//! is known: from the event, or from one read after the store answers again. If the session is alive then, it keeps
+//! them for [`RETENTION`], because the termination may still be on its way. If this process ends first, the backends'
+//! idle timeouts remove the upstream sessions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,29 +19,29 @@ use crate::session::Sessions;
 use crate::session::record::RecordKey;
 use crate::session::store::LoadOutcome;
 
-/// How many are remembered. Of more, the upstream sessions are left to their backends.
+/// Maximum number of pending terminations. Upstream sessions of further ones are left to their backends.
 const MAX: usize = 4096;
-/// How long one is remembered whose session lived when the store was asked.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How many are looked at at a time.
+/// Time for which a termination stays pending after the session was found alive.
+const RETENTION: Duration = Duration::from_secs(60);
+/// Maximum number of concurrent reads.
 const AT_A_TIME: usize = 32;
 
-/// The upstream sessions of those that may have ended. A cheap-clone handle.
+/// Upstream sessions of client sessions that may have ended. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(in crate::session) struct PendingTerminations(Arc<Mutex<HashMap<RecordKey, PendingTermination>>>);
 
 #[derive(Debug)]
 struct PendingTermination {
     upstreams: Vec<(Backend, UpstreamSession)>,
-    /// When the store was asked.
+    /// When the store was asked and reported the session alive.
     asked: Option<Instant>,
 }
 
 impl PendingTerminations {
-    /// Remembers that the session `key` may have ended, and with it `upstreams`.
+    /// Adds a termination of `key` whose outcome is unknown.
     pub(in crate::session) fn keep(&self, key: RecordKey, upstreams: Vec<(Backend, UpstreamSession)>) {
         let mut endings = self.lock();
-        endings.retain(|_, ending| ending.asked.is_none_or(|asked| asked.elapsed() < PATIENCE));
+        endings.retain(|_, ending| ending.asked.is_none_or(|asked| asked.elapsed() < RETENTION));
         if upstreams.is_empty() || (endings.len() >= MAX && !endings.contains_key(&key)) {
             return;
         }
@@ -54,18 +54,18 @@ impl PendingTerminations {
         );
     }
 
-    /// Forgets the session `key`, and gives its upstream sessions.
+    /// Removes the termination of `key` and returns its upstream sessions.
     pub(in crate::session) fn take(&self, key: &RecordKey) -> Vec<(Backend, UpstreamSession)> {
         let ending = self.lock().remove(key);
         ending.map(|ending| ending.upstreams).unwrap_or_default()
     }
 
-    /// Whether the store has to be asked for some.
+    /// Whether the store must still be asked about some termination.
     pub(in crate::session) fn has_unasked(&self) -> bool {
         self.lock().values().any(|ending| ending.asked.is_none())
     }
 
-    /// Those for which the store has not been asked.
+    /// Sessions about which the store has not been asked.
     fn unasked(&self) -> Vec<RecordKey> {
         let endings = self.lock();
         let unasked = endings.iter().filter(|(_, ending)| ending.asked.is_none());
@@ -84,7 +84,7 @@ impl PendingTerminations {
 }
 
 impl Sessions {
-    /// Asks the store what became of those that may have ended.
+    /// Reads the sessions of pending terminations to learn their outcome.
     pub(in crate::session) async fn settle_pending_terminations(&self) {
         let keys = self.inner.endings.unasked();
         let settling = keys.into_iter().map(|key| async move {
@@ -108,7 +108,7 @@ impl Sessions {
             .await;
     }
 
-    /// Deletes the upstream sessions of the session `key`, which has ended after all.
+    /// Deletes the upstream sessions of `key` after its termination is confirmed.
     pub(in crate::session) fn close_ended(&self, key: &RecordKey) {
         for (backend, upstream) in self.inner.endings.take(key) {
             self.close_upstream(backend, upstream);

@@ -1,4 +1,5 @@
-//! The sessions in which this process wrote lately: created, bound or set something.
+//! Sessions to which this process wrote recently. After a failover they are written again, see
+//! [`crate::session::recovery`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -9,23 +10,23 @@ use tokio::time::Instant;
 use crate::session::record::RecordKey;
 use crate::session::store::REMEMBERED;
 
-/// How far back a store may lose what was written last.
+/// Age of the oldest writes that a failover may lose.
 pub(in crate::session) const RECENT: Duration = Duration::from_secs(60);
-/// How many sessions are remembered. Beyond that, those in which the last write is the oldest are forgotten.
+/// Maximum number of sessions. The ones with the oldest writes are dropped first.
 const MAX_SESSIONS: usize = 16 * 1024;
 
-/// When this process wrote last in each session, for as long as somebody may ask.
+/// Time of this process's last write per session.
 #[derive(Debug, Default)]
 pub(in crate::session) struct RecentWrites {
     state: Mutex<State>,
 }
 
-/// Each session stands in both maps, once.
+/// Invariant: each session is in both maps exactly once.
 #[derive(Debug, Default)]
 struct State {
-    /// By the number of the write, so that the oldest is the first.
+    /// Writes by sequence number, so that the first entry is the oldest.
     writes: BTreeMap<u64, (Instant, RecordKey)>,
-    /// The number of the last write in each session.
+    /// Sequence number of each session's last write.
     last: HashMap<RecordKey, u64>,
     next: u64,
 }
@@ -44,7 +45,7 @@ impl State {
 }
 
 impl RecentWrites {
-    /// Takes note of a write in `key`.
+    /// Records a write to `key`.
     pub(in crate::session) fn note(&self, key: RecordKey) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, number) = (Instant::now(), state.next);
@@ -58,7 +59,7 @@ impl RecentWrites {
         }
     }
 
-    /// The sessions in which the last write is not older than `since`.
+    /// Sessions whose last write is at or after `since`.
     pub(in crate::session) fn since(&self, since: Instant) -> HashSet<RecordKey> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let newest_first = state.writes.values().rev();
@@ -91,7 +92,7 @@ mod tests {
         assert_eq!(writes.since(began).len(), 2);
     }
 
-    // One busy session takes one place, and does not push others out.
+    // A busy session takes one entry and does not displace others.
     #[tokio::test(start_paused = true)]
     async fn session_written_often_is_remembered_once() {
         let writes = RecentWrites::default();

@@ -1,11 +1,12 @@
-//! The sessions' own streams that are open in this process: at most one per session, the newest.
+//! Registry of the sessions' GET streams: at most one per session, the newest one.
 //!
-//! A client that opens another has usually lost the first without the gateway knowing it yet. So the first is closed, and what it
-//! hears from backends goes on in the second, without a gap and without asking the backends for a second stream, which many refuse.
+//! A client that opens a second stream has usually lost the first one before the gateway notices. So the first is
+//! closed, and the second inherits its upstream streams: no event is lost, and backends need not accept a second
+//! stream, which many refuse.
 //!
-//! Of the streams of a session in several processes the newest wins, too. The store counts them, and tells every process: who hears of
-//! a larger number than that of the stream it has, closes it. While a stream has no number yet, the largest that was heard of is kept
-//! for it.
+//! Across replicas the newest stream wins too. The store numbers the claims and publishes each; a replica closes a
+//! stream whose number is lower than a published one. The highest published number is kept for a stream that has no
+//! number of its own yet.
 
 pub(super) mod session_stream;
 pub(super) mod upstream_streams;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::record::RecordKey;
 use crate::session::stream::upstream_streams::{UpstreamEvent, UpstreamStreams};
 
-/// The streams that are open. A cheap-clone handle.
+/// GET streams that are open in this process. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StreamRegistry {
     shared: Arc<Mutex<Shared>>,
@@ -36,16 +37,16 @@ struct Shared {
 #[derive(Debug)]
 struct Open {
     number: u64,
-    /// The store's number of this stream, once it is known.
+    /// Number of this stream's claim in the store, once it is known.
     owned: Option<u64>,
-    /// The largest number of a stream in another process.
+    /// Highest claim number published by another replica.
     elsewhere: u64,
     closed: CancellationToken,
     changed: Arc<Notify>,
     ears: Arc<Mutex<Option<UpstreamStreams>>>,
 }
 
-/// One open stream. It is off the list when this is dropped.
+/// One open stream. Dropping it removes it from the registry.
 #[derive(Debug)]
 pub(super) struct RegisteredStream {
     streams: StreamRegistry,
@@ -57,8 +58,8 @@ pub(super) struct RegisteredStream {
 }
 
 impl StreamRegistry {
-    /// Puts the stream of `key` on the list, closes the one that is there, and says whether there was one. With `keep` the new one
-    /// goes on hearing where the other was; otherwise what that heard from backends is closed before this returns.
+    /// Registers a stream of `key`, closes the previous one, and returns whether there was one. With `keep`, the new
+    /// stream inherits the previous one's upstream streams; otherwise they are closed before this returns.
     pub(super) fn open(&self, key: RecordKey, keep: bool) -> (RegisteredStream, bool) {
         let (closed, changed) = (CancellationToken::new(), Arc::new(Notify::new()));
         let ears = Arc::new(Mutex::new(Some(UpstreamStreams::default())));
@@ -91,7 +92,7 @@ impl StreamRegistry {
         (slot, taken_over)
     }
 
-    /// Closes the stream of `key`, if it is open here and older than the one with the number `number` in another process.
+    /// Closes the stream of `key` if its claim is older than claim `number` of another replica.
     pub(super) fn taken(&self, key: &RecordKey, number: u64) {
         let mut shared = self.lock();
         let Some(open) = shared.open.get_mut(key) else {
@@ -107,7 +108,7 @@ impl StreamRegistry {
         drop(ended.and_then(Open::end));
     }
 
-    /// The store's number of the stream of `key` that is open here, whichever that is, is at least this.
+    /// Records the claim `number` of the open stream of `key`.
     pub(super) fn own(&self, key: &RecordKey, number: u64) {
         let mut shared = self.lock();
         let Some(open) = shared.open.get_mut(key) else {
@@ -123,29 +124,29 @@ impl StreamRegistry {
         drop(ended.and_then(Open::end));
     }
 
-    /// Whether a stream of `key` is open here of which the store does not know.
+    /// Whether a stream of `key` is open here without a claim in the store.
     pub(super) fn is_unowned(&self, key: &RecordKey) -> bool {
         self.lock().open.get(key).is_some_and(|open| open.owned.is_none())
     }
 
-    /// The sessions whose streams are open here.
+    /// Sessions with an open stream in this process.
     pub(super) fn keys(&self) -> Vec<RecordKey> {
         self.lock().open.keys().copied().collect()
     }
 
-    /// Tells the stream of `key`, if it is open here, that the session's record has changed.
+    /// Notifies the stream of `key` that the session's record has changed.
     pub(super) fn changed(&self, key: &RecordKey) {
         if let Some(open) = self.lock().open.get(key) {
             open.changed.notify_one();
         }
     }
 
-    /// Whether the stream of `key` is open here.
+    /// Whether a stream of `key` is open in this process.
     pub(super) fn is_open(&self, key: &RecordKey) -> bool {
         self.lock().open.contains_key(key)
     }
 
-    /// Does something with the ears of the stream of `key`, if it is open here.
+    /// Calls `act` with the upstream streams of `key`, if its stream is open here.
     pub(super) fn with_listeners(&self, key: &RecordKey, act: impl FnOnce(&mut UpstreamStreams)) {
         let ears = self.lock().open.get(key).map(|open| Arc::clone(&open.ears));
         if let Some(ears) = ears
@@ -155,25 +156,26 @@ impl StreamRegistry {
         }
     }
 
-    /// Ends the stream of `key`, if it is open here.
+    /// Closes the stream of `key`, if it is open here.
     pub(super) fn close(&self, key: &RecordKey) {
         let open = self.lock().open.remove(key);
         drop(open.and_then(Open::end));
     }
 
-    /// The list. Never held while ears are: what is heard may change the list.
+    /// Locks the registry. Lock order: never while upstream streams are locked, because polling them may change the
+    /// registry.
     fn lock(&self) -> MutexGuard<'_, Shared> {
         lock(&self.shared)
     }
 }
 
 impl Open {
-    /// Whether another process has a newer one.
+    /// Whether another replica has a newer claim.
     fn is_older(&self) -> bool {
         self.owned.is_some_and(|owned| owned < self.elsewhere)
     }
 
-    /// Ends the stream, and gives what it listened with.
+    /// Closes the stream and returns its upstream streams.
     fn end(self) -> Option<UpstreamStreams> {
         self.closed.cancel();
         lock(&self.ears).take()
@@ -185,30 +187,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl RegisteredStream {
-    /// Ends when the stream has to.
+    /// Completes when the stream must close.
     pub(super) async fn closed(&self) {
         self.closed.cancelled().await;
     }
 
-    /// Ends when the session's record has changed.
+    /// Completes when the session's record has changed.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// What is heard next. May be dropped while it waits: nothing is lost.
+    /// Returns the next event of a backend. Cancel safe.
     pub(super) async fn heard(&self) -> UpstreamEvent {
         std::future::poll_fn(|context| {
             let mut ears = lock(&self.ears);
             match ears.as_mut().map(|ears| ears.sounds.poll_next_unpin(context)) {
                 Some(Poll::Ready(Some(sound))) => Poll::Ready(sound),
-                // Nobody speaks, or somebody else listens now; a change of the record or the end wakes the task.
+                // All upstream streams are silent, or a newer stream has inherited them. A record change or the close
+                // wakes the task.
                 Some(Poll::Ready(None) | Poll::Pending) | None => Poll::Pending,
             }
         })
         .await
     }
 
-    /// Does something with the ears, unless another stream has them already.
+    /// Calls `act` with the upstream streams, unless a newer stream has inherited them.
     pub(super) fn with_ears<T>(&self, act: impl FnOnce(&mut UpstreamStreams) -> T) -> Option<T> {
         let mut ears = lock(&self.ears);
         ears.as_mut().map(act)
@@ -255,16 +258,16 @@ mod tests {
     async fn of_streams_in_two_processes_the_newer_wins_whatever_is_heard_first() {
         use futures::FutureExt as _;
         let (streams, key) = (StreamRegistry::default(), RecordKey([1; 16]));
-        // The other process was first.
+        // The other replica came first.
         let (slot, _) = streams.open(key, true);
         assert!(streams.is_unowned(&key));
         streams.taken(&key, 1);
         streams.own(&key, 2);
         assert!(slot.closed().now_or_never().is_none() && !streams.is_unowned(&key));
-        // It takes over.
+        // The other replica takes over.
         streams.taken(&key, 3);
         assert!(slot.closed().now_or_never().is_some());
-        // It takes over while this one does not know its number yet.
+        // The other replica takes over before this claim has its number.
         let (slot, _) = streams.open(key, true);
         streams.taken(&key, 5);
         assert!(slot.closed().now_or_never().is_none());

@@ -1,7 +1,7 @@
-//! The session's own stream: what backends say to it that belongs to none of its calls.
+//! A session's GET stream: carries the messages of backends that belong to no call.
 //!
-//! Backends are listened to only while the client listens, and only those to which the session is bound. The client's reading pulls:
-//! nothing is read from a backend faster than the client takes it.
+//! The gateway listens only while the client does, and only to bound backends. The client's reads drive it: no event
+//! is read from a backend before the client can take it.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use crate::session::stream::RegisteredStream;
 use crate::session::stream::upstream_streams::UpstreamEvent;
 use crate::session::{Session, SessionError, Sessions};
 
-/// How long the first call to a backend waits for the backend's stream to open.
+/// Time for which the first call to a backend waits for the backend's stream to open.
 const HEAR_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How long whoever had the stream before is given to hear of it and to close his at the backends. Some of them (rmcp's server) take
-/// a second stream of one session without a word, and then say nothing on it for as long as it is open, also once the first is closed.
+/// Time for the previous owner of the stream to close its upstream streams. Some servers (rmcp) accept a second
+/// stream of one session but stay silent on it, even after the first is closed.
 const TAKE_OVER: Duration = Duration::from_millis(200);
 
-/// An open stream of a session.
+/// An open GET stream of a session.
 #[derive(Debug)]
 pub struct SessionStream {
     session: Session,
@@ -34,27 +34,27 @@ pub struct SessionStream {
     taken_over: bool,
 }
 
-/// An event of a backend.
+/// A message that a backend sent outside of calls.
 #[derive(Debug)]
 pub struct SessionStreamEvent {
-    /// The backend.
+    /// The backend that sent it.
     pub backend: Backend,
-    /// The upstream session in which it said it.
+    /// The upstream session that it belongs to.
     pub upstream: UpstreamSession,
-    /// What it said.
+    /// The backend's event.
     pub event: Event,
-    /// The id that the client's event gets, where the backend names its events.
+    /// Event id for the client, if the backend gave one.
     pub id: Option<String>,
 }
 
 impl Session {
-    /// Opens the session's own stream, behind `positions` if some are given, and closes the one that is open, in whichever process.
+    /// Opens the session's GET stream, after `positions` if given, and closes the previous one on any replica.
     ///
     /// # Errors
-    /// When the session has ended. A store that does not answer is none: the stream is open without it.
+    /// The session has ended. An unavailable store is no error: the stream opens without a claim.
     pub async fn listen(&self, positions: Option<StreamPositions>) -> Result<SessionStream, SessionError> {
         let (slot, mut taken_over) = self.streams().open(self.key, positions.is_none());
-        // Others close theirs first: many backends give a session one stream only.
+        // The previous owner closes its upstream streams first, because many backends accept one stream per session.
         match self.own_stream().await {
             Ok(number) => {
                 taken_over |= number > 1;
@@ -87,7 +87,7 @@ impl Session {
 }
 
 impl Sessions {
-    /// Tells the store that the session's own stream is open here, and gives the number of times that it was opened.
+    /// Claims the session's stream for this process in the store and returns the claim's number.
     pub(in crate::session) async fn own_stream(&self, key: &RecordKey) -> Result<u64, SessionError> {
         let inner = &*self.inner;
         let mut owned = self.observed(
@@ -111,8 +111,9 @@ impl Sessions {
 }
 
 impl Session {
-    /// Listens to a backend to which the session was just bound, if its own stream is open here: before the call is sent, because
-    /// some backends say there what belongs to the call, and say it to nobody when nobody listens yet.
+    /// Opens the stream of a backend that was just bound, if the session's GET stream is open here. This happens
+    /// before the first call, because some backends send messages of that call on the stream and drop them while no
+    /// stream is open.
     pub(in crate::session) async fn hear(&self, backend: &Backend, upstream: &UpstreamSession) {
         if !self.streams().is_open(&self.key) {
             return;
@@ -126,13 +127,13 @@ impl Session {
 }
 
 impl SessionStream {
-    /// Whether another stream of the session was open before, and what it had no time to say may be missing.
+    /// Whether an earlier stream of the session was open. Its last events may be missing.
     #[must_use]
     pub fn taken_over(&self) -> bool {
         self.taken_over
     }
 
-    /// The id of the place where the stream begins.
+    /// Event id of the position at which the stream starts.
     #[must_use]
     pub fn start(&self) -> Option<String> {
         self.slot
@@ -140,7 +141,7 @@ impl SessionStream {
             .flatten()
     }
 
-    /// What is heard, until the session ends or another stream of it is opened.
+    /// The events, until the session ends or a newer stream is opened.
     pub fn events(self) -> impl Stream<Item = SessionStreamEvent> + Send + 'static {
         stream::unfold(self, |mut listening| async move {
             let heard = listening.next().await?;

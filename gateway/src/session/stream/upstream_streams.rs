@@ -1,4 +1,4 @@
-//! Hearing every backend that a session is bound to.
+//! GET streams of all backends that a session is bound to, merged into one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::mcp::sse::Event;
 use crate::session::Session;
 use crate::session::id::event_id::{StreamPositions, UpstreamPosition};
 
-/// How soon a session that was lost may be replaced again only because nobody hears it.
+/// Minimum interval between reopenings of a lost upstream session that only the stream asks for.
 const REPAIR_EVERY: Duration = Duration::from_secs(60);
-/// The pause between two attempts to find out whether a session is lost; it doubles.
+/// First pause between two checks whether an upstream session is lost; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// How long a backend may take to say whether a session lives.
+/// Maximum time for a backend to answer `ping`.
 const PING_DEADLINE: Duration = Duration::from_secs(10);
 
-/// An event, and where it comes from.
+/// An event of a backend, with the upstream session that it belongs to.
 #[derive(Debug)]
 pub(in crate::session) struct UpstreamEvent {
     pub(in crate::session) backend: Backend,
@@ -33,7 +33,7 @@ pub(in crate::session) struct UpstreamEvent {
     pub(in crate::session) event: Event,
 }
 
-/// The backends that are listened to, and where each has got to.
+/// The open upstream streams and the position of each.
 #[derive(Default)]
 pub(in crate::session) struct UpstreamStreams {
     pub(in crate::session) sounds: SelectAll<BoxStream<'static, UpstreamEvent>>,
@@ -45,12 +45,12 @@ struct OpenStream {
     upstream: UpstreamSession,
     origin: String,
     since: Instant,
-    /// Ends the stream.
+    /// Closes the stream when dropped.
     _stop: DropGuard,
 }
 
 impl UpstreamStreams {
-    /// Listens to exactly the backends that `session` is bound to.
+    /// Opens and closes streams so that they match the bindings of `session`.
     pub(in crate::session) fn follow_bindings(&mut self, session: &Session) {
         let bound = session.bound();
         self.open.retain(|name, ear| {
@@ -79,7 +79,7 @@ impl UpstreamStreams {
         }
     }
 
-    /// Goes on with a stream that is open already, of a backend to which `session` was just bound.
+    /// Adopts the open stream `events` of a backend to which `session` was just bound.
     pub(in crate::session) fn adopt(
         &mut self,
         session: &Session,
@@ -111,7 +111,7 @@ impl UpstreamStreams {
         };
         let replaced = self.open.insert(name, ear);
         if backend.lists_per_session() && replaced.is_some_and(|replaced| replaced.upstream != upstream) {
-            // What the other one listed is gone with it, and nobody else says so.
+            // The client has the lists of the previous upstream session, and no backend reports that they changed.
             let changes = lists_changed(&backend, &upstream);
             self.sounds.push(stream::iter(changes).boxed());
         }
@@ -119,7 +119,7 @@ impl UpstreamStreams {
         self.sounds.push(sounds.take_until(stopped).boxed());
     }
 
-    /// Takes note of the position that `sound` names, and says whether it names one.
+    /// Records the event's position. Returns `false` if the event has no id.
     pub(in crate::session) fn note(&mut self, session: &Session, sound: &UpstreamEvent) -> bool {
         let Some(event) = position(&sound.event) else {
             return false;
@@ -134,7 +134,7 @@ impl UpstreamStreams {
     }
 }
 
-/// What a backend would say if it knew that the client had other lists before.
+/// `list_changed` notifications on behalf of a backend that was replaced.
 fn lists_changed(backend: &Backend, upstream: &UpstreamSession) -> Vec<UpstreamEvent> {
     let sound = |method: &&str| UpstreamEvent {
         backend: backend.clone(),
@@ -178,8 +178,8 @@ fn sounds(
     sounds.boxed()
 }
 
-/// Replaces the upstream session if the backend has lost it, so that a client which only listens goes on hearing. The new binding
-/// changes the record, and thereby gets an ear of its own.
+/// Reopens the upstream session if the backend has lost it, so that a client which only listens keeps receiving
+/// events. The new binding changes the record, and the change opens a stream for it.
 async fn repair(session: &Session, backend: &Backend, upstream: &UpstreamSession) {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -191,7 +191,7 @@ async fn repair(session: &Session, backend: &Backend, upstream: &UpstreamSession
                 Err(UpstreamError::Gone) => return,
                 Err(error) => tracing::debug!(backend = %backend.name(), %error, "no new session"),
             },
-            // The session lives: the backend offers no stream, and says so in its own way.
+            // The session is alive; the backend offers no stream.
             Ok(()) | Err(BackendError::JsonRpc { .. }) => return,
             Err(error) => tracing::debug!(backend = %backend.name(), %error, "is the session lost?"),
         }

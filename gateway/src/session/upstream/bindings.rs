@@ -1,25 +1,25 @@
-//! The upstream sessions of a session, by the names of their backends.
+//! Upstream bindings of a session, by backend name.
 //!
-//! There may be very many sessions, and most have few of these: a sorted list takes a fifth of the memory of a tree, which makes room for
-//! eleven values as soon as it has one. Whoever copies a record shares the list; a change makes a new one.
+//! Many sessions have few bindings each. A sorted slice takes a fifth of the memory of a `BTreeMap`, whose first node
+//! has room for eleven values. Clones share the slice; a change copies it.
 
 use std::ops::Index;
 use std::sync::Arc;
 
 use crate::session::record::Binding;
 
-/// A backend's name, and what is bound there.
+/// Backend name and binding.
 type Named = (Box<str>, Binding);
 
-/// The upstream session at each backend that a session has used. A clone costs nothing.
+/// Upstream bindings of a session. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bindings {
-    /// Sorted by the backends' names. `None` when nothing is bound yet.
+    /// Sorted by backend name. `None` while there are no bindings.
     sorted: Option<Arc<[Named]>>,
 }
 
 impl Bindings {
-    /// The one at `backend`.
+    /// The binding of `backend`.
     #[must_use]
     pub fn get(&self, backend: &str) -> Option<&Binding> {
         let sorted = self.as_slice();
@@ -27,7 +27,7 @@ impl Bindings {
         sorted.get(place).map(|(_, binding)| binding)
     }
 
-    /// Binds `binding` at `backend`, in the place of the one before.
+    /// Inserts or replaces the binding of `backend`.
     pub fn insert(&mut self, backend: &str, binding: Binding) {
         let mut sorted = self.as_slice().to_vec();
         match place(&sorted, backend) {
@@ -37,19 +37,19 @@ impl Bindings {
         self.sorted = Some(sorted.into());
     }
 
-    /// All of them, sorted by the backends' names.
+    /// All bindings, sorted by backend name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Binding)> {
         let entries = self.as_slice().iter();
         entries.map(|(backend, binding)| (&**backend, binding))
     }
 
-    /// How many there are.
+    /// Number of bindings.
     #[must_use]
     pub fn len(&self) -> usize {
         self.as_slice().len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no bindings.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sorted.is_none()

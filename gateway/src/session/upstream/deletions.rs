@@ -1,9 +1,9 @@
-//! Upstream sessions that are no longer needed: deleted behind whatever made them superfluous.
+//! Deletes unneeded upstream sessions in tasks of their own, so that no request waits for the deletion.
 
 use crate::backend::{Backend, UpstreamSession};
 use crate::runtime::tasks::Tasks;
 
-/// The deletions under way. A cheap-clone handle.
+/// Starts deletions of upstream sessions. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub(in crate::session) struct UpstreamDeletions {
     tasks: Tasks,
@@ -14,7 +14,7 @@ impl UpstreamDeletions {
         Self { tasks }
     }
 
-    /// Deletes `session` at `backend`, some time soon.
+    /// Deletes `session` at `backend` in the background. Without an id there is nothing to delete.
     pub(in crate::session) fn delete(&self, backend: Backend, session: UpstreamSession) {
         if session.id.is_none() {
             return;

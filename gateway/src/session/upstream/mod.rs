@@ -1,11 +1,13 @@
-//! The upstream sessions of a session: opened on first use, kept in the record, found there by every replica.
+//! Upstream sessions of a client session: opened on first use and bound in the record, where every replica finds
+//! them. States: see the diagram in `docs/architecture/upstream-sessions.md`.
 //!
-//! An upstream session is opened when the first call needs it, and bound in the record before that call is sent. Two replicas may
-//! open one at the same moment; the store lets one of them win, and the loser deletes its own and uses the winner's. A replica that
-//! finds a binding sends the stored id at once, without a handshake: the state that the backend keeps for that id is thereby kept.
+//! The first call to a backend opens an upstream session, by single flight in a process. It is bound in the record,
+//! by a compare-and-set on the generation, before that call is sent. If two replicas open one at the same moment, the
+//! loser (*superseded*) deletes its own and uses the winner's. A replica that finds a binding sends the stored id at
+//! once, without `initialize`, so the backend's state for that id is kept.
 //!
-//! The work runs as a task of its own, so that a client that goes away in the middle leaves no upstream session behind that no record
-//! names.
+//! Opening runs in a task of its own. If the client disconnects meanwhile, no unbound upstream session is left
+//! behind.
 
 pub mod bindings;
 pub(super) mod deletions;
@@ -31,12 +33,12 @@ use crate::session::cache::freshness::ReadStamp;
 use crate::session::recovery::outage::StoreOperation;
 use crate::session::upstream::provisional::PendingBinding;
 
-/// What is opened: whose session, at which backend and which server, and in the place of which upstream session.
+/// Key of the single flight: client session, backend, origin, and the upstream session that is replaced.
 pub(super) type OpenTarget = (RecordKey, String, String, Option<UpstreamSession>);
-/// What came of it.
+/// Outcome of opening an upstream session.
 pub(super) type OpenOutcome = Result<UpstreamSession, UpstreamError>;
 
-/// How often a binding is tried again because something came in between.
+/// Maximum number of attempts to bind when the record changes concurrently.
 const ATTEMPTS: u32 = 3;
 
 impl UpstreamSessions for Session {
@@ -82,12 +84,12 @@ impl UpstreamSessions for Session {
         };
         let inner = &*self.sessions.inner;
         let reading = inner.proof.stamp_now();
-        // The generation stays: it is the same upstream session.
+        // The generation stays, because the upstream session does.
         let storing = inner
             .store
             .bind_backend(&self.key, name, binding.generation, &binding);
         match self.sessions.observed(StoreOperation::Bind, storing.await) {
-            // A session that has ended meanwhile needs no cookies.
+            // A session that has ended needs no cookies.
             Ok(BindOutcome::Bound(record)) => drop(self.know(record, reading)),
             Ok(BindOutcome::Lost(_) | BindOutcome::Gone) => {}
             Err(error) => {
@@ -99,7 +101,7 @@ impl UpstreamSessions for Session {
 }
 
 impl Session {
-    /// The upstream session at `backend` that is bound, or open.
+    /// The upstream session at `backend` that is bound, or connected in this process.
     fn bound_session(&self, backend: &Backend) -> Option<UpstreamSession> {
         if backend.has_streams_for_sessions() {
             self.sessions.inner.local.get(&self.key, backend)
@@ -108,21 +110,21 @@ impl Session {
         }
     }
 
-    /// The upstream session that a request to `backend` would be sent in, if there is one.
+    /// The upstream session that a request to `backend` would use now, if there is one.
     pub(super) fn upstream_now(&self, backend: &Backend) -> Option<UpstreamSession> {
         let provisional = || self.sessions.inner.provisional.get(&self.key, backend);
         let bound = self.bound_session(backend);
         bound.or_else(|| provisional().map(|pending| pending.session))
     }
 
-    /// The session that all clients share at `backend`, other than `lost`.
+    /// The upstream session that all clients share at `backend`, other than `lost`.
     async fn shared(
         &self,
         backend: &Backend,
         lost: Option<&UpstreamSession>,
     ) -> Result<UpstreamSession, UpstreamError> {
         let inner = &*self.sessions.inner;
-        // What is known of a session by its id alone may be wrong, so that nothing may depend on it.
+        // A session known by its id alone may have ended, so no state may depend on it.
         if self.entry.is_of_id() && !inner.core.hot().is_disposable(backend.name()) {
             let message = "it is not known whether the session lives";
             return Err(StoreError::new(message).into());
@@ -139,7 +141,7 @@ impl Session {
         Ok(backend.wait_for_shared_session().await?)
     }
 
-    /// Opens and binds an upstream session, or joins those who are about to.
+    /// Opens and binds an upstream session. Concurrent calls share one attempt.
     async fn bind(
         &self,
         backend: &Backend,
@@ -167,7 +169,7 @@ impl Session {
         self.sessions.inner.binds.join(target, attempt).await
     }
 
-    /// Whether a session may be opened in the place of `lost`: not when that has happened again and again.
+    /// Whether the limit of reopenings admits a replacement of `lost`.
     pub(super) fn may_open(
         &self,
         backend: &Backend,
@@ -186,13 +188,13 @@ impl Session {
         backend: &Backend,
         lost: Option<&UpstreamSession>,
     ) -> Result<UpstreamSession, UpstreamError> {
-        // Another call, or another replica, may have done the work since the request came in. What a replica has done is heard a moment
-        // after it was done, also by one that has proved to hear: the store knows at once, and asking it is cheaper than a handshake.
+        // Another call or replica may have bound one meanwhile. Its event arrives a moment later even on a fresh
+        // cache; a read is exact, and cheaper than `initialize`.
         match self.reload().await {
             Ok(()) => {}
-            // What stands in no record needs no store.
+            // A connection of this process is in no record, so it needs no store.
             Err(SessionError::Unavailable(error)) if backend.has_streams_for_sessions() => {
-                // But what is known of a session by its id alone may be wrong, so that nothing may depend on it.
+                // A session known by its id alone may have ended, so no state may depend on it.
                 let disposable = self.sessions.inner.core.hot().is_disposable(backend.name());
                 if self.entry.is_of_id() && !disposable {
                     return Err(error.into());
@@ -218,7 +220,7 @@ impl Session {
         Err(StoreError::new("the upstream session changed again and again").into())
     }
 
-    /// A new upstream session, or one that was opened when the store could not be told.
+    /// Takes the provisional upstream session if there is one, and otherwise initializes a new one.
     async fn opened(
         &self,
         record: &Record,
@@ -237,7 +239,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Binds `session`. `None` when the record was lost and is back, so that it is to be tried again.
+    /// Binds `session`. Returns `None` if the record was lost and restored, so that the caller tries again.
     async fn bind_opened(
         &self,
         record: &Record,
@@ -272,7 +274,7 @@ impl Session {
             }
             Ok(BindOutcome::Lost(record)) => {
                 let winner = usable(&record, backend, lost);
-                // It may have lost to itself: to a binding whose answer did not come in time.
+                // The winner may be this very session: an earlier bind succeeded, but its response was lost.
                 if winner.as_ref() == Some(&session) {
                     return self.bound_now(record, reading, backend, session).await.map(Some);
                 }
@@ -295,14 +297,15 @@ impl Session {
                 }
             },
             Err(unavailable) => {
-                // The binding may have happened, or happen later.
+                // The bind may have succeeded, or may still succeed.
                 self.sessions.keep_for_later(&self.key, pending);
                 self.provisional(backend, lost, unavailable).await.map(Some)
             }
         }
     }
 
-    /// What is done with an upstream session that has just been bound, before the first call is sent to it.
+    /// Brings a newly bound upstream session up to date before the first call: settings are replayed and its stream
+    /// is opened.
     async fn bound_now(
         &self,
         record: Record,
@@ -322,14 +325,14 @@ impl Session {
     }
 }
 
-/// The bound upstream session, if it was given by this very backend and is not the one that was lost.
+/// The bound upstream session, if `backend` has its origin and it is not `lost`.
 fn usable(record: &Record, backend: &Backend, lost: Option<&UpstreamSession>) -> Option<UpstreamSession> {
     let binding = record.bindings.get(backend.name().as_str())?;
     let usable = binding.origin == backend.origin() && Some(&binding.session) != lost;
     usable.then(|| binding.session.clone())
 }
 
-/// How the gateway greets a backend in the client's place.
+/// Parameters of `initialize`: the client's own, from the record.
 pub(super) fn initialize_params(record: &Record) -> Result<InitializeParams<'_>, UpstreamError> {
     let raw = |text| -> Result<&RawValue, UpstreamError> {
         serde_json::from_str(text)

@@ -1,16 +1,17 @@
-//! Upstream sessions that no record names yet.
+//! Provisional upstream sessions: opened during an outage, and adopted or deleted afterwards.
 //!
-//! There are two reasons. The store did not answer when one was to be bound: the binding may have happened, or may happen still, so that
-//! it is kept until that is known. Or the store was out when one was needed, at a backend that has no state to lose
-//! (`sessionState: disposable`, or one that gives no session ids): then the session's calls in this process use it meanwhile.
+//! An upstream session becomes provisional in two ways. (a) A bind was not answered: it may have succeeded, or may
+//! still succeed. (b) The store was unavailable when a call needed one, at a backend without state to lose
+//! (`sessionState: disposable`, or one that gives no session ids); calls in this process use it meanwhile. Other
+//! backends' calls wait for the store, so a stateful backend never has two upstream sessions in use.
 //!
-//! A record is never overwritten by one of these. When the store answers again, each is bound if nothing else is bound in its place,
-//! and otherwise deleted once the session's requests that may be using it have ended. What a backend asks in one is relayed like
-//! everything else, because its place is known, until something else is bound there; from then on the backend gets an error. Of a backend whose state counts there is never
-//! a second upstream session in use: its calls wait for the store.
+//! Invariant: a provisional session never replaces a binding. When the store answers, it is *bound* (adopted) if its
+//! generation is free. Otherwise it is *superseded*, and deleted after the requests that may use it have ended.
+//! Requests from the backend in a provisional session are relayed until it is superseded, and then answered with an
+//! error.
 //!
-//! That is done beside everything else, also while the process drains. A process that ends while the store does not answer leaves the
-//! upstream sessions that it could not bind to the idle deadlines of their backends: whether a record names one is not known to it.
+//! Reconciliation runs in the background, also while the process drains. If the process ends while the store is
+//! unavailable, unbound upstream sessions are left to their backends' idle timeouts, because a record may name them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,22 +28,22 @@ use crate::session::recovery::outage::StoreOperation;
 use crate::session::store::{BindOutcome, StoreError};
 use crate::session::{Session, Sessions};
 
-/// How many there may be at a time.
+/// Maximum number of provisional sessions.
 const MAX_PENDING: usize = 10_000;
-/// How many are bound at a time.
+/// Maximum number of concurrent binds.
 const AT_A_TIME: usize = 32;
-/// How often it is looked whether an upstream session is still in use.
+/// Interval between checks whether a superseded session is still in use.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How long one is kept that seems to be in use.
+/// Maximum time for which a superseded session is kept while it seems to be in use.
 const MAX_USE: Duration = Duration::from_secs(10 * 60);
 
-/// The upstream sessions that no record names yet. A cheap-clone handle.
+/// The provisional upstream sessions. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub(in crate::session) struct ProvisionalSessions {
     pending: Arc<Mutex<HashMap<Place, PendingBinding>>>,
-    /// Those that have no place any more, as long as requests may be using them. Each has a task that ends it.
+    /// Superseded sessions that requests may still use. Each has a task that deletes it.
     leaving: Arc<Mutex<Vec<(RecordKey, PendingBinding)>>>,
-    /// For the one who binds them.
+    /// Held by the one reconciliation that runs.
     turn: Arc<Semaphore>,
 }
 
@@ -56,25 +57,25 @@ impl Default for ProvisionalSessions {
     }
 }
 
-/// Whose, and the name of the backend.
+/// Client session and backend name.
 type Place = (RecordKey, String);
 
 #[derive(Clone, Debug)]
 pub(in crate::session) struct PendingBinding {
     pub(in crate::session) backend: Backend,
     pub(in crate::session) session: UpstreamSession,
-    /// The generation of the binding in the place of which it belongs.
+    /// The generation that the binding replaces. It is adopted only if the record has this one.
     pub(in crate::session) expected: u64,
 }
 
 impl ProvisionalSessions {
-    /// The one of the session `key` at `backend`.
+    /// The provisional session of `key` at `backend`.
     pub(in crate::session) fn get(&self, key: &RecordKey, backend: &Backend) -> Option<PendingBinding> {
         let place = (*key, backend.name().to_string());
         self.lock().get(&place).cloned()
     }
 
-    /// Those of the session `key` at `backend` that somebody may be using.
+    /// Provisional and superseded sessions of `key` at `backend` that a request may use.
     pub(in crate::session) fn used(&self, key: &RecordKey, backend: &Backend) -> Vec<PendingBinding> {
         let leaving = lock(&self.leaving).clone();
         let leaving = leaving
@@ -84,7 +85,7 @@ impl ProvisionalSessions {
         self.get(key, backend).into_iter().chain(leaving).collect()
     }
 
-    /// Takes the one of the session `key` at `backend` that belongs behind the generation `expected`.
+    /// Takes the provisional session of `key` at `backend` that follows the generation `expected`.
     pub(in crate::session) fn take(
         &self,
         key: &RecordKey,
@@ -100,7 +101,8 @@ impl ProvisionalSessions {
         taken.map(|pending| pending.session)
     }
 
-    /// Keeps one. Gives back what has no place.
+    /// Adds a provisional session. Returns the one that must be deleted: `new` if the limit is reached, or the one
+    /// that it replaces.
     pub(in crate::session) fn keep(
         &self,
         key: &RecordKey,
@@ -118,7 +120,7 @@ impl ProvisionalSessions {
         }
     }
 
-    /// Those of the session `key`.
+    /// The provisional sessions of `key`.
     pub(in crate::session) fn of(&self, key: &RecordKey) -> Vec<(Backend, UpstreamSession)> {
         let pending = self.lock();
         let own = pending.iter().filter(|((other, _), _)| other == key);
@@ -126,21 +128,21 @@ impl ProvisionalSessions {
             .collect()
     }
 
-    /// How many sessions use one.
+    /// Number of client sessions with a provisional session.
     pub(in crate::session) fn sessions(&self) -> usize {
         let pending = self.lock();
         let sessions: HashSet<_> = pending.keys().map(|(key, _)| key).collect();
         sessions.len()
     }
 
-    /// All of them. They stay: a request may need one while it is being bound.
+    /// All provisional sessions. They remain, because a request may need one while it is being bound.
     fn all(&self) -> Vec<(RecordKey, PendingBinding)> {
         let pending = self.lock();
         let all = pending.iter();
         all.map(|((key, _), pending)| (*key, pending.clone())).collect()
     }
 
-    /// Forgets `settled`, unless another is in its place by now.
+    /// Removes `settled`, unless another session has replaced it.
     fn remove(&self, key: &RecordKey, settled: &PendingBinding) {
         let place = (*key, settled.backend.name().to_string());
         let mut pending = self.lock();
@@ -162,7 +164,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Session {
-    /// The generation that `upstream` has at `backend` once it is bound, if it waits for that and nothing else is bound in its place.
+    /// The generation that `upstream` will have at `backend`, if it is provisional and its generation is free.
     pub(in crate::session) fn provisional_generation(
         &self,
         backend: &Backend,
@@ -174,7 +176,8 @@ impl Session {
         (same && free).then_some(pending.expected + 1)
     }
 
-    /// An upstream session at `backend` while the store cannot be asked, because of `unavailable`, in the place of `lost`.
+    /// Returns an upstream session at `backend`, other than `lost`, during an outage. Fails with `unavailable` where
+    /// a second upstream session could lose state.
     pub(in crate::session) async fn provisional(
         &self,
         backend: &Backend,
@@ -199,7 +202,7 @@ impl Session {
             .await?;
         inner.metrics.handshake(backend.name());
         if session.id.is_some() && !disposable {
-            // It gives ids after all, so that there is state to lose.
+            // It gives session ids after all, so it has state to lose.
             self.sessions.close_upstream(backend.clone(), session);
             return Err(unavailable.into());
         }
@@ -217,22 +220,22 @@ impl Session {
 }
 
 impl Sessions {
-    /// Keeps an upstream session until it is known whether a record names it.
+    /// Makes an upstream session provisional.
     pub(in crate::session) fn keep_for_later(&self, key: &RecordKey, pending: PendingBinding) {
         if let Err(dropped) = self.inner.provisional.keep(key, pending) {
             self.close_when_quiet(*key, dropped);
         }
     }
 
-    /// Whether something is there to be reconciled, and nobody is at it.
+    /// Whether there is something to reconcile, and no reconciliation runs.
     pub(in crate::session) fn has_to_reconcile(&self) -> bool {
         let provisional = &self.inner.provisional;
         let free = provisional.turn.available_permits() > 0;
         free && (self.inner.endings.has_unasked() || !provisional.lock().is_empty())
     }
 
-    /// Binds what has no place in a record yet, or deletes it. For when the store answers again. Ends when it does not answer any more;
-    /// what is left is kept.
+    /// Adopts or deletes provisional sessions and settles pending terminations, after the store answers again. Stops
+    /// when the store fails again; the rest stays provisional.
     pub(in crate::session) async fn reconcile(&self) {
         let provisional = &self.inner.provisional;
         let Ok(_turn) = provisional.turn.acquire().await else {
@@ -244,7 +247,7 @@ impl Sessions {
             }
             match self.adopt(&key, &pending).await {
                 Ok(()) => {}
-                // The store answers, and this record cannot be read here: there is nothing to wait for.
+                // The store answers, but this version cannot read the record. Waiting would not help.
                 Err(error) if error.is_of_record() => self.close_when_quiet(key, pending.clone()),
                 Err(_) => return,
             }
@@ -270,7 +273,7 @@ impl Sessions {
                 .await;
             match self.observed(StoreOperation::Bind, bound)? {
                 BindOutcome::Bound(record) | BindOutcome::Lost(record) => {
-                    // It may have lost to itself: to a binding whose answer did not come in time.
+                    // The winner may be this very session: an earlier bind succeeded, but its response was lost.
                     let bound = record.bindings.get(name).map(|binding| &binding.session);
                     if bound == Some(&pending.session) {
                         inner.writes.note(*key);
@@ -294,7 +297,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// Deletes an upstream session as soon as no request of its session is running that may be using it.
+    /// Deletes an upstream session once no request of its client session can be using it.
     fn close_when_quiet(&self, key: RecordKey, pending: PendingBinding) {
         let sessions = self.clone();
         lock(&self.inner.provisional.leaving).push((key, pending.clone()));

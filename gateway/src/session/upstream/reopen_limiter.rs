@@ -1,8 +1,8 @@
-//! How often a session's upstream session was replaced because its backend had lost it.
+//! Sliding-window limit on reopening upstream sessions that a backend has lost.
 //!
-//! A backend that spreads the requests of one session over replicas which know nothing of each other loses the session with every
-//! call. Each repair would succeed, and each would throw away whatever state the one before has made: so nothing is repaired any more
-//! once it happens too often, and people are told.
+//! A backend that spreads one session's requests over replicas without shared state loses the session with every
+//! call. Each reopening succeeds, and discards the state of the previous one. Beyond the limit the call fails
+//! instead, and the backend is reported as `needsAffinity`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,22 +12,23 @@ use tokio::time::Instant;
 
 use crate::session::record::RecordKey;
 
-/// The span in which repairs are counted.
+/// The sliding window.
 const WITHIN: Duration = Duration::from_secs(60);
-/// How many there may be in it.
+/// Maximum number of reopenings in the window.
 const AT_MOST: usize = 3;
-/// How many pairs of session and backend are looked after. Beyond that the oldest are forgotten, which at worst repairs too much.
+/// Maximum number of pairs of session and backend. Beyond it old pairs are dropped, which at worst allows too many
+/// reopenings.
 const PAIRS: usize = 4096;
 
-/// The repairs of the last while. A cheap-clone handle.
+/// Recent reopenings. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(in crate::session) struct ReopenLimiter(Arc<Mutex<Times>>);
 
-/// When each pair was repaired last.
+/// Times of the recent reopenings per session and backend.
 type Times = HashMap<(RecordKey, String), VecDeque<Instant>>;
 
 impl ReopenLimiter {
-    /// Whether the session `key` may be repaired at `backend` once more; if so, it is counted.
+    /// Whether the session `key` may reopen at `backend`. If so, the reopening is counted.
     pub(in crate::session) fn begin(&self, key: RecordKey, backend: &str) -> bool {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,8 @@
-//! The upstream sessions that are connections of this process, and stand in no record: those at servers of HTTP+SSE.
+//! Upstream sessions that are HTTP+SSE connections of this process. No record names them.
 //!
-//! A connection lives as long as its session, however seldom the session uses it: what the server keeps for it cannot be had again. It
-//! ends with its session: at once where the end is told or seen, otherwise when the session has not been used here for as long as
-//! sessions may be idle and the store says that it has ended. It ends, too, when the session is forgotten here to make room for others.
+//! A connection lives as long as its client session, however rarely it is used, because the server's state cannot be
+//! recovered. It closes when the termination of the client session arrives, or when the session has been idle in this
+//! process for the idle lifetime and the store confirms the end. It also closes when the cache evicts the session.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,27 +13,27 @@ use crate::core::UpstreamError;
 use crate::session::record::{Record, RecordKey};
 use crate::session::{Session, Sessions};
 
-/// How many sessions may be looked after before those without a connection are swept out.
+/// Number of sessions at which closed connections are first removed.
 const SWEEP_AT: usize = 64;
 
-/// The shortest time between two looks at the sessions that have connections.
+/// Minimum interval between two checks of sessions with connections.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
-/// The longest.
+/// Maximum interval between two checks.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// The connections of each session, by the backend's name. A cheap-clone handle.
+/// Connections per client session, by backend name. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(in crate::session) struct SseSessions(Arc<Mutex<SseSession>>);
 
 #[derive(Debug, Default)]
 struct SseSession {
     sessions: HashMap<RecordKey, BTreeMap<String, (Backend, UpstreamSession)>>,
-    /// How many sessions there may be before the next sweep.
+    /// Number of sessions at which closed connections are next removed.
     sweep_at: usize,
 }
 
 impl SseSessions {
-    /// The connection of the session `key` to `backend`, if it is open.
+    /// The open connection of `key` to `backend`.
     pub(in crate::session) fn get(&self, key: &RecordKey, backend: &Backend) -> Option<UpstreamSession> {
         let known = self.lock();
         let (owner, upstream) = known.sessions.get(key)?.get(backend.name().as_str())?;
@@ -41,7 +41,7 @@ impl SseSessions {
         open.then(|| upstream.clone())
     }
 
-    /// Every open connection of the session `key`.
+    /// All open connections of `key`.
     pub(in crate::session) fn of(&self, key: &RecordKey) -> Vec<(Backend, UpstreamSession)> {
         let known = self.lock();
         let all = known.sessions.get(key).into_iter().flat_map(BTreeMap::values);
@@ -57,20 +57,20 @@ impl SseSessions {
                 connections.retain(|_, (backend, upstream)| backend.stream_number(upstream).is_some());
                 !connections.is_empty()
             });
-            // Never more than twice as many as are open.
+            // Bounds the map to twice the number of open connections.
             known.sweep_at = known.sessions.len() * 2;
         }
         let connections = known.sessions.entry(key).or_default();
         connections.insert(backend.name().to_string(), (backend.clone(), upstream));
     }
 
-    /// Forgets the session `key`, and gives its connections.
+    /// Removes the connections of `key` and returns them.
     pub(in crate::session) fn take(&self, key: &RecordKey) -> Vec<(Backend, UpstreamSession)> {
         let taken = self.lock().sessions.remove(key).unwrap_or_default();
         taken.into_values().collect()
     }
 
-    /// Whether the session `key` has connections here, open or not.
+    /// Whether there are connections of `key`, open or closed.
     pub(in crate::session) fn has(&self, key: &RecordKey) -> bool {
         self.lock().sessions.contains_key(key)
     }
@@ -85,7 +85,8 @@ impl SseSessions {
 }
 
 impl Sessions {
-    /// Ends the connections of sessions that live no longer, or are not remembered here any more, until the process drains.
+    /// Background task: closes connections of sessions that have ended or are no longer cached. Runs until the
+    /// process drains.
     pub(in crate::session) async fn look_after_connections(self) {
         let idle = self.inner.settings.lifetimes.idle;
         loop {
@@ -97,11 +98,11 @@ impl Sessions {
     async fn look_at_connections(&self, idle: Duration) {
         for key in self.inner.local.keys() {
             match self.inner.cache.peek(&key) {
-                // One that is known by its id alone is not remembered, and is used all the same.
+                // An uncached session that is known by its id alone may be in use.
                 None if !self.inner.in_flight.is_quiet(&key) || self.inner.streams.is_open(&key) => {}
                 None => self.close_connections(&key),
                 Some(entry) if entry.lives_on(idle) => {}
-                // It may be in use at another process.
+                // The session may be in use on another replica.
                 Some(_) => self.look_again(&key).await,
             }
         }
@@ -109,7 +110,7 @@ impl Sessions {
 }
 
 impl Session {
-    /// Opens a connection in which this session is the backend's session, unless there is one that is not `lost`.
+    /// Opens a connection to `backend`, unless one other than `lost` is open.
     pub(in crate::session) async fn connect(
         &self,
         backend: &Backend,
@@ -155,7 +156,7 @@ mod tests {
     use crate::session::{ClientHandshake, SessionOptions};
     use crate::telemetry::Metrics;
 
-    /// A server of HTTP+SSE that answers `initialize` and nothing else, to one client at a time.
+    /// An HTTP+SSE server that answers `initialize` only, for one client at a time.
     async fn serve(listener: TcpListener) {
         let mut stream: Option<OwnedWriteHalf> = None;
         loop {
@@ -246,7 +247,7 @@ mod tests {
         let session = sessions.find(id.as_bytes(), &who).await.unwrap();
         let upstream = session.open(&backend).await.unwrap();
         let is_open = || backend.stream_number(&upstream).is_some();
-        // Others come and go: the one in use stays.
+        // Other sessions come and go; the one in use stays.
         for _ in 0..100 {
             sessions.create(&who, &client).await.unwrap();
         }

@@ -1,4 +1,5 @@
-//! From a session to its backends and back: where an answer of the client belongs, and by which id it is found.
+//! Maps a client session to its backends and back: finds the upstream session to which a client's response, token or
+//! event id belongs.
 
 use std::sync::Arc;
 
@@ -19,22 +20,22 @@ use crate::session::recovery::outage::StoreOperation;
 use crate::session::store::LoadOutcome;
 use crate::session::{Session, SessionError};
 
-/// Why a text that the gateway made leads nowhere any more.
+/// Why an id or token that the gateway issued no longer leads to an upstream session.
 #[derive(Debug, thiserror::Error)]
 pub enum NoUpstreamSession {
-    /// The backend is not configured any more, or is somewhere else now.
+    /// The backend is no longer configured, or its origin has changed.
     #[error("the backend {0} is not there any more")]
     NoBackend(String),
-    /// The upstream session was replaced: the backend has forgotten what it said in it.
+    /// The upstream session was replaced, and its state is gone.
     #[error("the session at the backend {0} was replaced by another; what belonged to it is lost")]
     Replaced(String),
-    /// The client's session cannot be read.
+    /// The client session cannot be used.
     #[error(transparent)]
     Session(#[from] SessionError),
 }
 
 impl Session {
-    /// The same session, for a request with `headers`, of which those called `names` may be passed on to backends.
+    /// Attaches the request's headers `names`, which pass through to backends.
     #[must_use]
     pub fn with_headers(mut self, headers: &HeaderMap, names: &[HeaderName]) -> Self {
         let mut passed = HeaderMap::new();
@@ -47,7 +48,7 @@ impl Session {
         self
     }
 
-    /// The backend as this request reaches it.
+    /// Binds the request's passed-through headers to `backend`.
     pub(in crate::session) fn reach(&self, backend: Backend) -> Backend {
         match &self.client_headers {
             Some(headers) => backend.on_behalf_of(headers),
@@ -55,7 +56,7 @@ impl Session {
         }
     }
 
-    /// The request on its way to the backend as this session reaches it.
+    /// Prepares a routed call for this session: headers that pass through, and a signed progress token.
     #[must_use]
     pub fn reached(&self, routed: RoutedCall) -> RoutedCall {
         RoutedCall {
@@ -77,8 +78,8 @@ impl Session {
         &self.sessions.inner.streams
     }
 
-    /// The JSON that stands for `original`, the id or progress token of a request that `backend` sent in `upstream`. `None` when the
-    /// session has another upstream session there by now, so that an answer would find nobody.
+    /// Issues the signed form of `original`, a request id or progress token that `backend` sent in `upstream`.
+    /// Returns `None` if that upstream session was replaced, because an answer could not be delivered.
     #[must_use]
     pub fn mint(
         &self,
@@ -91,13 +92,13 @@ impl Session {
         relayed_id::mint(&self.seal(), kind, backend.name().as_str(), tag, original)
     }
 
-    /// What `text` stands for, if it was minted for this session.
+    /// Reads a signed id or token, if it was issued to this session.
     #[must_use]
     pub fn minted(&self, kind: RelayedIdKind, text: &str) -> Option<RelayedId> {
         relayed_id::read(&self.seal(), kind, text)
     }
 
-    /// The event id for the place of the call `request` behind `event`, if it can have one.
+    /// Event id for the position `event` in the response stream of call `request`, if it can have one.
     #[must_use]
     pub fn event_id_of_call(
         &self,
@@ -110,13 +111,13 @@ impl Session {
         event_id::of_call(&self.seal(), backend.name().as_str(), tag, request, event)
     }
 
-    /// What the client wants to go on with, if `id` was given in this session.
+    /// Reads an event id that was issued to this session.
     #[must_use]
     pub fn resume(&self, id: &[u8]) -> Option<ResumePoint> {
         event_id::read(&self.seal(), id)
     }
 
-    /// Which of the session's upstream sessions at `backend` this is.
+    /// Tag that identifies `upstream` among the session's upstream sessions at `backend`.
     #[must_use]
     pub fn upstream_tag(&self, backend: &Backend, upstream: &UpstreamSession) -> Option<UpstreamTag> {
         let generation = if backend.shares_session() {
@@ -137,7 +138,7 @@ impl Session {
         Some(tag)
     }
 
-    /// Every backend that the session has an upstream session of its own at.
+    /// All of the session's own upstream sessions, without shared ones.
     #[must_use]
     pub fn bound(&self) -> Vec<(Backend, UpstreamSession)> {
         let record = self.record();
@@ -153,10 +154,10 @@ impl Session {
         bound.chain(provisional).chain(local).collect()
     }
 
-    /// The upstream session at the backend `name` that `tag` names.
+    /// Finds the upstream session at backend `name` with this `tag`.
     ///
     /// # Errors
-    /// When it is not the one in use.
+    /// The upstream session is no longer in use.
     pub async fn upstream(
         &self,
         name: &str,
@@ -196,7 +197,7 @@ impl Session {
         if let Some(upstream) = wanted() {
             return Ok((backend, upstream));
         }
-        // The record may be older than the binding.
+        // The cached record may be older than the binding.
         self.reload().await?;
         match wanted() {
             Some(upstream) => Ok((backend, upstream)),
@@ -204,7 +205,7 @@ impl Session {
         }
     }
 
-    /// The backend and the upstream session of a call whose stream broke.
+    /// Finds the upstream session of a call whose response stream broke.
     ///
     /// # Errors
     /// As [`Self::upstream`].
@@ -215,7 +216,7 @@ impl Session {
         self.upstream(&call.backend, call.upstream).await
     }
 
-    /// Reads the record again.
+    /// Reloads the record from the store.
     pub(in crate::session) async fn reload(&self) -> Result<(), SessionError> {
         let inner = &*self.sessions.inner;
         let reading = inner.proof.stamp_now();
@@ -237,7 +238,7 @@ impl Session {
         }
     }
 
-    /// Takes over what the store said at `reading`.
+    /// Caches `record`, which was read at `reading`.
     pub(in crate::session) fn know(&self, record: Record, reading: ReadStamp) -> Result<(), SessionError> {
         self.entry.update(record.clone(), reading);
         let known = self.sessions.inner.cache.put(&self.key, record, reading);
