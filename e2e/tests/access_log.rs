@@ -21,7 +21,7 @@ fn lines(gateway: &Gateway, message: &str) -> anyhow::Result<Vec<Value>> {
 /// Waits for the line of the request with that id.
 fn line(gateway: &Gateway, id: &str) -> anyhow::Result<Value> {
     wait::until("the line is written", PATIENCE, || {
-        let lines = lines(gateway, "answered")?;
+        let lines = lines(gateway, "request served")?;
         let found = lines.into_iter().find(|line| line["request_id"] == id);
         found.ok_or_else(|| anyhow::anyhow!("no line with {id}"))
     })
@@ -78,7 +78,7 @@ fn failed_request_is_logged_with_backend_and_no_secret() -> anyhow::Result<()> {
     assert_eq!(refused.status, 400);
     assert_eq!(line(&gateway, "refused-1")?["outcome"], "rejected");
     assert!(
-        lines(&gateway, "answered")?
+        lines(&gateway, "request served")?
             .iter()
             .all(|line| line["request_id"] != "good-1")
     );
@@ -141,7 +141,7 @@ fn requests_that_went_well_are_logged_as_the_configuration_says() -> anyhow::Res
         echo(&gateway, &session, "bad", "hi")?;
         fixture.admin("DELETE", "/faults", &json!({}))?;
         line(&gateway, "bad")?;
-        let found = lines(&gateway, "answered")?;
+        let found = lines(&gateway, "request served")?;
         let good: Vec<_> = found
             .iter()
             .filter(|line| {

@@ -110,8 +110,9 @@ fn late_failure_is_counted_and_logged_as_one() -> anyhow::Result<()> {
         let mut lines = log
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let told = lines
-            .any(|line| line["message"] == "answered" && line["method"] == method && line["backend"] == "a");
+        let told = lines.any(|line| {
+            line["message"] == "request served" && line["method"] == method && line["backend"] == "a"
+        });
         assert!(told, "{log}");
     }
     Ok(())

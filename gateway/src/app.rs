@@ -209,11 +209,11 @@ impl App {
             self.mcp,
             drain,
             tasks,
-            frontend::wording,
+            frontend::error_body,
             self.idle_timeout,
             move |request| {
                 let frontend = Arc::clone(&frontend);
-                async move { frontend.answer(request).await }
+                async move { frontend.serve(request).await }
             },
         );
         let ending = async {

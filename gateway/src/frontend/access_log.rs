@@ -1,8 +1,8 @@
-//! One request from its head to the last byte of its answer: what is counted of it, and what is logged.
+//! Access log and metrics of one request, from its head to the last byte of its response.
 //!
-//! The access log has one line per request, when its answer is complete: at debug each, otherwise those that `accessLog.sample` picks.
-//! Where something went wrong there is always one. It holds no bodies and no session ids, only a tag by which lines of one session are
-//! found.
+//! The access log has one line per request, written when its response is complete. At level debug every
+//! request is logged; otherwise the requests that `accessLog.sample` picks, and every request that failed. A
+//! line holds no bodies and no session ids, only a tag that is the same for all lines of one session.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -23,17 +23,19 @@ use crate::frontend::shared_body::SLICE_BYTES;
 use crate::mcp::header_names;
 use crate::telemetry::request_id::{self, RequestId};
 
-/// What a client went away from has no status; this is the one that proxies log for it.
+/// Logged as the status of a request whose client went away before there was a status; proxies use the same
+/// number.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// The backend that did not answer, and how.
+/// The backend that failed, and its error.
 #[derive(Clone, Debug)]
 pub(super) struct CallFailure {
     pub(super) backend: BackendName,
     pub(super) error: String,
 }
 
-/// In an answer's extensions: the failure of a backend that the HTTP status does not tell. It may be found when the answer has begun.
+/// Response extension: a backend failure that the HTTP status does not show. It may be set after the response
+/// has begun.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FailureSlot(Arc<OnceLock<CallFailure>>);
 
@@ -42,43 +44,44 @@ impl FailureSlot {
         Self(Arc::new(OnceLock::from(failure)))
     }
 
-    /// Takes over the failure of `part`, an answer that becomes a part of this one. The first one counts.
+    /// Moves the failure of `part`, a response that becomes a part of this one, into this slot. The first
+    /// failure is kept.
     pub(super) fn take(&self, part: &mut Response<ResponseBody>) {
         let slot = part.extensions_mut().remove::<Self>();
         if let Some(failure) = slot.and_then(|slot| slot.0.get().cloned()) {
-            // Of several the first is told.
+            // A later failure is dropped: the log line has room for one.
             let _first = self.0.set(failure);
         }
     }
 }
 
-/// In an answer's extensions: it is the rest of the answer of a call.
+/// Response extension: the response is the rest of a call's response stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resumed;
 
-/// One request. Dropping it before its answer is complete says that the client went away.
+/// Records one request. Dropping it before the response is complete means that the client went away.
 pub(super) struct RequestLog {
     frontend: Arc<Frontend>,
     id: RequestId,
     session: Option<HeaderValue>,
-    began: Instant,
+    started: Instant,
     method: &'static str,
     status: Option<StatusCode>,
     failure: Option<FailureSlot>,
-    /// The kind of stream that the answer is.
+    /// The kind of stream that the response is: `call`, `resumed` or `session`.
     stream: Option<&'static str>,
     complete: bool,
     aborted: bool,
 }
 
 impl RequestLog {
-    pub(super) fn begin(frontend: &Arc<Frontend>, headers: &HeaderMap) -> Self {
+    pub(super) fn start(frontend: &Arc<Frontend>, headers: &HeaderMap) -> Self {
         frontend.metrics.request_began();
         Self {
             frontend: Arc::clone(frontend),
             id: RequestId::of(headers),
             session: headers.get(header_names::SESSION_ID).cloned(),
-            began: Instant::now(),
+            started: Instant::now(),
             method: "other",
             status: None,
             failure: None,
@@ -92,8 +95,8 @@ impl RequestLog {
         self.id.clone()
     }
 
-    /// Takes note of the answer, which bears the request's id from now on.
-    pub(super) fn answered(
+    /// Records the response, adds the request id to its headers, and follows its body to the end.
+    pub(super) fn follow(
         mut self,
         method: &'static str,
         mut response: Response<ResponseBody>,
@@ -107,7 +110,7 @@ impl RequestLog {
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         if header_names::is_media_type(content_type, &header_names::EVENT_STREAM) {
             let is_resumed = response.extensions().get::<Resumed>().is_some();
-            self.streams(match method {
+            self.record_stream(match method {
                 "GET" if is_resumed => "resumed",
                 "GET" => "session",
                 _ => "call",
@@ -122,7 +125,7 @@ impl RequestLog {
             Either::Right(inner) => {
                 let observed = LoggedBody {
                     inner,
-                    served: self,
+                    log: self,
                     rest: Bytes::new(),
                 };
                 Either::Right(observed.boxed_unsync())
@@ -131,7 +134,7 @@ impl RequestLog {
         Response::from_parts(head, body)
     }
 
-    fn streams(&mut self, kind: &'static str) {
+    fn record_stream(&mut self, kind: &'static str) {
         self.stream = Some(kind);
         let metrics = &self.frontend.metrics;
         metrics.stream_opened(kind);
@@ -140,8 +143,9 @@ impl RequestLog {
         }
     }
 
-    /// Such a stream belongs to no call, and ends when the client has enough of it.
-    fn is_own_stream(&self) -> bool {
+    /// Whether the response is the session's own stream. It belongs to no call, and the client decides when
+    /// it ends.
+    fn is_session_stream(&self) -> bool {
         self.stream == Some("session")
     }
 
@@ -155,7 +159,7 @@ impl RequestLog {
             Some(500..) => "unavailable",
             Some(400..) => "rejected",
             Some(_) if self.failure().is_some() || self.aborted => "failed",
-            Some(_) if !self.complete && !self.is_own_stream() => "gone",
+            Some(_) if !self.complete && !self.is_session_stream() => "gone",
             Some(_) => "ok",
         }
     }
@@ -172,17 +176,18 @@ impl RequestLog {
                     method = self.method,
                     status,
                     outcome,
-                    duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
                     session = self.session.as_ref().map(|id| self.frontend.sessions.log_tag(id.as_bytes())),
                     backend = failure.map(|failure| failure.backend.as_str()),
                     error = failure.map(|failure| failure.error.as_str()),
-                    "answered"
+                    "request served"
                 )
             };
         }
         match (outcome, self.status.map(|status| status.as_u16())) {
             ("failed" | "unavailable", _) => line!(warn),
-            // A session that has ended, and a client that asks what is not there, are everyday's.
+            // 401, 404 and 405 are part of normal operation: expired tokens, ended sessions, clients that
+            // probe for a stream.
             ("rejected", Some(status)) if !matches!(status, 401 | 404 | 405) => line!(info),
             _ if tracing::enabled!(tracing::Level::DEBUG) => line!(debug),
             _ if self.id.is_sampled(self.frontend.core.hot().access_log.threshold) => line!(info),
@@ -201,9 +206,9 @@ impl Drop for RequestLog {
         if let Some(kind) = self.stream {
             metrics.stream_ended(kind);
         }
-        if !self.is_own_stream() {
+        if !self.is_session_stream() {
             metrics.request_ended();
-            metrics.request_took(self.method, self.began.elapsed());
+            metrics.request_took(self.method, self.started.elapsed());
         }
         if self.aborted {
             metrics.answer_aborted();
@@ -212,19 +217,19 @@ impl Drop for RequestLog {
     }
 }
 
-/// An answer that comes in parts.
+/// A streamed response body. Splits large chunks, and records how the body ends.
 struct LoggedBody {
     inner: UnsyncBoxBody<Bytes, BoxError>,
-    served: RequestLog,
-    /// What has come of it and has not gone out.
+    log: RequestLog,
+    /// The part of the current chunk that has not been handed to the connection.
     rest: Bytes,
 }
 
 impl LoggedBody {
-    /// A slice of what has come; the rest is not copied.
+    /// The next slice of the current chunk, without a copy.
     fn next_slice(&mut self) -> Frame<Bytes> {
         let slice = shared_body::slice(&mut self.rest);
-        self.served.complete = self.rest.is_empty() && http_body::Body::is_end_stream(&self.inner);
+        self.log.complete = self.rest.is_empty() && http_body::Body::is_end_stream(&self.inner);
         Frame::data(slice)
     }
 }
@@ -242,12 +247,12 @@ impl http_body::Body for LoggedBody {
             return Poll::Ready(Some(Ok(this.next_slice())));
         }
         let polled = this
-            .served
+            .log
             .id
             .within(|| Pin::new(&mut this.inner).poll_frame(context));
         match &polled {
-            Poll::Ready(None) => this.served.complete = true,
-            Poll::Ready(Some(Err(_))) => this.served.aborted = true,
+            Poll::Ready(None) => this.log.complete = true,
+            Poll::Ready(Some(Err(_))) => this.log.aborted = true,
             Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data.len() > SLICE_BYTES) => {
                 let Poll::Ready(Some(Ok(frame))) = polled else {
                     return polled;
@@ -256,7 +261,7 @@ impl http_body::Body for LoggedBody {
                 return Poll::Ready(Some(Ok(this.next_slice())));
             }
             Poll::Ready(Some(Ok(_))) => {
-                this.served.complete = this.inner.is_end_stream();
+                this.log.complete = this.inner.is_end_stream();
             }
             Poll::Pending => {}
         }
@@ -268,7 +273,7 @@ impl http_body::Body for LoggedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // What goes on in slices has no size that the head could name: its inner body has begun.
+        // The size of the whole is unknown here: hyper asks before the first chunk.
         self.inner.size_hint()
     }
 }

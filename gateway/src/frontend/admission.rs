@@ -1,9 +1,11 @@
-//! How many requests the endpoint takes on at a time. How many bytes of them it buffers is the budget's business.
+//! Admission: limits how many requests the endpoint runs at a time. The budget limits how many bytes it
+//! buffers.
 //!
-//! A request has a place from before its body is read until its answer has gone out. When all places are taken, the next one is refused
-//! without its body, which is what makes refusing cheap. A small body is read all the same, as long as there are not as many of those
-//! too: it may be a cancellation, or the client's answer to a backend's question, and those free places. What turns out to be a request
-//! is refused then, with its id.
+//! A request holds a permit from before its body is read until its response has been sent. When all permits
+//! are taken, the next request is rejected without reading its body, so that rejecting is cheap. A small body
+//! is still read, within a second limit of the same size: it may be a cancellation or the client's response
+//! to a backend's request, and those free permits. If it turns out to be a request, it is rejected with its
+//! id.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,90 +14,93 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::budget::{Account, Budget};
 use crate::core::Principal;
 
-/// The largest body that is read when all places are taken.
+/// The largest body that is read when all permits are taken.
 pub(super) const SMALL_BODY_BYTES: u64 = 64 * 1024;
-/// How many principals are remembered before those are forgotten of which nothing is buffered.
+/// Number of remembered principals above which the idle ones are forgotten.
 const MAX_PRINCIPALS: usize = 1024;
 
-/// Places for requests. A cheap-clone handle.
+/// Counts the requests that run at the moment. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RequestAdmission {
-    shared: Arc<Shared>,
+    counters: Arc<AdmissionCounters>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    taken: AtomicUsize,
-    /// How many small bodies are read beyond the places.
-    beyond: AtomicUsize,
+struct AdmissionCounters {
+    requests: AtomicUsize,
+    /// Small bodies that are read beyond the limit.
+    small_bodies: AtomicUsize,
 }
 
-/// One place; dropping it frees it.
+/// The right to read one body, or to run one request. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct RequestPermit {
-    places: RequestAdmission,
-    beyond: bool,
+    admission: RequestAdmission,
+    is_beyond_limit: bool,
 }
 
 impl RequestAdmission {
-    /// A place among `limit`, or, where the body is small, one beyond them.
-    pub(super) fn take(&self, limit: usize, is_small: bool) -> Option<RequestPermit> {
-        let counters = [(&self.shared.taken, false), (&self.shared.beyond, true)];
-        let tried = if is_small { &counters[..] } else { &counters[..1] };
+    /// Takes one of `limit` permits; for a small body, if need be, one beyond the limit.
+    pub(super) fn try_acquire(&self, limit: usize, is_small: bool) -> Option<RequestPermit> {
+        let limits = [
+            (&self.counters.requests, false),
+            (&self.counters.small_bodies, true),
+        ];
+        let tried = if is_small { &limits[..] } else { &limits[..1] };
         let below = |count: usize| (count < limit).then_some(count + 1);
-        let taken = tried.iter().find(|(counter, _)| {
+        let acquired = tried.iter().find(|(counter, _)| {
             counter
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
                 .is_ok()
         });
-        taken.map(|(_, beyond)| RequestPermit {
-            places: self.clone(),
-            beyond: *beyond,
+        acquired.map(|(_, beyond)| RequestPermit {
+            admission: self.clone(),
+            is_beyond_limit: *beyond,
         })
     }
 }
 
 impl RequestPermit {
-    /// Whether a request may run in it. Other messages may in any.
-    pub(super) fn is_for_requests(&self) -> bool {
-        !self.beyond
+    /// Whether a request may run with this permit. Other messages may use any permit.
+    pub(super) fn can_run_request(&self) -> bool {
+        !self.is_beyond_limit
     }
 }
 
 impl Drop for RequestPermit {
     fn drop(&mut self) {
-        let shared = &self.places.shared;
-        let counter = if self.beyond {
-            &shared.beyond
+        let counters = &self.admission.counters;
+        let counter = if self.is_beyond_limit {
+            &counters.small_bodies
         } else {
-            &shared.taken
+            &counters.requests
         };
         counter.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// The shares of the budget that authenticated principals use at the moment. A cheap-clone handle.
+/// The budget accounts of the authenticated principals that use memory at the moment. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PrincipalAccounts {
-    shares: Arc<Mutex<HashMap<Principal, Account>>>,
+    accounts: Arc<Mutex<HashMap<Principal, Account>>>,
 }
 
 impl PrincipalAccounts {
-    /// The account in which the requests of `principal` are counted. Anonymous clients, who cannot be told apart, have that of all
-    /// requests.
+    /// The account that the requests of `principal` are charged to. Anonymous clients cannot be told apart
+    /// and share the account of all requests.
     pub(super) fn account(&self, budget: &Budget, principal: &Principal) -> Account {
         if principal.is_anonymous() {
             return budget.requests().clone();
         }
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(account) = shares.get(principal).filter(|account| account.is_in_use()) {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(account) = accounts.get(principal).filter(|account| account.is_in_use()) {
             return account.clone();
         }
-        if shares.len() >= MAX_PRINCIPALS {
-            shares.retain(|_, account| account.is_in_use());
+        if accounts.len() >= MAX_PRINCIPALS {
+            accounts.retain(|_, account| account.is_in_use());
         }
         let account = budget.principal();
-        shares.insert(principal.clone(), account.clone());
+        accounts.insert(principal.clone(), account.clone());
         account
     }
 }
@@ -104,26 +109,29 @@ impl PrincipalAccounts {
 mod tests {
     use super::*;
 
+    /// Beyond the limit only small bodies are admitted, and they cannot run requests. A raised limit
+    /// applies at once.
     #[test]
-    fn beyond_the_places_only_small_bodies_are_read_and_not_for_requests() {
-        let places = RequestAdmission::default();
-        let first = places.take(1, false).unwrap();
-        assert!(first.is_for_requests());
-        assert!(places.take(1, false).is_none());
-        let beyond = places.take(1, true).unwrap();
-        assert!(!beyond.is_for_requests());
-        assert!(places.take(1, true).is_none());
-        // A limit that is raised holds at once.
-        assert!(places.take(2, false).unwrap().is_for_requests());
+    fn admission_full_admits_only_small_bodies() {
+        let admission = RequestAdmission::default();
+        let first = admission.try_acquire(1, false).unwrap();
+        assert!(first.can_run_request());
+        assert!(admission.try_acquire(1, false).is_none());
+        let beyond = admission.try_acquire(1, true).unwrap();
+        assert!(!beyond.can_run_request());
+        assert!(admission.try_acquire(1, true).is_none());
+        // A raised limit applies at once.
+        assert!(admission.try_acquire(2, false).unwrap().can_run_request());
         drop(first);
-        assert!(places.take(1, false).unwrap().is_for_requests());
+        assert!(admission.try_acquire(1, false).unwrap().can_run_request());
         drop(beyond);
-        assert_eq!(places.shared.taken.load(Ordering::Relaxed), 0);
-        assert_eq!(places.shared.beyond.load(Ordering::Relaxed), 0);
+        assert_eq!(admission.counters.requests.load(Ordering::Relaxed), 0);
+        assert_eq!(admission.counters.small_bodies.load(Ordering::Relaxed), 0);
     }
 
+    /// All requests of a principal share one account, even before anything is reserved in it.
     #[test]
-    fn principal_has_one_share_before_anything_is_reserved_in_it() {
+    fn principal_has_one_account_before_reserving() {
         let (budget, principals) = (Budget::new(1000), PrincipalAccounts::default());
         budget.set(Some(1000), Some(800), 100);
         let accounts = [(); 2].map(|()| principals.account(&budget, &subject("a")));
@@ -142,8 +150,9 @@ mod tests {
         Principal::subject("issuer".into(), name)
     }
 
+    /// A principal keeps its account as long as something is reserved in it.
     #[test]
-    fn principal_has_one_share_as_long_as_something_is_reserved_in_it() {
+    fn principal_keeps_its_account_while_reserved() {
         let (budget, principals) = (Budget::new(1000), PrincipalAccounts::default());
         budget.set(Some(1000), Some(800), 100);
         let account = principals.account(&budget, &subject("a"));
@@ -161,6 +170,6 @@ mod tests {
         for number in 0..3 * MAX_PRINCIPALS {
             drop(principals.account(&budget, &subject(&number.to_string())));
         }
-        assert!(principals.shares.lock().unwrap().len() <= MAX_PRINCIPALS);
+        assert!(principals.accounts.lock().unwrap().len() <= MAX_PRINCIPALS);
     }
 }

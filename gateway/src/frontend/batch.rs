@@ -1,11 +1,13 @@
-//! A batch: several messages in one body, as revision 2025-03-26 has them and no other.
+//! JSON-RPC batches: several messages in one body, which only revision 2025-03-26 allows.
 //!
-//! Each message is treated as if it had come alone. Messages that want no answer go first; then the requests run, some at a time. As long
-//! as their answers are whole they are gathered into one array. As soon as one of them is a stream the answer becomes a stream, so that what
-//! a backend asks on it is asked before the other requests have ended: first what was gathered, then each answer as it begins, one
-//! after the other. Its events have no ids, because an id could name the place in one of the answers only.
+//! Each message is handled as if it had come alone. Notifications and responses are delivered first; then the
+//! requests run, a few at a time. While all responses are whole messages they are collected into one array.
+//! As soon as one of them is a stream, the whole response becomes a stream: a backend may ask the client
+//! something on it, and must not wait for the other requests of the batch. First the collected responses are
+//! sent, then each further response as it begins, one after the other. The events have no ids, because an id
+//! can name a position in one response only.
 
-// Strangers send what is read here.
+// The input comes from untrusted clients.
 #![cfg_attr(
     not(test),
     warn(
@@ -39,23 +41,23 @@ use crate::mcp::revision::Revision;
 use crate::mcp::{error_code, header_names as mcp};
 use crate::session::Session;
 
-/// How many requests of a batch run at a time.
-const CONCURRENT: usize = 8;
+/// Requests of one batch that run at a time.
+const MAX_CONCURRENT: usize = 8;
 
-/// The answer to one message, and the id of the request that the message is.
+/// The id of a request, and its response.
 pub(super) type BatchResponse = (Option<Box<RawValue>>, Response<ResponseBody>);
-/// What is reserved for each answer of a batch.
-const GATHERED_BYTES: usize = 1024;
+/// Bytes charged to the budget for each response of a batch.
+const BYTES_PER_RESPONSE: usize = 1024;
 
 pub(super) type Chunks = BoxStream<'static, Result<Bytes, BoxError>>;
 
-/// What a batch holds, each message in its own bytes.
+/// The messages of a batch by kind; each keeps its own bytes.
 #[derive(Default)]
 struct SortedBatch {
     requests: Vec<Bytes>,
-    one_way: Vec<Bytes>,
-    /// The answers to what is no message.
-    faults: Vec<Response<ResponseBody>>,
+    others: Vec<Bytes>,
+    /// The error responses to the malformed messages.
+    rejections: Vec<Response<ResponseBody>>,
 }
 
 impl Frontend {
@@ -63,109 +65,113 @@ impl Frontend {
         &self,
         headers: &HeaderMap,
         body: &Bytes,
-        framing: ResponseFormats,
+        formats: ResponseFormats,
         principal: &Principal,
-        place: RequestPermit,
+        permit: RequestPermit,
     ) -> Response<ResponseBody> {
         let session = match self.session(headers, None, principal).await {
             Ok(session) => session,
-            Err(refusal) => return refusal,
+            Err(rejection) => return rejection,
         };
         if session.revision() != Revision::V2025_03_26 {
             let message =
                 "A batch is allowed in sessions of revision 2025-03-26 only; send one message per request";
             return invalid(message);
         }
-        let sorted = match sort(body) {
+        let sorted = match sort_messages(body) {
             Ok(sorted) => sorted,
-            Err(refusal) => return refusal,
+            Err(rejection) => return rejection,
         };
-        if !sorted.requests.is_empty() && !place.is_for_requests() {
+        if !sorted.requests.is_empty() && !permit.can_run_request() {
             return response::overloaded(None);
         }
-        // For the answers that are gathered, beside what they hold: each of those has its place where it comes from.
-        let gathered = sorted.requests.len().saturating_mul(GATHERED_BYTES);
+        // Charges the array itself. The responses in it are charged where they are made.
+        let array_bytes = sorted.requests.len().saturating_mul(BYTES_PER_RESPONSE);
         let Some(reserved) = self
-            .principals
+            .accounts
             .account(self.core.budget(), principal)
-            .reserve_or_wait(gathered)
+            .reserve_or_wait(array_bytes)
             .await
         else {
-            return response::no_room();
+            return response::budget_exhausted();
         };
-        let told = sorted.one_way.iter().map(|message| self.tell(&session, message));
-        let untold = join_all(told).await.into_iter().flatten();
-        let mut whole: Vec<_> = sorted.faults.into_iter().chain(untold).collect();
+        let deliveries = sorted
+            .others
+            .iter()
+            .map(|message| self.deliver_part(&session, message));
+        let rejected = join_all(deliveries).await.into_iter().flatten();
+        let mut whole: Vec<_> = sorted.rejections.into_iter().chain(rejected).collect();
         if sorted.requests.is_empty() {
             return if whole.is_empty() {
                 response::accepted()
             } else {
-                // Nothing else is answered here, so that the status can say what went wrong.
+                // The batch has no requests, so that the status of the rejected message can be the status of
+                // the batch.
                 whole.swap_remove(0)
             };
         }
         let frontend = self.clone();
-        // All answers go out as one.
+        // All responses share one delivery deadline and one failure slot.
         let (delivery, failure) = (Delivery::default(), FailureSlot::default());
-        let (part, noted) = (delivery.clone(), failure.clone());
-        let running = stream::iter(sorted.requests)
-            .map(move |request| answer(frontend.clone(), session.clone(), request, framing, part.clone()))
-            .buffer_unordered(CONCURRENT)
+        let (part, collected) = (delivery.clone(), failure.clone());
+        let responses = stream::iter(sorted.requests)
+            .map(move |request| run_part(frontend.clone(), session.clone(), request, formats, part.clone()))
+            .buffer_unordered(MAX_CONCURRENT)
             .map(move |(id, mut answer)| {
-                noted.take(&mut answer);
+                collected.take(&mut answer);
                 (id, answer)
             });
-        let mut running = Box::pin(running);
+        let mut responses = Box::pin(responses);
         let mut response = loop {
-            match running.next().await {
-                None => break response::streaming_json(array(whole)),
+            match responses.next().await {
+                None => break response::streaming_json(encode_array(whole)),
                 // The session is gone for every message of the batch.
                 Some((_, answer)) if answer.status() == StatusCode::NOT_FOUND => break answer,
                 Some((_, answer)) if is_stream(&answer) => {
                     let first = stream::iter(whole).chain(stream::iter([answer]));
-                    let rest = running.map(in_stream);
-                    break response::events(first.chain(rest).flat_map(events));
+                    let rest = responses.map(in_stream);
+                    break response::events(first.chain(rest).flat_map(encode_events));
                 }
                 Some((_, answer)) => whole.push(answer),
             }
         };
         response.extensions_mut().insert(failure);
-        response::until_its_end(response::delivered(delivery, response), (place, reserved))
+        response::hold_until_sent(response::with_delivery(delivery, response), (permit, reserved))
     }
 
-    /// The refusal of a message that wants no answer, if it is refused.
-    async fn tell(&self, session: &Session, message: &Bytes) -> Option<Response<ResponseBody>> {
+    /// Delivers a notification or a response, and returns the rejection if there is one.
+    async fn deliver_part(&self, session: &Session, message: &Bytes) -> Option<Response<ResponseBody>> {
         match Message::parse(message) {
             Ok(parsed) => self.deliver(session, message, &parsed).await.err(),
-            Err(fault) => Some(response::no_message(message, &fault)),
+            Err(fault) => Some(response::malformed_message(message, &fault)),
         }
     }
 }
 
-/// The answer to a message, as a part of what `delivery` delivers, and the id of the request that it is.
-pub(super) fn answer(
+/// Runs one request of the batch; its response shares `delivery`.
+pub(super) fn run_part(
     frontend: Frontend,
     session: Session,
     message: Bytes,
-    framing: ResponseFormats,
+    formats: ResponseFormats,
     delivery: Delivery,
 ) -> BoxFuture<'static, BatchResponse> {
     async move {
         match Message::parse(&message) {
             Ok(Message::Request(request)) => {
-                let answer = frontend.run(&session, &message, &request, framing, Some(&delivery), ());
+                let answer = frontend.run(&session, &message, &request, formats, Some(&delivery), ());
                 let answer = answer.await;
                 (Some(request.id.to_owned()), answer)
             }
             Ok(Message::Notification { .. } | Message::Response(_)) => (None, response::accepted()),
-            Err(fault) => (None, response::no_message(&message, &fault)),
+            Err(fault) => (None, response::malformed_message(&message, &fault)),
         }
     }
     .boxed()
 }
 
-fn sort(body: &Bytes) -> Result<SortedBatch, Response<ResponseBody>> {
-    let entries = jsonrpc::batch(body).map_err(|fault| response::fault(&fault))?;
+fn sort_messages(body: &Bytes) -> Result<SortedBatch, Response<ResponseBody>> {
+    let entries = jsonrpc::batch(body).map_err(|fault| response::invalid_message(&fault))?;
     let mut sorted = SortedBatch::default();
     for entry in entries {
         let bytes = body.slice_ref(entry.get().as_bytes());
@@ -176,10 +182,10 @@ fn sort(body: &Bytes) -> Result<SortedBatch, Response<ResponseBody>> {
                 ));
             }
             Ok(Message::Request(_)) => sorted.requests.push(bytes),
-            Ok(Message::Notification { .. } | Message::Response(_)) => sorted.one_way.push(bytes),
+            Ok(Message::Notification { .. } | Message::Response(_)) => sorted.others.push(bytes),
             Err(fault) => sorted
-                .faults
-                .push(response::no_message(entry.get().as_bytes(), &fault)),
+                .rejections
+                .push(response::malformed_message(entry.get().as_bytes(), &fault)),
         }
     }
     Ok(sorted)
@@ -206,8 +212,8 @@ pub(super) fn chunks(response: Response<ResponseBody>) -> Chunks {
         .boxed()
 }
 
-/// The answers as one array.
-fn array(
+/// Collects the responses into one array.
+fn encode_array(
     answers: Vec<Response<ResponseBody>>,
 ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
     let one = |text: &'static [u8]| stream::iter([Ok(Bytes::from_static(text))]).boxed();
@@ -220,20 +226,20 @@ fn array(
     stream::iter(parts).flatten()
 }
 
-/// One answer as events.
-pub(super) fn events(answer: Response<ResponseBody>) -> Chunks {
+/// The events of one response.
+pub(super) fn encode_events(answer: Response<ResponseBody>) -> Chunks {
     if is_stream(&answer) {
         return chunks(answer).map(|chunk| chunk.map(without_id)).boxed();
     }
     let one = |text: &'static [u8]| stream::iter([Ok(Bytes::from_static(text))]);
-    let data = chunks(answer).map(|chunk| chunk.map(|chunk| in_data_lines(&chunk)));
+    let data = chunks(answer).map(|chunk| chunk.map(|chunk| encode_data_lines(&chunk)));
     one(b"event: message\ndata: ")
         .chain(data)
         .chain(one(b"\n\n"))
         .boxed()
 }
 
-/// An event as it is encoded here, which has its id in its first line if it has one.
+/// Removes the id from an event. Events that the gateway encodes have their id in the first line.
 fn without_id(event: Bytes) -> Bytes {
     let end = event.iter().position(|byte| *byte == b'\n');
     match end.filter(|_| event.starts_with(b"id:")) {
@@ -242,8 +248,8 @@ fn without_id(event: Bytes) -> Bytes {
     }
 }
 
-/// A piece of an event's data, of which every line must say that it is data.
-fn in_data_lines(chunk: &Bytes) -> Bytes {
+/// Prefixes every line of a piece of event data with `data:`.
+fn encode_data_lines(chunk: &Bytes) -> Bytes {
     if !chunk.contains(&b'\n') && !chunk.contains(&b'\r') {
         return chunk.clone();
     }
@@ -251,7 +257,8 @@ fn in_data_lines(chunk: &Bytes) -> Bytes {
     for byte in chunk {
         match byte {
             b'\n' => lines.extend_from_slice(b"\ndata: "),
-            // It would end the line too, and JSON has it between its parts only.
+            // A carriage return would end the line, too. JSON allows it between tokens only, where it can be
+            // dropped.
             b'\r' => {}
             other => lines.extend_from_slice(&[*other]),
         }
@@ -274,31 +281,34 @@ mod tests {
         response::json(StatusCode::OK, Bytes::from_static(message.as_bytes()))
     }
 
+    /// Complete responses are collected into one JSON array.
     #[tokio::test]
-    async fn whole_answers_are_one_array() {
+    async fn batch_of_complete_responses_is_one_array() {
         assert_eq!(
-            text(array(vec![whole("{\"a\":1}"), whole("{}")])).await,
+            text(encode_array(vec![whole("{\"a\":1}"), whole("{}")])).await,
             "[{\"a\":1},{}]"
         );
     }
 
+    /// A complete response becomes one event, with a data line for each of its lines.
     #[tokio::test]
-    async fn a_whole_answer_is_one_event_whatever_lines_it_has() {
+    async fn complete_response_with_newlines_is_one_event() {
         assert_eq!(
-            text(events(whole("{\r\n\"a\":\n1}"))).await,
+            text(encode_events(whole("{\r\n\"a\":\n1}"))).await,
             "event: message\ndata: {\ndata: \"a\":\ndata: 1}\n\n"
         );
     }
 
+    /// Events of a stream lose their ids and keep every other byte.
     #[tokio::test]
-    async fn the_events_of_a_stream_lose_their_ids_and_nothing_else() {
+    async fn streamed_events_lose_only_their_ids() {
         let written = [
             "id: x\nevent: message\ndata: {\"id: 1\":2}\n\n",
             ": keep-alive\n\n",
             "data: id: y\n\n",
         ];
         let stream = stream::iter(written.map(|event| Ok(Bytes::from_static(event.as_bytes()))));
-        let read = text(events(response::events(stream))).await;
+        let read = text(encode_events(response::events(stream))).await;
         assert_eq!(
             read,
             "event: message\ndata: {\"id: 1\":2}\n\n: keep-alive\n\ndata: id: y\n\n"

@@ -1,12 +1,13 @@
-//! `tools/call`, `prompts/get`, `resources/read`, `completion/complete`: what came of them, as the client sees it.
+//! Runs `tools/call`, `prompts/get`, `resources/read` and `completion/complete`, and turns their outcome into
+//! a response.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::Frontend;
 use super::keep_alive::keep_alive;
-use super::post::RequestOutcome;
-use super::relay::{Awaited, Relay};
+use super::post::SessionRequest;
+use super::relay::{Relay, RelayedCall};
 use crate::backend::{BackendError, BackendResponse};
 use crate::core::{CallError, CallSubject, RoutedCall};
 use crate::frontend::access_log::{CallFailure, FailureSlot};
@@ -15,7 +16,7 @@ use crate::frontend::header_checks::ResponseFormats;
 use crate::frontend::passthrough;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
-use crate::frontend::rewrite::with_own_elicitations;
+use crate::frontend::rewrite::rewrite_elicitation_ids;
 use crate::mcp::error_code;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Request;
@@ -23,10 +24,10 @@ use crate::runtime::truncate::head;
 use crate::session::Session;
 use crate::session::store::StoreError;
 
-/// The answer where nobody has a completion to offer.
+/// Result of `completion/complete` where no backend offers completions.
 const NO_COMPLETION: &[u8] = br#"{"completion":{"values":[],"total":0,"hasMore":false}}"#;
 
-/// The most bytes of a URI that is repeated to the client that asked for it: longer ones are never found.
+/// Longest URI that is repeated in an error message. No resource has a longer one.
 const MAX_URI_BYTES: usize = 8 * 1024;
 
 impl Frontend {
@@ -35,14 +36,14 @@ impl Frontend {
         subject: CallSubject,
         session: &Session,
         body: &Bytes,
-        asked: &RequestOutcome<'_>,
+        incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
-        let RequestOutcome {
+        let SessionRequest {
             request,
             upstream_id,
-            framing,
+            formats,
             delivery,
-        } = *asked;
+        } = *incoming;
         if !self.core.hot().aggregation.offers(subject.capability()) {
             return response::method_not_found(request);
         }
@@ -51,61 +52,61 @@ impl Frontend {
         let shared = routed.as_ref().ok();
         let shared = shared.and_then(|routed| upstream_id.in_shared_session(&routed.backend));
         let upstream_id = shared.as_ref().unwrap_or(upstream_id);
-        let asked = &RequestOutcome {
+        let incoming = &SessionRequest {
             request,
             upstream_id,
-            framing,
+            formats,
             delivery,
         };
         let routed = match routed.and_then(|routed| upstream_id.apply(session.reached(routed))) {
             Ok(routed) => routed,
-            Err(error) => return refuse(subject, request, error),
+            Err(error) => return error_response(subject, request, error),
         };
         let id = upstream_id.get(request.id);
-        upstream_id.sent(routed.deadline.at());
+        upstream_id.record_sent(routed.deadline.at());
         let reply = match self.core.send(session, &routed, id).await {
             Ok(reply) => reply,
             Err(error) => {
-                upstream_id.failed(&error);
-                return refuse(subject, request, error);
+                upstream_id.record_failure(&error);
+                return error_response(subject, request, error);
             }
         };
         if !matches!(reply.answer, BackendResponse::Events(..)) {
-            upstream_id.answered();
+            upstream_id.record_finished();
         }
         let answer = match reply.answer {
-            // What is passed on as it comes keeps the id that it has.
+            // A passed-through body is not parsed, and therefore keeps the id that it has.
             answer @ (BackendResponse::Whole(_) | BackendResponse::Streaming(..))
-                if !upstream_id.is_own() =>
+                if !upstream_id.is_unchanged() =>
             {
-                self.whole(answer, &routed, asked)
+                self.read_whole(answer, &routed, incoming)
                     .await
                     .map(BackendResponse::Whole)
             }
-            answer @ BackendResponse::Events(..) if framing == ResponseFormats::Json => self
-                .whole(answer, &routed, asked)
+            answer @ BackendResponse::Events(..) if formats == ResponseFormats::Json => self
+                .read_whole(answer, &routed, incoming)
                 .await
                 .map(BackendResponse::Whole),
             answer => Ok(answer),
         };
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => return refuse(subject, request, error),
+            Err(error) => return error_response(subject, request, error),
         };
         let response = match answer {
             BackendResponse::Whole(message) => {
-                let message = with_own_elicitations(session, &routed.backend, message);
-                return response::whole_answer(message, routed.backend.account(), delivery);
+                let message = rewrite_elicitation_ids(session, &routed.backend, message);
+                return response::complete_message(message, routed.backend.account(), delivery);
             }
             BackendResponse::Streaming(first, rest) => {
                 let passing = passthrough::PassthroughBody::new(&self.metrics, &routed, session.go_on());
                 let delivery = delivery.cloned().unwrap_or_default();
                 delivery.extend(routed.deadline.at());
                 let first = delivery.follow(routed.backend.account(), first);
-                response::delivered(delivery, response::streaming_json(passing.bytes(first, rest)))
+                response::with_delivery(delivery, response::streaming_json(passing.bytes(first, rest)))
             }
             BackendResponse::Events(upstream, events) => {
-                let call = Awaited {
+                let call = RelayedCall {
                     backend: routed.backend,
                     upstream,
                     id: request.id.to_owned(),
@@ -115,22 +116,22 @@ impl Frontend {
                 };
                 let delivery = delivery.cloned().unwrap_or_default();
                 let relay = Relay::new(&self.core, session, call, delivery.clone());
-                let events = keep_alive(session.clone(), relay.running(*events));
-                response::delivered(delivery, response::events(events))
+                let events = keep_alive(session.clone(), relay.relay_open(*events));
+                response::with_delivery(delivery, response::events(events))
             }
         };
-        response::until_its_end(response, reply.admitted)
+        response::hold_until_sent(response, reply.admitted)
     }
 
-    /// The answer as one message with the client's id. What the backend asks and reports on the way does not reach the client. At the
-    /// deadline a backend that has begun a stream is told that the request is cancelled.
-    pub(super) async fn whole(
+    /// Reads the response as one message with the client's id. Requests and notifications of the backend on
+    /// the way are dropped. At the deadline, the call is cancelled at a backend that has begun a stream.
+    pub(super) async fn read_whole(
         &self,
         answer: BackendResponse,
         routed: &RoutedCall,
-        asked: &RequestOutcome<'_>,
+        incoming: &SessionRequest<'_>,
     ) -> Result<Bytes, CallError> {
-        let (id, backend) = (asked.upstream_id.get(asked.request.id), &routed.backend);
+        let (id, backend) = (incoming.upstream_id.get(incoming.request.id), &routed.backend);
         let streamed_in = match &answer {
             BackendResponse::Events(upstream, _) => Some(upstream.clone()),
             BackendResponse::Whole(_) | BackendResponse::Streaming(..) => None,
@@ -143,17 +144,20 @@ impl Frontend {
             Err(routed.deadline.passed())
         });
         if message.is_ok() {
-            asked.upstream_id.answered();
+            incoming.upstream_id.record_finished();
         }
         let account = backend.account();
-        let message =
-            message.and_then(|message| asked.upstream_id.restore(message, asked.request.id, account));
+        let message = message.and_then(|message| {
+            incoming
+                .upstream_id
+                .restore(message, incoming.request.id, account)
+        });
         message.map_err(|error| CallError::sent(backend, error))
     }
 }
 
-/// The answer to a request that has none.
-pub(super) fn refuse(
+/// The error response to a call that has no result.
+pub(super) fn error_response(
     subject: CallSubject,
     request: &Request<'_>,
     error: CallError,
@@ -161,7 +165,7 @@ pub(super) fn refuse(
     let respond_with =
         |code: i32, message: &str| response::error(StatusCode::OK, Some(request.id), code, message);
     match error {
-        CallError::Params(fault) => response::params_fault(request.id, &fault),
+        CallError::Params(fault) => response::invalid_params(request.id, &fault),
         CallError::Unknown {
             subject: CallSubject::Resource,
             name,
@@ -178,7 +182,7 @@ pub(super) fn refuse(
         error @ CallError::Backend {
             error: BackendError::Overloaded(_),
             ..
-        } => response::later(Some(request.id), &explain(&error)),
+        } => response::retry_later(Some(request.id), &explain(&error)),
         error @ CallError::Backend { .. } => {
             let text = explain(&error);
             let mut response = match subject {
@@ -209,12 +213,12 @@ mod tests {
     use super::*;
     use crate::config::BackendName;
 
-    async fn refused(subject: CallSubject, error: CallError) -> (u16, Value) {
+    async fn error_of(subject: CallSubject, error: CallError) -> (u16, Value) {
         let message = br#"{"jsonrpc":"2.0","id":"a","method":"x"}"#;
         let Ok(jsonrpc::Message::Request(request)) = jsonrpc::Message::parse(message) else {
             panic!("no request")
         };
-        let response = refuse(subject, &request, error);
+        let response = error_response(subject, &request, error);
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.ok().unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap();
@@ -222,10 +226,12 @@ mod tests {
         (status, body)
     }
 
+    /// An error about a backend that has not been discovered names the backend, and does not call the tool
+    /// unknown.
     #[tokio::test]
-    async fn a_backend_that_is_not_known_yet_is_named_and_nothing_is_called_unknown() {
+    async fn undiscovered_backend_is_named_in_the_error() {
         let error = CallError::NotYet(BackendName::for_test("slow"));
-        let (status, body) = refused(CallSubject::Tool, error).await;
+        let (status, body) = error_of(CallSubject::Tool, error).await;
         assert_eq!((status, &body["error"]["code"]), (200, &json!(-32603)));
         assert_eq!(
             body["error"]["message"],
@@ -233,15 +239,17 @@ mod tests {
         );
     }
 
+    /// An overloaded backend gives 503 with the advice to retry; an open circuit gives a tool result that
+    /// models see.
     #[tokio::test]
-    async fn a_backend_that_is_full_is_told_to_ask_again_and_one_that_is_away_is_a_result_for_models() {
+    async fn overloaded_gets_503_and_open_circuit_a_tool_error() {
         let failed = |error| CallError::Backend {
             backend: BackendName::for_test("busy"),
             error,
             sent: false,
         };
         for subject in [CallSubject::Tool, CallSubject::Prompt] {
-            let (status, body) = refused(subject, failed(BackendError::Overloaded(3))).await;
+            let (status, body) = error_of(subject, failed(BackendError::Overloaded(3))).await;
             assert_eq!((status, &body["error"]["code"]), (503, &json!(-32603)));
             let message = body["error"]["message"].as_str().unwrap();
             assert!(
@@ -252,24 +260,25 @@ mod tests {
         let open = || BackendError::CircuitOpen {
             reason: "cannot be reached: refused".to_owned(),
         };
-        let (status, body) = refused(CallSubject::Tool, failed(open())).await;
+        let (status, body) = error_of(CallSubject::Tool, failed(open())).await;
         assert_eq!((status, &body["result"]["isError"]), (200, &json!(true)));
         let text = body["result"]["content"][0]["text"].as_str().unwrap();
         assert!(
             text.contains("busy is not asked") && text.contains("trying again is safe"),
             "{text}"
         );
-        let (status, body) = refused(CallSubject::Resource, failed(open())).await;
+        let (status, body) = error_of(CallSubject::Resource, failed(open())).await;
         assert_eq!((status, &body["error"]["code"]), (200, &json!(-32603)));
     }
 
+    /// The 404 for a terminated session has a null id.
     #[tokio::test]
-    async fn lost_session_is_refused_without_the_request_id() {
+    async fn terminated_session_error_has_null_id() {
         let message = br#"{"jsonrpc":"2.0","id":"a","method":"x"}"#;
         let Ok(jsonrpc::Message::Request(request)) = jsonrpc::Message::parse(message) else {
             panic!("no request")
         };
-        let response = refuse(CallSubject::Tool, &request, CallError::Gone);
+        let response = error_response(CallSubject::Tool, &request, CallError::Gone);
         assert_eq!(response.status(), 404);
         let body = response.into_body().collect().await.ok().unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap();
@@ -279,10 +288,11 @@ mod tests {
         );
     }
 
+    /// A completion that the backend does not support is an empty result.
     #[tokio::test]
-    async fn what_a_backend_does_not_complete_has_no_completions() {
+    async fn unsupported_completion_returns_no_values() {
         let error = CallError::NoCompletion(BackendName::for_test("a"));
-        let (status, body) = refused(CallSubject::Completion, error).await;
+        let (status, body) = error_of(CallSubject::Completion, error).await;
         assert_eq!(status, 200);
         assert_eq!(body["result"]["completion"]["values"], json!([]));
     }

@@ -1,4 +1,4 @@
-//! A call of a tool that failed, as the client sees it.
+//! Error responses to a failed tool call.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -12,7 +12,7 @@ use crate::mcp::error_code;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Request;
 
-/// What a person, or a model, should know of a call that failed: where, why, and whether trying again is safe.
+/// Describes a failed call for a person or a model: what failed, why, and whether a retry is safe.
 pub(super) fn explain(error: &CallError) -> String {
     let retry = if error.is_retry_safe() {
         "The call was not executed; trying again is safe."
@@ -25,13 +25,14 @@ pub(super) fn explain(error: &CallError) -> String {
     }
 }
 
-/// A failed call is a result that says so, which models see, and not a JSON-RPC error, which clients hide from them.
+/// Responds with a tool result that has `isError`. Models see such a result; many clients hide JSON-RPC
+/// errors from them.
 pub(super) fn tool_error(request: &Request<'_>, text: &str) -> Response<ResponseBody> {
-    response::json(StatusCode::OK, tool_failure(request.id, text))
+    response::json(StatusCode::OK, tool_error_message(request.id, text))
 }
 
-/// The same as a message.
-pub(super) fn tool_failure(id: &RawValue, text: &str) -> Bytes {
+/// The message of [`tool_error`].
+pub(super) fn tool_error_message(id: &RawValue, text: &str) -> Bytes {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct CallToolResult<'a> {

@@ -1,24 +1,26 @@
-//! What a browser must be told so that a page which may use the endpoint can (WHATWG Fetch, "CORS protocol").
+//! CORS headers, and responses to CORS preflight requests (WHATWG Fetch, "CORS protocol").
 //!
-//! Nothing here lets anybody in: [`super::origin`] has done that. Cookies are never asked for: a page that has a token sends it itself.
+//! These headers grant no access: [`super::origin`] has checked the origin before. Credentials are not
+//! allowed: a page that has a token sends it itself, and cookies mean nothing here.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 
-/// What pages may do.
+/// The methods that pages may use.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");
-/// The headers of answers that a page may read, beside those that every page may.
+/// The response headers that a page may read in addition to those that every page may read.
 const READABLE: HeaderValue =
     HeaderValue::from_static("Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After");
-/// For how long a browser need not ask again, in seconds. Browsers shorten it.
+/// How long a browser may cache the preflight response, in seconds. Browsers use a lower limit of their own.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
-/// Asked by a page of a public network that wants to use an endpoint in a private one (WICG Private Network Access).
+/// Sent by a browser whose page is on a public network and wants to use an endpoint in a private one (WICG
+/// Private Network Access).
 const ASKS_PRIVATE: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOWS_PRIVATE: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
-/// The answer to a browser that asks whether a page may send the request that it wants to send; `None` when nobody asks that.
+/// The response to a CORS preflight request; `None` for any other request.
 pub(super) fn preflight<B>(
     request: &Request<B>,
     origin: Option<&HeaderValue>,
@@ -32,7 +34,8 @@ pub(super) fn preflight<B>(
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
-    // Whatever it wants to send: `*` would leave out Authorization, and a list what a backend is passed.
+    // Repeats the headers that the page asks for: `*` would not cover Authorization, and a fixed list would
+    // leave out headers that are passed to backends.
     if let Some(wanted) = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
     }
@@ -42,7 +45,7 @@ pub(super) fn preflight<B>(
     Some(response)
 }
 
-/// Lets the page from `origin` read an answer.
+/// Allows the page from `origin` to read the response.
 pub(super) fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, READABLE);

@@ -1,4 +1,4 @@
-//! DELETE: the client ends its session.
+//! DELETE: the client terminates its session.
 
 use http::{HeaderMap, Response, StatusCode};
 
@@ -20,8 +20,8 @@ impl Frontend {
                 message,
             );
         };
-        if let Err(refusal) = check_revision(headers, None) {
-            return refusal;
+        if let Err(rejection) = check_revision(headers, None) {
+            return rejection;
         }
         match self.sessions.terminate(session_id.as_bytes(), principal).await {
             Ok(()) => response::text(StatusCode::OK, ""),

@@ -1,11 +1,12 @@
-//! Which era a message belongs to, decided here and nowhere else.
+//! Decides the protocol era of a message: legacy or modern.
 //!
-//! The *legacy* era has sessions, which begin with `initialize`. The *modern* one (2026-07-28) has none: each request says in its `_meta`
-//! which revision it speaks. A modern request is answered from what it says alone: nothing is kept of it, and no backend is asked.
+//! The *legacy* era has sessions, which begin with `initialize`. The *modern* era (2026-07-28) has none: each
+//! request names its revision in `_meta`. No modern revision is supported yet, so that every modern request
+//! is rejected from its own content alone, without stored state and without a backend.
 //!
-//! A client that speaks both eras probes with `server/discover`. Any of the modern era's own error codes tells it that the server is modern,
-//! and it gives up instead of sending `initialize`. No modern revision is spoken here, so the probe gets what a server of the legacy
-//! era says: the method does not exist.
+//! A client that supports both eras probes with `server/discover`. An error code of the modern era would tell
+//! it that the server is modern, and it would not fall back to `initialize`. The probe therefore gets the
+//! response of a legacy server: method not found.
 
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::value::RawValue;
@@ -18,21 +19,21 @@ use crate::mcp::revision::{MAX_REVISION_BYTES, Revision};
 use crate::mcp::{error_code, header_names as mcp, jsonrpc};
 use crate::runtime::truncate::head;
 
-/// The method that only the modern era has, and with which its clients begin.
+/// The method that only the modern era has. Its clients send it first.
 const DISCOVER: &str = "server/discover";
 
-/// Which era a message belongs to.
+/// The protocol era of a message.
 #[derive(Debug)]
 pub(super) enum Era<'a> {
-    /// The one with sessions.
+    /// The era with sessions.
     Legacy,
-    /// The one without: what the request says of itself.
+    /// The era without sessions, with the request's own metadata.
     Modern(RequestMeta<'a>),
 }
 
-/// The era of a message with this method and these parameters. Either sign makes it modern: what its `_meta` says, or a revision in the
-/// header that the legacy era does not have. The latter alone is none in the handshake and in sessions of the legacy era, whose
-/// clients may send what they like best.
+/// The era of a message. It is modern if `_meta` says so, or if the header `MCP-Protocol-Version` names a
+/// revision that the legacy era does not have. The header alone does not count in the handshake or with a
+/// session id: legacy clients may send any value there.
 pub(super) fn of<'a>(
     headers: &HeaderMap,
     method: &str,
@@ -51,14 +52,14 @@ pub(super) fn of<'a>(
     Ok(Era::Legacy)
 }
 
-/// Whether a request without a body, GET or DELETE, is of the modern era, which has neither.
+/// Whether a GET or DELETE is of the modern era, which has neither method.
 pub(super) fn is_modern_without_body(headers: &HeaderMap) -> bool {
     !headers.contains_key(mcp::SESSION_ID) && names_unknown_revision(headers)
 }
 
-/// The answer to a modern message. The probe gets an answer of the legacy era, whatever it says of itself; other messages come from clients
-/// that speak the modern era only, and are told so in its terms.
-pub(super) fn refuse(
+/// Rejects a modern message. The probe gets a legacy response whatever its metadata say; other messages come
+/// from clients that support only the modern era, and get a modern error.
+pub(super) fn reject(
     headers: &HeaderMap,
     meta: &RequestMeta<'_>,
     request: &jsonrpc::Request<'_>,
@@ -68,12 +69,12 @@ pub(super) fn refuse(
         let code = error_code::METHOD_NOT_FOUND;
         return response::error(StatusCode::BAD_REQUEST, Some(request.id), code, &message);
     }
-    refuse_modern(headers, meta, Some(request.id))
+    reject_modern(headers, meta, Some(request.id))
 }
 
-/// The answer of the modern era. The first of the message's faults decides, in the order in which every server of that era checks: what
-/// `_meta` must hold, then whether the header says the same, then whether the revision is spoken.
-fn refuse_modern(
+/// The error of the modern era. The checks run in the order that the specification gives: the required fields
+/// of `_meta`, then agreement with the header, then the revision.
+fn reject_modern(
     headers: &HeaderMap,
     meta: &RequestMeta<'_>,
     id: Option<&RawValue>,

@@ -1,21 +1,24 @@
-//! The events that a client gets, beside those that carry a backend's messages.
+//! Encodes the server-sent events that the gateway adds, and those that carry messages.
 
 use bytes::Bytes;
 
 use crate::mcp::revision::Revision;
 use crate::mcp::sse;
 
-/// How long a client waits before it comes back, in milliseconds, when a stream broke.
+/// Time before a client reconnects after a broken stream, in milliseconds.
 const RETRY: &[u8] = b"1000";
-/// The same when the process is about to end: another one is there already.
-const RETRY_ELSEWHERE: &[u8] = b"100";
+/// Time before a client reconnects when the process is about to end, in milliseconds. Another replica is
+/// ready by then.
+const RETRY_ON_DRAIN: &[u8] = b"100";
 
-/// Whether clients of this revision take events without data, which older ones read as a message and choke on.
-pub(super) fn takes_empty_data(revision: Revision) -> bool {
+/// Whether clients of `revision` accept events without data. Clients of older revisions parse them as a
+/// message and fail.
+pub(super) fn is_empty_data_allowed(revision: Revision) -> bool {
     revision >= Revision::V2025_11_25
 }
 
-/// The first event of a stream: its position, and how long to wait before coming back (specification 2025-11-25, basic/transports).
+/// The first event of a stream: its position and the reconnection time (specification 2025-11-25,
+/// basic/transports).
 pub(super) fn priming(id: &str) -> Bytes {
     sse::encode(&sse::Event {
         id: Some(Bytes::copy_from_slice(id.as_bytes())),
@@ -25,7 +28,7 @@ pub(super) fn priming(id: &str) -> Bytes {
     })
 }
 
-/// A position alone.
+/// An event that carries only a position.
 pub(super) fn position(id: &str) -> Bytes {
     sse::encode(&sse::Event {
         id: Some(Bytes::copy_from_slice(id.as_bytes())),
@@ -34,10 +37,11 @@ pub(super) fn position(id: &str) -> Bytes {
     })
 }
 
-/// The type of an event that carries a message. It is the default, but some clients (AI SDK 1, mcp-go 0.31) wait for the name itself.
+/// The type of an event that carries a message. It is the default, but some clients (AI SDK 1, mcp-go 0.31)
+/// require the name.
 pub(super) const MESSAGE: &str = "message";
 
-/// A message, with its position if it has one.
+/// An event that carries a message, with its position if it has one.
 pub(super) fn message(data: Bytes, id: Option<&str>) -> Bytes {
     sse::encode(&sse::Event {
         id: id.map(|id| Bytes::copy_from_slice(id.as_bytes())),
@@ -47,10 +51,11 @@ pub(super) fn message(data: Bytes, id: Option<&str>) -> Bytes {
     })
 }
 
-/// The last event of a stream that ends because the process does. It has no data, so that it is no message to anybody.
-pub(super) fn farewell() -> Bytes {
+/// The last event of a stream that ends because the process ends. It has no data, so that no client takes it
+/// for a message.
+pub(super) fn closing() -> Bytes {
     sse::encode(&sse::Event {
-        retry: Some(Bytes::from_static(RETRY_ELSEWHERE)),
+        retry: Some(Bytes::from_static(RETRY_ON_DRAIN)),
         ..sse::Event::default()
     })
 }

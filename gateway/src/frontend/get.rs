@@ -1,4 +1,4 @@
-//! GET: the session's own stream, or the rest of a call's stream that broke.
+//! GET: opens the session's own stream, or resumes the response stream of a call.
 
 use std::pin::Pin;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Frontend;
 use super::keep_alive::keep_alive;
-use super::relay::{Awaited, Relay};
+use super::relay::{Relay, RelayedCall};
 use crate::budget::delivery::Delivery;
 use crate::catalog::ListVersions;
 use crate::core::{CallError, Core, Principal};
@@ -20,7 +20,7 @@ use crate::frontend::header_checks::accepts;
 use crate::frontend::list_changed_throttle::ListChangedThrottle;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
-use crate::frontend::rewrite::{RewrittenMessage, Source};
+use crate::frontend::rewrite::{MessageSource, RewrittenMessage};
 use crate::frontend::upstream_request_id::UpstreamRequestId;
 use crate::mcp::{error_code, header_names, jsonrpc};
 use crate::runtime::drain::Drain;
@@ -39,19 +39,22 @@ impl Frontend {
         }
         let session = match self.session(headers, None, principal).await {
             Ok(session) => session,
-            Err(refusal) => return refusal,
+            Err(rejection) => return rejection,
         };
-        // Each is a write in the store that every process hears of, or a stream of a backend.
+        // Each own stream is a write in the store that every replica is notified of; each resumed call is a
+        // stream at a backend.
         if !session.may_open_stream() {
             let message = "The session opens too many streams in a second; try again";
-            return response::later(None, message);
+            return response::retry_later(None, message);
         }
         let Some(last) = headers.get(header_names::LAST_EVENT_ID) else {
-            return self.own_stream(&session, None).await;
+            return self.open_session_stream(&session, None).await;
         };
         match session.resume(last.as_bytes()) {
-            Some(ResumePoint::OwnStream(positions)) => self.own_stream(&session, Some(positions)).await,
-            Some(ResumePoint::Call(call)) => self.rest_of_call(&session, &call, last.as_bytes()).await,
+            Some(ResumePoint::OwnStream(positions)) => {
+                self.open_session_stream(&session, Some(positions)).await
+            }
+            Some(ResumePoint::Call(call)) => self.resume_call_stream(&session, &call, last.as_bytes()).await,
             None => {
                 let message = "The header Last-Event-ID names no event of this session";
                 response::error(
@@ -64,42 +67,43 @@ impl Frontend {
         }
     }
 
-    async fn own_stream(
+    async fn open_session_stream(
         &self,
         session: &Session,
         positions: Option<crate::session::StreamPositions>,
     ) -> Response<ResponseBody> {
         let resumed = positions.is_some();
-        let listening = match session.listen(positions).await {
-            Ok(listening) => listening,
+        let session_stream = match session.listen(positions).await {
+            Ok(opened) => opened,
             Err(failure) => return response::session_error(None, &failure),
         };
         let changes = self.core.catalog().changes();
-        // Whoever comes back may have missed a change of a list in between.
-        let told = if resumed || listening.taken_over() {
+        // A list may have changed while the client was disconnected.
+        let reported = if resumed || session_stream.taken_over() {
             ListVersions::default()
         } else {
             *changes.borrow()
         };
-        let start = gateway_events::takes_empty_data(session.revision()).then(|| listening.start());
+        let start = gateway_events::is_empty_data_allowed(session.revision()).then(|| session_stream.start());
         let first = start.flatten().map(|id| gateway_events::priming(&id));
         let delivery = Delivery::default();
-        let own = OwnStream {
+        let get = GetStream {
             core: self.core.clone(),
             session: session.clone(),
             drain: self.drain.clone(),
-            heard: Box::pin(listening.events()),
+            events: Box::pin(session_stream.events()),
             changes,
-            told,
-            pace: ListChangedThrottle::default(),
+            reported,
+            throttle: ListChangedThrottle::default(),
             delivery: delivery.clone(),
         };
-        let events = stream::iter(first).chain(own.stream());
-        response::delivered(delivery, response::events(keep_alive(session.clone(), events)))
+        let events = stream::iter(first).chain(get.stream());
+        response::with_delivery(delivery, response::events(keep_alive(session.clone(), events)))
     }
 
-    /// The call's stream behind the last event that the client has seen. It ends with the answer, or with an error for the call.
-    async fn rest_of_call(
+    /// Resumes a call's stream after the last event that the client has seen. The stream ends with the
+    /// response or with an error for the call.
+    async fn resume_call_stream(
         &self,
         session: &Session,
         call: &BrokenCall,
@@ -119,38 +123,42 @@ impl Frontend {
         }
         match session.upstream_of_call(call).await {
             Ok((backend, upstream)) => {
-                // It runs as the call itself does: within the limits of the process, the session and the backend.
-                let Some(place) = self.places.take(self.core.hot().limits.requests_in_flight, false) else {
+                // A resumed call counts against the limits of the process, the session and the backend, as
+                // the call itself does.
+                let Some(permit) = self
+                    .admission
+                    .try_acquire(self.core.hot().limits.requests_in_flight, false)
+                else {
                     return response::overloaded(None);
                 };
                 let Ok(running) = session.resume_call(event_id) else {
-                    return response::busy(&call.request);
+                    return response::session_overloaded(&call.request);
                 };
                 let mut admitted = match backend.admit().await {
                     Ok(admitted) => admitted,
                     Err(error) => {
                         let error = CallError::sent(&backend, error);
-                        return response::later(None, &format!("The {error}"));
+                        return response::retry_later(None, &format!("The {error}"));
                     }
                 };
-                // Whether the backend is well is not for the rest of an answer to say.
+                // The outcome of a resumed stream says nothing about the health of the backend.
                 admitted.undecided();
                 let superseded = running.superseded();
-                let call_at_backend = Awaited {
+                let call_at_backend = RelayedCall {
                     deadline: backend.deadline_of_any(),
                     backend,
                     upstream,
                     id: call.request.clone(),
-                    upstream_id: UpstreamRequestId::own(),
+                    upstream_id: UpstreamRequestId::unchanged(),
                     subject: None,
                 };
                 let delivery = Delivery::default();
                 let relay = Relay::new(&self.core, session, call_at_backend, delivery.clone());
-                let events = relay.resumed(call.event.clone()).take_until(superseded);
+                let events = relay.resume_after(call.event.clone()).take_until(superseded);
                 let events = response::events(keep_alive(session.clone(), events));
-                let mut response = response::delivered(delivery, events);
+                let mut response = response::with_delivery(delivery, events);
                 response.extensions_mut().insert(Resumed);
-                response::until_its_end(response, (place, running, admitted))
+                response::hold_until_sent(response, (permit, running, admitted))
             }
             Err(NoUpstreamSession::Session(failure)) => response::session_error(None, &failure),
             Err(lost) => failed(&lost.to_string()),
@@ -158,43 +166,43 @@ impl Frontend {
     }
 }
 
-/// The session's own stream, as this client hears it.
-struct OwnStream {
+/// The session's own stream, as one client receives it.
+struct GetStream {
     core: Core,
     session: Session,
     drain: Drain,
-    heard: Pin<Box<dyn Stream<Item = SessionStreamEvent> + Send>>,
+    events: Pin<Box<dyn Stream<Item = SessionStreamEvent> + Send>>,
     changes: watch::Receiver<ListVersions>,
-    /// The versions of the lists of which the client was told.
-    told: ListVersions,
-    pace: ListChangedThrottle,
+    /// The list versions that the client has been notified of.
+    reported: ListVersions,
+    throttle: ListChangedThrottle,
     delivery: Delivery,
 }
 
-impl OwnStream {
+impl GetStream {
     fn stream(self) -> impl Stream<Item = Bytes> + Send + 'static {
-        stream::unfold(Some(self), |own| async move {
-            let mut own = own?;
+        stream::unfold(Some(self), |get| async move {
+            let mut get = get?;
             loop {
-                let pause = own.pace.pause(Instant::now());
+                let pause = get.throttle.pause(Instant::now());
                 if pause.is_none()
-                    && let Some(news) = own.news()
+                    && let Some(list_notifications) = get.list_notifications()
                 {
-                    own.pace.told(Instant::now());
-                    return Some((news, Some(own)));
+                    get.throttle.record(Instant::now());
+                    return Some((list_notifications, Some(get)));
                 }
                 tokio::select! {
                     biased;
-                    () = own.drain.begun() => return Some((gateway_events::farewell(), None)),
-                    heard = own.heard.next() => {
-                        let bytes = own.pass(&heard?);
+                    () = get.drain.begun() => return Some((gateway_events::closing(), None)),
+                    event = get.events.next() => {
+                        let bytes = get.encode(&event?);
                         if !bytes.is_empty() {
-                            return Some((bytes, Some(own)));
+                            return Some((bytes, Some(get)));
                         }
                     }
-                    // What changes during the pause is told after it.
+                    // Changes during the pause are reported after it.
                     () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
-                    changed = own.changes.changed(), if pause.is_none() => {
+                    changed = get.changes.changed(), if pause.is_none() => {
                         if changed.is_err() {
                             return None;
                         }
@@ -204,11 +212,11 @@ impl OwnStream {
         })
     }
 
-    /// What the client has not been told of the lists.
-    fn news(&mut self) -> Option<Bytes> {
+    /// The notifications of list changes that the client has not had yet.
+    fn list_notifications(&mut self) -> Option<Bytes> {
         let now = *self.changes.borrow_and_update();
-        let methods = now.notifications_since(&self.told);
-        self.told = now;
+        let methods = now.notifications_since(&self.reported);
+        self.reported = now;
         let events: Vec<_> = methods
             .into_iter()
             .map(|method| gateway_events::message(jsonrpc::notification(method), None))
@@ -216,28 +224,30 @@ impl OwnStream {
         (!events.is_empty()).then(|| events.concat().into())
     }
 
-    /// The event as the client gets it; empty when it gets nothing.
-    fn pass(&self, heard: &SessionStreamEvent) -> Bytes {
-        let id = heard.id.as_deref();
-        let source = Source {
+    /// Encodes an upstream event for the client; empty if the client does not get it.
+    fn encode(&self, event: &SessionStreamEvent) -> Bytes {
+        let id = event.id.as_deref();
+        let source = MessageSource {
             core: &self.core,
             session: &self.session,
-            backend: &heard.backend,
-            upstream: &heard.upstream,
+            backend: &event.backend,
+            upstream: &event.upstream,
         };
-        match heard
+        match event
             .event
             .message()
             .map(|data| source.rewrite_message(data, None))
         {
-            Some(RewrittenMessage::Message(data) | RewrittenMessage::Answer(data)) => self
+            Some(RewrittenMessage::Other(data) | RewrittenMessage::Response(data)) => self
                 .delivery
-                .count(heard.backend.account(), gateway_events::message(data, id)),
+                .count(event.backend.account(), gateway_events::message(data, id)),
             Some(
-                RewrittenMessage::NoAnswer(_) | RewrittenMessage::Unreadable(_) | RewrittenMessage::Nothing,
+                RewrittenMessage::InvalidResponse(_)
+                | RewrittenMessage::Unreadable(_)
+                | RewrittenMessage::Dropped,
             )
             | None => match id {
-                Some(id) if gateway_events::takes_empty_data(self.session.revision()) => {
+                Some(id) if gateway_events::is_empty_data_allowed(self.session.revision()) => {
                     gateway_events::position(id)
                 }
                 _ => Bytes::new(),

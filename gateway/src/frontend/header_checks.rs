@@ -1,4 +1,4 @@
-//! The headers that every request is judged by before its body is read.
+//! Checks the headers of every request before its body is read.
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
@@ -6,7 +6,7 @@ use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::mcp::{error_code, header_names as mcp};
 
-/// Headers that say one thing. Two readers of a request with two of them could act on two different ones.
+/// Headers that must not occur twice. A proxy and the gateway could otherwise act on different values.
 const SINGLE: [&str; 10] = [
     "authorization",
     "content-length",
@@ -20,11 +20,11 @@ const SINGLE: [&str; 10] = [
     "origin",
 ];
 
-/// How many bytes the headers of a request may have. The HTTP server gives up on a head that it has not read whole within as many; one
-/// that comes in few large pieces gets by it.
+/// Largest size of a request's headers in bytes. The HTTP server applies its limit only to a head that
+/// arrives in many pieces; this check covers a head that arrives in a few large ones.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// Refuses a request whose headers are too large, or in which one that says one thing stands twice.
+/// Rejects a request with too large headers, or with a repeated header that must occur once.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Response<ResponseBody>> {
     let bytes = headers
         .iter()
@@ -46,17 +46,18 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Response<ResponseBody>> {
     }
 }
 
-/// How a request may be answered.
+/// The response formats that the client accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResponseFormats {
-    /// With one JSON message, or with a stream of events.
+    /// One JSON message or an event stream.
     Any,
-    /// With one JSON message only.
+    /// One JSON message only.
     Json,
 }
 
-/// Checks the media types of a POST. A client must send JSON and should accept both framings (specification 2025-11-25,
-/// basic/transports); one that accepts JSON alone, as health checks do, gets JSON.
+/// Checks the media types of a POST. A client must send JSON and should accept JSON and event streams
+/// (specification 2025-11-25, basic/transports). A client that accepts JSON alone, such as a health check,
+/// gets JSON.
 pub(super) fn media_types(headers: &HeaderMap) -> Result<ResponseFormats, Response<ResponseBody>> {
     if !mcp::is_media_type(headers.get(header::CONTENT_TYPE), &mcp::JSON) {
         let message = "Content-Type must be application/json";
@@ -76,9 +77,9 @@ pub(super) fn media_types(headers: &HeaderMap) -> Result<ResponseFormats, Respon
     }
 }
 
-/// Whether `Accept` has a range that `media_type` is in.
+/// Whether the header `Accept` allows `media_type`.
 pub(super) fn accepts(headers: &HeaderMap, media_type: &HeaderValue) -> bool {
-    // What nearly every client sends need not be taken apart.
+    // Fast path: nearly every client sends this value.
     if headers.get(header::ACCEPT) == Some(&mcp::JSON_AND_EVENT_STREAM)
         && (*media_type == mcp::JSON || *media_type == mcp::EVENT_STREAM)
     {

@@ -1,4 +1,4 @@
-//! `initialize`: a client begins a session. No backend is asked.
+//! `initialize`: creates a session. No backend is contacted.
 
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
@@ -15,9 +15,9 @@ use crate::mcp::revision::Revision;
 use crate::mcp::{error_code, header_names};
 use crate::session::ClientHandshake;
 
-/// Whether clients with an open stream are told when a list changes.
+/// Whether clients with an open stream are notified when a list changes.
 const LIST_CHANGED: bool = true;
-/// Whether clients with an open stream are told when a resource that they watch changes.
+/// Whether clients with an open stream are notified when a subscribed resource changes.
 const SUBSCRIBE: bool = true;
 
 #[derive(Serialize)]
@@ -30,8 +30,8 @@ struct OwnInitializeResult<'a> {
     instructions: Option<&'a str>,
 }
 
-/// What the gateway can do: what its configuration says, whatever the backends can do at the moment. A session lives longer than a
-/// backend's absence, and backends come while it lives.
+/// The capabilities that the gateway declares. They follow the configuration, not the backends' current
+/// state: a session outlives the absence of a backend, and new backends appear during a session.
 #[derive(Serialize)]
 struct OwnCapabilities {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,11 +42,12 @@ struct OwnCapabilities {
     resources: Option<Resources>,
     #[serde(skip_serializing_if = "Option::is_none")]
     completions: Option<Empty>,
-    /// Log messages of every backend that has any reach the client, and its level reaches them.
+    /// Log messages of all backends that send them reach the client, and its log level is sent to all of
+    /// them.
     logging: Empty,
 }
 
-/// A list that may change.
+/// Capability of a list that may change.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Changing {
@@ -54,7 +55,7 @@ struct Changing {
     list_changed: bool,
 }
 
-/// The resources, some of which tell when they change.
+/// Capability of the resources, some of which can be subscribed to.
 #[derive(Serialize)]
 struct Resources {
     #[serde(flatten)]
@@ -103,22 +104,22 @@ impl Frontend {
     ) -> Response<ResponseBody> {
         let params = match params::initialize(request.params) {
             Ok(params) => params,
-            Err(fault) => return response::params_fault(request.id, &fault),
+            Err(fault) => return response::invalid_params(request.id, &fault),
         };
         let (own_rate, rate) = {
             let limits = &self.core.hot().limits;
             let own = limits.initializes_per_second_of_one(principal.is_anonymous());
             (own, limits.initializes_per_second)
         };
-        // Its own rate first: what one client sends beyond it takes nothing of the rate of all.
-        let own_allows = own_rate.is_none_or(|rate| self.own_initializes.allows(principal, rate));
-        if !own_allows || !self.initializes.allows(rate) {
+        // The principal's own rate first: requests beyond it must not use up the rate that all clients share.
+        let own_allows = own_rate.is_none_or(|rate| self.principal_session_rate.allows(principal, rate));
+        if !own_allows || !self.session_rate.allows(rate) {
             let message = if own_allows {
                 "Too many sessions are being opened; try again"
             } else {
                 "You open too many sessions in a second; try again"
             };
-            return response::later(Some(request.id), message);
+            return response::retry_later(Some(request.id), message);
         }
         let revision = Revision::negotiate(&params.protocol_version);
         let client = ClientHandshake {
@@ -128,7 +129,7 @@ impl Frontend {
         };
         let session_id = match self.sessions.create(principal, &client).await {
             Ok(session_id) => session_id,
-            Err(reason) => return response::not_created(request.id, &reason),
+            Err(reason) => return response::session_not_created(request.id, &reason),
         };
         let (hot, snapshot) = (self.core.hot(), self.core.catalog().snapshot());
         let identity = &hot.identity;

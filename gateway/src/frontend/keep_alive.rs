@@ -1,4 +1,4 @@
-//! Comments in the silence of a stream, so that proxies and clients see that it lives.
+//! Sends SSE comments on silent streams, so that proxies and clients do not close them as dead.
 
 use std::time::Duration;
 
@@ -9,11 +9,12 @@ use futures::stream::{self, StreamExt as _};
 use crate::frontend::response::BoxError;
 use crate::session::Session;
 
-/// How long a stream may be silent.
+/// Longest silence on a stream.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// The chunks of a stream of events of `session`, and a comment after each silence. Whatever is sent is use of the session. The
-/// stream is polled and never dropped in between, so that what it waits for need not begin anew.
+/// Adds a comment to the event stream of `session` after each silence. Everything that is sent counts as use
+/// of the session. The inner stream is polled and never dropped in between, so that its pending work is not
+/// restarted.
 pub(super) fn keep_alive(
     session: Session,
     chunks: impl Stream<Item = Bytes> + Send + 'static,
@@ -21,7 +22,7 @@ pub(super) fn keep_alive(
     keep_alive_chunks(session, chunks.map(Ok))
 }
 
-/// The same of chunks that may break off.
+/// As [`keep_alive`], for a stream whose chunks may fail.
 pub(super) fn keep_alive_chunks(
     session: Session,
     chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
@@ -44,8 +45,9 @@ fn with_comments(
 mod tests {
     use super::*;
 
+    /// A stream that is silent sends a comment every 15 s until its first event.
     #[tokio::test(start_paused = true)]
-    async fn a_silent_stream_says_that_it_lives_until_it_speaks() {
+    async fn silent_stream_sends_keep_alive_comments() {
         let slow = stream::once(async {
             tokio::time::sleep(Duration::from_secs(31)).await;
             Ok(Bytes::from_static(b"data: x\n\n"))

@@ -1,4 +1,5 @@
-//! An answer that takes long, as a stream: its comments keep proxies and clients from taking a silent connection for dead.
+//! Turns a slow response into an event stream, whose comments keep proxies and clients from closing a silent
+//! connection.
 
 use std::time::Duration;
 
@@ -25,44 +26,44 @@ pub(super) fn is_call(method: &str) -> bool {
 }
 
 impl Frontend {
-    /// Runs the request that came in as `body`. When its answer has not begun within `patience`, a stream begins, and the answer comes on
-    /// it. `guard` is kept until the answer has gone out.
-    pub(super) async fn run_with_patience<G: Send + 'static>(
+    /// Runs the request in `body`. If the response has not begun after `stream_after`, an event stream begins
+    /// and the response is sent on it. `guard` is kept until the response has been sent.
+    pub(super) async fn run_streaming_after<G: Send + 'static>(
         &self,
         session: &Session,
         body: &Bytes,
-        patience: Duration,
+        stream_after: Duration,
         guard: G,
     ) -> Response<ResponseBody> {
         let delivery = Delivery::default();
         let (frontend, session_of_it) = (self.clone(), session.clone());
-        let mut answering = batch::answer(
+        let mut answering = batch::run_part(
             frontend,
             session_of_it,
             body.clone(),
             ResponseFormats::Any,
             delivery.clone(),
         );
-        let response = match tokio::time::timeout(patience, &mut answering).await {
+        let response = match tokio::time::timeout(stream_after, &mut answering).await {
             Ok((_, response)) => response,
             Err(_) => {
                 let failure = FailureSlot::default();
-                let noted = failure.clone();
+                let collected = failure.clone();
                 let events = stream::once(answering).flat_map(move |(id, mut answer)| {
-                    noted.take(&mut answer);
+                    collected.take(&mut answer);
                     batch::chunks(as_events((id, answer)))
                 });
                 let mut response = response::events(keep_alive_chunks(session.clone(), events));
                 response.extensions_mut().insert(failure);
-                response::delivered(delivery, response)
+                response::with_delivery(delivery, response)
             }
         };
-        response::until_its_end(response, guard)
+        response::hold_until_sent(response, guard)
     }
 }
 
-/// An answer on a stream that is open. There the status can no longer say that the session is gone, and a client that waits for this id
-/// must get it.
+/// Adapts a response to a stream that is already open. The status can no longer say that the session is gone,
+/// so that the error goes to the waiting request id.
 pub(super) fn in_stream((id, answer): BatchResponse) -> Response<ResponseBody> {
     if answer.status() == StatusCode::NOT_FOUND {
         return response::session_ended(id.as_deref());
@@ -70,12 +71,12 @@ pub(super) fn in_stream((id, answer): BatchResponse) -> Response<ResponseBody> {
     answer
 }
 
-/// The same, as a stream.
+/// As [`in_stream`], encoded as an event stream.
 fn as_events(answer: BatchResponse) -> Response<ResponseBody> {
     let answer = in_stream(answer);
     if batch::is_stream(&answer) {
         answer
     } else {
-        response::events(batch::events(answer))
+        response::events(batch::encode_events(answer))
     }
 }

@@ -1,4 +1,5 @@
-//! The lists. They are answered from memory, and wait for no backend but one that lists to single sessions.
+//! `tools/list`, `prompts/list`, `resources/list` and `resources/templates/list`: answered from the catalog
+//! in memory. Only a backend whose list depends on the session is asked.
 
 use http::{Response, StatusCode};
 use vmcp_crds::config::Capability;
@@ -30,19 +31,19 @@ impl Frontend {
         }
         let cursor = match params::cursor(request.params) {
             Ok(cursor) => cursor,
-            Err(fault) => return response::params_fault(request.id, &fault),
+            Err(fault) => return response::invalid_params(request.id, &fault),
         };
         let goes_on = cursor.as_ref().is_some_and(|cursor| !cursor.is_empty());
         let snapshot = session.catalog_to_list(kind, goes_on).await;
         match snapshot.listing(kind).page(cursor.as_deref()) {
-            Ok(page) => response::page(request.id, &page),
+            Ok(page) => response::list_page(request.id, &page),
             Err(PageError::Cursor(bad)) => response::error(
                 StatusCode::OK,
                 Some(request.id),
                 error_code::INVALID_PARAMS,
                 &format!("{}: {bad}", kind.method()),
             ),
-            Err(PageError::NoRoom) => response::no_room_for(request.id),
+            Err(PageError::NoRoom) => response::budget_exhausted_for(request.id),
         }
     }
 }

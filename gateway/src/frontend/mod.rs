@@ -1,9 +1,10 @@
-//! The downstream side: the streamable HTTP transport that clients speak, at `/mcp`.
+//! The downstream side: serves the streamable HTTP transport to clients at `/mcp`.
 //!
-//! The order of checks is the same for every request: headers, host and origin, size, who calls, then media types, then the era and its
-//! session, then the method. Which status and which JSON-RPC code answers what stands in `docs/ARCHITECTURE.md`.
+//! Every request passes the same checks in the same order: headers, host and origin, size, authentication,
+//! media types, era and session, method. `docs/ARCHITECTURE.md` has the table of HTTP statuses and JSON-RPC
+//! codes.
 //!
-//! The server stands on hyper itself: there is one path, and what a router would add is paid by every call.
+//! The server uses hyper directly: there is one path, and every call would pay for a router.
 
 mod access_log;
 mod admission;
@@ -53,20 +54,20 @@ use auth::Authentication;
 use request_body::BodyLimit;
 use response::ResponseBody;
 
-/// The path of the endpoint.
+/// Path of the MCP endpoint.
 const PATH: &str = "/mcp";
-/// The same with the slash at its end that some clients and health checks send.
+/// The same path with a trailing slash, which some clients and health checks send.
 const PATH_WITH_SLASH: &str = "/mcp/";
 
-/// How what is no request is refused here: as an error without an id.
-pub(crate) fn wording(message: &str) -> (http::HeaderValue, bytes::Bytes) {
+/// Encodes the rejection of a malformed HTTP request as a JSON-RPC error without an id.
+pub(crate) fn error_body(message: &str) -> (http::HeaderValue, bytes::Bytes) {
     (
         header_names::JSON,
         jsonrpc::error(None, error_code::INVALID_REQUEST, message),
     )
 }
 
-/// The MCP endpoint. A request holds it behind an `Arc`: a clone copies a dozen handles.
+/// The MCP endpoint. Requests share it behind an `Arc`, because a clone copies a dozen handles.
 #[derive(Clone, Debug)]
 pub struct Frontend {
     server: Arc<ServerName>,
@@ -75,18 +76,18 @@ pub struct Frontend {
     core: Core,
     metrics: Metrics,
     drain: Drain,
-    places: RequestAdmission,
-    /// Shares of the budget that principals use at the moment.
-    principals: PrincipalAccounts,
-    /// The rate of new sessions of all, and of each principal.
-    initializes: Arc<RateLimit>,
-    own_initializes: Arc<KeyedRateLimit<Principal>>,
-    /// Whether only programs of this machine can reach the endpoint.
+    admission: RequestAdmission,
+    /// The budget accounts of the principals that use memory at the moment.
+    accounts: PrincipalAccounts,
+    /// Limits the rate of new sessions over all clients, and per principal.
+    session_rate: Arc<RateLimit>,
+    principal_session_rate: Arc<KeyedRateLimit<Principal>>,
+    /// Whether the listener is on loopback, so that only programs on this machine can reach it.
     on_loopback: bool,
 }
 
 impl Frontend {
-    /// The endpoint of `server`; `on_loopback` says whether its listener is on loopback.
+    /// Creates the endpoint of `server`; `on_loopback` says whether its listener is on loopback.
     #[must_use]
     pub fn new(
         server: ServerName,
@@ -104,21 +105,21 @@ impl Frontend {
             core,
             metrics,
             drain,
-            places: RequestAdmission::default(),
-            principals: PrincipalAccounts::default(),
-            initializes: Arc::default(),
-            own_initializes: Arc::default(),
+            admission: RequestAdmission::default(),
+            accounts: PrincipalAccounts::default(),
+            session_rate: Arc::default(),
+            principal_session_rate: Arc::default(),
             on_loopback,
         }
     }
 
-    /// Answers one HTTP request.
-    pub async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
-        let served = RequestLog::begin(self, request.headers());
-        // Boxed: what serves connections would otherwise move the whole state of a request, again and again.
-        let judging = Box::pin(self.judge(request));
-        let (method, response) = served.id().scope(judging).await;
-        let mut response = served.answered(method, response);
+    /// Serves one HTTP request.
+    pub async fn serve(self: &Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
+        let log = RequestLog::start(self, request.headers());
+        // Boxed: the HTTP server would otherwise move the whole state of a request several times.
+        let serving = Box::pin(self.check_and_route(request));
+        let (method, response) = log.id().scope(serving).await;
+        let mut response = log.follow(method, response);
         if self.drain.is_draining() {
             let close = http::HeaderValue::from_static("close");
             response.headers_mut().insert(http::header::CONNECTION, close);
@@ -126,13 +127,13 @@ impl Frontend {
         response
     }
 
-    /// Answers a request that is meant for this endpoint, and lets the page that sent it, if one did, read the answer.
-    async fn judge(&self, request: Request<Incoming>) -> (&'static str, Response<ResponseBody>) {
+    /// Checks host and origin, serves the request, and adds the CORS headers for the page that sent it.
+    async fn check_and_route(&self, request: Request<Incoming>) -> (&'static str, Response<ResponseBody>) {
         let checked = header_checks::check(request.headers())
             .and_then(|()| origin::check(&request, &self.core.hot().access, self.on_loopback));
         let origin = match checked {
             Ok(origin) => origin,
-            Err(refusal) => return ("other", refusal),
+            Err(rejection) => return ("other", rejection),
         };
         let (method, mut response) = match cors::preflight(&request, origin.as_ref()) {
             Some(answer) => ("other", answer),
@@ -144,14 +145,14 @@ impl Frontend {
         (method, response)
     }
 
-    /// The answer, and the method for the metrics: one of a fixed set.
+    /// Routes by path and HTTP method. Also returns the method label for the metrics, from a fixed set.
     async fn route(&self, request: Request<Incoming>) -> (&'static str, Response<ResponseBody>) {
         let path = request.uri().path();
         if path != PATH && path != PATH_WITH_SLASH {
-            let description = self.auth.describe(request.method(), path);
+            let metadata = self.auth.metadata_response(request.method(), path);
             let not_found =
                 || response::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n");
-            return ("other", description.unwrap_or_else(not_found));
+            return ("other", metadata.unwrap_or_else(not_found));
         }
         let limit = self.body_limit(request.headers());
         if limit.is_exceeded_by(request.body()) {
@@ -162,9 +163,9 @@ impl Frontend {
         }
         let principal = match self.auth.principal(request.headers()).await {
             Ok(principal) => principal,
-            Err(refusal) => {
+            Err(rejection) => {
                 Box::pin(request_body::discard(request.into_body())).await;
-                return ("other", refusal);
+                return ("other", rejection);
             }
         };
         match *request.method() {
@@ -172,7 +173,8 @@ impl Frontend {
                 ("other", response::method_not_allowed())
             }
             Method::POST => self.post(request, &principal).await,
-            // What is not the most frequent is boxed, here and below, so that the state of a call, which is moved, stays small.
+            // Rare branches are boxed, here and below, so that the future of a call, which is moved, stays
+            // small.
             Method::GET => ("GET", Box::pin(self.get(request.headers(), &principal)).await),
             Method::DELETE => (
                 "DELETE",

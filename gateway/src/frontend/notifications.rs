@@ -1,4 +1,4 @@
-//! Messages of a client that want no answer: its answers to backends' requests, and its notifications.
+//! Handles the client's notifications and its responses to backends' requests.
 
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ use crate::session::{Cancelled, NoUpstreamSession, RelayedIdKind, Session, Sessi
 use crate::telemetry::request_id::CurrentRequestId;
 
 /// How long a backend may take to accept a message.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Response = http::Response<ResponseBody>;
 
 impl Frontend {
-    /// What became of `message`, which came in as `body`, and the method for the metrics.
-    pub(super) async fn one_way(
+    /// Handles `message`, which came in as `body`. Also returns the method label for the metrics.
+    pub(super) async fn deliver_message(
         &self,
         headers: &HeaderMap,
         body: &Bytes,
@@ -39,16 +39,16 @@ impl Frontend {
             Message::Request(_) | Message::Response(_) => "response",
         };
         let outcome = match self.session(headers, None, principal).await {
-            Err(refusal) => Err(refusal),
+            Err(rejection) => Err(rejection),
             Ok(session) => self.deliver(&session, body, message).await,
         };
         (
             method,
-            outcome.map_or_else(|refusal| refusal, |()| response::accepted()),
+            outcome.map_or_else(|rejection| rejection, |()| response::accepted()),
         )
     }
 
-    /// Takes a message of `session` that wants no answer.
+    /// Delivers a notification or a response of `session`.
     pub(super) async fn deliver(
         &self,
         session: &Session,
@@ -56,7 +56,9 @@ impl Frontend {
         message: &Message<'_>,
     ) -> Result<(), Response> {
         match message {
-            Message::Response(response) => minted(session, RelayedIdKind::Request, body, response.id).await,
+            Message::Response(response) => {
+                relay_to_issuer(session, RelayedIdKind::Request, body, response.id).await
+            }
             Message::Notification { method, params } => {
                 self.notification(session, body, method, *params).await
             }
@@ -73,94 +75,104 @@ impl Frontend {
     ) -> Result<(), Response> {
         match method {
             "notifications/cancelled" => {
-                let id = correlation::cancelled_id(params).map_err(|fault| response::fault(&fault))?;
+                let id =
+                    correlation::cancelled_id(params).map_err(|fault| response::invalid_message(&fault))?;
                 if jsonrpc::is_reserved_id(id) {
-                    return minted(session, RelayedIdKind::Request, body, id).await;
+                    return relay_to_issuer(session, RelayedIdKind::Request, body, id).await;
                 }
-                // It names no backend, and this process need not know which one runs the call.
+                // The notification names no backend, and the call may run in another process.
                 return match session.cancelled(id) {
-                    Cancelled::ByItsOwnId => self.everywhere(session, body),
+                    Cancelled::ByItsOwnId => self.notify_bound_backends(session, body),
                     Cancelled::ByAnotherId(upstream) => {
                         match splice(body, id.get(), upstream.get().as_bytes()) {
-                            Some(message) => self.everywhere(session, &message),
+                            Some(message) => self.notify_bound_backends(session, &message),
                             None => Ok(()),
                         }
                     }
                     Cancelled::InSharedSession(backend, upstream) => {
                         match splice(body, id.get(), upstream.get().as_bytes()) {
-                            Some(message) => self.in_shared_session(&backend, &message),
+                            Some(message) => self.notify_in_shared_session(&backend, &message),
                             None => Ok(()),
                         }
                     }
-                    // To cancel the wrong one is worse than to cancel none, which the protocol allows.
+                    // Cancelling the wrong call is worse than cancelling none, which the protocol allows.
                     Cancelled::Ambiguous => Ok(()),
                 };
             }
             "notifications/progress" => {
-                let token = correlation::reported_token(params).map_err(|fault| response::fault(&fault))?;
-                // A token that is not ours was given by nobody.
+                let token =
+                    correlation::reported_token(params).map_err(|fault| response::invalid_message(&fault))?;
+                // A token with the gateway's prefix that does not verify was not issued by the gateway.
                 if jsonrpc::is_reserved_id(token) {
-                    return minted(session, RelayedIdKind::Progress, body, token).await;
+                    return relay_to_issuer(session, RelayedIdKind::Progress, body, token).await;
                 }
             }
-            // Written anew where it has no parameters: null, which is taken here, is not for every backend.
+            // Encoded anew if it has no parameters: `"params": null` is accepted here, but not by every
+            // backend.
             "notifications/roots/list_changed" if params.is_none() => {
-                return self.everywhere(session, &jsonrpc::notification(method));
+                return self.notify_bound_backends(session, &jsonrpc::notification(method));
             }
-            "notifications/roots/list_changed" => return self.everywhere(session, body),
-            // `notifications/initialized` is for the gateway, which has nothing to wait for; others mean nothing to it.
+            "notifications/roots/list_changed" => return self.notify_bound_backends(session, body),
+            // `notifications/initialized` needs no action, and unknown notifications are ignored.
             _ => {}
         }
         Ok(())
     }
 
-    /// Sends a notification in the session that all clients share at the backend `name`, in the background.
-    fn in_shared_session(&self, name: &str, message: &Bytes) -> Result<(), Response> {
+    /// Sends a notification to backend `name` in the session that all clients share there, in the background.
+    fn notify_in_shared_session(&self, name: &str, message: &Bytes) -> Result<(), Response> {
         let backend = self.core.catalog().backend(name);
         let shared = backend.and_then(|backend| {
             let upstream = backend.shared_session()?.greeting.session;
             Some((backend, upstream))
         });
-        self.in_background(shared.into_iter().collect(), message)
+        self.notify_in_background(shared.into_iter().collect(), message)
     }
 
-    /// Sends a notification to every backend that the session is bound to, in the background: one that hangs is no reason for the
-    /// client to wait.
-    fn everywhere(&self, session: &Session, body: &Bytes) -> Result<(), Response> {
-        self.in_background(session.bound(), body)
+    /// Sends a notification in the background to every backend that the session is bound to, so that the
+    /// client does not wait for a slow backend.
+    fn notify_bound_backends(&self, session: &Session, body: &Bytes) -> Result<(), Response> {
+        self.notify_in_background(session.bound(), body)
     }
 
-    fn in_background(&self, to: Vec<(Backend, UpstreamSession)>, body: &Bytes) -> Result<(), Response> {
-        let telling: Vec<_> = to
+    fn notify_in_background(
+        &self,
+        to: Vec<(Backend, UpstreamSession)>,
+        body: &Bytes,
+    ) -> Result<(), Response> {
+        let sends: Vec<_> = to
             .into_iter()
             .map(|(backend, upstream)| {
                 let message = body.clone();
                 async move {
-                    let taken = tokio::time::timeout(DEADLINE, backend.notify(&upstream, message)).await;
+                    let taken = tokio::time::timeout(DELIVERY_TIMEOUT, backend.notify(&upstream, message)).await;
                     if !matches!(taken, Ok(Ok(()))) {
-                        tracing::debug!(backend = %backend.name(), "a notification was not taken");
+                        tracing::debug!(backend = %backend.name(), "failed to deliver a notification to the backend");
                     }
                 }
             })
             .collect();
-        let telling = async { drop(join_all(telling).await) };
-        if self.sessions.in_background(telling) {
+        let sends = async { drop(join_all(sends).await) };
+        if self.sessions.in_background(sends) {
             Ok(())
         } else {
-            Err(response::later(None, "Too many notifications are on their way"))
+            Err(response::retry_later(
+                None,
+                "Too many notifications are on their way",
+            ))
         }
     }
 }
 
-/// Sends `body` to the backend for which `text` in it was minted, with what it stands for in its place. It is accepted only once the
-/// backend has taken it.
-async fn minted(
+/// Sends `body` to the backend that `text`, a relayed id in it, was issued for, with the backend's own id
+/// restored. The client gets success only once the backend has accepted the message.
+async fn relay_to_issuer(
     session: &Session,
     kind: RelayedIdKind,
     body: &Bytes,
     text: &RawValue,
 ) -> Result<(), Response> {
-    let refuse = |message: &str| {
+    let reject = |message: &str| {
         response::error(
             StatusCode::BAD_REQUEST,
             None,
@@ -168,27 +180,30 @@ async fn minted(
             message,
         )
     };
-    let minted = jsonrpc::string(text).and_then(|text| session.minted(kind, &text));
-    let minted = minted.ok_or_else(|| refuse("The id is none that the gateway gave in this session"))?;
-    let (backend, upstream) = match session.upstream(&minted.backend, minted.upstream).await {
+    let relayed = jsonrpc::string(text).and_then(|text| session.minted(kind, &text));
+    let relayed = relayed.ok_or_else(|| reject("The id is none that the gateway gave in this session"))?;
+    let (backend, upstream) = match session.upstream(&relayed.backend, relayed.upstream).await {
         Ok(upstream) => upstream,
         Err(NoUpstreamSession::Session(SessionError::Unavailable(unavailable))) => {
             return Err(response::store_unavailable(None, &unavailable));
         }
         Err(NoUpstreamSession::Session(gone)) => return Err(response::session_error(None, &gone)),
-        Err(lost) => return Err(refuse(&lost.to_string())),
+        Err(lost) => return Err(reject(&lost.to_string())),
     };
-    let message = splice(body, text.get(), minted.original.get().as_bytes());
-    let message = message.ok_or_else(|| refuse("The id cannot be found in the message"))?;
-    match tokio::time::timeout(DEADLINE, backend.notify(&upstream, message)).await {
+    let message = splice(body, text.get(), relayed.original.get().as_bytes());
+    let message = message.ok_or_else(|| reject("The id cannot be found in the message"))?;
+    match tokio::time::timeout(DELIVERY_TIMEOUT, backend.notify(&upstream, message)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(not_taken(&backend, &error)),
-        Err(_) => Err(not_taken(&backend, &BackendError::Deadline(DEADLINE))),
+        Ok(Err(error)) => Err(delivery_failed(&backend, &error)),
+        Err(_) => Err(delivery_failed(
+            &backend,
+            &BackendError::Deadline(DELIVERY_TIMEOUT),
+        )),
     }
 }
 
-/// The backend did not take what was for it: it never will, or the client should try again.
-fn not_taken(backend: &Backend, error: &BackendError) -> Response {
+/// Rejects a message that the backend did not accept: permanently, or with the advice to retry.
+fn delivery_failed(backend: &Backend, error: &BackendError) -> Response {
     let name = backend.name();
     match error {
         BackendError::SessionLost | BackendError::Status(400..=407 | 409..=428 | 430..=499) => {
@@ -201,8 +216,8 @@ fn not_taken(backend: &Backend, error: &BackendError) -> Response {
             )
         }
         _ => {
-            tracing::warn!(request_id = %CurrentRequestId, backend = %name, %error, "a client's message was not taken");
-            response::later(None, &format!("The backend {name} {error}; send it again"))
+            tracing::warn!(request_id = %CurrentRequestId, backend = %name, %error, "failed to deliver a client message to the backend");
+            response::retry_later(None, &format!("The backend {name} {error}; send it again"))
         }
     }
 }

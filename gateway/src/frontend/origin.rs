@@ -1,12 +1,14 @@
-//! Under which names the endpoint answers, and which pages of the web may use it.
+//! Checks the headers `Host` and `Origin` (protection against DNS rebinding).
 //!
-//! A browser that has opened somebody's page can be made to send requests to addresses that the page's owner cannot reach, under a name
-//! that the owner points there (DNS rebinding). Such a request names that host in `Host`, and the page in `Origin`.
+//! A malicious web page can make a browser send requests to addresses that the page's owner cannot reach,
+//! under a host name that the owner points there. Such a request has that name in `Host`, and the page's
+//! origin in `Origin`.
 //!
-//! `Host` is checked where the configuration has a list, and always on loopback, where only this machine's own names are right.
-//! `Origin` is checked always, because servers must (specification, basic/transports). Programs that are no browsers send none, and pass.
-//! With one, the page must be listed, or be of this machine where the endpoint listens on loopback, or stand under the name of the
-//! endpoint itself where that name has been checked.
+//! `Host` is checked if the configuration has a list, and always on loopback, where only the names of this
+//! machine are right. `Origin` is always checked, because servers must (specification, basic/transports).
+//! Programs other than browsers send no `Origin` and pass. An origin passes if it is listed, if it is on this
+//! machine and the endpoint listens on loopback, or if it is the endpoint's own origin and the host has been
+//! checked.
 
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
@@ -16,7 +18,8 @@ use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::mcp::error_code;
 
-/// The origin of the page that sent the request, if a page did. Refuses a request that was not meant for this endpoint.
+/// Rejects a request that is not meant for this endpoint. Returns the origin of the page that sent the
+/// request, if a page did.
 pub(super) fn check<B>(
     request: &Request<B>,
     access: &AccessPolicy,
@@ -39,7 +42,7 @@ pub(super) fn check<B>(
             .as_ref()
             .is_some_and(|host| is_host(host, access, on_loopback))
     {
-        return Err(refuse(if access.hosts.is_empty() {
+        return Err(forbid(if access.hosts.is_empty() {
             "The header Host names another machine; this endpoint listens on loopback only"
         } else {
             "The header Host names none of the configured allowedHosts"
@@ -60,13 +63,13 @@ pub(super) fn check<B>(
     if allowed {
         return Ok(Some(origin.clone()));
     }
-    Err(refuse(
+    Err(forbid(
         "The header Origin names a page that is none of the configured allowedOrigins",
     ))
 }
 
-/// What the request is for: the authority of its target where it has one, as requests to proxies have, and otherwise `Host`
-/// (RFC 9112, section 3.2.2).
+/// The requested host: the authority of the request target if it has one, as in requests to proxies, and
+/// otherwise `Host` (RFC 9112, section 3.2.2).
 fn host(authority: Option<&Authority>, headers: &HeaderMap) -> Option<HostPort> {
     match authority {
         Some(authority) => HostPort::parse(authority.as_str()),
@@ -78,7 +81,7 @@ fn is_host(host: &HostPort, access: &AccessPolicy, on_loopback: bool) -> bool {
     (on_loopback && host.is_loopback()) || access.hosts.iter().any(|allowed| allowed.allows(host))
 }
 
-fn refuse(message: &str) -> Response<ResponseBody> {
+fn forbid(message: &str) -> Response<ResponseBody> {
     response::error(StatusCode::FORBIDDEN, None, error_code::INVALID_REQUEST, message)
 }
 
@@ -92,7 +95,7 @@ mod tests {
             request = request.header(header::ORIGIN, origin);
         }
         check(&request.body(()).unwrap(), access, on_loopback).map_or_else(
-            |refusal| refusal.status().as_u16(),
+            |rejection| rejection.status().as_u16(),
             |found| {
                 assert_eq!(found.is_some(), origin.is_some());
                 200
@@ -107,8 +110,9 @@ mod tests {
         }
     }
 
+    /// On loopback every name of this machine is accepted.
     #[test]
-    fn on_loopback_this_machine_passes_under_each_of_its_names() {
+    fn loopback_accepts_every_name_of_this_machine() {
         let nobody = AccessPolicy::default();
         for host in [
             "localhost:4483",
@@ -130,8 +134,9 @@ mod tests {
         }
     }
 
+    /// A page of another machine is rejected because of its host or its origin.
     #[test]
-    fn a_page_of_another_machine_is_refused_by_its_host_or_its_origin() {
+    fn foreign_host_or_origin_gets_403() {
         let nobody = AccessPolicy::default();
         for host in ["evil.example.com", "localhost.evil.example", "10.0.0.1:4483", ""] {
             assert_eq!(status(&nobody, true, host, None), 403, "{host}");
@@ -149,7 +154,7 @@ mod tests {
             );
             assert_eq!(status(&nobody, false, "10.0.0.1", Some(origin)), 403, "{origin}");
         }
-        // A page that has made its own name point here.
+        // A page whose own host name resolves to this address.
         assert_eq!(
             status(
                 &nobody,
@@ -161,8 +166,9 @@ mod tests {
         );
     }
 
+    /// Origins without a host, such as those of desktop programs, pass only if they are listed.
     #[test]
-    fn program_or_page_without_origin_passes_only_where_listed() {
+    fn opaque_origin_passes_only_when_listed() {
         let origins = [
             "app://obsidian.md",
             "chrome-extension://abcdef",
@@ -194,8 +200,9 @@ mod tests {
         }
     }
 
+    /// Off loopback, every host passes until the configuration has a list.
     #[test]
-    fn elsewhere_every_name_passes_until_there_is_a_list() {
+    fn any_host_passes_without_a_list() {
         assert_eq!(
             status(&AccessPolicy::default(), false, "any.example.com", None),
             200
@@ -207,8 +214,9 @@ mod tests {
         assert_eq!(status(&listed(), false, "mcp.example.com:8080", None), 200);
     }
 
+    /// An origin passes if it is listed, or if it is the endpoint's own.
     #[test]
-    fn a_page_passes_that_is_listed_or_stands_under_the_endpoints_own_name() {
+    fn listed_or_own_origin_passes() {
         let page = |origin| status(&listed(), false, "mcp.example.com", Some(origin));
         assert_eq!(page("https://app.example.com"), 200);
         assert_eq!(page("https://mcp.example.com"), 200);
@@ -216,8 +224,9 @@ mod tests {
         assert_eq!(page("https://app.example.com:8443"), 403);
     }
 
+    /// The authority of the request target counts, not the header `Host`.
     #[test]
-    fn the_target_of_a_request_to_a_proxy_counts_and_not_its_host() {
+    fn request_target_overrides_host() {
         let request = |target: &str| {
             let request = Request::builder().uri(target).header(header::HOST, "localhost");
             check(&request.body(()).unwrap(), &AccessPolicy::default(), true).is_ok()

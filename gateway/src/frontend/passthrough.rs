@@ -1,4 +1,4 @@
-//! A JSON answer that is too large to be checked, passed on as it comes.
+//! Passes through a JSON response that is too large to be parsed.
 
 use bytes::Bytes;
 use futures::Stream;
@@ -11,7 +11,7 @@ use crate::frontend::response::BoxError;
 use crate::session::RunningRequest;
 use crate::telemetry::Metrics;
 
-/// The passing on of one such answer.
+/// One response that is passed through unparsed.
 pub(super) struct PassthroughBody {
     backend: BackendName,
     deadline: Deadline,
@@ -28,8 +28,9 @@ impl PassthroughBody {
         }
     }
 
-    /// The bytes of the answer. When the backend breaks off, pauses for too long, sends too much or is not done at the deadline, or the
-    /// session ends, the answer breaks off, which tells the client that it is not complete.
+    /// The bytes of the response. If the backend breaks off, stalls, exceeds the size limit or passes the
+    /// deadline, or if the session ends, the body ends with an error, which tells the client that it is
+    /// incomplete.
     pub(super) fn bytes(
         self,
         first: Bytes,
@@ -46,14 +47,14 @@ impl PassthroughBody {
             match chunk.unwrap_or_else(|_| Err(deadline.passed())) {
                 Ok(None) => None,
                 Ok(Some(chunk)) => Some((Ok(chunk), Some((passing, rest)))),
-                Err(error) => Some((Err(passing.aborted(error)), None)),
+                Err(error) => Some((Err(passing.log_abort(error)), None)),
             }
         });
         stream::iter((!first.is_empty()).then_some(Ok(first))).chain(rest)
     }
 
-    fn aborted(&self, error: BackendError) -> BoxError {
-        tracing::warn!(backend = %self.backend, %error, "an answer broke off in the middle");
+    fn log_abort(&self, error: BackendError) -> BoxError {
+        tracing::warn!(backend = %self.backend, %error, "backend response ended early");
         error.into()
     }
 }

@@ -1,4 +1,4 @@
-//! POST: one message from the client.
+//! POST: handles one message of the client, or a batch.
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -23,29 +23,29 @@ use crate::mcp::revision::Revision;
 use crate::mcp::{error_code, header_names as mcp};
 use crate::session::{Session, TooManyRequests};
 
-/// A request of a session, and the terms of its answer.
+/// A request of a session, and how to respond to it.
 #[derive(Debug)]
-pub(super) struct RequestOutcome<'a> {
+pub(super) struct SessionRequest<'a> {
     pub(super) request: &'a jsonrpc::Request<'a>,
-    /// The id under which it goes upstream.
+    /// The request id that is sent upstream.
     pub(super) upstream_id: &'a UpstreamRequestId,
-    /// How it may be answered.
-    pub(super) framing: ResponseFormats,
-    /// What its answer is a part of, if it is not alone.
+    /// The response formats that the client accepts.
+    pub(super) formats: ResponseFormats,
+    /// The delivery that the response is a part of, if it is not sent alone.
     pub(super) delivery: Option<&'a Delivery>,
 }
 
 impl Frontend {
-    /// The answer, and the method for the metrics.
+    /// Handles a POST. Also returns the method label for the metrics.
     pub(super) async fn post(
         &self,
         request: Request<Incoming>,
         principal: &Principal,
     ) -> (&'static str, Response<ResponseBody>) {
         let (head, body) = request.into_parts();
-        let framing = match media_types(&head.headers) {
-            Ok(framing) => framing,
-            Err(refusal) => return ("other", refusal),
+        let formats = match media_types(&head.headers) {
+            Ok(formats) => formats,
+            Err(rejection) => return ("other", rejection),
         };
         let in_flight = self.core.hot().limits.requests_in_flight;
         let limit = self.body_limit(&head.headers);
@@ -53,35 +53,36 @@ impl Frontend {
             .size_hint()
             .upper()
             .is_some_and(|bytes| bytes <= SMALL_BODY_BYTES);
-        let Some(place) = self.places.take(in_flight, is_small) else {
+        let Some(permit) = self.admission.try_acquire(in_flight, is_small) else {
             discard(body).await;
             return ("other", response::overloaded(None));
         };
-        // Otherwise a header that says anything would buy a stranger what sessions may have.
+        // Without this check, any value in the header would give an unauthenticated client the larger body
+        // limit of sessions.
         if !is_small && self.has_foreign_session_id(&head.headers, principal) {
             discard(body).await;
             return ("other", response::session_not_found());
         }
-        let account = || self.principals.account(self.core.budget(), principal);
+        let account = || self.accounts.account(self.core.budget(), principal);
         let body = match read(body, limit, account).await {
             Ok(body) => body,
-            Err(refusal) => return ("other", refusal),
+            Err(rejection) => return ("other", rejection),
         };
         if jsonrpc::is_batch(&body) {
-            let answer = self.batch(&head.headers, &body, framing, principal, place);
+            let answer = self.batch(&head.headers, &body, formats, principal, permit);
             return ("batch", Box::pin(answer).await);
         }
         match Message::parse(&body) {
-            Err(fault) => ("other", response::no_message(&body, &fault)),
+            Err(fault) => ("other", response::malformed_message(&body, &fault)),
             Ok(Message::Request(request)) => {
                 let method = label(&request.method);
-                if !place.is_for_requests() {
+                if !permit.can_run_request() {
                     return (method, response::overloaded(Some(request.id)));
                 }
-                let answer = self.request(&head.headers, &body, &request, framing, principal, place);
+                let answer = self.request(&head.headers, &body, &request, formats, principal, permit);
                 (method, answer.await)
             }
-            Ok(message) => Box::pin(self.one_way(&head.headers, &body, &message, principal)).await,
+            Ok(message) => Box::pin(self.deliver_message(&head.headers, &body, &message, principal)).await,
         }
     }
 
@@ -90,39 +91,39 @@ impl Frontend {
         headers: &HeaderMap,
         body: &Bytes,
         request: &jsonrpc::Request<'_>,
-        framing: ResponseFormats,
+        formats: ResponseFormats,
         principal: &Principal,
-        place: RequestPermit,
+        permit: RequestPermit,
     ) -> Response<ResponseBody> {
         match era::of(headers, &request.method, request.params) {
             Ok(Era::Legacy) => {}
-            Ok(Era::Modern(meta)) => return era::refuse(headers, &meta, request),
-            Err(fault) => return response::params_fault(request.id, &fault),
+            Ok(Era::Modern(meta)) => return era::reject(headers, &meta, request),
+            Err(fault) => return response::invalid_params(request.id, &fault),
         }
         if request.method == "initialize" {
             return Box::pin(self.initialize(request, principal)).await;
         }
         match self.session(headers, Some(request.id), principal).await {
             Ok(session) => match self.core.hot().stream_calls_after {
-                Some(patience)
-                    if framing == ResponseFormats::Any && late_stream::is_call(&request.method) =>
+                Some(stream_after)
+                    if formats == ResponseFormats::Any && late_stream::is_call(&request.method) =>
                 {
-                    Box::pin(self.run_with_patience(&session, body, patience, place)).await
+                    Box::pin(self.run_streaming_after(&session, body, stream_after, permit)).await
                 }
-                _ => self.run(&session, body, request, framing, None, place).await,
+                _ => self.run(&session, body, request, formats, None, permit).await,
             },
-            Err(refusal) => refusal,
+            Err(rejection) => rejection,
         }
     }
 
-    /// Runs a request of `session`, which came in as `body`. Its answer is a part of what `delivery` delivers, if that is given. `guard` is
-    /// kept until it has gone out.
+    /// Runs a request of `session`, which came in as `body`. The response is a part of `delivery`, if there
+    /// is one. `guard` is kept until the response has been sent.
     pub(super) async fn run<G: Send + 'static>(
         &self,
         session: &Session,
         body: &Bytes,
         request: &jsonrpc::Request<'_>,
-        framing: ResponseFormats,
+        formats: ResponseFormats,
         delivery: Option<&Delivery>,
         guard: G,
     ) -> Response<ResponseBody> {
@@ -137,55 +138,55 @@ impl Frontend {
         }
         let running = match session.begin(request.id) {
             Ok(running) => running,
-            Err(TooManyRequests) => return response::busy(request.id),
+            Err(TooManyRequests) => return response::session_overloaded(request.id),
         };
-        let upstream_id = UpstreamRequestId::of(&running);
-        let asked = RequestOutcome {
+        let upstream_id = UpstreamRequestId::for_running(&running);
+        let incoming = SessionRequest {
             request,
             upstream_id: &upstream_id,
-            framing,
+            formats,
             delivery,
         };
         let response = tokio::select! {
             biased;
-            response = self.dispatch(session, body, &asked) => response,
-            // Whoever ended the session wants nothing more of it, wherever that was.
+            response = self.dispatch(session, body, &incoming) => response,
+            // A terminated session has no results, on whichever replica it was terminated.
             () = running.session_ended() => response::session_not_found(),
         };
-        response::until_its_end(response, (running, guard))
+        response::hold_until_sent(response, (running, guard))
     }
 
     async fn dispatch(
         &self,
         session: &Session,
         body: &Bytes,
-        asked: &RequestOutcome<'_>,
+        incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
-        let request = asked.request;
+        let request = incoming.request;
         match &*request.method {
             "ping" => response::result(request.id, b"{}"),
             "tools/list" => self.list(ListKind::Tools, session, request).await,
             "prompts/list" => self.list(ListKind::Prompts, session, request).await,
             "resources/list" => self.list(ListKind::Resources, session, request).await,
             "resources/templates/list" => self.list(ListKind::Templates, session, request).await,
-            "tools/call" => self.call(CallSubject::Tool, session, body, asked).await,
-            "prompts/get" => self.call(CallSubject::Prompt, session, body, asked).await,
-            "resources/read" => self.call(CallSubject::Resource, session, body, asked).await,
-            "completion/complete" => self.call(CallSubject::Completion, session, body, asked).await,
+            "tools/call" => self.call(CallSubject::Tool, session, body, incoming).await,
+            "prompts/get" => self.call(CallSubject::Prompt, session, body, incoming).await,
+            "resources/read" => self.call(CallSubject::Resource, session, body, incoming).await,
+            "completion/complete" => self.call(CallSubject::Completion, session, body, incoming).await,
             "logging/setLevel" => Box::pin(session_settings::set_log_level(session, request)).await,
-            "resources/subscribe" => Box::pin(self.subscribe(session, body, asked)).await,
-            "resources/unsubscribe" => Box::pin(self.unsubscribe(session, body, asked)).await,
+            "resources/subscribe" => Box::pin(self.subscribe(session, body, incoming)).await,
+            "resources/unsubscribe" => Box::pin(self.unsubscribe(session, body, incoming)).await,
             _ => response::method_not_found(request),
         }
     }
 
-    /// Whether the request names a session whose id was not signed here for this principal.
+    /// Whether the request has a session id that this server did not sign for this principal.
     fn has_foreign_session_id(&self, headers: &HeaderMap, principal: &Principal) -> bool {
         let id = headers.get(mcp::SESSION_ID);
         id.is_some_and(|id| !self.sessions.is_own_id(id.as_bytes(), principal))
     }
 
-    /// The session that the request names, if it is the principal's.
+    /// Looks up the session that the request names. Another principal's session is not found.
     pub(super) async fn session(
         &self,
         headers: &HeaderMap,
@@ -212,8 +213,8 @@ impl Frontend {
     }
 }
 
-/// Refuses a request that names a revision that is not known. None at all is as good as one that is (specification 2025-11-25, basic,
-/// transports).
+/// Rejects an unknown revision in `MCP-Protocol-Version`. A missing header is allowed (specification
+/// 2025-11-25, basic/transports).
 pub(super) fn check_revision(
     headers: &HeaderMap,
     id: Option<&serde_json::value::RawValue>,
@@ -228,7 +229,7 @@ pub(super) fn check_revision(
     }
 }
 
-/// The method as a label of metrics: whatever a client invents is one label.
+/// The method as a metrics label. All unknown methods share one label, so that clients cannot create labels.
 pub(super) fn label(method: &str) -> &'static str {
     const KNOWN: [&str; 17] = [
         "initialize",

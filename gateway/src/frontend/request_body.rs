@@ -1,4 +1,4 @@
-//! The body of a request: read as far as it may go, and no further.
+//! Reads request bodies within limits of size, time and memory budget.
 
 use std::time::Duration;
 
@@ -16,14 +16,15 @@ use crate::runtime::timeout::within;
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
-/// The largest body without a session. `initialize` is the largest message that needs none, and its parts have bounds of their own. Without
-/// this a stranger could keep the process busy with bodies that are read and parsed only to be refused.
+/// Largest body without a session id. `initialize` is the largest message without a session, and its parts
+/// have their own limits. Without this limit, a client without a session could keep the process busy with
+/// large bodies that are parsed only to be rejected.
 const MAX_SESSIONLESS_BYTES: usize = 64 * 1024;
-/// How much of a refused body is read and thrown away, at most this long.
+/// Limits of what is read and discarded of a rejected body, in bytes and time.
 const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 const DISCARD_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How large the body of one request may be.
+/// The size limit of one request body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BodyLimit {
     bytes: usize,
@@ -31,7 +32,7 @@ pub(super) struct BodyLimit {
 }
 
 impl BodyLimit {
-    /// The limit for a request with these headers, where a request of a session may have `largest` bytes.
+    /// The limit for a request with these headers; `largest` is the limit for requests with a session.
     pub(super) fn of(headers: &HeaderMap, largest: usize) -> Self {
         if largest <= MAX_SESSIONLESS_BYTES || headers.contains_key(mcp::SESSION_ID) {
             return Self {
@@ -45,28 +46,28 @@ impl BodyLimit {
         }
     }
 
-    /// Whether the body is known to be larger, before any of it is read.
+    /// Whether the declared size exceeds the limit, before anything is read.
     pub(super) fn is_exceeded_by(self, body: &Incoming) -> bool {
         body.size_hint().lower() > self.bytes as u64
     }
 }
 
-/// Why there is no body.
+/// Why reading a body failed.
 enum BodyError {
     TooLarge,
-    /// The budget has no room for it.
-    NoRoom,
+    /// The budget has no room for the body.
+    BudgetExhausted,
     Incomplete,
 }
 
-/// The body, which counts as long as there is a copy of it: refused as soon as it is larger than `limit`, or finds no room in `account`. One that says
-/// that it is too large has been refused before.
+/// Reads the body, and charges it to `account` until its last copy is dropped. Rejects it as soon as it
+/// exceeds `limit` or the account. A body whose declared size is too large has been rejected before.
 pub(super) async fn read(
     mut body: Incoming,
     limit: BodyLimit,
     account: impl FnOnce() -> Account,
 ) -> Result<Bytes, Response<ResponseBody>> {
-    let Some(whole) = within(BODY_DEADLINE, gather(&mut body, limit.bytes, account)).await else {
+    let Some(whole) = within(BODY_DEADLINE, collect_body(&mut body, limit.bytes, account)).await else {
         let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
         return Err(response::error(
             StatusCode::REQUEST_TIMEOUT,
@@ -78,9 +79,9 @@ pub(super) async fn read(
     match whole {
         Ok(whole) => Ok(whole),
         Err(BodyError::TooLarge) => Err(too_large(body, limit).await),
-        Err(BodyError::NoRoom) => {
+        Err(BodyError::BudgetExhausted) => {
             discard(body).await;
-            Err(response::no_room())
+            Err(response::budget_exhausted())
         }
         Err(BodyError::Incomplete) => {
             let message = "The body ended before it was complete";
@@ -94,13 +95,13 @@ pub(super) async fn read(
     }
 }
 
-/// The parts of a body as one. Most come in one part, which is not copied.
-async fn gather(
+/// Collects the chunks of a body. Most bodies have one chunk, which is not copied.
+async fn collect_body(
     body: &mut Incoming,
     largest: usize,
     account: impl FnOnce() -> Account,
 ) -> Result<Bytes, BodyError> {
-    let first = part(body).await?.unwrap_or_default();
+    let first = next_chunk(body).await?.unwrap_or_default();
     if first.len() > largest {
         return Err(BodyError::TooLarge);
     }
@@ -111,19 +112,19 @@ async fn gather(
     let mut reserved = account()
         .reserve_or_wait(first.len())
         .await
-        .ok_or(BodyError::NoRoom)?;
+        .ok_or(BodyError::BudgetExhausted)?;
     if is_whole {
         return Ok(reserved.hold(first));
     }
     let mut whole = BytesMut::from(first);
-    while let Some(part) = part(body).await? {
-        if whole.len() + part.len() > largest {
+    while let Some(chunk) = next_chunk(body).await? {
+        if whole.len() + chunk.len() > largest {
             return Err(BodyError::TooLarge);
         }
-        if !reserved.grow_or_wait(part.len()).await {
-            return Err(BodyError::NoRoom);
+        if !reserved.grow_or_wait(chunk.len()).await {
+            return Err(BodyError::BudgetExhausted);
         }
-        whole.extend_from_slice(&part);
+        whole.extend_from_slice(&chunk);
     }
     Ok(if whole.len() <= UNCOUNTED_BYTES {
         whole.freeze()
@@ -132,12 +133,12 @@ async fn gather(
     })
 }
 
-async fn part(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
     loop {
         match body.frame().await {
             None => return Ok(None),
             Some(Err(_)) => return Err(BodyError::Incomplete),
-            // What is no data is a trailer, which says nothing to us.
+            // A frame without data is a trailer, which is ignored.
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
@@ -163,8 +164,8 @@ pub(super) async fn too_large(body: Incoming, limit: BodyLimit) -> Response<Resp
     )
 }
 
-/// Reads what the client still sends of a refused body, for a while, and throws it away: a connection that is closed with unread bytes in
-/// it takes the answer down with it.
+/// Reads and discards the rest of a rejected body, within limits. Closing a connection with unread bytes
+/// resets it, and the client would lose the response.
 pub(super) async fn discard(mut body: Incoming) {
     let discarding = async {
         let mut left = MAX_DISCARDED_BYTES;
@@ -175,7 +176,7 @@ pub(super) async fn discard(mut body: Incoming) {
             }
         }
     };
-    // A client that is slower than this may miss the answer.
+    // A client that is slower than this may miss the response.
     drop(tokio::time::timeout(DISCARD_DEADLINE, discarding).await);
 }
 
@@ -200,7 +201,7 @@ mod tests {
         }
     }
 
-    /// What is read of a request with a body of so many bytes, in parts or in one.
+    /// Reads one request body of the given size, sent in one piece or in two.
     async fn read_one(bytes: usize, in_parts: bool, account: Account) -> Bytes {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -234,8 +235,9 @@ mod tests {
         receiver.recv().await.unwrap()
     }
 
+    /// A body larger than the uncounted size is charged until its last copy is dropped.
     #[tokio::test]
-    async fn a_body_counts_until_its_last_copy_is_gone() {
+    async fn body_is_charged_until_its_last_copy_is_dropped() {
         let account = Account::root(usize::MAX);
         for (bytes, in_parts, counted) in [
             (UNCOUNTED_BYTES, true, 0),
@@ -252,15 +254,16 @@ mod tests {
         }
     }
 
+    /// A body that does not arrive in time gets 408 with a message that names the limit.
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_never_ends_is_given_up_with_words_that_say_so() {
+    async fn endless_body_gets_408_with_a_reason() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let service = service_fn(async |request: http::Request<Incoming>| {
             let account = || Account::root(usize::MAX);
             let read = read(request.into_body(), limit(1024), account).await;
-            Ok::<_, Infallible>(read.map_or_else(|refusal| refusal, |_| response::accepted()))
+            Ok::<_, Infallible>(read.map_or_else(|rejection| rejection, |_| response::accepted()))
         });
         let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service);
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! Answers: bytes, statuses and headers.
+//! Builds HTTP responses: bodies, statuses and headers.
 
 use bytes::Bytes;
 use futures::Stream;
@@ -16,12 +16,13 @@ use crate::mcp::{error_code, header_names as mcp, jsonrpc};
 use crate::session::store::{SessionLimit, StoreError};
 use crate::session::{CreateError, SessionError};
 
-/// The body of an answer: whole, or as it comes.
+/// A response body: whole, or streamed.
 pub(crate) type ResponseBody = Either<SharedBody, UnsyncBoxBody<Bytes, BoxError>>;
-/// An error in the middle of a body; it ends the connection, which tells the client that the answer is not complete.
+/// An error in the middle of a body. It ends the connection, which tells the client that the response is
+/// incomplete.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// When a client that met an unavailable store should try again, in seconds.
+/// Value of `Retry-After`, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 pub(super) fn json(status: StatusCode, message: Bytes) -> Response<ResponseBody> {
@@ -34,8 +35,8 @@ pub(super) fn result(id: &RawValue, result: &[u8]) -> Response<ResponseBody> {
     json(StatusCode::OK, jsonrpc::result(id, result))
 }
 
-/// A page of a list as the result. A page that is not small is not copied.
-pub(super) fn page(id: &RawValue, page: &ListPage) -> Response<ResponseBody> {
+/// Responds with one page of a list. A large page is not copied.
+pub(super) fn list_page(id: &RawValue, page: &ListPage) -> Response<ResponseBody> {
     if page.len() <= UNCOUNTED_BYTES {
         return result(id, &page.whole());
     }
@@ -55,7 +56,7 @@ pub(super) fn error(
     json(status, jsonrpc::error(id, code, message))
 }
 
-/// A method that does not exist, or that belongs to a capability which is not offered.
+/// The method does not exist, or belongs to a capability that is not offered.
 pub(super) fn method_not_found(request: &jsonrpc::Request<'_>) -> Response<ResponseBody> {
     let message = format!("Method not found: {}", request.method);
     error(
@@ -66,19 +67,20 @@ pub(super) fn method_not_found(request: &jsonrpc::Request<'_>) -> Response<Respo
     )
 }
 
-/// A message that is none. Where there can be no doubt which request its sender takes it for, that is the one that is answered.
-pub(super) fn no_message(message: &[u8], fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
+/// A malformed message. The error has the id of the request if the message has one that is unambiguous.
+pub(super) fn malformed_message(message: &[u8], fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
     let id = jsonrpc::awaited_id(message);
     error(StatusCode::BAD_REQUEST, id, fault.code, &fault.message)
 }
 
-/// A message that wants no answer, and that cannot be taken.
-pub(super) fn fault(fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
+/// A malformed notification or response, whose sender expects no response.
+pub(super) fn invalid_message(fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
     error(StatusCode::BAD_REQUEST, None, fault.code, &fault.message)
 }
 
-/// Parameters that do not fit: a wrong one is the method's business, a doubled key makes the request itself invalid.
-pub(super) fn params_fault(id: &RawValue, fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
+/// Invalid parameters. A wrong value is an error of the method; a duplicate key makes the whole request
+/// invalid.
+pub(super) fn invalid_params(id: &RawValue, fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
     let status = if fault.code == error_code::INVALID_REQUEST {
         StatusCode::BAD_REQUEST
     } else {
@@ -87,7 +89,7 @@ pub(super) fn params_fault(id: &RawValue, fault: &jsonrpc::InvalidMessage) -> Re
     error(status, Some(id), fault.code, &fault.message)
 }
 
-/// An unusable session. `id` is the request's, for a failure that is that request's alone.
+/// An unusable session. `id` is the request's, for a failure that concerns this request alone.
 pub(super) fn session_error(id: Option<&RawValue>, failure: &SessionError) -> Response<ResponseBody> {
     match failure {
         SessionError::NotFound => session_not_found(),
@@ -95,10 +97,11 @@ pub(super) fn session_error(id: Option<&RawValue>, failure: &SessionError) -> Re
     }
 }
 
-/// The session is gone. The client sees the same answer whether its session is unknown, expired, terminated or another principal's.
+/// The session does not exist. The response is the same whether the session is unknown, expired, terminated
+/// or another principal's.
 ///
-/// The id is null: the Go SDK takes an error with the request's id for the failure of that one call, and never notices that the session
-/// is gone. The SDKs' own servers answer so, too.
+/// The id is null: the Go SDK treats an error with the request's id as a failure of that one call, and never
+/// notices that the session is gone. The SDKs' own servers respond in the same way.
 pub(super) fn session_not_found() -> Response<ResponseBody> {
     error(
         StatusCode::NOT_FOUND,
@@ -108,49 +111,49 @@ pub(super) fn session_not_found() -> Response<ResponseBody> {
     )
 }
 
-/// A request on an open stream whose session has ended: the error of that request.
+/// The session ended while the response stream of this request was open.
 pub(super) fn session_ended(id: Option<&RawValue>) -> Response<ResponseBody> {
     let message = "Session not found; it was ended while this call was running";
     error(StatusCode::OK, id, error_code::SESSION_NOT_FOUND, message)
 }
 
-/// The store did not answer. The reason is for the log: it may name addresses.
+/// The session store is unavailable. The reason is only logged: it may contain addresses.
 pub(super) fn store_unavailable(id: Option<&RawValue>, _: &StoreError) -> Response<ResponseBody> {
-    later(
+    retry_later(
         id,
         "The session store is unavailable; the session is not lost, try again",
     )
 }
 
-/// More requests are running than may at a time.
+/// All permits for requests are taken.
 pub(super) fn overloaded(id: Option<&RawValue>) -> Response<ResponseBody> {
-    later(
+    retry_later(
         id,
         "The gateway has as many requests as it takes at a time; try again",
     )
 }
 
-/// What others send is in the way.
-pub(super) fn no_room() -> Response<ResponseBody> {
-    later(None, NO_ROOM)
+/// The memory budget is used up by other requests.
+pub(super) fn budget_exhausted() -> Response<ResponseBody> {
+    retry_later(None, BUDGET_EXHAUSTED)
 }
 
-/// The same, of one request.
-pub(super) fn no_room_for(id: &RawValue) -> Response<ResponseBody> {
-    later(Some(id), NO_ROOM)
+/// As [`budget_exhausted`], for the request `id`.
+pub(super) fn budget_exhausted_for(id: &RawValue) -> Response<ResponseBody> {
+    retry_later(Some(id), BUDGET_EXHAUSTED)
 }
 
-const NO_ROOM: &str = "The gateway buffers as many bytes as it takes at a time; try again";
+const BUDGET_EXHAUSTED: &str = "The gateway buffers as many bytes as it takes at a time; try again";
 
-/// The session's other requests are in the way.
-pub(super) fn busy(id: &RawValue) -> Response<ResponseBody> {
+/// The session runs as many requests as it may.
+pub(super) fn session_overloaded(id: &RawValue) -> Response<ResponseBody> {
     let message =
         "The session has as many requests running as it may at a time; try again when one has ended";
-    later(Some(id), message)
+    retry_later(Some(id), message)
 }
 
-/// There is no new session.
-pub(super) fn not_created(id: &RawValue, reason: &CreateError) -> Response<ResponseBody> {
+/// No session could be created.
+pub(super) fn session_not_created(id: &RawValue, reason: &CreateError) -> Response<ResponseBody> {
     let message = match reason {
         CreateError::Unavailable(unavailable) => return store_unavailable(Some(id), unavailable),
         CreateError::Limit(SessionLimit::Server) => {
@@ -160,11 +163,11 @@ pub(super) fn not_created(id: &RawValue, reason: &CreateError) -> Response<Respo
             "You have as many sessions as one client may; end one, or try again later"
         }
     };
-    later(Some(id), message)
+    retry_later(Some(id), message)
 }
 
-/// Somebody else is not ready: the same again later is right.
-pub(super) fn later(id: Option<&RawValue>, message: &str) -> Response<ResponseBody> {
+/// A temporary failure: the client should send the same request again later.
+pub(super) fn retry_later(id: Option<&RawValue>, message: &str) -> Response<ResponseBody> {
     let mut response = error(StatusCode::SERVICE_UNAVAILABLE, id, error_code::INTERNAL, message);
     response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     response
@@ -193,14 +196,14 @@ pub(super) fn text(status: StatusCode, text: &'static str) -> Response<ResponseB
     response
 }
 
-/// A JSON answer whose bytes come later.
+/// A JSON response whose bytes are streamed.
 pub(super) fn streaming_json(
     chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
 ) -> Response<ResponseBody> {
     streaming(mcp::JSON, chunks)
 }
 
-/// A stream of server-sent events.
+/// A response that is a stream of server-sent events.
 pub(super) fn events(
     chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
 ) -> Response<ResponseBody> {
@@ -210,19 +213,22 @@ pub(super) fn events(
         header::CACHE_CONTROL,
         HeaderValue::from_static("no-cache, no-transform"),
     );
-    // Proxies such as nginx would otherwise hold events back.
+    // Without this header, proxies such as nginx buffer the events.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
-/// An answer of which its connection knows what `delivery` says.
-pub(super) fn delivered(delivery: Delivery, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+/// Attaches `delivery` to a response, for the connection that sends it.
+pub(super) fn with_delivery(
+    delivery: Delivery,
+    mut response: Response<ResponseBody>,
+) -> Response<ResponseBody> {
     response.extensions_mut().insert(delivery);
     response
 }
 
-/// A backend's whole answer, which is counted in `account`; a part of what `delivery` delivers, if that is given.
-pub(super) fn whole_answer(
+/// A backend's complete response, charged to `account`, as a part of `delivery` if there is one.
+pub(super) fn complete_message(
     message: Bytes,
     account: &Account,
     delivery: Option<&Delivery>,
@@ -232,11 +238,11 @@ pub(super) fn whole_answer(
     }
     let delivery = delivery.cloned().unwrap_or_default();
     let message = delivery.follow(account, message);
-    delivered(delivery, json(StatusCode::OK, message))
+    with_delivery(delivery, json(StatusCode::OK, message))
 }
 
-/// Keeps `guard` until the whole answer has gone out, or the client has gone away.
-pub(super) fn until_its_end<G: Send + 'static>(
+/// Keeps `guard` until the whole response has been sent or the client has gone away.
+pub(super) fn hold_until_sent<G: Send + 'static>(
     response: Response<ResponseBody>,
     guard: G,
 ) -> Response<ResponseBody> {

@@ -1,8 +1,9 @@
-//! One message of a backend, as the client of a stream gets it.
+//! Rewrites one message of a backend for the client.
 //!
-//! Its bytes stay as they are but for ids of the backend's own requests, and progress tokens in them: two backends may use the same, and
-//! the client's answer may reach any process. They are replaced by texts that say where they come from, and so are ids of elicitations. Notifications pass when they are
-//! about something of the backend's: a call that it runs, by the token that it was given with it, or a resource that it has.
+//! Two backends may use the same request ids, progress tokens and elicitation ids, and the client's response
+//! may reach any replica. These ids are therefore replaced by signed ids that name their backend. All other
+//! bytes stay as they are. A notification passes only if it concerns its own backend: a call that the backend
+//! runs, identified by the progress token of the call, or a resource that the backend has.
 
 use std::sync::LazyLock;
 
@@ -21,36 +22,37 @@ use crate::mcp::splice::{splice, splice_all};
 use crate::session::{RelayedIdKind, Session};
 use crate::telemetry::request_id::CurrentRequestId;
 
-/// Finds the code of an error that names elicitations. It may stand anywhere in an answer.
+/// Finds the code of an error that names elicitations. It may stand anywhere in a message.
 static ELICITATION_REQUIRED: LazyLock<memmem::Finder<'static>> =
     LazyLock::new(|| memmem::Finder::new(b"-32042"));
 
-/// Where a message comes from.
+/// The origin of a message: the backend and its upstream session.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source<'a> {
+pub(super) struct MessageSource<'a> {
     pub(super) core: &'a Core,
     pub(super) session: &'a Session,
     pub(super) backend: &'a Backend,
     pub(super) upstream: &'a UpstreamSession,
 }
 
-/// What the client gets of a message.
+/// The outcome of rewriting a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RewrittenMessage {
-    /// The answer that the stream is for.
-    Answer(Bytes),
-    /// Something else.
-    Message(Bytes),
-    /// An error: this must have been meant as the answer that the stream is for, and is none.
-    NoAnswer(BackendError),
-    /// Nothing, and this is why nobody could read it.
+    /// The response that the stream waits for.
+    Response(Bytes),
+    /// Another message for the client.
+    Other(Bytes),
+    /// The message must be meant as the response, but is malformed.
+    InvalidResponse(BackendError),
+    /// An unreadable message, which the client does not get.
     Unreadable(BackendError),
-    /// Nothing: it is for the gateway itself, or nobody.
-    Nothing,
+    /// The client gets nothing: the message is for the gateway, or is dropped.
+    Dropped,
 }
 
-/// An answer of `backend` with the ids of its elicitations as the client of `session` knows them, where it is an error that names some.
-pub(super) fn with_own_elicitations(session: &Session, backend: &Backend, answer: Bytes) -> Bytes {
+/// Rewrites the elicitation ids in `answer`, a response of `backend`, if it is an error that names
+/// elicitations.
+pub(super) fn rewrite_elicitation_ids(session: &Session, backend: &Backend, answer: Bytes) -> Bytes {
     if ELICITATION_REQUIRED.find(&answer).is_none() {
         return answer;
     }
@@ -72,31 +74,31 @@ pub(super) fn with_own_elicitations(session: &Session, backend: &Backend, answer
     }
 }
 
-impl Source<'_> {
-    /// Translates `data`. `awaited` is the request whose answer the stream is for, if there is one.
+impl MessageSource<'_> {
+    /// Rewrites `data`. `awaited` is the id of the request that the stream waits for, if there is one.
     pub(super) fn rewrite_message(&self, data: &Bytes, awaited: Option<&RawValue>) -> RewrittenMessage {
         match Message::from_backend(data) {
             Ok(Message::Response(_)) => match awaited {
-                Some(id) => self.answer(data, id),
-                None => self.dropped("it answers no request of this stream"),
+                Some(id) => self.response(data, id),
+                None => self.drop_message("response to a request that this stream does not have"),
             },
             Ok(Message::Notification { method, .. }) if is_list_changed(&method) => {
                 self.list_changed(&method)
             }
             Ok(Message::Notification { method, params }) => self.notification(data, &method, params),
             Ok(Message::Request(request)) => match self.request(data, &request) {
-                Some(data) => RewrittenMessage::Message(data),
-                None => self.refused(&request),
+                Some(data) => RewrittenMessage::Other(data),
+                None => self.reject_request(&request),
             },
             Err(fault) => match awaited {
-                Some(id) => self.answer(data, id),
-                None => self.dropped(&fault.message),
+                Some(id) => self.response(data, id),
+                None => self.drop_message(&fault.message),
             },
         }
     }
 
-    /// A list of the backend has changed. Clients are told when the shared catalog has changed thereby. Where the list is the client's own,
-    /// it is told at once.
+    /// A list of the backend has changed. Clients are notified if the merged catalog changes as a result. A
+    /// session that has lists of its own is notified at once.
     fn list_changed(&self, method: &str) -> RewrittenMessage {
         self.core.catalog().refresh(self.backend.name());
         let (kinds, capability) = match method {
@@ -112,20 +114,20 @@ impl Source<'_> {
             self.backend.told_a_session_of_a_change();
         }
         if is_own && self.core.hot().aggregation.offers(capability) {
-            return RewrittenMessage::Message(jsonrpc::notification(method));
+            return RewrittenMessage::Other(jsonrpc::notification(method));
         }
-        RewrittenMessage::Nothing
+        RewrittenMessage::Dropped
     }
 
-    /// A notification of the backend, if it is about something of its own.
+    /// A notification of the backend, if it concerns its own calls or resources.
     fn notification(&self, data: &Bytes, method: &str, params: Option<&RawValue>) -> RewrittenMessage {
         match method {
-            "notifications/cancelled" => self.passed(
+            "notifications/cancelled" => self.forward_or_drop(
                 self.cancelled(data, params),
-                "it cancels nothing that can be named",
+                "cancellation without a valid request id",
             ),
             "notifications/progress" => {
-                self.passed(self.progress(data, params), "it is about no call to this backend")
+                self.forward_or_drop(self.progress(data, params), "progress of an unknown call")
             }
             "notifications/elicitation/complete" => {
                 let id = correlation::elicitation_id(params).ok().flatten();
@@ -133,12 +135,12 @@ impl Source<'_> {
                     let own = self.session.elicitation_id(self.backend, id)?;
                     splice(data, id.get(), own.as_bytes())
                 });
-                self.passed(completed, "it is about no elicitation that can be named")
+                self.forward_or_drop(completed, "unknown elicitation id")
             }
             "notifications/resources/updated" if !self.is_own_resource(params) => {
-                self.dropped("it is about no resource of this backend")
+                self.drop_message("update of a resource that this backend does not have")
             }
-            _ => RewrittenMessage::Message(data.clone()),
+            _ => RewrittenMessage::Other(data.clone()),
         }
     }
 
@@ -148,7 +150,7 @@ impl Source<'_> {
         splice(data, token.get(), own.get().as_bytes())
     }
 
-    /// Whether a resource of which the backend says that it has changed is the backend's, as far as known, or was subscribed to there.
+    /// Whether the changed resource belongs to the backend, as far as known, or was subscribed to there.
     fn is_own_resource(&self, params: Option<&RawValue>) -> bool {
         let Ok(uri) = correlation::updated_uri(params) else {
             return false;
@@ -159,41 +161,39 @@ impl Source<'_> {
             || self.session.is_listed_to_it(self.backend, &uri)
             || match catalog.resource(&uri) {
                 Some(backend) => has(backend),
-                // Nobody else's, and what the backend has is not known yet.
+                // No other backend owns the resource, and this backend's resources are not known yet.
                 None => catalog.capabilities(self.backend.name()).is_none(),
             }
     }
 
-    /// What neither asks nor notifies, on a stream that is for the answer to the request `id`.
-    fn answer(&self, data: &Bytes, id: &RawValue) -> RewrittenMessage {
+    /// A message that is neither request nor notification, on the stream of the request `id`.
+    fn response(&self, data: &Bytes, id: &RawValue) -> RewrittenMessage {
         match backend::read(data, id) {
             MessageRole::Answer(data) => {
-                RewrittenMessage::Answer(with_own_elicitations(self.session, self.backend, data))
+                RewrittenMessage::Response(rewrite_elicitation_ids(self.session, self.backend, data))
             }
             MessageRole::NoAnswer(error) => {
-                self.warn(&error.to_string());
-                RewrittenMessage::NoAnswer(error)
+                self.log_dropped(&error.to_string());
+                RewrittenMessage::InvalidResponse(error)
             }
             MessageRole::Unreadable(error) => {
-                self.warn(&error.to_string());
+                self.log_dropped(&error.to_string());
                 RewrittenMessage::Unreadable(error)
             }
-            MessageRole::Other => {
-                self.dropped("it has a method, and is neither a request nor a notification")
-            }
+            MessageRole::Other => self.drop_message("neither request nor notification"),
         }
     }
 
     fn request(&self, data: &Bytes, request: &Request<'_>) -> Option<Bytes> {
-        let id = self.mint(RelayedIdKind::Request, request.id)?;
+        let id = self.issue_relayed_id(RelayedIdKind::Request, request.id)?;
         let mut parts = vec![(request.id.get(), id.as_bytes())];
         let token = correlation::progress_token(request.params).ok()?;
-        let minted = match token {
+        let issued = match token {
             None => None,
-            Some(token) => Some((token, self.mint(RelayedIdKind::Progress, token)?)),
+            Some(token) => Some((token, self.issue_relayed_id(RelayedIdKind::Progress, token)?)),
         };
-        if let Some((token, minted)) = &minted {
-            parts.push((token.get(), minted.as_bytes()));
+        if let Some((token, issued)) = &issued {
+            parts.push((token.get(), issued.as_bytes()));
         }
         let elicitation = match &*request.method {
             "elicitation/create" => correlation::elicitation_id(request.params).ok()?,
@@ -211,32 +211,36 @@ impl Source<'_> {
 
     fn cancelled(&self, data: &Bytes, params: Option<&RawValue>) -> Option<Bytes> {
         let id = correlation::cancelled_id(params).ok()?;
-        splice(data, id.get(), self.mint(RelayedIdKind::Request, id)?.as_bytes())
+        splice(
+            data,
+            id.get(),
+            self.issue_relayed_id(RelayedIdKind::Request, id)?.as_bytes(),
+        )
     }
 
-    fn mint(&self, kind: RelayedIdKind, original: &RawValue) -> Option<String> {
+    fn issue_relayed_id(&self, kind: RelayedIdKind, original: &RawValue) -> Option<String> {
         self.session.mint(kind, self.backend, self.upstream, original)
     }
 
-    /// The client's answer would not find back, so that the backend gets one here.
-    fn refused(&self, request: &Request<'_>) -> RewrittenMessage {
+    /// Answers a backend's request with an error, because the client's response could not be routed back.
+    fn reject_request(&self, request: &Request<'_>) -> RewrittenMessage {
         let reason =
             "The session in which this was asked was replaced by another; its client cannot be asked";
         self.core
             .decline(self.backend, self.upstream.clone(), request.id, reason);
-        self.dropped("its answer would reach nobody")
+        self.drop_message("the response could not be routed back")
     }
 
-    fn passed(&self, message: Option<Bytes>, otherwise: &str) -> RewrittenMessage {
-        message.map_or_else(|| self.dropped(otherwise), RewrittenMessage::Message)
+    fn forward_or_drop(&self, message: Option<Bytes>, otherwise: &str) -> RewrittenMessage {
+        message.map_or_else(|| self.drop_message(otherwise), RewrittenMessage::Other)
     }
 
-    fn dropped(&self, reason: &str) -> RewrittenMessage {
-        self.warn(reason);
-        RewrittenMessage::Nothing
+    fn drop_message(&self, reason: &str) -> RewrittenMessage {
+        self.log_dropped(reason);
+        RewrittenMessage::Dropped
     }
 
-    fn warn(&self, reason: &str) {
-        tracing::warn!(request_id = %CurrentRequestId, backend = %self.backend.name(), reason, "a message of the backend is not passed on");
+    fn log_dropped(&self, reason: &str) {
+        tracing::warn!(request_id = %CurrentRequestId, backend = %self.backend.name(), reason, "dropped a backend message");
     }
 }

@@ -1,11 +1,11 @@
-//! What a client sets for its session: `logging/setLevel`, `resources/subscribe` and `resources/unsubscribe`.
+//! Session settings: `logging/setLevel`, `resources/subscribe` and `resources/unsubscribe`.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
 use super::Frontend;
-use super::call::refuse;
-use super::post::RequestOutcome;
+use super::call::error_response;
+use super::post::SessionRequest;
 use crate::backend::Backend;
 use crate::core::{CallError, CallSubject, RoutedCall};
 use crate::frontend::response;
@@ -16,7 +16,7 @@ use crate::mcp::{correlation, error_code, params};
 use crate::session::{Session, SettingError};
 use crate::telemetry::request_id::CurrentRequestId;
 
-/// The levels there are, from the least to the most severe (specification, server/utilities/logging).
+/// The log levels, from the least to the most severe (specification, server/utilities/logging).
 const LEVELS: [&str; 8] = [
     "debug",
     "info",
@@ -28,13 +28,13 @@ const LEVELS: [&str; 8] = [
     "emergency",
 ];
 
-/// The longest URI that is stored with a session.
+/// Longest URI that is stored with a session.
 const MAX_URI_BYTES: usize = 2048;
 
 pub(super) async fn set_log_level(session: &Session, request: &Request<'_>) -> Response<ResponseBody> {
     let level = match correlation::level(request.params) {
         Ok(level) => level,
-        Err(fault) => return response::params_fault(request.id, &fault),
+        Err(fault) => return response::invalid_params(request.id, &fault),
     };
     if !LEVELS.contains(&&*level) {
         let message = format!("params: found level {level:?}; allowed are {}", LEVELS.join(", "));
@@ -47,7 +47,7 @@ pub(super) async fn set_log_level(session: &Session, request: &Request<'_>) -> R
     }
     match session.set_log_level(&level).await {
         Ok(()) => response::result(request.id, b"{}"),
-        Err(error) => not_set(request, &error),
+        Err(error) => setting_failed(request, &error),
     }
 }
 
@@ -56,9 +56,9 @@ impl Frontend {
         &self,
         session: &Session,
         body: &Bytes,
-        asked: &RequestOutcome<'_>,
+        incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
-        let request = asked.request;
+        let request = incoming.request;
         if !self
             .core
             .hot()
@@ -69,29 +69,29 @@ impl Frontend {
         }
         let uri = match uri(request) {
             Ok(uri) => uri,
-            Err(refusal) => return refusal,
+            Err(rejection) => return rejection,
         };
         let catalog = session
             .catalog_to_find(CallSubject::Resource, request.params)
             .await;
         let routed = match self.core.route(&catalog, CallSubject::Resource, body, request) {
             Ok(routed) => session.reached(routed),
-            Err(error) => return refuse(CallSubject::Resource, request, error),
+            Err(error) => return error_response(CallSubject::Resource, request, error),
         };
         if routed.backend.shares_session() {
-            return not_subscribed(request, &routed.backend);
+            return subscription_unsupported(request, &routed.backend);
         }
         if let Err(error) = session.watch(&routed.backend, &uri).await {
-            return not_set(request, &error);
+            return setting_failed(request, &error);
         }
-        let answered = self.ask(session, routed, asked).await;
+        let answered = self.call_backend(session, routed, incoming).await;
         if !matches!(answered, Ok((_, true)))
             && let Err(error) = session.unwatch(&uri).await
         {
-            tracing::warn!(request_id = %CurrentRequestId, %error, "a subscription that was refused stays in the record");
+            tracing::warn!(request_id = %CurrentRequestId, %error, "failed to remove a rejected subscription from the session");
         }
         answered.map_or_else(
-            |error| refuse(CallSubject::Resource, request, error),
+            |error| error_response(CallSubject::Resource, request, error),
             |(answer, _)| answer,
         )
     }
@@ -100,14 +100,14 @@ impl Frontend {
         &self,
         session: &Session,
         body: &Bytes,
-        asked: &RequestOutcome<'_>,
+        incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
-        let request = asked.request;
+        let request = incoming.request;
         let uri = match uri(request) {
             Ok(uri) => uri,
-            Err(refusal) => return refusal,
+            Err(rejection) => return rejection,
         };
-        // Where it was subscribed, which need not be where it is now.
+        // Unsubscribes at the backend that holds the subscription, even if the resource has moved since.
         let catalog = self.core.catalog();
         let watched = session.watched(&uri).and_then(|name| catalog.backend(&name));
         let routed = match watched {
@@ -122,47 +122,53 @@ impl Frontend {
                     .await;
                 match self.core.route(&offered, CallSubject::Resource, body, request) {
                     Ok(routed) => routed,
-                    Err(error) => return refuse(CallSubject::Resource, request, error),
+                    Err(error) => return error_response(CallSubject::Resource, request, error),
                 }
             }
         };
         if routed.backend.shares_session() {
-            return not_subscribed(request, &routed.backend);
+            return subscription_unsupported(request, &routed.backend);
         }
         if let Err(error) = session.unwatch(&uri).await {
-            return not_set(request, &error);
+            return setting_failed(request, &error);
         }
-        let answered = self.ask(session, session.reached(routed), asked).await;
+        let answered = self
+            .call_backend(session, session.reached(routed), incoming)
+            .await;
         answered.map_or_else(
-            |error| refuse(CallSubject::Resource, request, error),
+            |error| error_response(CallSubject::Resource, request, error),
             |(answer, _)| answer,
         )
     }
 
-    /// The backend's answer, and whether it is a result.
-    async fn ask(
+    /// Sends the request to the backend. Returns the response, and whether it is a result.
+    async fn call_backend(
         &self,
         session: &Session,
         routed: RoutedCall,
-        asked: &RequestOutcome<'_>,
+        incoming: &SessionRequest<'_>,
     ) -> Result<(Response<ResponseBody>, bool), CallError> {
-        let routed = asked.upstream_id.apply(routed)?;
-        let id = asked.upstream_id.get(asked.request.id);
-        asked.upstream_id.sent(routed.deadline.at());
+        let routed = incoming.upstream_id.apply(routed)?;
+        let id = incoming.upstream_id.get(incoming.request.id);
+        incoming.upstream_id.record_sent(routed.deadline.at());
         let reply = self.core.send(session, &routed, id).await;
-        let reply = reply.inspect_err(|error| asked.upstream_id.failed(error))?;
-        let message = self.whole(reply.answer, &routed, asked).await;
+        let reply = reply.inspect_err(|error| incoming.upstream_id.record_failure(error))?;
+        let message = self.read_whole(reply.answer, &routed, incoming).await;
         drop(reply.admitted);
         let message = message?;
         let parsed = jsonrpc::Response::parse(&message);
         let done = parsed.is_ok_and(|response| matches!(response.outcome, Outcome::Result(_)));
         let account = routed.backend.account();
-        Ok((response::whole_answer(message, account, asked.delivery), done))
+        Ok((
+            response::complete_message(message, account, incoming.delivery),
+            done,
+        ))
     }
 }
 
 fn uri(request: &Request<'_>) -> Result<String, Response<ResponseBody>> {
-    let (_, uri) = params::uri(request.params).map_err(|fault| response::params_fault(request.id, &fault))?;
+    let (_, uri) =
+        params::uri(request.params).map_err(|fault| response::invalid_params(request.id, &fault))?;
     if uri.len() <= MAX_URI_BYTES {
         return Ok(uri.into_owned());
     }
@@ -175,8 +181,8 @@ fn uri(request: &Request<'_>) -> Result<String, Response<ResponseBody>> {
     ))
 }
 
-/// In a session that all clients share, nobody could say whose subscription it is.
-fn not_subscribed(request: &Request<'_>, backend: &Backend) -> Response<ResponseBody> {
+/// Subscriptions need a session of their own: in a shared session, updates could not be assigned to clients.
+fn subscription_unsupported(request: &Request<'_>, backend: &Backend) -> Response<ResponseBody> {
     let message = format!(
         "Resources of backend {} cannot be subscribed to: all clients share one session there (sharedSession)",
         backend.name()
@@ -189,10 +195,10 @@ fn not_subscribed(request: &Request<'_>, backend: &Backend) -> Response<Response
     )
 }
 
-fn not_set(request: &Request<'_>, error: &SettingError) -> Response<ResponseBody> {
+fn setting_failed(request: &Request<'_>, error: &SettingError) -> Response<ResponseBody> {
     match error {
         SettingError::Session(failure) => response::session_error(Some(request.id), failure),
-        SettingError::TooOften => response::later(Some(request.id), &error.to_string()),
+        SettingError::TooOften => response::retry_later(Some(request.id), &error.to_string()),
         SettingError::Full => response::error(
             StatusCode::OK,
             Some(request.id),

@@ -1,4 +1,4 @@
-//! A body that is known as a whole, in a few parts, of which those that many answers share are not copied.
+//! A complete response body in up to three parts. Responses share large parts instead of copying them.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -7,17 +7,18 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-/// What is given to a connection at a time: what does not go out at once is a part of what is shared, and not a copy of it.
+/// Largest chunk that is handed to a connection at a time. A connection copies what it cannot send at once;
+/// smaller chunks bound that copy.
 pub(super) const SLICE_BYTES: usize = 64 * 1024;
 
-/// The body.
+/// A complete body in parts, sent in chunks of at most [`SLICE_BYTES`].
 #[derive(Debug, Default)]
 pub struct SharedBody {
     parts: [Bytes; 3],
 }
 
 impl SharedBody {
-    /// These parts, one after the other.
+    /// A body of these parts in order.
     pub(super) fn new(parts: [Bytes; 3]) -> Self {
         Self { parts }
     }
@@ -33,7 +34,7 @@ impl From<Bytes> for SharedBody {
     }
 }
 
-/// The next slice of `bytes`.
+/// Splits the next chunk off `bytes`.
 pub(super) fn slice(bytes: &mut Bytes) -> Bytes {
     bytes.split_to(bytes.len().min(SLICE_BYTES))
 }
@@ -68,8 +69,9 @@ mod tests {
 
     use super::*;
 
+    /// The parts are sent in order, in chunks that are not copied.
     #[tokio::test]
-    async fn parts_go_out_in_order_in_slices_of_what_is_shared() {
+    async fn shared_body_is_sent_in_order_without_copies() {
         let shared = Bytes::from(vec![7; 3 * SLICE_BYTES + 1]);
         let mut body = SharedBody::new([Bytes::from_static(b"<"), shared.clone(), Bytes::from_static(b">")]);
         assert_eq!(body.size_hint().exact(), Some(shared.len() as u64 + 2));

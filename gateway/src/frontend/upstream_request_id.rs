@@ -1,9 +1,10 @@
-//! The id under which a request goes upstream.
+//! The request id that is sent upstream.
 //!
-//! It is the client's own, byte for byte, so that any replica can resume or cancel the request. Some clients send every request with the same
-//! id. Two requests with one id in one upstream session cannot be told apart: servers answer one of them twice and the other never. So a
-//! request whose id another running request of its session has goes upstream under an id of the gateway's, and its answer gets the
-//! client's id again. The client cannot resume its stream. The same holds for every request in a session that all clients share.
+//! It is the client's own id, byte for byte, so that any replica can resume or cancel the request. Some
+//! clients send every request with the same id. Two requests with one id in one upstream session are
+//! ambiguous: servers answer one of them twice and the other never. If another running request of the session
+//! has the same id, the request is therefore sent with an id of the gateway, and the client's id is restored
+//! in the response. Such a request cannot be resumed. The same holds for every request in a shared session.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -18,82 +19,83 @@ use crate::mcp::jsonrpc::{InvalidMessage, Message};
 use crate::mcp::splice::splice;
 use crate::session::{Progress, RunningRequest};
 
-/// The id under which a request goes upstream, and until when it is taken there.
+/// The request id that is sent upstream, with the progress of the request there.
 #[derive(Clone, Debug)]
 pub(super) struct UpstreamRequestId {
-    /// Where it is not the client's own.
-    other: Option<Box<RawValue>>,
+    /// The gateway's id, if the client's own cannot be used.
+    replacement: Option<Box<RawValue>>,
     progress: Option<Progress>,
 }
 
 impl UpstreamRequestId {
-    /// The client's own.
-    pub(super) fn own() -> Self {
+    /// The client's own id.
+    pub(super) fn unchanged() -> Self {
         Self {
-            other: None,
+            replacement: None,
             progress: None,
         }
     }
 
-    /// That of a running request.
-    pub(super) fn of(running: &RunningRequest) -> Self {
+    /// The id of a running request.
+    pub(super) fn for_running(running: &RunningRequest) -> Self {
         Self {
-            other: running.upstream_id().map(ToOwned::to_owned),
+            replacement: running.upstream_id().map(ToOwned::to_owned),
             progress: running.progress(),
         }
     }
 
-    /// The id at `backend`, where all clients share a session in which another one may have the client's own.
+    /// The id for a backend with a shared session, where another client may use the same id. `None` for other
+    /// backends.
     pub(super) fn in_shared_session(&self, backend: &Backend) -> Option<Self> {
         let id = backend.id_in_shared_session()?;
         if let Some(progress) = &self.progress {
             progress.goes_as(backend.name().as_str(), &id);
         }
         Some(Self {
-            other: Some(id),
+            replacement: Some(id),
             progress: self.progress.clone(),
         })
     }
 
-    /// Says that the request is about to be sent: from here on a backend may be running it, whoever still waits for it.
-    pub(super) fn sent(&self, deadline: Instant) {
+    /// Records that the request is about to be sent: from now on the backend may run it.
+    pub(super) fn record_sent(&self, deadline: Instant) {
         if let Some(progress) = &self.progress {
             progress.sent(deadline);
         }
     }
 
-    /// Says that the backend is done with the request.
-    pub(super) fn answered(&self) {
+    /// Records that the backend has finished the request.
+    pub(super) fn record_finished(&self) {
         if let Some(progress) = &self.progress {
             progress.answered();
         }
     }
 
-    /// The same, if that is what `error` says.
-    pub(super) fn failed(&self, error: &CallError) {
+    /// Records that the backend has finished the request, if `error` implies it.
+    pub(super) fn record_failure(&self, error: &CallError) {
         use BackendError::Status;
-        let is_over = match error {
+        let is_finished = match error {
             CallError::Backend { error, sent, .. } => !sent || matches!(error, Status(_)),
             _ => true,
         };
-        if is_over {
-            self.answered();
+        if is_finished {
+            self.record_finished();
         }
     }
 
-    /// Whether it is the client's own.
-    pub(super) fn is_own(&self) -> bool {
-        self.other.is_none()
+    /// Whether the client's own id is sent upstream.
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.replacement.is_none()
     }
 
-    /// The id upstream of the request that the client calls `id`.
+    /// The upstream id of the request that the client calls `id`.
     pub(super) fn get<'a>(&'a self, id: &'a RawValue) -> &'a RawValue {
-        self.other.as_deref().unwrap_or(id)
+        self.replacement.as_deref().unwrap_or(id)
     }
 
-    /// Writes it into a request that is about to be sent.
+    /// Writes the upstream id into a request that is about to be sent.
     pub(super) fn apply(&self, routed: RoutedCall) -> Result<RoutedCall, CallError> {
-        let Some(id) = &self.other else {
+        let Some(id) = &self.replacement else {
             return Ok(routed);
         };
         let message = match Message::parse(&routed.message) {
@@ -107,14 +109,14 @@ impl UpstreamRequestId {
         Ok(RoutedCall { message, ..routed })
     }
 
-    /// Gives an answer the id that the client waits for. What is made anew for it is counted in `account`.
+    /// Restores the client's id in a response. A new buffer is charged to `account`.
     pub(super) fn restore(
         &self,
         answer: Bytes,
         id: &RawValue,
         account: &Account,
     ) -> Result<Bytes, BackendError> {
-        if self.is_own() {
+        if self.is_unchanged() {
             return Ok(answer);
         }
         let response =
@@ -133,11 +135,12 @@ mod tests {
         RawValue::from_string(text.to_owned()).unwrap()
     }
 
+    /// The client's id is restored in a response, and every other byte stays.
     #[test]
-    fn answer_gets_the_clients_id_and_keeps_every_other_byte() {
+    fn response_gets_client_id_and_keeps_other_bytes() {
         let id = UpstreamRequestId {
-            other: Some(raw("1700000001")),
-            ..UpstreamRequestId::own()
+            replacement: Some(raw("1700000001")),
+            ..UpstreamRequestId::unchanged()
         };
         let answer =
             Bytes::from_static(br#"{"result":{"id":1700000001, "n":1.0}, "id": 1700000001,"jsonrpc":"2.0"}"#);
@@ -152,12 +155,13 @@ mod tests {
         Account::root(usize::MAX)
     }
 
+    /// A response that is rewritten is charged to the account until it is dropped.
     #[test]
-    fn answer_that_is_made_anew_is_counted() {
+    fn rewritten_response_is_charged() {
         let (id, account) = (
             UpstreamRequestId {
-                other: Some(raw("1700000001")),
-                ..UpstreamRequestId::own()
+                replacement: Some(raw("1700000001")),
+                ..UpstreamRequestId::unchanged()
             },
             account(),
         );
@@ -169,9 +173,10 @@ mod tests {
         assert_eq!(account.reserved(), 0);
     }
 
+    /// With the client's own id, the response is not touched.
     #[test]
-    fn own_id_changes_nothing() {
-        let id = UpstreamRequestId::own();
+    fn unchanged_id_keeps_the_response() {
+        let id = UpstreamRequestId::unchanged();
         assert_eq!(id.get(&raw("1")).get(), "1");
         let answer = Bytes::from_static(b"whatever");
         assert_eq!(id.restore(answer.clone(), &raw("1"), &account()).unwrap(), answer);

@@ -1,11 +1,12 @@
-//! Heads that are refused before there is a request.
+//! Responds to a malformed, too large or incomplete request head with an error that names the fault.
 //!
-//! hyper answers a head that it cannot read by itself: with a status, and with no word about the fault or the limit. A head that does not
-//! end in time it does not answer at all. So its own answer is withheld ([`HeadReader`]), and where the connection ends, ours is written
-//! in its place ([`ParseErrorResponse`]).
+//! hyper responds to a malformed head with a bare status, and does not respond at all to a head that does not
+//! arrive in time. [`HeadReader`] therefore withholds hyper's own response, and when the connection ends,
+//! [`ParseErrorResponse`] is written instead.
 //!
-//! The answer is the last thing on its connection, and whoever sent the head may still be sending. A connection that is closed with
-//! unread bytes in it takes the answer down with it, so that our side is shut first, and what comes is thrown away for a while.
+//! The response is the last one on its connection, while the client may still be sending. Closing a
+//! connection with unread bytes resets it, and the client would lose the response. The write side is
+//! therefore shut down first, and incoming bytes are discarded for a while.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,26 +18,26 @@ use http::{HeaderValue, StatusCode};
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-/// How long a refusal may take to be sent and read.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How much of what a client still sends is read and thrown away.
+/// How long sending an error response may take.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Most bytes that are read and discarded after the response.
 const MAX_DISCARDED_BYTES: u64 = 16 * 1024 * 1024;
-/// How many headers hyper reads of a request.
+/// Most headers that hyper parses in a request.
 const MAX_HEADERS: usize = 100;
 
-/// How a listener words a refusal: its media type, and its body.
+/// Encodes an error message for a listener: media type and body.
 pub(crate) type ErrorBody = fn(&str) -> (HeaderValue, Bytes);
 
-/// The bounds of a head.
+/// The limits of a request head.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// How many bytes it may have.
+pub(crate) struct HeadLimits {
+    /// Largest size in bytes.
     pub(crate) bytes: usize,
-    /// How long it may take to arrive.
+    /// How long the head may take to arrive.
     pub(crate) deadline: Duration,
 }
 
-/// What is said to the sender of a head that is none.
+/// The error response to a head that could not be parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ParseErrorResponse {
     status: StatusCode,
@@ -44,14 +45,15 @@ pub(crate) struct ParseErrorResponse {
 }
 
 impl ParseErrorResponse {
-    /// Why a connection ended, where that is the fault of a head of which `read` had arrived. `None` where there was no head: for a
-    /// connection that is idle too long an answer would be one to a request that its client is about to send.
-    pub(crate) fn of(error: &hyper::Error, read: &[u8], bounds: Bounds) -> Option<Self> {
+    /// The response to a connection that ended with `error` after `read` of a head had arrived. `None` if
+    /// there was no head: on an idle connection, the client would take it for the response to its next
+    /// request.
+    pub(crate) fn of(error: &hyper::Error, read: &[u8], limits: HeadLimits) -> Option<Self> {
         let (status, message) = if error.is_timeout() {
             if read.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
                 return None;
             }
-            let seconds = bounds.deadline.as_secs();
+            let seconds = limits.deadline.as_secs();
             (
                 StatusCode::REQUEST_TIMEOUT,
                 format!("The head of the request did not arrive within {seconds} s"),
@@ -62,7 +64,7 @@ impl ParseErrorResponse {
                 "This endpoint speaks HTTP/1.1, and no HTTP/2".to_owned(),
             )
         } else if error.is_parse_too_large() {
-            too_large(read, bounds.bytes)
+            too_large(read, limits.bytes)
         } else if error.is_parse() {
             (
                 StatusCode::BAD_REQUEST,
@@ -74,9 +76,9 @@ impl ParseErrorResponse {
         Some(Self { status, message })
     }
 
-    /// Says it, and waits a moment for the client to take it.
-    pub(crate) async fn send<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S, wording: ErrorBody) {
-        let (media_type, body) = wording(&self.message);
+    /// Sends the response, and waits a moment for the client to read it.
+    pub(crate) async fn send<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S, error_body: ErrorBody) {
+        let (media_type, body) = error_body(&self.message);
         let head = format!(
             "HTTP/1.1 {}\r\ncontent-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
             self.status,
@@ -84,15 +86,15 @@ impl ParseErrorResponse {
             body.len()
         );
         let answer = [head.as_bytes(), &body].concat();
-        let saying = async {
+        let sending = async {
             stream.write_all(&answer).await?;
             stream.shutdown().await?;
             let mut rest = (&mut stream).take(MAX_DISCARDED_BYTES);
             tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
         };
-        // A client that is slower than this may miss the answer.
-        if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, saying).await {
-            tracing::debug!(%error, "a refusal did not reach its client");
+        // A client that is slower than this may miss the response.
+        if let Ok(Err(error)) = tokio::time::timeout(SEND_TIMEOUT, sending).await {
+            tracing::debug!(%error, "failed to send an error response");
         }
     }
 }
@@ -102,7 +104,7 @@ fn too_large(read: &[u8], most: usize) -> (StatusCode, String) {
         let message = format!("The request has more than {MAX_HEADERS} headers");
         return (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message);
     }
-    // The first line has not ended, and all that can be long in it is the target.
+    // The first line is incomplete, and only its target can be long.
     if memchr::memchr(b'\n', read).is_none() {
         let message =
             format!("The target of the request is longer than the {most} bytes that a head may have");
@@ -112,12 +114,12 @@ fn too_large(read: &[u8], most: usize) -> (StatusCode, String) {
     (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message)
 }
 
-/// A connection on which hyper's own answers are not sent.
+/// A connection that withholds hyper's own error responses.
 #[derive(Debug)]
 pub(crate) struct HeadReader<S> {
     stream: S,
     has_withheld: bool,
-    /// Whether the client takes nothing at the moment, so that part of an answer may not have gone out.
+    /// Whether the last write is pending, so that part of a response may not have been sent.
     is_blocked: bool,
 }
 
@@ -130,21 +132,23 @@ impl<S> HeadReader<S> {
         }
     }
 
-    /// The connection, if an answer may be written on it: behind a part of another it would be taken for the rest of that.
-    pub(crate) fn into_free(self) -> Option<S> {
+    /// The connection, if a response may be written to it. After part of another response, it would be read
+    /// as the rest of that one.
+    pub(crate) fn into_writable(self) -> Option<S> {
         (!self.is_blocked).then_some(self.stream)
     }
 
-    /// Takes note of whether the client takes what is written.
-    fn written<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// Records whether the connection accepts writes.
+    fn record_write<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.is_blocked = written.is_pending();
         written
     }
 }
 
-/// Whether this is the answer of hyper itself to a head that it cannot read. It is the only one with these statuses that has no body: ours
-/// name their reason. Of nearly all that is written a few bytes are looked at.
-fn is_own_answer(bytes: &[u8]) -> bool {
+/// Whether `bytes` are hyper's own response to a malformed head. It is the only response with these statuses
+/// and no body; the gateway's own ones name their reason. In nearly all writes, only a few bytes are
+/// compared.
+fn is_bare_error(bytes: &[u8]) -> bool {
     // The minor version is that of the connection's last request.
     let Some(status) = bytes.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(1..5)) else {
         return false;
@@ -170,12 +174,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadReader<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if is_own_answer(bytes) {
+        if is_bare_error(bytes) {
             self.has_withheld = true;
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.written(written)
+        self.record_write(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -199,13 +203,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadReader<S> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if let [only] = parts
-            && is_own_answer(only)
+            && is_bare_error(only)
         {
             self.has_withheld = true;
             return Poll::Ready(Ok(only.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.written(written)
+        self.record_write(written)
     }
 }
 
@@ -213,8 +217,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadReader<S> {
 mod tests {
     use super::*;
 
+    /// After part of a response, no other response is written.
     #[tokio::test]
-    async fn behind_a_part_of_an_answer_no_other_is_written() {
+    async fn partly_sent_response_blocks_an_error_response() {
         let (server, mut client) = tokio::io::duplex(16);
         let mut server = HeadReader::new(server);
         let mut answer = Box::pin(server.write_all(&[0; 20]));
@@ -223,11 +228,12 @@ mod tests {
         assert!(server.is_blocked);
         client.read_exact(&mut [0; 16]).await.unwrap();
         server.write_all(&[0; 4]).await.unwrap();
-        assert!(server.into_free().is_some());
+        assert!(server.into_writable().is_some());
     }
 
+    /// Only hyper's own error responses, which have no body, are withheld.
     #[tokio::test]
-    async fn only_an_answer_without_words_is_withheld() {
+    async fn only_bare_error_responses_are_withheld() {
         let (server, mut client) = tokio::io::duplex(1024);
         let mut server = HeadReader::new(server);
         let own = |status: &str, length| {
@@ -240,7 +246,7 @@ mod tests {
         for answer in [&withheld, &sent, &own("400 Bad Request", 5)] {
             server.write_all(answer.as_bytes()).await.unwrap();
         }
-        // The connection stays open for the words.
+        // The connection stays open for the error response.
         server.shutdown().await.unwrap();
         server.write_all(b"words").await.unwrap();
         drop(server);

@@ -1,6 +1,6 @@
-//! The HTTP server under both listeners: accepts, bounds, and ends with the drain.
+//! HTTP/1.1 server of both listeners: accepts connections, limits them, and drains them.
 //!
-//! It speaks HTTP/1.1, which every client and proxy does.
+//! It does not offer HTTP/2: every client and proxy supports HTTP/1.1.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -19,29 +19,29 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use crate::http::parse_error::{Bounds, ErrorBody, HeadReader, ParseErrorResponse};
+use crate::http::parse_error::{ErrorBody, HeadLimits, HeadReader, ParseErrorResponse};
 use crate::http::write_deadline::{CurrentResponse, WriteDeadline};
 use crate::runtime::drain::Drain;
 use crate::runtime::tasks::Tasks;
 
-/// How many bytes a head may have.
+/// Largest size of a request head in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// How long a connection may be without the whole head of a request, be it new, idle, or slow, where nothing else is configured. Longer than
-/// the 60 s for which common proxies keep an idle connection: the side that sends requests must be the one that gives up first, or a
-/// request meets the end.
+/// Default time that a connection may wait for a complete request head, whether it is new, idle or slow. It
+/// exceeds the 60 s for which common proxies keep an idle connection: if the server closed first, a request
+/// could be lost in the closing connection.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// How many connections may be open at a time. Those beyond wait in the kernel's queue.
+/// Most open connections. Further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16 * 1024;
-/// How long to wait after a failed accept: the usual cause, no free file descriptor, does not pass at once.
+/// Pause after a failed accept. The usual cause, a lack of file descriptors, does not pass at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `listener` with `answer` until the drain closes it. Connections are tasks of `tasks`, and finish what they are doing. What is no
-/// request is refused with `wording`.
+/// Serves `listener` with `answer` until the drain closes it. Connections are tasks of `tasks`, and finish
+/// their current request. Malformed requests are rejected in the format of `error_body`.
 pub(crate) async fn serve<A, F, B>(
     listener: TcpListener,
     drain: Drain,
     tasks: Tasks,
-    wording: ErrorBody,
+    error_body: ErrorBody,
     idle_timeout: Duration,
     answer: A,
 ) where
@@ -49,7 +49,7 @@ pub(crate) async fn serve<A, F, B>(
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
-    let bounds = Bounds {
+    let limits = HeadLimits {
         bytes: MAX_HEAD_BYTES,
         deadline: idle_timeout,
     };
@@ -65,51 +65,57 @@ pub(crate) async fn serve<A, F, B>(
         };
         match accepted {
             Ok((stream, _)) => {
-                let serving = connection(stream, drain.clone(), wording, bounds, answer.clone());
+                let serving = connection(stream, drain.clone(), error_body, limits, answer.clone());
                 tasks.spawn(tasks.fair_queue().fair(async move {
                     serving.await;
                     drop(permit);
                 }));
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
+                tracing::warn!(%error, "failed to accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn connection<A, F, B>(stream: TcpStream, drain: Drain, wording: ErrorBody, bounds: Bounds, answer: A)
-where
+async fn connection<A, F, B>(
+    stream: TcpStream,
+    drain: Drain,
+    error_body: ErrorBody,
+    limits: HeadLimits,
+    answer: A,
+) where
     A: Fn(Request<Incoming>) -> F + Send,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
-    // Without this an answer of two writes waits 40 ms for an acknowledgement.
+    // Without this, a response of two writes waits 40 ms for an acknowledgement.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY cannot be set");
+        tracing::debug!(%error, "failed to set TCP_NODELAY");
     }
     let mut builder = http1::Builder::new();
-    // A request may have 100 headers, which is hyper's own limit: room for a number that is named would be made anew for each request.
+    // The limit of 100 headers is hyper's default. Setting it explicitly makes hyper allocate for each
+    // request.
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(bounds.deadline)
-        .max_buf_size(bounds.bytes);
+        .header_read_timeout(limits.deadline)
+        .max_buf_size(limits.bytes);
     let current = CurrentResponse::default();
     let stream = HeadReader::new(WriteDeadline::new(stream, current.clone()));
     let service = service_fn(move |request| {
         let (answering, current) = (answer(request), current.clone());
         async move {
             let mut response = answering.await;
-            current.is(&mut response);
+            current.set_next(&mut response);
             Ok::<_, Infallible>(response)
         }
     });
     let mut serving = builder.serve_connection(TokioIo::new(stream), service);
     let mut closed = pin!(drain.closed());
     let mut is_registered = false;
-    // A connection is polled a few times per request, and asking the token each time takes its lock. It has the waker of this task,
-    // which stays the same, from the first time on; after that the flag says whether there is anything to ask.
+    // A connection is polled several times per request, and asking the cancellation token takes its lock.
+    // After the first poll the token has this task's waker, so that later polls only read a flag.
     let served = poll_fn(|context| {
         if (!is_registered || drain.is_closing()) && closed.as_mut().poll(context).is_ready() {
             return Poll::Ready(None);
@@ -125,12 +131,12 @@ where
         }
     };
     let Err(error) = outcome else { return };
-    tracing::debug!(%error, "a connection ended with an error");
+    tracing::debug!(%error, "connection failed");
     let ended = serving.into_parts();
-    if let Some(refusal) = ParseErrorResponse::of(&error, &ended.read_buf, bounds)
-        && let Some(stream) = ended.io.into_inner().into_free()
+    if let Some(refusal) = ParseErrorResponse::of(&error, &ended.read_buf, limits)
+        && let Some(stream) = ended.io.into_inner().into_writable()
     {
-        refusal.send(stream, wording).await;
+        refusal.send(stream, error_body).await;
     }
 }
 
@@ -145,17 +151,17 @@ mod tests {
 
     use super::*;
 
-    fn wording(message: &str) -> (HeaderValue, Bytes) {
+    fn error_body(message: &str) -> (HeaderValue, Bytes) {
         let body = format!("<{message}>");
         (HeaderValue::from_static("text/plain"), Bytes::from(body))
     }
 
-    /// A server that answers `fine`.
+    /// A server that responds `fine`.
     async fn started() -> (SocketAddr, Tasks) {
         started_with(|| Response::new(Full::<Bytes>::from("fine"))).await
     }
 
-    /// A server with these answers.
+    /// A server with the given responses.
     async fn started_with<B>(
         answer: impl Fn() -> Response<B> + Clone + Send + Sync + 'static,
     ) -> (SocketAddr, Tasks)
@@ -170,14 +176,14 @@ mod tests {
             listener,
             Drain::default(),
             tasks.clone(),
-            wording,
+            error_body,
             IDLE_TIMEOUT,
             answer,
         ));
         (address, tasks)
     }
 
-    /// All that is answered to `sent`.
+    /// Everything that the server sends in response to `sent`.
     async fn answered(server: SocketAddr, sent: &[u8]) -> String {
         let mut client = TcpStream::connect(server).await.unwrap();
         client.write_all(sent).await.unwrap();
@@ -186,8 +192,10 @@ mod tests {
         answer
     }
 
+    /// A head that does not arrive in time gets 408; a connection without a head is closed without a
+    /// response.
     #[tokio::test(start_paused = true)]
-    async fn a_head_that_never_ends_is_given_up_with_words_and_a_connection_that_says_nothing_without() {
+    async fn slow_head_gets_408_and_idle_connection_just_closes() {
         let (server, tasks) = started().await;
         let head = "POST /mcp HTTP/1.1\r\nhost: a\r\n";
         let (whole, slow) = (format!("{head}\r\n"), format!("{head}x-slow: "));
@@ -220,7 +228,7 @@ mod tests {
                 assert_eq!(refused, "", "{sent:?}: {answer:?}");
             }
         }
-        // The listener is left.
+        // The listener remains open.
         let ended = async {
             while tasks.running() > 1 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -229,8 +237,9 @@ mod tests {
         tokio::time::timeout(IDLE_TIMEOUT, ended).await.unwrap();
     }
 
+    /// A malformed head gets one error response, which names the fault.
     #[tokio::test]
-    async fn a_head_that_is_none_is_refused_with_one_answer_that_names_the_fault() {
+    async fn malformed_head_gets_one_error_with_its_reason() {
         let (server, _tasks) = started().await;
         let head = "POST /mcp HTTP/1.1\r\nhost: a\r\n";
         let headers: String = (0..100).map(|number| format!("x-{number}: y\r\n")).collect();
@@ -285,8 +294,9 @@ mod tests {
         }
     }
 
+    /// A 400 response of the gateway itself is not withheld.
     #[tokio::test]
-    async fn an_answer_of_ours_with_the_same_status_goes_out() {
+    async fn own_400_response_is_sent() {
         let (server, _tasks) = started_with(|| {
             let mut response = Response::new(Full::<Bytes>::from("not so"));
             *response.status_mut() = http::StatusCode::BAD_REQUEST;
@@ -300,8 +310,9 @@ mod tests {
         );
     }
 
+    /// A client that reads nothing of an endless response is disconnected.
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_nothing_of_an_endless_answer_is_given_up() {
+    async fn client_that_reads_nothing_is_disconnected() {
         let (address, tasks) = started_with(|| {
             let chunk = || Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(&[0; 65536])));
             Response::new(StreamBody::new(futures::stream::repeat_with(chunk)))

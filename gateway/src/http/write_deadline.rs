@@ -1,14 +1,15 @@
-//! Answers whose client takes nothing of them.
+//! Closes connections whose client has stopped reading the response.
 //!
-//! What a client does not read cannot be sent, and hyper asks an answer for nothing while it cannot send: the deadline that the answer
-//! itself watches would never be noticed, and its call would hold its places for as long as the client likes. So the connection
-//! watches it. An answer that comes in parts says, in its extensions, until when it must have gone out ([`Delivery`]). When that has passed
-//! and the connection can take no more, it is closed, and the answer is dropped with it. A client that reads, however slowly, has a moment
-//! to learn from the answer itself that the deadline has passed.
+//! hyper does not poll a response body while the connection cannot be written. A deadline inside the body
+//! would never be noticed, and the call would hold its permits for as long as the client likes. The
+//! connection therefore watches the deadline. A streamed response has its deadline in its extensions
+//! ([`Delivery`]). If it has passed and the connection accepts no more bytes, the connection is closed and
+//! the response dropped. A client that reads slowly has a short time to read the deadline error in the
+//! response itself.
 //!
-//! An answer that says nothing of this kind, such as a session's own stream, may last as long as it likes; but a client that takes
-//! nothing of it for a minute, although there is something to take, is given up, too. So is one that takes nothing for a moment, where what
-//! it does not take is in the way of others.
+//! A response without a deadline, such as a session's own stream, may last indefinitely. Its client is
+//! disconnected if it reads nothing for a minute although there is something to read, or earlier if the
+//! unread bytes use up memory that others need.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,26 +24,26 @@ use tokio::time::{Instant, Sleep};
 use crate::budget::delivery::Delivery;
 use crate::runtime::poll_budget;
 
-/// How much longer than an answer may last a client may take to notice.
-const GRACE: Duration = Duration::from_secs(1);
-/// How long a client may take nothing of an answer that has no end of its own.
-const STALL: Duration = Duration::from_secs(60);
+/// How long after the deadline a client may take to read the error.
+const DEADLINE_GRACE: Duration = Duration::from_secs(1);
+/// How long a client may read nothing of a response without a deadline.
+const MAX_STALL: Duration = Duration::from_secs(60);
 
-/// What is going out on a connection. A cheap-clone handle.
+/// The responses that a connection is sending. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CurrentResponse(Arc<Mutex<Answers>>);
+pub(crate) struct CurrentResponse(Arc<Mutex<PendingResponses>>);
 
 #[derive(Debug, Default)]
-struct Answers {
-    /// The answer that is going out, if it says something of its delivery.
+struct PendingResponses {
+    /// The newest response, if it has a delivery.
     newest: Option<Delivery>,
-    /// Those before it of which something has not gone out: a client may have sent the next request early.
+    /// Earlier responses with unsent bytes: a client may have pipelined the next request.
     before: Vec<Delivery>,
 }
 
 impl CurrentResponse {
-    /// Takes note of the next answer.
-    pub(crate) fn is<B>(&self, response: &mut Response<B>) {
+    /// Records the next response of the connection.
+    pub(crate) fn set_next<B>(&self, response: &mut Response<B>) {
         let next = response.extensions_mut().remove::<Delivery>();
         let mut answers = lock(&self.0);
         let last = std::mem::replace(&mut answers.newest, next);
@@ -50,30 +51,30 @@ impl CurrentResponse {
         answers.before.retain(Delivery::is_counted);
     }
 
-    fn last(&self) -> Option<Instant> {
+    fn latest_end(&self) -> Option<Instant> {
         let answers = lock(&self.0);
-        answers.newest.as_ref()?.end().map(|end| end + GRACE)
+        answers.newest.as_ref()?.end().map(|end| end + DEADLINE_GRACE)
     }
 
-    /// Whether others need the room of what does not go out.
+    /// Whether another response needs the memory of the unsent bytes.
     fn is_given_up(&self) -> bool {
         lock(&self.0).all().any(Delivery::is_given_up)
     }
 
-    fn stalls(&self, since: Instant, connection: &Waker) {
+    fn mark_stalled(&self, since: Instant, connection: &Waker) {
         for delivery in lock(&self.0).all() {
             delivery.stalls(since, connection);
         }
     }
 
-    fn moves(&self) {
+    fn mark_moving(&self) {
         for delivery in lock(&self.0).all() {
             delivery.moves();
         }
     }
 }
 
-impl Answers {
+impl PendingResponses {
     fn all(&self) -> impl Iterator<Item = &Delivery> {
         self.newest.iter().chain(&self.before)
     }
@@ -83,12 +84,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection that is given up when its client has not taken in time what goes out on it.
+/// A connection that fails if its client does not read a response in time.
 #[derive(Debug)]
 pub(crate) struct WriteDeadline<S> {
     stream: S,
     current: CurrentResponse,
-    /// Only while the client takes nothing.
+    /// Set while the client reads nothing.
     stalled: Option<Stalled>,
 }
 
@@ -107,11 +108,15 @@ impl<S> WriteDeadline<S> {
         }
     }
 
-    /// Passes on what came of a write, unless the client has taken nothing for too long.
-    fn sent<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// Passes on the result of a write, unless the client has read nothing for too long.
+    fn check_progress<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             if self.stalled.take().is_some() {
-                self.current.moves();
+                self.current.mark_moving();
             }
             return written;
         }
@@ -120,15 +125,15 @@ impl<S> WriteDeadline<S> {
             let timer = Box::pin(tokio::time::sleep_until(since));
             Stalled { since, timer }
         });
-        self.current.stalls(stalled.since, context.waker());
+        self.current.mark_stalled(stalled.since, context.waker());
         if self.current.is_given_up() {
             let message = "the client does not read, and others need the room";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)));
         }
         loop {
-            // It may be moved while it is waited for.
-            let end = self.current.last();
-            let last = end.unwrap_or(stalled.since + STALL);
+            // The deadline may move while the connection waits.
+            let end = self.current.latest_end();
+            let last = end.unwrap_or(stalled.since + MAX_STALL);
             if last <= Instant::now() {
                 let message = match end {
                     Some(_) => "the client does not read, and the deadline of its call has passed",
@@ -168,7 +173,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
         if let Poll::Ready(Ok(bytes)) = written {
             poll_budget::count(bytes);
         }
-        self.sent(context, written)
+        self.check_progress(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -193,7 +198,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
         if let Poll::Ready(Ok(bytes)) = written {
             poll_budget::count(bytes);
         }
-        self.sent(context, written)
+        self.check_progress(context, written)
     }
 }
 
@@ -229,12 +234,13 @@ mod tests {
                 })
                 .unwrap_or_default(),
         );
-        current.is(&mut response);
+        current.set_next(&mut response);
         (WriteDeadline::new(server, current.clone()), client, current)
     }
 
+    /// A response that the client does not read ends at its deadline, and not before.
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_reads_ends_at_its_deadline_and_not_before() {
+    async fn unread_response_ends_at_its_deadline() {
         let began = Instant::now();
         let delivery = until(began + Duration::from_secs(5));
         let (mut server, _client, _) = pair(Some(delivery.clone()));
@@ -244,11 +250,12 @@ mod tests {
         };
         let (written, ()) = tokio::join!(server.write_all(&[0; 100]), moved);
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed(), Duration::from_secs(60) + GRACE);
+        assert_eq!(began.elapsed(), Duration::from_secs(60) + DEADLINE_GRACE);
     }
 
+    /// Vectored writes end at the deadline, too.
     #[tokio::test(start_paused = true)]
-    async fn what_is_written_in_parts_ends_too_and_what_has_been_taken_is_counted() {
+    async fn vectored_write_ends_at_the_deadline() {
         let (mut server, _client, _) = pair(Some(until(Instant::now())));
         assert!(server.is_write_vectored());
         let parts = [IoSlice::new(&[0; 10]), IoSlice::new(&[0; 10])];
@@ -261,8 +268,9 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
     }
 
+    /// The end of a connection reaches its client.
     #[tokio::test]
-    async fn the_end_of_a_connection_reaches_its_client() {
+    async fn shutdown_reaches_the_client() {
         let (mut server, mut client, _) = pair(None);
         server.write_all(&[7]).await.unwrap();
         server.shutdown().await.unwrap();
@@ -271,8 +279,9 @@ mod tests {
         assert_eq!(read, [7]);
     }
 
+    /// A client that reads again before the deadline gets everything.
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_again_gets_everything() {
+    async fn client_that_resumes_reading_gets_everything() {
         let delivery = until(Instant::now() + Duration::from_secs(5));
         let (mut server, mut client, _) = pair(Some(delivery));
         let reading = async {
@@ -284,24 +293,28 @@ mod tests {
         written.unwrap();
     }
 
+    /// The next response on a connection has its own deadline, or none.
     #[tokio::test(start_paused = true)]
-    async fn the_next_answer_on_the_connection_has_its_own_end_or_none() {
+    async fn next_response_has_its_own_deadline() {
         let (mut server, _client, current) = pair(Some(until(Instant::now())));
-        current.is(&mut Response::new(()));
+        current.set_next(&mut Response::new(()));
         let began = Instant::now();
         let stalled = server.write_all(&[0; 100]).await.unwrap_err();
         assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed(), STALL);
+        assert_eq!(began.elapsed(), MAX_STALL);
     }
 
-    /// A client that reads as fast as it can does not keep the thread, and is not taken for one that does not read.
+    /// A client that reads as fast as it can does not occupy the thread, and does not count as one that has
+    /// stopped reading.
     #[tokio::test]
-    async fn poll_moves_a_turn_of_bytes() {
+    async fn poll_moves_at_most_one_turn_of_bytes() {
         let (stream, mut client) = tokio::io::duplex(4 * poll_budget::TURN_BYTES);
         let overdue = CurrentResponse::default();
         let mut response = Response::new(());
-        response.extensions_mut().insert(until(Instant::now() - GRACE));
-        overdue.is(&mut response);
+        response
+            .extensions_mut()
+            .insert(until(Instant::now() - DEADLINE_GRACE));
+        overdue.set_next(&mut response);
         let mut server = WriteDeadline::new(stream, overdue);
         for piece in [4 * 1024, 64 * 1024] {
             let bytes = vec![0; piece];
@@ -331,14 +344,14 @@ mod tests {
         );
     }
 
-    /// A client may send the next request before it has read the last answer.
+    /// A client may send the next request before it has read the last response.
     #[tokio::test(start_paused = true)]
-    async fn unread_answer_is_given_up_behind_the_next_one() {
+    async fn unread_response_ends_behind_a_pipelined_one() {
         let delivery = Delivery::default();
         let account = crate::budget::Account::root(100_000);
         let answer = delivery.count(&account, bytes::Bytes::from(vec![0; 5000]));
         let (mut server, _client, current) = pair(Some(delivery.clone()));
-        current.is(&mut Response::new(()));
+        current.set_next(&mut Response::new(()));
         let giving_up = async {
             while delivery.stalled(&account).is_none() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -348,18 +361,19 @@ mod tests {
         let began = Instant::now();
         let (written, ()) = tokio::join!(server.write_all(&answer), giving_up);
         assert!(written.unwrap_err().to_string().contains("others need the room"));
-        assert!(began.elapsed() < STALL);
+        assert!(began.elapsed() < MAX_STALL);
         drop(answer);
-        current.is(&mut Response::new(()));
+        current.set_next(&mut Response::new(()));
         assert!(!current.is_given_up(), "it is gone");
     }
 
+    /// A client that reads a little now and then is not disconnected.
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_a_little_now_and_then_is_waited_for() {
+    async fn slow_reader_is_not_disconnected() {
         let (mut server, mut client, _) = pair(None);
         let reading = async {
             for _ in 0..10 {
-                tokio::time::sleep(STALL - Duration::from_secs(1)).await;
+                tokio::time::sleep(MAX_STALL - Duration::from_secs(1)).await;
                 client.read_exact(&mut [0; 10]).await.unwrap();
             }
             client

@@ -1,40 +1,40 @@
-//! The token in the header `Authorization` (RFC 6750, 2.1), the only place where it is looked for.
+//! Reads the bearer token from the header `Authorization` (RFC 6750, section 2.1), the only supported place.
 
 use http::{HeaderMap, header};
 
-/// What a request sends.
+/// The bearer credentials of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BearerHeader<'a> {
-    /// No token. Credentials of another kind are none.
-    Nothing,
-    /// Something that cannot be a token, or more than one.
-    Unreadable,
-    /// This.
+    /// No token. Credentials of another scheme do not count.
+    Missing,
+    /// More than one value, or a value that cannot be a token.
+    Malformed,
+    /// The token.
     Token(&'a [u8]),
 }
 
-pub(super) fn sent(headers: &HeaderMap) -> BearerHeader<'_> {
+pub(super) fn read(headers: &HeaderMap) -> BearerHeader<'_> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else {
-        return BearerHeader::Nothing;
+        return BearerHeader::Missing;
     };
     if values.next().is_some() {
-        return BearerHeader::Unreadable;
+        return BearerHeader::Malformed;
     }
     let value = value.as_bytes();
     let scheme_end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
     let (scheme, token) = value.split_at(scheme_end);
     if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return BearerHeader::Nothing;
+        return BearerHeader::Missing;
     }
     let token = token.trim_ascii();
     if token.is_empty() || !token.iter().all(|byte| is_allowed(*byte)) {
-        return BearerHeader::Unreadable;
+        return BearerHeader::Malformed;
     }
     BearerHeader::Token(token)
 }
 
-/// The characters of `b64token`.
+/// Whether `byte` may occur in a `b64token` (RFC 6750).
 fn is_allowed(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
 }
@@ -50,22 +50,25 @@ mod tests {
         values.collect()
     }
 
+    /// The token is found after the scheme in any case.
     #[test]
-    fn a_token_is_found_behind_its_scheme_whatever_its_case() {
+    fn bearer_scheme_is_case_insensitive() {
         for value in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c "] {
-            assert_eq!(sent(&headers(&[value])), BearerHeader::Token(b"a.b.c"), "{value}");
+            assert_eq!(read(&headers(&[value])), BearerHeader::Token(b"a.b.c"), "{value}");
         }
     }
 
+    /// Credentials of another scheme count as a missing token.
     #[test]
-    fn credentials_of_another_kind_are_no_token() {
+    fn other_credentials_count_as_missing() {
         for values in [&[][..], &["Basic YTpi"], &["Bearerx a"], &[""]] {
-            assert_eq!(sent(&headers(values)), BearerHeader::Nothing, "{values:?}");
+            assert_eq!(read(&headers(values)), BearerHeader::Missing, "{values:?}");
         }
     }
 
+    /// Two values, or no token after the scheme, are malformed.
     #[test]
-    fn two_tokens_or_none_behind_the_scheme_cannot_be_read() {
+    fn repeated_or_empty_token_is_malformed() {
         for values in [
             &["Bearer"][..],
             &["Bearer "],
@@ -74,7 +77,7 @@ mod tests {
             &["Bearer a", "Bearer b"],
             &["Bearer a", "Basic YTpi"],
         ] {
-            assert_eq!(sent(&headers(values)), BearerHeader::Unreadable, "{values:?}");
+            assert_eq!(read(&headers(values)), BearerHeader::Malformed, "{values:?}");
         }
     }
 }

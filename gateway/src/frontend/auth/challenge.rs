@@ -1,83 +1,84 @@
-//! What a request is told that cannot be served as somebody's.
+//! Rejections of unauthenticated requests, and the `WWW-Authenticate` challenge.
 
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::issuer::NoKeys;
+use super::issuer::KeyLookupError;
 use super::token::TokenError;
 use crate::frontend::auth::resource_metadata::ResourceMetadata;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::mcp::error_code;
 
-/// Why it is not known who calls.
+/// Why a request is not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AuthRejection {
-    /// There is no token.
-    NoToken,
-    /// What there is in its place cannot be one.
-    Unreadable,
-    /// It is not good.
-    Flawed(TokenError),
-    /// Whether it is good cannot be known: the issuer's keys cannot be fetched.
-    Unknown,
+    /// The request has no token.
+    MissingToken,
+    /// The credentials cannot be a bearer token.
+    MalformedHeader,
+    /// The token is invalid.
+    InvalidToken(TokenError),
+    /// The token cannot be verified now: the issuer's keys cannot be fetched.
+    Unverifiable,
 }
 
 impl From<TokenError> for AuthRejection {
-    fn from(flaw: TokenError) -> Self {
-        Self::Flawed(flaw)
+    fn from(error: TokenError) -> Self {
+        Self::InvalidToken(error)
     }
 }
 
-impl From<NoKeys> for AuthRejection {
-    fn from(reason: NoKeys) -> Self {
+impl From<KeyLookupError> for AuthRejection {
+    fn from(reason: KeyLookupError) -> Self {
         match reason {
-            NoKeys::Unpublished => Self::Flawed(TokenError::UnknownKey),
-            NoKeys::Unavailable => Self::Unknown,
+            KeyLookupError::Unpublished => Self::InvalidToken(TokenError::UnknownKey),
+            KeyLookupError::Unavailable => Self::Unverifiable,
         }
     }
 }
 
 impl AuthRejection {
-    /// One word, for the metric.
+    /// Value of the metric label `outcome`.
     pub(super) fn outcome(self) -> &'static str {
         match self {
-            Self::NoToken => "no_token",
-            Self::Unreadable => "unreadable",
-            Self::Flawed(flaw) => flaw.outcome(),
-            Self::Unknown => "unavailable",
+            Self::MissingToken => "no_token",
+            Self::MalformedHeader => "unreadable",
+            Self::InvalidToken(error) => error.outcome(),
+            Self::Unverifiable => "unavailable",
         }
     }
 
-    /// The answer, with a challenge that says where to get a token (RFC 6750, 3; RFC 9728, 5.1).
+    /// The response, with a challenge that says where to get a token (RFC 6750, section 3; RFC 9728, section
+    /// 5.1).
     pub(super) fn respond(self, resource: &ResourceMetadata) -> Response<ResponseBody> {
-        let (status, error, message) = match self {
-            Self::Unknown => {
+        let (status, code, message) = match self {
+            Self::Unverifiable => {
                 let message =
-                    "The keys of the token issuer cannot be fetched; the token may be good, try again";
-                return response::later(None, message);
+                    "The keys of the token issuer cannot be fetched; the token may be valid, try again";
+                return response::retry_later(None, message);
             }
-            // Without a token there is no error: RFC 6750, 3.1.
-            Self::NoToken => (
+            // A challenge without a token has no error code (RFC 6750, section 3.1).
+            Self::MissingToken => (
                 StatusCode::UNAUTHORIZED,
                 None,
                 "This endpoint wants a bearer token",
             ),
-            Self::Unreadable => (
+            Self::MalformedHeader => (
                 StatusCode::BAD_REQUEST,
                 Some("invalid_request"),
                 "The header Authorization holds something that cannot be a bearer token",
             ),
-            Self::Flawed(flaw) => (
+            Self::InvalidToken(error) => (
                 StatusCode::UNAUTHORIZED,
                 Some("invalid_token"),
-                flaw.description(),
+                error.description(),
             ),
         };
         let mut response = response::error(status, None, error_code::INVALID_REQUEST, message);
-        let challenge = match error {
+        let challenge = match code {
             None => resource.challenge().to_owned(),
-            Some(error) => format!(
-                "{}, error=\"{error}\", error_description=\"{message}\"",
+            Some(code) => format!(
+                "{}, error=\"{code}\", error_description=\"{message}\"",
                 resource.challenge()
             ),
         };

@@ -1,13 +1,15 @@
-//! The issuer's keys, kept fresh.
+//! Fetches the issuer's public keys and keeps them fresh.
 //!
-//! One task fetches: at the start, then every `keyRefresh`, and at once when a token names a key that is not known, which is how a
-//! rotation is noticed. Whoever waits for such a key waits for the same fetch. Because anybody can make up names of keys, they cause
-//! a fetch at most every 10 seconds; in between, a name that is not known is refused. A token that names no key, or one that no key has for
-//! its name while some have none, and that none of the keys has signed, counts as one of a key that is not known.
+//! One task fetches the keys: at startup, every `keyRefresh`, and at once when a token names an unknown key,
+//! which is how a key rotation is noticed. All requests that wait for an unknown key share one fetch. Because
+//! any client can invent key ids, unknown ids cause at most one fetch every 10 seconds; in between, unknown
+//! ids are rejected. A token that names no key, or whose key id matches no key while some keys have no id,
+//! counts as one with an unknown key if no key verifies it.
 //!
-//! The last keys that were fetched stay in use for as long as the issuer cannot be reached: a token ends by its own date. They do not
-//! when the issuer answers with a set that holds none: it has withdrawn them, and until it publishes others no token is accepted. A key that
-//! is not among them cannot be judged then, and is unavailable, not unknown: a client that was told 401 would throw a good token away.
+//! The last keys stay in use while the issuer cannot be reached: tokens expire by their own date. If the
+//! issuer responds with an empty key set, it has withdrawn its keys, and no token is accepted until it
+//! publishes new ones. While the issuer's keys are not known, a token with an unknown key gets 503 and not
+//! 401: a client would discard a valid token after a 401.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,27 +21,28 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::IssuerState;
-use super::token::Header;
+use super::token::TokenHeader;
 use crate::config::OidcSettings as Settings;
-use crate::frontend::auth::issuer_fetch::{FetchError, IssuerClient, UnusableCa};
+use crate::frontend::auth::issuer_fetch::{CaBundleError, FetchError, IssuerClient};
 use crate::frontend::auth::jwks::KeySet;
 use crate::runtime::readiness::Readiness;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::Metrics;
 
 /// How long readiness waits for the first keys.
-const READY_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a round, discovery document and keys, may take.
-const ROUND_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a token waits for a round: the one that is running may end before the one that answers it begins.
-const WAIT: Duration = Duration::from_secs(2 * ROUND_DEADLINE.as_secs() + 1);
-/// How often names of keys that are not known may cause a fetch.
-const ASK_EVERY: Duration = Duration::from_secs(10);
-/// How long to wait after a failed round: the first time, and at most.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(30);
+const READINESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time limit of one refresh: discovery document and keys.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request waits for a refresh. It may have to wait for the end of the running refresh before its
+/// own begins.
+const REFRESH_WAIT_TIMEOUT: Duration = Duration::from_secs(2 * REFRESH_TIMEOUT.as_secs() + 1);
+/// Minimum interval between refreshes that unknown key ids cause.
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+/// Pause after a failed refresh: the first one, and the longest.
+const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
-/// A cheap-clone handle.
+/// The keys of one token issuer. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub(super) struct Issuer {
     inner: Arc<Inner>,
@@ -49,15 +52,15 @@ pub(super) struct Issuer {
 struct Inner {
     name: String,
     jwks_url: Option<Uri>,
-    refresh: Duration,
+    refresh_interval: Duration,
     fetch: IssuerClient,
     metrics: Metrics,
     tasks: Tasks,
     keys: ArcSwap<KeySet>,
     error: ArcSwapOption<String>,
     rounds: watch::Sender<FetchRounds>,
-    ask: Mutex<Ask>,
-    asked: Notify,
+    requested: Mutex<RefreshRequest>,
+    refresh_wanted: Notify,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,29 +69,29 @@ struct FetchRounds {
     ended: u64,
 }
 
-/// The last fetch that a key which was not known caused.
+/// The last refresh that was requested for an unknown key.
 #[derive(Debug, Default)]
-struct Ask {
+struct RefreshRequest {
     at: Option<Instant>,
-    /// The round whose end answers it.
+    /// The number of the refresh that answers the request.
     round: u64,
 }
 
 /// Why there is no key for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoKeys {
-    /// The issuer does not publish it.
+pub(super) enum KeyLookupError {
+    /// The issuer does not publish the key.
     Unpublished,
-    /// What the issuer publishes is not known at the moment.
+    /// The issuer's current keys are not known.
     Unavailable,
 }
 
-/// Why a round brought nothing.
+/// Why a refresh failed.
 #[derive(Debug, thiserror::Error)]
 enum RefreshError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    #[error("no answer within {} s", ROUND_DEADLINE.as_secs())]
+    #[error("no answer within {} s", REFRESH_TIMEOUT.as_secs())]
     Deadline,
     #[error("{url} is not a discovery document: {reason}")]
     Discovery { url: Uri, reason: String },
@@ -103,50 +106,50 @@ struct Discovered {
 }
 
 impl Issuer {
-    pub(super) fn new(settings: &Settings, metrics: Metrics, tasks: Tasks) -> Result<Self, UnusableCa> {
+    pub(super) fn new(settings: &Settings, metrics: Metrics, tasks: Tasks) -> Result<Self, CaBundleError> {
         let inner = Inner {
             name: settings.issuer.clone(),
             jwks_url: settings.jwks_url.clone(),
-            refresh: settings.key_refresh,
+            refresh_interval: settings.key_refresh,
             fetch: IssuerClient::new(settings.ca_bundle.as_deref(), settings.allow_http)?,
             metrics,
             tasks,
             keys: ArcSwap::default(),
             error: ArcSwapOption::empty(),
             rounds: watch::Sender::default(),
-            ask: Mutex::default(),
-            asked: Notify::default(),
+            requested: Mutex::default(),
+            refresh_wanted: Notify::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
         })
     }
 
-    /// Fetches the keys from now on.
+    /// Starts the task that refreshes the keys.
     pub(super) fn keep_fresh(&self, readiness: &Readiness) {
-        let mut first = Some(readiness.wait_at_most("the keys of the token issuer", READY_PATIENCE));
+        let mut first = Some(readiness.wait_at_most("the keys of the token issuer", READINESS_TIMEOUT));
         let issuer = self.clone();
         self.inner.tasks.spawn_until_drain(async move {
-            let mut retry = FIRST_RETRY;
+            let mut retry = FIRST_RETRY_PAUSE;
             loop {
-                let pause = if issuer.round().await {
+                let pause = if issuer.refresh().await {
                     drop(first.take());
-                    retry = FIRST_RETRY;
-                    issuer.inner.refresh
+                    retry = FIRST_RETRY_PAUSE;
+                    issuer.inner.refresh_interval
                 } else {
-                    let pause = retry.min(issuer.inner.refresh);
-                    retry = retry.saturating_mul(2).min(LAST_RETRY);
+                    let pause = retry.min(issuer.inner.refresh_interval);
+                    retry = retry.saturating_mul(2).min(LONGEST_RETRY_PAUSE);
                     pause
                 };
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = issuer.inner.asked.notified() => {}
+                    () = issuer.inner.refresh_wanted.notified() => {}
                 }
             }
         });
     }
 
-    /// The keys that are known.
+    /// The current keys.
     pub(super) fn keys(&self) -> Arc<KeySet> {
         self.inner.keys.load_full()
     }
@@ -159,86 +162,90 @@ impl Issuer {
         }
     }
 
-    /// Keys among which is the one that a token with `header` names.
-    pub(super) async fn keys_for(&self, header: &Header) -> Result<Arc<KeySet>, NoKeys> {
+    /// Key set that contains the key that `header` names; refreshes the keys if it is unknown.
+    pub(super) async fn keys_for(&self, header: &TokenHeader) -> Result<Arc<KeySet>, KeyLookupError> {
         let name = header.key.as_deref();
         let known = self.keys();
-        if known.has(name) {
+        if known.has_candidate(name) {
             return Ok(known);
         }
-        let is_judged = self.ask().await;
+        let is_conclusive = self.request_refresh().await;
         let known = self.keys();
-        if known.has(name) {
+        if known.has_candidate(name) {
             return Ok(known);
         }
-        Err(self.missing(is_judged))
+        Err(self.missing(is_conclusive))
     }
 
-    /// Keys that are published since `used`, none of which has signed a token of which it is not known whose it is.
-    pub(super) async fn keys_after(&self, used: &KeySet) -> Result<Arc<KeySet>, NoKeys> {
-        let is_judged = self.ask().await;
+    /// Key set that was published after `used`, for a token that no key in `used` verifies.
+    pub(super) async fn keys_after(&self, used: &KeySet) -> Result<Arc<KeySet>, KeyLookupError> {
+        let is_conclusive = self.request_refresh().await;
         let known = self.keys();
         if known.serial != used.serial {
             return Ok(known);
         }
-        Err(self.missing(is_judged))
+        Err(self.missing(is_conclusive))
     }
 
-    fn missing(&self, is_judged: bool) -> NoKeys {
-        if is_judged && self.inner.error.load().is_none() {
-            NoKeys::Unpublished
+    fn missing(&self, is_conclusive: bool) -> KeyLookupError {
+        if is_conclusive && self.inner.error.load().is_none() {
+            KeyLookupError::Unpublished
         } else {
-            NoKeys::Unavailable
+            KeyLookupError::Unavailable
         }
     }
 
-    /// Has the keys fetched, unless that has just been done, and waits for it. Says whether what is known now can be judged by: the fetch may
-    /// take too long, and a process that drains fetches nothing more.
-    async fn ask(&self) -> bool {
-        let Some(round) = self.answering_round() else {
+    /// Requests a refresh, unless one has just ended, and waits for it. Returns whether the keys are
+    /// conclusive afterwards: the refresh may time out, and a draining process does not refresh.
+    async fn request_refresh(&self) -> bool {
+        let Some(round) = self.round_to_await() else {
             return true;
         };
         let mut rounds = self.inner.rounds.subscribe();
         let answered = rounds.wait_for(|rounds| rounds.ended >= round);
         tokio::select! {
-            answered = tokio::time::timeout(WAIT, answered) => matches!(answered, Ok(Ok(_))),
+            answered = tokio::time::timeout(REFRESH_WAIT_TIMEOUT, answered) => matches!(answered, Ok(Ok(_))),
             () = self.inner.tasks.drained() => false,
         }
     }
 
-    /// The round to wait for, if there is one that could bring a key which is not known.
-    fn answering_round(&self) -> Option<u64> {
+    /// The number of the refresh to wait for; `None` if a refresh could bring nothing new.
+    fn round_to_await(&self) -> Option<u64> {
         let rounds = *self.inner.rounds.borrow();
         if rounds.ended == 0 {
             return Some(1);
         }
-        // While rounds fail, they are repeated anyway.
+        // Failed refreshes are retried anyway.
         if self.inner.error.load().is_some() {
             return None;
         }
-        let mut ask = self.inner.ask.lock().unwrap_or_else(PoisonError::into_inner);
-        if ask.round > rounds.ended {
-            return Some(ask.round);
+        let mut requested = self
+            .inner
+            .requested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if requested.round > rounds.ended {
+            return Some(requested.round);
         }
-        if ask.at.is_some_and(|at| at.elapsed() < ASK_EVERY) {
+        if requested.at.is_some_and(|at| at.elapsed() < MIN_REFRESH_INTERVAL) {
             return None;
         }
-        // One that is running may have read the keys before this one was among them.
-        *ask = Ask {
+        // A running refresh may have read the key set before this key was added.
+        *requested = RefreshRequest {
             at: Some(Instant::now()),
             round: rounds.begun.saturating_add(1),
         };
-        self.inner.asked.notify_one();
-        Some(ask.round)
+        self.inner.refresh_wanted.notify_one();
+        Some(requested.round)
     }
 
-    /// Fetches the keys once, and says whether that brought any.
-    async fn round(&self) -> bool {
+    /// Refreshes the keys once. Returns whether the issuer has usable keys.
+    async fn refresh(&self) -> bool {
         let inner = &*self.inner;
         inner
             .rounds
             .send_modify(|rounds| rounds.begun = rounds.begun.saturating_add(1));
-        let fetched = tokio::time::timeout(ROUND_DEADLINE, self.fetch()).await;
+        let fetched = tokio::time::timeout(REFRESH_TIMEOUT, self.fetch()).await;
         let fetched = fetched.unwrap_or(Err(RefreshError::Deadline));
         inner
             .metrics
@@ -250,7 +257,7 @@ impl Issuer {
                     tracing::info!(
                         issuer = inner.name,
                         keys = keys.len(),
-                        "the keys of the token issuer are known"
+                        "token issuer keys fetched"
                     );
                 }
             }
@@ -290,7 +297,8 @@ impl Issuer {
             Err(reason) => return Err(RefreshError::Keys { url, reason }),
         };
         if keys.len() == 0 {
-            // It has answered, and withdrawn all its keys. That is a fault all the same: nobody can be let in.
+            // The issuer has withdrawn all its keys. This is an error all the same: no client can be
+            // authenticated.
             inner.keys.store(Arc::new(keys));
             let reason = "no key that signatures can be checked with".to_owned();
             return Err(RefreshError::Keys { url, reason });
@@ -298,12 +306,13 @@ impl Issuer {
         Ok(keys)
     }
 
-    /// Where the issuer says that its keys are. Some publish their metadata by one of the standards only.
+    /// Finds the URL of the key set in the issuer's metadata. Some issuers publish the metadata by one of the
+    /// standards only.
     async fn discover(&self) -> Result<Uri, RefreshError> {
         let mut first_error = None;
         for url in metadata_urls(&self.inner.name) {
             let error = match self.discover_at(&url).await {
-                // Who cannot be reached there cannot be reached at all.
+                // A connection failure would repeat at the other URLs of the same host.
                 Err(error @ RefreshError::Fetch(FetchError::Status { .. })) => error,
                 Err(error @ RefreshError::Discovery { .. }) => error,
                 outcome => return outcome,
@@ -338,7 +347,8 @@ fn no_document(url: &Uri, reason: String) -> RefreshError {
     RefreshError::Discovery { url, reason }
 }
 
-/// Where an issuer's metadata may be: OpenID Connect Discovery 1.0, 4; RFC 8414, 3; and the same place for OpenID Connect (RFC 8414, 5).
+/// The possible URLs of an issuer's metadata: OpenID Connect Discovery 1.0, section 4; RFC 8414, section 3;
+/// and OpenID Connect at the place of RFC 8414, section 5.
 fn metadata_urls(issuer: &str) -> Vec<String> {
     const OPENID: &str = "/.well-known/openid-configuration";
     const OAUTH: &str = "/.well-known/oauth-authorization-server";
@@ -364,7 +374,7 @@ mod tests {
 
     use super::*;
 
-    /// An issuer that takes connections and never answers.
+    /// An issuer that accepts connections and never responds.
     fn silent(tasks: &Tasks) -> (Issuer, std::net::TcpListener) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -384,15 +394,16 @@ mod tests {
         (issuer, listener)
     }
 
-    fn header() -> Header {
-        Header {
+    fn header() -> TokenHeader {
+        TokenHeader {
             key: Some("a".to_owned()),
             algorithm: Algorithm::ES256,
         }
     }
 
+    /// A drain ends the wait for an unknown key at once.
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_a_key_is_answered_at_once_when_the_process_drains() {
+    async fn drain_ends_the_wait_for_a_key() {
         let tasks = Tasks::default();
         let (issuer, _listener) = silent(&tasks);
         issuer.keep_fresh(&Readiness::default());
@@ -403,24 +414,32 @@ mod tests {
             tasks.finish().await;
         };
         let (found, ()) = tokio::join!(issuer.keys_for(&header), draining);
-        assert_eq!(found.unwrap_err(), NoKeys::Unavailable);
+        assert_eq!(found.unwrap_err(), KeyLookupError::Unavailable);
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-        // And who comes later does not wait at all.
-        assert_eq!(issuer.keys_for(&header).await.unwrap_err(), NoKeys::Unavailable);
+        // A later request does not wait at all.
+        assert_eq!(
+            issuer.keys_for(&header).await.unwrap_err(),
+            KeyLookupError::Unavailable
+        );
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     }
 
+    /// The wait for a refresh that does not end times out.
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever_for_a_round_that_does_not_end() {
+    async fn wait_for_an_endless_refresh_times_out() {
         let tasks = Tasks::default();
         let (issuer, _listener) = silent(&tasks);
         let began = Instant::now();
-        assert_eq!(issuer.keys_for(&header()).await.unwrap_err(), NoKeys::Unavailable);
-        assert_eq!(began.elapsed(), WAIT);
+        assert_eq!(
+            issuer.keys_for(&header()).await.unwrap_err(),
+            KeyLookupError::Unavailable
+        );
+        assert_eq!(began.elapsed(), REFRESH_WAIT_TIMEOUT);
     }
 
+    /// The metadata URLs follow OpenID Connect Discovery and RFC 8414.
     #[test]
-    fn metadata_is_looked_for_by_each_standard() {
+    fn metadata_urls_follow_each_standard() {
         assert_eq!(
             metadata_urls("https://i.test/"),
             [
@@ -438,7 +457,7 @@ mod tests {
         );
     }
 
-    /// An issuer that publishes its metadata at one of the places, and nothing at the others.
+    /// An issuer that publishes its metadata at one URL, and nothing at the others.
     #[tokio::test]
     async fn issuer_with_rfc_8414_metadata_only_is_found() {
         let place = "/.well-known/oauth-authorization-server";

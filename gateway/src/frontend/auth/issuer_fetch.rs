@@ -1,7 +1,8 @@
-//! What the issuer publishes, over HTTP.
+//! HTTP client for the issuer's metadata and keys.
 //!
-//! A pool of its own, because the certificate authorities may be others than the backends'. Connections are not kept: there is one
-//! exchange in minutes. Redirects are not followed: who may give keys is in the configuration and nowhere else.
+//! It is separate from the backends' client, because it may trust other certificate authorities. Connections
+//! are not kept alive: there is one request every few minutes. Redirects are not followed: only the
+//! configuration decides which hosts may supply keys.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,11 +21,11 @@ use vmcp_crds::config::rules;
 
 use crate::mcp::header_names as media;
 
-const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
-/// Sets of keys are a few KiB.
-const MAX_BYTES: usize = 256 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest response; key sets have a few KiB.
+const MAX_RESPONSE_BYTES: usize = 256 * 1024;
 
-/// Why nothing was fetched. The message is for the person who watches the gateway; the URL in it is without secrets.
+/// Why a fetch failed. The message is for operators; its URL contains no secrets.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("{0} is not https")]
@@ -33,22 +34,22 @@ pub(super) enum FetchError {
     Unreachable { url: String, reason: String },
     #[error("{url} answered with HTTP status {status}")]
     Status { url: String, status: StatusCode },
-    #[error("the answer of {0} is larger than {MAX_BYTES} bytes")]
+    #[error("the answer of {0} is larger than {MAX_RESPONSE_BYTES} bytes")]
     TooLarge(String),
 }
 
-/// A file with certificate authorities that cannot be used.
+/// Why a file of certificate authorities cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum UnusableCa {
-    /// It cannot be read, or something in it is no certificate.
+pub enum CaBundleError {
+    /// The file cannot be read, or contains an invalid certificate.
     #[error("cannot read the certificate authorities in {}: {reason}", file.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Why.
+        /// What is wrong with the file.
         reason: String,
     },
-    /// There is none in it.
+    /// The file contains no certificate.
     #[error("there is no certificate authority in {}", .0.display())]
     Empty(PathBuf),
 }
@@ -60,20 +61,21 @@ pub(super) struct IssuerClient {
 }
 
 impl IssuerClient {
-    /// TLS trusts the authorities in `ca_bundle`, and without one those of the system.
-    pub(super) fn new(ca_bundle: Option<&Path>, allow_http: bool) -> Result<Self, UnusableCa> {
+    /// Creates a client that trusts the certificate authorities in `ca_bundle`, or those of the system if
+    /// there is no bundle.
+    pub(super) fn new(ca_bundle: Option<&Path>, allow_http: bool) -> Result<Self, CaBundleError> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
-        http.set_connect_timeout(Some(CONNECT_DEADLINE));
+        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let https = HttpsConnectorBuilder::new();
         let https = match ca_bundle {
-            Some(file) => https.with_tls_config(trusting(authorities(file)?)),
+            Some(file) => https.with_tls_config(tls_config(authorities(file)?)),
             None => match https.with_native_roots() {
                 Ok(https) => https,
                 Err(error) => {
-                    tracing::warn!(%error, "no certificate authorities found; the token issuer cannot be reached");
-                    let nobody = rustls::RootCertStore::empty();
-                    HttpsConnectorBuilder::new().with_tls_config(trusting(nobody))
+                    tracing::warn!(%error, "no system certificate authorities found; token issuer unreachable");
+                    let no_roots = rustls::RootCertStore::empty();
+                    HttpsConnectorBuilder::new().with_tls_config(tls_config(no_roots))
                 }
             },
         };
@@ -84,14 +86,14 @@ impl IssuerClient {
         Ok(Self { client, allow_http })
     }
 
-    /// The JSON at `url`.
+    /// Fetches the JSON document at `url`.
     pub(super) async fn json(&self, url: &Uri) -> Result<Bytes, FetchError> {
-        let shown = || rules::without_secrets(&url.to_string());
+        let redacted_url = || rules::without_secrets(&url.to_string());
         if url.scheme() != Some(&Scheme::HTTPS) && !self.allow_http {
-            return Err(FetchError::NotHttps(shown()));
+            return Err(FetchError::NotHttps(redacted_url()));
         }
         let unreachable = |error: &dyn std::error::Error| FetchError::Unreachable {
-            url: shown(),
+            url: redacted_url(),
             reason: root_cause(error),
         };
         let request = Request::get(url)
@@ -102,24 +104,28 @@ impl IssuerClient {
         let response = response.map_err(|error| unreachable(&error))?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status {
-                url: shown(),
+                url: redacted_url(),
                 status: response.status(),
             });
         }
-        match Limited::new(response.into_body(), MAX_BYTES).collect().await {
+        match Limited::new(response.into_body(), MAX_RESPONSE_BYTES)
+            .collect()
+            .await
+        {
             Ok(whole) => Ok(whole.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge(shown())),
+            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge(redacted_url())),
             Err(error) => Err(unreachable(&*error)),
         }
     }
 }
 
-/// The certificate authorities in `file`, in PEM.
+/// Reads the PEM certificate authorities in `file`.
 ///
 /// # Errors
-/// When it cannot be read, something in it is no certificate, or there is none in it.
-pub fn authorities(file: &Path) -> Result<rustls::RootCertStore, UnusableCa> {
-    let unreadable = |reason: String| UnusableCa::Unreadable {
+///
+/// If the file cannot be read, contains an invalid certificate, or contains none.
+pub fn authorities(file: &Path) -> Result<rustls::RootCertStore, CaBundleError> {
+    let unreadable = |reason: String| CaBundleError::Unreadable {
         file: file.to_owned(),
         reason,
     };
@@ -131,18 +137,18 @@ pub fn authorities(file: &Path) -> Result<rustls::RootCertStore, UnusableCa> {
         added.map_err(|error| unreadable(error.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(UnusableCa::Empty(file.to_owned()));
+        return Err(CaBundleError::Empty(file.to_owned()));
     }
     Ok(roots)
 }
 
-fn trusting(roots: rustls::RootCertStore) -> rustls::ClientConfig {
+fn tls_config(roots: rustls::RootCertStore) -> rustls::ClientConfig {
     rustls::ClientConfig::builder()
         .with_root_certificates(roots)
         .with_no_client_auth()
 }
 
-/// The innermost error of a chain: the outer ones say only that there is an inner one.
+/// The innermost error of a chain. The outer errors add no information.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {

@@ -1,18 +1,18 @@
-//! The issuer's public keys (RFC 7517).
+//! The issuer's key set (JWKS, RFC 7517).
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// How many keys are kept; issuers have a handful.
+/// Most keys in a set; issuers have a handful.
 const MAX_KEYS: usize = 64;
 
-/// What an issuer published at one time.
+/// The usable keys of one published key set.
 #[derive(Debug, Default)]
 pub(super) struct KeySet {
     keys: Vec<VerificationKey>,
-    /// Another number when the keys are others: what was judged with the old ones is judged again.
+    /// Changes when the keys change, which invalidates the token cache.
     pub(super) serial: u64,
 }
 
@@ -29,8 +29,8 @@ struct Published<'a> {
 }
 
 impl KeySet {
-    /// The keys in `json` that can be used to check signatures, as the successor of `before`. Keys of other kinds are passed over. There
-    /// may be none: then the issuer has withdrawn all that it had.
+    /// Parses the keys in `json` that can verify signatures, as the successor of `before`. Other keys are
+    /// skipped. The result may be empty: then the issuer has withdrawn its keys.
     pub(super) fn read(json: &[u8], before: &Self) -> Result<Self, String> {
         let published: Published<'_> =
             serde_json::from_slice(json).map_err(|error| format!("not a set of keys: {error}"))?;
@@ -48,38 +48,38 @@ impl KeySet {
         Ok(Self { keys, serial })
     }
 
-    /// How many there are.
+    /// Number of keys.
     pub(super) fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// The keys that a signature with `algorithm` may be checked with: those named `id`, those without a name where none has that name, or
-    /// all when the token names none.
-    pub(super) fn fitting(
+    /// The keys to try for a signature with `algorithm`: those with the key id `id`; those without a key id
+    /// if none has it; all keys if the token names none.
+    pub(super) fn candidates(
         &self,
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> impl Iterator<Item = &DecodingKey> {
         let named = self.named(id);
-        let fitting = named.filter(move |key| key.fits(algorithm));
-        fitting.map(|key| &key.decoding)
+        let candidates = named.filter(move |key| key.can_verify(algorithm));
+        candidates.map(|key| &key.decoding)
     }
 
-    /// Whether there is a key that a token which names the key `id` may be checked with.
-    pub(super) fn has(&self, id: Option<&str>) -> bool {
+    /// Whether there is a key to try for a token with the key id `id`.
+    pub(super) fn has_candidate(&self, id: Option<&str>) -> bool {
         self.named(id).next().is_some()
     }
 
-    /// Whether one of them has the name `id`, so that it is known which one is meant.
-    pub(super) fn knows(&self, id: Option<&str>) -> bool {
+    /// Whether a key has the key id `id`, so that no other key needs to be tried.
+    pub(super) fn has_key_id(&self, id: Option<&str>) -> bool {
         id.is_some() && self.keys.iter().any(|key| key.id() == id)
     }
 
     fn named(&self, id: Option<&str>) -> impl Iterator<Item = &VerificationKey> {
-        // Some issuers put a name into tokens and none into their only key.
-        let wanted = if self.knows(id) { id } else { None };
-        let is_meant = move |key: &&VerificationKey| id.is_none() || key.id() == wanted;
-        self.keys.iter().filter(is_meant)
+        // Some issuers put a key id into tokens but not into their only key.
+        let wanted = if self.has_key_id(id) { id } else { None };
+        let is_candidate = move |key: &&VerificationKey| id.is_none() || key.id() == wanted;
+        self.keys.iter().filter(is_candidate)
     }
 }
 
@@ -109,15 +109,16 @@ impl VerificationKey {
         Some(Self { published, decoding })
     }
 
-    /// A key is used with the algorithms of its kind only, and with one alone when it says so.
-    fn fits(&self, algorithm: Algorithm) -> bool {
+    /// Whether the key may be used with `algorithm`: one of its key type, and the only one if the key names
+    /// one.
+    fn can_verify(&self, algorithm: Algorithm) -> bool {
         let declared = self.published.common.key_algorithm;
         algorithms(&self.published).contains(&algorithm)
             && declared.is_none_or(|declared| declared == KeyAlgorithm::from(algorithm))
     }
 }
 
-/// What a key of this kind can do. Secrets that issuer and gateway would share (`oct`) are no public keys, and can do nothing.
+/// The algorithms of a key type. Symmetric keys (`oct`) are shared secrets and not accepted.
 fn algorithms(key: &Jwk) -> &'static [Algorithm] {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     match &key.algorithm {
@@ -146,21 +147,23 @@ mod tests {
         KeySet::read(json.as_bytes(), &KeySet::default())
     }
 
-    fn fits(key: &str, algorithm: Algorithm) -> bool {
-        read(&[format!("{{{key}}}")]).is_ok_and(|keys| keys.fitting(None, algorithm).next().is_some())
+    fn can_verify(key: &str, algorithm: Algorithm) -> bool {
+        read(&[format!("{{{key}}}")]).is_ok_and(|keys| keys.candidates(None, algorithm).next().is_some())
     }
 
+    /// A key verifies the algorithms of its type, and only the one that it names.
     #[test]
-    fn a_key_serves_the_algorithms_of_its_kind_and_only_the_one_that_it_names() {
-        assert!(fits(RSA, Algorithm::RS256) && fits(RSA, Algorithm::PS512));
-        assert!(!fits(RSA, Algorithm::ES256) && !fits(RSA, Algorithm::HS256));
-        assert!(fits(P256, Algorithm::ES256) && !fits(P256, Algorithm::ES384));
+    fn key_verifies_its_own_algorithms_only() {
+        assert!(can_verify(RSA, Algorithm::RS256) && can_verify(RSA, Algorithm::PS512));
+        assert!(!can_verify(RSA, Algorithm::ES256) && !can_verify(RSA, Algorithm::HS256));
+        assert!(can_verify(P256, Algorithm::ES256) && !can_verify(P256, Algorithm::ES384));
         let ps256 = format!(r#"{RSA},"alg":"PS256""#);
-        assert!(fits(&ps256, Algorithm::PS256) && !fits(&ps256, Algorithm::RS256));
+        assert!(can_verify(&ps256, Algorithm::PS256) && !can_verify(&ps256, Algorithm::RS256));
     }
 
+    /// A key that is not meant for verifying signatures is skipped.
     #[test]
-    fn a_key_that_is_not_for_checking_signatures_is_passed_over() {
+    fn key_not_for_signatures_is_skipped() {
         for key in [
             format!(r#"{RSA},"use":"enc""#),
             format!(r#"{RSA},"key_ops":["encrypt"]"#),
@@ -173,35 +176,37 @@ mod tests {
             let beside = read(&[format!("{{{key}}}"), format!("{{{RSA}}}")]);
             assert_eq!(beside.unwrap().len(), 1, "{key}");
         }
-        assert!(fits(
+        assert!(can_verify(
             &format!(r#"{RSA},"use":"sig","key_ops":["verify"]"#),
             Algorithm::RS256
         ));
     }
 
+    /// A key id selects its key; without a key id all keys are candidates.
     #[test]
-    fn a_named_key_is_found_by_its_name_and_any_when_none_is_named() {
+    fn key_id_selects_the_key() {
         let keys = read(&[format!(r#"{{{RSA},"kid":"a"}}"#), format!("{{{P256}}}")]).unwrap();
-        assert!(keys.has(Some("a")) && keys.has(None));
-        assert!(keys.knows(Some("a")) && !keys.knows(Some("b")) && !keys.knows(None));
-        assert_eq!(keys.fitting(Some("a"), Algorithm::RS256).count(), 1);
-        assert_eq!(keys.fitting(Some("a"), Algorithm::ES256).count(), 0);
-        assert_eq!(keys.fitting(Some("b"), Algorithm::RS256).count(), 0);
-        assert_eq!(keys.fitting(None, Algorithm::ES256).count(), 1);
+        assert!(keys.has_candidate(Some("a")) && keys.has_candidate(None));
+        assert!(keys.has_key_id(Some("a")) && !keys.has_key_id(Some("b")) && !keys.has_key_id(None));
+        assert_eq!(keys.candidates(Some("a"), Algorithm::RS256).count(), 1);
+        assert_eq!(keys.candidates(Some("a"), Algorithm::ES256).count(), 0);
+        assert_eq!(keys.candidates(Some("b"), Algorithm::RS256).count(), 0);
+        assert_eq!(keys.candidates(None, Algorithm::ES256).count(), 1);
         let named = read(&[format!(r#"{{{RSA},"kid":"a"}}"#)]).unwrap();
-        assert!(!named.has(Some("b")));
+        assert!(!named.has_candidate(Some("b")));
     }
 
-    /// A token may name a key that the issuer published without a name.
+    /// A token may name a key that the issuer published without a key id.
     #[test]
     fn unnamed_key_is_tried_for_a_token_that_names_one() {
         let keys = read(&[format!(r#"{{{RSA},"kid":"a"}}"#), format!("{{{P256}}}")]).unwrap();
-        assert!(keys.has(Some("b")));
-        assert_eq!(keys.fitting(Some("b"), Algorithm::ES256).count(), 1);
+        assert!(keys.has_candidate(Some("b")));
+        assert_eq!(keys.candidates(Some("b"), Algorithm::ES256).count(), 1);
     }
 
+    /// The serial changes when the keys change, and only then.
     #[test]
-    fn the_serial_changes_with_the_keys_and_not_without() {
+    fn serial_changes_only_with_the_keys() {
         let json = |keys: &str| format!(r#"{{"keys":[{keys}]}}"#);
         let (a, both) = (format!("{{{RSA}}}"), format!("{{{RSA}}},{{{P256}}}"));
         let first = KeySet::read(json(&a).as_bytes(), &KeySet::default()).unwrap();
@@ -212,8 +217,9 @@ mod tests {
         assert_eq!((none.len(), none.serial), (0, 3), "all are withdrawn");
     }
 
+    /// A document that is not a key set is rejected.
     #[test]
-    fn what_is_no_set_of_keys_is_refused() {
+    fn invalid_key_set_is_rejected() {
         for json in ["", "[]", r#"{"keys":{}}"#, "<html>"] {
             assert!(
                 KeySet::read(json.as_bytes(), &KeySet::default()).is_err(),

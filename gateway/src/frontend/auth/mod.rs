@@ -1,12 +1,13 @@
-//! Who calls: nobody in particular, or the subject of a token (JWT) that an issuer signed.
+//! Authenticates requests: anonymous, or by a JWT of a configured issuer.
 //!
-//! A token comes with every request; a session proves nothing (specification, basic/authorization). Whoever has none, or one that
-//! is not good, gets 401 and is told where to get one. What cannot be judged, because the issuer's keys cannot be fetched, is no
-//! fault of the caller: 503. Both come before any session is looked at.
+//! Every request carries a token; a session id does not authenticate (specification, basic/authorization). A
+//! request without a valid token gets 401 with a challenge that says where to get one. If the token cannot be
+//! verified because the issuer's keys cannot be fetched, the response is 503. Both come before any session
+//! lookup.
 //!
-//! The token goes no further than this module: it is never sent upstream, stored or logged.
+//! The token stays in this module: it is never sent upstream, stored or logged.
 
-// Strangers send the tokens that are read here.
+// Tokens come from untrusted clients.
 #![cfg_attr(
     not(test),
     warn(
@@ -40,23 +41,23 @@ use crate::telemetry::Metrics;
 
 use bearer::BearerHeader;
 use challenge::AuthRejection;
-use issuer::{Issuer, NoKeys};
+use issuer::{Issuer, KeyLookupError};
 use resource_metadata::ResourceMetadata;
 use token::{TokenError, TokenValidation};
 use token_cache::TokenCache;
 
-pub use issuer_fetch::{UnusableCa, authorities};
+pub use issuer_fetch::{CaBundleError, authorities};
 
-/// How the gateway knows who calls. A cheap-clone handle.
+/// How requests are authenticated. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub enum Authentication {
-    /// It does not.
+    /// Not at all: every request is anonymous.
     Anonymous,
-    /// By a token.
+    /// By a bearer token.
     Oidc(Oidc),
 }
 
-/// The tokens of one issuer. A cheap-clone handle.
+/// Verifies the tokens of one issuer. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct Oidc {
     inner: Arc<Inner>,
@@ -65,28 +66,30 @@ pub struct Oidc {
 #[derive(Debug)]
 struct Inner {
     issuer: Issuer,
-    expectations: TokenValidation,
-    validated: TokenCache,
+    validation: TokenValidation,
+    cache: TokenCache,
     resource: ResourceMetadata,
     metrics: Metrics,
 }
 
-/// The issuer, for whoever watches the gateway.
+/// State of the token issuer, for the status endpoint.
 #[derive(Clone, Debug)]
 pub struct IssuerState {
-    /// Its URL.
+    /// URL of the issuer.
     pub issuer: String,
-    /// How many of its keys can be used.
+    /// Number of usable keys.
     pub keys: usize,
-    /// Why its keys could not be fetched the last time.
+    /// Why the last refresh of the keys failed.
     pub error: Option<String>,
 }
 
 impl Authentication {
-    /// Authentication as `settings` say. The issuer's keys are fetched in the background; `readiness` waits for the first ones.
+    /// Creates the authentication that `settings` configure. The issuer's keys are fetched in the background;
+    /// `readiness` waits for the first ones.
     ///
     /// # Errors
-    /// When the file with certificate authorities cannot be used, or the system gives no randomness.
+    ///
+    /// If the file of certificate authorities cannot be used, or the system has no randomness.
     pub fn new(
         settings: &IncomingAuth,
         tasks: &Tasks,
@@ -99,7 +102,7 @@ impl Authentication {
         }
     }
 
-    /// What is known of the issuer, if there is one.
+    /// State of the token issuer; `None` without authentication.
     #[must_use]
     pub fn issuer(&self) -> Option<IssuerState> {
         match self {
@@ -108,28 +111,29 @@ impl Authentication {
         }
     }
 
-    /// Who sends a request with these headers.
+    /// Authenticates a request by its headers.
     pub(super) async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Response<ResponseBody>> {
         let Self::Oidc(Oidc { inner }) = self else {
             return Ok(Principal::Anonymous);
         };
-        let judged = Box::pin(inner.judge(headers)).await;
-        let outcome = judged
+        let authenticated = Box::pin(inner.authenticate(headers)).await;
+        let outcome = authenticated
             .as_ref()
             .err()
-            .map_or("accepted", |refusal| refusal.outcome());
+            .map_or("accepted", |rejection| rejection.outcome());
         inner.metrics.authentication(outcome);
-        judged.map_err(|refusal| {
-            tracing::debug!(outcome, "a request is not authenticated");
-            refusal.respond(&inner.resource)
+        authenticated.map_err(|rejection| {
+            tracing::debug!(outcome, "request not authenticated");
+            rejection.respond(&inner.resource)
         })
     }
 
-    /// The answer to a request for the description of the protected resource (RFC 9728), if `path` is where it stands.
-    pub(super) fn describe(&self, method: &Method, path: &str) -> Option<Response<ResponseBody>> {
+    /// The response to a request for the protected resource metadata (RFC 9728); `None` if `path` is another
+    /// one.
+    pub(super) fn metadata_response(&self, method: &Method, path: &str) -> Option<Response<ResponseBody>> {
         match self {
             Self::Anonymous => None,
-            Self::Oidc(oidc) => oidc.inner.resource.describe(method, path),
+            Self::Oidc(oidc) => oidc.inner.resource.metadata_response(method, path),
         }
     }
 }
@@ -145,8 +149,8 @@ impl Oidc {
         issuer.keep_fresh(readiness);
         let inner = Inner {
             issuer,
-            expectations: TokenValidation::new(settings),
-            validated: TokenCache::new()?,
+            validation: TokenValidation::new(settings),
+            cache: TokenCache::new()?,
             resource: ResourceMetadata::new(settings)?,
             metrics: metrics.clone(),
         };
@@ -157,39 +161,43 @@ impl Oidc {
 }
 
 impl Inner {
-    async fn judge(&self, headers: &HeaderMap) -> Result<Principal, AuthRejection> {
-        let token = match bearer::sent(headers) {
-            BearerHeader::Nothing => return Err(AuthRejection::NoToken),
-            BearerHeader::Unreadable => return Err(AuthRejection::Unreadable),
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthRejection> {
+        let token = match bearer::read(headers) {
+            BearerHeader::Missing => return Err(AuthRejection::MissingToken),
+            BearerHeader::Malformed => return Err(AuthRejection::MalformedHeader),
             BearerHeader::Token(token) => token,
         };
-        if token.len() > token::MAX_BYTES {
+        if token.len() > token::MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong.into());
         }
         let now = clock::unix_seconds();
-        let digest = self.validated.digest(token);
+        let digest = self.cache.digest(token);
         let current = self.issuer.keys();
-        if let Some(principal) = self.validated.get(&digest, current.serial, now) {
+        if let Some(principal) = self.cache.get(&digest, current.serial, now) {
             return Ok(principal);
         }
-        let header = token::Header::read(token, &self.expectations)?;
+        let header = token::TokenHeader::read(token, &self.validation)?;
         let mut keys = self.issuer.keys_for(&header).await?;
-        let mut verdict = token::verify(token, &header, &keys, &self.expectations, now);
-        // Which key is meant is not known: it may be one that is not known yet.
-        let is_named = keys.knows(header.key.as_deref());
-        if !is_named && matches!(verdict, Err(TokenError::Signature | TokenError::UnknownKey)) {
+        let mut verification = token::verify(token, &header, &keys, &self.validation, now);
+        // The token does not say which key: it may be one that was published since.
+        let is_named = keys.has_key_id(header.key.as_deref());
+        if !is_named && matches!(verification, Err(TokenError::Signature | TokenError::UnknownKey)) {
             match self.issuer.keys_after(&keys).await {
                 Ok(newer) => {
                     keys = newer;
-                    verdict = token::verify(token, &header, &keys, &self.expectations, now);
+                    verification = token::verify(token, &header, &keys, &self.validation, now);
                 }
-                Err(NoKeys::Unavailable) => return Err(NoKeys::Unavailable.into()),
-                Err(NoKeys::Unpublished) => {}
+                Err(KeyLookupError::Unavailable) => return Err(KeyLookupError::Unavailable.into()),
+                Err(KeyLookupError::Unpublished) => {}
             }
         }
-        let good = verdict?;
-        self.validated
-            .put(digest, keys.serial, good.until, good.principal.clone());
-        Ok(good.principal)
+        let verified = verification?;
+        self.cache.put(
+            digest,
+            keys.serial,
+            verified.valid_until,
+            verified.principal.clone(),
+        );
+        Ok(verified.principal)
     }
 }

@@ -1,4 +1,4 @@
-//! The endpoint as a protected resource: what clients are told of where to get a token (RFC 9728).
+//! Protected resource metadata: tells clients where to get a token (RFC 9728).
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, Uri};
@@ -13,11 +13,11 @@ const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
 #[derive(Debug)]
 pub(super) struct ResourceMetadata {
-    /// The document.
-    description: Bytes,
-    /// The path of the resource as clients know it, which a proxy in front may have changed.
+    /// The metadata document in JSON.
+    document: Bytes,
+    /// Path of the resource as clients know it. A proxy in front may have changed it.
     path: String,
-    /// What `WWW-Authenticate` begins with.
+    /// The beginning of the header `WWW-Authenticate`.
     challenge: String,
 }
 
@@ -33,9 +33,9 @@ struct MetadataDocument<'a> {
 impl ResourceMetadata {
     pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
         let origin = origin(&settings.resource);
-        // A path that is only `/` is none: clients write the URL either way, and mean the same.
+        // A path of `/` alone counts as none: clients write such a URL with and without the slash.
         let path = settings.resource.path().trim_end_matches('/');
-        let description = MetadataDocument {
+        let document = MetadataDocument {
             resource: &format!("{origin}{path}"),
             authorization_servers: [&settings.issuer],
             scopes_supported: &settings.scopes,
@@ -46,25 +46,25 @@ impl ResourceMetadata {
             challenge.push_str(&format!(", scope=\"{}\"", settings.scopes.join(" ")));
         }
         Ok(Self {
-            description: serde_json::to_vec(&description)?.into(),
+            document: serde_json::to_vec(&document)?.into(),
             path: path.to_owned(),
             challenge,
         })
     }
 
-    /// What `WWW-Authenticate` begins with.
+    /// The beginning of the header `WWW-Authenticate`.
     pub(super) fn challenge(&self) -> &str {
         &self.challenge
     }
 
-    /// The answer to a request for `path`, if the description stands there. Whoever may send requests may read it.
-    pub(super) fn describe(&self, method: &Method, path: &str) -> Option<Response<ResponseBody>> {
+    /// The response to a request for `path`, if the document is served there. It needs no token.
+    pub(super) fn metadata_response(&self, method: &Method, path: &str) -> Option<Response<ResponseBody>> {
         let of = path.strip_prefix(WELL_KNOWN)?;
         if !of.is_empty() && of != PATH && of != self.path {
             return None;
         }
         Some(match *method {
-            Method::GET | Method::HEAD => response::json(StatusCode::OK, self.description.clone()),
+            Method::GET | Method::HEAD => response::json(StatusCode::OK, self.document.clone()),
             _ => response::text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is allowed.\n"),
         })
     }
@@ -107,13 +107,14 @@ mod tests {
     }
 
     async fn document(resource: &ResourceMetadata, path: &str) -> Option<Value> {
-        let response = resource.describe(&Method::GET, path)?;
+        let response = resource.metadata_response(&Method::GET, path)?;
         let body = response.into_body().collect().await.ok()?.to_bytes();
         serde_json::from_slice(&body).ok()
     }
 
+    /// The metadata is served at the root, at the endpoint's path and at the resource's path.
     #[tokio::test]
-    async fn the_description_stands_at_the_root_at_our_path_and_at_the_resources() {
+    async fn metadata_is_served_at_its_three_paths() {
         let resource = resource("HTTPS://Tools.Example/team/mcp", &["a", "b"]);
         let expected = json!({
             "resource": "https://tools.example/team/mcp",
@@ -143,8 +144,9 @@ mod tests {
         );
     }
 
+    /// A resource without a path has no trailing slash, and an empty list of scopes is left out.
     #[tokio::test]
-    async fn a_resource_that_is_a_whole_host_has_no_slash_and_no_scopes_are_not_listed() {
+    async fn host_resource_has_no_slash_and_no_empty_scopes() {
         let resource = resource("https://tools.example/", &[]);
         let document = document(&resource, WELL_KNOWN).await.unwrap();
         assert_eq!(document["resource"], "https://tools.example");
@@ -152,10 +154,11 @@ mod tests {
         assert!(resource.challenge().ends_with("/oauth-protected-resource\""));
     }
 
+    /// The metadata can be read but not written.
     #[test]
-    fn nobody_may_write_it() {
+    fn metadata_is_read_only() {
         let resource = resource("https://tools.example/mcp", &[]);
-        let status = |method| resource.describe(&method, WELL_KNOWN).unwrap().status();
+        let status = |method| resource.metadata_response(&method, WELL_KNOWN).unwrap().status();
         assert_eq!(status(Method::HEAD), 200);
         assert_eq!(status(Method::POST), 405);
     }

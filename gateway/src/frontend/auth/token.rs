@@ -1,7 +1,7 @@
-//! Whether a token is good: signed by the issuer, for this gateway, now.
+//! Verifies a JWT: signature, issuer, audience and validity period.
 //!
-//! The signature is the library's business. The claims are checked here, with the time as an argument and without a word of what
-//! they say: errors name the claim and never its value.
+//! The library checks the signature. The claims are checked here, with the current time as an argument.
+//! Errors name the claim and never its value.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::config::OidcSettings as Settings;
 use crate::core::Principal;
 use crate::frontend::auth::jwks::KeySet;
 
-/// The longest token that is read.
-pub(super) const MAX_BYTES: usize = 16 * 1024;
-/// The longest subject; OpenID Connect has 255 characters.
+/// Longest accepted token in bytes.
+pub(super) const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Longest accepted subject in bytes; OpenID Connect allows 255 characters.
 const MAX_SUBJECT_BYTES: usize = 1024;
 
-/// Why a token is not good.
+/// Why a token is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenError {
     TooLong,
@@ -34,7 +34,7 @@ pub(super) enum TokenError {
 }
 
 impl TokenError {
-    /// One word, for the metric.
+    /// Value of the metric label `outcome`.
     pub(super) fn outcome(self) -> &'static str {
         match self {
             Self::TooLong => "too_long",
@@ -50,7 +50,7 @@ impl TokenError {
         }
     }
 
-    /// A sentence, for the client. It stands in a header between quotes.
+    /// One sentence for the client. It must be valid between quotes in a header.
     pub(super) fn description(self) -> &'static str {
         match self {
             Self::TooLong => "The token is longer than 16 KiB",
@@ -67,7 +67,7 @@ impl TokenError {
     }
 }
 
-/// What a token must be.
+/// What a token is checked against.
 #[derive(Debug)]
 pub(super) struct TokenValidation {
     issuer: Arc<str>,
@@ -76,19 +76,19 @@ pub(super) struct TokenValidation {
     leeway: u64,
 }
 
-/// What a token says before its signature is checked: how it can be.
+/// The token's header, read before its signature is checked: the key id and the algorithm.
 #[derive(Debug)]
-pub(super) struct Header {
+pub(super) struct TokenHeader {
     pub(super) key: Option<String>,
     pub(super) algorithm: Algorithm,
 }
 
-/// A token that is good.
+/// A verified token.
 #[derive(Debug)]
 pub(super) struct VerifiedToken {
     pub(super) principal: Principal,
-    /// When it ends, in seconds since 1970.
-    pub(super) until: u64,
+    /// End of its validity, in seconds since 1970.
+    pub(super) valid_until: u64,
 }
 
 #[derive(Deserialize)]
@@ -96,7 +96,7 @@ struct Claims {
     iss: String,
     sub: String,
     aud: Audience,
-    // Dates may have a fraction (RFC 7519, 2).
+    // Dates may have a fraction (RFC 7519, section 2).
     exp: f64,
     #[serde(default)]
     nbf: Option<f64>,
@@ -134,8 +134,8 @@ impl TokenValidation {
         if claims.sub.is_empty() || claims.sub.len() > MAX_SUBJECT_BYTES {
             return Err(TokenError::Claims);
         }
-        let until = seconds(claims.exp).saturating_add(self.leeway);
-        if now >= until {
+        let valid_until = seconds(claims.exp).saturating_add(self.leeway);
+        if now >= valid_until {
             return Err(TokenError::Expired);
         }
         let from = claims.nbf.map_or(0, seconds);
@@ -143,20 +143,23 @@ impl TokenValidation {
             return Err(TokenError::NotYetValid);
         }
         let principal = Principal::subject(Arc::clone(&self.issuer), &claims.sub);
-        Ok(VerifiedToken { principal, until })
+        Ok(VerifiedToken {
+            principal,
+            valid_until,
+        })
     }
 }
 
-impl Header {
-    /// The header of `token`, if it is one that is accepted. An algorithm that is not in the list is refused here, before any key
-    /// is looked for.
-    pub(super) fn read(token: &[u8], expected: &TokenValidation) -> Result<Self, TokenError> {
+impl TokenHeader {
+    /// Reads the header of `token`. An algorithm that is not accepted is rejected here, before a key is
+    /// looked up.
+    pub(super) fn read(token: &[u8], validation: &TokenValidation) -> Result<Self, TokenError> {
         let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
-        // An extension that must be understood, and is not (RFC 7515, 4.1.11).
+        // An extension that must be understood, but is not supported (RFC 7515, section 4.1.11).
         if header.crit.is_some() {
             return Err(TokenError::Malformed);
         }
-        if !expected.algorithms.contains(&header.alg) {
+        if !validation.algorithms.contains(&header.alg) {
             return Err(TokenError::Algorithm);
         }
         Ok(Self {
@@ -166,34 +169,34 @@ impl Header {
     }
 }
 
-/// Whose token it is, if it is good at `now`, in seconds since 1970.
+/// Verifies `token` at the time `now`, in seconds since 1970.
 pub(super) fn verify(
     token: &[u8],
-    header: &Header,
+    header: &TokenHeader,
     keys: &KeySet,
-    expected: &TokenValidation,
+    validation: &TokenValidation,
     now: u64,
 ) -> Result<VerifiedToken, TokenError> {
     let mut signature_only = Validation::new(header.algorithm);
     signature_only.required_spec_claims.clear();
     signature_only.validate_exp = false;
     signature_only.validate_aud = false;
-    let mut flaw = TokenError::UnknownKey;
-    for key in keys.fitting(header.key.as_deref(), header.algorithm) {
+    let mut error = TokenError::UnknownKey;
+    for key in keys.candidates(header.key.as_deref(), header.algorithm) {
         use jsonwebtoken::errors::ErrorKind;
         match decode::<Claims>(token, key, &signature_only) {
-            Ok(data) => return expected.check(&data.claims, now),
-            // The signature was good.
+            Ok(data) => return validation.check(&data.claims, now),
+            // The signature is valid; the claims are not.
             Err(error) if matches!(error.kind(), ErrorKind::Json(_) | ErrorKind::Utf8(_)) => {
                 return Err(TokenError::Claims);
             }
-            Err(_) => flaw = TokenError::Signature,
+            Err(_) => error = TokenError::Signature,
         }
     }
-    Err(flaw)
+    Err(error)
 }
 
-/// A date in whole seconds; before 1970 is 1970.
+/// Converts a date to whole seconds. Dates before 1970 become 1970.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -225,7 +228,7 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
-    fn expectations() -> TokenValidation {
+    fn validation() -> TokenValidation {
         TokenValidation {
             issuer: "https://i".into(),
             audiences: vec!["tools".to_owned(), "https://t/mcp".to_owned()],
@@ -240,11 +243,14 @@ mod tests {
             claims[name] = value.clone();
         }
         let claims: Claims = serde_json::from_value(claims).map_err(|_| TokenError::Claims)?;
-        expectations().check(&claims, NOW).map(|good| good.until)
+        validation()
+            .check(&claims, NOW)
+            .map(|verified| verified.valid_until)
     }
 
+    /// A token is valid until its expiry plus the leeway.
     #[test]
-    fn a_good_token_is_good_until_it_expires_and_the_leeway_has_passed() {
+    fn token_is_valid_until_expiry_plus_leeway() {
         assert_eq!(check(&json!({})), Ok(NOW + 70));
         assert_eq!(check(&json!({"exp": NOW - 9})), Ok(NOW + 1));
         assert_eq!(check(&json!({"exp": 1.8e9 + 0.5})), Ok(NOW + 10));
@@ -253,9 +259,10 @@ mod tests {
         assert_eq!(check(&json!({"exp": 1e300})), Ok(u64::MAX));
     }
 
+    /// Each invalid claim gives its own error.
     #[test]
-    fn each_flaw_is_found() {
-        for (change, flaw) in [
+    fn each_invalid_claim_has_its_error() {
+        for (change, error) in [
             (json!({"exp": NOW - 10}), TokenError::Expired),
             (json!({"exp": -1}), TokenError::Expired),
             (json!({"nbf": NOW + 11}), TokenError::NotYetValid),
@@ -271,7 +278,7 @@ mod tests {
             (json!({"exp": null}), TokenError::Claims),
             (json!({"nbf": "today"}), TokenError::Claims),
         ] {
-            assert_eq!(check(&change), Err(flaw), "{change}");
+            assert_eq!(check(&change), Err(error), "{change}");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Tokens that were found good, so that a signature is checked once and not with every request.
+//! Cache of verified tokens, so that a signature is not checked with every request.
 //!
-//! A token is known by a keyed digest, under a key that only this process has, so that nothing kept here is a token or tells one.
-//! An entry ends with its token, and when the issuer's keys change. The cache is bounded: each shard has two generations, and when
-//! the young one is full it becomes the old one, whose entries are forgotten unless they were asked for meanwhile.
+//! Entries are keyed by a digest under a key that only this process has: the cache holds no tokens, and its
+//! content does not reveal any. An entry expires with its token, and when the issuer's keys change. The cache
+//! is bounded: each shard has two generations. When the young generation is full it becomes the old one, and
+//! the old one is dropped; a hit in the old generation moves the entry to the young one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,10 +13,10 @@ use vmcp_crds::session_key::SessionKey;
 use crate::core::Principal;
 
 const SHARDS: usize = 16;
-/// 16 shards with two generations of this size: at most 16,384 tokens.
+/// Entries per generation. 16 shards with two generations each hold at most 16,384 tokens.
 const GENERATION: usize = 512;
 
-/// Stands for a token.
+/// Keyed digest of a token.
 pub(super) type TokenDigest = [u8; 32];
 
 #[derive(Debug)]
@@ -33,10 +34,10 @@ struct Shard {
 #[derive(Clone, Debug)]
 struct CachedToken {
     principal: Principal,
-    /// The serial of the keys with which it was judged.
+    /// The serial of the key set that verified the token.
     serial: u64,
-    /// When it ends, in seconds since 1970.
-    until: u64,
+    /// End of the token's validity, in seconds since 1970.
+    valid_until: u64,
 }
 
 impl TokenCache {
@@ -50,23 +51,23 @@ impl TokenCache {
         self.key.mac("vmcp validated token", &[token])
     }
 
-    /// Whose token it is, if it was good with the keys `serial` and has not ended.
+    /// The principal of a token that was verified with the key set `serial` and has not expired at `now`.
     pub(super) fn get(&self, digest: &TokenDigest, serial: u64, now: u64) -> Option<Principal> {
         let mut shard = self.shard(digest)?;
         if let Some(entry) = shard.young.get(digest) {
-            return entry.at(serial, now);
+            return entry.principal_at(serial, now);
         }
         let entry = shard.old.remove(digest)?;
-        let principal = entry.at(serial, now)?;
+        let principal = entry.principal_at(serial, now)?;
         shard.put(*digest, entry);
         Some(principal)
     }
 
-    pub(super) fn put(&self, digest: TokenDigest, serial: u64, until: u64, principal: Principal) {
+    pub(super) fn put(&self, digest: TokenDigest, serial: u64, valid_until: u64, principal: Principal) {
         let entry = CachedToken {
             principal,
             serial,
-            until,
+            valid_until,
         };
         if let Some(mut shard) = self.shard(&digest) {
             shard.put(digest, entry);
@@ -90,8 +91,8 @@ impl Shard {
 }
 
 impl CachedToken {
-    fn at(&self, serial: u64, now: u64) -> Option<Principal> {
-        (self.serial == serial && now < self.until).then(|| self.principal.clone())
+    fn principal_at(&self, serial: u64, now: u64) -> Option<Principal> {
+        (self.serial == serial && now < self.valid_until).then(|| self.principal.clone())
     }
 }
 
@@ -99,31 +100,33 @@ impl CachedToken {
 mod tests {
     use super::*;
 
+    /// An entry belongs to one token, and expires with it and with the key set.
     #[test]
-    fn an_entry_is_its_tokens_ends_with_it_and_with_the_keys() {
-        let validated = TokenCache::new().unwrap();
+    fn entry_expires_with_its_token_and_the_keys() {
+        let cache = TokenCache::new().unwrap();
         let principal = Principal::subject("https://i".into(), "a");
-        let digest = validated.digest(b"token");
-        validated.put(digest, 1, 100, principal.clone());
-        assert_eq!(validated.get(&digest, 1, 99), Some(principal));
-        assert_eq!(validated.get(&digest, 1, 100), None);
-        assert_eq!(validated.get(&digest, 2, 99), None);
-        assert_eq!(validated.get(&validated.digest(b"tokem"), 1, 99), None);
+        let digest = cache.digest(b"token");
+        cache.put(digest, 1, 100, principal.clone());
+        assert_eq!(cache.get(&digest, 1, 99), Some(principal));
+        assert_eq!(cache.get(&digest, 1, 100), None);
+        assert_eq!(cache.get(&digest, 2, 99), None);
+        assert_eq!(cache.get(&cache.digest(b"tokem"), 1, 99), None);
         let elsewhere = TokenCache::new().unwrap().digest(b"token");
         assert_ne!(elsewhere, digest, "the digest depends on the process's own key");
     }
 
+    /// The cache is bounded, and keeps the tokens that are in use.
     #[test]
-    fn the_cache_is_bounded_and_keeps_what_is_asked_for() {
-        let validated = TokenCache::new().unwrap();
-        let used = validated.digest(b"used");
-        validated.put(used, 1, 100, Principal::Anonymous);
+    fn cache_is_bounded_and_keeps_used_tokens() {
+        let cache = TokenCache::new().unwrap();
+        let used = cache.digest(b"used");
+        cache.put(used, 1, 100, Principal::Anonymous);
         for number in 0..40_000_u32 {
-            let digest = validated.digest(&number.to_be_bytes());
-            validated.put(digest, 1, 100, Principal::Anonymous);
-            assert!(validated.get(&used, 1, 1).is_some(), "forgotten after {number}");
+            let digest = cache.digest(&number.to_be_bytes());
+            cache.put(digest, 1, 100, Principal::Anonymous);
+            assert!(cache.get(&used, 1, 1).is_some(), "forgotten after {number}");
         }
-        let kept: usize = validated
+        let kept: usize = cache
             .shards
             .iter()
             .map(|shard| shard.lock().unwrap())
