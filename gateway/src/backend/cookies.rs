@@ -7,8 +7,9 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue, Uri};
 use serde::{Deserialize, Serialize};
@@ -24,9 +25,32 @@ const STORE_EVERY: u64 = 30;
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<Cookie>", into = "Vec<Cookie>")]
 pub struct Cookies {
-    jar: Arc<ArcSwapOption<Kept>>,
+    jar: Arc<Jar>,
     /// How many bytes they had when they were read or copied: what is counted with a record must not change in it.
     bytes: usize,
+}
+
+/// The state that copies share.
+#[derive(Debug, Default)]
+struct Jar {
+    /// Whether `kept` may hold cookies. Each call asks, and most backends set none.
+    is_used: AtomicBool,
+    kept: ArcSwapOption<Kept>,
+}
+
+impl Jar {
+    fn load(&self) -> Guard<Option<Arc<Kept>>> {
+        if self.is_used.load(Ordering::Acquire) {
+            self.kept.load()
+        } else {
+            Guard::from_inner(None)
+        }
+    }
+
+    fn update(&self, change: impl FnMut(&Option<Arc<Kept>>) -> Option<Arc<Kept>>) {
+        self.kept.rcu(change);
+        self.is_used.store(true, Ordering::Release);
+    }
 }
 
 /// The cookies at one moment.
@@ -105,7 +129,10 @@ impl From<Vec<Cookie>> for Cookies {
         });
         let bytes = kept.as_ref().map_or(0, |kept| kept.bytes());
         Self {
-            jar: Arc::new(ArcSwapOption::new(kept)),
+            jar: Arc::new(Jar {
+                is_used: AtomicBool::new(kept.is_some()),
+                kept: ArcSwapOption::new(kept),
+            }),
             bytes,
         }
     }
@@ -147,7 +174,7 @@ impl Cookies {
         let is_for_all = |text: &&HeaderValue| urls.iter().all(|url| parse(text, url, now).is_some());
         let set = headers.get_all(SET_COOKIE).iter().filter(is_for_all);
         let set: Vec<_> = set.filter_map(|text| parse(text, urls.first()?, now)).collect();
-        self.jar.rcu(|known| {
+        self.jar.update(|known| {
             let before = known.as_deref().cloned().unwrap_or_default();
             let mut cookies = before.cookies.clone();
             for cookie in &set {
@@ -193,7 +220,7 @@ impl Cookies {
 
     /// Says that they are being stored at `now`. What is set afterwards is not.
     pub fn are_stored(&self, now: u64) {
-        self.jar.rcu(|known| {
+        self.jar.update(|known| {
             known.as_deref().map(|kept| {
                 Arc::new(Kept {
                     unstored: Unstored::Nothing,
@@ -206,7 +233,7 @@ impl Cookies {
 
     /// Says that they could not be stored after all.
     pub fn are_not_stored(&self) {
-        self.jar.rcu(|known| {
+        self.jar.update(|known| {
             known.as_deref().map(|kept| {
                 Arc::new(Kept {
                     unstored: Unstored::Names,

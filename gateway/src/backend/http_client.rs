@@ -18,8 +18,8 @@ use http::{Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::TokioTimer;
 use tower_service::Service;
 
@@ -195,42 +195,60 @@ impl ConnectionPool {
         request: Request<Full<Bytes>>,
         first_byte: Option<Duration>,
     ) -> Result<Response<Incoming>, SendError> {
-        let again = self.may_send_again(request.uri()).then(|| request.clone());
-        match (exchange(&self.client, request, first_byte).await, again) {
-            (Err(SendError::Other(BackendError::NotProcessed(reason))), Some(again)) => {
+        let again = self
+            .may_send_again(request.uri())
+            .then(|| Box::new(request.clone()));
+        let answer = self.client.request(request);
+        let outcome = match first_byte {
+            None => answer.await.map_err(|error| failure(&error)),
+            Some(limit) => Box::pin(within(limit, answer)).await,
+        };
+        let failure = match outcome {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        match (failure, again) {
+            (SendError::Other(BackendError::NotProcessed(reason)), Some(again)) => {
                 tracing::debug!(
                     reason,
                     "a request was not processed; sending it on another connection"
                 );
                 let second = self.second.get_or_init(|| client(&self.connector));
-                Box::pin(exchange(second, again, first_byte)).await
+                Box::pin(send_second(second.request(*again), first_byte)).await
             }
-            (outcome, _) => outcome,
+            (failure, _) => Err(failure),
         }
     }
 }
 
-async fn exchange(
-    client: &PoolClient,
-    request: Request<Full<Bytes>>,
+async fn send_second(
+    answer: ResponseFuture,
     first_byte: Option<Duration>,
 ) -> Result<Response<Incoming>, SendError> {
-    let answer = client.request(request);
-    let answer = match first_byte {
-        None => answer.await,
-        Some(limit) => match tokio::time::timeout(limit, answer).await {
-            Ok(answer) => answer,
-            Err(_) => return Err(BackendError::Deadline(limit).into()),
-        },
-    };
-    match answer {
-        Ok(response) => Ok(response),
-        Err(error) if error.is_connect() => Err(SendError::NoConnection {
-            refused: is_refused(&error),
-            reason: root_cause(&error),
-        }),
-        Err(error) if is_unprocessed(&error) => Err(BackendError::NotProcessed(root_cause(&error)).into()),
-        Err(error) => Err(BackendError::Broken(root_cause(&error)).into()),
+    match first_byte {
+        None => answer.await.map_err(|error| failure(&error)),
+        Some(limit) => within(limit, answer).await,
+    }
+}
+
+async fn within(limit: Duration, answer: ResponseFuture) -> Result<Response<Incoming>, SendError> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer.map_err(|error| failure(&error)),
+        Err(_) => Err(BackendError::Deadline(limit).into()),
+    }
+}
+
+#[cold]
+fn failure(error: &hyper_util::client::legacy::Error) -> SendError {
+    if error.is_connect() {
+        SendError::NoConnection {
+            refused: is_refused(error),
+            reason: root_cause(error),
+        }
+    } else if is_unprocessed(error) {
+        BackendError::NotProcessed(root_cause(error)).into()
+    } else {
+        BackendError::Broken(root_cause(error)).into()
     }
 }
 

@@ -95,6 +95,8 @@ struct Inner {
     closing: delete_queue::DeleteQueue,
     pools: ArcSwap<ConnectionPools>,
     contact: ArcSwap<UpstreamSettings>,
+    /// Copy of the flag in `contact`: each call reads it several times.
+    shares_session: AtomicBool,
     headers: ArcSwap<RequestHeaders>,
     protocol: Protocol,
     /// When it was last seen to lose a session again and again.
@@ -165,6 +167,7 @@ impl Backend {
                 closing: delete_queue::DeleteQueue::default(),
                 pools: ArcSwap::from_pointee(pools),
                 headers: ArcSwap::from_pointee(RequestHeaders::new(&contact.headers)),
+                shares_session: AtomicBool::new(contact.shares_session),
                 contact: ArcSwap::new(contact),
                 protocol,
                 forgot: ArcSwapOption::empty(),
@@ -280,7 +283,10 @@ impl Backend {
                 .headers
                 .store(Arc::new(RequestHeaders::new(&contact.headers)));
         }
-        self.inner.contact.store(Arc::clone(contact));
+        inner
+            .shares_session
+            .store(contact.shares_session, Ordering::Relaxed);
+        inner.contact.store(Arc::clone(contact));
     }
 
     /// The same backend, called for a client whose request had these headers: those that may be passed on are.

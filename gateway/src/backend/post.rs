@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -55,7 +55,10 @@ impl Backend {
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         if header_names::is_media_type(content_type, &header_names::EVENT_STREAM) {
             let events = ResponseEvents::new(response.into_body());
-            return Ok(BackendResponse::Events(session.clone(), Box::new(events)));
+            return Ok(BackendResponse::Events(
+                Box::new(session.clone()),
+                Box::new(events),
+            ));
         }
         if header_names::is_json(content_type) {
             return response_reader::json(response.into_body(), id).await;
@@ -135,10 +138,16 @@ impl Backend {
         make: impl Fn() -> Result<Request<Full<Bytes>>, BackendError>,
     ) -> Result<Response<UpstreamBody>, BackendError> {
         let response = self.send(make()?, session.address).await?;
-        let response = self.follow(response, make, session.address).await?;
-        session
-            .cookies
-            .take(response.headers(), &[self.url()], clock::unix_seconds);
+        let take_cookies = |headers: &HeaderMap| {
+            let url = self.url();
+            session.cookies.take(headers, &[url], clock::unix_seconds);
+        };
+        if response.status().is_redirection() {
+            let response = Box::pin(self.follow(response, make, session.address)).await?;
+            take_cookies(response.headers());
+            return Ok(response);
+        }
+        take_cookies(response.headers());
         Ok(response)
     }
 
@@ -178,15 +187,19 @@ impl Backend {
         request: Request<Full<Bytes>>,
         address: Option<IpAddr>,
     ) -> Result<Response<UpstreamBody>, BackendError> {
-        match (self.send_to(request, address).await, address) {
-            (Err(SendError::NoConnection { refused, reason }), Some(address)) => {
+        let failure = match self.send_to(request, address).await {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        match (failure, address) {
+            (SendError::NoConnection { refused, reason }, Some(address)) => {
                 if Box::pin(self.inner.pools.load_full().is_left(address, refused)).await {
                     tracing::info!(backend = %self.name(), %address, reason, "the address of a session is left");
                     return Err(BackendError::SessionLost);
                 }
                 Err(BackendError::Unreachable(reason))
             }
-            (outcome, _) => Ok(outcome?),
+            (failure, _) => Err(failure.into()),
         }
     }
 
@@ -317,8 +330,8 @@ impl Backend {
 
 /// Whether the answer to a request is in `response`. Some servers say "created" or "accepted" where they answer.
 pub(super) fn has_answer<B>(response: &Response<B>) -> bool {
-    let content_type = response.headers().get(http::header::CONTENT_TYPE);
     let is_message = || {
+        let content_type = response.headers().get(http::header::CONTENT_TYPE);
         header_names::is_json(content_type)
             || header_names::is_media_type(content_type, &header_names::EVENT_STREAM)
     };

@@ -21,9 +21,9 @@ pub enum BackendResponse {
     /// One JSON message, known to be the answer to the request.
     Whole(Bytes),
     /// One JSON message too large to be checked: its first bytes, and the rest as it comes.
-    Streaming(Bytes, UpstreamBody),
+    Streaming(Bytes, Box<UpstreamBody>),
     /// A stream of messages, in which the answer comes at some time, and the session in which the backend sends it.
-    Events(UpstreamSession, Box<ResponseEvents>),
+    Events(Box<UpstreamSession>, Box<ResponseEvents>),
 }
 
 impl BackendResponse {
@@ -34,7 +34,7 @@ impl BackendResponse {
     pub async fn whole(self, id: &RawValue) -> Result<Bytes, BackendError> {
         match self {
             Self::Whole(message) => Ok(message),
-            Self::Streaming(first, body) => check(collect(first, body).await?, id),
+            Self::Streaming(first, body) => check(collect(first, *body).await?, id),
             Self::Events(_, events) => find(*events, id).await,
         }
     }
@@ -45,7 +45,7 @@ pub(super) async fn json(mut body: UpstreamBody, id: &RawValue) -> Result<Backen
     body.check_size()?;
     let expected = usize::try_from(body.expected()).unwrap_or(usize::MAX);
     if expected > CHECKED_BYTES {
-        return Ok(BackendResponse::Streaming(Bytes::new(), body));
+        return Ok(BackendResponse::Streaming(Bytes::new(), Box::new(body)));
     }
     let Some(first) = body.chunk().await? else {
         return Err(BackendError::Broken("the answer is empty".to_owned()));
@@ -64,7 +64,10 @@ pub(super) async fn json(mut body: UpstreamBody, id: &RawValue) -> Result<Backen
         grow(&mut reserved, chunk.len()).await?;
         read.extend_from_slice(&chunk);
         if read.len() > CHECKED_BYTES {
-            return Ok(BackendResponse::Streaming(reserved.hold(read.freeze()), body));
+            return Ok(BackendResponse::Streaming(
+                reserved.hold(read.freeze()),
+                Box::new(body),
+            ));
         }
     }
     check(read.freeze(), id).map(|answer| BackendResponse::Whole(reserved.hold(answer)))

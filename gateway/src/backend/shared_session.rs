@@ -84,7 +84,7 @@ impl Backend {
     /// Whether requests of all clients go in one session.
     #[must_use]
     pub fn shares_session(&self) -> bool {
-        self.contact().shares_session
+        self.inner.shares_session.load(Ordering::Relaxed)
     }
 
     /// The session of all clients, if it is open as far as is known.

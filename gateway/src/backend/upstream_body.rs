@@ -21,8 +21,9 @@ const TURN_BYTES: usize = 128 * 1024;
 #[derive(Debug)]
 pub struct UpstreamBody {
     inner: Incoming,
-    /// What decodes it, where the backend has encoded it; or why it cannot be read.
-    encoding: Encoding,
+    /// The decoder of an encoded body, or the reason why it cannot be decoded. Boxed: most bodies have none, and
+    /// responses are moved often.
+    encoding: Option<Box<Encoding>>,
     /// How long the backend may pause.
     idle: Duration,
     /// How many bytes it may have when it is decoded, and how many of them have come.
@@ -34,7 +35,7 @@ pub struct UpstreamBody {
     account: Account,
 }
 
-type Encoding = Result<Option<Box<Decoder>>, BackendError>;
+type Encoding = Result<Decoder, BackendError>;
 
 impl UpstreamBody {
     /// The body of an answer with these headers.
@@ -45,7 +46,7 @@ impl UpstreamBody {
         limit: u64,
         account: Account,
     ) -> Self {
-        let encoding = Decoder::of(headers, &account).map(|decoder| decoder.map(Box::new));
+        let encoding = Decoder::of(headers, &account).transpose().map(Box::new);
         Self {
             inner,
             encoding,
@@ -73,14 +74,14 @@ impl UpstreamBody {
     /// The least number of bytes that are still to come, as far as the backend has said.
     pub(super) fn expected(&self) -> u64 {
         match &self.encoding {
-            Ok(None) => self.inner.size_hint().lower(),
-            Ok(Some(_)) | Err(_) => 0,
+            None => self.inner.size_hint().lower(),
+            Some(_) => 0,
         }
     }
 
     /// Whether nothing more comes.
     pub(super) fn is_at_end(&self) -> bool {
-        matches!(self.encoding, Ok(None)) && self.inner.is_end_stream()
+        self.encoding.is_none() && self.inner.is_end_stream()
     }
 
     /// The next bytes, or `None` at the end. May be dropped while it waits: nothing is lost.
@@ -105,9 +106,13 @@ impl UpstreamBody {
             self.since_turn = 0;
             tokio::task::yield_now().await;
         }
-        let decoder = self.encoding.as_mut().map_err(|error| error.clone())?;
+        let mut decoder = match self.encoding.as_deref_mut() {
+            None => None,
+            Some(Ok(decoder)) => Some(decoder),
+            Some(Err(error)) => return Err(error.clone()),
+        };
         loop {
-            if let Some(decoder) = decoder
+            if let Some(decoder) = &mut decoder
                 && let Some(bytes) = decoder.next()?
             {
                 self.since_turn = self.since_turn.saturating_add(bytes.len());
@@ -121,7 +126,7 @@ impl UpstreamBody {
                 Some(Err(error)) => return Err(BackendError::Broken(root_cause(&error))),
                 Some(Ok(frame)) => frame.into_data(),
             };
-            match (data, &mut *decoder) {
+            match (data, &mut decoder) {
                 (Ok(data), None) => {
                     self.since_turn = self.since_turn.saturating_add(data.len());
                     return Ok(Some(data));

@@ -63,6 +63,19 @@ impl HostPort {
         Some(Self { host, port })
     }
 
+    /// Whether `text` is `localhost` or `127.0.0.1`, with or without a port. `false` does not mean another host: [`Self::parse`] decides.
+    #[must_use]
+    pub fn is_plain_loopback(text: &str) -> bool {
+        let rest = text.strip_prefix("127.0.0.1");
+        match rest.or_else(|| text.strip_prefix("localhost")) {
+            Some("") => true,
+            Some(rest) => rest.strip_prefix(':').is_some_and(|port| {
+                port.starts_with(|first: char| matches!(first, '1'..='9')) && port.parse::<u16>().is_ok()
+            }),
+            None => false,
+        }
+    }
+
     /// Whether this machine calls itself so.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
@@ -157,6 +170,31 @@ mod tests {
             ("[fd00::1]", "[fd00::2]"),
         ] {
             assert!(!allows(allowed, named), "{allowed} {named}");
+        }
+    }
+
+    #[test]
+    fn plain_loopback_is_loopback_for_the_close_reader_too() {
+        for (text, is_plain) in [
+            ("localhost", true),
+            ("127.0.0.1", true),
+            ("127.0.0.1:4483", true),
+            ("localhost:65535", true),
+            ("127.0.0.1.evil.example", false),
+            ("localhost.evil.example:80", false),
+            ("localhost:0", false),
+            ("localhost:+1", false),
+            ("localhost:99999", false),
+            ("localhost:", false),
+            ("127.0.0.2", false),
+            ("", false),
+        ] {
+            assert_eq!(HostPort::is_plain_loopback(text), is_plain, "{text:?}");
+            let read = HostPort::parse(text);
+            assert!(
+                !is_plain || read.is_some_and(|host| host.is_loopback()),
+                "{text:?}"
+            );
         }
     }
 

@@ -23,7 +23,7 @@ use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::{InvalidMessage, Request};
 use crate::mcp::params;
 use crate::mcp::params::Reference;
-use crate::mcp::splice::{member, splice_all};
+use crate::mcp::splice::{member, splice, splice_all};
 use crate::runtime::timeout::until;
 use crate::telemetry::request_id::CurrentRequestId;
 
@@ -215,23 +215,19 @@ impl Core {
         id: &RawValue,
         sent_in: &mut Option<UpstreamSession>,
     ) -> Result<BackendResponse, UpstreamError> {
-        let session = upstreams.open(backend).await?;
-        *sent_in = Some(session.clone());
-        let (session, outcome) = match backend.call(&session, message.clone(), id).await {
-            Err(BackendError::SessionLost) => {
-                *sent_in = None;
-                self.metrics.repaired(backend.name());
-                tracing::info!(request_id = %CurrentRequestId, backend = %backend.name(), "the backend lost its session; opening another");
-                let session = Box::pin(upstreams.replace(backend, &session)).await?;
-                *sent_in = Some(session.clone());
-                let outcome = Box::pin(backend.call(&session, message.clone(), id)).await;
-                (session, outcome)
-            }
-            outcome => (session, outcome),
-        };
+        let mut session = &*sent_in.insert(upstreams.open(backend).await?);
+        let mut outcome = backend.call(session, message.clone(), id).await;
+        if matches!(outcome, Err(BackendError::SessionLost)) {
+            let lost = session.clone();
+            *sent_in = None;
+            self.metrics.repaired(backend.name());
+            tracing::info!(request_id = %CurrentRequestId, backend = %backend.name(), "the backend lost its session; opening another");
+            session = &*sent_in.insert(Box::pin(upstreams.replace(backend, &lost)).await?);
+            outcome = Box::pin(backend.call(session, message.clone(), id)).await;
+        }
         // Before the client has the answer: its next call may reach another process.
         if session.has_cookies_to_store() {
-            Box::pin(upstreams.keep_cookies(backend, &session)).await;
+            Box::pin(upstreams.keep_cookies(backend, session)).await;
         }
         Ok(outcome?)
     }
@@ -408,12 +404,15 @@ fn rewritten(
         message: message.to_owned(),
     };
     let original = serde_json::to_vec(original).map_err(|_| fault("the name cannot be written as JSON"))?;
-    let mut parts = vec![(advertised.get(), &*original)];
-    if let (Some(params), Some(task)) = (params, task) {
-        let member = member(params.get(), task.get());
-        parts.push((member.ok_or_else(|| fault("the task cannot be found"))?, b""));
-    }
-    Ok(splice_all(message, &parts).ok_or_else(|| fault("the name cannot be found"))?)
+    let rewritten = match (params, task) {
+        (Some(params), Some(task)) => {
+            let member = member(params.get(), task.get());
+            let member = member.ok_or_else(|| fault("the task cannot be found"))?;
+            splice_all(message, &[(advertised.get(), &original), (member, b"")])
+        }
+        _ => splice(message, advertised.get(), &original),
+    };
+    Ok(rewritten.ok_or_else(|| fault("the name cannot be found"))?)
 }
 
 #[cfg(test)]

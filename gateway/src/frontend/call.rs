@@ -79,14 +79,15 @@ impl Frontend {
             answer @ (BackendResponse::Whole(_) | BackendResponse::Streaming(..))
                 if !upstream_id.is_unchanged() =>
             {
-                self.read_whole(answer, &routed, incoming)
+                Box::pin(self.read_whole(answer, &routed, incoming))
                     .await
                     .map(BackendResponse::Whole)
             }
-            answer @ BackendResponse::Events(..) if formats == ResponseFormats::Json => self
-                .read_whole(answer, &routed, incoming)
-                .await
-                .map(BackendResponse::Whole),
+            answer @ BackendResponse::Events(..) if formats == ResponseFormats::Json => {
+                Box::pin(self.read_whole(answer, &routed, incoming))
+                    .await
+                    .map(BackendResponse::Whole)
+            }
             answer => Ok(answer),
         };
         let answer = match answer {
@@ -95,7 +96,7 @@ impl Frontend {
         };
         let response = match answer {
             BackendResponse::Whole(message) => {
-                let message = rewrite_elicitation_ids(session, &routed.backend, message);
+                let message = rewrite_elicitation_ids(session, &routed.backend, message, request.id);
                 return response::complete_message(message, routed.backend.account(), delivery);
             }
             BackendResponse::Streaming(first, rest) => {
@@ -108,7 +109,7 @@ impl Frontend {
             BackendResponse::Events(upstream, events) => {
                 let call = RelayedCall {
                     backend: routed.backend,
-                    upstream,
+                    upstream: *upstream,
                     id: request.id.to_owned(),
                     upstream_id: upstream_id.clone(),
                     subject: Some(subject),
@@ -139,7 +140,7 @@ impl Frontend {
         let whole = tokio::time::timeout_at(routed.deadline.at(), answer.whole(id)).await;
         let message = whole.unwrap_or_else(|_| {
             if let Some(upstream) = streamed_in {
-                self.core.cancel(backend, upstream, id);
+                self.core.cancel(backend, *upstream, id);
             }
             Err(routed.deadline.passed())
         });

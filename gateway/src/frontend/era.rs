@@ -33,9 +33,10 @@ pub(super) enum Era<'a> {
 
 /// The era of a message. It is modern if `_meta` says so, or if the header `MCP-Protocol-Version` names a
 /// revision that the legacy era does not have. The header alone does not count in the handshake or with a
-/// session id: legacy clients may send any value there.
+/// session id (`has_session`): legacy clients may send any value there.
 pub(super) fn of<'a>(
     headers: &HeaderMap,
+    has_session: bool,
     method: &str,
     params: Option<&'a RawValue>,
 ) -> Result<Era<'a>, jsonrpc::InvalidMessage> {
@@ -43,7 +44,7 @@ pub(super) fn of<'a>(
     if meta.protocol_version.is_some() {
         return Ok(Era::Modern(meta));
     }
-    if method == "initialize" || headers.contains_key(mcp::SESSION_ID) {
+    if method == "initialize" || has_session {
         return Ok(Era::Legacy);
     }
     if method == DISCOVER || names_unknown_revision(headers) {

@@ -63,12 +63,14 @@ pub(super) fn media_types(headers: &HeaderMap) -> Result<ResponseFormats, Respon
         let message = "Content-Type must be application/json";
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
-    // Without the header, every media type is acceptable (RFC 9110, section 12.5.1).
-    if !headers.contains_key(header::ACCEPT) {
+    // Fast path: nearly every client sends this value.
+    if headers.get(header::ACCEPT) == Some(&mcp::JSON_AND_EVENT_STREAM) {
         return Ok(ResponseFormats::Any);
     }
     match (accepts(headers, &mcp::JSON), accepts(headers, &mcp::EVENT_STREAM)) {
         (true, true) => Ok(ResponseFormats::Any),
+        // Without the header, every media type is acceptable (RFC 9110, section 12.5.1).
+        _ if !headers.contains_key(header::ACCEPT) => Ok(ResponseFormats::Any),
         (true, false) => Ok(ResponseFormats::Json),
         (false, _) => {
             let message = "Accept must list application/json, and text/event-stream for answers as streams";
@@ -79,12 +81,6 @@ pub(super) fn media_types(headers: &HeaderMap) -> Result<ResponseFormats, Respon
 
 /// Whether the header `Accept` allows `media_type`.
 pub(super) fn accepts(headers: &HeaderMap, media_type: &HeaderValue) -> bool {
-    // Fast path: nearly every client sends this value.
-    if headers.get(header::ACCEPT) == Some(&mcp::JSON_AND_EVENT_STREAM)
-        && (*media_type == mcp::JSON || *media_type == mcp::EVENT_STREAM)
-    {
-        return true;
-    }
     let values = headers
         .get_all(header::ACCEPT)
         .iter()

@@ -37,7 +37,7 @@ mod upstream_request_id;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::config::ServerName;
@@ -154,7 +154,8 @@ impl Frontend {
                 || response::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n");
             return ("other", metadata.unwrap_or_else(not_found));
         }
-        let limit = self.body_limit(request.headers());
+        let largest = self.core.hot().limits.request_bytes;
+        let limit = BodyLimit::of(request.headers(), request.body(), largest);
         if limit.is_exceeded_by(request.body()) {
             return (
                 "other",
@@ -172,7 +173,7 @@ impl Frontend {
             Method::GET | Method::DELETE if era::is_modern_without_body(request.headers()) => {
                 ("other", response::method_not_allowed())
             }
-            Method::POST => self.post(request, &principal).await,
+            Method::POST => self.post(request, limit, &principal).await,
             // Rare branches are boxed, here and below, so that the future of a call, which is moved, stays
             // small.
             Method::GET => ("GET", Box::pin(self.get(request.headers(), &principal)).await),
@@ -182,9 +183,5 @@ impl Frontend {
             ),
             _ => ("other", response::method_not_allowed()),
         }
-    }
-
-    fn body_limit(&self, headers: &HeaderMap) -> BodyLimit {
-        BodyLimit::of(headers, self.core.hot().limits.request_bytes)
     }
 }

@@ -35,8 +35,14 @@ pub(super) fn check<B>(
             message,
         ));
     }
-    let host = host(request.uri().authority(), headers);
     let is_checked = on_loopback || !access.hosts.is_empty();
+    let origin = headers.get(header::ORIGIN);
+    let text = host_text(request.uri().authority(), headers);
+    // Fast path: nearly every program sends this.
+    if origin.is_none() && (!is_checked || on_loopback && text.is_some_and(HostPort::is_plain_loopback)) {
+        return Ok(None);
+    }
+    let host = text.and_then(HostPort::parse);
     if is_checked
         && !host
             .as_ref()
@@ -48,9 +54,7 @@ pub(super) fn check<B>(
             "The header Host names none of the configured allowedHosts"
         }));
     }
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        return Ok(None);
-    };
+    let Some(origin) = origin else { return Ok(None) };
     let allowed = origin
         .to_str()
         .ok()
@@ -70,10 +74,10 @@ pub(super) fn check<B>(
 
 /// The requested host: the authority of the request target if it has one, as in requests to proxies, and
 /// otherwise `Host` (RFC 9112, section 3.2.2).
-fn host(authority: Option<&Authority>, headers: &HeaderMap) -> Option<HostPort> {
+fn host_text<'a>(authority: Option<&'a Authority>, headers: &'a HeaderMap) -> Option<&'a str> {
     match authority {
-        Some(authority) => HostPort::parse(authority.as_str()),
-        None => HostPort::parse(headers.get(header::HOST)?.to_str().ok()?),
+        Some(authority) => Some(authority.as_str()),
+        None => headers.get(header::HOST)?.to_str().ok(),
     }
 }
 

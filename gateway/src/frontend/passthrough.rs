@@ -34,7 +34,7 @@ impl PassthroughBody {
     pub(super) fn bytes(
         self,
         first: Bytes,
-        rest: UpstreamBody,
+        rest: Box<UpstreamBody>,
     ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
         let rest = stream::unfold(Some((self, rest)), |passing| async move {
             let (passing, mut rest) = passing?;

@@ -1,7 +1,7 @@
 //! POST: handles one message of the client, or a batch.
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -12,7 +12,7 @@ use crate::budget::delivery::Delivery;
 use crate::core::{CallSubject, Principal};
 use crate::frontend::admission::{RequestPermit, SMALL_BODY_BYTES};
 use crate::frontend::header_checks::{ResponseFormats, media_types};
-use crate::frontend::request_body::{discard, read};
+use crate::frontend::request_body::{BodyLimit, discard, read};
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::frontend::upstream_request_id::UpstreamRequestId;
@@ -40,6 +40,7 @@ impl Frontend {
     pub(super) async fn post(
         &self,
         request: Request<Incoming>,
+        limit: BodyLimit,
         principal: &Principal,
     ) -> (&'static str, Response<ResponseBody>) {
         let (head, body) = request.into_parts();
@@ -48,7 +49,6 @@ impl Frontend {
             Err(rejection) => return ("other", rejection),
         };
         let in_flight = self.core.hot().limits.requests_in_flight;
-        let limit = self.body_limit(&head.headers);
         let is_small = body
             .size_hint()
             .upper()
@@ -95,7 +95,8 @@ impl Frontend {
         principal: &Principal,
         permit: RequestPermit,
     ) -> Response<ResponseBody> {
-        match era::of(headers, &request.method, request.params) {
+        let session_id = headers.get(mcp::SESSION_ID);
+        match era::of(headers, session_id.is_some(), &request.method, request.params) {
             Ok(Era::Legacy) => {}
             Ok(Era::Modern(meta)) => return era::reject(headers, &meta, request),
             Err(fault) => return response::invalid_params(request.id, &fault),
@@ -103,7 +104,8 @@ impl Frontend {
         if request.method == "initialize" {
             return Box::pin(self.initialize(request, principal)).await;
         }
-        match self.session(headers, Some(request.id), principal).await {
+        let session = self.session_of(session_id, headers, Some(request.id), principal);
+        match session.await {
             Ok(session) => match self.core.hot().stream_calls_after {
                 Some(stream_after)
                     if formats == ResponseFormats::Any && late_stream::is_call(&request.method) =>
@@ -193,10 +195,22 @@ impl Frontend {
         id: Option<&serde_json::value::RawValue>,
         principal: &Principal,
     ) -> Result<Session, Response<ResponseBody>> {
+        self.session_of(headers.get(mcp::SESSION_ID), headers, id, principal)
+            .await
+    }
+
+    /// The same, where what names the session has been looked up.
+    async fn session_of(
+        &self,
+        session_id: Option<&HeaderValue>,
+        headers: &HeaderMap,
+        id: Option<&serde_json::value::RawValue>,
+        principal: &Principal,
+    ) -> Result<Session, Response<ResponseBody>> {
         let invalid = |message: &str| {
             response::error(StatusCode::BAD_REQUEST, id, error_code::INVALID_REQUEST, message)
         };
-        let Some(session_id) = headers.get(mcp::SESSION_ID) else {
+        let Some(session_id) = session_id else {
             return Err(invalid(
                 "The header Mcp-Session-Id is missing; send initialize first",
             ));

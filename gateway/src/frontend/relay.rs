@@ -122,7 +122,8 @@ impl Relay {
     }
 
     fn stream(self) -> impl Stream<Item = Bytes> + Send + 'static {
-        stream::unfold(Some(self), |relay| async move {
+        // Boxed: each step moves the state.
+        stream::unfold(Some(Box::new(self)), |relay| async move {
             let mut relay = relay?;
             loop {
                 let deadline = relay.call.deadline;

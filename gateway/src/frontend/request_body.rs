@@ -32,9 +32,12 @@ pub(super) struct BodyLimit {
 }
 
 impl BodyLimit {
-    /// The limit for a request with these headers; `largest` is the limit for requests with a session.
-    pub(super) fn of(headers: &HeaderMap, largest: usize) -> Self {
-        if largest <= MAX_SESSIONLESS_BYTES || headers.contains_key(mcp::SESSION_ID) {
+    /// The limit for a request with these headers and this body; `largest` is the limit for requests with a
+    /// session. A body that declares a small size needs no look at the session id.
+    pub(super) fn of(headers: &HeaderMap, body: &Incoming, largest: usize) -> Self {
+        let upper = body.size_hint().upper();
+        let is_small = upper.is_some_and(|bytes| bytes <= MAX_SESSIONLESS_BYTES as u64);
+        if is_small || largest <= MAX_SESSIONLESS_BYTES || headers.contains_key(mcp::SESSION_ID) {
             return Self {
                 bytes: largest,
                 is_for_sessions: true,

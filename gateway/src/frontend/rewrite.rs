@@ -16,6 +16,7 @@ use crate::backend::{self, Backend, BackendError, ListKind, MessageRole, Upstrea
 use crate::catalog::is_list_changed;
 use crate::core::Core;
 use crate::mcp::correlation;
+use crate::mcp::fast_path::begins_as_result;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::{Message, Outcome, Request, Response};
 use crate::mcp::splice::{splice, splice_all};
@@ -50,10 +51,16 @@ pub(super) enum RewrittenMessage {
     Dropped,
 }
 
-/// Rewrites the elicitation ids in `answer`, a response of `backend`, if it is an error that names
-/// elicitations.
-pub(super) fn rewrite_elicitation_ids(session: &Session, backend: &Backend, answer: Bytes) -> Bytes {
-    if ELICITATION_REQUIRED.find(&answer).is_none() {
+/// Rewrites the elicitation ids in `answer`, the response of `backend` to the request `id`, if it is an error
+/// that names elicitations.
+pub(super) fn rewrite_elicitation_ids(
+    session: &Session,
+    backend: &Backend,
+    answer: Bytes,
+    id: &RawValue,
+) -> Bytes {
+    // Only errors name elicitations: do not search a large result for their code.
+    if begins_as_result(&answer, id.get()) || ELICITATION_REQUIRED.find(&answer).is_none() {
         return answer;
     }
     let replaced = || {
@@ -170,7 +177,7 @@ impl MessageSource<'_> {
     fn response(&self, data: &Bytes, id: &RawValue) -> RewrittenMessage {
         match backend::read(data, id) {
             MessageRole::Answer(data) => {
-                RewrittenMessage::Response(rewrite_elicitation_ids(self.session, self.backend, data))
+                RewrittenMessage::Response(rewrite_elicitation_ids(self.session, self.backend, data, id))
             }
             MessageRole::NoAnswer(error) => {
                 self.log_dropped(&error.to_string());

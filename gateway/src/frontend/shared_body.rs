@@ -14,23 +14,32 @@ pub(super) const SLICE_BYTES: usize = 64 * 1024;
 /// A complete body in parts, sent in chunks of at most [`SLICE_BYTES`].
 #[derive(Debug, Default)]
 pub struct SharedBody {
-    parts: [Bytes; 3],
+    next: Bytes,
+    /// The parts after it. Boxed: most bodies have one part, and responses are moved often.
+    rest: Option<Box<[Bytes; 2]>>,
 }
 
 impl SharedBody {
     /// A body of these parts in order.
-    pub(super) fn new(parts: [Bytes; 3]) -> Self {
-        Self { parts }
+    pub(super) fn new([next, second, third]: [Bytes; 3]) -> Self {
+        Self {
+            next,
+            rest: Some(Box::new([second, third])),
+        }
     }
 
     fn left(&self) -> usize {
-        self.parts.iter().map(Bytes::len).sum()
+        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        self.next.len() + rest.map(Bytes::len).sum::<usize>()
     }
 }
 
 impl From<Bytes> for SharedBody {
     fn from(whole: Bytes) -> Self {
-        Self::new([whole, Bytes::new(), Bytes::new()])
+        Self {
+            next: whole,
+            rest: None,
+        }
     }
 }
 
@@ -47,10 +56,12 @@ impl http_body::Body for SharedBody {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(part) = self.parts.iter_mut().find(|part| !part.is_empty()) else {
-            return Poll::Ready(None);
-        };
-        Poll::Ready(Some(Ok(Frame::data(slice(part)))))
+        let this = &mut *self;
+        let rest = this.rest.iter_mut().flat_map(|rest| rest.iter_mut());
+        let part = std::iter::once(&mut this.next)
+            .chain(rest)
+            .find(|part| !part.is_empty());
+        Poll::Ready(part.map(|part| Ok(Frame::data(slice(part)))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -26,9 +26,43 @@ pub(crate) fn is_json(value: Option<&HeaderValue>) -> bool {
 
 /// Whether a `Content-Type` value names `media_type`, whatever its parameters.
 pub(crate) fn is_media_type(value: Option<&HeaderValue>, media_type: &HeaderValue) -> bool {
-    let Some(value) = value.and_then(|value| value.to_str().ok()) else {
+    let Some(value) = value else { return false };
+    // Fast path: nearly every peer sends this value.
+    if value == media_type {
+        return true;
+    }
+    let text = value.as_bytes().trim_ascii_start();
+    let Some((essence, rest)) = text.split_at_checked(media_type.len()) else {
         return false;
     };
-    let essence = value.split(';').next().unwrap_or(value).trim();
-    essence.as_bytes().eq_ignore_ascii_case(media_type.as_bytes())
+    essence.eq_ignore_ascii_case(media_type.as_bytes())
+        && matches!(rest.trim_ascii_start().first(), None | Some(b';'))
+        && value.to_str().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_type_is_named_in_any_case_with_any_parameters() {
+        for (value, is_json) in [
+            ("application/json", true),
+            ("Application/JSON", true),
+            ("application/json;charset=utf-8", true),
+            (" application/json ; charset=utf-8", true),
+            ("application/json\t", true),
+            ("application/jsonx", false),
+            ("application/json x", false),
+            ("application/json, text/event-stream", false),
+            ("application/jso", false),
+            ("", false),
+            ("text/event-stream", false),
+        ] {
+            let header = HeaderValue::from_static(value);
+            assert_eq!(is_media_type(Some(&header), &JSON), is_json, "{value:?}");
+        }
+        let no_text = HeaderValue::from_bytes(b"application/json;\xff").unwrap();
+        assert!(!is_media_type(Some(&no_text), &JSON) && !is_media_type(None, &JSON));
+    }
 }

@@ -111,7 +111,7 @@ impl Backend {
         let events = connection.call(id, &message).ok_or(BackendError::SessionLost)?;
         self.post_over_sse(stream, message).await?;
         Ok(BackendResponse::Events(
-            session.clone(),
+            Box::new(session.clone()),
             Box::new(ResponseEvents::shared(events)),
         ))
     }

@@ -235,8 +235,9 @@ pub fn comparable_id(id: &RawValue) -> Cow<'_, str> {
         return written.map_or(text.into(), Cow::Owned);
     }
     let is_exact = text.len() <= EXACT_DIGITS && is_integer(text);
-    match text.parse::<f64>() {
-        Ok(number) if !is_exact => number.to_string().into(),
+    let number = (!is_exact).then(|| text.parse::<f64>());
+    match number {
+        Some(Ok(number)) => number.to_string().into(),
         _ => text.into(),
     }
 }
