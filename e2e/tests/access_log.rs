@@ -189,7 +189,7 @@ fn store_outage_is_logged_at_begin_and_end() -> anyhow::Result<()> {
         anyhow::ensure!(answer.status == 200, "{}", answer.status);
         Ok(())
     })?;
-    assert_eq!(lines(&gateway, "the session store does not answer")?.len(), 1);
-    assert_eq!(lines(&gateway, "the session store answers again")?.len(), 1);
+    assert_eq!(lines(&gateway, "session store unavailable")?.len(), 1);
+    assert_eq!(lines(&gateway, "session store available again")?.len(), 1);
     Ok(())
 }

@@ -289,7 +289,7 @@ async fn loading_redis_is_unavailable_then_keeps_sessions() -> anyhow::Result<()
     redis.start_loading()?;
     refused(&connection, "LOADING").await?;
     let loaded = loading(async || store.load(&key).await.map(drop)).await?;
-    assert!(!loaded.is_of_record(), "{loaded}");
+    assert!(!loaded.is_corrupt_record(), "{loaded}");
     loading(async || store.terminate(&key, record.life).await.map(drop)).await?;
     loading(async || store.touch(&[key]).await.map(drop)).await?;
     redis.command::<()>(&["CONFIG", "SET", "key-load-delay", "0"])?;

@@ -169,7 +169,7 @@ async fn a_record_of_a_newer_gateway_is_unavailable_and_left_as_it_is() -> anyho
     let terminated = store.terminate(&key, LIFE).await.unwrap_err();
     for error in [loaded, terminated] {
         assert!(
-            error.is_of_record() && error.to_string().contains("schema"),
+            error.is_corrupt_record() && error.to_string().contains("schema"),
             "{error}"
         );
     }
@@ -220,7 +220,7 @@ async fn damaged_record_is_kept_until_its_client_ends_it() -> anyhow::Result<()>
             store.set(&key, &level).await.unwrap_err(),
         ];
         for error in errors {
-            assert!(error.is_of_record(), "damage {number}: {error}");
+            assert!(error.is_corrupt_record(), "damage {number}: {error}");
         }
         let touched = store.touch(&[key]).await?;
         assert!(

@@ -97,7 +97,7 @@ pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Ou
         }
         Operation::Set(key, setting) => match store.set(key, setting).await? {
             SetOutcome::Set(record) => Outcome::Set(held(record)),
-            SetOutcome::Full => return Err(StoreError::new("full")),
+            SetOutcome::Full => return Err(StoreError::unavailable("full")),
             SetOutcome::Gone => Outcome::Gone,
         },
         Operation::Touch(keys) => {

@@ -201,7 +201,7 @@ pub(super) fn error_response(
         }
         CallError::Gone => response::session_not_found(),
         CallError::Unavailable(reason) => {
-            response::store_unavailable(Some(request.id), &StoreError::new(reason))
+            response::store_unavailable(Some(request.id), &StoreError::unavailable(reason))
         }
     }
 }

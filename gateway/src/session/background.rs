@@ -15,25 +15,25 @@ use crate::runtime::readiness::ReadinessWait;
 use crate::session::recovery::outage::StoreOperation;
 
 /// Interval between probes of a failing store.
-const PROBE_EVERY: Duration = Duration::from_millis(500);
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Time for which deadlines to move are collected into one batch.
-const GATHER: Duration = Duration::from_millis(200);
+const BATCH_WINDOW: Duration = Duration::from_millis(200);
 /// Maximum number of deadlines moved by one command.
-const TOUCH_AT_A_TIME: usize = 256;
+const TOUCH_BATCH: usize = 256;
 
-/// Sessions whose idle deadline is to be moved. A session is here at most once ([`CacheEntry::used`]), so the
+/// Sessions whose idle deadline is to be moved. A session is here at most once ([`CacheEntry::record_use`]), so the
 /// cache bounds the size.
 #[derive(Debug, Default)]
 pub(super) struct PendingTouches {
     due: Mutex<Vec<RecordKey>>,
-    some: Notify,
+    notify: Notify,
 }
 
 impl PendingTouches {
     /// Queues `key` and wakes the task.
     pub(super) fn add(&self, key: RecordKey) {
         self.due.lock().unwrap_or_else(PoisonError::into_inner).push(key);
-        self.some.notify_one();
+        self.notify.notify_one();
     }
 
     fn take(&self) -> Vec<RecordKey> {
@@ -52,18 +52,18 @@ impl Sessions {
     /// loaded what the store has persisted.
     pub fn run(&self, loading: ReadinessWait) {
         let tasks = &self.inner.tasks;
-        match self.inner.store.events(self.inner.proof.renewal_interval()) {
+        match self.inner.store.events(self.inner.freshness.renewal_interval()) {
             Some(events) => {
-                tasks.spawn_until_quiet(self.clone().follow(events));
-                tasks.spawn_until_drain(self.clone().share_offers(loading));
+                tasks.spawn_until_quiet(self.clone().follow_events(events));
+                tasks.spawn_until_drain(self.clone().sync_catalog(loading));
             }
-            None => self.inner.proof.alone(),
+            None => self.inner.freshness.set_sole_writer(),
         }
         tasks.spawn_until_drain(self.clone().share_upstream_sessions());
-        tasks.spawn_until_quiet(self.clone().touch());
-        tasks.spawn_until_quiet(self.clone().attend());
-        tasks.spawn_until_quiet(self.clone().probe());
-        tasks.spawn_until_drain(self.clone().look_after_connections());
+        tasks.spawn_until_quiet(self.clone().move_deadlines());
+        tasks.spawn_until_quiet(self.clone().touch_running_sessions());
+        tasks.spawn_until_quiet(self.clone().probe_store());
+        tasks.spawn_until_drain(self.clone().close_ended_connections());
         let (sessions, drained) = (self.clone(), tasks.drained());
         tasks.spawn(async move {
             drained.await;
@@ -71,65 +71,67 @@ impl Sessions {
         });
     }
 
-    async fn follow(self, mut events: BoxStream<'static, StoreEvent>) {
+    async fn follow_events(self, mut events: BoxStream<'static, StoreEvent>) {
         let inner = &*self.inner;
         while let Some(event) = events.next().await {
             match event {
                 StoreEvent::Records(records) => {
-                    let told = inner.proof.stamp_of_event();
+                    let stamp = inner.freshness.stamp_of_event();
                     for (key, record) in records {
                         match inner.cache.peek(&key) {
                             // The store has lost a write. The next read writes it back.
-                            Some(entry) if entry.knows_more_than(&record, told) => entry.invalidate(),
-                            Some(_) | None => drop(inner.cache.put(&key, record, told)),
+                            Some(entry) if entry.is_ahead_of(&record, stamp) => entry.invalidate(),
+                            Some(_) | None => drop(inner.cache.insert(&key, record, stamp)),
                         }
                         inner.streams.changed(&key);
                     }
                 }
                 StoreEvent::Changed(key) => {
-                    inner.cache.changed(&key);
+                    inner.cache.invalidate(&key);
                     // No request will load it on behalf of an open stream or a running call.
                     if inner.streams.is_open(&key) || !inner.in_flight.is_quiet(&key) {
                         let sessions = self.clone();
-                        inner.tasks.spawn(async move { sessions.look_again(&key).await });
+                        inner
+                            .tasks
+                            .spawn(async move { sessions.reload_session(&key).await });
                     }
                 }
-                StoreEvent::Terminated(key, life) => self.ended(&key, life),
+                StoreEvent::Terminated(key, life) => self.mark_terminated(&key, life),
                 StoreEvent::StreamOwner { key, owner, number } => {
-                    if owner != inner.owner {
-                        inner.streams.taken(&key, number);
+                    if owner != inner.process_id {
+                        inner.streams.supersede(&key, number);
                     }
                 }
                 StoreEvent::Proved(at) => {
-                    if let Some(caught_up) = inner.proof.proved(at) {
+                    if let Some(caught_up) = inner.freshness.renew(at) {
                         let sessions = self.clone();
-                        inner
-                            .tasks
-                            .spawn_until_quiet(async move { sessions.caught_up(caught_up).await });
+                        inner.tasks.spawn_until_quiet(async move {
+                            sessions.repair_after_interruption(caught_up).await
+                        });
                     }
                 }
                 StoreEvent::Interrupted => {
                     tracing::info!(
-                        "what other processes do is not heard; sessions are read again before use"
+                        "event subscription interrupted; cached sessions are read again before use"
                     );
-                    inner.proof.interrupted();
+                    inner.freshness.interrupted();
                 }
             }
         }
     }
 
     /// Marks the session as terminated, here or on another replica, and stops its streams and requests.
-    pub(super) fn ended(&self, key: &RecordKey, life: SessionLife) {
+    pub(super) fn mark_terminated(&self, key: &RecordKey, life: SessionLife) {
         let inner = &*self.inner;
-        inner.cache.end(key, life);
+        inner.cache.terminate(key, life);
         inner.streams.close(key);
         inner.in_flight.end(key);
         self.close_connections(key);
-        self.close_ended(key);
+        self.delete_upstreams_of_terminated(key);
     }
 
     /// Drops a session of which the store has no record, and stops its streams and requests.
-    pub(super) fn forget(&self, key: &RecordKey) {
+    pub(super) fn drop_session(&self, key: &RecordKey) {
         let inner = &*self.inner;
         inner.cache.remove(key);
         inner.streams.close(key);
@@ -138,15 +140,15 @@ impl Sessions {
     }
 
     /// Reloads a session that has an open stream or a running request.
-    pub(super) async fn look_again(&self, key: &RecordKey) {
+    pub(super) async fn reload_session(&self, key: &RecordKey) {
         let inner = &*self.inner;
-        let reading = inner.proof.stamp_now();
+        let stamp = inner.freshness.stamp_now();
         let lives = match self.observed(StoreOperation::Load, inner.store.load(key).await) {
-            Ok(LoadOutcome::Found(record)) => match self.found(key, record, reading).await {
+            Ok(LoadOutcome::Found(record)) => match self.accept_loaded(key, record, stamp).await {
                 Ok(found) => found.is_some(),
                 Err(_) => return,
             },
-            Ok(LoadOutcome::Gone) => match self.missing(key, None).await {
+            Ok(LoadOutcome::Gone) => match self.resolve_missing(key, None).await {
                 Ok(found) => found.is_some(),
                 Err(_) => return,
             },
@@ -155,53 +157,53 @@ impl Sessions {
         };
         if lives {
             inner.streams.changed(key);
-            if inner.streams.is_unowned(key) {
+            if inner.streams.is_unclaimed(key) {
                 // If this claim fails, the next one follows after the next interruption.
-                drop(self.own_stream(key).await);
+                drop(self.claim_stream(key).await);
             }
         } else {
-            self.forget(key);
+            self.drop_session(key);
         }
     }
 
     /// Moves queued idle deadlines. What fails while the store is unavailable is moved when it answers again, also
     /// without further use of the session: sweepers of other replicas rely on it.
-    async fn touch(self) {
-        let touches = &self.inner.touches;
+    async fn move_deadlines(self) {
+        let touches = &self.inner.pending_touches;
         loop {
-            touches.some.notified().await;
-            tokio::time::sleep(GATHER).await;
+            touches.notify.notified().await;
+            tokio::time::sleep(BATCH_WINDOW).await;
             let mut unavailable = false;
-            for keys in touches.take().chunks(TOUCH_AT_A_TIME) {
+            for keys in touches.take().chunks(TOUCH_BATCH) {
                 unavailable = unavailable || self.touch_now(keys).await.is_err();
                 if unavailable {
                     touches.put_back(keys);
                 }
             }
             if unavailable {
-                tokio::time::sleep(PROBE_EVERY).await;
-                touches.some.notify_one();
+                tokio::time::sleep(PROBE_INTERVAL).await;
+                touches.notify.notify_one();
             }
         }
     }
 
     async fn touch_now(&self, keys: &[RecordKey]) -> Result<(), StoreError> {
         let inner = &*self.inner;
-        let reading = inner.proof.stamp_now();
+        let stamp = inner.freshness.stamp_now();
         let touched = self.observed(StoreOperation::Touch, inner.store.touch(keys).await)?;
         for (index, key) in keys.iter().enumerate() {
             let CachedSession::Entry(entry) = inner.cache.get(key) else {
                 continue;
             };
             match touched.get(index) {
-                Some(TouchOutcome::Alive { version, left }) => entry.touched(*version, *left, reading),
+                Some(TouchOutcome::Alive { version, left }) => entry.record_touch(*version, *left, stamp),
                 Some(TouchOutcome::Gone) => {
-                    entry.not_touched();
+                    entry.record_failed_touch();
                     // The session has ended, or its record was lost and must be restored.
                     entry.invalidate();
-                    drop(self.missing(key, None).await);
+                    drop(self.resolve_missing(key, None).await);
                 }
-                None => entry.not_touched(),
+                None => entry.record_failed_touch(),
             }
         }
         Ok(())
@@ -209,16 +211,16 @@ impl Sessions {
 
     /// Moves the deadlines of sessions with running requests. A call that is answered in JSON makes no other sign of
     /// use until it ends.
-    async fn attend(self) {
+    async fn touch_running_sessions(self) {
         let inner = &*self.inner;
         let every = inner.settings.lifetimes.touch_every();
         loop {
             tokio::time::sleep(every).await;
             for key in inner.in_flight.keys() {
                 if let CachedSession::Entry(entry) = inner.cache.get(&key)
-                    && entry.used(every)
+                    && entry.record_use(every)
                 {
-                    inner.touches.add(key);
+                    inner.pending_touches.add(key);
                 }
             }
         }
@@ -226,21 +228,21 @@ impl Sessions {
 
     /// Probes the store while an operation fails or freshness is not proven, so that [`Sessions::store_error`] is
     /// correct without traffic. It then settles what was postponed during the outage.
-    async fn probe(self) {
+    async fn probe_store(self) {
         let store = &self.inner.store;
         loop {
-            if self.inner.outage.is_down() || !self.inner.proof.is_current() {
+            if self.inner.outage.is_down() || !self.inner.freshness.is_current() {
                 let read = self.observed(StoreOperation::ProbeReads, store.probe_reads().await);
                 if read.is_ok() && self.inner.outage.is_down() {
                     // `observed` records the outcome.
                     drop(self.observed(StoreOperation::ProbeWrites, store.probe_writes().await));
                 }
             }
-            if self.inner.outage.now().is_none() && self.has_to_reconcile() {
+            if self.inner.outage.current().is_none() && self.has_to_reconcile() {
                 let sessions = self.clone();
                 self.inner.tasks.spawn(async move { sessions.reconcile().await });
             }
-            tokio::time::sleep(PROBE_EVERY).await;
+            tokio::time::sleep(PROBE_INTERVAL).await;
         }
     }
 }

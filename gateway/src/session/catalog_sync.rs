@@ -24,31 +24,31 @@ use crate::session::recovery::outage::StoreOperation;
 /// Interval at which everything is written again.
 const ROUND: Duration = Duration::from_secs(24 * 60 * 60);
 /// Time for which changes are collected before they are written.
-const GATHER: Duration = Duration::from_secs(1);
+const BATCH_WINDOW: Duration = Duration::from_secs(1);
 /// Pause before a failed store operation is retried.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Per backend, the lists that this process knows to be in the store; `None` if it cannot be sure.
 type Kept = HashMap<String, Option<Arc<BackendOffer>>>;
 
 impl Sessions {
     /// Loads the persisted lists into the catalog, then writes the catalog's changes to the store.
-    pub(super) async fn share_offers(self, loading: ReadinessWait) {
+    pub(super) async fn sync_catalog(self, loading: ReadinessWait) {
         let inner = &*self.inner;
         let mut news = inner.core.catalog().news();
         let mut kept = loop {
             match self.load_offers().await {
                 Ok(kept) => break kept,
-                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+                Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
             }
         };
         drop(loading);
         let mut removes_strangers = false;
         loop {
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(BATCH_WINDOW).await;
             news.mark_unchanged();
-            let failed = self.keep_offers(&mut kept, removes_strangers).await.is_err();
-            let pause = if failed { ASK_AGAIN } else { ROUND };
+            let failed = self.save_offers(&mut kept, removes_strangers).await.is_err();
+            let pause = if failed { RETRY_PAUSE } else { ROUND };
             removes_strangers &= failed;
             tokio::select! {
                 // Cannot fail: the catalog holds the sender and outlives this task.
@@ -71,13 +71,13 @@ impl Sessions {
             tracing::debug!(
                 backend,
                 used = offer.is_some(),
-                "the store knows what the backend offers"
+                "loaded persisted lists of backend"
             );
         }
         Ok(remembered.into_iter().collect())
     }
 
-    async fn keep_offers(&self, kept: &mut Kept, removes_strangers: bool) -> Result<(), StoreError> {
+    async fn save_offers(&self, kept: &mut Kept, removes_strangers: bool) -> Result<(), StoreError> {
         let store = &self.inner.store;
         let catalog = self.inner.core.catalog();
         for (backend, offer) in catalog.offers() {
@@ -89,7 +89,7 @@ impl Sessions {
             if bytes.is_none() {
                 tracing::warn!(
                     backend = name,
-                    "the backend offers too much to be kept in the store"
+                    "lists of backend are too large to persist"
                 );
             }
             self.observed(

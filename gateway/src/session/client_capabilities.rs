@@ -120,7 +120,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_capability_has_its_bit() {
+    fn each_capability_has_one_bit() {
+        // Each declared capability sets its own bit.
         for (json, bits) in [
             ("{}", 0),
             (r#"{"roots":{}}"#, ROOTS),
@@ -144,7 +145,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_byte_says_is_what_a_client_would_have_declared() {
+    fn capability_bits_round_trip_through_json() {
+        // The JSON object made from the bits declares the same capabilities.
         for bits in 0..128 {
             let json = RawValue::from_string(ClientCapabilities(bits).to_json()).unwrap();
             let mut expected = bits;

@@ -27,7 +27,7 @@ pub enum SettingError {
     Session(#[from] SessionError),
     /// The session has as many subscriptions as it may.
     #[error(
-        "the session watches as much as it may, {} resources or {} bytes of URIs",
+        "the session has reached its limit of subscriptions: {} resources, {} bytes of URIs; unsubscribe first",
         super::store::MAX_SUBSCRIPTIONS,
         MAX_SUBSCRIPTION_BYTES
     )]
@@ -45,10 +45,10 @@ impl Session {
     pub async fn set_log_level(&self, level: &str) -> Result<(), SettingError> {
         self.set(&SettingChange::LogLevel(level.to_owned())).await?;
         let telling = self.bound().into_iter().map(|(backend, upstream)| async move {
-            self.sessions.tell_level(&backend, &upstream, level).await;
+            self.sessions.send_log_level(&backend, &upstream, level).await;
         });
         if tokio::time::timeout(DEADLINE, join_all(telling)).await.is_err() {
-            tracing::debug!("a backend takes its time to take a log level");
+            tracing::debug!("setting the log level at backends timed out");
         }
         Ok(())
     }
@@ -98,10 +98,10 @@ impl Session {
         if !inner.setting_rates.allows(&self.key, super::SETTINGS_PER_SECOND) {
             return Err(SettingError::TooOften);
         }
-        let reading = inner.proof.stamp_now();
+        let stamp = inner.freshness.stamp_now();
         let mut outcome = inner.store.set(&self.key, setting).await;
         if matches!(outcome, Ok(SetOutcome::Gone)) {
-            let found = self.sessions.missing(&self.key, None).await;
+            let found = self.sessions.resolve_missing(&self.key, None).await;
             if found.map_err(SessionError::from)?.is_some() {
                 outcome = inner.store.set(&self.key, setting).await;
             }
@@ -112,24 +112,24 @@ impl Session {
             .map_err(SessionError::from)?
         {
             SetOutcome::Set(record) => {
-                inner.writes.note(self.key);
+                inner.recent_writes.note(self.key);
                 let lost = self
                     .sessions
-                    .write_back_what_is_lost(&self.key, &record, reading)
+                    .complete_record(&self.key, &record, stamp)
                     .await
                     .map_err(SessionError::from)?;
                 if lost.is_none() {
-                    return Ok(self.know(record, reading)?);
+                    return Ok(self.update_record(record, stamp)?);
                 }
                 // Writing back overwrote the new setting, so it is set again.
-                let reading = inner.proof.stamp_now();
+                let stamp = inner.freshness.stamp_now();
                 let again = inner.store.set(&self.key, setting).await;
                 match self
                     .sessions
                     .observed(StoreOperation::Set, again)
                     .map_err(SessionError::from)?
                 {
-                    SetOutcome::Set(record) => Ok(self.know(record, reading)?),
+                    SetOutcome::Set(record) => Ok(self.update_record(record, stamp)?),
                     SetOutcome::Full => Err(SettingError::Full),
                     SetOutcome::Gone => Err(SessionError::NotFound.into()),
                 }
@@ -150,29 +150,29 @@ impl Sessions {
     pub(super) async fn replay(&self, record: &Record, backend: &Backend, upstream: &UpstreamSession) {
         let telling = async {
             if let Some(level) = &record.log_level {
-                self.tell_level(backend, upstream, level).await;
+                self.send_log_level(backend, upstream, level).await;
             }
             for (uri, owner) in &record.subscriptions {
                 if owner == backend.name().as_str()
                     && let Err(error) = backend.subscribe(upstream, uri).await
                 {
-                    tracing::warn!(backend = %backend.name(), %error, "a subscription could not be renewed");
+                    tracing::warn!(backend = %backend.name(), %error, "failed to renew subscription");
                 }
             }
         };
         if tokio::time::timeout(DEADLINE, telling).await.is_err() {
-            tracing::warn!(backend = %backend.name(), "a new session could not be told all that the client had set");
+            tracing::warn!(backend = %backend.name(), "replaying session settings timed out");
         }
     }
 
     /// Sets the log level at `backend`, unless the backend does not declare logging.
-    async fn tell_level(&self, backend: &Backend, upstream: &UpstreamSession, level: &str) {
+    async fn send_log_level(&self, backend: &Backend, upstream: &UpstreamSession, level: &str) {
         let catalog = self.inner.core.catalog();
         let logs = catalog
             .capabilities(backend.name())
             .is_none_or(|declared| declared.logging);
         if logs && let Err(error) = backend.set_log_level(upstream, level).await {
-            tracing::warn!(backend = %backend.name(), %error, "a log level was not taken");
+            tracing::warn!(backend = %backend.name(), %error, "failed to set log level");
         }
     }
 }

@@ -26,7 +26,7 @@ impl Sessions {
         let listening: HashSet<_> = inner.streams.keys().into_iter().collect();
         let lifetime = inner.settings.lifetimes.idle;
         let idle = inner.cache.entries().into_iter().filter(|(key, entry)| {
-            !calling.contains(key) && !listening.contains(key) && entry.lives_on(lifetime)
+            !calling.contains(key) && !listening.contains(key) && entry.is_alive(lifetime)
         });
         SessionCounts {
             idle: idle.count(),

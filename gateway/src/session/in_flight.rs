@@ -414,7 +414,8 @@ mod tests {
     }
 
     #[test]
-    fn a_session_has_so_many_requests_and_others_do_not_suffer_for_it() {
+    fn request_limit_is_per_session() {
+        // A session at its limit of running requests does not affect other sessions.
         let (in_flight, session, other) = (
             InFlightRequests::default(),
             RecordKey([1; 16]),
@@ -433,7 +434,8 @@ mod tests {
     }
 
     #[test]
-    fn rest_of_a_call_counts_and_the_newest_takes_the_place_of_others() {
+    fn newest_resumed_stream_supersedes_earlier_ones() {
+        // A resumed call counts towards the limit, and the newest stream from a position ends earlier ones.
         let (in_flight, session) = (InFlightRequests::default(), RecordKey([1; 16]));
         let call = in_flight.begin(session, &raw("1"), 2).unwrap();
         let first = in_flight.resume(session, "a", 2).unwrap();
@@ -459,7 +461,8 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_session_ends_what_is_running_of_it_and_nothing_else() {
+    fn session_end_ends_its_requests_only() {
+        // The end of a session ends its running requests and those of no other session.
         let (in_flight, session, other) = (
             InFlightRequests::default(),
             RecordKey([1; 16]),

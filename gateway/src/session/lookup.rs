@@ -51,26 +51,26 @@ impl Sessions {
     async fn entry(&self, id: &SessionId) -> Result<Arc<CacheEntry>, SessionError> {
         let inner = &*self.inner;
         let known = match inner.cache.get(&id.key) {
-            CachedSession::Ended => return Err(SessionError::NotFound),
+            CachedSession::Terminated => return Err(SessionError::NotFound),
             CachedSession::Entry(entry) => Some(entry),
-            CachedSession::Nothing => None,
+            CachedSession::Unknown => None,
         };
         if let Some(entry) = &known {
-            let down = inner.outage.now();
-            let is_trusted = down.as_ref().is_none_or(|down| !down.outdates_proofs());
-            if is_trusted && entry.is_valid(&inner.proof) {
+            let down = inner.outage.current();
+            let is_trusted = down.as_ref().is_none_or(|down| !down.invalidates_freshness());
+            if is_trusted && entry.is_fresh(&inner.freshness) {
                 return Ok(Arc::clone(entry));
             }
             // Fail fast while the store is known to be down.
             if let Some(down) = down.filter(|down| down.reads.is_some()) {
-                return self.without_store(id, entry, down.error.clone());
+                return self.serve_cached(id, entry, down.error.clone());
             }
         }
-        match (self.read(id).await, known) {
+        match (self.load(id).await, known) {
             (Ok(Some(entry)), _) => Ok(entry),
             (Ok(None), _) => Err(SessionError::NotFound),
-            (Err(unavailable), Some(entry)) => self.without_store(id, &entry, unavailable),
-            (Err(unavailable), None) => self.known_by_its_id(id, unavailable),
+            (Err(unavailable), Some(entry)) => self.serve_cached(id, &entry, unavailable),
+            (Err(unavailable), None) => self.serve_from_id(id, unavailable),
         }
     }
 
@@ -82,16 +82,16 @@ impl Sessions {
     ///
     /// Known gap: a session that was terminated or expired earlier may be served to its own principal until the store
     /// answers or the grace period ends. The id's end is compared with this machine's clock.
-    fn known_by_its_id(
+    fn serve_from_id(
         &self,
         id: &SessionId,
         unavailable: StoreError,
     ) -> Result<Arc<CacheEntry>, SessionError> {
         let inner = &*self.inner;
-        let is_out = inner.outage.now().is_some_and(|down| down.is_confirmed());
+        let is_out = inner.outage.current().is_some_and(|down| down.is_confirmed());
         let is_over = clock::unix_seconds() >= u64::from(id.end);
         // The store has the record, but this version cannot read it.
-        if unavailable.is_of_record() || !is_out || is_over || !self.serves_without_reads() {
+        if unavailable.is_corrupt_record() || !is_out || is_over || !self.serves_without_reads() {
             return Err(unavailable.into());
         }
         let new = id.record();
@@ -110,24 +110,24 @@ impl Sessions {
             bindings: Bindings::default(),
         };
         inner.metrics.served_without_store();
-        Ok(Arc::new(CacheEntry::of_id(record, inner.proof.stamp_now())))
+        Ok(Arc::new(CacheEntry::from_id(record, inner.freshness.stamp_now())))
     }
 
     /// Serves a cached session while the store cannot be read.
-    fn without_store(
+    fn serve_cached(
         &self,
         id: &SessionId,
         entry: &Arc<CacheEntry>,
         unavailable: StoreError,
     ) -> Result<Arc<CacheEntry>, SessionError> {
         let inner = &*self.inner;
-        if matches!(inner.cache.get(&id.key), CachedSession::Ended) {
+        if matches!(inner.cache.get(&id.key), CachedSession::Terminated) {
             return Err(SessionError::NotFound);
         }
         // A record that this version cannot read has changed since it was cached.
-        if !unavailable.is_of_record()
+        if !unavailable.is_corrupt_record()
             && self.serves_without_reads()
-            && entry.lives_on(inner.settings.lifetimes.idle)
+            && entry.is_alive(inner.settings.lifetimes.idle)
         {
             inner.metrics.served_without_store();
             return Ok(Arc::clone(entry));
@@ -147,34 +147,34 @@ impl Sessions {
 
     fn serves_since(&self, began: fn(&StoreFailure) -> Option<Instant>) -> bool {
         let settings = &self.inner.settings;
-        let since = self.inner.outage.now().and_then(|down| began(&down));
+        let since = self.inner.outage.current().and_then(|down| began(&down));
         settings.serve_in_outage && since.is_none_or(|since| since.elapsed() < settings.outage_grace)
     }
 
     /// Loads the session from the store. Concurrent callers share one load.
-    async fn read(&self, id: &SessionId) -> LookupOutcome {
+    async fn load(&self, id: &SessionId) -> LookupOutcome {
         let (sessions, id, key) = (self.clone(), id.clone(), id.key);
-        let reading = move |place| {
+        let load = move |permit| {
             let tasks = sessions.inner.tasks.clone();
-            let reading = tasks.spawn(async move {
-                let read = sessions.read_now(&id).await;
-                drop(place);
+            let loading = tasks.spawn(async move {
+                let read = sessions.load_now(&id).await;
+                drop(permit);
                 read
             });
             let ended = |ended: Result<_, tokio::task::JoinError>| {
-                ended.unwrap_or_else(|error| Err(StoreError::new(error.to_string())))
+                ended.unwrap_or_else(|error| Err(StoreError::unavailable(error.to_string())))
             };
-            reading.map(ended).boxed()
+            loading.map(ended).boxed()
         };
-        self.inner.reads.join(key, reading).await
+        self.inner.lookups.join(key, load).await
     }
 
-    async fn read_now(&self, id: &SessionId) -> LookupOutcome {
+    async fn load_now(&self, id: &SessionId) -> LookupOutcome {
         let inner = &*self.inner;
-        let reading = inner.proof.stamp_now();
+        let stamp = inner.freshness.stamp_now();
         match self.observed(StoreOperation::Load, inner.store.load(&id.key).await)? {
-            LoadOutcome::Found(record) => self.found(&id.key, record, reading).await,
-            LoadOutcome::Gone => self.missing(&id.key, Some(id)).await,
+            LoadOutcome::Found(record) => self.accept_loaded(&id.key, record, stamp).await,
+            LoadOutcome::Gone => self.resolve_missing(&id.key, Some(id)).await,
         }
     }
 }

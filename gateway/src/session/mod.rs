@@ -120,32 +120,32 @@ struct Inner {
     store: Arc<dyn SessionStore>,
     settings: SessionOptions,
     keys: SigningKeys,
-    verified: VerifiedIds,
+    verified_ids: VerifiedIds,
     core: Core,
     tasks: Tasks,
     metrics: Metrics,
     /// Names this process among the replicas that share the store.
-    owner: ProcessId,
+    process_id: ProcessId,
     /// Notifies the catalog that the store lost its data.
     data_lost: Notify,
     cache: SessionCache,
-    proof: Freshness,
+    freshness: Freshness,
     outage: Outage,
-    writes: RecentWrites,
-    touches: PendingTouches,
+    recent_writes: RecentWrites,
+    pending_touches: PendingTouches,
     provisional: ProvisionalSessions,
-    endings: PendingTerminations,
+    pending_terminations: PendingTerminations,
     /// Single flight of loads: concurrent requests for one session load its record once.
-    reads: SingleFlight<RecordKey, LookupOutcome>,
+    lookups: SingleFlight<RecordKey, LookupOutcome>,
     /// Single flight of `initialize` at backends: concurrent calls open one upstream session.
-    binds: SingleFlight<upstream::OpenTarget, upstream::OpenOutcome>,
+    openings: SingleFlight<upstream::OpenTarget, upstream::OpenOutcome>,
     /// Single flight of lists that backends give in a client's own session.
     lists: SingleFlight<upstream::session_lists::ListTarget, upstream::session_lists::ListRequest>,
     list_queue: ListQueue,
     in_flight: InFlightRequests,
-    repairs: ReopenLimiter,
+    reopen_limiter: ReopenLimiter,
     /// Upstream sessions that are HTTP+SSE connections of this process.
-    local: SseSessions,
+    sse_sessions: SseSessions,
     /// Queue of upstream sessions to delete.
     deletions: UpstreamDeletions,
     /// The sessions' GET streams that are open in this process.
@@ -196,7 +196,7 @@ pub enum SessionError {
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// The session limit is reached.
-    #[error("there are as many sessions as there may be")]
+    #[error("the limit of sessions is reached; end a session or try again later")]
     Limit(SessionLimit),
     /// The store does not answer.
     #[error(transparent)]
@@ -223,26 +223,26 @@ impl Sessions {
                 server,
                 store,
                 keys,
-                verified: VerifiedIds::default(),
+                verified_ids: VerifiedIds::default(),
                 core,
                 tasks,
                 metrics,
-                owner: ProcessId(crate::runtime::random::bytes()),
+                process_id: ProcessId(crate::runtime::random::bytes()),
                 data_lost: Notify::new(),
                 cache,
-                proof: Freshness::new(settings.max_staleness),
+                freshness: Freshness::new(settings.max_staleness),
                 outage: Outage::default(),
-                writes: RecentWrites::default(),
-                touches: PendingTouches::default(),
+                recent_writes: RecentWrites::default(),
+                pending_touches: PendingTouches::default(),
                 provisional: ProvisionalSessions::default(),
-                endings: PendingTerminations::default(),
-                reads: SingleFlight::default(),
-                binds: SingleFlight::default(),
+                pending_terminations: PendingTerminations::default(),
+                lookups: SingleFlight::default(),
+                openings: SingleFlight::default(),
                 lists: SingleFlight::default(),
                 list_queue: ListQueue::default(),
                 in_flight: InFlightRequests::default(),
-                repairs: ReopenLimiter::default(),
-                local: SseSessions::default(),
+                reopen_limiter: ReopenLimiter::default(),
+                sse_sessions: SseSessions::default(),
                 deletions,
                 streams: StreamRegistry::default(),
                 stream_rates: KeyedRateLimit::default(),
@@ -256,7 +256,7 @@ impl Sessions {
     /// Error of the store's last failed operation; `None` while all operations succeed.
     #[must_use]
     pub fn store_error(&self) -> Option<String> {
-        self.inner.outage.now().map(|down| down.error.to_string())
+        self.inner.outage.current().map(|down| down.error.to_string())
     }
 
     /// Tag that stands for the session id in logs. It is the same on all replicas until the signing key changes, and
@@ -302,7 +302,7 @@ impl Sessions {
         let limits = limits.of_weight(record.weight());
         loop {
             let key = RecordKey::random();
-            let reading = inner.proof.stamp_now();
+            let stamp = inner.freshness.stamp_now();
             match self.observed(
                 StoreOperation::Create,
                 inner.store.create(&key, &record, limits).await,
@@ -319,9 +319,9 @@ impl Sessions {
                         revision: client.revision,
                         capabilities: ClientCapabilities::of(client.capabilities),
                     };
-                    self.learn(record.life.incarnation);
-                    inner.writes.note(key);
-                    inner.cache.put(&key, record, reading);
+                    self.record_incarnation(record.life.incarnation);
+                    inner.recent_writes.note(key);
+                    inner.cache.insert(&key, record, stamp);
                     inner.metrics.session_created();
                     return Ok(id.sign(&signer, &inner.server));
                 }
@@ -339,48 +339,48 @@ impl Sessions {
         let inner = &*self.inner;
         let life = id.life();
         let upstreams = match inner.cache.get(&id.key) {
-            CachedSession::Ended => return Err(SessionError::NotFound),
+            CachedSession::Terminated => return Err(SessionError::NotFound),
             CachedSession::Entry(entry) => self.upstreams_of(&entry.record()),
             // Read the bindings first. If the termination succeeds but its answer is lost, the record is gone.
-            CachedSession::Nothing => {
+            CachedSession::Unknown => {
                 match self.observed(StoreOperation::Load, inner.store.load(&id.key).await) {
                     Ok(LoadOutcome::Found(record)) => self.upstreams_of(&record),
                     Ok(LoadOutcome::Gone) => Vec::new(),
-                    Err(error) if error.is_of_record() => Vec::new(),
+                    Err(error) if error.is_corrupt_record() => Vec::new(),
                     Err(error) => return Err(error.into()),
                 }
             }
         };
-        let earlier = inner.endings.take(&id.key);
+        let earlier = inner.pending_terminations.take(&id.key);
         match self.observed(
             StoreOperation::Terminate,
             inner.store.terminate(&id.key, life).await,
         ) {
             Ok(TerminateOutcome::Gone) => {
-                self.forget(&id.key);
+                self.drop_session(&id.key);
                 // An earlier attempt, whose answer was lost, terminated the session.
                 for (backend, upstream) in earlier {
-                    self.close_upstream(backend, upstream);
+                    self.delete_upstream(backend, upstream);
                 }
                 Err(SessionError::NotFound)
             }
             Ok(TerminateOutcome::Terminated(record)) => {
                 inner.metrics.session_terminated();
-                self.ended(&id.key, life);
+                self.mark_terminated(&id.key, life);
                 // The cache may name bindings that the store has lost.
                 let upstreams = record.map_or(upstreams, |record| self.upstreams_of(&record));
                 for (backend, upstream) in upstreams {
-                    self.close_upstream(backend, upstream);
+                    self.delete_upstream(backend, upstream);
                 }
                 Ok(())
             }
             Err(error) => {
                 inner
-                    .endings
-                    .keep(id.key, if upstreams.is_empty() { earlier } else { upstreams });
+                    .pending_terminations
+                    .add(id.key, if upstreams.is_empty() { earlier } else { upstreams });
                 // The event of the termination may have arrived before this error.
-                if matches!(inner.cache.get(&id.key), CachedSession::Ended) {
-                    self.close_ended(&id.key);
+                if matches!(inner.cache.get(&id.key), CachedSession::Terminated) {
+                    self.delete_upstreams_of_terminated(&id.key);
                 }
                 Err(error.into())
             }
@@ -395,12 +395,12 @@ impl Sessions {
 
     fn verify(&self, id: &[u8], principal: &Principal) -> Result<(SessionId, Arc<SessionKey>), SessionError> {
         let inner = &*self.inner;
-        if let Some(known) = inner.verified.get(id, &inner.keys, principal) {
+        if let Some(known) = inner.verified_ids.get(id, &inner.keys, principal) {
             return Ok(known);
         }
         let (read, signer) =
             SessionId::verify(id, &inner.keys, &inner.server, principal).ok_or(SessionError::NotFound)?;
-        inner.verified.add(id, &read, &signer, principal);
+        inner.verified_ids.add(id, &read, &signer, principal);
         Ok((read, signer))
     }
 
@@ -412,23 +412,23 @@ impl Sessions {
     ) -> Result<T, StoreError> {
         let inner = &*self.inner;
         match &outcome {
-            Err(error) if error.is_of_record() => {
-                tracing::warn!(%error, "a session cannot be used");
+            Err(error) if error.is_corrupt_record() => {
+                tracing::warn!(%error, "session record unusable");
             }
             Err(error) => {
                 inner.metrics.store_unavailable();
-                if let OutageChange::Turned { log } = inner.outage.failed(operation, error) {
+                if let OutageChange::Changed { log } = inner.outage.record_failure(operation, error) {
                     inner.metrics.store_answers(false);
                     if log {
-                        tracing::warn!(request_id = %CurrentRequestId, ?operation, %error, "the session store does not answer");
+                        tracing::warn!(request_id = %CurrentRequestId, ?operation, %error, "session store unavailable");
                     }
                 }
             }
             Ok(_) => {
-                if let OutageChange::Turned { log } = inner.outage.answered(operation) {
+                if let OutageChange::Changed { log } = inner.outage.record_success(operation) {
                     inner.metrics.store_answers(true);
                     if log {
-                        tracing::info!("the session store answers again");
+                        tracing::info!("session store available again");
                     }
                 }
             }
@@ -450,14 +450,14 @@ impl Sessions {
     }
 
     /// Queues the deletion of an upstream session.
-    fn close_upstream(&self, backend: crate::backend::Backend, session: UpstreamSession) {
+    fn delete_upstream(&self, backend: crate::backend::Backend, session: UpstreamSession) {
         self.inner.deletions.delete(backend, session);
     }
 
     /// Deletes the upstream sessions of `key` that are connections of this process.
     fn close_connections(&self, key: &RecordKey) {
-        for (backend, upstream) in self.inner.local.take(key) {
-            self.close_upstream(backend, upstream);
+        for (backend, upstream) in self.inner.sse_sessions.take(key) {
+            self.delete_upstream(backend, upstream);
         }
     }
 }
@@ -478,7 +478,7 @@ impl Session {
         let limit = inner.core.hot().limits.requests_in_flight_per_session;
         let running = inner.in_flight.begin(self.key, id, limit)?;
         // A termination may have arrived between lookup and registration.
-        if matches!(inner.cache.get(&self.key), CachedSession::Ended) {
+        if matches!(inner.cache.get(&self.key), CachedSession::Terminated) {
             inner.in_flight.end(&self.key);
         }
         Ok(running)
@@ -521,8 +521,8 @@ impl Session {
     /// in the background, unless it was moved recently.
     pub fn in_use(&self) {
         let inner = &*self.sessions.inner;
-        if self.entry.used(inner.settings.lifetimes.touch_every()) {
-            inner.touches.add(self.key);
+        if self.entry.record_use(inner.settings.lifetimes.touch_every()) {
+            inner.pending_touches.add(self.key);
         }
     }
 

@@ -57,24 +57,26 @@ impl Sessions {
             loop {
                 tokio::time::sleep(sweep.pause).await;
                 let inner = &*sessions.inner;
-                sessions.forget_expired(ttl).await;
-                if !inner.outage.kept_alive_for(AFTER_OUTAGE) || !inner.proof.is_heard_for(AFTER_OUTAGE) {
+                sessions.drop_expired(ttl).await;
+                if !inner.outage.kept_alive_for(AFTER_OUTAGE)
+                    || !inner.freshness.is_uninterrupted_for(AFTER_OUTAGE)
+                {
                     continue;
                 }
                 if let Err(error) = sessions.sweep_once(sweep.claim_timeout, &batches).await {
-                    tracing::debug!(%error, "expired sessions are not ended");
+                    tracing::debug!(%error, "failed to sweep expired sessions");
                 }
             }
         });
     }
 
     /// Drops cache entries of expired sessions, whose records another replica may have removed.
-    async fn forget_expired(&self, ttl: Duration) {
+    async fn drop_expired(&self, ttl: Duration) {
         let cache = &self.inner.cache;
         for _ in 0..cache.len().div_ceil(FORGET_AT_A_TIME) {
             // A session with a connection here may be in use on another replica; that is checked before the
             // connection is closed.
-            cache.forget_expired(ttl, FORGET_AT_A_TIME, |key| self.inner.local.has(key));
+            cache.drop_expired(ttl, FORGET_AT_A_TIME, |key| self.inner.sse_sessions.has(key));
             tokio::task::yield_now().await;
         }
     }
@@ -101,13 +103,13 @@ impl Sessions {
         let upstreams = claimed.iter().flat_map(|(_, record)| self.upstreams_of(record));
         let closing = upstreams.map(|(backend, session)| async move {
             if let Err(error) = backend.enqueue_delete(&session).await {
-                tracing::debug!(backend = %backend.name(), %error, "an upstream session could not be deleted");
+                tracing::debug!(backend = %backend.name(), %error, "failed to delete upstream session");
             }
         });
         futures::future::join_all(closing).await;
         let keys: Vec<RecordKey> = claimed.iter().map(|(key, _)| *key).collect();
         if let Err(error) = self.inner.store.remove_expired(&keys).await {
-            tracing::debug!(%error, "expired sessions are not removed; another process will");
+            tracing::debug!(%error, "failed to remove expired sessions; another replica retries");
         }
         drop(place);
     }

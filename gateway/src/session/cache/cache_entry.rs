@@ -22,9 +22,9 @@ use crate::session::upstream::session_lists::SessionLists;
 pub(in crate::session) struct CacheEntry {
     record: ArcSwap<Record>,
     /// Reference bit of the cache's second-chance eviction: set by each lookup.
-    pub(in crate::session) wanted: AtomicBool,
+    pub(in crate::session) referenced: AtomicBool,
     /// Whether the entry was built from the session id alone, during an outage.
-    is_of_id: bool,
+    is_from_id: bool,
     times: Mutex<Times>,
     /// Lists that backends give to this session alone.
     lists: OnceLock<Arc<SessionLists>>,
@@ -35,19 +35,19 @@ pub(in crate::session) struct CacheEntry {
 #[derive(Debug)]
 struct Times {
     /// Latest known move of the idle deadline.
-    touched: Instant,
+    touched_at: Instant,
     /// Idle deadline as far as known. Other replicas may have moved it since.
-    until: Instant,
+    idle_deadline: Instant,
     /// Absolute deadline.
-    end: Instant,
+    absolute_deadline: Instant,
     /// Last use in this process.
-    used: Option<Instant>,
+    used_at: Option<Instant>,
     /// Epoch ([`ReadStamp::epoch`]) of the last read that confirmed the record. 0 makes the entry stale.
     epoch: u64,
     /// When the current record was stored here.
-    learned: Instant,
+    stored_at: Instant,
     /// Time of the last change elsewhere. Reads that began before it do not make the entry fresh.
-    doubted: Option<Instant>,
+    invalidated_at: Option<Instant>,
     /// Incarnation of the store's data in which the record was last seen.
     seen_in: Incarnation,
     /// A move of the idle deadline is queued or running.
@@ -55,25 +55,25 @@ struct Times {
 }
 
 impl CacheEntry {
-    /// Caches `record`, which was read at `reading`. `changed` is the time of the last change event for an uncached
+    /// Caches `record`, which was read at `stamp`. `changed` is the time of the last change event for an uncached
     /// key: it may concern this record, so a read that began earlier does not make the entry fresh.
-    pub(in crate::session) fn new(record: Record, reading: ReadStamp, changed: Option<Instant>) -> Self {
+    pub(in crate::session) fn new(record: Record, stamp: ReadStamp, changed: Option<Instant>) -> Self {
         let mut times = Times {
-            touched: before(reading.at, record.untouched),
-            until: reading.at + record.left,
-            end: reading.at + record.remaining,
-            used: None,
+            touched_at: before(stamp.at, record.untouched),
+            idle_deadline: stamp.at + record.left,
+            absolute_deadline: stamp.at + record.remaining,
+            used_at: None,
             epoch: 0,
-            learned: Instant::now(),
-            doubted: changed,
-            seen_in: reading.incarnation.unwrap_or(record.life.incarnation),
+            stored_at: Instant::now(),
+            invalidated_at: changed,
+            seen_in: stamp.incarnation.unwrap_or(record.life.incarnation),
             touching: false,
         };
-        times.believe(reading);
+        times.mark_fresh(stamp);
         Self {
             record: ArcSwap::from_pointee(record),
-            wanted: AtomicBool::new(true),
-            is_of_id: false,
+            referenced: AtomicBool::new(true),
+            is_from_id: false,
             times: Mutex::new(times),
             memory: Mutex::default(),
             lists: OnceLock::new(),
@@ -81,24 +81,24 @@ impl CacheEntry {
     }
 
     /// Builds an entry from the session's id while the store does not answer. The entry starts stale.
-    pub(in crate::session) fn of_id(record: Record, reading: ReadStamp) -> Self {
+    pub(in crate::session) fn from_id(record: Record, stamp: ReadStamp) -> Self {
         let entry = Self {
-            is_of_id: true,
-            ..Self::new(record, reading, None)
+            is_from_id: true,
+            ..Self::new(record, stamp, None)
         };
         entry.invalidate();
         entry
     }
 
     /// Reserves the record's size in `account` for as long as the entry exists.
-    pub(in crate::session) fn count_in(&self, account: &Account) {
+    pub(in crate::session) fn reserve_memory(&self, account: &Account) {
         let counted = account.overdraw(self.record.load().size());
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
     }
 
     /// Whether the entry was built from the session id alone.
-    pub(in crate::session) fn is_of_id(&self) -> bool {
-        self.is_of_id
+    pub(in crate::session) fn is_from_id(&self) -> bool {
+        self.is_from_id
     }
 
     /// Lists that backends give to this session alone, if they were loaded.
@@ -116,21 +116,21 @@ impl CacheEntry {
         self.record.load()
     }
 
-    /// Applies `record`, which was read at `reading`. Responses may overtake each other, so an older version is
+    /// Applies `record`, which was read at `stamp`. Responses may overtake each other, so an older version is
     /// ignored, unless the read began after the current record was stored here. Such a read always counts: after a
     /// failover the store may have gone back to an older version, and all replicas follow it.
-    pub(in crate::session) fn update(&self, record: Record, reading: ReadStamp) {
+    pub(in crate::session) fn update(&self, record: Record, stamp: ReadStamp) {
         let mut times = self.lock();
-        times.touched = times.touched.max(before(reading.at, record.untouched));
-        times.until = times.until.max(reading.at + record.left);
-        times.seen_in = reading.incarnation.unwrap_or(times.seen_in);
+        times.touched_at = times.touched_at.max(before(stamp.at, record.untouched));
+        times.idle_deadline = times.idle_deadline.max(stamp.at + record.left);
+        times.seen_in = stamp.incarnation.unwrap_or(times.seen_in);
         let known = self.record.load().version;
         if record.version >= known {
-            times.believe(reading);
+            times.mark_fresh(stamp);
         }
-        if record.version > known || reading.after > Some(times.learned) {
-            times.believe(reading);
-            times.learned = Instant::now();
+        if record.version > known || stamp.after > Some(times.stored_at) {
+            times.mark_fresh(stamp);
+            times.stored_at = Instant::now();
             let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(counted) = &mut *memory {
                 counted.overdraw(record.size());
@@ -141,10 +141,10 @@ impl CacheEntry {
 
     /// Whether the store has lost a write: `record` lacks what this entry has, although the read began later. Within
     /// one incarnation, versions and generations only grow.
-    pub(in crate::session) fn knows_more_than(&self, record: &Record, reading: ReadStamp) -> bool {
+    pub(in crate::session) fn is_ahead_of(&self, record: &Record, stamp: ReadStamp) -> bool {
         let (times, known) = (self.lock(), self.record.load());
-        let is_later = reading.after > Some(times.learned);
-        let same_life = reading.incarnation == Some(times.seen_in) && record.life == known.life;
+        let is_later = stamp.after > Some(times.stored_at);
+        let same_life = stamp.incarnation == Some(times.seen_in) && record.life == known.life;
         let lacks_binding = || {
             let mut bindings = known.bindings.iter();
             bindings.any(|(backend, binding)| record.generation(backend) < binding.generation)
@@ -153,17 +153,17 @@ impl CacheEntry {
     }
 
     /// Whether the entry is in the state fresh: it may be used without a read.
-    pub(in crate::session) fn is_valid(&self, proof: &Freshness) -> bool {
+    pub(in crate::session) fn is_fresh(&self, freshness: &Freshness) -> bool {
         let times = self.lock();
-        Instant::now() < times.until && proof.is_fresh(times.epoch)
+        Instant::now() < times.idle_deadline && freshness.is_fresh(times.epoch)
     }
 
     /// Whether the session is alive as far as this process knows while it cannot ask: its deadline has not passed, or
     /// use in this process extends it and the store has not been updated yet.
-    pub(in crate::session) fn lives_on(&self, idle: Duration) -> bool {
+    pub(in crate::session) fn is_alive(&self, idle: Duration) -> bool {
         let (times, now) = (self.lock(), Instant::now());
-        let in_use = times.used.is_some_and(|used| now < used + idle);
-        now < times.end && (now < times.until || in_use)
+        let in_use = times.used_at.is_some_and(|used| now < used + idle);
+        now < times.absolute_deadline && (now < times.idle_deadline || in_use)
     }
 
     /// Incarnation of the store's data in which the record was last seen.
@@ -174,27 +174,27 @@ impl CacheEntry {
     /// Decides why the store, whose data has this `incarnation`, has no record of this session; `None` if the session
     /// has ended. The deadline known here may not have passed while the clock of a promoted server says it has. Pass
     /// in `seen_in` the value of [`Self::seen_in`] from before the store was asked.
-    pub(in crate::session) fn missing(
+    pub(in crate::session) fn restore_reason(
         &self,
         seen_in: Incarnation,
         incarnation: Incarnation,
         idle: Duration,
     ) -> Option<RestoreReason> {
         let (times, now) = (self.lock(), Instant::now());
-        if now >= times.end {
+        if now >= times.absolute_deadline {
             None
         } else if seen_in != incarnation {
             Some(RestoreReason::Lost)
         } else {
-            let in_use = times.used.is_some_and(|used| now < used + idle);
-            (now < times.until || in_use).then_some(RestoreReason::Expired)
+            let in_use = times.used_at.is_some_and(|used| now < used + idle);
+            (now < times.idle_deadline || in_use).then_some(RestoreReason::Expired)
         }
     }
 
     /// Whether the session was used in this process within the last `idle`.
-    pub(in crate::session) fn is_used_within(&self, idle: Duration) -> bool {
+    pub(in crate::session) fn was_used_within(&self, idle: Duration) -> bool {
         let (times, now) = (self.lock(), Instant::now());
-        now < times.end && times.used.is_some_and(|used| now < used + idle)
+        now < times.absolute_deadline && times.used_at.is_some_and(|used| now < used + idle)
     }
 
     /// Marks a move of the idle deadline as queued. Returns `false` if one is queued or running already.
@@ -203,29 +203,29 @@ impl CacheEntry {
     }
 
     /// Records a use. Returns whether the idle deadline is to be moved, which happens once per `every`.
-    pub(in crate::session) fn used(&self, every: Duration) -> bool {
+    pub(in crate::session) fn record_use(&self, every: Duration) -> bool {
         let mut times = self.lock();
         let now = Instant::now();
-        times.used = Some(now);
-        let due = !times.touching && now >= times.touched + every;
+        times.used_at = Some(now);
+        let due = !times.touching && now >= times.touched_at + every;
         times.touching |= due;
         due
     }
 
-    /// Records a moved idle deadline: at `reading` the store had `version` and `left` to the deadline.
-    pub(in crate::session) fn touched(&self, version: u64, left: Duration, reading: ReadStamp) {
+    /// Records a moved idle deadline: at `stamp` the store had `version` and `left` to the deadline.
+    pub(in crate::session) fn record_touch(&self, version: u64, left: Duration, stamp: ReadStamp) {
         let mut times = self.lock();
         times.touching = false;
-        times.touched = times.touched.max(reading.at);
-        times.until = times.until.max(reading.at + left);
+        times.touched_at = times.touched_at.max(stamp.at);
+        times.idle_deadline = times.idle_deadline.max(stamp.at + left);
         // The version is the cached one, so the cached record is current.
         if version == self.record.load().version {
-            times.believe(reading);
+            times.mark_fresh(stamp);
         }
     }
 
     /// Records that the move of the idle deadline failed. The next use tries again.
-    pub(in crate::session) fn not_touched(&self) {
+    pub(in crate::session) fn record_failed_touch(&self) {
         self.lock().touching = false;
     }
 
@@ -233,12 +233,12 @@ impl CacheEntry {
     pub(in crate::session) fn invalidate(&self) {
         let mut times = self.lock();
         times.epoch = 0;
-        times.doubted = Some(Instant::now());
+        times.invalidated_at = Some(Instant::now());
     }
 
     /// Returns the reference bit and clears it.
-    pub(in crate::session) fn was_wanted(&self) -> bool {
-        self.wanted.swap(false, Ordering::Relaxed)
+    pub(in crate::session) fn take_referenced(&self) -> bool {
+        self.referenced.swap(false, Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Times> {
@@ -247,10 +247,13 @@ impl CacheEntry {
 }
 
 impl Times {
-    /// Makes the entry fresh as of `reading`, unless a change was reported after the read began.
-    fn believe(&mut self, reading: ReadStamp) {
-        if self.doubted.is_none_or(|doubted| reading.after > Some(doubted)) {
-            self.epoch = self.epoch.max(reading.epoch);
+    /// Makes the entry fresh as of `stamp`, unless a change was reported after the read began.
+    fn mark_fresh(&mut self, stamp: ReadStamp) {
+        if self
+            .invalidated_at
+            .is_none_or(|invalidated_at| stamp.after > Some(invalidated_at))
+        {
+            self.epoch = self.epoch.max(stamp.epoch);
         }
     }
 }
@@ -296,7 +299,7 @@ pub(in crate::session) mod tests {
         }
     }
 
-    pub(in crate::session) fn reading(epoch: u64) -> ReadStamp {
+    pub(in crate::session) fn stamp(epoch: u64) -> ReadStamp {
         ReadStamp {
             at: Instant::now(),
             after: Some(Instant::now()),
@@ -306,87 +309,91 @@ pub(in crate::session) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_entry_is_valid_as_long_as_its_record_must_live_and_nothing_was_missed() {
-        let proof = Freshness::new(IDLE * 10);
-        proof.proved(Instant::now());
-        let entry = CacheEntry::new(record(1), proof.stamp_now(), None);
-        assert!(entry.is_valid(&proof));
+    async fn entry_is_fresh_until_deadline_change_or_interruption() {
+        // An entry is fresh until its idle deadline passes, the record changes elsewhere, or the subscription is interrupted.
+        let freshness = Freshness::new(IDLE * 10);
+        freshness.renew(Instant::now());
+        let entry = CacheEntry::new(record(1), freshness.stamp_now(), None);
+        assert!(entry.is_fresh(&freshness));
         entry.invalidate();
-        assert!(!entry.is_valid(&proof));
+        assert!(!entry.is_fresh(&freshness));
         tokio::time::advance(MOMENT).await;
-        entry.update(record(1), proof.stamp_now());
-        assert!(entry.is_valid(&proof));
+        entry.update(record(1), freshness.stamp_now());
+        assert!(entry.is_fresh(&freshness));
         tokio::time::advance(IDLE - MOMENT).await;
-        assert!(entry.is_valid(&proof));
+        assert!(entry.is_fresh(&freshness));
         tokio::time::advance(MOMENT).await;
-        assert!(!entry.is_valid(&proof), "it may have expired");
+        assert!(!entry.is_fresh(&freshness), "it may have expired");
         // Another replica moved the deadline; the read reports that.
-        entry.update(record(1), proof.stamp_now());
-        assert!(entry.is_valid(&proof));
-        proof.interrupted();
-        proof.proved(Instant::now());
-        assert!(!entry.is_valid(&proof));
+        entry.update(record(1), freshness.stamp_now());
+        assert!(entry.is_fresh(&freshness));
+        freshness.interrupted();
+        freshness.renew(Instant::now());
+        assert!(!entry.is_fresh(&freshness));
         // The touch reports the cached version.
-        entry.touched(1, IDLE, proof.stamp_now());
-        assert!(entry.is_valid(&proof));
-        proof.interrupted();
-        proof.proved(Instant::now());
-        entry.touched(2, IDLE, proof.stamp_now());
-        assert!(!entry.is_valid(&proof), "somebody changed it meanwhile");
+        entry.record_touch(1, IDLE, freshness.stamp_now());
+        assert!(entry.is_fresh(&freshness));
+        freshness.interrupted();
+        freshness.renew(Instant::now());
+        entry.record_touch(2, IDLE, freshness.stamp_now());
+        assert!(!entry.is_fresh(&freshness), "somebody changed it meanwhile");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_was_overtaken_changes_nothing() {
-        let asked = reading(1);
+    async fn overtaken_response_leaves_the_entry_unchanged() {
+        // An older version whose read began before the current record was stored is ignored.
+        let asked = stamp(1);
         tokio::time::advance(MOMENT).await;
-        let entry = CacheEntry::new(record(5), reading(1), None);
+        let entry = CacheEntry::new(record(5), stamp(1), None);
         let older = Record {
             log_level: Some("debug".to_owned()),
             ..record(4)
         };
         entry.update(older, asked);
         assert_eq!((entry.record().version, &entry.record().log_level), (5, &None));
-        entry.update(record(6), reading(1));
+        entry.update(record(6), stamp(1));
         assert_eq!(entry.record().version, 6);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_was_asked_for_before_a_change_was_told_proves_nothing() {
-        let proof = Freshness::new(IDLE);
-        proof.proved(Instant::now());
-        let entry = CacheEntry::new(record(5), proof.stamp_now(), None);
+    async fn read_begun_before_a_change_does_not_make_fresh() {
+        // A read or touch that began before a change event leaves the entry stale.
+        let freshness = Freshness::new(IDLE);
+        freshness.renew(Instant::now());
+        let entry = CacheEntry::new(record(5), freshness.stamp_now(), None);
         // The load starts, the record changes, the event arrives, and then the load's response.
-        let asked = proof.stamp_now();
+        let asked = freshness.stamp_now();
         tokio::time::advance(MOMENT).await;
         entry.invalidate();
         entry.update(record(5), asked);
-        assert!(!entry.is_valid(&proof));
-        entry.touched(5, IDLE, asked);
-        assert!(!entry.is_valid(&proof));
+        assert!(!entry.is_fresh(&freshness));
+        entry.record_touch(5, IDLE, asked);
+        assert!(!entry.is_fresh(&freshness));
         tokio::time::advance(MOMENT).await;
-        entry.update(record(6), proof.stamp_now());
-        assert!(entry.is_valid(&proof));
+        entry.update(record(6), freshness.stamp_now());
+        assert!(entry.is_fresh(&freshness));
         // The same for a record that was not cached when the event arrived.
         let entry = CacheEntry::new(record(5), asked, Some(Instant::now()));
-        assert!(!entry.is_valid(&proof));
+        assert!(!entry.is_fresh(&freshness));
         tokio::time::advance(MOMENT).await;
-        entry.update(record(5), proof.stamp_now());
-        assert!(entry.is_valid(&proof));
+        entry.update(record(5), freshness.stamp_now());
+        assert!(entry.is_fresh(&freshness));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_has_lost_what_was_written_last_is_followed_back() {
-        let proof = Freshness::new(IDLE);
-        proof.proved(Instant::now());
-        let entry = CacheEntry::new(record(9), proof.stamp_now(), None);
+    async fn entry_follows_a_store_that_lost_its_last_writes() {
+        // After a failover that lost writes, a later read counts even with an older version.
+        let freshness = Freshness::new(IDLE);
+        freshness.renew(Instant::now());
+        let entry = CacheEntry::new(record(9), freshness.stamp_now(), None);
         tokio::time::advance(MOMENT).await;
-        proof.interrupted();
+        freshness.interrupted();
         // Before the first PING, an event may be older than the cached record.
-        entry.update(record(3), proof.stamp_of_event());
+        entry.update(record(3), freshness.stamp_of_event());
         assert_eq!(entry.record().version, 9);
-        proof.proved(Instant::now());
-        entry.update(record(4), proof.stamp_now());
-        assert!(entry.is_valid(&proof));
+        freshness.renew(Instant::now());
+        entry.update(record(4), freshness.stamp_now());
+        assert!(entry.is_fresh(&freshness));
         assert_eq!(entry.record().version, 4);
         // After a failover the same version can name another record.
         tokio::time::advance(MOMENT).await;
@@ -394,12 +401,13 @@ pub(in crate::session) mod tests {
             log_level: Some("debug".to_owned()),
             ..record(4)
         };
-        entry.update(another.clone(), proof.stamp_now());
+        entry.update(another.clone(), freshness.stamp_now());
         assert_eq!(**entry.record(), another);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_store_lacks_that_was_asked_later_it_has_lost() {
+    async fn later_read_with_older_state_shows_lost_writes() {
+        // If a later read of the same incarnation lacks a version or binding, the store has lost writes.
         let with_binding = |version, generation| {
             let mut record = record(version);
             let binding = Binding {
@@ -415,60 +423,71 @@ pub(in crate::session) mod tests {
             record.bindings.insert("x", binding);
             record
         };
-        let before = reading(1);
+        let before = stamp(1);
         tokio::time::advance(MOMENT).await;
-        let entry = CacheEntry::new(with_binding(5, 2), reading(1), None);
+        let entry = CacheEntry::new(with_binding(5, 2), stamp(1), None);
         assert!(
-            !entry.knows_more_than(&record(4), before),
+            !entry.is_ahead_of(&record(4), before),
             "that answer was overtaken"
         );
         tokio::time::advance(MOMENT).await;
-        assert!(entry.knows_more_than(&record(4), reading(1)));
-        assert!(entry.knows_more_than(&with_binding(4, 2), reading(1)));
+        assert!(entry.is_ahead_of(&record(4), stamp(1)));
+        assert!(entry.is_ahead_of(&with_binding(4, 2), stamp(1)));
         assert!(
-            entry.knows_more_than(&with_binding(7, 1), reading(1)),
+            entry.is_ahead_of(&with_binding(7, 1), stamp(1)),
             "another history"
         );
-        assert!(!entry.knows_more_than(&with_binding(5, 2), reading(1)));
-        assert!(!entry.knows_more_than(&with_binding(6, 3), reading(1)));
+        assert!(!entry.is_ahead_of(&with_binding(5, 2), stamp(1)));
+        assert!(!entry.is_ahead_of(&with_binding(6, 3), stamp(1)));
         let in_a_new_life = ReadStamp {
             incarnation: Some(SECOND),
-            ..reading(1)
+            ..stamp(1)
         };
-        assert!(!entry.knows_more_than(&record(4), in_a_new_life));
+        assert!(!entry.is_ahead_of(&record(4), in_a_new_life));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_is_moved_only_so_often_and_by_one_at_a_time() {
-        let entry = CacheEntry::new(record(1), reading(1), None);
-        assert!(!entry.used(EVERY), "it was moved just now");
+    async fn idle_deadline_moves_once_per_interval() {
+        // Concurrent uses request one move of the idle deadline per interval.
+        let entry = CacheEntry::new(record(1), stamp(1), None);
+        assert!(!entry.record_use(EVERY), "it was moved just now");
         tokio::time::advance(EVERY).await;
-        assert!(entry.used(EVERY));
-        assert!(!entry.used(EVERY), "somebody is at it");
-        entry.not_touched();
-        assert!(entry.used(EVERY));
-        entry.touched(1, IDLE, reading(1));
-        assert!(!entry.used(EVERY));
+        assert!(entry.record_use(EVERY));
+        assert!(!entry.record_use(EVERY), "somebody is at it");
+        entry.record_failed_touch();
+        assert!(entry.record_use(EVERY));
+        entry.record_touch(1, IDLE, stamp(1));
+        assert!(!entry.record_use(EVERY));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_missing_was_lost_or_expired_in_use_or_has_ended() {
-        let entry = CacheEntry::new(record(1), reading(1), None);
+    async fn missing_record_is_lost_expired_or_ended() {
+        // A missing record was lost in another incarnation, expired while in use, or its session has ended.
+        let entry = CacheEntry::new(record(1), stamp(1), None);
         // The store has no record, but the deadline has not passed: the session was terminated, or it expired by
         // another clock. `restore` brings back an expired record and leaves a terminated one.
-        assert_eq!(entry.missing(FIRST, FIRST, IDLE), Some(RestoreReason::Expired));
-        assert_eq!(entry.missing(FIRST, SECOND, IDLE), Some(RestoreReason::Lost));
+        assert_eq!(
+            entry.restore_reason(FIRST, FIRST, IDLE),
+            Some(RestoreReason::Expired)
+        );
+        assert_eq!(
+            entry.restore_reason(FIRST, SECOND, IDLE),
+            Some(RestoreReason::Lost)
+        );
         tokio::time::advance(IDLE - Duration::from_secs(1)).await;
-        entry.used(EVERY);
+        entry.record_use(EVERY);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(entry.lives_on(IDLE), "it was used, and the store was not told");
-        assert_eq!(entry.missing(FIRST, FIRST, IDLE), Some(RestoreReason::Expired));
+        assert!(entry.is_alive(IDLE), "it was used, and the store was not told");
+        assert_eq!(
+            entry.restore_reason(FIRST, FIRST, IDLE),
+            Some(RestoreReason::Expired)
+        );
         tokio::time::advance(IDLE).await;
-        assert!(!entry.lives_on(IDLE));
-        assert_eq!(entry.missing(FIRST, FIRST, IDLE), None);
+        assert!(!entry.is_alive(IDLE));
+        assert_eq!(entry.restore_reason(FIRST, FIRST, IDLE), None);
         tokio::time::advance(IDLE * 10).await;
         assert_eq!(
-            entry.missing(FIRST, SECOND, IDLE),
+            entry.restore_reason(FIRST, SECOND, IDLE),
             None,
             "nothing outlives its end"
         );

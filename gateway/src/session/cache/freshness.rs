@@ -29,21 +29,21 @@ pub(in crate::session) struct Freshness {
 #[derive(Debug)]
 struct State {
     /// No other process writes to the store, so cached records are always current.
-    set_sole_writer: bool,
+    is_sole_writer: bool,
     epoch: u64,
     /// When the last answered PING was sent; `None` while the subscription is interrupted.
-    renew: Option<Instant>,
+    renewed_at: Option<Instant>,
     /// Last known current moment before the interruption that lasts.
-    interrupt: Option<Instant>,
+    interrupted_at: Option<Instant>,
     /// When the subscription was last established or restored.
-    heard_since: Option<Instant>,
+    subscribed_since: Option<Instant>,
     /// When the subscription was last restored; `None` if it was never interrupted.
     caught_up: Option<Instant>,
     /// Current incarnation of the store's data, and when this process learned of it.
     incarnation: Option<(Incarnation, Instant)>,
     /// Incarnation to which events belong: the one known when the last answered PING was sent. Events of a dead store
     /// may arrive after its successor's incarnation is known.
-    told_in: Option<Incarnation>,
+    event_incarnation: Option<Incarnation>,
 }
 
 /// From when on a result of the store counts.
@@ -68,14 +68,14 @@ impl Freshness {
     /// Starts in the state *not proven*. `max_staleness` is the duration of the lease.
     pub(in crate::session) fn new(max_staleness: Duration) -> Self {
         let state = State {
-            set_sole_writer: false,
+            is_sole_writer: false,
             epoch: 1,
-            renew: None,
-            interrupt: None,
-            heard_since: None,
+            renewed_at: None,
+            interrupted_at: None,
+            subscribed_since: None,
             caught_up: None,
             incarnation: None,
-            told_in: None,
+            event_incarnation: None,
         };
         Self {
             max_staleness,
@@ -84,8 +84,8 @@ impl Freshness {
     }
 
     /// Declares this process the only writer: cached records are always current.
-    pub(in crate::session) fn alone(&self) {
-        self.lock().set_sole_writer = true;
+    pub(in crate::session) fn set_sole_writer(&self) {
+        self.lock().is_sole_writer = true;
     }
 
     /// Interval at which the lease is renewed.
@@ -108,10 +108,10 @@ impl Freshness {
     pub(in crate::session) fn stamp_of_event(&self) -> ReadStamp {
         let state = self.lock();
         ReadStamp {
-            at: state.renew.unwrap_or_else(Instant::now),
-            after: state.renew,
+            at: state.renewed_at.unwrap_or_else(Instant::now),
+            after: state.renewed_at,
             epoch: state.epoch,
-            incarnation: state.told_in,
+            incarnation: state.event_incarnation,
         }
     }
 
@@ -119,7 +119,7 @@ impl Freshness {
     pub(in crate::session) fn is_fresh(&self, epoch: u64) -> bool {
         let state = self.lock();
         let fresh = |proved: Instant| epoch == state.epoch && proved.elapsed() <= self.max_staleness;
-        state.set_sole_writer || state.renew.is_some_and(fresh)
+        state.is_sole_writer || state.renewed_at.is_some_and(fresh)
     }
 
     /// Whether the lease is current.
@@ -129,35 +129,35 @@ impl Freshness {
     }
 
     /// Whether the subscription is up, and its last interruption, if any, ended at least `long` ago.
-    pub(in crate::session) fn is_heard_for(&self, long: Duration) -> bool {
+    pub(in crate::session) fn is_uninterrupted_for(&self, long: Duration) -> bool {
         let state = self.lock();
         let caught_up = state
             .caught_up
             .is_none_or(|caught_up| caught_up.elapsed() >= long);
-        state.set_sole_writer || (state.renew.is_some() && caught_up)
+        state.is_sole_writer || (state.renewed_at.is_some() && caught_up)
     }
 
     /// Whether the subscription has been up in this process for at least `long`.
-    pub(in crate::session) fn has_heard_for(&self, long: Duration) -> bool {
+    pub(in crate::session) fn is_subscribed_for(&self, long: Duration) -> bool {
         let state = self.lock();
-        let heard = state.heard_since.filter(|_| state.renew.is_some());
-        state.set_sole_writer || heard.is_some_and(|since| since.elapsed() >= long)
+        let heard = state.subscribed_since.filter(|_| state.renewed_at.is_some());
+        state.is_sole_writer || heard.is_some_and(|since| since.elapsed() >= long)
     }
 
     /// Renews the lease: a PING sent at `at` was answered. Returns `Some` for the first one after an interruption.
-    pub(in crate::session) fn proved(&self, at: Instant) -> Option<CaughtUp> {
+    pub(in crate::session) fn renew(&self, at: Instant) -> Option<CaughtUp> {
         let mut state = self.lock();
         if let Some((incarnation, learned)) = state.incarnation
             && learned <= at
         {
-            state.told_in = Some(incarnation);
+            state.event_incarnation = Some(incarnation);
         }
-        if state.renew.replace(at).is_some() {
+        if state.renewed_at.replace(at).is_some() {
             return None;
         }
         state.epoch += 1;
-        state.heard_since = Some(Instant::now());
-        let since = state.interrupt.take();
+        state.subscribed_since = Some(Instant::now());
+        let since = state.interrupted_at.take();
         if since.is_some() {
             state.caught_up = Some(Instant::now());
         }
@@ -168,13 +168,13 @@ impl Freshness {
     pub(in crate::session) fn interrupted(&self) {
         let mut state = self.lock();
         // Up to the last answered PING no event was missed.
-        if let Some(proved) = state.renew.take() {
-            state.interrupt = Some(proved);
+        if let Some(proved) = state.renewed_at.take() {
+            state.interrupted_at = Some(proved);
         }
     }
 
     /// Records the incarnation of the store's data. Returns the previous one if it was different.
-    pub(in crate::session) fn learn(&self, incarnation: Incarnation) -> Option<Incarnation> {
+    pub(in crate::session) fn record_incarnation(&self, incarnation: Incarnation) -> Option<Incarnation> {
         let mut state = self.lock();
         let before = state.incarnation.map(|(before, _)| before);
         if before != Some(incarnation) {
@@ -195,113 +195,126 @@ mod tests {
     const STALE: Duration = Duration::from_secs(2);
 
     #[tokio::test(start_paused = true)]
-    async fn a_proof_counts_from_when_it_was_asked_for_and_no_longer_than_the_staleness() {
-        let proof = Freshness::new(STALE);
-        let before = proof.stamp_now();
-        assert!(!proof.is_fresh(before.epoch), "nothing is proved yet");
+    async fn lease_lasts_max_staleness_from_sending_the_ping() {
+        // The lease begins when the PING was sent and lasts `max_staleness`; a late answer renews it in the same epoch.
+        let freshness = Freshness::new(STALE);
+        let before = freshness.stamp_now();
+        assert!(!freshness.is_fresh(before.epoch), "no PING is answered yet");
         let asked = Instant::now();
         tokio::time::advance(STALE / 2).await;
-        assert_eq!(proof.proved(asked), Some(CaughtUp { since: None }));
-        assert!(!proof.is_fresh(before.epoch), "it was read before the proof");
-        let epoch = proof.stamp_now().epoch;
-        assert!(proof.is_fresh(epoch));
+        assert_eq!(freshness.renew(asked), Some(CaughtUp { since: None }));
+        assert!(
+            !freshness.is_fresh(before.epoch),
+            "it was read before the lease began"
+        );
+        let epoch = freshness.stamp_now().epoch;
+        assert!(freshness.is_fresh(epoch));
         tokio::time::advance(STALE / 2).await;
-        assert!(proof.is_fresh(epoch));
+        assert!(freshness.is_fresh(epoch));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(!proof.is_fresh(epoch) && !proof.is_current());
+        assert!(!freshness.is_fresh(epoch) && !freshness.is_current());
         // A late answer renews the lease: no event was missed.
-        assert_eq!(proof.proved(Instant::now()), None);
-        assert!(proof.is_fresh(epoch));
+        assert_eq!(freshness.renew(Instant::now()), None);
+        assert!(freshness.is_fresh(epoch));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn behind_an_interruption_what_was_read_before_is_doubted() {
-        let proof = Freshness::new(STALE);
+    async fn interruption_makes_earlier_reads_stale() {
+        // Records read before or during an interruption stay stale after the subscription is restored.
+        let freshness = Freshness::new(STALE);
         let first = Instant::now();
-        proof.proved(first);
-        let epoch = proof.stamp_now().epoch;
+        freshness.renew(first);
+        let epoch = freshness.stamp_now().epoch;
         tokio::time::advance(Duration::from_secs(1)).await;
-        proof.interrupted();
-        assert!(!proof.is_fresh(epoch));
-        let meanwhile = proof.stamp_now().epoch;
-        proof.interrupted();
+        freshness.interrupted();
+        assert!(!freshness.is_fresh(epoch));
+        let meanwhile = freshness.stamp_now().epoch;
+        freshness.interrupted();
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(
-            proof.proved(Instant::now()),
+            freshness.renew(Instant::now()),
             Some(CaughtUp { since: Some(first) })
         );
-        assert!(!proof.is_fresh(epoch) && !proof.is_fresh(meanwhile));
-        assert!(proof.is_fresh(proof.stamp_now().epoch));
+        assert!(!freshness.is_fresh(epoch) && !freshness.is_fresh(meanwhile));
+        assert!(freshness.is_fresh(freshness.stamp_now().epoch));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_others_everything_holds_and_without_staleness_nothing_does() {
-        let proof = Freshness::new(STALE);
-        proof.alone();
-        assert!(proof.is_fresh(0));
+    async fn sole_writer_is_always_fresh_and_zero_staleness_never() {
+        // A sole writer's records are always current. With `maxStaleness` 0 no record is.
+        let freshness = Freshness::new(STALE);
+        freshness.set_sole_writer();
+        assert!(freshness.is_fresh(0));
         let never = Freshness::new(Duration::ZERO);
-        never.proved(Instant::now());
+        never.renew(Instant::now());
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(!never.is_fresh(never.stamp_now().epoch));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn events_count_for_a_life_behind_a_proof_that_was_asked_for_in_it() {
+    async fn events_belong_to_the_incarnation_of_the_last_ping() {
+        // Events belong to the incarnation that was known when the last answered PING was sent.
         let (one, two) = (Incarnation([1; 8]), Incarnation([2; 8]));
-        let proof = Freshness::new(STALE);
-        assert_eq!(proof.stamp_of_event().incarnation, None);
-        proof.learn(one);
-        proof.proved(Instant::now());
-        assert_eq!(proof.stamp_of_event().incarnation, Some(one));
+        let freshness = Freshness::new(STALE);
+        assert_eq!(freshness.stamp_of_event().incarnation, None);
+        freshness.record_incarnation(one);
+        freshness.renew(Instant::now());
+        assert_eq!(freshness.stamp_of_event().incarnation, Some(one));
         let asked_in_the_first = Instant::now();
         tokio::time::advance(Duration::from_millis(1)).await;
         // The store died. Its successor answers before the last events of the dead store arrive.
-        proof.learn(two);
-        assert_eq!(proof.stamp_now().incarnation, Some(two));
-        assert_eq!(proof.stamp_of_event().incarnation, Some(one));
-        proof.proved(asked_in_the_first);
-        assert_eq!(proof.stamp_of_event().incarnation, Some(one));
-        proof.interrupted();
-        assert_eq!(proof.stamp_of_event().incarnation, Some(one));
-        proof.proved(Instant::now());
-        assert_eq!(proof.stamp_of_event().incarnation, Some(two));
+        freshness.record_incarnation(two);
+        assert_eq!(freshness.stamp_now().incarnation, Some(two));
+        assert_eq!(freshness.stamp_of_event().incarnation, Some(one));
+        freshness.renew(asked_in_the_first);
+        assert_eq!(freshness.stamp_of_event().incarnation, Some(one));
+        freshness.interrupted();
+        assert_eq!(freshness.stamp_of_event().incarnation, Some(one));
+        freshness.renew(Instant::now());
+        assert_eq!(freshness.stamp_of_event().incarnation, Some(two));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn events_are_heard_for_as_long_as_nothing_interrupted_them() {
-        let (proof, long) = (Freshness::new(STALE), Duration::from_secs(5));
-        assert!(!proof.is_heard_for(Duration::ZERO), "nothing is proved yet");
-        proof.proved(Instant::now());
-        assert!(proof.is_heard_for(long), "there was no interruption");
-        proof.interrupted();
-        assert!(!proof.is_heard_for(Duration::ZERO));
-        proof.proved(Instant::now());
-        assert!(!proof.is_heard_for(long));
+    async fn subscription_counts_as_up_after_its_interruption_ended() {
+        // Without an interruption the subscription counts as up at once, and otherwise after the given time.
+        let (freshness, long) = (Freshness::new(STALE), Duration::from_secs(5));
+        assert!(
+            !freshness.is_uninterrupted_for(Duration::ZERO),
+            "no PING is answered yet"
+        );
+        freshness.renew(Instant::now());
+        assert!(freshness.is_uninterrupted_for(long), "there was no interruption");
+        freshness.interrupted();
+        assert!(!freshness.is_uninterrupted_for(Duration::ZERO));
+        freshness.renew(Instant::now());
+        assert!(!freshness.is_uninterrupted_for(long));
         tokio::time::advance(long).await;
-        assert!(proof.is_heard_for(long));
+        assert!(freshness.is_uninterrupted_for(long));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn process_that_has_just_started_has_heard_nothing_yet() {
-        let (proof, long) = (Freshness::new(STALE), Duration::from_secs(5));
-        assert!(!proof.has_heard_for(Duration::ZERO));
-        proof.proved(Instant::now());
-        assert!(proof.has_heard_for(Duration::ZERO) && !proof.has_heard_for(long));
+    async fn new_process_has_no_subscription_time() {
+        // The time of the subscription counts from its first answered PING.
+        let (freshness, long) = (Freshness::new(STALE), Duration::from_secs(5));
+        assert!(!freshness.is_subscribed_for(Duration::ZERO));
+        freshness.renew(Instant::now());
+        assert!(freshness.is_subscribed_for(Duration::ZERO) && !freshness.is_subscribed_for(long));
         tokio::time::advance(long).await;
-        assert!(proof.has_heard_for(long));
-        proof.interrupted();
-        assert!(!proof.has_heard_for(Duration::ZERO));
-        proof.proved(Instant::now());
-        assert!(!proof.has_heard_for(long));
+        assert!(freshness.is_subscribed_for(long));
+        freshness.interrupted();
+        assert!(!freshness.is_subscribed_for(Duration::ZERO));
+        freshness.renew(Instant::now());
+        assert!(!freshness.is_subscribed_for(long));
     }
 
     #[test]
-    fn another_life_of_the_data_is_noticed_once() {
-        let proof = Freshness::new(STALE);
+    fn new_incarnation_is_reported_once() {
+        // A new incarnation is reported by the first call only.
+        let freshness = Freshness::new(STALE);
         let (one, two) = (Incarnation([1; 8]), Incarnation([2; 8]));
-        assert_eq!(proof.learn(one), None);
-        assert_eq!(proof.learn(one), None);
-        assert_eq!(proof.learn(two), Some(one));
-        assert_eq!(proof.learn(two), None);
+        assert_eq!(freshness.record_incarnation(one), None);
+        assert_eq!(freshness.record_incarnation(one), None);
+        assert_eq!(freshness.record_incarnation(two), Some(one));
+        assert_eq!(freshness.record_incarnation(two), None);
     }
 }

@@ -40,7 +40,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_spread_over_a_table_and_its_tags() {
+    fn key_bits_spread_over_buckets_and_tags() {
+        // Sequential keys spread over the buckets and control tags of a hash table as well as random numbers.
         let spread = KeyMap::<()>::default();
         let hashes: Vec<_> = (0..4096)
             .map(|_| spread.hasher().hash_one(RecordKey::random()))

@@ -26,7 +26,7 @@ use crate::session::cache::freshness::ReadStamp;
 use crate::session::cache::key_map::KeyMap;
 
 /// Maximum number of entries examined per eviction.
-const LOOKS: usize = 64;
+const MAX_EXAMINED: usize = 64;
 
 /// The cached records and the tombstones.
 #[derive(Debug)]
@@ -42,15 +42,15 @@ struct Shared {
     entries: KeyMap<Arc<CacheEntry>>,
     /// Eviction order of the entries. Keys of removed entries remain until they are reached.
     order: VecDeque<RecordKey>,
-    ended: KeyMap<EndedSessions>,
+    tombstones: KeyMap<Tombstone>,
     /// Keys of the tombstones, oldest first.
-    ended_order: VecDeque<RecordKey>,
+    tombstone_order: VecDeque<RecordKey>,
     /// Time of the last change event for a key that was not cached.
     changed: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct EndedSessions {
+struct Tombstone {
     life: SessionLife,
     at: Instant,
 }
@@ -61,9 +61,9 @@ pub(super) enum CachedSession {
     /// The session is cached.
     Entry(Arc<CacheEntry>),
     /// The session was terminated.
-    Ended,
+    Terminated,
     /// The cache does not know the session.
-    Nothing,
+    Unknown,
 }
 
 impl SessionCache {
@@ -81,11 +81,11 @@ impl SessionCache {
         let shared = self.read();
         match shared.entries.get(key) {
             Some(entry) => {
-                entry.wanted.store(true, Ordering::Relaxed);
+                entry.referenced.store(true, Ordering::Relaxed);
                 CachedSession::Entry(Arc::clone(entry))
             }
-            None if shared.ended.contains_key(key) => CachedSession::Ended,
-            None => CachedSession::Nothing,
+            None if shared.tombstones.contains_key(key) => CachedSession::Terminated,
+            None => CachedSession::Unknown,
         }
     }
 
@@ -94,31 +94,36 @@ impl SessionCache {
         self.read().entries.get(key).map(Arc::clone)
     }
 
-    /// Caches `record`, which was read at `reading`. Returns `None` if the session was terminated meanwhile.
-    pub(super) fn put(&self, key: &RecordKey, record: Record, reading: ReadStamp) -> Option<Arc<CacheEntry>> {
+    /// Caches `record`, which was read at `stamp`. Returns `None` if the session was terminated meanwhile.
+    pub(super) fn insert(
+        &self,
+        key: &RecordKey,
+        record: Record,
+        stamp: ReadStamp,
+    ) -> Option<Arc<CacheEntry>> {
         let mut shared = self.write();
-        if shared.ended.contains_key(key) {
+        if shared.tombstones.contains_key(key) {
             return None;
         }
         if let Some(entry) = shared.entries.get(key).map(Arc::clone) {
             drop(shared);
-            entry.update(record, reading);
+            entry.update(record, stamp);
             if self.account.is_overdrawn() {
-                self.write().forget(self.limit, &self.account);
+                self.write().evict(self.limit, &self.account);
             }
             return Some(entry);
         }
-        let entry = Arc::new(CacheEntry::new(record, reading, shared.changed));
-        entry.count_in(&self.account);
+        let entry = Arc::new(CacheEntry::new(record, stamp, shared.changed));
+        entry.reserve_memory(&self.account);
         shared.entries.insert(*key, Arc::clone(&entry));
         shared.order.push_back(*key);
-        shared.forget(self.limit, &self.account);
+        shared.evict(self.limit, &self.account);
         Some(entry)
     }
 
     /// Makes the entry of `key` stale. If `key` is not cached, a load may be running; remembering the time keeps its
     /// result from counting as fresh.
-    pub(super) fn changed(&self, key: &RecordKey) {
+    pub(super) fn invalidate(&self, key: &RecordKey) {
         let mut shared = self.write();
         match shared.entries.get(key) {
             Some(entry) => entry.invalidate(),
@@ -132,28 +137,28 @@ impl SessionCache {
     }
 
     /// Drops the entry of `key` and keeps a tombstone.
-    pub(super) fn end(&self, key: &RecordKey, life: SessionLife) {
+    pub(super) fn terminate(&self, key: &RecordKey, life: SessionLife) {
         let mut shared = self.write();
         shared.entries.remove(key);
-        let ended = EndedSessions {
+        let ended = Tombstone {
             life,
             at: Instant::now(),
         };
-        if shared.ended.insert(*key, ended).is_none() {
-            shared.ended_order.push_back(*key);
+        if shared.tombstones.insert(*key, ended).is_none() {
+            shared.tombstone_order.push_back(*key);
         }
-        while shared.ended_order.len() > self.limit {
-            if let Some(oldest) = shared.ended_order.pop_front() {
-                shared.ended.remove(&oldest);
+        while shared.tombstone_order.len() > self.limit {
+            if let Some(oldest) = shared.tombstone_order.pop_front() {
+                shared.tombstones.remove(&oldest);
             }
         }
     }
 
-    /// Drops expired entries among the next `looks` ones, except those in use and those that `kept` selects. `idle`
+    /// Drops expired entries among the next `examined` ones, except those in use and those that `kept` selects. `idle`
     /// is the idle lifetime.
-    pub(super) fn forget_expired(&self, idle: Duration, looks: usize, kept: impl Fn(&RecordKey) -> bool) {
+    pub(super) fn drop_expired(&self, idle: Duration, examined: usize, kept: impl Fn(&RecordKey) -> bool) {
         let mut shared = self.write();
-        for _ in 0..looks.min(shared.order.len()) {
+        for _ in 0..examined.min(shared.order.len()) {
             let Some(key) = shared.order.pop_front() else {
                 break;
             };
@@ -161,7 +166,7 @@ impl SessionCache {
                 continue;
             };
             // The map itself holds one reference.
-            if Arc::strong_count(entry) > 1 || entry.lives_on(idle) || kept(&key) {
+            if Arc::strong_count(entry) > 1 || entry.is_alive(idle) || kept(&key) {
                 shared.order.push_back(key);
             } else {
                 shared.entries.remove(&key);
@@ -185,10 +190,10 @@ impl SessionCache {
     }
 
     /// The tombstones of the last `ago`, or all of them without `ago`.
-    pub(super) fn ended(&self, ago: Option<Duration>) -> Vec<(RecordKey, SessionLife)> {
+    pub(super) fn tombstones(&self, ago: Option<Duration>) -> Vec<(RecordKey, SessionLife)> {
         let shared = self.read();
-        let recent = |ended: &EndedSessions| ago.is_none_or(|ago| ended.at.elapsed() <= ago);
-        let ended = shared.ended.iter().filter(|(_, ended)| recent(ended));
+        let recent = |ended: &Tombstone| ago.is_none_or(|ago| ended.at.elapsed() <= ago);
+        let ended = shared.tombstones.iter().filter(|(_, ended)| recent(ended));
         ended.map(|(key, ended)| (*key, ended.life)).collect()
     }
 
@@ -204,15 +209,15 @@ impl SessionCache {
 impl Shared {
     /// Evicts entries until `limit` and `account` are met. An entry in use, or with its reference bit set, gets a
     /// second chance. The last examined entry is evicted even with its bit set, so the loop ends.
-    fn forget(&mut self, limit: usize, account: &Account) {
-        let mut looks = 0;
-        while (self.entries.len() > limit || account.is_overdrawn()) && looks < LOOKS {
+    fn evict(&mut self, limit: usize, account: &Account) {
+        let mut examined = 0;
+        while (self.entries.len() > limit || account.is_overdrawn()) && examined < MAX_EXAMINED {
             let Some(key) = self.order.pop_front() else { return };
             let Some(entry) = self.entries.get(&key) else {
                 continue;
             };
-            looks += 1;
-            let spared = entry.was_wanted() && looks < LOOKS;
+            examined += 1;
+            let spared = entry.take_referenced() && examined < MAX_EXAMINED;
             // The map itself holds one reference; any other one means use.
             if spared || Arc::strong_count(entry) > 1 {
                 self.order.push_back(key);
@@ -220,7 +225,7 @@ impl Shared {
                 self.entries.remove(&key);
             }
         }
-        if self.order.len() > self.entries.len() * 2 + LOOKS {
+        if self.order.len() > self.entries.len() * 2 + MAX_EXAMINED {
             let Self { order, entries, .. } = self;
             order.retain(|key| entries.contains_key(key));
         }
@@ -230,7 +235,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::cache::cache_entry::tests::{FIRST, IDLE, reading, record};
+    use crate::session::cache::cache_entry::tests::{FIRST, IDLE, record, stamp};
     use crate::session::cache::freshness::Freshness;
 
     const LIFE: SessionLife = SessionLife {
@@ -253,25 +258,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_its_limit_it_forgets_what_nobody_wants_and_never_what_is_in_use() {
+    async fn full_cache_evicts_unused_and_keeps_entries_in_use() {
+        // At the limit the cache evicts entries without recent lookups, and never one in use.
         let cache = cache(100);
-        let used = cache.put(&key(0), record(1), reading(1)).unwrap();
+        let used = cache.insert(&key(0), record(1), stamp(1)).unwrap();
         for number in 1..100 {
-            cache.put(&key(number), record(1), reading(1)).unwrap();
+            cache.insert(&key(number), record(1), stamp(1)).unwrap();
         }
         for number in 100..1000 {
-            assert!(is_remembered(&cache, 1), "it is wanted all the time, at {number}");
-            cache.put(&key(number), record(1), reading(1)).unwrap();
+            assert!(
+                is_remembered(&cache, 1),
+                "it is referenced all the time, at {number}"
+            );
+            cache.insert(&key(number), record(1), stamp(1)).unwrap();
             assert!(cache.entries().len() <= 101);
         }
         assert!(is_remembered(&cache, 999) && !is_remembered(&cache, 2));
-        let again = cache.put(&key(0), record(2), reading(1)).unwrap();
+        let again = cache.insert(&key(0), record(2), stamp(1)).unwrap();
         assert!(Arc::ptr_eq(&used, &again), "who uses it sees what others learn");
     }
 
     /// The cache counts bytes as well as entries, also when a cached record grows.
     #[test]
-    fn heavy_sessions_are_forgotten_by_their_bytes() {
+    fn heavy_entries_are_evicted_by_bytes() {
         const KIB: usize = 1024;
         let account = Account::root(100 * KIB);
         let cache = SessionCache::new(1000, account.clone());
@@ -279,16 +288,16 @@ mod tests {
             capabilities: "x".repeat(9 * KIB).into(),
             ..record(version)
         };
-        let used = cache.put(&key(0), heavy(1), reading(1)).unwrap();
+        let used = cache.insert(&key(0), heavy(1), stamp(1)).unwrap();
         for number in 1..50 {
-            cache.put(&key(number), heavy(1), reading(1)).unwrap();
+            cache.insert(&key(number), heavy(1), stamp(1)).unwrap();
             assert!(account.reserved() <= 101 * KIB, "{}", account.reserved());
         }
         assert_eq!(cache.entries().len(), 9);
         assert!(is_remembered(&cache, 49) && is_remembered(&cache, 0));
         // Light records fit in larger numbers.
         for number in 100..190 {
-            cache.put(&key(number), record(1), reading(1)).unwrap();
+            cache.insert(&key(number), record(1), stamp(1)).unwrap();
         }
         let count = cache.entries().len();
         assert!((80..=100).contains(&count), "{count}");
@@ -296,7 +305,7 @@ mod tests {
             subscriptions: [("y".repeat(20 * KIB), "a".to_owned())].into(),
             ..heavy(2)
         };
-        cache.put(&key(0), grown, reading(1)).unwrap();
+        cache.insert(&key(0), grown, stamp(1)).unwrap();
         assert!(account.reserved() <= 101 * KIB && cache.entries().len() < count);
         drop((used, cache));
         assert_eq!(account.reserved(), 0);
@@ -304,78 +313,81 @@ mod tests {
 
     /// Expired entries are dropped. An entry in use stays even after its deadline.
     #[tokio::test(start_paused = true)]
-    async fn expired_entries_are_forgotten_unless_in_use() {
+    async fn expired_entries_are_dropped_unless_in_use() {
         let cache = cache(100);
-        let used = cache.put(&key(0), record(1), reading(1)).unwrap();
+        let used = cache.insert(&key(0), record(1), stamp(1)).unwrap();
         for number in 1..50 {
-            cache.put(&key(number), record(1), reading(1)).unwrap();
+            cache.insert(&key(number), record(1), stamp(1)).unwrap();
         }
         tokio::time::advance(IDLE / 2).await;
-        cache.put(&key(50), record(1), reading(1)).unwrap();
-        cache.forget_expired(IDLE, 100, |_| false);
+        cache.insert(&key(50), record(1), stamp(1)).unwrap();
+        cache.drop_expired(IDLE, 100, |_| false);
         assert_eq!(cache.entries().len(), 51);
         tokio::time::advance(IDLE / 2).await;
-        cache.forget_expired(IDLE, 10, |_| false);
+        cache.drop_expired(IDLE, 10, |_| false);
         assert_eq!(cache.entries().len(), 51 - 9);
-        cache.forget_expired(IDLE, cache.len(), |kept| *kept == key(20));
+        cache.drop_expired(IDLE, cache.len(), |kept| *kept == key(20));
         let mut left: Vec<_> = cache.entries().into_iter().map(|(key, _)| key).collect();
         left.sort();
         assert_eq!(left, [key(0), key(20), key(50)]);
         drop(used);
-        cache.forget_expired(IDLE, cache.len(), |_| false);
+        cache.drop_expired(IDLE, cache.len(), |_| false);
         assert!(is_remembered(&cache, 50) && !is_remembered(&cache, 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_record_that_arrives_behind_the_end_of_its_session_is_not_believed() {
+    async fn record_loaded_before_termination_is_not_cached() {
+        // A record that arrives after its session's termination is refused, and only the latest tombstones are kept.
         let cache = cache(2);
-        let read_before = reading(1);
-        cache.end(&key(1), LIFE);
-        assert!(cache.put(&key(1), record(1), read_before).is_none());
-        assert!(matches!(cache.get(&key(1)), CachedSession::Ended));
-        cache.put(&key(2), record(1), reading(1)).unwrap();
-        cache.end(&key(2), LIFE);
-        assert!(matches!(cache.get(&key(2)), CachedSession::Ended));
-        assert_eq!(cache.ended(None).len(), 2);
+        let read_before = stamp(1);
+        cache.terminate(&key(1), LIFE);
+        assert!(cache.insert(&key(1), record(1), read_before).is_none());
+        assert!(matches!(cache.get(&key(1)), CachedSession::Terminated));
+        cache.insert(&key(2), record(1), stamp(1)).unwrap();
+        cache.terminate(&key(2), LIFE);
+        assert!(matches!(cache.get(&key(2)), CachedSession::Terminated));
+        assert_eq!(cache.tombstones(None).len(), 2);
         // Only the latest tombstones are kept.
         tokio::time::advance(Duration::from_secs(2)).await;
-        cache.end(&key(3), LIFE);
-        assert!(matches!(cache.get(&key(1)), CachedSession::Nothing));
-        assert_eq!(cache.ended(Some(Duration::from_secs(1))), [(key(3), LIFE)]);
+        cache.terminate(&key(3), LIFE);
+        assert!(matches!(cache.get(&key(1)), CachedSession::Unknown));
+        assert_eq!(cache.tombstones(Some(Duration::from_secs(1))), [(key(3), LIFE)]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_record_that_changes_while_it_is_read_for_the_first_time_is_read_again() {
-        let (cache, proof) = (cache(10), Freshness::new(Duration::from_secs(9)));
-        proof.proved(Instant::now());
-        let asked = proof.stamp_now();
+    async fn record_changed_during_its_first_load_is_not_fresh() {
+        // A change event for an uncached key makes a load that began earlier stale.
+        let (cache, freshness) = (cache(10), Freshness::new(Duration::from_secs(9)));
+        freshness.renew(Instant::now());
+        let asked = freshness.stamp_now();
         tokio::time::advance(Duration::from_millis(1)).await;
-        cache.changed(&key(1));
-        let entry = cache.put(&key(1), record(1), asked).unwrap();
-        assert!(!entry.is_valid(&proof));
+        cache.invalidate(&key(1));
+        let entry = cache.insert(&key(1), record(1), asked).unwrap();
+        assert!(!entry.is_fresh(&freshness));
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(
             cache
-                .put(&key(2), record(1), proof.stamp_now())
+                .insert(&key(2), record(1), freshness.stamp_now())
                 .unwrap()
-                .is_valid(&proof)
+                .is_fresh(&freshness)
         );
         assert!(
             cache
-                .put(&key(1), record(1), proof.stamp_now())
+                .insert(&key(1), record(1), freshness.stamp_now())
                 .unwrap()
-                .is_valid(&proof)
+                .is_fresh(&freshness)
         );
     }
 
     #[test]
-    fn sessions_that_come_and_go_leave_nothing_behind() {
+    fn removed_sessions_leave_no_memory() {
+        // Inserting and removing many sessions leaves neither entries nor an unbounded eviction order.
         let cache = cache(10);
         for number in 0..10_000 {
-            cache.put(&key(number), record(1), reading(1)).unwrap();
+            cache.insert(&key(number), record(1), stamp(1)).unwrap();
             cache.remove(&key(number));
         }
         assert!(cache.read().entries.is_empty());
-        assert!(cache.read().order.len() <= LOOKS + 1);
+        assert!(cache.read().order.len() <= MAX_EXAMINED + 1);
     }
 }

@@ -22,15 +22,15 @@ impl Session {
     /// id.
     #[must_use]
     pub fn elicitation_id(&self, backend: &Backend, original: &RawValue) -> Option<String> {
-        of(&self.seal(), backend.name().as_str(), &string(original)?)
+        of(&self.token_signer(), backend.name().as_str(), &string(original)?)
     }
 }
 
-fn of(seal: &TokenSigner<'_>, backend: &str, original: &str) -> Option<String> {
+fn of(signer: &TokenSigner<'_>, backend: &str, original: &str) -> Option<String> {
     let mut content = Vec::new();
     put(&mut content, backend.as_bytes())?;
     content.extend_from_slice(original.as_bytes());
-    let mac = seal.mac(PURPOSE, &content);
+    let mac = signer.mac(PURPOSE, &content);
     let id = BASE64_URL_SAFE_NO_PAD.encode(mac.get(..BYTES)?);
     Some(format!("\"{RESERVED_ID_PREFIX}{LETTER}{id}\""))
 }
@@ -43,9 +43,10 @@ mod tests {
     use crate::session::id::signed_token::tests::sealed;
 
     #[test]
-    fn elicitation_id_is_of_one_backend_in_one_session() {
+    fn elicitation_id_is_unique_per_backend_and_session() {
         let key = SessionKey::generate().unwrap();
-        let make = |session, backend, id| sealed(&key, "a", session, |seal| of(seal, backend, id).unwrap());
+        let make =
+            |session, backend, id| sealed(&key, "a", session, |signer| of(signer, backend, id).unwrap());
         assert_eq!(make(1, "left", "e1"), make(1, "left", "e1"));
         for other in [
             make(2, "left", "e1"),

@@ -66,7 +66,7 @@ pub enum ResumePoint {
 
 /// Event id of the GET stream at `positions`; `None` if it would be too long.
 pub(in crate::session) fn of_own_stream(
-    seal: &TokenSigner<'_>,
+    signer: &TokenSigner<'_>,
     positions: &StreamPositions,
 ) -> Option<String> {
     let mut content = vec![OWN_STREAM];
@@ -75,12 +75,12 @@ pub(in crate::session) fn of_own_stream(
         put(&mut content, backend.as_bytes())?;
         put(&mut content, position.event.as_bytes())?;
     }
-    finish(seal, &content)
+    finish(signer, &content)
 }
 
 /// Event id of a call's stream; `None` if it would be too long.
 pub(in crate::session) fn of_call(
-    seal: &TokenSigner<'_>,
+    signer: &TokenSigner<'_>,
     backend: &str,
     upstream: UpstreamTag,
     request: &RawValue,
@@ -93,24 +93,24 @@ pub(in crate::session) fn of_call(
     if let Some(event) = event {
         put(&mut content, event.as_bytes())?;
     }
-    finish(seal, &content)
+    finish(signer, &content)
 }
 
-fn finish(seal: &TokenSigner<'_>, content: &[u8]) -> Option<String> {
+fn finish(signer: &TokenSigner<'_>, content: &[u8]) -> Option<String> {
     // Base64 turns three bytes into four. Checked first, so that nothing too long is encoded.
     if content.len() > MAX_BYTES {
         return None;
     }
-    let id = format!("{PREFIX}{}", seal.seal(PURPOSE, content));
+    let id = format!("{PREFIX}{}", signer.sign(PURPOSE, content));
     (id.len() <= MAX_BYTES).then_some(id)
 }
 
 /// Reads an event id that was issued to this session.
-pub(in crate::session) fn read(seal: &TokenSigner<'_>, id: &[u8]) -> Option<ResumePoint> {
+pub(in crate::session) fn read(signer: &TokenSigner<'_>, id: &[u8]) -> Option<ResumePoint> {
     if id.len() > MAX_BYTES {
         return None;
     }
-    let content = seal.open(PURPOSE, id.strip_prefix(PREFIX.as_bytes())?)?;
+    let content = signer.verify(PURPOSE, id.strip_prefix(PREFIX.as_bytes())?)?;
     let (kind, mut rest) = content.split_first()?;
     let rest = &mut rest;
     let backend = |part: &[u8]| std::str::from_utf8(part).ok().map(str::to_owned);
@@ -164,16 +164,17 @@ mod tests {
     }
 
     #[test]
-    fn the_own_streams_id_says_where_every_backend_was() {
+    fn stream_event_id_holds_every_position() {
+        // The event id of a GET stream returns the position at every backend.
         let key = SessionKey::generate().unwrap();
         for given in [
             positions(&[]),
             positions(&[("left", 1, "0/1"), ("right", 7, "abc_42")]),
         ] {
-            sealed(&key, "a", 1, |seal| {
-                let id = of_own_stream(seal, &given).unwrap();
+            sealed(&key, "a", 1, |signer| {
+                let id = of_own_stream(signer, &given).unwrap();
                 assert!(id.bytes().all(|byte| byte.is_ascii_graphic()), "{id}");
-                let Some(ResumePoint::OwnStream(read)) = read(seal, id.as_bytes()) else {
+                let Some(ResumePoint::OwnStream(read)) = read(signer, id.as_bytes()) else {
                     panic!("{id}")
                 };
                 assert_eq!(read, given);
@@ -182,13 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn a_calls_id_says_which_call_and_where_it_was() {
+    fn call_event_id_holds_call_and_position() {
+        // The event id of a call returns the call and its position.
         let key = SessionKey::generate().unwrap();
         let request = RawValue::from_string(r#""a\/b""#.to_owned()).unwrap();
         for event in [None, Some(HeaderValue::from_static("5_x"))] {
-            sealed(&key, "a", 1, |seal| {
-                let id = of_call(seal, "left", tag(2), &request, event.as_ref()).unwrap();
-                let Some(ResumePoint::Call(call)) = read(seal, id.as_bytes()) else {
+            sealed(&key, "a", 1, |signer| {
+                let id = of_call(signer, "left", tag(2), &request, event.as_ref()).unwrap();
+                let Some(ResumePoint::Call(call)) = read(signer, id.as_bytes()) else {
                     panic!("{id}")
                 };
                 assert_eq!((&*call.backend, call.upstream), ("left", tag(2)));
@@ -199,36 +201,37 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_into_a_header_is_not_given() {
+    fn event_id_too_long_for_a_header_is_not_issued() {
+        // No event id is issued that would be too long for a header.
         let key = SessionKey::generate().unwrap();
         let long = "x".repeat(700);
-        sealed(&key, "a", 1, |seal| {
-            assert!(of_own_stream(seal, &positions(&[("left", 1, &long)])).is_some());
-            assert!(of_own_stream(seal, &positions(&[("left", 1, &long), ("right", 1, &long)])).is_none());
+        sealed(&key, "a", 1, |signer| {
+            assert!(of_own_stream(signer, &positions(&[("left", 1, &long)])).is_some());
+            assert!(of_own_stream(signer, &positions(&[("left", 1, &long), ("right", 1, &long)])).is_none());
         });
     }
 
     proptest! {
         #[test]
-        fn an_id_of_another_session_or_a_changed_one_is_refused(
+        fn foreign_or_changed_event_id_is_refused(
             event in "[!-~]{1,40}", at in 0_usize..200, flip in 1_u8..128,
         ) {
             let key = SessionKey::generate().unwrap();
             let given = positions(&[("left", 1, &event)]);
-            let id = sealed(&key, "a", 1, |seal| of_own_stream(seal, &given)).unwrap();
-            assert!(sealed(&key, "a", 2, |seal| read(seal, id.as_bytes())).is_none());
+            let id = sealed(&key, "a", 1, |signer| of_own_stream(signer, &given)).unwrap();
+            assert!(sealed(&key, "a", 2, |signer| read(signer, id.as_bytes())).is_none());
             let mut changed = id.into_bytes();
             let at = at % changed.len();
             changed[at] ^= flip;
-            assert!(sealed(&key, "a", 1, |seal| read(seal, &changed)).is_none());
+            assert!(sealed(&key, "a", 1, |signer| read(signer, &changed)).is_none());
         }
 
         #[test]
-        fn whatever_a_client_makes_up_is_refused(id in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn forged_event_id_is_refused(id in prop::collection::vec(any::<u8>(), 0..200)) {
             let key = SessionKey::generate().unwrap();
-            sealed(&key, "a", 1, |seal| {
-                assert!(read(seal, &id).is_none());
-                assert!(read(seal, &[b"v1.", &id[..]].concat()).is_none());
+            sealed(&key, "a", 1, |signer| {
+                assert!(read(signer, &id).is_none());
+                assert!(read(signer, &[b"v1.", &id[..]].concat()).is_none());
             });
         }
     }

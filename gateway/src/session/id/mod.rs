@@ -187,7 +187,8 @@ mod tests {
     }
 
     #[test]
-    fn an_id_says_what_was_signed() {
+    fn session_id_round_trips() {
+        // A verified id returns what was signed.
         let keys = SigningKeys::random().unwrap();
         let id = id(&keys.current());
         let text = id.sign(&keys.current(), &server("a"));
@@ -200,7 +201,8 @@ mod tests {
     }
 
     #[test]
-    fn an_id_means_nothing_to_another_server_or_under_another_key() {
+    fn session_id_of_another_server_or_key_is_refused() {
+        // An id is refused by another server and under other keys.
         let keys = SigningKeys::random().unwrap();
         let text = id(&keys.current()).sign(&keys.current(), &server("a"));
         let verify = |keys: &SigningKeys, name: &str| {
@@ -211,7 +213,8 @@ mod tests {
     }
 
     #[test]
-    fn no_two_principals_have_one_tag_and_each_refuses_the_others_ids() {
+    fn session_id_of_another_principal_is_refused() {
+        // Principals have distinct tags, and each one's ids are refused for all others.
         let keys = SigningKeys::random().unwrap();
         let key = keys.current();
         let subject = |issuer: &str, subject: &str| Principal::subject(issuer.into(), subject);
@@ -242,7 +245,8 @@ mod tests {
     }
 
     #[test]
-    fn any_changed_cut_or_added_byte_is_refused() {
+    fn session_id_with_any_changed_byte_is_refused() {
+        // An id with a changed, missing or added byte is refused.
         let keys = SigningKeys::random().unwrap();
         let text = id(&keys.current()).sign(&keys.current(), &server("a"));
         let verify = |text: &[u8]| {
@@ -260,7 +264,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_are_an_id_that_was_not_signed(
+        fn unsigned_session_id_is_refused(
             bytes in vec(any::<u8>(), 0..300),
             payload in vec(any::<u8>(), 0..100),
         ) {
@@ -279,7 +283,7 @@ mod tests {
         }
 
         #[test]
-        fn no_mutation_of_an_id_and_no_mixture_of_two_is_an_id(
+        fn mutated_or_mixed_session_id_is_refused(
             place in any::<Index>(),
             length in 0..8_usize,
             inserted in vec(any::<u8>(), 0..8),

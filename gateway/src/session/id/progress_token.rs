@@ -38,7 +38,7 @@ impl Session {
                 return None;
             };
             let token = correlation::progress_token(request.params).ok()??;
-            let signed = sign(&self.seal(), backend.name().as_str(), token)?;
+            let signed = sign(&self.token_signer(), backend.name().as_str(), token)?;
             splice(&message, token.get(), signed.as_bytes())
         };
         marked().unwrap_or(message)
@@ -47,12 +47,12 @@ impl Session {
     /// Returns the client's token if `token` is the signed one of a call of this session to `backend`.
     #[must_use]
     pub fn progress_token(&self, backend: &Backend, token: &RawValue) -> Option<Box<RawValue>> {
-        read(&self.seal(), backend.name().as_str(), &string(token)?)
+        read(&self.token_signer(), backend.name().as_str(), &string(token)?)
     }
 }
 
 /// Signs `token` for `backend`, as a quoted JSON string.
-fn sign(seal: &TokenSigner<'_>, backend: &str, token: &RawValue) -> Option<String> {
+fn sign(signer: &TokenSigner<'_>, backend: &str, token: &RawValue) -> Option<String> {
     let text = token.get();
     let is_token = text.starts_with(['"', '-']) || text.starts_with(|first: char| first.is_ascii_digit());
     if !is_token || text.len() > MAX_TOKEN_BYTES {
@@ -61,14 +61,14 @@ fn sign(seal: &TokenSigner<'_>, backend: &str, token: &RawValue) -> Option<Strin
     let mut content = Vec::new();
     put(&mut content, backend.as_bytes())?;
     put(&mut content, text.as_bytes())?;
-    let sealed = seal.seal(PURPOSE, &content);
+    let sealed = signer.sign(PURPOSE, &content);
     Some(format!("\"{RESERVED_ID_PREFIX}{LETTER}{sealed}\""))
 }
 
 /// Verifies and reads the result of [`sign`] for `backend`.
-fn read(seal: &TokenSigner<'_>, backend: &str, text: &str) -> Option<Box<RawValue>> {
+fn read(signer: &TokenSigner<'_>, backend: &str, text: &str) -> Option<Box<RawValue>> {
     let sealed = text.strip_prefix(RESERVED_ID_PREFIX)?.strip_prefix(LETTER)?;
-    let content = seal.open(PURPOSE, sealed.as_bytes())?;
+    let content = signer.verify(PURPOSE, sealed.as_bytes())?;
     let rest = &mut &content[..];
     if take(rest)? != backend.as_bytes() {
         return None;
@@ -92,15 +92,15 @@ mod tests {
     fn token_comes_back_as_the_client_wrote_it() {
         let key = SessionKey::generate().unwrap();
         for token in ["7", "-1", "1.5", r#""a\/b""#, r#""vmcp:tAAAA""#] {
-            sealed(&key, "a", 1, |seal| {
-                let text = sign(seal, "left", &raw(token)).unwrap();
-                let back = read(seal, "left", text.trim_matches('"')).unwrap();
+            sealed(&key, "a", 1, |signer| {
+                let text = sign(signer, "left", &raw(token)).unwrap();
+                let back = read(signer, "left", text.trim_matches('"')).unwrap();
                 assert_eq!(back.get(), token);
             });
         }
-        sealed(&key, "a", 1, |seal| {
+        sealed(&key, "a", 1, |signer| {
             for none in ["{}", "[1]", "true", &format!("\"{}\"", "x".repeat(2000))] {
-                assert!(sign(seal, "left", &raw(none)).is_none(), "{none}");
+                assert!(sign(signer, "left", &raw(none)).is_none(), "{none}");
             }
         });
     }
@@ -108,15 +108,17 @@ mod tests {
     #[test]
     fn token_of_another_backend_or_session_is_none() {
         let key = SessionKey::generate().unwrap();
-        let text = sealed(&key, "a", 1, |seal| sign(seal, "left", &raw("7")).unwrap());
+        let text = sealed(&key, "a", 1, |signer| sign(signer, "left", &raw("7")).unwrap());
         let text = text.trim_matches('"');
-        sealed(&key, "a", 1, |seal| {
-            assert!(read(seal, "left", text).is_some());
-            assert!(read(seal, "right", text).is_none());
+        sealed(&key, "a", 1, |signer| {
+            assert!(read(signer, "left", text).is_some());
+            assert!(read(signer, "right", text).is_none());
             for made_up in ["", "7", "vmcp:t", "vmcp:tAAAA", &text.replacen('t', "p", 1)] {
-                assert!(read(seal, "left", made_up).is_none(), "{made_up}");
+                assert!(read(signer, "left", made_up).is_none(), "{made_up}");
             }
         });
-        sealed(&key, "a", 2, |seal| assert!(read(seal, "left", text).is_none()));
+        sealed(&key, "a", 2, |signer| {
+            assert!(read(signer, "left", text).is_none())
+        });
     }
 }

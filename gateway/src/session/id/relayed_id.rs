@@ -58,7 +58,7 @@ impl RelayedIdKind {
 
 /// Signs `original`, as a quoted JSON string. Returns `None` if `original` is too long.
 pub(in crate::session) fn mint(
-    seal: &TokenSigner<'_>,
+    signer: &TokenSigner<'_>,
     kind: RelayedIdKind,
     backend: &str,
     upstream: UpstreamTag,
@@ -68,16 +68,20 @@ pub(in crate::session) fn mint(
     upstream.put(&mut content);
     put(&mut content, backend.as_bytes())?;
     put(&mut content, original.get().as_bytes())?;
-    let sealed = seal.seal(kind.purpose(), &content);
+    let sealed = signer.sign(kind.purpose(), &content);
     Some(format!("\"{RESERVED_ID_PREFIX}{}{sealed}\"", kind.letter()))
 }
 
 /// Verifies and reads an id that [`mint`] issued to this session.
-pub(in crate::session) fn read(seal: &TokenSigner<'_>, kind: RelayedIdKind, text: &str) -> Option<RelayedId> {
+pub(in crate::session) fn read(
+    signer: &TokenSigner<'_>,
+    kind: RelayedIdKind,
+    text: &str,
+) -> Option<RelayedId> {
     let sealed = text
         .strip_prefix(RESERVED_ID_PREFIX)?
         .strip_prefix(kind.letter())?;
-    let content = seal.open(kind.purpose(), sealed.as_bytes())?;
+    let content = signer.verify(kind.purpose(), sealed.as_bytes())?;
     let rest = &mut &content[..];
     let upstream = UpstreamTag::take(rest)?;
     let backend = std::str::from_utf8(take(rest)?).ok()?.to_owned();
@@ -107,32 +111,41 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_restored_byte_for_byte_and_is_the_same_wherever_it_is_made() {
+    fn relayed_id_round_trips_and_is_deterministic() {
+        // A relayed id is read back byte for byte, and every replica makes the same one.
         let key = SessionKey::generate().unwrap();
         for original in ["7", "-1", r#""a\/b""#, r#""ü""#, "1.50", r#""vmcp:rAAAA""#] {
-            sealed(&key, "a", 1, |seal| {
-                let text = mint(seal, RelayedIdKind::Request, "left", tag(3), &raw(original)).unwrap();
+            sealed(&key, "a", 1, |signer| {
+                let text = mint(signer, RelayedIdKind::Request, "left", tag(3), &raw(original)).unwrap();
                 assert_eq!(
-                    mint(seal, RelayedIdKind::Request, "left", tag(3), &raw(original)).unwrap(),
+                    mint(signer, RelayedIdKind::Request, "left", tag(3), &raw(original)).unwrap(),
                     text
                 );
-                let minted = read(seal, RelayedIdKind::Request, inner(&text)).unwrap();
+                let minted = read(signer, RelayedIdKind::Request, inner(&text)).unwrap();
                 assert_eq!(
                     (&*minted.backend, minted.upstream, minted.original.get()),
                     ("left", tag(3), original)
                 );
-                assert!(read(seal, RelayedIdKind::Progress, inner(&text)).is_none());
-                assert!(read(seal, RelayedIdKind::Progress, &inner(&text).replacen('r', "p", 1)).is_none());
+                assert!(read(signer, RelayedIdKind::Progress, inner(&text)).is_none());
+                assert!(
+                    read(
+                        signer,
+                        RelayedIdKind::Progress,
+                        &inner(&text).replacen('r', "p", 1)
+                    )
+                    .is_none()
+                );
             });
         }
     }
 
     #[test]
-    fn every_part_makes_another_id() {
+    fn relayed_id_depends_on_every_part() {
+        // A change of any part gives another relayed id.
         let key = SessionKey::generate().unwrap();
         let id = |session, kind, backend: &str, upstream, original: &str| {
-            sealed(&key, "a", session, |seal| {
-                mint(seal, kind, backend, tag(upstream), &raw(original))
+            sealed(&key, "a", session, |signer| {
+                mint(signer, kind, backend, tag(upstream), &raw(original))
             })
         };
         let all = [
@@ -150,25 +163,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_changed_id_is_refused(number in any::<i64>(), at in 0_usize..80, flip in 1_u8..128) {
+        fn changed_relayed_id_is_refused(number in any::<i64>(), at in 0_usize..80, flip in 1_u8..128) {
             let key = SessionKey::generate().unwrap();
-            sealed(&key, "a", 1, |seal| {
-                let text = mint(seal, RelayedIdKind::Request, "left", tag(1), &raw(&number.to_string())).unwrap();
+            sealed(&key, "a", 1, |signer| {
+                let text = mint(signer, RelayedIdKind::Request, "left", tag(1), &raw(&number.to_string())).unwrap();
                 let mut changed = inner(&text).to_owned().into_bytes();
                 let at = at % changed.len();
                 changed[at] ^= flip;
                 if let Ok(changed) = std::str::from_utf8(&changed) {
-                    assert!(read(seal, RelayedIdKind::Request, changed).is_none());
+                    assert!(read(signer, RelayedIdKind::Request, changed).is_none());
                 }
             });
         }
 
         #[test]
-        fn whatever_a_client_makes_up_is_refused(text in ".{0,100}") {
+        fn forged_relayed_id_is_refused(text in ".{0,100}") {
             let key = SessionKey::generate().unwrap();
-            sealed(&key, "a", 1, |seal| {
-                assert!(read(seal, RelayedIdKind::Request, &text).is_none());
-                assert!(read(seal, RelayedIdKind::Request, &format!("vmcp:r{text}")).is_none());
+            sealed(&key, "a", 1, |signer| {
+                assert!(read(signer, RelayedIdKind::Request, &text).is_none());
+                assert!(read(signer, RelayedIdKind::Request, &format!("vmcp:r{text}")).is_none());
             });
         }
     }

@@ -36,13 +36,13 @@ pub(in crate::session) struct TokenSigner<'a> {
 
 impl TokenSigner<'_> {
     /// Returns `content` with a signature that covers `purpose`, as text.
-    pub(in crate::session) fn seal(&self, purpose: &str, content: &[u8]) -> String {
+    pub(in crate::session) fn sign(&self, purpose: &str, content: &[u8]) -> String {
         let mac = self.mac(purpose, content);
         BASE64_URL_SAFE_NO_PAD.encode([content, &mac].concat())
     }
 
     /// Verifies `text` for this session and `purpose` and returns the content.
-    pub(in crate::session) fn open(&self, purpose: &str, text: &[u8]) -> Option<Vec<u8>> {
+    pub(in crate::session) fn verify(&self, purpose: &str, text: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
         let content = bytes.len().checked_sub(MAC_BYTES)?;
         let (signed, signature) = bytes.split_at_checked(content)?;
@@ -101,22 +101,26 @@ pub(in crate::session) mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_only_with_everything_the_same() {
+    fn token_verifies_only_in_its_own_context() {
+        // A token verifies only with the same key, server, session and purpose.
         let (key, other) = (SessionKey::generate().unwrap(), SessionKey::generate().unwrap());
-        let text = sealed(&key, "a", 1, |seal| seal.seal("x", b"content"));
+        let text = sealed(&key, "a", 1, |signer| signer.sign("x", b"content"));
         let open = |key: &SessionKey, server: &str, session: u8, purpose: &str| {
-            sealed(key, server, session, |seal| seal.open(purpose, text.as_bytes()))
+            sealed(key, server, session, |signer| {
+                signer.verify(purpose, text.as_bytes())
+            })
         };
         assert_eq!(open(&key, "a", 1, "x").as_deref(), Some(&b"content"[..]));
         assert_eq!(open(&other, "a", 1, "x"), None);
         assert_eq!(open(&key, "b", 1, "x"), None);
         assert_eq!(open(&key, "a", 2, "x"), None);
         assert_eq!(open(&key, "a", 1, "y"), None);
-        assert_eq!(sealed(&key, "a", 1, |seal| seal.seal("x", b"content")), text);
+        assert_eq!(sealed(&key, "a", 1, |signer| signer.sign("x", b"content")), text);
     }
 
     #[test]
-    fn parts_are_told_apart() {
+    fn length_prefixes_keep_parts_apart() {
+        // Length-prefixed parts are read back as they were written.
         let mut bytes = Vec::new();
         put(&mut bytes, b"ab").unwrap();
         put(&mut bytes, b"").unwrap();

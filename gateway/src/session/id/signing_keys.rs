@@ -168,7 +168,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn current_signs_all_three_are_accepted_and_a_file_that_holds_no_key_is_named() {
+    fn current_key_signs_and_all_three_verify() {
+        // The current key signs, all three verify, and an error names the file without a key.
         let directory = std::env::temp_dir().join(format!("vmcp-keys-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let missing = SigningKeys::load(&directory).unwrap_err().to_string();
@@ -212,7 +213,8 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_read_while_they_rotate_are_those_of_one_moment() {
+    fn keys_loaded_during_a_rotation_are_consistent() {
+        // Keys that are loaded while the files rotate are those of one moment.
         const ROTATIONS: usize = 300;
         let directory = std::env::temp_dir().join(format!("vmcp-keys-rotating-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();

@@ -18,7 +18,7 @@ pub struct UpstreamTag([u8; BYTES]);
 impl UpstreamTag {
     /// The tag of the upstream session that `origin` created, with this `generation`.
     pub(in crate::session) fn new(
-        seal: &TokenSigner<'_>,
+        signer: &TokenSigner<'_>,
         origin: &str,
         upstream: &UpstreamSession,
         generation: u64,
@@ -31,7 +31,7 @@ impl UpstreamTag {
         content.extend_from_slice(origin.as_bytes());
         content.extend_from_slice(id);
         let mut tag = [0; BYTES];
-        tag.copy_from_slice(&seal.mac(PURPOSE, &content)[..BYTES]);
+        tag.copy_from_slice(&signer.mac(PURPOSE, &content)[..BYTES]);
         Self(tag)
     }
 
@@ -72,11 +72,12 @@ pub(in crate::session) mod tests {
     }
 
     #[test]
-    fn it_is_the_same_everywhere_and_another_for_each_upstream_session() {
+    fn upstream_tag_is_deterministic_and_unique() {
+        // Every replica computes the same tag, and each upstream session has its own.
         let key = SessionKey::generate().unwrap();
         let tag = |session, origin, id, generation| {
-            sealed(&key, "a", session, |seal| {
-                UpstreamTag::new(seal, origin, &upstream(id), generation)
+            sealed(&key, "a", session, |signer| {
+                UpstreamTag::new(signer, origin, &upstream(id), generation)
             })
         };
         let first = || tag(1, "http://a", Some("x"), 1);

@@ -132,7 +132,8 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_known_by_all_its_bytes_and_only_while_its_key_is_in_use() {
+    fn verified_id_needs_all_bytes_and_a_current_key() {
+        // A cached id matches only with all its bytes, its principal, and a key that is in use.
         let (keys, verified) = (SigningKeys::random().unwrap(), VerifiedIds::default());
         let principal = Principal::Anonymous;
         verified.add(b"v1.abc", &id(7), &keys.current(), &principal);
@@ -143,7 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_more_than_two_generations_and_who_calls_often_stays() {
+    fn verified_ids_in_use_survive_eviction() {
+        // The cache holds two generations at most, and an id in use stays.
         let (keys, verified) = (SigningKeys::random().unwrap(), VerifiedIds::default());
         let principal = Principal::Anonymous;
         verified.add(b"often", &id(0), &keys.current(), &principal);

@@ -4,7 +4,7 @@
 //! restored. A request may reach another replica earlier; a 404 would then make the client start over.
 //!
 //! States of one request: *not seen missing*, then *waiting* (the record is missing but may come back), then *ended*.
-//! The rule that ends the wait is [`FailoverWait::wait`].
+//! The rule that ends the wait is [`FailoverWait::next_pause`].
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::session::store::{LOST_WITHIN, StoreError};
 use crate::session::sweeper::AFTER_OUTAGE;
 
 /// Pause before the record is read again.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// Wait of one request for a missing record.
 ///
@@ -28,7 +28,7 @@ pub(in crate::session) struct FailoverWait {
     created: u32,
     /// Age from which on a missing record means that the session has ended.
     lost_within: Duration,
-    has_vanished: bool,
+    was_missing: bool,
 }
 
 impl FailoverWait {
@@ -37,25 +37,25 @@ impl FailoverWait {
         Self {
             created: id.created,
             lost_within: LOST_WITHIN.min(ttl),
-            has_vanished: false,
+            was_missing: false,
         }
     }
 
     /// Called when the store had no record at `now`. Returns the pause before the next read, or `None` if the session
     /// has ended.
-    pub(in crate::session) fn wait(&mut self, now: u32, proof: &Freshness) -> Option<Duration> {
+    pub(in crate::session) fn next_pause(&mut self, now: u32, freshness: &Freshness) -> Option<Duration> {
         let age = Duration::from_secs(u64::from(now.saturating_sub(self.created)));
-        let is_again = std::mem::replace(&mut self.has_vanished, true);
-        let is_over = age >= self.lost_within || (is_again && proof.has_heard_for(AFTER_OUTAGE));
-        (!is_over).then_some(ASK_AGAIN)
+        let is_again = std::mem::replace(&mut self.was_missing, true);
+        let is_over = age >= self.lost_within || (is_again && freshness.is_subscribed_for(AFTER_OUTAGE));
+        (!is_over).then_some(RETRY_PAUSE)
     }
 
     /// Error for a request that waited in vain. The client may try again.
     pub(in crate::session) fn into_error(self) -> StoreError {
-        StoreError::new(if self.has_vanished {
-            "a fail-over may have lost the session, and nobody has written it back yet"
+        StoreError::unavailable(if self.was_missing {
+            "a failover may have lost the session, and no replica has restored it yet; try again"
         } else {
-            "its data was lost again and again"
+            "the store lost its data repeatedly; try again"
         })
     }
 }
@@ -87,38 +87,45 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn young_session_is_waited_for_behind_an_interruption() {
-        let proof = Freshness::new(Duration::from_secs(2));
+    async fn young_session_is_waited_for_after_an_interruption() {
+        let freshness = Freshness::new(Duration::from_secs(2));
         let mut young = vanished(TTL);
         // The subscription is down, then up for a moment.
-        assert_eq!(young.wait(CREATED + 31, &proof), Some(ASK_AGAIN));
-        proof.proved(Instant::now());
-        assert_eq!(young.wait(CREATED + 31, &proof), Some(ASK_AGAIN));
+        assert_eq!(young.next_pause(CREATED + 31, &freshness), Some(RETRY_PAUSE));
+        freshness.renew(Instant::now());
+        assert_eq!(young.next_pause(CREATED + 31, &freshness), Some(RETRY_PAUSE));
         tokio::time::advance(AFTER_OUTAGE).await;
-        assert_eq!(young.wait(CREATED + 36, &proof), None);
+        assert_eq!(young.next_pause(CREATED + 36, &freshness), None);
         // A clock that was set back makes no session old.
-        assert_eq!(vanished(TTL).wait(CREATED - 5, &proof), Some(ASK_AGAIN));
+        assert_eq!(
+            vanished(TTL).next_pause(CREATED - 5, &freshness),
+            Some(RETRY_PAUSE)
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn first_look_is_not_believed_while_events_are_heard() {
-        let proof = Freshness::new(Duration::from_secs(2));
-        proof.proved(Instant::now());
+    async fn first_miss_does_not_end_the_session() {
+        // The first miss does not end a young session even while the subscription is up; the second does.
+        let freshness = Freshness::new(Duration::from_secs(2));
+        freshness.renew(Instant::now());
         tokio::time::advance(AFTER_OUTAGE).await;
         let mut young = vanished(TTL);
-        assert_eq!(young.wait(CREATED, &proof), Some(ASK_AGAIN));
-        assert_eq!(young.wait(CREATED, &proof), None);
+        assert_eq!(young.next_pause(CREATED, &freshness), Some(RETRY_PAUSE));
+        assert_eq!(young.next_pause(CREATED, &freshness), None);
     }
 
     #[test]
     fn old_session_has_ended() {
-        let proof = Freshness::new(Duration::from_secs(2));
+        let freshness = Freshness::new(Duration::from_secs(2));
         let lost_within = u32::try_from(LOST_WITHIN.as_secs()).unwrap();
-        assert_eq!(vanished(TTL).wait(CREATED + lost_within, &proof), None);
-        assert_eq!(vanished(Duration::from_secs(2)).wait(CREATED + 2, &proof), None);
+        assert_eq!(vanished(TTL).next_pause(CREATED + lost_within, &freshness), None);
+        assert_eq!(
+            vanished(Duration::from_secs(2)).next_pause(CREATED + 2, &freshness),
+            None
+        );
         assert!(
             vanished(Duration::from_secs(2))
-                .wait(CREATED + 1, &proof)
+                .next_pause(CREATED + 1, &freshness)
                 .is_some()
         );
     }

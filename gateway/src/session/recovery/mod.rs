@@ -47,11 +47,11 @@ use crate::session::recovery::outage::StoreOperation;
 use crate::session::recovery::recent_writes::RECENT;
 
 /// Maximum number of concurrent writes.
-const AT_A_TIME: usize = 32;
+const MAX_CONCURRENT_WRITES: usize = 32;
 /// Pause before the incarnation is read again after a failure.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Pause before failed terminations are tried again.
-const TERMINATE_AGAIN: Duration = Duration::from_secs(1);
+const TERMINATE_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Maximum number of times that one request waits for replicas that have the record cached.
 const MAX_WAITS: u32 = 4;
 
@@ -65,15 +65,15 @@ enum MissingRecord {
 impl Sessions {
     /// Handles a missing record: restores the session if the record was lost. `id` is the session id, if a request
     /// named it.
-    pub(super) async fn missing(&self, key: &RecordKey, id: Option<&SessionId>) -> LookupOutcome {
+    pub(super) async fn resolve_missing(&self, key: &RecordKey, id: Option<&SessionId>) -> LookupOutcome {
         let inner = &*self.inner;
-        let mut reading = inner.proof.stamp_now();
+        let mut stamp = inner.freshness.stamp_now();
         let outcome = match (inner.cache.get(key), id) {
-            (CachedSession::Ended, _) | (CachedSession::Nothing, None) => RecoverOutcome::Gone,
-            (CachedSession::Entry(entry), _) => match self.missing_still(key, &entry).await? {
+            (CachedSession::Terminated, _) | (CachedSession::Unknown, None) => RecoverOutcome::Gone,
+            (CachedSession::Entry(entry), _) => match self.confirm_missing(key, &entry).await? {
                 MissingRecord::Found(record) => RecoverOutcome::Found(record),
                 MissingRecord::Missing(missing) => {
-                    reading = inner.proof.stamp_now();
+                    stamp = inner.freshness.stamp_now();
                     let outcome = self.write_back(key, &entry, missing).await?;
                     if matches!(outcome, RecoverOutcome::Found(_)) {
                         inner.metrics.recovered();
@@ -82,12 +82,12 @@ impl Sessions {
                 }
                 MissingRecord::Ended => RecoverOutcome::Gone,
             },
-            (CachedSession::Nothing, Some(id)) => self.recover(id).await?,
+            (CachedSession::Unknown, Some(id)) => self.recover(id).await?,
         };
         match outcome {
-            RecoverOutcome::Found(record) => Ok(inner.cache.put(key, record, reading)),
+            RecoverOutcome::Found(record) => Ok(inner.cache.insert(key, record, stamp)),
             RecoverOutcome::Gone | RecoverOutcome::Wait(_) | RecoverOutcome::Vanished { .. } => {
-                self.forget(key);
+                self.drop_session(key);
                 Ok(None)
             }
         }
@@ -98,7 +98,11 @@ impl Sessions {
     /// The response that reported no record may be older than the cache entry: another replica may have restored the
     /// session in a new incarnation meanwhile. So the record is read once more between two looks at the incarnation.
     /// Only if both are the same was the session present in it, and has ended.
-    async fn missing_still(&self, key: &RecordKey, entry: &CacheEntry) -> Result<MissingRecord, StoreError> {
+    async fn confirm_missing(
+        &self,
+        key: &RecordKey,
+        entry: &CacheEntry,
+    ) -> Result<MissingRecord, StoreError> {
         let inner = &*self.inner;
         let seen_in = entry.seen_in();
         if let LoadOutcome::Found(record) =
@@ -107,8 +111,8 @@ impl Sessions {
             return Ok(MissingRecord::Found(record));
         }
         let incarnation = self.observed(StoreOperation::Incarnation, inner.store.incarnation().await)?;
-        self.learn(incarnation);
-        let missing = entry.missing(seen_in, incarnation, inner.settings.lifetimes.idle);
+        self.record_incarnation(incarnation);
+        let missing = entry.restore_reason(seen_in, incarnation, inner.settings.lifetimes.idle);
         Ok(missing.map_or(MissingRecord::Ended, MissingRecord::Missing))
     }
 
@@ -116,26 +120,26 @@ impl Sessions {
     async fn recover(&self, id: &SessionId) -> Result<RecoverOutcome, StoreError> {
         let inner = &*self.inner;
         let (life, new) = (id.life(), id.record());
-        let mut vanished = FailoverWait::new(id, inner.settings.lifetimes.idle);
+        let mut failover_wait = FailoverWait::new(id, inner.settings.lifetimes.idle);
         for _ in 0..MAX_WAITS {
             match self.observed(
                 StoreOperation::Recover,
                 inner.store.recover(&id.key, life, &new).await,
             )? {
                 RecoverOutcome::Wait(wait) => tokio::time::sleep(wait.min(SETTLE)).await,
-                RecoverOutcome::Vanished { now } => match vanished.wait(now, &inner.proof) {
+                RecoverOutcome::Vanished { now } => match failover_wait.next_pause(now, &inner.freshness) {
                     Some(wait) => tokio::time::sleep(wait).await,
                     None => return Ok(RecoverOutcome::Gone),
                 },
                 RecoverOutcome::Found(record) => {
                     inner.metrics.recovered();
-                    tracing::info!(key = ?id.key, "a session that the store had lost was recovered");
+                    tracing::info!(key = ?id.key, "recovered a lost session");
                     return Ok(RecoverOutcome::Found(record));
                 }
                 RecoverOutcome::Gone => return Ok(RecoverOutcome::Gone),
             }
         }
-        Err(vanished.into_error())
+        Err(failover_wait.into_error())
     }
 
     async fn write_back(
@@ -149,15 +153,15 @@ impl Sessions {
         self.observed(StoreOperation::Restore, restored)
     }
 
-    /// Completes `record`, which was read at `reading`, if the store has lost writes that are cached here.
-    pub(super) async fn write_back_what_is_lost(
+    /// Completes `record`, which was read at `stamp`, if the store has lost writes that are cached here.
+    pub(super) async fn complete_record(
         &self,
         key: &RecordKey,
         record: &Record,
-        reading: ReadStamp,
+        stamp: ReadStamp,
     ) -> Result<Option<RecoverOutcome>, StoreError> {
         match self.inner.cache.peek(key) {
-            Some(entry) if entry.knows_more_than(record, reading) => self
+            Some(entry) if entry.is_ahead_of(record, stamp) => self
                 .write_back(key, &entry, RestoreReason::Expired)
                 .await
                 .map(Some),
@@ -165,49 +169,54 @@ impl Sessions {
         }
     }
 
-    /// Caches `record`, which was read at `reading`. Completes it in the store first if the store has lost writes.
-    pub(super) async fn found(&self, key: &RecordKey, record: Record, reading: ReadStamp) -> LookupOutcome {
-        let again = self.inner.proof.stamp_now();
-        match self.write_back_what_is_lost(key, &record, reading).await? {
-            None => Ok(self.inner.cache.put(key, record, reading)),
-            Some(RecoverOutcome::Found(record)) => Ok(self.inner.cache.put(key, record, again)),
+    /// Caches `record`, which was read at `stamp`. Completes it in the store first if the store has lost writes.
+    pub(super) async fn accept_loaded(
+        &self,
+        key: &RecordKey,
+        record: Record,
+        stamp: ReadStamp,
+    ) -> LookupOutcome {
+        let again = self.inner.freshness.stamp_now();
+        match self.complete_record(key, &record, stamp).await? {
+            None => Ok(self.inner.cache.insert(key, record, stamp)),
+            Some(RecoverOutcome::Found(record)) => Ok(self.inner.cache.insert(key, record, again)),
             Some(RecoverOutcome::Gone | RecoverOutcome::Wait(_) | RecoverOutcome::Vanished { .. }) => {
-                self.missing(key, None).await
+                self.resolve_missing(key, None).await
             }
         }
     }
 
     /// Records the incarnation of the store's data. If it is new, all cached records and tombstones are written back
     /// in the background.
-    pub(super) fn learn(&self, incarnation: Incarnation) {
-        if self.inner.proof.learn(incarnation).is_none() {
+    pub(super) fn record_incarnation(&self, incarnation: Incarnation) {
+        if self.inner.freshness.record_incarnation(incarnation).is_none() {
             return;
         }
-        tracing::warn!("the session store has lost its data; what is remembered is written back");
+        tracing::warn!("session store lost its data; restoring cached sessions");
         self.inner.data_lost.notify_one();
         let sessions = self.clone();
         self.inner.tasks.spawn_until_quiet(async move {
             let idle = sessions.inner.settings.lifetimes.idle;
             let entries = sessions.inner.cache.entries();
-            let alive = entries.into_iter().filter(|(_, entry)| entry.lives_on(idle));
-            let ended = sessions.inner.cache.ended(None);
+            let alive = entries.into_iter().filter(|(_, entry)| entry.is_alive(idle));
+            let ended = sessions.inner.cache.tombstones(None);
             tokio::join!(
-                sessions.write_all_back(alive.collect(), RestoreReason::Lost),
-                sessions.terminate_again(ended)
+                sessions.write_back_all(alive.collect(), RestoreReason::Lost),
+                sessions.rewrite_tombstones(ended)
             );
         });
     }
 
     /// Repairs what a failover may have lost, after the subscription is restored.
-    pub(super) async fn caught_up(&self, caught_up: CaughtUp) {
+    pub(super) async fn repair_after_interruption(&self, caught_up: CaughtUp) {
         let incarnation = loop {
             match self.observed(StoreOperation::Incarnation, self.inner.store.incarnation().await) {
                 Ok(incarnation) => break incarnation,
                 // Events have their own connection, which may be restored before the other one.
-                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+                Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
             }
         };
-        self.learn(incarnation);
+        self.record_incarnation(incarnation);
         let Some(since) = caught_up.since else { return };
         let recent = since.checked_sub(RECENT).unwrap_or(since);
         // After a longer interruption tombstones may have expired, so records must not be created again.
@@ -218,20 +227,20 @@ impl Sessions {
         };
         let cache = &self.inner.cache;
         let idle = self.inner.settings.lifetimes.idle;
-        let written = self.inner.writes.since(recent);
+        let written = self.inner.recent_writes.since(recent);
         let entries = written.into_iter().filter_map(|key| match cache.get(&key) {
-            CachedSession::Entry(entry) if entry.lives_on(idle) => Some((key, entry)),
-            CachedSession::Entry(_) | CachedSession::Ended | CachedSession::Nothing => None,
+            CachedSession::Entry(entry) if entry.is_alive(idle) => Some((key, entry)),
+            CachedSession::Entry(_) | CachedSession::Terminated | CachedSession::Unknown => None,
         });
-        let ended = cache.ended(Some(recent.elapsed()));
+        let ended = cache.tombstones(Some(recent.elapsed()));
         tokio::join!(
-            self.write_all_back(entries.collect(), missing),
-            self.terminate_again(ended)
+            self.write_back_all(entries.collect(), missing),
+            self.rewrite_tombstones(ended)
         );
         // By the clock of a promoted server, sessions in use may have expired.
         for (key, entry) in cache.entries() {
-            if entry.is_used_within(idle) && entry.begin_touch() {
-                self.inner.touches.add(key);
+            if entry.was_used_within(idle) && entry.begin_touch() {
+                self.inner.pending_touches.add(key);
             }
         }
         // Sessions that only hold a stream, or wait for a response, send no request that would reload the record.
@@ -242,22 +251,22 @@ impl Sessions {
             .into_iter()
             .chain(self.inner.in_flight.keys());
         let waiting: HashSet<RecordKey> = waiting.collect();
-        let reading = waiting
+        let reloads = waiting
             .into_iter()
-            .map(|key| async move { self.look_again(&key).await });
-        stream::iter(reading)
-            .buffer_unordered(AT_A_TIME)
+            .map(|key| async move { self.reload_session(&key).await });
+        stream::iter(reloads)
+            .buffer_unordered(MAX_CONCURRENT_WRITES)
             .collect::<()>()
             .await;
     }
 
-    async fn write_all_back(&self, entries: Vec<(RecordKey, Arc<CacheEntry>)>, missing: RestoreReason) {
+    async fn write_back_all(&self, entries: Vec<(RecordKey, Arc<CacheEntry>)>, missing: RestoreReason) {
         let writing = entries.into_iter().map(|(key, entry)| async move {
-            let reading = self.inner.proof.stamp_now();
+            let stamp = self.inner.freshness.stamp_now();
             match self.write_back(&key, &entry, missing).await {
                 Ok(RecoverOutcome::Found(record)) => {
                     self.inner.metrics.recovered();
-                    self.inner.cache.put(&key, record, reading);
+                    self.inner.cache.insert(&key, record, stamp);
                 }
                 // The session was terminated. The next lookup finds that out.
                 Ok(RecoverOutcome::Gone | RecoverOutcome::Wait(_) | RecoverOutcome::Vanished { .. }) => {
@@ -268,15 +277,15 @@ impl Sessions {
             }
         });
         stream::iter(writing)
-            .buffer_unordered(AT_A_TIME)
+            .buffer_unordered(MAX_CONCURRENT_WRITES)
             .collect::<()>()
             .await;
     }
 
     /// Terminates sessions in the store again. Failed ones are retried in the background until their tombstones would
     /// expire: without a tombstone another replica could recover the session from its id.
-    async fn terminate_again(&self, ended: Vec<(RecordKey, SessionLife)>) {
-        let left = self.terminate_once(ended).await;
+    async fn rewrite_tombstones(&self, ended: Vec<(RecordKey, SessionLife)>) {
+        let left = self.write_tombstones(ended).await;
         if left.is_empty() {
             return;
         }
@@ -284,23 +293,23 @@ impl Sessions {
         self.inner.tasks.spawn_until_quiet(async move {
             let (mut left, until) = (left, Instant::now() + REMEMBERED);
             while !left.is_empty() && Instant::now() < until {
-                tokio::time::sleep(TERMINATE_AGAIN).await;
-                left = sessions.terminate_once(left).await;
+                tokio::time::sleep(TERMINATE_RETRY_PAUSE).await;
+                left = sessions.write_tombstones(left).await;
             }
         });
     }
 
     /// Terminates the sessions and returns those for which the store failed.
-    async fn terminate_once(&self, ended: Vec<(RecordKey, SessionLife)>) -> Vec<(RecordKey, SessionLife)> {
+    async fn write_tombstones(&self, ended: Vec<(RecordKey, SessionLife)>) -> Vec<(RecordKey, SessionLife)> {
         let terminating = ended.into_iter().map(|(key, life)| async move {
             let outcome = self.inner.store.terminate(&key, life).await;
             let outcome = self.observed(StoreOperation::Terminate, outcome);
             outcome
-                .is_err_and(|unavailable| !unavailable.is_of_record())
+                .is_err_and(|unavailable| !unavailable.is_corrupt_record())
                 .then_some((key, life))
         });
         stream::iter(terminating)
-            .buffer_unordered(AT_A_TIME)
+            .buffer_unordered(MAX_CONCURRENT_WRITES)
             .filter_map(|left| async move { left })
             .collect()
             .await

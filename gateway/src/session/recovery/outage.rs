@@ -20,7 +20,7 @@ use crate::session::store::StoreError;
 /// Time for which reads must fail before the outage is confirmed. A single late response is no outage.
 const CONFIRMED_AFTER: Duration = Duration::from_secs(1);
 /// Minimum interval between log messages about outages.
-const LOG_EVERY: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Number of kinds.
 const OPERATIONS: usize = 13;
 
@@ -127,12 +127,16 @@ pub(in crate::session) enum OutageChange {
     /// The state is as before.
     None,
     /// An outage starts or ends. `log` is false for one that follows the previous one too soon.
-    Turned { log: bool },
+    Changed { log: bool },
 }
 
 impl Outage {
     /// Records a failed operation.
-    pub(in crate::session) fn failed(&self, operation: StoreOperation, error: &StoreError) -> OutageChange {
+    pub(in crate::session) fn record_failure(
+        &self,
+        operation: StoreOperation,
+        error: &StoreError,
+    ) -> OutageChange {
         let now = Instant::now();
         let mut state = self.lock();
         let since = state.failing[operation as usize].map_or(now, |failing| failing.since);
@@ -148,15 +152,15 @@ impl Outage {
         if !began {
             return OutageChange::None;
         }
-        state.is_logged = state.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY);
+        state.is_logged = state.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL);
         if state.is_logged {
             state.logged = Some(now);
         }
-        OutageChange::Turned { log: state.is_logged }
+        OutageChange::Changed { log: state.is_logged }
     }
 
     /// Records a successful operation.
-    pub(in crate::session) fn answered(&self, operation: StoreOperation) -> OutageChange {
+    pub(in crate::session) fn record_success(&self, operation: StoreOperation) -> OutageChange {
         if !self.is_down() {
             return OutageChange::None;
         }
@@ -172,7 +176,7 @@ impl Outage {
         if !lasted || self.is_down() {
             return OutageChange::None;
         }
-        OutageChange::Turned { log: state.is_logged }
+        OutageChange::Changed { log: state.is_logged }
     }
 
     fn publish(&self, state: &State, error: Option<&StoreError>) {
@@ -208,7 +212,7 @@ impl Outage {
     }
 
     /// The current outage, if there is one.
-    pub(in crate::session) fn now(&self) -> Option<Arc<StoreFailure>> {
+    pub(in crate::session) fn current(&self) -> Option<Arc<StoreFailure>> {
         if self.is_down() {
             self.down.load_full()
         } else {
@@ -224,7 +228,7 @@ impl Outage {
 impl StoreFailure {
     /// Whether freshness must not be trusted: a replica that cannot write publishes no events. A single late response
     /// does not count.
-    pub(in crate::session) fn outdates_proofs(&self) -> bool {
+    pub(in crate::session) fn invalidates_freshness(&self) -> bool {
         self.refuses || self.is_confirmed()
     }
 
@@ -245,41 +249,42 @@ mod tests {
     }
 
     fn late() -> StoreError {
-        StoreError::new("late")
+        StoreError::unavailable("late")
     }
 
     #[tokio::test(start_paused = true)]
-    async fn late_answer_is_made_up_for_by_any_answer() {
+    async fn timeout_is_cleared_by_any_success() {
+        // A timed-out kind recovers with any success; a refused one only with its own.
         let outage = Outage::default();
-        outage.failed(StoreOperation::Bind, &late());
-        outage.failed(StoreOperation::Load, &late());
-        assert!(!outage.now().unwrap().outdates_proofs());
-        outage.answered(StoreOperation::Load);
-        assert!(outage.now().is_none());
+        outage.record_failure(StoreOperation::Bind, &late());
+        outage.record_failure(StoreOperation::Load, &late());
+        assert!(!outage.current().unwrap().invalidates_freshness());
+        outage.record_success(StoreOperation::Load);
+        assert!(outage.current().is_none());
         // A refusal ends only with a success of the same kind.
-        outage.failed(StoreOperation::Bind, &error("full"));
-        assert!(outage.now().unwrap().outdates_proofs());
-        outage.answered(StoreOperation::Load);
-        assert!(outage.now().is_some());
-        outage.answered(StoreOperation::Bind);
+        outage.record_failure(StoreOperation::Bind, &error("full"));
+        assert!(outage.current().unwrap().invalidates_freshness());
+        outage.record_success(StoreOperation::Load);
+        assert!(outage.current().is_some());
+        outage.record_success(StoreOperation::Bind);
         // Late reads for long enough are an outage as well.
-        outage.failed(StoreOperation::Load, &late());
+        outage.record_failure(StoreOperation::Load, &late());
         tokio::time::advance(SECOND).await;
-        assert!(outage.now().unwrap().outdates_proofs());
+        assert!(outage.current().unwrap().invalidates_freshness());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn outage_lasts_until_the_kind_that_failed_succeeds() {
+    async fn outage_lasts_until_the_failed_kind_succeeds() {
         let outage = Outage::default();
-        assert_eq!(outage.answered(StoreOperation::Load), OutageChange::None);
+        assert_eq!(outage.record_success(StoreOperation::Load), OutageChange::None);
         let began = Instant::now();
         assert_eq!(
-            outage.failed(StoreOperation::Create, &error("one")),
-            OutageChange::Turned { log: true }
+            outage.record_failure(StoreOperation::Create, &error("one")),
+            OutageChange::Changed { log: true }
         );
         tokio::time::advance(5 * SECOND).await;
         assert_eq!(
-            outage.failed(StoreOperation::Create, &error("two")),
+            outage.record_failure(StoreOperation::Create, &error("two")),
             OutageChange::None
         );
         // Successful reads and their probe do not imply that writes succeed.
@@ -288,80 +293,83 @@ mod tests {
             StoreOperation::Incarnation,
             StoreOperation::ProbeReads,
         ] {
-            assert_eq!(outage.answered(reads), OutageChange::None);
+            assert_eq!(outage.record_success(reads), OutageChange::None);
         }
-        let down = outage.now().unwrap();
+        let down = outage.current().unwrap();
         assert_eq!((down.since, down.reads), (began, None));
         assert!(down.error.to_string().contains("two"));
         assert_eq!(
-            outage.answered(StoreOperation::Create),
-            OutageChange::Turned { log: true }
+            outage.record_success(StoreOperation::Create),
+            OutageChange::Changed { log: true }
         );
-        assert!(outage.now().is_none() && !outage.is_down());
-        assert_eq!(outage.answered(StoreOperation::Create), OutageChange::None);
+        assert!(outage.current().is_none() && !outage.is_down());
+        assert_eq!(outage.record_success(StoreOperation::Create), OutageChange::None);
         // The write probe uses every writing command, so its success counts for all of them.
         for write in [
             StoreOperation::Bind,
             StoreOperation::Touch,
             StoreOperation::ProbeWrites,
         ] {
-            outage.failed(write, &error("three"));
+            outage.record_failure(write, &error("three"));
         }
         assert_eq!(
-            outage.answered(StoreOperation::ProbeWrites),
-            OutageChange::Turned { log: false }
+            outage.record_success(StoreOperation::ProbeWrites),
+            OutageChange::Changed { log: false }
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn outage_of_reads_is_confirmed_after_failures_without_a_success() {
+    async fn read_outage_is_confirmed_after_steady_failures() {
+        // An outage is confirmed after reads have failed for a second without a success.
         let outage = Outage::default();
-        outage.failed(StoreOperation::Create, &error("writes"));
+        outage.record_failure(StoreOperation::Create, &error("writes"));
         tokio::time::advance(10 * SECOND).await;
-        assert!(!outage.now().unwrap().is_confirmed(), "reads succeed");
-        outage.failed(StoreOperation::Load, &error("late"));
-        assert!(!outage.now().unwrap().is_confirmed(), "one late answer");
+        assert!(!outage.current().unwrap().is_confirmed(), "reads succeed");
+        outage.record_failure(StoreOperation::Load, &error("late"));
+        assert!(!outage.current().unwrap().is_confirmed(), "one late answer");
         tokio::time::advance(SECOND / 2).await;
-        outage.answered(StoreOperation::Load);
-        outage.failed(StoreOperation::Load, &error("late again"));
+        outage.record_success(StoreOperation::Load);
+        outage.record_failure(StoreOperation::Load, &error("late again"));
         tokio::time::advance(SECOND / 2).await;
         assert!(
-            !outage.now().unwrap().is_confirmed(),
+            !outage.current().unwrap().is_confirmed(),
             "it has answered in between"
         );
         tokio::time::advance(SECOND / 2).await;
-        assert!(outage.now().unwrap().is_confirmed());
+        assert!(outage.current().unwrap().is_confirmed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_count_as_kept_alive_once_touches_have_succeeded_for_a_while() {
+    async fn sessions_count_as_kept_alive_after_steady_touches() {
+        // Sessions count as kept alive once touches have succeeded for the given time.
         let (outage, long) = (Outage::default(), 5 * SECOND);
         assert!(outage.kept_alive_for(long), "nothing has failed");
-        outage.failed(StoreOperation::Create, &error("full"));
+        outage.record_failure(StoreOperation::Create, &error("full"));
         assert!(
             outage.kept_alive_for(long),
             "full memory keeps no session from being touched"
         );
-        outage.failed(StoreOperation::Touch, &error("no permission"));
+        outage.record_failure(StoreOperation::Touch, &error("no permission"));
         tokio::time::advance(2 * long).await;
         assert!(!outage.kept_alive_for(Duration::ZERO), "it lasts");
-        outage.failed(StoreOperation::Touch, &error("no permission"));
-        outage.answered(StoreOperation::Touch);
+        outage.record_failure(StoreOperation::Touch, &error("no permission"));
+        outage.record_success(StoreOperation::Touch);
         assert!(!outage.kept_alive_for(long));
         tokio::time::advance(long).await;
         assert!(outage.kept_alive_for(long));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_that_comes_and_goes_is_not_logged_each_time() {
+    async fn flapping_outage_is_logged_at_a_limited_rate() {
+        // An outage that starts and ends repeatedly is logged once per interval.
         let outage = Outage::default();
         let mut logged = 0;
         for _ in 0..600 {
-            for news in [
-                outage.failed(StoreOperation::Load, &error("flaps")),
-                outage.answered(StoreOperation::Load),
+            for change in [
+                outage.record_failure(StoreOperation::Load, &error("flaps")),
+                outage.record_success(StoreOperation::Load),
             ] {
-                logged += u32::from(news == OutageChange::Turned { log: true });
+                logged += u32::from(change == OutageChange::Changed { log: true });
             }
             tokio::time::advance(SECOND / 10).await;
         }

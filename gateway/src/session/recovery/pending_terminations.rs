@@ -20,11 +20,11 @@ use crate::session::record::RecordKey;
 use crate::session::store::LoadOutcome;
 
 /// Maximum number of pending terminations. Upstream sessions of further ones are left to their backends.
-const MAX: usize = 4096;
+const MAX_PENDING: usize = 4096;
 /// Time for which a termination stays pending after the session was found alive.
 const RETENTION: Duration = Duration::from_secs(60);
 /// Maximum number of concurrent reads.
-const AT_A_TIME: usize = 32;
+const MAX_CONCURRENT_READS: usize = 32;
 
 /// Upstream sessions of client sessions that may have ended. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
@@ -39,13 +39,13 @@ struct PendingTermination {
 
 impl PendingTerminations {
     /// Adds a termination of `key` whose outcome is unknown.
-    pub(in crate::session) fn keep(&self, key: RecordKey, upstreams: Vec<(Backend, UpstreamSession)>) {
-        let mut endings = self.lock();
-        endings.retain(|_, ending| ending.asked.is_none_or(|asked| asked.elapsed() < RETENTION));
-        if upstreams.is_empty() || (endings.len() >= MAX && !endings.contains_key(&key)) {
+    pub(in crate::session) fn add(&self, key: RecordKey, upstreams: Vec<(Backend, UpstreamSession)>) {
+        let mut pending = self.lock();
+        pending.retain(|_, termination| termination.asked.is_none_or(|asked| asked.elapsed() < RETENTION));
+        if upstreams.is_empty() || (pending.len() >= MAX_PENDING && !pending.contains_key(&key)) {
             return;
         }
-        endings.insert(
+        pending.insert(
             key,
             PendingTermination {
                 upstreams,
@@ -56,25 +56,31 @@ impl PendingTerminations {
 
     /// Removes the termination of `key` and returns its upstream sessions.
     pub(in crate::session) fn take(&self, key: &RecordKey) -> Vec<(Backend, UpstreamSession)> {
-        let ending = self.lock().remove(key);
-        ending.map(|ending| ending.upstreams).unwrap_or_default()
+        let termination = self.lock().remove(key);
+        termination
+            .map(|termination| termination.upstreams)
+            .unwrap_or_default()
     }
 
     /// Whether the store must still be asked about some termination.
     pub(in crate::session) fn has_unasked(&self) -> bool {
-        self.lock().values().any(|ending| ending.asked.is_none())
+        self.lock()
+            .values()
+            .any(|termination| termination.asked.is_none())
     }
 
     /// Sessions about which the store has not been asked.
     fn unasked(&self) -> Vec<RecordKey> {
-        let endings = self.lock();
-        let unasked = endings.iter().filter(|(_, ending)| ending.asked.is_none());
+        let pending = self.lock();
+        let unasked = pending
+            .iter()
+            .filter(|(_, termination)| termination.asked.is_none());
         unasked.map(|(key, _)| *key).collect()
     }
 
-    fn lives(&self, key: &RecordKey) {
-        if let Some(ending) = self.lock().get_mut(key) {
-            ending.asked = Some(Instant::now());
+    fn mark_alive(&self, key: &RecordKey) {
+        if let Some(termination) = self.lock().get_mut(key) {
+            termination.asked = Some(Instant::now());
         }
     }
 
@@ -86,32 +92,32 @@ impl PendingTerminations {
 impl Sessions {
     /// Reads the sessions of pending terminations to learn their outcome.
     pub(in crate::session) async fn settle_pending_terminations(&self) {
-        let keys = self.inner.endings.unasked();
+        let keys = self.inner.pending_terminations.unasked();
         let settling = keys.into_iter().map(|key| async move {
-            if self.inner.outage.now().is_some() {
+            if self.inner.outage.current().is_some() {
                 return;
             }
             match self.observed(StoreOperation::Load, self.inner.store.load(&key).await) {
-                Ok(LoadOutcome::Found(_)) => self.inner.endings.lives(&key),
-                Ok(LoadOutcome::Gone) => match self.missing(&key, None).await {
-                    Ok(Some(_)) => self.inner.endings.lives(&key),
-                    Ok(None) => self.close_ended(&key),
+                Ok(LoadOutcome::Found(_)) => self.inner.pending_terminations.mark_alive(&key),
+                Ok(LoadOutcome::Gone) => match self.resolve_missing(&key, None).await {
+                    Ok(Some(_)) => self.inner.pending_terminations.mark_alive(&key),
+                    Ok(None) => self.delete_upstreams_of_terminated(&key),
                     Err(_) => {}
                 },
-                Err(error) if error.is_of_record() => self.inner.endings.lives(&key),
+                Err(error) if error.is_corrupt_record() => self.inner.pending_terminations.mark_alive(&key),
                 Err(_) => {}
             }
         });
         stream::iter(settling)
-            .buffer_unordered(AT_A_TIME)
+            .buffer_unordered(MAX_CONCURRENT_READS)
             .collect::<()>()
             .await;
     }
 
     /// Deletes the upstream sessions of `key` after its termination is confirmed.
-    pub(in crate::session) fn close_ended(&self, key: &RecordKey) {
-        for (backend, upstream) in self.inner.endings.take(key) {
-            self.close_upstream(backend, upstream);
+    pub(in crate::session) fn delete_upstreams_of_terminated(&self, key: &RecordKey) {
+        for (backend, upstream) in self.inner.pending_terminations.take(key) {
+            self.delete_upstream(backend, upstream);
         }
     }
 }

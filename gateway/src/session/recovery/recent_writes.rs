@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn writes_are_remembered_as_long_as_a_store_may_lose_them() {
+    async fn writes_are_kept_while_a_failover_may_lose_them() {
         let writes = RecentWrites::default();
         let began = Instant::now();
         writes.note(key(1));
@@ -94,7 +94,7 @@ mod tests {
 
     // A busy session takes one entry and does not displace others.
     #[tokio::test(start_paused = true)]
-    async fn session_written_often_is_remembered_once() {
+    async fn session_with_many_writes_takes_one_entry() {
         let writes = RecentWrites::default();
         let began = Instant::now();
         writes.note(key(1));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn too_many_sessions_push_out_the_oldest_write() {
+    async fn oldest_write_is_dropped_at_the_limit() {
         let writes = RecentWrites::default();
         let began = Instant::now();
         for number in 0..MAX_SESSIONS as u64 {

@@ -1,4 +1,4 @@
-//! Records in the memory of this process. They end with it.
+//! Session store in the memory of one process. The sessions end with the process.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,38 +20,39 @@ use crate::session::cache::key_map::KeyMap;
 use crate::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 use crate::session::upstream::bindings::Bindings;
 
-/// How many records are created between two searches for expired ones. The search costs a look at each record, so that its cost
-/// per creation is bounded by the number of live records over this.
+/// Number of creations between two searches for expired records. A search visits every record, so its cost per
+/// creation is the number of live records divided by this.
 const SWEEP_EVERY: usize = 1024;
-/// How long a full store waits between two searches for expired records, so that refusing a client costs no search.
+/// Minimum interval between two searches of a full store, so that a refused client costs no search.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a record takes beside what its client has put into it.
+/// Estimated size of a record without the parts that the client controls.
 const RECORD_BYTES: usize = 1024;
-/// How many expired records wait to be claimed; of more, the oldest are forgotten, with what they name elsewhere.
+/// Maximum number of expired records that wait for the sweeper. Beyond it the oldest are dropped, and their upstream
+/// sessions are left to the backends.
 const MAX_EXPIRED: usize = 100_000;
 
-/// Records in the memory of this process.
+/// Session store in the memory of this process.
 #[derive(Debug)]
 pub struct MemoryStore {
-    /// No await happens under the lock, and no operation looks at more than a few records but the sweep.
+    /// Not held across an await. Only the sweep visits more than a few records.
     shared: Mutex<Shared>,
     incarnation: Incarnation,
     lifetimes: Lifetimes,
-    /// How many bytes all records together may have.
+    /// Maximum size of all records in bytes.
     max_bytes: usize,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     records: KeyMap<Entry>,
-    /// How many bytes they have, those that have expired and were not claimed included.
+    /// Size of all records, including expired ones that are not claimed.
     bytes: usize,
-    /// How many of them each principal has.
+    /// Number of records per principal.
     owned: HashMap<PrincipalTag, u32>,
     created_since_sweep: usize,
     swept: Option<Instant>,
-    /// What has expired and was not claimed yet.
+    /// Expired records that are not claimed yet.
     expired: VecDeque<(RecordKey, Entry)>,
 }
 
@@ -61,12 +62,12 @@ struct Entry {
     touched: Instant,
     idle_deadline: Instant,
     end: Instant,
-    /// How often the session's own stream was opened.
+    /// Number of claims of the session's GET stream.
     streams: u64,
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Creates an empty store.
     #[must_use]
     pub fn new(lifetimes: Lifetimes) -> Self {
         Self {
@@ -77,7 +78,7 @@ impl MemoryStore {
         }
     }
 
-    /// The same store, in which all records together have at most about `bytes`.
+    /// Limits the total size of all records to about `bytes`.
     #[must_use]
     pub fn within(self, bytes: usize) -> Self {
         Self {
@@ -103,7 +104,7 @@ impl MemoryStore {
         if let Some(of) = shared.full(new, limits, self.max_bytes, now) {
             return CreateOutcome::Limit(of);
         }
-        // One of that key that has expired may still be there.
+        // An expired record may still have this key.
         shared.remove(&key);
         *shared.owned.entry(new.principal_tag).or_default() += 1;
         let created = seconds(clock::unix_seconds());
@@ -201,7 +202,7 @@ impl MemoryStore {
     fn terminate_now(&self, key: &RecordKey) -> TerminateOutcome {
         let now = Instant::now();
         let mut shared = self.lock();
-        // What has expired is left for those who end it.
+        // An expired record is left for the sweeper.
         if !shared.records.get(key).is_some_and(|entry| entry.lives(now)) {
             return TerminateOutcome::Gone;
         }
@@ -219,7 +220,7 @@ impl MemoryStore {
         number.map_or(StreamClaim::Gone, StreamClaim::Owned)
     }
 
-    /// What has expired. It is nobody else's from now on, and is not kept: there is no other process that could take over.
+    /// Claims expired records and removes them at once, because there is no other process to take over.
     fn claim_now(&self, limit: usize) -> Vec<(RecordKey, Record)> {
         let now = Instant::now();
         let mut shared = self.lock();
@@ -232,7 +233,8 @@ impl MemoryStore {
         claimed.into_iter().map(read).collect()
     }
 
-    /// The record, if it lives: this store loses nothing but itself, so that nothing can be brought back.
+    /// Returns the record if it is alive. This store never loses data while the process runs, so there is nothing to
+    /// recover.
     fn recover_now(&self, key: &RecordKey) -> RecoverOutcome {
         let found = self.with_live(key, |entry, now| RecoverOutcome::Found(entry.read(now)));
         found.unwrap_or(RecoverOutcome::Gone)
@@ -240,7 +242,7 @@ impl MemoryStore {
 }
 
 impl Shared {
-    /// Whose limit is reached, once what has expired is gone.
+    /// Which limit is reached, after expired records are removed.
     fn full(
         &mut self,
         new: &NewRecord,
@@ -291,12 +293,12 @@ impl Shared {
     }
 }
 
-/// How many bytes a record counts for.
+/// Size of a record in bytes, for the limit.
 fn weight(record: &Record) -> usize {
     RECORD_BYTES + record.bytes()
 }
 
-/// Counts one record less of `principal`; one who has none is not remembered.
+/// Subtracts one record of `principal`. A principal without records leaves no entry.
 fn disown(owned: &mut HashMap<PrincipalTag, u32>, principal: &PrincipalTag) {
     if let Some(count) = owned.get_mut(principal) {
         *count -= 1;
@@ -412,7 +414,7 @@ impl SessionStore for MemoryStore {
         async { Ok(Vec::new()) }.boxed()
     }
 
-    /// There is no other process, and none before this one.
+    /// There is no other process that could read it.
     fn keep_offer<'a>(
         &'a self,
         _backend: &'a str,
@@ -421,7 +423,7 @@ impl SessionStore for MemoryStore {
         async { Ok(()) }.boxed()
     }
 
-    /// There is no other process that could want it.
+    /// There is no other process that could share it.
     fn shared_session<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>> {
         async { Ok(None) }.boxed()
     }
@@ -489,7 +491,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sessions_have_a_limit_and_each_principal_has_one_until_some_of_them_end() {
+    async fn session_limits_hold_until_sessions_end() {
+        // The limits of the server and of each principal hold, and ended or expired sessions make room.
         let lifetimes = Lifetimes::default();
         let store = MemoryStore::new(lifetimes);
         let first = create(&store, 1).unwrap();
@@ -497,11 +500,11 @@ mod tests {
         assert_eq!(create(&store, 1), Err(SessionLimit::Principal));
         create(&store, 2).unwrap();
         assert_eq!(create(&store, 3), Err(SessionLimit::Server));
-        // One that is terminated makes room for one.
+        // A terminated session makes room for one.
         store.terminate_now(&first);
         create(&store, 1).unwrap();
         assert_eq!(create(&store, 1), Err(SessionLimit::Server));
-        // And so do those that have expired, whether or not anybody has looked for them since.
+        // Expired sessions make room as well, even without a search since.
         tokio::time::advance(lifetimes.idle).await;
         for _ in 0..2 {
             create(&store, 1).unwrap();
@@ -511,7 +514,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn records_together_have_so_many_bytes_until_they_end() {
+    async fn record_bytes_are_limited_until_records_end() {
+        // All records together have a byte limit, and ended ones make room.
         let store = MemoryStore::new(Lifetimes::default()).within(40 * 1024);
         let limits = SessionLimits {
             server: u32::MAX,

@@ -1,14 +1,15 @@
-//! Where session records are: the seam, and its two sides.
+//! The session store: the trait [`SessionStore`] and its outcomes. Implementations: [`memory`] and [`redis`].
 //!
-//! The outcomes are in the types. A record is found, or it is gone: unknown, expired or terminated. When neither can be known the
-//! error is [`StoreError`], and nothing else is an error. Gone and unavailable are never taken for each other: the first is 404 to
-//! a client and makes it start over, the second is 503 and makes it wait.
+//! Outcomes are types. A record is found, or gone: unknown, expired or terminated. If the store cannot say, the error
+//! is [`StoreError`]. *Gone* and *unavailable* must never be confused: the first becomes 404, and the client starts
+//! over; the second becomes 503, and the client waits.
 //!
-//! Every change first checks that the record lives, so that nothing is resurrected. Two operations write a record where none lives:
-//! [`SessionStore::restore`] and [`SessionStore::recover`]. Both ask whether the session was terminated, which [`SessionStore::terminate`]
-//! writes down beside the record, and `recover` acts only when the store has lost its data since the session's id was made.
+//! Invariant: every change checks first that the record is alive, so no change resurrects a session. Only
+//! [`SessionStore::restore`] and [`SessionStore::recover`] write a record where none is alive. Both check for the
+//! tombstone that [`SessionStore::terminate`] leaves, and `recover` acts only if the store has lost its data since
+//! the id was created.
 //!
-//! Processes learn of each other's changes by [`SessionStore::events`].
+//! Replicas learn of each other's changes from [`SessionStore::events`].
 
 pub mod memory;
 pub mod redis;
@@ -23,16 +24,16 @@ use tokio::time::Instant;
 use super::record::{Binding, NewRecord, Record, RecordKey};
 use crate::config::SessionLimits;
 
-/// One life of the store's data, from when it was first empty until it is empty again.
+/// Incarnation: one life of the store's data, from empty to empty. A new one means that the data was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incarnation(pub [u8; 8]);
 
-/// When a session's life began and when it ends.
+/// Incarnation and absolute deadline of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLife {
-    /// The life of the store's data in which the session's id was made.
+    /// The incarnation of the store's data in which the session id was created.
     pub incarnation: Incarnation,
-    /// When the session ends at the latest, in seconds since 1970 by the store's clock.
+    /// Absolute deadline in seconds since 1970, by the store's clock.
     pub end: u32,
 }
 
@@ -40,237 +41,245 @@ pub struct SessionLife {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessId(pub [u8; 8]);
 
-/// How long those who know more of a lost session have to write it back, before it is recovered from its id alone.
+/// Time after a loss of data in which replicas restore cached records, before a session is recovered from its id
+/// alone.
 pub const SETTLE: Duration = Duration::from_secs(1);
-/// How long the end of a session is remembered whose data the store has not lost since it began.
+/// Lifetime of a tombstone while the store keeps its data.
 pub const REMEMBERED: Duration = Duration::from_secs(5 * 60);
-/// The longest time from when a session is created until those who know it have written it back behind a fail-over that has lost it: a
-/// minute for what a store may lose, and a minute until another server has taken over.
+/// Maximum time from the creation of a session until its record, lost in a failover, is written back: one minute of
+/// lost writes, and one minute until another server is promoted.
 pub const LOST_WITHIN: Duration = Duration::from_secs(2 * 60);
 
-/// How long what backends offer is kept for processes that start, when no process says it again.
+/// Lifetime of the persisted catalog in the store when no process renews it.
 pub const OFFERS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Whether a record lives cannot be known at the moment.
+/// Error of a store operation. It never means that a record is gone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct StoreError {
-    text: String,
-    of_record: bool,
-    is_refusal: bool,
+pub enum StoreError {
+    /// The store gave no usable answer, so it is not known whether the session is alive.
+    #[error("the session store is unavailable: {reason}")]
+    Unavailable {
+        /// What failed.
+        reason: String,
+        /// Whether the store answered with a refusal. Retrying over another connection does not help then.
+        is_refusal: bool,
+    },
+    /// The store answered, but this version cannot use the record or the data for it.
+    #[error("{detail}")]
+    CorruptRecord {
+        /// What is wrong with the record.
+        detail: String,
+    },
 }
 
 impl StoreError {
     /// The store gave no usable answer, because of `reason`.
     #[must_use]
-    pub fn new(reason: impl std::fmt::Display) -> Self {
-        Self {
-            text: format!("the session store is unavailable: {reason}"),
-            of_record: false,
+    pub fn unavailable(reason: impl std::fmt::Display) -> Self {
+        Self::Unavailable {
+            reason: reason.to_string(),
             is_refusal: false,
         }
     }
 
-    /// The store answered that it does not do what it was asked, because of `reason`.
+    /// The store refused the operation, because of `reason`.
     #[must_use]
     pub fn refused(reason: impl std::fmt::Display) -> Self {
-        Self {
+        Self::Unavailable {
+            reason: reason.to_string(),
             is_refusal: true,
-            ..Self::new(reason)
         }
     }
 
-    /// Whether the store answered, and refused.
+    /// One record is unusable. The store itself answers.
+    #[must_use]
+    pub fn corrupt_record(detail: impl Into<String>) -> Self {
+        Self::CorruptRecord {
+            detail: detail.into(),
+        }
+    }
+
+    /// Whether the store answered with a refusal.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        self.is_refusal
+        matches!(self, Self::Unavailable { is_refusal: true, .. })
     }
 
-    /// The store answered, but what it holds of this session cannot be used, as `text` says.
+    /// Whether only one record is unusable, while the store answers.
     #[must_use]
-    pub fn of_record(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            of_record: true,
-            is_refusal: false,
-        }
-    }
-
-    /// Whether only one record is concerned, and the store itself answers.
-    #[must_use]
-    pub fn is_of_record(&self) -> bool {
-        self.of_record
+    pub fn is_corrupt_record(&self) -> bool {
+        matches!(self, Self::CorruptRecord { .. })
     }
 }
 
-/// What came of creating a record.
+/// Outcome of creating a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CreateOutcome {
-    /// It is there now.
+    /// The record was created.
     Created {
-        /// When, in seconds since 1970 by the store's clock.
+        /// Creation time in seconds since 1970, by the store's clock.
         created: u32,
-        /// The record.
+        /// The new record.
         record: Record,
     },
-    /// There is a record of that key already. It is not changed.
+    /// The key exists already. Its record is unchanged.
     AlreadyExists,
-    /// There are as many sessions as there may be. Nothing is changed.
+    /// A session limit is reached. Nothing was changed.
     Limit(SessionLimit),
 }
 
-/// Whose number of sessions is limited.
+/// Which session limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionLimit {
-    /// The virtual server's.
+    /// The limit of the virtual server.
     Server,
-    /// The principal's.
+    /// The limit of the principal.
     Principal,
 }
 
-/// What came of looking for a record.
+/// Outcome of loading a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoadOutcome {
-    /// It lives.
+    /// The session is alive.
     Found(Record),
-    /// It does not.
+    /// The session is unknown, expired or terminated.
     Gone,
 }
 
-/// What came of bringing a record back.
+/// Outcome of bringing a record back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecoverOutcome {
-    /// It lives now: brought back just now, or before by somebody else.
+    /// The session is alive: restored now, or earlier by another replica.
     Found(Record),
-    /// It was not lost: it has expired, it was terminated, or it was brought back before and has ended since.
+    /// The session was not lost: it has expired, was terminated, or has ended after an earlier recovery.
     Gone,
-    /// Somebody may still know more of it. Try again after this.
+    /// Another replica may still have the record cached. Try again after this time.
     Wait(Duration),
-    /// There is no record in the life of the data in which the session began, and nothing that says why.
+    /// The record is missing in the incarnation in which the session began, without a tombstone.
     Vanished {
-        /// When that was so, in seconds since 1970 by the store's clock.
+        /// When it was missing, in seconds since 1970 by the store's clock.
         now: u32,
     },
 }
 
-/// Why a record is to be written back.
+/// Why a record is written back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestoreReason {
-    /// The store has lost it, with all of its data or with what was written last.
+    /// The store has lost the record, with all its data or with the last writes.
     Lost,
-    /// It has expired while it was in use and the store could not be told. Only one that is still there is brought back: one that was
-    /// terminated is not.
+    /// The record expired while it was in use, because the store was unavailable. Only a record that still exists is
+    /// brought back; a terminated session has none.
     Expired,
 }
 
-/// What came of opening a session's own stream.
+/// Outcome of claiming a session's GET stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamClaim {
-    /// The stream is the caller's. The number grows each time: of two streams the one with the larger number is the newer.
+    /// The stream belongs to the caller. The number grows with each claim; the higher number is the newer stream.
     Owned(u64),
-    /// The session does not live.
+    /// The session is not alive.
     Gone,
 }
 
-/// What processes learn of each other, in the order in which it happened.
+/// Changes in the store, in the order in which they happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreEvent {
-    /// The records were created or changed: as they are now.
+    /// The records were created or changed; these are their new contents.
     Records(Vec<(RecordKey, Record)>),
-    /// The record has changed, and is too large to be told, or was told in words that this process does not know.
+    /// The record was changed, but the event does not contain it: it is too large, or of a newer format.
     Changed(RecordKey),
     /// The session was terminated.
     Terminated(RecordKey, SessionLife),
-    /// The session's own stream was opened.
+    /// The session's GET stream was claimed.
     StreamOwner {
-        /// Whose.
+        /// The session.
         key: RecordKey,
-        /// By this process.
+        /// The process that claimed it.
         owner: ProcessId,
-        /// For the so-many-th time.
+        /// The claim's number.
         number: u64,
     },
-    /// Whatever happened before this moment was told before this event.
+    /// All changes before this moment were reported before this event: a PING that was sent then was answered.
     Proved(Instant),
-    /// From now on until the next [`Self::Proved`] something may happen that is never told.
+    /// Changes may be missed from now on until the next [`Self::Proved`].
     Interrupted,
 }
 
-/// What came of binding an upstream session.
+/// Outcome of binding an upstream session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BindOutcome {
-    /// It is bound: the record as it is with it. What the record says of the session's settings is what the upstream session has
-    /// to be told; whoever changes them later finds the binding.
+    /// Bound. The record contains the settings to send to the upstream session; a later change of settings finds the
+    /// binding.
     Bound(Record),
-    /// Another one was bound meanwhile: the record as it is.
+    /// Another one was bound first. The record contains it.
     Lost(Record),
-    /// The session does not live.
+    /// The session is not alive.
     Gone,
 }
 
-/// A change of what a client has set for its session.
+/// A change of a client's session settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingChange {
-    /// From this level on it wants log messages.
+    /// Sets the minimum level of log messages.
     LogLevel(String),
-    /// It wants to hear when the resource changes, which `backend` has. At most [`MAX_SUBSCRIPTIONS`] at a time.
+    /// Subscribes to a resource of `backend`. At most [`MAX_SUBSCRIPTIONS`] at a time.
     Subscribe {
-        /// The resource.
+        /// URI of the resource.
         uri: String,
-        /// The backend that has it.
+        /// Name of the backend that has it.
         backend: String,
     },
-    /// It does not want to hear of the resource any more.
+    /// Removes a subscription.
     Unsubscribe {
-        /// The resource.
+        /// URI of the resource.
         uri: String,
     },
 }
 
-/// How many resources a session may watch at a time: they are stored with it.
+/// Maximum number of subscriptions per session. They are stored in the record.
 pub const MAX_SUBSCRIPTIONS: usize = 256;
 
-/// What came of a change of a session's settings.
+/// Outcome of a change of settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetOutcome {
-    /// It is done: the record as it is now, with every upstream session that has to be told.
+    /// Changed. The record contains every upstream session that must get the setting.
     Set(Record),
-    /// There are [`MAX_SUBSCRIPTIONS`] already. Nothing is changed.
+    /// There are [`MAX_SUBSCRIPTIONS`] already. Nothing was changed.
     Full,
-    /// The session does not live.
+    /// The session is not alive.
     Gone,
 }
 
-/// What came of moving a record's idle deadline.
+/// Outcome of moving a record's idle deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TouchOutcome {
-    /// It lives, and its deadline is moved.
+    /// The session is alive, and its deadline was moved.
     Alive {
-        /// [`Record::version`].
+        /// Value of [`Record::version`].
         version: u64,
-        /// [`Record::left`].
+        /// Value of [`Record::left`].
         left: Duration,
     },
-    /// It does not live.
+    /// The session is not alive.
     Gone,
 }
 
-/// What came of ending a session.
+/// Outcome of terminating a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TerminateOutcome {
-    /// It has ended now: the record as it was, so that its upstream sessions can be deleted; `None` when the record was lost with the
+    /// The session has ended now. The record names the upstream sessions to delete; `None` if it was lost with the
     /// store's data.
     Terminated(Option<Record>),
-    /// It did not live.
+    /// The session was not alive.
     Gone,
 }
 
-/// What backends offer, in the form of [`crate::catalog::written`], by the backends' names.
+/// Persisted lists by backend name, in the form of [`crate::catalog::written`].
 pub type StoredOffers = Vec<(String, Vec<u8>)>;
 
-/// A place for session records.
+/// A store of session records.
 pub trait SessionStore: Debug + Send + Sync + 'static {
-    /// Writes a new record under `key`, if there is none and there are fewer live ones than `limits` say.
+    /// Creates a record under `key`, if there is none and `limits` are not reached.
     fn create<'a>(
         &'a self,
         key: &'a RecordKey,
@@ -278,10 +287,11 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         limits: SessionLimits,
     ) -> BoxFuture<'a, Result<CreateOutcome, StoreError>>;
 
-    /// Reads the record under `key`.
+    /// Loads the record under `key`.
     fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<LoadOutcome, StoreError>>;
 
-    /// Binds `binding` as the upstream session at `backend`, if the one bound now has the generation `expected`; 0 means none.
+    /// Binds `binding` as the upstream session at `backend`: a compare-and-set on the generation. `expected` is the
+    /// generation to replace; 0 means none.
     fn bind_backend<'a>(
         &'a self,
         key: &'a RecordKey,
@@ -290,32 +300,32 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         binding: &'a Binding,
     ) -> BoxFuture<'a, Result<BindOutcome, StoreError>>;
 
-    /// Changes what the client has set for the session.
+    /// Changes a setting of the session.
     fn set<'a>(
         &'a self,
         key: &'a RecordKey,
         setting: &'a SettingChange,
     ) -> BoxFuture<'a, Result<SetOutcome, StoreError>>;
 
-    /// Moves the idle deadlines of the records under `keys`; the outcomes are in the same order.
+    /// Moves the idle deadlines of `keys`. Outcomes are in the same order.
     fn touch<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<Vec<TouchOutcome>, StoreError>>;
 
-    /// Notes that the session's own stream is open at `owner` now, and nowhere else.
+    /// Claims the session's GET stream for the process `owner`.
     fn claim_stream<'a>(
         &'a self,
         key: &'a RecordKey,
         owner: ProcessId,
     ) -> BoxFuture<'a, Result<StreamClaim, StoreError>>;
 
-    /// Removes the record under `key`, and remembers that: for the rest of `life` where the store has lost its data since the id was
-    /// made, otherwise for [`REMEMBERED`].
+    /// Deletes the record under `key` and leaves a tombstone. It lives for the rest of `life` if the store has lost
+    /// its data since the id was created, otherwise for [`REMEMBERED`].
     fn terminate<'a>(
         &'a self,
         key: &'a RecordKey,
         life: SessionLife,
     ) -> BoxFuture<'a, Result<TerminateOutcome, StoreError>>;
 
-    /// Writes `new` under `key` if the store has lost its data since the id was made, once.
+    /// Creates `new` under `key` if the store has lost its data since the id was created. Works once per session.
     fn recover<'a>(
         &'a self,
         key: &'a RecordKey,
@@ -323,8 +333,9 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         new: &'a NewRecord,
     ) -> BoxFuture<'a, Result<RecoverOutcome, StoreError>>;
 
-    /// Writes back `record` under `key`, where none lives and the session was not terminated. Of a session whose data the store has not
-    /// lost since it began, the latter is known for [`REMEMBERED`]: who was away for longer may not say that it is [`RestoreReason::Lost`].
+    /// Writes `record` back under `key` if no record is alive and there is no tombstone. While the store keeps its
+    /// data, tombstones live for [`REMEMBERED`]; a replica that was cut off for longer must not pass
+    /// [`RestoreReason::Lost`].
     fn restore<'a>(
         &'a self,
         key: &'a RecordKey,
@@ -332,54 +343,55 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         missing: RestoreReason,
     ) -> BoxFuture<'a, Result<RecoverOutcome, StoreError>>;
 
-    /// The life of the data that the store holds.
+    /// Reads the incarnation of the store's data.
     fn incarnation(&self) -> BoxFuture<'_, Result<Incarnation, StoreError>>;
 
-    /// Records whose idle deadlines passed at least `ago` ago, at most `limit` of them, with what they hold. Nobody else gets them for
-    /// as long again; until then the caller deletes what they name elsewhere and calls [`Self::remove_expired`].
+    /// Claims at most `limit` records whose idle deadline passed at least `ago` ago. No other process gets them for
+    /// the same time again. The caller deletes their upstream sessions, then calls [`Self::remove_expired`].
     fn claim_expired(
         &self,
         ago: Duration,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(RecordKey, Record)>, StoreError>>;
 
-    /// Removes those of the records under `keys` that do not live.
+    /// Deletes those records of `keys` that are not alive.
     fn remove_expired<'a>(&'a self, keys: &'a [RecordKey]) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// What [`Self::keep_offer`] was given last, by whichever process, for each backend.
+    /// The latest lists that any process saved by [`Self::keep_offer`], for each backend.
     fn offers(&self) -> BoxFuture<'_, Result<StoredOffers, StoreError>>;
 
-    /// Keeps `offer` for processes that start, as what `backend` offers; `None` removes it. Kept for [`OFFERS_KEPT`] after the last
-    /// one was kept.
+    /// Saves `offer`, the lists of `backend`, for processes that start; `None` removes them. They live for
+    /// [`OFFERS_KEPT`].
     fn keep_offer<'a>(
         &'a self,
         backend: &'a str,
         offer: Option<&'a [u8]>,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// What [`Self::keep_shared_session`] was given last, by whichever process.
+    /// The session that any process last saved by [`Self::keep_shared_session`].
     fn shared_session<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
 
-    /// Keeps `session` as the upstream session that all clients share at `backend`. Kept for [`OFFERS_KEPT`].
+    /// Saves the upstream session that all clients share at `backend`, for [`OFFERS_KEPT`].
     fn keep_shared_session<'a>(
         &'a self,
         backend: &'a str,
         session: &'a [u8],
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// A number of which no other process has got the same at `backend`, for as long as anything is kept of that.
+    /// Returns a number that no other process has at `backend`, while numbers are stored.
     fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, StoreError>>;
 
     /// What other processes do, and this one too but for the records that it creates. A proof ([`StoreEvent::Proved`]) is sought at most `every` so often. The stream does not
     /// end; it reconnects by itself. `None` when there are no other processes.
     fn events(&self, every: Duration) -> Option<BoxStream<'static, StoreEvent>>;
 
-    /// Does what every operation does that only reads, to nobody's record. Succeeds only if those would.
+    /// Uses every command of the reading operations, on no session's record. Succeeds only if those operations would.
     fn probe_reads(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Does what every operation does that writes, to nobody's record, and leaves nothing behind. Succeeds only if those would.
+    /// Uses every command of the writing operations, on no session's record, and leaves nothing behind. Succeeds only
+    /// if those operations would.
     fn probe_writes(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// `memory` or `redis`.
+    /// Name of the store: `memory` or `redis`.
     fn provider(&self) -> &'static str;
 }

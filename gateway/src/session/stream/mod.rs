@@ -31,19 +31,19 @@ pub(super) struct StreamRegistry {
 #[derive(Debug, Default)]
 struct Shared {
     next: u64,
-    open: HashMap<RecordKey, Open>,
+    open: HashMap<RecordKey, OpenSessionStream>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenSessionStream {
     number: u64,
     /// Number of this stream's claim in the store, once it is known.
-    owned: Option<u64>,
+    claim: Option<u64>,
     /// Highest claim number published by another replica.
-    elsewhere: u64,
+    newest_elsewhere: u64,
     closed: CancellationToken,
     changed: Arc<Notify>,
-    ears: Arc<Mutex<Option<UpstreamStreams>>>,
+    upstreams: Arc<Mutex<Option<UpstreamStreams>>>,
 }
 
 /// One open stream. Dropping it removes it from the registry.
@@ -54,7 +54,7 @@ pub(super) struct RegisteredStream {
     number: u64,
     closed: CancellationToken,
     changed: Arc<Notify>,
-    ears: Arc<Mutex<Option<UpstreamStreams>>>,
+    upstreams: Arc<Mutex<Option<UpstreamStreams>>>,
 }
 
 impl StreamRegistry {
@@ -62,24 +62,24 @@ impl StreamRegistry {
     /// stream inherits the previous one's upstream streams; otherwise they are closed before this returns.
     pub(super) fn open(&self, key: RecordKey, keep: bool) -> (RegisteredStream, bool) {
         let (closed, changed) = (CancellationToken::new(), Arc::new(Notify::new()));
-        let ears = Arc::new(Mutex::new(Some(UpstreamStreams::default())));
+        let upstreams = Arc::new(Mutex::new(Some(UpstreamStreams::default())));
         let (number, previous) = {
             let mut shared = self.lock();
             let number = shared.next;
             shared.next += 1;
-            let open = Open {
+            let open = OpenSessionStream {
                 number,
-                owned: None,
-                elsewhere: 0,
+                claim: None,
+                newest_elsewhere: 0,
                 closed: closed.clone(),
                 changed: Arc::clone(&changed),
-                ears: Arc::clone(&ears),
+                upstreams: Arc::clone(&upstreams),
             };
             (number, shared.open.insert(key, open))
         };
         let taken_over = previous.is_some();
-        if let Some(inherited) = previous.and_then(Open::end).filter(|_| keep) {
-            *lock(&ears) = Some(inherited);
+        if let Some(inherited) = previous.and_then(OpenSessionStream::end).filter(|_| keep) {
+            *lock(&upstreams) = Some(inherited);
         }
         let slot = RegisteredStream {
             streams: self.clone(),
@@ -87,46 +87,46 @@ impl StreamRegistry {
             number,
             closed,
             changed,
-            ears,
+            upstreams,
         };
         (slot, taken_over)
     }
 
     /// Closes the stream of `key` if its claim is older than claim `number` of another replica.
-    pub(super) fn taken(&self, key: &RecordKey, number: u64) {
+    pub(super) fn supersede(&self, key: &RecordKey, number: u64) {
         let mut shared = self.lock();
         let Some(open) = shared.open.get_mut(key) else {
             return;
         };
-        open.elsewhere = open.elsewhere.max(number);
-        let ended = if open.is_older() {
+        open.newest_elsewhere = open.newest_elsewhere.max(number);
+        let ended = if open.is_superseded() {
             shared.open.remove(key)
         } else {
             None
         };
         drop(shared);
-        drop(ended.and_then(Open::end));
+        drop(ended.and_then(OpenSessionStream::end));
     }
 
     /// Records the claim `number` of the open stream of `key`.
-    pub(super) fn own(&self, key: &RecordKey, number: u64) {
+    pub(super) fn set_claim(&self, key: &RecordKey, number: u64) {
         let mut shared = self.lock();
         let Some(open) = shared.open.get_mut(key) else {
             return;
         };
-        open.owned = open.owned.max(Some(number));
-        let ended = if open.is_older() {
+        open.claim = open.claim.max(Some(number));
+        let ended = if open.is_superseded() {
             shared.open.remove(key)
         } else {
             None
         };
         drop(shared);
-        drop(ended.and_then(Open::end));
+        drop(ended.and_then(OpenSessionStream::end));
     }
 
     /// Whether a stream of `key` is open here without a claim in the store.
-    pub(super) fn is_unowned(&self, key: &RecordKey) -> bool {
-        self.lock().open.get(key).is_some_and(|open| open.owned.is_none())
+    pub(super) fn is_unclaimed(&self, key: &RecordKey) -> bool {
+        self.lock().open.get(key).is_some_and(|open| open.claim.is_none())
     }
 
     /// Sessions with an open stream in this process.
@@ -147,19 +147,19 @@ impl StreamRegistry {
     }
 
     /// Calls `act` with the upstream streams of `key`, if its stream is open here.
-    pub(super) fn with_listeners(&self, key: &RecordKey, act: impl FnOnce(&mut UpstreamStreams)) {
-        let ears = self.lock().open.get(key).map(|open| Arc::clone(&open.ears));
-        if let Some(ears) = ears
-            && let Some(ears) = &mut *lock(&ears)
+    pub(super) fn with_upstream_streams(&self, key: &RecordKey, act: impl FnOnce(&mut UpstreamStreams)) {
+        let upstreams = self.lock().open.get(key).map(|open| Arc::clone(&open.upstreams));
+        if let Some(upstreams) = upstreams
+            && let Some(upstreams) = &mut *lock(&upstreams)
         {
-            act(ears);
+            act(upstreams);
         }
     }
 
     /// Closes the stream of `key`, if it is open here.
     pub(super) fn close(&self, key: &RecordKey) {
         let open = self.lock().open.remove(key);
-        drop(open.and_then(Open::end));
+        drop(open.and_then(OpenSessionStream::end));
     }
 
     /// Locks the registry. Lock order: never while upstream streams are locked, because polling them may change the
@@ -169,16 +169,16 @@ impl StreamRegistry {
     }
 }
 
-impl Open {
+impl OpenSessionStream {
     /// Whether another replica has a newer claim.
-    fn is_older(&self) -> bool {
-        self.owned.is_some_and(|owned| owned < self.elsewhere)
+    fn is_superseded(&self) -> bool {
+        self.claim.is_some_and(|claim| claim < self.newest_elsewhere)
     }
 
     /// Closes the stream and returns its upstream streams.
     fn end(self) -> Option<UpstreamStreams> {
         self.closed.cancel();
-        lock(&self.ears).take()
+        lock(&self.upstreams).take()
     }
 }
 
@@ -198,11 +198,14 @@ impl RegisteredStream {
     }
 
     /// Returns the next event of a backend. Cancel safe.
-    pub(super) async fn heard(&self) -> UpstreamEvent {
+    pub(super) async fn next_event(&self) -> UpstreamEvent {
         std::future::poll_fn(|context| {
-            let mut ears = lock(&self.ears);
-            match ears.as_mut().map(|ears| ears.sounds.poll_next_unpin(context)) {
-                Some(Poll::Ready(Some(sound))) => Poll::Ready(sound),
+            let mut upstreams = lock(&self.upstreams);
+            match upstreams
+                .as_mut()
+                .map(|upstreams| upstreams.events.poll_next_unpin(context))
+            {
+                Some(Poll::Ready(Some(event))) => Poll::Ready(event),
                 // All upstream streams are silent, or a newer stream has inherited them. A record change or the close
                 // wakes the task.
                 Some(Poll::Ready(None) | Poll::Pending) | None => Poll::Pending,
@@ -212,9 +215,9 @@ impl RegisteredStream {
     }
 
     /// Calls `act` with the upstream streams, unless a newer stream has inherited them.
-    pub(super) fn with_ears<T>(&self, act: impl FnOnce(&mut UpstreamStreams) -> T) -> Option<T> {
-        let mut ears = lock(&self.ears);
-        ears.as_mut().map(act)
+    pub(super) fn with_upstream_streams<T>(&self, act: impl FnOnce(&mut UpstreamStreams) -> T) -> Option<T> {
+        let mut upstreams = lock(&self.upstreams);
+        upstreams.as_mut().map(act)
     }
 }
 
@@ -236,7 +239,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_newest_wins_and_nothing_is_kept_afterwards() {
+    async fn newest_stream_wins_and_registry_is_left_empty() {
+        // A second stream closes the first, and closed streams leave nothing in the registry.
         let streams = StreamRegistry::default();
         let key = RecordKey([1; 16]);
         let (first, taken_over) = streams.open(key, true);
@@ -244,7 +248,7 @@ mod tests {
         let (second, taken_over) = streams.open(key, true);
         assert!(taken_over);
         first.closed().await;
-        assert!(first.with_ears(|_| ()).is_none());
+        assert!(first.with_upstream_streams(|_| ()).is_none());
         drop(first);
         streams.changed(&key);
         second.changed().await;
@@ -255,23 +259,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_streams_in_two_processes_the_newer_wins_whatever_is_heard_first() {
+    async fn newest_claim_wins_across_replicas_in_any_order() {
+        // Of streams on two replicas the newer claim wins, in whatever order claims and events arrive.
         use futures::FutureExt as _;
         let (streams, key) = (StreamRegistry::default(), RecordKey([1; 16]));
         // The other replica came first.
         let (slot, _) = streams.open(key, true);
-        assert!(streams.is_unowned(&key));
-        streams.taken(&key, 1);
-        streams.own(&key, 2);
-        assert!(slot.closed().now_or_never().is_none() && !streams.is_unowned(&key));
+        assert!(streams.is_unclaimed(&key));
+        streams.supersede(&key, 1);
+        streams.set_claim(&key, 2);
+        assert!(slot.closed().now_or_never().is_none() && !streams.is_unclaimed(&key));
         // The other replica takes over.
-        streams.taken(&key, 3);
+        streams.supersede(&key, 3);
         assert!(slot.closed().now_or_never().is_some());
         // The other replica takes over before this claim has its number.
         let (slot, _) = streams.open(key, true);
-        streams.taken(&key, 5);
+        streams.supersede(&key, 5);
         assert!(slot.closed().now_or_never().is_none());
-        streams.own(&key, 4);
+        streams.set_claim(&key, 4);
         assert!(slot.closed().now_or_never().is_some());
         assert!(streams.keys().is_empty());
     }

@@ -20,11 +20,11 @@ use crate::session::stream::upstream_streams::UpstreamEvent;
 use crate::session::{Session, SessionError, Sessions};
 
 /// Time for which the first call to a backend waits for the backend's stream to open.
-const HEAR_DEADLINE: Duration = Duration::from_secs(1);
+const OPEN_STREAM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time for the previous owner of the stream to close its upstream streams. Some servers (rmcp) accept a second
 /// stream of one session but stay silent on it, even after the first is closed.
-const TAKE_OVER: Duration = Duration::from_millis(200);
+const TAKEOVER_PAUSE: Duration = Duration::from_millis(200);
 
 /// An open GET stream of a session.
 #[derive(Debug)]
@@ -55,21 +55,21 @@ impl Session {
     pub async fn listen(&self, positions: Option<StreamPositions>) -> Result<SessionStream, SessionError> {
         let (slot, mut taken_over) = self.streams().open(self.key, positions.is_none());
         // The previous owner closes its upstream streams first, because many backends accept one stream per session.
-        match self.own_stream().await {
+        match self.claim_stream().await {
             Ok(number) => {
                 taken_over |= number > 1;
                 if number > 1 {
-                    tokio::time::sleep(TAKE_OVER).await;
+                    tokio::time::sleep(TAKEOVER_PAUSE).await;
                 }
             }
             Err(SessionError::Unavailable(_)) => {}
             Err(ended @ SessionError::NotFound) => return Err(ended),
         }
-        slot.with_ears(|ears| {
+        slot.with_upstream_streams(|upstreams| {
             if let Some(positions) = positions {
-                ears.positions = positions;
+                upstreams.positions = positions;
             }
-            ears.follow_bindings(self);
+            upstreams.follow_bindings(self);
         });
         Ok(SessionStream {
             session: self.clone(),
@@ -78,31 +78,31 @@ impl Session {
         })
     }
 
-    async fn own_stream(&self) -> Result<u64, SessionError> {
-        match self.sessions.inner.outage.now() {
+    async fn claim_stream(&self) -> Result<u64, SessionError> {
+        match self.sessions.inner.outage.current() {
             Some(down) => Err(down.error.clone().into()),
-            None => self.sessions.own_stream(&self.key).await,
+            None => self.sessions.claim_stream(&self.key).await,
         }
     }
 }
 
 impl Sessions {
     /// Claims the session's stream for this process in the store and returns the claim's number.
-    pub(in crate::session) async fn own_stream(&self, key: &RecordKey) -> Result<u64, SessionError> {
+    pub(in crate::session) async fn claim_stream(&self, key: &RecordKey) -> Result<u64, SessionError> {
         let inner = &*self.inner;
         let mut owned = self.observed(
             StoreOperation::ClaimStream,
-            inner.store.claim_stream(key, inner.owner).await,
+            inner.store.claim_stream(key, inner.process_id).await,
         )?;
-        if owned == StreamClaim::Gone && self.missing(key, None).await?.is_some() {
+        if owned == StreamClaim::Gone && self.resolve_missing(key, None).await?.is_some() {
             owned = self.observed(
                 StoreOperation::ClaimStream,
-                inner.store.claim_stream(key, inner.owner).await,
+                inner.store.claim_stream(key, inner.process_id).await,
             )?;
         }
         match owned {
             StreamClaim::Owned(number) => {
-                inner.streams.own(key, number);
+                inner.streams.set_claim(key, number);
                 Ok(number)
             }
             StreamClaim::Gone => Err(SessionError::NotFound),
@@ -114,14 +114,20 @@ impl Session {
     /// Opens the stream of a backend that was just bound, if the session's GET stream is open here. This happens
     /// before the first call, because some backends send messages of that call on the stream and drop them while no
     /// stream is open.
-    pub(in crate::session) async fn hear(&self, backend: &Backend, upstream: &UpstreamSession) {
+    pub(in crate::session) async fn open_upstream_stream(
+        &self,
+        backend: &Backend,
+        upstream: &UpstreamSession,
+    ) {
         if !self.streams().is_open(&self.key) {
             return;
         }
-        let listening = tokio::time::timeout(HEAR_DEADLINE, backend.listen(upstream, None)).await;
+        let listening = tokio::time::timeout(OPEN_STREAM_TIMEOUT, backend.listen(upstream, None)).await;
         if let Ok(Ok(events)) = listening {
             let streams = self.streams();
-            streams.with_listeners(&self.key, |ears| ears.adopt(self, backend, upstream, events));
+            streams.with_upstream_streams(&self.key, |upstreams| {
+                upstreams.adopt(self, backend, upstream, events)
+            });
         }
     }
 }
@@ -137,42 +143,47 @@ impl SessionStream {
     #[must_use]
     pub fn start(&self) -> Option<String> {
         self.slot
-            .with_ears(|ears| event_id::of_own_stream(&self.session.seal(), &ears.positions))
+            .with_upstream_streams(|upstreams| {
+                event_id::of_own_stream(&self.session.token_signer(), &upstreams.positions)
+            })
             .flatten()
     }
 
     /// The events, until the session ends or a newer stream is opened.
     pub fn events(self) -> impl Stream<Item = SessionStreamEvent> + Send + 'static {
         stream::unfold(self, |mut listening| async move {
-            let heard = listening.next().await?;
-            Some((heard, listening))
+            let event = listening.next().await?;
+            Some((event, listening))
         })
     }
 
     async fn next(&mut self) -> Option<SessionStreamEvent> {
         loop {
-            let sound = tokio::select! {
+            let event = tokio::select! {
                 biased;
                 () = self.slot.closed() => return None,
                 () = self.slot.changed() => None,
-                sound = self.slot.heard() => Some(sound),
+                event = self.slot.next_event() => Some(event),
             };
-            match sound {
-                Some(sound) => return Some(self.place(sound)),
-                None => drop(self.slot.with_ears(|ears| ears.follow_bindings(&self.session))),
+            match event {
+                Some(event) => return Some(self.to_session_event(event)),
+                None => drop(
+                    self.slot
+                        .with_upstream_streams(|upstreams| upstreams.follow_bindings(&self.session)),
+                ),
             }
         }
     }
 
-    fn place(&self, sound: UpstreamEvent) -> SessionStreamEvent {
-        let id = self.slot.with_ears(|ears| {
-            let named = ears.note(&self.session, &sound);
-            named.then(|| event_id::of_own_stream(&self.session.seal(), &ears.positions))
+    fn to_session_event(&self, event: UpstreamEvent) -> SessionStreamEvent {
+        let id = self.slot.with_upstream_streams(|upstreams| {
+            let named = upstreams.record_position(&self.session, &event);
+            named.then(|| event_id::of_own_stream(&self.session.token_signer(), &upstreams.positions))
         });
         SessionStreamEvent {
-            backend: sound.backend,
-            upstream: sound.upstream,
-            event: sound.event,
+            backend: event.backend,
+            upstream: event.upstream,
+            event: event.event,
             id: id.flatten().flatten(),
         }
     }

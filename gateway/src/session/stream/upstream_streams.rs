@@ -18,12 +18,12 @@ use crate::session::Session;
 use crate::session::id::event_id::{StreamPositions, UpstreamPosition};
 
 /// Minimum interval between reopenings of a lost upstream session that only the stream asks for.
-const REPAIR_EVERY: Duration = Duration::from_secs(60);
+const REOPEN_INTERVAL: Duration = Duration::from_secs(60);
 /// First pause between two checks whether an upstream session is lost; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Maximum time for a backend to answer `ping`.
-const PING_DEADLINE: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An event of a backend, with the upstream session that it belongs to.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(in crate::session) struct UpstreamEvent {
 /// The open upstream streams and the position of each.
 #[derive(Default)]
 pub(in crate::session) struct UpstreamStreams {
-    pub(in crate::session) sounds: SelectAll<BoxStream<'static, UpstreamEvent>>,
+    pub(in crate::session) events: SelectAll<BoxStream<'static, UpstreamEvent>>,
     pub(in crate::session) positions: StreamPositions,
     open: HashMap<String, OpenStream>,
 }
@@ -53,18 +53,18 @@ impl UpstreamStreams {
     /// Opens and closes streams so that they match the bindings of `session`.
     pub(in crate::session) fn follow_bindings(&mut self, session: &Session) {
         let bound = session.bound();
-        self.open.retain(|name, ear| {
+        self.open.retain(|name, open| {
             bound
                 .iter()
-                .any(|(backend, _)| backend.name().as_str() == name && backend.origin() == ear.origin)
+                .any(|(backend, _)| backend.name().as_str() == name && backend.origin() == open.origin)
         });
         for (backend, upstream) in bound {
             let name = backend.name().as_str();
             let known = self.open.get(name);
-            if known.is_some_and(|ear| ear.upstream == upstream && ear.origin == backend.origin()) {
+            if known.is_some_and(|open| open.upstream == upstream && open.origin == backend.origin()) {
                 continue;
             }
-            let may_repair = known.is_none_or(|ear| ear.since.elapsed() >= REPAIR_EVERY);
+            let may_reopen = known.is_none_or(|open| open.since.elapsed() >= REOPEN_INTERVAL);
             let tag = session.upstream_tag(&backend, &upstream);
             let from = self
                 .positions
@@ -75,7 +75,7 @@ impl UpstreamStreams {
                 self.positions.remove(name);
             }
             let listener = ListenStream::new(backend.clone(), upstream.clone(), from);
-            self.listen_to(session, backend, upstream, listener, may_repair);
+            self.listen_to(session, backend, upstream, listener, may_reopen);
         }
     }
 
@@ -98,45 +98,50 @@ impl UpstreamStreams {
         backend: Backend,
         upstream: UpstreamSession,
         listener: ListenStream,
-        may_repair: bool,
+        may_reopen: bool,
     ) {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let name = backend.name().as_str().to_owned();
-        let ear = OpenStream {
+        let open = OpenStream {
             upstream: upstream.clone(),
             origin: backend.origin().to_owned(),
             since: Instant::now(),
             _stop: stop.drop_guard(),
         };
-        let replaced = self.open.insert(name, ear);
+        let replaced = self.open.insert(name, open);
         if backend.lists_per_session() && replaced.is_some_and(|replaced| replaced.upstream != upstream) {
             // The client has the lists of the previous upstream session, and no backend reports that they changed.
             let changes = lists_changed(&backend, &upstream);
-            self.sounds.push(stream::iter(changes).boxed());
+            self.events.push(stream::iter(changes).boxed());
         }
-        let sounds = sounds(session.clone(), backend, upstream, listener, may_repair);
-        self.sounds.push(sounds.take_until(stopped).boxed());
+        let events = backend_events(session.clone(), backend, upstream, listener, may_reopen);
+        self.events.push(events.take_until(stopped).boxed());
     }
 
     /// Records the event's position. Returns `false` if the event has no id.
-    pub(in crate::session) fn note(&mut self, session: &Session, sound: &UpstreamEvent) -> bool {
-        let Some(event) = position(&sound.event) else {
+    pub(in crate::session) fn record_position(&mut self, session: &Session, event: &UpstreamEvent) -> bool {
+        let Some(event_id) = position(&event.event) else {
             return false;
         };
-        let Some(tag) = session.upstream_tag(&sound.backend, &sound.upstream) else {
+        let Some(tag) = session.upstream_tag(&event.backend, &event.upstream) else {
             return false;
         };
-        let name = sound.backend.name().as_str().to_owned();
-        self.positions
-            .insert(name, UpstreamPosition { upstream: tag, event });
+        let name = event.backend.name().as_str().to_owned();
+        self.positions.insert(
+            name,
+            UpstreamPosition {
+                upstream: tag,
+                event: event_id,
+            },
+        );
         true
     }
 }
 
 /// `list_changed` notifications on behalf of a backend that was replaced.
 fn lists_changed(backend: &Backend, upstream: &UpstreamSession) -> Vec<UpstreamEvent> {
-    let sound = |method: &&str| UpstreamEvent {
+    let event = |method: &&str| UpstreamEvent {
         backend: backend.clone(),
         upstream: upstream.clone(),
         event: Event {
@@ -144,56 +149,61 @@ fn lists_changed(backend: &Backend, upstream: &UpstreamSession) -> Vec<UpstreamE
             ..Event::default()
         },
     };
-    LISTS_CHANGED.iter().map(sound).collect()
+    LISTS_CHANGED.iter().map(event).collect()
 }
 
-fn sounds(
+/// The events of one upstream session. Ends when the backend offers no stream.
+fn backend_events(
     session: Session,
     backend: Backend,
     upstream: UpstreamSession,
     listener: ListenStream,
-    may_repair: bool,
+    may_reopen: bool,
 ) -> BoxStream<'static, UpstreamEvent> {
     let state = (session, backend, upstream, listener);
-    let sounds = stream::unfold(
+    let events = stream::unfold(
         state,
         move |(session, backend, upstream, mut listener)| async move {
             match listener.next().await {
                 Ok(event) => {
-                    let sound = UpstreamEvent {
+                    let event = UpstreamEvent {
                         backend: backend.clone(),
                         upstream: upstream.clone(),
                         event,
                     };
-                    Some((sound, (session, backend, upstream, listener)))
+                    Some((event, (session, backend, upstream, listener)))
                 }
-                Err(NoStream::SessionInDoubt) if may_repair => {
-                    repair(&session, &backend, &upstream).await;
+                Err(NoStream::SessionInDoubt) if may_reopen => {
+                    reopen_if_lost(&session, &backend, &upstream).await;
                     None
                 }
                 Err(NoStream::SessionInDoubt | NoStream::NotOffered) => None,
             }
         },
     );
-    sounds.boxed()
+    events.boxed()
 }
 
 /// Reopens the upstream session if the backend has lost it, so that a client which only listens keeps receiving
 /// events. The new binding changes the record, and the change opens a stream for it.
-async fn repair(session: &Session, backend: &Backend, upstream: &UpstreamSession) {
+async fn reopen_if_lost(session: &Session, backend: &Backend, upstream: &UpstreamSession) {
     let mut pause = FIRST_PAUSE;
     loop {
-        let asking = tokio::time::timeout(PING_DEADLINE, backend.ping(upstream));
+        let asking = tokio::time::timeout(PING_TIMEOUT, backend.ping(upstream));
         let answer = asking.await;
-        match answer.unwrap_or(Err(BackendError::Deadline(PING_DEADLINE))) {
+        match answer.unwrap_or(Err(BackendError::Deadline(PING_TIMEOUT))) {
             Err(BackendError::SessionLost) => match session.replace(backend, upstream).await {
                 Ok(_) => return session.streams().changed(&session.key),
                 Err(UpstreamError::Gone) => return,
-                Err(error) => tracing::debug!(backend = %backend.name(), %error, "no new session"),
+                Err(error) => {
+                    tracing::debug!(backend = %backend.name(), %error, "failed to reopen upstream session")
+                }
             },
             // The session is alive; the backend offers no stream.
             Ok(()) | Err(BackendError::JsonRpc { .. }) => return,
-            Err(error) => tracing::debug!(backend = %backend.name(), %error, "is the session lost?"),
+            Err(error) => {
+                tracing::debug!(backend = %backend.name(), %error, "failed to check upstream session")
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(MAX_PAUSE);
@@ -202,7 +212,7 @@ async fn repair(session: &Session, backend: &Backend, upstream: &UpstreamSession
 
 impl std::fmt::Debug for UpstreamStreams {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ears")
+        f.debug_struct("UpstreamStreams")
             .field("backends", &self.open.keys())
             .finish_non_exhaustive()
     }

@@ -98,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_are_what_a_map_is_and_a_copy_does_not_change(names in proptest::collection::vec("[a-c]{1,2}", 0..12)) {
+        fn bindings_behave_like_a_map_and_clones_are_independent(names in proptest::collection::vec("[a-c]{1,2}", 0..12)) {
             let (mut bindings, mut map) = (Bindings::default(), BTreeMap::new());
             for (generation, name) in (1..).zip(&names) {
                 let before = bindings.clone();

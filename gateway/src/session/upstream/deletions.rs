@@ -21,7 +21,7 @@ impl UpstreamDeletions {
         }
         self.tasks.spawn(async move {
             if let Err(error) = backend.enqueue_delete(&session).await {
-                tracing::debug!(backend = %backend.name(), %error, "an upstream session could not be deleted");
+                tracing::debug!(backend = %backend.name(), %error, "failed to delete upstream session");
             }
         });
     }

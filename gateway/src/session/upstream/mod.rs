@@ -83,18 +83,18 @@ impl UpstreamSessions for Session {
             ..bound
         };
         let inner = &*self.sessions.inner;
-        let reading = inner.proof.stamp_now();
+        let stamp = inner.freshness.stamp_now();
         // The generation stays, because the upstream session does.
         let storing = inner
             .store
             .bind_backend(&self.key, name, binding.generation, &binding);
         match self.sessions.observed(StoreOperation::Bind, storing.await) {
             // A session that has ended needs no cookies.
-            Ok(BindOutcome::Bound(record)) => drop(self.know(record, reading)),
+            Ok(BindOutcome::Bound(record)) => drop(self.update_record(record, stamp)),
             Ok(BindOutcome::Lost(_) | BindOutcome::Gone) => {}
             Err(error) => {
                 upstream.cookies.are_not_stored();
-                tracing::debug!(backend = name, %error, "cookies of an upstream session are not stored");
+                tracing::debug!(backend = name, %error, "failed to store cookies of upstream session");
             }
         }
     }
@@ -104,7 +104,7 @@ impl Session {
     /// The upstream session at `backend` that is bound, or connected in this process.
     fn bound_session(&self, backend: &Backend) -> Option<UpstreamSession> {
         if backend.has_streams_for_sessions() {
-            self.sessions.inner.local.get(&self.key, backend)
+            self.sessions.inner.sse_sessions.get(&self.key, backend)
         } else {
             usable(&self.record(), backend, None)
         }
@@ -125,11 +125,11 @@ impl Session {
     ) -> Result<UpstreamSession, UpstreamError> {
         let inner = &*self.sessions.inner;
         // A session known by its id alone may have ended, so no state may depend on it.
-        if self.entry.is_of_id() && !inner.core.hot().is_disposable(backend.name()) {
-            let message = "it is not known whether the session lives";
-            return Err(StoreError::new(message).into());
+        if self.entry.is_from_id() && !inner.core.hot().is_disposable(backend.name()) {
+            let message = "it is not known whether the session is alive";
+            return Err(StoreError::unavailable(message).into());
         }
-        self.may_open(backend, lost)?;
+        self.check_reopen_limit(backend, lost)?;
         if let Some(lost) = lost {
             backend.lose_shared_session(lost);
         }
@@ -166,17 +166,17 @@ impl Session {
             };
             binding.map(ended).boxed()
         };
-        self.sessions.inner.binds.join(target, attempt).await
+        self.sessions.inner.openings.join(target, attempt).await
     }
 
     /// Whether the limit of reopenings admits a replacement of `lost`.
-    pub(super) fn may_open(
+    pub(super) fn check_reopen_limit(
         &self,
         backend: &Backend,
         lost: Option<&UpstreamSession>,
     ) -> Result<(), BackendError> {
-        let repairs = &self.sessions.inner.repairs;
-        if lost.is_none() || repairs.begin(self.key, backend.name().as_str()) {
+        let limiter = &self.sessions.inner.reopen_limiter;
+        if lost.is_none() || limiter.try_acquire(self.key, backend.name().as_str()) {
             return Ok(());
         }
         backend.forgets_sessions();
@@ -196,7 +196,7 @@ impl Session {
             Err(SessionError::Unavailable(error)) if backend.has_streams_for_sessions() => {
                 // A session known by its id alone may have ended, so no state may depend on it.
                 let disposable = self.sessions.inner.core.hot().is_disposable(backend.name());
-                if self.entry.is_of_id() && !disposable {
+                if self.entry.is_from_id() && !disposable {
                     return Err(error.into());
                 }
             }
@@ -212,16 +212,16 @@ impl Session {
             if let Some(session) = usable(&record, backend, lost) {
                 return Ok(session);
             }
-            let session = self.opened(&record, backend, lost).await?;
+            let session = self.take_or_open(&record, backend, lost).await?;
             if let Some(session) = self.bind_opened(&record, backend, lost, session).await? {
                 return Ok(session);
             }
         }
-        Err(StoreError::new("the upstream session changed again and again").into())
+        Err(StoreError::unavailable("the upstream session changed too often; try again").into())
     }
 
     /// Takes the provisional upstream session if there is one, and otherwise initializes a new one.
-    async fn opened(
+    async fn take_or_open(
         &self,
         record: &Record,
         backend: &Backend,
@@ -233,7 +233,7 @@ impl Session {
         if let Some(kept) = kept.filter(|kept| Some(kept) != lost) {
             return Ok(kept);
         }
-        self.may_open(backend, lost)?;
+        self.check_reopen_limit(backend, lost)?;
         let session = backend.initialize(&initialize_params(record)?).await?;
         inner.metrics.handshake(backend.name());
         Ok(session)
@@ -263,42 +263,47 @@ impl Session {
             },
             generation: expected + 1,
         };
-        let reading = inner.proof.stamp_now();
+        let stamp = inner.freshness.stamp_now();
         let bound = inner
             .store
             .bind_backend(&self.key, name, expected, &binding)
             .await;
         match self.sessions.observed(StoreOperation::Bind, bound) {
-            Ok(BindOutcome::Bound(record)) => {
-                self.bound_now(record, reading, backend, session).await.map(Some)
-            }
+            Ok(BindOutcome::Bound(record)) => self
+                .prepare_bound(record, stamp, backend, session)
+                .await
+                .map(Some),
             Ok(BindOutcome::Lost(record)) => {
                 let winner = usable(&record, backend, lost);
                 // The winner may be this very session: an earlier bind succeeded, but its response was lost.
                 if winner.as_ref() == Some(&session) {
-                    return self.bound_now(record, reading, backend, session).await.map(Some);
+                    return self
+                        .prepare_bound(record, stamp, backend, session)
+                        .await
+                        .map(Some);
                 }
-                self.sessions.close_upstream(backend.clone(), session);
-                self.know(record, reading).map_err(|_| UpstreamError::Gone)?;
+                self.sessions.delete_upstream(backend.clone(), session);
+                self.update_record(record, stamp)
+                    .map_err(|_| UpstreamError::Gone)?;
                 Ok(winner)
             }
-            Ok(BindOutcome::Gone) => match self.sessions.missing(&self.key, None).await {
+            Ok(BindOutcome::Gone) => match self.sessions.resolve_missing(&self.key, None).await {
                 Ok(Some(_)) => {
-                    self.sessions.keep_for_later(&self.key, pending);
+                    self.sessions.make_provisional(&self.key, pending);
                     Ok(None)
                 }
                 Ok(None) => {
-                    self.sessions.close_upstream(backend.clone(), session);
+                    self.sessions.delete_upstream(backend.clone(), session);
                     Err(UpstreamError::Gone)
                 }
                 Err(unavailable) => {
-                    self.sessions.keep_for_later(&self.key, pending);
+                    self.sessions.make_provisional(&self.key, pending);
                     Err(unavailable.into())
                 }
             },
             Err(unavailable) => {
                 // The bind may have succeeded, or may still succeed.
-                self.sessions.keep_for_later(&self.key, pending);
+                self.sessions.make_provisional(&self.key, pending);
                 self.provisional(backend, lost, unavailable).await.map(Some)
             }
         }
@@ -306,19 +311,19 @@ impl Session {
 
     /// Brings a newly bound upstream session up to date before the first call: settings are replayed and its stream
     /// is opened.
-    async fn bound_now(
+    async fn prepare_bound(
         &self,
         record: Record,
-        reading: ReadStamp,
+        stamp: ReadStamp,
         backend: &Backend,
         session: UpstreamSession,
     ) -> OpenOutcome {
-        self.sessions.inner.writes.note(self.key);
-        self.know(record.clone(), reading)
+        self.sessions.inner.recent_writes.note(self.key);
+        self.update_record(record.clone(), stamp)
             .map_err(|_| UpstreamError::Gone)?;
         tokio::join!(
             self.sessions.replay(&record, backend, &session),
-            self.hear(backend, &session)
+            self.open_upstream_stream(backend, &session)
         );
         self.streams().changed(&self.key);
         Ok(session)
@@ -336,7 +341,7 @@ fn usable(record: &Record, backend: &Backend, lost: Option<&UpstreamSession>) ->
 pub(super) fn initialize_params(record: &Record) -> Result<InitializeParams<'_>, UpstreamError> {
     let raw = |text| -> Result<&RawValue, UpstreamError> {
         serde_json::from_str(text)
-            .map_err(|error| StoreError::new(format!("unreadable record: {error}")).into())
+            .map_err(|error| StoreError::unavailable(format!("unreadable record: {error}")).into())
     };
     Ok(InitializeParams {
         revision: record.revision,

@@ -31,18 +31,18 @@ use crate::session::{Session, Sessions};
 /// Maximum number of provisional sessions.
 const MAX_PENDING: usize = 10_000;
 /// Maximum number of concurrent binds.
-const AT_A_TIME: usize = 32;
+const MAX_CONCURRENT_BINDS: usize = 32;
 /// Interval between checks whether a superseded session is still in use.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const USE_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Maximum time for which a superseded session is kept while it seems to be in use.
 const MAX_USE: Duration = Duration::from_secs(10 * 60);
 
 /// The provisional upstream sessions. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub(in crate::session) struct ProvisionalSessions {
-    pending: Arc<Mutex<HashMap<Place, PendingBinding>>>,
+    pending: Arc<Mutex<HashMap<ProvisionalKey, PendingBinding>>>,
     /// Superseded sessions that requests may still use. Each has a task that deletes it.
-    leaving: Arc<Mutex<Vec<(RecordKey, PendingBinding)>>>,
+    superseded: Arc<Mutex<Vec<(RecordKey, PendingBinding)>>>,
     /// Held by the one reconciliation that runs.
     turn: Arc<Semaphore>,
 }
@@ -51,14 +51,14 @@ impl Default for ProvisionalSessions {
     fn default() -> Self {
         Self {
             pending: Arc::default(),
-            leaving: Arc::default(),
+            superseded: Arc::default(),
             turn: Arc::new(Semaphore::new(1)),
         }
     }
 }
 
 /// Client session and backend name.
-type Place = (RecordKey, String);
+type ProvisionalKey = (RecordKey, String);
 
 #[derive(Clone, Debug)]
 pub(in crate::session) struct PendingBinding {
@@ -77,12 +77,12 @@ impl ProvisionalSessions {
 
     /// Provisional and superseded sessions of `key` at `backend` that a request may use.
     pub(in crate::session) fn used(&self, key: &RecordKey, backend: &Backend) -> Vec<PendingBinding> {
-        let leaving = lock(&self.leaving).clone();
-        let leaving = leaving
+        let superseded = lock(&self.superseded).clone();
+        let superseded = superseded
             .into_iter()
             .filter(|(other, pending)| other == key && pending.backend.name() == backend.name())
             .map(|(_, pending)| pending);
-        self.get(key, backend).into_iter().chain(leaving).collect()
+        self.get(key, backend).into_iter().chain(superseded).collect()
     }
 
     /// Takes the provisional session of `key` at `backend` that follows the generation `expected`.
@@ -154,7 +154,7 @@ impl ProvisionalSessions {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Place, PendingBinding>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ProvisionalKey, PendingBinding>> {
         lock(&self.pending)
     }
 }
@@ -203,11 +203,11 @@ impl Session {
         inner.metrics.handshake(backend.name());
         if session.id.is_some() && !disposable {
             // It gives session ids after all, so it has state to lose.
-            self.sessions.close_upstream(backend.clone(), session);
+            self.sessions.delete_upstream(backend.clone(), session);
             return Err(unavailable.into());
         }
         self.sessions.replay(&record, backend, &session).await;
-        self.sessions.keep_for_later(
+        self.sessions.make_provisional(
             &self.key,
             PendingBinding {
                 backend: backend.clone(),
@@ -221,9 +221,9 @@ impl Session {
 
 impl Sessions {
     /// Makes an upstream session provisional.
-    pub(in crate::session) fn keep_for_later(&self, key: &RecordKey, pending: PendingBinding) {
+    pub(in crate::session) fn make_provisional(&self, key: &RecordKey, pending: PendingBinding) {
         if let Err(dropped) = self.inner.provisional.keep(key, pending) {
-            self.close_when_quiet(*key, dropped);
+            self.delete_when_unused(*key, dropped);
         }
     }
 
@@ -231,7 +231,7 @@ impl Sessions {
     pub(in crate::session) fn has_to_reconcile(&self) -> bool {
         let provisional = &self.inner.provisional;
         let free = provisional.turn.available_permits() > 0;
-        free && (self.inner.endings.has_unasked() || !provisional.lock().is_empty())
+        free && (self.inner.pending_terminations.has_unasked() || !provisional.lock().is_empty())
     }
 
     /// Adopts or deletes provisional sessions and settles pending terminations, after the store answers again. Stops
@@ -242,18 +242,18 @@ impl Sessions {
             return;
         };
         let settling = provisional.all().into_iter().map(|(key, pending)| async move {
-            if self.inner.outage.now().is_some() {
+            if self.inner.outage.current().is_some() {
                 return;
             }
             match self.adopt(&key, &pending).await {
                 Ok(()) => {}
                 // The store answers, but this version cannot read the record. Waiting would not help.
-                Err(error) if error.is_of_record() => self.close_when_quiet(key, pending.clone()),
+                Err(error) if error.is_corrupt_record() => self.delete_when_unused(key, pending.clone()),
                 Err(_) => return,
             }
             provisional.remove(&key, &pending);
         });
-        let settling = stream::iter(settling).buffer_unordered(AT_A_TIME);
+        let settling = stream::iter(settling).buffer_unordered(MAX_CONCURRENT_BINDS);
         tokio::join!(settling.collect::<()>(), self.settle_pending_terminations());
     }
 
@@ -266,7 +266,7 @@ impl Sessions {
             generation: pending.expected + 1,
         };
         for _ in 0..2 {
-            let reading = inner.proof.stamp_now();
+            let stamp = inner.freshness.stamp_now();
             let bound = inner
                 .store
                 .bind_backend(key, name, pending.expected, &binding)
@@ -276,39 +276,39 @@ impl Sessions {
                     // The winner may be this very session: an earlier bind succeeded, but its response was lost.
                     let bound = record.bindings.get(name).map(|binding| &binding.session);
                     if bound == Some(&pending.session) {
-                        inner.writes.note(*key);
+                        inner.recent_writes.note(*key);
                         self.replay(&record, &pending.backend, &pending.session).await;
                         tracing::debug!(backend = name, "an upstream session was adopted");
                     } else {
-                        self.close_when_quiet(*key, pending.clone());
+                        self.delete_when_unused(*key, pending.clone());
                     }
-                    inner.cache.put(key, record, reading);
+                    inner.cache.insert(key, record, stamp);
                     inner.streams.changed(key);
                     return Ok(());
                 }
                 BindOutcome::Gone => {
-                    if self.missing(key, None).await?.is_none() {
+                    if self.resolve_missing(key, None).await?.is_none() {
                         break;
                     }
                 }
             }
         }
-        self.close_when_quiet(*key, pending.clone());
+        self.delete_when_unused(*key, pending.clone());
         Ok(())
     }
 
     /// Deletes an upstream session once no request of its client session can be using it.
-    fn close_when_quiet(&self, key: RecordKey, pending: PendingBinding) {
+    fn delete_when_unused(&self, key: RecordKey, pending: PendingBinding) {
         let sessions = self.clone();
-        lock(&self.inner.provisional.leaving).push((key, pending.clone()));
+        lock(&self.inner.provisional.superseded).push((key, pending.clone()));
         self.inner.tasks.spawn(async move {
             let limit = Instant::now() + MAX_USE;
             while !sessions.inner.in_flight.is_quiet(&key) && Instant::now() < limit {
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(USE_CHECK_INTERVAL).await;
             }
-            lock(&sessions.inner.provisional.leaving)
+            lock(&sessions.inner.provisional.superseded)
                 .retain(|(other, left)| *other != key || left.session != pending.session);
-            sessions.close_upstream(pending.backend, pending.session);
+            sessions.delete_upstream(pending.backend, pending.session);
         });
     }
 }

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use crate::session::record::RecordKey;
 
 /// The sliding window.
-const WITHIN: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_secs(60);
 /// Maximum number of reopenings in the window.
-const AT_MOST: usize = 3;
+const MAX_REOPENINGS: usize = 3;
 /// Maximum number of pairs of session and backend. Beyond it old pairs are dropped, which at worst allows too many
 /// reopenings.
-const PAIRS: usize = 4096;
+const MAX_PAIRS: usize = 4096;
 
 /// Recent reopenings. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
@@ -29,21 +29,21 @@ type Times = HashMap<(RecordKey, String), VecDeque<Instant>>;
 
 impl ReopenLimiter {
     /// Whether the session `key` may reopen at `backend`. If so, the reopening is counted.
-    pub(in crate::session) fn begin(&self, key: RecordKey, backend: &str) -> bool {
+    pub(in crate::session) fn try_acquire(&self, key: RecordKey, backend: &str) -> bool {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let pair = (key, backend.to_owned());
-        if all.len() >= PAIRS && !all.contains_key(&pair) {
-            all.retain(|_, times| times.back().is_some_and(|last| now - *last < WITHIN));
-            if all.len() >= PAIRS {
+        if all.len() >= MAX_PAIRS && !all.contains_key(&pair) {
+            all.retain(|_, times| times.back().is_some_and(|last| now - *last < WINDOW));
+            if all.len() >= MAX_PAIRS {
                 all.clear();
             }
         }
         let times = all.entry(pair).or_default();
-        while times.front().is_some_and(|first| now - *first >= WITHIN) {
+        while times.front().is_some_and(|first| now - *first >= WINDOW) {
             times.pop_front();
         }
-        if times.len() >= AT_MOST {
+        if times.len() >= MAX_REOPENINGS {
             return false;
         }
         times.push_back(now);
@@ -56,24 +56,26 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn three_repairs_a_minute_are_enough_for_one_session_at_one_backend() {
-        let repairs = ReopenLimiter::default();
+    async fn fourth_reopening_within_the_window_is_refused() {
+        // Each pair of session and backend gets three reopenings per minute.
+        let limiter = ReopenLimiter::default();
         let key = RecordKey([1; 16]);
-        for _ in 0..AT_MOST {
-            assert!(repairs.begin(key, "a"));
+        for _ in 0..MAX_REOPENINGS {
+            assert!(limiter.try_acquire(key, "a"));
         }
-        assert!(!repairs.begin(key, "a"));
-        assert!(repairs.begin(key, "b") && repairs.begin(RecordKey([2; 16]), "a"));
-        tokio::time::advance(WITHIN).await;
-        assert!(repairs.begin(key, "a"));
+        assert!(!limiter.try_acquire(key, "a"));
+        assert!(limiter.try_acquire(key, "b") && limiter.try_acquire(RecordKey([2; 16]), "a"));
+        tokio::time::advance(WINDOW).await;
+        assert!(limiter.try_acquire(key, "a"));
     }
 
     #[tokio::test]
-    async fn what_is_looked_after_is_bounded() {
-        let repairs = ReopenLimiter::default();
-        for number in 0..2 * PAIRS as u128 {
-            assert!(repairs.begin(RecordKey(number.to_be_bytes()), "a"));
+    async fn reopen_limiter_memory_is_bounded() {
+        // However many pairs reopen, at most `MAX_PAIRS` are kept.
+        let limiter = ReopenLimiter::default();
+        for number in 0..2 * MAX_PAIRS as u128 {
+            assert!(limiter.try_acquire(RecordKey(number.to_be_bytes()), "a"));
         }
-        assert!(repairs.0.lock().unwrap().len() <= PAIRS);
+        assert!(limiter.0.lock().unwrap().len() <= MAX_PAIRS);
     }
 }

@@ -87,23 +87,23 @@ impl SseSessions {
 impl Sessions {
     /// Background task: closes connections of sessions that have ended or are no longer cached. Runs until the
     /// process drains.
-    pub(in crate::session) async fn look_after_connections(self) {
+    pub(in crate::session) async fn close_ended_connections(self) {
         let idle = self.inner.settings.lifetimes.idle;
         loop {
             tokio::time::sleep(idle.clamp(MIN_PAUSE, MAX_PAUSE)).await;
-            self.look_at_connections(idle).await;
+            self.close_ended_connections_once(idle).await;
         }
     }
 
-    async fn look_at_connections(&self, idle: Duration) {
-        for key in self.inner.local.keys() {
+    async fn close_ended_connections_once(&self, idle: Duration) {
+        for key in self.inner.sse_sessions.keys() {
             match self.inner.cache.peek(&key) {
                 // An uncached session that is known by its id alone may be in use.
                 None if !self.inner.in_flight.is_quiet(&key) || self.inner.streams.is_open(&key) => {}
                 None => self.close_connections(&key),
-                Some(entry) if entry.lives_on(idle) => {}
+                Some(entry) if entry.is_alive(idle) => {}
                 // The session may be in use on another replica.
-                Some(_) => self.look_again(&key).await,
+                Some(_) => self.reload_session(&key).await,
             }
         }
     }
@@ -118,18 +118,18 @@ impl Session {
         record: &Record,
     ) -> Result<UpstreamSession, UpstreamError> {
         let inner = &*self.sessions.inner;
-        let open = inner.local.get(&self.key, backend);
+        let open = inner.sse_sessions.get(&self.key, backend);
         if let Some(open) = open.filter(|open| Some(open) != lost) {
             return Ok(open);
         }
-        self.may_open(backend, lost)?;
+        self.check_reopen_limit(backend, lost)?;
         let upstream = backend
             .initialize(&crate::session::upstream::initialize_params(record)?)
             .await?;
         inner.metrics.handshake(backend.name());
-        inner.local.put(self.key, backend, upstream.clone());
+        inner.sse_sessions.put(self.key, backend, upstream.clone());
         self.sessions.replay(record, backend, &upstream).await;
-        self.hear(backend, &upstream).await;
+        self.open_upstream_stream(backend, &upstream).await;
         self.streams().changed(&self.key);
         Ok(upstream)
     }
@@ -221,7 +221,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_ends_when_its_session_is_forgotten_and_not_before() {
+    async fn sse_connection_closes_when_session_leaves_the_cache() {
+        // A connection stays open while its session is cached or in use, and closes when the cache evicts the session.
         let tasks = Tasks::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Uri = format!("http://{}/sse", listener.local_addr().unwrap())
@@ -251,20 +252,20 @@ mod tests {
         for _ in 0..100 {
             sessions.create(&who, &client).await.unwrap();
         }
-        sessions.look_at_connections(idle).await;
+        sessions.close_ended_connections_once(idle).await;
         assert!(is_open());
         let request = RawValue::from_string("1".to_owned()).unwrap();
         let running = session.begin(&request).unwrap();
         drop(session);
-        sessions.look_at_connections(idle).await;
+        sessions.close_ended_connections_once(idle).await;
         assert!(is_open(), "it is remembered");
         for _ in 0..100 {
             sessions.create(&who, &client).await.unwrap();
         }
-        sessions.look_at_connections(idle).await;
+        sessions.close_ended_connections_once(idle).await;
         assert!(is_open(), "a call is running");
         drop(running);
-        sessions.look_at_connections(idle).await;
+        sessions.close_ended_connections_once(idle).await;
         tokio::time::timeout(Duration::from_secs(10), async {
             while is_open() {
                 tokio::task::yield_now().await;

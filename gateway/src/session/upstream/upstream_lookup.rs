@@ -27,7 +27,7 @@ pub enum NoUpstreamSession {
     #[error("the backend {0} is not there any more")]
     NoBackend(String),
     /// The upstream session was replaced, and its state is gone.
-    #[error("the session at the backend {0} was replaced by another; what belonged to it is lost")]
+    #[error("the upstream session at the backend {0} was replaced, and its state is lost")]
     Replaced(String),
     /// The client session cannot be used.
     #[error(transparent)]
@@ -66,7 +66,7 @@ impl Session {
         }
     }
 
-    pub(in crate::session) fn seal(&self) -> TokenSigner<'_> {
+    pub(in crate::session) fn token_signer(&self) -> TokenSigner<'_> {
         TokenSigner {
             key: &self.signer,
             server: &self.sessions.inner.server,
@@ -89,13 +89,13 @@ impl Session {
         original: &RawValue,
     ) -> Option<String> {
         let tag = self.upstream_tag(backend, upstream)?;
-        relayed_id::mint(&self.seal(), kind, backend.name().as_str(), tag, original)
+        relayed_id::mint(&self.token_signer(), kind, backend.name().as_str(), tag, original)
     }
 
     /// Reads a signed id or token, if it was issued to this session.
     #[must_use]
     pub fn minted(&self, kind: RelayedIdKind, text: &str) -> Option<RelayedId> {
-        relayed_id::read(&self.seal(), kind, text)
+        relayed_id::read(&self.token_signer(), kind, text)
     }
 
     /// Event id for the position `event` in the response stream of call `request`, if it can have one.
@@ -108,13 +108,13 @@ impl Session {
         event: Option<&HeaderValue>,
     ) -> Option<String> {
         let tag = self.upstream_tag(backend, upstream)?;
-        event_id::of_call(&self.seal(), backend.name().as_str(), tag, request, event)
+        event_id::of_call(&self.token_signer(), backend.name().as_str(), tag, request, event)
     }
 
     /// Reads an event id that was issued to this session.
     #[must_use]
     pub fn resume(&self, id: &[u8]) -> Option<ResumePoint> {
-        event_id::read(&self.seal(), id)
+        event_id::read(&self.token_signer(), id)
     }
 
     /// Tag that identifies `upstream` among the session's upstream sessions at `backend`.
@@ -134,7 +134,7 @@ impl Session {
                 None => self.provisional_generation(backend, upstream)?,
             }
         };
-        let tag = UpstreamTag::new(&self.seal(), backend.origin(), upstream, generation);
+        let tag = UpstreamTag::new(&self.token_signer(), backend.origin(), upstream, generation);
         Some(tag)
     }
 
@@ -149,7 +149,7 @@ impl Session {
                 .then(|| (self.reach(backend), binding.session.clone()))
         });
         let provisional = self.sessions.inner.provisional.of(&self.key);
-        let local = self.sessions.inner.local.of(&self.key).into_iter();
+        let local = self.sessions.inner.sse_sessions.of(&self.key).into_iter();
         let local = local.map(|(backend, upstream)| (self.reach(backend), upstream));
         bound.chain(provisional).chain(local).collect()
     }
@@ -173,7 +173,7 @@ impl Session {
             return wanted.map(|upstream| (backend, upstream)).ok_or_else(replaced);
         }
         if backend.has_streams_for_sessions() {
-            let open = self.sessions.inner.local.get(&self.key, &backend);
+            let open = self.sessions.inner.sse_sessions.get(&self.key, &backend);
             let wanted = open.filter(|open| self.upstream_tag(&backend, open) == Some(tag));
             let replaced = || NoUpstreamSession::Replaced(name.to_owned());
             return wanted.map(|upstream| (backend, upstream)).ok_or_else(replaced);
@@ -187,11 +187,13 @@ impl Session {
             let provisional = provisional
                 .into_iter()
                 .map(|pending| (pending.session, pending.expected + 1));
-            let (seal, origin) = (self.seal(), backend.origin());
+            let (signer, origin) = (self.token_signer(), backend.origin());
             bound
                 .into_iter()
                 .chain(provisional)
-                .find(|(upstream, generation)| UpstreamTag::new(&seal, origin, upstream, *generation) == tag)
+                .find(|(upstream, generation)| {
+                    UpstreamTag::new(&signer, origin, upstream, *generation) == tag
+                })
                 .map(|(upstream, _)| upstream)
         };
         if let Some(upstream) = wanted() {
@@ -219,29 +221,35 @@ impl Session {
     /// Reloads the record from the store.
     pub(in crate::session) async fn reload(&self) -> Result<(), SessionError> {
         let inner = &*self.sessions.inner;
-        let reading = inner.proof.stamp_now();
+        let stamp = inner.freshness.stamp_now();
         match self
             .sessions
             .observed(StoreOperation::Load, inner.store.load(&self.key).await)?
         {
-            LoadOutcome::Gone => match self.sessions.missing(&self.key, None).await? {
+            LoadOutcome::Gone => match self.sessions.resolve_missing(&self.key, None).await? {
                 Some(_) => Ok(()),
                 None => Err(SessionError::NotFound),
             },
-            LoadOutcome::Found(record) => match self.sessions.found(&self.key, record, reading).await? {
-                Some(entry) => {
-                    let record = Record::clone(&entry.record());
-                    self.know(record, reading)
+            LoadOutcome::Found(record) => {
+                match self.sessions.accept_loaded(&self.key, record, stamp).await? {
+                    Some(entry) => {
+                        let record = Record::clone(&entry.record());
+                        self.update_record(record, stamp)
+                    }
+                    None => Err(SessionError::NotFound),
                 }
-                None => Err(SessionError::NotFound),
-            },
+            }
         }
     }
 
-    /// Caches `record`, which was read at `reading`.
-    pub(in crate::session) fn know(&self, record: Record, reading: ReadStamp) -> Result<(), SessionError> {
-        self.entry.update(record.clone(), reading);
-        let known = self.sessions.inner.cache.put(&self.key, record, reading);
+    /// Caches `record`, which was read at `stamp`.
+    pub(in crate::session) fn update_record(
+        &self,
+        record: Record,
+        stamp: ReadStamp,
+    ) -> Result<(), SessionError> {
+        self.entry.update(record.clone(), stamp);
+        let known = self.sessions.inner.cache.insert(&self.key, record, stamp);
         known.map(drop).ok_or(SessionError::NotFound)
     }
 }

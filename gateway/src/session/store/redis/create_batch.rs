@@ -1,12 +1,11 @@
-//! New records, many in one exchange with Redis.
+//! Batched creation: creates many records in one exchange with Redis.
 //!
-//! Clients open sessions in storms: all of them come back at once after an outage or a roll-out. Most of what one new record costs
-//! Redis is the same for all of them, and Redis does one thing at a time. So those who come while an exchange is under way wait until
-//! it ends, or until they are about half of all, and leave together: while the answers of one half are given out Redis works at the
-//! other. A lonely one does not wait; behind a Redis that is slow nobody waits longer than [`PATIENCE`].
+//! After an outage or a rollout all clients open sessions at once. Most of the cost of a creation in Redis is the
+//! same for a whole batch. So creations that arrive during an exchange wait until it ends, or until about half of all
+//! are waiting, and are sent together: Redis works on one half while the other half gets its results. A single
+//! creation does not wait, and no creation waits longer than [`PATIENCE`] for a slow exchange.
 //!
-//! An exchange happens as a whole or not at all, and each of those in it learns what became of its own record. One whose caller has
-//! gone is not sent.
+//! An exchange is atomic. Each creation gets its own outcome, and a creation whose caller has gone is not sent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,23 +27,23 @@ use crate::session::store::redis::key_names::KeyNames;
 use crate::session::store::redis::record_hash;
 use crate::session::upstream::bindings::Bindings;
 
-/// How many records are in one exchange, so that it keeps nobody else from Redis for long.
+/// Maximum number of records per exchange, so that other commands are not delayed for long.
 const TOGETHER: usize = 64;
-/// How long those who wait let the exchange before them go on.
+/// Maximum time for which waiting creations let the previous exchange continue.
 const PATIENCE: Duration = Duration::from_millis(1);
-/// How many exchanges are under way at most.
+/// Maximum number of concurrent exchanges.
 const MOST_AT_ONCE: usize = 64;
-/// How many may wait; those who come then are told that the store does not keep up.
+/// Maximum number of waiting creations. Further ones fail at once.
 const MAX_WAITING: usize = 1024;
 
-/// Creates records. The task that does so ends with this.
+/// Queues creations. Dropping it ends the task that sends them.
 #[derive(Debug)]
 pub(super) struct CreateBatcher {
     queue: mpsc::Sender<Waiting>,
     _task: JoinSet<()>,
 }
 
-/// A record that is to be created.
+/// A creation that waits to be sent.
 #[derive(Debug)]
 struct Waiting {
     key: RecordKey,
@@ -53,7 +52,7 @@ struct Waiting {
     answer: oneshot::Sender<Result<CreateOutcome, StoreError>>,
 }
 
-/// When the records began, when they end, the life of the store's data, and what came of each.
+/// Response of the script: creation time, end, incarnation, and the outcome of each record.
 type Answer = (u64, u64, String, String);
 
 struct Creator {
@@ -61,14 +60,14 @@ struct Creator {
     script: Script,
     keys: Arc<KeyNames>,
     lifetimes: Lifetimes,
-    /// How long records outlive their idle deadlines.
+    /// Time for which records outlive their idle deadline.
     kept: Duration,
-    /// Who creates, as it stands in events.
+    /// This process's id in events.
     writer: String,
 }
 
 impl CreateBatcher {
-    /// Creates records by `script`, in the name of `writer`.
+    /// Creates records with `script`, on behalf of `writer`.
     pub(super) fn new(
         connection: RedisConnection,
         script: Script,
@@ -94,11 +93,11 @@ impl CreateBatcher {
         }
     }
 
-    /// Creates one.
+    /// Creates one record.
     ///
     /// # Errors
-    /// When Redis gave no answer in time, or an error, or too many wait already. Unless it is the last, the record may be there, or
-    /// may be written later.
+    /// Redis did not answer in time, answered with an error, or the queue is full. Except for the full queue, the
+    /// record may exist now or later.
     pub(super) async fn create(
         &self,
         key: &RecordKey,
@@ -112,25 +111,25 @@ impl CreateBatcher {
             limits,
             answer,
         };
-        let ended = || Err(StoreError::new("the connection to Redis has ended"));
+        let ended = || Err(StoreError::unavailable("the connection to Redis has ended"));
         match self.queue.try_send(waiting) {
             Ok(()) => answered.await.unwrap_or_else(|_| ended()),
             Err(TrySendError::Closed(_)) => ended(),
             Err(TrySendError::Full(_)) => {
                 let reason = format!("{MAX_WAITING} new sessions wait to be written already");
-                Err(StoreError::new(reason))
+                Err(StoreError::unavailable(reason))
             }
         }
     }
 }
 
 impl Creator {
-    /// Works until it is aborted, or nobody can ask any more.
+    /// Sends batches until the task is aborted or the queue is closed.
     async fn work(self, mut queue: mpsc::Receiver<Waiting>) {
         let mut under_way = FuturesUnordered::new();
         let mut waiting = Vec::new();
         let mut since = Instant::now();
-        // How many records are under way, and how many were when an exchange left last.
+        // Number of records under way, and the same when the last exchange was sent.
         let (mut records, mut crowd) = (0, 0);
         loop {
             let places = TOGETHER - waiting.len();
@@ -149,7 +148,7 @@ impl Creator {
             let half = under_way.len() == 1 && waiting.len() >= crowd / 2;
             let full = waiting.len() == TOGETHER;
             if !waiting.is_empty() && (under_way.is_empty() || half || full || since.elapsed() >= PATIENCE) {
-                // Requests that have arrived already are read first, and their records come along.
+                // Yield, so that requests that have arrived join this batch.
                 tokio::task::yield_now().await;
                 let places = TOGETHER - waiting.len();
                 waiting.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(places));
@@ -160,7 +159,7 @@ impl Creator {
         }
     }
 
-    /// Gives how many there were.
+    /// Sends one exchange and returns the number of its records.
     async fn exchange(&self, mut waiting: Vec<Waiting>) -> usize {
         let records = waiting.len();
         waiting.retain(|one| !one.answer.is_closed());
@@ -173,7 +172,7 @@ impl Creator {
         records
     }
 
-    /// Creates those to which the same limits apply, and tells each what came of it.
+    /// Creates records to which the same limits apply, and reports each outcome.
     async fn create(&self, together: Vec<Waiting>, limits: SessionLimits) {
         let mut call = self.script.key(&self.keys.incarnation);
         call.key(&self.keys.channel)
@@ -199,12 +198,12 @@ impl Creator {
                 Ok(answer) => self.created(answer, index, &one.record),
                 Err(error) => Err(error.clone()),
             };
-            // Where nobody waits any more it is as if the answer had come too late.
+            // A closed receiver means that the caller has gone.
             one.answer.send(created).ok();
         }
     }
 
-    /// What came of the record at `index`.
+    /// Outcome of the record at `index`.
     fn created(
         &self,
         answer: &Answer,
@@ -240,7 +239,9 @@ impl Creator {
             Some(b't') => Ok(CreateOutcome::AlreadyExists),
             Some(b's') => Ok(CreateOutcome::Limit(SessionLimit::Server)),
             Some(b'p') => Ok(CreateOutcome::Limit(SessionLimit::Principal)),
-            _ => Err(StoreError::new("Redis did not say what became of a new record")),
+            _ => Err(StoreError::unavailable(
+                "Redis did not report the outcome of a creation",
+            )),
         }
     }
 }

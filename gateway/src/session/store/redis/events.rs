@@ -1,7 +1,8 @@
-//! What processes tell each other, by publish and subscribe, and the proof that nothing of it was missed.
+//! Events between replicas over Redis publish/subscribe.
 //!
-//! The scripts publish what they change, in one step with the change. [`Subscription`] proves that it brings all of it; when it ends,
-//! whatever is published is lost until there is a new one, which [`StoreEvent::Interrupted`] says.
+//! A script publishes each change atomically with the change itself. [`Subscription`] proves by PING that no event is
+//! missing. When it ends, events are lost until there is a new subscription, which [`StoreEvent::Interrupted`]
+//! reports.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,15 +18,15 @@ use super::{ProcessId, SessionLife, StoreEvent};
 use crate::session::record::RecordKey;
 use crate::session::store::redis::record_hash;
 
-/// The pause between two attempts to subscribe.
+/// Pause between two attempts to subscribe.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// A message as the scripts write it: an array that begins with its kind.
+/// A message as the scripts publish it: an array that begins with its type.
 enum PublishedEvent<'a> {
     /// `record`, key, Redis's clock, fields and values.
     Record(&'a str, &'a str, Vec<String>),
-    /// `created`, who did (not kept), Redis's clock, what the field `fixed` of all of them begins with, the field `times` of all of them, and by turns the key
-    /// and the rest of `fixed` of each.
+    /// `created`, creator (not kept), Redis's clock, the common prefix of the fields `fixed`, the common field
+    /// `times`, then for each record its key and the rest of `fixed`.
     Created(&'a str, &'a str, &'a str, Vec<String>),
     /// `terminated`, key, incarnation, end in milliseconds.
     Terminated(&'a str, &'a str, &'a str),
@@ -88,7 +89,7 @@ fn part<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(parts: &mut A) -> Result<T,
         .ok_or_else(|| A::Error::custom("the event ends too soon"))
 }
 
-/// The events of `channel`. Of what `listener` has created it knows already.
+/// The events of `channel`, without the records that `listener` itself created.
 pub(super) fn events(
     connection: RedisConnection,
     channel: String,
@@ -112,7 +113,7 @@ pub(super) fn events(
 struct Listener {
     connection: RedisConnection,
     channel: String,
-    /// How the listener stands in events.
+    /// This process's id in events.
     own: String,
     every: Duration,
     subscription: Option<Subscription>,
@@ -130,7 +131,7 @@ impl Listener {
                 Ok(SubscriptionEvent::Message(message)) => return event(&message),
                 Ok(SubscriptionEvent::Proved { asked }) => return StoreEvent::Proved(asked),
                 Err(lost) => {
-                    tracing::debug!(%lost, "what other processes do is not heard");
+                    tracing::debug!(%lost, "event subscription lost");
                     self.subscription = None;
                     return StoreEvent::Interrupted;
                 }
@@ -138,7 +139,8 @@ impl Listener {
         }
     }
 
-    /// Whether a message tells of what was created here: there are many of these, and reading them is as much work as creating.
+    /// Whether a message reports records created here. There are many of these, and parsing one costs as much as
+    /// creating it.
     fn is_own_creation(&self, message: &[u8]) -> bool {
         let rest = message.strip_prefix(br#"["created",""#);
         rest.is_some_and(|rest| rest.starts_with(self.own.as_bytes()))
@@ -149,15 +151,15 @@ impl Listener {
         match self.connection.subscribe(&self.channel, self.every).await {
             Ok(subscription) => self.subscription = Some(subscription),
             Err(error) => {
-                tracing::debug!(%error, "cannot subscribe to what other processes do");
+                tracing::debug!(%error, "failed to subscribe to events");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 }
 
-/// What a message says. One that cannot be read is of a newer gateway: something has happened all the same, to the session that it names,
-/// or, where not even that can be read, to any.
+/// Decodes a message. An unreadable one comes from a newer gateway: it counts as a change of the session that it
+/// names, and otherwise as an interruption.
 fn event(message: &[u8]) -> StoreEvent {
     if let Some(event) = read(message) {
         return event;
@@ -165,13 +167,13 @@ fn event(message: &[u8]) -> StoreEvent {
     match concerned(message) {
         Some(key) => StoreEvent::Changed(key),
         None => {
-            tracing::warn!("another process tells something that this one does not understand");
+            tracing::warn!("ignoring unreadable event of a newer gateway");
             StoreEvent::Interrupted
         }
     }
 }
 
-/// The session that a message is about: those about one name it behind their kind.
+/// The session that a message names: the element after its type.
 fn concerned(message: &[u8]) -> Option<RecordKey> {
     let parts: Vec<&RawValue> = serde_json::from_slice(message).ok()?;
     let name: &str = serde_json::from_str(parts.get(1)?.get()).ok()?;
@@ -221,7 +223,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_read_is_a_change_of_whom_it_names_and_otherwise_of_anybody() {
+    fn unreadable_event_invalidates_the_named_session_or_all() {
+        // An unreadable event counts as a change of the session that it names, and otherwise as an interruption.
         let key = RecordKey([7; 16]);
         for message in [
             format!(r#"["changed","{key}"]"#),

@@ -1,31 +1,31 @@
-//! The names of the keys of one virtual server.
+//! Names of the Redis keys of one virtual server.
 
 use crate::config::ServerName;
 use crate::session::record::RecordKey;
 
-/// The names. All begin with the same hash tag.
+/// The key names. All have the same hash tag, so a cluster keeps them in one slot.
 #[derive(Debug)]
 pub(super) struct KeyNames {
-    /// What the key of a record begins with.
+    /// Prefix of record keys.
     pub(super) record_prefix: String,
-    /// What the key begins with that says what became of a session.
+    /// Prefix of tombstones and recovery markers.
     marker_prefix: String,
     pub(super) incarnation: String,
-    /// The set of all records, by their idle deadlines.
+    /// Sorted set of all records, by idle deadline.
     pub(super) sessions: String,
-    /// What backends offer, by their names.
+    /// Persisted lists, by backend name.
     pub(super) offers: String,
-    /// The upstream sessions that all clients share, and numbers that processes have taken, by the backends' names.
+    /// Shared upstream sessions, and the numbers that processes have taken, by backend name.
     pub(super) shared_sessions: String,
-    /// What probes write, and remove again: a hash and a set.
+    /// Keys that the probes write and delete: a hash and a set.
     pub(super) probe: String,
     pub(super) probe_set: String,
-    /// Where processes tell each other what they do.
+    /// Channel of the events.
     pub(super) channel: String,
 }
 
 impl KeyNames {
-    /// The names of what `server` has in a Redis whose keys begin with `prefix`.
+    /// Key names of `server` in a Redis where this gateway's keys have `prefix`.
     pub(super) fn new(prefix: &str, server: &ServerName) -> Self {
         let tag = format!("{{{prefix}{server}}}");
         Self {

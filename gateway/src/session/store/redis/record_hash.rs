@@ -1,4 +1,4 @@
-//! Records to the fields of a hash and back.
+//! Encodes session records as Redis hashes and decodes them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -17,20 +17,20 @@ use crate::session::record::{Binding, NewRecord, PrincipalTag, Record, RecordKey
 use crate::session::store::MAX_SUBSCRIPTIONS;
 use crate::session::upstream::bindings::Bindings;
 
-/// The version of the layout. A record of another one is left alone. The scripts say what all of them have in common.
+/// Version of the layout. Records of another version are not touched. The scripts state what all versions share.
 pub(super) const SCHEMA: &str = "1";
-/// The field of what never changes; the scripts write it.
+/// Field of the immutable part. The scripts write it.
 const FIXED: &str = "fixed";
-/// The field of the deadlines and the version; the scripts write it.
+/// Field of the deadlines and the version. The scripts write it.
 const TIMES: &str = "times";
-/// What the field of a binding begins with; the backend's name follows.
+/// Prefix of binding fields; the backend's name follows.
 const BINDING: &str = "b:";
-/// What the field of a subscription begins with; the resource's URI follows.
+/// Prefix of subscription fields; the resource's URI follows.
 const SUBSCRIPTION: &str = "u:";
-/// The field of the log level.
+/// Field of the log level.
 const LOG_LEVEL: &str = "log";
 
-/// A binding as it stands in its field, behind its generation and a space.
+/// JSON value of a binding, after its generation and a space.
 #[derive(Serialize, Deserialize)]
 struct StoredBinding {
     origin: String,
@@ -43,8 +43,8 @@ struct StoredBinding {
     cookies: Cookies,
 }
 
-/// What the scripts want of a record that nobody has used yet: its principal, and the rest of the field `fixed`, what client and gateway
-/// agreed on. It is in one field, because Redis needs as much memory for a field as for what is in it.
+/// Arguments of the scripts for a new record: its principal, and the rest of the field `fixed`. It is one field
+/// because Redis needs as much memory per field as for its content.
 pub(super) fn new_fields(record: &NewRecord) -> [String; 2] {
     agreed(
         record.principal_tag,
@@ -54,7 +54,7 @@ pub(super) fn new_fields(record: &NewRecord) -> [String; 2] {
     )
 }
 
-/// The same of a record as it is, and its other fields and their values by turns.
+/// The same for an existing record, followed by its other fields and values in turn.
 pub(super) fn all_fields(record: &Record) -> Result<Vec<String>, StoreError> {
     let mut fields = Vec::from(agreed(
         record.principal_tag,
@@ -82,23 +82,23 @@ fn agreed(tag: PrincipalTag, revision: Revision, capabilities: &str, client_info
     ]
 }
 
-/// A principal as it stands in Redis.
+/// Text form of a principal tag.
 pub(super) fn principal_text(tag: PrincipalTag) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(tag.0)
 }
 
-/// The key that `text` shows, as [`RecordKey`] is shown.
+/// Parses the text form of a [`RecordKey`].
 pub(super) fn key(text: &str) -> Option<RecordKey> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
     bytes.try_into().ok().map(RecordKey)
 }
 
-/// An incarnation as it stands in Redis.
+/// Text form of an incarnation.
 pub(super) fn incarnation_text(incarnation: Incarnation) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(incarnation.0)
 }
 
-/// The incarnation in `text`.
+/// Parses an incarnation.
 pub(super) fn incarnation(text: &str) -> Result<Incarnation, StoreError> {
     let bytes = BASE64_URL_SAFE_NO_PAD
         .decode(text)
@@ -107,19 +107,19 @@ pub(super) fn incarnation(text: &str) -> Result<Incarnation, StoreError> {
     bytes.map(Incarnation).ok_or_else(|| unreadable("incarnation"))
 }
 
-/// A process as it stands in events.
+/// Text form of a process id in events.
 pub(super) fn owner_text(owner: ProcessId) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(owner.0)
 }
 
-/// A field as the script that changes it wants it.
+/// Arguments of the script that changes a field.
 pub(super) struct Field<'a> {
     pub(super) name: String,
-    /// Empty: the field is removed.
+    /// New value. Empty removes the field.
     pub(super) value: &'a str,
-    /// What the fields of its kind begin with.
+    /// Prefix shared by fields of its type.
     pub(super) kind: &'static str,
-    /// How many of its kind there may be; 0: no limit.
+    /// Maximum number of fields with that prefix; 0 means no limit.
     pub(super) limit: usize,
 }
 
@@ -160,27 +160,28 @@ pub(super) fn binding_value(binding: &Binding) -> Result<String, StoreError> {
         .transpose();
     let stored = StoredBinding {
         origin: binding.origin.clone(),
-        id: id.map_err(|_| StoreError::of_record("the backend's session id is not visible ASCII"))?,
+        id: id.map_err(|_| StoreError::corrupt_record("the backend's session id is not visible ASCII"))?,
         revision: binding.session.revision.as_str().to_owned(),
         address: binding.session.address,
         cookies: binding.session.cookies.clone(),
     };
-    let json = serde_json::to_string(&stored).map_err(|error| StoreError::of_record(error.to_string()))?;
+    let json =
+        serde_json::to_string(&stored).map_err(|error| StoreError::corrupt_record(error.to_string()))?;
     Ok(format!("{} {json}", binding.generation))
 }
 
-/// The record that a script returned. One that cannot be read is an error, not gone: it is left for a gateway that can.
+/// Decodes the record that a script returned. An unreadable record is an error, not gone: a newer gateway can use it.
 pub(super) fn record((now, flat): &ScriptRecord) -> Result<Record, StoreError> {
     let pairs: Option<Vec<_>> = flat.iter().map(|part| text(part)).collect();
     read(*now, &pairs.ok_or_else(|| unreadable("not text"))?)
 }
 
-/// The fields and values of a record that nobody has used yet.
+/// Fields and values of a record that was just created.
 pub(super) fn fields_of_new<'a>(fixed: &'a str, times: &'a str) -> [&'a str; 4] {
     [FIXED, fixed, TIMES, times]
 }
 
-/// The record in `flat`, its fields and values by turns, as it was when Redis's clock said `now`.
+/// Decodes a record from `flat`, its fields and values in turn, as of Redis's time `now`.
 pub(super) fn read(now: u64, flat: &[&str]) -> Result<Record, StoreError> {
     let fields: HashMap<&str, &str> = flat.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     let field = |name: &str| fields.get(name).copied().ok_or_else(|| unreadable(name));
@@ -215,10 +216,10 @@ pub(super) fn read(now: u64, flat: &[&str]) -> Result<Record, StoreError> {
     })
 }
 
-/// The field that never changes.
+/// Content of the immutable field.
 struct Fixed<'a> {
     incarnation: Incarnation,
-    /// Milliseconds since 1970.
+    /// Creation time in milliseconds since 1970.
     end: u64,
     principal_tag: PrincipalTag,
     revision: Revision,
@@ -232,8 +233,8 @@ impl<'a> Fixed<'a> {
         let mut part = |name: &'static str| parts.next().ok_or_else(|| unreadable(name));
         let schema = part("schema")?;
         if schema != SCHEMA {
-            return Err(StoreError::of_record(format!(
-                "the session's record has the schema {schema:?}, and this gateway reads only {SCHEMA:?}"
+            return Err(StoreError::corrupt_record(format!(
+                "the session record has schema {schema:?}; this gateway reads {SCHEMA:?} only"
             )));
         }
         let incarnation = incarnation(part("incarnation")?)?;
@@ -256,7 +257,7 @@ impl<'a> Fixed<'a> {
     }
 }
 
-/// The field that changes with every change: deadlines in milliseconds since 1970.
+/// Content of the field that every change updates: deadlines in milliseconds since 1970, and the version.
 struct Times {
     idle: u64,
     touched: u64,
@@ -296,8 +297,8 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 fn unreadable(what: &str) -> StoreError {
-    StoreError::of_record(format!(
-        "the session's record cannot be read ({what}); it is left as it is"
+    StoreError::corrupt_record(format!(
+        "unreadable session record ({what}); it is left unchanged"
     ))
 }
 
@@ -305,7 +306,7 @@ fn unreadable(what: &str) -> StoreError {
 mod tests {
     use super::*;
 
-    /// Cookies tell no two upstream sessions apart, so that comparing records does not show this.
+    /// Comparing records does not show this, because equality of upstream sessions ignores cookies.
     #[test]
     fn cookies_of_a_binding_survive_the_store() {
         let cookies = r#"[{"name":"lb","value":"1","until":1}]"#;

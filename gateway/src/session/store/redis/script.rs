@@ -1,4 +1,5 @@
-//! The scripts that change records. They run inside Redis, one at a time, so that what a script checks still holds when it writes.
+//! Lua scripts that change records. Redis runs one script at a time, so a check in a script holds when the script
+//! writes.
 
 use ::redis::{Cmd, ToRedisArgs};
 
@@ -23,7 +24,7 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
-    /// Scripts that tell what they do with the command `publish`, and the one that creates records.
+    /// Builds the scripts that publish with the command `publish`, and the one that creates records.
     pub(super) fn new(publish: &str) -> (Self, Script) {
         let prelude = format!(
             "local PUBLISH, SCHEMA = '{publish}', '{}'\n{}",
@@ -50,14 +51,14 @@ impl Scripts {
     }
 }
 
-/// A script, and the digest under which Redis remembers it.
+/// A script, and the digest under which Redis caches it.
 #[derive(Debug)]
 pub(super) struct Script {
     body: String,
     digest: String,
 }
 
-/// A script with the keys and arguments of one call.
+/// The keys and arguments of one call of a script.
 pub(super) struct ScriptCall<'a> {
     script: &'a Script,
     keys: Vec<Vec<u8>>,
@@ -70,14 +71,14 @@ impl Script {
         Self { body, digest }
     }
 
-    /// A call of it with this as the first key.
+    /// A call with `key` as the first key.
     pub(super) fn key(&self, key: impl ToRedisArgs) -> ScriptCall<'_> {
         let mut call = self.call();
         call.key(key);
         call
     }
 
-    /// A call of it with this as the first argument.
+    /// A call with `arg` as the first argument.
     pub(super) fn arg(&self, arg: impl ToRedisArgs) -> ScriptCall<'_> {
         let mut call = self.call();
         call.arg(arg);
@@ -94,7 +95,7 @@ impl Script {
 }
 
 impl ScriptCall<'_> {
-    /// Adds a key. In a cluster all keys of a call are in one slot.
+    /// Adds a key. In a cluster all keys of a call must be in one slot.
     pub(super) fn key(&mut self, key: impl ToRedisArgs) -> &mut Self {
         key.write_redis_args(&mut self.keys);
         self
@@ -106,12 +107,12 @@ impl ScriptCall<'_> {
         self
     }
 
-    /// The call for a Redis that remembers the script.
+    /// `EVALSHA`: works if Redis has the script cached.
     pub(super) fn by_digest(&self) -> Cmd {
         self.command("EVALSHA", &self.script.digest)
     }
 
-    /// The call for any Redis, which remembers the script from then on.
+    /// `EVAL`: works always, and makes Redis cache the script.
     pub(super) fn in_full(&self) -> Cmd {
         self.command("EVAL", &self.script.body)
     }
@@ -131,13 +132,13 @@ impl ScriptCall<'_> {
 mod tests {
     use std::collections::BTreeSet;
 
-    /// The commands that a script uses.
+    /// The Redis commands that a script uses.
     fn commands(script: &str) -> BTreeSet<&str> {
         let calls = script.split("redis.call('").skip(1);
         calls.filter_map(|rest| rest.split('\'').next()).collect()
     }
 
-    /// A probe that left one out would call an outage over in which that one is refused.
+    /// A probe without some command would report the end of an outage while that command is still refused.
     #[test]
     fn probes_use_every_command_that_scripts_use() {
         let scripts = [
@@ -160,11 +161,11 @@ mod tests {
         let probed: BTreeSet<&str> = commands(include_str!("probe_writes.lua"))
             .union(&reads)
             .copied()
-            // The prelude asks for the time in every script.
+            // The prelude reads the time in every script.
             .chain(["TIME"])
             .collect();
         assert_eq!(used.difference(&probed).collect::<Vec<_>>(), Vec::<&&str>::new());
-        // What reads a record, and no more: a Redis that refuses to write is believed what it says.
+        // The read probe uses exactly what a load uses: a Redis that refuses writes still serves reads.
         let loading = commands(include_str!("load.lua"))
             .into_iter()
             .chain(["GET", "HMGET", "HGETALL", "EXISTS"]);

@@ -1,4 +1,4 @@
-//! One connection to one server.
+//! Opens one connection to one Redis server or sentinel.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use super::failure::reason;
 use super::tls;
 use crate::config::{RedisAddress, RedisPassword, RedisStorage, RedisTls};
 
-/// How many calls may wait for the connection to take them.
+/// Capacity of the queue of calls that wait to be written.
 const QUEUE: usize = 512;
 
-/// How connections are opened.
+/// Opens connections: TLS, authentication and timeouts.
 #[derive(Debug)]
 pub(super) struct Dialler {
     username: Option<String>,
@@ -29,20 +29,20 @@ pub(super) struct Dialler {
     command_timeout: Duration,
 }
 
-/// An open connection. Nothing happens on it unless `driver` is polled.
+/// An open connection. It makes progress only while `driver` is polled.
 pub(super) struct Dialled {
     pub(super) connection: MultiplexedConnection,
-    /// The server's address: a name may lead to another one the next time.
+    /// The server's IP address. The host name may resolve differently next time.
     pub(super) peer: SocketAddr,
-    /// Ends when the connection does, or when nobody has a handle of it any more.
+    /// Completes when the connection ends or its last handle is dropped.
     pub(super) driver: BoxFuture<'static, ()>,
 }
 
 impl Dialler {
-    /// As `storage` says.
+    /// Reads the settings from `storage`.
     ///
     /// # Errors
-    /// What is wrong with a file.
+    /// A file is unusable.
     pub(super) fn new(storage: &RedisStorage) -> Result<Self, String> {
         if let Some(tls) = &storage.tls {
             tls::client_config(tls)?;
@@ -59,10 +59,10 @@ impl Dialler {
         Ok(dialler)
     }
 
-    /// The password as it is now.
+    /// Reads the current password.
     ///
     /// # Errors
-    /// When its file cannot be read.
+    /// The file cannot be read.
     pub(super) fn secret(&self) -> Result<Option<SecretString>, String> {
         match &self.password {
             None => Ok(None),
@@ -100,7 +100,7 @@ impl Dialler {
         Ok(dialled)
     }
 
-    /// Opens a connection to a sentinel: without a password, or with it when the sentinel wants one.
+    /// Opens a connection to a sentinel: without a password first, then with it if the sentinel requires one.
     pub(super) async fn for_sentinel(
         &self,
         address: &RedisAddress,
@@ -122,8 +122,8 @@ impl Dialler {
         }
     }
 
-    /// Opens a connection to the server at `peer`, which has the name `address`, on which it may speak first; `pushed` gets what it says,
-    /// in order.
+    /// Opens a connection for subscriptions to the server at `peer`, which has the name `address`. `pushed` gets its
+    /// push messages in order.
     pub(super) async fn for_pushes(
         &self,
         address: &RedisAddress,
@@ -158,7 +158,7 @@ impl Dialler {
             let stream =
                 connecting.map_err(|error| format!("cannot connect to Redis at {address}: {error}"))?;
             let peer = stream.peer_addr().map_err(|error| error.to_string())?;
-            // Without this an answer of two writes waits 40 ms for an acknowledgement.
+            // Nagle's algorithm would delay a response by 40 ms until the acknowledgement.
             stream.set_nodelay(true).map_err(|error| error.to_string())?;
             match &self.tls {
                 None => begin(stream, peer, info, config).await,
@@ -199,13 +199,13 @@ where
     Ok(Dialled {
         connection,
         peer,
-        // Asking twice whether it has ended is allowed.
+        // The future is fused: polling it again after its end is allowed.
         driver: driver.fuse().boxed(),
     })
 }
 
 impl Dialled {
-    /// Sends a command while nobody else drives the connection.
+    /// Sends a command on a connection that nothing else drives yet.
     pub(super) async fn ask<T: FromRedisValue>(
         &mut self,
         command: &::redis::Cmd,
@@ -216,7 +216,7 @@ impl Dialled {
             .map_err(|error| reason(&error))
     }
 
-    /// The same for a command whose errors tell something.
+    /// As `ask`, but returns the server's error for a command that may be refused.
     pub(super) async fn try_ask<T: FromRedisValue>(
         &mut self,
         command: &::redis::Cmd,

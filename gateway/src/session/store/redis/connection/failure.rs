@@ -1,7 +1,7 @@
-//! What a failed operation means.
+//! Classifies errors of Redis: which server to ask instead, whether the connection is usable, or whether the command
+//! was refused.
 //!
-//! An error of Redis says one of three things: ask somebody else, the connection is of no use any more, or no. None of them ever
-//! means that a record is gone.
+//! No error ever means that a record is gone.
 
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
 
@@ -10,24 +10,24 @@ use crate::config::RedisAddress;
 /// What to do about an error.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CommandFailure {
-    /// Redis does not remember the script.
+    /// Redis does not have the script cached.
     NoScript,
-    /// Another node has the keys.
+    /// Another node owns the keys.
     Moved(RedisAddress),
-    /// Another node has these keys already, and the others will follow.
+    /// These keys have moved to another node already; the rest of the slot follows.
     Ask(RedisAddress),
-    /// The keys are between two nodes.
+    /// The keys are split between two nodes during a migration.
     TryAgain,
-    /// This server is not the one that takes writes any more: what it says may be old.
+    /// The server is no longer a primary, so its data may be old.
     Demoted,
-    /// The connection broke, or the server does not accept who we are any more. Whether the operation happened is not known.
+    /// The connection broke, or the credentials are no longer accepted. The operation may have happened.
     Broken,
-    /// Redis says no, and would say so again on another connection.
+    /// Redis refused the command, and would refuse it on any connection.
     Refused,
 }
 
 impl CommandFailure {
-    /// What `error` means that came from `node`.
+    /// Classifies `error`, which came from `node`.
     pub(super) fn of(error: &RedisError, node: &RedisAddress) -> Self {
         match error.kind() {
             ErrorKind::Io => Self::Broken,
@@ -49,12 +49,12 @@ impl CommandFailure {
     }
 }
 
-/// Whether the user may not do what was asked.
+/// Whether the user lacks a permission.
 pub(super) fn is_forbidden(error: &RedisError) -> bool {
     code(error) == "NOPERM"
 }
 
-/// The node that an error names; one without a host is on the host of `node`.
+/// The node that a redirection names. One without a host is on the host of `node`.
 fn redirection(error: &RedisError, node: &RedisAddress) -> Option<RedisAddress> {
     let (address, _) = error.redirect_node()?;
     let (host, port) = address.rsplit_once(':')?;
@@ -70,8 +70,8 @@ fn redirection(error: &RedisError, node: &RedisAddress) -> Option<RedisAddress> 
     })
 }
 
-/// The word in capitals with which Redis begins an error. Before version 7, one that a command inside a script gave stands behind a
-/// text of its own.
+/// The error code: the capitals at the start. Before version 7, Redis prepends its own text to an error from inside a
+/// script.
 fn code(error: &RedisError) -> String {
     let is_code = |word: &&str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
     let own = error.code().unwrap_or_default();
@@ -79,7 +79,7 @@ fn code(error: &RedisError) -> String {
         let (_, inner) = error.detail()?.split_once(" -")?;
         inner.split(' ').next().filter(is_code)
     };
-    // What is forbidden inside a script has no word of its own.
+    // A command that is forbidden inside a script has no code of its own.
     let is_forbidden = || {
         let detail = error.detail().unwrap_or_default();
         detail.contains("can't run this command") || detail.contains("can't access at least one of the")
@@ -92,10 +92,10 @@ fn code(error: &RedisError) -> String {
     .to_owned()
 }
 
-/// How much of a text of Redis is repeated.
+/// Maximum length of text quoted from Redis.
 const MAX_DETAIL: usize = 200;
 
-/// What went wrong, and what can be done about it. No error of Redis repeats a password or a value.
+/// What failed, and what to do about it. Redis's errors never repeat a password or a value.
 pub(super) fn reason(error: &RedisError) -> String {
     let code = code(error);
     let advice = match code.as_str() {
@@ -108,7 +108,7 @@ pub(super) fn reason(error: &RedisError) -> String {
         "NOREPLICAS" => "it takes no writes, because too few replicas follow it",
         "BUSY" => "a script of somebody else has been running for long",
         "MOVED" | "ASK" => {
-            "another node of the cluster has the keys; the nodes of a cluster stand under sessionStorage.cluster"
+            "another node of the cluster owns the keys; list the nodes of a cluster under sessionStorage.cluster"
         }
         "WRONGPASS" => "it does not accept this user name and password",
         "NOAUTH" => "it wants a password, and got none",

@@ -1,11 +1,11 @@
-//! The way to Redis.
+//! Connection to Redis.
 //!
-//! A [`RedisConnection`] hides which servers there are (one, a primary named by sentinels, or a cluster), how they are reached (TLS,
-//! user, password), and that all of this may change. It does two things.
+//! A [`RedisConnection`] hides the topology (one server, a primary named by sentinels, or a cluster), TLS and
+//! credentials, and changes of all of these.
 //!
-//! [`RedisConnection::run`] runs a script, with one deadline for everything. It never waits in a queue: when the server has not answered
-//! [`MISSES`] calls in a row, or cannot be reached, calls fail at once, and the keeper looks for a server every half second. An
-//! operation whose deadline passed may still happen later.
+//! [`RedisConnection::run`] runs a script within one deadline. Calls never queue for a connection: after [`MISSES`]
+//! unanswered calls in a row, or while no server is reachable, calls fail at once, and the reconnect loop looks for a
+//! server every half second. An operation whose deadline has passed may still happen later.
 //!
 //! [`RedisConnection::subscribe`] listens to a channel on a connection of its own. Where a script publishes, it uses the command
 //! [`RedisConnection::publish_command`], because a cluster has channels that belong to a slot. To use it:
@@ -53,14 +53,14 @@ use reconnect::{BrokenReport, ConnectionState, OpenConnection, Reconnector};
 pub use subscription::{Subscription, SubscriptionEvent};
 use topology::Topology;
 
-/// After so many calls in a row without an answer the connection counts as down.
+/// Number of unanswered calls in a row after which the connection counts as down.
 const MISSES: u32 = 3;
-/// How long a call waits before it asks again for keys that are between two nodes.
+/// Pause before a retry while keys are split between two nodes.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
-/// How many doubts may wait for the keeper; more say nothing new.
+/// Capacity of the queue of reports to the reconnect loop. Further reports say nothing new.
 const MAX_DOUBTS: usize = 16;
 
-/// The way to Redis. A cheap-clone handle; the connection ends with the last one.
+/// Connection to Redis. A cheap-clone handle; dropping the last one closes the connection.
 #[derive(Clone)]
 pub struct RedisConnection {
     shared: Arc<Shared>,
@@ -69,15 +69,15 @@ pub struct RedisConnection {
 struct Shared {
     link: Arc<watch::Sender<ConnectionState>>,
     doubts: mpsc::Sender<BrokenReport>,
-    /// How many calls in a row had no answer.
+    /// Number of unanswered calls in a row.
     misses: AtomicU32,
     dialler: Arc<Dialler>,
     deadline: Duration,
-    /// Whether there is only one server to talk to.
+    /// Whether one server is configured, without sentinels or cluster.
     single: bool,
-    /// Whether channels belong to slots.
+    /// Whether channels belong to slots (a cluster).
     sharded: bool,
-    /// The keeper, which ends with this.
+    /// The reconnect task. Dropping this ends it.
     _keeper: JoinSet<()>,
 }
 
@@ -87,29 +87,29 @@ impl std::fmt::Debug for RedisConnection {
     }
 }
 
-/// What is sent.
+/// A command or a script.
 #[derive(Clone, Copy)]
 enum Command<'a> {
     Script(&'a ScriptCall<'a>),
     Command(&'a Cmd),
 }
 
-/// Why an attempt had no result.
+/// Why an attempt gave no result.
 enum AttemptFailure {
-    /// Nothing will come of trying again before the deadline.
+    /// A retry within the deadline would not help.
     Failed(StoreError),
-    /// The connection of this number is of no use; another one may be.
+    /// The connection with this number is unusable. Another one may work.
     Elsewhere { number: u64, reason: String },
 }
 
 impl RedisConnection {
-    /// A connection as `storage` says, to the server that has `probe_key`. It begins to open at once, and its failures are those of
-    /// the calls.
+    /// Starts to open a connection as configured in `storage`, to the server that has `probe_key`. Failures to
+    /// connect are reported by calls.
     ///
     /// # Errors
-    /// When a file that is named cannot be used.
+    /// A configured file is unusable.
     pub fn new(storage: &RedisStorage, probe_key: &str) -> Result<Self, StoreError> {
-        let dialler = Arc::new(Dialler::new(storage).map_err(StoreError::new)?);
+        let dialler = Arc::new(Dialler::new(storage).map_err(StoreError::unavailable)?);
         let link = Arc::new(watch::Sender::new(ConnectionState::Opening));
         let (doubts, doubted) = mpsc::channel(MAX_DOUBTS);
         let keeper = Reconnector {
@@ -142,12 +142,12 @@ impl RedisConnection {
     /// Runs a script.
     ///
     /// # Errors
-    /// When Redis gave no answer in time, or an error. Then the script may have run, or may still run.
+    /// Redis did not answer in time, or answered with an error. The script may have run, or may still run.
     pub(super) async fn run<T: FromRedisValue>(&self, call: &ScriptCall<'_>) -> Result<T, StoreError> {
         self.within_deadline(Command::Script(call)).await
     }
 
-    /// Sends a command that names no key or is sure to be where the keys are.
+    /// Runs a command without keys, or one whose keys are on this server.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -155,7 +155,8 @@ impl RedisConnection {
         self.within_deadline(Command::Command(command)).await
     }
 
-    /// `PUBLISH` or `SPUBLISH`: how a script speaks to [`Self::subscribe`]. The channel is named like a key, with the same hash tag.
+    /// `PUBLISH` or `SPUBLISH`: the command by which a script reaches [`Self::subscribe`]. The channel's name has the
+    /// hash tag of the keys.
     #[must_use]
     pub fn publish_command(&self) -> &'static str {
         if self.shared.sharded {
@@ -165,24 +166,24 @@ impl RedisConnection {
         }
     }
 
-    /// Ends when the connection is open.
+    /// Completes when the connection is open.
     pub async fn opened(&self) {
         let mut link = self.shared.link.subscribe();
-        // It cannot fail: we have the other end.
+        // Cannot fail: the sender lives as long as `self`.
         link.wait_for(|link| matches!(link, ConnectionState::Open(_)))
             .await
             .ok();
     }
 
-    /// Listens to `channel`, and proves every `ping_every` that it does. When this returns, nothing is missed that is published
-    /// from now on.
+    /// Subscribes to `channel` and sends a PING every `ping_every`. No message published after this returns is
+    /// missed.
     ///
     /// # Errors
-    /// When Redis is down or does not take the subscription.
+    /// Redis is down or refuses the subscription.
     pub async fn subscribe(&self, channel: &str, ping_every: Duration) -> Result<Subscription, StoreError> {
         let (open, link) = {
             let mut link = self.shared.link.subscribe();
-            let open = open(&mut link, 0).await.map_err(StoreError::new)?;
+            let open = open(&mut link, 0).await.map_err(StoreError::unavailable)?;
             (open, link)
         };
         let number = open.number;
@@ -196,7 +197,7 @@ impl RedisConnection {
             if refusal.elsewhere.is_some() || refusal.is_replica {
                 self.doubt(number, refusal.elsewhere);
             }
-            StoreError::new(refusal.reason)
+            StoreError::unavailable(refusal.reason)
         })
     }
 
@@ -204,8 +205,9 @@ impl RedisConnection {
         let deadline = self.shared.deadline;
         let (mut asked, mut why) = (None, None);
         match tokio::time::timeout(deadline, self.attempts(work, &mut asked, &mut why)).await {
-            Ok(Ok(value)) => ::redis::from_redis_value(value)
-                .map_err(|error| StoreError::new(format!("Redis gave an answer of another form: {error}"))),
+            Ok(Ok(value)) => ::redis::from_redis_value(value).map_err(|error| {
+                StoreError::unavailable(format!("unexpected response from Redis: {error}"))
+            }),
             Ok(Err(unavailable)) => Err(unavailable),
             Err(_) => {
                 let reason =
@@ -213,12 +215,12 @@ impl RedisConnection {
                 if let Some(number) = asked {
                     self.missed(number, &reason);
                 }
-                Err(StoreError::new(reason))
+                Err(StoreError::unavailable(reason))
             }
         }
     }
 
-    /// Tries until there is an answer. `asked` is the connection on which an answer is awaited, `why` what the last one said.
+    /// Retries until there is a result. `asked` is the connection that owes an answer, `why` its last error.
     async fn attempts(
         &self,
         work: Command<'_>,
@@ -228,7 +230,7 @@ impl RedisConnection {
         let mut link = self.shared.link.subscribe();
         let mut unfit = 0;
         loop {
-            let open = open(&mut link, unfit).await.map_err(StoreError::new)?;
+            let open = open(&mut link, unfit).await.map_err(StoreError::unavailable)?;
             *asked = Some(open.number);
             let outcome = self.attempt(work, open).await;
             *asked = None;
@@ -275,11 +277,11 @@ impl RedisConnection {
                     return Err(AttemptFailure::Elsewhere { number, reason });
                 }
                 (CommandFailure::Ask(to), Command::Script(call)) if self.shared.sharded => {
-                    // Boxed, because it is rare, and larger than everything else that a call is.
+                    // Boxed, because it is rare and larger than the rest of a call.
                     let asked = Box::pin(self.ask(&to, call)).await;
-                    return asked.map_err(|reason| AttemptFailure::Failed(StoreError::new(reason)));
+                    return asked.map_err(|reason| AttemptFailure::Failed(StoreError::unavailable(reason)));
                 }
-                // Nothing was written, so that it may be tried on another connection.
+                // Nothing was written, so another connection may be tried.
                 (CommandFailure::Demoted, _) => {
                     self.doubt(number, None);
                     return Err(if self.shared.single {
@@ -290,7 +292,7 @@ impl RedisConnection {
                 }
                 (CommandFailure::Broken, _) => {
                     self.doubt(number, None);
-                    return Err(AttemptFailure::Failed(StoreError::new(reason)));
+                    return Err(AttemptFailure::Failed(StoreError::unavailable(reason)));
                 }
                 _ => return Err(AttemptFailure::Failed(StoreError::refused(reason))),
             }
@@ -307,11 +309,11 @@ impl RedisConnection {
     }
 
     fn doubt(&self, number: u64, hint: Option<RedisAddress>) {
-        // When the keeper has that many to read, it knows.
+        // A full queue means that the reconnect loop knows already.
         self.shared.doubts.try_send(BrokenReport { number, hint }).ok();
     }
 
-    /// Counts a call that had no answer on the connection `number`.
+    /// Counts an unanswered call on the connection `number`.
     fn missed(&self, number: u64, reason: &str) {
         if self.shared.misses.fetch_add(1, Ordering::Relaxed) + 1 < MISSES {
             return;
@@ -330,10 +332,10 @@ impl RedisConnection {
     }
 }
 
-/// The connection, if it is open or will be soon, and is a later one than `unfit`.
+/// Returns the connection if it is open, or waits while it is opening. It must be later than `unfit`.
 ///
 /// # Errors
-/// Why it is down.
+/// The connection is down, for this reason.
 async fn open(link: &mut watch::Receiver<ConnectionState>, unfit: u64) -> Result<OpenConnection, String> {
     let decided = link.wait_for(|link| match link {
         ConnectionState::Opening => false,

@@ -1,12 +1,12 @@
-//! Keeps one connection open.
+//! Reconnect loop: keeps one connection to Redis open.
 //!
-//! Callers never open connections and never wait for one to be opened again: they see the [`ConnectionState`] as it is. It is *open*, or
-//! *opening* (for the first time, or because the connection has just broken: a call waits, within its deadline), or *down* (an
-//! attempt has failed, or too many calls had no answer: a call fails at once with the reason, so that nothing piles up).
+//! Callers never open connections. They see the [`ConnectionState`]: *open*; *opening* (at the start, or just after
+//! the connection broke: a call waits within its deadline); or *down* (an attempt failed, or too many calls got no
+//! answer: a call fails at once with the reason, so that calls do not pile up).
 //!
-//! The keeper is a task that brings it back to *open*. It tries every [`PROBE_EVERY`], beginning each time with the question which
-//! server to talk to, and a connection counts only when the server has answered on it. A connection that works is given up only for
-//! one that works: when the password has changed or the sentinels name another primary, the new connection is opened first.
+//! The loop tries every [`PROBE_EVERY`] to get back to *open*. Each time it looks up the server again, and a
+//! connection counts only after the server has answered on it. A working connection is replaced only by another
+//! working one: when the password changes or the sentinels name another primary, the new connection is opened first.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,43 +24,43 @@ use super::topology::Topology;
 use crate::config::file_watcher::FileWatcher;
 use crate::config::{RedisAddress, RedisPassword};
 
-/// How often a connection is tried to be opened while there is none.
+/// Interval between attempts while there is no connection.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
-/// The shortest time between two connections.
+/// Minimum interval between two connections.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 
-/// What callers see of the connection.
+/// State of the connection, as callers see it.
 #[derive(Clone)]
 pub(super) enum ConnectionState {
-    /// It will be open, or down, soon.
+    /// The connection is being opened.
     Opening,
-    /// It is open.
+    /// The connection is usable.
     Open(OpenConnection),
-    /// It is not open, for this reason.
+    /// There is no connection, for this reason.
     Down(Arc<str>),
 }
 
 /// An open connection.
 #[derive(Clone)]
 pub(super) struct OpenConnection {
-    /// Counts the connections.
+    /// Number of this connection. Later connections have higher numbers.
     pub(super) number: u64,
-    /// Whose connection it is.
+    /// The server's configured name.
     pub(super) address: Arc<RedisAddress>,
-    /// Where that server is.
+    /// The server's IP address.
     pub(super) peer: SocketAddr,
     pub(super) connection: MultiplexedConnection,
 }
 
-/// What a caller tells the keeper: the connection of this number is of no use.
+/// Report of a caller that the connection with this number is unusable.
 #[derive(Debug)]
 pub(super) struct BrokenReport {
     pub(super) number: u64,
-    /// Who has the keys instead, as the server said.
+    /// The server that owns the keys instead, if a redirection named one.
     pub(super) hint: Option<RedisAddress>,
 }
 
-/// The task's state.
+/// State of the reconnect task.
 pub(super) struct Reconnector {
     pub(super) dialler: Arc<Dialler>,
     pub(super) topology: Topology,
@@ -68,27 +68,27 @@ pub(super) struct Reconnector {
     pub(super) doubts: mpsc::Receiver<BrokenReport>,
 }
 
-/// The connection that callers use.
+/// The connection in use.
 struct CurrentConnection {
     number: u64,
     address: Arc<RedisAddress>,
     secret: Option<SecretString>,
-    /// When it is dropped, the connection ends as soon as the calls on it have.
+    /// Dropping it ends the connection after the calls on it.
     _retirement: DropGuard,
 }
 
-/// Why another connection is wanted.
+/// Why another connection is needed.
 enum ReconnectReason {
-    /// The one there is has ended.
+    /// The connection has ended.
     Ended,
-    /// Somebody says that it is of no use.
+    /// A caller reported it as unusable.
     Doubted(BrokenReport),
-    /// It may go on until there is a better one.
+    /// The connection works until a better one is open.
     Outdated,
 }
 
 impl Reconnector {
-    /// Works until it is aborted.
+    /// Runs until it is aborted.
     pub(super) async fn keep(mut self) {
         let mut drivers = JoinSet::new();
         let mut standing: Option<CurrentConnection> = None;
@@ -114,7 +114,7 @@ impl Reconnector {
                     } else {
                         tracing::warn!(
                             reason,
-                            "the new connection to Redis failed; the one before stays in use"
+                            "failed to replace connection to Redis; keeping the current one"
                         );
                     }
                     started + PROBE_EVERY
@@ -122,7 +122,7 @@ impl Reconnector {
             };
             tokio::time::sleep_until(next).await;
             let Some(current) = &standing else { continue };
-            // Outdated, and nothing better to be had: look again soon.
+            // The connection is outdated, but there is no other. Try again soon.
             match self.until_unfit(current, &mut drivers, password.as_mut()).await {
                 ReconnectReason::Outdated => {}
                 ReconnectReason::Ended => {
@@ -138,7 +138,7 @@ impl Reconnector {
                 ReconnectReason::Doubted(doubt) => {
                     hint = doubt.hint;
                     if hint.is_none() {
-                        // A server that takes no writes would otherwise be connected to again and again.
+                        // Otherwise a server that refuses writes would be reconnected to in a loop.
                         tokio::time::sleep_until(started + PROBE_EVERY).await;
                     }
                     standing = None;
@@ -156,7 +156,7 @@ impl Reconnector {
         Ok((address, dialled, secret))
     }
 
-    /// Gives the connection to the callers.
+    /// Publishes the connection to the callers.
     fn install(
         &self,
         drivers: &mut JoinSet<u64>,

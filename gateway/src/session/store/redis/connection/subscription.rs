@@ -1,11 +1,12 @@
-//! A channel that is listened to, and the proof that it is.
+//! Subscription to a channel, with the proof that no message is missing.
 //!
-//! Redis answers what is asked on the subscriber's connection in order: when the answer is here, everything that was published before
-//! the question was sent is here too. What the connection brings goes through one queue, so that the proof stands behind the messages.
-//! The question is `ROLE`, or `PING` where the user may not ask that: a primary that has become a replica proves nothing any more.
+//! Redis answers commands on a connection in order. So when the answer to a PING has arrived, every message published
+//! before the PING was sent has arrived as well. Messages and answers go through one queue, which keeps their order.
+//! The command is `ROLE`, or `PING` if the user may not run `ROLE`: a primary that has become a replica proves
+//! nothing.
 //!
-//! It must be the server to which the commands go. So the subscriber connects to the address at which that one is, and begins with a
-//! message that is published there: it hears that message, or it listens to somebody else.
+//! The subscription must be at the server that gets the commands. So it connects to that server's IP address,
+//! publishes an announcement over the command connection, and waits until it receives it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,44 +25,44 @@ use crate::session::record::RecordKey;
 use crate::session::store::StoreError;
 use crate::session::store::redis::connection::reconnect::{ConnectionState, OpenConnection};
 
-/// How many messages may wait to be taken. One that finds no place ends the subscription, because a message that is missed must
-/// not go unnoticed.
+/// Capacity of the message queue. If it is full, the subscription ends, because a dropped message must not go
+/// unnoticed.
 const MAX_WAITING: usize = 4096;
-/// After this long without an answer to a question the connection counts as lost.
+/// Time without an answer after which the connection counts as lost.
 const PING_LIMIT: Duration = Duration::from_secs(3);
 
-/// What a subscription brings, in order.
+/// What a subscription delivers, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SubscriptionEvent {
-    /// What was published.
+    /// A published message.
     Message(Vec<u8>),
-    /// Everything that was published before `asked` has been brought.
+    /// Everything published before `asked` has been delivered.
     Proved {
-        /// When the question was sent to which this is the answer.
+        /// When the answered PING was sent.
         asked: Instant,
     },
 }
 
-/// A channel that is listened to. It ends when it is dropped.
+/// A subscription. It ends when dropped.
 pub struct Subscription {
     connection: ::redis::aio::MultiplexedConnection,
     pushes: mpsc::Receiver<PushInfo>,
-    /// The connection for commands: when it is another one, the server is another one, or is reached in another way.
+    /// State of the command connection. If that connects to another server, this subscription ends.
     link: watch::Receiver<ConnectionState>,
     number: u64,
     ticks: Interval,
-    /// What is asked for a proof.
+    /// The command that serves as PING.
     question: Probe,
     asked: Option<PendingProbe>,
-    /// The proof that was given, and how many messages stand before it.
-    proof: Option<(Instant, usize)>,
+    /// An answered PING, and the number of messages queued before its answer.
+    freshness: Option<(Instant, usize)>,
     _driver: JoinSet<()>,
 }
 
 /// Why there is no subscription.
 pub(super) struct SubscribeError {
     pub(super) reason: String,
-    /// The server that has the channel instead.
+    /// The node that owns the channel instead.
     pub(super) elsewhere: Option<RedisAddress>,
     /// Whether the server is a replica.
     pub(super) is_replica: bool,
@@ -83,7 +84,7 @@ impl From<String> for SubscribeError {
     }
 }
 
-/// A question on its way.
+/// A PING under way.
 struct PendingProbe {
     at: Instant,
     answer: BoxFuture<'static, RedisResult<Value>>,
@@ -99,7 +100,7 @@ impl Subscription {
         ping_every: Duration,
     ) -> Result<Self, SubscribeError> {
         let (sender, mut pushes) = mpsc::channel(MAX_WAITING);
-        // A message that finds no place closes the queue: the sender is gone from then on.
+        // A full queue is closed: the sender is dropped.
         let sender = std::sync::Mutex::new(Some(sender));
         let pushed = move |push: PushInfo| {
             let mut sender = sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -135,7 +136,7 @@ impl Subscription {
                 },
             });
         }
-        // The answer stands in the queue, too. What is behind it is a message.
+        // The answer is in the queue as well. What follows it is a message.
         loop {
             match pushes.try_recv() {
                 Ok(push) if matches!(push.kind, PushKind::Subscribe | PushKind::SSubscribe) => break,
@@ -160,24 +161,24 @@ impl Subscription {
             ticks,
             question,
             asked: None,
-            proof: None,
+            freshness: None,
             _driver: driving,
         })
     }
 
-    /// What comes next. The first proof is asked for at once. May be dropped while it waits: nothing is lost.
+    /// Returns the next event. Sends the first PING at once. Cancel safe.
     ///
     /// # Errors
-    /// When the subscription has ended: the connection broke, Redis is another one now, an answer is long overdue, or messages came
-    /// faster than they were taken.
+    /// The subscription has ended: the connection broke, Redis is another server now, an answer is overdue, or the
+    /// queue was full.
     pub async fn next(&mut self) -> Result<SubscriptionEvent, StoreError> {
         loop {
-            if let Some((asked, before)) = self.proof {
+            if let Some((asked, before)) = self.freshness {
                 if before == 0 {
-                    self.proof = None;
+                    self.freshness = None;
                     return Ok(SubscriptionEvent::Proved { asked });
                 }
-                self.proof = Some((asked, before - 1));
+                self.freshness = Some((asked, before - 1));
                 match self.pushes.try_recv().map(told) {
                     Ok(Some(message)) => return message.map(SubscriptionEvent::Message),
                     Ok(None) => continue,
@@ -197,7 +198,7 @@ impl Subscription {
                     if self.question == Probe::Role && !is_primary(&answer) {
                         return Err(lost("the server is a replica now"));
                     }
-                    self.proof = Some((at, self.pushes.len()));
+                    self.freshness = Some((at, self.pushes.len()));
                 }
                 _ = self.ticks.tick(), if self.asked.is_none() => {
                     let mut connection = self.connection.clone();
@@ -223,11 +224,10 @@ impl std::fmt::Debug for Subscription {
     }
 }
 
-/// How the message ends with which a subscriber finds out that it hears. To a process that does not know that, it says that a session has
-/// changed that nobody has.
+/// End of the announcement. To a process that does not know it, it is a change of a session that does not exist.
 const ANNOUNCEMENT: &str = r#","subscribed"]"#;
 
-/// Publishes a message by the connection for commands, and waits until the subscriber hears it.
+/// Publishes the announcement over the command connection and waits until the subscription receives it.
 async fn hear_oneself(
     dialled: &mut Dialled,
     pushes: &mut mpsc::Receiver<PushInfo>,
@@ -262,23 +262,23 @@ async fn hear_oneself(
     }
 }
 
-/// Whether the answer to `ROLE` is that of a primary.
+/// Whether the response to `ROLE` is that of a primary.
 pub(super) fn is_primary(role: &Value) -> bool {
     let Value::Array(parts) = role else { return false };
     parts.first() == Some(&Value::BulkString(b"master".to_vec()))
 }
 
 fn lost(why: &str) -> StoreError {
-    StoreError::new(format!("the subscription to Redis has ended: {why}"))
+    StoreError::unavailable(format!("the subscription to Redis has ended: {why}"))
 }
 
-/// The message in a push; nothing, when it is none, or tells of nothing but somebody who has begun to listen.
+/// The message in a push. `None` if it has none, or only confirms a subscription.
 fn told(push: PushInfo) -> Option<Result<Vec<u8>, StoreError>> {
     let is_announcement = |message: &Vec<u8>| message.ends_with(ANNOUNCEMENT.as_bytes());
     message(push).filter(|message| !message.as_ref().is_ok_and(is_announcement))
 }
 
-/// The message in a push; nothing, when it is none.
+/// The message in a push, if it has one.
 fn message(push: PushInfo) -> Option<Result<Vec<u8>, StoreError>> {
     match push.kind {
         PushKind::Message | PushKind::SMessage => match push.data.into_iter().nth(1) {

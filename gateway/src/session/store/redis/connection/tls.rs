@@ -1,6 +1,6 @@
-//! Encryption of connections.
+//! TLS for connections to Redis.
 //!
-//! The files are read for every connection, so that a certificate that was renewed is used without a restart.
+//! The files are read for every connection, so a renewed certificate is used without a restart.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use tokio_rustls::client::TlsStream;
 use crate::certificates::{self, Trust, Verifier};
 use crate::config::RedisTls;
 
-/// Encrypts `stream`, a connection to `host`.
+/// Performs the TLS handshake with `host` over `stream`.
 ///
 /// # Errors
-/// What is wrong with a file, or with what the server shows.
+/// A file is unusable, or the server's certificate is not accepted.
 pub(super) async fn encrypt(
     tls: &RedisTls,
     host: &str,
@@ -34,10 +34,10 @@ pub(super) async fn encrypt(
         .map_err(|error| format!("TLS with Redis at {host} failed: {error}"))
 }
 
-/// What the files of `tls` say.
+/// Builds the TLS configuration from the files of `tls`.
 ///
 /// # Errors
-/// Which file is wrong, and how.
+/// A file is unusable.
 pub(super) fn client_config(tls: &RedisTls) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -83,7 +83,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
             roots.add_parsable_certificates(native.certs);
             if roots.is_empty() {
                 return Err(
-                    "the system trusts no authority; name one as sessionStorage.tls.caFile".to_owned(),
+                    "the system has no trusted certificate authorities; set sessionStorage.tls.caFile".to_owned(),
                 );
             }
         }
@@ -91,7 +91,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// Trusts every certificate.
+/// Accepts every certificate, for `insecureSkipVerify`.
 #[derive(Debug)]
 struct AnyCertificate;
 

@@ -1,8 +1,8 @@
-//! Which server to talk to.
+//! Topology: finds the server that has the virtual server's keys.
 //!
-//! All keys of a virtual server are in one slot, so that at any time one server has all of them: the only one, the primary that the
-//! sentinels name, or the node of the cluster that owns the slot. Whoever that is, one connection to it is enough. A server is
-//! asked before it is used, because an old primary answers reads too, and would say of what it never heard that it is gone.
+//! All keys are in one slot, so one server has them: the only one, the primary that the sentinels name, or the
+//! cluster node that owns the slot. One connection to it is enough. Each server is probed before use, because a
+//! demoted primary still answers reads, and would report records that it never received as gone.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,25 +19,25 @@ use super::failure::{CommandFailure, is_forbidden, reason};
 use super::subscription::is_primary;
 use crate::config::{RedisAddress, RedisTopology};
 
-/// How often nodes of a cluster may point to another one in a row.
+/// Maximum number of consecutive redirections between cluster nodes.
 const MAX_HOPS: usize = 5;
-/// How often the sentinels are asked whether the primary is still the same.
+/// Interval at which the sentinels are asked whether the primary has changed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The servers, and how to find the one that counts.
+/// The configured servers, and how to find the current one.
 #[derive(Debug)]
 pub(super) struct Topology {
     pub(super) servers: RedisTopology,
-    /// A key of the virtual server.
+    /// Some key of the virtual server.
     pub(super) probe_key: String,
     pub(super) command_timeout: Duration,
 }
 
 impl Topology {
-    /// A connection to the server that has the keys. `hint` is who has them, as somebody said.
+    /// Opens a connection to the server that has the keys. `hint` is a server named by a redirection.
     ///
     /// # Errors
-    /// Why there is none: what the last server said, or why it said nothing.
+    /// No server is usable; the last server's reason.
     pub(super) async fn open(
         &self,
         dialler: &Dialler,
@@ -75,14 +75,14 @@ impl Topology {
         }
     }
 
-    /// Asks for a key, which only the server that has it answers.
+    /// Reads a key, which only the server that owns it answers.
     async fn probe(&self, dialled: &mut Dialled) -> Result<::redis::RedisResult<()>, String> {
         let probe: Cmd = ::redis::Cmd::get(&self.probe_key);
         let answer = dialled.try_ask::<Value>(&probe, self.command_timeout).await?;
         Ok(answer.map(drop))
     }
 
-    /// The node that has the keys, as `node` and those to whom it points say.
+    /// Follows redirections from `node` to the node that owns the keys.
     async fn owner(
         &self,
         dialler: &Dialler,
@@ -96,7 +96,7 @@ impl Topology {
             };
             match CommandFailure::of(&error, &node) {
                 CommandFailure::Moved(to) => node = to,
-                // The key itself is on its way to another node; the slot is still here.
+                // The key is being migrated, but the slot is still here.
                 CommandFailure::Ask(_) | CommandFailure::TryAgain => return Ok((node, dialled)),
                 _ => return Err(reason(&error)),
             }
@@ -104,7 +104,7 @@ impl Topology {
         Err("the nodes of the Redis cluster point to each other".to_owned())
     }
 
-    /// A connection to the server at `address`, unless it says that it is a replica.
+    /// Opens a connection to the server at `address`, unless it reports that it is a replica.
     async fn primary_at(
         &self,
         dialler: &Dialler,
@@ -121,14 +121,14 @@ impl Topology {
             Ok(_) => Err(format!(
                 "Redis at {address} is a replica (READONLY); connect to the primary, or name the sentinels"
             )),
-            // Each script finds that out by itself.
+            // Each script detects that by itself.
             Err(error) if is_forbidden(&error) => Ok(dialled),
             Err(error) => Err(reason(&error)),
         }
     }
 
-    /// The servers that sentinels name as the primary, the one of the latest fail-over first: a sentinel that was cut off may still name
-    /// the one before.
+    /// Primaries named by the sentinels, the one of the latest failover first: an isolated sentinel may still name an
+    /// earlier primary.
     async fn named(
         &self,
         dialler: &Dialler,
@@ -146,7 +146,7 @@ impl Topology {
         let mut named: Vec<NamedPrimary> = Vec::new();
         let mut until = None;
         loop {
-            // Once one has answered, the others are not waited for much longer.
+            // After the first response, the other sentinels get little more time.
             let next = async {
                 match until {
                     Some(until) => tokio::time::timeout_at(until, asking.next()).await.ok().flatten(),
@@ -185,7 +185,7 @@ impl Topology {
         if let Some(known) = known {
             return Ok(known);
         }
-        // It may not let its user ask for more.
+        // The user may lack the permission to ask for more.
         let answer: Option<(String, u16)> = dialled
             .ask(&ask("GET-MASTER-ADDR-BY-NAME"), self.command_timeout)
             .await?;
@@ -197,8 +197,8 @@ impl Topology {
         })
     }
 
-    /// Ends when the sentinels name another primary than `address` that is one; never, when there are none. The server that they have
-    /// replaced may be cut off, so that it does not say so itself. All of them are asked, because one that was cut off goes on naming it.
+    /// Completes when the sentinels name a usable primary other than `address`; never without sentinels. The replaced
+    /// server may be isolated and not report it. All sentinels are asked, because an isolated one keeps naming it.
     pub(super) async fn replaced(&self, dialler: &Dialler, address: &RedisAddress) {
         let RedisTopology::Sentinel {
             master_name,
@@ -240,11 +240,11 @@ impl Topology {
 #[derive(Debug)]
 struct NamedPrimary {
     address: RedisAddress,
-    /// Grows with each fail-over.
+    /// Configuration epoch: grows with each failover.
     epoch: u64,
 }
 
-/// The addresses, each once, those of later fail-overs first.
+/// The distinct addresses, those of later failovers first.
 fn latest_first(mut named: Vec<NamedPrimary>) -> Vec<RedisAddress> {
     named.sort_by_key(|named| std::cmp::Reverse(named.epoch));
     let mut addresses: Vec<RedisAddress> = Vec::new();
