@@ -87,10 +87,7 @@ impl Sessions {
             }
             let bytes = written(&backend, &offer).await;
             if bytes.is_none() {
-                tracing::warn!(
-                    backend = name,
-                    "lists of backend are too large to persist"
-                );
+                tracing::warn!(backend = name, "lists of backend are too large to persist");
             }
             self.observed(
                 StoreOperation::Offers,

@@ -34,15 +34,15 @@ struct Requests {
     /// Positions from which streams have resumed calls; at most one stream per position.
     resumed: Vec<(Arc<str>, CancellationToken)>,
     /// Number of tasks that wait for `ended`.
-    held: usize,
+    handles: usize,
     ended: Arc<Ended>,
 }
 
 /// Whether the session has ended, and the tasks to wake when it does.
 #[derive(Debug, Default)]
 struct Ended {
-    has: AtomicBool,
-    told: Notify,
+    is_ended: AtomicBool,
+    notify: Notify,
 }
 
 /// Ids and deadline of one request.
@@ -143,13 +143,13 @@ impl InFlightRequests {
         let is_taken = requests.ids.iter().any(|running| *running.client == *client)
             || self.abandoned.has(&key, &client);
         let ids = Arc::new(Ids {
-            upstream: is_taken.then(generated).flatten(),
+            upstream: is_taken.then(generate_id).flatten(),
             client: Box::from(&*client),
             shared: OnceLock::new(),
             unanswered: Mutex::new(None),
         });
         requests.ids.push(Arc::clone(&ids));
-        requests.held += 1;
+        requests.handles += 1;
         Ok(RunningRequest {
             ids: Some(ids),
             key,
@@ -159,17 +159,21 @@ impl InFlightRequests {
         })
     }
 
-    /// Resumes a call of the session `key` after `place`, within `limit` running requests and streams. It supersedes
+    /// Resumes a call of the session `key` after `position`, within `limit` running requests and streams. It supersedes
     /// an earlier stream from the same position, whose client has gone away unnoticed.
     pub(super) fn resume(
         &self,
         key: RecordKey,
-        place: &str,
+        position: &str,
         limit: usize,
     ) -> Result<RunningRequest, TooManyRequests> {
         let mut running = self.lock();
         if let Some(requests) = running.get_mut(&key) {
-            if let Some(at) = requests.resumed.iter().position(|(other, _)| **other == *place) {
+            if let Some(at) = requests
+                .resumed
+                .iter()
+                .position(|(other, _)| **other == *position)
+            {
                 requests.resumed.swap_remove(at).1.cancel();
             }
             if requests.ids.len() + requests.resumed.len() >= limit {
@@ -178,8 +182,8 @@ impl InFlightRequests {
         }
         let requests = running.entry(key).or_default();
         let superseded = CancellationToken::new();
-        requests.resumed.push((Arc::from(place), superseded.clone()));
-        requests.held += 1;
+        requests.resumed.push((Arc::from(position), superseded.clone()));
+        requests.handles += 1;
         Ok(RunningRequest {
             ids: None,
             key,
@@ -193,7 +197,7 @@ impl InFlightRequests {
     pub(super) fn go_on(&self, key: RecordKey) -> RunningRequest {
         let mut running = self.lock();
         let requests = running.entry(key).or_default();
-        requests.held += 1;
+        requests.handles += 1;
         RunningRequest {
             ids: None,
             key,
@@ -223,8 +227,8 @@ impl InFlightRequests {
     /// Ends all running requests of the session `key`.
     pub(super) fn end(&self, key: &RecordKey) {
         if let Some(requests) = self.lock().get(key) {
-            requests.ended.has.store(true, Ordering::Release);
-            requests.ended.told.notify_waiters();
+            requests.ended.is_ended.store(true, Ordering::Release);
+            requests.ended.notify.notify_waiters();
         }
         self.abandoned.forget(key);
     }
@@ -246,7 +250,7 @@ impl InFlightRequests {
 
 /// Makes an id that no client uses: a number, because some servers accept no strings, of 31 bits, because some accept
 /// no larger numbers.
-fn generated() -> Option<Box<RawValue>> {
+fn generate_id() -> Option<Box<RawValue>> {
     let number = (1 << 30) + (random::u64() & ((1 << 30) - 1));
     RawValue::from_string(number.to_string()).ok()
 }
@@ -280,9 +284,9 @@ impl RunningRequest {
         let ended = Arc::clone(&self.ended);
         async move {
             // Register first, then check: a termination in between is seen either way.
-            let told = ended.told.notified();
-            if !ended.has.load(Ordering::Acquire) {
-                told.await;
+            let notified = ended.notify.notified();
+            if !ended.is_ended.load(Ordering::Acquire) {
+                notified.await;
             }
         }
     }
@@ -293,12 +297,12 @@ impl Drop for RunningRequest {
         let mut running = self.in_flight.lock();
         if let Some(requests) = running.get_mut(&self.key) {
             if let Some(ids) = &self.ids
-                && let Some(place) = requests.ids.iter().position(|running| Arc::ptr_eq(running, ids))
+                && let Some(position) = requests.ids.iter().position(|running| Arc::ptr_eq(running, ids))
             {
-                requests.ids.swap_remove(place);
+                requests.ids.swap_remove(position);
                 // An id made by the gateway is not used again, so it needs no reservation.
                 if !ids.is_renamed()
-                    && !requests.ended.has.load(Ordering::Acquire)
+                    && !requests.ended.is_ended.load(Ordering::Acquire)
                     && let Some(deadline) = ids.unanswered()
                 {
                     self.in_flight.abandoned.add(self.key, &ids.client, deadline);
@@ -309,8 +313,8 @@ impl Drop for RunningRequest {
                 superseded.cancel();
                 requests.resumed.retain(|(_, token)| !token.is_cancelled());
             }
-            requests.held -= 1;
-            if requests.held == 0 {
+            requests.handles -= 1;
+            if requests.handles == 0 {
                 running.remove(&self.key);
             }
         }
@@ -344,11 +348,11 @@ mod tests {
             third.upstream_id().map(RawValue::get)
         );
         assert!(!is_renamed(&begin(session, "\"1\"")) && !is_renamed(&begin(other, "1")));
-        let held = begin(session, r#""a/b""#);
+        let handles = begin(session, r#""a/b""#);
         for same in [r#""a\/b""#, r#""\u0061/b""#] {
             assert!(is_renamed(&begin(session, same)), "{same}");
         }
-        drop((held, first, second, third));
+        drop((handles, first, second, third));
         assert!(!is_renamed(&begin(session, "1")));
         is_empty(&in_flight);
     }

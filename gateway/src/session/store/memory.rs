@@ -101,7 +101,7 @@ impl MemoryStore {
         if shared.created_since_sweep >= SWEEP_EVERY {
             shared.sweep(now);
         }
-        if let Some(of) = shared.full(new, limits, self.max_bytes, now) {
+        if let Some(of) = shared.limit_reached(new, limits, self.max_bytes, now) {
             return CreateOutcome::Limit(of);
         }
         // An expired record may still have this key.
@@ -212,7 +212,7 @@ impl MemoryStore {
         })
     }
 
-    fn own_stream_now(&self, key: &RecordKey) -> StreamClaim {
+    fn claim_stream_now(&self, key: &RecordKey) -> StreamClaim {
         let number = self.with_live(key, |entry, _| {
             entry.streams += 1;
             entry.streams
@@ -243,7 +243,7 @@ impl MemoryStore {
 
 impl Shared {
     /// Which limit is reached, after expired records are removed.
-    fn full(
+    fn limit_reached(
         &mut self,
         new: &NewRecord,
         limits: SessionLimits,
@@ -275,7 +275,7 @@ impl Shared {
         self.created_since_sweep = 0;
         self.swept = Some(now);
         for (key, entry) in self.records.extract_if(|_, entry| !entry.lives(now)) {
-            disown(&mut self.owned, &entry.record.principal_tag);
+            subtract_from_principal(&mut self.owned, &entry.record.principal_tag);
             if self.expired.len() >= MAX_EXPIRED
                 && let Some((_, oldest)) = self.expired.pop_front()
             {
@@ -288,7 +288,7 @@ impl Shared {
     fn remove(&mut self, key: &RecordKey) -> Option<Entry> {
         let entry = self.records.remove(key)?;
         self.bytes -= weight(&entry.record);
-        disown(&mut self.owned, &entry.record.principal_tag);
+        subtract_from_principal(&mut self.owned, &entry.record.principal_tag);
         Some(entry)
     }
 }
@@ -299,7 +299,7 @@ fn weight(record: &Record) -> usize {
 }
 
 /// Subtracts one record of `principal`. A principal without records leaves no entry.
-fn disown(owned: &mut HashMap<PrincipalTag, u32>, principal: &PrincipalTag) {
+fn subtract_from_principal(owned: &mut HashMap<PrincipalTag, u32>, principal: &PrincipalTag) {
     if let Some(count) = owned.get_mut(principal) {
         *count -= 1;
         if *count == 0 {
@@ -365,7 +365,7 @@ impl SessionStore for MemoryStore {
         key: &'a RecordKey,
         _: ProcessId,
     ) -> BoxFuture<'a, Result<StreamClaim, StoreError>> {
-        ready(Ok(self.own_stream_now(key))).boxed()
+        ready(Ok(self.claim_stream_now(key))).boxed()
     }
 
     fn terminate<'a>(

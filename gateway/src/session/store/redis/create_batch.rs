@@ -3,7 +3,7 @@
 //! After an outage or a rollout all clients open sessions at once. Most of the cost of a creation in Redis is the
 //! same for a whole batch. So creations that arrive during an exchange wait until it ends, or until about half of all
 //! are waiting, and are sent together: Redis works on one half while the other half gets its results. A single
-//! creation does not wait, and no creation waits longer than [`PATIENCE`] for a slow exchange.
+//! creation does not wait, and no creation waits longer than [`MAX_BATCH_WAIT`] for a slow exchange.
 //!
 //! An exchange is atomic. Each creation gets its own outcome, and a creation whose caller has gone is not sent.
 
@@ -28,24 +28,24 @@ use crate::session::store::redis::record_hash;
 use crate::session::upstream::bindings::Bindings;
 
 /// Maximum number of records per exchange, so that other commands are not delayed for long.
-const TOGETHER: usize = 64;
+const MAX_BATCH: usize = 64;
 /// Maximum time for which waiting creations let the previous exchange continue.
-const PATIENCE: Duration = Duration::from_millis(1);
+const MAX_BATCH_WAIT: Duration = Duration::from_millis(1);
 /// Maximum number of concurrent exchanges.
-const MOST_AT_ONCE: usize = 64;
+const MAX_EXCHANGES: usize = 64;
 /// Maximum number of waiting creations. Further ones fail at once.
 const MAX_WAITING: usize = 1024;
 
 /// Queues creations. Dropping it ends the task that sends them.
 #[derive(Debug)]
 pub(super) struct CreateBatcher {
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::Sender<PendingCreate>,
     _task: JoinSet<()>,
 }
 
 /// A creation that waits to be sent.
 #[derive(Debug)]
-struct Waiting {
+struct PendingCreate {
     key: RecordKey,
     record: NewRecord,
     limits: SessionLimits,
@@ -53,7 +53,7 @@ struct Waiting {
 }
 
 /// Response of the script: creation time, end, incarnation, and the outcome of each record.
-type Answer = (u64, u64, String, String);
+type CreateResponse = (u64, u64, String, String);
 
 struct Creator {
     connection: RedisConnection,
@@ -86,7 +86,7 @@ impl CreateBatcher {
         };
         let (sender, queue) = mpsc::channel(MAX_WAITING);
         let mut task = JoinSet::new();
-        task.spawn(creator.work(queue));
+        task.spawn(creator.send_batches(queue));
         Self {
             queue: sender,
             _task: task,
@@ -105,7 +105,7 @@ impl CreateBatcher {
         limits: SessionLimits,
     ) -> Result<CreateOutcome, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting {
+        let waiting = PendingCreate {
             key: *key,
             record: record.clone(),
             limits,
@@ -116,7 +116,7 @@ impl CreateBatcher {
             Ok(()) => answered.await.unwrap_or_else(|_| ended()),
             Err(TrySendError::Closed(_)) => ended(),
             Err(TrySendError::Full(_)) => {
-                let reason = format!("{MAX_WAITING} new sessions wait to be written already");
+                let reason = format!("{MAX_WAITING} new sessions already wait to be written; try again");
                 Err(StoreError::unavailable(reason))
             }
         }
@@ -125,55 +125,57 @@ impl CreateBatcher {
 
 impl Creator {
     /// Sends batches until the task is aborted or the queue is closed.
-    async fn work(self, mut queue: mpsc::Receiver<Waiting>) {
+    async fn send_batches(self, mut queue: mpsc::Receiver<PendingCreate>) {
         let mut under_way = FuturesUnordered::new();
         let mut waiting = Vec::new();
         let mut since = Instant::now();
         // Number of records under way, and the same when the last exchange was sent.
-        let (mut records, mut crowd) = (0, 0);
+        let (mut records, mut last_records) = (0, 0);
         loop {
-            let places = TOGETHER - waiting.len();
+            let places = MAX_BATCH - waiting.len();
             tokio::select! {
-                came = queue.recv_many(&mut waiting, places), if under_way.len() < MOST_AT_ONCE => {
-                    if came == 0 {
+                received = queue.recv_many(&mut waiting, places), if under_way.len() < MAX_EXCHANGES => {
+                    if received == 0 {
                         return;
                     }
-                    if came == waiting.len() {
+                    if received == waiting.len() {
                         since = Instant::now();
                     }
                 }
                 Some(done) = under_way.next() => records -= done,
-                () = tokio::time::sleep_until(since + PATIENCE), if !waiting.is_empty() => {}
+                () = tokio::time::sleep_until(since + MAX_BATCH_WAIT), if !waiting.is_empty() => {}
             }
-            let half = under_way.len() == 1 && waiting.len() >= crowd / 2;
-            let full = waiting.len() == TOGETHER;
-            if !waiting.is_empty() && (under_way.is_empty() || half || full || since.elapsed() >= PATIENCE) {
+            let half = under_way.len() == 1 && waiting.len() >= last_records / 2;
+            let full = waiting.len() == MAX_BATCH;
+            if !waiting.is_empty()
+                && (under_way.is_empty() || half || full || since.elapsed() >= MAX_BATCH_WAIT)
+            {
                 // Yield, so that requests that have arrived join this batch.
                 tokio::task::yield_now().await;
-                let places = TOGETHER - waiting.len();
+                let places = MAX_BATCH - waiting.len();
                 waiting.extend(std::iter::from_fn(|| queue.try_recv().ok()).take(places));
                 records += waiting.len();
-                crowd = records;
+                last_records = records;
                 under_way.push(self.exchange(std::mem::take(&mut waiting)));
             }
         }
     }
 
     /// Sends one exchange and returns the number of its records.
-    async fn exchange(&self, mut waiting: Vec<Waiting>) -> usize {
+    async fn exchange(&self, mut waiting: Vec<PendingCreate>) -> usize {
         let records = waiting.len();
         waiting.retain(|one| !one.answer.is_closed());
         while let Some(first) = waiting.first() {
             let limits = first.limits;
-            let (together, others) = waiting.into_iter().partition(|one| one.limits == limits);
-            self.create(together, limits).await;
+            let (batch, others) = waiting.into_iter().partition(|one| one.limits == limits);
+            self.create(batch, limits).await;
             waiting = others;
         }
         records
     }
 
     /// Creates records to which the same limits apply, and reports each outcome.
-    async fn create(&self, together: Vec<Waiting>, limits: SessionLimits) {
+    async fn create(&self, batch: Vec<PendingCreate>, limits: SessionLimits) {
         let mut call = self.script.key(&self.keys.incarnation);
         call.key(&self.keys.channel)
             .arg(new_incarnation())
@@ -183,7 +185,7 @@ impl Creator {
             .arg(limits.server)
             .arg(limits.principal)
             .arg(&self.writer);
-        for Waiting { key, record, .. } in &together {
+        for PendingCreate { key, record, .. } in &batch {
             let other_names: Vec<String> = { &record.other_tags }
                 .iter()
                 .map(|tag| record_hash::principal_text(*tag))
@@ -192,8 +194,8 @@ impl Creator {
                 .arg(&record_hash::new_fields(record))
                 .arg(other_names.join(" "));
         }
-        let answer = self.connection.run::<Answer>(&call).await;
-        for (index, one) in together.into_iter().enumerate() {
+        let answer = self.connection.run::<CreateResponse>(&call).await;
+        for (index, one) in batch.into_iter().enumerate() {
             let created = match &answer {
                 Ok(answer) => self.created(answer, index, &one.record),
                 Err(error) => Err(error.clone()),
@@ -206,7 +208,7 @@ impl Creator {
     /// Outcome of the record at `index`.
     fn created(
         &self,
-        answer: &Answer,
+        answer: &CreateResponse,
         index: usize,
         record: &NewRecord,
     ) -> Result<CreateOutcome, StoreError> {

@@ -19,7 +19,7 @@ use crate::session::record::RecordKey;
 use crate::session::store::redis::record_hash;
 
 /// Pause between two attempts to subscribe.
-const PAUSE: Duration = Duration::from_millis(250);
+const RESUBSCRIBE_PAUSE: Duration = Duration::from_millis(250);
 
 /// A message as the scripts publish it: an array that begins with its type.
 enum PublishedEvent<'a> {
@@ -152,7 +152,7 @@ impl Listener {
             Ok(subscription) => self.subscription = Some(subscription),
             Err(error) => {
                 tracing::debug!(%error, "failed to subscribe to events");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RESUBSCRIBE_PAUSE).await;
             }
         }
     }
@@ -164,17 +164,17 @@ fn event(message: &[u8]) -> StoreEvent {
     if let Some(event) = read(message) {
         return event;
     }
-    match concerned(message) {
+    match session_of(message) {
         Some(key) => StoreEvent::Changed(key),
         None => {
-            tracing::warn!("ignoring unreadable event of a newer gateway");
+            tracing::warn!("unreadable event; cached sessions are read again");
             StoreEvent::Interrupted
         }
     }
 }
 
 /// The session that a message names: the element after its type.
-fn concerned(message: &[u8]) -> Option<RecordKey> {
+fn session_of(message: &[u8]) -> Option<RecordKey> {
     let parts: Vec<&RawValue> = serde_json::from_slice(message).ok()?;
     let name: &str = serde_json::from_str(parts.get(1)?.get()).ok()?;
     bytes(name).map(RecordKey)

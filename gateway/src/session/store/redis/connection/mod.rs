@@ -18,9 +18,9 @@
 //!     // From here on nothing that is published is missed.
 //!     loop {
 //!         match subscription.next().await {
-//!             Ok(Heard::Message(message)) => apply(message),
+//!             Ok(SubscriptionEvent::Message(message)) => apply(message),
 //!             // Everything that was published before this instant has been given out as a message already.
-//!             Ok(Heard::Proved { asked }) => proved = asked,
+//!             Ok(SubscriptionEvent::Proved { asked }) => proved = asked,
 //!             // Anything may have been missed since the last proof.
 //!             Err(lost) => break,
 //!         }
@@ -58,7 +58,7 @@ const MISSES: u32 = 3;
 /// Pause before a retry while keys are split between two nodes.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// Capacity of the queue of reports to the reconnect loop. Further reports say nothing new.
-const MAX_DOUBTS: usize = 16;
+const MAX_REPORTS: usize = 16;
 
 /// Connection to Redis. A cheap-clone handle; dropping the last one closes the connection.
 #[derive(Clone)]
@@ -67,8 +67,8 @@ pub struct RedisConnection {
 }
 
 struct Shared {
-    link: Arc<watch::Sender<ConnectionState>>,
-    doubts: mpsc::Sender<BrokenReport>,
+    state: Arc<watch::Sender<ConnectionState>>,
+    reports: mpsc::Sender<BrokenReport>,
     /// Number of unanswered calls in a row.
     misses: AtomicU32,
     dialler: Arc<Dialler>,
@@ -78,12 +78,12 @@ struct Shared {
     /// Whether channels belong to slots (a cluster).
     sharded: bool,
     /// The reconnect task. Dropping this ends it.
-    _keeper: JoinSet<()>,
+    _reconnect_task: JoinSet<()>,
 }
 
 impl std::fmt::Debug for RedisConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").finish_non_exhaustive()
+        f.debug_struct("RedisConnection").finish_non_exhaustive()
     }
 }
 
@@ -110,29 +110,29 @@ impl RedisConnection {
     /// A configured file is unusable.
     pub fn new(storage: &RedisStorage, probe_key: &str) -> Result<Self, StoreError> {
         let dialler = Arc::new(Dialler::new(storage).map_err(StoreError::unavailable)?);
-        let link = Arc::new(watch::Sender::new(ConnectionState::Opening));
-        let (doubts, doubted) = mpsc::channel(MAX_DOUBTS);
-        let keeper = Reconnector {
+        let state = Arc::new(watch::Sender::new(ConnectionState::Opening));
+        let (reports, report_receiver) = mpsc::channel(MAX_REPORTS);
+        let reconnector = Reconnector {
             dialler: Arc::clone(&dialler),
             topology: Topology {
                 servers: storage.topology.clone(),
                 probe_key: probe_key.to_owned(),
                 command_timeout: storage.command_timeout,
             },
-            link: Arc::clone(&link),
-            doubts: doubted,
+            state: Arc::clone(&state),
+            reports: report_receiver,
         };
-        let mut keeping = JoinSet::new();
-        keeping.spawn(keeper.keep());
+        let mut reconnect_task = JoinSet::new();
+        reconnect_task.spawn(reconnector.run());
         let shared = Shared {
-            link,
-            doubts,
+            state,
+            reports,
             misses: AtomicU32::new(0),
             dialler,
             deadline: storage.command_timeout,
             single: matches!(storage.topology, RedisTopology::Single(_)),
             sharded: matches!(storage.topology, RedisTopology::Cluster(_)),
-            _keeper: keeping,
+            _reconnect_task: reconnect_task,
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -168,9 +168,10 @@ impl RedisConnection {
 
     /// Completes when the connection is open.
     pub async fn opened(&self) {
-        let mut link = self.shared.link.subscribe();
+        let mut state = self.shared.state.subscribe();
         // Cannot fail: the sender lives as long as `self`.
-        link.wait_for(|link| matches!(link, ConnectionState::Open(_)))
+        state
+            .wait_for(|state| matches!(state, ConnectionState::Open(_)))
             .await
             .ok();
     }
@@ -181,10 +182,10 @@ impl RedisConnection {
     /// # Errors
     /// Redis is down or refuses the subscription.
     pub async fn subscribe(&self, channel: &str, ping_every: Duration) -> Result<Subscription, StoreError> {
-        let (open, link) = {
-            let mut link = self.shared.link.subscribe();
-            let open = open(&mut link, 0).await.map_err(StoreError::unavailable)?;
-            (open, link)
+        let (open, state) = {
+            let mut state = self.shared.state.subscribe();
+            let open = open(&mut state, 0).await.map_err(StoreError::unavailable)?;
+            (open, state)
         };
         let number = open.number;
         let commands = if self.shared.sharded {
@@ -192,10 +193,10 @@ impl RedisConnection {
         } else {
             ["SUBSCRIBE", "PUBLISH"]
         };
-        let begun = Subscription::begin(&self.shared.dialler, open, link, commands, channel, ping_every);
+        let begun = Subscription::begin(&self.shared.dialler, open, state, commands, channel, ping_every);
         begun.await.map_err(|refusal| {
             if refusal.elsewhere.is_some() || refusal.is_replica {
-                self.doubt(number, refusal.elsewhere);
+                self.report_broken(number, refusal.elsewhere);
             }
             StoreError::unavailable(refusal.reason)
         })
@@ -205,15 +206,14 @@ impl RedisConnection {
         let deadline = self.shared.deadline;
         let (mut asked, mut why) = (None, None);
         match tokio::time::timeout(deadline, self.attempts(work, &mut asked, &mut why)).await {
-            Ok(Ok(value)) => ::redis::from_redis_value(value).map_err(|error| {
-                StoreError::unavailable(format!("unexpected response from Redis: {error}"))
-            }),
+            Ok(Ok(value)) => ::redis::from_redis_value(value)
+                .map_err(|error| StoreError::unavailable(format!("unexpected response from Redis: {error}"))),
             Ok(Err(unavailable)) => Err(unavailable),
             Err(_) => {
                 let reason =
                     why.unwrap_or_else(|| format!("Redis did not answer within {} ms", deadline.as_millis()));
                 if let Some(number) = asked {
-                    self.missed(number, &reason);
+                    self.count_miss(number, &reason);
                 }
                 Err(StoreError::unavailable(reason))
             }
@@ -227,10 +227,10 @@ impl RedisConnection {
         asked: &mut Option<u64>,
         why: &mut Option<String>,
     ) -> Result<Value, StoreError> {
-        let mut link = self.shared.link.subscribe();
+        let mut state = self.shared.state.subscribe();
         let mut unfit = 0;
         loop {
-            let open = open(&mut link, unfit).await.map_err(StoreError::unavailable)?;
+            let open = open(&mut state, unfit).await.map_err(StoreError::unavailable)?;
             *asked = Some(open.number);
             let outcome = self.attempt(work, open).await;
             *asked = None;
@@ -273,7 +273,7 @@ impl RedisConnection {
                 }
                 (CommandFailure::TryAgain, _) => tokio::time::sleep(TRY_AGAIN).await,
                 (CommandFailure::Moved(to), _) if self.shared.sharded => {
-                    self.doubt(number, Some(to));
+                    self.report_broken(number, Some(to));
                     return Err(AttemptFailure::Elsewhere { number, reason });
                 }
                 (CommandFailure::Ask(to), Command::Script(call)) if self.shared.sharded => {
@@ -283,7 +283,7 @@ impl RedisConnection {
                 }
                 // Nothing was written, so another connection may be tried.
                 (CommandFailure::Demoted, _) => {
-                    self.doubt(number, None);
+                    self.report_broken(number, None);
                     return Err(if self.shared.single {
                         AttemptFailure::Failed(StoreError::refused(reason))
                     } else {
@@ -291,7 +291,7 @@ impl RedisConnection {
                     });
                 }
                 (CommandFailure::Broken, _) => {
-                    self.doubt(number, None);
+                    self.report_broken(number, None);
                     return Err(AttemptFailure::Failed(StoreError::unavailable(reason)));
                 }
                 _ => return Err(AttemptFailure::Failed(StoreError::refused(reason))),
@@ -308,26 +308,26 @@ impl RedisConnection {
         dialled.ask(&call.in_full(), deadline).await
     }
 
-    fn doubt(&self, number: u64, hint: Option<RedisAddress>) {
+    fn report_broken(&self, number: u64, hint: Option<RedisAddress>) {
         // A full queue means that the reconnect loop knows already.
-        self.shared.doubts.try_send(BrokenReport { number, hint }).ok();
+        self.shared.reports.try_send(BrokenReport { number, hint }).ok();
     }
 
     /// Counts an unanswered call on the connection `number`.
-    fn missed(&self, number: u64, reason: &str) {
+    fn count_miss(&self, number: u64, reason: &str) {
         if self.shared.misses.fetch_add(1, Ordering::Relaxed) + 1 < MISSES {
             return;
         }
         self.shared.misses.store(0, Ordering::Relaxed);
-        let down = self.shared.link.send_if_modified(|link| {
-            let open = matches!(link, ConnectionState::Open(open) if open.number == number);
+        let down = self.shared.state.send_if_modified(|state| {
+            let open = matches!(state, ConnectionState::Open(open) if open.number == number);
             if open {
-                *link = ConnectionState::Down(reason.into());
+                *state = ConnectionState::Down(reason.into());
             }
             open
         });
         if down {
-            self.doubt(number, None);
+            self.report_broken(number, None);
         }
     }
 }
@@ -336,8 +336,8 @@ impl RedisConnection {
 ///
 /// # Errors
 /// The connection is down, for this reason.
-async fn open(link: &mut watch::Receiver<ConnectionState>, unfit: u64) -> Result<OpenConnection, String> {
-    let decided = link.wait_for(|link| match link {
+async fn open(state: &mut watch::Receiver<ConnectionState>, unfit: u64) -> Result<OpenConnection, String> {
+    let decided = state.wait_for(|state| match state {
         ConnectionState::Opening => false,
         ConnectionState::Open(open) => open.number > unfit,
         ConnectionState::Down(_) => true,

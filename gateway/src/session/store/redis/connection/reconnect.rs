@@ -64,8 +64,8 @@ pub(super) struct BrokenReport {
 pub(super) struct Reconnector {
     pub(super) dialler: Arc<Dialler>,
     pub(super) topology: Topology,
-    pub(super) link: Arc<watch::Sender<ConnectionState>>,
-    pub(super) doubts: mpsc::Receiver<BrokenReport>,
+    pub(super) state: Arc<watch::Sender<ConnectionState>>,
+    pub(super) reports: mpsc::Receiver<BrokenReport>,
 }
 
 /// The connection in use.
@@ -82,16 +82,16 @@ enum ReconnectReason {
     /// The connection has ended.
     Ended,
     /// A caller reported it as unusable.
-    Doubted(BrokenReport),
+    Reported(BrokenReport),
     /// The connection works until a better one is open.
     Outdated,
 }
 
 impl Reconnector {
     /// Runs until it is aborted.
-    pub(super) async fn keep(mut self) {
+    pub(super) async fn run(mut self) {
         let mut drivers = JoinSet::new();
-        let mut standing: Option<CurrentConnection> = None;
+        let mut current: Option<CurrentConnection> = None;
         let (mut number, mut hint) = (0, None);
         let mut password = match &self.dialler.password {
             Some(RedisPassword::File(file)) => Some(FileWatcher::new(file)),
@@ -104,44 +104,47 @@ impl Reconnector {
                 Ok((address, dialled, secret)) => {
                     number += 1;
                     tracing::debug!(%address, number, "connected to Redis");
-                    standing = Some(self.install(&mut drivers, number, address, dialled, secret));
+                    current = Some(self.install(&mut drivers, number, address, dialled, secret));
                     started + REOPEN_PAUSE
                 }
                 Err(reason) => {
-                    if standing.is_none() {
+                    if current.is_none() {
                         tracing::debug!(reason, "no connection to Redis");
-                        self.link.send_replace(ConnectionState::Down(reason.into()));
+                        self.state.send_replace(ConnectionState::Down(reason.into()));
                     } else {
                         tracing::warn!(
                             reason,
-                            "failed to replace connection to Redis; keeping the current one"
+                            "failed to replace connection to Redis; reconnect_task the current one"
                         );
                     }
                     started + PROBE_EVERY
                 }
             };
             tokio::time::sleep_until(next).await;
-            let Some(current) = &standing else { continue };
+            let Some(connection) = &current else { continue };
             // The connection is outdated, but there is no other. Try again soon.
-            match self.until_unfit(current, &mut drivers, password.as_mut()).await {
+            match self
+                .wait_for_reconnect_reason(connection, &mut drivers, password.as_mut())
+                .await
+            {
                 ReconnectReason::Outdated => {}
                 ReconnectReason::Ended => {
-                    self.link.send_if_modified(|link| {
-                        let open = matches!(link, ConnectionState::Open(open) if open.number == number);
+                    self.state.send_if_modified(|state| {
+                        let open = matches!(state, ConnectionState::Open(open) if open.number == number);
                         if open {
-                            *link = ConnectionState::Opening;
+                            *state = ConnectionState::Opening;
                         }
                         open
                     });
-                    standing = None;
+                    current = None;
                 }
-                ReconnectReason::Doubted(doubt) => {
-                    hint = doubt.hint;
+                ReconnectReason::Reported(report) => {
+                    hint = report.hint;
                     if hint.is_none() {
                         // Otherwise a server that refuses writes would be reconnected to in a loop.
                         tokio::time::sleep_until(started + PROBE_EVERY).await;
                     }
-                    standing = None;
+                    current = None;
                 }
             }
         }
@@ -184,7 +187,7 @@ impl Reconnector {
             number
         });
         let address = Arc::new(address);
-        self.link.send_replace(ConnectionState::Open(OpenConnection {
+        self.state.send_replace(ConnectionState::Open(OpenConnection {
             number,
             address: Arc::clone(&address),
             peer,
@@ -198,7 +201,7 @@ impl Reconnector {
         }
     }
 
-    async fn until_unfit(
+    async fn wait_for_reconnect_reason(
         &mut self,
         current: &CurrentConnection,
         drivers: &mut JoinSet<u64>,
@@ -213,9 +216,9 @@ impl Reconnector {
                         return ReconnectReason::Ended;
                     }
                 }
-                Some(doubt) = self.doubts.recv() => {
-                    if doubt.number == current.number {
-                        return ReconnectReason::Doubted(doubt);
+                Some(report) = self.reports.recv() => {
+                    if report.number == current.number {
+                        return ReconnectReason::Reported(report);
                     }
                 }
                 () = &mut replaced => return ReconnectReason::Outdated,

@@ -29,7 +29,7 @@ use crate::session::store::redis::connection::reconnect::{ConnectionState, OpenC
 /// unnoticed.
 const MAX_WAITING: usize = 4096;
 /// Time without an answer after which the connection counts as lost.
-const PING_LIMIT: Duration = Duration::from_secs(3);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a subscription delivers, in order.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,14 +48,14 @@ pub struct Subscription {
     connection: ::redis::aio::MultiplexedConnection,
     pushes: mpsc::Receiver<PushInfo>,
     /// State of the command connection. If that connects to another server, this subscription ends.
-    link: watch::Receiver<ConnectionState>,
+    state: watch::Receiver<ConnectionState>,
     number: u64,
     ticks: Interval,
     /// The command that serves as PING.
-    question: Probe,
-    asked: Option<PendingProbe>,
+    ping_command: PingCommand,
+    asked: Option<PendingPing>,
     /// An answered PING, and the number of messages queued before its answer.
-    freshness: Option<(Instant, usize)>,
+    answered_ping: Option<(Instant, usize)>,
     _driver: JoinSet<()>,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct SubscribeError {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Probe {
+enum PingCommand {
     Role,
     Ping,
 }
@@ -85,7 +85,7 @@ impl From<String> for SubscribeError {
 }
 
 /// A PING under way.
-struct PendingProbe {
+struct PendingPing {
     at: Instant,
     answer: BoxFuture<'static, RedisResult<Value>>,
 }
@@ -94,7 +94,7 @@ impl Subscription {
     pub(super) async fn begin(
         dialler: &Arc<Dialler>,
         open: OpenConnection,
-        link: watch::Receiver<ConnectionState>,
+        state: watch::Receiver<ConnectionState>,
         [subscribe, publish]: [&str; 2],
         channel: &str,
         ping_every: Duration,
@@ -113,20 +113,20 @@ impl Subscription {
             if sent { Ok(()) } else { Err(()) }
         };
         let mut dialled = dialler.for_pushes(&open.address, open.peer, pushed).await?;
-        let question = match dialled.try_ask(&::redis::cmd("ROLE"), PING_LIMIT).await? {
-            Ok(role) if is_primary(&role) => Probe::Role,
+        let ping_command = match dialled.try_ask(&::redis::cmd("ROLE"), PING_TIMEOUT).await? {
+            Ok(role) if is_primary(&role) => PingCommand::Role,
             Ok(_) => {
                 return Err(SubscribeError {
                     is_replica: true,
                     ..format!("Redis at {} is a replica", open.address).into()
                 });
             }
-            Err(error) if is_forbidden(&error) => Probe::Ping,
+            Err(error) if is_forbidden(&error) => PingCommand::Ping,
             Err(error) => return Err(reason(&error).into()),
         };
         let mut subscribe = ::redis::cmd(subscribe);
         subscribe.arg(channel);
-        if let Err(error) = dialled.try_ask::<Value>(&subscribe, PING_LIMIT).await? {
+        if let Err(error) = dialled.try_ask::<Value>(&subscribe, PING_TIMEOUT).await? {
             return Err(SubscribeError {
                 reason: reason(&error),
                 is_replica: false,
@@ -145,7 +145,7 @@ impl Subscription {
             }
         }
         let mut commands = open.connection.clone();
-        hear_oneself(&mut dialled, &mut pushes, &mut commands, publish, channel).await?;
+        confirm_by_announcement(&mut dialled, &mut pushes, &mut commands, publish, channel).await?;
         let Dialled {
             connection, driver, ..
         } = dialled;
@@ -156,12 +156,12 @@ impl Subscription {
         Ok(Self {
             connection,
             pushes,
-            link,
+            state,
             number: open.number,
             ticks,
-            question,
+            ping_command,
             asked: None,
-            freshness: None,
+            answered_ping: None,
             _driver: driving,
         })
     }
@@ -173,45 +173,45 @@ impl Subscription {
     /// queue was full.
     pub async fn next(&mut self) -> Result<SubscriptionEvent, StoreError> {
         loop {
-            if let Some((asked, before)) = self.freshness {
+            if let Some((asked, before)) = self.answered_ping {
                 if before == 0 {
-                    self.freshness = None;
+                    self.answered_ping = None;
                     return Ok(SubscriptionEvent::Proved { asked });
                 }
-                self.freshness = Some((asked, before - 1));
-                match self.pushes.try_recv().map(told) {
+                self.answered_ping = Some((asked, before - 1));
+                match self.pushes.try_recv().map(message_to_deliver) {
                     Ok(Some(message)) => return message.map(SubscriptionEvent::Message),
                     Ok(None) => continue,
                     Err(_) => return Err(lost("a message was dropped")),
                 }
             }
-            let overdue = self.asked.as_ref().map(|asked| asked.at + PING_LIMIT);
+            let overdue = self.asked.as_ref().map(|asked| asked.at + PING_TIMEOUT);
             tokio::select! {
-                push = self.pushes.recv() => match push.map(told) {
+                push = self.pushes.recv() => match push.map(message_to_deliver) {
                     Some(Some(message)) => return message.map(SubscriptionEvent::Message),
                     Some(None) => {}
-                    None => return Err(lost("more messages came than could be taken")),
+                    None => return Err(lost("the message queue is full")),
                 },
-                answer = answered(&mut self.asked) => {
-                    let Some(PendingProbe { at, .. }) = self.asked.take() else { continue };
+                answer = ping_answer(&mut self.asked) => {
+                    let Some(PendingPing { at, .. }) = self.asked.take() else { continue };
                     let answer = answer.map_err(|error| lost(&reason(&error)))?;
-                    if self.question == Probe::Role && !is_primary(&answer) {
+                    if self.ping_command == PingCommand::Role && !is_primary(&answer) {
                         return Err(lost("the server is a replica now"));
                     }
-                    self.freshness = Some((at, self.pushes.len()));
+                    self.answered_ping = Some((at, self.pushes.len()));
                 }
                 _ = self.ticks.tick(), if self.asked.is_none() => {
                     let mut connection = self.connection.clone();
-                    let question = ::redis::cmd(match self.question {
-                        Probe::Role => "ROLE",
-                        Probe::Ping => "PING",
+                    let ping_command = ::redis::cmd(match self.ping_command {
+                        PingCommand::Role => "ROLE",
+                        PingCommand::Ping => "PING",
                     });
-                    let asking = async move { question.query_async(&mut connection).await };
-                    self.asked = Some(PendingProbe { at: Instant::now(), answer: asking.boxed() });
+                    let asking = async move { ping_command.query_async(&mut connection).await };
+                    self.asked = Some(PendingPing { at: Instant::now(), answer: asking.boxed() });
                 }
-                () = until(overdue) => return Err(lost("it did not answer")),
-                _ = self.link.wait_for(|link| matches!(link, ConnectionState::Open(open) if open.number != self.number)) => {
-                    return Err(lost("the connection was made anew"));
+                () = until(overdue) => return Err(lost("PING was not answered")),
+                _ = self.state.wait_for(|state| matches!(state, ConnectionState::Open(open) if open.number != self.number)) => {
+                    return Err(lost("the command connection was replaced"));
                 }
             }
         }
@@ -228,36 +228,36 @@ impl std::fmt::Debug for Subscription {
 const ANNOUNCEMENT: &str = r#","subscribed"]"#;
 
 /// Publishes the announcement over the command connection and waits until the subscription receives it.
-async fn hear_oneself(
+async fn confirm_by_announcement(
     dialled: &mut Dialled,
     pushes: &mut mpsc::Receiver<PushInfo>,
     commands: &mut ::redis::aio::MultiplexedConnection,
     publish: &str,
     channel: &str,
 ) -> Result<(), String> {
-    let said = format!(r#"["changed","{}"{ANNOUNCEMENT}"#, RecordKey::random());
+    let announcement = format!(r#"["changed","{}"{ANNOUNCEMENT}"#, RecordKey::random());
     let mut publish = ::redis::cmd(publish);
-    publish.arg(channel).arg(&said);
+    publish.arg(channel).arg(&announcement);
     let publishing = async {
         let published: RedisResult<Value> = publish.query_async(commands).await;
         published.map_err(|error| reason(&error))
     };
-    let hearing = async {
+    let receiving = async {
         loop {
             match pushes.recv().await.map(message) {
-                Some(Some(Ok(heard))) if heard == said.as_bytes() => return Ok(()),
+                Some(Some(Ok(received))) if received == announcement.as_bytes() => return Ok(()),
                 Some(Some(Err(lost))) => return Err(lost.to_string()),
                 Some(_) => {}
-                None => return Err("more messages came than could be taken".to_owned()),
+                None => return Err("the message queue is full".to_owned()),
             }
         }
     };
     tokio::select! {
         biased;
-        both = async { tokio::try_join!(publishing, hearing) } => both.map(drop),
+        both = async { tokio::try_join!(publishing, receiving) } => both.map(drop),
         () = &mut dialled.driver => Err("Redis closed the connection".to_owned()),
-        () = tokio::time::sleep(PING_LIMIT) => {
-            Err("the subscriber does not hear what is published: it was led to another server".to_owned())
+        () = tokio::time::sleep(PING_TIMEOUT) => {
+            Err("the announcement did not arrive: the subscription is at another server".to_owned())
         }
     }
 }
@@ -273,7 +273,7 @@ fn lost(why: &str) -> StoreError {
 }
 
 /// The message in a push. `None` if it has none, or only confirms a subscription.
-fn told(push: PushInfo) -> Option<Result<Vec<u8>, StoreError>> {
+fn message_to_deliver(push: PushInfo) -> Option<Result<Vec<u8>, StoreError>> {
     let is_announcement = |message: &Vec<u8>| message.ends_with(ANNOUNCEMENT.as_bytes());
     message(push).filter(|message| !message.as_ref().is_ok_and(is_announcement))
 }
@@ -292,7 +292,7 @@ fn message(push: PushInfo) -> Option<Result<Vec<u8>, StoreError>> {
     }
 }
 
-async fn answered(asked: &mut Option<PendingProbe>) -> RedisResult<Value> {
+async fn ping_answer(asked: &mut Option<PendingPing>) -> RedisResult<Value> {
     match asked {
         Some(asked) => (&mut asked.answer).await,
         None => std::future::pending().await,

@@ -83,7 +83,8 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
             roots.add_parsable_certificates(native.certs);
             if roots.is_empty() {
                 return Err(
-                    "the system has no trusted certificate authorities; set sessionStorage.tls.caFile".to_owned(),
+                    "the system has no trusted certificate authorities; set sessionStorage.tls.caFile"
+                        .to_owned(),
                 );
             }
         }
