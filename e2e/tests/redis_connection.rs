@@ -79,14 +79,14 @@ async fn freshness_proof_follows_all_earlier_events() -> anyhow::Result<()> {
                 );
                 heard += 1;
             }
-            SubscriptionEvent::Proved { asked } => {
+            SubscriptionEvent::Pong { sent } => {
                 proofs += 1;
-                // What had been published when the question was asked has been heard.
-                while known.1.is_none_or(|at| at < asked) {
-                    if let Some(at) = known.1.filter(|at| *at < asked) {
+                // What had been published before the PING was sent has arrived.
+                while known.1.is_none_or(|at| at < sent) {
+                    if let Some(at) = known.1.filter(|at| *at < sent) {
                         assert!(
                             heard > known.0,
-                            "{} was published at {at:?}, proved {asked:?}",
+                            "{} was published at {at:?}, answered PING sent {sent:?}",
                             known.0
                         );
                     }
@@ -114,7 +114,7 @@ async fn subscription_ends_with_connection_and_resumes() -> anyhow::Result<()> {
     let mut subscription = subscribed(&connection).await?;
     assert!(matches!(
         next(&mut subscription).await?,
-        SubscriptionEvent::Proved { .. }
+        SubscriptionEvent::Pong { .. }
     ));
     redis.kill()?;
     let ended = tokio::time::timeout(LIMIT, async {

@@ -212,7 +212,7 @@ async fn stale_sentinel_before_good_ones_is_passed_over() -> anyhow::Result<()> 
                 .await?
                 .context("no end")?
             {
-                StoreEvent::Proved(_) => proofs += 1,
+                StoreEvent::CurrentAsOf(_) => proofs += 1,
                 StoreEvent::Interrupted => anyhow::bail!("the connection was made anew"),
                 _ => {}
             }
@@ -241,7 +241,7 @@ async fn replica_behind_the_address_is_not_believed() -> anyhow::Result<()> {
         .await?;
     assert!(matches!(
         subscription.next().await?,
-        SubscriptionEvent::Proved { .. }
+        SubscriptionEvent::Pong { .. }
     ));
 
     // It forgets what it had, and follows another server, which never had it.
@@ -319,7 +319,7 @@ async fn moved_slot_keeps_sessions_and_subscribers() -> anyhow::Result<()> {
     let mut subscription = connection.subscribe(&channel, Duration::from_millis(100)).await?;
     assert!(matches!(
         subscription.next().await?,
-        SubscriptionEvent::Proved { .. }
+        SubscriptionEvent::Pong { .. }
     ));
 
     to.command::<()>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id])?;

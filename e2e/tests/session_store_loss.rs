@@ -44,7 +44,7 @@ async fn next(events: &mut BoxStream<'static, StoreEvent>) -> anyhow::Result<Sto
     tokio::time::timeout(LIMIT, async {
         loop {
             match events.next().await {
-                Some(StoreEvent::Proved(_)) => {}
+                Some(StoreEvent::CurrentAsOf(_)) => {}
                 Some(event) => return Ok(event),
                 None => anyhow::bail!("the events have ended"),
             }
@@ -71,7 +71,7 @@ async fn listen(store: &dyn SessionStore) -> anyhow::Result<BoxStream<'static, S
 
 async fn proved(events: &mut BoxStream<'static, StoreEvent>) -> anyhow::Result<()> {
     tokio::time::timeout(LIMIT, async {
-        while !matches!(events.next().await, Some(StoreEvent::Proved(_)) | None) {}
+        while !matches!(events.next().await, Some(StoreEvent::CurrentAsOf(_)) | None) {}
     })
     .await?;
     Ok(())

@@ -102,7 +102,7 @@ impl Sessions {
                         inner.streams.supersede(&key, number);
                     }
                 }
-                StoreEvent::Proved(at) => {
+                StoreEvent::CurrentAsOf(at) => {
                     if let Some(caught_up) = inner.freshness.renew(at) {
                         let sessions = self.clone();
                         inner.tasks.spawn_until_quiet(async move {

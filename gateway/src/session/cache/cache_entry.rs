@@ -336,7 +336,10 @@ pub(in crate::session) mod tests {
         freshness.interrupted();
         freshness.renew(Instant::now());
         entry.record_touch(2, IDLE, freshness.stamp_now());
-        assert!(!entry.is_fresh(&freshness), "somebody changed it meanwhile");
+        assert!(
+            !entry.is_fresh(&freshness),
+            "another replica changed it meanwhile"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -453,7 +456,7 @@ pub(in crate::session) mod tests {
         assert!(!entry.record_use(EVERY), "it was moved just now");
         tokio::time::advance(EVERY).await;
         assert!(entry.record_use(EVERY));
-        assert!(!entry.record_use(EVERY), "somebody is at it");
+        assert!(!entry.record_use(EVERY), "a move is under way");
         entry.record_failed_touch();
         assert!(entry.record_use(EVERY));
         entry.record_touch(1, IDLE, stamp(1));

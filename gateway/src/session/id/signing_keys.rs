@@ -188,7 +188,7 @@ mod tests {
             let key = SessionKey::parse(text).unwrap();
             assert!(keys.named(key.id()).any(|named| named.to_text() == *text));
         }
-        // A rotation: `next` becomes `current`, and the former current key still verifies.
+        // A rotation: `next` becomes `current`, and the previous current key still verifies.
         assert!(!keys.reload(&directory).unwrap(), "nothing has changed");
         std::fs::rename(directory.join(CURRENT), directory.join(PREVIOUS)).unwrap();
         std::fs::rename(directory.join(NEXT), directory.join(CURRENT)).unwrap();

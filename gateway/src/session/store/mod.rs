@@ -200,8 +200,8 @@ pub enum StoreEvent {
         number: u64,
     },
     /// All changes before this moment were reported before this event: a PING that was sent then was answered.
-    Proved(Instant),
-    /// Changes may be missed from now on until the next [`Self::Proved`].
+    CurrentAsOf(Instant),
+    /// Changes may be missed from now on until the next [`Self::CurrentAsOf`].
     Interrupted,
 }
 
@@ -381,8 +381,9 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// Returns a number that no other process has at `backend`, while numbers are stored.
     fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, StoreError>>;
 
-    /// What other processes do, and this one too but for the records that it creates. A proof ([`StoreEvent::Proved`]) is sought at most `every` so often. The stream does not
-    /// end; it reconnects by itself. `None` when there are no other processes.
+    /// Changes made by other processes, and by this one except for records that it creates. A PING is sent every
+    /// `every` ([`StoreEvent::CurrentAsOf`]). The stream reconnects by itself and does not end. `None` if no other
+    /// process can use the store.
     fn events(&self, every: Duration) -> Option<BoxStream<'static, StoreEvent>>;
 
     /// Uses every command of the reading operations, on no session's record. Succeeds only if those operations would.

@@ -1,5 +1,5 @@
--- KEYS: record, channel. ARGV: the record's name, the binding's field, the generation that is expected there (0: none), the new value.
--- A value begins with its generation and a space.
+-- KEYS: record, channel. ARGV: the record's name, the binding's field, the generation to replace (0: none), the new
+-- value. A value begins with its generation and a space.
 local record = lives(KEYS[1])
 if not record then
   return { 'gone', false }

@@ -1,6 +1,7 @@
--- KEYS: incarnation, channel, records. ARGV: a new incarnation, lifetime, ttl, grace, how many sessions the virtual server and each
--- principal may have, who writes, then for each record the principal, what is written behind it, and the other names of the principal.
--- The answer has a letter for each record: [c]reated, [t]aken, or whose limit it is, the [s]erver's or the [p]rincipal's.
+-- KEYS: incarnation, channel, records. ARGV: a new incarnation, lifetime, ttl, grace, session limits of the server
+-- and of each principal, the writer, then for each record the principal, the rest of `fixed`, and the principal's
+-- other tags. The response has one letter per record: [c]reated, [t]aken, or the limit that is reached, [s]erver or
+-- [p]rincipal.
 local fixed_args, args_each = 7, 3
 local current = incarnation(KEYS[1], ARGV[1])
 local last = now + tonumber(ARGV[2])
@@ -13,7 +14,7 @@ local fixed = table.concat({ SCHEMA, current, last_text, '' }, ' ')
 local tag = string.match(KEYS[1], '^{[^}]*}')
 local name_at = #tag + #':s:' + 1
 
--- The sets that are concerned, each with how many sessions live in it and what is put into it.
+-- The sets involved, each with its number of live sessions and the entries to add.
 local concerned = {}
 local function set_of(name)
   local set = concerned[name]
@@ -31,13 +32,13 @@ end
 
 local server = set_of(tag .. ':sessions')
 local outcomes, told, written = {}, {}, {}
--- Nearly always no key is there: one look at all of them says so. One that is written here may be asked for twice.
+-- Usually no key exists, which one EXISTS of all keys shows. A key that this script writes may occur twice.
 local all_new = redis.call('EXISTS', unpack(KEYS, 3)) == 0
 for index = 3, #KEYS do
   local key, arg = KEYS[index], fixed_args + (index - 3) * args_each
   local principal, agreed = ARGV[arg + 1], ARGV[arg + 2]
-  -- A principal who may have as many as the virtual server is not counted; when there is a limit later, his sessions count from their
-  -- next use on.
+  -- A principal with the same limit as the server is not counted. If a limit is set later, existing sessions count
+  -- from their next use.
   local own, count = nil, 0
   if own_limit < server_limit then
     own = set_of(tag .. ':p:' .. principal)
@@ -65,7 +66,7 @@ for index = 3, #KEYS do
     if own then
       add(own, name)
     end
-    -- Of a large one nobody knows yet that could have to be told.
+    -- No process has a large new record cached yet, so there is no change to publish.
     if #agreed <= 16384 then
       told[#told + 1] = name
       told[#told + 1] = principal .. ' ' .. agreed

@@ -129,7 +129,7 @@ impl Listener {
             match subscription.next().await {
                 Ok(SubscriptionEvent::Message(message)) if self.is_own_creation(&message) => {}
                 Ok(SubscriptionEvent::Message(message)) => return event(&message),
-                Ok(SubscriptionEvent::Proved { asked }) => return StoreEvent::Proved(asked),
+                Ok(SubscriptionEvent::Pong { sent }) => return StoreEvent::CurrentAsOf(sent),
                 Err(lost) => {
                     tracing::debug!(%lost, "event subscription lost");
                     self.subscription = None;
@@ -230,7 +230,7 @@ mod tests {
             format!(r#"["changed","{key}"]"#),
             format!(r#"["record","{key}","0",["schema","9"]]"#),
             format!(r#"["terminated","{key}","no incarnation","0"]"#),
-            format!(r#"["stream","{key}","nobody",1]"#),
+            format!(r#"["stream","{key}","no owner",1]"#),
             format!(r#"["news","{key}",{{"of":"tomorrow"}}]"#),
         ] {
             assert_eq!(event(message.as_bytes()), StoreEvent::Changed(key), "{message}");

@@ -1,4 +1,5 @@
--- KEYS: record, channel. ARGV: the record's name, the owner. How often the session's own stream has been opened; 0: it does not live.
+-- KEYS: record, channel. ARGV: the record's name, the owner. Returns the claim's number; 0 if the session is not
+-- alive.
 if not lives(KEYS[1]) then
   return 0
 end

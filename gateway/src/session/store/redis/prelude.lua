@@ -1,7 +1,8 @@
--- Every script begins with this, behind a line that says how to publish and which records this gateway reads.
+-- Common part of all scripts. The line before it sets how to publish and the schema that this gateway reads.
 
--- A replica answers reads from data that may be old. This writes nothing, because there is no such key, but only a primary may try. It
--- must be a command that Redis refuses when its memory is full: behind one that it allows, it would allow all others of the script.
+-- Fails on a replica, whose data may be old: only a primary accepts a write. The key does not exist, so nothing is
+-- written. The command must be one that Redis refuses when memory is full: after an allowed one, Redis would allow
+-- all others of the script.
 local refusal = redis.pcall('SET', string.match(KEYS[1], '^{[^}]*}') .. ':role', '', 'XX')
 if type(refusal) == 'table' and refusal.err and string.find(refusal.err, 'READONLY', 1, true) then
   return refusal
@@ -10,15 +11,15 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- Milliseconds as text; Lua alone would write large numbers with an exponent.
+-- Milliseconds as text. Lua itself would write large numbers with an exponent.
 local function text(millis)
   return string.format('%.0f', millis)
 end
 
--- What is read of a record here. Two fields say it, each several things behind each other: a field more costs Redis as much as what it
--- holds. `fixed` never changes: the schema, the incarnation, the end, the principal, and what only gateways read. `times` is the idle
--- deadline, when it was moved, and the version. Every schema begins both like this, so that every gateway knows what lives. Of a damaged
--- record something is missing; nil: there is none.
+-- Reads the head of a record. Two fields contain it, because each field costs Redis as much as its content. `fixed`
+-- never changes: schema, incarnation, absolute deadline, principal, and parts that only gateways read. `times` is the
+-- idle deadline, the time of its last move, and the version. All schemas begin like this, so every gateway knows
+-- which records are alive. A damaged record lacks a part; nil means that there is no record.
 local function head(key)
   local fields = redis.call('HMGET', key, 'fixed', 'times')
   if not fields[1] and not fields[2] then
@@ -34,40 +35,41 @@ local function head(key)
   return record
 end
 
--- The head of the record if it lives, otherwise false: it is there, and neither of its deadlines has passed. A damaged one lives as long
--- as its key does, because whoever believed it gone would end its session.
+-- The head of the record if it is alive, otherwise false: it exists, and neither deadline has passed. A damaged
+-- record counts as alive while its key exists, because reporting it as gone would end its session.
 local function lives(key)
   local record = head(key)
   return record and (not record.sound or now < record.idle and now < record.last) and record or false
 end
 
--- Writes down what has changed. What a newer schema says behind it stays.
+-- Writes `times`, and keeps what a newer schema has appended.
 local function write_times(key, record)
   local times = table.concat({ text(record.idle), record.touched, record.version }, ' ')
   redis.call('HSET', key, 'times', times .. (record.more or ''))
 end
 
--- Two sorted sets know the idle deadlines: that of the virtual server, and that of the principal. They say how many sessions live, and
--- which have expired. Their names begin as those of all keys of the virtual server do.
+-- Two sorted sets order records by idle deadline: the server's and the principal's. They count live sessions and find
+-- expired ones. Their names have the virtual server's prefix.
 local function sets(key, principal)
   local tag = string.match(key, '^{[^}]*}')
   return tag .. ':sessions', tag .. ':p:' .. principal
 end
 
--- The name of the record in the sets: in that of the server with its principal, whose set must be found when the record is gone.
+-- The record's name in the sets. In the server's set it includes the principal, whose set must be found after the
+-- record is gone.
 local function members(key, principal)
   local name = string.match(key, '([^:]*)$')
   return name .. ' ' .. principal, name
 end
 
--- Lets a set last as long as any record in it can.
+-- Extends a set's expiry to that of its longest-lived record.
 local function outlast(set, last)
   if redis.call('PTTL', set) < last - now then
     redis.call('PEXPIREAT', set, text(last))
   end
 end
 
--- Puts a record's idle deadline into the sets.
+-- Adds a record's idle deadline to the sets.
 local function note(key, principal, idle, last)
   local server_set, own_set = sets(key, principal)
   local server_member, own_member = members(key, principal)
@@ -77,7 +79,7 @@ local function note(key, principal, idle, last)
   outlast(own_set, last)
 end
 
--- Takes a record out of the sets; `principal` is whose it is.
+-- Removes a record of `principal` from the sets.
 local function forget(key, principal)
   local server_set, own_set = sets(key, principal)
   local server_member, own_member = members(key, principal)
@@ -85,8 +87,9 @@ local function forget(key, principal)
   redis.call('ZREM', own_set, own_member)
 end
 
--- Moves the idle deadline by `ttl`, not beyond the end. The key outlives it by `grace`, which is written first: Redis allows that when
--- its memory is full, and then also the rest, which takes no more of it. Otherwise sessions in use would expire.
+-- Moves the idle deadline by `ttl`, at most to the absolute deadline. The key outlives it by `grace`. PEXPIRE comes
+-- first: Redis allows it when memory is full, and then also the rest, which needs no more memory. Otherwise sessions
+-- in use would expire.
 local function move_deadline(key, record, ttl, grace)
   record.idle, record.touched = math.min(now + ttl, record.last), text(now)
   redis.call('PEXPIREAT', key, text(record.idle + grace))
@@ -98,7 +101,7 @@ local function snapshot(key)
   return { text(now), redis.call('HGETALL', key) }
 end
 
--- The life of the data that the store holds, and when it began. The first script that misses it begins one.
+-- The incarnation of the store's data, and when it began. The first script that finds none begins one.
 local function incarnation(key, candidate)
   local stored = redis.call('GET', key)
   if not stored then
@@ -109,13 +112,13 @@ local function incarnation(key, candidate)
   return name, tonumber(born)
 end
 
--- Tells every process. Where the user may not publish, nobody may subscribe either, and every process reads again before it
--- believes what it remembers; so that this is no reason to fail behind a change that is done.
+-- Publishes an event. Without the permission to publish there are no subscribers either, and every process reads
+-- before use. So a failure here must not fail a change that is done.
 local function publish(channel, message)
   redis.pcall(PUBLISH, channel, cjson.encode(message))
 end
 
--- Tells every process what the record is now; of a large one, only that it has changed.
+-- Publishes the record; for a large one, only that it has changed.
 local function publish_record(channel, name, record)
   local size = 0
   for _, part in ipairs(record[2]) do
@@ -128,7 +131,7 @@ local function publish_record(channel, name, record)
   end
 end
 
--- The record behind a change.
+-- The response after a change.
 local function changed(key, channel, name, before)
   before.version = text(tonumber(before.version) + 1)
   write_times(key, before)
@@ -137,16 +140,16 @@ local function changed(key, channel, name, before)
   return record
 end
 
--- Removes a record that is there and does not live. Only then: as the first write of a script a deletion would make Redis allow the
--- others also when its memory is full.
+-- Deletes a record that exists and is not alive. Only then: a deletion as the script's first write would make Redis
+-- allow the other writes when memory is full.
 local function bury(key)
   local dead = head(key)
   forget(key, dead and dead.principal or '')
   redis.call('DEL', key)
 end
 
--- Writes a record where none lives. From `first` on ARGV has its principal, the rest of `fixed`, then further fields and values. A dead
--- one of that key may still be there.
+-- Writes a record where none is alive. ARGV has, from `first` on, its principal, the rest of `fixed`, then further
+-- fields and values. A dead record may still have the key.
 local function write(key, incarnation, last, version, ttl, grace, first)
   if redis.call('EXISTS', key) == 1 then
     bury(key)

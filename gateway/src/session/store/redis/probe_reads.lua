@@ -1,4 +1,4 @@
--- KEYS: a hash that is not there. Uses every command that scripts use that only read.
+-- KEYS: a hash that does not exist. Uses every command of the scripts that only read.
 redis.call('GET', KEYS[1])
 redis.call('EXISTS', KEYS[1])
 redis.call('HMGET', KEYS[1], 'fixed', 'times')

@@ -1,5 +1,5 @@
--- KEYS: a hash and a set, neither of which is there. Uses every command that scripts use that write, or read what they need for it, and
--- leaves nothing behind. The first one is refused when the memory is full.
+-- KEYS: a hash and a set that do not exist. Uses every command of the scripts that write, and leaves nothing behind.
+-- Redis refuses the first one when memory is full.
 local hash, set = KEYS[1], KEYS[2]
 redis.call('HSET', hash, 'field', '1')
 redis.call('HINCRBY', hash, 'field', 1)

@@ -1,4 +1,4 @@
--- KEYS: records. Those that live again stay.
+-- KEYS: records. Those that are alive again stay.
 for _, key in ipairs(KEYS) do
   local record = head(key)
   if record and record.principal and not lives(key) then

@@ -1,9 +1,9 @@
--- KEYS: record, incarnation, channel, marker. ARGV: the record's name, ttl, grace, a new incarnation, the incarnation of the id, the end
--- of the id, the record's version, whether it was lost (1) or has expired (0), then the principal and what is
--- written.
+-- KEYS: record, incarnation, channel, marker. ARGV: the record's name, ttl, grace, a new incarnation, the id's
+-- incarnation, the id's end, the record's version, whether it was lost (1) or has expired (0), then the principal,
+-- the rest of `fixed`, and further fields.
 
--- Writes what a record that lives has lost of what the caller knows: a binding of an earlier generation is replaced. What the client has
--- set has no generation: all of it is replaced where the record has an earlier version.
+-- Completes a live record that has lost writes. A binding of an earlier generation is replaced. Settings have no
+-- generation, so all are replaced if the record's version is lower.
 local function write_what_is_lost(record)
   local known_version = tonumber(ARGV[7])
   local behind = tonumber(record.version) < known_version
@@ -51,7 +51,7 @@ end
 local current = incarnation(KEYS[2], ARGV[4])
 local expired = head(KEYS[1])
 if expired and expired.incarnation == ARGV[5] then
-  -- It is still there: nobody has ended it, and what it holds is newer than what the caller knows.
+  -- The record still exists, so the session was not terminated. Its content is newer than the caller's.
   move_deadline(KEYS[1], expired, tonumber(ARGV[2]), tonumber(ARGV[3]))
   return changed(KEYS[1], KEYS[3], ARGV[1], expired)
 end
@@ -59,7 +59,7 @@ if ARGV[8] == '0' then
   return false
 end
 write(KEYS[1], ARGV[5], the_end, math.max(now, tonumber(ARGV[7]) + 1), tonumber(ARGV[2]), tonumber(ARGV[3]), 9)
--- How often the session's own stream was opened is lost: the next number is larger than any that was given.
+-- The claim numbers of the stream are lost. The next number is larger than any earlier one.
 redis.call('HSET', KEYS[1], 'streams', text(now))
 if current ~= ARGV[5] then
   redis.call('SET', KEYS[4], 'recovered', 'PXAT', text(the_end))

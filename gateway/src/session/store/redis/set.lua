@@ -1,5 +1,5 @@
--- KEYS: record, channel. ARGV: the record's name, field, value (empty: the field is removed), what the fields of its kind begin with,
--- how many there may be (0: no limit).
+-- KEYS: record, channel. ARGV: the record's name, field, value (empty removes the field), the prefix of such fields,
+-- their maximum number (0: no limit).
 local record = lives(KEYS[1])
 if not record then
   return { 'gone', false }

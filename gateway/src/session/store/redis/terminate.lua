@@ -1,14 +1,14 @@
--- KEYS: record, incarnation, channel, marker. ARGV: the record's name, a new incarnation, the incarnation of the id, the end of the id,
--- how long the end of a session of this incarnation is remembered.
+-- KEYS: record, incarnation, channel, marker. ARGV: the record's name, a new incarnation, the id's incarnation, the
+-- id's end, lifetime of a tombstone within this incarnation.
 local living = lives(KEYS[1])
 local record = living and snapshot(KEYS[1])
 if living and living.schema and living.schema ~= SCHEMA then
-  -- Its upstream sessions can be found only by a gateway that can read it.
+  -- Only a gateway that can read the record can delete its upstream sessions.
   return { 'kept', record }
 end
 local left = tonumber(ARGV[4]) - now
 if record then
-  -- First, so that it is done also when the memory is full.
+  -- First, so that it succeeds when memory is full as well.
   redis.call('DEL', KEYS[1])
   forget(KEYS[1], living.principal or '')
 end
@@ -22,7 +22,8 @@ if current == ARGV[3] then
 end
 if not record and current == ARGV[3] then
   if redis.call('EXISTS', KEYS[1]) == 0 then
-    -- A fail-over may have lost it: nobody brings it back. Where the memory is full, nobody can.
+    -- A failover may have lost the record. The tombstone keeps replicas from restoring it. If memory is full there is
+    -- no tombstone, but nothing can be restored either.
     redis.pcall('SET', KEYS[4], 'terminated', 'PX', text(remembered))
   end
   return { 'gone', false }

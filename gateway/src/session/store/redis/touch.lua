@@ -1,4 +1,5 @@
--- KEYS: records. ARGV: ttl, grace. For each the record's version, and how long it lives without use; 0 where it does not live.
+-- KEYS: records. ARGV: ttl, grace. Returns for each record its version and the time to its idle deadline; 0 if it is
+-- not alive.
 local alive = {}
 for index, key in ipairs(KEYS) do
   alive[index] = { '0', '0' }
@@ -7,7 +8,7 @@ for index, key in ipairs(KEYS) do
     move_deadline(key, record, tonumber(ARGV[1]), tonumber(ARGV[2]))
     alive[index] = { record.version, text(record.idle - now) }
   elseif record then
-    -- A damaged one is left as it is. Whoever reads it is told.
+    -- A damaged record is left as it is. The next load reports it.
     alive[index] = { '1', ARGV[1] }
   end
 end

@@ -102,11 +102,11 @@ pub(super) fn reason(error: &RedisError) -> String {
         "OOM" => "its memory is full; raise `maxmemory`, or lower the session limits",
         "READONLY" => "it is a replica and takes no writes; connect to the primary, or name the sentinels",
         "LOADING" => "it is loading its data; it answers when it is done",
-        "MISCONF" => "it takes no writes, because it cannot save its data; its log says why",
+        "MISCONF" => "it refuses writes because it cannot save its data; see its log",
         "CLUSTERDOWN" => "the cluster is down: no node has the keys of this server",
         "MASTERDOWN" => "it is a replica that has lost its primary",
-        "NOREPLICAS" => "it takes no writes, because too few replicas follow it",
-        "BUSY" => "a script of somebody else has been running for long",
+        "NOREPLICAS" => "it refuses writes because too few replicas follow it",
+        "BUSY" => "a script of another client has been running for too long",
         "MOVED" | "ASK" => {
             "another node of the cluster owns the keys; list the nodes of a cluster under sessionStorage.cluster"
         }

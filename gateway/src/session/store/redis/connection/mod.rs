@@ -7,21 +7,21 @@
 //! unanswered calls in a row, or while no server is reachable, calls fail at once, and the reconnect loop looks for a
 //! server every half second. An operation whose deadline has passed may still happen later.
 //!
-//! [`RedisConnection::subscribe`] listens to a channel on a connection of its own. Where a script publishes, it uses the command
-//! [`RedisConnection::publish_command`], because a cluster has channels that belong to a slot. To use it:
+//! [`RedisConnection::subscribe`] receives a channel on a connection of its own. Scripts publish with the command
+//! [`RedisConnection::publish_command`], because in a cluster a channel belongs to a slot. Example:
 //!
 //! ```ignore
 //! loop {
 //!     // Ends when the connection is open; subscribing fails at once while it is not.
 //!     connection.opened().await;
 //!     let Ok(mut subscription) = connection.subscribe(&channel, PING_EVERY).await else { continue };
-//!     // From here on nothing that is published is missed.
+//!     // No message published from here on is missed.
 //!     loop {
 //!         match subscription.next().await {
 //!             Ok(SubscriptionEvent::Message(message)) => apply(message),
-//!             // Everything that was published before this instant has been given out as a message already.
-//!             Ok(SubscriptionEvent::Proved { asked }) => proved = asked,
-//!             // Anything may have been missed since the last proof.
+//!             // Everything published before this instant has been returned as a message.
+//!             Ok(SubscriptionEvent::Pong { sent }) => last_pong = sent,
+//!             // Messages since the last pong may be missing.
 //!             Err(lost) => break,
 //!         }
 //!     }

@@ -36,10 +36,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 pub enum SubscriptionEvent {
     /// A published message.
     Message(Vec<u8>),
-    /// Everything published before `asked` has been delivered.
-    Proved {
+    /// A PING was answered: everything published before `sent` has been delivered.
+    Pong {
         /// When the answered PING was sent.
-        asked: Instant,
+        sent: Instant,
     },
 }
 
@@ -173,12 +173,12 @@ impl Subscription {
     /// queue was full.
     pub async fn next(&mut self) -> Result<SubscriptionEvent, StoreError> {
         loop {
-            if let Some((asked, before)) = self.answered_ping {
+            if let Some((sent, before)) = self.answered_ping {
                 if before == 0 {
                     self.answered_ping = None;
-                    return Ok(SubscriptionEvent::Proved { asked });
+                    return Ok(SubscriptionEvent::Pong { sent });
                 }
-                self.answered_ping = Some((asked, before - 1));
+                self.answered_ping = Some((sent, before - 1));
                 match self.pushes.try_recv().map(message_to_deliver) {
                     Ok(Some(message)) => return message.map(SubscriptionEvent::Message),
                     Ok(None) => continue,
