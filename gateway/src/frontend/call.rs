@@ -58,7 +58,7 @@ impl Frontend {
             formats,
             delivery,
         };
-        let routed = match routed.and_then(|routed| upstream_id.apply(session.reached(routed))) {
+        let routed = match routed.and_then(|routed| upstream_id.apply(session.prepare_call(routed))) {
             Ok(routed) => routed,
             Err(error) => return error_response(subject, request, error),
         };
@@ -100,7 +100,8 @@ impl Frontend {
                 return response::complete_message(message, routed.backend.account(), delivery);
             }
             BackendResponse::Streaming(first, rest) => {
-                let passing = passthrough::PassthroughBody::new(&self.metrics, &routed, session.go_on());
+                let passing =
+                    passthrough::PassthroughBody::new(&self.metrics, &routed, session.continue_request());
                 let delivery = delivery.cloned().unwrap_or_default();
                 delivery.extend(routed.deadline.at());
                 let first = delivery.follow(routed.backend.account(), first);

@@ -43,14 +43,14 @@ impl Frontend {
         };
         // Each own stream is a write in the store that every replica is notified of; each resumed call is a
         // stream at a backend.
-        if !session.may_open_stream() {
+        if !session.can_open_stream() {
             let message = "The session opens too many streams in a second; try again";
             return response::retry_later(None, message);
         }
         let Some(last) = headers.get(header_names::LAST_EVENT_ID) else {
             return self.open_session_stream(&session, None).await;
         };
-        match session.resume(last.as_bytes()) {
+        match session.read_event_id(last.as_bytes()) {
             Some(ResumePoint::OwnStream(positions)) => {
                 self.open_session_stream(&session, Some(positions)).await
             }

@@ -17,7 +17,7 @@ use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
 use crate::mcp::splice::splice;
 use crate::mcp::{correlation, error_code};
-use crate::session::{Cancelled, NoUpstreamSession, RelayedIdKind, Session, SessionError};
+use crate::session::{CancellationTarget, NoUpstreamSession, RelayedIdKind, Session, SessionError};
 use crate::telemetry::request_id::CurrentRequestId;
 
 /// How long a backend may take to accept a message.
@@ -81,22 +81,22 @@ impl Frontend {
                     return relay_to_issuer(session, RelayedIdKind::Request, body, id).await;
                 }
                 // The notification names no backend, and the call may run in another process.
-                return match session.cancelled(id) {
-                    Cancelled::ByItsOwnId => self.notify_bound_backends(session, body),
-                    Cancelled::ByAnotherId(upstream) => {
+                return match session.resolve_cancellation(id) {
+                    CancellationTarget::SameId => self.notify_bound_backends(session, body),
+                    CancellationTarget::RenamedId(upstream) => {
                         match splice(body, id.get(), upstream.get().as_bytes()) {
                             Some(message) => self.notify_bound_backends(session, &message),
                             None => Ok(()),
                         }
                     }
-                    Cancelled::InSharedSession(backend, upstream) => {
+                    CancellationTarget::SharedSession(backend, upstream) => {
                         match splice(body, id.get(), upstream.get().as_bytes()) {
                             Some(message) => self.notify_in_shared_session(&backend, &message),
                             None => Ok(()),
                         }
                     }
                     // Cancelling the wrong call is worse than cancelling none, which the protocol allows.
-                    Cancelled::Ambiguous => Ok(()),
+                    CancellationTarget::Ambiguous => Ok(()),
                 };
             }
             "notifications/progress" => {
@@ -180,7 +180,7 @@ async fn relay_to_issuer(
             message,
         )
     };
-    let relayed = jsonrpc::string(text).and_then(|text| session.minted(kind, &text));
+    let relayed = jsonrpc::string(text).and_then(|text| session.read_relayed_id(kind, &text));
     let relayed = relayed.ok_or_else(|| reject("The id is none that the gateway gave in this session"))?;
     let (backend, upstream) = match session.upstream(&relayed.backend, relayed.upstream).await {
         Ok(upstream) => upstream,

@@ -91,7 +91,7 @@ impl Relay {
         Self {
             core: core.clone(),
             session: session.clone(),
-            running: session.go_on(),
+            running: session.continue_request(),
             delivery,
             is_over: false,
             call,

@@ -164,7 +164,7 @@ impl MessageSource<'_> {
         };
         let catalog = self.core.catalog();
         let has = |backend: Backend| backend.name() == self.backend.name();
-        self.session.watches(self.backend, &uri)
+        self.session.is_subscribed(self.backend, &uri)
             || self.session.is_listed_to_it(self.backend, &uri)
             || match catalog.resource(&uri) {
                 Some(backend) => has(backend),
@@ -226,7 +226,8 @@ impl MessageSource<'_> {
     }
 
     fn issue_relayed_id(&self, kind: RelayedIdKind, original: &RawValue) -> Option<String> {
-        self.session.mint(kind, self.backend, self.upstream, original)
+        self.session
+            .sign_relayed_id(kind, self.backend, self.upstream, original)
     }
 
     /// Answers a backend's request with an error, because the client's response could not be routed back.

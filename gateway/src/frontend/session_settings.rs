@@ -75,18 +75,18 @@ impl Frontend {
             .catalog_to_find(CallSubject::Resource, request.params)
             .await;
         let routed = match self.core.route(&catalog, CallSubject::Resource, body, request) {
-            Ok(routed) => session.reached(routed),
+            Ok(routed) => session.prepare_call(routed),
             Err(error) => return error_response(CallSubject::Resource, request, error),
         };
         if routed.backend.shares_session() {
             return subscription_unsupported(request, &routed.backend);
         }
-        if let Err(error) = session.watch(&routed.backend, &uri).await {
+        if let Err(error) = session.subscribe(&routed.backend, &uri).await {
             return setting_failed(request, &error);
         }
         let answered = self.call_backend(session, routed, incoming).await;
         if !matches!(answered, Ok((_, true)))
-            && let Err(error) = session.unwatch(&uri).await
+            && let Err(error) = session.unsubscribe(&uri).await
         {
             tracing::warn!(request_id = %CurrentRequestId, %error, "failed to remove a rejected subscription from the session");
         }
@@ -109,7 +109,9 @@ impl Frontend {
         };
         // Unsubscribes at the backend that holds the subscription, even if the resource has moved since.
         let catalog = self.core.catalog();
-        let watched = session.watched(&uri).and_then(|name| catalog.backend(&name));
+        let watched = session
+            .subscribed_backend(&uri)
+            .and_then(|name| catalog.backend(&name));
         let routed = match watched {
             Some(backend) => RoutedCall {
                 deadline: backend.deadline(None),
@@ -129,11 +131,11 @@ impl Frontend {
         if routed.backend.shares_session() {
             return subscription_unsupported(request, &routed.backend);
         }
-        if let Err(error) = session.unwatch(&uri).await {
+        if let Err(error) = session.unsubscribe(&uri).await {
             return setting_failed(request, &error);
         }
         let answered = self
-            .call_backend(session, session.reached(routed), incoming)
+            .call_backend(session, session.prepare_call(routed), incoming)
             .await;
         answered.map_or_else(
             |error| error_response(CallSubject::Resource, request, error),

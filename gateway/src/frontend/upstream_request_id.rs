@@ -49,7 +49,7 @@ impl UpstreamRequestId {
     pub(super) fn in_shared_session(&self, backend: &Backend) -> Option<Self> {
         let id = backend.id_in_shared_session()?;
         if let Some(progress) = &self.progress {
-            progress.goes_as(backend.name().as_str(), &id);
+            progress.set_shared_session_id(backend.name().as_str(), &id);
         }
         Some(Self {
             replacement: Some(id),

@@ -106,7 +106,7 @@ impl Sessions {
                     if let Some(caught_up) = inner.freshness.renew(at) {
                         let sessions = self.clone();
                         inner.tasks.spawn_until_quiet(async move {
-                            sessions.repair_after_interruption(caught_up).await
+                            sessions.repair_after_interruption(caught_up).await;
                         });
                     }
                 }

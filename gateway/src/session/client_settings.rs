@@ -57,12 +57,12 @@ impl Session {
     ///
     /// # Errors
     /// The record cannot be changed, or a limit is reached.
-    pub async fn watch(&self, backend: &Backend, uri: &str) -> Result<(), SettingError> {
+    pub async fn subscribe(&self, backend: &Backend, uri: &str) -> Result<(), SettingError> {
         let backend = backend.name().as_str().to_owned();
         let uri = uri.to_owned();
         // Concurrent requests may exceed the limit by one URI each, and their number is bounded.
         let watched = self.record().subscription_bytes();
-        if watched + uri.len() > MAX_SUBSCRIPTION_BYTES && self.watched(&uri).is_none() {
+        if watched + uri.len() > MAX_SUBSCRIPTION_BYTES && self.subscribed_backend(&uri).is_none() {
             return Err(SettingError::Full);
         }
         self.set(&SettingChange::Subscribe { uri, backend }).await
@@ -72,21 +72,21 @@ impl Session {
     ///
     /// # Errors
     /// The record cannot be changed.
-    pub async fn unwatch(&self, uri: &str) -> Result<(), SettingError> {
+    pub async fn unsubscribe(&self, uri: &str) -> Result<(), SettingError> {
         self.set(&SettingChange::Unsubscribe { uri: uri.to_owned() })
             .await
     }
 
     /// Name of the backend of the subscribed resource `uri`.
     #[must_use]
-    pub fn watched(&self, uri: &str) -> Option<String> {
+    pub fn subscribed_backend(&self, uri: &str) -> Option<String> {
         self.record().subscriptions.get(uri).cloned()
     }
 
     /// Whether the client subscribed to `uri` at `backend`, or to a resource that contains it. A server may report a
     /// sub-resource (specification 2025-11-25, server/resources).
     #[must_use]
-    pub fn watches(&self, backend: &Backend, uri: &str) -> bool {
+    pub fn is_subscribed(&self, backend: &Backend, uri: &str) -> bool {
         let record = self.record();
         record.subscriptions.iter().any(|(watched, owner)| {
             owner == backend.name().as_str() && uri.strip_prefix(&**watched).is_some_and(is_part)

@@ -69,7 +69,7 @@ impl Progress {
     }
 
     /// The request goes to `backend`, whose session all clients share, under `id`.
-    pub fn goes_as(&self, backend: &str, id: &RawValue) {
+    pub fn set_shared_session_id(&self, backend: &str, id: &RawValue) {
         // A request goes to one backend only.
         drop(self.0.shared.set((backend.into(), id.to_owned())));
     }
@@ -101,13 +101,13 @@ pub struct TooManyRequests;
 
 /// The request that a client's cancellation refers to.
 #[derive(Debug)]
-pub enum Cancelled {
+pub enum CancellationTarget {
     /// A request with the same id upstream, in this process or another one, or no request at all.
-    ByItsOwnId,
+    SameId,
     /// The only matching request, with its own upstream id.
-    ByAnotherId(Box<RawValue>),
+    RenamedId(Box<RawValue>),
     /// The only matching request, with its id at the backend whose session all clients share.
-    InSharedSession(Box<str>, Box<RawValue>),
+    SharedSession(Box<str>, Box<RawValue>),
     /// Several requests match, so the target is ambiguous.
     Ambiguous,
 }
@@ -194,7 +194,7 @@ impl InFlightRequests {
     }
 
     /// Registers the rest of a request of the session `key` that began on another replica.
-    pub(super) fn go_on(&self, key: RecordKey) -> RunningRequest {
+    pub(super) fn continue_request(&self, key: RecordKey) -> RunningRequest {
         let mut running = self.lock();
         let requests = running.entry(key).or_default();
         requests.handles += 1;
@@ -208,19 +208,19 @@ impl InFlightRequests {
     }
 
     /// Resolves the target of a cancellation of the request `id` in the session `key`.
-    pub(super) fn cancelled(&self, key: &RecordKey, id: &RawValue) -> Cancelled {
+    pub(super) fn resolve_cancellation(&self, key: &RecordKey, id: &RawValue) -> CancellationTarget {
         let id = comparable_id(id);
         let running = self.lock();
         let all = running.get(key).map_or(&[][..], |requests| &requests.ids);
         let mut same = all.iter().filter(|running| *running.client == *id);
         match (same.next(), same.next()) {
-            (_, Some(_)) => Cancelled::Ambiguous,
+            (_, Some(_)) => CancellationTarget::Ambiguous,
             (Some(only), None) => match (&only.upstream, only.shared.get()) {
-                (_, Some((backend, id))) => Cancelled::InSharedSession(backend.clone(), id.clone()),
-                (Some(upstream), None) => Cancelled::ByAnotherId(upstream.clone()),
-                (None, None) => Cancelled::ByItsOwnId,
+                (_, Some((backend, id))) => CancellationTarget::SharedSession(backend.clone(), id.clone()),
+                (Some(upstream), None) => CancellationTarget::RenamedId(upstream.clone()),
+                (None, None) => CancellationTarget::SameId,
             },
-            (None, None) => Cancelled::ByItsOwnId,
+            (None, None) => CancellationTarget::SameId,
         }
     }
 
@@ -379,15 +379,15 @@ mod tests {
     fn cancellation_needs_the_id_to_be_alone() {
         let (in_flight, session) = (InFlightRequests::default(), RecordKey([1; 16]));
         let begin = || in_flight.begin(session, &raw("1"), 9).unwrap();
-        let cancelled = || in_flight.cancelled(&session, &raw("1"));
+        let cancelled = || in_flight.resolve_cancellation(&session, &raw("1"));
         // The request may run on another replica.
-        assert!(matches!(cancelled(), Cancelled::ByItsOwnId));
+        assert!(matches!(cancelled(), CancellationTarget::SameId));
         let first = begin();
-        assert!(matches!(cancelled(), Cancelled::ByItsOwnId));
+        assert!(matches!(cancelled(), CancellationTarget::SameId));
         let second = begin();
-        assert!(matches!(cancelled(), Cancelled::Ambiguous));
+        assert!(matches!(cancelled(), CancellationTarget::Ambiguous));
         drop(first);
-        let Cancelled::ByAnotherId(id) = cancelled() else {
+        let CancellationTarget::RenamedId(id) = cancelled() else {
             panic!("it is alone")
         };
         assert_eq!(Some(id.get()), second.upstream_id().map(RawValue::get));
@@ -399,9 +399,14 @@ mod tests {
     fn request_in_a_shared_session_is_cancelled_there_alone() {
         let (in_flight, session) = (InFlightRequests::default(), RecordKey([1; 16]));
         let running = in_flight.begin(session, &raw("1"), 9).unwrap();
-        running.progress().unwrap().goes_as("one", &raw("17"));
+        running
+            .progress()
+            .unwrap()
+            .set_shared_session_id("one", &raw("17"));
         running.progress().unwrap().sent(Instant::now());
-        let Cancelled::InSharedSession(backend, id) = in_flight.cancelled(&session, &raw("1")) else {
+        let CancellationTarget::SharedSession(backend, id) =
+            in_flight.resolve_cancellation(&session, &raw("1"))
+        else {
             panic!("it goes to a backend that all share")
         };
         assert_eq!((&*backend, id.get()), ("one", "17"));
@@ -473,7 +478,7 @@ mod tests {
             RecordKey([2; 16]),
         );
         let one = in_flight.begin(session, &raw("1"), 9).unwrap();
-        let rest = in_flight.go_on(session);
+        let rest = in_flight.continue_request(session);
         assert!(!in_flight.is_quiet(&session));
         let others = in_flight.begin(other, &raw("1"), 9).unwrap();
         assert!(one.session_ended().now_or_never().is_none());

@@ -51,7 +51,7 @@ use id::SessionId;
 use id::signing_keys::SigningKeys;
 use id::verified_ids::VerifiedIds;
 use in_flight::InFlightRequests;
-pub use in_flight::{Cancelled, Progress, RunningRequest, TooManyRequests};
+pub use in_flight::{CancellationTarget, Progress, RunningRequest, TooManyRequests};
 use lookup::LookupOutcome;
 use record::{Lifetimes, NewRecord, Record, RecordKey};
 use recovery::outage::{Outage, OutageChange, StoreOperation};
@@ -99,7 +99,7 @@ pub struct SessionOptions {
     /// Maximum duration of that service. Afterwards requests fail.
     pub outage_grace: Duration,
     /// Maximum number of cached sessions that are not in use.
-    pub max_remembered: usize,
+    pub max_cached: usize,
 }
 
 impl Default for SessionOptions {
@@ -109,7 +109,7 @@ impl Default for SessionOptions {
             max_staleness: Duration::from_secs(2),
             serve_in_outage: true,
             outage_grace: Duration::from_secs(10 * 60),
-            max_remembered: 10_000,
+            max_cached: 10_000,
         }
     }
 }
@@ -217,7 +217,7 @@ impl Sessions {
     ) -> Self {
         metrics.store_answers(true);
         let deletions = UpstreamDeletions::new(tasks.clone());
-        let cache = SessionCache::new(settings.max_remembered, core.budget().sessions().clone());
+        let cache = SessionCache::new(settings.max_cached, core.budget().sessions().clone());
         Self {
             inner: Arc::new(Inner {
                 server,
@@ -486,8 +486,8 @@ impl Session {
 
     /// Resolves what a client's `notifications/cancelled` for the request `id` refers to.
     #[must_use]
-    pub fn cancelled(&self, id: &RawValue) -> Cancelled {
-        self.sessions.inner.in_flight.cancelled(&self.key, id)
+    pub fn resolve_cancellation(&self, id: &RawValue) -> CancellationTarget {
+        self.sessions.inner.in_flight.resolve_cancellation(&self.key, id)
     }
 
     /// Resumes a call after the event `event_id`. An earlier stream that resumed after the same event ends.
@@ -504,7 +504,7 @@ impl Session {
 
     /// Whether the rate limit admits another GET stream now.
     #[must_use]
-    pub fn may_open_stream(&self) -> bool {
+    pub fn can_open_stream(&self) -> bool {
         self.sessions
             .inner
             .stream_rates
@@ -513,8 +513,8 @@ impl Session {
 
     /// Registers a request of this session that began on another replica.
     #[must_use]
-    pub fn go_on(&self) -> RunningRequest {
-        self.sessions.inner.in_flight.go_on(self.key)
+    pub fn continue_request(&self) -> RunningRequest {
+        self.sessions.inner.in_flight.continue_request(self.key)
     }
 
     /// Records that the session is in use: a request arrived, or a running one continues. The idle deadline is moved

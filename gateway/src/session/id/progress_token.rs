@@ -118,7 +118,7 @@ mod tests {
             }
         });
         sealed(&key, "a", 2, |signer| {
-            assert!(read(signer, "left", text).is_none())
+            assert!(read(signer, "left", text).is_none());
         });
     }
 }

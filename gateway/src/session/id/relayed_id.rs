@@ -57,7 +57,7 @@ impl RelayedIdKind {
 }
 
 /// Signs `original`, as a quoted JSON string. Returns `None` if `original` is too long.
-pub(in crate::session) fn mint(
+pub(in crate::session) fn sign(
     signer: &TokenSigner<'_>,
     kind: RelayedIdKind,
     backend: &str,
@@ -72,7 +72,7 @@ pub(in crate::session) fn mint(
     Some(format!("\"{RESERVED_ID_PREFIX}{}{sealed}\"", kind.letter()))
 }
 
-/// Verifies and reads an id that [`mint`] issued to this session.
+/// Verifies and reads an id that [`sign`] issued to this session.
 pub(in crate::session) fn read(
     signer: &TokenSigner<'_>,
     kind: RelayedIdKind,
@@ -116,9 +116,9 @@ mod tests {
         let key = SessionKey::generate().unwrap();
         for original in ["7", "-1", r#""a\/b""#, r#""ü""#, "1.50", r#""vmcp:rAAAA""#] {
             sealed(&key, "a", 1, |signer| {
-                let text = mint(signer, RelayedIdKind::Request, "left", tag(3), &raw(original)).unwrap();
+                let text = sign(signer, RelayedIdKind::Request, "left", tag(3), &raw(original)).unwrap();
                 assert_eq!(
-                    mint(signer, RelayedIdKind::Request, "left", tag(3), &raw(original)).unwrap(),
+                    sign(signer, RelayedIdKind::Request, "left", tag(3), &raw(original)).unwrap(),
                     text
                 );
                 let minted = read(signer, RelayedIdKind::Request, inner(&text)).unwrap();
@@ -145,7 +145,7 @@ mod tests {
         let key = SessionKey::generate().unwrap();
         let id = |session, kind, backend: &str, upstream, original: &str| {
             sealed(&key, "a", session, |signer| {
-                mint(signer, kind, backend, tag(upstream), &raw(original))
+                sign(signer, kind, backend, tag(upstream), &raw(original))
             })
         };
         let all = [
@@ -166,7 +166,7 @@ mod tests {
         fn changed_relayed_id_is_refused(number in any::<i64>(), at in 0_usize..80, flip in 1_u8..128) {
             let key = SessionKey::generate().unwrap();
             sealed(&key, "a", 1, |signer| {
-                let text = mint(signer, RelayedIdKind::Request, "left", tag(1), &raw(&number.to_string())).unwrap();
+                let text = sign(signer, RelayedIdKind::Request, "left", tag(1), &raw(&number.to_string())).unwrap();
                 let mut changed = inner(&text).to_owned().into_bytes();
                 let at = at % changed.len();
                 changed[at] ^= flip;

@@ -126,7 +126,7 @@ impl Session {
         if let Ok(Ok(events)) = listening {
             let streams = self.streams();
             streams.with_upstream_streams(&self.key, |upstreams| {
-                upstreams.adopt(self, backend, upstream, events)
+                upstreams.adopt(self, backend, upstream, events);
             });
         }
     }

@@ -196,13 +196,13 @@ async fn reopen_if_lost(session: &Session, backend: &Backend, upstream: &Upstrea
                 Ok(_) => return session.streams().changed(&session.key),
                 Err(UpstreamError::Gone) => return,
                 Err(error) => {
-                    tracing::debug!(backend = %backend.name(), %error, "failed to reopen upstream session")
+                    tracing::debug!(backend = %backend.name(), %error, "failed to reopen upstream session");
                 }
             },
             // The session is alive; the backend offers no stream.
             Ok(()) | Err(BackendError::JsonRpc { .. }) => return,
             Err(error) => {
-                tracing::debug!(backend = %backend.name(), %error, "failed to check upstream session")
+                tracing::debug!(backend = %backend.name(), %error, "failed to check upstream session");
             }
         }
         tokio::time::sleep(pause).await;

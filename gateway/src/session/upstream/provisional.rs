@@ -44,7 +44,7 @@ pub(in crate::session) struct ProvisionalSessions {
     /// Superseded sessions that requests may still use. Each has a task that deletes it.
     superseded: Arc<Mutex<Vec<(RecordKey, PendingBinding)>>>,
     /// Held by the one reconciliation that runs.
-    turn: Arc<Semaphore>,
+    reconciling: Arc<Semaphore>,
 }
 
 impl Default for ProvisionalSessions {
@@ -52,7 +52,7 @@ impl Default for ProvisionalSessions {
         Self {
             pending: Arc::default(),
             superseded: Arc::default(),
-            turn: Arc::new(Semaphore::new(1)),
+            reconciling: Arc::new(Semaphore::new(1)),
         }
     }
 }
@@ -230,7 +230,7 @@ impl Sessions {
     /// Whether there is something to reconcile, and no reconciliation runs.
     pub(in crate::session) fn has_to_reconcile(&self) -> bool {
         let provisional = &self.inner.provisional;
-        let free = provisional.turn.available_permits() > 0;
+        let free = provisional.reconciling.available_permits() > 0;
         free && (self.inner.pending_terminations.has_unasked() || !provisional.lock().is_empty())
     }
 
@@ -238,7 +238,7 @@ impl Sessions {
     /// when the store fails again; the rest stays provisional.
     pub(in crate::session) async fn reconcile(&self) {
         let provisional = &self.inner.provisional;
-        let Ok(_turn) = provisional.turn.acquire().await else {
+        let Ok(_permit) = provisional.reconciling.acquire().await else {
             return;
         };
         let settling = provisional.all().into_iter().map(|(key, pending)| async move {

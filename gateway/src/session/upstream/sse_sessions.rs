@@ -211,7 +211,7 @@ mod tests {
         };
         let store = Arc::new(MemoryStore::new(Lifetimes::default()));
         let settings = SessionOptions {
-            max_remembered: 1,
+            max_cached: 1,
             ..SessionOptions::default()
         };
         let keys = SigningKeys::random().unwrap();

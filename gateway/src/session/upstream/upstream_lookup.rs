@@ -58,7 +58,7 @@ impl Session {
 
     /// Prepares a routed call for this session: headers that pass through, and a signed progress token.
     #[must_use]
-    pub fn reached(&self, routed: RoutedCall) -> RoutedCall {
+    pub fn prepare_call(&self, routed: RoutedCall) -> RoutedCall {
         RoutedCall {
             message: self.with_progress_token(&routed.backend, routed.message),
             backend: self.reach(routed.backend),
@@ -81,7 +81,7 @@ impl Session {
     /// Issues the signed form of `original`, a request id or progress token that `backend` sent in `upstream`.
     /// Returns `None` if that upstream session was replaced, because an answer could not be delivered.
     #[must_use]
-    pub fn mint(
+    pub fn sign_relayed_id(
         &self,
         kind: RelayedIdKind,
         backend: &Backend,
@@ -89,12 +89,12 @@ impl Session {
         original: &RawValue,
     ) -> Option<String> {
         let tag = self.upstream_tag(backend, upstream)?;
-        relayed_id::mint(&self.token_signer(), kind, backend.name().as_str(), tag, original)
+        relayed_id::sign(&self.token_signer(), kind, backend.name().as_str(), tag, original)
     }
 
     /// Reads a signed id or token, if it was issued to this session.
     #[must_use]
-    pub fn minted(&self, kind: RelayedIdKind, text: &str) -> Option<RelayedId> {
+    pub fn read_relayed_id(&self, kind: RelayedIdKind, text: &str) -> Option<RelayedId> {
         relayed_id::read(&self.token_signer(), kind, text)
     }
 
@@ -113,7 +113,7 @@ impl Session {
 
     /// Reads an event id that was issued to this session.
     #[must_use]
-    pub fn resume(&self, id: &[u8]) -> Option<ResumePoint> {
+    pub fn read_event_id(&self, id: &[u8]) -> Option<ResumePoint> {
         event_id::read(&self.token_signer(), id)
     }
 
