@@ -33,7 +33,7 @@ struct Requests {
     ids: Vec<Arc<Ids>>,
     /// Positions from which streams have resumed calls; at most one stream per position.
     resumed: Vec<(Arc<str>, CancellationToken)>,
-    /// Number of tasks that wait for `ended`.
+    /// Number of [`RunningRequest`]s of the session. The entry is removed when there are none.
     handles: usize,
     ended: Arc<Ended>,
 }

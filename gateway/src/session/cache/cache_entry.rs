@@ -480,7 +480,10 @@ pub(in crate::session) mod tests {
         tokio::time::advance(IDLE - Duration::from_secs(1)).await;
         entry.record_use(EVERY);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(entry.is_alive(IDLE), "it was used, and the store was not told");
+        assert!(
+            entry.is_alive(IDLE),
+            "it was used, and the store is not updated yet"
+        );
         assert_eq!(
             entry.restore_reason(FIRST, FIRST, IDLE),
             Some(RestoreReason::Expired)

@@ -140,8 +140,8 @@ impl Freshness {
     /// Whether the subscription has been up in this process for at least `long`.
     pub(in crate::session) fn is_subscribed_for(&self, long: Duration) -> bool {
         let state = self.lock();
-        let heard = state.subscribed_since.filter(|_| state.renewed_at.is_some());
-        state.is_sole_writer || heard.is_some_and(|since| since.elapsed() >= long)
+        let since = state.subscribed_since.filter(|_| state.renewed_at.is_some());
+        state.is_sole_writer || since.is_some_and(|since| since.elapsed() >= long)
     }
 
     /// Renews the lease: a PING sent at `at` was answered. Returns `Some` for the first one after an interruption.

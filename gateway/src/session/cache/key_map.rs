@@ -8,23 +8,23 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::session::record::RecordKey;
 
-/// A map by the keys of sessions.
+/// A hash map keyed by record keys.
 pub(in crate::session) type KeyMap<V> = HashMap<RecordKey, V, BuildHasherDefault<RandomBits>>;
 
-/// Takes what is already random for its own hash.
+/// Hasher that uses the key's own random bits as the hash.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::session) struct RandomBits(u64);
 
 impl Hasher for RandomBits {
     fn write(&mut self, bytes: &[u8]) {
         let bits = bytes.first_chunk().map_or(0, |bits| u64::from_le_bytes(*bits));
-        // Spread, so that keys that are counted up, as tests have them, do not fall together either.
+        // A multiplication spreads sequential keys, which tests use, over the buckets as well.
         let spread = u128::from(bits) * 0x9e37_79b9_7f4a_7c15;
         self.0 = (spread >> 64) as u64 ^ spread as u64;
     }
 
     fn write_usize(&mut self, _length: usize) {
-        // All keys have the same length.
+        // All keys have the same length, so the length adds nothing.
     }
 
     fn finish(&self) -> u64 {
@@ -48,7 +48,7 @@ mod tests {
             .collect();
         let places: HashSet<_> = hashes.iter().map(|hash| hash & 4095).collect();
         let tags: HashSet<_> = hashes.iter().map(|hash| hash >> 57).collect();
-        // As many as of random numbers.
+        // Random numbers would give about as many buckets.
         assert!((2400..2800).contains(&places.len()), "{}", places.len());
         assert_eq!(tags.len(), 128);
     }

@@ -253,7 +253,7 @@ mod tests {
         RecordKey(key)
     }
 
-    fn is_remembered(cache: &SessionCache, number: u32) -> bool {
+    fn is_cached(cache: &SessionCache, number: u32) -> bool {
         matches!(cache.get(&key(number)), CachedSession::Entry(_))
     }
 
@@ -266,14 +266,11 @@ mod tests {
             cache.insert(&key(number), record(1), stamp(1)).unwrap();
         }
         for number in 100..1000 {
-            assert!(
-                is_remembered(&cache, 1),
-                "it is referenced all the time, at {number}"
-            );
+            assert!(is_cached(&cache, 1), "it is referenced all the time, at {number}");
             cache.insert(&key(number), record(1), stamp(1)).unwrap();
             assert!(cache.entries().len() <= 101);
         }
-        assert!(is_remembered(&cache, 999) && !is_remembered(&cache, 2));
+        assert!(is_cached(&cache, 999) && !is_cached(&cache, 2));
         let again = cache.insert(&key(0), record(2), stamp(1)).unwrap();
         assert!(Arc::ptr_eq(&used, &again), "who uses it sees what others learn");
     }
@@ -294,7 +291,7 @@ mod tests {
             assert!(account.reserved() <= 101 * KIB, "{}", account.reserved());
         }
         assert_eq!(cache.entries().len(), 9);
-        assert!(is_remembered(&cache, 49) && is_remembered(&cache, 0));
+        assert!(is_cached(&cache, 49) && is_cached(&cache, 0));
         // Light records fit in larger numbers.
         for number in 100..190 {
             cache.insert(&key(number), record(1), stamp(1)).unwrap();
@@ -332,7 +329,7 @@ mod tests {
         assert_eq!(left, [key(0), key(20), key(50)]);
         drop(used);
         cache.drop_expired(IDLE, cache.len(), |_| false);
-        assert!(is_remembered(&cache, 50) && !is_remembered(&cache, 0));
+        assert!(is_cached(&cache, 50) && !is_cached(&cache, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,6 @@
 //! There are up to three: `current` signs, all verify. The operator rotates them from `next` to `current` to
 //! `previous`, so every replica knows a key before another one signs with it. Changed files are reloaded without a
 //! restart. An unusable set of files changes nothing.
-//! end for a rotation. A set of files that cannot be used changes nothing.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -118,9 +118,9 @@ mod tests {
         }
         writes.note(key(0));
         writes.note(key(MAX_SESSIONS as u64));
-        let remembered = writes.since(began);
-        assert_eq!(remembered.len(), MAX_SESSIONS);
-        assert!(remembered.contains(&key(0)) && !remembered.contains(&key(1)));
+        let kept = writes.since(began);
+        assert_eq!(kept.len(), MAX_SESSIONS);
+        assert!(kept.contains(&key(0)) && !kept.contains(&key(1)));
         let state = writes.state.lock().unwrap();
         assert_eq!(state.writes.len(), state.last.len());
     }

@@ -258,7 +258,7 @@ mod tests {
         let running = session.begin(&request).unwrap();
         drop(session);
         sessions.close_ended_connections_once(idle).await;
-        assert!(is_open(), "it is remembered");
+        assert!(is_open(), "its session is cached");
         for _ in 0..100 {
             sessions.create(&who, &client).await.unwrap();
         }
