@@ -1,9 +1,9 @@
-//! What backends with `catalog: perSession` list to one session, and the catalog that follows from it.
+//! Lists that backends with `catalog: perSession` give to one client session, and the catalog made from them.
 //!
-//! Such a backend is asked in the client's own upstream session: for each list that the client asks for, because a server may have changed
-//! it without a word that anybody heard, and for a name that nobody is known to have. In between, what it listed is kept. It is kept in
-//! this process alone, with what else is remembered of the session: another process asks the backend itself, in the same upstream session,
-//! which the record names. So what a server has added to a session outlives every process that saw it.
+//! Such a backend is asked in the client's own upstream session: for each list request of the client, because a
+//! server may change a list without a notification, and for a name that no known list contains. In between, the list
+//! is cached with the session in this process only. Another process asks the backend itself, in the same upstream
+//! session, which the record names. So tools that a server adds to a session outlive any one process.
 //!
 //! States of a list: unknown (never asked in this upstream session, or dropped to make room), fresh, and stale (the backend has said
 //! that it changed). A call goes by what is known, unless a backend whose list is not fresh may have the name, too.
@@ -27,20 +27,20 @@ use crate::session::Session;
 use crate::session::id::upstream_tag::UpstreamTag;
 use crate::session::record::RecordKey;
 
-/// How long a request waits for what backends list. Afterwards it goes by what is known.
+/// Maximum time that a request waits for backends' lists. Afterwards the known lists decide.
 const LIST_DEADLINE: Duration = Duration::from_secs(5);
-/// About what a list takes for each item beside its description.
+/// Estimated size of a list per item, without its description.
 const ITEM_BYTES: usize = 128;
-/// How many times as long as a list took of a core the pause before the next one in the same session is.
+/// The pause before a list is read again in the same session is this many times the processor time that it took.
 const PAUSES: u32 = 19;
-/// The longest of such pauses: a client waits for it.
+/// Maximum length of that pause, because a client waits for it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How many entries of a queue are kept beside as many again as there are lists.
+/// Number of outdated entries that a queue may hold beyond twice the number of lists.
 const QUEUE_SLACK: usize = 64;
 
-/// Which list of which backend is asked for, in whose session.
+/// Key of the single flight: session, backend and kind of list.
 pub(in crate::session) type ListTarget = (RecordKey, String, String, ListKind);
-/// When the asking began.
+/// When the request to the backend began.
 pub(in crate::session) type ListRequest = Result<Instant, UpstreamError>;
 
 /// What backends list to one session.
@@ -50,30 +50,30 @@ pub(in crate::session) struct SessionLists {
     backends: Mutex<BTreeMap<BackendName, BackendLists>>,
 }
 
-/// The lists of one backend.
+/// The lists of one backend in one session.
 #[derive(Debug)]
 struct BackendLists {
-    /// The upstream session in which they were given.
+    /// The upstream session that gave them.
     upstream: UpstreamTag,
     lists: [Option<KnownList>; ListKind::ALL.len()],
 }
 
-/// A list that is known.
+/// A list that the backend has given.
 #[derive(Debug)]
 struct KnownList {
     content: Content,
-    /// When the backend was asked.
+    /// When the request to the backend began.
     asked: Instant,
-    /// When it may be asked again.
+    /// Earliest time of the next request.
     next: Instant,
     is_stale: bool,
 }
 
 #[derive(Debug)]
 enum Content {
-    /// What the gateway's own session was given, too: as long as that is what the backend offers.
+    /// The gateway's own session got the same list. Valid while the backend's shared list stays the same.
     Shared(Weak<BackendOffer>),
-    /// This session's own.
+    /// A list of this session alone.
     Own(
         Arc<BackendList>,
         #[expect(dead_code, reason = "it is held")] Reservation,
@@ -81,7 +81,7 @@ enum Content {
 }
 
 impl Content {
-    /// `list`, which was given to a session, where the gateway's own was given `shared`.
+    /// Stores `list`, which a session got while the gateway's own session got `shared`.
     fn new(
         list: BackendList,
         kind: ListKind,
@@ -99,7 +99,7 @@ impl Content {
         Ok(Self::Own(Arc::new(list), reserved))
     }
 
-    /// Whether it still says what the backend lists, where that is `shared` in the gateway's own session.
+    /// Whether the list is still current while the gateway's own session has `shared`.
     fn is_current(&self, shared: Option<&Arc<BackendOffer>>) -> bool {
         match self {
             Self::Shared(offer) => {
@@ -111,7 +111,7 @@ impl Content {
 }
 
 impl SessionLists {
-    /// Does something with what is known of the list of that kind in the upstream session `upstream` of `backend`.
+    /// Calls `act` with the list of this kind in the upstream session `upstream` of `backend`.
     fn with<T>(
         &self,
         backend: &BackendName,
@@ -133,7 +133,7 @@ impl SessionLists {
         };
         let mut backends = self.lock();
         let lists = backends.entry(backend.clone()).or_insert_with(nothing);
-        // What another upstream session was given means nothing in this one.
+        // Lists of a previous upstream session mean nothing in this one.
         if lists.upstream != upstream {
             *lists = nothing();
         }
@@ -142,7 +142,7 @@ impl SessionLists {
         }
     }
 
-    /// Forgets the list of that kind which was asked for at `asked`.
+    /// Drops the list of this kind that was requested at `asked`.
     fn drop_list(&self, backend: &BackendName, kind: ListKind, asked: Instant) {
         let mut backends = self.lock();
         let list = backends
@@ -158,7 +158,7 @@ impl SessionLists {
     }
 }
 
-/// The lists of all sessions, in the order in which they give way where there is no room. They are dropped with their sessions.
+/// Eviction order of all sessions' lists. Lists are dropped with their sessions.
 #[derive(Debug, Default)]
 pub(in crate::session) struct ListQueue {
     queues: Mutex<HashMap<BackendName, VecDeque<Queued>>>,
@@ -292,7 +292,7 @@ impl Session {
         true
     }
 
-    /// Whether `backend` lists the resource `uri` to this session, as far as is known.
+    /// Whether a known list of `backend` in this session contains the resource `uri`.
     #[must_use]
     pub fn is_listed_to_it(&self, backend: &Backend, uri: &str) -> bool {
         let is_listed = || {
@@ -309,12 +309,12 @@ impl Session {
             )
         };
         let catalog = self.sessions.inner.core.catalog();
-        // What a filter hides is not spoken of.
+        // Items that a filter hides are not reported.
         let passes = || catalog.may_have(backend.name(), ListKind::Resources, uri);
         backend.lists_per_session() && is_listed().unwrap_or(false) && passes()
     }
 
-    /// What is offered to this session, as far as is known.
+    /// The catalog of this session, from the known lists.
     async fn view(&self) -> Arc<CatalogSnapshot> {
         let catalog = self.sessions.inner.core.catalog();
         let Some(lists) = self.entry.lists() else {
@@ -351,7 +351,7 @@ impl Session {
         is_fresh().unwrap_or(false)
     }
 
-    /// The upstream session that a call to `backend` would be sent in, if there is one.
+    /// The upstream session that a call to `backend` would use, if there is one.
     fn upstream_in_use(&self, backend: &Backend) -> Option<UpstreamTag> {
         let upstream = self.upstream_now(backend)?;
         self.upstream_tag(backend, &upstream)
@@ -399,7 +399,7 @@ impl Session {
                 asking.map(ended).boxed()
             };
             let asked = self.sessions.inner.lists.join(target.clone(), attempt).await?;
-            // A list that was asked for before may be older than what the client knows.
+            // A list requested earlier may be older than the change that the client knows of.
             if asked >= arrived {
                 return Ok(());
             }
@@ -442,7 +442,7 @@ impl Session {
         Ok(asked)
     }
 
-    /// The list that `backend` gives in this session's upstream session, which is opened where there is none.
+    /// Reads a list in this session's upstream session, which is opened if there is none.
     async fn list(
         &self,
         backend: &Backend,
@@ -462,7 +462,7 @@ impl Session {
             }
             match list {
                 Ok(list) => Ok((upstream, list)),
-                // Many servers have no word for what they do not have.
+                // Many servers answer with an error for lists that they do not have.
                 Err(BackendError::JsonRpc { code, .. })
                     if code == i64::from(error_code::METHOD_NOT_FOUND) =>
                 {
@@ -478,7 +478,7 @@ impl Session {
             Err(UpstreamError::Gone | UpstreamError::Unavailable(_)) => admitted.undecided(),
         }
         let (upstream, list) = listed?;
-        // It may have been replaced meanwhile.
+        // The upstream session may have been replaced meanwhile.
         let tag = self.upstream_tag(backend, &upstream);
         Ok((tag.ok_or(BackendError::SessionLost)?, list))
     }
@@ -520,7 +520,7 @@ mod tests {
             .is_some()
     }
 
-    /// Lists of sessions that have ended go first: views keep them.
+    /// Lists of ended sessions are evicted first, although views keep them.
     #[tokio::test(start_paused = true)]
     async fn lists_that_were_asked_for_first_give_way() {
         let (backend, queue) = (backend(), ListQueue::default());

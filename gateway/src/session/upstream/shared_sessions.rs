@@ -1,8 +1,9 @@
-//! The upstream sessions that all clients share (`sharedSession`), in the store: so that every replica, and one that is started anew, goes
-//! on with the one that there is. A server that needs this has no second one to give.
+//! Keeps upstream sessions that all clients share (`sharedSession`) in the store, so that every replica, also after a
+//! restart, uses the same one. A server with this setting has no second session to give.
 //!
-//! Whoever opens one writes it; whoever needs one reads it before it opens one. What stands in the store and is another than that in use here
-//! is believed if it lives. A write that comes late could name one that is lost: then the one in use is written again.
+//! The replica that opens a shared session saves it; a replica that needs one reads the store before it opens one. If
+//! the store names another session than the one in use here, that one is used if it is alive. A late write may name a
+//! lost session; then the session in use is saved again.
 
 use std::time::Duration;
 
@@ -14,15 +15,15 @@ use crate::session::Sessions;
 use crate::session::recovery::outage::StoreOperation;
 use crate::session::store::StoreError;
 
-/// How often it is looked whether the store has the session that is in use.
+/// Interval between checks that the store has the session in use.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// The pause before a store that did not answer is asked again.
+/// Pause before a failed store operation is retried.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How long a backend may take to say whether a session lives.
+/// Maximum time for a backend to answer `ping`.
 const PING_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Sessions {
-    /// Keeps the shared sessions here and in the store the same, until the process drains.
+    /// Background task: keeps shared sessions in this process and in the store equal. Runs until the process drains.
     pub(in crate::session) async fn share_upstream_sessions(self) {
         let mut news = self.inner.core.catalog().news();
         loop {
@@ -44,7 +45,7 @@ impl Sessions {
             };
             tokio::select! {
                 () = wanted => {}
-                // It cannot fail: the catalogue lives as long as we do.
+                // Cannot fail: the catalog holds the sender and outlives this task.
                 _ = news.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -107,7 +108,7 @@ impl Sessions {
     }
 }
 
-/// Whether the backend knows the session, as far as it says.
+/// Whether the backend knows the session, if it can tell.
 async fn lives(backend: &Backend, shared: &SharedSession) -> bool {
     let pinging = tokio::time::timeout(PING_DEADLINE, backend.ping(&shared.greeting.session));
     !matches!(pinging.await, Ok(Err(BackendError::SessionLost)))

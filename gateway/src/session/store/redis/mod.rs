@@ -1,13 +1,14 @@
-//! Records in Redis: one hash per session.
+//! Session store in Redis: one hash per record.
 //!
-//! Every key begins with `{<prefix><namespace>/<name>}`. The braces are a cluster hash tag: all keys of a virtual server are in one
-//! slot, so that a script over several of them is atomic, and two virtual servers never see each other's keys.
+//! Every key has the prefix `{<prefix><namespace>/<name>}`. The braces are a cluster hash tag: all keys of a virtual
+//! server are in one slot, so a script over several keys is atomic. Two virtual servers never share a key.
 //!
-//! Every change is one script, which first checks that the record lives. The clock is Redis's own, read inside the script, so that no
-//! clocks of two machines are compared. A record outlives its idle deadline by [`GRACE`] and more, so that what expired can still
-//! be told from what never was.
+//! Every change is one script, which first checks that the record is alive. Scripts use the clock of Redis only, so
+//! clocks of different machines are never compared. A record outlives its idle deadline by at least [`GRACE`], so an
+//! expired record is distinguishable from one that never existed.
 //!
-//! Every operation has a deadline; one whose deadline passed may still happen later. [`connection`] says how Redis is reached.
+//! Every operation has a deadline. An operation whose deadline has passed may still happen later. [`connection`] is
+//! the way to Redis.
 
 pub mod connection;
 mod create_batch;
@@ -36,28 +37,28 @@ use create_batch::CreateBatcher;
 use key_names::KeyNames;
 use script::{Script, ScriptCall, Scripts};
 
-/// How long a record outlives its idle deadline at least: as long as sessions are served while the store does not answer, so that one
-/// that was used meanwhile can be brought back.
+/// Minimum time for which a record outlives its idle deadline: as long as sessions are served during an outage, so
+/// that a session used meanwhile can be restored.
 const GRACE: Duration = Duration::from_secs(10 * 60);
 
-/// Records in Redis.
+/// The session store in Redis. A Redis that is down makes operations fail, not the process.
 pub struct RedisStore {
     connection: RedisConnection,
     scripts: Scripts,
     creates: CreateBatcher,
     keys: Arc<KeyNames>,
-    /// Who writes here, as events say it.
+    /// This process's id in events.
     writer: ProcessId,
     lifetimes: Lifetimes,
-    /// How long a record outlives its idle deadline.
+    /// Time for which a record outlives its idle deadline.
     kept: Duration,
 }
 
 impl RedisStore {
-    /// The records of `server`. A Redis that is down does not keep the process from starting.
+    /// Opens the store of `server`. The process starts even if Redis is down.
     ///
     /// # Errors
-    /// When a file that `storage` names cannot be used.
+    /// A file that `storage` names is unusable.
     pub fn new(
         storage: &RedisStorage,
         server: &ServerName,
@@ -86,7 +87,7 @@ impl RedisStore {
         })
     }
 
-    /// What the scripts begin with that write a whole record: the keys, the name, the deadlines, and a new incarnation.
+    /// Starts a call of a script that writes a whole record: keys, name, deadlines, and a new incarnation.
     fn writing<'a>(&self, script: &'a Script, key: &RecordKey) -> ScriptCall<'a> {
         let mut call = script.key(self.keys.record(key));
         call.key(&self.keys.incarnation)
@@ -256,7 +257,7 @@ impl RedisStore {
             (outcome, Some(snapshot)) => match record_hash::record(&snapshot) {
                 Ok(record) => Ok(TerminateOutcome::Terminated(Some(record))),
                 Err(unreadable) if outcome == "kept" => Err(unreadable),
-                // It was damaged, and is gone as it should be. What it held is not known.
+                // The record was damaged and is deleted. Its upstream sessions are unknown.
                 Err(_) => Ok(TerminateOutcome::Terminated(None)),
             },
         }
@@ -268,7 +269,7 @@ impl RedisStore {
         let mut call = self.scripts.claim.key(&self.keys.sessions);
         call.arg(&self.keys.record_prefix).arg(millis(ago)).arg(limit);
         let claimed: Vec<(String, script::ScriptRecord)> = self.connection.run(&call).await?;
-        // What cannot be read is left to a gateway that can, or to Redis, which removes it in the end.
+        // An unreadable record is left to a newer gateway, or to Redis, which expires it.
         let readable = claimed.iter().filter_map(|(name, snapshot)| {
             Some((record_hash::key(name)?, record_hash::record(snapshot).ok()?))
         });
@@ -302,7 +303,7 @@ impl RedisStore {
         self.keep(&self.keys.offers).await
     }
 
-    /// Keeps what has the key `key` for [`OFFERS_KEPT`] from now on.
+    /// Extends the lifetime of `key` to [`OFFERS_KEPT`] from now.
     async fn keep(&self, key: &str) -> Result<(), StoreError> {
         let mut expiry = ::redis::cmd("EXPIRE");
         expiry.arg(key).arg(OFFERS_KEPT.as_secs());
