@@ -10,13 +10,13 @@ mod background;
 mod cache;
 mod catalog_sync;
 mod client_capabilities;
-mod client_settings;
 mod counts;
 pub mod id;
 mod in_flight;
 mod lookup;
 pub mod record;
 mod recovery;
+mod settings;
 pub mod store;
 mod stream;
 mod sweeper;
@@ -67,9 +67,9 @@ use upstream::reopen_limiter::ReopenLimiter;
 use upstream::session_lists::ListQueue;
 use upstream::sse_sessions::SseSessions;
 
-pub use client_settings::SettingError;
 pub use id::event_id::{BrokenCall, ResumePoint, StreamPositions};
 pub use id::relayed_id::{RelayedId, RelayedIdKind};
+pub use settings::SettingError;
 pub use stream::session_stream::{SessionStream, SessionStreamEvent};
 pub use upstream::upstream_lookup::NoUpstreamSession;
 
