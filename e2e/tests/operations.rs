@@ -10,7 +10,7 @@ use vmcp_e2e::binaries;
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::raw::Session;
-use vmcp_e2e::redis::Redis;
+use vmcp_e2e::redis::{Redis, documented_user};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -202,24 +202,24 @@ fn a_session_takes_no_more_of_redis_than_the_page_says() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_permissions_on_the_page_are_enough() -> anyhow::Result<()> {
+fn linked_redis_permissions_are_enough() -> anyhow::Result<()> {
     if vmcp_peers::left_out("redis") {
         return Ok(());
     }
-    let page = page()?;
-    let user = page.lines().find(|line| line.starts_with("user vmcp on "));
-    let user = user
-        .context("the page names the permissions")?
-        .replace("PASSWORD", "secret");
+    ensure!(
+        page()?.contains("(redis.md#permissions)"),
+        "the page names the permissions"
+    );
+    let user = documented_user::setting()?;
     let (redis, fixture) = (Redis::start_with(None, &[&user])?, Fixture::start(&[])?);
     let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
     recipe.config.session_storage = SessionStorage {
         provider: SessionStorageProvider::Redis,
         address: Some(redis.address.to_string()),
-        username: Some("vmcp".to_owned()),
+        username: Some(documented_user::NAME.to_owned()),
         ..SessionStorage::default()
     };
-    recipe.password = Some("secret".to_owned());
+    recipe.password = Some(documented_user::PASSWORD.to_owned());
     let gateways = [recipe.start()?, recipe.start()?];
     let session = Session::open(gateways[0].mcp)?;
     for (index, gateway) in gateways.iter().cycle().take(4).enumerate() {
