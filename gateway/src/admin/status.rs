@@ -119,7 +119,7 @@ impl Admin {
 fn state_of(state: &DiscoveryState) -> BackendState {
     match (&state.offer, &state.error, state.health) {
         (_, _, Health::Unavailable) => BackendState::Failing,
-        (_, Some(error), _) if !error.says_unreachable() => BackendState::Failing,
+        (_, Some(error), _) if !error.is_backend_failure() => BackendState::Failing,
         (Some(_), _, _) => BackendState::Ready,
         (None, _, _) => BackendState::Unknown,
     }

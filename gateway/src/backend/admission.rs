@@ -1,4 +1,4 @@
-//! Who may call a backend now: the breaker and the places, and what they learn from each call.
+//! Admission of calls to a backend: circuit breaker and concurrency limit, fed by the outcome of each call.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,56 +13,55 @@ use crate::backend::concurrency::ConcurrencyLimit;
 use crate::config::ResilienceSettings;
 use crate::telemetry::metrics::{BackendMetrics, CallOutcome};
 
-/// A caller that waited so long for an answer, and went away without one, has met a backend that does not answer. Clients have
-/// deadlines of their own, which are mostly shorter than the gateway's.
+/// A call abandoned after this time counts as a failure of the backend. Clients have their own deadlines, which are mostly shorter than
+/// the gateway's.
 const ABANDONED_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(super) struct BackendAdmission {
     breaker: Breaker,
-    slots: ConcurrencyLimit,
+    concurrency: ConcurrencyLimit,
     in_flight: AtomicUsize,
-    /// Says that calls have begun to fail.
-    trouble: Notify,
+    /// Signals that calls have started to fail.
+    failures_started: Notify,
     metrics: OnceLock<BackendMetrics>,
 }
 
-/// A call that may be sent. It has a place at its backend until this is dropped, which is when its answer has come whole.
+/// The permit of one call. Keep it until the response is complete: dropping it frees the concurrency slot.
 #[derive(Debug)]
 pub struct CallPermit {
     backend: Backend,
     began: Instant,
     is_trial: bool,
     settled: bool,
-    _place: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl BackendAdmission {
-    /// Whether a call would be refused now because the breaker is open.
-    pub(super) fn would_refuse(&self) -> Result<(), BackendError> {
+    /// Fails while the breaker is open.
+    pub(super) fn check_breaker(&self) -> Result<(), BackendError> {
         self.breaker.check()
     }
 }
 
 impl Backend {
-    /// Takes new settings. Calls that run go on.
-    pub fn isolate(&self, settings: &ResilienceSettings) {
+    /// Applies new breaker and concurrency settings. Running calls continue.
+    pub fn set_resilience(&self, settings: &ResilienceSettings) {
         self.inner.admission.breaker.set(settings.breaker);
-        self.inner.admission.slots.set(settings.concurrency);
+        self.inner.admission.concurrency.set(settings.concurrency);
     }
 
-    /// Asks whether a call may be sent now; it waits for a place as long as the settings say. Whoever gets one says what came of the
-    /// call.
+    /// Admits a call, after a bounded wait for a concurrency slot. The caller reports the outcome to the permit.
     ///
     /// # Errors
-    /// [`BackendError::Open`] and [`BackendError::Full`]. Nothing was sent then.
+    /// [`BackendError::CircuitOpen`] and [`BackendError::Overloaded`]. Nothing was sent.
     pub async fn admit(&self) -> Result<CallPermit, BackendError> {
         let admission = &self.inner.admission;
         let blocked = |_: &BackendError| self.count(CallOutcome::Blocked);
-        // Who is refused anyway need not wait for a place.
+        // Fail fast before waiting for a slot.
         admission.breaker.check().inspect_err(blocked)?;
-        let place = admission.slots.acquire().await;
-        let place = place.inspect_err(|_| self.count(CallOutcome::Overloaded))?;
+        let slot = admission.concurrency.acquire().await;
+        let slot = slot.inspect_err(|_| self.count(CallOutcome::Overloaded))?;
         let is_trial = admission.breaker.admit().inspect_err(blocked)?;
         admission.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(CallPermit {
@@ -70,25 +69,25 @@ impl Backend {
             began: Instant::now(),
             is_trial,
             settled: false,
-            _place: place,
+            _slot: slot,
         })
     }
 
-    /// How many calls run here now.
+    /// The number of running calls.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.inner.admission.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Whether calls are let through.
+    /// The state of the circuit breaker.
     #[must_use]
     pub fn breaker(&self) -> BreakerState {
         self.inner.admission.breaker.state()
     }
 
-    /// Counts calls in `metrics` from now on.
-    pub fn measure(&self, metrics: BackendMetrics) {
-        // Whoever made the backend does this once.
+    /// Sets the metrics that count the calls.
+    pub fn set_metrics(&self, metrics: BackendMetrics) {
+        // The catalog calls this once for each backend.
         drop(self.inner.admission.metrics.set(metrics));
     }
 
@@ -98,14 +97,14 @@ impl Backend {
         }
     }
 
-    /// Says that the backend has come back, as whoever looks after it sees it.
-    pub fn came_back(&self) {
-        self.inner.admission.breaker.came_back();
+    /// Records that discovery reaches the backend again.
+    pub fn mark_recovered(&self) {
+        self.inner.admission.breaker.mark_recovered();
     }
 
-    /// Ends when calls have begun to fail.
-    pub async fn in_trouble(&self) {
-        self.inner.admission.trouble.notified().await;
+    /// Waits until calls start to fail.
+    pub async fn wait_for_failures(&self) {
+        self.inner.admission.failures_started.notified().await;
     }
 
     fn failed(&self, reason: &str) {
@@ -117,34 +116,34 @@ impl Backend {
                 if let Some(metrics) = admission.metrics.get() {
                     metrics.breaker_opened();
                 }
-                tracing::warn!(backend = %self.name(), reason, "the breaker opens: calls are refused for a while");
+                tracing::warn!(backend = %self.name(), reason, "circuit breaker opened");
             }
         }
-        admission.trouble.notify_one();
+        admission.failures_started.notify_one();
     }
 }
 
 impl CallPermit {
-    /// The backend has answered, whatever it says.
+    /// Records a response, including an error response.
     pub fn answered(&mut self) {
-        self.is_alive(CallOutcome::Answered);
+        self.record_response(CallOutcome::Answered);
     }
 
-    /// The call ended with `error`, which may say that the backend cannot be reached.
+    /// Records an error, which may be a failure of the backend.
     pub fn failed(&mut self, error: &BackendError) {
         if matches!(error, BackendError::NotProcessed(_)) {
-            // A server that is about to go, or has enough to do, says so. It neither fails nor answers.
+            // The server is shutting down or busy: neither a failure nor a response.
             self.undecided();
-        } else if error.says_unreachable() {
+        } else if error.is_backend_failure() {
             self.settled = true;
             self.backend.count(CallOutcome::Unreachable);
             self.backend.failed(&error.to_string());
         } else {
-            self.is_alive(CallOutcome::Invalid);
+            self.record_response(CallOutcome::Invalid);
         }
     }
 
-    /// The call ended for a reason that says nothing of the backend.
+    /// Records an end that says nothing about the backend.
     pub fn undecided(&mut self) {
         self.settled = true;
         if self.is_trial {
@@ -152,11 +151,11 @@ impl CallPermit {
         }
     }
 
-    fn is_alive(&mut self, outcome: CallOutcome) {
+    fn record_response(&mut self, outcome: CallOutcome) {
         self.settled = true;
         self.backend.count(outcome);
         if self.backend.inner.admission.breaker.answered() {
-            tracing::info!(backend = %self.backend.name(), "the breaker closes: calls are answered again");
+            tracing::info!(backend = %self.backend.name(), "circuit breaker closed");
         }
     }
 }
@@ -193,7 +192,7 @@ mod tests {
         let url = "http://localhost/mcp".parse().unwrap();
         let configured = crate::config::BackendSettings::for_test("a", url);
         let backend = Backend::new(&configured, HttpClient::new(Tasks::default()));
-        backend.isolate(&ResilienceSettings {
+        backend.set_resilience(&ResilienceSettings {
             breaker: BreakerSettings {
                 failures,
                 open_for: OPEN_FOR,
@@ -209,11 +208,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_says_that_nobody_is_there_opens_the_breaker() {
+    async fn only_backend_failures_open_the_breaker() {
         let backend = backend(1);
         for error in [
-            BackendError::Status(404),
-            BackendError::Status(429),
+            BackendError::status(404),
+            BackendError::status(429),
             BackendError::SessionLost,
             BackendError::Invalid("nonsense".to_owned()),
         ] {
@@ -227,20 +226,21 @@ mod tests {
             BackendError::Unreachable("refused".to_owned()),
             BackendError::Broken("reset".to_owned()),
             BackendError::Deadline(OPEN_FOR),
-            BackendError::Status(500),
-            BackendError::Status(503),
+            BackendError::status(500),
+            BackendError::status(503),
         ] {
             backend.admit().await.unwrap().failed(&error);
             assert_eq!(backend.breaker(), BreakerState::Open, "{error}");
             let refused = backend.admit().await.unwrap_err();
             assert!(matches!(refused, BackendError::CircuitOpen { .. }), "{refused}");
-            backend.came_back();
+            backend.mark_recovered();
             backend.admit().await.unwrap().answered();
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_goes_away_soon_says_nothing_and_who_waited_long_says_that_nobody_answers() {
+    async fn only_a_long_abandoned_call_counts_as_failure() {
+        // A call abandoned early says nothing about the backend; one abandoned late counts as no response.
         let backend = backend(1);
         let admitted = backend.admit().await.unwrap();
         tokio::time::advance(ABANDONED_AFTER - Duration::from_millis(1)).await;
@@ -252,15 +252,15 @@ mod tests {
         drop(admitted);
         assert_eq!(backend.breaker(), BreakerState::Open);
         assert_eq!(backend.in_flight(), 0);
-        // Who looks after the backend is told.
-        backend.in_trouble().await;
+        // Discovery is notified.
+        backend.wait_for_failures().await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn while_the_breaker_is_open_nobody_waits_for_a_place() {
+    async fn open_breaker_fails_fast_without_a_slot() {
         let backend = backend(1);
         let mut held = backend.admit().await.unwrap();
-        held.failed(&BackendError::Status(500));
+        held.failed(&BackendError::status(500));
         let began = Instant::now();
         let refused = backend.admit().await.unwrap_err();
         assert!(matches!(refused, BackendError::CircuitOpen { .. }), "{refused}");

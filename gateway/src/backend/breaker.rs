@@ -1,11 +1,11 @@
 //! The circuit breaker of one backend.
 //!
-//! A backend that cannot be reached costs every caller a deadline, and costs the gateway what it holds for them meanwhile. After some
-//! failures in a row the breaker opens, and calls are refused at once. When it has been open for a while, or the
-//! backend has come back, it is half open: one call is let through, and its outcome closes the breaker or opens it again. A trial that takes
-//! longer than the breaker stays open may just be a long call, so that then another one is let through.
+//! An unreachable backend costs each caller a deadline and the gateway the memory of the waiting calls. After some consecutive failures
+//! the breaker opens, and calls fail fast. After the open time, or when discovery reaches the backend, it is half open: one trial call
+//! goes through, and its outcome closes or reopens the breaker. A trial that takes longer than the open time may just be a long call, so
+//! another trial goes through then.
 //!
-//! While nothing is wrong, a call costs one atomic load here.
+//! Invariant: `has_failures` is false only in the state closed with no failure. A call then costs one atomic load.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,22 +14,22 @@ use tokio::time::Instant;
 use super::BackendError;
 use crate::config::BreakerSettings;
 
-/// How much of a reason is kept.
-const MAX_REASON: usize = 300;
+/// The most bytes of a failure reason that are kept.
+const MAX_REASON_BYTES: usize = 300;
 
-/// Whether calls are let through.
+/// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// They are.
+    /// Calls go through.
     Closed,
-    /// One is.
+    /// One trial call goes through.
     HalfOpen,
-    /// They are refused.
+    /// Calls fail fast.
     Open,
 }
 
 impl BreakerState {
-    /// The name in metrics.
+    /// The label value in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -42,50 +42,53 @@ impl BreakerState {
 
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
-    /// Whether `shared` says anything but closed and no failure.
-    troubled: AtomicBool,
+    /// Whether `shared` is anything but closed without a failure.
+    has_failures: AtomicBool,
     shared: Mutex<BreakerCore>,
 }
 
 #[derive(Debug, Default)]
 struct BreakerCore {
     settings: BreakerSettings,
-    position: Position,
-    /// The last failure.
+    state: CircuitState,
+    /// The reason of the last failure.
     reason: String,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Position {
+enum CircuitState {
+    /// Calls go through. Counts the consecutive failures.
     Closed { failures: u32 },
+    /// Calls fail fast until the given time.
     Open { until: Instant },
+    /// A trial call is running since the given time.
     HalfOpen { since: Instant },
 }
 
-impl Default for Position {
+impl Default for CircuitState {
     fn default() -> Self {
         Self::Closed { failures: 0 }
     }
 }
 
-/// What a failure has changed.
+/// The state change that a failure caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BreakerChange {
-    /// Nothing that anybody has to know.
+    /// No change to report.
     Nothing,
-    /// It is the first one in a row.
+    /// The first failure in a row.
     First,
     /// The breaker has opened.
     Opened,
 }
 
 impl BreakerCore {
-    /// Whether the next call is the trial; an error when none is let through.
+    /// Whether the next call is the trial; an error while the breaker is open.
     fn trial_is_due(&self, now: Instant) -> Result<bool, BackendError> {
-        let from = match self.position {
-            Position::Closed { .. } => return Ok(false),
-            Position::Open { until } => until,
-            Position::HalfOpen { since } => since + self.settings.open_for,
+        let from = match self.state {
+            CircuitState::Closed { .. } => return Ok(false),
+            CircuitState::Open { until } => until,
+            CircuitState::HalfOpen { since } => since + self.settings.open_for,
         };
         if from <= now {
             return Ok(true);
@@ -101,69 +104,69 @@ impl Breaker {
         let mut shared = self.lock();
         shared.settings = settings;
         if settings.failures == 0 {
-            shared.position = Position::default();
-            self.troubled.store(false, Ordering::Release);
+            shared.state = CircuitState::default();
+            self.has_failures.store(false, Ordering::Release);
         }
     }
 
-    /// Whether a call would be let through now.
+    /// Checks whether a call would go through now.
     pub(super) fn check(&self) -> Result<(), BackendError> {
-        if !self.troubled.load(Ordering::Acquire) {
+        if !self.has_failures.load(Ordering::Acquire) {
             return Ok(());
         }
         self.lock().trial_is_due(Instant::now()).map(drop)
     }
 
-    /// Lets a call through, and says whether it is the trial.
+    /// Admits a call, and returns whether it is the trial.
     pub(super) fn admit(&self) -> Result<bool, BackendError> {
-        if !self.troubled.load(Ordering::Acquire) {
+        if !self.has_failures.load(Ordering::Acquire) {
             return Ok(false);
         }
         let now = Instant::now();
         let mut shared = self.lock();
         let is_trial = shared.trial_is_due(now)?;
         if is_trial {
-            shared.position = Position::HalfOpen { since: now };
+            shared.state = CircuitState::HalfOpen { since: now };
         }
         Ok(is_trial)
     }
 
-    /// A call had an answer. Says whether that closed the breaker.
+    /// Records a response. Returns whether it closed the breaker.
     pub(super) fn answered(&self) -> bool {
-        if !self.troubled.load(Ordering::Acquire) {
+        if !self.has_failures.load(Ordering::Acquire) {
             return false;
         }
         let mut shared = self.lock();
-        let was_closed = matches!(shared.position, Position::Closed { .. });
-        shared.position = Position::default();
-        self.troubled.store(false, Ordering::Release);
+        let was_closed = matches!(shared.state, CircuitState::Closed { .. });
+        shared.state = CircuitState::default();
+        self.has_failures.store(false, Ordering::Release);
         !was_closed
     }
 
-    /// A call had no answer, for `reason`.
+    /// Records a failed call.
     pub(super) fn failed(&self, reason: &str) -> BreakerChange {
         let mut shared = self.lock();
         let settings = shared.settings;
         if settings.failures == 0 {
             return BreakerChange::Nothing;
         }
-        self.troubled.store(true, Ordering::Release);
-        crate::runtime::truncate::head(reason, MAX_REASON).clone_into(&mut shared.reason);
-        let (failures, was_closed) = match shared.position {
-            Position::Closed { failures } => (failures.saturating_add(1), true),
-            // One that began before the breaker opened.
-            Position::Open { .. } => return BreakerChange::Nothing,
-            Position::HalfOpen { .. } => (settings.failures, false),
+        self.has_failures.store(true, Ordering::Release);
+        crate::runtime::truncate::head(reason, MAX_REASON_BYTES).clone_into(&mut shared.reason);
+        let (failures, was_closed) = match shared.state {
+            CircuitState::Closed { failures } => (failures.saturating_add(1), true),
+            // This call started before the breaker opened.
+            CircuitState::Open { .. } => return BreakerChange::Nothing,
+            CircuitState::HalfOpen { .. } => (settings.failures, false),
         };
         if failures < settings.failures {
-            shared.position = Position::Closed { failures };
+            shared.state = CircuitState::Closed { failures };
             return if failures == 1 {
                 BreakerChange::First
             } else {
                 BreakerChange::Nothing
             };
         }
-        shared.position = Position::Open {
+        shared.state = CircuitState::Open {
             until: Instant::now() + settings.open_for,
         };
         if was_closed {
@@ -173,35 +176,35 @@ impl Breaker {
         }
     }
 
-    /// The trial ended without an outcome: the next call is the trial.
+    /// Records that the trial ended without an outcome, so the next call is the trial.
     pub(super) fn trial_ended(&self) {
         let mut shared = self.lock();
-        if matches!(shared.position, Position::HalfOpen { .. }) {
-            shared.position = Position::Open {
+        if matches!(shared.state, CircuitState::HalfOpen { .. }) {
+            shared.state = CircuitState::Open {
                 until: Instant::now(),
             };
         }
     }
 
-    /// The backend has come back: the next call is the trial.
-    pub(super) fn came_back(&self) {
-        if !self.troubled.load(Ordering::Acquire) {
+    /// Records that the backend is reachable again, so the next call is the trial.
+    pub(super) fn mark_recovered(&self) {
+        if !self.has_failures.load(Ordering::Acquire) {
             return;
         }
         let mut shared = self.lock();
-        if let Position::Open { until } = &mut shared.position {
+        if let CircuitState::Open { until } = &mut shared.state {
             *until = Instant::now();
         }
     }
 
     pub(super) fn state(&self) -> BreakerState {
-        if !self.troubled.load(Ordering::Acquire) {
+        if !self.has_failures.load(Ordering::Acquire) {
             return BreakerState::Closed;
         }
-        match self.lock().position {
-            Position::Closed { .. } => BreakerState::Closed,
-            Position::Open { until } if until > Instant::now() => BreakerState::Open,
-            Position::Open { .. } | Position::HalfOpen { .. } => BreakerState::HalfOpen,
+        match self.lock().state {
+            CircuitState::Closed { .. } => BreakerState::Closed,
+            CircuitState::Open { until } if until > Instant::now() => BreakerState::Open,
+            CircuitState::Open { .. } | CircuitState::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
 
@@ -228,7 +231,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_opens_after_failures_in_a_row_and_one_answer_between_them_starts_anew() {
+    async fn breaker_opens_after_consecutive_failures() {
+        // It opens after failures in a row; one response between them restarts the count.
         let breaker = breaker(3);
         assert_eq!(breaker.failed("x"), BreakerChange::First);
         assert_eq!(breaker.failed("x"), BreakerChange::Nothing);
@@ -246,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_trial_at_a_time_closes_it_or_opens_it_again() {
+    async fn one_trial_at_a_time_closes_or_reopens_breaker() {
         let breaker = breaker(1);
         breaker.failed("x");
         tokio::time::advance(OPEN_FOR).await;
@@ -264,7 +268,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_trial_without_an_outcome_or_a_long_one_does_not_keep_it_shut() {
+    async fn unfinished_trial_does_not_block_the_next_trial() {
+        // A trial without an outcome, or a long one, does not keep the breaker open.
         let breaker = breaker(1);
         breaker.failed("x");
         tokio::time::advance(OPEN_FOR).await;
@@ -276,10 +281,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_backend_that_comes_back_lets_the_trial_through_and_closes_nothing_by_itself() {
+    async fn recovered_backend_gets_a_trial_call() {
+        // Recovery lets the trial through and does not close the breaker by itself.
         let breaker = breaker(1);
         breaker.failed("x");
-        breaker.came_back();
+        breaker.mark_recovered();
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert_eq!(breaker.admit(), Ok(true));
         breaker.failed("x");
@@ -287,7 +293,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_can_be_turned_off_also_while_it_is_open() {
+    async fn open_breaker_can_be_turned_off() {
         let breaker = breaker(1);
         breaker.failed("x");
         breaker.set(BreakerSettings {

@@ -1,7 +1,7 @@
-//! Whom a backend's TLS certificate is trusted by, where a file says so.
+//! The certificate authorities that a backend is verified with, where the configuration names a file.
 //!
-//! The file is looked at for each new connection, so that certificates that were renewed are trusted without a restart. When it cannot be
-//! read any more, what it said before stays in use.
+//! The file is read for each new connection, so renewed certificates are trusted without a restart. When it becomes unreadable, the last
+//! good content stays in use.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::backend::http_client::with_alpn;
 use crate::certificates::{self, Trust, Verifier};
 
-/// The file, and what it said last.
+/// The file and its last good content.
 #[derive(Debug)]
 pub(super) struct CaFile {
     path: PathBuf,
@@ -29,10 +29,10 @@ impl CaFile {
         }
     }
 
-    /// How TLS is spoken by what the file says now.
+    /// Returns the TLS configuration for the file's current content.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// When the file is unreadable or invalid.
     pub(super) async fn client_config(&self) -> Result<Arc<ClientConfig>, String> {
         let path = self.path.display();
         let read = tokio::fs::read(&self.path).await;
@@ -51,7 +51,7 @@ impl CaFile {
                 Ok(config)
             }
             (Err(reason), Some((_, before))) => {
-                tracing::warn!(reason, "the certificates read before stay in use");
+                tracing::warn!(reason, "CA file unreadable; using its last good content");
                 Ok(Arc::clone(before))
             }
             (Err(reason), None) => Err(reason),
@@ -83,8 +83,8 @@ fn client_config(text: &[u8]) -> Result<ClientConfig, String> {
     Ok(with_alpn(config))
 }
 
-/// Trusts the certificates that stand in a file, and those that the authorities among them have signed. A server that shows a listed
-/// certificate itself is the one that is meant: no name and no date says more.
+/// Trusts the certificates in the file, and certificates signed by the authorities among them. A server that presents a listed
+/// certificate itself is trusted regardless of name and date.
 #[derive(Debug)]
 struct ListedCertificates {
     listed: Vec<CertificateDer<'static>>,

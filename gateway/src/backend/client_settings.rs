@@ -1,4 +1,4 @@
-//! What a session tells a backend beside its calls: how much it wants to see logged, and which resources it watches.
+//! Requests and notifications of a client session beside its calls: log level, resource subscriptions, cancellation, ping.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::mcp::jsonrpc;
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Backend {
-    /// Tells the backend from which level on `session` wants log messages.
+    /// Sets the log level of `session`.
     ///
     /// # Errors
-    /// When it refuses or does not answer.
+    /// When the backend refuses or does not respond.
     pub async fn set_log_level(&self, session: &UpstreamSession, level: &str) -> Result<(), BackendError> {
         #[derive(Serialize)]
         struct Params<'a> {
@@ -26,10 +26,10 @@ impl Backend {
         self.ask(session, "logging/setLevel", &params).await.map(drop)
     }
 
-    /// Tells the backend that `session` wants to hear when the resource `uri` changes.
+    /// Subscribes `session` to changes of the resource `uri`.
     ///
     /// # Errors
-    /// When it refuses or does not answer.
+    /// When the backend refuses or does not respond.
     pub async fn subscribe(&self, session: &UpstreamSession, uri: &str) -> Result<(), BackendError> {
         #[derive(Serialize)]
         struct Params<'a> {
@@ -40,10 +40,10 @@ impl Backend {
         self.ask(session, "resources/subscribe", &params).await.map(drop)
     }
 
-    /// Tells the backend that nobody waits any longer for the answer to the request `id` of `session`.
+    /// Cancels the request `id` of `session`.
     ///
     /// # Errors
-    /// When it does not take the message.
+    /// When the backend does not accept the notification.
     pub async fn cancel(
         &self,
         session: &UpstreamSession,
@@ -67,10 +67,10 @@ impl Backend {
             .unwrap_or(Err(BackendError::Deadline(CANCEL_DEADLINE)))
     }
 
-    /// Asks whether `session` lives.
+    /// Pings the backend in `session`.
     ///
     /// # Errors
-    /// [`BackendError::SessionLost`] when it does not. Any other error says nothing of the session.
+    /// [`BackendError::SessionLost`] when the session has ended. Other errors say nothing about the session.
     pub async fn ping(&self, session: &UpstreamSession) -> Result<(), BackendError> {
         self.ask(session, "ping", b"{}").await.map(drop)
     }

@@ -1,7 +1,7 @@
-//! How many calls run at one backend at a time, and who waits for a place.
+//! The concurrency limit of one backend.
 //!
-//! Whoever finds no place waits for a short time in a short queue. What one backend's calls hold is thereby bounded, and one that
-//! hangs takes no more of the process than its own places.
+//! A call without a free slot waits for a short time in a short queue. This bounds what the calls of one backend hold, so a hanging
+//! backend cannot exhaust the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,47 +12,49 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::BackendError;
 use crate::config::ConcurrencySettings;
 
+/// Limits the running and waiting calls of a backend.
 #[derive(Debug, Default)]
 pub(super) struct ConcurrencyLimit {
-    room: ArcSwap<RunningCall>,
+    current: ArcSwap<SlotPool>,
 }
 
+/// The slots and the queue under one version of the settings.
 #[derive(Debug)]
-struct RunningCall {
+struct SlotPool {
     settings: ConcurrencySettings,
     free: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
-/// One place in the queue.
+/// One waiting call in the queue.
 struct Queued<'a>(&'a AtomicUsize);
 
 impl ConcurrencyLimit {
-    /// Calls that run keep the places that they have, so that for a while there may be more than a new limit allows.
+    /// Applies new settings. Running calls keep their slots, so for a while more calls may run than the new limit allows.
     pub(super) fn set(&self, settings: ConcurrencySettings) {
-        if self.room.load().settings != settings {
-            self.room.store(Arc::new(RunningCall::new(settings)));
+        if self.current.load().settings != settings {
+            self.current.store(Arc::new(SlotPool::new(settings)));
         }
     }
 
-    /// A place, which is free again when the result is dropped.
+    /// Acquires a slot, which is free again when the permit is dropped.
     pub(super) async fn acquire(&self) -> Result<OwnedSemaphorePermit, BackendError> {
-        if let Ok(permit) = Arc::clone(&self.room.load().free).try_acquire_owned() {
+        if let Ok(permit) = Arc::clone(&self.current.load().free).try_acquire_owned() {
             return Ok(permit);
         }
-        let room = self.room.load_full();
-        let full = BackendError::Overloaded(room.settings.limit);
-        let Some(_queued) = Queued::enter(&room) else {
+        let pool = self.current.load_full();
+        let full = BackendError::Overloaded(pool.settings.limit);
+        let Some(_queued) = Queued::enter(&pool) else {
             return Err(full);
         };
-        match tokio::time::timeout(room.settings.wait, Arc::clone(&room.free).acquire_owned()).await {
+        match tokio::time::timeout(pool.settings.wait, Arc::clone(&pool.free).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(full),
         }
     }
 }
 
-impl RunningCall {
+impl SlotPool {
     fn new(settings: ConcurrencySettings) -> Self {
         Self {
             settings,
@@ -62,16 +64,16 @@ impl RunningCall {
     }
 }
 
-impl Default for RunningCall {
+impl Default for SlotPool {
     fn default() -> Self {
         Self::new(ConcurrencySettings::default())
     }
 }
 
 impl<'a> Queued<'a> {
-    fn enter(room: &'a RunningCall) -> Option<Self> {
-        let queued = Self(&room.waiting);
-        (room.waiting.fetch_add(1, Ordering::Relaxed) < room.settings.queue).then_some(queued)
+    fn enter(pool: &'a SlotPool) -> Option<Self> {
+        let queued = Self(&pool.waiting);
+        (pool.waiting.fetch_add(1, Ordering::Relaxed) < pool.settings.queue).then_some(queued)
     }
 }
 
@@ -102,7 +104,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn beyond_the_limit_one_waits_for_a_place_and_beyond_the_queue_nobody_does() {
+    async fn call_waits_at_the_limit_and_fails_at_a_full_queue() {
+        // At the limit a call waits for a slot; with a full queue it fails at once.
         let slots = slots(1, 1);
         let held = slots.acquire().await.unwrap();
         let began = Instant::now();
@@ -116,17 +119,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_waits_only_so_long_and_leaves_the_queue_empty() {
+    async fn queued_call_times_out_and_leaves_the_queue() {
         let slots = slots(1, 1);
         let _held = slots.acquire().await.unwrap();
         let began = Instant::now();
         assert!(slots.acquire().await.is_err());
         assert_eq!(began.elapsed(), WAIT);
-        assert_eq!(slots.room.load().waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(slots.current.load().waiting.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_limit_holds_for_the_next_call() {
+    async fn new_limit_applies_to_the_next_call() {
         let slots = slots(1, 0);
         let _held = slots.acquire().await.unwrap();
         assert!(slots.acquire().await.is_err());

@@ -1,4 +1,4 @@
-//! Connections, counted for as long as they are open.
+//! Counts open connections.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,11 +11,11 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 
 use crate::runtime::poll_budget;
 
-/// How many connections of a pool are open. A cheap-clone handle.
+/// The number of open connections of a client. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnectionGauge(Arc<AtomicUsize>);
 
-/// A connection that counts until it is dropped, which closes it.
+/// A connection that the gauge counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct CountedConnection<C> {
     connection: C,
@@ -23,12 +23,12 @@ pub(super) struct CountedConnection<C> {
 }
 
 impl ConnectionGauge {
-    /// How many there are.
+    /// The current number.
     pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Counts one more.
+    /// Wraps `connection` and counts it.
     pub(super) fn with<C>(&self, connection: C) -> CountedConnection<C> {
         self.0.fetch_add(1, Ordering::Relaxed);
         CountedConnection {
@@ -56,7 +56,7 @@ impl<C: Read + Unpin> Read for CountedConnection<C> {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        // How much is read cannot be seen here. The room that is offered follows what was read the last times.
+        // The number of bytes read is not visible here. The offered buffer size follows the last reads.
         let room = buffer.remaining();
         let read = Pin::new(&mut self.connection).poll_read(context, buffer);
         if read.is_ready() {

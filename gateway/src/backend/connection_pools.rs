@@ -1,5 +1,4 @@
-//! The connections to one backend, apart for each address at which sessions are held: a connection that was made for one address must
-//! not be found by a request for another.
+//! The connection pools of one backend, one per address with sessions. A request for one address must not use a connection to another.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,13 +13,13 @@ use crate::backend::host_addresses::HostAddresses;
 use crate::backend::http_client::{ConnectionPool, HttpClient};
 use crate::config::UpstreamSettings;
 
-/// How many addresses have connections of their own. Beyond that all are let go, and those in use are made anew.
+/// The most addresses with a pool of their own. Beyond that all pools are dropped, and those in use are created again.
 const MAX_ADDRESSES: usize = 256;
 
-/// The connections to one backend.
+/// The connection pools of one backend.
 #[derive(Debug)]
 pub(super) struct ConnectionPools {
-    transport: HttpClient,
+    http_client: HttpClient,
     host: Arc<HostAddresses>,
     contact: Arc<UpstreamSettings>,
     ca_file: Option<Arc<CaFile>>,
@@ -29,12 +28,12 @@ pub(super) struct ConnectionPools {
 }
 
 impl ConnectionPools {
-    pub(super) fn new(transport: &HttpClient, url: &Uri, contact: &Arc<UpstreamSettings>) -> Self {
+    pub(super) fn new(http_client: &HttpClient, url: &Uri, contact: &Arc<UpstreamSettings>) -> Self {
         let host = Arc::new(HostAddresses::new(url, &contact.addresses));
         let ca_file = contact.ca_file.clone().map(|path| Arc::new(CaFile::new(path)));
-        let any = transport.pool(contact.timeouts.connect, &host, None, ca_file.as_ref());
+        let any = http_client.pool(contact.timeouts.connect, &host, None, ca_file.as_ref());
         Self {
-            transport: transport.clone(),
+            http_client: http_client.clone(),
             any: Arc::new(any),
             ca_file,
             contact: Arc::clone(contact),
@@ -43,14 +42,14 @@ impl ConnectionPools {
         }
     }
 
-    /// Whether they are those that `contact` asks for.
-    pub(super) fn fit(&self, contact: &UpstreamSettings) -> bool {
+    /// Whether the pools match the settings in `contact`.
+    pub(super) fn is_valid_for(&self, contact: &UpstreamSettings) -> bool {
         self.contact.timeouts.connect == contact.timeouts.connect
             && self.contact.addresses == contact.addresses
             && self.contact.ca_file == contact.ca_file
     }
 
-    /// The connections to `address`, or to any of the host's.
+    /// Returns the pool for `address`, or the pool for any address of the host.
     pub(super) fn pool(&self, address: Option<IpAddr>) -> Arc<ConnectionPool> {
         let Some(address) = address else {
             return Arc::clone(&self.any);
@@ -60,7 +59,7 @@ impl ConnectionPools {
         }
         let connect = self.contact.timeouts.connect;
         let ca_file = self.ca_file.as_ref();
-        let pool = self.transport.pool(connect, &self.host, Some(address), ca_file);
+        let pool = self.http_client.pool(connect, &self.host, Some(address), ca_file);
         let pool = Arc::new(pool);
         self.held.rcu(|held| {
             let mut held = HashMap::clone(held);
@@ -73,7 +72,7 @@ impl ConnectionPools {
         pool
     }
 
-    /// The addresses at which a session may be opened, as [`HostAddresses::candidates`].
+    /// Returns [`HostAddresses::candidates`], at most after the connect timeout.
     pub(super) async fn candidates(&self) -> Result<Vec<Option<IpAddr>>, BackendError> {
         let limit = self.contact.timeouts.connect;
         match tokio::time::timeout(limit, self.host.candidates()).await {
@@ -87,10 +86,10 @@ impl ConnectionPools {
         }
     }
 
-    /// As [`HostAddresses::is_left`].
-    pub(super) async fn is_left(&self, address: IpAddr, refused: bool) -> bool {
-        let looking = self.host.is_left(address, refused);
-        let answer = tokio::time::timeout(self.contact.timeouts.connect, looking).await;
-        answer.unwrap_or(false)
+    /// Calls [`HostAddresses::note_connect_failure`], for at most the connect timeout.
+    pub(super) async fn note_connect_failure(&self, address: IpAddr, refused: bool) -> bool {
+        let resolving = self.host.note_connect_failure(address, refused);
+        let should_leave = tokio::time::timeout(self.contact.timeouts.connect, resolving).await;
+        should_leave.unwrap_or(false)
     }
 }

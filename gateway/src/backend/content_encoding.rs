@@ -1,9 +1,8 @@
-//! Decodes bodies that a backend has compressed, although every request says that it should not.
+//! Decodes response bodies that a backend compressed, although every request asks for `identity`.
 //!
-//! A decoder gives a few times [`STEP_BYTES`] at most at a time, so that whoever reads counts what comes and stops at his limit: a few bytes may
-//! stand for gigabytes. What a decoder keeps for itself, its window above all, is bounded (RFC 9659 allows zstd 8 MiB, brotli cannot have
-//! more than 16 MiB), and is counted as what is buffered of the backend's answers: as much of it as the decoder has allocated, which it
-//! does piece by piece and as the body demands.
+//! A decoder returns at most a few times [`STEP_BYTES`] per step, so the reader can stop at its limit: a few compressed bytes may expand
+//! to gigabytes. A decoder's own memory, mainly its window, is bounded (8 MiB for zstd by RFC 9659, 16 MiB for brotli) and counts against
+//! the backend's buffer budget. Decoders allocate step by step as the body demands, and only allocated memory counts.
 
 use std::fmt;
 use std::io::Write as _;
@@ -23,14 +22,14 @@ use super::BackendError;
 use crate::budget::{Account, Reservation};
 use crate::runtime::truncate;
 
-/// How much a decoder decodes at a time.
+/// The most bytes that a decoder writes per step.
 const STEP_BYTES: usize = 32 * 1024;
 /// The largest zstd window, as a power of two.
 const MAX_ZSTD_WINDOW_LOG: u32 = 23;
-/// What a decoder of gzip or deflate has, its window of 32 KiB included.
+/// The memory of a gzip or deflate decoder, including its window of 32 KiB.
 const DEFLATE_BYTES: usize = 64 * 1024;
 
-/// Allocates for a brotli decoder, and counts.
+/// The allocator of a brotli decoder. Counts the allocated bytes.
 #[derive(Clone, Default)]
 struct CountingAlloc(Arc<AtomicUsize>);
 
@@ -47,7 +46,7 @@ impl<T: Clone + Default> Allocator<T> for CountingAlloc {
     }
 }
 
-/// How a body is encoded.
+/// A supported content coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
     Gzip,
@@ -56,19 +55,19 @@ enum Coding {
     Zstd,
 }
 
-/// Decodes one body.
+/// The decoder of one body.
 pub(super) struct Decoder {
     coding: Coding,
-    /// What has come and is not decoded.
+    /// Received bytes that are not decoded yet.
     input: Bytes,
-    /// `None` before the first byte, which says how much memory is needed.
+    /// `None` before the first byte, which determines the memory need.
     state: Option<State>,
-    /// Where the decoder writes.
+    /// The output buffer of one step.
     scratch: Vec<u8>,
-    /// Whether a zstd decoder filled that the last time, so that it may hold more.
+    /// Whether zstd filled `scratch` in the last step, so it may hold more output.
     filled: bool,
     ended: bool,
-    /// For what it has allocated.
+    /// The reservation for the allocated memory.
     reserved: Reservation,
 }
 
@@ -82,7 +81,7 @@ enum State {
 type Brotli = BrotliState<CountingAlloc, CountingAlloc, CountingAlloc>;
 
 impl State {
-    /// How much it has allocated.
+    /// The number of allocated bytes.
     fn bytes(&self) -> usize {
         match self {
             Self::Gzip(_) | Self::Deflate(_) => DEFLATE_BYTES,
@@ -101,10 +100,10 @@ impl fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// The decoder of a body with these headers, which counts in `account`; `None` where nothing is to be decoded.
+    /// Creates the decoder for a body with these headers, counted in `account`. `None` for an identity body.
     ///
     /// # Errors
-    /// When the encoding is not known.
+    /// When the coding is unknown.
     pub(super) fn of(headers: &HeaderMap, account: &Account) -> Result<Option<Self>, BackendError> {
         let mut codings = headers.get_all(http::header::CONTENT_ENCODING).iter();
         let (Some(first), second) = (codings.next(), codings.next()) else {
@@ -130,7 +129,7 @@ impl Decoder {
         }))
     }
 
-    /// Takes more of the body. What came before has to be decoded first.
+    /// Appends more of the body.
     pub(super) fn push(&mut self, bytes: Bytes) {
         if bytes.is_empty() {
             return;
@@ -144,22 +143,22 @@ impl Decoder {
         }
     }
 
-    /// The next bytes, or `None` when more of the body is needed.
+    /// Returns the next decoded bytes, or `None` when it needs more of the body.
     ///
     /// # Errors
-    /// When the body is not what its header says, or needs more memory than there is.
+    /// When the body does not match its header, or needs more memory than the budget allows.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, BackendError> {
         loop {
             let before = self.input.len();
             if self.ended {
-                // Padding behind the end means nothing; a second stream in one body is for gzip alone.
+                // Ignore padding after the end. Only gzip allows a second stream in one body.
                 self.input = Bytes::new();
                 return Ok(None);
             }
             if self.state.is_none() && !self.begin()? {
                 return Ok(None);
             }
-            // A zstd decoder fails when it is asked again and again without anything to decode.
+            // A zstd decoder fails after several steps without input.
             if self.coding == Coding::Zstd && self.input.is_empty() && !self.filled {
                 return Ok(None);
             }
@@ -174,10 +173,10 @@ impl Decoder {
         }
     }
 
-    /// Says that the body is at its end.
+    /// Checks at the end of the body that the coded stream is complete.
     ///
     /// # Errors
-    /// When something is missing.
+    /// When the stream is truncated.
     pub(super) fn finish(&mut self) -> Result<(), BackendError> {
         let whole = match &mut self.state {
             None => self.input.is_empty(),
@@ -191,7 +190,7 @@ impl Decoder {
         Err(BackendError::Broken(message))
     }
 
-    /// Makes the decoder, as soon as it is known what it needs.
+    /// Creates the decoder state once enough input has arrived. Returns whether it exists.
     fn begin(&mut self) -> Result<bool, BackendError> {
         let Some(first) = self.input.first() else {
             return Ok(false);
@@ -199,7 +198,7 @@ impl Decoder {
         let state = match self.coding {
             Coding::Gzip => State::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))),
             Coding::Deflate => {
-                // RFC 9110 means a zlib stream by it, and some servers send what is inside of one.
+                // RFC 9110 means a zlib stream, but some servers send raw deflate.
                 let Some(second) = self.input.get(1) else {
                     return Ok(false);
                 };
@@ -226,7 +225,7 @@ impl Decoder {
         Ok(true)
     }
 
-    /// Reserves what it has allocated. One step behind: that fills no more of it than a few times [`STEP_BYTES`].
+    /// Reserves the allocated memory after each step, so the reservation lags by at most a few times [`STEP_BYTES`].
     fn reserve(&mut self) -> Result<(), BackendError> {
         let bytes = STEP_BYTES + self.state.as_ref().map_or(0, State::bytes);
         if self.reserved.resize(bytes) {
@@ -235,7 +234,7 @@ impl Decoder {
         Err(BackendError::NoRoom(self.reserved.account().limit()))
     }
 
-    /// Decodes a piece of the input.
+    /// Decodes one step of the input.
     fn step(&mut self) -> Result<Bytes, String> {
         let (input, scratch) = (&self.input[..], &mut self.scratch[..]);
         let (read, written) = match &mut self.state {
@@ -272,7 +271,7 @@ impl Decoder {
                 );
                 match result {
                     BrotliResult::ResultSuccess => self.ended = true,
-                    BrotliResult::ResultFailure => return Err("it is no brotli stream".to_owned()),
+                    BrotliResult::ResultFailure => return Err("it is not a brotli stream".to_owned()),
                     BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
                 }
                 (read, written)
@@ -345,7 +344,7 @@ mod tests {
         Account::root(usize::MAX)
     }
 
-    /// What comes out when `body` comes in pieces of that size.
+    /// Decodes `body`, received in pieces of that size.
     fn decode(encoding: &str, body: &[u8], piece: usize) -> Result<Vec<u8>, BackendError> {
         let (mut decoder, mut decoded) = (decoder(encoding, &account()), Vec::new());
         for piece in body.chunks(piece) {
@@ -435,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_flushed_comes_out_at_once() {
+    fn flushed_bytes_are_decoded_at_once() {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(b"data: 1\n\n").unwrap();
         encoder.flush().unwrap();

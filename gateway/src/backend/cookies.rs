@@ -1,4 +1,4 @@
-//! The cookies of an upstream session: what a balancer in front of the backend finds the session's server by.
+//! The cookies of an upstream session, by which a load balancer finds the session's server.
 //!
 //! They are kept as a browser would keep them (RFC 6265), but apart for each upstream session, in its binding, so that every replica sends
 //! them: what one client's session was given is never sent for another's. Any answer to a request of the session may set them. All copies of
@@ -243,7 +243,7 @@ impl Cookies {
         });
     }
 
-    /// The same cookies, which are nobody else's.
+    /// Returns an independent copy of the cookies.
     #[must_use]
     pub fn copied(&self) -> Self {
         self.to_vec().into()
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn new_cookie_is_stored_at_once_and_new_value_every_now_and_then() {
+    fn new_cookie_is_stored_at_once_and_new_value_later() {
         let cookies = Cookies::default();
         assert!(!cookies.want_storing(|| NOW));
         set(&cookies, "lb=1");

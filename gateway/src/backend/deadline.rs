@@ -1,4 +1,4 @@
-//! Until when a call may last.
+//! The deadline of a call.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::BackendError;
 
-/// Until when a call may last, from its arrival to the end of its answer.
+/// The deadline of a call, from its arrival to the end of its response.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     at: Instant,
@@ -15,7 +15,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// A deadline that is `length` away; `extends` says whether progress begins it anew.
+    /// Creates a deadline after `length`. With `extends`, progress restarts it.
     #[must_use]
     pub fn new(length: Duration, extends: bool) -> Self {
         Self {
@@ -25,24 +25,24 @@ impl Deadline {
         }
     }
 
-    /// The moment.
+    /// The instant of the deadline.
     #[must_use]
     pub fn at(&self) -> Instant {
         self.at
     }
 
-    /// Whether progress begins it anew.
+    /// Whether progress restarts it.
     #[must_use]
     pub fn extends(&self) -> bool {
         self.extends
     }
 
-    /// Begins it anew.
-    pub fn begin_anew(&mut self) {
+    /// Restarts the deadline.
+    pub fn restart(&mut self) {
         self.at = Instant::now() + self.length;
     }
 
-    /// What went wrong when it has passed.
+    /// The error of a call whose deadline has passed.
     #[must_use]
     pub fn passed(&self) -> BackendError {
         BackendError::Deadline(self.length)

@@ -1,8 +1,7 @@
-//! Sessions at a backend that are no longer needed: deleted one after the other.
+//! The bounded queue that deletes unneeded upstream sessions of one backend.
 //!
-//! The places are the backend's own, so that one that hangs holds up its own deletions and nobody else's. What it gathers is bounded: so
-//! many run at a time, the others wait for a place only so long, and while the breaker is open nothing is sent. What is not deleted is
-//! left to the backend, which forgets idle sessions by itself.
+//! Each backend has its own queue, so a hanging backend delays only its own deletions. Concurrency, queue length and queue time are
+//! bounded, and nothing is sent while the circuit breaker is open. A session that is not deleted expires at the backend.
 
 use std::time::Duration;
 
@@ -10,14 +9,14 @@ use tokio::sync::Semaphore;
 
 use super::{Backend, BackendError, UpstreamSession};
 
-/// How many run at a time.
-const AT_A_TIME: usize = 16;
-/// How many there may be, those that wait included.
-const AT_MOST: usize = 2048;
-/// How long one waits for its place.
-const WAIT: Duration = Duration::from_secs(10);
+/// The most concurrent deletions.
+const MAX_CONCURRENT_DELETES: usize = 16;
+/// The most deletions, running or waiting.
+const MAX_QUEUED_DELETES: usize = 2048;
+/// The longest wait in the queue.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The deletions at one backend.
+/// The deletions at one backend: a limit for all of them, and one for those that run.
 #[derive(Debug)]
 pub(super) struct DeleteQueue {
     all: Semaphore,
@@ -27,33 +26,33 @@ pub(super) struct DeleteQueue {
 impl Default for DeleteQueue {
     fn default() -> Self {
         Self {
-            all: Semaphore::new(AT_MOST),
-            running: Semaphore::new(AT_A_TIME),
+            all: Semaphore::new(MAX_QUEUED_DELETES),
+            running: Semaphore::new(MAX_CONCURRENT_DELETES),
         }
     }
 }
 
 impl Backend {
-    /// Deletes `session` when it is its turn. How long that takes depends on nothing but this backend, and is bounded.
+    /// Deletes `session` through the queue. The time that this takes is bounded and depends on this backend only.
     ///
     /// # Errors
-    /// When it is not known to be deleted: the backend cannot be reached, its breaker is open, or too many others are before it.
+    /// When the deletion is not confirmed: the backend is unreachable, its breaker is open, or the queue is full.
     pub async fn enqueue_delete(&self, session: &UpstreamSession) -> Result<(), BackendError> {
         if session.id.is_none() || self.has_streams_for_sessions() {
             return self.close(session).await;
         }
         let (admission, closing) = (&self.inner.admission, &self.inner.closing);
-        admission.would_refuse()?;
-        let Ok(counted) = closing.all.try_acquire() else {
-            tracing::warn!(backend = %self.name(), "too many sessions are to be deleted there; one is left to its own end");
-            return Err(BackendError::Overloaded(AT_MOST));
+        admission.check_breaker()?;
+        let Ok(queued) = closing.all.try_acquire() else {
+            tracing::warn!(backend = %self.name(), "session deletion queue full; leaving a session to expire");
+            return Err(BackendError::Overloaded(MAX_QUEUED_DELETES));
         };
-        let place = tokio::time::timeout(WAIT, closing.running.acquire()).await;
-        let place = place.map_err(|_| BackendError::Overloaded(AT_A_TIME))?;
-        // Meanwhile it may have been found to be away.
-        admission.would_refuse()?;
+        let running = tokio::time::timeout(QUEUE_TIMEOUT, closing.running.acquire()).await;
+        let running = running.map_err(|_| BackendError::Overloaded(MAX_CONCURRENT_DELETES))?;
+        // The breaker may have opened in the meantime.
+        admission.check_breaker()?;
         let closed = self.close(session).await;
-        drop((place, counted));
+        drop((running, queued));
         closed
     }
 }
@@ -85,17 +84,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_the_breaker_is_open_nothing_is_sent() {
+    async fn open_breaker_sends_no_deletions() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let backend = backend(listener.local_addr().unwrap());
-        backend.isolate(&ResilienceSettings {
+        backend.set_resilience(&ResilienceSettings {
             breaker: BreakerSettings {
                 failures: 1,
                 open_for: Duration::from_secs(10),
             },
             ..ResilienceSettings::default()
         });
-        backend.admit().await.unwrap().failed(&BackendError::Status(500));
+        backend.admit().await.unwrap().failed(&BackendError::status(500));
         let closed = backend.enqueue_delete(&session()).await;
         assert!(
             matches!(closed, Err(BackendError::CircuitOpen { .. })),
@@ -111,23 +110,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_silent_backend_gathers_is_over_after_a_while() {
-        // It takes connections, and says nothing.
+    async fn deletions_at_a_silent_backend_end_in_bounded_time() {
+        // It accepts connections and never responds.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let backend = backend(listener.local_addr().unwrap());
         let session = session();
         let began = Instant::now();
-        let closing = (0..AT_MOST + 1).map(|_| backend.enqueue_delete(&session));
+        let closing = (0..MAX_QUEUED_DELETES + 1).map(|_| backend.enqueue_delete(&session));
         let outcomes = futures::future::join_all(closing).await;
         assert!(
-            began.elapsed() <= WAIT + Duration::from_secs(6),
+            began.elapsed() <= QUEUE_TIMEOUT + Duration::from_secs(6),
             "{:?}",
             began.elapsed()
         );
         assert!(outcomes.iter().all(Result::is_err));
         assert!(matches!(
-            outcomes[AT_MOST],
-            Err(BackendError::Overloaded(AT_MOST))
+            outcomes[MAX_QUEUED_DELETES],
+            Err(BackendError::Overloaded(MAX_QUEUED_DELETES))
         ));
     }
 }

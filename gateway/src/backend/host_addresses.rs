@@ -1,12 +1,11 @@
 //! The addresses of a backend's host.
 //!
-//! A host with several addresses is several servers, as a rule, as with a headless Service: each keeps sessions of its own. A session is
-//! therefore held at the address at which it was opened, and what belongs to it goes to no other. Over plain HTTP nothing else says who
-//! is at an address, and addresses are given to others: there it must be one of the host's at the moment. Over TLS the server proves
-//! its name.
+//! A host with several addresses usually means several servers with their own sessions, as with a headless Service. A session is therefore
+//! pinned to the address that opened it. Over plain HTTP the address must still belong to the host, because addresses are reassigned. Over
+//! TLS the server proves its name instead.
 //!
-//! Names are looked up when connections are made and not for calls, and what was found is used for a few seconds. Where the look-up
-//! fails, what was found before stays in use for a while.
+//! Names are resolved for connections, not for calls. A result is fresh for a few seconds, and stays in use for a while when resolution
+//! fails.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,26 +22,26 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tokio::time::Instant;
 use tower_service::Service;
 
-/// How long an answer is used.
-const FRESH: Duration = Duration::from_secs(5);
-/// How long it is used when there is no other.
-const KEPT: Duration = Duration::from_secs(60);
-/// How long an address that took no connection is tried after the others.
-const AVOIDED: Duration = Duration::from_secs(30);
+/// How long a result is fresh.
+const FRESH_FOR: Duration = Duration::from_secs(5);
+/// How long a stale result is used when resolution fails.
+const STALE_FOR: Duration = Duration::from_secs(60);
+/// How long an address that failed to connect is tried last.
+const AVOID_FOR: Duration = Duration::from_secs(30);
 
-/// The host of one backend, and what is known of its addresses.
+/// The host of one backend and its known addresses.
 #[derive(Debug)]
 pub(super) struct HostAddresses {
     name: String,
-    /// It is an address itself, so that nothing is to be looked up.
+    /// Whether the host is an IP address, which needs no resolution.
     is_literal: bool,
-    /// The server proves its name in every connection.
+    /// Whether the server proves its name in each connection, with TLS.
     proves_its_name: bool,
-    /// What is configured in the place of what the look-up says; empty without that.
+    /// The configured addresses, used instead of resolution; empty if there are none.
     configured: Arc<[IpAddr]>,
     found: ArcSwapOption<ResolvedAddresses>,
-    /// When addresses were met that took no connection.
-    silent: Mutex<HashMap<IpAddr, Instant>>,
+    /// When addresses last failed to connect.
+    failed: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 #[derive(Debug)]
@@ -51,7 +50,7 @@ struct ResolvedAddresses {
     at: Instant,
 }
 
-/// Gives a connector its addresses: all of the host's, or the one to which sessions are held.
+/// The DNS resolver of a connector: returns all addresses of the host, or the pinned one.
 #[derive(Clone, Debug)]
 pub(super) struct Resolver {
     pub(super) host: Arc<HostAddresses>,
@@ -59,7 +58,7 @@ pub(super) struct Resolver {
 }
 
 impl HostAddresses {
-    /// The host of `url`, with these addresses, or with those that are found.
+    /// Creates the host of `url`, with the configured addresses or, without them, with resolution.
     pub(super) fn new(url: &Uri, configured: &[IpAddr]) -> Self {
         let name = url.host().unwrap_or_default();
         Self {
@@ -68,45 +67,45 @@ impl HostAddresses {
             proves_its_name: url.scheme() == Some(&http::uri::Scheme::HTTPS),
             configured: configured.into(),
             found: ArcSwapOption::empty(),
-            silent: Mutex::default(),
+            failed: Mutex::default(),
         }
     }
 
-    /// The addresses at which a session may be opened, in the order in which they are to be tried. Which is the first is left to chance,
-    /// so that sessions spread; but addresses of the other family (IPv6, IPv4) come after those of the one that the system prefers, and
-    /// those that took no connection lately come last. `[None]` for a host that is an address itself.
+    /// Returns the addresses for a new session, in the order to try them. The order is random, so that sessions spread, but the address
+    /// family that the system prefers comes first, and addresses that recently failed to connect come last. `[None]` for a host that is
+    /// an IP address.
     pub(super) async fn candidates(&self) -> io::Result<Vec<Option<IpAddr>>> {
         if self.is_literal {
             return Ok(vec![None]);
         }
-        let mut addresses = self.addresses(FRESH).await?.to_vec();
+        let mut addresses = self.addresses(FRESH_FOR).await?.to_vec();
         let preferred = addresses.first().is_some_and(IpAddr::is_ipv4);
         for last in (1..addresses.len()).rev() {
             let other = crate::runtime::random::u64() % (last as u64 + 1);
             addresses.swap(last, usize::try_from(other).unwrap_or_default());
         }
-        let silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        let avoided = |address: &IpAddr| silent.get(address).is_some_and(|at| at.elapsed() < AVOIDED);
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let avoided = |address: &IpAddr| failed.get(address).is_some_and(|at| at.elapsed() < AVOID_FOR);
         addresses.sort_by_key(|address| (avoided(address), address.is_ipv4() != preferred));
         Ok(addresses.into_iter().map(Some).collect())
     }
 
-    /// Takes note that `address` took no connection, and says whether what belongs there is to be opened elsewhere: `address` is not one of
-    /// the host's any more, or it is `refused` there while the host has others.
-    pub(super) async fn is_left(&self, address: IpAddr, refused: bool) -> bool {
+    /// Records that `address` failed to connect. Returns whether its sessions must be opened elsewhere: the host has left `address`, or
+    /// `address` refused the connection and the host has others.
+    pub(super) async fn note_connect_failure(&self, address: IpAddr, refused: bool) -> bool {
         let Ok(addresses) = self.addresses(Duration::ZERO).await else {
             return false;
         };
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        silent.retain(|other, at| addresses.contains(other) && at.elapsed() < AVOIDED);
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.retain(|other, at| addresses.contains(other) && at.elapsed() < AVOID_FOR);
         if !addresses.contains(&address) {
             return true;
         }
-        silent.insert(address, Instant::now());
+        failed.insert(address, Instant::now());
         refused && addresses.len() > 1
     }
 
-    /// The addresses, as they were at most `age` ago.
+    /// Returns the addresses, at most `age` old.
     async fn addresses(&self, age: Duration) -> io::Result<Arc<[IpAddr]>> {
         if !self.configured.is_empty() {
             return Ok(Arc::clone(&self.configured));
@@ -115,7 +114,7 @@ impl HostAddresses {
         if let Some(known) = known.as_ref().filter(|known| known.at.elapsed() < age) {
             return Ok(Arc::clone(&known.addresses));
         }
-        let known = known.filter(|known| known.at.elapsed() < KEPT);
+        let known = known.filter(|known| known.at.elapsed() < STALE_FOR);
         match (self.look_up().await, known) {
             (Ok(addresses), _) => {
                 self.found.store(Some(Arc::new(ResolvedAddresses {
@@ -125,7 +124,7 @@ impl HostAddresses {
                 Ok(addresses)
             }
             (Err(error), Some(known)) => {
-                tracing::warn!(host = self.name, %error, "the addresses found before stay in use");
+                tracing::warn!(host = self.name, %error, "name resolution failed; using stale addresses");
                 Ok(Arc::clone(&known.addresses))
             }
             (Err(error), None) => Err(error),
@@ -147,16 +146,16 @@ impl HostAddresses {
 
     async fn for_connection(&self, only: Option<IpAddr>) -> io::Result<Vec<IpAddr>> {
         let Some(only) = only else {
-            return Ok(self.addresses(FRESH).await?.to_vec());
+            return Ok(self.addresses(FRESH_FOR).await?.to_vec());
         };
-        // What another process has found may be younger than what was found here.
+        // Another replica may have resolved the name more recently, so resolve again before refusing.
         if self.proves_its_name
-            || self.addresses(FRESH).await?.contains(&only)
+            || self.addresses(FRESH_FOR).await?.contains(&only)
             || self.addresses(Duration::ZERO).await?.contains(&only)
         {
             return Ok(vec![only]);
         }
-        let reason = format!("{only} is no address of {} any more", self.name);
+        let reason = format!("{only} is no longer an address of {}", self.name);
         Err(io::Error::other(reason))
     }
 }
@@ -170,12 +169,12 @@ impl Service<Name> for Resolver {
         Poll::Ready(Ok(()))
     }
 
-    /// The name is always that of the host: whatever is sent to a backend goes there.
+    /// Ignores the name, which is always the backend's host.
     fn call(&mut self, _: Name) -> Self::Future {
         let Self { host, only } = self.clone();
         Box::pin(async move {
             let addresses = host.for_connection(only).await?;
-            // The connector puts in the port of the URL.
+            // The connector sets the port of the URL.
             let addresses: Vec<_> = addresses.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect();
             Ok(addresses.into_iter())
         })
@@ -195,7 +194,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sessions_spread_over_the_addresses_and_those_that_take_no_connection_come_last() {
+    async fn candidates_are_random_with_failed_addresses_last() {
+        // Sessions spread over the addresses; those that failed to connect come last.
         let v6: IpAddr = "::1".parse().unwrap();
         let host = host("http://a.test/mcp", &[ip(1), v6, ip(2), ip(3)]);
         let mut first = std::collections::BTreeSet::new();
@@ -204,8 +204,8 @@ mod tests {
             assert_eq!(candidates[3], Some(v6));
             first.insert(candidates[0]);
         }
-        assert!(host.is_left(ip(1), true).await, "there are others");
-        assert!(!host.is_left(ip(3), false).await, "it may be alive");
+        assert!(host.note_connect_failure(ip(1), true).await, "there are others");
+        assert!(!host.note_connect_failure(ip(3), false).await, "it may be alive");
         for _ in 0..16 {
             let candidates = host.candidates().await.unwrap();
             assert_eq!(candidates[..2], [Some(ip(2)), Some(v6)]);
@@ -213,23 +213,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_only_address_that_refuses_is_not_left_and_one_that_is_gone_is() {
+    async fn refusing_address_is_left_only_with_alternatives() {
+        // The only address of a host is kept when it refuses; an address that the host has left is not.
         let host = host("http://a.test/mcp", &[ip(1)]);
-        assert!(!host.is_left(ip(1), true).await);
-        assert!(host.is_left(ip(2), false).await);
+        assert!(!host.note_connect_failure(ip(1), true).await);
+        assert!(host.note_connect_failure(ip(2), false).await);
         assert_eq!(host.for_connection(Some(ip(1))).await.unwrap(), [ip(1)]);
         let gone = host.for_connection(Some(ip(2))).await.unwrap_err();
-        assert_eq!(gone.to_string(), "127.0.0.2 is no address of a.test any more");
+        assert_eq!(gone.to_string(), "127.0.0.2 is no longer an address of a.test");
     }
 
     #[tokio::test]
-    async fn whoever_proves_its_name_may_be_at_an_address_that_is_not_listed() {
+    async fn tls_server_may_be_at_an_unlisted_address() {
+        // A server that proves its name with TLS may be at an address that the host does not list.
         let host = host("https://a.test/mcp", &[ip(1)]);
         assert_eq!(host.for_connection(Some(ip(2))).await.unwrap(), [ip(2)]);
     }
 
     #[tokio::test]
-    async fn a_name_is_looked_up_and_an_address_is_not() {
+    async fn host_name_is_resolved_and_ip_address_is_not() {
         let named = host("http://localhost/mcp", &[]);
         let candidates = named.candidates().await.unwrap();
         assert!(
@@ -241,24 +243,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_found_stays_in_use_for_a_while_when_nothing_is_found() {
+    async fn stale_addresses_are_used_while_resolution_fails() {
+        // The last addresses stay in use for a while when resolution fails.
         tokio::time::pause();
         let host = host("http://no-such-name.invalid/mcp", &[]);
         host.found.store(Some(Arc::new(ResolvedAddresses {
             addresses: [ip(1)].into(),
             at: Instant::now(),
         })));
-        tokio::time::advance(KEPT - Duration::from_secs(1)).await;
+        tokio::time::advance(STALE_FOR - Duration::from_secs(1)).await;
         tokio::time::resume();
         assert_eq!(host.candidates().await.unwrap(), [Some(ip(1))]);
         tokio::time::pause();
-        tokio::time::advance(KEPT).await;
+        tokio::time::advance(STALE_FOR).await;
         tokio::time::resume();
         assert!(host.candidates().await.is_err());
     }
 
     #[tokio::test]
-    async fn what_was_found_is_looked_up_again_when_it_is_not_fresh_any_more() {
+    async fn stale_addresses_are_resolved_again() {
+        // A result that is no longer fresh is resolved again.
         let host = host("http://localhost/mcp", &[]);
         let found = |age: Duration| {
             host.found.store(Some(Arc::new(ResolvedAddresses {
@@ -268,7 +272,7 @@ mod tests {
         };
         found(Duration::ZERO);
         assert_eq!(host.candidates().await.unwrap(), [Some(ip(9))]);
-        found(FRESH);
+        found(FRESH_FOR);
         assert!(!host.candidates().await.unwrap().contains(&Some(ip(9))));
         found(Duration::ZERO);
         let listed = host.for_connection(Some(ip(9))).await.unwrap();
@@ -278,10 +282,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_took_no_connection_is_one_like_the_others_after_a_while() {
+    async fn failed_address_recovers_after_a_while() {
+        // After a while an address that failed to connect is tried like the others.
         let host = host("http://a.test/mcp", &[ip(1), ip(2)]);
-        assert!(host.is_left(ip(1), true).await);
-        tokio::time::advance(AVOIDED - Duration::from_millis(1)).await;
+        assert!(host.note_connect_failure(ip(1), true).await);
+        tokio::time::advance(AVOID_FOR - Duration::from_millis(1)).await;
         for _ in 0..32 {
             assert_eq!(host.candidates().await.unwrap()[0], Some(ip(2)));
         }

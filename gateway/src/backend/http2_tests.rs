@@ -1,4 +1,4 @@
-//! What a server of HTTP/2 refuses without having looked at it, frame by frame (RFC 9113), and the certificates by which it is trusted.
+//! Tests of retries after HTTP/2 refusals (RFC 9113), frame by frame, and of trusted certificates.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ const GOAWAY: u8 = 7;
 const RST_STREAM: u8 = 3;
 const HEADERS: u8 = 1;
 
-/// A certificate that signs itself, as `openssl req -x509` makes it.
+/// A self-signed certificate, as `openssl req -x509` creates it.
 struct SelfSigned {
     pem: String,
     acceptor: TlsAcceptor,
@@ -35,7 +35,7 @@ fn self_signed(name: &str) -> SelfSigned {
     self_signed_for(name, b"h2")
 }
 
-/// The same of a server that speaks `protocol` alone.
+/// As [`self_signed`], for a server with `protocol` only.
 fn self_signed_for(name: &str, protocol: &[u8]) -> SelfSigned {
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -76,7 +76,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Accepts a connection, and reads until a request has begun; gives its stream. `None` when the client does not want it.
+/// Accepts a connection, reads the head of a request, and returns its stream. `None` when the client rejects the server.
 async fn accept_request(
     listener: &TcpListener,
     acceptor: &TlsAcceptor,
@@ -99,7 +99,7 @@ async fn accept_request(
     }
 }
 
-/// How a server that does this on its first connections answers a request at last.
+/// Sends a request to a server that refuses it with `refusals` on its first connections.
 async fn sent(refusals: &[(u8, Vec<u8>)]) -> (Result<u16, SendError>, usize) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = self_signed("127.0.0.1");
@@ -126,7 +126,7 @@ async fn sent(refusals: &[(u8, Vec<u8>)]) -> (Result<u16, SendError>, usize) {
     let mut request = Request::new(Full::new(Bytes::from_static(b"{}")));
     *request.uri_mut() = uri;
     let outcome = tokio::select! {
-        () = serving => unreachable!("it goes on for ever"),
+        () = serving => unreachable!("the server never ends"),
         outcome = pool.send(request, Some(Duration::from_secs(10))) => outcome,
     };
     (outcome.map(|response| response.status().as_u16()), connections)
@@ -145,7 +145,7 @@ async fn unprocessed_request_is_sent_once_more() {
     let Err(SendError::Other(error @ BackendError::NotProcessed(_))) = outcome else {
         panic!("{outcome:?}");
     };
-    assert!(error.is_retry_safe() && !error.says_unreachable());
+    assert!(error.is_retry_safe() && !error.is_backend_failure());
     assert_eq!(connections, 2);
 }
 
@@ -187,9 +187,9 @@ async fn request_over_http1_is_not_kept() {
     assert!(!pool.may_send_again(&uri));
 }
 
-/// A self-signed certificate is trusted when it stands in the file, whatever it says; the file is read again for each connection.
+/// A self-signed certificate in the file is trusted whatever its name; the file is read again for each connection.
 #[tokio::test]
-async fn ca_file_trusts_what_stands_in_it_and_is_read_again() {
+async fn ca_file_certificates_are_trusted_and_reread() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (server, other) = (self_signed("another.test"), self_signed("127.0.0.1"));
     let directory = tempfile::tempdir().unwrap();

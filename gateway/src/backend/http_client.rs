@@ -1,8 +1,7 @@
-//! HTTP to the backends.
+//! The HTTP client for backends.
 //!
-//! What all connections share is the [`HttpClient`]: the certificate authorities that are trusted. Each backend has [`ConnectionPool`]s of
-//! its own, because how long a connection may take is the backend's, and because the connections of one that hangs must not keep
-//! those of another from being found.
+//! All connections share one [`HttpClient`] with the trusted certificate authorities. Each backend has its own [`ConnectionPool`]s,
+//! because the connect timeout is a backend's setting, and because a hanging backend must not affect the pools of others.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -31,20 +30,20 @@ use crate::budget::Budget;
 use crate::runtime::fair_queue::FairQueue;
 use crate::runtime::tasks::Tasks;
 
-/// How long an idle connection is kept. Node closes idle connections after 5 s, and a call that meets such a close cannot be
-/// repeated.
-const IDLE: Duration = Duration::from_secs(4);
+/// How long an idle connection is kept. Node closes idle connections after 5 s, and a call that races with that close cannot be
+/// retried.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How much of an answer a connection reads ahead of whoever takes it. Some hundred connections to one backend may do so at a time, and
-/// the budget does not see it.
+/// How far a connection reads ahead of the response's consumer. Some hundred connections to one backend may do so at once, outside of
+/// the buffer budget.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
-/// The same over HTTP/2, for one answer and for all of a connection.
+/// The HTTP/2 flow-control windows of one stream and of a connection, for the same reason.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the connections to all backends share. A cheap-clone handle.
+/// The HTTP client that all backends share. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     tls: Arc<rustls::ClientConfig>,
@@ -61,16 +60,16 @@ pub(super) struct ConnectionPool {
     client: PoolClient,
     connector: ConnectTimeout,
     protocol: Arc<NegotiatedProtocol>,
-    /// Connections for what the server has refused to look at on one of the others.
+    /// A second set of connections, for requests that the server did not process on the first.
     second: OnceLock<PoolClient>,
 }
 
-/// Why a request has no answer.
+/// Why a request has no response.
 #[derive(Debug)]
 pub(super) enum SendError {
-    /// There was no connection, so that nothing was sent.
+    /// There was no connection, so nothing was sent.
     NoConnection {
-        /// Nobody takes connections there. It may be alive otherwise: too slow, or behind a network that is broken.
+        /// The address refused the connection. Otherwise the server may still be alive: slow, or behind a broken network.
         refused: bool,
         reason: String,
     },
@@ -78,13 +77,13 @@ pub(super) enum SendError {
 }
 
 impl HttpClient {
-    /// TLS trusts the certificate authorities of the system. What has to be read when nobody waits for it is read by `tasks`.
+    /// Creates a client that trusts the certificate authorities of the system. `tasks` runs its background reads.
     #[must_use]
     pub fn new(tasks: Tasks) -> Self {
         let config = match rustls::ClientConfig::builder().with_native_roots() {
             Ok(config) => config.with_no_client_auth(),
             Err(error) => {
-                tracing::warn!(%error, "no certificate authorities found; https backends cannot be reached");
+                tracing::warn!(%error, "no certificate authorities found: https backends are unreachable");
                 without_roots()
             }
         };
@@ -96,21 +95,21 @@ impl HttpClient {
         }
     }
 
-    /// The same, with a count of its own of the connections that its pools make.
-    pub(super) fn counted_apart(self) -> Self {
+    /// Returns the same client with its own connection gauge.
+    pub(super) fn with_own_gauge(self) -> Self {
         Self {
             open: ConnectionGauge::default(),
             ..self
         }
     }
 
-    /// The bytes that the process buffers; what backends send has shares of them.
+    /// The budget for bytes that the process buffers. Each backend has a share.
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// How many connections are open, in use or not.
+    /// The number of open connections, in use or idle.
     pub(super) fn open(&self) -> usize {
         self.open.count()
     }
@@ -119,8 +118,8 @@ impl HttpClient {
         &self.tasks
     }
 
-    /// A pool without connections to `host`, each of which may take as long as `connect` to be made: to the address `only`, if one is
-    /// given. Whichever it is, the name in the URL is the one that a server has to prove, to the authorities in `ca_file` if there is one.
+    /// Creates an empty pool for `host`, or for its address `only`, with the connect timeout `connect`. The server must always prove the
+    /// name in the URL, to the authorities in `ca_file` if there is one.
     pub(super) fn pool(
         &self,
         connect: Duration,
@@ -131,7 +130,7 @@ impl HttpClient {
         let host = Arc::clone(host);
         let mut http = HttpConnector::new_with_resolver(Resolver { host, only });
         http.enforce_http(false);
-        // Without this an answer of two writes waits 40 ms for an acknowledgement.
+        // Without this a response of two writes waits 40 ms for an acknowledgement.
         http.set_nodelay(true);
         let protocol = Arc::new(NegotiatedProtocol::default());
         let connector = ConnectTimeout {
@@ -154,7 +153,7 @@ impl HttpClient {
     }
 }
 
-/// Runs connections as tasks of the runtime.
+/// Spawns the connection tasks on the fair queue.
 #[derive(Clone, Debug)]
 struct FairExecutor(FairQueue);
 
@@ -175,7 +174,7 @@ fn client(connector: &ConnectTimeout) -> PoolClient {
     Client::builder(FairExecutor(connector.fair_queue.clone()))
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .http1_max_buf_size(READ_BUFFER_BYTES)
         .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
         .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -183,13 +182,13 @@ fn client(connector: &ConnectTimeout) -> PoolClient {
 }
 
 impl ConnectionPool {
-    /// Whether the server may say that it has not looked at a request, which only HTTP/2 can; that is only ever agreed on over TLS.
+    /// Whether the server may report a request as not processed. Only HTTP/2 can, and it is only negotiated over TLS.
     pub(super) fn may_send_again(&self, uri: &Uri) -> bool {
         uri.scheme() == Some(&http::uri::Scheme::HTTPS) && !self.protocol.is_http1()
     }
 
-    /// Sends `request` and waits for the head of the answer, at most as long as `first_byte`, if that is given. What the server refuses
-    /// without having looked at it, which HTTP/2 can say (RFC 9113, 6.8 and 8.7), is sent once more, on another connection.
+    /// Sends `request` and waits for the response head, at most for `first_byte` if given. A request that the server reports as not
+    /// processed (RFC 9113, 6.8 and 8.7) is sent once more, on another connection.
     pub(super) async fn send(
         &self,
         request: Request<Full<Bytes>>,
@@ -209,10 +208,7 @@ impl ConnectionPool {
         };
         match (failure, again) {
             (SendError::Other(BackendError::NotProcessed(reason)), Some(again)) => {
-                tracing::debug!(
-                    reason,
-                    "a request was not processed; sending it on another connection"
-                );
+                tracing::debug!(reason, "request not processed; retrying on another connection");
                 let second = self.second.get_or_init(|| client(&self.connector));
                 Box::pin(send_second(second.request(*again), first_byte)).await
             }
@@ -252,8 +248,8 @@ fn failure(error: &hyper_util::client::legacy::Error) -> SendError {
     }
 }
 
-/// Whether the server says in HTTP/2 that it has not processed the request. A stream ends with the GOAWAY of the other side only if its
-/// number is above the last one that GOAWAY names; the others end in other ways.
+/// Whether the server reported over HTTP/2 that it has not processed the request. A remote GOAWAY ends only streams above the last one
+/// that it names.
 fn is_unprocessed(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -281,8 +277,7 @@ impl From<SendError> for BackendError {
     }
 }
 
-/// A connector that gives up at its deadline, which spans the look-up of the name, the connection and the TLS handshake. Each request
-/// clones it, whether it needs a connection or not, so that a clone costs little.
+/// A connector with a deadline for name resolution, connection and TLS handshake together. Each request clones it, so a clone is cheap.
 #[derive(Clone, Debug)]
 struct ConnectTimeout {
     inner: Arc<Connecting>,
@@ -291,7 +286,7 @@ struct ConnectTimeout {
     fair_queue: FairQueue,
 }
 
-/// Whether the servers of a pool have agreed on HTTP/1.1 in every TLS handshake so far.
+/// The protocols that the servers of a pool have negotiated so far.
 #[derive(Debug, Default)]
 struct NegotiatedProtocol {
     http1: AtomicBool,
@@ -317,7 +312,7 @@ impl NegotiatedProtocol {
 struct Connecting {
     http: HttpConnector<Resolver>,
     tls: Arc<rustls::ClientConfig>,
-    /// Whose certificates are trusted in the place of those that the system trusts.
+    /// The trusted authorities, instead of those of the system.
     ca_file: Option<Arc<CaFile>>,
     protocol: Arc<NegotiatedProtocol>,
 }
@@ -369,7 +364,7 @@ pub(super) fn with_alpn(mut config: rustls::ClientConfig) -> rustls::ClientConfi
     config
 }
 
-/// Whether it is known that nobody takes connections there, as against a connection that was not made in time.
+/// Whether the address refused the connection. A connect timeout does not count.
 fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -385,7 +380,7 @@ fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-/// The innermost error of a chain: the outer ones say only that there is an inner one.
+/// Returns the text of the innermost error. The outer errors only say that there is an inner one.
 pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -399,7 +394,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_is_not_made_in_time_is_no_connection() {
+    async fn connect_timeout_is_reported_as_no_connection() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         // The TLS handshake is never answered.
         let uri: Uri = format!("https://{}/mcp", silent.local_addr().unwrap())
@@ -420,14 +415,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_counts_from_when_it_is_made_until_it_is_closed() {
+    async fn connection_counts_from_connect_to_close() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri: Uri = format!("http://{}/mcp", listener.local_addr().unwrap())
             .parse()
             .unwrap();
         let transport = HttpClient::new(Tasks::default());
-        let (own, other) = (transport.clone().counted_apart(), transport.counted_apart());
+        let (own, other) = (transport.clone().with_own_gauge(), transport.with_own_gauge());
         let pool = own.pool(
             Duration::from_secs(3),
             &Arc::new(HostAddresses::new(&uri, &[])),
@@ -463,7 +458,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_at_a_held_address_has_to_prove_the_hosts_name() {
+    async fn server_at_pinned_address_must_prove_the_host_name() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let uri: Uri = format!("https://replicas.test:{port}/mcp").parse().unwrap();
@@ -486,7 +481,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_connection_is_told_from_one_that_takes_too_long() {
+    async fn refused_connection_differs_from_timeout() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()

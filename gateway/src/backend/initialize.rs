@@ -1,4 +1,4 @@
-//! `initialize` and `notifications/initialized` with a backend.
+//! The handshake with a backend: `initialize`, revision negotiation and `notifications/initialized`.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::post::{has_answer, head_soon, is_unknown_method};
+use super::post::{has_answer, is_unknown_method, read_error_body};
 use super::{Backend, BackendError, Cookies, UpstreamBody, UpstreamSession};
 use crate::backend::ResponseEvents;
 use crate::backend::http_client::SendError;
@@ -22,24 +22,24 @@ use crate::mcp::{error_code, header_names, jsonrpc};
 use crate::runtime::clock;
 use crate::runtime::truncate;
 
-/// The longest session id that is accepted from a backend: it is stored with the session.
+/// The longest accepted session id. The session record contains it.
 const MAX_SESSION_ID_BYTES: usize = 2048;
 
-/// How long a handshake may take, both of its steps together.
+/// How long both steps of a handshake may take together.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How often a session is opened that the backend has lost before the handshake is over: once may be a restart, and again and again are
-/// replicas that know nothing of each other.
-const HANDSHAKES: u32 = 3;
+/// The most handshakes for one session. A session lost during the handshake may mean a restart; repeated losses mean replicas without
+/// session affinity.
+const MAX_HANDSHAKES: u32 = 3;
 
-/// Who says hello: the client, by the gateway's mouth, or the gateway itself.
+/// The parameters of `initialize`, with the identity of the client or of the gateway itself.
 #[derive(Clone, Debug)]
 pub struct InitializeParams<'a> {
-    /// The revision to ask for.
+    /// The requested revision.
     pub revision: Revision,
-    /// The client's capabilities, as it wrote them.
+    /// The client's capabilities, unchanged.
     pub capabilities: &'a RawValue,
-    /// The client's name and version, as it wrote them.
+    /// The client's name and version, unchanged.
     pub client_info: &'a RawValue,
 }
 
@@ -47,70 +47,70 @@ impl Backend {
     /// Opens a session at the backend.
     ///
     /// # Errors
-    /// When the backend cannot be reached, refuses, takes too long, or speaks no revision that we speak.
-    pub async fn initialize(&self, hello: &InitializeParams<'_>) -> Result<UpstreamSession, BackendError> {
-        let greeting = self.initialize_session(hello, HANDSHAKE_DEADLINE).await;
-        greeting.map(|greeting| greeting.session)
+    /// When the backend is unreachable, refuses, takes too long, or supports no common revision.
+    pub async fn initialize(&self, params: &InitializeParams<'_>) -> Result<UpstreamSession, BackendError> {
+        let result = self.initialize_session(params, HANDSHAKE_DEADLINE).await;
+        result.map(|result| result.session)
     }
 
-    /// Opens a session at the backend, and hears what it says of itself, at most as long as `deadline`. A session that is open when
-    /// something goes wrong, or when nobody waits for this any more, is closed again: nobody else knows of it.
+    /// Opens a session at the backend within `deadline`, and returns the result. After an error, or when this future is dropped, it closes
+    /// a session that is already open, because no record of it exists.
     ///
     /// # Errors
     /// As [`Self::initialize`].
     pub async fn initialize_session(
         &self,
-        hello: &InitializeParams<'_>,
+        params: &InitializeParams<'_>,
         deadline: Duration,
     ) -> Result<InitializeResult, BackendError> {
         let until = Instant::now() + deadline;
-        for _ in 0..HANDSHAKES {
+        for _ in 0..MAX_HANDSHAKES {
             let mut attempt = Attempt::at(self);
-            let shaken = tokio::time::timeout_at(until, self.negotiate(hello, &mut attempt)).await;
-            let greeting = shaken.unwrap_or(Err(BackendError::Deadline(deadline)));
-            match &greeting {
+            let outcome = tokio::time::timeout_at(until, self.negotiate(params, &mut attempt)).await;
+            let outcome = outcome.unwrap_or(Err(BackendError::Deadline(deadline)));
+            match &outcome {
                 Ok(_) => attempt.opened = None,
-                // Nobody waits any longer for a server that is silent.
+                // Do not wait for the deletion at a silent server.
                 Err(BackendError::Deadline(_)) => drop(attempt),
                 Err(_) => attempt.close().await,
             }
-            if !matches!(greeting, Err(BackendError::SessionLost)) {
-                let greeting = greeting.map_err(BackendError::of_initialize);
-                let is_single = matches!(greeting, Err(BackendError::SingleSession));
+            if !matches!(outcome, Err(BackendError::SessionLost)) {
+                let outcome = outcome.map_err(BackendError::for_initialize);
+                let is_single = matches!(outcome, Err(BackendError::SingleSession));
                 self.inner.has_single_session.store(is_single, Ordering::Relaxed);
-                return greeting;
+                return outcome;
             }
         }
-        self.forgets_sessions();
+        self.note_repeated_session_loss();
         Err(BackendError::SessionAffinityRequired)
     }
 
-    /// Greets in the revision that is asked for. Where the server refuses that, in the newest of those that it says it supports, and then
-    /// in one older revision after the other: some servers refuse what they should answer with a revision of their own.
+    /// Sends `initialize` with the requested revision. If the server refuses it, tries the newest revision that the server names, then each
+    /// older one: some servers refuse a revision instead of answering with their own.
     async fn negotiate(
         &self,
-        hello: &InitializeParams<'_>,
+        params: &InitializeParams<'_>,
         attempt: &mut Attempt,
     ) -> Result<InitializeResult, BackendError> {
-        let mut refusal = match self.greet_somebody(hello, attempt).await {
+        let mut refusal = match self.initialize_at_first_reachable(params, attempt).await {
             Err(error) if attempt.refused.is_some() => error,
             outcome => return outcome,
         };
-        let mut refused = hello.revision;
+        let mut refused = params.revision;
         let mut supported = attempt.refused.take().unwrap_or_default();
         supported.retain(|revision| *revision != refused);
         let mut named = supported.into_iter().max();
         while let Some(revision) = named.take().or_else(|| refused.next_older()) {
             attempt.close().await;
-            let hello = InitializeParams {
+            let params = InitializeParams {
                 revision,
-                ..hello.clone()
+                ..params.clone()
             };
-            match self.greet_somebody(&hello, attempt).await {
+            match self.initialize_at_first_reachable(&params, attempt).await {
                 Err(error) if attempt.refused.take().is_some() => {
-                    tracing::debug!(backend = %self.name(), %revision, %error, "the backend refuses a revision");
-                    // The first refusal may say what is wanted, and is kept unless it was about another thing.
-                    if matches!(refusal, BackendError::Status(_)) {
+                    tracing::debug!(backend = %self.name(), %revision, %error, "backend refused protocol revision");
+                    // Keep the first refusal if it has a detail: it may name the cause.
+                    if matches!(refusal, BackendError::Status { detail: None, .. }) {
                         refusal = error;
                     }
                     refused = refused.min(revision);
@@ -121,21 +121,21 @@ impl Backend {
         Err(refusal)
     }
 
-    /// Greets the first server that is there, where the backend's host has several addresses.
-    async fn greet_somebody(
+    /// Sends `initialize` to the first reachable address of the backend's host.
+    async fn initialize_at_first_reachable(
         &self,
-        hello: &InitializeParams<'_>,
+        params: &InitializeParams<'_>,
         attempt: &mut Attempt,
     ) -> Result<InitializeResult, BackendError> {
         let pools = self.inner.pools.load_full();
         let mut reason = String::new();
         for address in pools.candidates().await? {
-            match self.shake_hands(hello, address, attempt).await {
-                Ok(greeting) => return Ok(greeting),
+            match self.initialize_at(params, address, attempt).await {
+                Ok(result) => return Ok(result),
                 Err(SendError::Other(error)) => return Err(error),
                 Err(SendError::NoConnection { refused, reason: why }) => {
                     if let Some(address) = address {
-                        pools.is_left(address, refused).await;
+                        pools.note_connect_failure(address, refused).await;
                     }
                     reason = why;
                 }
@@ -144,9 +144,9 @@ impl Backend {
         Err(BackendError::Unreachable(reason))
     }
 
-    async fn shake_hands(
+    async fn initialize_at(
         &self,
-        hello: &InitializeParams<'_>,
+        params: &InitializeParams<'_>,
         address: Option<IpAddr>,
         attempt: &mut Attempt,
     ) -> Result<InitializeResult, SendError> {
@@ -157,32 +157,32 @@ impl Backend {
             capabilities: &'a RawValue,
             client_info: &'a RawValue,
         }
-        let params = RequestParams {
-            protocol_version: hello.revision.as_str(),
-            capabilities: hello.capabilities,
-            client_info: hello.client_info,
+        let body = RequestParams {
+            protocol_version: params.revision.as_str(),
+            capabilities: params.capabilities,
+            client_info: params.client_info,
         };
-        let params = serde_json::to_vec(&params).map_err(|error| BackendError::Invalid(error.to_string()))?;
+        let body = serde_json::to_vec(&body).map_err(|error| BackendError::Invalid(error.to_string()))?;
         let id = self.next_id()?;
-        let message = jsonrpc::request(&id, "initialize", &params);
+        let message = jsonrpc::request(&id, "initialize", &body);
         if self.has_streams_for_sessions() {
             return self
-                .shake_hands_over_sse(hello, message, address, &id, attempt)
+                .initialize_over_sse(params, message, address, &id, attempt)
                 .await;
         }
         let make = || self.request(Method::POST, None, message.clone());
         let response = self.send_to(make()?, address).await?;
         let response = self.follow(response, make, address).await?;
         if !has_answer(&response) {
-            let (status, error) = (response.status(), BackendError::of_answer(&response));
-            let body = head_soon(response.into_body()).await;
-            let error = error.told(&body).of_initialize();
+            let (status, error) = (response.status(), BackendError::from_response(&response));
+            let body = read_error_body(response.into_body()).await;
+            let error = error.with_detail_of(&body).for_initialize();
             if status == StatusCode::BAD_REQUEST && error != BackendError::SingleSession {
                 attempt.refused = Some(supported_revisions(&body));
             }
             return Err(error.into());
         }
-        // A copy: the header is a part of the buffer into which the answer was read, and would keep all of it as long as the session.
+        // Copy the header. Otherwise the session would keep the whole read buffer alive.
         let session_id = response.headers().get(header_names::SESSION_ID);
         let session_id = session_id.filter(|id| !id.is_empty());
         let session_id = session_id.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
@@ -196,15 +196,15 @@ impl Backend {
         let cookies = Cookies::default();
         cookies.take(response.headers(), &[self.url()], clock::unix_seconds);
         let mut session = UpstreamSession {
-            // Where there is no session there is nothing that is at one address only.
+            // Without a session id nothing is pinned to an address.
             address: address.filter(|_| session_id.is_some()),
             id: session_id,
-            revision: hello.revision,
+            revision: params.revision,
             cookies,
         };
-        // It is open as soon as it has an id, whatever becomes of the rest of the answer.
+        // The session is open from here on, even if the rest of the response fails.
         attempt.opened = Some(session.clone());
-        let result = attempt.result_of(&own_answer(response, &id).await?)?;
+        let result = attempt.result_of(&read_own_response(response, &id).await?)?;
         let (result, revision) = read_result(&result)?;
         session.revision = revision;
         attempt.opened = Some(session.clone());
@@ -212,10 +212,10 @@ impl Backend {
         Ok(result.parse_initialize_result(session))
     }
 
-    /// The same, in a stream that is opened for it.
-    async fn shake_hands_over_sse(
+    /// Sends `initialize` on a new HTTP+SSE stream.
+    async fn initialize_over_sse(
         &self,
-        hello: &InitializeParams<'_>,
+        params: &InitializeParams<'_>,
         message: Bytes,
         address: Option<IpAddr>,
         id: &RawValue,
@@ -223,7 +223,7 @@ impl Backend {
     ) -> Result<InitializeResult, SendError> {
         let session = attempt.opened.insert(UpstreamSession {
             id: Some(self.open_stream(address).await?),
-            revision: hello.revision,
+            revision: params.revision,
             address,
             cookies: Cookies::default(),
         });
@@ -237,29 +237,29 @@ impl Backend {
         Ok(result.parse_initialize_result(session))
     }
 
-    /// Tells the server that the session is in use. Some have no word for that, and answer with any error; if it means something, the next
-    /// request meets it, too.
+    /// Sends `notifications/initialized`. Some servers do not know it and respond with an error. An error that matters shows again in the
+    /// next request.
     async fn initialized(&self, session: &UpstreamSession) -> Result<(), BackendError> {
         let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         if self.has_streams_for_sessions() {
             return self.notify(session, initialized).await;
         }
         let response = self.post(Some(session), initialized).await?;
-        let (status, error) = (response.status(), BackendError::of_answer(&response));
+        let (status, error) = (response.status(), BackendError::from_response(&response));
         if status.is_success() {
             return Ok(());
         }
         if status == StatusCode::NOT_FOUND
             && session.id.is_some()
-            && !is_unknown_method(&head_soon(response.into_body()).await)
+            && !is_unknown_method(&read_error_body(response.into_body()).await)
         {
             return Err(BackendError::SessionLost);
         }
-        tracing::debug!(backend = %self.name(), %error, "the backend does not take notifications/initialized");
+        tracing::debug!(backend = %self.name(), %error, "backend rejected notifications/initialized");
         Ok(())
     }
 
-    /// Sends a request of the gateway's own and gives its result.
+    /// Sends a request of the gateway itself and returns its result.
     ///
     /// # Errors
     /// When there is no result.
@@ -272,10 +272,10 @@ impl Backend {
         result_of(&self.ask_for_answer(session, method, params).await?)
     }
 
-    /// The same, with the answer as it came.
+    /// As [`Self::ask`], but returns the whole response message.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When there is no response.
     pub(super) async fn ask_for_answer(
         &self,
         session: &UpstreamSession,
@@ -311,13 +311,13 @@ fn read_result(result: &RawValue) -> Result<(RawInitializeResult<'_>, Revision),
     Ok((result, revision))
 }
 
-/// What has come of an attempt so far. A session that is open when it is dropped is closed.
+/// One attempt to open a session. Dropping it deletes a session that is already open.
 #[derive(Debug)]
 struct Attempt {
     backend: Backend,
-    /// The session that is open.
+    /// The session that the attempt has opened.
     opened: Option<UpstreamSession>,
-    /// The server has refused `initialize` in a way that may be about the revision. These it says it supports.
+    /// Set when the server refused `initialize`, possibly because of the revision. Contains the revisions that it names.
     refused: Option<Vec<Revision>>,
 }
 
@@ -330,28 +330,28 @@ impl Attempt {
         }
     }
 
-    /// Closes the session that is open, and waits for it. It is closed whether or not this is waited for.
+    /// Deletes the opened session in the background, and waits for the deletion.
     async fn close(&mut self) {
-        if let Some(closing) = self.begin_to_close()
+        if let Some(closing) = self.spawn_delete()
             && let Err(error) = closing.await
         {
-            tracing::debug!(%error, "an upstream session that was not used may not have been deleted");
+            tracing::debug!(%error, "failed to delete unused upstream session");
         }
     }
 
-    fn begin_to_close(&mut self) -> Option<JoinHandle<()>> {
+    fn spawn_delete(&mut self) -> Option<JoinHandle<()>> {
         let session = self.opened.take()?;
-        // Without a runtime there is nobody who could do it: the process is ending.
+        // Without a runtime the process is ending, and no task can delete it.
         tokio::runtime::Handle::try_current().ok()?;
         let backend = self.backend.clone();
         Some(self.backend.tasks().spawn(async move {
             if let Err(error) = backend.close(&session).await {
-                tracing::debug!(backend = %backend.name(), %error, "an upstream session that was not used could not be deleted");
+                tracing::debug!(backend = %backend.name(), %error, "failed to delete unused upstream session");
             }
         }))
     }
 
-    /// The result of `initialize` in its answer.
+    /// Reads the result of `initialize`, and records a refusal of the revision.
     fn result_of(&mut self, message: &[u8]) -> Result<Box<RawValue>, BackendError> {
         let result = result_of(message);
         if let Err(BackendError::JsonRpc { code, .. }) = &result {
@@ -371,11 +371,11 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        drop(self.begin_to_close());
+        drop(self.spawn_delete());
     }
 }
 
-/// The revisions in `error.data.supported` of a message (specification, basic/lifecycle), as far as they are known.
+/// Returns the known revisions in `error.data.supported` of a message (specification, basic/lifecycle).
 fn supported_revisions(message: &[u8]) -> Vec<Revision> {
     #[derive(Deserialize)]
     struct Message {
@@ -398,7 +398,7 @@ fn supported_revisions(message: &[u8]) -> Vec<Revision> {
         .collect()
 }
 
-async fn own_answer(response: Response<UpstreamBody>, id: &RawValue) -> Result<Bytes, BackendError> {
+async fn read_own_response(response: Response<UpstreamBody>, id: &RawValue) -> Result<Bytes, BackendError> {
     let content_type = response.headers().get(http::header::CONTENT_TYPE);
     if header_names::is_media_type(content_type, &header_names::EVENT_STREAM) {
         return response_reader::find(ResponseEvents::new(response.into_body()), id).await;
@@ -413,7 +413,7 @@ async fn own_answer(response: Response<UpstreamBody>, id: &RawValue) -> Result<B
     response_reader::check(whole, id)
 }
 
-/// The result that `message` holds.
+/// Returns the result in `message`.
 pub(super) fn result_of(message: &[u8]) -> Result<Box<RawValue>, BackendError> {
     let response = jsonrpc::Response::parse(message).map_err(|fault| BackendError::Invalid(fault.message))?;
     match response.outcome {
@@ -422,7 +422,7 @@ pub(super) fn result_of(message: &[u8]) -> Result<Box<RawValue>, BackendError> {
     }
 }
 
-/// A JSON-RPC error, its message cut short: it is shown to people.
+/// Converts a JSON-RPC error, with a shortened message.
 fn refused(error: &RawValue) -> BackendError {
     #[derive(Deserialize)]
     struct ErrorObject {
@@ -451,8 +451,8 @@ mod tests {
 
     const RESULT: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"a","version":"1"}}}"#;
 
-    /// Answers `initialize` with a session and `body`, behind which so many bytes are `missing`, says nothing to notifications, and tells
-    /// which sessions are deleted.
+    /// Responds to `initialize` with a session and `body`, of which the last `missing` bytes never arrive. Never responds to notifications,
+    /// and sends the ids of deleted sessions to `deleted`.
     async fn serve(connection: TcpStream, body: &'static str, missing: usize, deleted: mpsc::Sender<String>) {
         let mut connection = BufReader::new(connection);
         loop {
@@ -488,7 +488,7 @@ mod tests {
         }
     }
 
-    /// A backend that answers `initialize` so, and the sessions that are deleted there.
+    /// A backend that responds to `initialize` with `body`, and the sessions that are deleted there.
     async fn silent_backend(body: &'static str, missing: usize) -> (Backend, mpsc::Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
@@ -511,11 +511,11 @@ mod tests {
         next.await.ok().flatten()
     }
 
-    /// A server that opens a session and is silent then, before or behind the end of its answer.
+    /// A server that opens a session and then is silent, before or after the end of its response.
     #[tokio::test]
-    async fn session_of_a_handshake_that_is_given_up_is_deleted() {
+    async fn session_of_an_aborted_handshake_is_deleted() {
         let empty = RawValue::from_string("{}".to_owned()).unwrap();
-        let hello = InitializeParams {
+        let params = InitializeParams {
             revision: Revision::LATEST,
             capabilities: &empty,
             client_info: &empty,
@@ -523,20 +523,20 @@ mod tests {
         let deadline = Duration::from_millis(300);
         for missing in [0, 1] {
             let (backend, mut deletions) = silent_backend(RESULT, missing).await;
-            let greeting = backend.initialize_session(&hello, deadline).await;
-            assert_eq!(greeting.err(), Some(BackendError::Deadline(deadline)));
+            let result = backend.initialize_session(&params, deadline).await;
+            assert_eq!(result.err(), Some(BackendError::Deadline(deadline)));
             assert_eq!(next(&mut deletions).await.as_deref(), Some("s1"), "{missing}");
-            // Nobody waits for it any more.
-            let greeting = backend.initialize_session(&hello, Duration::from_secs(60));
-            assert!(tokio::time::timeout(deadline, greeting).await.is_err());
+            // The future is dropped.
+            let result = backend.initialize_session(&params, Duration::from_secs(60));
+            assert!(tokio::time::timeout(deadline, result).await.is_err());
             assert_eq!(next(&mut deletions).await.as_deref(), Some("s1"), "{missing}");
         }
-        // One that answers with no result.
+        // A server that responds with an error.
         let refusal = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"no"}}"#;
         let (backend, mut deletions) = silent_backend(refusal, 0).await;
         assert!(
             backend
-                .initialize_session(&hello, Duration::from_secs(60))
+                .initialize_session(&params, Duration::from_secs(60))
                 .await
                 .is_err()
         );

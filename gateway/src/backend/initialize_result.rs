@@ -1,4 +1,4 @@
-//! What a backend says of itself when a session is opened.
+//! The result of `initialize`: a backend's capabilities and instructions.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -8,38 +8,38 @@ use crate::mcp::jsonrpc;
 use crate::mcp::revision::Revision;
 use crate::runtime::truncate;
 
-/// How much of a backend's instructions is kept.
+/// The most bytes of a backend's instructions that are kept.
 const MAX_INSTRUCTIONS: usize = 64 * 1024;
 
-/// A backend's answer to `initialize`.
+/// A backend's result of `initialize`, with the session that it opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitializeResult {
-    /// The session that it opened.
+    /// The opened session.
     pub session: UpstreamSession,
-    /// What it says it can do.
+    /// The declared capabilities.
     pub capabilities: ServerCapabilities,
-    /// What it tells models about using it.
+    /// The instructions for models.
     pub instructions: Option<String>,
 }
 
-/// What a backend says it can do.
+/// The capabilities that a backend declares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerCapabilities {
-    /// It has tools.
+    /// The backend has tools.
     pub tools: bool,
-    /// It has prompts.
+    /// The backend has prompts.
     pub prompts: bool,
-    /// It has resources.
+    /// The backend has resources.
     pub resources: bool,
-    /// It tells of changes of single resources.
+    /// The backend notifies subscribers of changed resources.
     pub subscribe: bool,
-    /// It completes arguments.
+    /// The backend completes arguments.
     pub completions: bool,
-    /// It sends log messages.
+    /// The backend sends log messages.
     pub logging: bool,
 }
 
-/// The parts of an `RawInitializeResult` that matter here.
+/// The parts of an `InitializeResult` that the gateway reads.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RawInitializeResult<'a> {
@@ -66,7 +66,7 @@ impl RawInitializeResult<'_> {
 }
 
 impl ServerCapabilities {
-    /// Reads what a backend declares; what cannot be read is not declared. The first revision has completion and no word for it.
+    /// Reads the declared capabilities. An unreadable one counts as not declared. Revision 2024-11-05 has completion without a capability.
     fn read(text: &str, revision: Revision) -> Self {
         #[derive(Default, Deserialize)]
         struct Declared<'a> {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_declared_is_read_and_nothing_else() {
+    fn only_declared_capabilities_are_read() {
         let read = |text| ServerCapabilities::read(text, Revision::LATEST);
         let some = read(r#"{"tools":{},"resources":{"subscribe":true,"listChanged":true},"x":{}}"#);
         assert_eq!(

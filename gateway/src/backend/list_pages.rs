@@ -1,6 +1,6 @@
-//! One list of a backend, page by page to its end.
+//! Reads a list of a backend, page by page, with limits on pages, items, bytes and time.
 
-// Backends of strangers send what is read here.
+// This input comes from untrusted backends.
 #![cfg_attr(
     not(test),
     warn(
@@ -29,7 +29,7 @@ use crate::budget::{Account, Reservation};
 use crate::runtime::step_counter;
 use crate::runtime::truncate::{MAX_ERROR_BYTES, brief};
 
-/// The most pages that are followed: a backend whose pages never end would otherwise own our memory.
+/// The most pages of one list. Endless pages would otherwise exhaust the memory.
 const MAX_PAGES: usize = 1000;
 /// The most items of one list.
 const MAX_ITEMS: usize = 20_000;
@@ -39,25 +39,25 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 const PAGE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a backend may take for all pages of one list.
 const LIST_DEADLINE: Duration = Duration::from_secs(60);
-/// The longest cursor that is followed: all of a list's are kept until its end, so that a circle is seen.
+/// The longest cursor. All cursors of a list are kept until its end, to detect a cycle.
 const MAX_CURSOR_BYTES: usize = 16 * 1024;
-/// What it takes to receive a byte, about, and to see that it is JSON.
-const RECEIVING_OF_A_BYTE: Duration = Duration::from_nanos(2);
-/// A cursor like any other (<https://modelcontextprotocol.io/specification/2025-11-25/server/utilities/pagination>).
+/// The approximate CPU time to receive and validate a byte of JSON.
+const RECEIVE_TIME_PER_BYTE: Duration = Duration::from_nanos(2);
+/// The empty cursor, which is a valid cursor (<https://modelcontextprotocol.io/specification/2025-11-25/server/utilities/pagination>).
 const EMPTY_CURSOR: &str = r#""""#;
-/// The field of a page that holds the cursor of the next.
-const NEXT: &str = "nextCursor";
+/// The field with the cursor of the next page.
+const NEXT_CURSOR: &str = "nextCursor";
 
 impl Backend {
-    /// Everything of one kind that the backend offers.
+    /// Reads the backend's whole list of one kind.
     ///
     /// # Errors
-    /// When a page cannot be had or read, or the list has no end.
+    /// When a page fails, or the list exceeds a limit.
     pub async fn list(&self, session: &UpstreamSession, kind: ListKind) -> Result<BackendList, BackendError> {
         self.list_into(&self.inner.catalog_account, session, kind).await
     }
 
-    /// The same, in the session of a client, for that session alone.
+    /// As [`Self::list`], for the lists of a single client session.
     ///
     /// # Errors
     /// As [`Self::list`].
@@ -70,7 +70,7 @@ impl Backend {
             .await
     }
 
-    /// The list, which is counted in `account`.
+    /// Reads the list and counts it in `account`.
     async fn list_into(
         &self,
         account: &Account,
@@ -89,17 +89,17 @@ impl Backend {
                 Err(BackendError::CatalogTooLarge(account.limit()))
             }
         };
-        // A page may hold megabytes.
+        // A page may have megabytes, so it is parsed on a compute thread.
         let read = |answer: Bytes| async move {
             self.meter()
-                .add(RECEIVING_OF_A_BYTE.saturating_mul(u32::try_from(answer.len()).unwrap_or(u32::MAX)));
+                .add(RECEIVE_TIME_PER_BYTE.saturating_mul(u32::try_from(answer.len()).unwrap_or(u32::MAX)));
             let reading = self.compute(move || Page::read(&result_of(&answer)?, kind));
             let page = reading.await;
             page.unwrap_or_else(|failed| Err(BackendError::Invalid(format!("{}: {failed}", kind.method()))))
         };
-        let mut list = in_time(kind, ask, read).await?;
+        let mut list = read_within_deadline(kind, ask, read).await?;
         let reserved = std::mem::replace(&mut *lock(reserved), account.begin());
-        let counting = self.compute(move || count(&mut list, reserved).then_some(list));
+        let counting = self.compute(move || copy_and_count(&mut list, reserved).then_some(list));
         let counted = counting.await;
         let counted =
             counted.map_err(|failed| BackendError::Invalid(format!("{}: {failed}", kind.method())))?;
@@ -111,9 +111,9 @@ fn lock(reserved: &Mutex<Reservation>) -> MutexGuard<'_, Reservation> {
     reserved.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Puts the items of `list` into memory of their own, for which `reserved` stays reserved as long as there is one of them.
-/// Says whether there is room: mended items may have more bytes than their pages.
-fn count(list: &mut BackendList, mut reserved: Reservation) -> bool {
+/// Copies the items of `list` into one buffer, and keeps `reserved` for as long as an item lives. Returns false if the budget does not
+/// suffice: mended items may have more bytes than their pages.
+fn copy_and_count(list: &mut BackendList, mut reserved: Reservation) -> bool {
     let bytes = list.items.iter().map(|item| item.json.len()).sum();
     if !reserved.resize(bytes) {
         return false;
@@ -122,7 +122,7 @@ fn count(list: &mut BackendList, mut reserved: Reservation) -> bool {
     let mut places = Vec::with_capacity(list.items.len());
     for item in &mut list.items {
         let start = all.len();
-        // Each is given back as soon as it is copied.
+        // Free each item once it is copied.
         all.extend_from_slice(&std::mem::take(&mut item.json));
         places.push(start..all.len());
     }
@@ -138,12 +138,12 @@ struct Page {
     list: BackendList,
     /// The cursor of the next page, as JSON.
     next: Option<String>,
-    /// The size of the result that it is.
+    /// The size of the result in bytes.
     bytes: usize,
 }
 
-/// The list, if it comes to its end in time. `ask` gives the answer to the request with these parameters, and `read` the page that it is.
-async fn in_time<A, F, R>(
+/// Reads all pages within [`LIST_DEADLINE`]. `ask` sends the request with the given parameters, and `read` parses the response.
+async fn read_within_deadline<A, F, R>(
     kind: ListKind,
     ask: impl FnMut(String) -> F,
     read: impl FnMut(A) -> R,
@@ -152,15 +152,16 @@ where
     F: Future<Output = Result<A, BackendError>>,
     R: Future<Output = Result<Page, BackendError>>,
 {
-    let reading = tokio::time::timeout(LIST_DEADLINE, to_the_end(kind, ask, read));
+    let reading = tokio::time::timeout(LIST_DEADLINE, read_all_pages(kind, ask, read));
     reading.await.unwrap_or_else(|_| {
         let (method, limit) = (kind.method(), LIST_DEADLINE.as_secs());
-        let message = format!("{method} has not come to its end within {limit} s");
+        let message = format!("{method} did not end within {limit} s");
         Err(BackendError::Invalid(message))
     })
 }
 
-async fn to_the_end<A, F, R>(
+/// Reads all pages, and stops at a repeated cursor.
+async fn read_all_pages<A, F, R>(
     kind: ListKind,
     mut ask: impl FnMut(String) -> F,
     mut read: impl FnMut(A) -> R,
@@ -171,7 +172,7 @@ where
 {
     let too_much = |what| BackendError::Invalid(format!("{} has more than {what}", kind.method()));
     let mut list = BackendList::default();
-    // How many items of the list are those of its first page, and how many of that page are unusable.
+    // The number of items of the first page, and how many items of that page are unusable.
     let mut first = (0, 0);
     let mut bytes = 0_usize;
     let mut followed: HashSet<String> = HashSet::new();
@@ -189,7 +190,7 @@ where
         if number == 0 {
             first = (page.items.len(), page.unusable);
         } else if cursor.as_deref() == Some(EMPTY_CURSOR)
-            && repeats(&page, list.items.get(..first.0).unwrap_or_default(), first.1)
+            && is_first_page_again(&page, list.items.get(..first.0).unwrap_or_default(), first.1)
         {
             return Ok(list);
         }
@@ -204,7 +205,7 @@ where
             return Err(too_much(format!("{MAX_BYTES} bytes")));
         }
         match next {
-            // A cursor that was followed before leads in a circle.
+            // A repeated cursor is a cycle.
             Some(next) if followed.insert(next.clone()) => cursor = Some(next),
             _ => return Ok(list),
         }
@@ -212,9 +213,9 @@ where
     Err(too_much(format!("{MAX_PAGES} pages")))
 }
 
-/// Whether a page that was asked for with the empty cursor is the first page again. Some servers end with an empty cursor, and take it
-/// for none when they are given it: then the list was at its end before.
-fn repeats(page: &BackendList, first: &[BackendItem], unusable: usize) -> bool {
+/// Whether the page after the empty cursor is the first page again. Some servers end a list with an empty cursor and treat it as no
+/// cursor in a request. The list was then already complete.
+fn is_first_page_again(page: &BackendList, first: &[BackendItem], unusable: usize) -> bool {
     let is_empty = first.is_empty() && unusable == 0;
     let same_keys = || {
         let keys = page.items.iter().map(|item| &item.key);
@@ -224,7 +225,7 @@ fn repeats(page: &BackendList, first: &[BackendItem], unusable: usize) -> bool {
 }
 
 impl Page {
-    /// Reads the page that `result` is.
+    /// Parses the result of a list request.
     fn read(result: &RawValue, kind: ListKind) -> Result<Self, BackendError> {
         let (list, next) = page(result, kind)?;
         if next.is_some_and(|next| next.get().len() > MAX_CURSOR_BYTES) {
@@ -242,7 +243,7 @@ impl Page {
     }
 }
 
-/// The items of one page, and the cursor of the next.
+/// Parses the items of a page and the cursor of the next page.
 fn page(result: &RawValue, kind: ListKind) -> Result<(BackendList, Option<&RawValue>), BackendError> {
     let invalid = |what: &dyn fmt::Display| {
         let what = brief(format_args!("{}: {what}", kind.method()), MAX_ERROR_BYTES);
@@ -277,7 +278,7 @@ fn page(result: &RawValue, kind: ListKind) -> Result<(BackendList, Option<&RawVa
     Ok((list, next))
 }
 
-/// The cursor as the protocol wants it: a text. A number is written as one; nothing else leads to a page.
+/// Returns the cursor as a JSON string. A number becomes a string; other values end the list.
 fn as_cursor(next: &RawValue) -> Option<String> {
     let next = next.get();
     match next.bytes().next()? {
@@ -292,7 +293,7 @@ fn usable_key(kind: ListKind, item: &RawValue) -> Option<Cow<'_, str>> {
     (!key.is_empty() && key.len() <= MAX_KEY_BYTES).then_some(key)
 }
 
-/// The items of a page. One that holds too many is given up as soon as it does: what is kept of each takes more room than an item may.
+/// The items of a page. Parsing stops at the item limit, because an entry may need more memory than its JSON.
 struct Items<'a>(Vec<&'a RawValue>);
 
 impl<'de> Deserialize<'de> for Items<'de> {
@@ -321,7 +322,7 @@ impl<'de> Deserialize<'de> for Items<'de> {
     }
 }
 
-/// Reads a page of this kind: what its other fields hold does not matter.
+/// Deserializes a page of this kind and ignores its other fields.
 struct Reader(ListKind);
 
 impl<'de> DeserializeSeed<'de> for Reader {
@@ -340,7 +341,7 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        /// Borrowed where it holds no escapes.
+        /// Borrowed unless it contains escapes.
         #[derive(Deserialize)]
         struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -351,8 +352,8 @@ impl<'de> Visitor<'de> for Reader {
             let (field, is_twice) = if key == wanted {
                 let read = map.next_value::<Option<Items<'de>>>()?;
                 (wanted, items.replace(read.map(|Items(items)| items)).is_some())
-            } else if key == NEXT {
-                (NEXT, next.replace(map.next_value()?).is_some())
+            } else if key == NEXT_CURSOR {
+                (NEXT_CURSOR, next.replace(map.next_value()?).is_some())
             } else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -375,22 +376,25 @@ mod tests {
     use crate::backend::listed_items::OversizedItems;
     use crate::runtime::step_counter::{assert_linear, counted};
 
-    async fn in_time<F>(kind: ListKind, ask: impl FnMut(String) -> F) -> Result<BackendList, BackendError>
+    async fn read_within_deadline<F>(
+        kind: ListKind,
+        ask: impl FnMut(String) -> F,
+    ) -> Result<BackendList, BackendError>
     where
         F: Future<Output = Result<Box<RawValue>, BackendError>>,
     {
-        super::in_time(kind, ask, |result: Box<RawValue>| {
+        super::read_within_deadline(kind, ask, |result: Box<RawValue>| {
             ready(Page::read(&result, kind))
         })
         .await
     }
 
-    /// The parameters of the request for the page behind this cursor.
-    fn behind(cursor: &str) -> String {
+    /// The parameters of the request for the page after this cursor.
+    fn after(cursor: &str) -> String {
         json!({"cursor": cursor}).to_string()
     }
 
-    /// A page of tools with these names, and the cursor of the next.
+    /// A page of tools with these names, and the cursor of the next page.
     fn tools(names: &[&str], next: &str) -> Box<RawValue> {
         let tools: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
         raw(&json!({"tools": tools, "nextCursor": next}).to_string())
@@ -400,8 +404,7 @@ mod tests {
         RawValue::from_string(json.to_owned()).unwrap()
     }
 
-    /// The names of the tools that are listed by a backend with these pages, each with the cursor behind which it is; the first is
-    /// behind none.
+    /// Lists the tools of a backend with these pages. Each page has the cursor that leads to it; the first has none.
     async fn names(pages: &[(&str, &[&str], &str)]) -> Vec<String> {
         let ask = |params: String| {
             let (_, names, next) = pages
@@ -412,23 +415,23 @@ mod tests {
                         == if *index == 0 {
                             "{}".to_owned()
                         } else {
-                            behind(cursor)
+                            after(cursor)
                         }
                 })
                 .map(|(_, page)| page)
                 .unwrap();
             ready(Ok(tools(names, next)))
         };
-        let list = in_time(ListKind::Tools, ask).await.unwrap();
+        let list = read_within_deadline(ListKind::Tools, ask).await.unwrap();
         list.items.into_iter().map(|item| item.key).collect()
     }
 
-    /// Why the list of a backend that answers like this cannot be had.
+    /// Returns the error for a backend that responds like this.
     async fn refused<F>(ask: impl FnMut(String) -> F) -> String
     where
         F: Future<Output = Result<Box<RawValue>, BackendError>>,
     {
-        match in_time(ListKind::Tools, ask).await {
+        match read_within_deadline(ListKind::Tools, ask).await {
             Err(BackendError::Invalid(message)) => message,
             other => panic!("{:?}", other.map(|list| list.items.len())),
         }
@@ -448,7 +451,7 @@ mod tests {
             ..BackendList::default()
         };
         let before = list.clone();
-        assert!(count(&mut list, reserved));
+        assert!(copy_and_count(&mut list, reserved));
         assert_eq!(list, before);
         let bytes = before.items.iter().map(|item| item.json.len()).sum::<usize>();
         let last = list.items.pop();
@@ -459,7 +462,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cursor_that_was_followed_before_ends_the_list() {
+    async fn repeated_cursor_ends_the_list() {
         let itself = names(&[("", &["a"], "A"), ("A", &["b"], "A")]);
         assert_eq!(itself.await, ["a", "b"]);
         let circle = names(&[("", &["a"], "A"), ("A", &["b"], "B"), ("B", &["c"], "A")]);
@@ -467,7 +470,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_page_again_behind_an_empty_cursor_is_the_end() {
+    async fn first_page_again_after_empty_cursor_ends_the_list() {
         assert_eq!(
             names(&[("", &["a", "b"], ""), ("", &["a", "b"], "")]).await,
             ["a", "b"]
@@ -477,7 +480,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_page_behind_an_empty_cursor_is_a_page() {
+    async fn other_page_after_empty_cursor_is_read() {
         for page in [&["b"][..], &["b", "a"], &["a"], &["a", "b", "c"]] {
             let expected = [&["a", "b"][..], page].concat();
             assert_eq!(names(&[("", &["a", "b"], ""), ("", page, "")]).await, expected);
@@ -487,9 +490,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn items_without_a_name_count_once_where_the_first_page_comes_again() {
+    async fn unnamed_items_of_a_repeated_first_page_count_once() {
         let ask = |_| ready(Ok(raw(r#"{"tools":[{"name":"a"},{}],"nextCursor":""}"#)));
-        let list = in_time(ListKind::Tools, ask).await.unwrap();
+        let list = read_within_deadline(ListKind::Tools, ask).await.unwrap();
         assert_eq!((list.items.len(), list.unusable), (1, 1));
     }
 
@@ -497,7 +500,7 @@ mod tests {
     async fn item_whose_name_can_be_read_in_two_ways_is_unusable() {
         let page =
             raw(r#"{"tools":[{"name":"a"},{"name":"b","Name":"c"},{"nAme":"d"},{"name":"e","name":"f"}]}"#);
-        let list = in_time(ListKind::Tools, |_| ready(Ok(page.clone())))
+        let list = read_within_deadline(ListKind::Tools, |_| ready(Ok(page.clone())))
             .await
             .unwrap();
         assert_eq!((list.items.len(), list.unusable), (1, 3));
@@ -515,12 +518,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn as_many_items_as_are_allowed_are_listed_and_one_more_is_refused() {
+    async fn item_limit_is_exact() {
+        // As many items as allowed are listed; one more is refused.
         let page = |items: usize| {
             let items = vec![r#"{"name":"x"}"#; items].join(",");
             raw(&format!(r#"{{"tools":[{items}],"nextCursor":"A"}}"#))
         };
-        let most = in_time(ListKind::Tools, |_| ready(Ok(page(MAX_ITEMS / 2)))).await;
+        let most = read_within_deadline(ListKind::Tools, |_| ready(Ok(page(MAX_ITEMS / 2)))).await;
         assert_eq!(most.unwrap().items.len(), MAX_ITEMS);
         let more = refused(|_| ready(Ok(page(MAX_ITEMS / 2 + 1)))).await;
         assert_eq!(more, "tools/list has more than 20000 items");
@@ -552,17 +556,18 @@ mod tests {
             item("huge", MAX_ITEM_BYTES + 1),
             item("small", 100),
         ));
-        let list = in_time(ListKind::Tools, |_| ready(Ok(result.clone())))
+        let list = read_within_deadline(ListKind::Tools, |_| ready(Ok(result.clone())))
             .await
             .unwrap();
         let names: Vec<_> = list.items.iter().map(|item| item.key.as_str()).collect();
         assert_eq!(names, ["fits", "small"]);
-        let told = vec![("huge".to_owned(), MAX_ITEM_BYTES + 1)];
-        assert_eq!(list.oversized, OversizedItems { count: 1, told });
+        let examples = vec![("huge".to_owned(), MAX_ITEM_BYTES + 1)];
+        assert_eq!(list.oversized, OversizedItems { count: 1, examples });
     }
 
     #[tokio::test]
-    async fn as_many_bytes_as_are_allowed_are_read_and_one_more_is_refused() {
+    async fn byte_limit_of_a_list_is_exact() {
+        // As many bytes as allowed are read; one more is refused.
         let page = |bytes: usize| {
             let (start, end) = (r#"{"tools":[],"nextCursor":"A","x":""#, r#""}"#);
             raw(&format!(
@@ -570,7 +575,7 @@ mod tests {
                 "x".repeat(bytes - start.len() - end.len())
             ))
         };
-        let most = in_time(ListKind::Tools, |_| ready(Ok(page(MAX_BYTES / 2)))).await;
+        let most = read_within_deadline(ListKind::Tools, |_| ready(Ok(page(MAX_BYTES / 2)))).await;
         assert_eq!(most.unwrap().items.len(), 0);
         let more = refused(|_| ready(Ok(page(MAX_BYTES / 2 + 1)))).await;
         assert_eq!(more, "tools/list has more than 67108864 bytes");
@@ -596,7 +601,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pages_that_come_slowly_without_an_end_are_refused() {
+    async fn slow_endless_pages_are_refused() {
         let mut pages = 0;
         let slow = |_| {
             pages += 1;
@@ -607,7 +612,7 @@ mod tests {
             }
         };
         let refused = refused(slow).await;
-        assert_eq!(refused, "tools/list has not come to its end within 60 s");
+        assert_eq!(refused, "tools/list did not end within 60 s");
     }
 
     #[test]
@@ -638,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn item_that_breaks_the_schema_is_mended_and_told() {
+    fn item_that_violates_the_schema_is_mended() {
         let all = raw(
             r#"{"tools":[{"name":"a","inputSchema":{"type":"object"}},{"name":"b","description":null}]}"#,
         );
@@ -653,7 +658,7 @@ mod tests {
         );
         assert_eq!(list.mended.count, 1);
         assert_eq!(
-            list.mended.told,
+            list.mended.examples,
             [("b".to_owned(), "description, inputSchema".to_owned())]
         );
     }

@@ -1,4 +1,4 @@
-//! What a backend offers.
+//! The lists of a backend: tools, prompts, resources, resource templates.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -10,18 +10,18 @@ use crate::mcp::params;
 use crate::mcp::params::Text;
 use crate::runtime::truncate::brief;
 
-/// The longest name or URI.
+/// The longest name or URI of an item.
 pub(super) const MAX_KEY_BYTES: usize = 8 * 1024;
 
-/// The largest item, in bytes of JSON: it stands in the list of every client, and in what a model reads. Real ones have a few kilobytes.
+/// The largest item in bytes of JSON. Every client and model reads it. Real items have a few kilobytes.
 pub const MAX_ITEM_BYTES: usize = 256 * 1024;
 
-/// How many bytes of names are told of items that are not taken.
-const MAX_TOLD_BYTES: usize = 200;
-/// How many items that are not taken are told by name.
-const MAX_TOLD: usize = 20;
+/// The most bytes of a name in the examples of oversized or mended items.
+const MAX_EXAMPLE_BYTES: usize = 200;
+/// The most examples of oversized or mended items.
+const MAX_EXAMPLES: usize = 20;
 
-/// A kind of list.
+/// The kind of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ListKind {
     /// Tools, by name.
@@ -34,12 +34,12 @@ pub enum ListKind {
     Templates,
 }
 
-/// One thing that a backend offers.
+/// One item of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendItem {
-    /// What it is called by at the backend: its name, URI or URI template.
+    /// The key at the backend: name, URI or URI template.
     pub key: String,
-    /// The whole object, as the backend wrote it, or mended.
+    /// The whole JSON object, unchanged or mended.
     pub json: Bytes,
 }
 
@@ -48,67 +48,67 @@ pub struct BackendItem {
 pub struct BackendList {
     /// The items, in the backend's order.
     pub items: Vec<BackendItem>,
-    /// How many items have nothing that they could be called by.
+    /// The number of items without a usable key.
     pub unusable: usize,
-    /// Those that are too large to be taken.
+    /// The oversized items, which are left out.
     pub oversized: OversizedItems,
-    /// Those that broke the protocol's schema.
+    /// The items that violated the protocol's schema.
     pub mended: MendedItems,
-    /// Whether the backend was not asked, or could not say: then it is not known what it offers.
+    /// Whether the list is unknown, because the backend was not asked or failed.
     pub is_unknown: bool,
 }
 
 /// The items of a list that are larger than [`MAX_ITEM_BYTES`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OversizedItems {
-    /// How many there are.
+    /// The number of such items.
     pub count: usize,
-    /// What the first of them are called by, shortened, and how many bytes they have.
-    pub told: Vec<(String, usize)>,
+    /// The first keys, shortened, with their sizes in bytes.
+    pub examples: Vec<(String, usize)>,
 }
 
 impl OversizedItems {
     pub(super) fn add(&mut self, key: &str, bytes: usize) {
         self.count += 1;
-        if self.told.len() < MAX_TOLD {
-            self.told.push((brief(key, MAX_TOLD_BYTES), bytes));
+        if self.examples.len() < MAX_EXAMPLES {
+            self.examples.push((brief(key, MAX_EXAMPLE_BYTES), bytes));
         }
     }
 
     pub(super) fn extend(&mut self, more: Self) {
         self.count += more.count;
-        let place = MAX_TOLD.saturating_sub(self.told.len());
-        self.told.extend(more.told.into_iter().take(place));
+        let room = MAX_EXAMPLES.saturating_sub(self.examples.len());
+        self.examples.extend(more.examples.into_iter().take(room));
     }
 }
 
-/// The items of a list that were made to fit the protocol's schema.
+/// The items of a list that the gateway mended to fit the protocol's schema.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MendedItems {
-    /// How many there are.
+    /// The number of such items.
     pub count: usize,
-    /// What the first of them are called by, shortened, and where they broke the schema.
-    pub told: Vec<(String, String)>,
+    /// The first keys, shortened, with the fields that violated the schema.
+    pub examples: Vec<(String, String)>,
 }
 
 impl MendedItems {
     pub(super) fn add(&mut self, key: &str, places: &[String]) {
         self.count += 1;
-        if self.told.len() < MAX_TOLD {
-            let places = brief(places.join(", "), MAX_TOLD_BYTES);
-            self.told.push((brief(key, MAX_TOLD_BYTES), places));
+        if self.examples.len() < MAX_EXAMPLES {
+            let places = brief(places.join(", "), MAX_EXAMPLE_BYTES);
+            self.examples.push((brief(key, MAX_EXAMPLE_BYTES), places));
         }
     }
 
     pub(super) fn extend(&mut self, more: Self) {
         self.count += more.count;
-        let place = MAX_TOLD.saturating_sub(self.told.len());
-        self.told.extend(more.told.into_iter().take(place));
+        let room = MAX_EXAMPLES.saturating_sub(self.examples.len());
+        self.examples.extend(more.examples.into_iter().take(room));
     }
 }
 
 impl BackendList {
-    /// A list of which nothing is known.
+    /// An unknown list.
     #[must_use]
     pub fn unknown() -> Self {
         Self {
@@ -117,7 +117,7 @@ impl BackendList {
         }
     }
 
-    /// How many items the backend has listed, whether they can be used or not.
+    /// The number of listed items, usable or not.
     pub(super) fn count(&self) -> usize {
         let unused = self.unusable.saturating_add(self.oversized.count);
         self.items.len().saturating_add(unused)
@@ -125,10 +125,10 @@ impl BackendList {
 }
 
 impl ListKind {
-    /// All there are.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
 
-    /// The method that lists it.
+    /// The method that lists the items.
     #[must_use]
     pub fn method(self) -> &'static str {
         match self {
@@ -139,7 +139,7 @@ impl ListKind {
         }
     }
 
-    /// The field of the result that holds the items.
+    /// The result's field with the items.
     #[must_use]
     pub fn field(self) -> &'static str {
         match self {
@@ -150,7 +150,7 @@ impl ListKind {
         }
     }
 
-    /// One item, for people.
+    /// The word for one item in messages.
     #[must_use]
     pub fn noun(self) -> &'static str {
         match self {
@@ -171,7 +171,7 @@ impl ListKind {
         }
     }
 
-    /// The field of an item that it is called by.
+    /// The field with an item's key.
     fn key_field(self) -> &'static str {
         match self {
             Self::Tools | Self::Prompts => "name",
@@ -180,7 +180,7 @@ impl ListKind {
         }
     }
 
-    /// What an item must have to be called by anything, for people.
+    /// Describes a usable key, for messages.
     #[must_use]
     pub fn needs(self) -> String {
         let field = self.key_field();
@@ -189,10 +189,10 @@ impl ListKind {
         )
     }
 
-    /// What an item is called by.
+    /// Reads the key of an item.
     ///
     /// # Errors
-    /// When it has no such thing, or two readers could find two.
+    /// When the key is missing or ambiguous.
     pub fn key(self, item: &RawValue) -> Result<Text<'_>, InvalidMessage> {
         params::key_of_item(item, self.key_field())
     }

@@ -1,4 +1,4 @@
-//! GET: what a backend says when nobody has asked, and the rest of an answer that broke off.
+//! The GET stream of an upstream session: server-initiated messages, and the rest of an interrupted response.
 
 use std::time::Duration;
 
@@ -10,53 +10,53 @@ use super::{Backend, BackendError, ResponseEvents, UpstreamSession};
 use crate::mcp::header_names;
 use crate::mcp::sse::Event;
 
-/// The pause before a stream that ended is opened again, until the backend names another.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause between two attempts.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// The shortest pause that a backend may ask for.
-const MIN_PAUSE: Duration = Duration::from_millis(100);
-/// A stream that ends sooner is opened again later and later, unless the backend says when: it may be wrong about streams.
-const SHORT: Duration = Duration::from_secs(5);
-/// A backend that ends the stream at once this often, when it is asked to go on behind an event, does not know the event.
+/// The backoff before an ended stream is opened again, unless the backend sets `retry`.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(200);
+/// The longest backoff between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The shortest backoff that a backend may ask for.
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+/// A stream that ends sooner grows the backoff, unless the backend sets `retry`: the backend may not support streams properly.
+const MIN_STREAM_LIFETIME: Duration = Duration::from_secs(5);
+/// A backend that ends a resumed stream this often without an event does not know the event id. The id is then dropped.
 const MAX_EMPTY_RESUMES: u32 = 2;
 
-/// Why a backend gives no stream, and will not when it is asked again.
+/// Why a backend offers no stream. Asking again does not help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoStream {
-    /// It offers none: most backends.
+    /// The backend offers no GET stream, like most backends.
     NotOffered,
-    /// It may not know the session any more. Some backends say the same when they offer no stream, so that this alone is no
-    /// reason to open another session.
+    /// The backend may not know the session any more. Some backends respond the same when they offer no stream, so this alone does not
+    /// justify a new session.
     SessionInDoubt,
 }
 
-/// The stream of a session at a backend, opened again whenever it ends.
+/// The GET stream of an upstream session. It is opened again whenever it ends, with exponential backoff.
 #[derive(Debug)]
 pub struct ListenStream {
     backend: Backend,
     session: UpstreamSession,
-    /// The last event that was heard, where the backend names its events.
+    /// The id of the last event, where the backend sends ids.
     position: Option<HeaderValue>,
     events: Option<ResponseEvents>,
-    /// What the backend asks for.
-    wanted_pause: Option<Duration>,
-    pause: Duration,
-    /// When the pause is over.
+    /// The backoff that the backend asked for with `retry`.
+    requested_backoff: Option<Duration>,
+    backoff: Duration,
+    /// When the backoff ends.
     next_opening: Instant,
     opened_at: Instant,
-    heard_since_open: bool,
+    has_events_since_open: bool,
     empty_resumes: u32,
-    /// How often the stream was opened.
+    /// The number of times that the stream was opened.
     opened: u64,
 }
 
 impl Backend {
-    /// Opens the stream of `session`, behind the event `position` if one is given. The stream of a call can be resumed this way,
-    /// too: its events name it.
+    /// Opens the GET stream of `session`, after the event `position` if given. The stream of a call can be resumed in the same way,
+    /// because its event ids identify it.
     ///
     /// # Errors
-    /// When there is no stream. 405 is what a backend says that offers none.
+    /// When there is no stream. The status 405 means that the backend offers none.
     pub async fn listen(
         &self,
         session: &UpstreamSession,
@@ -65,7 +65,7 @@ impl Backend {
         if self.has_streams_for_sessions() {
             return match position {
                 None => self.listen_over_sse(session),
-                Some(_) => Err(BackendError::Status(StatusCode::METHOD_NOT_ALLOWED.as_u16())),
+                Some(_) => Err(BackendError::status(StatusCode::METHOD_NOT_ALLOWED.as_u16())),
             };
         }
         let make = || {
@@ -84,15 +84,15 @@ impl Backend {
             StatusCode::OK if header_names::is_media_type(content_type, &header_names::EVENT_STREAM) => {
                 Ok(ResponseEvents::new(response.into_body()))
             }
-            // Whatever this is, it is no stream, and will be none the next time.
-            StatusCode::OK => Err(BackendError::Status(StatusCode::METHOD_NOT_ALLOWED.as_u16())),
-            _ => Err(BackendError::of_answer(&response)),
+            // Not an event stream, and it will not be one the next time.
+            StatusCode::OK => Err(BackendError::status(StatusCode::METHOD_NOT_ALLOWED.as_u16())),
+            _ => Err(BackendError::from_response(&response)),
         }
     }
 }
 
 impl ListenStream {
-    /// Listens to what `backend` says to `session`, behind the event `position` if one is given.
+    /// Creates the stream of `session` at `backend`, after the event `position` if given.
     #[must_use]
     pub fn new(backend: Backend, session: UpstreamSession, position: Option<HeaderValue>) -> Self {
         Self {
@@ -100,19 +100,19 @@ impl ListenStream {
             session,
             position,
             events: None,
-            wanted_pause: None,
-            pause: Duration::ZERO,
+            requested_backoff: None,
+            backoff: Duration::ZERO,
             next_opening: Instant::now(),
             opened_at: Instant::now(),
-            heard_since_open: false,
+            has_events_since_open: false,
             empty_resumes: 0,
             opened: 0,
         }
     }
 
-    /// The same for a stream that is open already.
+    /// Creates it from a stream that is already open.
     #[must_use]
-    pub fn going_on(backend: Backend, session: UpstreamSession, events: ResponseEvents) -> Self {
+    pub fn from_open(backend: Backend, session: UpstreamSession, events: ResponseEvents) -> Self {
         Self {
             events: Some(events),
             opened: 1,
@@ -120,18 +120,18 @@ impl ListenStream {
         }
     }
 
-    /// How often the stream was opened: where it was opened anew something may have been missed.
+    /// The number of times that the stream was opened. After a reopening, messages may have been missed.
     #[must_use]
     pub fn opened(&self) -> u64 {
         self.opened
     }
 
-    /// The next event. Whatever ends the stream, it is opened again, behind the last event where the backend names events.
-    /// May be dropped while it waits, and asked again: the pause before the next opening goes on meanwhile, and an opening that was
-    /// under way is made once more.
+    /// Returns the next event. Reopens the stream when it ends, after the last event where the backend sends ids.
+    ///
+    /// Cancel safe: the backoff continues when the future is dropped, and an interrupted opening is repeated.
     ///
     /// # Errors
-    /// When the backend gives no stream.
+    /// When the backend offers no stream.
     pub async fn next(&mut self) -> Result<Event, NoStream> {
         loop {
             if let Some(event) = self.step().await? {
@@ -140,22 +140,22 @@ impl ListenStream {
         }
     }
 
-    /// As [`Self::next`], but ends without an event after each attempt to open the stream, so that whoever waits can see in
-    /// [`Self::opened`] that it was opened, also when nothing is said on it.
+    /// As [`Self::next`], but returns `None` after each attempt to open the stream, so the caller sees in [`Self::opened`] that the stream
+    /// is open before its first event.
     ///
     /// # Errors
-    /// When the backend gives no stream.
+    /// When the backend offers no stream.
     pub async fn step(&mut self) -> Result<Option<Event>, NoStream> {
         if let Some(events) = &mut self.events {
             match events.next().await {
                 Ok(Some(event)) => {
-                    self.heard(&event);
+                    self.on_event(&event);
                     return Ok(Some(event));
                 }
-                Ok(None) => self.ended(),
+                Ok(None) => self.on_end(),
                 Err(error) => {
-                    tracing::debug!(backend = %self.backend.name(), %error, "a stream broke");
-                    self.ended();
+                    tracing::debug!(backend = %self.backend.name(), %error, "GET stream broken");
+                    self.on_end();
                 }
             }
         }
@@ -166,47 +166,53 @@ impl ListenStream {
 
     async fn open(&mut self) -> Result<(), NoStream> {
         let opening = self.backend.listen(&self.session, self.position.as_ref()).await;
-        self.pause = (self.pause * 2).clamp(self.wanted_pause.unwrap_or(FIRST_PAUSE), MAX_PAUSE);
+        self.backoff =
+            (self.backoff * 2).clamp(self.requested_backoff.unwrap_or(INITIAL_BACKOFF), MAX_BACKOFF);
         let error = match opening {
             Ok(events) => {
                 self.events = Some(events);
-                self.heard_since_open = false;
+                self.has_events_since_open = false;
                 self.opened_at = Instant::now();
                 self.opened += 1;
                 return Ok(());
             }
             Err(error) => error,
         };
-        self.next_opening = Instant::now() + self.pause;
+        self.next_opening = Instant::now() + self.backoff;
         match error {
-            BackendError::Status(400 | 404) if self.position.is_some() => self.position = None,
-            BackendError::Status(400 | 404) | BackendError::SessionLost if self.session.id.is_some() => {
+            BackendError::Status { code: 400 | 404, .. } if self.position.is_some() => self.position = None,
+            BackendError::Status { code: 400 | 404, .. } | BackendError::SessionLost
+                if self.session.id.is_some() =>
+            {
                 return Err(NoStream::SessionInDoubt);
             }
-            // 409: the session's stream is open elsewhere. Whoever has it is about to close it.
-            // 429 and what a server says while it is not ready pass, too.
-            BackendError::Status(409 | 429 | 500..) | BackendError::Busy { .. } => {}
-            BackendError::Status(_) | BackendError::Redirected(_) => return Err(NoStream::NotOffered),
-            error => tracing::debug!(backend = %self.backend.name(), %error, "a stream cannot be opened"),
+            // 409: another replica has the session's stream open and is about to close it. 429 and 5xx are temporary, too.
+            BackendError::Status {
+                code: 409 | 429 | 500..,
+                ..
+            }
+            | BackendError::Busy { .. } => {}
+            BackendError::Status { .. } | BackendError::Redirected(_) => return Err(NoStream::NotOffered),
+            error => tracing::debug!(backend = %self.backend.name(), %error, "failed to open GET stream"),
         }
         Ok(())
     }
 
-    fn heard(&mut self, event: &Event) {
-        self.heard_since_open = true;
+    fn on_event(&mut self, event: &Event) {
+        self.has_events_since_open = true;
         self.empty_resumes = 0;
         if let Some(id) = position(event) {
             self.position = Some(id);
         }
-        self.wanted_pause = retry(event).or(self.wanted_pause);
+        self.requested_backoff = retry(event).or(self.requested_backoff);
     }
 
-    fn ended(&mut self) {
+    fn on_end(&mut self) {
         self.events = None;
-        if self.opened_at.elapsed() >= SHORT {
-            self.pause = self.wanted_pause.unwrap_or(FIRST_PAUSE);
-        } else if self.heard_since_open {
-            self.pause = self.wanted_pause.unwrap_or(self.pause);
+        if self.opened_at.elapsed() >= MIN_STREAM_LIFETIME {
+            self.backoff = self.requested_backoff.unwrap_or(INITIAL_BACKOFF);
+        } else if self.has_events_since_open {
+            self.backoff = self.requested_backoff.unwrap_or(self.backoff);
         } else if self.position.is_some() {
             self.empty_resumes += 1;
             if self.empty_resumes >= MAX_EMPTY_RESUMES {
@@ -214,22 +220,22 @@ impl ListenStream {
                 self.empty_resumes = 0;
             }
         }
-        self.next_opening = Instant::now() + self.pause;
+        self.next_opening = Instant::now() + self.backoff;
     }
 }
 
-/// The event's id, if it has one that can be sent back.
+/// The event's id, if it can be sent back in a header.
 #[must_use]
 pub fn position(event: &Event) -> Option<HeaderValue> {
     let id = event.id.as_ref().filter(|id| !id.is_empty())?;
     HeaderValue::from_bytes(id).ok()
 }
 
-/// How long the backend wants to be left alone before its stream is opened again, within reason.
+/// The backoff that the event's `retry` asks for, clamped.
 #[must_use]
 pub fn retry(event: &Event) -> Option<Duration> {
     let millis = std::str::from_utf8(event.retry.as_ref()?).ok()?.parse().ok()?;
-    Some(Duration::from_millis(millis).clamp(MIN_PAUSE, MAX_PAUSE))
+    Some(Duration::from_millis(millis).clamp(MIN_BACKOFF, MAX_BACKOFF))
 }
 
 #[cfg(test)]
@@ -247,7 +253,7 @@ mod tests {
     const NOT_READY: &str = "503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// Answers `first`, and then streams that say one thing and end; `asked` tells when.
+    /// Responds with `first`, then with streams of one event. Records the times of requests in `asked`.
     async fn serve(server: &TcpListener, first: &str, asked: &mut Vec<Instant>) {
         loop {
             let (mut connection, _) = server.accept().await.unwrap();
@@ -259,7 +265,7 @@ mod tests {
             }
             let answer = if asked.is_empty() { first } else { STREAM };
             asked.push(Instant::now());
-            // Whoever asked may have gone.
+            // The client may have gone.
             connection
                 .write_all(format!("HTTP/1.1 {answer}").as_bytes())
                 .await
@@ -268,10 +274,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pause_goes_on_while_nobody_waits_for_it() {
-        for (first, opened, pause) in [
+    async fn backoff_continues_while_the_future_is_dropped() {
+        for (first, opened, backoff) in [
             (STREAM, 2, Duration::from_millis(400)),
-            (NOT_READY, 1, FIRST_PAUSE),
+            (NOT_READY, 1, INITIAL_BACKOFF),
         ] {
             let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/mcp", server.local_addr().unwrap());
@@ -288,7 +294,7 @@ mod tests {
             let waiting = async {
                 listener.open().await.unwrap();
                 while listener.opened() < opened {
-                    // Whether it is heard does not matter: the waiting is dropped and begun again.
+                    // The event does not matter: the future is dropped and created again.
                     tokio::time::timeout(Duration::from_millis(50), listener.next())
                         .await
                         .ok();
@@ -298,7 +304,7 @@ mod tests {
                 () = serve(&server, first, &mut asked) => {}
                 waited = tokio::time::timeout(LIMIT, waiting) => waited.unwrap(),
             }
-            assert!(asked[1] - asked[0] >= pause, "{:?}", asked[1] - asked[0]);
+            assert!(asked[1] - asked[0] >= backoff, "{:?}", asked[1] - asked[0]);
         }
     }
 }

@@ -1,7 +1,6 @@
-//! The upstream side: MCP servers and how to talk to them.
+//! The upstream side: MCP servers and the client for them.
 //!
-//! A [`BackendSettings`] is one server. What it has to be told per client session is an [`UpstreamSession`], which is data: whoever
-//! holds it, in whichever process, can go on with it.
+//! A [`Backend`] is one server. An [`UpstreamSession`] is plain data, so any replica that has the data can continue the session.
 
 mod admission;
 mod breaker;
@@ -70,16 +69,16 @@ pub use response_reader::{BackendResponse, MessageRole, read};
 pub use shared_session::SharedSession;
 pub use upstream_body::UpstreamBody;
 
-/// For how long a backend counts as one that loses its sessions.
-const FORGETFUL_FOR: Duration = Duration::from_secs(600);
+/// How long a backend counts as losing its sessions after it was seen to.
+const SESSION_LOSS_MEMORY: Duration = Duration::from_secs(600);
 
 /// One MCP server. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct Backend {
     inner: Arc<Inner>,
-    /// What is passed on of the headers of the client for whom it is called.
+    /// The client's headers that are passed through.
     passed: Option<Arc<HeaderMap>>,
-    /// In whose sessions the gateway's own requests are sent.
+    /// The owner of the sessions that the gateway's own requests use.
     session_owner: own_request_id::SessionOwner,
 }
 
@@ -87,7 +86,7 @@ pub struct Backend {
 struct Inner {
     name: BackendName,
     url: Uri,
-    /// What requests name it by in `Host`, where that is known to be wanted: HTTP/2, which is only ever agreed on over TLS, has none.
+    /// The `Host` header of requests over plain HTTP. Over TLS the connection may be HTTP/2, which has none.
     host_header: Option<HeaderValue>,
     origin: String,
     transport: HttpClient,
@@ -99,41 +98,41 @@ struct Inner {
     shares_session: AtomicBool,
     headers: ArcSwap<RequestHeaders>,
     protocol: Protocol,
-    /// When it was last seen to lose a session again and again.
-    forgot: ArcSwapOption<Instant>,
-    /// What is open of HTTP+SSE.
+    /// When it was last seen to lose a session repeatedly.
+    lost_sessions_at: ArcSwapOption<Instant>,
+    /// The open HTTP+SSE streams.
     sse: http_sse::SseStreams,
-    /// The processor time that its lists have taken.
+    /// The CPU time spent on its lists.
     meter: Arc<ComputeMeter>,
     requests: own_request_id::RequestCounter,
-    /// Where what is buffered of its answers is counted.
+    /// The budget account of its buffered responses.
     account: Account,
-    /// Where what it offers is counted.
+    /// The budget account of its lists.
     catalog_account: Account,
-    /// Where what it lists to single sessions is counted.
+    /// The budget account of its lists for single sessions.
     session_catalog_account: Account,
     session_list_hint: session_list_hint::SessionListHint,
-    /// The session of all clients, where they share one.
+    /// The session of all clients, with `sharedSession`.
     shared: shared_session::SharedSessionState,
-    /// It has refused a session because it has one for everybody, and no other was opened since.
+    /// Whether it last refused `initialize` because all clients have one session.
     has_single_session: AtomicBool,
 }
 
 /// A session at a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamSession {
-    /// The id that the backend gave, if it gives ids; many do not.
+    /// The backend's session id. Many backends give none.
     pub id: Option<HeaderValue>,
-    /// The revision that the backend agreed to.
+    /// The negotiated protocol revision.
     pub revision: Revision,
-    /// The address at which it is, where the backend's host is a name and gives ids: the id is never sent to another.
+    /// The address that opened the session, where the host is a name and the backend gives ids. The id is never sent to another address.
     pub address: Option<IpAddr>,
-    /// What a balancer in front of the backend finds its server by. They tell no two sessions apart.
+    /// The cookies by which a load balancer finds the session's server. They do not take part in comparisons.
     pub cookies: Cookies,
 }
 
 impl UpstreamSession {
-    /// Whether answers have set cookies that no other process knows and should.
+    /// Whether responses have set cookies that the store should have.
     #[must_use]
     pub fn has_cookies_to_store(&self) -> bool {
         self.cookies.want_storing(clock::unix_seconds)
@@ -141,7 +140,7 @@ impl UpstreamSession {
 }
 
 impl Backend {
-    /// The backend that is configured so.
+    /// Creates the backend for its configuration.
     #[must_use]
     pub fn new(configured: &config::BackendSettings, transport: HttpClient) -> Self {
         let config::BackendSettings {
@@ -152,7 +151,7 @@ impl Backend {
             ..
         } = configured.clone();
         let (origin, host_header) = (origin(&url, protocol), host_header(&url));
-        let transport = transport.counted_apart();
+        let transport = transport.with_own_gauge();
         let (account, catalog_account) = (transport.budget().backend(), transport.budget().catalog());
         let session_catalog_account = transport.budget().session_catalog();
         let pools = ConnectionPools::new(&transport, &url, &contact);
@@ -170,7 +169,7 @@ impl Backend {
                 shares_session: AtomicBool::new(contact.shares_session),
                 contact: ArcSwap::new(contact),
                 protocol,
-                forgot: ArcSwapOption::empty(),
+                lost_sessions_at: ArcSwapOption::empty(),
                 sse: http_sse::SseStreams::default(),
                 meter: Arc::default(),
                 requests: own_request_id::RequestCounter::default(),
@@ -186,19 +185,19 @@ impl Backend {
         }
     }
 
-    /// The name under which it is configured.
+    /// The configured name.
     #[must_use]
     pub fn name(&self) -> &BackendName {
         &self.inner.name
     }
 
-    /// Its endpoint.
+    /// The endpoint's URL.
     #[must_use]
     pub fn url(&self) -> &Uri {
         &self.inner.url
     }
 
-    /// Whether it is the one that is configured so, if perhaps talked to in another manner.
+    /// Whether `configured` describes this backend, apart from settings that can change at run time.
     #[must_use]
     pub fn is(&self, configured: &config::BackendSettings) -> bool {
         let inner = &self.inner;
@@ -211,28 +210,30 @@ impl Backend {
         self.inner.protocol == Protocol::Sse
     }
 
-    /// Says that it loses a session again and again.
-    pub fn forgets_sessions(&self) {
+    /// Records that the backend loses a session repeatedly, so that its sessions are not reopened for a while.
+    pub fn note_repeated_session_loss(&self) {
         if !self.needs_affinity() {
-            tracing::warn!(backend = %self.name(), "the backend loses its sessions again and again; they are not opened anew for a while");
+            tracing::warn!(backend = %self.name(), "backend loses its sessions repeatedly; not reopening them for a while");
         }
-        self.inner.forgot.store(Some(Arc::new(Instant::now())));
+        self.inner.lost_sessions_at.store(Some(Arc::new(Instant::now())));
     }
 
-    /// Whether it has lost a session again and again lately, as a server does that has replicas and no session affinity.
+    /// Whether it recently lost a session repeatedly, like a server with replicas and no session affinity.
     #[must_use]
     pub fn needs_affinity(&self) -> bool {
-        let forgot = self.inner.forgot.load();
-        forgot.as_ref().is_some_and(|at| at.elapsed() < FORGETFUL_FOR)
+        let lost_at = self.inner.lost_sessions_at.load();
+        lost_at
+            .as_ref()
+            .is_some_and(|at| at.elapsed() < SESSION_LOSS_MEMORY)
     }
 
-    /// Whether it has one session for everybody, so that calls of clients fail.
+    /// Whether it has one session for all clients, so calls of clients fail.
     #[must_use]
     pub fn has_single_session(&self) -> bool {
         self.inner.has_single_session.load(Ordering::Relaxed)
     }
 
-    /// Whether it is listed in each client's own session.
+    /// Whether each client's session has its own lists.
     #[must_use]
     pub fn lists_per_session(&self) -> bool {
         self.contact().catalog == CatalogScope::PerSession
@@ -242,10 +243,10 @@ impl Backend {
         self.inner.transport.tasks()
     }
 
-    /// Runs `work` on the threads for what may take long. It counts as the backend's.
+    /// Runs `work` on the compute threads and charges it to the backend.
     ///
     /// # Errors
-    /// When it fails.
+    /// When `work` panics or the process is ending.
     pub(crate) async fn compute<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -253,28 +254,28 @@ impl Backend {
         self.tasks().compute().run(self.meter(), work).await
     }
 
-    /// The processor time that its lists have taken: to read them, and to offer what they hold.
+    /// The CPU time spent on its lists: to read and to advertise them.
     #[must_use]
     pub(crate) fn meter(&self) -> &Arc<ComputeMeter> {
         &self.inner.meter
     }
 
-    /// How it is talked to.
+    /// The connection settings.
     #[must_use]
     pub fn contact(&self) -> Guard<Arc<UpstreamSettings>> {
         self.inner.contact.load()
     }
 
-    /// How many connections to it are open, in use or not.
+    /// The number of open connections, in use or idle.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.inner.transport.open()
     }
 
-    /// Talks to it as `contact` says from now on. Requests under way go on as they began.
+    /// Applies new connection settings. Running requests keep the old ones.
     pub fn set_contact(&self, contact: &Arc<UpstreamSettings>) {
         let inner = &*self.inner;
-        if !inner.pools.load().fit(contact) {
+        if !inner.pools.load().is_valid_for(contact) {
             let pools = ConnectionPools::new(&inner.transport, &inner.url, contact);
             inner.pools.store(Arc::new(pools));
         }
@@ -289,7 +290,7 @@ impl Backend {
         inner.contact.store(Arc::clone(contact));
     }
 
-    /// The same backend, called for a client whose request had these headers: those that may be passed on are.
+    /// Returns the backend for requests on behalf of a client, with the configured headers of `client` passed through.
     #[must_use]
     pub fn on_behalf_of(mut self, client: &HeaderMap) -> Self {
         let mut passed = HeaderMap::new();
@@ -302,40 +303,40 @@ impl Backend {
         self
     }
 
-    /// The deadline of a call that begins now: of the tool of that name there, or of anything else.
+    /// Starts the deadline of a call: of `tool`, or of another method.
     #[must_use]
     pub fn deadline(&self, tool: Option<&str>) -> Deadline {
         let timeouts = &self.contact().timeouts;
         Deadline::new(timeouts.of_call(tool), timeouts.extend_on_progress)
     }
 
-    /// The deadline of a call that goes on now, and of which it is not known whether it is of a tool, or of which.
+    /// Starts the deadline of a resumed call whose tool is unknown.
     #[must_use]
     pub fn deadline_of_any(&self) -> Deadline {
         let timeouts = &self.contact().timeouts;
         Deadline::new(timeouts.longest_call(), timeouts.extend_on_progress)
     }
 
-    /// Where what is buffered of its answers is counted.
+    /// The budget account of its buffered responses.
     #[must_use]
     pub fn account(&self) -> &Account {
         &self.inner.account
     }
 
-    /// Where what it lists to single sessions is counted.
+    /// The budget account of its lists for single sessions.
     #[must_use]
     pub fn session_catalog_account(&self) -> &Account {
         &self.inner.session_catalog_account
     }
 
-    /// A digest of where it is. A session id that one origin gave is never sent to another.
+    /// A digest of transport and URL. A session id of one origin is never sent to another.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.inner.origin
     }
 }
 
-/// The connection would write it anew for each request.
+/// Formats the `Host` header once. Otherwise hyper would format it for each request.
 fn host_header(url: &Uri) -> Option<HeaderValue> {
     if url.scheme() != Some(&http::uri::Scheme::HTTP) {
         return None;
@@ -349,7 +350,7 @@ fn host_header(url: &Uri) -> Option<HeaderValue> {
 }
 
 fn origin(url: &Uri, protocol: Protocol) -> String {
-    // The two transports of one URL know nothing of each other's sessions.
+    // Two transports of one URL do not share sessions.
     let place = match protocol {
         Protocol::StreamableHttp => url.to_string(),
         Protocol::Sse => format!("sse {url}"),

@@ -1,13 +1,12 @@
 //! Ids of the gateway's own requests to a backend.
 //!
-//! They are integers of at most 31 bits: some servers take no strings, and some read ids as `i32`. In a session of the gateway's own they
-//! count from 1. In a client's upstream session the ids of the client's requests stand beside them, and those are small as a rule. There
-//! they are drawn by chance from the upper half, so that they meet no id in flight, whichever replica draws.
+//! Ids are integers of at most 31 bits, because some servers take no strings and some read ids as `i32`. In a session of the gateway they
+//! count from 1. A client's upstream session also carries the client's ids, which are usually small. There the gateway draws random ids
+//! from the upper half, so that two replicas and the client do not collide.
 //!
-//! In a session that all clients share the ids of clients' requests are the gateway's own, too, and all are counted together
-//! ([`super::shared_session`]).
+//! In a shared session the gateway also assigns the ids of clients' requests, from the same counter ([`super::shared_session`]).
 //!
-//! No prefix or other mark is needed: the answer to a request comes in the response to its own POST.
+//! Ids need no prefix: the response to a request arrives in the response to its own POST.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,10 +14,10 @@ use serde_json::value::RawValue;
 
 use super::{Backend, BackendError};
 
-/// Where the upper half begins.
+/// The first id of the upper half.
 const UPPER_HALF: u32 = 1 << 30;
 
-/// Whose session the gateway's own requests are sent in.
+/// The owner of the session that the gateway's own requests use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum SessionOwner {
     #[default]
@@ -26,7 +25,7 @@ pub(super) enum SessionOwner {
     Gateway,
 }
 
-/// Counts the requests in the gateway's own sessions at one backend.
+/// The request counter of the gateway's own sessions at one backend.
 #[derive(Debug, Default)]
 pub(super) struct RequestCounter(AtomicU32);
 
@@ -43,7 +42,7 @@ impl RequestCounter {
 }
 
 impl Backend {
-    /// The same backend, for requests in a session of the gateway's own.
+    /// Returns the backend for requests in a session of the gateway.
     #[must_use]
     pub fn for_own_session(&self) -> Self {
         Self {
@@ -52,13 +51,13 @@ impl Backend {
         }
     }
 
-    /// The id of the next request of a client, where all clients share a session, and the client's own could be another one's, too.
+    /// Assigns an id to a client's request in a shared session, where the client's own id may collide with another client's.
     #[must_use]
     pub fn id_in_shared_session(&self) -> Option<Box<RawValue>> {
         self.shares_session().then(|| self.next_id().ok()).flatten()
     }
 
-    /// The id of the next request of the gateway's own.
+    /// Assigns the id of the gateway's next own request.
     pub(super) fn next_id(&self) -> Result<Box<RawValue>, BackendError> {
         let id = if self.shares_session() {
             self.next_shared_id()
@@ -74,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_ids_count_from_1_and_others_are_apart() {
+    fn own_ids_count_from_1_and_avoid_client_ids() {
         let counter = RequestCounter::default();
         let own: Vec<u32> = (0..3).map(|_| counter.next(SessionOwner::Gateway)).collect();
         assert_eq!(own, [1, 2, 3]);

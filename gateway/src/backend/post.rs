@@ -1,4 +1,4 @@
-//! POSTs to a backend, and what their answers' heads mean.
+//! Requests to a backend over HTTP, and the meaning of error responses.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,27 +18,27 @@ use crate::backend::response_reader::BackendResponse;
 use crate::mcp::{error_code, header_names, jsonrpc};
 use crate::runtime::clock;
 
-/// How long the deletion of a session may take. Nobody waits for it but the end of the process.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the deletion of a session may take. Only the drain waits for it.
+const DELETE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long a backend may take to say whether it knows a session.
-const DOUBT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a backend may take to answer the ping that checks a session.
+const SESSION_CHECK_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How many redirects of one request are followed.
+/// The most redirects of one request that are followed.
 const MAX_REDIRECTS: u32 = 3;
 
-/// How much of an error's body is read to find out what it means.
-const ERROR_BODY_LIMIT: usize = 64 * 1024;
+/// The most bytes of an error's body that are read.
+const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
 
-/// How long the body of an error is waited for, where it only explains the error.
-const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for the body of an error response.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Backend {
-    /// Sends the request `message` with the id `id`, and gives the answer as the backend frames it.
+    /// Sends the request `message` with the id `id`, and returns the response in the backend's framing.
     ///
     /// # Errors
-    /// When there is no answer. [`BackendError::SessionLost`] means that the backend wants a new `initialize` first, and has
-    /// not executed the request.
+    /// When there is no response. [`BackendError::SessionLost`] means that the backend needs a new `initialize` and has not executed the
+    /// request.
     pub async fn call(
         &self,
         session: &UpstreamSession,
@@ -50,7 +50,7 @@ impl Backend {
         }
         let response = self.post(Some(session), message).await?;
         if !has_answer(&response) {
-            return Box::pin(self.refusal(session, response, id)).await;
+            return Box::pin(self.interpret_error_response(session, response, id)).await;
         }
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         if header_names::is_media_type(content_type, &header_names::EVENT_STREAM) {
@@ -72,7 +72,7 @@ impl Backend {
     /// Sends the notification or response `message`.
     ///
     /// # Errors
-    /// When the backend does not accept it. [`BackendError::SessionLost`] means that it does not know the session any more.
+    /// When the backend does not accept it. [`BackendError::SessionLost`] means that the backend no longer knows the session.
     pub async fn notify(&self, session: &UpstreamSession, message: Bytes) -> Result<(), BackendError> {
         if self.has_streams_for_sessions() {
             let stream = session.id.as_ref().ok_or(BackendError::SessionLost)?;
@@ -83,19 +83,19 @@ impl Backend {
         if status.is_success() {
             Ok(())
         } else if status == StatusCode::NOT_FOUND && session.id.is_some() {
-            let error = BackendError::of_answer(&response);
-            let is_unknown_method = is_unknown_method(&head_soon(response.into_body()).await);
+            let error = BackendError::from_response(&response);
+            let is_unknown_method = is_unknown_method(&read_error_body(response.into_body()).await);
             Err(if is_unknown_method {
                 error
             } else {
                 BackendError::SessionLost
             })
         } else {
-            Err(BackendError::of_answer(&response))
+            Err(BackendError::from_response(&response))
         }
     }
 
-    /// Deletes the session at the backend. Backends that have no deletion answer 405, which is as good.
+    /// Deletes the session at the backend. A backend without deletion responds with 405, which counts as success.
     ///
     /// # Errors
     /// When the backend cannot be reached.
@@ -112,10 +112,10 @@ impl Backend {
             let response = self.send(make()?, session.address).await?;
             self.follow(response, make, session.address).await
         };
-        let closing = tokio::time::timeout(CLOSE_DEADLINE, closing);
+        let closing = tokio::time::timeout(DELETE_DEADLINE, closing);
         closing
             .await
-            .unwrap_or(Err(BackendError::Deadline(CLOSE_DEADLINE)))
+            .unwrap_or(Err(BackendError::Deadline(DELETE_DEADLINE)))
             .map(drop)
     }
 
@@ -131,7 +131,7 @@ impl Backend {
         }
     }
 
-    /// Sends what `make` makes in `session`, which takes the cookies that the answer sets.
+    /// Sends the request that `make` builds in `session`, and keeps the cookies of the response in the session.
     pub(super) async fn send_in(
         &self,
         session: &UpstreamSession,
@@ -151,8 +151,8 @@ impl Backend {
         Ok(response)
     }
 
-    /// Follows the redirects of `response` within the origin, each with what `make` makes: a request is not kept for this, which hardly
-    /// ever happens.
+    /// Follows the redirects of `response` within the origin. `make` builds each request again, because redirects are too rare to keep a
+    /// copy of every request.
     pub(super) async fn follow(
         &self,
         response: Response<UpstreamBody>,
@@ -165,7 +165,7 @@ impl Backend {
         let following = async {
             let (mut url, mut response) = (self.inner.url.clone(), response);
             for _ in 0..MAX_REDIRECTS {
-                let Some(place) = within_origin(&url, &response) else {
+                let Some(place) = same_origin_redirect(&url, &response) else {
                     break;
                 };
                 url = place;
@@ -178,10 +178,10 @@ impl Backend {
         Box::pin(following).await
     }
 
-    /// Sends `request` in a session that is held at `address`, if it is, and waits for the head of its answer.
+    /// Sends `request` in a session that is pinned to `address`, if given, and waits for the response head.
     ///
-    /// A server that is not at that address any more has not executed anything: the session is lost, and another is to be opened at
-    /// another address. One that does not take the connection in time may be alive, and have the session.
+    /// When the server has left that address, it has executed nothing: the session is lost and must be opened at another address. A
+    /// server that only fails to accept the connection in time may be alive and have the session.
     pub(super) async fn send(
         &self,
         request: Request<Full<Bytes>>,
@@ -193,8 +193,15 @@ impl Backend {
         };
         match (failure, address) {
             (SendError::NoConnection { refused, reason }, Some(address)) => {
-                if Box::pin(self.inner.pools.load_full().is_left(address, refused)).await {
-                    tracing::info!(backend = %self.name(), %address, reason, "the address of a session is left");
+                if Box::pin(
+                    self.inner
+                        .pools
+                        .load_full()
+                        .note_connect_failure(address, refused),
+                )
+                .await
+                {
+                    tracing::info!(backend = %self.name(), %address, reason, "reopening upstream session at another address");
                     return Err(BackendError::SessionLost);
                 }
                 Err(BackendError::Unreachable(reason))
@@ -203,7 +210,7 @@ impl Backend {
         }
     }
 
-    /// Sends `request` to `address`, or to any of the host's, and waits for the head of its answer.
+    /// Sends `request` to `address`, or to any address of the host, and waits for the response head.
     pub(super) async fn send_to(
         &self,
         mut request: Request<Full<Bytes>>,
@@ -217,7 +224,7 @@ impl Backend {
             Box::pin(headers.put(request.headers_mut())).await?;
         }
         let first_byte = match timeouts.first_byte {
-            // Whoever posts has a deadline of his own, and one timer for each call is enough.
+            // A POST already has the deadline of its call. A second timer per call is not needed.
             None if request.method() == Method::POST => None,
             None => Some(timeouts.longest_call()),
             configured => configured,
@@ -240,7 +247,7 @@ impl Backend {
         *request.method_mut() = method;
         *request.uri_mut() = self.inner.url.clone();
         let headers = request.headers_mut();
-        // Room for these, and for those that the connection adds.
+        // Capacity for these headers and those that the connection adds.
         headers.reserve(8);
         if let Some(host) = &self.inner.host_header {
             headers.insert(http::header::HOST, host.clone());
@@ -267,46 +274,46 @@ impl Backend {
         Ok(request)
     }
 
-    /// What a status other than 200 means.
+    /// Interprets an error response.
     ///
-    /// A JSON-RPC error for the request's own id is the answer to the request. A lost session is a 404 without one: without a body, with
-    /// text, or with an error whose id is another. Some servers say 400, or echo the request's id when they have lost the session, and
-    /// say the same of a call that they do not like: then only the session itself can tell the two apart, and is asked with a ping.
+    /// A JSON-RPC error with the request's own id is the response to the request. A 404 without one means a lost session. Some servers
+    /// send 400 or echo the request's id for a lost session, and send the same for a call that they reject. A ping in the session then
+    /// tells the two cases apart.
     ///
-    /// A session without an id can be lost, too: a server that gives ids since it was restarted wants one.
-    async fn refusal(
+    /// A session without an id can be lost, too: a restarted server may now require ids.
+    async fn interpret_error_response(
         &self,
         session: &UpstreamSession,
         response: Response<UpstreamBody>,
         id: &RawValue,
     ) -> Result<BackendResponse, BackendError> {
         let status = response.status();
-        let error = BackendError::of_answer(&response);
+        let error = BackendError::from_response(&response);
         if !status.is_client_error() {
-            return Err(told(error, response.into_body()).await);
+            return Err(with_detail(error, response.into_body()).await);
         }
-        let body = head_soon(response.into_body()).await;
-        let error = error.told(&body);
+        let body = read_error_body(response.into_body()).await;
+        let error = error.with_detail_of(&body);
         let code = error_code(&body);
         let answer = code.and_then(|_| response_reader::check(body, id).ok());
         let Some(answer) = answer else {
             let has_id = session.id.is_some();
             return Err(match status {
                 StatusCode::NOT_FOUND if has_id => BackendError::SessionLost,
-                StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST if self.has_lost(session).await => {
+                StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST if self.has_lost_session(session).await => {
                     BackendError::SessionLost
                 }
                 _ => error,
             });
         };
         match status {
-            _ if code.is_some_and(|code| says_nothing_of_sessions(status, code)) => {}
-            // What is said of credentials and of the pace is for the gateway.
+            _ if code.is_some_and(|code| is_unrelated_to_sessions(status, code)) => {}
+            // Errors about credentials and rate are the gateway's concern.
             StatusCode::UNAUTHORIZED
             | StatusCode::FORBIDDEN
             | StatusCode::PROXY_AUTHENTICATION_REQUIRED
             | StatusCode::TOO_MANY_REQUESTS => return Err(error),
-            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST if self.has_lost(session).await => {
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST if self.has_lost_session(session).await => {
                 return Err(BackendError::SessionLost);
             }
             _ => {}
@@ -314,21 +321,23 @@ impl Backend {
         Ok(BackendResponse::Whole(self.account().count(answer)))
     }
 
-    /// Whether the backend refuses even a ping in `session`. One that does not know the method lives.
-    pub(super) async fn has_lost(&self, session: &UpstreamSession) -> bool {
+    /// Whether the backend rejects even a ping in `session`. An unknown method means that the session lives.
+    pub(super) async fn has_lost_session(&self, session: &UpstreamSession) -> bool {
         let pinging = async {
             let ping = jsonrpc::request(&self.next_id()?, "ping", b"{}");
             let answer = self.post(Some(session), ping).await?;
             let refusals = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND];
             let is_refused = refusals.contains(&answer.status());
-            Ok::<_, BackendError>(is_refused && !is_unknown_method(&head_soon(answer.into_body()).await))
+            Ok::<_, BackendError>(
+                is_refused && !is_unknown_method(&read_error_body(answer.into_body()).await),
+            )
         };
-        let lost = tokio::time::timeout(DOUBT_DEADLINE, pinging).await;
+        let lost = tokio::time::timeout(SESSION_CHECK_DEADLINE, pinging).await;
         matches!(lost, Ok(Ok(true)))
     }
 }
 
-/// Whether the answer to a request is in `response`. Some servers say "created" or "accepted" where they answer.
+/// Whether `response` contains the response to the request. Some servers send it with 201 or 202.
 pub(super) fn has_answer<B>(response: &Response<B>) -> bool {
     let is_message = || {
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
@@ -338,9 +347,9 @@ pub(super) fn has_answer<B>(response: &Response<B>) -> bool {
     response.status() == StatusCode::OK || response.status().is_success() && is_message()
 }
 
-/// Where `response` redirects the request to `uri`, method and body included, if that is at the same origin: no credential and no session
-/// gets into other hands there. Servers redirect so between `/mcp` and `/mcp/`.
-fn within_origin<B>(uri: &Uri, response: &Response<B>) -> Option<Uri> {
+/// Returns the target of a 307 or 308 redirect of `uri` within the same origin, where credentials and sessions stay with the server.
+/// Servers redirect between `/mcp` and `/mcp/` in this way.
+fn same_origin_redirect<B>(uri: &Uri, response: &Response<B>) -> Option<Uri> {
     if !matches!(
         response.status(),
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
@@ -361,30 +370,30 @@ fn within_origin<B>(uri: &Uri, response: &Response<B>) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// The error with what its body says of it, if that comes soon.
-pub(super) async fn told(error: BackendError, body: UpstreamBody) -> BackendError {
-    error.told(&head_soon(body).await)
+/// Adds the error text of the body, if the body arrives soon.
+pub(super) async fn with_detail(error: BackendError, body: UpstreamBody) -> BackendError {
+    error.with_detail_of(&read_error_body(body).await)
 }
 
-/// As [`head`], if that comes soon; empty otherwise.
-pub(super) async fn head_soon(body: UpstreamBody) -> Bytes {
-    let reading = tokio::time::timeout(ERROR_BODY_PATIENCE, head(body));
+/// Reads the body of an error response; empty if it does not arrive in time.
+pub(super) async fn read_error_body(body: UpstreamBody) -> Bytes {
+    let reading = tokio::time::timeout(ERROR_BODY_TIMEOUT, read_bounded(body));
     reading.await.unwrap_or_default()
 }
 
-/// The body of an error; empty where it cannot be read, or is too large to be one of the protocol's.
-async fn head(mut body: UpstreamBody) -> Bytes {
+/// Reads a body; empty if it is unreadable or too large for a protocol error.
+async fn read_bounded(mut body: UpstreamBody) -> Bytes {
     let mut read = BytesMut::new();
     while let Ok(Some(chunk)) = body.chunk().await {
         read.extend_from_slice(&chunk);
-        if read.len() > ERROR_BODY_LIMIT {
+        if read.len() > MAX_ERROR_BODY_BYTES {
             return Bytes::new();
         }
     }
     read.freeze()
 }
 
-/// The code of the JSON-RPC error in `body`.
+/// Returns the code of the JSON-RPC error in `body`.
 fn error_code(body: &[u8]) -> Option<i64> {
     #[derive(Deserialize)]
     struct Body {
@@ -398,14 +407,13 @@ fn error_code(body: &[u8]) -> Option<i64> {
     Some(body.error.code)
 }
 
-/// Whether `body` says that the method is not known, which nobody says of a lost session.
+/// Whether `body` is the error "method not found", which no server sends for a lost session.
 pub(super) fn is_unknown_method(body: &[u8]) -> bool {
     error_code(body) == Some(error_code::METHOD_NOT_FOUND.into())
 }
 
-/// Whether the protocol gives `code` a meaning that has nothing to do with sessions. Behind a 404, which is what lost sessions get,
-/// "invalid request" may mean one.
-fn says_nothing_of_sessions(status: StatusCode, error: i64) -> bool {
+/// Whether the protocol gives the code a meaning unrelated to sessions. With a 404, "invalid request" may mean a lost session.
+fn is_unrelated_to_sessions(status: StatusCode, error: i64) -> bool {
     let defined = i64::from(error_code::PARSE_ERROR)..=i64::from(error_code::INVALID_REQUEST);
     let modern = -32099..=-32020;
     modern.contains(&error)

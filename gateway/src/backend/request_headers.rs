@@ -1,7 +1,7 @@
-//! The headers that every request to a backend bears, by the configuration.
+//! The configured headers of every request to a backend.
 //!
-//! Their values are secrets, as a rule: they are read from the environment or from files, never printed, and read again when a file
-//! changes, because mounted Secrets do.
+//! Values are usually secrets. They come from the environment or from files, are never logged, and are read again when a file changes, as
+//! mounted Secrets do.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,17 +12,17 @@ use tokio::time::Instant;
 use super::BackendError;
 use crate::config::{ConfiguredHeader, HeaderSource};
 
-/// How old a value from a file may become before the file is looked at again.
-const READ_EVERY: Duration = Duration::from_secs(1);
+/// The maximum age of a value from a file. An older value is read again.
+const FILE_MAX_AGE: Duration = Duration::from_secs(1);
 
-/// The headers of one backend.
+/// The configured headers of one backend.
 #[derive(Debug, Default)]
 pub(super) struct RequestHeaders(Vec<HeaderValueSource>);
 
 #[derive(Debug)]
 struct HeaderValueSource {
     header: ConfiguredHeader,
-    /// The value that was read last, and when the next look is due; `None` for one that never changes.
+    /// The last value, and when it must be read again; `None` for a value that never changes.
     value: Mutex<Option<(HeaderValue, Option<Instant>)>>,
 }
 
@@ -35,10 +35,10 @@ impl RequestHeaders {
         Self(headers.iter().map(source).collect())
     }
 
-    /// Puts the headers into `map`.
+    /// Inserts the headers into `map`.
     ///
     /// # Errors
-    /// When one of them has no value.
+    /// When a header has no value.
     pub(super) async fn put(&self, map: &mut HeaderMap) -> Result<(), BackendError> {
         for source in &self.0 {
             map.insert(source.header.name.clone(), source.value().await?);
@@ -57,20 +57,20 @@ impl HeaderValueSource {
         let (read, due) = match &self.header.source {
             HeaderSource::Env(variable) => {
                 let value = std::env::var(variable);
-                let reason = |_| format!("the environment variable {variable} is not set, or no text");
+                let reason = |_| format!("the environment variable {variable} is not set or not valid UTF-8");
                 (value.map_err(reason), None)
             }
             HeaderSource::File(file) => {
                 let text = tokio::fs::read_to_string(file).await;
                 let reason = |error| format!("the file {} cannot be read: {error}", file.display());
-                (text.map_err(reason), Some(Instant::now() + READ_EVERY))
+                (text.map_err(reason), Some(Instant::now() + FILE_MAX_AGE))
             }
         };
         let value = read.and_then(|text| self.header_value(&text));
         let value = match (value, known) {
             (Ok(value), _) => value,
             (Err(reason), Some((before, _))) => {
-                tracing::warn!(header = %self.header.name, reason, "the value read before stays in use");
+                tracing::warn!(header = %self.header.name, reason, "header value unreadable; using its last good value");
                 before
             }
             (Err(reason), None) => return Err(self.missing(&reason)),
@@ -89,7 +89,8 @@ impl HeaderValueSource {
             return Err("its value is empty".to_owned());
         }
         let value = HeaderValue::from_str(&format!("{}{text}", self.header.prefix));
-        let mut value = value.map_err(|_| "its value holds what no header may hold".to_owned())?;
+        let mut value =
+            value.map_err(|_| "its value contains a character that a header must not contain".to_owned())?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_is_read_again_and_its_last_good_value_stays_in_use() {
+    async fn header_file_is_reread_and_last_good_value_stays() {
         let file = std::env::temp_dir().join(format!("vmcp-header-{:x}", crate::runtime::random::u64()));
         let headers = from_file(&file, "Bearer ");
         let missing = value(&headers).await.unwrap_err();
@@ -132,16 +133,16 @@ mod tests {
         tokio::time::pause();
         for (text, expected) in [("two", "Bearer two"), ("a\nb", "Bearer two"), ("", "Bearer two")] {
             std::fs::write(&file, text).unwrap();
-            tokio::time::advance(READ_EVERY).await;
+            tokio::time::advance(FILE_MAX_AGE).await;
             assert_eq!(value(&headers).await.unwrap(), expected);
         }
         std::fs::remove_file(&file).unwrap();
-        tokio::time::advance(READ_EVERY).await;
+        tokio::time::advance(FILE_MAX_AGE).await;
         assert_eq!(value(&headers).await.unwrap(), "Bearer two");
     }
 
     #[tokio::test]
-    async fn values_are_never_printed() {
+    async fn header_values_are_never_printed() {
         let file = std::env::temp_dir().join(format!("vmcp-header-{:x}", crate::runtime::random::u64()));
         std::fs::write(&file, "s3cret").unwrap();
         let headers = from_file(&file, "");

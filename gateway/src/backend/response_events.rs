@@ -1,4 +1,4 @@
-//! A backend's answer as a stream of messages.
+//! The server-sent events of a response.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -8,30 +8,30 @@ use crate::backend::response_reader::grow;
 use crate::budget::{Reservation, UNCOUNTED_BYTES};
 use crate::mcp::sse::{Event, SseDecoder};
 
-/// The largest event that is passed on.
+/// The largest accepted event.
 const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 
-/// The events of one answer, in order.
+/// The events of one response, in order.
 #[derive(Debug)]
 pub struct ResponseEvents(EventSource);
 
-/// Where they come from.
+/// The origin of the events.
 #[derive(Debug)]
 enum EventSource {
-    /// A body of their own.
+    /// A response body.
     Body(Box<Assembly>),
-    /// A stream that they share with others.
+    /// A share of an HTTP+SSE stream.
     Shared(mpsc::Receiver<Event>),
 }
 
-/// The events of a body, put together from its pieces.
+/// Decodes the events of a body.
 #[derive(Debug)]
 struct Assembly {
     body: UpstreamBody,
     decoder: SseDecoder,
-    /// What has come and waits for room in the decoder.
+    /// A received chunk that waits for budget.
     chunk: Option<Bytes>,
-    /// For what the decoder holds.
+    /// The reservation for the decoder's buffer.
     reserved: Reservation,
 }
 
@@ -50,11 +50,11 @@ impl ResponseEvents {
         Self(EventSource::Shared(events))
     }
 
-    /// The next event, or `None` at the end of the stream. May be dropped while it waits: nothing is lost. A backend may be silent
-    /// for as long as its tool runs, so that there is no deadline here.
+    /// Returns the next event, or `None` at the end of the stream. Cancel safe. It has no deadline, because a backend may be silent for as
+    /// long as its tool runs.
     ///
     /// # Errors
-    /// When the stream breaks, or holds an event that is too large, or for which there is no room.
+    /// When the stream breaks, or an event is too large or exceeds the budget.
     pub async fn next(&mut self) -> Result<Option<Event>, BackendError> {
         match &mut self.0 {
             EventSource::Body(own) => own.next().await,
@@ -72,7 +72,7 @@ impl Assembly {
                 Ok(None) => {}
             }
             if self.chunk.is_none() {
-                self.chunk = self.body.endless_chunk().await?;
+                self.chunk = self.body.stream_chunk().await?;
             }
             let Some(length) = self.chunk.as_ref().map(Bytes::len) else {
                 let last = self.decoder.last_event();
@@ -83,7 +83,7 @@ impl Assembly {
         }
     }
 
-    /// Reserves room for what the decoder is about to hold. Few bytes are not counted.
+    /// Reserves budget for the decoder's buffer. Small buffers do not count.
     async fn reserve(&mut self, bytes: usize) -> Result<(), BackendError> {
         let counted = if bytes > UNCOUNTED_BYTES { bytes } else { 0 };
         match counted.checked_sub(self.reserved.bytes()) {
@@ -95,9 +95,9 @@ impl Assembly {
         }
     }
 
-    /// The event, whose data stays counted for as long as anybody keeps it.
+    /// Counts the event's data in the budget for as long as the data lives.
     fn counted(&mut self, mut event: Event) -> Event {
-        // First given back, then taken again: the same bytes do not count twice.
+        // Release first, so that the same bytes do not count twice.
         self.release(self.decoder.held());
         event.data = event.data.map(|data| self.body.account().count(data));
         event
@@ -105,7 +105,7 @@ impl Assembly {
 
     fn release(&mut self, held: usize) {
         if held < self.reserved.bytes() {
-            // Less is never refused.
+            // Shrinking a reservation never fails.
             let _less = self.reserved.resize(held);
         }
     }

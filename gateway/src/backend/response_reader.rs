@@ -1,4 +1,4 @@
-//! The answer to a request, in the framing that the backend chose.
+//! Reads the response to a request, in the framing that the backend chose.
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
@@ -12,25 +12,25 @@ use crate::mcp::jsonrpc::repair::{repaired, without_mark};
 use crate::mcp::jsonrpc::{EnvelopeFields, Outcome, Response};
 use crate::mcp::splice::splice;
 
-/// A JSON answer up to this size is read whole and its envelope checked; a larger one is passed on as it comes.
+/// A JSON response up to this size is read whole and its envelope is checked. A larger one is streamed.
 const CHECKED_BYTES: usize = 256 * 1024;
 
-/// The answer to a request.
+/// The response to a request, in the backend's framing.
 #[derive(Debug)]
 pub enum BackendResponse {
-    /// One JSON message, known to be the answer to the request.
+    /// One JSON message, verified as the response to the request.
     Whole(Bytes),
-    /// One JSON message too large to be checked: its first bytes, and the rest as it comes.
+    /// One JSON message that is too large to verify: its first bytes, and the rest of the body.
     Streaming(Bytes, Box<UpstreamBody>),
-    /// A stream of messages, in which the answer comes at some time, and the session in which the backend sends it.
+    /// An event stream that contains the response, and the session that it belongs to.
     Events(Box<UpstreamSession>, Box<ResponseEvents>),
 }
 
 impl BackendResponse {
-    /// The one message that answers the request `id`, for whoever has to read it.
+    /// Reads the whole response to the request `id`.
     ///
     /// # Errors
-    /// When it does not come, or is no answer to that request.
+    /// When the response is missing or does not answer that request.
     pub async fn whole(self, id: &RawValue) -> Result<Bytes, BackendError> {
         match self {
             Self::Whole(message) => Ok(message),
@@ -40,7 +40,7 @@ impl BackendResponse {
     }
 }
 
-/// Reads a JSON answer's body.
+/// Reads the body of a JSON response.
 pub(super) async fn json(mut body: UpstreamBody, id: &RawValue) -> Result<BackendResponse, BackendError> {
     body.check_size()?;
     let expected = usize::try_from(body.expected()).unwrap_or(usize::MAX);
@@ -73,13 +73,13 @@ pub(super) async fn json(mut body: UpstreamBody, id: &RawValue) -> Result<Backen
     check(read.freeze(), id).map(|answer| BackendResponse::Whole(reserved.hold(answer)))
 }
 
-/// Room for so many bytes of an answer.
+/// Reserves budget for the first bytes of a response.
 async fn reserve(account: &Account, bytes: usize) -> Result<Reservation, BackendError> {
     let reserved = account.reserve_or_wait(bytes).await;
     reserved.ok_or_else(|| BackendError::NoRoom(account.limit()))
 }
 
-/// Room for so many bytes more.
+/// Grows a reservation.
 pub(super) async fn grow(reserved: &mut Reservation, bytes: usize) -> Result<(), BackendError> {
     if reserved.grow_or_wait(bytes).await {
         return Ok(());
@@ -87,62 +87,61 @@ pub(super) async fn grow(reserved: &mut Reservation, bytes: usize) -> Result<(),
     Err(BackendError::NoRoom(reserved.account().limit()))
 }
 
-/// The largest answer to a request of the gateway's own.
-const OWN_ANSWER_BYTES: usize = 32 * 1024 * 1024;
+/// The largest response to a request of the gateway itself.
+const MAX_OWN_RESPONSE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Reads the rest of the answer to a request of the gateway's own, which needs it whole.
+/// Reads the rest of a response that the gateway itself needs.
 pub(super) async fn collect(first: Bytes, mut body: UpstreamBody) -> Result<Bytes, BackendError> {
     let mut reserved = reserve(body.account(), first.len()).await?;
     let mut read = BytesMut::from(&first[..]);
     while let Some(chunk) = body.chunk().await? {
         grow(&mut reserved, chunk.len()).await?;
         read.extend_from_slice(&chunk);
-        if read.len() > OWN_ANSWER_BYTES {
+        if read.len() > MAX_OWN_RESPONSE_BYTES {
             return Err(BackendError::Invalid(format!(
-                "it is larger than {OWN_ANSWER_BYTES} bytes"
+                "it is larger than {MAX_OWN_RESPONSE_BYTES} bytes"
             )));
         }
     }
     Ok(reserved.hold(read.freeze()))
 }
 
-/// What a message is to the request on whose stream it came.
+/// The role of a message on the stream of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum MessageRole {
-    /// Its answer, with the id as the client wrote it.
+    /// The response, with the id as the client wrote it.
     Answer(Bytes),
-    /// What must have been meant as its answer, and is none. No other will come.
-    NoAnswer(BackendError),
-    /// Nobody can tell what it is.
+    /// A malformed response to the request. No other response will come.
+    MalformedAnswer(BackendError),
+    /// An unreadable message.
     Unreadable(BackendError),
-    /// A request or a notification.
+    /// A request or notification of the backend.
     Other,
 }
 
-/// Reads a message that came on the stream of the request `id`, which is for its answer and whatever the backend asks and notifies
-/// until then.
+/// Classifies a message on the stream of the request `id`, which carries requests and notifications of the backend, then the response.
 #[must_use]
 pub fn read(message: &Bytes, id: &RawValue) -> MessageRole {
     match check(message.clone(), id) {
         Ok(answer) => MessageRole::Answer(answer),
         Err(error) => match EnvelopeFields::of(message) {
             Some(sketch) if sketch.has_method => MessageRole::Other,
-            // What says nothing at all is not meant as the answer, which may still come.
+            // An empty object is not meant as the response, which may still come.
             Some(sketch) if sketch.id.is_none() && !sketch.has_outcome => MessageRole::Unreadable(error),
-            Some(_) => MessageRole::NoAnswer(error),
+            Some(_) => MessageRole::MalformedAnswer(error),
             None => MessageRole::Unreadable(error),
         },
     }
 }
 
-/// Waits for the answer to the request `id` on its stream.
+/// Waits for the response to the request `id` on its stream.
 pub(super) async fn find(mut events: ResponseEvents, id: &RawValue) -> Result<Bytes, BackendError> {
     let mut unreadable = None;
     while let Some(event) = events.next().await? {
         let Some(data) = event.message() else { continue };
         match read(data, id) {
             MessageRole::Answer(answer) => return Ok(answer),
-            MessageRole::NoAnswer(error) => return Err(error),
+            MessageRole::MalformedAnswer(error) => return Err(error),
             MessageRole::Unreadable(error) => unreadable = Some(error),
             MessageRole::Other => {}
         }
@@ -150,30 +149,30 @@ pub(super) async fn find(mut events: ResponseEvents, id: &RawValue) -> Result<By
     Err(unreadable.unwrap_or_else(|| BackendError::Broken("the stream ended without the answer".to_owned())))
 }
 
-/// How much of what a backend says about an error is shown, in characters.
-const SHOWN_CHARACTERS: usize = 200;
+/// The most characters of a backend's error text in an error message.
+const MAX_SHOWN_CHARACTERS: usize = 200;
 
-/// Why a response with another id is not the answer. A backend that could not read the request's id writes `null` in its place (JSON-RPC
-/// 2.0, 5), and what it says is all that there is to know.
+/// Creates the error for a response with another id. A backend that cannot read the request's id writes `null` instead (JSON-RPC 2.0, 5);
+/// its error text then explains the failure.
 fn answers_another(response: &Response<'_>) -> BackendError {
     #[derive(Deserialize)]
-    struct Said {
+    struct ErrorObject {
         message: String,
     }
-    let said = match response.outcome {
+    let error = match response.outcome {
         Outcome::Error(error) if response.id.get() == "null" => serde_json::from_str(error.get()).ok(),
         _ => None,
     };
-    BackendError::Invalid(match said {
+    BackendError::Invalid(match error {
         None => "it answers another request".to_owned(),
-        Some(Said { message }) => {
-            let shown: String = message.chars().take(SHOWN_CHARACTERS).collect();
+        Some(ErrorObject { message }) => {
+            let shown: String = message.chars().take(MAX_SHOWN_CHARACTERS).collect();
             format!("it is an error whose id is null, for the backend could not tell the request's: {shown}")
         }
     })
 }
 
-/// The bytes of an answer that is known to be the one to the request `id`, with the id as the client wrote it.
+/// Verifies that `message` is the response to the request `id`, and returns it with the id as the client wrote it.
 pub(super) fn check(message: Bytes, id: &RawValue) -> Result<Bytes, BackendError> {
     if is_answer(&message, id.get()) {
         return Ok(message);
@@ -182,7 +181,7 @@ pub(super) fn check(message: Bytes, id: &RawValue) -> Result<Bytes, BackendError
         Ok(response) => response,
         Err(fault) => {
             let repaired = repaired(&message).ok_or(BackendError::Invalid(fault.message))?;
-            // What is repaired has nothing left to repair.
+            // A repaired message needs no second repair.
             return with_id(&repaired, &parsed(&repaired)?, id);
         }
     };
@@ -193,7 +192,7 @@ fn parsed(message: &Bytes) -> Result<Response<'_>, BackendError> {
     Response::parse(message).map_err(|fault| BackendError::Invalid(fault.message))
 }
 
-/// The bytes of `message`, which is `response`, if it is the answer to the request `id`, with the id as the client wrote it.
+/// Returns `message` with the id as the client wrote it, if `response`, its parsed form, answers the request `id`.
 fn with_id(message: &Bytes, response: &Response<'_>, id: &RawValue) -> Result<Bytes, BackendError> {
     if response.id.get() == id.get() {
         return Ok(message.clone());
@@ -210,7 +209,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_keeps_its_bytes_and_gets_the_clients_spelling_of_the_id() {
+    fn response_gets_the_clients_spelling_of_the_id() {
+        // All other bytes stay unchanged.
         let id = RawValue::from_string(r#""a/b""#.to_owned()).unwrap();
         let theirs = Bytes::from_static(br#"{ "jsonrpc":"2.0","id":"a\/b", "result":{"n":1.00} }"#);
         let ours = check(theirs, &id).unwrap();
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_to_the_request_is_refused() {
+    fn message_that_does_not_answer_the_request_is_refused() {
         let id = RawValue::from_string("1".to_owned()).unwrap();
         for text in [
             "",
@@ -236,7 +236,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_backend_says_of_a_request_whose_id_it_could_not_tell_is_shown_and_cut_short() {
+    fn error_with_null_id_is_shown_cut_short() {
+        // The text of an error for a request whose id the backend could not read is shown, shortened.
         let id = RawValue::from_string("1".to_owned()).unwrap();
         let message = format!(
             r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":-32700,"message":"{}"}}}}"#,
@@ -248,7 +249,8 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_on_the_stream_of_a_request_is_its_answer_or_none_or_something_else() {
+    fn message_on_a_request_stream_is_classified() {
+        // A message is the response, a malformed response, unreadable, or a message of the backend.
         let id = RawValue::from_string("1".to_owned()).unwrap();
         let read = |text: &'static str| read(&Bytes::from_static(text.as_bytes()), &id);
         let answer = r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#;
@@ -265,7 +267,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#,
         ] {
             assert!(
-                matches!(read(text), MessageRole::NoAnswer(BackendError::Invalid(_))),
+                matches!(read(text), MessageRole::MalformedAnswer(BackendError::Invalid(_))),
                 "{text}"
             );
         }

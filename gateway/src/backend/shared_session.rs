@@ -1,11 +1,9 @@
-//! The one upstream session of a backend with `sharedSession`: requests of all clients go in it, beside the gateway's own.
+//! The single upstream session of a backend with `sharedSession`, for the requests of all clients and of the gateway itself.
 //!
-//! It is opened by the gateway's look at the backend, and by nobody else, so that there is one at a time. Its id stands in the store, so
-//! that every replica uses the same one; who has it in the store already does not open another. A session that the backend has lost is
-//! given up here, and the next look opens one, or finds the one that another replica has opened.
+//! Only discovery opens it, so there is one at a time. Its id is in the store, so that all replicas use the same session. A session that
+//! the backend has lost is dropped here, and the next discovery round opens another or finds the one that another replica opened.
 //!
-//! In one session the ids of all requests must differ, whichever client and replica they come from: they are counted in blocks, and each
-//! replica takes blocks that no other one has.
+//! All requests in one session need different ids, across clients and replicas. Each replica takes ids from blocks of its own.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,53 +16,53 @@ use super::{Backend, BackendError, Cookies, UpstreamSession};
 use crate::backend::initialize_result::{InitializeResult, ServerCapabilities};
 use crate::mcp::revision::Revision;
 
-/// How long a request waits for a session that is about to be opened.
+/// How long a request waits for the session to be opened.
 const OPEN_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a look waits for what the store knows before it opens a session.
+/// How long discovery waits for the store before it opens a session.
 const STORE_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How many ids there are in a block.
+/// The number of ids in a block.
 const BLOCK: u32 = 1 << 20;
-/// How many blocks there are. Their last id is the largest of 31 bits.
+/// The number of blocks. The last id of the last block is the largest of 31 bits.
 const BLOCKS: u32 = 1 << 11;
 
-/// What this process knows of the session.
+/// What this process knows about the session.
 #[derive(Debug, Default)]
 pub(super) struct SharedSessionState {
     current: watch::Sender<Option<SharedSession>>,
-    /// How often the store was asked for it.
+    /// The number of store look-ups.
     consulted: watch::Sender<u64>,
-    /// Says that the store is to be asked, or told.
+    /// Signals that the store must be read or written.
     wanted: Notify,
     ids: IdBlock,
 }
 
-/// The session, and what the backend said when it was opened.
+/// The shared session and its `initialize` result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedSession {
-    /// What the backend said.
-    pub greeting: InitializeResult,
-    /// Which of the sessions it is: no two have the same number, whatever ids the backend gives them.
+    /// The result of `initialize`.
+    pub initialize_result: InitializeResult,
+    /// A random number that identifies the session, independent of the backend's session id.
     pub number: u64,
-    /// Whether every replica can find it in the store.
+    /// Whether the store has it.
     pub is_stored: bool,
 }
 
-/// The ids of this process.
+/// The id block of this process.
 #[derive(Debug, Default)]
 struct IdBlock {
-    /// The block in the upper half, and how many of its ids are taken in the lower.
+    /// The block in the upper half, and the number of ids taken from it in the lower half.
     state: AtomicU64,
     is_set: AtomicBool,
 }
 
 impl IdBlock {
-    /// The next id. Where all of a block are taken they begin anew, until there is another block.
+    /// Takes the next id. A used-up block starts over until there is another one.
     fn next(&self) -> u32 {
         let state = self.state.fetch_add(1, Ordering::Relaxed);
         let [block, taken] =
             [state >> 32, state & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(0));
-        // No id is 0: some servers take it for none.
+        // No id is 0: some servers treat it as missing.
         (block % BLOCKS) * BLOCK + 1 + taken % (BLOCK - 1)
     }
 
@@ -73,7 +71,7 @@ impl IdBlock {
         self.is_set.store(true, Ordering::Relaxed);
     }
 
-    /// Whether there should be another block: half of this one is taken, or there was none yet.
+    /// Whether another block is needed: half of this one is taken, or there is none yet.
     fn is_used_up(&self) -> bool {
         let state = self.state.load(Ordering::Relaxed);
         !self.is_set.load(Ordering::Relaxed) || state & u64::from(u32::MAX) >= u64::from(BLOCK / 2)
@@ -81,27 +79,29 @@ impl IdBlock {
 }
 
 impl Backend {
-    /// Whether requests of all clients go in one session.
+    /// Whether all clients share one session.
     #[must_use]
     pub fn shares_session(&self) -> bool {
         self.inner.shares_session.load(Ordering::Relaxed)
     }
 
-    /// The session of all clients, if it is open as far as is known.
+    /// The shared session, if this process knows one.
     #[must_use]
     pub fn shared_session(&self) -> Option<SharedSession> {
         self.inner.shared.current.borrow().clone()
     }
 
-    /// The session of all clients, as soon as there is one. Whoever asks makes sure that somebody opens one.
+    /// Waits for the shared session. The caller makes sure that discovery runs.
     ///
     /// # Errors
-    /// When there is none in time.
+    /// When there is no session in time.
     pub async fn wait_for_shared_session(&self) -> Result<UpstreamSession, BackendError> {
         let mut current = self.inner.shared.current.subscribe();
         let waiting = tokio::time::timeout(OPEN_DEADLINE, current.wait_for(Option::is_some));
         let session = match waiting.await {
-            Ok(Ok(current)) => current.as_ref().map(|current| current.greeting.session.clone()),
+            Ok(Ok(current)) => current
+                .as_ref()
+                .map(|current| current.initialize_result.session.clone()),
             Ok(Err(_)) | Err(_) => None,
         };
         let nothing =
@@ -109,14 +109,14 @@ impl Backend {
         session.ok_or_else(nothing)
     }
 
-    /// Uses `session` as the session of all clients from now on.
+    /// Makes `session` the shared session.
     pub fn share_session(&self, session: SharedSession) {
         self.inner.shared.current.send_replace(Some(session));
         self.inner.shared.wanted.notify_one();
         self.inner.has_single_session.store(false, Ordering::Relaxed);
     }
 
-    /// Says that every replica finds the session with this number in the store.
+    /// Records that the store has the session with this number.
     pub fn shared_session_is_stored(&self, number: u64) {
         self.inner.shared.current.send_if_modified(|current| {
             let stored = current.as_mut().filter(|current| current.number == number);
@@ -124,7 +124,7 @@ impl Backend {
         });
     }
 
-    /// Has the session of all clients written to the store once more: what it is found by has changed.
+    /// Requests that the shared session is written to the store again, because its cookies have changed.
     pub fn store_shared_session_again(&self) {
         self.inner.shared.current.send_if_modified(|current| {
             let stored = current.as_mut().filter(|current| current.is_stored);
@@ -133,12 +133,12 @@ impl Backend {
         self.inner.shared.wanted.notify_one();
     }
 
-    /// Gives up the session of all clients, if that is `lost`, and says whether it was.
+    /// Drops the shared session if it is `lost`, and returns whether it was.
     pub fn lose_shared_session(&self, lost: &UpstreamSession) -> bool {
         self.inner.shared.current.send_if_modified(|current| {
             let is_lost = current
                 .as_ref()
-                .is_some_and(|current| current.greeting.session == *lost);
+                .is_some_and(|current| current.initialize_result.session == *lost);
             if is_lost {
                 *current = None;
             }
@@ -146,46 +146,46 @@ impl Backend {
         })
     }
 
-    /// Waits until the store was asked for the session of all clients, but not for long.
+    /// Waits for a store look-up of the shared session, but not for long.
     pub(crate) async fn consult_store(&self) {
         let mut consulted = self.inner.shared.consulted.subscribe();
         self.inner.shared.wanted.notify_one();
-        // A store that does not answer is no reason to leave the backend alone.
+        // Discovery continues when the store does not respond.
         drop(tokio::time::timeout(STORE_DEADLINE, consulted.changed()).await);
     }
 
-    /// Says that the store was asked.
+    /// Records a store look-up.
     pub fn store_was_consulted(&self) {
         self.inner.shared.consulted.send_modify(|times| *times += 1);
     }
 
-    /// Ends when the store is to be asked for the session, or told of it.
+    /// Waits until the store must be read or written.
     pub async fn wants_store(&self) {
         self.inner.shared.wanted.notified().await;
     }
 
-    /// Whether the ids of this process are about to be used up.
+    /// Whether this process needs another id block.
     #[must_use]
     pub fn needs_id_block(&self) -> bool {
         self.inner.shared.ids.is_used_up()
     }
 
-    /// Counts ids in this block from now on.
+    /// Takes ids from this block from now on.
     pub fn set_id_block(&self, block: u32) {
         self.inner.shared.ids.set(block);
     }
 
-    /// The id of the next request in the session of all clients.
+    /// Takes the id of the next request in the shared session.
     pub(super) fn next_shared_id(&self) -> u32 {
         self.inner.shared.ids.next()
     }
 }
 
-/// The form in which it stands in the store.
+/// The stored form of the shared session.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Stored {
-    /// A digest of where the backend is.
+    /// The backend's origin digest.
     origin: String,
     number: u64,
     id: Option<String>,
@@ -198,17 +198,17 @@ struct Stored {
 }
 
 impl SharedSession {
-    /// A session that was just opened.
+    /// Creates the shared session from a new `initialize` result.
     #[must_use]
-    pub fn new(greeting: InitializeResult) -> Self {
+    pub fn new(initialize_result: InitializeResult) -> Self {
         Self {
-            greeting,
+            initialize_result,
             number: crate::runtime::random::u64(),
             is_stored: false,
         }
     }
 
-    /// The form in which it stands in the store; `None` where its id cannot.
+    /// Serializes the session for the store; `None` if its id is not text.
     #[must_use]
     pub fn write(&self, backend: &Backend) -> Option<Vec<u8>> {
         let UpstreamSession {
@@ -216,8 +216,8 @@ impl SharedSession {
             revision,
             address,
             cookies,
-        } = &self.greeting.session;
-        let of = self.greeting.capabilities;
+        } = &self.initialize_result.session;
+        let of = self.initialize_result.capabilities;
         let stored = Stored {
             origin: backend.origin().to_owned(),
             number: self.number,
@@ -237,12 +237,12 @@ impl SharedSession {
                 of.completions,
                 of.logging,
             ],
-            instructions: self.greeting.instructions.clone(),
+            instructions: self.initialize_result.instructions.clone(),
         };
         serde_json::to_vec(&stored).ok()
     }
 
-    /// What `bytes` say of the session of `backend`; `None` where they are of another place, or cannot be read.
+    /// Reads the stored session of `backend`; `None` if it belongs to another origin or is unreadable.
     #[must_use]
     pub fn read(backend: &Backend, bytes: &[u8]) -> Option<Self> {
         let stored: Stored = serde_json::from_slice(bytes).ok()?;
@@ -256,7 +256,7 @@ impl SharedSession {
             address: stored.address,
             cookies: stored.cookies,
         };
-        let greeting = InitializeResult {
+        let initialize_result = InitializeResult {
             session,
             capabilities: ServerCapabilities {
                 tools,
@@ -269,7 +269,7 @@ impl SharedSession {
             instructions: stored.instructions,
         };
         Some(Self {
-            greeting,
+            initialize_result,
             number: stored.number,
             is_stored: true,
         })
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_two_blocks_never_meet_and_have_31_bits() {
+    fn id_blocks_are_disjoint_and_have_31_bits() {
         let block = |number| {
             let ids = IdBlock::default();
             ids.set(number);
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_gets_the_session_that_follows_the_lost_one() {
+    async fn waiting_request_gets_the_next_shared_session() {
         let backend = backend("http://localhost/mcp");
         let (one, two) = (session("1"), session("2"));
         let error = backend.wait_for_shared_session().await.unwrap_err();
@@ -360,7 +360,7 @@ mod tests {
             backend.share_session(two.clone());
         };
         let (waited, ()) = tokio::join!(backend.wait_for_shared_session(), opening);
-        assert_eq!(waited.unwrap(), two.greeting.session);
+        assert_eq!(waited.unwrap(), two.initialize_result.session);
         assert!(!backend.lose_shared_session(&lost), "another one is in use");
     }
 }

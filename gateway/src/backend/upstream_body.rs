@@ -1,4 +1,4 @@
-//! The body of a backend's answer, piece by piece.
+//! The body of a backend's response, in chunks, decoded and limited.
 
 use std::time::Duration;
 
@@ -14,31 +14,31 @@ use crate::backend::http_client::root_cause;
 use crate::budget::Account;
 use crate::runtime::timeout::within;
 
-/// How much comes in before other tasks have their turn.
-const TURN_BYTES: usize = 128 * 1024;
+/// How many bytes a body reads before it yields to other tasks.
+const YIELD_BYTES: usize = 128 * 1024;
 
-/// The body of a backend's answer.
+/// The body of a backend's response.
 #[derive(Debug)]
 pub struct UpstreamBody {
     inner: Incoming,
     /// The decoder of an encoded body, or the reason why it cannot be decoded. Boxed: most bodies have none, and
     /// responses are moved often.
     encoding: Option<Box<Encoding>>,
-    /// How long the backend may pause.
+    /// The longest pause between two chunks.
     idle: Duration,
-    /// How many bytes it may have when it is decoded, and how many of them have come.
+    /// The most decoded bytes, and how many have arrived.
     limit: u64,
-    come: u64,
-    /// How much has come since other tasks had their turn.
-    since_turn: usize,
-    /// Where what is kept of it is counted.
+    received: u64,
+    /// The bytes since the last yield.
+    since_yield: usize,
+    /// The budget account for buffered bytes.
     account: Account,
 }
 
 type Encoding = Result<Decoder, BackendError>;
 
 impl UpstreamBody {
-    /// The body of an answer with these headers.
+    /// Creates the body of a response with these headers.
     pub(super) fn new(
         inner: Incoming,
         headers: &HeaderMap,
@@ -52,18 +52,18 @@ impl UpstreamBody {
             encoding,
             idle,
             limit,
-            come: 0,
-            since_turn: 0,
+            received: 0,
+            since_yield: 0,
             account,
         }
     }
 
-    /// Where whoever keeps its bytes counts them.
+    /// The budget account for buffered bytes of the body.
     pub(super) fn account(&self) -> &Account {
         &self.account
     }
 
-    /// Refuses a body of which the backend says that it is too large.
+    /// Rejects a body whose announced size exceeds the limit.
     pub(super) fn check_size(&self) -> Result<(), BackendError> {
         if self.expected() > self.limit {
             return Err(BackendError::TooLarge(self.limit));
@@ -71,7 +71,7 @@ impl UpstreamBody {
         Ok(())
     }
 
-    /// The least number of bytes that are still to come, as far as the backend has said.
+    /// The announced number of bytes that are still missing; 0 if unknown.
     pub(super) fn expected(&self) -> u64 {
         match &self.encoding {
             None => self.inner.size_hint().lower(),
@@ -79,31 +79,31 @@ impl UpstreamBody {
         }
     }
 
-    /// Whether nothing more comes.
+    /// Whether the body is complete.
     pub(super) fn is_at_end(&self) -> bool {
         self.encoding.is_none() && self.inner.is_end_stream()
     }
 
-    /// The next bytes, or `None` at the end. May be dropped while it waits: nothing is lost.
+    /// Returns the next chunk, or `None` at the end. Cancel safe.
     ///
     /// # Errors
-    /// When the backend breaks off, pauses for too long, or sends too much.
+    /// When the connection breaks, the backend pauses for too long, or the body exceeds its limit.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, BackendError> {
         let idle = self.idle;
-        let chunk = within(idle, self.endless_chunk()).await;
+        let chunk = within(idle, self.stream_chunk()).await;
         let chunk = chunk.unwrap_or(Err(BackendError::Paused(idle)))?;
-        self.come += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        if self.come > self.limit {
+        self.received += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if self.received > self.limit {
             return Err(BackendError::TooLarge(self.limit));
         }
         Ok(chunk)
     }
 
-    /// The next bytes of a body without an end, in which the backend may pause for as long as it likes.
-    pub(super) async fn endless_chunk(&mut self) -> Result<Option<Bytes>, BackendError> {
-        // A backend that sends fast always has more.
-        if self.since_turn >= TURN_BYTES {
-            self.since_turn = 0;
+    /// Returns the next chunk of an event stream, in which pauses and total size have no limit.
+    pub(super) async fn stream_chunk(&mut self) -> Result<Option<Bytes>, BackendError> {
+        // Without a yield a fast backend would starve other tasks.
+        if self.since_yield >= YIELD_BYTES {
+            self.since_yield = 0;
             tokio::task::yield_now().await;
         }
         let mut decoder = match self.encoding.as_deref_mut() {
@@ -115,7 +115,7 @@ impl UpstreamBody {
             if let Some(decoder) = &mut decoder
                 && let Some(bytes) = decoder.next()?
             {
-                self.since_turn = self.since_turn.saturating_add(bytes.len());
+                self.since_yield = self.since_yield.saturating_add(bytes.len());
                 return Ok(Some(bytes));
             }
             let data = match self.inner.frame().await {
@@ -128,7 +128,7 @@ impl UpstreamBody {
             };
             match (data, &mut decoder) {
                 (Ok(data), None) => {
-                    self.since_turn = self.since_turn.saturating_add(data.len());
+                    self.since_yield = self.since_yield.saturating_add(data.len());
                     return Ok(Some(data));
                 }
                 (Ok(data), Some(decoder)) => decoder.push(data),

@@ -213,7 +213,7 @@ impl DiscoveryState {
 
     /// The state after `error`. A refusal is a sign of life.
     fn after(&self, error: &BackendError, unhealthy_after: u32) -> Self {
-        let failures = if error.says_unreachable() {
+        let failures = if error.is_backend_failure() {
             self.failures.saturating_add(1)
         } else {
             0
@@ -269,8 +269,8 @@ mod tests {
         assert!(member.show().shown.is_none());
         assert!(member.observe(Ok(offer(&["x"]))));
         assert!(!member.observe(Ok(offer(&["x"]))), "nothing changed");
-        assert!(member.observe(Err(BackendError::Status(500))));
-        assert!(!member.observe(Err(BackendError::Status(500))), "nothing changed");
+        assert!(member.observe(Err(BackendError::status(500))));
+        assert!(!member.observe(Err(BackendError::status(500))), "nothing changed");
         assert_eq!(member.state().offer.as_deref(), Some(&offer(&["x"])));
         assert!(member.observe(Ok(offer(&["x"]))), "it recovered");
     }
@@ -296,7 +296,7 @@ mod tests {
         member.probed(Ok(()));
         fail();
         assert_eq!(health(), Health::Unavailable, "only a look makes it healthy");
-        member.observe(Err(BackendError::Status(401)));
+        member.observe(Err(BackendError::status(401)));
         assert_eq!(health(), Health::Degraded);
         member.observe(Ok(offer(&["x"])));
         assert_eq!(health(), Health::Healthy);

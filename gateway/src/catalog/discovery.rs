@@ -105,7 +105,7 @@ async fn look_again_and_again(
                 () = tokio::time::sleep(pause) => {}
                 () = &mut hearing => break,
                 () = member.stale.notified() => break,
-                () = member.backend.in_trouble() => {
+                () = member.backend.wait_for_failures() => {
                     tokio::time::sleep_until(looked + FIRST_RETRY).await;
                     break;
                 }
@@ -132,7 +132,7 @@ async fn probe(catalog: &Catalog, member: &Arc<CatalogBackend>, session: Option<
     let backend = member.backend.for_own_session();
     let asking = tokio::time::timeout(limit, backend.ping(session));
     let outcome = match asking.await.unwrap_or(Err(BackendError::Deadline(limit))) {
-        Err(error) if error.says_unreachable() => Err(error),
+        Err(error) if error.is_backend_failure() => Err(error),
         Err(BackendError::SessionLost) => {
             backend.lose_shared_session(session);
             return false;
@@ -160,7 +160,7 @@ async fn observe(
     match &outcome {
         Ok(offer) => {
             if member.state().is_troubled() {
-                member.backend.came_back();
+                member.backend.mark_recovered();
             }
             tracing::debug!(backend = %name, tools = offer.tools.items.len(), "looked at the backend");
         }
@@ -171,7 +171,7 @@ async fn observe(
         let (is_answer, is_first) = (outcome.is_ok(), member.state().offer.is_none());
         let is_changed = told(member, |member| member.observe(outcome));
         if is_answer {
-            member.backend.was_looked_at(began, is_changed && !is_first);
+            member.backend.note_list_check(began, is_changed && !is_first);
         }
         if is_changed {
             // Before the others have to wait for the snapshot.
@@ -264,7 +264,7 @@ async fn shared_session(
         backend.consult_store().await;
     }
     if let Some(shared) = backend.shared_session() {
-        return Ok(shared.greeting);
+        return Ok(shared.initialize_result);
     }
     // What the gateway had for itself before the configuration changed may be the only one that there is.
     let opened = match own {

@@ -196,7 +196,7 @@ impl Catalog {
         for configured in backends {
             match members.running.get(&configured.name) {
                 Some(running) => {
-                    running.member.backend.isolate(&configured.isolation);
+                    running.member.backend.set_resilience(&configured.isolation);
                     if *running.member.backend.contact() != configured.contact {
                         running.member.backend.set_contact(&configured.contact);
                         stale.push(Arc::clone(running));
@@ -222,8 +222,8 @@ impl Catalog {
     fn start(&self, configured: &config::BackendSettings, readiness: Option<&Readiness>) -> RunningDiscovery {
         let transport = self.shared.transport.clone();
         let backend = Backend::new(configured, transport);
-        backend.isolate(&configured.isolation);
-        backend.measure(self.shared.metrics.backend(backend.name()));
+        backend.set_resilience(&configured.isolation);
+        backend.set_metrics(self.shared.metrics.backend(backend.name()));
         let (terms, settings) = (Arc::clone(&configured.terms), configured.isolation.health);
         let member = Arc::new(CatalogBackend::new(backend, terms, settings));
         let stop = CancellationToken::new();

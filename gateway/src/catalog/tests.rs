@@ -33,7 +33,7 @@ fn failing(name: &str, terms: ExposurePolicy, offer: BackendOffer) -> (Backend, 
     let member = CatalogBackend::new(backend(name), Arc::new(terms), HealthSettings::default());
     member.observe(Ok(offer));
     for _ in 0..member.settings().unhealthy_after {
-        member.observe(Err(BackendError::Status(500)));
+        member.observe(Err(BackendError::status(500)));
     }
     (member.backend.clone(), member.show())
 }

@@ -1,8 +1,7 @@
-//! One request to one backend: a call of a tool, a prompt, a resource, a completion.
+//! One request to one backend: it calls a tool, gets a prompt, reads a resource or completes an argument.
 //!
-//! A request is sent once. It is sent a second time in a single case: the backend says that it does not know the upstream session,
-//! which means that it has not executed the request; then the session is replaced first. Anything else that goes wrong is told to
-//! the caller, with whether trying again is safe.
+//! A request is sent once. It is sent again in one case only: the backend does not know the upstream session, so it has not executed
+//! the request. The session is replaced first. Every other failure goes to the caller, with whether a retry is safe.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -27,71 +26,71 @@ use crate::mcp::splice::{member, splice, splice_all};
 use crate::runtime::timeout::until;
 use crate::telemetry::request_id::CurrentRequestId;
 
-/// How long a backend has to take an answer that refuses what it asked.
+/// How long a backend may take to accept the error that refuses its request.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What a request asks one backend for.
+/// The kind of item that a request addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallSubject {
     /// `tools/call`.
     Tool,
     /// `prompts/get`.
     Prompt,
-    /// `resources/read`, and whatever else names a resource by its `uri`.
+    /// `resources/read`, and other requests that name a resource by its `uri`.
     Resource,
     /// `completion/complete`.
     Completion,
 }
 
-/// What a backend answers to a request.
+/// A backend's response to a request, with its permit.
 #[derive(Debug)]
 pub struct CallReply {
-    /// The answer.
+    /// The response.
     pub answer: BackendResponse,
-    /// The request's place at the backend; to be kept until the answer has come whole.
+    /// The request's permit at the backend. Keep it until the response is complete.
     pub admitted: CallPermit,
 }
 
-/// Why a request has no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The parameters are not those of the method.
+    /// The parameters do not match the method.
     #[error(transparent)]
     Params(#[from] InvalidMessage),
-    /// No backend has it.
+    /// No backend offers the item.
     #[error("unknown {} {name:?}", .subject.noun())]
     Unknown {
-        /// What was asked for.
+        /// The kind of item.
         subject: CallSubject,
-        /// What the caller calls it by.
+        /// The name that the caller used.
         name: String,
     },
-    /// A backend that has not answered since the process started may have it.
+    /// A backend that has not answered since the process started may offer the item.
     #[error("backend {0} is not known yet; try again")]
     NotYet(BackendName),
-    /// The backend has it, and does not complete its arguments.
+    /// The backend offers the item but no completion of its arguments.
     #[error("backend {0} does not complete arguments")]
     NoCompletion(BackendName),
-    /// The backend did not answer.
+    /// The exchange with the backend failed.
     #[error("backend {backend} {error}")]
     Backend {
         /// The backend's name.
         backend: BackendName,
-        /// What went wrong.
+        /// The failure.
         error: BackendError,
         /// Whether the request may have reached the backend.
         sent: bool,
     },
-    /// The caller's session has ended meanwhile.
+    /// The caller's session ended in the meantime.
     #[error("the session has ended")]
     Gone,
-    /// The upstream session cannot be known at the moment. The request was not sent.
+    /// The session store cannot say which upstream session to use. The request was not sent.
     #[error("the session store is unavailable: {0}")]
     Unavailable(String),
 }
 
 impl CallSubject {
-    /// What of the gateway's capabilities the request needs.
+    /// The gateway capability that the request needs.
     #[must_use]
     pub fn capability(self) -> Capability {
         match self {
@@ -112,22 +111,22 @@ impl CallSubject {
     }
 }
 
-/// A request on its way to its backend.
+/// A request with its backend, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct RoutedCall {
-    /// The backend that has what it asks for.
+    /// The backend that offers the item.
     pub backend: Backend,
-    /// The client's message, with the name that the backend uses in the place of the one that the client uses.
+    /// The client's message, with the backend's own name instead of the advertised name.
     pub message: Bytes,
-    /// Until when the call may last, to the end of its answer.
+    /// The deadline for the complete response.
     pub deadline: Deadline,
 }
 
 impl Core {
-    /// The backend that has what `request` asks for in `snapshot`, and what it is told. The call's time begins here.
+    /// Finds the backend that offers the requested item in `snapshot`, and rewrites the message for it. The deadline starts here.
     ///
     /// # Errors
-    /// When no backend is known to have it.
+    /// When no known backend offers the item, or the parameters are malformed.
     pub fn route(
         &self,
         snapshot: &CatalogSnapshot,
@@ -164,11 +163,11 @@ impl Core {
         })
     }
 
-    /// Sends a request with the id `id` to its backend in the caller's session there, and repairs that session once if the backend has
-    /// lost it. At the deadline the backend is told that the request is cancelled.
+    /// Sends a request with the id `id` to its backend in the caller's upstream session, and replaces that session once if the backend
+    /// has lost it. At the deadline the gateway cancels the request at the backend.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When there is no response.
     pub async fn send(
         &self,
         upstreams: &impl UpstreamSessions,
@@ -180,7 +179,7 @@ impl Core {
         let admitted = admitted.unwrap_or_else(|| Err(deadline.passed()));
         let mut admitted = admitted.map_err(|error| CallError::upstream(backend, error.into()))?;
         let mut sent_in = None;
-        // Boxed: whoever waits for it, in several layers, would otherwise move all of its state.
+        // Boxed: otherwise several layers of callers would move all of its state.
         let exchange = Box::pin(self.exchange(upstreams, backend, &routed.message, id, &mut sent_in));
         let outcome = tokio::time::timeout_at(deadline.at(), exchange).await;
         let error = match outcome {
@@ -206,7 +205,7 @@ impl Core {
         })
     }
 
-    /// Says in `sent_in` in which session the request was sent last, also when this is dropped before there is an answer.
+    /// Sends the request and stores in `sent_in` the session that it was last sent in, also when this future is dropped early.
     async fn exchange(
         &self,
         upstreams: &impl UpstreamSessions,
@@ -221,70 +220,71 @@ impl Core {
             let lost = session.clone();
             *sent_in = None;
             self.metrics.repaired(backend.name());
-            tracing::info!(request_id = %CurrentRequestId, backend = %backend.name(), "the backend lost its session; opening another");
+            tracing::info!(request_id = %CurrentRequestId, backend = %backend.name(), "upstream session lost; opening another");
             session = &*sent_in.insert(Box::pin(upstreams.replace(backend, &lost)).await?);
             outcome = Box::pin(backend.call(session, message.clone(), id)).await;
         }
-        // Before the client has the answer: its next call may reach another process.
+        // Before the client gets the response: its next call may reach another replica.
         if session.has_cookies_to_store() {
             Box::pin(upstreams.keep_cookies(backend, session)).await;
         }
         Ok(outcome?)
     }
 
-    /// Tells `backend`, in the background, that nobody waits any longer for the answer to the request `id`.
+    /// Cancels the request `id` at `backend`, in the background.
     pub fn cancel(&self, backend: &Backend, session: UpstreamSession, id: &RawValue) {
         let id = id.to_owned();
-        self.tell(backend, |backend| async move {
+        self.spawn_ending_message(backend, |backend| async move {
             let reason = "the deadline of the call has passed";
             backend.cancel(&session, &id, reason).await
         });
     }
 
-    /// Answers the request `id` of `backend` with an error, in the background: it waits for an answer that nobody will give.
+    /// Answers the request `id` of `backend` with an error, in the background. Without it the backend would wait for a response forever.
     pub fn decline(&self, backend: &Backend, session: UpstreamSession, id: &RawValue, reason: &str) {
         let error = jsonrpc::error(Some(id), error_code::INTERNAL, reason);
-        self.tell(backend, |backend| async move {
-            let told = tokio::time::timeout(REFUSAL_DEADLINE, backend.notify(&session, error));
-            told.await
+        self.spawn_ending_message(backend, |backend| async move {
+            let sending = tokio::time::timeout(REFUSAL_DEADLINE, backend.notify(&session, error));
+            sending
+                .await
                 .unwrap_or(Err(BackendError::Deadline(REFUSAL_DEADLINE)))
         });
     }
 
-    fn tell<T>(&self, backend: &Backend, telling: impl FnOnce(Backend) -> T)
+    fn spawn_ending_message<T>(&self, backend: &Backend, send: impl FnOnce(Backend) -> T)
     where
         T: Future<Output = Result<(), BackendError>> + Send + 'static,
     {
         let name = backend.name().clone();
-        let Ok(permit) = Arc::clone(&self.cancelling).try_acquire_owned() else {
-            tracing::warn!(backend = %name, "too many messages are on their way to backends; one is not sent");
+        let Ok(permit) = Arc::clone(&self.ending_messages).try_acquire_owned() else {
+            tracing::warn!(backend = %name, "too many cancellations in flight; dropping one");
             return;
         };
-        let telling = telling(backend.clone());
+        let sending = send(backend.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = telling.await {
-                tracing::debug!(backend = %name, %error, "a message that ends something was not taken");
+            if let Err(error) = sending.await {
+                tracing::debug!(backend = %name, %error, "failed to deliver cancellation");
             }
             drop(permit);
         });
     }
 }
 
-/// Where things with URIs are listed.
-const URIS: &[ListKind] = &[ListKind::Resources, ListKind::Templates];
+/// The lists whose items have URIs.
+const URI_LISTS: &[ListKind] = &[ListKind::Resources, ListKind::Templates];
 
-/// What a request is about, as far as a snapshot says.
+/// The item that a request addresses, as found in a snapshot.
 #[derive(Debug)]
 pub struct LocatedCall<'a> {
-    /// What the client calls it by.
+    /// The name that the client used.
     pub name: Cow<'a, str>,
-    /// In which lists it may be.
+    /// The lists that may contain the item.
     pub kinds: &'static [ListKind],
-    /// The backend that has it.
+    /// The backend that offers the item, if one does.
     pub backend: Option<Backend>,
 }
 
-/// What a request with these parameters is about, as far as `snapshot` says; `None` where they do not fit.
+/// Finds the item that a request with these parameters addresses. `None` for malformed parameters.
 #[must_use]
 pub fn locate<'a>(
     snapshot: &CatalogSnapshot,
@@ -299,12 +299,12 @@ pub fn locate<'a>(
     })
 }
 
-/// What a request names.
+/// The item that a request names.
 struct FoundItem<'a> {
     name: params::Text<'a>,
-    /// In which lists that may be.
+    /// The lists that may contain the item.
     kinds: &'static [ListKind],
-    /// The `task` of a call, which is not sent on.
+    /// The `task` of a call, which is not forwarded.
     task: Option<&'a RawValue>,
     route: Result<ItemRoute, NotFound>,
 }
@@ -314,9 +314,9 @@ fn find<'a>(
     subject: CallSubject,
     params: Option<&'a RawValue>,
 ) -> Result<FoundItem<'a>, InvalidMessage> {
-    type Look = fn(&CatalogSnapshot, &str) -> Result<ItemRoute, NotFound>;
+    type Lookup = fn(&CatalogSnapshot, &str) -> Result<ItemRoute, NotFound>;
     let mut task = None;
-    let (name, kinds, look): (_, &[ListKind], Look) = match subject {
+    let (name, kinds, lookup): (_, &[ListKind], Lookup) = match subject {
         CallSubject::Tool => {
             let name;
             (name, task) = params::tool(params)?;
@@ -327,13 +327,13 @@ fn find<'a>(
             &[ListKind::Prompts],
             CatalogSnapshot::prompt,
         ),
-        CallSubject::Resource => (params::uri(params)?, URIS, CatalogSnapshot::resource),
+        CallSubject::Resource => (params::uri(params)?, URI_LISTS, CatalogSnapshot::resource),
         CallSubject::Completion => match params::reference(params)? {
             Reference::Prompt(name) => (name, &[ListKind::Prompts], CatalogSnapshot::prompt),
-            Reference::Resource(uri) => (uri, URIS, CatalogSnapshot::template),
+            Reference::Resource(uri) => (uri, URI_LISTS, CatalogSnapshot::template),
         },
     };
-    let route = look(snapshot, &name.1);
+    let route = lookup(snapshot, &name.1);
     Ok(FoundItem {
         name,
         kinds,
@@ -343,7 +343,7 @@ fn find<'a>(
 }
 
 impl CallError {
-    /// Whether the request is known not to have been executed, so that trying again is safe.
+    /// Whether the request is known not to have been executed, so a retry is safe.
     #[must_use]
     pub fn is_retry_safe(&self) -> bool {
         match self {
@@ -357,16 +357,16 @@ impl CallError {
         }
     }
 
-    /// What the backend says of it, for the client.
+    /// The backend's own error text, for the client.
     #[must_use]
-    pub fn said(&self) -> Option<&str> {
+    pub fn detail(&self) -> Option<&str> {
         match self {
-            Self::Backend { error, .. } => error.said(),
+            Self::Backend { error, .. } => error.detail(),
             _ => None,
         }
     }
 
-    /// What went wrong with a request that was sent.
+    /// Creates the error of a request that was sent.
     #[must_use]
     pub fn sent(backend: &Backend, error: BackendError) -> Self {
         Self::Backend {
@@ -376,7 +376,7 @@ impl CallError {
         }
     }
 
-    /// Why there is no upstream session, so that the request was not sent.
+    /// Creates the error of a request that was not sent, because there is no upstream session.
     fn upstream(backend: &Backend, error: UpstreamError) -> Self {
         match error {
             UpstreamError::Backend(error) => Self::Backend {
@@ -390,8 +390,8 @@ impl CallError {
     }
 }
 
-/// The message with the backend's name, and without `task`: no backend may make a task that no client can fetch, and a receiver that
-/// declares no tasks must ignore the field (specification 2025-11-25, basic/utilities/tasks).
+/// Rewrites the message: it gets the backend's own name and loses `task`. A backend must not create a task that the client cannot
+/// fetch, and a receiver that declares no tasks must ignore the field (specification 2025-11-25, basic/utilities/tasks).
 fn rewritten(
     message: &Bytes,
     params: Option<&RawValue>,

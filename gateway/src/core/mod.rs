@@ -1,6 +1,6 @@
-//! What the gateway does, whoever asks and in whichever era: list, call, get, read, complete.
+//! The domain operations of the gateway, the same for all callers and both protocol eras: list, call, get, read, complete.
 //!
-//! Nothing here knows HTTP servers, Redis or session ids. Who holds the upstream sessions is behind [`UpstreamSessions`].
+//! Nothing here depends on an HTTP server, Redis or session ids. The trait [`UpstreamSessions`] hides where upstream sessions are kept.
 
 mod backend_call;
 mod principal;
@@ -26,8 +26,8 @@ pub use backend_call::{CallError, CallReply, CallSubject, LocatedCall, RoutedCal
 pub use principal::Principal;
 pub use upstream_sessions::{UpstreamError, UpstreamSessions};
 
-/// How many cancellations may be on their way to backends at a time.
-const MAX_CANCELLING: usize = 1024;
+/// How many cancellations and refusals may be in flight to backends at a time.
+const MAX_ENDING_MESSAGES: usize = 1024;
 
 /// The domain of the gateway. A cheap-clone handle.
 #[derive(Clone, Debug)]
@@ -38,12 +38,12 @@ pub struct Core {
     hot: Arc<ArcSwap<HotSettings>>,
     hot_error: Arc<ArcSwapOption<String>>,
     tasks: Tasks,
-    /// Bounds the cancellations that are on their way to backends.
-    cancelling: Arc<Semaphore>,
+    /// Bounds the cancellations and refusals that are in flight to backends.
+    ending_messages: Arc<Semaphore>,
 }
 
 impl Core {
-    /// A core that offers what `hot` says. The catalogue is filled in the background; `readiness` waits for the first round.
+    /// Creates a core for the backends of `hot`. Discovery fills the catalog in the background; `readiness` waits for its first round.
     #[must_use]
     pub fn new(
         hot: HotSettings,
@@ -56,7 +56,7 @@ impl Core {
         set_limits(&budget, &hot);
         let catalog = Catalog::new(transport, tasks.clone(), metrics.clone());
         catalog.apply(&hot.backends, &hot.aggregation, Some(readiness));
-        // Nothing is known of any of them, so that it takes no time.
+        // No backend has answered yet, so this merge is cheap.
         catalog.merge();
         let hot_error = Arc::new(ArcSwapOption::empty());
         Self {
@@ -66,40 +66,40 @@ impl Core {
             hot: Arc::new(ArcSwap::from_pointee(hot)),
             hot_error,
             tasks,
-            cancelling: Arc::new(Semaphore::new(MAX_CANCELLING)),
+            ending_messages: Arc::new(Semaphore::new(MAX_ENDING_MESSAGES)),
         }
     }
 
-    /// Takes a new hot configuration. Calls under way go on with what they began with.
+    /// Applies a new hot configuration. Running calls keep the one that they started with.
     pub async fn apply(&self, hot: HotSettings) {
         set_limits(&self.budget, &hot);
         self.catalog.apply(&hot.backends, &hot.aggregation, None);
         let (catalog, meter) = (self.catalog.clone(), Arc::default());
         let merging = self.tasks.compute().run(&meter, move || catalog.merge());
         if let Err(error) = merging.await {
-            tracing::error!(%error, "cannot merge what the backends offer");
+            tracing::error!(%error, "failed to merge the catalog");
         }
         self.hot.store(Arc::new(hot));
         self.hot_error.store(None);
     }
 
-    /// The bytes that the process buffers.
+    /// The budget for bytes that the process buffers.
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.budget
     }
 
-    /// Keeps the hot configuration in use, because its file says so again.
+    /// Clears the reload error: the file is the configuration in use again.
     pub fn accept(&self) {
         self.hot_error.store(None);
     }
 
-    /// Keeps the hot configuration in use, because the new one was refused for `reason`.
+    /// Records that a reload was rejected for `reason`. The configuration in use stays.
     pub fn refuse(&self, reason: String) {
         self.hot_error.store(Some(Arc::new(reason)));
     }
 
-    /// Why the last hot configuration was refused, if it was.
+    /// Why the last reload was rejected, if it was.
     #[must_use]
     pub fn hot_error(&self) -> Option<String> {
         self.hot_error.load().as_deref().cloned()
@@ -111,13 +111,13 @@ impl Core {
         self.hot.load()
     }
 
-    /// Which headers of clients any backend gets.
+    /// The client headers that at least one backend receives.
     #[must_use]
     pub fn passed_headers(&self) -> Arc<[HeaderName]> {
         Arc::clone(&self.hot.load().pass_headers)
     }
 
-    /// The longest that a call may last, as long as no progress extends it.
+    /// The longest deadline of any call, before progress extends it.
     #[must_use]
     pub fn longest_call(&self) -> Duration {
         let hot = self.hot();
@@ -128,7 +128,7 @@ impl Core {
         calls.max().unwrap_or_default()
     }
 
-    /// What is offered.
+    /// The catalog of all backends.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.catalog

@@ -1,31 +1,31 @@
-//! Who asks.
+//! The authenticated caller of a request.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Who asks. Sessions are bound to it: an id is useless to anybody else. Two tokens of one issuer for one subject are one
-/// principal, because tokens are renewed while a session goes on.
+/// The caller of a request. A session belongs to one principal, so its id is useless to another caller. Two tokens of one issuer for
+/// one subject are the same principal, because clients renew tokens during a session.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
-    /// Nobody in particular: the gateway does not authenticate.
+    /// The caller of a gateway without authentication.
     Anonymous,
-    /// Whom an issuer of tokens vouches for.
+    /// The subject of a verified token.
     Subject {
-        /// The issuer, as it stands in `iss`.
+        /// The token's `iss` claim.
         issuer: Arc<str>,
-        /// The issuer's name for it, as it stands in `sub`.
+        /// The token's `sub` claim.
         subject: Arc<str>,
     },
 }
 
 impl Principal {
-    /// Whether nothing is known of who it is, so that all such clients are one.
+    /// Whether the caller is not authenticated. All such callers are one principal.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         *self == Self::Anonymous
     }
 
-    /// The principal that `issuer` calls `subject`.
+    /// Creates the principal for the claims `iss` and `sub` of a token.
     #[must_use]
     pub fn subject(issuer: Arc<str>, subject: &str) -> Self {
         Self::Subject {
@@ -34,7 +34,7 @@ impl Principal {
         }
     }
 
-    /// The parts that identify the principal, for a keyed digest that keeps them apart: no two principals have the same.
+    /// The parts that identify the principal. A keyed digest takes each part with its length, so no two principals have the same digest.
     #[must_use]
     pub fn identity(&self) -> [&[u8]; 3] {
         match self {
@@ -44,7 +44,7 @@ impl Principal {
     }
 }
 
-/// Says no name: a principal may stand in a log, and who a person is may not.
+/// Hides the subject: a log may contain a principal but not a person's name.
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

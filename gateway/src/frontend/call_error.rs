@@ -19,7 +19,7 @@ pub(super) fn explain(error: &CallError) -> String {
     } else {
         "The call may have been executed; check before trying again."
     };
-    match error.said() {
+    match error.detail() {
         Some(said) => format!("The {error}: {}. {retry}", said.trim_end_matches('.')),
         None => format!("The {error}. {retry}"),
     }

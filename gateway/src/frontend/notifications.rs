@@ -123,7 +123,7 @@ impl Frontend {
     fn notify_in_shared_session(&self, name: &str, message: &Bytes) -> Result<(), Response> {
         let backend = self.core.catalog().backend(name);
         let shared = backend.and_then(|backend| {
-            let upstream = backend.shared_session()?.greeting.session;
+            let upstream = backend.shared_session()?.initialize_result.session;
             Some((backend, upstream))
         });
         self.notify_in_background(shared.into_iter().collect(), message)
@@ -206,7 +206,11 @@ async fn relay_to_issuer(
 fn delivery_failed(backend: &Backend, error: &BackendError) -> Response {
     let name = backend.name();
     match error {
-        BackendError::SessionLost | BackendError::Status(400..=407 | 409..=428 | 430..=499) => {
+        BackendError::SessionLost
+        | BackendError::Status {
+            code: 400..=407 | 409..=428 | 430..=499,
+            ..
+        } => {
             let message = format!("The backend {name} {error}; what belonged to it is lost");
             response::error(
                 StatusCode::BAD_REQUEST,

@@ -200,7 +200,7 @@ impl Relay {
             }
             RewrittenMessage::Other(data) => {
                 if self.call.deadline.extends() && is_progress(&data) {
-                    self.call.deadline.begin_anew();
+                    self.call.deadline.restart();
                     self.delivery.extend(self.call.deadline.at());
                 }
                 let id = has_moved.then(|| self.event_id()).flatten();
@@ -243,7 +243,13 @@ impl Relay {
         match self.reopen_stream().await {
             Ok(events) => self.events = Some(events),
             Err(error) => {
-                if matches!(error, BackendError::Status(400 | 404 | 405)) {
+                if matches!(
+                    error,
+                    BackendError::Status {
+                        code: 400 | 404 | 405,
+                        ..
+                    }
+                ) {
                     self.resumes = MAX_RESUMES;
                 }
                 // The error of the resumption says nothing about the call, which was sent.

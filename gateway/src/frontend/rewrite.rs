@@ -118,7 +118,7 @@ impl MessageSource<'_> {
         };
         let is_own = self.session.list_has_changed(self.backend, kinds);
         if !is_own {
-            self.backend.told_a_session_of_a_change();
+            self.backend.note_client_list_change();
         }
         if is_own && self.core.hot().aggregation.offers(capability) {
             return RewrittenMessage::Other(jsonrpc::notification(method));
@@ -179,7 +179,7 @@ impl MessageSource<'_> {
             MessageRole::Answer(data) => {
                 RewrittenMessage::Response(rewrite_elicitation_ids(self.session, self.backend, data, id))
             }
-            MessageRole::NoAnswer(error) => {
+            MessageRole::MalformedAnswer(error) => {
                 self.log_dropped(&error.to_string());
                 RewrittenMessage::InvalidResponse(error)
             }

@@ -73,9 +73,8 @@ impl UpstreamRequestId {
 
     /// Records that the backend has finished the request, if `error` implies it.
     pub(super) fn record_failure(&self, error: &CallError) {
-        use BackendError::Status;
         let is_finished = match error {
-            CallError::Backend { error, sent, .. } => !sent || matches!(error, Status(_)),
+            CallError::Backend { error, sent, .. } => !sent || matches!(error, BackendError::Status { .. }),
             _ => true,
         };
         if is_finished {

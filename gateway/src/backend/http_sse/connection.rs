@@ -1,5 +1,5 @@
-//! One stream of a server that speaks HTTP+SSE: an upstream session that lives as long as it. However long nothing is said on it, it is
-//! open until whoever opened it closes it.
+//! One HTTP+SSE stream, which is an upstream session: both end together. The stream has no idle timeout; it stays open until the gateway
+//! closes it.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,21 +16,21 @@ use crate::backend::{Backend, Cookies, Inner, ResponseEvents};
 use crate::mcp::jsonrpc;
 use crate::mcp::sse::Event;
 
-/// How often it is looked, while the process ends, whether the calls on it are over.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How many pings of the server may wait for their answers.
-const MAX_PINGS: usize = 4;
-/// How long the server may take to accept the answer to its ping.
+/// How often the drain checks whether the calls on the stream are complete.
+const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// The most concurrent responses to pings of the server.
+const MAX_CONCURRENT_PINGS: usize = 4;
+/// How long the server may take to accept the response to its ping.
 const PING_DEADLINE: Duration = Duration::from_secs(10);
 
-/// An open stream.
+/// An open HTTP+SSE stream.
 #[derive(Debug)]
 pub(in crate::backend) struct SseConnection {
-    /// Where messages are posted. It names the session, so that it is nobody else's business.
+    /// The URL for POSTs. It contains the session's id, so it is secret.
     endpoint: Uri,
-    /// The address at which the stream is, where the host is a name.
+    /// The address of the server with the stream, where the host is a name.
     address: Option<IpAddr>,
-    /// What a balancer in front of the server finds it by.
+    /// The cookies by which a load balancer finds the server.
     cookies: Cookies,
     /// `None` once the stream has ended.
     routes: Mutex<Option<MessageRoutes>>,
@@ -46,31 +46,31 @@ impl SseConnection {
             cookies,
             routes: Mutex::new(Some(MessageRoutes::default())),
             stop: CancellationToken::new(),
-            pings: Arc::new(Semaphore::new(MAX_PINGS)),
+            pings: Arc::new(Semaphore::new(MAX_CONCURRENT_PINGS)),
         }
     }
 
-    /// Where messages are posted.
+    /// The URL for POSTs.
     pub(super) fn endpoint(&self) -> &Uri {
         &self.endpoint
     }
 
-    /// The address at which the server is that has the stream, where the host is a name.
+    /// The address of the server with the stream, where the host is a name.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.address
     }
 
-    /// What a balancer in front of the server finds it by.
+    /// The cookies by which a load balancer finds the server.
     pub(super) fn cookies(&self) -> &Cookies {
         &self.cookies
     }
 
-    /// Waits for the answer to the request `message`, whose id is `id`; `None` when the stream has ended.
+    /// Registers the request `message` with the id `id`, and returns its events; `None` when the stream has ended.
     pub(super) fn call(&self, id: &RawValue, message: &[u8]) -> Option<mpsc::Receiver<Event>> {
         lock(&self.routes).as_mut().map(|routes| routes.call(id, message))
     }
 
-    /// Listens to what belongs to no call; `None` when the stream has ended.
+    /// Returns the messages that belong to no call; `None` when the stream has ended.
     pub(super) fn listen(&self) -> Option<mpsc::Receiver<Event>> {
         lock(&self.routes).as_mut().map(MessageRoutes::listen)
     }
@@ -80,7 +80,7 @@ impl SseConnection {
         self.stop.cancel();
     }
 
-    /// Reads the stream to its end. `backend` is where answers to pings go.
+    /// Reads the stream to its end, dispatches its messages, and answers pings through `backend`.
     pub(super) async fn read(
         self: Arc<Self>,
         id: HeaderValue,
@@ -90,7 +90,7 @@ impl SseConnection {
     ) {
         tokio::pin!(drained);
         let mut draining = false;
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut drain_check = tokio::time::interval(DRAIN_CHECK_INTERVAL);
         loop {
             let event = tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -98,8 +98,8 @@ impl SseConnection {
                     draining = true;
                     continue;
                 }
-                _ = look.tick(), if draining => {
-                    if self.calls_are_over() {
+                _ = drain_check.tick(), if draining => {
+                    if self.has_no_calls() {
                         break;
                     }
                     continue;
@@ -109,7 +109,7 @@ impl SseConnection {
             let Ok(Some(event)) = event else { break };
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                () = self.pass(event, &backend, &id) => {}
+                () = self.dispatch(event, &backend, &id) => {}
             }
         }
         if let Some(mut routes) = lock(&self.routes).take() {
@@ -120,39 +120,39 @@ impl SseConnection {
         }
     }
 
-    fn calls_are_over(&self) -> bool {
+    fn has_no_calls(&self) -> bool {
         lock(&self.routes)
             .as_ref()
-            .is_none_or(MessageRoutes::calls_are_over)
+            .is_none_or(MessageRoutes::has_no_calls)
     }
 
-    async fn pass(&self, event: Event, backend: &Weak<Inner>, id: &HeaderValue) {
+    async fn dispatch(&self, event: Event, backend: &Weak<Inner>, id: &HeaderValue) {
         let Some(data) = event.message().cloned() else {
             return;
         };
-        let place = lock(&self.routes)
+        let route = lock(&self.routes)
             .as_mut()
-            .map_or(MessageRoute::Nowhere, |routes| routes.place(&data));
-        // Nothing of its framing: the stream cannot be resumed, so that its positions are none.
+            .map_or(MessageRoute::Unroutable, |routes| routes.route(&data));
+        // Drop event ids and `retry`: the stream cannot be resumed.
         let event = Event {
             data: Some(data),
             ..Event::default()
         };
-        match place {
-            // Whoever has gone away meanwhile wants nothing any more.
+        match route {
+            // A call that has ended needs no message.
             MessageRoute::Call(call) => drop(call.send(event).await),
             MessageRoute::Listener(listener) => {
                 if listener.try_send(event).is_err() {
-                    tracing::warn!("a client does not read its stream; a message of its backend is lost");
+                    tracing::warn!("client does not read its stream; dropping backend message");
                 }
             }
-            MessageRoute::Ping(ping) => self.pong(backend, id, &ping),
-            MessageRoute::Nowhere => tracing::debug!("a message of a backend is for nobody"),
+            MessageRoute::Ping(ping) => self.answer_ping(backend, id, &ping),
+            MessageRoute::Unroutable => tracing::debug!("dropping unroutable backend message"),
         }
     }
 
-    /// Says that the connection lives. That is the gateway's to say: the client may be listening nowhere.
-    fn pong(&self, backend: &Weak<Inner>, id: &HeaderValue, ping: &RawValue) {
+    /// Answers a ping. The gateway does it itself, because the client may have no open stream.
+    fn answer_ping(&self, backend: &Weak<Inner>, id: &HeaderValue, ping: &RawValue) {
         let Ok(permit) = Arc::clone(&self.pings).try_acquire_owned() else {
             return;
         };
@@ -166,7 +166,7 @@ impl SseConnection {
         backend.tasks().clone().spawn(async move {
             let posting = tokio::time::timeout(PING_DEADLINE, backend.post_over_sse(&id, answer));
             if !matches!(posting.await, Ok(Ok(()))) {
-                tracing::debug!(backend = %backend.name(), "a ping could not be answered");
+                tracing::debug!(backend = %backend.name(), "failed to answer ping");
             }
             drop(permit);
         });
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_on_which_nothing_is_said_is_open_until_it_is_closed() {
+    async fn silent_stream_stays_open_until_closed() {
         let (_said, events) = mpsc::channel(1);
         let endpoint = Uri::from_static("http://a/message?session=1");
         let connection = Arc::new(SseConnection::new(endpoint, None, Cookies::default()));

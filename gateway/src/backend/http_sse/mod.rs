@@ -1,9 +1,8 @@
-//! The other transport: HTTP+SSE of specification 2024-11-05. A GET opens a stream, whose first event names the URL for POSTs; every
-//! answer comes on the stream.
+//! The HTTP+SSE transport of specification 2024-11-05. A GET opens a stream whose first event names the URL for POSTs, and every response
+//! arrives on the stream.
 //!
-//! An upstream session is its stream here: it ends with the connection, and no other process can have it. So these sessions do not
-//! stand in any record. Each process opens its own, and a stream that is lost is a session that is lost: running calls end with an
-//! error, and the next call opens another.
+//! An upstream session is its stream: it ends with the connection and exists in one process only, so no session record contains it. A
+//! lost stream is a lost session: running calls fail, and the next call opens another.
 
 mod connection;
 mod endpoint;
@@ -24,10 +23,10 @@ use crate::runtime::clock;
 
 use connection::{SseConnection, lock};
 
-/// How many streams one backend may have open from this process.
+/// The most open streams of one backend in this process.
 const MAX_STREAMS: usize = 4096;
 
-/// The open streams of one backend, by the ids that the gateway gives them.
+/// The open streams of one backend, by the session ids that the gateway assigns.
 #[derive(Debug, Default)]
 pub(super) struct SseStreams(Mutex<HashMap<HeaderValue, Arc<SseConnection>>>);
 
@@ -42,7 +41,7 @@ impl SseStreams {
 }
 
 impl Backend {
-    /// The number of the stream that `session` is; `None` when it is not open here.
+    /// Returns the number of the stream of `session`; `None` when it is not open in this process.
     #[must_use]
     pub fn stream_number(&self, session: &UpstreamSession) -> Option<u64> {
         let id = session.id.as_ref()?;
@@ -50,8 +49,7 @@ impl Backend {
         u64::from_str_radix(id.to_str().ok()?, 16).ok()
     }
 
-    /// Opens a stream at `address`, if one is given, and waits until the server says where it wants messages posted. Gives the id of the
-    /// session that it is.
+    /// Opens a stream, at `address` if given, and waits for its `endpoint` event. Returns the id of the new session.
     pub(super) async fn open_stream(&self, address: Option<IpAddr>) -> Result<HeaderValue, SendError> {
         let mut request = self.request(Method::GET, None, Bytes::new())?;
         let headers = request.headers_mut();
@@ -59,7 +57,7 @@ impl Backend {
         headers.insert(http::header::ACCEPT, header_names::EVENT_STREAM);
         let response = self.send_to(request, address).await?;
         if response.status() != StatusCode::OK {
-            return Err(BackendError::of_answer(&response).into());
+            return Err(BackendError::from_response(&response).into());
         }
         let headers = response.headers().clone();
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
@@ -74,14 +72,14 @@ impl Backend {
                 return Err(BackendError::Broken(message.to_owned()).into());
             };
             if event.event.as_ref().is_some_and(|kind| &kind[..] == b"endpoint") {
-                let said = event.data.unwrap_or_default();
-                let said = String::from_utf8_lossy(&said);
-                break endpoint::resolve(self.url(), &said).map_err(BackendError::Invalid)?;
+                let data = event.data.unwrap_or_default();
+                let data = String::from_utf8_lossy(&data);
+                break endpoint::resolve(self.url(), &data).map_err(BackendError::Invalid)?;
             }
         };
         let number = format!("{:016x}", crate::runtime::random::u64());
         let id = HeaderValue::try_from(number).map_err(|error| BackendError::Invalid(error.to_string()))?;
-        // A balancer finds the server of the stream by them. They are sent to where messages are posted.
+        // The cookies by which a load balancer finds the stream's server. POSTs send them.
         let cookies = Cookies::default();
         cookies.take(&headers, &[self.url(), &endpoint], clock::unix_seconds);
         let connection = Arc::new(SseConnection::new(endpoint, address, cookies));
@@ -99,7 +97,7 @@ impl Backend {
         Ok(id)
     }
 
-    /// Sends the request `message` with the id `id`; its answer is a stream of what the server says until the answer.
+    /// Sends the request `message` with the id `id`. The response is the share of the stream that belongs to the call.
     pub(super) async fn call_over_sse(
         &self,
         session: &UpstreamSession,
@@ -116,7 +114,7 @@ impl Backend {
         ))
     }
 
-    /// Posts `message` to where the stream `id` wants it.
+    /// Posts `message` to the endpoint of the stream `id`.
     pub(super) async fn post_over_sse(&self, id: &HeaderValue, message: Bytes) -> Result<(), BackendError> {
         let connection = self.inner.sse.get(id).ok_or(BackendError::SessionLost)?;
         let mut request = self.request(Method::POST, None, message)?;
@@ -131,32 +129,32 @@ impl Backend {
             .take(response.headers(), &urls, clock::unix_seconds);
         match response.status() {
             status if status.is_success() => Ok(()),
-            // The server has forgotten the stream, although it has not closed it.
+            // The server no longer knows the stream, although it has not closed it.
             StatusCode::NOT_FOUND => {
                 connection.close();
                 self.inner.sse.forget(id);
                 Err(BackendError::SessionLost)
             }
-            _ => Err(BackendError::of_answer(&response)),
+            _ => Err(BackendError::from_response(&response)),
         }
     }
 
-    /// What the server says on the stream of `session` that belongs to no call.
+    /// Returns the messages on the stream of `session` that belong to no call.
     pub(super) fn listen_over_sse(&self, session: &UpstreamSession) -> Result<ResponseEvents, BackendError> {
-        let gone = || BackendError::Status(StatusCode::NOT_FOUND.as_u16());
+        let gone = || BackendError::status(StatusCode::NOT_FOUND.as_u16());
         let connection = session.id.as_ref().and_then(|id| self.inner.sse.get(id));
         let events = connection.and_then(|connection| connection.listen());
         events.map(ResponseEvents::shared).ok_or_else(gone)
     }
 
-    /// Ends every stream, and with it the sessions that they are: the backend is not configured any more.
+    /// Closes all streams and their sessions, when the backend is removed from the configuration.
     pub fn close_streams(&self) {
         for connection in lock(&self.inner.sse.0).values() {
             connection.close();
         }
     }
 
-    /// Ends the stream that `session` is.
+    /// Closes the stream of `session`.
     pub(super) fn close_stream(&self, session: &UpstreamSession) {
         let Some(id) = &session.id else { return };
         if let Some(connection) = self.inner.sse.get(id) {
@@ -176,7 +174,7 @@ mod tests {
     use crate::config::{self, Protocol};
     use crate::runtime::tasks::Tasks;
 
-    /// Reads one request, of which a POST ends with its body.
+    /// Reads one request; a POST ends with its body.
     async fn read(connection: &mut TcpStream) -> String {
         let (mut request, mut part) = (String::new(), [0; 4096]);
         while !(request.ends_with('}') || request.starts_with("GET") && request.ends_with("\r\n\r\n")) {
@@ -187,9 +185,9 @@ mod tests {
         request.to_ascii_lowercase()
     }
 
-    /// A balancer finds the server of a stream by what the answer to GET, or to a POST, has set.
+    /// A load balancer finds the server of a stream by the cookies that GET or a POST has set.
     #[tokio::test]
-    async fn posts_bear_the_cookies_of_their_stream() {
+    async fn posts_send_the_cookies_of_their_stream() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/sse", listener.local_addr().unwrap());
         let configured = config::BackendSettings {

@@ -1,9 +1,8 @@
-//! Who gets a message that comes on the one stream of an upstream session.
+//! Routes the messages on the single stream of an HTTP+SSE session.
 //!
-//! In HTTP+SSE everything that a server says comes on one stream, whatever it belongs to. An answer goes to its call, and progress to
-//! the call that has its token. What the server asks goes to the call that began last, because a question that nobody's call
-//! has led to is rare and many clients listen to nothing else; when no call is under way it goes to the session's own stream. All
-//! the rest goes to the session's own stream first.
+//! A response goes to its call, and progress to the call with its token. A request of the server goes to the newest call, because such
+//! requests usually belong to a call and many clients have no other stream. Without a call it goes to the session's own stream. All other
+//! messages go to the session's own stream first.
 
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -12,12 +11,12 @@ use crate::mcp::correlation;
 use crate::mcp::jsonrpc::{EnvelopeFields, Message, same_id};
 use crate::mcp::sse::Event;
 
-/// How many events a call may be behind. When it has not taken them the stream waits: both ends are the same client's.
+/// The most unread events of a call. The stream then waits, which affects only the same client.
 const CALL_BACKLOG: usize = 4;
-/// How many events the session's own stream may be behind. More are lost, because whoever calls must not wait for whoever listens.
+/// The most unread events of the session's own stream. More are dropped, because calls must not wait for the stream's reader.
 const LISTENER_BACKLOG: usize = 64;
 
-/// Who is waiting.
+/// The pending calls and the listener of one session.
 #[derive(Debug, Default)]
 pub(super) struct MessageRoutes {
     calls: Vec<PendingCall>,
@@ -31,21 +30,21 @@ struct PendingCall {
     events: mpsc::Sender<Event>,
 }
 
-/// Where a message goes.
+/// The destination of a message.
 #[derive(Debug)]
 pub(super) enum MessageRoute {
-    /// To a call, which is waited for.
+    /// A call; the stream waits until the call takes the message.
     Call(mpsc::Sender<Event>),
-    /// To the session's own stream, if it keeps up.
+    /// The session's own stream, if it has capacity.
     Listener(mpsc::Sender<Event>),
-    /// The server asks whether the connection lives; this is its id.
+    /// A ping of the server, with its id.
     Ping(Box<RawValue>),
-    /// To nobody.
-    Nowhere,
+    /// No destination.
+    Unroutable,
 }
 
 impl MessageRoutes {
-    /// Waits for the answer to the request `message`, whose id is `id`.
+    /// Registers the request `message` with the id `id`, and returns its events.
     pub(super) fn call(&mut self, id: &RawValue, message: &[u8]) -> mpsc::Receiver<Event> {
         self.calls.retain(|call| !call.events.is_closed());
         let token = match Message::parse(message) {
@@ -61,81 +60,83 @@ impl MessageRoutes {
         receiver
     }
 
-    /// Listens to what belongs to no call. Whoever listened before hears the end.
+    /// Returns the messages that belong to no call. A previous listener ends.
     pub(super) fn listen(&mut self) -> mpsc::Receiver<Event> {
         let (events, receiver) = mpsc::channel(LISTENER_BACKLOG);
         self.listener = Some(events);
         receiver
     }
 
-    /// Whether nobody is waiting for an answer.
-    pub(super) fn calls_are_over(&self) -> bool {
+    /// Whether no call waits for a response.
+    pub(super) fn has_no_calls(&self) -> bool {
         self.calls.iter().all(|call| call.events.is_closed())
     }
 
-    /// Lets go of everybody: they hear the end.
+    /// Ends all calls and the listener.
     pub(super) fn end(&mut self) {
         *self = Self::default();
     }
 
-    /// Where the message `data` goes. A call that gets its answer waits no longer.
-    pub(super) fn place(&mut self, data: &[u8]) -> MessageRoute {
+    /// Routes the message `data`. A call that gets its response is removed.
+    pub(super) fn route(&mut self, data: &[u8]) -> MessageRoute {
         match Message::from_backend(data) {
             Ok(Message::Response(response)) if response.id.get() == "null" => {
-                self.only_one().unwrap_or(MessageRoute::Nowhere)
+                self.take_only_call().unwrap_or(MessageRoute::Unroutable)
             }
-            Ok(Message::Response(response)) => self.waiting_for(response.id).unwrap_or(MessageRoute::Nowhere),
+            Ok(Message::Response(response)) => {
+                self.take_call(response.id).unwrap_or(MessageRoute::Unroutable)
+            }
             Ok(Message::Request(request)) if request.method == "ping" => {
                 MessageRoute::Ping(request.id.to_owned())
             }
             Ok(Message::Request(_)) => self
-                .newest()
-                .or_else(|| self.own())
-                .unwrap_or(MessageRoute::Nowhere),
+                .newest_call()
+                .or_else(|| self.own_stream())
+                .unwrap_or(MessageRoute::Unroutable),
             Ok(Message::Notification { method, params }) => {
-                let place = match &*method {
-                    "notifications/progress" => self.with_token(params).or_else(|| self.own()),
-                    "notifications/cancelled" => self.newest().or_else(|| self.own()),
-                    _ => self.own().or_else(|| self.newest()),
+                let route = match &*method {
+                    "notifications/progress" => self.call_with_token(params).or_else(|| self.own_stream()),
+                    "notifications/cancelled" => self.newest_call().or_else(|| self.own_stream()),
+                    _ => self.own_stream().or_else(|| self.newest_call()),
                 };
-                place.unwrap_or(MessageRoute::Nowhere)
+                route.unwrap_or(MessageRoute::Unroutable)
             }
-            // The call is told what is wrong with its answer, and does not wait for another.
+            // A malformed response still ends its call, which reports the error.
             Err(_) => EnvelopeFields::of(data)
                 .filter(|sketch| !sketch.has_method)
-                .and_then(|sketch| self.waiting_for(sketch.id?))
-                .unwrap_or(MessageRoute::Nowhere),
+                .and_then(|sketch| self.take_call(sketch.id?))
+                .unwrap_or(MessageRoute::Unroutable),
         }
     }
 
-    /// The call that gets the answer with this id, and waits no longer.
-    fn waiting_for(&mut self, id: &RawValue) -> Option<MessageRoute> {
+    /// Removes the call with this id.
+    fn take_call(&mut self, id: &RawValue) -> Option<MessageRoute> {
         let at = self.calls.iter().position(|call| same_id(id, &call.id))?;
         Some(MessageRoute::Call(self.calls.remove(at).events))
     }
 
-    /// The call that is meant by a server that could not tell the id of the request (JSON-RPC 2.0, 5): the one that waits, if it is alone.
-    fn only_one(&mut self) -> Option<MessageRoute> {
+    /// Removes the only pending call: a response with a null id (JSON-RPC 2.0, 5) can only belong to it.
+    fn take_only_call(&mut self) -> Option<MessageRoute> {
         self.calls.retain(|call| !call.events.is_closed());
         let is_alone = self.calls.len() == 1;
         let call = is_alone.then(|| self.calls.pop()).flatten()?;
         Some(MessageRoute::Call(call.events))
     }
 
-    fn with_token(&self, params: Option<&RawValue>) -> Option<MessageRoute> {
+    fn call_with_token(&self, params: Option<&RawValue>) -> Option<MessageRoute> {
         let token = correlation::reported_token(params).ok()?;
         let same = |call: &&PendingCall| call.token.as_ref().is_some_and(|own| own.get() == token.get());
         let call = self.calls.iter().find(same)?;
         Some(MessageRoute::Call(call.events.clone()))
     }
 
-    fn newest(&self) -> Option<MessageRoute> {
+    fn newest_call(&self) -> Option<MessageRoute> {
         let open = |call: &&PendingCall| !call.events.is_closed();
         let call = self.calls.iter().rev().find(open)?;
         Some(MessageRoute::Call(call.events.clone()))
     }
 
-    fn own(&self) -> Option<MessageRoute> {
+    fn own_stream(&self) -> Option<MessageRoute> {
         Some(MessageRoute::Listener(self.listener()?.clone()))
     }
 
@@ -160,7 +161,7 @@ mod tests {
     }
 
     async fn deliver(routes: &mut MessageRoutes, data: &str) {
-        if let MessageRoute::Call(to) | MessageRoute::Listener(to) = routes.place(data.as_bytes()) {
+        if let MessageRoute::Call(to) | MessageRoute::Listener(to) = routes.route(data.as_bytes()) {
             let data = Some(bytes::Bytes::copy_from_slice(data.as_bytes()));
             let event = Event {
                 data,
@@ -180,7 +181,8 @@ mod tests {
     const LOGS: &str = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
 
     #[tokio::test]
-    async fn answers_and_progress_go_to_their_calls_and_questions_to_the_one_that_began_last() {
+    async fn messages_are_routed_to_their_calls() {
+        // Responses and progress go to their calls, requests of the server to the newest call.
         let mut routes = MessageRoutes::default();
         let mut one = call(&mut routes, "1", "\"a\"");
         let mut two = call(&mut routes, "\"1\"", "7");
@@ -191,14 +193,14 @@ mod tests {
         }
         assert_eq!(got(&mut one), [progress, answer]);
         assert_eq!(got(&mut two), [ASKS]);
-        assert!(!routes.calls_are_over());
+        assert!(!routes.has_no_calls());
         drop(two);
-        assert!(routes.calls_are_over());
-        assert!(matches!(routes.place(ASKS.as_bytes()), MessageRoute::Nowhere));
+        assert!(routes.has_no_calls());
+        assert!(matches!(routes.route(ASKS.as_bytes()), MessageRoute::Unroutable));
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_none_goes_to_the_call_that_it_names() {
+    async fn malformed_response_goes_to_the_call_that_it_names() {
         let mut routes = MessageRoutes::default();
         let mut one = call(&mut routes, "1", "1");
         let mut two = call(&mut routes, "2", "2");
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_whose_id_is_null_is_the_answer_to_the_only_call() {
+    async fn error_with_null_id_goes_to_the_only_call() {
         let mut routes = MessageRoutes::default();
         let error = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"what?"}}"#;
         let mut one = call(&mut routes, "1", "1");
@@ -228,11 +230,12 @@ mod tests {
         drop(two);
         deliver(&mut routes, error).await;
         assert_eq!(got(&mut one), [error]);
-        assert!(routes.calls_are_over());
+        assert!(routes.has_no_calls());
     }
 
     #[tokio::test]
-    async fn the_rest_goes_to_the_own_stream_or_to_a_call_where_there_is_none() {
+    async fn other_messages_go_to_the_own_stream_or_a_call() {
+        // Other messages go to the session's own stream, or to a call where there is no such stream.
         let mut routes = MessageRoutes::default();
         let mut running = call(&mut routes, "1", "1");
         deliver(&mut routes, LOGS).await;
@@ -243,8 +246,8 @@ mod tests {
         deliver(&mut routes, ASKS).await;
         assert_eq!(got(&mut own), [ASKS]);
         let _newer = routes.listen();
-        assert!(own.recv().await.is_none(), "another listens now");
+        assert!(own.recv().await.is_none(), "another listener replaced it");
         let ping = r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#;
-        assert!(matches!(routes.place(ping.as_bytes()), MessageRoute::Ping(id) if id.get() == "\"p\""));
+        assert!(matches!(routes.route(ping.as_bytes()), MessageRoute::Ping(id) if id.get() == "\"p\""));
     }
 }

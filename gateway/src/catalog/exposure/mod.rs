@@ -290,13 +290,13 @@ impl AdvertisedOffer {
 
     fn refuse_oversized(&mut self, backend: &BackendName, kind: ListKind, oversized: &OversizedItems) {
         let noun = kind.noun();
-        for (key, bytes) in &oversized.told {
+        for (key, bytes) in &oversized.examples {
             self.refuse(format_args!(
                 "the {noun} {} of backend {backend} is not offered: it has {bytes} bytes, and the most is {MAX_ITEM_BYTES}",
                 quoted(key)
             ));
         }
-        let more = oversized.count.saturating_sub(oversized.told.len());
+        let more = oversized.count.saturating_sub(oversized.examples.len());
         if more > 0 {
             self.refuse(format_args!(
                 "{more} more {noun}s of backend {backend} are not offered: each has more than {MAX_ITEM_BYTES} bytes"
@@ -306,14 +306,14 @@ impl AdvertisedOffer {
 
     fn warn_of_mended(&mut self, backend: &BackendName, kind: ListKind, mended: &MendedItems) {
         let noun = kind.noun();
-        for (key, places) in &mended.told {
+        for (key, places) in &mended.examples {
             let warning = format_args!(
                 "the {noun} {} of backend {backend} breaks the schema of the protocol in {places}; clients get it without that, or put right",
                 quoted(key)
             );
             self.warnings.push(OF_ONE_BACKEND, warning);
         }
-        let more = mended.count.saturating_sub(mended.told.len());
+        let more = mended.count.saturating_sub(mended.examples.len());
         if more > 0 {
             let warning =
                 format_args!("{more} more {noun}s of backend {backend} break the schema of the protocol");

@@ -316,7 +316,7 @@ fn item_too_large_is_a_fault_that_names_it() {
     let tools = BackendList {
         oversized: OversizedItems {
             count: 3,
-            told: vec![("big".to_owned(), 30 << 20)],
+            examples: vec![("big".to_owned(), 30 << 20)],
         },
         ..BackendList::default()
     };
@@ -339,7 +339,7 @@ fn mended_item_is_a_warning_that_names_its_fields() {
     let tools = BackendList {
         mended: MendedItems {
             count: 2,
-            told: vec![("odd".to_owned(), "description, icons.0.sizes".to_owned())],
+            examples: vec![("odd".to_owned(), "description, icons.0.sizes".to_owned())],
         },
         ..BackendList::default()
     };

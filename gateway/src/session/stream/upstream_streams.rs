@@ -88,7 +88,7 @@ impl UpstreamStreams {
         events: ResponseEvents,
     ) {
         self.positions.remove(backend.name().as_str());
-        let listener = ListenStream::going_on(backend.clone(), upstream.clone(), events);
+        let listener = ListenStream::from_open(backend.clone(), upstream.clone(), events);
         self.listen_to(session, backend.clone(), upstream.clone(), listener, true);
     }
 

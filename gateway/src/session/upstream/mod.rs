@@ -135,7 +135,7 @@ impl Session {
         }
         let known = backend.shared_session();
         if let Some(known) = known {
-            return Ok(known.greeting.session);
+            return Ok(known.initialize_result.session);
         }
         inner.core.catalog().refresh(backend.name());
         Ok(backend.wait_for_shared_session().await?)
@@ -179,7 +179,7 @@ impl Session {
         if lost.is_none() || limiter.try_acquire(self.key, backend.name().as_str()) {
             return Ok(());
         }
-        backend.forgets_sessions();
+        backend.note_repeated_session_loss();
         Err(BackendError::SessionAffinityRequired)
     }
 

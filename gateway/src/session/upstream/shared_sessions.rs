@@ -110,6 +110,6 @@ impl Sessions {
 
 /// Whether the backend knows the session, if it can tell.
 async fn lives(backend: &Backend, shared: &SharedSession) -> bool {
-    let pinging = tokio::time::timeout(PING_DEADLINE, backend.ping(&shared.greeting.session));
+    let pinging = tokio::time::timeout(PING_DEADLINE, backend.ping(&shared.initialize_result.session));
     !matches!(pinging.await, Ok(Err(BackendError::SessionLost)))
 }

@@ -122,7 +122,7 @@ impl Session {
     pub fn upstream_tag(&self, backend: &Backend, upstream: &UpstreamSession) -> Option<UpstreamTag> {
         let generation = if backend.shares_session() {
             let shared = backend.shared_session()?;
-            (shared.greeting.session == *upstream).then_some(shared.number)?
+            (shared.initialize_result.session == *upstream).then_some(shared.number)?
         } else if backend.has_streams_for_sessions() {
             backend.stream_number(upstream)?
         } else {
@@ -167,7 +167,9 @@ impl Session {
         let backend = backend.ok_or_else(|| NoUpstreamSession::NoBackend(name.to_owned()))?;
         let backend = self.reach(backend);
         if backend.shares_session() {
-            let shared = backend.shared_session().map(|shared| shared.greeting.session);
+            let shared = backend
+                .shared_session()
+                .map(|shared| shared.initialize_result.session);
             let wanted = shared.filter(|shared| self.upstream_tag(&backend, shared) == Some(tag));
             let replaced = || NoUpstreamSession::Replaced(name.to_owned());
             return wanted.map(|upstream| (backend, upstream)).ok_or_else(replaced);
