@@ -16,7 +16,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Either};
 
 use super::Frontend;
-use crate::config::BackendName;
+use crate::config::{BackendName, HotSettings};
+use crate::frontend::request_context::RequestKind;
 use crate::frontend::response::{BoxError, ResponseBody};
 use crate::frontend::shared_body;
 use crate::frontend::shared_body::SLICE_BYTES;
@@ -65,7 +66,9 @@ pub(super) struct RequestLog {
     id: RequestId,
     session: Option<HeaderValue>,
     started: Instant,
-    method: &'static str,
+    kind: RequestKind,
+    /// Sampling threshold of the access log when the request arrived.
+    sample_threshold: u64,
     status: Option<StatusCode>,
     failure: Option<FailureSlot>,
     /// The kind of stream that the response is: `call`, `resumed` or `session`.
@@ -75,14 +78,15 @@ pub(super) struct RequestLog {
 }
 
 impl RequestLog {
-    pub(super) fn start(frontend: &Arc<Frontend>, headers: &HeaderMap) -> Self {
+    pub(super) fn start(frontend: &Arc<Frontend>, hot: &HotSettings, headers: &HeaderMap) -> Self {
         frontend.metrics.request_began();
         Self {
             frontend: Arc::clone(frontend),
             id: RequestId::of(headers),
             session: headers.get(header_names::SESSION_ID).cloned(),
             started: Instant::now(),
-            method: "other",
+            kind: RequestKind::Other,
+            sample_threshold: hot.access_log.threshold,
             status: None,
             failure: None,
             stream: None,
@@ -98,10 +102,10 @@ impl RequestLog {
     /// Records the response, adds the request id to its headers, and follows its body to the end.
     pub(super) fn follow(
         mut self,
-        method: &'static str,
+        kind: RequestKind,
         mut response: Response<ResponseBody>,
     ) -> Response<ResponseBody> {
-        self.method = method;
+        self.kind = kind;
         self.status = Some(response.status());
         self.failure = response.extensions_mut().remove::<FailureSlot>();
         response
@@ -110,9 +114,9 @@ impl RequestLog {
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
         if header_names::is_media_type(content_type, &header_names::EVENT_STREAM) {
             let is_resumed = response.extensions().get::<Resumed>().is_some();
-            self.record_stream(match method {
-                "GET" if is_resumed => "resumed",
-                "GET" => "session",
+            self.record_stream(match kind {
+                RequestKind::Get if is_resumed => "resumed",
+                RequestKind::Get => "session",
                 _ => "call",
             });
         }
@@ -173,7 +177,7 @@ impl RequestLog {
             ($level:ident) => {
                 tracing::$level!(
                     request_id = %self.id,
-                    method = self.method,
+                    method = self.kind.label(),
                     status,
                     outcome,
                     duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -190,7 +194,7 @@ impl RequestLog {
             // probe for a stream.
             ("rejected", Some(status)) if !matches!(status, 401 | 404 | 405) => line!(info),
             _ if tracing::enabled!(tracing::Level::DEBUG) => line!(debug),
-            _ if self.id.is_sampled(self.frontend.core.hot().access_log.threshold) => line!(info),
+            _ if self.id.is_sampled(self.sample_threshold) => line!(info),
             _ => {}
         }
     }
@@ -202,13 +206,13 @@ impl Drop for RequestLog {
         let status = self
             .status
             .map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
-        metrics.request(self.method, status, outcome);
+        metrics.request(self.kind.label(), status, outcome);
         if let Some(kind) = self.stream {
             metrics.stream_ended(kind);
         }
         if !self.is_session_stream() {
             metrics.request_ended();
-            metrics.request_took(self.method, self.started.elapsed());
+            metrics.request_took(self.kind.label(), self.started.elapsed());
         }
         if self.aborted {
             metrics.answer_aborted();

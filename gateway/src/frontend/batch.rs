@@ -18,27 +18,30 @@
     )
 )]
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, Stream, StreamExt as _};
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 
 use super::Frontend;
 use crate::budget::delivery::Delivery;
-use crate::core::Principal;
 use crate::frontend::access_log::FailureSlot;
 use crate::frontend::admission::RequestPermit;
 use crate::frontend::header_checks::ResponseFormats;
 use crate::frontend::late_stream::in_stream;
+use crate::frontend::rejection::Rejection;
+use crate::frontend::request_context::RequestContext;
 use crate::frontend::response;
 use crate::frontend::response::{BoxError, ResponseBody};
+use crate::mcp::header_names as mcp;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
 use crate::mcp::revision::Revision;
-use crate::mcp::{error_code, header_names as mcp};
 use crate::session::Session;
 
 /// Requests of one batch that run at a time.
@@ -63,13 +66,12 @@ struct SortedBatch {
 impl Frontend {
     pub(super) async fn batch(
         &self,
-        headers: &HeaderMap,
+        context: &Arc<RequestContext>,
         body: &Bytes,
         formats: ResponseFormats,
-        principal: &Principal,
         permit: RequestPermit,
     ) -> Response<ResponseBody> {
-        let session = match self.session(headers, None, principal).await {
+        let session = match self.session(context, None).await {
             Ok(session) => session,
             Err(rejection) => return rejection,
         };
@@ -89,7 +91,7 @@ impl Frontend {
         let array_bytes = sorted.requests.len().saturating_mul(BYTES_PER_RESPONSE);
         let Some(reserved) = self
             .accounts
-            .account(self.core.budget(), principal)
+            .account(self.core.budget(), &context.principal)
             .reserve_or_wait(array_bytes)
             .await
         else {
@@ -110,12 +112,21 @@ impl Frontend {
                 whole.swap_remove(0)
             };
         }
-        let frontend = self.clone();
+        let (frontend, context) = (self.clone(), Arc::clone(context));
         // All responses share one delivery deadline and one failure slot.
         let (delivery, failure) = (Delivery::default(), FailureSlot::default());
         let (part, collected) = (delivery.clone(), failure.clone());
         let responses = stream::iter(sorted.requests)
-            .map(move |request| run_part(frontend.clone(), session.clone(), request, formats, part.clone()))
+            .map(move |request| {
+                run_part(
+                    frontend.clone(),
+                    Arc::clone(&context),
+                    session.clone(),
+                    request,
+                    formats,
+                    part.clone(),
+                )
+            })
             .buffer_unordered(MAX_CONCURRENT)
             .map(move |(id, mut answer)| {
                 collected.take(&mut answer);
@@ -151,6 +162,7 @@ impl Frontend {
 /// Runs one request of the batch; its response shares `delivery`.
 pub(super) fn run_part(
     frontend: Frontend,
+    context: Arc<RequestContext>,
     session: Session,
     message: Bytes,
     formats: ResponseFormats,
@@ -159,7 +171,15 @@ pub(super) fn run_part(
     async move {
         match Message::parse(&message) {
             Ok(Message::Request(request)) => {
-                let answer = frontend.run(&session, &message, &request, formats, Some(&delivery), ());
+                let answer = frontend.run(
+                    &context,
+                    &session,
+                    &message,
+                    &request,
+                    formats,
+                    Some(&delivery),
+                    (),
+                );
                 let answer = answer.await;
                 (Some(request.id.to_owned()), answer)
             }
@@ -192,12 +212,7 @@ fn sort_messages(body: &Bytes) -> Result<SortedBatch, Response<ResponseBody>> {
 }
 
 fn invalid(message: &str) -> Response<ResponseBody> {
-    response::error(
-        StatusCode::BAD_REQUEST,
-        None,
-        error_code::INVALID_REQUEST,
-        message,
-    )
+    Rejection::InvalidBatch.response(None, message)
 }
 
 pub(super) fn is_stream(response: &Response<ResponseBody>) -> bool {

@@ -2,7 +2,7 @@
 //! a response.
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::Response;
 
 use super::Frontend;
 use super::keep_alive::keep_alive;
@@ -14,11 +14,10 @@ use crate::frontend::access_log::{CallFailure, FailureSlot};
 use crate::frontend::call_error::{explain, tool_error};
 use crate::frontend::header_checks::ResponseFormats;
 use crate::frontend::passthrough;
+use crate::frontend::rejection::Rejection;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::frontend::rewrite::rewrite_elicitation_ids;
-use crate::mcp::error_code;
-use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Request;
 use crate::runtime::truncate::head;
 use crate::session::Session;
@@ -39,12 +38,13 @@ impl Frontend {
         incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
         let SessionRequest {
+            context,
             request,
             upstream_id,
             formats,
             delivery,
         } = *incoming;
-        if !self.core.hot().aggregation.offers(subject.capability()) {
+        if !context.hot.aggregation.offers(subject.capability()) {
             return response::method_not_found(request);
         }
         let catalog = session.catalog_to_find(subject, request.params).await;
@@ -53,6 +53,7 @@ impl Frontend {
         let shared = shared.and_then(|routed| upstream_id.in_shared_session(&routed.backend));
         let upstream_id = shared.as_ref().unwrap_or(upstream_id);
         let incoming = &SessionRequest {
+            context,
             request,
             upstream_id,
             formats,
@@ -164,8 +165,7 @@ pub(super) fn error_response(
     request: &Request<'_>,
     error: CallError,
 ) -> Response<ResponseBody> {
-    let respond_with =
-        |code: i32, message: &str| response::error(StatusCode::OK, Some(request.id), code, message);
+    let reject = |rejection: Rejection, message: &str| rejection.response(Some(request.id), message);
     match error {
         CallError::Params(fault) => response::invalid_params(request.id, &fault),
         CallError::Unknown {
@@ -174,23 +174,21 @@ pub(super) fn error_response(
         } => {
             let message = format!("Resource not found: {name}");
             let data = serde_json::json!({"uri": head(&name, MAX_URI_BYTES)});
-            let code = error_code::RESOURCE_NOT_FOUND;
-            let message = jsonrpc::error_with_data(Some(request.id), code, &message, Some(&data));
-            response::json(StatusCode::OK, message)
+            Rejection::ResourceNotFound.response_with_data(Some(request.id), &message, &data)
         }
-        error @ CallError::Unknown { .. } => respond_with(error_code::INVALID_PARAMS, &error.to_string()),
-        error @ CallError::NotYet(_) => respond_with(error_code::INTERNAL, &error.to_string()),
+        error @ CallError::Unknown { .. } => reject(Rejection::InvalidParams, &error.to_string()),
+        error @ CallError::NotYet(_) => reject(Rejection::BackendNotDiscovered, &error.to_string()),
         CallError::NoCompletion(_) => response::result(request.id, NO_COMPLETION),
         error @ CallError::Backend {
             error: BackendError::Overloaded(_),
             ..
-        } => response::retry_later(Some(request.id), &explain(&error)),
+        } => reject(Rejection::BackendOverloaded, &explain(&error)),
         error @ CallError::Backend { .. } => {
             let text = explain(&error);
             let mut response = match subject {
                 CallSubject::Tool => tool_error(request, &text),
                 CallSubject::Prompt | CallSubject::Resource | CallSubject::Completion => {
-                    respond_with(error_code::INTERNAL, &text)
+                    reject(Rejection::BackendFailed, &text)
                 }
             };
             if let CallError::Backend { backend, error, .. } = error {
@@ -214,6 +212,7 @@ mod tests {
 
     use super::*;
     use crate::config::BackendName;
+    use crate::mcp::jsonrpc;
 
     async fn error_of(subject: CallSubject, error: CallError) -> (u16, Value) {
         let message = br#"{"jsonrpc":"2.0","id":"a","method":"x"}"#;

@@ -8,19 +8,17 @@
 //! it that the server is modern, and it would not fall back to `initialize`. The probe therefore gets the
 //! response of a legacy server: method not found.
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response};
 use serde_json::value::RawValue;
 
-use crate::frontend::response;
+use crate::frontend::rejection::Rejection;
 use crate::frontend::response::ResponseBody;
 use crate::mcp::meta;
 use crate::mcp::meta::RequestMeta;
+use crate::mcp::method::Method;
 use crate::mcp::revision::{MAX_REVISION_BYTES, Revision};
-use crate::mcp::{error_code, header_names as mcp, jsonrpc};
+use crate::mcp::{header_names as mcp, jsonrpc};
 use crate::runtime::truncate::head;
-
-/// The method that only the modern era has. Its clients send it first.
-const DISCOVER: &str = "server/discover";
 
 /// The protocol era of a message.
 #[derive(Debug)]
@@ -37,17 +35,17 @@ pub(super) enum Era<'a> {
 pub(super) fn of<'a>(
     headers: &HeaderMap,
     has_session: bool,
-    method: &str,
+    method: Method,
     params: Option<&'a RawValue>,
 ) -> Result<Era<'a>, jsonrpc::InvalidMessage> {
     let meta = meta::read(params)?;
     if meta.protocol_version.is_some() {
         return Ok(Era::Modern(meta));
     }
-    if method == "initialize" || has_session {
+    if method == Method::Initialize || has_session {
         return Ok(Era::Legacy);
     }
-    if method == DISCOVER || names_unknown_revision(headers) {
+    if method == Method::Discover || names_unknown_revision(headers) {
         return Ok(Era::Modern(meta));
     }
     Ok(Era::Legacy)
@@ -64,11 +62,11 @@ pub(super) fn reject(
     headers: &HeaderMap,
     meta: &RequestMeta<'_>,
     request: &jsonrpc::Request<'_>,
+    method: Method,
 ) -> Response<ResponseBody> {
-    if request.method == DISCOVER {
-        let message = format!("Method not found: {DISCOVER}; send initialize");
-        let code = error_code::METHOD_NOT_FOUND;
-        return response::error(StatusCode::BAD_REQUEST, Some(request.id), code, &message);
+    if method == Method::Discover {
+        let message = "Method not found: server/discover; send initialize";
+        return Rejection::DiscoverUnsupported.response(Some(request.id), message);
     }
     reject_modern(headers, meta, Some(request.id))
 }
@@ -80,22 +78,21 @@ fn reject_modern(
     meta: &RequestMeta<'_>,
     id: Option<&RawValue>,
 ) -> Response<ResponseBody> {
-    let bad = |code: i32, message: &str| response::error(StatusCode::BAD_REQUEST, id, code, message);
     let Some(requested) = meta.protocol_version.and_then(jsonrpc::string) else {
         let message = format!("params._meta: {:?} must be a string", meta::PROTOCOL_VERSION);
-        return bad(error_code::INVALID_PARAMS, &message);
+        return Rejection::ModernFieldMissing.response(id, &message);
     };
     if !meta
         .client_capabilities
         .is_some_and(|object| object.get().starts_with('{'))
     {
         let message = format!("params._meta: {:?} must be an object", meta::CLIENT_CAPABILITIES);
-        return bad(error_code::INVALID_PARAMS, &message);
+        return Rejection::ModernFieldMissing.response(id, &message);
     }
     let header = headers.get(mcp::PROTOCOL_VERSION);
     if header.is_none_or(|header| header.as_bytes() != requested.as_bytes()) {
         let message = "The header MCP-Protocol-Version does not say what params._meta says";
-        return bad(error_code::HEADER_MISMATCH, message);
+        return Rejection::ModernHeaderMismatch.response(id, message);
     }
     let supported: Vec<_> = Revision::ALL.into_iter().rev().map(Revision::as_str).collect();
     let message = format!(
@@ -104,11 +101,7 @@ fn reject_modern(
     );
     let requested = head(&requested, MAX_REVISION_BYTES);
     let data = serde_json::json!({"supported": supported, "requested": requested});
-    let code = error_code::UNSUPPORTED_PROTOCOL_VERSION;
-    response::json(
-        StatusCode::BAD_REQUEST,
-        jsonrpc::error_with_data(id, code, &message, Some(&data)),
-    )
+    Rejection::ModernUnsupported.response_with_data(id, &message, &data)
 }
 
 fn names_unknown_revision(headers: &HeaderMap) -> bool {

@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt as _};
-use http::{HeaderMap, Response, StatusCode};
+use http::Response;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -13,11 +13,13 @@ use super::keep_alive::keep_alive;
 use super::relay::{Relay, RelayedCall};
 use crate::budget::delivery::Delivery;
 use crate::catalog::ListVersions;
-use crate::core::{CallError, Core, Principal};
+use crate::core::{CallError, Core};
 use crate::frontend::access_log::Resumed;
 use crate::frontend::gateway_events;
 use crate::frontend::header_checks::accepts;
 use crate::frontend::list_changed_throttle::ListChangedThrottle;
+use crate::frontend::rejection::Rejection;
+use crate::frontend::request_context::RequestContext;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::frontend::rewrite::{MessageSource, RewrittenMessage};
@@ -27,17 +29,12 @@ use crate::runtime::drain::Drain;
 use crate::session::{BrokenCall, NoUpstreamSession, ResumePoint, Session, SessionStreamEvent};
 
 impl Frontend {
-    pub(super) async fn get(&self, headers: &HeaderMap, principal: &Principal) -> Response<ResponseBody> {
-        if !accepts(headers, &header_names::EVENT_STREAM) {
+    pub(super) async fn get(&self, context: &RequestContext) -> Response<ResponseBody> {
+        if !accepts(&context.headers, &header_names::EVENT_STREAM) {
             let message = "Accept must list text/event-stream";
-            return response::error(
-                StatusCode::NOT_ACCEPTABLE,
-                None,
-                error_code::INVALID_REQUEST,
-                message,
-            );
+            return Rejection::NotAcceptable.response(None, message);
         }
-        let session = match self.session(headers, None, principal).await {
+        let session = match self.session(context, None).await {
             Ok(session) => session,
             Err(rejection) => return rejection,
         };
@@ -45,24 +42,22 @@ impl Frontend {
         // stream at a backend.
         if !session.can_open_stream() {
             let message = "The session opens too many streams in a second; try again";
-            return response::retry_later(None, message);
+            return Rejection::LimitReached.response(None, message);
         }
-        let Some(last) = headers.get(header_names::LAST_EVENT_ID) else {
+        let Some(last) = context.headers.get(header_names::LAST_EVENT_ID) else {
             return self.open_session_stream(&session, None).await;
         };
         match session.read_event_id(last.as_bytes()) {
             Some(ResumePoint::OwnStream(positions)) => {
                 self.open_session_stream(&session, Some(positions)).await
             }
-            Some(ResumePoint::Call(call)) => self.resume_call_stream(&session, &call, last.as_bytes()).await,
+            Some(ResumePoint::Call(call)) => {
+                self.resume_call_stream(context, &session, &call, last.as_bytes())
+                    .await
+            }
             None => {
                 let message = "The header Last-Event-ID names no event of this session";
-                response::error(
-                    StatusCode::BAD_REQUEST,
-                    None,
-                    error_code::INVALID_REQUEST,
-                    message,
-                )
+                Rejection::NotIssuedHere.response(None, message)
             }
         }
     }
@@ -105,6 +100,7 @@ impl Frontend {
     /// response or with an error for the call.
     async fn resume_call_stream(
         &self,
+        context: &RequestContext,
         session: &Session,
         call: &BrokenCall,
         event_id: &[u8],
@@ -127,7 +123,7 @@ impl Frontend {
                 // the call itself does.
                 let Some(permit) = self
                     .admission
-                    .try_acquire(self.core.hot().limits.requests_in_flight, false)
+                    .try_acquire(context.hot.limits.requests_in_flight, false)
                 else {
                     return response::overloaded(None);
                 };
@@ -138,7 +134,7 @@ impl Frontend {
                     Ok(admitted) => admitted,
                     Err(error) => {
                         let error = CallError::sent(&backend, error);
-                        return response::retry_later(None, &format!("The {error}"));
+                        return Rejection::BackendOverloaded.response(None, &format!("The {error}"));
                     }
                 };
                 // The outcome of a resumed stream says nothing about the health of the backend.

@@ -1,10 +1,10 @@
 //! Checks the headers of every request before its body is read.
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 
-use crate::frontend::response;
+use crate::frontend::rejection::Rejection;
 use crate::frontend::response::ResponseBody;
-use crate::mcp::{error_code, header_names as mcp};
+use crate::mcp::header_names as mcp;
 
 /// Headers that must not occur twice. A proxy and the gateway could otherwise act on different values.
 const SINGLE: [&str; 10] = [
@@ -31,7 +31,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Response<ResponseBody>> {
         .map(|(name, value)| name.as_str().len() + value.len());
     if bytes.sum::<usize>() > MAX_BYTES {
         let message = format!("The headers are larger than {MAX_BYTES} bytes");
-        return Err(refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &message));
+        return Err(Rejection::HeadersTooLarge.response(None, &message));
     }
     if headers.len() == headers.keys_len() {
         return Ok(());
@@ -41,7 +41,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Response<ResponseBody>> {
         None => Ok(()),
         Some(name) => {
             let message = format!("The header {name} stands twice; send it once");
-            Err(refuse(StatusCode::BAD_REQUEST, &message))
+            Err(Rejection::InvalidHeaders.response(None, &message))
         }
     }
 }
@@ -61,7 +61,7 @@ pub(super) enum ResponseFormats {
 pub(super) fn media_types(headers: &HeaderMap) -> Result<ResponseFormats, Response<ResponseBody>> {
     if !mcp::is_media_type(headers.get(header::CONTENT_TYPE), &mcp::JSON) {
         let message = "Content-Type must be application/json";
-        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        return Err(Rejection::UnsupportedMediaType.response(None, message));
     }
     // Fast path: nearly every client sends this value.
     if headers.get(header::ACCEPT) == Some(&mcp::JSON_AND_EVENT_STREAM) {
@@ -74,7 +74,7 @@ pub(super) fn media_types(headers: &HeaderMap) -> Result<ResponseFormats, Respon
         (true, false) => Ok(ResponseFormats::Json),
         (false, _) => {
             let message = "Accept must list application/json, and text/event-stream for answers as streams";
-            Err(refuse(StatusCode::NOT_ACCEPTABLE, message))
+            Err(Rejection::NotAcceptable.response(None, message))
         }
     }
 }
@@ -96,8 +96,4 @@ pub(super) fn accepts(headers: &HeaderMap, media_type: &HeaderValue) -> bool {
                 .strip_suffix("/*")
                 .is_some_and(|range| range.eq_ignore_ascii_case(family))
     })
-}
-
-fn refuse(status: StatusCode, message: &str) -> Response<ResponseBody> {
-    response::error(status, None, error_code::INVALID_REQUEST, message)
 }

@@ -1,18 +1,19 @@
 //! `initialize`: creates a session. No backend is contacted.
 
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response};
 use serde::Serialize;
 use vmcp_crds::config::Capability;
 
 use super::Frontend;
 use crate::config::Aggregation;
-use crate::core::Principal;
+use crate::frontend::rejection::Rejection;
+use crate::frontend::request_context::RequestContext;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
+use crate::mcp::header_names;
 use crate::mcp::jsonrpc::Request;
 use crate::mcp::params;
 use crate::mcp::revision::Revision;
-use crate::mcp::{error_code, header_names};
 use crate::session::ClientHandshake;
 
 /// Whether clients with an open stream are notified when a list changes.
@@ -99,18 +100,16 @@ impl OwnCapabilities {
 impl Frontend {
     pub(super) async fn initialize(
         &self,
+        context: &RequestContext,
         request: &Request<'_>,
-        principal: &Principal,
     ) -> Response<ResponseBody> {
         let params = match params::initialize(request.params) {
             Ok(params) => params,
             Err(fault) => return response::invalid_params(request.id, &fault),
         };
-        let (own_rate, rate) = {
-            let limits = &self.core.hot().limits;
-            let own = limits.initializes_per_second_of_one(principal.is_anonymous());
-            (own, limits.initializes_per_second)
-        };
+        let RequestContext { hot, principal, .. } = context;
+        let own_rate = hot.limits.initializes_per_second_of_one(principal.is_anonymous());
+        let rate = hot.limits.initializes_per_second;
         // The principal's own rate first: requests beyond it must not use up the rate that all clients share.
         let own_allows = own_rate.is_none_or(|rate| self.principal_session_rate.allows(principal, rate));
         if !own_allows || !self.session_rate.allows(rate) {
@@ -119,7 +118,7 @@ impl Frontend {
             } else {
                 "You open too many sessions in a second; try again"
             };
-            return response::retry_later(Some(request.id), message);
+            return Rejection::LimitReached.response(Some(request.id), message);
         }
         let revision = Revision::negotiate(&params.protocol_version);
         let client = ClientHandshake {
@@ -131,7 +130,7 @@ impl Frontend {
             Ok(session_id) => session_id,
             Err(reason) => return response::session_not_created(request.id, &reason),
         };
-        let (hot, snapshot) = (self.core.hot(), self.core.catalog().snapshot());
+        let snapshot = self.core.catalog().snapshot();
         let identity = &hot.identity;
         let instructions = identity.instructions.as_ref().or(snapshot.instructions.as_ref());
         let result = OwnInitializeResult {
@@ -154,12 +153,7 @@ impl Frontend {
             }
             _ => {
                 let message = "The answer cannot be written";
-                response::error(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    Some(request.id),
-                    error_code::INTERNAL,
-                    message,
-                )
+                Rejection::Internal.response(Some(request.id), message)
             }
         }
     }

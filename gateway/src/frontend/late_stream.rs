@@ -1,6 +1,7 @@
 //! Turns a slow response into an event stream, whose comments keep proxies and clients from closing a silent
 //! connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,23 +14,17 @@ use super::keep_alive::keep_alive_chunks;
 use crate::budget::delivery::Delivery;
 use crate::frontend::access_log::FailureSlot;
 use crate::frontend::header_checks::ResponseFormats;
+use crate::frontend::request_context::RequestContext;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::session::Session;
-
-/// Whether requests of this method go to a backend and may take long.
-pub(super) fn is_call(method: &str) -> bool {
-    matches!(
-        method,
-        "tools/call" | "prompts/get" | "resources/read" | "completion/complete"
-    )
-}
 
 impl Frontend {
     /// Runs the request in `body`. If the response has not begun after `stream_after`, an event stream begins
     /// and the response is sent on it. `guard` is kept until the response has been sent.
     pub(super) async fn run_streaming_after<G: Send + 'static>(
         &self,
+        context: &Arc<RequestContext>,
         session: &Session,
         body: &Bytes,
         stream_after: Duration,
@@ -39,6 +34,7 @@ impl Frontend {
         let (frontend, session_of_it) = (self.clone(), session.clone());
         let mut answering = batch::run_part(
             frontend,
+            Arc::clone(context),
             session_of_it,
             body.clone(),
             ResponseFormats::Any,

@@ -1,15 +1,16 @@
 //! `tools/list`, `prompts/list`, `resources/list` and `resources/templates/list`: answered from the catalog
 //! in memory. Only a backend whose list depends on the session is asked.
 
-use http::{Response, StatusCode};
+use http::Response;
 use vmcp_crds::config::Capability;
 
 use super::Frontend;
 use crate::backend::ListKind;
 use crate::catalog::PageError;
+use crate::frontend::rejection::Rejection;
+use crate::frontend::request_context::RequestContext;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
-use crate::mcp::error_code;
 use crate::mcp::jsonrpc::Request;
 use crate::mcp::params;
 use crate::session::Session;
@@ -17,6 +18,7 @@ use crate::session::Session;
 impl Frontend {
     pub(super) async fn list(
         &self,
+        context: &RequestContext,
         kind: ListKind,
         session: &Session,
         request: &Request<'_>,
@@ -26,7 +28,7 @@ impl Frontend {
             ListKind::Prompts => Capability::Prompts,
             ListKind::Resources | ListKind::Templates => Capability::Resources,
         };
-        if !self.core.hot().aggregation.offers(capability) {
+        if !context.hot.aggregation.offers(capability) {
             return response::method_not_found(request);
         }
         let cursor = match params::cursor(request.params) {
@@ -37,12 +39,9 @@ impl Frontend {
         let snapshot = session.catalog_to_list(kind, goes_on).await;
         match snapshot.listing(kind).page(cursor.as_deref()) {
             Ok(page) => response::list_page(request.id, &page),
-            Err(PageError::Cursor(bad)) => response::error(
-                StatusCode::OK,
-                Some(request.id),
-                error_code::INVALID_PARAMS,
-                &format!("{}: {bad}", kind.method()),
-            ),
+            Err(PageError::Cursor(bad)) => {
+                Rejection::InvalidParams.response(Some(request.id), &format!("{}: {bad}", kind.method()))
+            }
             Err(PageError::NoRoom) => response::budget_exhausted_for(request.id),
         }
     }

@@ -1,7 +1,7 @@
 //! The downstream side: serves the streamable HTTP transport to clients at `/mcp`.
 //!
 //! Every request passes the same checks in the same order: headers, host and origin, size, authentication,
-//! media types, era and session, method. `docs/ARCHITECTURE.md` has the table of HTTP statuses and JSON-RPC
+//! media types, era and session, method. [`rejection`] has the table of HTTP statuses and JSON-RPC
 //! codes.
 //!
 //! The server uses hyper directly: there is one path, and every call would pay for a router.
@@ -27,8 +27,10 @@ mod notifications;
 mod origin;
 mod passthrough;
 mod post;
+mod rejection;
 mod relay;
 mod request_body;
+mod request_context;
 mod response;
 mod rewrite;
 mod session_settings;
@@ -40,7 +42,7 @@ use std::sync::Arc;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::config::ServerName;
+use crate::config::{HotSettings, ServerName};
 use crate::core::{Core, Principal};
 use crate::mcp::{error_code, header_names, jsonrpc};
 use crate::runtime::drain::Drain;
@@ -52,6 +54,7 @@ use access_log::RequestLog;
 use admission::{PrincipalAccounts, RequestAdmission};
 use auth::Authentication;
 use request_body::BodyLimit;
+use request_context::{RequestContext, RequestKind};
 use response::ResponseBody;
 
 /// Path of the MCP endpoint.
@@ -115,11 +118,13 @@ impl Frontend {
 
     /// Serves one HTTP request.
     pub async fn serve(self: &Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
-        let log = RequestLog::start(self, request.headers());
+        // The only load of the hot configuration: every later step of the request uses this snapshot.
+        let hot = Arc::clone(&self.core.hot());
+        let log = RequestLog::start(self, &hot, request.headers());
         // Boxed: the HTTP server would otherwise move the whole state of a request several times.
-        let serving = Box::pin(self.check_and_route(request));
-        let (method, response) = log.id().scope(serving).await;
-        let mut response = log.follow(method, response);
+        let serving = Box::pin(self.check_and_route(request, hot));
+        let (kind, response) = log.id().scope(serving).await;
+        let mut response = log.follow(kind, response);
         if self.drain.is_draining() {
             let close = http::HeaderValue::from_static("close");
             response.headers_mut().insert(http::header::CONNECTION, close);
@@ -128,37 +133,44 @@ impl Frontend {
     }
 
     /// Checks host and origin, serves the request, and adds the CORS headers for the page that sent it.
-    async fn check_and_route(&self, request: Request<Incoming>) -> (&'static str, Response<ResponseBody>) {
+    async fn check_and_route(
+        &self,
+        request: Request<Incoming>,
+        hot: Arc<HotSettings>,
+    ) -> (RequestKind, Response<ResponseBody>) {
         let checked = header_checks::check(request.headers())
-            .and_then(|()| origin::check(&request, &self.core.hot().access, self.on_loopback));
+            .and_then(|()| origin::check(&request, &hot.access, self.on_loopback));
         let origin = match checked {
             Ok(origin) => origin,
-            Err(rejection) => return ("other", rejection),
+            Err(rejection) => return (RequestKind::Other, rejection),
         };
-        let (method, mut response) = match cors::preflight(&request, origin.as_ref()) {
-            Some(answer) => ("other", answer),
-            None => self.route(request).await,
+        let (kind, mut response) = match cors::preflight(&request, origin.as_ref()) {
+            Some(answer) => (RequestKind::Other, answer),
+            None => self.route(request, hot).await,
         };
         if let Some(origin) = origin {
             cors::allow(response.headers_mut(), origin);
         }
-        (method, response)
+        (kind, response)
     }
 
-    /// Routes by path and HTTP method. Also returns the method label for the metrics, from a fixed set.
-    async fn route(&self, request: Request<Incoming>) -> (&'static str, Response<ResponseBody>) {
+    /// Authenticates the request, and routes it by path and HTTP method.
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        hot: Arc<HotSettings>,
+    ) -> (RequestKind, Response<ResponseBody>) {
         let path = request.uri().path();
         if path != PATH && path != PATH_WITH_SLASH {
             let metadata = self.auth.metadata_response(request.method(), path);
             let not_found =
                 || response::text(StatusCode::NOT_FOUND, "Not found. The MCP endpoint is at /mcp.\n");
-            return ("other", metadata.unwrap_or_else(not_found));
+            return (RequestKind::Other, metadata.unwrap_or_else(not_found));
         }
-        let largest = self.core.hot().limits.request_bytes;
-        let limit = BodyLimit::of(request.headers(), request.body(), largest);
+        let limit = BodyLimit::of(request.headers(), request.body(), hot.limits.request_bytes);
         if limit.is_exceeded_by(request.body()) {
             return (
-                "other",
+                RequestKind::Other,
                 Box::pin(request_body::too_large(request.into_body(), limit)).await,
             );
         }
@@ -166,22 +178,25 @@ impl Frontend {
             Ok(principal) => principal,
             Err(rejection) => {
                 Box::pin(request_body::discard(request.into_body())).await;
-                return ("other", rejection);
+                return (RequestKind::Other, rejection);
             }
         };
-        match *request.method() {
-            Method::GET | Method::DELETE if era::is_modern_without_body(request.headers()) => {
-                ("other", response::method_not_allowed())
+        let (head, body) = request.into_parts();
+        let context = Arc::new(RequestContext {
+            hot,
+            principal,
+            headers: head.headers,
+        });
+        match head.method {
+            Method::GET | Method::DELETE if era::is_modern_without_body(&context.headers) => {
+                (RequestKind::Other, response::method_not_allowed())
             }
-            Method::POST => self.post(request, limit, &principal).await,
+            Method::POST => self.post(&context, body, limit).await,
             // Rare branches are boxed, here and below, so that the future of a call, which is moved, stays
             // small.
-            Method::GET => ("GET", Box::pin(self.get(request.headers(), &principal)).await),
-            Method::DELETE => (
-                "DELETE",
-                Box::pin(self.delete(request.headers(), &principal)).await,
-            ),
-            _ => ("other", response::method_not_allowed()),
+            Method::GET => (RequestKind::Get, Box::pin(self.get(&context)).await),
+            Method::DELETE => (RequestKind::Delete, Box::pin(self.delete(&context)).await),
+            _ => (RequestKind::Other, response::method_not_allowed()),
         }
     }
 }

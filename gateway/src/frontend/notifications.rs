@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use http::{HeaderMap, StatusCode};
 use serde_json::value::RawValue;
 
 use super::Frontend;
-use super::post::label;
 use crate::backend::{Backend, BackendError, UpstreamSession};
-use crate::core::Principal;
+use crate::frontend::rejection::Rejection;
+use crate::frontend::request_context::{RequestContext, RequestKind};
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
+use crate::mcp::correlation;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
+use crate::mcp::method::Method;
 use crate::mcp::splice::splice;
-use crate::mcp::{correlation, error_code};
 use crate::session::{CancellationTarget, NoUpstreamSession, RelayedIdKind, Session, SessionError};
 use crate::telemetry::request_id::CurrentRequestId;
 
@@ -26,24 +26,23 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 type Response = http::Response<ResponseBody>;
 
 impl Frontend {
-    /// Handles `message`, which came in as `body`. Also returns the method label for the metrics.
+    /// Handles `message`, which came in as `body`.
     pub(super) async fn deliver_message(
         &self,
-        headers: &HeaderMap,
+        context: &RequestContext,
         body: &Bytes,
         message: &Message<'_>,
-        principal: &Principal,
-    ) -> (&'static str, Response) {
-        let method = match message {
-            Message::Notification { method, .. } => label(method),
-            Message::Request(_) | Message::Response(_) => "response",
+    ) -> (RequestKind, Response) {
+        let kind = match message {
+            Message::Notification { method, .. } => RequestKind::Message(Method::parse(method)),
+            Message::Request(_) | Message::Response(_) => RequestKind::Response,
         };
-        let outcome = match self.session(headers, None, principal).await {
+        let outcome = match self.session(context, None).await {
             Err(rejection) => Err(rejection),
             Ok(session) => self.deliver(&session, body, message).await,
         };
         (
-            method,
+            kind,
             outcome.map_or_else(|rejection| rejection, |()| response::accepted()),
         )
     }
@@ -73,8 +72,8 @@ impl Frontend {
         method: &str,
         params: Option<&RawValue>,
     ) -> Result<(), Response> {
-        match method {
-            "notifications/cancelled" => {
+        match Method::parse(method) {
+            Method::Cancelled => {
                 let id =
                     correlation::cancelled_id(params).map_err(|fault| response::invalid_message(&fault))?;
                 if jsonrpc::is_reserved_id(id) {
@@ -99,7 +98,7 @@ impl Frontend {
                     CancellationTarget::Ambiguous => Ok(()),
                 };
             }
-            "notifications/progress" => {
+            Method::Progress => {
                 let token =
                     correlation::reported_token(params).map_err(|fault| response::invalid_message(&fault))?;
                 // A token with the gateway's prefix that does not verify was not issued by the gateway.
@@ -109,10 +108,10 @@ impl Frontend {
             }
             // Encoded anew if it has no parameters: `"params": null` is accepted here, but not by every
             // backend.
-            "notifications/roots/list_changed" if params.is_none() => {
+            Method::RootsListChanged if params.is_none() => {
                 return self.notify_bound_backends(session, &jsonrpc::notification(method));
             }
-            "notifications/roots/list_changed" => return self.notify_bound_backends(session, body),
+            Method::RootsListChanged => return self.notify_bound_backends(session, body),
             // `notifications/initialized` needs no action, and unknown notifications are ignored.
             _ => {}
         }
@@ -156,10 +155,7 @@ impl Frontend {
         if self.sessions.in_background(sends) {
             Ok(())
         } else {
-            Err(response::retry_later(
-                None,
-                "Too many notifications are on their way",
-            ))
+            Err(Rejection::LimitReached.response(None, "Too many notifications are on their way"))
         }
     }
 }
@@ -172,14 +168,7 @@ async fn relay_to_issuer(
     body: &Bytes,
     text: &RawValue,
 ) -> Result<(), Response> {
-    let reject = |message: &str| {
-        response::error(
-            StatusCode::BAD_REQUEST,
-            None,
-            error_code::INVALID_REQUEST,
-            message,
-        )
-    };
+    let reject = |message: &str| Rejection::NotIssuedHere.response(None, message);
     let relayed = jsonrpc::string(text).and_then(|text| session.read_relayed_id(kind, &text));
     let relayed = relayed.ok_or_else(|| reject("The id is none that the gateway gave in this session"))?;
     let (backend, upstream) = match session.upstream(&relayed.backend, relayed.upstream).await {
@@ -212,16 +201,11 @@ fn delivery_failed(backend: &Backend, error: &BackendError) -> Response {
             ..
         } => {
             let message = format!("The backend {name} {error}; what belonged to it is lost");
-            response::error(
-                StatusCode::BAD_REQUEST,
-                None,
-                error_code::INVALID_REQUEST,
-                &message,
-            )
+            Rejection::NotIssuedHere.response(None, &message)
         }
         _ => {
             tracing::warn!(request_id = %CurrentRequestId, backend = %name, %error, "failed to deliver a client message to the backend");
-            response::retry_later(None, &format!("The backend {name} {error}; send it again"))
+            Rejection::DeliveryFailed.response(None, &format!("The backend {name} {error}; send it again"))
         }
     }
 }

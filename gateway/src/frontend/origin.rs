@@ -11,12 +11,11 @@
 //! checked.
 
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 
 use crate::config::{AccessPolicy, HostPort, Origin};
-use crate::frontend::response;
+use crate::frontend::rejection::Rejection;
 use crate::frontend::response::ResponseBody;
-use crate::mcp::error_code;
 
 /// Rejects a request that is not meant for this endpoint. Returns the origin of the page that sent the
 /// request, if a page did.
@@ -28,12 +27,7 @@ pub(super) fn check<B>(
     let headers = request.headers();
     if request.version() == Version::HTTP_11 && !headers.contains_key(header::HOST) {
         let message = "The header Host is missing";
-        return Err(response::error(
-            StatusCode::BAD_REQUEST,
-            None,
-            error_code::INVALID_REQUEST,
-            message,
-        ));
+        return Err(Rejection::InvalidHeaders.response(None, message));
     }
     let is_checked = on_loopback || !access.hosts.is_empty();
     let origin = headers.get(header::ORIGIN);
@@ -48,11 +42,14 @@ pub(super) fn check<B>(
             .as_ref()
             .is_some_and(|host| is_host(host, access, on_loopback))
     {
-        return Err(forbid(if access.hosts.is_empty() {
-            "The header Host names another machine; this endpoint listens on loopback only"
-        } else {
-            "The header Host names none of the configured allowedHosts"
-        }));
+        return Err(Rejection::ForbiddenHost.response(
+            None,
+            if access.hosts.is_empty() {
+                "The header Host names another machine; this endpoint listens on loopback only"
+            } else {
+                "The header Host names none of the configured allowedHosts"
+            },
+        ));
     }
     let Some(origin) = origin else { return Ok(None) };
     let allowed = origin
@@ -67,7 +64,8 @@ pub(super) fn check<B>(
     if allowed {
         return Ok(Some(origin.clone()));
     }
-    Err(forbid(
+    Err(Rejection::ForbiddenOrigin.response(
+        None,
         "The header Origin names a page that is none of the configured allowedOrigins",
     ))
 }
@@ -83,10 +81,6 @@ fn host_text<'a>(authority: Option<&'a Authority>, headers: &'a HeaderMap) -> Op
 
 fn is_host(host: &HostPort, access: &AccessPolicy, on_loopback: bool) -> bool {
     (on_loopback && host.is_loopback()) || access.hosts.iter().any(|allowed| allowed.allows(host))
-}
-
-fn forbid(message: &str) -> Response<ResponseBody> {
-    response::error(StatusCode::FORBIDDEN, None, error_code::INVALID_REQUEST, message)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! POST: handles one message of the client, or a batch.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -9,23 +11,27 @@ use super::Frontend;
 use super::era::{self, Era};
 use crate::backend::ListKind;
 use crate::budget::delivery::Delivery;
-use crate::core::{CallSubject, Principal};
+use crate::core::CallSubject;
 use crate::frontend::admission::{RequestPermit, SMALL_BODY_BYTES};
 use crate::frontend::header_checks::{ResponseFormats, media_types};
+use crate::frontend::rejection::Rejection;
 use crate::frontend::request_body::{BodyLimit, discard, read};
+use crate::frontend::request_context::{RequestContext, RequestKind};
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
+use crate::frontend::session_settings;
 use crate::frontend::upstream_request_id::UpstreamRequestId;
-use crate::frontend::{late_stream, session_settings};
+use crate::mcp::header_names as mcp;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
+use crate::mcp::method::Method;
 use crate::mcp::revision::Revision;
-use crate::mcp::{error_code, header_names as mcp};
 use crate::session::{Session, TooManyRequests};
 
 /// A request of a session, and how to respond to it.
 #[derive(Debug)]
 pub(super) struct SessionRequest<'a> {
+    pub(super) context: &'a RequestContext,
     pub(super) request: &'a jsonrpc::Request<'a>,
     /// The request id that is sent upstream.
     pub(super) upstream_id: &'a UpstreamRequestId,
@@ -36,83 +42,83 @@ pub(super) struct SessionRequest<'a> {
 }
 
 impl Frontend {
-    /// Handles a POST. Also returns the method label for the metrics.
+    /// Handles a POST.
     pub(super) async fn post(
         &self,
-        request: Request<Incoming>,
+        context: &Arc<RequestContext>,
+        body: Incoming,
         limit: BodyLimit,
-        principal: &Principal,
-    ) -> (&'static str, Response<ResponseBody>) {
-        let (head, body) = request.into_parts();
-        let formats = match media_types(&head.headers) {
+    ) -> (RequestKind, Response<ResponseBody>) {
+        let formats = match media_types(&context.headers) {
             Ok(formats) => formats,
-            Err(rejection) => return ("other", rejection),
+            Err(rejection) => return (RequestKind::Other, rejection),
         };
-        let in_flight = self.core.hot().limits.requests_in_flight;
+        let in_flight = context.hot.limits.requests_in_flight;
         let is_small = body
             .size_hint()
             .upper()
             .is_some_and(|bytes| bytes <= SMALL_BODY_BYTES);
         let Some(permit) = self.admission.try_acquire(in_flight, is_small) else {
             discard(body).await;
-            return ("other", response::overloaded(None));
+            return (RequestKind::Other, response::overloaded(None));
         };
         // Without this check, any value in the header would give an unauthenticated client the larger body
         // limit of sessions.
-        if !is_small && self.has_foreign_session_id(&head.headers, principal) {
+        if !is_small && self.has_foreign_session_id(context) {
             discard(body).await;
-            return ("other", response::session_not_found());
+            return (RequestKind::Other, response::session_not_found());
         }
-        let account = || self.accounts.account(self.core.budget(), principal);
+        let account = || self.accounts.account(self.core.budget(), &context.principal);
         let body = match read(body, limit, account).await {
             Ok(body) => body,
-            Err(rejection) => return ("other", rejection),
+            Err(rejection) => return (RequestKind::Other, rejection),
         };
         if jsonrpc::is_batch(&body) {
-            let answer = self.batch(&head.headers, &body, formats, principal, permit);
-            return ("batch", Box::pin(answer).await);
+            let answer = self.batch(context, &body, formats, permit);
+            return (RequestKind::Batch, Box::pin(answer).await);
         }
         match Message::parse(&body) {
-            Err(fault) => ("other", response::malformed_message(&body, &fault)),
+            Err(fault) => (RequestKind::Other, response::malformed_message(&body, &fault)),
             Ok(Message::Request(request)) => {
-                let method = label(&request.method);
+                let method = Method::parse(&request.method);
+                let kind = RequestKind::Message(method);
                 if !permit.can_run_request() {
-                    return (method, response::overloaded(Some(request.id)));
+                    return (kind, response::overloaded(Some(request.id)));
                 }
-                let answer = self.request(&head.headers, &body, &request, formats, principal, permit);
-                (method, answer.await)
+                let answer = self.request(context, &body, &request, method, formats, permit);
+                (kind, answer.await)
             }
-            Ok(message) => Box::pin(self.deliver_message(&head.headers, &body, &message, principal)).await,
+            Ok(message) => Box::pin(self.deliver_message(context, &body, &message)).await,
         }
     }
 
     async fn request(
         &self,
-        headers: &HeaderMap,
+        context: &Arc<RequestContext>,
         body: &Bytes,
         request: &jsonrpc::Request<'_>,
+        method: Method,
         formats: ResponseFormats,
-        principal: &Principal,
         permit: RequestPermit,
     ) -> Response<ResponseBody> {
-        let session_id = headers.get(mcp::SESSION_ID);
-        match era::of(headers, session_id.is_some(), &request.method, request.params) {
+        let session_id = context.headers.get(mcp::SESSION_ID);
+        match era::of(&context.headers, session_id.is_some(), method, request.params) {
             Ok(Era::Legacy) => {}
-            Ok(Era::Modern(meta)) => return era::reject(headers, &meta, request),
+            Ok(Era::Modern(meta)) => return era::reject(&context.headers, &meta, request, method),
             Err(fault) => return response::invalid_params(request.id, &fault),
         }
-        if request.method == "initialize" {
-            return Box::pin(self.initialize(request, principal)).await;
+        if method == Method::Initialize {
+            return Box::pin(self.initialize(context, request)).await;
         }
-        let session = self.session_of(session_id, headers, Some(request.id), principal);
-        match session.await {
-            Ok(session) => match self.core.hot().stream_calls_after {
-                Some(stream_after)
-                    if formats == ResponseFormats::Any && late_stream::is_call(&request.method) =>
-                {
-                    Box::pin(self.run_streaming_after(&session, body, stream_after, permit)).await
+        match self.session_of(session_id, context, Some(request.id)).await {
+            Ok(session) => match context.hot.stream_calls_after {
+                Some(stream_after) if formats == ResponseFormats::Any && method.is_call() => {
+                    Box::pin(self.run_streaming_after(context, &session, body, stream_after, permit)).await
                 }
-                _ => self.run(&session, body, request, formats, None, permit).await,
+                _ => {
+                    self.run(context, &session, body, request, formats, None, permit)
+                        .await
+                }
             },
             Err(rejection) => rejection,
         }
@@ -120,8 +126,10 @@ impl Frontend {
 
     /// Runs a request of `session`, which came in as `body`. The response is a part of `delivery`, if there
     /// is one. `guard` is kept until the response has been sent.
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of one request")]
     pub(super) async fn run<G: Send + 'static>(
         &self,
+        context: &RequestContext,
         session: &Session,
         body: &Bytes,
         request: &jsonrpc::Request<'_>,
@@ -131,12 +139,7 @@ impl Frontend {
     ) -> Response<ResponseBody> {
         if jsonrpc::is_reserved_id(request.id) {
             let message = "Ids that begin with \"vmcp:\" are the gateway's own; use another";
-            return response::error(
-                StatusCode::BAD_REQUEST,
-                Some(request.id),
-                error_code::INVALID_REQUEST,
-                message,
-            );
+            return Rejection::ReservedId.response(Some(request.id), message);
         }
         let running = match session.begin(request.id) {
             Ok(running) => running,
@@ -144,6 +147,7 @@ impl Frontend {
         };
         let upstream_id = UpstreamRequestId::for_running(&running);
         let incoming = SessionRequest {
+            context,
             request,
             upstream_id: &upstream_id,
             formats,
@@ -164,65 +168,70 @@ impl Frontend {
         body: &Bytes,
         incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
-        let request = incoming.request;
-        match &*request.method {
-            "ping" => response::result(request.id, b"{}"),
-            "tools/list" => self.list(ListKind::Tools, session, request).await,
-            "prompts/list" => self.list(ListKind::Prompts, session, request).await,
-            "resources/list" => self.list(ListKind::Resources, session, request).await,
-            "resources/templates/list" => self.list(ListKind::Templates, session, request).await,
-            "tools/call" => self.call(CallSubject::Tool, session, body, incoming).await,
-            "prompts/get" => self.call(CallSubject::Prompt, session, body, incoming).await,
-            "resources/read" => self.call(CallSubject::Resource, session, body, incoming).await,
-            "completion/complete" => self.call(CallSubject::Completion, session, body, incoming).await,
-            "logging/setLevel" => Box::pin(session_settings::set_log_level(session, request)).await,
-            "resources/subscribe" => Box::pin(self.subscribe(session, body, incoming)).await,
-            "resources/unsubscribe" => Box::pin(self.unsubscribe(session, body, incoming)).await,
-            _ => response::method_not_found(request),
+        let (context, request) = (incoming.context, incoming.request);
+        match Method::parse(&request.method) {
+            Method::Ping => response::result(request.id, b"{}"),
+            Method::ListTools => self.list(context, ListKind::Tools, session, request).await,
+            Method::ListPrompts => self.list(context, ListKind::Prompts, session, request).await,
+            Method::ListResources => self.list(context, ListKind::Resources, session, request).await,
+            Method::ListResourceTemplates => self.list(context, ListKind::Templates, session, request).await,
+            Method::CallTool => self.call(CallSubject::Tool, session, body, incoming).await,
+            Method::GetPrompt => self.call(CallSubject::Prompt, session, body, incoming).await,
+            Method::ReadResource => self.call(CallSubject::Resource, session, body, incoming).await,
+            Method::Complete => self.call(CallSubject::Completion, session, body, incoming).await,
+            Method::SetLogLevel => Box::pin(session_settings::set_log_level(session, request)).await,
+            Method::Subscribe => Box::pin(self.subscribe(session, body, incoming)).await,
+            Method::Unsubscribe => Box::pin(self.unsubscribe(session, body, incoming)).await,
+            Method::Initialize
+            | Method::Discover
+            | Method::Initialized
+            | Method::Cancelled
+            | Method::Progress
+            | Method::RootsListChanged
+            | Method::Unknown => response::method_not_found(request),
         }
     }
 
     /// Whether the request has a session id that this server did not sign for this principal.
-    fn has_foreign_session_id(&self, headers: &HeaderMap, principal: &Principal) -> bool {
-        let id = headers.get(mcp::SESSION_ID);
-        id.is_some_and(|id| !self.sessions.is_own_id(id.as_bytes(), principal))
+    fn has_foreign_session_id(&self, context: &RequestContext) -> bool {
+        let id = context.headers.get(mcp::SESSION_ID);
+        id.is_some_and(|id| !self.sessions.is_own_id(id.as_bytes(), &context.principal))
     }
 
     /// Looks up the session that the request names. Another principal's session is not found.
     pub(super) async fn session(
         &self,
-        headers: &HeaderMap,
+        context: &RequestContext,
         id: Option<&serde_json::value::RawValue>,
-        principal: &Principal,
     ) -> Result<Session, Response<ResponseBody>> {
-        self.session_of(headers.get(mcp::SESSION_ID), headers, id, principal)
+        self.session_of(context.headers.get(mcp::SESSION_ID), context, id)
             .await
     }
 
-    /// The same, where what names the session has been looked up.
+    /// As [`Self::session`], if the header with the session id has been looked up already.
     async fn session_of(
         &self,
         session_id: Option<&HeaderValue>,
-        headers: &HeaderMap,
+        context: &RequestContext,
         id: Option<&serde_json::value::RawValue>,
-        principal: &Principal,
     ) -> Result<Session, Response<ResponseBody>> {
-        let invalid = |message: &str| {
-            response::error(StatusCode::BAD_REQUEST, id, error_code::INVALID_REQUEST, message)
-        };
+        let invalid = |message: &str| Rejection::InvalidSessionHeader.response(id, message);
         let Some(session_id) = session_id else {
             return Err(invalid(
                 "The header Mcp-Session-Id is missing; send initialize first",
             ));
         };
-        check_revision(headers, id)?;
-        let found = self.sessions.find(session_id.as_bytes(), principal).await;
+        check_revision(&context.headers, id)?;
+        let found = self
+            .sessions
+            .find(session_id.as_bytes(), &context.principal)
+            .await;
         let session = found.map_err(|failure| response::session_error(id, &failure))?;
-        let passed = self.core.passed_headers();
+        let passed = &context.hot.pass_headers;
         Ok(if passed.is_empty() {
             session
         } else {
-            session.with_headers(headers, &passed)
+            session.with_headers(&context.headers, passed)
         })
     }
 }
@@ -236,36 +245,8 @@ pub(super) fn check_revision(
     match headers.get(mcp::PROTOCOL_VERSION) {
         Some(version) if version.to_str().ok().and_then(Revision::parse).is_none() => {
             let message = "The header MCP-Protocol-Version names a revision that is not known";
-            let code = error_code::INVALID_REQUEST;
-            Err(response::error(StatusCode::BAD_REQUEST, id, code, message))
+            Err(Rejection::InvalidSessionHeader.response(id, message))
         }
         _ => Ok(()),
     }
-}
-
-/// The method as a metrics label. All unknown methods share one label, so that clients cannot create labels.
-pub(super) fn label(method: &str) -> &'static str {
-    const KNOWN: [&str; 17] = [
-        "initialize",
-        "logging/setLevel",
-        "notifications/cancelled",
-        "notifications/initialized",
-        "notifications/progress",
-        "notifications/roots/list_changed",
-        "resources/subscribe",
-        "resources/unsubscribe",
-        "ping",
-        "tools/list",
-        "tools/call",
-        "prompts/list",
-        "prompts/get",
-        "resources/list",
-        "resources/templates/list",
-        "resources/read",
-        "completion/complete",
-    ];
-    KNOWN
-        .into_iter()
-        .find(|known| *known == method)
-        .unwrap_or("other")
 }

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use crate::budget::{Account, UNCOUNTED_BYTES};
+use crate::frontend::rejection::Rejection;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
-use crate::mcp::{error_code, header_names as mcp};
+use crate::mcp::header_names as mcp;
 use crate::runtime::timeout::within;
 
 /// How long a body may take to arrive.
@@ -72,12 +73,7 @@ pub(super) async fn read(
 ) -> Result<Bytes, Response<ResponseBody>> {
     let Some(whole) = within(BODY_DEADLINE, collect_body(&mut body, limit.bytes, account)).await else {
         let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
-        return Err(response::error(
-            StatusCode::REQUEST_TIMEOUT,
-            None,
-            error_code::INVALID_REQUEST,
-            &message,
-        ));
+        return Err(Rejection::BodyTimeout.response(None, &message));
     };
     match whole {
         Ok(whole) => Ok(whole),
@@ -88,12 +84,7 @@ pub(super) async fn read(
         }
         Err(BodyError::Incomplete) => {
             let message = "The body ended before it was complete";
-            Err(response::error(
-                StatusCode::BAD_REQUEST,
-                None,
-                error_code::PARSE_ERROR,
-                message,
-            ))
+            Err(Rejection::MalformedJson.response(None, message))
         }
     }
 }
@@ -159,12 +150,7 @@ pub(super) async fn too_large(body: Incoming, limit: BodyLimit) -> Response<Resp
         ", which is the most without the header Mcp-Session-Id"
     };
     let message = format!("The body is larger than {} bytes{unless}", limit.bytes);
-    response::error(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        None,
-        error_code::INVALID_REQUEST,
-        &message,
-    )
+    Rejection::BodyTooLarge.response(None, &message)
 }
 
 /// Reads and discards the rest of a rejected body, within limits. Closing a connection with unread bytes

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::budget::delivery::Delivery;
 use crate::budget::{Account, UNCOUNTED_BYTES};
 use crate::catalog::ListPage;
+use crate::frontend::rejection::Rejection;
 use crate::frontend::shared_body::SharedBody;
 use crate::mcp::{error_code, header_names as mcp, jsonrpc};
 use crate::session::store::{SessionLimit, StoreError};
@@ -21,9 +22,6 @@ pub(crate) type ResponseBody = Either<SharedBody, UnsyncBoxBody<Bytes, BoxError>
 /// An error in the middle of a body. It ends the connection, which tells the client that the response is
 /// incomplete.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Value of `Retry-After`, in seconds.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 pub(super) fn json(status: StatusCode, message: Bytes) -> Response<ResponseBody> {
     let mut response = whole(status, message);
@@ -47,46 +45,32 @@ pub(super) fn list_page(id: &RawValue, page: &ListPage) -> Response<ResponseBody
     response
 }
 
-pub(super) fn error(
-    status: StatusCode,
-    id: Option<&RawValue>,
-    code: i32,
-    message: &str,
-) -> Response<ResponseBody> {
-    json(status, jsonrpc::error(id, code, message))
-}
-
 /// The method does not exist, or belongs to a capability that is not offered.
 pub(super) fn method_not_found(request: &jsonrpc::Request<'_>) -> Response<ResponseBody> {
     let message = format!("Method not found: {}", request.method);
-    error(
-        StatusCode::OK,
-        Some(request.id),
-        error_code::METHOD_NOT_FOUND,
-        &message,
-    )
+    Rejection::MethodNotFound.response(Some(request.id), &message)
 }
 
 /// A malformed message. The error has the id of the request if the message has one that is unambiguous.
 pub(super) fn malformed_message(message: &[u8], fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
     let id = jsonrpc::awaited_id(message);
-    error(StatusCode::BAD_REQUEST, id, fault.code, &fault.message)
+    Rejection::of_message(fault).response(id, &fault.message)
 }
 
 /// A malformed notification or response, whose sender expects no response.
 pub(super) fn invalid_message(fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
-    error(StatusCode::BAD_REQUEST, None, fault.code, &fault.message)
+    Rejection::of_message(fault).response(None, &fault.message)
 }
 
 /// Invalid parameters. A wrong value is an error of the method; a duplicate key makes the whole request
 /// invalid.
 pub(super) fn invalid_params(id: &RawValue, fault: &jsonrpc::InvalidMessage) -> Response<ResponseBody> {
-    let status = if fault.code == error_code::INVALID_REQUEST {
-        StatusCode::BAD_REQUEST
-    } else {
-        StatusCode::OK
+    let rejection = match fault.code {
+        error_code::INVALID_REQUEST => Rejection::InvalidMessage,
+        error_code::INTERNAL => Rejection::RewriteFailed,
+        _ => Rejection::InvalidParams,
     };
-    error(status, Some(id), fault.code, &fault.message)
+    rejection.response(Some(id), &fault.message)
 }
 
 /// An unusable session. `id` is the request's, for a failure that concerns this request alone.
@@ -103,23 +87,18 @@ pub(super) fn session_error(id: Option<&RawValue>, failure: &SessionError) -> Re
 /// The id is null: the Go SDK treats an error with the request's id as a failure of that one call, and never
 /// notices that the session is gone. The SDKs' own servers respond in the same way.
 pub(super) fn session_not_found() -> Response<ResponseBody> {
-    error(
-        StatusCode::NOT_FOUND,
-        None,
-        error_code::SESSION_NOT_FOUND,
-        "Session not found; send initialize to start another",
-    )
+    Rejection::SessionNotFound.response(None, "Session not found; send initialize to start another")
 }
 
 /// The session ended while the response stream of this request was open.
 pub(super) fn session_ended(id: Option<&RawValue>) -> Response<ResponseBody> {
     let message = "Session not found; it was ended while this call was running";
-    error(StatusCode::OK, id, error_code::SESSION_NOT_FOUND, message)
+    Rejection::SessionEnded.response(id, message)
 }
 
 /// The session store is unavailable. The reason is only logged: it may contain addresses.
 pub(super) fn store_unavailable(id: Option<&RawValue>, _: &StoreError) -> Response<ResponseBody> {
-    retry_later(
+    Rejection::StoreUnavailable.response(
         id,
         "The session store is unavailable; the session is not lost, try again",
     )
@@ -127,7 +106,7 @@ pub(super) fn store_unavailable(id: Option<&RawValue>, _: &StoreError) -> Respon
 
 /// All permits for requests are taken.
 pub(super) fn overloaded(id: Option<&RawValue>) -> Response<ResponseBody> {
-    retry_later(
+    Rejection::LimitReached.response(
         id,
         "The gateway has as many requests as it takes at a time; try again",
     )
@@ -135,12 +114,12 @@ pub(super) fn overloaded(id: Option<&RawValue>) -> Response<ResponseBody> {
 
 /// The memory budget is used up by other requests.
 pub(super) fn budget_exhausted() -> Response<ResponseBody> {
-    retry_later(None, BUDGET_EXHAUSTED)
+    Rejection::LimitReached.response(None, BUDGET_EXHAUSTED)
 }
 
 /// As [`budget_exhausted`], for the request `id`.
 pub(super) fn budget_exhausted_for(id: &RawValue) -> Response<ResponseBody> {
-    retry_later(Some(id), BUDGET_EXHAUSTED)
+    Rejection::LimitReached.response(Some(id), BUDGET_EXHAUSTED)
 }
 
 const BUDGET_EXHAUSTED: &str = "The gateway buffers as many bytes as it takes at a time; try again";
@@ -149,7 +128,7 @@ const BUDGET_EXHAUSTED: &str = "The gateway buffers as many bytes as it takes at
 pub(super) fn session_overloaded(id: &RawValue) -> Response<ResponseBody> {
     let message =
         "The session has as many requests running as it may at a time; try again when one has ended";
-    retry_later(Some(id), message)
+    Rejection::LimitReached.response(Some(id), message)
 }
 
 /// No session could be created.
@@ -163,14 +142,7 @@ pub(super) fn session_not_created(id: &RawValue, reason: &CreateError) -> Respon
             "You have as many sessions as one client may; end one, or try again later"
         }
     };
-    retry_later(Some(id), message)
-}
-
-/// A temporary failure: the client should send the same request again later.
-pub(super) fn retry_later(id: Option<&RawValue>, message: &str) -> Response<ResponseBody> {
-    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, id, error_code::INTERNAL, message);
-    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-    response
+    Rejection::LimitReached.response(Some(id), message)
 }
 
 pub(super) fn accepted() -> Response<ResponseBody> {

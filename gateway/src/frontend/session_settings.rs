@@ -1,18 +1,19 @@
 //! Session settings: `logging/setLevel`, `resources/subscribe` and `resources/unsubscribe`.
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::Response;
 
 use super::Frontend;
 use super::call::error_response;
 use super::post::SessionRequest;
 use crate::backend::Backend;
 use crate::core::{CallError, CallSubject, RoutedCall};
+use crate::frontend::rejection::Rejection;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::{Outcome, Request};
-use crate::mcp::{correlation, error_code, params};
+use crate::mcp::{correlation, params};
 use crate::session::{Session, SettingError};
 use crate::telemetry::request_id::CurrentRequestId;
 
@@ -38,12 +39,7 @@ pub(super) async fn set_log_level(session: &Session, request: &Request<'_>) -> R
     };
     if !LEVELS.contains(&&*level) {
         let message = format!("params: found level {level:?}; allowed are {}", LEVELS.join(", "));
-        return response::error(
-            StatusCode::OK,
-            Some(request.id),
-            error_code::INVALID_PARAMS,
-            &message,
-        );
+        return Rejection::InvalidParams.response(Some(request.id), &message);
     }
     match session.set_log_level(&level).await {
         Ok(()) => response::result(request.id, b"{}"),
@@ -59,9 +55,9 @@ impl Frontend {
         incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
         let request = incoming.request;
-        if !self
-            .core
-            .hot()
+        if !incoming
+            .context
+            .hot
             .aggregation
             .offers(CallSubject::Resource.capability())
         {
@@ -175,12 +171,7 @@ fn uri(request: &Request<'_>) -> Result<String, Response<ResponseBody>> {
         return Ok(uri.into_owned());
     }
     let message = format!("params: the uri is longer than {MAX_URI_BYTES} bytes");
-    Err(response::error(
-        StatusCode::OK,
-        Some(request.id),
-        error_code::INVALID_PARAMS,
-        &message,
-    ))
+    Err(Rejection::InvalidParams.response(Some(request.id), &message))
 }
 
 /// Subscriptions need a session of their own: in a shared session, updates could not be assigned to clients.
@@ -189,23 +180,13 @@ fn subscription_unsupported(request: &Request<'_>, backend: &Backend) -> Respons
         "Resources of backend {} cannot be subscribed to: all clients share one session there (sharedSession)",
         backend.name()
     );
-    response::error(
-        StatusCode::OK,
-        Some(request.id),
-        error_code::METHOD_NOT_FOUND,
-        &message,
-    )
+    Rejection::MethodNotFound.response(Some(request.id), &message)
 }
 
 fn setting_failed(request: &Request<'_>, error: &SettingError) -> Response<ResponseBody> {
     match error {
         SettingError::Session(failure) => response::session_error(Some(request.id), failure),
-        SettingError::TooOften => response::retry_later(Some(request.id), &error.to_string()),
-        SettingError::Full => response::error(
-            StatusCode::OK,
-            Some(request.id),
-            error_code::INVALID_PARAMS,
-            &error.to_string(),
-        ),
+        SettingError::TooOften => Rejection::LimitReached.response(Some(request.id), &error.to_string()),
+        SettingError::Full => Rejection::InvalidParams.response(Some(request.id), &error.to_string()),
     }
 }

@@ -21,6 +21,7 @@ mod inspected_keys;
 pub mod item_schema;
 pub mod jsonrpc;
 pub mod meta;
+pub(crate) mod method;
 pub mod object_edit;
 pub mod params;
 pub mod revision;

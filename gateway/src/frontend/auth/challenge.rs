@@ -1,13 +1,12 @@
 //! Rejections of unauthenticated requests, and the `WWW-Authenticate` challenge.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, header};
 
 use super::issuer::KeyLookupError;
 use super::token::TokenError;
 use crate::frontend::auth::resource_metadata::ResourceMetadata;
-use crate::frontend::response;
+use crate::frontend::rejection::Rejection;
 use crate::frontend::response::ResponseBody;
-use crate::mcp::error_code;
 
 /// Why a request is not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,30 +50,30 @@ impl AuthRejection {
     /// The response, with a challenge that says where to get a token (RFC 6750, section 3; RFC 9728, section
     /// 5.1).
     pub(super) fn respond(self, resource: &ResourceMetadata) -> Response<ResponseBody> {
-        let (status, code, message) = match self {
+        let (rejection, code, message) = match self {
             Self::Unverifiable => {
                 let message =
                     "The keys of the token issuer cannot be fetched; the token may be valid, try again";
-                return response::retry_later(None, message);
+                return Rejection::IssuerUnavailable.response(None, message);
             }
             // A challenge without a token has no error code (RFC 6750, section 3.1).
             Self::MissingToken => (
-                StatusCode::UNAUTHORIZED,
+                Rejection::Unauthenticated,
                 None,
                 "This endpoint wants a bearer token",
             ),
             Self::MalformedHeader => (
-                StatusCode::BAD_REQUEST,
+                Rejection::MalformedAuthorization,
                 Some("invalid_request"),
                 "The header Authorization holds something that cannot be a bearer token",
             ),
             Self::InvalidToken(error) => (
-                StatusCode::UNAUTHORIZED,
+                Rejection::Unauthenticated,
                 Some("invalid_token"),
                 error.description(),
             ),
         };
-        let mut response = response::error(status, None, error_code::INVALID_REQUEST, message);
+        let mut response = rejection.response(None, message);
         let challenge = match code {
             None => resource.challenge().to_owned(),
             Some(code) => format!(
