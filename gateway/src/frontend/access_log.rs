@@ -4,23 +4,16 @@
 //! request is logged; otherwise the requests that `accessLog.sample` picks, and every request that failed. A
 //! line holds no bodies and no session ids, only a tag that is the same for all lines of one session.
 
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body::{Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Either};
+use http_body_util::Either;
 
 use super::Frontend;
 use crate::config::{BackendName, HotSettings};
 use crate::frontend::request_context::RequestKind;
-use crate::frontend::response::{BoxError, ResponseBody};
-use crate::frontend::shared_body;
-use crate::frontend::shared_body::SLICE_BYTES;
+use crate::frontend::response::ResponseBody;
 use crate::mcp::header_names;
 use crate::telemetry::request_id::{self, RequestId};
 
@@ -95,8 +88,18 @@ impl RequestLog {
         }
     }
 
-    pub(super) fn id(&self) -> RequestId {
-        self.id.clone()
+    pub(super) fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Records whether the whole body has been handed to the connection.
+    pub(super) fn set_complete(&mut self, is_complete: bool) {
+        self.complete = is_complete;
+    }
+
+    /// Records that the body broke off.
+    pub(super) fn set_aborted(&mut self) {
+        self.aborted = true;
     }
 
     /// Records the response, adds the request id to its headers, and follows its body to the end.
@@ -126,13 +129,9 @@ impl RequestLog {
                 self.complete = true;
                 Either::Left(whole)
             }
-            Either::Right(inner) => {
-                let observed = LoggedBody {
-                    inner,
-                    log: self,
-                    rest: Bytes::new(),
-                };
-                Either::Right(observed.boxed_unsync())
+            Either::Right(mut streamed) => {
+                streamed.log_to(self);
+                Either::Right(streamed)
             }
         };
         Response::from_parts(head, body)
@@ -218,66 +217,5 @@ impl Drop for RequestLog {
             metrics.answer_aborted();
         }
         self.log(outcome);
-    }
-}
-
-/// A streamed response body. Splits large chunks, and records how the body ends.
-struct LoggedBody {
-    inner: UnsyncBoxBody<Bytes, BoxError>,
-    log: RequestLog,
-    /// The part of the current chunk that has not been handed to the connection.
-    rest: Bytes,
-}
-
-impl LoggedBody {
-    /// The next slice of the current chunk, without a copy.
-    fn next_slice(&mut self) -> Frame<Bytes> {
-        let slice = shared_body::slice(&mut self.rest);
-        self.log.complete = self.rest.is_empty() && http_body::Body::is_end_stream(&self.inner);
-        Frame::data(slice)
-    }
-}
-
-impl http_body::Body for LoggedBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        if !this.rest.is_empty() {
-            return Poll::Ready(Some(Ok(this.next_slice())));
-        }
-        let polled = this
-            .log
-            .id
-            .within(|| Pin::new(&mut this.inner).poll_frame(context));
-        match &polled {
-            Poll::Ready(None) => this.log.complete = true,
-            Poll::Ready(Some(Err(_))) => this.log.aborted = true,
-            Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data.len() > SLICE_BYTES) => {
-                let Poll::Ready(Some(Ok(frame))) = polled else {
-                    return polled;
-                };
-                this.rest = frame.into_data().unwrap_or_default();
-                return Poll::Ready(Some(Ok(this.next_slice())));
-            }
-            Poll::Ready(Some(Ok(_))) => {
-                this.log.complete = this.inner.is_end_stream();
-            }
-            Poll::Pending => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        // The size of the whole is unknown here: hyper asks before the first chunk.
-        self.inner.size_hint()
     }
 }

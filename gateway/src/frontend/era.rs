@@ -8,7 +8,7 @@
 //! it that the server is modern, and it would not fall back to `initialize`. The probe therefore gets the
 //! response of a legacy server: method not found.
 
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, Response};
 use serde_json::value::RawValue;
 
 use crate::frontend::rejection::Rejection;

@@ -35,6 +35,7 @@ mod response;
 mod rewrite;
 mod session_settings;
 mod shared_body;
+mod streamed_body;
 mod upstream_request_id;
 
 use std::sync::Arc;
@@ -123,7 +124,7 @@ impl Frontend {
         let log = RequestLog::start(self, &hot, request.headers());
         // Boxed: the HTTP server would otherwise move the whole state of a request several times.
         let serving = Box::pin(self.check_and_route(request, hot));
-        let (kind, response) = log.id().scope(serving).await;
+        let (kind, response) = log.id().clone().scope(serving).await;
         let mut response = log.follow(kind, response);
         if self.drain.is_draining() {
             let close = http::HeaderValue::from_static("close");

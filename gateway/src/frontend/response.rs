@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body::Frame;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Either, StreamBody};
+use http_body_util::Either;
 use serde_json::value::RawValue;
 
 use crate::budget::delivery::Delivery;
@@ -13,12 +11,13 @@ use crate::budget::{Account, UNCOUNTED_BYTES};
 use crate::catalog::ListPage;
 use crate::frontend::rejection::Rejection;
 use crate::frontend::shared_body::SharedBody;
+use crate::frontend::streamed_body::StreamedBody;
 use crate::mcp::{error_code, header_names as mcp, jsonrpc};
 use crate::session::store::{SessionLimit, StoreError};
 use crate::session::{CreateError, SessionError};
 
 /// A response body: whole, or streamed.
-pub(crate) type ResponseBody = Either<SharedBody, UnsyncBoxBody<Bytes, BoxError>>;
+pub(crate) type ResponseBody = Either<SharedBody, Box<StreamedBody>>;
 /// An error in the middle of a body. It ends the connection, which tells the client that the response is
 /// incomplete.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -215,28 +214,20 @@ pub(super) fn complete_message(
 
 /// Keeps `guard` until the whole response has been sent or the client has gone away.
 pub(super) fn hold_until_sent<G: Send + 'static>(
-    response: Response<ResponseBody>,
+    mut response: Response<ResponseBody>,
     guard: G,
 ) -> Response<ResponseBody> {
-    response.map(|body| match body {
-        Either::Left(whole) => Either::Left(whole),
-        Either::Right(stream) => {
-            let guarded = stream.map_frame(move |frame| {
-                let _held = &guard;
-                frame
-            });
-            Either::Right(guarded.boxed_unsync())
-        }
-    })
+    if let Either::Right(streamed) = response.body_mut() {
+        streamed.hold(guard);
+    }
+    response
 }
 
 fn streaming(
     media_type: HeaderValue,
     chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
 ) -> Response<ResponseBody> {
-    use futures::TryStreamExt as _;
-    let body = StreamBody::new(chunks.map_ok(Frame::data));
-    let mut response = Response::new(Either::Right(body.boxed_unsync()));
+    let mut response = Response::new(Either::Right(Box::new(StreamedBody::new(chunks))));
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
 }
