@@ -88,7 +88,7 @@ fn reload_applies_valid_and_rejects_invalid_changes() -> anyhow::Result<()> {
 
     // A backend is removed: its tools are unknown. And the log level changes.
     assert!(
-        !gateway.log()?.contains("\"message\":\"answered\""),
+        !gateway.log()?.contains("\"message\":\"request served\""),
         "requests are logged at info"
     );
     mount.put(&format!("logLevel: debug\n{first}"))?;
@@ -99,7 +99,7 @@ fn reload_applies_valid_and_rejects_invalid_changes() -> anyhow::Result<()> {
     })?;
     assert_eq!(echo("one")?, "hi");
     assert!(
-        gateway.log()?.contains("\"message\":\"answered\""),
+        gateway.log()?.contains("\"message\":\"request served\""),
         "debug logs no requests"
     );
     assert_eq!((reloads("accepted")?, reloads("refused")?), (2.0, 3.0));
