@@ -4,10 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use vmcp_crds::config::{BackendConfig, CatalogScope, ConflictStrategy, ToolOverride};
+use vmcp_crds::config::{self, BackendConfig, CatalogScope, ConflictStrategy, ToolOverride};
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::raw::Session;
@@ -295,5 +295,147 @@ fn list_without_an_answer_shows_the_shared_catalog() -> anyhow::Result<()> {
     let session = Session::open(gateway.mcp)?;
     fixture.kill()?;
     assert!(lists(gateway.mcp, &session, "a_echo")?);
+    Ok(())
+}
+
+/// Two backends without prefixes, `first` before `second`; the one of the name `per_session` lists to single sessions and lists nothing any
+/// more, after a session has called it.
+fn with_a_hanging_backend(per_session: &str) -> anyhow::Result<(Gateway, [Fixture; 2], Session)> {
+    let toolsets = Fixture::start(&["--toolsets"])?;
+    let other = Fixture::start(&["--name", "other"])?;
+    let fixtures = if per_session == "first" {
+        [toolsets, other]
+    } else {
+        [other, toolsets]
+    };
+    let mut recipe = Recipe::new(&[("first", &fixtures[0].url), ("second", &fixtures[1].url)])?;
+    let hot = recipe.config.hot.as_mut().unwrap();
+    hot.aggregation.strategy = ConflictStrategy::None;
+    let backend = hot
+        .backends
+        .iter_mut()
+        .find(|backend| backend.name == per_session);
+    backend.unwrap().catalog = CatalogScope::PerSession;
+    let other = &fixtures[usize::from(per_session == "first")];
+    other.admin("POST", "/tools-changed?add=special", &json!(null))?;
+    other.admin("POST", "/resources-changed?add=test://special", &json!(null))?;
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    enable(gateway.mcp, &session, "", "special")?;
+    let rules = ["tools/list", "resources/list", "resources/templates/list"];
+    let rules = rules.map(|method| json!({"only_method": method, "hang": true}));
+    let toolsets = &fixtures[usize::from(per_session != "first")];
+    toolsets.admin("POST", "/faults", &json!(rules))?;
+    Ok((gateway, fixtures, session))
+}
+
+/// How long the session waits for `special`, which is a tool or a resource, from the backend that is not listed to single sessions.
+fn waits(gateway: &Gateway, session: &Session, method: &str) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let is_call = method == "tools/call";
+    let (params, found) = if is_call {
+        (json!({"name": "special", "arguments": {}}), "special\"")
+    } else {
+        (json!({"uri": "test://special"}), "test://special")
+    };
+    let answer = session.request(gateway.mcp, method, &params)?;
+    anyhow::ensure!(answer.error_code() == 0, "{answer:?}");
+    let text = answer.text();
+    anyhow::ensure!(
+        text.contains(found) && !text.contains("of this session"),
+        "{text}"
+    );
+    Ok(began.elapsed())
+}
+
+/// What a backend has that comes first is not asked for at another one, which could not win it.
+#[test]
+fn backend_that_cannot_win_a_name_is_not_asked_for_it() -> anyhow::Result<()> {
+    let (gateway, _fixtures, session) = with_a_hanging_backend("second")?;
+    for method in ["tools/call", "resources/read"] {
+        let waited = waits(&gateway, &session, method)?;
+        assert!(waited < Duration::from_secs(2), "{method}: {waited:?}");
+    }
+    Ok(())
+}
+
+/// A list that does not come delays once what another backend has, and not again. When it can be had, it counts.
+#[test]
+fn list_that_hangs_delays_other_backends_once() -> anyhow::Result<()> {
+    let (gateway, fixtures, session) = with_a_hanging_backend("first")?;
+    let first = std::thread::scope(|scope| -> anyhow::Result<_> {
+        let early = scope.spawn(|| waits(&gateway, &session, "tools/call"));
+        std::thread::sleep(Duration::from_secs(2));
+        let late = waits(&gateway, &session, "tools/call")?;
+        let early = early.join().map_err(|_| anyhow::anyhow!("a panic"))??;
+        Ok([early, late])
+    })?;
+    assert!(first[0] < Duration::from_secs(6), "{first:?}");
+    assert!(
+        first[1] < Duration::from_secs(4),
+        "it waits no longer than the first: {first:?}"
+    );
+    for method in ["tools/call", "resources/read", "tools/call", "resources/read"] {
+        let waited = waits(&gateway, &session, method)?;
+        assert!(waited < Duration::from_secs(2), "{method}: {waited:?}");
+    }
+    fixtures[0].admin("DELETE", "/faults", &json!({}))?;
+    wait::until("the session's own tool is found", PATIENCE, || {
+        let called = session_call(gateway.mcp, &session, "special")?;
+        anyhow::ensure!(called.as_deref() == Ok("special of this session"), "{called:?}");
+        Ok(())
+    })
+}
+
+/// What is kept of a session's own catalog is dropped when the session ends, wherever and however that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn catalog_of_a_session_ends_with_the_session() -> anyhow::Result<()> {
+    let fixture = Fixture::start(&["--toolsets"])?;
+    let replicas = Replicas::start_with(2, |recipe| {
+        recipe.config.session_storage.ttl = config::Duration::from_secs(4);
+        let hot = recipe.config.hot.as_mut().unwrap();
+        hot.backends[0].url = fixture.url.clone();
+        hot.backends[0].catalog = CatalogScope::PerSession;
+    })
+    .await?;
+    let [one, two] = replicas.addresses()[..] else {
+        anyhow::bail!("two replicas")
+    };
+    let kept = || replicas.gateways[0].metric("vmcp_buffered_bytes", "");
+    wait::until("the catalog is known", PATIENCE, || {
+        let session = Session::open(one)?;
+        let is_known = lists(one, &session, "fixture_echo")?;
+        session.delete(one)?;
+        anyhow::ensure!(is_known, "not yet");
+        Ok(())
+    })?;
+    let mut before = 0.0;
+    wait::until("nothing changes any more", PATIENCE, || {
+        let last = std::mem::replace(&mut before, kept()?);
+        std::thread::sleep(Duration::from_millis(500));
+        anyhow::ensure!((last - before).abs() < 1.0, "{last} {before}");
+        Ok(())
+    })?;
+    for end in ["deleted here", "deleted elsewhere", "expired"] {
+        let session = Session::open(one)?;
+        enable(one, &session, "fixture_", "report")?;
+        assert!(lists(one, &session, "fixture_report")?);
+        assert_eq!(
+            session_call(one, &session, "fixture_report")?.unwrap(),
+            "report of this session"
+        );
+        let with_it = kept()?;
+        anyhow::ensure!(with_it > before + 4000.0, "{before} {with_it}");
+        match end {
+            "deleted here" => assert_eq!(session.delete(one)?.status, 200),
+            "deleted elsewhere" => assert_eq!(session.delete(two)?.status, 200),
+            _ => {}
+        }
+        wait::until("it is dropped", PATIENCE, || {
+            let now = kept()?;
+            anyhow::ensure!(now < before + 1.0, "{end}: {before} {with_it} {now}");
+            Ok(())
+        })?;
+    }
     Ok(())
 }

@@ -2,20 +2,23 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use serde_json::{Value, json};
-use vmcp_crds::config::LimitsConfig;
+use vmcp_crds::config::{CatalogScope, LimitsConfig};
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::raw::Session;
-use vmcp_e2e::scripted_server::{Received, Reply, ScriptedServer};
+use vmcp_e2e::scripted_server::{Received, Reply, ScriptedServer, usual};
 
 const MIB: u64 = 1024 * 1024;
 /// As large as an answer in JSON may be that is read whole.
 const JSON_BYTES: usize = 250 * 1024;
 /// More than the kernel's buffers of a connection take.
 const EVENT_BYTES: usize = 3 * 1024 * 1024;
+/// Somewhat less than a page of a list may have.
+const PAGE_BYTES: usize = 1000 * 1024;
 /// How long the honest client is served once others are in its way.
 const SERVED_FOR: Duration = Duration::from_secs(4);
 /// How long it may take until they are.
@@ -30,12 +33,24 @@ struct Scene {
 impl Scene {
     /// With a budget of so many bytes, a quarter of which is for the answers of the server.
     fn start(budget: u64) -> anyhow::Result<Self> {
+        Self::start_with(budget, CatalogScope::Shared, answer)
+    }
+
+    fn start_with(
+        budget: u64,
+        catalog: CatalogScope,
+        answer: impl Fn(&Received) -> Option<Reply> + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
         let server = ScriptedServer::start(answer)?;
         let mut recipe = Recipe::in_memory(&[("a", &server.url)])?;
-        recipe.config.hot.get_or_insert_default().limits = LimitsConfig {
+        let hot = recipe.config.hot.get_or_insert_default();
+        hot.limits = LimitsConfig {
             buffered_bytes: Some(budget),
             ..LimitsConfig::default()
         };
+        for backend in &mut hot.backends {
+            backend.catalog = catalog;
+        }
         let gateway = recipe.start()?;
         Ok(Self {
             gateway,
@@ -45,12 +60,21 @@ impl Scene {
 
     /// A connection on which so many calls of `tool` have been sent, and nothing is read.
     fn unread(&self, tool: &str, calls: usize) -> anyhow::Result<TcpStream> {
+        let session = Session::open(self.gateway.mcp)?;
+        self.unread_in(&session, (0..calls).map(|id| call(id, tool)))
+    }
+
+    /// A connection on which these requests have been sent in `session`, and nothing is read.
+    fn unread_in(
+        &self,
+        session: &Session,
+        requests: impl Iterator<Item = Value>,
+    ) -> anyhow::Result<TcpStream> {
         let mcp = self.gateway.mcp;
-        let session = Session::open(mcp)?;
         let mut stream = TcpStream::connect(mcp)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        for id in 0..calls {
-            let body = call(id, tool).to_string();
+        for request in requests {
+            let body = request.to_string();
             let head = format!(
                 "POST /mcp HTTP/1.1\r\nhost: {mcp}\r\ncontent-type: application/json\r\nmcp-session-id: {}\r\n\
                  accept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n",
@@ -129,6 +153,56 @@ fn unread_answers_give_way_to_those_that_are_read() -> anyhow::Result<()> {
 #[test]
 fn unread_events_give_way_to_answers_that_are_read() -> anyhow::Result<()> {
     Scene::start(16 * MIB)?.serves_beside("event", 1, 4)
+}
+
+/// The session's own list: as large as a page may be.
+fn own_list(request: &Received) -> Option<Reply> {
+    let session = request.header("mcp-session-id").unwrap_or_default();
+    match request.method() {
+        "initialize" => {
+            static SESSIONS: AtomicUsize = AtomicUsize::new(0);
+            let session = SESSIONS.fetch_add(1, Ordering::Relaxed).to_string();
+            Some(usual(request).with("mcp-session-id", &session))
+        }
+        "tools/list" => {
+            let tool = |number: usize| {
+                let description = format!("of session {session}: {}", "z".repeat(50 * 1024));
+                json!({"name": format!("t{number}"), "description": description, "inputSchema": {"type": "object"}})
+            };
+            let tools: Vec<_> = (0..PAGE_BYTES / (50 * 1024)).map(tool).collect();
+            Some(request.result(&json!({"tools": tools})))
+        }
+        _ => None,
+    }
+}
+
+/// Clients that do not read their session's own list do not keep others from theirs.
+#[test]
+fn unread_pages_of_a_session_give_way_to_those_that_are_read() -> anyhow::Result<()> {
+    let scene = Scene::start_with(32 * MIB, CatalogScope::PerSession, own_list)?;
+    let mcp = scene.gateway.mcp;
+    let session = Session::open(mcp)?;
+    let list = |id: usize| json!({"jsonrpc": "2.0", "id": id, "method": "tools/list"});
+    let in_the_way = || scene.gateway.metric("vmcp_unread_answers_closed_total", "");
+    let began = Instant::now();
+    let (mut unread, mut until) = (Vec::new(), None);
+    while until.is_none_or(|until| until > Instant::now()) {
+        for _ in 0..if unread.len() < 12 { 12 } else { 1 } {
+            unread.push(scene.unread_in(&session, (0..6).map(list))?);
+        }
+        let listed = session.request(mcp, "tools/list", &json!({}))?;
+        ensure!(
+            listed.status == 200 && listed.body.len() > PAGE_BYTES * 9 / 10,
+            "{} {:.300}",
+            listed.status,
+            listed.text()
+        );
+        if until.is_none() && in_the_way()? > 0.0 {
+            until = Some(Instant::now() + SERVED_FOR);
+        }
+        ensure!(until.is_some() || began.elapsed() < LIMIT, "nobody is in the way");
+    }
+    Ok(())
 }
 
 /// Who reads slowly gets everything, although others do not read at all.

@@ -32,7 +32,7 @@ use crate::catalog::diagnostics::{Diagnostics, OF_ALL, quoted};
 use crate::catalog::exposure::AdvertisedItem;
 use crate::catalog::merged_list::{ItemLookup, MergedList};
 use crate::catalog::uri_template::{MAX_BYTES as MAX_TEMPLATE_BYTES, MAX_EXPRESSIONS, UriTemplate};
-use crate::config::{Aggregation, ConflictResolution, FailureMode};
+use crate::config::{Aggregation, BackendName, ConflictResolution, FailureMode};
 
 /// How many resource templates of one backend are used to find resources: each is compared with every URI that no list names.
 const MAX_MATCHERS: usize = 1000;
@@ -122,11 +122,24 @@ fn rank<'a>(
             listed: !(hide && known.state.health == Health::Unavailable),
         })
         .collect();
-    if let ConflictResolution::Priority(names) = &aggregation.strategy {
-        let place = |ranked: &RankedBackend<'_>| names.iter().position(|name| name == ranked.backend.name());
-        ranked.sort_by_key(|ranked| place(ranked).unwrap_or(usize::MAX));
-    }
+    ranked.sort_by_key(|ranked| priority(aggregation, ranked.backend.name()));
     ranked
+}
+
+/// The place of `backend` in the order of who wins; of those with the same place the first in the configuration does.
+pub(super) fn priority(aggregation: &Aggregation, backend: &BackendName) -> usize {
+    match &aggregation.strategy {
+        ConflictResolution::Priority(names) => names
+            .iter()
+            .position(|name| name == backend)
+            .unwrap_or(usize::MAX),
+        ConflictResolution::Prefix | ConflictResolution::None | ConflictResolution::Manual => 0,
+    }
+}
+
+/// Whether nobody gets a name that two claim.
+pub(super) fn nobody_wins(aggregation: &Aggregation, kind: ListKind) -> bool {
+    aggregation.strategy == ConflictResolution::Manual && matches!(kind, ListKind::Tools | ListKind::Prompts)
 }
 
 /// Who has which name, sorted by name. A backend claims each name once.
@@ -144,8 +157,7 @@ fn settle<'a>(
             same.push(NameClaim { ranked, entry });
         }
     }
-    let nobody_wins = aggregation.strategy == ConflictResolution::Manual
-        && matches!(kind, ListKind::Tools | ListKind::Prompts);
+    let nobody_wins = nobody_wins(aggregation, kind);
     let mut winners = Vec::with_capacity(claims.len());
     for (name, claims) in claims {
         let noun = kind.noun();

@@ -60,9 +60,11 @@ struct SharedPage {
     bytes: OnceLock<Bytes>,
 }
 
-/// A page of a list, as the result of the list's method. It is shared with everybody else who asks for it.
+/// A page of a list, as the result of the list's method.
 #[derive(Clone, Debug)]
 pub struct ListPage {
+    /// Where it is counted. A page that everybody shares is not.
+    pub account: Option<Account>,
     /// What stands before `rest`.
     pub opening: Bytes,
     /// The rest, which shares its memory.
@@ -130,16 +132,16 @@ impl MergedList {
     /// page: then the rest of that page is given, so that no page is ever made for one who asks.
     ///
     /// # Errors
-    /// When this list never gives such a cursor, or there is no room for the page.
-    pub fn page(&self, cursor: Option<&str>) -> Result<ListPage, PageError> {
+    /// When this list never gives such a cursor, or there is no room for the page, also after a wait for it.
+    pub async fn page(&self, cursor: Option<&str>) -> Result<ListPage, PageError> {
         let last = cursor
             .map(|cursor| cursor::decode(self.kind, cursor))
             .transpose()?;
         let Some(last) = last.flatten() else {
-            return self.page_from(0);
+            return self.page_from(0).await;
         };
         let start = self.listed.partition_point(|(key, _)| **key <= *last);
-        self.page_from(start)
+        self.page_from(start).await
     }
 
     /// How many items it has, those that are not listed included.
@@ -159,6 +161,11 @@ impl MergedList {
         self.listed.is_empty()
     }
 
+    /// Whether somebody has `key`.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.routes.contains_key(key)
+    }
+
     /// Where `key` is.
     pub(super) fn place(&self, key: &str) -> ItemLookup<'_> {
         match self.routes.get(key) {
@@ -173,13 +180,14 @@ impl MergedList {
         self.listed == other.listed && self.page_size == other.page_size
     }
 
-    fn page_from(&self, start: usize) -> Result<ListPage, PageError> {
+    async fn page_from(&self, start: usize) -> Result<ListPage, PageError> {
         let number = self.pages.partition_point(|page| page.end <= start);
         let Some(page) = self.pages.get(number) else {
             // Behind the end, or of a list without items.
             let mut empty = self.opening();
             empty.extend_from_slice(b"]}");
             return Ok(ListPage {
+                account: None,
                 opening: Bytes::new(),
                 rest: empty.freeze(),
             });
@@ -188,12 +196,14 @@ impl MergedList {
             None => page.bytes.get_or_init(|| self.make_page(page)).clone(),
             Some(account) => {
                 let size = self.bytes_of(page);
-                let reserved = account.reserve(size).ok_or(PageError::NoRoom)?;
-                reserved.hold(self.make_page(page))
+                let reserved = account.reserve_or_wait(size).await;
+                reserved.ok_or(PageError::NoRoom)?.hold(self.make_page(page))
             }
         };
+        let account = self.account.clone();
         if page.start == start {
             return Ok(ListPage {
+                account,
                 opening: Bytes::new(),
                 rest: whole,
             });
@@ -202,6 +212,7 @@ impl MergedList {
         let before = self.listed.get(page.start..start).unwrap_or_default();
         let skipped = opening.len().saturating_add(size_of_items(before));
         Ok(ListPage {
+            account,
             rest: whole.slice(skipped.min(whole.len())..),
             opening,
         })
@@ -280,7 +291,14 @@ fn pages(listed: &[(Arc<str>, Bytes)], page_size: usize) -> Vec<SharedPage> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+
+    /// A page for which nobody has to wait.
+    fn page_of(listing: &MergedList, cursor: Option<&str>) -> Result<ListPage, PageError> {
+        listing.page(cursor).now_or_never().unwrap()
+    }
 
     fn listing(names: &[&str], page_size: usize) -> MergedList {
         let item = |name: &&str| ((*name).into(), Bytes::from(format!(r#"{{"name":"{name}"}}"#)));
@@ -304,22 +322,25 @@ mod tests {
     #[test]
     fn a_list_that_fits_is_one_page_without_a_cursor() {
         assert_eq!(
-            listing(&["a", "b"], 2).page(None).unwrap().whole(),
+            page_of(&listing(&["a", "b"], 2), None).unwrap().whole(),
             r#"{"tools":[{"name":"a"},{"name":"b"}]}"#
         );
-        assert_eq!(listing(&[], 2).page(Some("")).unwrap().whole(), r#"{"tools":[]}"#);
+        assert_eq!(
+            page_of(&listing(&[], 2), Some("")).unwrap().whole(),
+            r#"{"tools":[]}"#
+        );
     }
 
     #[test]
     fn pages_follow_each_other_to_the_end_also_when_the_list_changes_between() {
         let before = listing(&["a", "b", "c", "d", "e"], 2);
-        let (names, next) = names_and_next(&before.page(None).unwrap().whole());
+        let (names, next) = names_and_next(&page_of(&before, None).unwrap().whole());
         assert_eq!(names, ["a", "b"]);
         // The last name of the page is gone and a new one stands before it: nothing is missed and nothing comes twice.
         let after = listing(&["a", "aa", "c", "d", "e"], 2);
-        let (names, next) = names_and_next(&after.page(next.as_deref()).unwrap().whole());
+        let (names, next) = names_and_next(&page_of(&after, next.as_deref()).unwrap().whole());
         assert_eq!(names, ["c", "d"]);
-        let (names, next) = names_and_next(&after.page(next.as_deref()).unwrap().whole());
+        let (names, next) = names_and_next(&page_of(&after, next.as_deref()).unwrap().whole());
         assert_eq!((names, next), (vec!["e".to_owned()], None));
     }
 
@@ -332,7 +353,7 @@ mod tests {
         let listing = MergedList::new(ListKind::Tools, 100, items.collect(), HashMap::new());
         let (mut cursor, mut pages) = (None, Vec::new());
         loop {
-            let page = listing.page(cursor.as_deref()).unwrap().whole();
+            let page = page_of(&listing, cursor.as_deref()).unwrap().whole();
             let page: serde_json::Value = serde_json::from_slice(&page).unwrap();
             pages.push(page["tools"].as_array().unwrap().len());
             cursor = page["nextCursor"].as_str().map(str::to_owned);
@@ -347,10 +368,10 @@ mod tests {
     fn a_cursor_behind_the_end_gives_an_empty_page() {
         let end = cursor::encode(ListKind::Tools, "zzz");
         assert_eq!(
-            listing(&["a"], 2).page(Some(&end)).unwrap().whole(),
+            page_of(&listing(&["a"], 2), Some(&end)).unwrap().whole(),
             r#"{"tools":[]}"#
         );
-        assert!(listing(&["a"], 2).page(Some("zzz")).is_err());
+        assert!(page_of(&listing(&["a"], 2), Some("zzz")).is_err());
     }
 
     #[test]
@@ -358,30 +379,30 @@ mod tests {
         let mut list = listing(&["a", "b"], 2);
         let account = Account::root(50);
         list.count_pages(&account);
-        let page = list.page(None).unwrap();
-        assert_eq!(list.page(None).unwrap_err(), PageError::NoRoom);
+        let page = page_of(&list, None).unwrap();
+        assert_eq!(page_of(&list, None).unwrap_err(), PageError::NoRoom);
         drop(page);
         assert_eq!(account.reserved(), 0);
-        assert!(list.page(None).is_ok());
+        assert!(page_of(&list, None).is_ok());
     }
 
     #[test]
     fn page_is_made_once_and_shared_also_from_its_middle() {
         let list = listing(&["a", "b", "c", "d", "e"], 2);
         for cursor in [None, Some(cursor::encode(ListKind::Tools, "b"))] {
-            let page = || list.page(cursor.as_deref()).unwrap().rest;
+            let page = || page_of(&list, cursor.as_deref()).unwrap().rest;
             assert_eq!(page().as_ptr(), page().as_ptr(), "a copy");
         }
-        let whole = list.page(Some(&cursor::encode(ListKind::Tools, "b"))).unwrap();
+        let whole = page_of(&list, Some(&cursor::encode(ListKind::Tools, "b"))).unwrap();
         // Another version of the list had a page that ended here.
-        let middle = list.page(Some(&cursor::encode(ListKind::Tools, "c"))).unwrap();
+        let middle = page_of(&list, Some(&cursor::encode(ListKind::Tools, "c"))).unwrap();
         assert!(
             whole.rest.as_ptr_range().contains(&middle.rest.as_ptr()),
             "a copy"
         );
         let (names, next) = names_and_next(&middle.whole());
         assert_eq!(names, ["d"]);
-        let (names, next) = names_and_next(&list.page(next.as_deref()).unwrap().whole());
+        let (names, next) = names_and_next(&page_of(&list, next.as_deref()).unwrap().whole());
         assert_eq!((names, next), (vec!["e".to_owned()], None));
     }
 }

@@ -61,7 +61,7 @@ pub use exposure::BackendOffer;
 pub use list_changes::{LISTS_CHANGED, ListVersions, is_list_changed};
 pub use merged_list::{ListPage, MergedList, PageError};
 pub use persisted::written;
-pub use session_view::{OwnList, ViewId};
+pub use session_view::{OwnList, ViewOwner};
 pub use snapshot::{CatalogSnapshot, NotFound};
 
 /// How long readiness waits for the first look at a backend: one that hangs must not keep the others from being served.

@@ -2,26 +2,48 @@
 //! to the gateway's own.
 //!
 //! It is merged as the shared catalog is, so that names, filters, overrides and conflicts are the same in both. Views are kept within a
-//! share of the budget, those that were made last, and forgotten with the shared catalog of which they were made: they would keep what
-//! backends listed before in memory.
+//! share of the budget, those that were made last, and forgotten with their sessions and with the shared catalog of which they were made: they
+//! would keep what backends listed before in memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use super::{Catalog, CatalogSnapshot, merge};
+use super::{Catalog, CatalogSnapshot, CatalogState, merge};
 use crate::backend::{BackendList, ListKind};
 use crate::budget::{Account, Budget};
 use crate::config::{BackendName, ExposurePolicy};
 
-/// Whose view it is. No two sessions of a process have the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ViewId(u64);
+/// Whose view it is. The view is forgotten when this is dropped.
+#[derive(Debug, Default)]
+pub struct ViewOwner(Arc<Identity>);
 
-impl Default for ViewId {
+/// Tells the owner of a view from others: no two in a process are the same.
+#[derive(Debug)]
+struct Identity {
+    id: ViewId,
+    /// Where the view is kept, if it was.
+    kept_in: OnceLock<Weak<CatalogState>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct ViewId(u64);
+
+impl Default for Identity {
     fn default() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        Self {
+            id: ViewId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            kept_in: OnceLock::new(),
+        }
+    }
+}
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        if let Some(shared) = self.kept_in.get().and_then(Weak::upgrade) {
+            shared.views.forget(self.id);
+        }
     }
 }
 
@@ -91,6 +113,19 @@ impl SessionViews {
         drop(forgotten);
     }
 
+    /// Forgets the view of a session that has ended.
+    fn forget(&self, id: ViewId) {
+        let forgotten = {
+            let mut kept = self.lock();
+            let forgotten = kept.views.remove(&id);
+            if forgotten.is_some() {
+                kept.order.retain(|other| *other != id);
+            }
+            forgotten
+        };
+        drop(forgotten);
+    }
+
     /// Reserves what `snapshot` takes, in the place of older ones where there is no room. Says whether there is room to keep it.
     fn reserve(&self, snapshot: &mut CatalogSnapshot) -> bool {
         let weight = snapshot.weight();
@@ -126,17 +161,18 @@ impl SessionViews {
 }
 
 impl Catalog {
-    /// What is offered to the session whose view `id` names, and to which backends list `own`.
-    pub async fn view(&self, id: ViewId, own: Vec<OwnList>) -> Arc<CatalogSnapshot> {
+    /// What is offered to the session that owns the view, and to which backends list `own`.
+    pub async fn view(&self, owner: &ViewOwner, own: Vec<OwnList>) -> Arc<CatalogSnapshot> {
         let shared = self.snapshot();
         let Some(backend) = own.first().and_then(|own| self.backend(own.backend.as_str())) else {
             return shared;
         };
-        if let Some(kept) = self.shared.views.get(id, &own, &shared) {
+        if let Some(kept) = self.shared.views.get(owner.0.id, &own, &shared) {
             return kept;
         }
         let (catalog, base) = (self.clone(), Arc::clone(&shared));
-        let making = backend.compute(move || catalog.make_view(id, own, &base));
+        let owner = Arc::downgrade(&owner.0);
+        let making = backend.compute(move || catalog.make_view(&owner, own, &base));
         making.await.unwrap_or_else(|error| {
             tracing::error!(backend = %backend.name(), %error, "cannot merge what the backends list to a session");
             shared
@@ -148,7 +184,12 @@ impl Catalog {
         self.shared.views.forget_all();
     }
 
-    fn make_view(&self, id: ViewId, own: Vec<OwnList>, base: &Arc<CatalogSnapshot>) -> Arc<CatalogSnapshot> {
+    fn make_view(
+        &self,
+        owner: &Weak<Identity>,
+        own: Vec<OwnList>,
+        base: &Arc<CatalogSnapshot>,
+    ) -> Arc<CatalogSnapshot> {
         let members = self.members();
         let known: Vec<_> = members
             .in_order()
@@ -168,15 +209,32 @@ impl Catalog {
         snapshot.count_pages(&views.pages);
         let has_room = views.reserve(&mut snapshot);
         let snapshot = Arc::new(snapshot);
-        if has_room && Arc::ptr_eq(base, &self.snapshot()) {
+        // The session may have ended meanwhile. If it ends now, the view is forgotten behind this.
+        let owner = owner.upgrade();
+        if let Some(owner) = owner
+            && has_room
+            && Arc::ptr_eq(base, &self.snapshot())
+        {
+            owner.kept_in.get_or_init(|| Arc::downgrade(&self.shared));
             let view = SessionView {
                 own,
                 base: Arc::downgrade(base),
                 snapshot: Arc::clone(&snapshot),
             };
-            views.keep(id, view);
+            views.keep(owner.id, view);
         }
         snapshot
+    }
+
+    /// Whether `other` loses something of that kind that it has if `backend` has it, too.
+    #[must_use]
+    pub fn may_lose(&self, other: &BackendName, kind: ListKind, backend: &BackendName) -> bool {
+        let members = self.members();
+        let place = |name: &BackendName| {
+            let configured = members.order.iter().position(|other| other == name);
+            (merge::priority(&members.aggregation, name), configured)
+        };
+        merge::nobody_wins(&members.aggregation, kind) || place(backend) < place(other)
     }
 
     /// Whether `backend` may have something of that kind that clients call `advertised`, by what the configuration says.
@@ -200,8 +258,12 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::HttpClient;
     use crate::catalog::backend_state::CatalogBackend;
     use crate::catalog::test_util::{backend, list, offer};
+    use crate::config;
+    use crate::runtime::tasks::Tasks;
+    use crate::telemetry::Metrics;
 
     fn own(tools: &[&str]) -> OwnList {
         let json: Vec<_> = tools
@@ -219,11 +281,7 @@ mod tests {
     }
 
     fn snapshot() -> CatalogSnapshot {
-        let member = CatalogBackend::new(
-            backend("a"),
-            Arc::default(),
-            crate::config::HealthSettings::default(),
-        );
+        let member = CatalogBackend::new(backend("a"), Arc::default(), config::HealthSettings::default());
         member.observe(Ok(offer(&["x"])));
         merge::merge(&[(member.backend.clone(), member.show())], &Arc::default())
     }
@@ -245,7 +303,7 @@ mod tests {
             views.keep(id, view);
             own
         };
-        let ids: Vec<_> = (0..4).map(|_| ViewId::default()).collect();
+        let ids: Vec<_> = (0..4).map(|_| Identity::default().id).collect();
         let lists: Vec<_> = ids.iter().map(|id| keep(*id)).collect();
         assert!(
             views.get(ids[0], &lists[0], &base).is_none(),
@@ -263,8 +321,39 @@ mod tests {
             views.get(ids[3], &lists[3], &newer).is_none(),
             "of another shared catalog"
         );
+        views.forget(ids[2]);
+        assert!(
+            views.get(ids[2], &lists[2], &base).is_none(),
+            "its session has ended"
+        );
+        let order: Vec<_> = views.lock().order.iter().copied().collect();
+        assert_eq!(order, [ids[1], ids[3]]);
         views.forget_all();
         assert!(views.get(ids[3], &lists[3], &base).is_none());
+        assert_eq!(views.account.reserved(), 0);
+    }
+
+    /// Also where the session ends while the view is being made.
+    #[tokio::test]
+    async fn view_is_forgotten_with_its_owner() {
+        let tasks = Tasks::default();
+        let catalog = Catalog::new(HttpClient::new(tasks.clone()), tasks, Metrics::new());
+        let configured = config::BackendSettings::for_test("a", "http://localhost:1/mcp".parse().unwrap());
+        catalog.apply(&[configured], &Arc::default(), None);
+        let views = &catalog.shared.views;
+        let (one, other) = (ViewOwner::default(), ViewOwner::default());
+        for owner in [&one, &other] {
+            let view = catalog.view(owner, vec![own(&["y"])]).await;
+            assert_eq!(view.tools.len(), 1);
+        }
+        assert_eq!(views.lock().views.len(), 2);
+        drop(one);
+        assert_eq!(views.lock().views.keys().collect::<Vec<_>>(), [&other.0.id]);
+        let ended = Arc::downgrade(&other.0);
+        drop(other);
+        let view = catalog.make_view(&ended, vec![own(&["y"])], &catalog.snapshot());
+        assert_eq!((view.tools.len(), views.lock().views.len()), (1, 0));
+        drop(view);
         assert_eq!(views.account.reserved(), 0);
     }
 

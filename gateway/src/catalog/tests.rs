@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+
 use super::merge::merge;
 use super::*;
 use crate::backend::{BackendError, ListKind, ServerCapabilities};
@@ -48,7 +50,7 @@ fn merged(strategy: ConflictResolution, members: &[(Backend, Arc<BackendCatalog>
 
 fn tools(snapshot: &CatalogSnapshot) -> Vec<String> {
     let page: serde_json::Value =
-        serde_json::from_slice(&snapshot.tools.page(None).unwrap().whole()).unwrap();
+        serde_json::from_slice(&snapshot.tools.page(None).now_or_never().unwrap().unwrap().whole()).unwrap();
     let tools = page["tools"].as_array().unwrap().iter();
     tools
         .map(|tool| tool["name"].as_str().unwrap().to_owned())
@@ -387,7 +389,13 @@ async fn prompts_have_names_and_rules_of_their_own() {
     terms.prompts.filter.allow = vec![Pattern::new("x")];
     let snapshot = merged(ConflictResolution::Prefix, &[known("a", terms, both)]);
     assert_eq!(
-        snapshot.prompts.page(None).unwrap().whole(),
+        snapshot
+            .prompts
+            .page(None)
+            .now_or_never()
+            .unwrap()
+            .unwrap()
+            .whole(),
         r#"{"prompts":[{"name":"a_x"}]}"#
     );
     assert_eq!(&*snapshot.prompt("a_x").unwrap().name, "x");

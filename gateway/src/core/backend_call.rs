@@ -4,6 +4,7 @@
 //! the request. The session is replaced first. Every other failure goes to the caller, with whether a retry is safe.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -270,18 +271,49 @@ impl Core {
     }
 }
 
-/// The lists whose items have URIs.
-const URI_LISTS: &[ListKind] = &[ListKind::Resources, ListKind::Templates];
+/// The lists in which a resource is looked up, in this order.
+const OF_RESOURCES: &[ListKind] = &[ListKind::Resources, ListKind::Templates];
+/// The lists in which the target of a completion is looked up, in this order.
+const OF_TEMPLATES: &[ListKind] = &[ListKind::Templates, ListKind::Resources];
 
 /// The item that a request addresses, as found in a snapshot.
 #[derive(Debug)]
 pub struct LocatedCall<'a> {
     /// The name that the client used.
     pub name: Cow<'a, str>,
-    /// The lists that may contain the item.
+    /// The lists that may contain the item. The first list that has it decides its backend.
     pub kinds: &'static [ListKind],
     /// The backend that offers the item, if one does.
     pub backend: Option<Backend>,
+    /// The list that says so. There is none where it is known by its prefix or by URIs like it.
+    pub listed_as: Option<ListKind>,
+}
+
+/// Whether another backend gets a request if it lists what the request names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contest {
+    /// It does.
+    Won,
+    /// The order of the backends decides.
+    ByOrder,
+    /// It does not.
+    Lost,
+}
+
+impl LocatedCall<'_> {
+    /// Whether a backend gets the request if it has the name in its list of that kind.
+    #[must_use]
+    pub fn contest(&self, kind: ListKind) -> Contest {
+        let place = |kind| self.kinds.iter().position(|other| *other == kind);
+        let Some(listed) = self.listed_as.and_then(place) else {
+            return Contest::Won;
+        };
+        match place(kind).map(|place| place.cmp(&listed)) {
+            Some(Ordering::Less) => Contest::Won,
+            Some(Ordering::Equal) => Contest::ByOrder,
+            Some(Ordering::Greater) | None => Contest::Lost,
+        }
+    }
 }
 
 /// Finds the item that a request with these parameters addresses. `None` for malformed parameters.
@@ -292,7 +324,11 @@ pub fn locate<'a>(
     params: Option<&'a RawValue>,
 ) -> Option<LocatedCall<'a>> {
     let found = find(snapshot, subject, params).ok()?;
+    // No resource is found by the text of a template.
+    let by_name = |kind: &ListKind| subject != CallSubject::Resource || *kind == ListKind::Resources;
+    let has = |kind: &ListKind| by_name(kind) && snapshot.listing(*kind).has(&found.name.1);
     Some(LocatedCall {
+        listed_as: found.kinds.iter().copied().find(has),
         name: found.name.1,
         kinds: found.kinds,
         backend: found.route.ok().map(|route| route.backend),
@@ -327,10 +363,10 @@ fn find<'a>(
             &[ListKind::Prompts],
             CatalogSnapshot::prompt,
         ),
-        CallSubject::Resource => (params::uri(params)?, URI_LISTS, CatalogSnapshot::resource),
+        CallSubject::Resource => (params::uri(params)?, OF_RESOURCES, CatalogSnapshot::resource),
         CallSubject::Completion => match params::reference(params)? {
             Reference::Prompt(name) => (name, &[ListKind::Prompts], CatalogSnapshot::prompt),
-            Reference::Resource(uri) => (uri, URI_LISTS, CatalogSnapshot::template),
+            Reference::Resource(uri) => (uri, OF_TEMPLATES, CatalogSnapshot::template),
         },
     };
     let route = lookup(snapshot, &name.1);
@@ -418,6 +454,29 @@ fn rewritten(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A list that is looked at earlier decides; in the same list the order of the backends does.
+    #[test]
+    fn contest_is_decided_by_the_first_list_that_has_the_name() {
+        let located = |kinds, listed_as| LocatedCall {
+            name: "x".into(),
+            kinds,
+            backend: None,
+            listed_as,
+        };
+        let contests = |kinds, listed_as| {
+            [ListKind::Resources, ListKind::Templates].map(|kind| located(kinds, listed_as).contest(kind))
+        };
+        use Contest::{ByOrder, Lost, Won};
+        assert_eq!(contests(OF_RESOURCES, Some(ListKind::Resources)), [ByOrder, Lost]);
+        assert_eq!(contests(OF_TEMPLATES, Some(ListKind::Templates)), [Lost, ByOrder]);
+        assert_eq!(contests(OF_TEMPLATES, Some(ListKind::Resources)), [ByOrder, Won]);
+        assert_eq!(contests(OF_RESOURCES, None), [Won, Won]);
+        assert_eq!(
+            located(&[ListKind::Tools], Some(ListKind::Tools)).contest(ListKind::Tools),
+            ByOrder
+        );
+    }
 
     #[test]
     fn call_is_sent_with_the_backends_name_and_without_task() {

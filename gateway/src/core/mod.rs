@@ -22,7 +22,7 @@ use crate::telemetry::Metrics;
 
 use crate::catalog::Catalog;
 
-pub use backend_call::{CallError, CallReply, CallSubject, LocatedCall, RoutedCall, locate};
+pub use backend_call::{CallError, CallReply, CallSubject, Contest, LocatedCall, RoutedCall, locate};
 pub use principal::Principal;
 pub use upstream_sessions::{UpstreamError, UpstreamSessions};
 

@@ -7,22 +7,21 @@ use vmcp_crds::config::Capability;
 use super::Frontend;
 use crate::backend::ListKind;
 use crate::catalog::PageError;
+use crate::frontend::post::SessionRequest;
 use crate::frontend::rejection::Rejection;
-use crate::frontend::request_context::RequestContext;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
-use crate::mcp::jsonrpc::Request;
 use crate::mcp::params;
 use crate::session::Session;
 
 impl Frontend {
     pub(super) async fn list(
         &self,
-        context: &RequestContext,
         kind: ListKind,
         session: &Session,
-        request: &Request<'_>,
+        incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
+        let (context, request) = (incoming.context, incoming.request);
         let capability = match kind {
             ListKind::Tools => Capability::Tools,
             ListKind::Prompts => Capability::Prompts,
@@ -37,8 +36,8 @@ impl Frontend {
         };
         let goes_on = cursor.as_ref().is_some_and(|cursor| !cursor.is_empty());
         let snapshot = session.catalog_to_list(kind, goes_on).await;
-        match snapshot.listing(kind).page(cursor.as_deref()) {
-            Ok(page) => response::list_page(request.id, &page),
+        match snapshot.listing(kind).page(cursor.as_deref()).await {
+            Ok(page) => response::list_page(request.id, &page, incoming.delivery),
             Err(PageError::Cursor(bad)) => {
                 Rejection::InvalidParams.response(Some(request.id), &format!("{}: {bad}", kind.method()))
             }

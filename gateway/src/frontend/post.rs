@@ -168,13 +168,13 @@ impl Frontend {
         body: &Bytes,
         incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
-        let (context, request) = (incoming.context, incoming.request);
+        let request = incoming.request;
         match Method::parse(&request.method) {
             Method::Ping => response::result(request.id, b"{}"),
-            Method::ListTools => self.list(context, ListKind::Tools, session, request).await,
-            Method::ListPrompts => self.list(context, ListKind::Prompts, session, request).await,
-            Method::ListResources => self.list(context, ListKind::Resources, session, request).await,
-            Method::ListResourceTemplates => self.list(context, ListKind::Templates, session, request).await,
+            Method::ListTools => self.list(ListKind::Tools, session, incoming).await,
+            Method::ListPrompts => self.list(ListKind::Prompts, session, incoming).await,
+            Method::ListResources => self.list(ListKind::Resources, session, incoming).await,
+            Method::ListResourceTemplates => self.list(ListKind::Templates, session, incoming).await,
             Method::CallTool => self.call(CallSubject::Tool, session, body, incoming).await,
             Method::GetPrompt => self.call(CallSubject::Prompt, session, body, incoming).await,
             Method::ReadResource => self.call(CallSubject::Resource, session, body, incoming).await,

@@ -32,16 +32,25 @@ pub(super) fn result(id: &RawValue, result: &[u8]) -> Response<ResponseBody> {
     json(StatusCode::OK, jsonrpc::result(id, result))
 }
 
-/// Responds with one page of a list. A large page is not copied.
-pub(super) fn list_page(id: &RawValue, page: &ListPage) -> Response<ResponseBody> {
+/// Responds with one page of a list, as a part of `delivery` if there is one. A large page is not copied.
+pub(super) fn list_page(id: &RawValue, page: &ListPage, delivery: Option<&Delivery>) -> Response<ResponseBody> {
     if page.len() <= UNCOUNTED_BYTES {
         return result(id, &page.whole());
     }
     let head = jsonrpc::result_head(id, &page.opening);
-    let parts = SharedBody::new([head, page.rest.clone(), Bytes::from_static(b"}")]);
-    let mut response = Response::new(Either::Left(parts));
-    response.headers_mut().insert(header::CONTENT_TYPE, mcp::JSON);
-    response
+    let respond = |rest| {
+        let parts = SharedBody::new([head, rest, Bytes::from_static(b"}")]);
+        let mut response = Response::new(Either::Left(parts));
+        response.headers_mut().insert(header::CONTENT_TYPE, mcp::JSON);
+        response
+    };
+    let rest = page.rest.clone();
+    let Some(account) = &page.account else {
+        return respond(rest);
+    };
+    let delivery = delivery.cloned().unwrap_or_default();
+    let rest = delivery.follow(account, rest);
+    with_delivery(delivery, respond(rest))
 }
 
 /// The method does not exist, or belongs to a capability that is not offered.
@@ -198,7 +207,7 @@ pub(super) fn with_delivery(
     response
 }
 
-/// A backend's complete response, charged to `account`, as a part of `delivery` if there is one.
+/// A backend's complete response, charged to `account`, as a part of `delivery` if there is one. It has no deadline of its own.
 pub(super) fn complete_message(
     message: Bytes,
     account: &Account,

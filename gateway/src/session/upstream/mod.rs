@@ -11,6 +11,7 @@
 
 pub mod bindings;
 pub(super) mod deletions;
+mod list_attempts;
 pub(super) mod provisional;
 pub(super) mod reopen_limiter;
 pub(super) mod session_lists;

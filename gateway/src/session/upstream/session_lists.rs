@@ -6,7 +6,9 @@
 //! session, which the record names. So tools that a server adds to a session outlive any one process.
 //!
 //! States of a list: unknown (never asked in this upstream session, or dropped to make room), fresh, and stale (the backend has said
-//! that it changed). A call goes by what is known, unless a backend whose list is not fresh may have the name, too.
+//! that it changed). A call goes by what is known, unless a backend whose list is not fresh would get it by listing the name. Where another
+//! backend has the name, that one's calls wait for the list once: when it fails or does not come, it is asked for again in the background
+//! ([`Attempts`]).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,13 +21,14 @@ use tokio::time::Instant;
 
 use crate::backend::{Backend, BackendError, BackendList, ListKind};
 use crate::budget::{Account, Reservation};
-use crate::catalog::{BackendOffer, CatalogSnapshot, OwnList, ViewId};
+use crate::catalog::{BackendOffer, CatalogSnapshot, OwnList, ViewOwner};
 use crate::config::BackendName;
-use crate::core::{CallSubject, UpstreamError, UpstreamSessions as _, locate};
+use crate::core::{CallSubject, Contest, LocatedCall, UpstreamError, UpstreamSessions as _, locate};
 use crate::mcp::error_code;
 use crate::session::Session;
 use crate::session::id::upstream_tag::UpstreamTag;
 use crate::session::record::RecordKey;
+use crate::session::upstream::list_attempts::Attempts;
 
 /// Maximum time that a request waits for backends' lists. Afterwards the known lists decide.
 const LIST_DEADLINE: Duration = Duration::from_secs(5);
@@ -46,8 +49,9 @@ pub(in crate::session) type ListRequest = Result<Instant, UpstreamError>;
 /// What backends list to one session.
 #[derive(Debug, Default)]
 pub(in crate::session) struct SessionLists {
-    view: ViewId,
+    view: ViewOwner,
     backends: Mutex<BTreeMap<BackendName, BackendLists>>,
+    attempts: Attempts,
 }
 
 /// The lists of one backend in one session.
@@ -195,7 +199,7 @@ impl ListQueue {
     }
 
     /// Drops the lists of `backend` that were asked for first, until half of its share is free. `forget_views` drops the views, which keep
-    /// lists, also those of sessions that have ended.
+    /// lists.
     fn make_room(&self, backend: &Backend, forget_views: impl FnOnce()) {
         let account = backend.session_catalog_account();
         if account.reserved() > account.limit() / 2 {
@@ -253,29 +257,65 @@ impl Session {
             let Some(located) = locate(&view, subject, params) else {
                 return view;
             };
-            let is_wanted = |backend: &Backend, kind: ListKind| match &located.backend {
-                // Another one's, as far as is known. In a session that this one has not seen it has nothing of its own.
-                Some(found) => {
-                    found.name() != backend.name()
-                        && !self.is_fresh(backend, kind)
-                        && self.upstream_in_use(backend).is_some()
-                }
-                None => true,
-            };
             let wanted: Vec<_> = backends
                 .iter()
                 .flat_map(|backend| located.kinds.iter().map(move |kind| (backend, *kind)))
-                .filter(|(backend, kind)| {
-                    is_wanted(backend, *kind) && catalog.may_have(backend.name(), *kind, &located.name)
-                })
+                .filter(|(backend, kind)| self.may_decide(backend, *kind, &located))
                 .collect();
             if wanted.is_empty() {
                 return view;
             }
-            self.ask_for_lists(wanted.into_iter()).await;
+            if located.backend.is_some() {
+                self.ask_beside_another(wanted).await;
+            } else {
+                self.ask_for_lists(wanted.into_iter()).await;
+            }
             self.view().await
         })
         .await
+    }
+
+    /// Whether what `backend` lists as `kind` may decide who gets the request for what is `located`, and is not known.
+    fn may_decide(&self, backend: &Backend, kind: ListKind, located: &LocatedCall<'_>) -> bool {
+        let catalog = self.sessions.inner.core.catalog();
+        if !catalog.may_have(backend.name(), kind, &located.name) {
+            return false;
+        }
+        let Some(found) = &located.backend else {
+            return true;
+        };
+        let may_win = match located.contest(kind) {
+            Contest::Won => true,
+            Contest::ByOrder => catalog.may_lose(found.name(), kind, backend.name()),
+            Contest::Lost => false,
+        };
+        // In a session that the backend has not seen it has nothing of its own.
+        let is_known = || self.is_fresh(backend, kind) || self.upstream_in_use(backend).is_none();
+        found.name() != backend.name() && may_win && !is_known()
+    }
+
+    /// Asks for lists in the way of a request that another backend is known to have. It waits for those that have not failed, and no
+    /// longer than the first request that waits for them; the others are asked for in the background.
+    async fn ask_beside_another(&self, wanted: Vec<(&Backend, ListKind)>) {
+        let lists = self.entry.make_lists();
+        let (mut awaited, mut again) = (Vec::new(), Vec::new());
+        for (backend, kind) in wanted {
+            if !lists.attempts.has_failed(backend.name()) {
+                let since = lists.attempts.running_since(backend.name(), kind);
+                awaited.push((backend, kind, since.unwrap_or_else(Instant::now)));
+            } else if lists.attempts.begin_again(backend.name(), kind) {
+                again.push((backend.clone(), kind));
+            }
+        }
+        if !again.is_empty() {
+            let session = self.clone();
+            // Where too much is running already, the next request tries again.
+            self.sessions.in_background(async move {
+                let again = again.iter().map(|(backend, kind)| (backend, *kind));
+                session.ask_for_lists(again).await;
+            });
+        }
+        self.ask_for_lists_since(awaited.into_iter()).await;
     }
 
     /// Notes that `backend` says in this session's upstream session that its list has changed, and says whether that is for the client:
@@ -337,7 +377,7 @@ impl Session {
                 }));
             }
         }
-        catalog.view(lists.view, own).await
+        catalog.view(&lists.view, own).await
     }
 
     fn is_fresh(&self, backend: &Backend, kind: ListKind) -> bool {
@@ -359,15 +399,23 @@ impl Session {
 
     /// Asks each for its list, at most as long as a client waits for it. What cannot be had now is had later.
     async fn ask_for_lists<'a>(&self, wanted: impl Iterator<Item = (&'a Backend, ListKind)>) {
+        let now = Instant::now();
+        let wanted = wanted.map(|(backend, kind)| (backend, kind, now));
+        self.ask_for_lists_since(wanted).await;
+    }
+
+    /// The same, where a client may have begun to wait before.
+    async fn ask_for_lists_since<'a>(&self, wanted: impl Iterator<Item = (&'a Backend, ListKind, Instant)>) {
         let arrived = Instant::now();
-        let asking = wanted.map(|(backend, kind)| async move {
-            let asked = tokio::time::timeout(LIST_DEADLINE, self.ask_for_list(backend, kind, arrived));
-            match asked.await {
+        let asking = wanted.map(|(backend, kind, since)| async move {
+            let asking = self.ask_for_list(backend, kind, arrived);
+            match tokio::time::timeout_at(since + LIST_DEADLINE, asking).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::debug!(backend = %backend.name(), method = kind.method(), %error, "no list for a session");
                 }
                 Err(_) => {
+                    self.entry.make_lists().attempts.is_late(backend.name(), kind);
                     tracing::debug!(backend = %backend.name(), method = kind.method(), "no list for a session in time");
                 }
             }
@@ -389,7 +437,10 @@ impl Session {
             let attempt = move |place| {
                 let tasks = session.sessions.inner.tasks.clone();
                 let asking = tasks.spawn(async move {
+                    let lists = session.entry.make_lists();
+                    lists.attempts.begin(backend.name(), kind);
                     let asked = session.ask_now(&backend, kind).await;
+                    lists.attempts.end(backend.name(), kind, asked.is_ok());
                     drop(place);
                     asked
                 });
