@@ -3,13 +3,17 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use vmcp_crds::config::{BackendConfig, HotConfig};
+use vmcp_crds::config::{self, BackendConfig, HotConfig, SessionStorage, SessionStorageProvider};
 use vmcp_e2e::fixture::Fixture;
+use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::redis::Redis;
 use vmcp_e2e::replicas::Replicas;
-use vmcp_e2e::scripted_server::{Received, Reply, ScriptedServer};
+use vmcp_e2e::scripted_server::{Received, Reply, ScriptedServer, usual};
+use vmcp_e2e::wait;
 
 /// The headers that the balancer passes on.
 const PASSED: [&str; 4] = ["accept", "content-type", "mcp-session-id", "mcp-protocol-version"];
@@ -119,5 +123,74 @@ async fn second_replica_goes_on_with_the_session_at_its_server() -> anyhow::Resu
         .unwrap_or_default();
     assert!(sent.contains("server=") && sent.contains("second="), "{sent}");
     assert!(answer.header("set-cookie").is_none());
+    Ok(())
+}
+
+/// While the store is out, answers that set cookies do not wait for it. When it is back, the cookies are stored without another call.
+#[test]
+fn cookies_that_are_set_in_an_outage_are_stored_afterwards() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let mut redis = Redis::start(None)?;
+    let server = ScriptedServer::start(|request| match request.method() {
+        "GET" => Some(Reply::empty(405)),
+        "initialize" => Some(usual(request).with("mcp-session-id", "s")),
+        "tools/call" => {
+            let call = request.message["params"]["arguments"]["message"].as_str();
+            let cookie = format!("call{}=1; Path=/", call.unwrap_or_default());
+            Some(usual(request).with("set-cookie", &cookie))
+        }
+        _ => None,
+    })?;
+    let mut recipe = Recipe::new(&[("a", &server.url)])?;
+    recipe.config.session_storage = SessionStorage {
+        provider: SessionStorageProvider::Redis,
+        address: Some(redis.address.to_string()),
+        // Whoever asks waits for so long.
+        command_timeout: config::Duration::from_secs(2),
+        ..SessionStorage::default()
+    };
+    let [one, two] = [recipe.start()?, recipe.start()?];
+    let session = Session::open(one.mcp)?;
+    let call = |gateway: &Gateway, number: u32| -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let message = number.to_string();
+        let answer = session.call(gateway.mcp, "a_echo", &json!({"message": message}))?;
+        answer.tool_text()?;
+        Ok(began.elapsed())
+    };
+    call(&one, 1)?;
+    redis.pause()?;
+    wait::until("the gateway has noticed", Duration::from_secs(20), || {
+        let status = one.status(&recipe)?.session_store;
+        anyhow::ensure!(!status.available, "{status:?}");
+        Ok(())
+    })?;
+    let waited: Vec<_> = (2..=6)
+        .map(|number| call(&one, number))
+        .collect::<Result<_, _>>()?;
+    anyhow::ensure!(
+        waited.iter().sum::<Duration>() < Duration::from_secs(2),
+        "{waited:?}"
+    );
+    redis.resume()?;
+    wait::until("the cookies are stored", Duration::from_secs(20), || {
+        let records: Vec<String> = redis.command(&["KEYS", "*:s:*"])?;
+        let fields: Vec<Vec<u8>> = redis.command(&["HVALS", &records[0]])?;
+        let text = String::from_utf8_lossy(&fields.concat()).into_owned();
+        anyhow::ensure!(text.contains("call6"), "{text}");
+        Ok(())
+    })?;
+    call(&two, 7)?;
+    let calls = server.received();
+    let last = calls
+        .iter()
+        .rev()
+        .find(|request| request.method() == "tools/call");
+    let sent = last
+        .and_then(|request| request.header("cookie"))
+        .unwrap_or_default();
+    assert!(sent.contains("call1=1") && sent.contains("call6=1"), "{sent}");
     Ok(())
 }

@@ -33,7 +33,11 @@ pub(super) fn result(id: &RawValue, result: &[u8]) -> Response<ResponseBody> {
 }
 
 /// Responds with one page of a list, as a part of `delivery` if there is one. A large page is not copied.
-pub(super) fn list_page(id: &RawValue, page: &ListPage, delivery: Option<&Delivery>) -> Response<ResponseBody> {
+pub(super) fn list_page(
+    id: &RawValue,
+    page: &ListPage,
+    delivery: Option<&Delivery>,
+) -> Response<ResponseBody> {
     if page.len() <= UNCOUNTED_BYTES {
         return result(id, &page.whole());
     }

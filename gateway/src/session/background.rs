@@ -124,6 +124,7 @@ impl Sessions {
     pub(super) fn mark_terminated(&self, key: &RecordKey, life: SessionLife) {
         let inner = &*self.inner;
         inner.cache.terminate(key, life);
+        inner.unstored_cookies.forget(key);
         inner.streams.close(key);
         inner.in_flight.end(key);
         self.close_connections(key);
@@ -134,6 +135,7 @@ impl Sessions {
     pub(super) fn drop_session(&self, key: &RecordKey) {
         let inner = &*self.inner;
         inner.cache.remove(key);
+        inner.unstored_cookies.forget(key);
         inner.streams.close(key);
         inner.in_flight.end(key);
         self.close_connections(key);

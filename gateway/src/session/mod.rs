@@ -66,6 +66,7 @@ use upstream::provisional::ProvisionalSessions;
 use upstream::reopen_limiter::ReopenLimiter;
 use upstream::session_lists::ListQueue;
 use upstream::sse_sessions::SseSessions;
+use upstream::unstored_cookies::UnstoredCookies;
 
 pub use id::event_id::{BrokenCall, ResumePoint, StreamPositions};
 pub use id::relayed_id::{RelayedId, RelayedIdKind};
@@ -134,6 +135,7 @@ struct Inner {
     recent_writes: RecentWrites,
     pending_touches: PendingTouches,
     provisional: ProvisionalSessions,
+    unstored_cookies: UnstoredCookies,
     pending_terminations: PendingTerminations,
     /// Single flight of loads: concurrent requests for one session load its record once.
     lookups: SingleFlight<RecordKey, LookupOutcome>,
@@ -235,6 +237,7 @@ impl Sessions {
                 recent_writes: RecentWrites::default(),
                 pending_touches: PendingTouches::default(),
                 provisional: ProvisionalSessions::default(),
+                unstored_cookies: UnstoredCookies::default(),
                 pending_terminations: PendingTerminations::default(),
                 lookups: SingleFlight::default(),
                 openings: SingleFlight::default(),

@@ -211,6 +211,12 @@ impl Outage {
         self.is_down.load(Ordering::Acquire)
     }
 
+    /// Whether operations of this kind are known to fail.
+    pub(in crate::session) fn is_failing(&self, operation: StoreOperation) -> bool {
+        let is_out = || self.current().is_some_and(|down| down.is_confirmed());
+        self.is_down() && (self.lock().failing[operation as usize].is_some() || is_out())
+    }
+
     /// The current outage, if there is one.
     pub(in crate::session) fn current(&self) -> Option<Arc<StoreFailure>> {
         if self.is_down() {
@@ -250,6 +256,21 @@ mod tests {
 
     fn late() -> StoreError {
         StoreError::unavailable("late")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kind_fails_alone_until_the_outage_is_confirmed() {
+        let outage = Outage::default();
+        let fails = || [StoreOperation::Bind, StoreOperation::Set].map(|kind| outage.is_failing(kind));
+        outage.record_failure(StoreOperation::Bind, &error("full"));
+        assert_eq!(fails(), [true, false]);
+        outage.record_success(StoreOperation::Bind);
+        outage.record_failure(StoreOperation::Load, &late());
+        assert_eq!(fails(), [false, false], "one late answer is no outage");
+        tokio::time::advance(CONFIRMED_AFTER).await;
+        assert_eq!(fails(), [true, true]);
+        outage.record_success(StoreOperation::Load);
+        assert_eq!(fails(), [false, false]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,16 +17,18 @@ pub(super) mod reopen_limiter;
 pub(super) mod session_lists;
 pub(super) mod shared_sessions;
 pub(super) mod sse_sessions;
+pub(super) mod unstored_cookies;
 pub(super) mod upstream_lookup;
 
 use std::sync::Arc;
 
 use futures::FutureExt as _;
+use futures::stream::{self, StreamExt as _};
 use serde_json::value::RawValue;
 
 use super::record::{Binding, Record, RecordKey};
 use super::store::{BindOutcome, StoreError};
-use super::{Session, SessionError};
+use super::{Session, SessionError, Sessions};
 use crate::backend::{Backend, BackendError, InitializeParams, UpstreamSession};
 use crate::core::{UpstreamError, UpstreamSessions};
 use crate::runtime::clock;
@@ -34,11 +36,15 @@ use crate::session::cache::freshness::ReadStamp;
 use crate::session::recovery::outage::StoreOperation;
 use crate::session::upstream::provisional::PendingBinding;
 
+use unstored_cookies::Unstored;
+
 /// Key of the single flight: client session, backend, origin, and the upstream session that is replaced.
 pub(super) type OpenTarget = (RecordKey, String, String, Option<UpstreamSession>);
 /// Outcome of opening an upstream session.
 pub(super) type OpenOutcome = Result<UpstreamSession, UpstreamError>;
 
+/// Maximum number of upstream sessions whose cookies are stored at a time.
+const MAX_CONCURRENT_COOKIE_WRITES: usize = 32;
 /// Maximum number of attempts to bind when the record changes concurrently.
 const ATTEMPTS: u32 = 3;
 
@@ -69,12 +75,57 @@ impl UpstreamSessions for Session {
         if backend.shares_session() {
             return backend.store_shared_session_again();
         }
+        let is_stored = if self.sessions.inner.outage.is_failing(StoreOperation::Bind) {
+            Ok(false)
+        } else {
+            self.store_cookies(backend, upstream).await.map(|()| true)
+        };
+        if let Err(error) = &is_stored {
+            tracing::debug!(backend = %backend.name(), %error, "cookies of an upstream session are not stored");
+        }
+        if matches!(is_stored, Ok(true)) {
+            return;
+        }
+        let unstored = &self.sessions.inner.unstored_cookies;
+        if !unstored.keep(self, backend, upstream) {
+            upstream.cookies.are_not_stored();
+        }
+    }
+}
+
+impl Sessions {
+    /// Stores cookies that could not be stored before. Ends when the store does not answer any more; what is left is kept.
+    pub(super) async fn store_cookies_again(&self) {
+        let unstored = self.inner.unstored_cookies.take();
+        let storing = unstored.into_iter().map(|unstored| async move {
+            let Unstored {
+                session,
+                backend,
+                upstream,
+            } = &unstored;
+            upstream.cookies.are_stored(clock::unix_seconds());
+            let is_down = self.inner.outage.is_failing(StoreOperation::Bind);
+            let is_left = is_down || matches!(session.store_cookies(backend, upstream).await, Err(error) if !matches!(error, StoreError::CorruptRecord { .. }));
+            if is_left && !self.inner.unstored_cookies.keep(session, backend, upstream) {
+                upstream.cookies.are_not_stored();
+            }
+        });
+        stream::iter(storing)
+            .buffer_unordered(MAX_CONCURRENT_COOKIE_WRITES)
+            .collect::<()>()
+            .await;
+    }
+}
+
+impl Session {
+    /// Writes the cookies of `upstream` into its binding, if it is bound.
+    async fn store_cookies(&self, backend: &Backend, upstream: &UpstreamSession) -> Result<(), StoreError> {
         let name = backend.name().as_str();
         let bound = self.record().bindings.get(name).cloned();
         let Some(bound) =
             bound.filter(|bound| bound.origin == backend.origin() && bound.session == *upstream)
         else {
-            return;
+            return Ok(());
         };
         let binding = Binding {
             session: UpstreamSession {
@@ -89,15 +140,12 @@ impl UpstreamSessions for Session {
         let storing = inner
             .store
             .bind_backend(&self.key, name, binding.generation, &binding);
-        match self.sessions.observed(StoreOperation::Bind, storing.await) {
-            // A session that has ended needs no cookies.
-            Ok(BindOutcome::Bound(record)) => drop(self.update_record(record, stamp)),
-            Ok(BindOutcome::Lost(_) | BindOutcome::Gone) => {}
-            Err(error) => {
-                upstream.cookies.are_not_stored();
-                tracing::debug!(backend = name, %error, "failed to store cookies of upstream session");
-            }
+        match self.sessions.observed(StoreOperation::Bind, storing.await)? {
+            // A session that has ended meanwhile needs no cookies.
+            BindOutcome::Bound(record) => drop(self.update_record(record, stamp)),
+            BindOutcome::Lost(_) | BindOutcome::Gone => {}
         }
+        Ok(())
     }
 }
 

@@ -231,7 +231,10 @@ impl Sessions {
     pub(in crate::session) fn has_to_reconcile(&self) -> bool {
         let provisional = &self.inner.provisional;
         let free = provisional.reconciling.available_permits() > 0;
-        free && (self.inner.pending_terminations.has_unasked() || !provisional.lock().is_empty())
+        let has_cookies = || !self.inner.unstored_cookies.is_empty();
+        free && (self.inner.pending_terminations.has_unasked()
+            || !provisional.lock().is_empty()
+            || has_cookies())
     }
 
     /// Adopts or deletes provisional sessions and settles pending terminations, after the store answers again. Stops
@@ -255,6 +258,7 @@ impl Sessions {
         });
         let settling = stream::iter(settling).buffer_unordered(MAX_CONCURRENT_BINDS);
         tokio::join!(settling.collect::<()>(), self.settle_pending_terminations());
+        self.store_cookies_again().await;
     }
 
     async fn adopt(&self, key: &RecordKey, pending: &PendingBinding) -> Result<(), StoreError> {
