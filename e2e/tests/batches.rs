@@ -1,9 +1,14 @@
 //! Batches of revision 2025-03-26: several messages in one body, each treated as if it had come alone.
 
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::scripted_server::{Reply, ScriptedServer};
 use vmcp_e2e::stream::Stream;
 
 struct Batches {
@@ -194,4 +199,78 @@ fn what_may_not_be_a_batch_is_refused_and_nothing_of_it_is_done() -> anyhow::Res
     assert_eq!(batches.calls()?, 0);
     assert_eq!(array(&batches.post(&json!([ping(1)]))?)?.len(), 1);
     Ok(())
+}
+
+/// The answer to a batch of one `streamed` call, whose answer is a stream with so many bytes, and of 40 `whole` ones with 250 KiB each. The
+/// calls have these deadlines in seconds, and the client reads nothing for longer than the first.
+fn read_late(streamed_bytes: usize, deadlines: &[(&str, u64)]) -> anyhow::Result<()> {
+    const CALLS: u64 = 40;
+    let server = ScriptedServer::start(move |request| {
+        let result = |bytes| json!({"content": [{"type": "text", "text": "y".repeat(bytes)}]});
+        match (request.method(), request.name()) {
+            ("tools/list", _) => {
+                let tool = |name| json!({"name": name, "inputSchema": {"type": "object"}});
+                Some(request.result(&json!({"tools": [tool("streamed"), tool("whole")]})))
+            }
+            ("tools/call", "whole") => Some(request.result(&result(250 * 1024))),
+            ("tools/call", _) => {
+                let result = result(streamed_bytes);
+                let message = json!({"jsonrpc": "2.0", "id": request.message["id"], "result": result});
+                let event = format!("event: message\ndata: {message}\n\n");
+                Some(Reply::new(200, "text/event-stream", event.as_bytes()))
+            }
+            _ => None,
+        }
+    })?;
+    let mut recipe = Recipe::in_memory(&[("a", &server.url)])?;
+    let backend = &mut recipe.config.hot.get_or_insert_default().backends[0];
+    for (tool, seconds) in deadlines {
+        let deadline = vmcp_crds::config::Duration::from_secs(*seconds);
+        backend.tools.deadlines.insert((*tool).to_owned(), deadline);
+    }
+    let gateway = recipe.start()?;
+    let session = Session::open_with(gateway.mcp, "2025-03-26", &json!({}))?;
+    let whole = (1..=CALLS).map(|id| call(id, "a_whole", &json!({})));
+    let batch: Vec<_> = [call(0, "a_streamed", &json!({}))]
+        .into_iter()
+        .chain(whole)
+        .collect();
+    let body = json!(batch).to_string();
+    let mut stream = TcpStream::connect(gateway.mcp)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\nmcp-session-id: {}\r\n\
+         accept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n",
+        gateway.mcp,
+        session.id,
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes())?;
+    // The client is busy with something else.
+    std::thread::sleep(Duration::from_secs(8));
+    let answer = raw::answer(stream)?;
+    let text = answer.text();
+    let events: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .collect();
+    for id in 0..=CALLS {
+        let id = format!("\"id\":{id}");
+        let is_of = |event: &&&str| event.contains(&format!("{id},")) || event.contains(&format!("{id}}}"));
+        let found = events.iter().filter(is_of).count();
+        anyhow::ensure!(found == 1, "{id} in {} bytes: {found}", text.len());
+    }
+    Ok(())
+}
+
+/// What has a deadline of its own and has gone out does not cut what follows it.
+#[test]
+fn deadline_of_one_part_does_not_end_the_others() -> anyhow::Result<()> {
+    read_late(1, &[("streamed", 3), ("whole", 4)])
+}
+
+/// What may still last is not cut by the deadline of a stream before it.
+#[test]
+fn whole_answers_outlast_the_deadline_of_a_stream() -> anyhow::Result<()> {
+    read_late(3 * 1024 * 1024, &[("streamed", 4)])
 }

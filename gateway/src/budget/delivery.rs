@@ -7,6 +7,9 @@
 //! So an account knows the deliveries of what is counted in it ([`crate::budget`]), and a delivery knows since when its client has taken
 //! nothing. Where there is no room for more, the deliveries are given up that have stood still for the longest time: their connections are
 //! closed. Thereby whoever reads is served, however many do not.
+//!
+//! The answer to a batch has parts, one for each request. The deadline of a part counts as long as any of that part has to go out, and no
+//! deadline closes the whole while another part has more time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,9 +20,36 @@ use tokio::time::Instant;
 
 use crate::budget::{Account, Reservation, UNCOUNTED_BYTES};
 
-/// An answer on its way to its client. A cheap-clone handle.
+/// An answer on its way to its client, or a part of one. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Delivery(Arc<DeliveryState>);
+pub(crate) struct Delivery {
+    shared: Arc<DeliveryState>,
+    /// Which part of the answer it is, if it is one.
+    part: Option<Arc<Part>>,
+}
+
+/// A part of an answer, which has gone out when this is dropped.
+#[derive(Debug)]
+struct Part {
+    shared: Arc<DeliveryState>,
+    number: u64,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.shared.lock().ends.retain(|end| end.part != self.number);
+    }
+}
+
+/// Until when a part may last.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    /// The number of the part; 0 for the whole.
+    part: u64,
+    at: Instant,
+    /// Whether it must have gone out by then.
+    is_deadline: bool,
+}
 
 #[derive(Debug, Default)]
 struct DeliveryState {
@@ -30,8 +60,10 @@ struct DeliveryState {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Until when it must have gone out, if it has to.
-    end: Option<Instant>,
+    /// How many parts there have been.
+    parts: u64,
+    /// Until when each part may last that says so.
+    ends: Vec<End>,
     /// The same bytes by their accounts.
     counted: Vec<(Account, usize)>,
     /// Only while the client takes nothing.
@@ -53,16 +85,67 @@ struct Stalled {
     connection: Waker,
 }
 
+impl DeliveryState {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Delivery {
-    /// Lets it last until `end`, unless it may last longer already.
-    pub(crate) fn extend(&self, end: Instant) {
+    /// A part of it with an end of its own, which counts until the last handle of the part is dropped.
+    pub(crate) fn part(&self) -> Self {
         let mut state = self.lock();
-        state.end = state.end.max(Some(end));
+        state.parts = state.parts.saturating_add(1);
+        let part = Part {
+            shared: Arc::clone(&self.shared),
+            number: state.parts,
+        };
+        Self {
+            shared: Arc::clone(&self.shared),
+            part: Some(Arc::new(part)),
+        }
+    }
+
+    /// The whole of which it is a part.
+    fn whole(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            part: None,
+        }
+    }
+
+    /// Has it go out until `end`, unless it may last longer already.
+    pub(crate) fn extend(&self, end: Instant) {
+        self.set_end(end, true);
+    }
+
+    /// Lets it last until `end` where other parts have to go out earlier. It may last longer by itself.
+    pub(crate) fn may_last(&self, end: Instant) {
+        self.set_end(end, false);
+    }
+
+    fn set_end(&self, at: Instant, is_deadline: bool) {
+        let part = self.part.as_ref().map_or(0, |part| part.number);
+        let mut state = self.lock();
+        match state.ends.iter_mut().find(|end| end.part == part) {
+            Some(end) => {
+                end.at = end.at.max(at);
+                end.is_deadline |= is_deadline;
+            }
+            None => state.ends.push(End {
+                part,
+                at,
+                is_deadline,
+            }),
+        }
     }
 
     /// Until when it must have gone out, if it has to.
     pub(crate) fn end(&self) -> Option<Instant> {
-        self.lock().end
+        let state = self.lock();
+        let has_deadline = state.ends.iter().any(|end| end.is_deadline);
+        let last = state.ends.iter().map(|end| end.at).max();
+        last.filter(|_| has_deadline)
     }
 
     /// `bytes` of this answer, which are counted in `account` from now on. Few are not counted.
@@ -111,12 +194,15 @@ impl Delivery {
 
     fn add(&self, account: &Account, bytes: usize) {
         let mut state = self.lock();
-        self.0.unread.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.unread.fetch_add(bytes, Ordering::Relaxed);
         match state.counted.iter_mut().find(|(other, _)| other.is(account)) {
             Some((_, counted)) => *counted += bytes,
             None => {
                 state.counted.push((account.clone(), bytes));
-                account.chain().for_each(|account| account.unread().insert(self));
+                let whole = self.whole();
+                account
+                    .chain()
+                    .for_each(|account| account.unread().insert(&whole));
             }
         }
         account.chain().for_each(|account| account.unread().add(bytes));
@@ -124,7 +210,7 @@ impl Delivery {
 
     fn release(&self, account: &Account, bytes: usize) {
         let mut state = self.lock();
-        self.0.unread.fetch_sub(bytes, Ordering::Relaxed);
+        self.shared.unread.fetch_sub(bytes, Ordering::Relaxed);
         account.chain().for_each(|account| account.unread().sub(bytes));
         let Some(index) = state.counted.iter().position(|(other, _)| other.is(account)) else {
             return;
@@ -145,7 +231,7 @@ impl Delivery {
 
     /// Whether any of it is counted.
     pub(crate) fn is_counted(&self) -> bool {
-        self.0.unread.load(Ordering::Relaxed) > 0
+        self.shared.unread.load(Ordering::Relaxed) > 0
     }
 
     /// How many of its bytes are counted in `account` or below it, and since when its client has taken nothing; `None` while it takes something.
@@ -205,10 +291,44 @@ impl Delivery {
 
     /// What tells it from others as long as it lives.
     pub(crate) fn address(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
+        Arc::as_ptr(&self.shared).addr()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test]
+    async fn end_of_a_part_counts_until_the_part_has_gone_out() {
+        let (whole, now) = (Delivery::default(), Instant::now());
+        assert_eq!(whole.end(), None);
+        let [early, late, patient] = [(); 3].map(|()| whole.part());
+        patient.may_last(now + 9 * SECOND);
+        assert_eq!(whole.end(), None, "nothing has to be over");
+        early.extend(now + SECOND);
+        assert_eq!(whole.end(), Some(now + 9 * SECOND));
+        drop(patient);
+        late.extend(now + 5 * SECOND);
+        assert_eq!(whole.end(), Some(now + 5 * SECOND));
+        late.extend(now + 3 * SECOND);
+        assert_eq!(late.end(), Some(now + 5 * SECOND));
+        drop(late);
+        assert_eq!(whole.end(), Some(now + SECOND));
+        // What is counted of it has to go out first.
+        let account = Account::root(100_000);
+        let bytes = early.count(&account, Bytes::from(vec![0; 9000]));
+        drop(early);
+        assert_eq!(whole.end(), Some(now + SECOND));
+        drop(bytes);
+        assert_eq!((whole.end(), whole.is_counted()), (None, false));
     }
 }

@@ -115,35 +115,37 @@ impl Frontend {
         let (frontend, context) = (self.clone(), Arc::clone(context));
         // All responses share one delivery deadline and one failure slot.
         let (delivery, failure) = (Delivery::default(), FailureSlot::default());
-        let (part, collected) = (delivery.clone(), failure.clone());
+        let (whole_delivery, collected) = (delivery.clone(), failure.clone());
         let responses = stream::iter(sorted.requests)
             .map(move |request| {
-                run_part(
+                let part = whole_delivery.part();
+                let response = run_part(
                     frontend.clone(),
                     Arc::clone(&context),
                     session.clone(),
                     request,
                     formats,
                     part.clone(),
-                )
+                );
+                response.map(|response| (response, part))
             })
             .buffer_unordered(MAX_CONCURRENT)
-            .map(move |(id, mut answer)| {
+            .map(move |((id, mut answer), part)| {
                 collected.take(&mut answer);
-                (id, answer)
+                ((id, answer), part)
             });
         let mut responses = Box::pin(responses);
         let mut response = loop {
             match responses.next().await {
                 None => break response::streaming_json(encode_array(whole)),
                 // The session is gone for every message of the batch.
-                Some((_, answer)) if answer.status() == StatusCode::NOT_FOUND => break answer,
-                Some((_, answer)) if is_stream(&answer) => {
-                    let first = stream::iter(whole).chain(stream::iter([answer]));
-                    let rest = responses.map(in_stream);
+                Some(((_, answer), _)) if answer.status() == StatusCode::NOT_FOUND => break answer,
+                Some(((_, answer), part)) if is_stream(&answer) => {
+                    let first = stream::iter(whole).chain(stream::iter([hold_part(answer, part)]));
+                    let rest = responses.map(|(answer, part)| hold_part(in_stream(answer), part));
                     break response::events(first.chain(rest).flat_map(encode_events));
                 }
-                Some((_, answer)) => whole.push(answer),
+                Some(((_, answer), part)) => whole.push(hold_part(answer, part)),
             }
         };
         response.extensions_mut().insert(failure);
@@ -225,6 +227,17 @@ pub(super) fn chunks(response: Response<ResponseBody>) -> Chunks {
         .map_err(Into::into)
         .into_data_stream()
         .boxed()
+}
+
+/// Keeps `part` until the whole response has been taken.
+fn hold_part(answer: Response<ResponseBody>, part: Delivery) -> Response<ResponseBody> {
+    answer.map(|body| {
+        let frames = body.map_err(Into::into).map_frame(move |frame| {
+            let _held = &part;
+            frame
+        });
+        Either::Right(frames.boxed_unsync())
+    })
 }
 
 /// Collects the responses into one array.

@@ -98,6 +98,9 @@ impl Frontend {
         let response = match answer {
             BackendResponse::Whole(message) => {
                 let message = rewrite_elicitation_ids(session, &routed.backend, message, request.id);
+                if let Some(delivery) = delivery {
+                    delivery.may_last(routed.deadline.at());
+                }
                 return response::complete_message(message, routed.backend.account(), delivery);
             }
             BackendResponse::Streaming(first, rest) => {

@@ -105,7 +105,7 @@ impl Sessions {
             } = &unstored;
             upstream.cookies.are_stored(clock::unix_seconds());
             let is_down = self.inner.outage.is_failing(StoreOperation::Bind);
-            let is_left = is_down || matches!(session.store_cookies(backend, upstream).await, Err(error) if !matches!(error, StoreError::CorruptRecord { .. }));
+            let is_left = is_down || matches!(session.store_cookies(backend, upstream).await, Err(error) if !error.is_corrupt_record());
             if is_left && !self.inner.unstored_cookies.keep(session, backend, upstream) {
                 upstream.cookies.are_not_stored();
             }
