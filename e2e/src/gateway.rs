@@ -215,13 +215,23 @@ impl Gateway {
             .sum())
     }
 
+    /// What the system says of the process in the line `name` of its status, if it has that.
+    ///
+    /// # Errors
+    /// When the system does not say anything.
+    pub fn process_status(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+        let found = lines.find(|(other, _)| *other == name);
+        Ok(found.map(|(_, value)| value.trim().to_owned()))
+    }
+
     /// How much memory the process holds, in bytes.
     ///
     /// # Errors
     /// When the system does not say.
     pub fn resident_bytes(&self) -> anyhow::Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = self.process_status("VmRSS")?;
         let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
         Ok(kib.context("the system does not say how much memory the gateway holds")? * 1024)
     }

@@ -338,3 +338,11 @@ fn tools_pass_byte_for_byte_but_for_their_names() -> anyhow::Result<()> {
     assert_eq!(through, Some(own));
     Ok(())
 }
+
+/// The process does without transparent huge pages: the kernel clears one for half a millisecond, and all calls of a thread wait.
+#[test]
+fn gateway_has_no_transparent_huge_pages() -> anyhow::Result<()> {
+    let gateway = Recipe::in_memory(&[])?.start()?;
+    assert_eq!(gateway.process_status("THP_enabled")?.as_deref(), Some("0"));
+    Ok(())
+}

@@ -117,7 +117,7 @@ impl SseDecoder {
     /// The event under way at the end of the stream, if its data is whole JSON. A stream must end with a blank line, and what comes behind
     /// the last one may be the beginning of something; but JSON that is whole is no beginning.
     pub fn last_event(&mut self) -> Option<Event> {
-        let rest = self.buffer.split().freeze();
+        let rest = self.take_line(self.buffer.len());
         if !rest.is_empty() && !self.in_comment {
             self.field(&rest);
         }
@@ -382,6 +382,7 @@ mod tests {
                     decoder.push(chunk);
                     events.extend(decoder.next_event().unwrap());
                     most = most.max(decoder.held());
+                    assert!(decoder.buffer.len() < PIECE_BYTES, "it is not put aside");
                 }
                 assert_eq!(decoder.held(), 0);
             }
@@ -395,6 +396,18 @@ mod tests {
             decoder.next_event()
         });
         assert_eq!(chunks.last(), Some(Err(EventTooLarge { limit })));
+    }
+
+    #[test]
+    fn long_last_event_without_a_line_end_is_whole() {
+        let json = format!("\"{}\"", "x".repeat(3 * PIECE_BYTES));
+        let mut decoder = SseDecoder::new(usize::MAX);
+        for chunk in format!("data: {json}").as_bytes().chunks(1000) {
+            decoder.push(chunk);
+            assert_eq!(decoder.next_event(), Ok(None));
+        }
+        assert!(decoder.last_event() == Some(data(&json)));
+        assert_eq!(decoder.held(), 0);
     }
 
     #[test]
