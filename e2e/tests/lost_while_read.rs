@@ -159,8 +159,14 @@ impl SessionStore for Late {
         self.redis.keep_shared_session(backend, session)
     }
 
-    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, StoreError>> {
-        self.redis.take_number(backend)
+    fn claim_id_block<'a>(
+        &'a self,
+        backend: &'a str,
+        owner: ProcessId,
+        block: u32,
+        is_held: bool,
+    ) -> BoxFuture<'a, Result<u32, StoreError>> {
+        self.redis.claim_id_block(backend, owner, block, is_held)
     }
 
     fn events(&self, every: Duration) -> Option<BoxStream<'static, StoreEvent>> {

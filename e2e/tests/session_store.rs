@@ -8,11 +8,12 @@ use anyhow::Context as _;
 use vmcp_e2e::providers;
 use vmcp_e2e::records::{MANY, binding, created, found, new_record, redis_store};
 use vmcp_e2e::redis::{Redis, documented_user};
+use vmcp_gateway::backend::ID_BLOCKS;
 use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::{Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 use vmcp_gateway::session::store::{
-    BindOutcome, CreateOutcome, Incarnation, LoadOutcome, MAX_SUBSCRIPTIONS, SessionLife, SessionLimit,
-    SessionStore, SetOutcome, SettingChange, TerminateOutcome, TouchOutcome,
+    BindOutcome, CreateOutcome, ID_BLOCK_LEASE, Incarnation, LoadOutcome, MAX_SUBSCRIPTIONS, ProcessId,
+    SessionLife, SessionLimit, SessionStore, SetOutcome, SettingChange, TerminateOutcome, TouchOutcome,
 };
 
 /// A life of which the store knows nothing, and which is over.
@@ -327,6 +328,50 @@ async fn what_backends_offer_is_kept_for_processes_that_start() -> anyhow::Resul
         Ok(())
     })
     .await
+}
+
+/// No two processes count request ids in one block for long, whatever the store has lost.
+#[tokio::test]
+async fn block_of_ids_is_one_process_s_own_also_after_data_loss() -> anyhow::Result<()> {
+    if vmcp_peers::left_out("redis") {
+        return Ok(());
+    }
+    let redis = Redis::start(None)?;
+    let store = redis_store(&redis, "a", Lifetimes::default())?;
+    let [one, other] = [ProcessId([1; 8]), ProcessId([2; 8])];
+    let last = ID_BLOCKS - 1;
+    assert_eq!(store.claim_id_block("x", one, last, false).await?, last);
+    assert_eq!(
+        store.claim_id_block("x", other, last, false).await?,
+        0,
+        "the next one"
+    );
+    assert_eq!(
+        store.claim_id_block("y", other, last, false).await?,
+        last,
+        "another backend's"
+    );
+    assert_eq!(
+        store.claim_id_block("x", one, last, true).await?,
+        last,
+        "it has that"
+    );
+    assert_eq!(
+        store.claim_id_block("x", one, last, false).await?,
+        1,
+        "it has used that up"
+    );
+    let left: u64 = redis.command(&["TTL", "{vmcp:tests/a}:shared"])?;
+    assert!(left > ID_BLOCK_LEASE.as_secs(), "{left}");
+    // The data is lost, and another process claims the block before the one that has it.
+    redis.command::<()>(&["FLUSHALL"])?;
+    assert_eq!(store.claim_id_block("x", other, 1, false).await?, 1);
+    assert_eq!(store.claim_id_block("x", one, 1, true).await?, 2, "it leaves it");
+    assert_eq!(store.claim_id_block("x", other, 1, true).await?, 1);
+    // Nobody has claimed it for long.
+    redis.command::<()>(&["HSET", "{vmcp:tests/a}:shared", "x:block:1", "AgICAgICAgI 1"])?;
+    assert_eq!(store.claim_id_block("x", one, 1, false).await?, 1);
+    Ok(())
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ pub use listed_items::{BackendItem, BackendList, ListKind, MAX_ITEM_BYTES, Mende
 pub use listen::{ListenStream, NoStream, position, retry};
 pub use response_events::ResponseEvents;
 pub use response_reader::{BackendResponse, MessageRole, read};
-pub use shared_session::SharedSession;
+pub use shared_session::{ID_BLOCKS, SharedSession, random_id_block};
 pub use upstream_body::UpstreamBody;
 
 /// How long a backend counts as losing its sessions after it was seen to.

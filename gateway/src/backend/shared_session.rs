@@ -3,7 +3,10 @@
 //! Only discovery opens it, so there is one at a time. Its id is in the store, so that all replicas use the same session. A session that
 //! the backend has lost is dropped here, and the next discovery round opens another or finds the one that another replica opened.
 //!
-//! All requests in one session need different ids, across clients and replicas. Each replica takes ids from blocks of its own.
+//! All requests in one session need different ids, across clients and replicas. Each replica takes ids from a block that it claims in
+//! the store. It renews the claim, so that a store that lost the claim learns of it again; if another replica claimed the block
+//! meanwhile, it takes another block. Blocks are drawn at random, also while the store is unavailable, so that two replicas rarely
+//! share one until then.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,7 +27,7 @@ const STORE_DEADLINE: Duration = Duration::from_secs(3);
 /// The number of ids in a block.
 const BLOCK: u32 = 1 << 20;
 /// The number of blocks. The last id of the last block is the largest of 31 bits.
-const BLOCKS: u32 = 1 << 11;
+pub const ID_BLOCKS: u32 = 1 << 11;
 
 /// What this process knows about the session.
 #[derive(Debug, Default)]
@@ -49,11 +52,27 @@ pub struct SharedSession {
 }
 
 /// The id block of this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct IdBlock {
     /// The block in the upper half, and the number of ids taken from it in the lower half.
     state: AtomicU64,
+    /// Whether the block is claimed.
     is_set: AtomicBool,
+}
+
+impl Default for IdBlock {
+    fn default() -> Self {
+        Self {
+            state: AtomicU64::new(u64::from(random_id_block()) << 32),
+            is_set: AtomicBool::default(),
+        }
+    }
+}
+
+/// Any of the blocks.
+#[must_use]
+pub fn random_id_block() -> u32 {
+    u32::try_from(crate::runtime::random::u64() % u64::from(ID_BLOCKS)).unwrap_or_default()
 }
 
 impl IdBlock {
@@ -63,7 +82,11 @@ impl IdBlock {
         let [block, taken] =
             [state >> 32, state & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(0));
         // No id is 0: some servers treat it as missing.
-        (block % BLOCKS) * BLOCK + 1 + taken % (BLOCK - 1)
+        (block % ID_BLOCKS) * BLOCK + 1 + taken % (BLOCK - 1)
+    }
+
+    fn block(&self) -> u32 {
+        u32::try_from(self.state.load(Ordering::Relaxed) >> 32).unwrap_or_default() % ID_BLOCKS
     }
 
     fn set(&self, block: u32) {
@@ -168,6 +191,12 @@ impl Backend {
     #[must_use]
     pub fn needs_id_block(&self) -> bool {
         self.inner.shared.ids.is_used_up()
+    }
+
+    /// Returns the block that ids are taken from.
+    #[must_use]
+    pub fn id_block(&self) -> u32 {
+        self.inner.shared.ids.block()
     }
 
     /// Takes ids from this block from now on.
@@ -331,10 +360,10 @@ mod tests {
             ids.set(number);
             ids
         };
-        let (first, last) = (block(0), block(BLOCKS - 1));
+        let (first, last) = (block(0), block(ID_BLOCKS - 1));
         assert_eq!([first.next(), first.next()], [1, 2]);
         let mut seen = std::collections::HashSet::new();
-        for number in [1, 2, BLOCKS - 1] {
+        for number in [1, 2, ID_BLOCKS - 1] {
             let ids = block(number);
             assert!((0..100).all(|_| seen.insert(ids.next())));
         }
@@ -344,6 +373,17 @@ mod tests {
             assert!(i32::try_from(id).is_ok_and(|id| id > 0), "{id}");
         }
         assert!(last.is_used_up());
+    }
+
+    /// The store may not answer for as long as two replicas live.
+    #[test]
+    fn ids_begin_in_any_block_until_one_is_claimed() {
+        let blocks: std::collections::HashSet<_> = (0..64).map(|_| IdBlock::default().block()).collect();
+        assert!(blocks.len() > 32, "{blocks:?}");
+        assert!(IdBlock::default().is_used_up());
+        let ids = IdBlock::default();
+        ids.set(7);
+        assert_eq!((ids.block(), ids.next()), (7, 7 * BLOCK + 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use http::{Response, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Either};
 use serde_json::value::RawValue;
 
 use super::Frontend;
@@ -38,6 +38,7 @@ use crate::frontend::rejection::Rejection;
 use crate::frontend::request_context::RequestContext;
 use crate::frontend::response;
 use crate::frontend::response::{BoxError, ResponseBody};
+use crate::frontend::streamed_body::StreamedBody;
 use crate::mcp::header_names as mcp;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
@@ -230,14 +231,13 @@ pub(super) fn chunks(response: Response<ResponseBody>) -> Chunks {
 }
 
 /// Keeps `part` until the whole response has been taken.
-fn hold_part(answer: Response<ResponseBody>, part: Delivery) -> Response<ResponseBody> {
-    answer.map(|body| {
-        let frames = body.map_err(Into::into).map_frame(move |frame| {
-            let _held = &part;
-            frame
-        });
-        Either::Right(frames.boxed_unsync())
-    })
+fn hold_part(response: Response<ResponseBody>, part: Delivery) -> Response<ResponseBody> {
+    let (head, body) = response.into_parts();
+    let streamed = StreamedBody::new(chunks(Response::new(body)));
+    response::hold_until_sent(
+        Response::from_parts(head, Either::Right(Box::new(streamed))),
+        part,
+    )
 }
 
 /// Collects the responses into one array.

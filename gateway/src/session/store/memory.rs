@@ -436,8 +436,15 @@ impl SessionStore for MemoryStore {
         async { Ok(()) }.boxed()
     }
 
-    fn take_number<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<u32, StoreError>> {
-        async { Ok(0) }.boxed()
+    fn claim_id_block<'a>(
+        &'a self,
+        _: &'a str,
+        _: ProcessId,
+        block: u32,
+        _: bool,
+    ) -> BoxFuture<'a, Result<u32, StoreError>> {
+        // There is no other process.
+        async move { Ok(block) }.boxed()
     }
 
     fn events(&self, _: Duration) -> Option<BoxStream<'static, StoreEvent>> {

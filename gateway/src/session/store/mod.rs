@@ -41,6 +41,8 @@ pub struct SessionLife {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessId(pub [u8; 8]);
 
+/// Time for which a process keeps a block of request ids that it does not claim again.
+pub const ID_BLOCK_LEASE: Duration = Duration::from_secs(60 * 60);
 /// Time after a loss of data in which replicas restore cached records, before a session is recovered from its id
 /// alone.
 pub const SETTLE: Duration = Duration::from_secs(1);
@@ -378,8 +380,15 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
         session: &'a [u8],
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Returns a number that no other process has at `backend`, while numbers are stored.
-    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, StoreError>>;
+    /// Claims a block of request ids at `backend` for `owner`, for [`ID_BLOCK_LEASE`], and returns the block that is claimed. That is
+    /// `block` if it is free, or if `is_held` says that `owner` has it and renews the lease; otherwise it is another block.
+    fn claim_id_block<'a>(
+        &'a self,
+        backend: &'a str,
+        owner: ProcessId,
+        block: u32,
+        is_held: bool,
+    ) -> BoxFuture<'a, Result<u32, StoreError>>;
 
     /// Changes made by other processes, and by this one except for records that it creates. A PING is sent every
     /// `every` ([`StoreEvent::CurrentAsOf`]). The stream reconnects by itself and does not end. `None` if no other

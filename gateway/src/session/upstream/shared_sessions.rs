@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{join_all, select_all};
 
-use crate::backend::{Backend, BackendError, SharedSession};
+use crate::backend::{Backend, BackendError, SharedSession, random_id_block};
 use crate::session::Sessions;
 use crate::session::recovery::outage::StoreOperation;
 use crate::session::store::StoreError;
@@ -55,10 +55,7 @@ impl Sessions {
     async fn share_upstream(&self, backend: &Backend) -> Result<(), StoreError> {
         let inner = &*self.inner;
         let name = backend.name().as_str();
-        if backend.needs_id_block() {
-            let number = self.observed(StoreOperation::Offers, inner.store.take_number(name).await)?;
-            backend.set_id_block(number);
-        }
+        self.claim_id_block(backend).await?;
         let known = backend.shared_session();
         let stored = self.observed(StoreOperation::Offers, inner.store.shared_session(name).await)?;
         let stored = stored.and_then(|bytes| SharedSession::read(backend, &bytes));
@@ -83,6 +80,26 @@ impl Sessions {
             (None, None) => {}
         }
         backend.store_was_consulted();
+        Ok(())
+    }
+
+    /// Claims the block in which this process counts its ids once more, or another one where that is used up. A block that the store gave
+    /// to another process, because it had lost this one's claim, is left to it.
+    async fn claim_id_block(&self, backend: &Backend) -> Result<(), StoreError> {
+        let (inner, name) = (&*self.inner, backend.name().as_str());
+        let is_held = !backend.needs_id_block();
+        let wanted = if is_held {
+            backend.id_block()
+        } else {
+            random_id_block()
+        };
+        let claiming = inner
+            .store
+            .claim_id_block(name, inner.process_id, wanted, is_held);
+        let claimed = self.observed(StoreOperation::Offers, claiming.await)?;
+        if !is_held || claimed != wanted {
+            backend.set_id_block(claimed);
+        }
         Ok(())
     }
 

@@ -25,10 +25,11 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::{
-    BindOutcome, CreateOutcome, Incarnation, LoadOutcome, OFFERS_KEPT, ProcessId, REMEMBERED, RecoverOutcome,
-    RestoreReason, SETTLE, SessionLife, SessionLimit, SessionStore, SetOutcome, SettingChange, StoreError,
-    StoreEvent, StoredOffers, StreamClaim, TerminateOutcome, TouchOutcome,
+    BindOutcome, CreateOutcome, ID_BLOCK_LEASE, Incarnation, LoadOutcome, OFFERS_KEPT, ProcessId, REMEMBERED,
+    RecoverOutcome, RestoreReason, SETTLE, SessionLife, SessionLimit, SessionStore, SetOutcome,
+    SettingChange, StoreError, StoreEvent, StoredOffers, StreamClaim, TerminateOutcome, TouchOutcome,
 };
+use crate::backend::ID_BLOCKS;
 use crate::config::{RedisStorage, ServerName, SessionLimits};
 use crate::session::record::{Binding, Lifetimes, NewRecord, Record, RecordKey};
 
@@ -323,14 +324,22 @@ impl RedisStore {
         self.keep(&self.keys.shared_sessions).await
     }
 
-    async fn take_number_now(&self, backend: &str) -> Result<u32, StoreError> {
-        let mut change = ::redis::cmd("HINCRBY");
-        // No backend's name has a colon.
-        let field = format!("{backend}:number");
-        change.arg(&self.keys.shared_sessions).arg(field).arg(1);
-        let number: u64 = self.connection.command(&change).await?;
-        self.keep(&self.keys.shared_sessions).await?;
-        Ok(u32::try_from(number % (1 << 31)).unwrap_or_default())
+    async fn claim_id_block_now(
+        &self,
+        backend: &str,
+        owner: ProcessId,
+        block: u32,
+        is_held: bool,
+    ) -> Result<u32, StoreError> {
+        let mut call = self.scripts.claim_block.key(&self.keys.shared_sessions);
+        call.arg(backend)
+            .arg(record_hash::owner_text(owner))
+            .arg(block)
+            .arg(u8::from(is_held));
+        call.arg(ID_BLOCKS)
+            .arg(ID_BLOCK_LEASE.as_secs())
+            .arg(OFFERS_KEPT.as_secs());
+        self.connection.run(&call).await
     }
 }
 
@@ -444,8 +453,14 @@ impl SessionStore for RedisStore {
         self.keep_shared_session_now(backend, session).boxed()
     }
 
-    fn take_number<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<u32, StoreError>> {
-        self.take_number_now(backend).boxed()
+    fn claim_id_block<'a>(
+        &'a self,
+        backend: &'a str,
+        owner: ProcessId,
+        block: u32,
+        is_held: bool,
+    ) -> BoxFuture<'a, Result<u32, StoreError>> {
+        self.claim_id_block_now(backend, owner, block, is_held).boxed()
     }
 
     fn events(&self, every: Duration) -> Option<BoxStream<'static, StoreEvent>> {
