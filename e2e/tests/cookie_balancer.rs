@@ -170,10 +170,9 @@ fn cookies_that_are_set_in_an_outage_are_stored_afterwards() -> anyhow::Result<(
     let waited: Vec<_> = (2..=6)
         .map(|number| call(&one, number))
         .collect::<Result<_, _>>()?;
-    anyhow::ensure!(
-        waited.iter().sum::<Duration>() < Duration::from_secs(2),
-        "{waited:?}"
-    );
+    // The first answer may have found out that the store cannot be written.
+    let again: Duration = waited.iter().skip(1).sum();
+    anyhow::ensure!(again < Duration::from_secs(1), "{waited:?}");
     redis.resume()?;
     wait::until("the cookies are stored", Duration::from_secs(20), || {
         let records: Vec<String> = redis.command(&["KEYS", "*:s:*"])?;
