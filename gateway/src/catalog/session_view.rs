@@ -338,7 +338,10 @@ mod tests {
     async fn view_is_forgotten_with_its_owner() {
         let tasks = Tasks::default();
         let catalog = Catalog::new(HttpClient::new(tasks.clone()), tasks, Metrics::new());
-        let configured = config::BackendSettings::for_test("a", "http://localhost:1/mcp".parse().unwrap());
+        // A server that never answers: the shared catalog does not change meanwhile, which would drop the views.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/mcp", silent.local_addr().unwrap());
+        let configured = config::BackendSettings::for_test("a", url.parse().unwrap());
         catalog.apply(&[configured], &Arc::default(), None);
         let views = &catalog.shared.views;
         let (one, other) = (ViewOwner::default(), ViewOwner::default());
