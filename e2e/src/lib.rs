@@ -6,6 +6,8 @@ pub mod balancer;
 pub mod binaries;
 pub mod client;
 pub mod conformance;
+pub mod conforming;
+pub mod differences;
 pub mod fixture;
 pub mod gateway;
 pub mod hostile;

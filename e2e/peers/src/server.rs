@@ -139,7 +139,8 @@ pub fn sessionless() -> anyhow::Result<Server> {
     })
 }
 
-/// Starts a server on the official Go SDK with the tool `echo`: legacy revisions with sessions.
+/// Starts a server on the official Go SDK with the tool `echo`, the prompt `greet` and the resource `test://motto`: legacy revisions with
+/// sessions.
 ///
 /// # Errors
 /// When the program cannot be built or does not answer; the message has its last words.
@@ -150,6 +151,38 @@ pub fn go() -> anyhow::Result<Server> {
         command.args(["serve", &format!("127.0.0.1:{port}")]);
         command
     })
+}
+
+/// Starts a server on the official SDK of that name, `python`, `typescript-v1`, `typescript-v2` or `go`: sessions, the tool `echo`, the
+/// prompt `greet` and the resource `test://motto`.
+///
+/// # Errors
+/// When the SDK cannot be installed, there is none of that name, or the server does not answer; the message has its last words.
+pub fn sdk(sdk: &str) -> anyhow::Result<Server> {
+    match sdk {
+        "python" => {
+            let python = python::venv()?.python();
+            start(sdk, |port| {
+                let mut command = Command::new(&python);
+                command.args([
+                    concat!(env!("CARGO_MANIFEST_DIR"), "/python/serve.py"),
+                    &port.to_string(),
+                ]);
+                command
+            })
+        }
+        "typescript-v1" | "typescript-v2" => {
+            let packages = npm::conformance()?;
+            start(sdk, |port| {
+                let mut command = packages.script("serve.cjs");
+                command.arg(sdk.trim_start_matches("typescript-"));
+                command.env("PORT", port.to_string());
+                command
+            })
+        }
+        "go" => go(),
+        _ => bail!("there is no server on the SDK {sdk}"),
+    }
 }
 
 /// Starts the command that `command` makes for a port, and waits until it answers MCP at `/mcp` there.

@@ -2,7 +2,6 @@
 //!
 //! Clients on the SDKs play one corpus of odd servers, directly and through gateways. Each difference stands in a table with its reason.
 
-mod conforming;
 mod differences;
 mod odd_answers;
 mod play;
@@ -10,6 +9,7 @@ mod play;
 use std::thread;
 
 use anyhow::ensure;
+use vmcp_e2e::conforming;
 use vmcp_peers::{client, left_out};
 
 use crate::differences::unexplained;

@@ -302,7 +302,7 @@ fn is_of_session_ids(byte: &u8) -> bool {
 fn read_result(result: &RawValue) -> Result<(RawInitializeResult<'_>, Revision), BackendError> {
     let result: RawInitializeResult<'_> = serde_json::from_str(result.get())
         .map_err(|error| BackendError::Invalid(format!("initialize: {error}")))?;
-    let revision = Revision::of_backend(&result.protocol_version).ok_or_else(|| {
+    let revision = Revision::of_peer(&result.protocol_version).ok_or_else(|| {
         BackendError::Invalid(format!(
             "it speaks only revision {:?}, which is not known",
             truncate::head(&result.protocol_version, MAX_REVISION_BYTES)

@@ -1,4 +1,5 @@
-//! JSON-RPC batches: several messages in one body, which only revision 2025-03-26 allows.
+//! JSON-RPC batches: several messages in one body. Only revision 2025-03-26 defines them; the TypeScript SDKs accept
+//! them in sessions of every revision, and so does the gateway.
 //!
 //! Each message is handled as if it had come alone. Notifications and responses are delivered first; then the
 //! requests run, a few at a time. While all responses are whole messages they are collected into one array.
@@ -42,7 +43,6 @@ use crate::frontend::streamed_body::StreamedBody;
 use crate::mcp::header_names as mcp;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
-use crate::mcp::revision::Revision;
 use crate::session::Session;
 
 /// Requests of one batch that run at a time.
@@ -76,11 +76,6 @@ impl Frontend {
             Ok(session) => session,
             Err(rejection) => return rejection,
         };
-        if session.revision() != Revision::V2025_03_26 {
-            let message =
-                "A batch is allowed in sessions of revision 2025-03-26 only; send one message per request";
-            return invalid(message);
-        }
         let sorted = match sort_messages(body) {
             Ok(sorted) => sorted,
             Err(rejection) => return rejection,

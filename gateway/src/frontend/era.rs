@@ -11,6 +11,7 @@
 use http::{HeaderMap, Response};
 use serde_json::value::RawValue;
 
+use crate::frontend::header_checks::filled;
 use crate::frontend::rejection::Rejection;
 use crate::frontend::response::ResponseBody;
 use crate::mcp::meta;
@@ -105,6 +106,6 @@ fn reject_modern(
 }
 
 fn names_unknown_revision(headers: &HeaderMap) -> bool {
-    let named = headers.get(mcp::PROTOCOL_VERSION);
-    named.is_some_and(|named| named.to_str().ok().and_then(Revision::parse).is_none())
+    let named = filled(headers, mcp::PROTOCOL_VERSION);
+    named.is_some_and(|named| named.to_str().ok().and_then(Revision::of_peer).is_none())
 }

@@ -16,7 +16,7 @@ use crate::catalog::ListVersions;
 use crate::core::{CallError, Core};
 use crate::frontend::access_log::Resumed;
 use crate::frontend::gateway_events;
-use crate::frontend::header_checks::accepts;
+use crate::frontend::header_checks::{accepts, filled};
 use crate::frontend::list_changed_throttle::ListChangedThrottle;
 use crate::frontend::rejection::Rejection;
 use crate::frontend::request_context::RequestContext;
@@ -44,7 +44,7 @@ impl Frontend {
             let message = "The session opens too many streams in a second; try again";
             return Rejection::LimitReached.response(None, message);
         }
-        let Some(last) = context.headers.get(header_names::LAST_EVENT_ID) else {
+        let Some(last) = filled(&context.headers, header_names::LAST_EVENT_ID) else {
             return self.open_session_stream(&session, None).await;
         };
         match session.read_event_id(last.as_bytes()) {

@@ -1,6 +1,6 @@
 //! Checks the headers of every request before its body is read.
 
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 
 use crate::frontend::rejection::Rejection;
 use crate::frontend::response::ResponseBody;
@@ -59,7 +59,7 @@ pub(super) enum ResponseFormats {
 /// (specification 2025-11-25, basic/transports). A client that accepts JSON alone, such as a health check,
 /// gets JSON.
 pub(super) fn media_types(headers: &HeaderMap) -> Result<ResponseFormats, Response<ResponseBody>> {
-    if !mcp::is_media_type(headers.get(header::CONTENT_TYPE), &mcp::JSON) {
+    if !is_json(headers.get(header::CONTENT_TYPE)) {
         let message = "Content-Type must be application/json";
         return Err(Rejection::UnsupportedMediaType.response(None, message));
     }
@@ -79,7 +79,19 @@ pub(super) fn media_types(headers: &HeaderMap) -> Result<ResponseFormats, Respon
     }
 }
 
-/// Whether the header `Accept` allows `media_type`.
+/// Whether a `Content-Type` names JSON. Proxies join two equal headers to a list.
+fn is_json(value: Option<&HeaderValue>) -> bool {
+    let value = value.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let first = value.split([';', ',']).next().unwrap_or_default().trim();
+    first.as_bytes().eq_ignore_ascii_case(mcp::JSON.as_bytes())
+}
+
+/// The value of a header. An empty header counts as missing.
+pub(super) fn filled(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
+    headers.get(name).filter(|value| !value.is_empty())
+}
+
+/// Whether the header `Accept` allows `media_type`. As for the TypeScript SDKs, a range that contains its name is enough.
 pub(super) fn accepts(headers: &HeaderMap, media_type: &HeaderValue) -> bool {
     let values = headers
         .get_all(header::ACCEPT)
@@ -91,7 +103,7 @@ pub(super) fn accepts(headers: &HeaderMap, media_type: &HeaderValue) -> bool {
         let kind = media_type.to_str().unwrap_or_default();
         let family = kind.split('/').next().unwrap_or_default();
         essence == "*/*"
-            || essence.eq_ignore_ascii_case(kind)
+            || range.to_ascii_lowercase().contains(kind)
             || essence
                 .strip_suffix("/*")
                 .is_some_and(|range| range.eq_ignore_ascii_case(family))

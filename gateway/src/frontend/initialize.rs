@@ -123,8 +123,8 @@ impl Frontend {
         let revision = Revision::negotiate(&params.protocol_version);
         let client = ClientHandshake {
             revision,
-            capabilities: params.capabilities,
-            info: params.client_info,
+            capabilities: &params.capabilities,
+            info: &params.client_info,
         };
         let session_id = match self.sessions.create(principal, &client).await {
             Ok(session_id) => session_id,

@@ -13,8 +13,9 @@ use crate::frontend::request_context::{RequestContext, RequestKind};
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::mcp::correlation;
+use crate::mcp::error_code;
 use crate::mcp::jsonrpc;
-use crate::mcp::jsonrpc::Message;
+use crate::mcp::jsonrpc::{InvalidMessage, Message};
 use crate::mcp::method::Method;
 use crate::mcp::splice::splice;
 use crate::session::{CancellationTarget, NoUpstreamSession, RelayedIdKind, Session, SessionError};
@@ -55,6 +56,8 @@ impl Frontend {
         message: &Message<'_>,
     ) -> Result<(), Response> {
         match message {
+            // No backend asked under such an id. The official SDKs accept the response and ignore it.
+            Message::Response(response) if !jsonrpc::is_reserved_id(response.id) => Ok(()),
             Message::Response(response) => {
                 relay_to_issuer(session, RelayedIdKind::Request, body, response.id).await
             }
@@ -74,13 +77,16 @@ impl Frontend {
     ) -> Result<(), Response> {
         match Method::parse(method) {
             Method::Cancelled => {
-                let id =
-                    correlation::cancelled_id(params).map_err(|fault| response::invalid_message(&fault))?;
+                let Some(id) = optional(correlation::cancelled_id(params))? else {
+                    return Ok(());
+                };
                 if jsonrpc::is_reserved_id(id) {
                     return relay_to_issuer(session, RelayedIdKind::Request, body, id).await;
                 }
                 // The notification names no backend, and the call may run in another process.
                 return match session.resolve_cancellation(id) {
+                    // No backend has seen a request with an id of another kind.
+                    CancellationTarget::SameId if !jsonrpc::is_sent_on(id) => Ok(()),
                     CancellationTarget::SameId => self.notify_bound_backends(session, body),
                     CancellationTarget::RenamedId(upstream) => {
                         match splice(body, id.get(), upstream.get().as_bytes()) {
@@ -99,8 +105,9 @@ impl Frontend {
                 };
             }
             Method::Progress => {
-                let token =
-                    correlation::reported_token(params).map_err(|fault| response::invalid_message(&fault))?;
+                let Some(token) = optional(correlation::reported_token(params))? else {
+                    return Ok(());
+                };
                 // A token with the gateway's prefix that does not verify was not issued by the gateway.
                 if jsonrpc::is_reserved_id(token) {
                     return relay_to_issuer(session, RelayedIdKind::Progress, body, token).await;
@@ -157,6 +164,15 @@ impl Frontend {
         } else {
             Err(Rejection::LimitReached.response(None, "Too many notifications are on their way"))
         }
+    }
+}
+
+/// What a notification refers to. A notification that refers to nothing is accepted, as by the official SDKs, and has no effect.
+fn optional(found: Result<&RawValue, InvalidMessage>) -> Result<Option<&RawValue>, Response> {
+    match found {
+        Ok(named) => Ok(Some(named)),
+        Err(fault) if fault.code == error_code::INVALID_PARAMS => Ok(None),
+        Err(fault) => Err(response::invalid_message(&fault)),
     }
 }
 

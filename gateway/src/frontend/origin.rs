@@ -14,6 +14,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 
 use crate::config::{AccessPolicy, HostPort, Origin};
+use crate::frontend::header_checks::filled;
 use crate::frontend::rejection::Rejection;
 use crate::frontend::response::ResponseBody;
 
@@ -51,7 +52,9 @@ pub(super) fn check<B>(
             },
         ));
     }
-    let Some(origin) = origin else { return Ok(None) };
+    let Some(origin) = filled(headers, header::ORIGIN) else {
+        return Ok(None);
+    };
     let allowed = origin
         .to_str()
         .ok()

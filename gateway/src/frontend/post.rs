@@ -13,7 +13,7 @@ use crate::backend::ListKind;
 use crate::budget::delivery::Delivery;
 use crate::core::CallSubject;
 use crate::frontend::admission::{RequestPermit, SMALL_BODY_BYTES};
-use crate::frontend::header_checks::{ResponseFormats, media_types};
+use crate::frontend::header_checks::{ResponseFormats, filled, media_types};
 use crate::frontend::rejection::Rejection;
 use crate::frontend::request_body::{BodyLimit, discard, read};
 use crate::frontend::request_context::{RequestContext, RequestKind};
@@ -73,6 +73,7 @@ impl Frontend {
             Ok(body) => body,
             Err(rejection) => return (RequestKind::Other, rejection),
         };
+        let body = without_mark(body);
         if jsonrpc::is_batch(&body) {
             let answer = self.batch(context, &body, formats, permit);
             return (RequestKind::Batch, Box::pin(answer).await);
@@ -109,6 +110,10 @@ impl Frontend {
         }
         if method == Method::Initialize {
             return Box::pin(self.initialize(context, request)).await;
+        }
+        // A ping needs no session.
+        if method == Method::Ping && session_id.is_none() {
+            return response::result(request.id, b"{}");
         }
         match self.session_of(session_id, context, Some(request.id)).await {
             Ok(session) => match context.hot.stream_calls_after {
@@ -236,14 +241,21 @@ impl Frontend {
     }
 }
 
-/// Rejects an unknown revision in `MCP-Protocol-Version`. A missing header is allowed (specification
+/// Removes a byte order mark. Not every backend accepts it.
+fn without_mark(mut body: Bytes) -> Bytes {
+    let marked = body.len();
+    let length = jsonrpc::repair::without_mark(&body).len();
+    body.split_off(marked.saturating_sub(length))
+}
+
+/// Rejects an unknown revision in `MCP-Protocol-Version`. A missing or empty header is allowed (specification
 /// 2025-11-25, basic/transports).
 pub(super) fn check_revision(
     headers: &HeaderMap,
     id: Option<&serde_json::value::RawValue>,
 ) -> Result<(), Response<ResponseBody>> {
-    match headers.get(mcp::PROTOCOL_VERSION) {
-        Some(version) if version.to_str().ok().and_then(Revision::parse).is_none() => {
+    match filled(headers, mcp::PROTOCOL_VERSION) {
+        Some(version) if version.to_str().ok().and_then(Revision::of_peer).is_none() => {
             let message = "The header MCP-Protocol-Version names a revision that is not known";
             Err(Rejection::InvalidSessionHeader.response(id, message))
         }

@@ -13,6 +13,7 @@
     )
 )]
 
+mod client_description;
 pub mod correlation;
 pub(crate) mod error_code;
 pub(crate) mod fast_path;

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::jsonrpc::{InvalidMessage, string};
 use super::revision::MAX_REVISION_BYTES;
-use super::{inspected_keys, meta};
+use super::{client_description, inspected_keys, meta};
 use crate::mcp::error_code;
 use crate::mcp::object_edit::EditedObject;
 use crate::runtime::truncate::head;
@@ -105,15 +105,16 @@ pub struct InitializeRequest<'a> {
     /// The revision that it asks for.
     pub protocol_version: Cow<'a, str>,
     /// What it can do: an object.
-    pub capabilities: &'a RawValue,
+    pub capabilities: Cow<'a, RawValue>,
     /// Its name and version: an object.
-    pub client_info: &'a RawValue,
+    pub client_info: Cow<'a, RawValue>,
 }
 
-/// The parameters of `initialize`.
+/// The parameters of `initialize`. What is missing or of another kind is put right, as servers on the Go SDK do: whoever asks for no revision
+/// gets the newest.
 ///
 /// # Errors
-/// When one is missing, of another kind, or too large, or they, or one of the two objects, can be read in two ways.
+/// When one is too large, or they, or one of the two objects, can be read in two ways.
 pub fn initialize(params: Option<&RawValue>) -> Result<InitializeRequest<'_>, InvalidMessage> {
     let [version, capabilities, info, meta] = read(
         params,
@@ -121,14 +122,15 @@ pub fn initialize(params: Option<&RawValue>) -> Result<InitializeRequest<'_>, In
     )?;
     check_meta(meta)?;
     let version = at_most(MAX_REVISION_BYTES, version, "protocolVersion")?;
-    let protocol_version = text(version, "protocolVersion")?.1;
     let capabilities = object(capabilities, "capabilities")?;
     // They decide what backends may ask of the client.
-    read(Some(capabilities), &["roots", "sampling", "elicitation", "tasks"])?;
+    if let Some(object) = capabilities.filter(|capabilities| capabilities.get().starts_with('{')) {
+        read(Some(object), &["roots", "sampling", "elicitation", "tasks"])?;
+    }
     Ok(InitializeRequest {
-        protocol_version,
-        capabilities,
-        client_info: object(info, "clientInfo")?,
+        protocol_version: version.and_then(string).unwrap_or_default(),
+        capabilities: client_description::capabilities(capabilities),
+        client_info: client_description::info(object(info, "clientInfo")?),
     })
 }
 
@@ -147,11 +149,13 @@ fn at_most<'a>(
     Ok(raw)
 }
 
-fn object<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<&'a RawValue, InvalidMessage> {
-    let raw = at_most(MAX_CLIENT_BYTES, raw, key)?
-        .filter(|raw| raw.get().starts_with('{'))
-        .ok_or_else(|| unfit(key, "an object"))?;
-    match EditedObject::read(raw.get()) {
+/// `raw`, unless it is too large, or an object that can be read in two ways.
+fn object<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<Option<&'a RawValue>, InvalidMessage> {
+    let raw = at_most(MAX_CLIENT_BYTES, raw, key)?;
+    let Some(object) = raw.filter(|raw| raw.get().starts_with('{')) else {
+        return Ok(raw);
+    };
+    match EditedObject::read(object.get()) {
         Ok(_) => Ok(raw),
         Err(error) => Err(InvalidMessage {
             code: error_code::INVALID_REQUEST,
@@ -276,18 +280,15 @@ mod tests {
             r#""capabilities":{}"#,
             r#""clientInfo":{"a":1}"#,
         );
-        let code = |fields: &[&str]| {
+        let code = |fields: &[&str]| -> i32 {
             let params = raw(&format!("{{{}}}", fields.join(",")));
             initialize(Some(&params)).map_or_else(|fault| fault.code, |_| 0)
         };
         assert_eq!(code(&[version, capabilities, info, r#""_meta":{}"#]), 0);
         for missing in [&[capabilities, info], &[version, info], &[version, capabilities]] {
-            assert_eq!(code(missing), error_code::INVALID_PARAMS, "{missing:?}");
+            assert_eq!(code(missing), 0, "{missing:?}");
         }
-        assert_eq!(
-            code(&[version, r#""capabilities":[]"#, info]),
-            error_code::INVALID_PARAMS
-        );
+        assert_eq!(code(&[version, r#""capabilities":[]"#, info]), 0);
         for twice in [
             [version, capabilities, info, r#""protocol\u0056ersion":"y""#],
             [version, capabilities, info, info],

@@ -37,10 +37,10 @@ impl Revision {
         Self::ALL.into_iter().find(|revision| revision.as_str() == text)
     }
 
-    /// The revision that a backend speaks which names this one. The drafts of the first revision had a name of their own, which the
+    /// The revision that a backend speaks, or a client, which names this one. The drafts of the first revision had a name of their own, which the
     /// TypeScript SDK knows.
     #[must_use]
-    pub fn of_backend(text: &str) -> Option<Self> {
+    pub fn of_peer(text: &str) -> Option<Self> {
         const DRAFT: &str = "2024-10-07";
         Self::parse(text).or_else(|| (text == DRAFT).then_some(Self::V2024_11_05))
     }

@@ -78,7 +78,8 @@ fn fields(bytes: &[u8]) -> Option<BTreeMap<String, Box<RawValue>>> {
             return None;
         }
     }
-    if known.get("jsonrpc")?.get() != r#""2.0""# {
+    let version: Option<String> = serde_json::from_str(known.get("jsonrpc")?.get()).ok();
+    if version.as_deref() != Some("2.0") {
         return None;
     }
     let (id, method) = (known.get("id"), known.get("method"));
@@ -90,7 +91,7 @@ fn fields(bytes: &[u8]) -> Option<BTreeMap<String, Box<RawValue>>> {
         if !method.get().starts_with('"') || outcomes > 0 || !params || !id.is_none_or(|id| may_be_id(id)) {
             return None;
         }
-    } else if id.is_none() || outcomes != 1 {
+    } else if outcomes != 1 || (id.is_none() && !known.contains_key("error")) {
         return None;
     }
     Some(known)
@@ -109,8 +110,10 @@ fn tree(fields: &BTreeMap<String, Box<RawValue>>) -> serde_json::Result<Said> {
         Some(raw) => serde_json::from_str::<Value>(raw.get()).map(Some),
     };
     let method = value("method")?.and_then(|method| method.as_str().map(str::to_owned));
+    // An error without an id has an id of null.
+    let is_error = method.is_none() && fields.contains_key("error");
     Ok(Said {
-        id: value("id")?,
+        id: value("id")?.or(is_error.then_some(Value::Null)),
         params: if method.is_some() {
             value("params")?.filter(|params| !params.is_null())
         } else {
@@ -127,7 +130,8 @@ fn may_be_id(id: &RawValue) -> bool {
     let is_integer = text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
         && !text.contains(['.', 'e', 'E']);
     let is_text = serde_json::from_str::<String>(text).is_ok();
-    text.len() <= 256 && (is_text || is_integer && text != "-0")
+    let is_whole = text.parse().is_ok_and(|number: f64| number.fract() == 0.0);
+    text.len() <= 1024 && (is_text || is_integer || is_whole)
 }
 
 /// What the scanner makes of it.

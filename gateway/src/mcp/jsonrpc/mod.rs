@@ -25,7 +25,9 @@ use crate::runtime::step_counter;
 pub use write::{error, error_with_data, notification, notification_with, request, result, result_head};
 
 /// The longest request id that is accepted, in bytes. Clients use small integers or UUIDs.
-const MAX_ID_BYTES: usize = 256;
+const MAX_ID_BYTES: usize = 1024;
+/// The longest one that goes upstream, where it becomes a part of the names of events.
+const MAX_SENT_ID_BYTES: usize = 256;
 
 /// The longest id of a backend's own request: another gateway may be the backend, and its ids carry those of its backends.
 const MAX_BACKEND_ID_BYTES: usize = 1024;
@@ -159,11 +161,13 @@ impl<'a> Message<'a> {
     }
 
     fn from_envelope(envelope: &Envelope<'a>) -> Result<Self, InvalidMessage> {
-        if envelope.jsonrpc.map(RawValue::get) != Some(r#""2.0""#) {
+        if envelope.jsonrpc.and_then(string).as_deref() != Some("2.0") {
             return Err(InvalidMessage::invalid(r#""jsonrpc" must be "2.0""#));
         }
         let Some(method) = envelope.method else {
-            return response(envelope).map(Message::Response);
+            // An error without an id is one with an id of null: some SDKs write it so.
+            let id = envelope.id.or_else(|| envelope.error.map(|_| RawValue::NULL));
+            return response(&Envelope { id, ..*envelope }).map(Message::Response);
         };
         let method = string(method).ok_or_else(|| InvalidMessage::invalid(r#""method" must be a string"#))?;
         if envelope.result.is_some() || envelope.error.is_some() {
@@ -452,11 +456,21 @@ fn response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, InvalidMessage>
 }
 
 /// MCP allows strings and integers as ids, not `null` and no fractions (specification, basic). Half of a surrogate pair is another character
-/// in every parser, and `-0` another number.
+/// in every parser. Integers may be written as `1.0` or `1e2`.
 fn is_valid_id(id: &RawValue) -> bool {
     let text = id.get();
     let is_text = || text.starts_with('"') && string(id).is_some();
-    text.len() <= MAX_ID_BYTES && (is_text() || is_integer(text) && text != "-0")
+    let is_whole = || text.parse().is_ok_and(|number: f64| number.fract() == 0.0);
+    text.len() <= MAX_ID_BYTES && (is_text() || is_integer(text) || is_whole())
+}
+
+/// Whether a request with this id goes upstream under it. Parsers write `1.0` and `-0` in other ways when they answer, so that requests with
+/// such an id, or with a very long one, go under one of the gateway's own.
+#[must_use]
+pub fn is_sent_on(id: &RawValue) -> bool {
+    let text = id.get();
+    let is_plain = text.starts_with('"') || is_integer(text) && text != "-0";
+    text.len() <= MAX_SENT_ID_BYTES && is_plain
 }
 
 fn is_integer(number: &str) -> bool {

@@ -43,8 +43,8 @@ fn json_that_is_no_message_is_an_invalid_request() {
         r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":[],"method":"ping"}"#,
-        r#"{"jsonrpc":"2.0","id":-0,"method":"ping"}"#,
-        r#"{"jsonrpc":"2.0","id":1e0,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1e-1,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1e999,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":"\ud800","method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"ping","Method":"tools/list"}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"ping","PARAMS":{}}"#,
@@ -61,9 +61,41 @@ fn json_that_is_no_message_is_an_invalid_request() {
     }
     let long = format!(
         r#"{{"jsonrpc":"2.0","id":"{}","method":"ping"}}"#,
-        "x".repeat(300)
+        "x".repeat(1100)
     );
     assert_eq!(fault(&long).code, error_code::INVALID_REQUEST);
+}
+
+#[test]
+fn ids_that_come_back_otherwise_are_not_sent_on() {
+    let long = format!("\"{}\"", "x".repeat(300));
+    for (id, is_sent) in [
+        ("7", true),
+        ("-7", true),
+        ("9007199254740993", true),
+        (r#""a\u0041""#, true),
+        ("-0", false),
+        ("1.0", false),
+        ("1e2", false),
+        (&*long, false),
+    ] {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+        let Message::Request(request) = Message::parse(text.as_bytes()).unwrap() else {
+            panic!("{text} is no request");
+        };
+        assert_eq!(is_sent_on(request.id), is_sent, "{id}");
+    }
+}
+
+#[test]
+fn error_without_id_is_a_response() {
+    let text = r#"{"jsonrpc":"2.0","error":{"code":1,"message":"no"}}"#;
+    let message = Message::parse(text.as_bytes()).unwrap();
+    assert!(matches!(message, Message::Response(response) if response.id.get() == "null"));
+    assert_eq!(
+        fault(r#"{"jsonrpc":"2.0","result":{}}"#).code,
+        error_code::INVALID_REQUEST
+    );
 }
 
 #[test]

@@ -1,11 +1,39 @@
 //! Whether what the gateway sends to a server is what the specification asks of a client (2025-11-25, basic and basic/transports).
 
 use serde_json::Value;
-use vmcp_e2e::scripted_server::Received;
 use vmcp_gateway::mcp::revision::Revision;
 
+use crate::scripted_server::Received;
+
+/// Methods whose parameters a client writes. They go to the backend as they stand, and it judges them.
+const OF_CLIENTS: [&str; 6] = [
+    "tools/call",
+    "prompts/get",
+    "resources/read",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "completion/complete",
+];
+
+/// What is wrong with each of `requests`, a line each, but for what an odd client has written in parameters and beside them.
+#[must_use]
+pub fn faults_of_gateway(requests: &[Received]) -> Vec<String> {
+    let found = requests.iter().flat_map(|request| {
+        let is_of_client = OF_CLIENTS.contains(&request.method());
+        let of_message = if is_of_client {
+            Vec::new()
+        } else {
+            message_faults(request)
+        };
+        let of_one = head_faults(request).into_iter().chain(of_message);
+        of_one.map(move |fault| format!("{} {}: {fault}: {}", request.verb, request.path, request.message))
+    });
+    found.collect()
+}
+
 /// What is wrong with each of `requests`, a line each.
-pub(crate) fn faults(requests: &[Received]) -> Vec<String> {
+#[must_use]
+pub fn faults(requests: &[Received]) -> Vec<String> {
     let found = requests.iter().flat_map(|request| {
         let of_one = head_faults(request).into_iter().chain(message_faults(request));
         of_one.map(move |fault| format!("{} {}: {fault}: {}", request.verb, request.path, request.message))

@@ -1,0 +1,43 @@
+//! What a server makes of an odd client directly and through the gateway, compared.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use vmcp_e2e::differences::{self, Difference, Found, heavier};
+
+use crate::conversation::Step;
+
+/// The table: what is as it is meant to be, and why. Anything else is a fault of the gateway's.
+const TABLE: &str = include_str!("differences.txt");
+
+/// What has become of each client's steps, by its name.
+pub(crate) type Played = BTreeMap<String, Vec<Step>>;
+
+/// How `through` differs from `direct`. That what fails directly works through the gateway needs no explanation.
+fn compare(direct: &[Step], through: &[Step]) -> Option<Found> {
+    let pairs = direct.iter().zip(through);
+    let differences = pairs.map(|pair| match pair {
+        (Step::Works(_), Step::Fails(why)) => Some((Difference::Loss, why.clone())),
+        (Step::Works(one), Step::Works(other)) => {
+            (one != other).then(|| (Difference::Other, format!("{one} and {other}")))
+        }
+        (Step::Fails(_), _) => None,
+    });
+    differences.fold(None, heavier)
+}
+
+/// The differences of an SDK, each a line, that the table does not explain; and those that it explains and that are no more.
+pub(crate) fn unexplained(sdk: &str, direct: &Played, through: &Played) -> anyhow::Result<Vec<String>> {
+    let mut found = BTreeMap::new();
+    for (name, one) in direct {
+        let other = through
+            .get(name)
+            .with_context(|| format!("{name} was not played"))?;
+        anyhow::ensure!(
+            one.len() == other.len(),
+            "{name} has other steps through the gateway"
+        );
+        found.insert(&**name, compare(one, other));
+    }
+    differences::unexplained(sdk, TABLE, found)
+}
