@@ -8,7 +8,7 @@ const MAX_MESSAGE: usize = 32 * 1024;
 
 /// What a condition says, without when it began.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ConditionUpdate {
     /// The type of the condition.
     pub type_: &'static str,
     /// Whether it holds; `None` when that is not known.
@@ -19,7 +19,7 @@ pub struct Verdict {
     pub message: String,
 }
 
-impl Verdict {
+impl ConditionUpdate {
     /// The status in the API's spelling.
     #[must_use]
     pub fn status_text(&self) -> &'static str {
@@ -31,27 +31,27 @@ impl Verdict {
     }
 }
 
-/// The conditions that `verdicts` make of `old`. A condition whose status did not change keeps the time of its last
-/// transition; a condition that has no verdict is gone. The order is that of the verdicts.
+/// The conditions that `updates` make of `old`. A condition whose status did not change keeps the time of its last
+/// transition; a condition that has no update is gone. The order is that of the updates.
 #[must_use]
 pub fn merge(
     old: &[Condition],
-    verdicts: &[Verdict],
+    updates: &[ConditionUpdate],
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    verdicts
+    updates
         .iter()
-        .map(|verdict| {
-            let status = verdict.status_text();
-            let since = find(old, verdict.type_)
+        .map(|update| {
+            let status = update.status_text();
+            let since = find(old, update.type_)
                 .filter(|before| before.status == status)
                 .map_or(Time(now), |before| before.last_transition_time.clone());
             Condition {
-                type_: verdict.type_.to_owned(),
+                type_: update.type_.to_owned(),
                 status: status.to_owned(),
-                reason: verdict.reason.to_owned(),
-                message: shortened(&verdict.message),
+                reason: update.reason.to_owned(),
+                message: shortened(&update.message),
                 last_transition_time: since,
                 observed_generation: generation,
             }
@@ -86,8 +86,8 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn ready(status: Option<bool>, reason: &'static str) -> Verdict {
-        Verdict {
+    fn ready(status: Option<bool>, reason: &'static str) -> ConditionUpdate {
+        ConditionUpdate {
             type_: "Ready",
             status,
             reason,
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_message_that_is_too_long_is_cut_between_characters() {
-        let long = Verdict {
+        let long = ConditionUpdate {
             message: "ä".repeat(MAX_MESSAGE),
             ..ready(Some(true), "Serving")
         };

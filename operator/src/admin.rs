@@ -1,4 +1,4 @@
-//! The admin port: `/livez`, `/readyz`, `/metrics`.
+//! The HTTP server of the admin port: `/livez`, `/readyz`, `/metrics`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,29 +14,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// What the port tells of.
+/// The state that the admin port reports.
 #[derive(Clone, Debug, Default)]
 pub struct Admin {
-    /// The counts.
+    /// The metrics that `/metrics` serves.
     pub metrics: Metrics,
     ready: Arc<AtomicBool>,
 }
 
 impl Admin {
-    /// Says whether the operator works, or stands by to.
+    /// Sets the answer of `/readyz`: ready when this process leads, or stands by to lead.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
     }
 
-    /// Listens, and serves until `stop`.
+    /// Binds `address` and serves until `stop` is cancelled.
     ///
     /// # Errors
-    /// When the address cannot be bound, or the listener breaks.
+    /// When the address cannot be bound, or the server fails.
     pub async fn serve(self, address: SocketAddr, stop: CancellationToken) -> std::io::Result<()> {
         let listener = TcpListener::bind(address).await?;
-        tracing::info!(address = %listener.local_addr()?, "the admin port listens");
+        tracing::info!(address = %listener.local_addr()?, "admin server listening");
         let router = Router::new()
-            // That it answers is the answer: liveness depends on nothing outside the process.
+            // Liveness depends on nothing outside the process.
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
@@ -60,5 +60,5 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, format)], admin.metrics.text())
+    ([(header::CONTENT_TYPE, format)], admin.metrics.encode())
 }

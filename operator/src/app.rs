@@ -1,4 +1,4 @@
-//! The process: the admin port, the election, and the controller while we lead.
+//! The process: the admin port, leader election, and the controller while this process leads.
 
 use anyhow::{Context as _, bail};
 use kube::Client;
@@ -7,34 +7,39 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
 use crate::args::Args;
-use crate::controller::{self, Options};
+use crate::controller::{self, ControllerOptions};
 use crate::identity;
-use crate::lease::{Candidate, Timing};
+use crate::lease::{Candidate, LeaseTiming};
 
-/// Runs the operator until `stop`.
+/// Runs the operator until `stop` is cancelled.
 ///
 /// # Errors
-/// When the admin port cannot be served, or the Lease is lost: the process then ends, so that nothing of it goes on working.
+/// When the admin port cannot be served, or the Lease is lost. The process then ends, so that nothing of it reconciles any longer.
 pub async fn run(client: Client, args: &Args, stop: CancellationToken) -> anyhow::Result<()> {
     let admin = Admin::default();
     let tasks = TaskTracker::new();
-    // The admin port goes last: until the lease is given back, probes and scrapes have an answer.
-    let end = CancellationToken::new();
-    let (serve, address, ended) = (admin.clone(), args.admin_listen, end.clone());
-    let served = tasks.spawn(async move { serve.serve(address, ended).await });
+    // The admin port closes last: probes and scrapes are answered until the Lease is released.
+    let close_admin = CancellationToken::new();
+    let (server, address, closed) = (admin.clone(), args.admin_listen, close_admin.clone());
+    let served = tasks.spawn(async move { server.serve(address, closed).await });
     let result = tokio::select! {
         served = served => served?.with_context(|| format!("cannot serve the admin port on {address}")),
-        worked = work(client, args, &admin, &stop) => worked,
+        reconciled = run_controller(client, args, &admin, &stop) => reconciled,
     };
-    end.cancel();
+    close_admin.cancel();
     tasks.close();
     tasks.wait().await;
     result
 }
 
-async fn work(client: Client, args: &Args, admin: &Admin, stop: &CancellationToken) -> anyhow::Result<()> {
-    let identity = args.identity.clone().map_or_else(identity::unique, Ok)?;
-    let options = Options {
+async fn run_controller(
+    client: Client,
+    args: &Args,
+    admin: &Admin,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let identity = args.identity.clone().map_or_else(identity::generate, Ok)?;
+    let options = ControllerOptions {
         scopes: args.scopes(),
         default_image: args.gateway_image.clone(),
         policy: args.policy(),
@@ -51,7 +56,7 @@ async fn work(client: Client, args: &Args, admin: &Admin, stop: &CancellationTok
         &args.namespace,
         &args.lease_name,
         &identity,
-        Timing::default(),
+        LeaseTiming::default(),
     )?;
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -60,7 +65,7 @@ async fn work(client: Client, args: &Args, admin: &Admin, stop: &CancellationTok
     admin.metrics.set_leader(true);
     tokio::select! {
         () = controller::run(client, options, admin.metrics.clone(), stop.clone()) => {}
-        () = candidate.hold() => bail!("this operator lost the lease {}; another one works now", args.lease_name),
+        () = candidate.hold() => bail!("lost the Lease {}; another operator leads now", args.lease_name),
     }
     admin.metrics.set_leader(false);
     candidate.release().await;

@@ -1,8 +1,8 @@
-//! Server-side apply, under one field manager.
+//! Server-side apply under one field manager.
 //!
-//! Nothing is compared by hand. The API server records which fields are ours; whoever changes one of them takes it out of
-//! that record. So an object needs no write when our intent is what it was at the last apply, and the record of our fields
-//! is what it was after it.
+//! No field is compared. The API server records in `managedFields` which fields are ours, and removes a field from that record when
+//! another client changes it. So an object needs no write while our intent is the same as at the last apply and the record of our
+//! fields is the same as after it.
 
 use std::collections::HashMap;
 
@@ -11,32 +11,31 @@ use kube::{Client, ResourceExt as _};
 use serde::Serialize;
 use vmcp_crds::status::config_hash;
 
-use crate::api_server::{Object, ObjectName, Objects};
+use crate::api_server::{NamespacedObject, ObjectApi, ObjectName};
 use crate::error::Error;
 use crate::owner;
 
-/// The name under which the API server records our fields.
+/// The operator's field manager for server-side apply.
 pub const FIELD_MANAGER: &str = "vmcp-operator";
 
-/// What was applied last, per kind and name. It is a saving and not a state: without it, the next apply changes nothing.
+/// Cache of the last apply, by kind and name. It only saves requests: if it is lost, the next apply changes nothing.
 #[derive(Debug, Default)]
-pub struct Applied(HashMap<(String, String), Record>);
+pub struct Applied(HashMap<(String, String), AppliedRecord>);
 
 #[derive(Debug, PartialEq, Eq)]
-struct Record {
+struct AppliedRecord {
     uid: Option<String>,
     intent: String,
     fields: String,
 }
 
-/// Applies `intent`, unless `live` shows that nothing of it was changed since the last time. Returns what the API server
-/// made of it, if it was asked.
+/// Applies `intent`, unless `live` shows that nothing has changed since the last apply. Returns the object in the API server's
+/// response, or `None` if no request was needed.
 ///
-/// An object of the same name that has another controller, or none, is left alone: a forced apply would take it from whoever
-/// made it.
+/// An object of the same name that has another controller, or none, is left unchanged: a forced apply would take it over.
 ///
 /// # Errors
-/// When the API server refuses or does not answer, or the object is somebody else's.
+/// When the API server rejects the request or does not answer, or the object has another owner.
 pub async fn apply<K>(
     client: &Client,
     applied: &mut Applied,
@@ -44,7 +43,7 @@ pub async fn apply<K>(
     live: Option<&K>,
 ) -> Result<Option<K>, Error>
 where
-    K: Object + Serialize,
+    K: NamespacedObject + Serialize,
 {
     let (namespace, name) = (intent.namespace().unwrap_or_default(), intent.name_any());
     let key = (K::kind(&()).into_owned(), name.clone());
@@ -56,28 +55,29 @@ where
     if unchanged {
         return Ok(None);
     }
-    let objects = Objects::<K>::of(client, &namespace)?;
+    let objects = ObjectApi::<K>::in_namespace(client, &namespace)?;
     let object_name = ObjectName::parse(&name)?;
-    // The watch shows only what carries our labels.
-    let there = match live {
+    // The watch selects by our labels, so an object without them is not in the store.
+    let existing = match live {
         Some(live) => Some(live.meta().clone()),
         None => objects.get_metadata(&object_name).await?,
     };
-    if let Some(there) = there {
-        // Also ours is what we have applied before, and somebody took the owner reference from.
-        let known = there.uid.is_some() && applied.0.get(&key).is_some_and(|last| last.uid == there.uid);
-        if !known && !owner::are_siblings(intent.meta(), &there) {
-            return Err(Error::not_owned::<K>(&namespace, &name, intent.meta(), &there));
+    if let Some(existing) = existing {
+        // An object that we have applied before stays ours even if its owner reference was removed.
+        let known =
+            existing.uid.is_some() && applied.0.get(&key).is_some_and(|last| last.uid == existing.uid);
+        if !known && !owner::have_same_controller(intent.meta(), &existing) {
+            return Err(Error::not_owned::<K>(&namespace, &name, intent.meta(), &existing));
         }
     }
     let object = objects
         .apply("apply", &object_name, FIELD_MANAGER, intent)
         .await?;
     let fields = our_fields(object.meta()).unwrap_or_default();
-    tracing::debug!(kind = key.0, namespace, name, "applied");
+    tracing::debug!(kind = key.0, namespace, name, "applied object");
     applied.0.insert(
         key,
-        Record {
+        AppliedRecord {
             uid: object.uid(),
             intent: intent_hash,
             fields,
@@ -86,7 +86,7 @@ where
     Ok(Some(object))
 }
 
-/// The API server's record of the fields of `metadata`'s object that are ours.
+/// Hash of the `managedFields` entry of our field manager.
 fn our_fields(metadata: &ObjectMeta) -> Option<String> {
     let entry = metadata.managed_fields.iter().flatten().find(|entry| {
         entry.manager.as_deref() == Some(FIELD_MANAGER)
@@ -97,7 +97,7 @@ fn our_fields(metadata: &ObjectMeta) -> Option<String> {
 }
 
 fn hash<T: Serialize>(value: &T) -> String {
-    // What cannot be written as JSON cannot be applied either, and that is where the error belongs.
+    // A value that cannot be serialized cannot be applied either; the apply reports the error.
     config_hash(&serde_json::to_string(value).unwrap_or_default())
 }
 
@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    fn record(fields: &serde_json::Value, operation: &str) -> Option<String> {
+    fn our_fields_of(fields: &serde_json::Value, operation: &str) -> Option<String> {
         let object: ConfigMap = serde_json::from_value(json!({
             "metadata": {"managedFields": [
                 {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:data": {"f:x": {}}}},
@@ -119,15 +119,16 @@ mod tests {
         our_fields(&object.metadata)
     }
 
+    // When another client takes over one of our fields, the hash of our fields changes.
     #[test]
-    fn a_field_that_somebody_takes_changes_the_record() {
-        let before = record(&json!({"f:data": {"f:a": {}, "f:b": {}}}), "Apply");
+    fn field_taken_over_changes_our_fields() {
+        let before = our_fields_of(&json!({"f:data": {"f:a": {}, "f:b": {}}}), "Apply");
         assert!(before.is_some());
         assert_eq!(
             before,
-            record(&json!({"f:data": {"f:a": {}, "f:b": {}}}), "Apply")
+            our_fields_of(&json!({"f:data": {"f:a": {}, "f:b": {}}}), "Apply")
         );
-        assert_ne!(before, record(&json!({"f:data": {"f:b": {}}}), "Apply"));
-        assert_eq!(record(&json!({"f:data": {}}), "Update"), None);
+        assert_ne!(before, our_fields_of(&json!({"f:data": {"f:b": {}}}), "Apply"));
+        assert_eq!(our_fields_of(&json!({"f:data": {}}), "Update"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The command line.
+//! Command-line arguments and environment variables.
 
 use std::net::SocketAddr;
 
@@ -8,18 +8,18 @@ use crate::policy::{Policy, SecretLabel};
 use crate::telemetry::LogFormat;
 use crate::watch::Scope;
 
-/// Turns VirtualMCPServers into gateway pods behind one Service, and keeps them so.
+/// Kubernetes operator for vmcp: runs gateway pods and a Service for each VirtualMCPServer.
 ///
-/// It needs the custom resource definitions of the chart vmcp-crds, and the rights that the chart vmcp-operator grants. It
-/// finds the API server as kubectl does: in a pod by its service account, elsewhere by KUBECONFIG.
+/// The operator needs the custom resource definitions of the chart vmcp-crds and the permissions that the chart vmcp-operator
+/// grants. It finds the API server in the same way as kubectl: in a pod through its service account, elsewhere through KUBECONFIG.
 ///
-/// Several may run at once; the one that holds the Lease works.
+/// Several replicas can run at once. Only the replica that holds the Lease is active.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "vmcp-operator", version)]
 pub struct Args {
-    /// Namespaces to watch, separated by commas; all of them when empty
+    /// Namespaces to watch, separated by commas; all namespaces if empty
     ///
-    /// With namespaces, the operator needs a Role in each of them and nothing in the others.
+    /// Example: team-a,team-b. The operator then needs a Role in each of these namespaces and no ClusterRole.
     #[arg(
         long,
         env = "VMCP_WATCH_NAMESPACES",
@@ -28,14 +28,15 @@ pub struct Args {
     )]
     pub watch_namespaces: Vec<String>,
 
-    /// The image of the gateway, for virtual servers that name none
+    /// Gateway image for virtual servers without spec.image
     #[arg(long, env = "VMCP_GATEWAY_IMAGE", default_value = concat!("vmcp.dev/gateway:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
     pub gateway_image: String,
 
-    /// What `spec.image` of a virtual server must begin with, separated by commas; anything when empty
+    /// Prefixes that `spec.image` of a virtual server may begin with, separated by commas; any image if empty
     ///
-    /// Who may create a VirtualMCPServer can otherwise run any image. A prefix ends at a boundary: registry.example/team allows
-    /// registry.example/team/gateway:1 but not registry.example/teams. The image of --gateway-image is always allowed.
+    /// Without this option, anyone who can create a VirtualMCPServer can run any image. A prefix matches whole parts of the name:
+    /// registry.example/team allows registry.example/team/gateway:1 but not registry.example/teams. The image of --gateway-image is
+    /// always allowed.
     #[arg(
         long,
         env = "VMCP_ALLOWED_IMAGE_PREFIXES",
@@ -44,14 +45,14 @@ pub struct Args {
     )]
     pub allowed_image_prefixes: Vec<String>,
 
-    /// The label that a Secret must bear before the operator uses it for a virtual server, as key or key=value
+    /// Label that a Secret must have before the operator uses it for a virtual server, as key or key=value
     ///
-    /// Who may create a VirtualMCPServer can otherwise read every Secret of the namespace. Secrets that the operator itself made
-    /// do not need it.
+    /// Example: vmcp.dev/usable=true. Without this option, anyone who can create a VirtualMCPServer can use any Secret of the
+    /// namespace. Secrets that the operator created itself do not need the label.
     #[arg(long, env = "VMCP_SECRET_LABEL", value_name = "LABEL")]
     pub secret_label: Option<SecretLabel>,
 
-    /// Where /livez, /readyz and /metrics are served
+    /// Listen address for /livez, /readyz and /metrics
     #[arg(
         long,
         env = "VMCP_ADMIN_LISTEN",
@@ -60,11 +61,11 @@ pub struct Args {
     )]
     pub admin_listen: SocketAddr,
 
-    /// Whether to take the Lease before working; without it, run one operator only
+    /// Use leader election; if false, run only one replica of the operator
     #[arg(long, env = "VMCP_LEADER_ELECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub leader_election: bool,
 
-    /// The name of the Lease
+    /// Name of the Lease for leader election
     #[arg(
         long,
         env = "VMCP_LEASE_NAME",
@@ -73,7 +74,7 @@ pub struct Args {
     )]
     pub lease_name: String,
 
-    /// The namespace of the Lease: in a pod, the pod's own
+    /// Namespace of the Lease; in a pod, the pod's own namespace
     #[arg(
         long,
         env = "POD_NAMESPACE",
@@ -82,20 +83,20 @@ pub struct Args {
     )]
     pub namespace: String,
 
-    /// What this operator calls itself in the Lease and in events: in a pod, the pod's name
+    /// Name of this operator process in the Lease and in Events; in a pod, the pod's name
     ///
-    /// No two operators may have the same. Without it, the name of the machine with a random word is taken.
+    /// It must be unique. The default is the host name with a random suffix.
     #[arg(long, env = "POD_NAME", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub identity: Option<String>,
 
-    /// What is logged: error, warn, info, debug or trace, or directives such as info,vmcp_operator=debug
+    /// Log level (error, warn, info, debug, trace) or directives such as info,vmcp_operator=debug
     ///
-    /// Only the operator's own messages are written, whatever the filter says: libraries write answers of the API server, and
-    /// those hold Secrets.
+    /// Only the operator's own messages are logged, even if the filter names a library. Libraries log responses of the API server,
+    /// which can contain Secrets.
     #[arg(long, env = "VMCP_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
 
-    /// How it is logged
+    /// Log format
     #[arg(
         long,
         env = "VMCP_LOG_FORMAT",
@@ -107,7 +108,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// What to watch.
+    /// The scopes to watch: the named namespaces, or the whole cluster.
     #[must_use]
     pub fn scopes(&self) -> Vec<Scope> {
         let named = self
@@ -123,7 +124,7 @@ impl Args {
         scopes
     }
 
-    /// What virtual servers may name.
+    /// The policy on images and Secrets.
     #[must_use]
     pub fn policy(&self) -> Policy {
         let prefixes = self.allowed_image_prefixes.iter().map(|prefix| prefix.trim());
@@ -147,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn without_namespaces_the_whole_cluster_is_watched() {
+    fn no_namespaces_watches_whole_cluster() {
         assert_eq!(scopes(&[]), [Scope::Cluster]);
         assert_eq!(scopes(&["--watch-namespaces", ""]), [Scope::Cluster]);
     }
 
     #[test]
-    fn image_prefixes_and_the_secret_label_make_the_policy() {
+    fn image_prefixes_and_secret_label_become_policy() {
         let policy = |arguments: &[&str]| {
             let arguments = ["vmcp-operator"].iter().chain(arguments);
             Args::try_parse_from(arguments).map(|args| args.policy())

@@ -1,4 +1,4 @@
-//! The controller: when to look at which virtual server.
+//! The controller: runs a reconcile when a watched object changes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,53 +12,51 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
-use crate::backoff::Backoff;
 use crate::error::Error;
-use crate::gateways::Gateways;
-use crate::memory::Memories;
+use crate::invalid_objects;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::reconcile::{Context, reconcile};
-use crate::unreadable;
+use crate::status_client::StatusClient;
 use crate::watch::{Scope, watch};
 
-/// How many virtual servers are looked at at once.
-const CONCURRENCY: u16 = 16;
-/// Changes that come together are one look.
+/// Maximum number of virtual servers that are reconciled at once.
+const MAX_CONCURRENT_RECONCILES: u16 = 16;
+/// Changes within this time are handled by one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// What the controller is told.
+/// Configuration of the controller.
 #[derive(Clone, Debug)]
-pub struct Options {
-    /// What to watch.
+pub struct ControllerOptions {
+    /// The namespaces to watch, or the whole cluster.
     pub scopes: Vec<Scope>,
-    /// The image of the gateway, when a spec names none.
+    /// The gateway image for specs without one.
     pub default_image: String,
-    /// What specs may name.
+    /// The images and Secrets that specs may name.
     pub policy: Policy,
-    /// The name of this operator's pod, for events.
+    /// The name of this operator process, for Events.
     pub identity: String,
 }
 
-/// Keeps all virtual servers as their specs say, until `stop`; then finishes the looks that have begun.
-pub async fn run(client: Client, options: Options, metrics: Metrics, stop: CancellationToken) {
+/// Reconciles all virtual servers until `stop` is cancelled, then finishes the reconciles that have begun.
+pub async fn run(client: Client, options: ControllerOptions, metrics: Metrics, stop: CancellationToken) {
     let scopes = options
         .scopes
         .iter()
-        .map(|scope| one_scope(&client, scope, &options, &metrics, &stop));
+        .map(|scope| run_scope(&client, scope, &options, &metrics, &stop));
     future::join_all(scopes).await;
 }
 
-async fn one_scope(
+async fn run_scope(
     client: &Client,
     scope: &Scope,
-    options: &Options,
+    options: &ControllerOptions,
     metrics: &Metrics,
     stop: &CancellationToken,
 ) {
-    let (found_unreadable, unreadable) = mpsc::channel(unreadable::MAX_WAITING);
-    let (stores, queue) = watch(client, scope, &found_unreadable);
-    drop(found_unreadable);
+    let (invalid_sender, invalid_objects) = mpsc::channel(invalid_objects::QUEUE_CAPACITY);
+    let (stores, queue) = watch(client, scope, &invalid_sender);
+    drop(invalid_sender);
     let servers = stores.servers.clone();
     let reporter = Reporter {
         controller: "vmcp-operator".to_owned(),
@@ -67,37 +65,39 @@ async fn one_scope(
     let context = Arc::new(Context {
         client: client.clone(),
         stores,
-        gateways: Gateways::default(),
+        status_client: StatusClient::default(),
         default_image: options.default_image.clone(),
         policy: options.policy.clone(),
-        memories: Arc::default(),
+        server_states: Arc::default(),
         backoff: Arc::default(),
         metrics: metrics.clone(),
         recorder: Recorder::new(client.clone(), reporter),
     });
-    let (memories, backoff) = (context.memories.clone(), context.backoff.clone());
+    let (server_states, backoff) = (context.server_states.clone(), context.backoff.clone());
     let config = controller::Config::default()
-        .concurrency(CONCURRENCY)
+        .concurrency(MAX_CONCURRENT_RECONCILES)
         .debounce(DEBOUNCE);
     let queue = queue.take_until(stop.clone().cancelled_owned());
     let on_error = |server: Arc<_>, error: &Error, context: Arc<_>| error_policy(&server, error, &context);
-    let looks = applier(measured, on_error, context, servers, queue, config).for_each(|result| {
-        if let Err(controller::Error::ObjectNotFound(gone)) = result {
-            forget(
-                &memories,
-                &backoff,
-                gone.namespace.as_deref().unwrap_or_default(),
-                &gone.name,
-            );
-        }
-        future::ready(())
-    });
-    // Ends with the watches, which end with the looks.
-    future::join(looks, unreadable::report(client, unreadable)).await;
+    let reconciles =
+        applier(reconcile_measured, on_error, context, servers, queue, config).for_each(|result| {
+            if let Err(controller::Error::ObjectNotFound(gone)) = result {
+                let server = ObjectRef::new(&gone.name).within(gone.namespace.as_deref().unwrap_or_default());
+                server_states.remove(&server);
+                backoff.clear(&server);
+            }
+            future::ready(())
+        });
+    // The second future ends when the watches drop their senders, which happens when the first one ends.
+    future::join(
+        reconciles,
+        invalid_objects::write_statuses(client, invalid_objects),
+    )
+    .await;
 }
 
-/// A look, with its time and outcome counted.
-fn measured(
+/// Runs [`reconcile`] and records its duration and outcome.
+fn reconcile_measured(
     server: Arc<VirtualMCPServer>,
     context: Arc<Context>,
 ) -> future::BoxFuture<'static, Result<Action, Error>> {
@@ -105,7 +105,7 @@ fn measured(
         let begun = Instant::now();
         let key = ObjectRef::from_obj(&*server);
         let result = reconcile(server, context.clone()).await;
-        context.metrics.looked(
+        context.metrics.record_reconcile(
             begun.elapsed(),
             result.as_ref().err().map_or("none", Error::reason),
         );
@@ -117,20 +117,15 @@ fn measured(
     .boxed()
 }
 
+/// Logs a failed reconcile and schedules its retry.
 fn error_policy(server: &VirtualMCPServer, error: &Error, context: &Context) -> Action {
     let key = ObjectRef::from_obj(server);
-    let wait = context.backoff.failed(&key);
-    // That somebody was faster is everyday business.
+    let retry_in = context.backoff.record_failure(&key);
+    // Conflicts with other writers are normal.
     if error.is_conflict() {
-        tracing::debug!(server = %key, %error, ?wait, "looking again");
+        tracing::debug!(server = %key, %error, ?retry_in, "conflict during reconcile");
     } else {
-        tracing::warn!(server = %key, %error, ?wait, "failed, trying again");
+        tracing::warn!(server = %key, %error, ?retry_in, "reconcile failed");
     }
-    Action::requeue(wait)
-}
-
-fn forget(memories: &Memories, backoff: &Backoff, namespace: &str, name: &str) {
-    let server = ObjectRef::new(name).within(namespace);
-    memories.forget(&server);
-    backoff.clear(&server);
+    Action::requeue(retry_in)
 }

@@ -1,63 +1,61 @@
-//! What can go wrong between the operator and the API server.
+//! Errors of reconciling.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 
-use crate::api_server::explain;
+use crate::kube_error::describe;
 use crate::owner;
 
-/// A request to the API server that failed: what was tried, on what, and why not.
+/// Why a reconcile, or another operation on the cluster, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server refused, or did not answer.
-    #[error("cannot {action} {object}: {}", explain(source))]
+    /// The API server rejected the request, or did not answer.
+    #[error("cannot {action} {object}: {}", describe(source))]
     Api {
-        /// What was tried, for example `apply`.
+        /// The attempted operation, for example `apply`.
         action: &'static str,
-        /// Kind and name of the object.
+        /// Kind, namespace and name of the object.
         object: String,
-        /// Why not.
+        /// The client library's error.
         #[source]
         source: Box<kube::Error>,
     },
-    /// An object of a child's name is there, and is not this virtual server's.
-    #[error(
-        "{object} is there already and is not of this VirtualMCPServer ({whose}), so it is left alone: {remedy}"
-    )]
+    /// An object with a child's name exists and belongs to another owner.
+    #[error("{object} already exists and does not belong to this VirtualMCPServer ({controller}): {remedy}")]
     NotOwned {
-        /// Kind and name of the object.
+        /// Kind, namespace and name of the object.
         object: String,
-        /// Who controls it.
-        whose: String,
-        /// What happens, or has to happen, for the operator to go on.
+        /// The object's controller, in words.
+        controller: String,
+        /// What resolves the conflict.
         remedy: &'static str,
-        /// Whether it goes by itself.
-        goes: bool,
+        /// Whether the garbage collector will delete the object.
+        is_temporary: bool,
     },
-    /// An object of a child's name is there, and about to go.
-    #[error("{object} is being deleted, and is made anew when it is gone")]
+    /// An object with a child's name is being deleted.
+    #[error("{object} is being deleted; it is created again after that")]
     BeingDeleted {
-        /// Kind and name of the object.
+        /// Kind, namespace and name of the object.
         object: String,
     },
-    /// A text that should name an object does not.
+    /// A text is not a valid name of an object.
     #[error("{0}")]
     InvalidName(String),
-    /// The operating system gave no randomness.
-    #[error("cannot make {wanted}: the operating system gives no randomness: {why}")]
+    /// The operating system's random number generator failed.
+    #[error("cannot generate {purpose}: the operating system's random number generator failed: {cause}")]
     Randomness {
-        /// What it was needed for.
-        wanted: &'static str,
-        /// Why there is none.
-        why: String,
+        /// What the random bytes were for.
+        purpose: &'static str,
+        /// The operating system's error.
+        cause: String,
     },
-    /// A watch ended before it had anything. This happens only while the operator ends.
-    #[error("the operator is ending")]
-    Ending,
+    /// A watch ended before its first list was complete. This happens only while the operator shuts down.
+    #[error("the operator is shutting down")]
+    ShuttingDown,
 }
 
 impl Error {
-    /// An error of the API server.
+    /// Wraps an error of a request to the API server.
     pub fn api<K: Resource<DynamicType = ()>>(
         action: &'static str,
         namespace: &str,
@@ -71,22 +69,22 @@ impl Error {
         }
     }
 
-    /// The object of the child's name is being deleted.
+    /// The error for an object that is being deleted.
     pub fn being_deleted<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Self {
         Self::BeingDeleted {
             object: format!("{} {namespace}/{name}", K::kind(&())),
         }
     }
 
-    /// The object `there` has the name of the child `wanted`, and another controller.
+    /// The error for an `existing` object that has the name of the child `wanted` and another controller.
     pub fn not_owned<K: Resource<DynamicType = ()>>(
         namespace: &str,
         name: &str,
         wanted: &ObjectMeta,
-        there: &ObjectMeta,
+        existing: &ObjectMeta,
     ) -> Self {
-        let goes = owner::is_left_by_predecessor(wanted, there);
-        let whose = owner::controller(there).map_or_else(
+        let is_temporary = owner::is_left_by_predecessor(wanted, existing);
+        let controller = owner::controller(existing).map_or_else(
             || "it has no controller".to_owned(),
             |owner| {
                 format!(
@@ -97,42 +95,42 @@ impl Error {
         );
         Self::NotOwned {
             object: format!("{} {namespace}/{name}", K::kind(&())),
-            whose,
-            remedy: if goes {
-                "it goes with its owner, a VirtualMCPServer of this name that was deleted"
+            controller,
+            remedy: if is_temporary {
+                "Kubernetes will delete it with its owner, a deleted VirtualMCPServer of the same name"
             } else {
-                "delete it or give it another name, or make this VirtualMCPServer under another name"
+                "delete or rename it, or create this VirtualMCPServer under another name"
             },
-            goes,
+            is_temporary,
         }
     }
 
-    /// Whether the API server understood the request and will refuse it again: a quota, a policy, a missing right. Somebody
-    /// has to do something, so the virtual server's status says it.
+    /// Whether the API server would reject the same request again, for example because of a quota, a policy or a missing
+    /// permission. The status of the virtual server reports such an error.
     #[must_use]
-    pub fn is_refusal(&self) -> bool {
+    pub fn is_rejection(&self) -> bool {
         matches!(self.code(), Some(400..=499)) && !self.is_conflict() && self.code() != Some(429)
     }
 
-    /// Whether an object is in the way that is somebody else's, or is being deleted.
+    /// Whether an object with a child's name belongs to another owner, or is being deleted.
     #[must_use]
     pub fn is_not_owned(&self) -> bool {
         matches!(self, Self::NotOwned { .. } | Self::BeingDeleted { .. })
     }
 
-    /// Whether somebody else changed or removed the object at the same time; to look again settles it.
+    /// Whether the object was changed or deleted concurrently. The next reconcile resolves it.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self.code(), Some(404 | 409 | 410))
     }
 
-    /// Whether an object of that name was there already, or has changed since it was read.
+    /// Whether the object already existed (of a create), or has changed since it was read (of an update).
     #[must_use]
-    pub fn is_lost_race(&self) -> bool {
+    pub fn is_already_exists(&self) -> bool {
         self.code() == Some(409)
     }
 
-    /// A word for metrics.
+    /// The value of the metric label `error`.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         if self.is_not_owned() {
@@ -157,12 +155,12 @@ impl Error {
             | Self::BeingDeleted { .. }
             | Self::InvalidName(_)
             | Self::Randomness { .. }
-            | Self::Ending => None,
+            | Self::ShuttingDown => None,
         }
     }
 }
 
-/// The HTTP status with which the API server refused.
+/// The HTTP status of a rejection by the API server.
 fn code(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),

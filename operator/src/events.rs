@@ -1,17 +1,17 @@
-//! Events: one for every transition that a person would ask about.
+//! Kubernetes Events: one for each significant change of a condition.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 use vmcp_crds::condition::{find, is_true};
 use vmcp_crds::v1alpha1::condition_type as types;
 
-/// The longest note that the API server takes is 1 kB.
-const MAX_NOTE: usize = 1000;
+/// Maximum number of characters of a note. The API server accepts 1 kB, and a character has up to 4 bytes.
+const MAX_NOTE_CHARS: usize = 250;
 
-/// The reasons for which [`types::READY`] turns false in the ordinary course of things.
-const ORDINARY: [&str; 3] = ["DeploymentProgressing", "ConfigPending", "ScaledToZero"];
+/// Reasons of [`types::READY`] being false that are part of normal operation and no warning.
+const NORMAL_REASONS: [&str; 3] = ["DeploymentProgressing", "ConfigPending", "ScaledToZero"];
 
-/// The events that tell of the way from `old` to `new`.
+/// The Events for the changes from the conditions `old` to `new`.
 #[must_use]
 pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Event> {
     new.iter()
@@ -19,25 +19,26 @@ pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Event> {
         .collect()
 }
 
-/// The event for a Secret with session keys that had to be made anew.
+/// The Event for a lost Secret with session keys that was created again.
 #[must_use]
 pub fn session_keys_lost(secret: &str) -> Event {
-    let note =
-        format!("Secret {secret} was gone and has been made anew: all sessions that there were have ended");
+    let note = format!(
+        "Secret {secret} was missing and has been created with new session keys: all sessions have ended"
+    );
     event(EventType::Warning, "SessionKeysLost", &note)
 }
 
 fn transition(old: &[Condition], condition: &Condition) -> Option<Event> {
     let before = find(old, &condition.type_);
-    let turned = before.is_none_or(|before| before.status != condition.status);
+    let changed = before.is_none_or(|before| before.status != condition.status);
     let type_ = condition.type_.as_str();
-    let bad = match type_ {
+    let is_problem = match type_ {
         types::READY => {
             let was_ready = is_true(old, types::READY);
             let now_ready = condition.status == "True";
-            let ordinary = ORDINARY.contains(&condition.reason.as_str());
+            let is_normal = NORMAL_REASONS.contains(&condition.reason.as_str());
             return (was_ready != now_ready).then(|| {
-                let severity = if now_ready || ordinary {
+                let severity = if now_ready || is_normal {
                     EventType::Normal
                 } else {
                     EventType::Warning
@@ -49,10 +50,10 @@ fn transition(old: &[Condition], condition: &Condition) -> Option<Event> {
         types::STALLED | types::SESSION_STORAGE_WARNING => condition.status == "True",
         _ => condition.status != "True",
     };
-    if !turned || (before.is_none() && !bad) {
+    if !changed || (before.is_none() && !is_problem) {
         return None;
     }
-    let severity = if bad {
+    let severity = if is_problem {
         EventType::Warning
     } else {
         EventType::Normal
@@ -64,7 +65,7 @@ fn event(type_: EventType, reason: &str, note: &str) -> Event {
     Event {
         type_,
         reason: reason.to_owned(),
-        note: Some(note.chars().take(MAX_NOTE / 4).collect()),
+        note: Some(note.chars().take(MAX_NOTE_CHARS).collect()),
         action: "Reconcile".to_owned(),
         secondary: None,
     }
@@ -84,56 +85,57 @@ mod tests {
         .unwrap()
     }
 
-    fn told(old: &[Condition], new: &[Condition]) -> Vec<(bool, String)> {
-        let events = transitions(old, new);
-        events
+    /// The Events for a change: whether each is a warning, and its reason.
+    fn events_of(old: &[Condition], new: &[Condition]) -> Vec<(bool, String)> {
+        transitions(old, new)
             .into_iter()
             .map(|event| (event.type_ == EventType::Warning, event.reason))
             .collect()
     }
 
     #[test]
-    fn the_way_to_ready_is_one_event() {
+    fn becoming_ready_is_one_event() {
         let waiting = [
             condition("Ready", "False", "DeploymentProgressing"),
             condition("Reconciling", "True", "x"),
         ];
         let ready = [condition("Ready", "True", "Serving")];
-        assert!(told(&[], &waiting).is_empty());
-        assert_eq!(told(&waiting, &ready), [(false, "Serving".to_owned())]);
-        assert!(told(&ready, &ready).is_empty());
+        assert!(events_of(&[], &waiting).is_empty());
+        assert_eq!(events_of(&waiting, &ready), [(false, "Serving".to_owned())]);
+        assert!(events_of(&ready, &ready).is_empty());
     }
 
     #[test]
-    fn a_rollout_is_no_warning_and_a_lost_group_is() {
+    fn rollout_is_normal_and_lost_group_is_warning() {
         let ready = [
             condition("Ready", "True", "Serving"),
             condition("GroupRefValidated", "True", "GroupRefValid"),
         ];
         let rolling = [condition("Ready", "False", "DeploymentProgressing")];
         assert_eq!(
-            told(&ready, &rolling),
+            events_of(&ready, &rolling),
             [(false, "DeploymentProgressing".to_owned())]
         );
         let lost = [condition("GroupRefValidated", "False", "GroupRefNotFound")];
-        assert_eq!(told(&ready, &lost), [(true, "GroupRefNotFound".to_owned())]);
+        assert_eq!(events_of(&ready, &lost), [(true, "GroupRefNotFound".to_owned())]);
         let healed = [condition("GroupRefValidated", "True", "GroupRefValid")];
-        assert_eq!(told(&lost, &healed), [(false, "GroupRefValid".to_owned())]);
+        assert_eq!(events_of(&lost, &healed), [(false, "GroupRefValid".to_owned())]);
     }
 
+    // A problem that exists from the start is reported although no condition has changed.
     #[test]
-    fn a_fault_from_the_beginning_is_told() {
+    fn initial_problem_is_reported() {
         let warned = [condition(
             "SessionStorageWarning",
             "True",
             "SessionStorageMissingForReplicas",
         )];
         assert_eq!(
-            told(&[], &warned),
+            events_of(&[], &warned),
             [(true, "SessionStorageMissingForReplicas".to_owned())]
         );
         assert!(
-            told(
+            events_of(
                 &[],
                 &[condition(
                     "SessionStorageWarning",

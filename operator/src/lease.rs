@@ -1,8 +1,8 @@
-//! Leader election: of several operators, the one that holds the Lease works.
+//! Leader election: the operator that holds the Lease is active.
 //!
-//! A Lease is taken and renewed by writes that name the version they replace, so two of them cannot both succeed. Whether
-//! another holder is gone is judged by how long we have seen its Lease unchanged on our own clock: clocks of two machines are
-//! never compared. Writes of the operator are idempotent, so a short overlap of two leaders does no harm.
+//! A write that acquires or renews the Lease names the resource version that it replaces, so concurrent writes cannot both succeed.
+//! Another holder counts as gone when its Lease has not changed for the lease duration, measured on our own clock: clocks of two
+//! machines are never compared. Writes of the operator are idempotent, so a short overlap of two leaders does no harm.
 
 use std::time::Duration;
 
@@ -13,73 +13,73 @@ use kube::Client;
 use kube::api::ObjectMeta;
 use tokio::time::{Instant, sleep};
 
-use crate::api_server::{ObjectName, Objects};
+use crate::api_server::{ObjectApi, ObjectName};
 use crate::error::Error;
 
-/// How the Lease is held.
+/// Timing of leader election. The names are those of Kubernetes' own leader election.
 #[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// How long a Lease that nobody renews is respected.
-    pub duration: Duration,
-    /// How long a leader goes on when it cannot renew. Less than `duration`, so that it stops before another begins.
-    pub deadline: Duration,
-    /// The pause between two attempts to take or renew it.
-    pub pause: Duration,
-    /// How long giving it back may take: an operator that ends does not wait for an API server that is not there.
-    pub release: Duration,
+pub struct LeaseTiming {
+    /// Time after which another operator may take a Lease that is not renewed.
+    pub lease_duration: Duration,
+    /// Time after which a leader stops if it cannot renew. Shorter than `lease_duration`, so that it stops before another starts.
+    pub renew_deadline: Duration,
+    /// Time between two attempts to acquire or renew.
+    pub retry_period: Duration,
+    /// Time limit of the release at shutdown, so that an unreachable API server does not block it.
+    pub release_timeout: Duration,
 }
 
-impl Default for Timing {
+impl Default for LeaseTiming {
     fn default() -> Self {
         Self {
-            duration: Duration::from_secs(15),
-            deadline: Duration::from_secs(10),
-            pause: Duration::from_secs(2),
-            release: Duration::from_secs(5),
+            lease_duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+            release_timeout: Duration::from_secs(5),
         }
     }
 }
 
-/// One candidate.
+/// A candidate for leadership.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    leases: Objects<Lease>,
+    leases: ObjectApi<Lease>,
     namespace: String,
     name: ObjectName,
     identity: String,
-    timing: Timing,
+    timing: LeaseTiming,
 }
 
-/// What one attempt found.
-enum Attempt {
+/// Outcome of one attempt to acquire or renew the Lease.
+enum LeaseAttempt {
     Held,
-    /// Another holds it; the version tells when that one renews.
-    Other {
+    /// Another operator holds the Lease. The resource version changes when that operator renews.
+    HeldByOther {
         version: String,
         holder: String,
     },
 }
 
-/// The Lease of another, and since when it is unchanged.
-struct Seen {
+/// Another holder's Lease, and since when it has not changed.
+struct ObservedLease {
     version: String,
     since: Instant,
 }
 
 impl Candidate {
-    /// A candidate for the Lease `namespace`/`name`. `identity` tells candidates apart.
+    /// A candidate for the Lease `namespace`/`name`. `identity` must be unique among the candidates.
     ///
     /// # Errors
-    /// When `namespace` or `name` is not the name of an object.
+    /// When `namespace` or `name` is not a valid name.
     pub fn new(
         client: &Client,
         namespace: &str,
         name: &str,
         identity: &str,
-        timing: Timing,
+        timing: LeaseTiming,
     ) -> Result<Self, Error> {
         Ok(Self {
-            leases: Objects::of(client, namespace)?,
+            leases: ObjectApi::in_namespace(client, namespace)?,
             namespace: namespace.to_owned(),
             name: ObjectName::parse(name)?,
             identity: identity.to_owned(),
@@ -87,28 +87,34 @@ impl Candidate {
         })
     }
 
-    /// Waits until the Lease is ours. `reached` is called when the API server has answered for the first time.
-    pub async fn acquire(&self, reached: impl FnOnce()) {
-        let mut reached = Some(reached);
-        let mut seen: Option<Seen> = None;
+    /// Waits until this candidate holds the Lease. Calls `on_reachable` once, after the API server's first response.
+    pub async fn acquire(&self, on_reachable: impl FnOnce()) {
+        let mut on_reachable = Some(on_reachable);
+        let mut observed: Option<ObservedLease> = None;
         loop {
-            let expired = seen
+            let expired = observed
                 .as_ref()
-                .filter(|seen| seen.since.elapsed() >= self.timing.duration);
-            match self.attempt(expired.map(|seen| seen.version.as_str())).await {
+                .filter(|observed| observed.since.elapsed() >= self.timing.lease_duration);
+            match self
+                .attempt(expired.map(|observed| observed.version.as_str()))
+                .await
+            {
                 Ok(attempt) => {
-                    if let Some(reached) = reached.take() {
-                        reached();
+                    if let Some(on_reachable) = on_reachable.take() {
+                        on_reachable();
                     }
                     match attempt {
-                        Attempt::Held => {
-                            tracing::info!(identity = self.identity, "this operator leads");
+                        LeaseAttempt::Held => {
+                            tracing::info!(identity = self.identity, "acquired leader lease");
                             return;
                         }
-                        Attempt::Other { version, holder } => {
-                            if seen.as_ref().is_none_or(|seen| seen.version != version) {
-                                tracing::debug!(holder, "another operator leads");
-                                seen = Some(Seen {
+                        LeaseAttempt::HeldByOther { version, holder } => {
+                            if observed
+                                .as_ref()
+                                .is_none_or(|observed| observed.version != version)
+                            {
+                                tracing::debug!(holder, "leader lease held by another operator");
+                                observed = Some(ObservedLease {
                                     version,
                                     since: Instant::now(),
                                 });
@@ -116,32 +122,32 @@ impl Candidate {
                         }
                     }
                 }
-                Err(error) => tracing::warn!(%error, "cannot ask for the lease"),
+                Err(error) => tracing::warn!(%error, "failed to acquire leader lease"),
             }
-            sleep(self.timing.pause).await;
+            sleep(self.timing.retry_period).await;
         }
     }
 
-    /// Renews the Lease until it is lost. Ends only then.
+    /// Renews the Lease, and returns only when it is lost.
     pub async fn hold(&self) {
         let mut renewed = Instant::now();
-        while renewed.elapsed() < self.timing.deadline {
-            sleep(self.timing.pause).await;
-            let left = self.timing.deadline.saturating_sub(renewed.elapsed());
+        while renewed.elapsed() < self.timing.renew_deadline {
+            sleep(self.timing.retry_period).await;
+            let left = self.timing.renew_deadline.saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, self.attempt(None)).await {
-                Ok(Ok(Attempt::Held)) => renewed = Instant::now(),
-                Ok(Ok(Attempt::Other { holder, .. })) => {
-                    tracing::error!(holder, "another operator took the lease");
+                Ok(Ok(LeaseAttempt::Held)) => renewed = Instant::now(),
+                Ok(Ok(LeaseAttempt::HeldByOther { holder, .. })) => {
+                    tracing::error!(holder, "leader lease taken by another operator");
                     return;
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "cannot renew the lease"),
-                Err(_) => tracing::warn!("the API server does not answer"),
+                Ok(Err(error)) => tracing::warn!(%error, "failed to renew leader lease"),
+                Err(_) => tracing::warn!("timed out renewing leader lease"),
             }
         }
-        tracing::error!("the lease ran out");
+        tracing::error!("leader lease expired");
     }
 
-    /// Gives the Lease back, so that the next operator need not wait for it to run out. Gives up after a while.
+    /// Releases the Lease, so that the next operator need not wait until it expires. Gives up after the release timeout.
     pub async fn release(&self) {
         let released = async {
             let Some(mut lease) = self.leases.get(&self.name).await? else {
@@ -154,36 +160,36 @@ impl Candidate {
             }
             Ok::<_, Error>(())
         };
-        match tokio::time::timeout(self.timing.release, released).await {
+        match tokio::time::timeout(self.timing.release_timeout, released).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the lease will run out by itself");
+                tracing::warn!(%error, "failed to release leader lease");
             }
             Err(_) => {
-                tracing::warn!("the API server does not answer, so the lease will run out by itself");
+                tracing::warn!("timed out releasing leader lease");
             }
         }
     }
 
-    /// Takes or renews the Lease if it is free, ours, or still at the version `expired`.
-    async fn attempt(&self, expired: Option<&str>) -> Result<Attempt, Error> {
+    /// Acquires or renews the Lease if it is free, ours, or still at the resource version `expired`.
+    async fn attempt(&self, expired: Option<&str>) -> Result<LeaseAttempt, Error> {
         let Some(mut lease) = self.leases.get(&self.name).await? else {
             self.leases.create(&self.new_lease()).await?;
-            return Ok(Attempt::Held);
+            return Ok(LeaseAttempt::Held);
         };
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let spec = lease.spec.get_or_insert_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
         let ours = holder == self.identity;
         if !ours && !holder.is_empty() && expired != Some(version.as_str()) {
-            return Ok(Attempt::Other { version, holder });
+            return Ok(LeaseAttempt::HeldByOther { version, holder });
         }
         let transitions = spec.lease_transitions.unwrap_or(0) + i32::from(!ours);
         let acquired = if ours { spec.acquire_time.clone() } else { None };
         *spec = self.spec(acquired, transitions);
-        // A conflict means that another was faster: who, the next attempt tells.
+        // A conflict means that another candidate was faster; the next attempt shows which.
         self.leases.replace(&lease).await?;
-        Ok(Attempt::Held)
+        Ok(LeaseAttempt::Held)
     }
 
     fn new_lease(&self) -> Lease {
@@ -201,7 +207,7 @@ impl Candidate {
         let now = MicroTime(Timestamp::now());
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(self.timing.duration.as_secs().max(1)).ok(),
+            lease_duration_seconds: i32::try_from(self.timing.lease_duration.as_secs().max(1)).ok(),
             acquire_time: Some(acquired.unwrap_or_else(|| now.clone())),
             renew_time: Some(now),
             lease_transitions: Some(transitions),

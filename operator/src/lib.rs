@@ -1,14 +1,13 @@
-//! The operator of vmcp: it turns a `VirtualMCPServer` into gateway pods behind one Service, and keeps it so.
+//! The Kubernetes operator of vmcp: it runs gateway pods behind one Service for each `VirtualMCPServer`.
 //!
-//! Three steps, one after the other, for one virtual server at a time: [`resolve`] turns the references of the spec into
-//! values, [`desired`] turns values into Kubernetes objects, and [`status`] turns what can be observed into conditions.
-//! The last two are pure. [`reconcile`] is the shell around them that talks to the API server, and [`controller`]
-//! decides when it runs.
+//! A reconcile of one virtual server has three steps: [`resolve`] turns the references of the spec into values, [`desired`] renders
+//! the Kubernetes objects, and [`status`] derives the conditions from what it observes. The last two are pure functions.
+//! [`reconcile`] connects them and talks to the API server, and [`controller`] decides when it runs.
 //!
-//! Requests to the API server are made in [`api_server`] alone, which refuses names that are none.
+//! All requests to the API server go through [`api_server`], which rejects invalid names.
 //!
-//! Children are written only by server-side apply ([`apply`]), so nothing is compared by hand: the API server knows which
-//! fields are ours. A reconcile with nothing to do writes nothing.
+//! Children are written only by server-side apply ([`apply`]), so no fields are compared: the API server knows which fields are
+//! ours. A reconcile with nothing to do writes nothing.
 
 pub mod admin;
 pub mod api_server;
@@ -16,26 +15,27 @@ pub mod app;
 pub mod apply;
 pub mod args;
 pub mod backoff;
+pub mod config_nudge;
 pub mod controller;
 pub mod desired;
 pub mod error;
 pub mod events;
-pub mod field_check;
-pub mod gateways;
 pub mod identity;
-pub mod index;
+pub mod invalid_objects;
+mod kube_error;
 pub mod lease;
-pub mod memory;
+pub mod mappers;
 pub mod metrics;
 pub mod owner;
 pub mod policy;
+pub mod prune;
 pub mod reconcile;
-pub mod reminder;
-pub mod replicas;
+pub mod replica_handover;
 pub mod resolve;
+pub mod server_state;
 pub mod session_keys;
+pub mod spec_validation;
 pub mod status;
+pub mod status_client;
 pub mod telemetry;
-pub mod unreadable;
-pub mod unused;
 pub mod watch;

@@ -1,4 +1,4 @@
-//! The operator of vmcp, as a program.
+//! The `vmcp-operator` binary.
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -11,21 +11,21 @@ use vmcp_operator::{api_server, app, telemetry};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    telemetry::start(args.log_format, &args.log).context("--log is not a log filter")?;
+    telemetry::init(args.log_format, &args.log).context("invalid value of --log")?;
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .ok()
-        .context("the process has a TLS provider already")?;
+        .context("a TLS provider is already installed")?;
     let config = Config::infer()
         .await
-        .context("cannot find an API server: this is no pod, and KUBECONFIG names no usable file")?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %config.cluster_url, scopes = ?args.scopes(), "starting");
-    let client = api_server::client(config).context("cannot make a client of the API server")?;
+        .context("cannot find the API server: not running in a pod, and KUBECONFIG names no usable file")?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %config.cluster_url, scopes = ?args.scopes(), "operator starting");
+    let client = api_server::client(config).context("cannot create a client for the API server")?;
     let stop = stop_on_signal()?;
     app::run(client, &args, stop).await
 }
 
-/// Cancelled by SIGTERM or Ctrl-C.
+/// A token that SIGTERM and Ctrl-C cancel.
 fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -36,7 +36,7 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("ending");
+        tracing::info!("operator stopping");
         cancel.cancel();
     });
     Ok(stop)

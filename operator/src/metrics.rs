@@ -1,4 +1,4 @@
-//! What the operator counts, in the OpenMetrics format.
+//! Metrics of the operator, in the OpenMetrics format.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,60 +13,60 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Failure {
+struct ReconcileErrorLabels {
     error: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
+struct AppliedKindLabels {
     kind: String,
 }
 
-/// A cheap-clone handle to the counts.
+/// A handle to the metrics. Clones share the same counters.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    looks: Family<Failure, Counter>,
+    reconciles: Family<ReconcileErrorLabels, Counter>,
     duration: Histogram,
-    applies: Family<Kind, Counter>,
+    applies: Family<AppliedKindLabels, Counter>,
     leader: Gauge,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let looks = Family::default();
+        let reconciles = Family::default();
         let duration = Histogram::new(exponential_buckets(0.001, 2.0, 14));
         let applies = Family::default();
         let leader = Gauge::default();
         let mut registry = Registry::with_prefix("vmcp_operator");
         registry.register(
             "reconciles",
-            "Looks at virtual servers, by why they failed (none: they did not)",
-            looks.clone(),
+            "Reconciles of virtual servers, by error (none if it succeeded)",
+            reconciles.clone(),
         );
         registry.register(
             "reconcile_duration_seconds",
-            "How long a look takes",
+            "Duration of a reconcile",
             duration.clone(),
         );
         registry.register(
             "applies",
-            "Writes to the API server, by kind. In a cluster where nothing changes it does not grow",
+            "Writes to the API server, by kind. Constant while nothing changes in the cluster",
             applies.clone(),
         );
         registry.register(
             "leader",
-            "1 while this process is the one that works",
+            "1 while this process is the leader, otherwise 0",
             leader.clone(),
         );
         registry.register(
             "build",
-            "The version",
+            "Version of the operator",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
         );
         Self {
             registry: Arc::new(registry),
-            looks,
+            reconciles,
             duration,
             applies,
             leader,
@@ -75,29 +75,31 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A look that took `time` and failed for this reason, or `none`.
-    pub fn looked(&self, time: Duration, error: &'static str) {
-        self.looks.get_or_create(&Failure { error }).inc();
-        self.duration.observe(time.as_secs_f64());
+    /// Records a reconcile with its duration and its error, which is `none` on success.
+    pub fn record_reconcile(&self, duration: Duration, error: &'static str) {
+        self.reconciles
+            .get_or_create(&ReconcileErrorLabels { error })
+            .inc();
+        self.duration.observe(duration.as_secs_f64());
     }
 
-    /// A write of an object of this kind.
-    pub fn applied(&self, kind: &str) {
+    /// Records a write of an object of this kind.
+    pub fn record_apply(&self, kind: &str) {
         self.applies
-            .get_or_create(&Kind {
+            .get_or_create(&AppliedKindLabels {
                 kind: kind.to_owned(),
             })
             .inc();
     }
 
-    /// Whether this process is the one that works.
+    /// Sets whether this process is the leader.
     pub fn set_leader(&self, leader: bool) {
         self.leader.set(leader.into());
     }
 
-    /// All counts as text.
+    /// Encodes all metrics as text.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         encode(&mut text, &self.registry).map_or_else(|_| String::new(), |()| text)

@@ -1,10 +1,10 @@
-//! Whose an object is: whom its owner references name as the controller.
+//! Ownership of objects: the controller in their owner references.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
-/// Who controls the object with this metadata.
+/// The owner reference of the object's controller.
 #[must_use]
 pub fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     let owners = metadata.owner_references.as_deref().unwrap_or_default();
@@ -17,20 +17,20 @@ pub fn is_controlled_by<K: Resource>(object: &K, server: &VirtualMCPServer) -> b
     controller(object.meta()).is_some_and(|owner| Some(&owner.uid) == server.metadata.uid.as_ref())
 }
 
-/// Whether both objects have the same controller. An object without one is nobody's sibling.
+/// Whether both objects have a controller and it is the same.
 #[must_use]
-pub fn are_siblings(a: &ObjectMeta, b: &ObjectMeta) -> bool {
+pub fn have_same_controller(a: &ObjectMeta, b: &ObjectMeta) -> bool {
     match (controller(a), controller(b)) {
         (Some(a), Some(b)) => a.uid == b.uid,
         _ => false,
     }
 }
 
-/// Whether the controller of `there` had the kind and name of `wanted`'s, and is gone: a virtual server was deleted and
-/// made again, and the garbage collector has yet to remove what the first one left.
+/// Whether `existing` belongs to a predecessor of the controller of `wanted`: same kind and name, but another uid. That happens when a
+/// virtual server is deleted and created again before the garbage collector has removed the children of the first one.
 #[must_use]
-pub fn is_left_by_predecessor(wanted: &ObjectMeta, there: &ObjectMeta) -> bool {
-    match (controller(wanted), controller(there)) {
+pub fn is_left_by_predecessor(wanted: &ObjectMeta, existing: &ObjectMeta) -> bool {
+    match (controller(wanted), controller(existing)) {
         (Some(now), Some(then)) => now.kind == then.kind && now.name == then.name && now.uid != then.uid,
         _ => false,
     }
@@ -51,16 +51,22 @@ mod tests {
     }
 
     #[test]
-    fn only_the_controller_counts() {
+    fn only_controller_references_count() {
         let ours = controlled_by("VirtualMCPServer", "1");
-        assert!(are_siblings(&ours, &ours));
-        assert!(!are_siblings(&ours, &controlled_by("VirtualMCPServer", "2")));
-        assert!(!are_siblings(&ours, &ObjectMeta::default()));
-        assert!(!are_siblings(&ObjectMeta::default(), &ObjectMeta::default()));
+        assert!(have_same_controller(&ours, &ours));
+        assert!(!have_same_controller(
+            &ours,
+            &controlled_by("VirtualMCPServer", "2")
+        ));
+        assert!(!have_same_controller(&ours, &ObjectMeta::default()));
+        assert!(!have_same_controller(
+            &ObjectMeta::default(),
+            &ObjectMeta::default()
+        ));
     }
 
     #[test]
-    fn a_predecessor_is_of_the_same_kind_and_another_uid() {
+    fn predecessor_has_same_kind_and_another_uid() {
         let ours = controlled_by("VirtualMCPServer", "2");
         assert!(is_left_by_predecessor(
             &ours,

@@ -1,21 +1,21 @@
-//! What the operator's administrator allows virtual servers to use, whoever may create one.
+//! The administrator's policy on the images and Secrets that virtual servers may use.
 
 use std::str::FromStr;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
-use vmcp_crds::v1alpha1::field_rules::{object_name, shown};
+use vmcp_crds::v1alpha1::field_rules::{object_name, quoted};
 
-/// The images and the Secrets that a virtual server may name. By default all of its namespace.
+/// The images and Secrets that a virtual server may use. By default any image, and any Secret of its namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// What an image of a spec has to begin with; anything when empty.
+    /// Prefixes of the allowed images; empty allows any image.
     pub image_prefixes: Vec<String>,
-    /// The label that a Secret has to bear.
+    /// The label that a Secret must have; `None` allows any Secret.
     pub secret_label: Option<SecretLabel>,
 }
 
-/// A label, with or without its value.
+/// A required label: a key, and a value or any value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretLabel {
     key: String,
@@ -23,31 +23,28 @@ pub struct SecretLabel {
 }
 
 impl Policy {
-    /// Whether a spec may name `image`.
+    /// Checks whether `spec.image` may be `image`.
     ///
     /// # Errors
-    /// When it may not; the message says what is allowed.
+    /// When the image is not allowed; the message says what is allowed.
     pub fn check_image(&self, image: &str) -> Result<(), String> {
         if self.image_prefixes.is_empty()
-            || self
-                .image_prefixes
-                .iter()
-                .any(|prefix| begins_with(image, prefix))
+            || self.image_prefixes.iter().any(|prefix| has_prefix(image, prefix))
         {
             return Ok(());
         }
         Err(format!(
-            "spec.image is {}, which begins with none of the prefixes that this operator allows ({}): take spec.image away \
-             for the operator's own image, or ask its administrator",
-            shown(image),
+            "spec.image {} does not begin with an allowed prefix ({}): remove spec.image to use the operator's default image, or \
+             ask the operator's administrator to allow it",
+            quoted(image),
             self.image_prefixes.join(", "),
         ))
     }
 
-    /// Whether a virtual server may use `secret`, which is not this operator's.
+    /// Checks whether a virtual server may use `secret`, which the operator did not create.
     ///
     /// # Errors
-    /// When it may not; the message says what is missing.
+    /// When the required label is missing; the message names it.
     pub fn check_secret(&self, secret: &Secret) -> Result<(), String> {
         let Some(label) = &self.secret_label else {
             return Ok(());
@@ -58,19 +55,19 @@ impl Policy {
             return Ok(());
         }
         Err(format!(
-            "Secret {} does not bear the label {label}, without which this operator uses no Secret",
+            "Secret {} does not have the label {label}, which the operator requires",
             secret.name_any(),
         ))
     }
 }
 
-/// Whether `prefix` is `image` up to a boundary of its parts: `registry.example/team` is not the beginning of
+/// Whether `image` begins with `prefix` and the prefix ends at a boundary of the image's name: `registry.example/team` does not match
 /// `registry.example/team-of-others`.
-fn begins_with(image: &str, prefix: &str) -> bool {
+fn has_prefix(image: &str, prefix: &str) -> bool {
     let Some(rest) = image.strip_prefix(prefix) else {
         return false;
     };
-    // A colon before a stroke begins the port of another registry, and not a tag.
+    // A colon before a slash begins a registry's port, not a tag.
     let is_tag = rest.starts_with(':') && !rest.contains('/');
     prefix.ends_with(['/', ':', '@']) || rest.is_empty() || rest.starts_with(['/', '@']) || is_tag
 }
@@ -96,7 +93,7 @@ impl FromStr for SecretLabel {
         {
             return Err(format!(
                 "found {}; expected a label as key or key=value, for example vmcp.dev/usable=true",
-                shown(text)
+                quoted(text)
             ));
         }
         Ok(Self {
@@ -129,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn image_is_allowed_up_to_a_boundary_of_a_prefix() {
+    fn image_prefix_matches_at_boundaries_only() {
         let policy = Policy {
             image_prefixes: ["registry.example/team", "other.example/", "host.example"]
                 .map(str::to_owned)
@@ -157,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_without_the_label_is_refused() {
+    fn secret_without_required_label_is_rejected() {
         let secret = |labels: serde_json::Value| -> Secret {
             serde_json::from_value(json!({"metadata": {"name": "redis", "labels": labels}})).unwrap()
         };
@@ -176,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_label_is_refused() {
+    fn invalid_label_is_rejected() {
         for text in ["", "=", "=a", "a=b=c", "a b", "a/b/c", "/a", "a=-"] {
             assert!(text.parse::<SecretLabel>().is_err(), "{text}");
         }

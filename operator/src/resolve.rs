@@ -1,4 +1,4 @@
-//! References: what the spec names, as values.
+//! Resolves the references of a spec: the group's members and the Secrets.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -6,18 +6,18 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt as _};
 use vmcp_crds::session_key::SessionKey;
-use vmcp_crds::v1alpha1::{SecretKeyRef, SessionStorageProvider, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{SecretKeyRef, VirtualMCPServer};
 
-use crate::api_server::{ObjectName, Objects};
+use crate::api_server::{ObjectApi, ObjectName};
 use crate::desired::Backend;
 use crate::error::Error;
 use crate::policy::Policy;
-use crate::session_keys::{self, SessionKeys};
-use crate::watch::Stores;
+use crate::session_keys::{self, SessionKeySecret};
+use crate::watch::ReflectorStores;
 
-/// The members of the group of `server`, sorted by name; `None` when there is no such group.
+/// The members of the group of `server`, sorted by name; `None` if the group does not exist.
 #[must_use]
-pub fn backends(server: &VirtualMCPServer, stores: &Stores) -> Option<Vec<Backend>> {
+pub fn backends(server: &VirtualMCPServer, stores: &ReflectorStores) -> Option<Vec<Backend>> {
     let namespace = server.namespace().unwrap_or_default();
     let group = &server.spec.group_ref.name;
     stores.groups.get(&ObjectRef::new(group).within(&namespace))?;
@@ -35,45 +35,49 @@ pub fn backends(server: &VirtualMCPServer, stores: &Stores) -> Option<Vec<Backen
     Some(backends)
 }
 
-/// The Secrets that a virtual server needs.
+/// Result of resolving the Secrets that a virtual server needs.
 #[derive(Debug)]
-pub enum Secrets {
-    /// They are there.
+pub enum SecretResolution {
+    /// All Secrets exist and are valid.
     Resolved {
         /// The key that signs session ids.
         key: SessionKey,
-        /// Whether the session keys were made just now.
+        /// Whether the session keys have just been created.
         new_keys: bool,
-        /// A MAC of the Redis password under that key, if the spec names a password.
+        /// A MAC of the Redis password, keyed with that key, if the spec references a password.
         password_mac: Option<String>,
     },
-    /// One is missing or does not hold what it should.
+    /// A Secret is missing, invalid, or not allowed.
     Unresolved {
-        /// Why, in one word.
+        /// The reason of the condition, in CamelCase.
         reason: &'static str,
-        /// Why, for people.
+        /// The message of the condition.
         message: String,
-        /// Whether only a person can help; otherwise the operator waits for the Secret.
+        /// Whether a user has to act; otherwise the operator waits for the Secret.
         stalled: bool,
     },
 }
 
-/// Reads the Secrets of `server`, and makes its session keys when there are none.
+/// Reads the Secrets of `server`, and creates its session keys if there are none.
 ///
 /// # Errors
-/// When the API server refuses or does not answer.
-pub async fn secrets(client: &Client, server: &VirtualMCPServer, policy: &Policy) -> Result<Secrets, Error> {
+/// When the API server rejects a request or does not answer.
+pub async fn secrets(
+    client: &Client,
+    server: &VirtualMCPServer,
+    policy: &Policy,
+) -> Result<SecretResolution, Error> {
     let (key, new_keys) = match session_keys::ensure(client, server, policy).await? {
-        SessionKeys::Ready { current, new } => (current, new),
-        SessionKeys::Unusable(message) => {
-            return Ok(Secrets::Unresolved {
+        SessionKeySecret::Ready { current, new } => (current, new),
+        SessionKeySecret::Unusable(message) => {
+            return Ok(SecretResolution::Unresolved {
                 reason: "SessionKeysInvalid",
                 message,
                 stalled: true,
             });
         }
-        SessionKeys::NotAllowed(message) => {
-            return Ok(Secrets::Unresolved {
+        SessionKeySecret::NotAllowed(message) => {
+            return Ok(SecretResolution::Unresolved {
                 reason: "SecretNotAllowed",
                 message,
                 stalled: false,
@@ -81,15 +85,15 @@ pub async fn secrets(client: &Client, server: &VirtualMCPServer, policy: &Policy
         }
     };
     let mut password_mac = None;
-    if let Some(reference) = password_ref(server) {
+    if let Some(reference) = server.spec.redis_password_ref() {
         let namespace = server.namespace().unwrap_or_default();
-        let secrets = Objects::<Secret>::of(client, &namespace)?;
+        let secrets = ObjectApi::<Secret>::in_namespace(client, &namespace)?;
         let secret = secrets.get(&ObjectName::parse(&reference.name)?).await?;
         let allowed = secret
             .as_ref()
             .map_or(Ok(()), |secret| policy.check_secret(secret));
         if let Err(message) = allowed {
-            return Ok(Secrets::Unresolved {
+            return Ok(SecretResolution::Unresolved {
                 reason: "SecretNotAllowed",
                 message: format!("spec.sessionStorage.passwordRef: {message}"),
                 stalled: false,
@@ -101,7 +105,7 @@ pub async fn secrets(client: &Client, server: &VirtualMCPServer, policy: &Policy
                 password_mac = Some(BASE64_URL_SAFE_NO_PAD.encode(mac));
             }
             Err((reason, message)) => {
-                return Ok(Secrets::Unresolved {
+                return Ok(SecretResolution::Unresolved {
                     reason,
                     message,
                     stalled: false,
@@ -109,19 +113,11 @@ pub async fn secrets(client: &Client, server: &VirtualMCPServer, policy: &Policy
             }
         }
     }
-    Ok(Secrets::Resolved {
+    Ok(SecretResolution::Resolved {
         key,
         new_keys,
         password_mac,
     })
-}
-
-/// The reference to the Redis password, if there is one and it matters.
-#[must_use]
-pub fn password_ref(server: &VirtualMCPServer) -> Option<&SecretKeyRef> {
-    let storage = server.spec.session_storage.as_ref()?;
-    let reference = storage.password_ref.as_ref()?;
-    (storage.provider == SessionStorageProvider::Redis).then_some(reference)
 }
 
 fn password<'a>(

@@ -1,4 +1,4 @@
-//! The Secret with the session keys: made once, then only rotated, never applied.
+//! The Secret with the session keys. It is created once and never applied, because an apply would undo a rotation.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use kube::{Client, ResourceExt as _};
 use vmcp_crds::session_key::{CURRENT, NEXT, SessionKey};
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
-use crate::api_server::{ObjectName, Objects};
+use crate::api_server::{ObjectApi, ObjectName};
 use crate::desired::{metadata, names};
 use crate::error::Error;
 use crate::owner;
@@ -16,41 +16,43 @@ use crate::policy::Policy;
 
 /// The session keys of a virtual server.
 #[derive(Debug)]
-pub enum SessionKeys {
-    /// They are there.
+pub enum SessionKeySecret {
+    /// The keys exist.
     Ready {
-        /// The key that signs.
+        /// The key that signs new session ids.
         current: SessionKey,
-        /// Whether they were made just now.
+        /// Whether the keys have just been created.
         new: bool,
     },
-    /// A Secret of their name is there, but holds no keys. It is left alone: overwriting it could end every session.
+    /// The Secret exists but holds no valid keys. It is left unchanged: overwriting it could end every session.
     Unusable(String),
-    /// A Secret of their name is there, which this operator must not use.
+    /// The Secret exists, but the policy does not allow its use.
     NotAllowed(String),
 }
 
-/// Reads the keys of `server`, and makes them when there are none. Keys that another virtual server left, or that are about to
-/// go, are not taken: sessions would be signed with a key that is gone a moment later. Keys that nobody controls are somebody's
-/// to give, and are used if `policy` allows it.
+/// Reads the keys of `server`, and creates them if there are none.
+///
+/// A Secret that a deleted virtual server left, or that is being deleted, is an error: sessions would be signed with a key that is
+/// gone a moment later. A Secret without a controller was provided by a user, and is used if `policy` allows it.
 ///
 /// # Errors
-/// When the API server refuses or does not answer, the Secret is of another owner or is being deleted, or there is no randomness.
+/// When the API server rejects a request or does not answer, the Secret has another owner or is being deleted, or no random bytes
+/// are available.
 pub async fn ensure(
     client: &Client,
     server: &VirtualMCPServer,
     policy: &Policy,
-) -> Result<SessionKeys, Error> {
+) -> Result<SessionKeySecret, Error> {
     let namespace = server.namespace().unwrap_or_default();
-    let secrets = Objects::<Secret>::of(client, &namespace)?;
+    let secrets = ObjectApi::<Secret>::in_namespace(client, &namespace)?;
     let name = ObjectName::parse(&names::session_keys(server))?;
     if let Some(secret) = secrets.get(&name).await? {
         return existing(&secret, server, policy);
     }
     match secrets.create(&new_secret(server, name.as_str())?).await {
         Ok(secret) => Ok(read(&secret, true)),
-        // Another operator was faster; the keys that are there are the keys.
-        Err(conflict) if conflict.is_lost_race() => match secrets.get(&name).await? {
+        // Another operator created them first: use those.
+        Err(conflict) if conflict.is_already_exists() => match secrets.get(&name).await? {
             Some(secret) => existing(&secret, server, policy),
             None => Err(conflict),
         },
@@ -58,7 +60,7 @@ pub async fn ensure(
     }
 }
 
-fn existing(secret: &Secret, server: &VirtualMCPServer, policy: &Policy) -> Result<SessionKeys, Error> {
+fn existing(secret: &Secret, server: &VirtualMCPServer, policy: &Policy) -> Result<SessionKeySecret, Error> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     if secret.metadata.deletion_timestamp.is_some() {
         return Err(Error::being_deleted::<Secret>(&namespace, &name));
@@ -76,23 +78,23 @@ fn existing(secret: &Secret, server: &VirtualMCPServer, policy: &Policy) -> Resu
         }
         None => {
             if let Err(message) = policy.check_secret(secret) {
-                return Ok(SessionKeys::NotAllowed(message));
+                return Ok(SessionKeySecret::NotAllowed(message));
             }
         }
     }
     Ok(read(secret, false))
 }
 
-fn read(secret: &Secret, new: bool) -> SessionKeys {
+fn read(secret: &Secret, new: bool) -> SessionKeySecret {
     let entry = secret.data.as_ref().and_then(|data| data.get(CURRENT));
     let key = entry
         .and_then(|bytes| std::str::from_utf8(&bytes.0).ok())
         .and_then(|text| SessionKey::parse(text).ok());
     match key {
-        Some(current) => SessionKeys::Ready { current, new },
-        None => SessionKeys::Unusable(format!(
-            "Secret {} holds no session key under `{CURRENT}`: put one there as `vmcp-gateway keygen` prints it, or \
-             delete the Secret to have new keys made, which ends all sessions",
+        Some(current) => SessionKeySecret::Ready { current, new },
+        None => SessionKeySecret::Unusable(format!(
+            "Secret {} has no valid session key in `{CURRENT}`: set it to the output of `vmcp-gateway keygen`, or delete the \
+             Secret to create new keys, which ends all sessions",
             secret.name_any(),
         )),
     }
@@ -102,8 +104,8 @@ fn new_secret(server: &VirtualMCPServer, name: &str) -> Result<Secret, Error> {
     let mut data = BTreeMap::new();
     for slot in [CURRENT, NEXT] {
         let key = SessionKey::generate().map_err(|error| Error::Randomness {
-            wanted: "session keys",
-            why: error.to_string(),
+            purpose: "session keys",
+            cause: error.to_string(),
         })?;
         data.insert(slot.to_owned(), ByteString(key.to_text().into_bytes()));
     }

@@ -1,4 +1,4 @@
-//! The log.
+//! Logging setup.
 
 use clap::ValueEnum;
 use tracing::Metadata;
@@ -8,34 +8,35 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 
-/// How a line of the log looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text
     Text,
-    /// For machines.
+    /// One JSON object per line
     Json,
 }
 
-/// Begins to log to standard error. `filter` is a level, or directives such as `info,vmcp_operator=debug`.
+/// Installs the global logger, which writes to standard error. `filter` is a level, or directives such as
+/// `info,vmcp_operator=debug`.
 ///
 /// # Errors
-/// When `filter` is neither.
-pub fn start(format: LogFormat, filter: &str) -> Result<(), ParseError> {
+/// When `filter` is not a valid filter.
+pub fn init(format: LogFormat, filter: &str) -> Result<(), ParseError> {
     subscriber(format, filter, std::io::stderr)?.init();
     if names_a_library(filter) {
         tracing::warn!(
             filter,
-            "the log filter names a library, whose messages are not written: they hold answers of the API server"
+            "log filter names a library; library messages are never logged because they can contain Secrets"
         );
     }
     Ok(())
 }
 
-/// What writes the log to `writer`.
+/// Creates the subscriber that writes the log to `writer`.
 ///
 /// # Errors
-/// When `filter` is not a log filter.
+/// When `filter` is not a valid filter.
 pub fn subscriber<W>(
     format: LogFormat,
     filter: &str,
@@ -50,14 +51,14 @@ where
         LogFormat::Text => log.boxed(),
         LogFormat::Json => log.json().boxed(),
     };
-    Ok(Box::new(
-        Registry::default().with(log.with_filter(filter).with_filter(filter_fn(is_ours))),
-    ))
+    Ok(Box::new(Registry::default().with(
+        log.with_filter(filter).with_filter(filter_fn(is_own_message)),
+    )))
 }
 
-/// Whether a message or a span is the operator's own. The client library writes the whole of an answer that it cannot read at
-/// WARN, and more at DEBUG; an answer may be a Secret. No level makes that safe, so nothing of a library is written.
-fn is_ours(metadata: &Metadata<'_>) -> bool {
+/// Whether an event or a span is the operator's own. The client library logs a response that it cannot parse at WARN, and more at
+/// DEBUG. A response may be a Secret, so library messages are dropped at every level.
+fn is_own_message(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("vmcp")
 }
 
@@ -76,9 +77,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Written {
+    impl Write for LogBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn library_message_is_not_written_at_any_level() {
+    fn library_message_is_never_logged() {
         for filter in [
             "info",
             "trace",
@@ -98,7 +99,7 @@ mod tests {
             "kube=trace,hyper=trace",
         ] {
             for format in [LogFormat::Text, LogFormat::Json] {
-                let written = Written::default();
+                let written = LogBuffer::default();
                 let writer = written.clone();
                 let log = subscriber(format, filter, move || writer.clone()).unwrap();
                 tracing::subscriber::with_default(log, || {
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn filter_that_names_a_library_is_told_apart() {
+    fn filter_naming_a_library_is_detected() {
         for filter in ["kube_client=debug", "info,hyper=trace"] {
             assert!(names_a_library(filter), "{filter}");
         }

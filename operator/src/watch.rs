@@ -1,4 +1,6 @@
-//! The watches: what the operator knows of the cluster, and what makes it look again.
+//! The watches of one scope: their reflector stores, and the queue of virtual servers to reconcile.
+//!
+//! One table, [`watch_table!`], lists every watched kind with the kind of its watch and its mapper.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -21,145 +23,90 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, VirtualMCPServer};
 
-use crate::api_server::explain_watch;
 use crate::desired::labels;
 use crate::error::Error;
-use crate::index;
-use crate::unreadable::{Guarded, readable};
+use crate::invalid_objects::{FromMetadata, skip_invalid};
+use crate::kube_error::describe_watch_error;
+use crate::mappers::{self, ServerStore};
 
-/// What the operator watches: the whole cluster, or one namespace of several.
+/// The part of the cluster that one set of watches covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// All namespaces.
     Cluster,
-    /// One namespace.
+    /// A single namespace.
     Namespace(String),
 }
 
-/// What the operator knows of its scope.
-#[derive(Clone, Debug)]
-pub struct Stores {
-    /// The virtual servers.
-    pub servers: Store<VirtualMCPServer>,
-    /// Their groups.
-    pub groups: Store<MCPGroup>,
-    /// The members of the groups.
-    pub entries: Store<MCPServerEntry>,
-    /// Our ConfigMaps.
-    pub config_maps: Store<ConfigMap>,
-    /// Our ServiceAccounts.
-    pub service_accounts: Store<ServiceAccount>,
-    /// Our Services.
-    pub services: Store<Service>,
-    /// Our Deployments.
-    pub deployments: Store<Deployment>,
-    /// Our PodDisruptionBudgets.
-    pub disruption_budgets: Store<PodDisruptionBudget>,
-    /// The ReplicaSets of our Deployments.
-    pub replica_sets: Store<ReplicaSet>,
-    /// The gateway pods.
-    pub pods: Store<Pod>,
-    /// All autoscalers.
-    pub autoscalers: Store<HorizontalPodAutoscaler>,
-    /// All Secrets, without what they hold.
-    pub secrets: Store<PartialObjectMeta<Secret>>,
-}
+/// Stream of the virtual servers to reconcile.
+pub type ReconcileQueue = BoxStream<'static, Result<ReconcileRequest<VirtualMCPServer>, Infallible>>;
 
-/// What makes the operator look at a virtual server.
-pub type Queue = BoxStream<'static, Result<ReconcileRequest<VirtualMCPServer>, Infallible>>;
+/// Defines the stores and the watches. A row is `store: kind, method of WatchBuilder, mapper`.
+macro_rules! watch_table {
+    ($($(#[$doc:meta])* $store:ident: $kind:ty, $watch:ident, $mapper:expr;)*) => {
+        /// The reflector stores of one scope: all watched objects.
+        #[derive(Clone, Debug)]
+        pub struct ReflectorStores {
+            $($(#[$doc])* pub $store: Store<$kind>,)*
+        }
 
-/// Begins to watch `scope`. The stores fill while the queue is polled. Virtual servers that cannot be read go to `unreadable`.
-#[must_use]
-pub fn watch(client: &Client, scope: &Scope, unreadable: &mpsc::Sender<InvalidObject>) -> (Stores, Queue) {
-    let watches = Watches { client, scope };
+        impl ReflectorStores {
+            /// Waits until every watch has received its first complete list. Before that, an object that is not in its store may
+            /// still exist.
+            ///
+            /// # Errors
+            /// When a watch ended before.
+            pub async fn ready(&self) -> Result<(), Error> {
+                $(self.$store.wait_until_ready().await.map_err(|_| Error::ShuttingDown)?;)*
+                Ok(())
+            }
+        }
 
-    let (servers, server_events) = watches.ours::<VirtualMCPServer>(unreadable);
-    let (groups, group_events) = watches.ours(unreadable);
-    let (entries, entry_events) = watches.ours::<MCPServerEntry>(unreadable);
-    let (config_maps, config_map_events) = watches.children::<ConfigMap>();
-    let (service_accounts, service_account_events) = watches.children::<ServiceAccount>();
-    let (services, service_events) = watches.children::<Service>();
-    let (deployments, deployment_events) = watches.children::<Deployment>();
-    let (disruption_budgets, disruption_budget_events) = watches.children::<PodDisruptionBudget>();
-    let (replica_sets, replica_set_events) = watches.descendants::<ReplicaSet>();
-    let (pods, pod_events) = watches.descendants::<Pod>();
-    let (autoscalers, autoscaler_events) = watches.others();
-    let (secrets, secret_events) = watches.names::<PartialObjectMeta<Secret>>();
-
-    let known = || servers.clone();
-    let (by_group, by_member, by_autoscaler, by_secret) = (known(), known(), known(), known());
-    let queue = select_all([
-        triggers(server_events, |server| vec![ObjectRef::from_obj(server)]),
-        triggers(group_events, move |group| index::by_group(&by_group, group)),
-        triggers(entry_events, move |entry| index::by_member(&by_member, entry)),
-        triggers(config_map_events, index::by_label),
-        triggers(service_account_events, index::by_label),
-        triggers(service_events, index::by_label),
-        triggers(deployment_events, index::by_label),
-        triggers(disruption_budget_events, index::by_label),
-        triggers(replica_set_events, index::by_label),
-        triggers(pod_events, index::by_label),
-        triggers(autoscaler_events, move |scaler| {
-            index::by_autoscaler(&by_autoscaler, scaler)
-        }),
-        triggers(secret_events, move |secret| index::by_secret(&by_secret, secret)),
-    ]);
-    let stores = Stores {
-        servers,
-        groups,
-        entries,
-        config_maps,
-        service_accounts,
-        services,
-        deployments,
-        disruption_budgets,
-        replica_sets,
-        pods,
-        autoscalers,
-        secrets,
+        /// Creates the watches of `scope`. The stores fill while the queue is polled. Virtual servers that cannot be deserialized
+        /// go to `invalid_objects`.
+        #[must_use]
+        pub fn watch(
+            client: &Client,
+            scope: &Scope,
+            invalid_objects: &mpsc::Sender<InvalidObject>,
+        ) -> (ReflectorStores, ReconcileQueue) {
+            let builder = WatchBuilder { client, scope, invalid_objects };
+            $(let $store = builder.$watch::<$kind>();)*
+            let stores = ReflectorStores { $($store: $store.0,)* };
+            let queue = select_all([$(triggers($store.1, stores.servers.clone(), $mapper),)*]);
+            (stores, queue.boxed())
+        }
     };
-    (stores, queue.boxed())
 }
 
-impl Stores {
-    /// Waits until every watch has had its first full list: what is missing before that may only be late.
-    ///
-    /// # Errors
-    /// When a watch ended before.
-    pub async fn ready(&self) -> Result<(), Error> {
-        let Self {
-            servers,
-            groups,
-            entries,
-            config_maps,
-            service_accounts,
-            services,
-            deployments,
-            disruption_budgets,
-            replica_sets,
-            pods,
-            autoscalers,
-            secrets,
-        } = self;
-        let all = async {
-            servers.wait_until_ready().await?;
-            groups.wait_until_ready().await?;
-            entries.wait_until_ready().await?;
-            config_maps.wait_until_ready().await?;
-            service_accounts.wait_until_ready().await?;
-            services.wait_until_ready().await?;
-            deployments.wait_until_ready().await?;
-            disruption_budgets.wait_until_ready().await?;
-            replica_sets.wait_until_ready().await?;
-            pods.wait_until_ready().await?;
-            autoscalers.wait_until_ready().await?;
-            secrets.wait_until_ready().await
-        };
-        all.await.map_err(|_| Error::Ending)
-    }
+watch_table! {
+    /// The virtual servers.
+    servers: VirtualMCPServer, custom_resources, mappers::to_self;
+    /// The groups that virtual servers reference.
+    groups: MCPGroup, custom_resources, mappers::by_group;
+    /// The members of the groups.
+    entries: MCPServerEntry, custom_resources, mappers::by_member;
+    /// ConfigMaps that the operator created.
+    config_maps: ConfigMap, children, mappers::by_label;
+    /// ServiceAccounts that the operator created.
+    service_accounts: ServiceAccount, children, mappers::by_label;
+    /// Services that the operator created.
+    services: Service, children, mappers::by_label;
+    /// Deployments that the operator created.
+    deployments: Deployment, children, mappers::by_label;
+    /// PodDisruptionBudgets that the operator created.
+    disruption_budgets: PodDisruptionBudget, children, mappers::by_label;
+    /// The ReplicaSets of these Deployments.
+    replica_sets: ReplicaSet, descendants, mappers::by_label;
+    /// The gateway pods.
+    pods: Pod, descendants, mappers::by_label;
+    /// All autoscalers.
+    autoscalers: HorizontalPodAutoscaler, foreign_objects, mappers::by_autoscaler;
+    /// The metadata of all Secrets, without their data.
+    secrets: PartialObjectMeta<Secret>, names_only, mappers::by_secret;
 }
 
-/// What a kind has to be for a watch.
+/// The bounds that a watch needs of a kind.
 trait Watchable:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
@@ -181,29 +128,37 @@ impl<K> Watchable for K where
 {
 }
 
-struct Watches<'a> {
+/// Creates the watches of one scope. Each method returns a store and the stream of changed objects.
+struct WatchBuilder<'a> {
     client: &'a Client,
     scope: &'a Scope,
+    invalid_objects: &'a mpsc::Sender<InvalidObject>,
 }
 
-impl Watches<'_> {
-    /// What we made and apply again: with the record of who owns which field.
+impl WatchBuilder<'_> {
+    /// Objects that the operator applies. Keeps `managedFields`, which [`crate::apply`] needs.
     fn children<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
-        self.reflect(watcher::Config::default().labels(labels::OURS), |_| {})
+        self.reflect(
+            watcher::Config::default().labels(labels::MANAGED_SELECTOR),
+            |_| {},
+        )
     }
 
-    /// What others make of what we made: without that record, which is most of such an object.
+    /// Objects that other controllers derive from ours. Drops `managedFields`, which are most of such an object.
     fn descendants<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
-        self.reflect(watcher::Config::default().labels(labels::OURS), forget_owners)
+        self.reflect(
+            watcher::Config::default().labels(labels::MANAGED_SELECTOR),
+            drop_managed_fields,
+        )
     }
 
-    /// What others make.
-    fn others<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
-        self.reflect(watcher::Config::default(), forget_owners)
+    /// Objects that others create.
+    fn foreign_objects<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
+        self.reflect(watcher::Config::default(), drop_managed_fields)
     }
 
-    /// What only has to be noticed.
-    fn names<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
+    /// Objects of which only the name matters.
+    fn names_only<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
         self.reflect(watcher::Config::default(), |object| {
             let metadata = object.meta_mut();
             metadata.managed_fields = None;
@@ -212,31 +167,28 @@ impl Watches<'_> {
         })
     }
 
-    /// Our own kinds, each object read by itself: one that is older than its schema must not hide the others.
-    fn ours<K: Watchable + Guarded>(
-        &self,
-        unreadable: &mpsc::Sender<InvalidObject>,
-    ) -> (Store<K>, BoxStream<'static, K>) {
+    /// Our custom resources. Each object is deserialized separately, so that an invalid one does not hide the others.
+    fn custom_resources<K: Watchable + FromMetadata>(&self) -> (Store<K>, BoxStream<'static, K>) {
         let (store, writer) = reflector::store();
-        let unreadable = unreadable.clone();
+        let invalid_objects = self.invalid_objects.clone();
         let events = watcher(self.api::<DeserializeGuard<K>>(), watcher::Config::default())
             .default_backoff()
             .filter_map(move |event| {
                 future::ready(match event {
-                    Ok(event) => readable(event, &unreadable).map(Ok),
+                    Ok(event) => skip_invalid(event, &invalid_objects).map(Ok),
                     Err(error) => Some(Err(error)),
                 })
             })
-            .modify(forget_owners)
+            .modify(drop_managed_fields)
             .reflect(writer)
             .touched_objects()
-            .filter_map(|event| future::ready(heard(event)));
+            .filter_map(|event| future::ready(log_watch_error(event)));
         (store, events.boxed())
     }
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "a namespace is a name, or the client refuses the request"
+        reason = "the client rejects the request if the namespace is not a valid name"
     )]
     fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
         match self.scope {
@@ -256,33 +208,35 @@ impl Watches<'_> {
             .default_backoff()
             .reflect(writer)
             .touched_objects()
-            .filter_map(|event| future::ready(heard(event)));
+            .filter_map(|event| future::ready(log_watch_error(event)));
         (store, events.boxed())
     }
 }
 
-fn forget_owners<K: Watchable>(object: &mut K) {
+fn drop_managed_fields<K: Watchable>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-/// A watch that breaks is begun again after a pause; what it missed comes with the new list.
-fn heard<K: Resource<DynamicType = ()>>(event: Result<K, watcher::Error>) -> Option<K> {
+/// Logs a failed watch and drops the error. The watcher restarts it with a backoff, and a new list brings what it missed.
+fn log_watch_error<K: Resource<DynamicType = ()>>(event: Result<K, watcher::Error>) -> Option<K> {
     event
         .inspect_err(|error| {
-            let error = explain_watch(error);
-            tracing::warn!(kind = %K::kind(&()), error, "a watch broke");
+            let error = describe_watch_error(error);
+            tracing::warn!(kind = %K::kind(&()), error, "watch failed");
         })
         .ok()
 }
 
+/// Maps changed objects to the virtual servers to reconcile.
 fn triggers<K: Resource<DynamicType = ()> + Send + 'static>(
     events: impl Stream<Item = K> + Send + 'static,
-    servers: impl Fn(&K) -> Vec<ObjectRef<VirtualMCPServer>> + Send + 'static,
-) -> Queue {
+    servers: ServerStore,
+    mapper: impl Fn(&ServerStore, &K) -> Vec<ObjectRef<VirtualMCPServer>> + Send + 'static,
+) -> ReconcileQueue {
     events
         .flat_map(move |object| {
-            tracing::trace!(kind = %K::kind(&()), name = object.name_any(), "changed");
-            futures::stream::iter(servers(&object))
+            tracing::trace!(kind = %K::kind(&()), name = object.name_any(), "object changed");
+            futures::stream::iter(mapper(&servers, &object))
         })
         .map(|server| Ok(ReconcileRequest::from(server)))
         .boxed()

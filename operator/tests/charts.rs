@@ -1,4 +1,4 @@
-//! The charts, with the real Helm.
+//! The Helm charts, with a real Helm.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
@@ -12,10 +12,10 @@ use serde_json::Value as Json;
 use vmcp_cluster::ApiServer;
 use vmcp_operator::args::Args;
 
-/// How long an API server on a busy machine may take to serve what was defined.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for an API server on a busy machine to serve new definitions.
+const SERVE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The helm that `vmcp_cluster` builds.
+/// Runs the helm binary that `vmcp_cluster` builds.
 fn helm(arguments: &[&str]) -> Output {
     Command::new(vmcp_cluster::helm().unwrap())
         .args(arguments)
@@ -76,7 +76,7 @@ fn kinds(objects: &[Json]) -> Vec<String> {
 }
 
 #[test]
-fn the_charts_pass_helms_own_checks() {
+fn charts_pass_helm_lint() {
     if vmcp_peers::left_out("helm") {
         return;
     }
@@ -85,7 +85,7 @@ fn the_charts_pass_helms_own_checks() {
 }
 
 #[test]
-fn a_value_that_does_not_exist_is_refused() {
+fn unknown_value_is_rejected() {
     if vmcp_peers::left_out("helm") {
         return;
     }
@@ -99,8 +99,9 @@ fn a_value_that_does_not_exist_is_refused() {
     }
 }
 
+// The permissions cover the cluster, or only the named namespaces.
 #[test]
-fn the_rights_are_of_the_cluster_or_of_the_named_namespaces_only() {
+fn permissions_are_limited_to_watched_namespaces() {
     if vmcp_peers::left_out("helm") {
         return;
     }
@@ -117,7 +118,7 @@ fn the_rights_are_of_the_cluster_or_of_the_named_namespaces_only() {
 }
 
 #[test]
-fn every_variable_that_the_chart_sets_is_one_that_the_operator_reads() {
+fn operator_reads_every_variable_that_chart_sets() {
     if vmcp_peers::left_out("helm") {
         return;
     }
@@ -167,8 +168,9 @@ fn every_variable_that_the_chart_sets_is_one_that_the_operator_reads() {
     );
 }
 
+// Both charts install, upgrade and uninstall, and the CRDs stay after that.
 #[test]
-fn both_charts_install_upgrade_and_uninstall_and_the_definitions_stay() {
+fn charts_install_upgrade_uninstall_and_keep_crds() {
     if vmcp_peers::left_out("helm") {
         return;
     }
@@ -182,9 +184,9 @@ fn both_charts_install_upgrade_and_uninstall_and_the_definitions_stay() {
     ];
     let run = |arguments: &[&str]| succeeds(&[arguments, &at].concat());
     run(&["install", "vmcp-crds", "vmcp-crds", "--create-namespace"]);
-    // What is defined is served, and explained, a moment later.
+    // New definitions are served, and explained, after a short delay.
     let answer = |arguments: &[&str]| {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + SERVE_TIMEOUT;
         loop {
             match server.kubectl(arguments) {
                 Ok(answer) if !answer.trim().is_empty() => return answer,
@@ -201,7 +203,7 @@ fn both_charts_install_upgrade_and_uninstall_and_the_definitions_stay() {
         "name",
     ];
     answer(&served);
-    // No node runs the pods, so nothing is waited for.
+    // No node runs the pods, so do not wait for them.
     let notes = run(&["install", "vmcp-operator", "vmcp-operator", "--wait=false"]);
     assert!(
         notes.contains("kubectl wait --for=condition=Ready vmcp/everything"),

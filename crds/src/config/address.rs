@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use super::expected::quoted;
+use crate::config::schema_shape::quoted;
 
 /// An IP address and a port, as text. A name is none: which addresses it has may change.
 pub(super) struct Listener;

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::expected::quoted;
+use crate::config::schema_shape::quoted;
 
 /// A length of time, written with its units: `250ms`, `5s`, `30m`, `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

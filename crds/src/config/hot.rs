@@ -63,14 +63,14 @@ pub struct AccessLogConfig {
     /// hundred.
     #[schemars(extend("default" = 0))]
     #[serde(default, skip_serializing_if = "is_default")]
-    pub sample: Share,
+    pub sample: SampleShare,
 }
 
 /// A share of something, from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Share(u32);
+pub struct SampleShare(u32);
 
-impl Share {
+impl SampleShare {
     /// How many parts make the whole.
     const WHOLE: u32 = 1_000_000_000;
 
@@ -84,13 +84,13 @@ impl Share {
     }
 }
 
-impl Serialize for Share {
+impl Serialize for SampleShare {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(f64::from(self.0) / f64::from(Self::WHOLE))
     }
 }
 
-impl<'de> Deserialize<'de> for Share {
+impl<'de> Deserialize<'de> for SampleShare {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -107,9 +107,9 @@ impl<'de> Deserialize<'de> for Share {
     }
 }
 
-impl JsonSchema for Share {
+impl JsonSchema for SampleShare {
     fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Share".into()
+        "SampleShare".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {

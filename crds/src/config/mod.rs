@@ -21,22 +21,22 @@
 mod address;
 mod aggregation;
 mod backend;
-mod check;
+mod defaults;
 mod duration;
-mod effective;
-mod expected;
-mod headers;
+mod header_source;
 mod hot;
 mod incoming_auth;
-mod isolation;
 mod limits;
-mod line;
+mod location;
 mod parse;
+mod resilience;
 pub mod rules;
 mod schema;
-mod session_storage;
+mod schema_shape;
+mod schema_validation;
 #[cfg(test)]
-mod shape_tests;
+mod schema_validation_tests;
+mod session_storage;
 mod timeouts;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -51,12 +51,12 @@ pub use backend::{
     PromptRules, ResourceRules, SessionState, ToolOverride, ToolRules,
 };
 pub use duration::Duration;
-pub use headers::HeaderSource;
-pub use hot::{AccessLogConfig, HotConfig, LogLevel, ServerInfo, Share};
+pub use header_source::HeaderSource;
+pub use hot::{AccessLogConfig, HotConfig, LogLevel, SampleShare, ServerInfo};
 pub use incoming_auth::{Audience, IncomingAuth, IncomingAuthType, OidcConfig, SigningAlgorithm};
-pub use isolation::{BreakerConfig, ConcurrencyConfig, HealthConfig};
 pub use limits::LimitsConfig;
 pub use parse::{ConfigError, read};
+pub use resilience::{BreakerConfig, ConcurrencyConfig, HealthConfig};
 pub use schema::{json_schema, reference};
 pub use session_storage::{
     OnStoreOutage, RedisCluster, RedisSentinel, RedisTls, SessionStorage, SessionStorageProvider,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-use super::{GatewayConfig, HotConfig, check, line, schema};
+use super::{GatewayConfig, HotConfig, schema};
+use crate::config::{location, schema_validation};
 
 /// Why a configuration cannot be used. The message is for the person who wrote the file.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +40,7 @@ impl ConfigError {
     pub fn invalid(file: &Path, text: &str, path: &str, message: impl Into<String>) -> Self {
         Self::Invalid {
             file: file.to_owned(),
-            line: line::of(text, path),
+            line: location::line_of_path(text, path),
             path: path.to_owned(),
             message: message.into(),
         }
@@ -47,7 +48,7 @@ impl ConfigError {
 }
 
 impl GatewayConfig {
-    /// Reads a configuration from `text`; `file` is only named in errors.
+    /// Reads a configuration from `text`; `file` is only field_shape in errors.
     ///
     /// # Errors
     /// When the text is not YAML, a field is unknown or missing, a value has the wrong type, or both `hot` and `hotFile` are given.
@@ -74,14 +75,14 @@ impl GatewayConfig {
         Ok(config)
     }
 
-    /// The path of the hot file, if one is named; `file` is the file in which it was named.
+    /// The path of the hot file, if one is field_shape; `file` is the file in which it was field_shape.
     #[must_use]
     pub fn hot_path(&self, file: &Path) -> Option<PathBuf> {
-        let named = self.hot_file.as_ref()?;
-        Some(file.parent().unwrap_or_else(|| Path::new("")).join(named))
+        let field_shape = self.hot_file.as_ref()?;
+        Some(file.parent().unwrap_or_else(|| Path::new("")).join(field_shape))
     }
 
-    /// Reads the hot file, if one is named in `text`, which stands in `file`; its path and its text.
+    /// Reads the hot file, if one is field_shape in `text`, which stands in `file`; its path and its text.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -104,7 +105,7 @@ impl GatewayConfig {
 }
 
 impl HotConfig {
-    /// Reads the hot part from `text`; `file` is only named in errors.
+    /// Reads the hot part from `text`; `file` is only field_shape in errors.
     ///
     /// # Errors
     /// As [`GatewayConfig::parse`], and when the text says nothing: who writes a file may have emptied it first, and not be done.
@@ -165,8 +166,8 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path, shape: &Json) -> Result<T
         };
         return Err(refuse(1, WHOLE.to_owned(), format!("the file is empty; {least}")));
     }
-    if let Some(flaw) = check::flaw(text, shape, schema::of_file()) {
-        return Err(refuse(flaw.line, flaw.path, flaw.message));
+    if let Some(schema_error) = schema_validation::first_error(text, shape, schema::of_file()) {
+        return Err(refuse(schema_error.line, schema_error.path, schema_error.message));
     }
     serde_path_to_error::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         // Where the text is no YAML any more, `?` is what would have stood there.
@@ -179,7 +180,7 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path, shape: &Json) -> Result<T
         let inner = error.into_inner();
         // Of a value that reads well and is not allowed, the library knows only what it stands in.
         let line = inner.location().map_or(1, |location| location.line());
-        let line = line.max(line::of(text, &path));
+        let line = line.max(location::line_of_path(text, &path));
         let told = inner.to_string();
         if told.contains(SEVERAL_DOCUMENTS) {
             let message = "found more than one document; keep what stands before the second `---`";
@@ -242,7 +243,9 @@ fn message(told: &str, path: &str) -> String {
     match told {
         "recursion limit exceeded" => "it is nested too deeply".to_owned(),
         "repetition limit exceeded" => "its aliases (`*`) stand for too much".to_owned(),
-        "unknown anchor" => "found an alias (`*`) of something that is not named before (`&`)".to_owned(),
+        "unknown anchor" => {
+            "found an alias (`*`) of something that is not field_shape before (`&`)".to_owned()
+        }
         told => told.to_owned(),
     }
 }
@@ -527,7 +530,7 @@ hot:
             ),
             (
                 "version: *v",
-                "gateway.yaml:1: at `version`: found an alias (`*`) of something that is not named before (`&`)",
+                "gateway.yaml:1: at `version`: found an alias (`*`) of something that is not field_shape before (`&`)",
             ),
         ] {
             assert_eq!(error(text), told, "{text}");

@@ -142,10 +142,10 @@ pub fn redis_address(text: &str) -> Result<(), String> {
             is_host(host) && digits && port.parse::<u16>().is_ok()
         });
     // What precedes an @ may be a password.
-    let shown = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
+    let quoted = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
     check(
         valid,
-        shown,
+        quoted,
         "host:port without a scheme, for example redis.tools.svc:6379",
     )
 }
@@ -196,7 +196,7 @@ fn check(valid: bool, text: &str, expected: &str) -> Result<(), String> {
     if valid {
         return Ok(());
     }
-    Err(format!("found {}; expected {expected}", shown(text)))
+    Err(format!("found {}; expected {expected}", quoted(text)))
 }
 
 /// At most `max` characters of `text`, in one line.
@@ -208,7 +208,7 @@ pub fn one_line(text: &str, max: usize) -> String {
 
 /// `text` in quotes, in one line, and no longer than a message bears.
 #[must_use]
-pub fn shown(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let cut: String = text.chars().take(MAX_SHOWN).collect();
     let rest = if cut.len() < text.len() { "..." } else { "" };
     format!("{cut:?}{rest}")

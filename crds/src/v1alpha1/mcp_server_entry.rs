@@ -34,7 +34,7 @@ pub struct MCPServerEntrySpec {
         validation = Rule::new("self.matches('^https?://[^/?#]+([/?#].*)?$')")
             .message("url begins with http:// or https:// and names a host, for example http://time.tools.svc:8000/mcp"),
         validation = Rule::new("!self.matches('^[a-z]+://[^/?#]*@')")
-            .message("url must not hold credentials: it is stored and shown in clear text"),
+            .message("url must not hold credentials: it is stored and quoted in clear text"),
         validation = Rule::new("!self.contains('#')")
             .message("url must not have a fragment"),
         validation = Rule::new("!self.matches('[[:space:][:cntrl:]]')")

@@ -12,16 +12,18 @@ pub mod field_rules;
 mod mcp_group;
 mod mcp_server_entry;
 mod reference;
-mod session_storage;
-mod status;
+mod server_status;
+mod session_storage_spec;
 mod virtual_mcp_server;
 mod yaml;
 
 pub use mcp_group::{MCPGroup, MCPGroupSpec};
 pub use mcp_server_entry::{MCPServerEntry, MCPServerEntrySpec};
 pub use reference::{GroupRef, SecretKeyRef};
-pub use session_storage::{SessionStorage, SessionStorageProvider};
-pub use status::{BackendState, BackendStatus, MAX_BACKENDS, MAX_CONFLICTS, VirtualMCPServerStatus};
+pub use server_status::{
+    MAX_BACKENDS, MAX_CONFLICTS, ObservedBackend, ObservedBackendState, VirtualMCPServerStatus,
+};
+pub use session_storage_spec::{SessionStorageSpec, StorageProvider};
 pub use virtual_mcp_server::{SessionAffinity, VirtualMCPServer, VirtualMCPServerSpec};
 pub use yaml::yaml;
 

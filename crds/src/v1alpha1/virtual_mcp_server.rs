@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GroupRef, SessionStorage, VirtualMCPServerStatus};
+use super::{GroupRef, SecretKeyRef, SessionStorageSpec, StorageProvider, VirtualMCPServerStatus};
 
 /// One MCP endpoint over all MCP servers of a group, served by interchangeable gateway pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -50,7 +50,7 @@ pub struct VirtualMCPServerSpec {
     pub session_affinity: SessionAffinity,
     /// Where sessions are kept. In the memory of each pod when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session_storage: Option<SessionStorage>,
+    pub session_storage: Option<SessionStorageSpec>,
     /// The image of the gateway. The operator's own default when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
@@ -59,6 +59,16 @@ pub struct VirtualMCPServerSpec {
             .message("image is an image reference, for example registry.example/team/gateway:1.2")
     )]
     pub image: Option<String>,
+}
+
+impl VirtualMCPServerSpec {
+    /// The Secret key with the Redis password, if sessions are stored in Redis and need one.
+    #[must_use]
+    pub fn redis_password_ref(&self) -> Option<&SecretKeyRef> {
+        let storage = self.session_storage.as_ref()?;
+        let reference = storage.password_ref.as_ref()?;
+        (storage.provider == StorageProvider::Redis).then_some(reference)
+    }
 }
 
 /// Whether the Service sends a client to the same pod again.

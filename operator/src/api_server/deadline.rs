@@ -1,4 +1,4 @@
-//! The body of an answer that has to be there by a deadline.
+//! A response body with a deadline.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,26 +8,26 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The API server did not answer in time, or not to the end.
+/// The API server's response was not complete at its deadline.
 #[derive(Debug, thiserror::Error)]
-#[error("the API server did not answer within {} s", limit.as_secs())]
-pub(super) struct DeadlinePassed {
-    pub(super) limit: Duration,
+#[error("the API server did not answer within {} s", timeout.as_secs())]
+pub(super) struct DeadlineExceeded {
+    pub(super) timeout: Duration,
 }
 
-/// A body that fails when it has not ended at its deadline.
+/// A response body that fails if it has not ended by its deadline.
 pub(super) struct DeadlineBody<B> {
     inner: B,
     deadline: Pin<Box<Sleep>>,
-    limit: Duration,
+    timeout: Duration,
 }
 
 impl<B> DeadlineBody<B> {
-    pub(super) fn new(inner: B, deadline: Instant, limit: Duration) -> Self {
+    pub(super) fn new(inner: B, deadline: Instant, timeout: Duration) -> Self {
         Self {
             inner,
             deadline: Box::pin(sleep_until(deadline)),
-            limit,
+            timeout,
         }
     }
 }
@@ -43,10 +43,10 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        // The deadline goes first: a body that never pauses would otherwise outlast it.
+        // Checked before the body: a body that is always ready would otherwise never meet its deadline.
         if self.deadline.as_mut().poll(context).is_ready() {
-            let limit = self.limit;
-            return Poll::Ready(Some(Err(DeadlinePassed { limit }.into())));
+            let timeout = self.timeout;
+            return Poll::Ready(Some(Err(DeadlineExceeded { timeout }.into())));
         }
         Pin::new(&mut self.inner).poll_frame(context)
     }

@@ -1,4 +1,4 @@
-//! The gateway's two configuration files, rendered from the spec and the members of its group.
+//! Renders the gateway's two configuration files from the spec and the members of its group.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,99 +11,101 @@ use vmcp_crds::config::{
 use vmcp_crds::status::config_hash;
 use vmcp_crds::v1alpha1::{self, VirtualMCPServer, field_rules};
 
-use super::deployment::{ADMIN_PORT, BACKENDS_DIR, DRAIN_SECONDS, KEYS_DIR, MCP_PORT};
+use super::deployment::{ADMIN_PORT, BACKENDS_DIR, DRAIN_DELAY_SECONDS, KEYS_DIR, MCP_PORT};
 
-/// The entry of the start-up ConfigMap.
+/// Key in the start-up ConfigMap.
 pub(super) const STARTUP_FILE: &str = "gateway.yaml";
-/// The entry of the hot ConfigMap.
+/// Key in the hot ConfigMap.
 pub(super) const HOT_FILE: &str = "backends.yaml";
 
-/// The most that the two files may hold: the API server refuses ConfigMaps of more than 1 MiB.
-const MAX_BYTES: usize = 1_000_000;
+/// Maximum size of the hot file: the API server rejects ConfigMaps of more than 1 MiB.
+const MAX_CONFIG_BYTES: usize = 1_000_000;
 
 /// One MCP server of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
     /// The name of its MCPServerEntry.
     pub name: String,
-    /// Where it answers.
+    /// The URL of its MCP endpoint.
     pub url: String,
 }
 
 impl Backend {
-    /// Why it cannot be offered, if it cannot. The CRD's schema refuses most such URLs, and cannot express every rule.
+    /// Why this backend cannot be used; `None` if it can. The CRD's schema rejects most such URLs, but cannot express every rule.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        let url = rules::endpoint(&self.url)
+        let invalid_url = rules::endpoint(&self.url)
             .err()
             .map(|problem| format!("spec.url: {problem}"));
-        let name =
+        let invalid_name =
             || (!rules::is_dns_label(&self.name)).then(|| format!("the name is not {}", rules::DNS_LABEL));
-        let long = || {
+        let too_long = || {
             (self.url.len() > field_rules::MAX_URL)
                 .then(|| format!("spec.url has more than {} bytes", field_rules::MAX_URL))
         };
-        long().or(url).or_else(name)
+        too_long().or(invalid_url).or_else(invalid_name)
     }
 }
 
-/// The gateway's configuration as texts.
+/// The gateway's configuration files and their hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFiles {
-    /// The start-up part.
+    /// The text of the start-up file.
     pub startup: String,
-    /// [`config_hash`] of the start-up part.
+    /// [`config_hash`] of the start-up file.
     pub startup_hash: String,
-    /// The hot part.
+    /// The text of the hot file.
     pub hot: String,
-    /// [`config_hash`] of the hot part.
+    /// [`config_hash`] of the hot file.
     pub hot_hash: String,
 }
 
-/// Why there is no configuration that a gateway could read.
+/// Why no valid configuration can be rendered.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigProblem {
-    /// A value of the spec does not fit into the file. The CRD's schema refuses such values; this is for objects that
-    /// are older than the schema.
-    #[error("spec.sessionStorage.db is {0}, but Redis databases are numbered from 0 to 65535")]
+pub enum ConfigRenderError {
+    /// The database number is out of range. The CRD's schema rejects such values, but an object may be older than the schema.
+    #[error("spec.sessionStorage.db is {0}; expected a number from 0 to 65535")]
     Database(i32),
-    /// A field of the session storage does not fit the others.
+    /// A field of the session storage is invalid, or contradicts another one.
     #[error("spec.sessionStorage.{field}: {problem}")]
     SessionStorage {
-        /// The field.
+        /// The name of the field.
         field: std::borrow::Cow<'static, str>,
         /// What was found and what is allowed.
         problem: String,
     },
-    /// The files are too big for a ConfigMap.
+    /// The hot file is too big for a ConfigMap.
     #[error(
-        "the backends of the group need {0} bytes of configuration, but a ConfigMap holds {MAX_BYTES}: split the group"
+        "the backends of the group need {0} bytes of configuration, but a ConfigMap holds {MAX_CONFIG_BYTES}: split the group"
     )]
     TooBig(usize),
-    /// The gateway's own reader refuses the files.
+    /// The gateway's own parser rejects the files.
     #[error("the rendered configuration is not valid: {0}")]
-    Refused(#[from] ConfigError),
-    /// The files cannot be written.
-    #[error("the configuration cannot be written as YAML: {0}")]
-    Unwritable(#[from] serde_yaml::Error),
+    Rejected(#[from] ConfigError),
+    /// The configuration cannot be serialized.
+    #[error("cannot serialize the configuration as YAML: {0}")]
+    Serialization(#[from] serde_yaml::Error),
 }
 
-/// Renders the files. `backends` are in the order in which they are written.
+/// Renders the configuration files. The backends are written in the order of `backends`.
 ///
 /// # Errors
-/// When the result is not a configuration that a gateway reads.
-pub fn config_files(server: &VirtualMCPServer, backends: &[Backend]) -> Result<ConfigFiles, ConfigProblem> {
+/// When the gateway would reject the result.
+pub fn config_files(
+    server: &VirtualMCPServer,
+    backends: &[Backend],
+) -> Result<ConfigFiles, ConfigRenderError> {
     let startup = startup(server)?;
     let storage = server.spec.session_storage.as_ref();
     let has_password = storage.is_some_and(|storage| storage.password_ref.is_some());
     startup
         .session_storage
         .check(has_password)
-        .map_err(|(field, problem)| ConfigProblem::SessionStorage { field, problem })?;
+        .map_err(|(field, problem)| ConfigRenderError::SessionStorage { field, problem })?;
     let startup = serde_yaml::to_string(&startup)?;
     let hot = serde_yaml::to_string(&hot(backends))?;
-    if hot.len() > MAX_BYTES {
-        return Err(ConfigProblem::TooBig(hot.len()));
+    if hot.len() > MAX_CONFIG_BYTES {
+        return Err(ConfigRenderError::TooBig(hot.len()));
     }
     GatewayConfig::parse(&startup, Path::new(STARTUP_FILE))?;
     HotConfig::parse(&hot, Path::new(HOT_FILE))?;
@@ -115,7 +117,7 @@ pub fn config_files(server: &VirtualMCPServer, backends: &[Backend]) -> Result<C
     })
 }
 
-fn startup(server: &VirtualMCPServer) -> Result<GatewayConfig, ConfigProblem> {
+fn startup(server: &VirtualMCPServer) -> Result<GatewayConfig, ConfigRenderError> {
     let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     Ok(GatewayConfig {
         version: ConfigVersion::V1,
@@ -135,22 +137,22 @@ fn startup(server: &VirtualMCPServer) -> Result<GatewayConfig, ConfigProblem> {
         session_keys: Some(SessionKeys {
             directory: PathBuf::from(KEYS_DIR),
         }),
-        drain_delay: Duration::from_secs(DRAIN_SECONDS),
+        drain_delay: Duration::from_secs(DRAIN_DELAY_SECONDS),
         hot: None,
         hot_file: Some(Path::new(BACKENDS_DIR).join(HOT_FILE)),
     })
 }
 
-fn session_storage(spec: &v1alpha1::SessionStorage) -> Result<SessionStorage, ConfigProblem> {
+fn session_storage(spec: &v1alpha1::SessionStorageSpec) -> Result<SessionStorage, ConfigRenderError> {
     let default = SessionStorage::default();
     let db = spec.db.unwrap_or_default();
     Ok(SessionStorage {
         provider: match spec.provider {
-            v1alpha1::SessionStorageProvider::Memory => SessionStorageProvider::Memory,
-            v1alpha1::SessionStorageProvider::Redis => SessionStorageProvider::Redis,
+            v1alpha1::StorageProvider::Memory => SessionStorageProvider::Memory,
+            v1alpha1::StorageProvider::Redis => SessionStorageProvider::Redis,
         },
         address: spec.address.clone(),
-        db: u16::try_from(db).map_err(|_| ConfigProblem::Database(db))?,
+        db: u16::try_from(db).map_err(|_| ConfigRenderError::Database(db))?,
         key_prefix: spec
             .key_prefix
             .clone()
@@ -168,7 +170,7 @@ fn hot(backends: &[Backend]) -> HotConfig {
     };
     HotConfig {
         log_level: LogLevel::default(),
-        // One that cannot be called is left out alone; the status says why.
+        // A backend that cannot be called does not affect the others; the status says why it is missing.
         backends: backends
             .iter()
             .filter(|backend| backend.problem().is_none())

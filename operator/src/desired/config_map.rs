@@ -1,4 +1,4 @@
-//! The two ConfigMaps.
+//! The ConfigMaps with the start-up and the hot configuration.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use vmcp_crds::v1alpha1::VirtualMCPServer;
 use super::config::{HOT_FILE, STARTUP_FILE};
 use super::{ConfigFiles, labels, metadata, names};
 
-/// The start-up configuration. Its name changes with its content, so that the pods of one ReplicaSet never see another's,
-/// and a rollback finds what it started with.
+/// The start-up configuration. Its name contains a hash of its content, so that the pods of one ReplicaSet never see the
+/// configuration of another, and a rollback finds its own.
 pub(super) fn startup(server: &VirtualMCPServer, files: &ConfigFiles) -> ConfigMap {
     let name = names::startup_config(server, &files.startup_hash);
     ConfigMap {
@@ -18,7 +18,7 @@ pub(super) fn startup(server: &VirtualMCPServer, files: &ConfigFiles) -> ConfigM
     }
 }
 
-/// The hot configuration, which every pod of the server mounts under the same name.
+/// The hot configuration. Its name is constant, so that a change reaches running pods.
 pub(super) fn hot(server: &VirtualMCPServer, files: &ConfigFiles) -> ConfigMap {
     config_map(server, names::hot_config(server), "hot", HOT_FILE, &files.hot)
 }

@@ -1,4 +1,4 @@
-//! The gateway pods.
+//! The Deployment of the gateway pods.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use vmcp_crds::config::{REDIS_PASSWORD_ENV, Timeouts};
-use vmcp_crds::v1alpha1::{SessionStorageProvider, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{SecretKeyRef, VirtualMCPServer};
 
 use super::config::STARTUP_FILE;
 use super::{Inputs, labels, metadata, names};
 
-/// Where clients connect.
+/// Port of the MCP endpoint, for clients.
 pub const MCP_PORT: u16 = 4483;
-/// Where probes, scrapes and the operator connect.
+/// Port for probes, scrapes and the operator.
 pub(crate) const ADMIN_PORT: u16 = 9483;
 pub(super) const MCP_PORT_NAME: &str = "mcp";
 const ADMIN_PORT_NAME: &str = "admin";
@@ -29,25 +29,25 @@ const CONFIG_DIR: &str = "/etc/vmcp/config";
 pub(super) const BACKENDS_DIR: &str = "/etc/vmcp/backends";
 pub(super) const KEYS_DIR: &str = "/etc/vmcp/keys";
 
-/// How long a terminating pod accepts connections, until its endpoint is removed on every node.
-pub(super) const DRAIN_SECONDS: u64 = 5;
-/// The longest a call can run after the listener has closed: the default deadline of calls.
-const LONGEST_CALL_SECONDS: u64 = Timeouts::DEFAULT_CALL.get().as_secs();
-/// The termination grace period of a pod: the drain, the longest call, and 5 s to exit.
-pub const GRACE_SECONDS: i64 = (DRAIN_SECONDS + LONGEST_CALL_SECONDS + 5) as i64;
+/// Time that a terminating pod keeps accepting connections, until every node has removed its endpoint.
+pub(super) const DRAIN_DELAY_SECONDS: u64 = 5;
+/// Time for calls that are running when the listener closes: the default time limit of calls.
+const MAX_CALL_SECONDS: u64 = Timeouts::DEFAULT_CALL.get().as_secs();
+/// The pod's `terminationGracePeriodSeconds`: drain delay, longest call, and 5 s to exit.
+pub const GRACE_SECONDS: i64 = (DRAIN_DELAY_SECONDS + MAX_CALL_SECONDS + 5) as i64;
 
-/// The user of the container. The number is that of `nonroot` in the usual minimal images.
-const USER: i64 = 65532;
-/// A rollback needs the start-up ConfigMap of its ReplicaSet, so both are kept, and few of them.
-const REVISIONS: i32 = 2;
+/// User and group id of the container: `nonroot` in the usual minimal images.
+const USER_ID: i64 = 65532;
+/// Number of old ReplicaSets to keep for rollbacks. Each also keeps its start-up ConfigMap.
+const REVISION_HISTORY_LIMIT: i32 = 2;
 
-/// The Deployment. Without `spec.replicas` it says nothing about the count, which then belongs to somebody else.
+/// The Deployment. Without `spec.replicas` it does not set the replica count, which then belongs to an autoscaler or a user.
 pub(super) fn deployment(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Deployment {
     Deployment {
         metadata: metadata(server, names::workload(server)),
         spec: DeploymentSpec {
             replicas: server.spec.replicas,
-            revision_history_limit: Some(REVISIONS),
+            revision_history_limit: Some(REVISION_HISTORY_LIMIT),
             selector: LabelSelector {
                 match_labels: Some(labels::selector(server)),
                 match_expressions: None,
@@ -67,10 +67,12 @@ pub(super) fn deployment(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Depl
 }
 
 fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
-    let mac = inputs.password_mac.filter(|_| password(server).is_some());
+    let mac = inputs
+        .password_mac
+        .filter(|_| server.spec.redis_password_ref().is_some());
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
-            labels: Some(labels::of(server)),
+            labels: Some(labels::all(server)),
             annotations: mac.map(|mac| BTreeMap::from([(labels::PASSWORD_MAC.to_owned(), mac.to_owned())])),
             ..ObjectMeta::default()
         }),
@@ -81,9 +83,9 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
             termination_grace_period_seconds: Some(GRACE_SECONDS),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
-                run_as_user: Some(USER),
-                run_as_group: Some(USER),
-                fs_group: Some(USER),
+                run_as_user: Some(USER_ID),
+                run_as_group: Some(USER_ID),
+                fs_group: Some(USER_ID),
                 seccomp_profile: Some(SeccompProfile {
                     type_: "RuntimeDefault".to_owned(),
                     localhost_profile: None,
@@ -117,13 +119,13 @@ fn container(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Container {
             port(MCP_PORT_NAME, MCP_PORT),
             port(ADMIN_PORT_NAME, ADMIN_PORT),
         ]),
-        // Until the process answers, the other two probes do not run.
+        // The other two probes start when this one has succeeded.
         startup_probe: Some(probe("/livez", 1, 60)),
         liveness_probe: Some(probe("/livez", 10, 3)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
         resources: Some(ResourceRequirements {
             requests: Some(quantities(&[("cpu", "50m"), ("memory", "64Mi")])),
-            // No limit of the processor: throttling costs latency exactly when it hurts.
+            // No CPU limit: throttling would add latency under load.
             limits: Some(quantities(&[("memory", "512Mi")])),
             ..ResourceRequirements::default()
         }),
@@ -161,15 +163,13 @@ fn environment(server: &VirtualMCPServer) -> Vec<EnvVar> {
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
     ];
-    environment.extend(password(server));
+    environment.extend(server.spec.redis_password_ref().map(password_variable));
     environment
 }
 
-/// The password of the session store. It reaches the pod in no other way.
-fn password(server: &VirtualMCPServer) -> Option<EnvVar> {
-    let storage = server.spec.session_storage.as_ref()?;
-    let reference = storage.password_ref.as_ref()?;
-    (storage.provider == SessionStorageProvider::Redis).then(|| EnvVar {
+/// The Redis password. The pod gets it only through this variable, never through a configuration file.
+fn password_variable(reference: &SecretKeyRef) -> EnvVar {
+    EnvVar {
         name: REDIS_PASSWORD_ENV.to_owned(),
         value: None,
         value_from: Some(EnvVarSource {
@@ -180,7 +180,7 @@ fn password(server: &VirtualMCPServer) -> Option<EnvVar> {
             }),
             ..EnvVarSource::default()
         }),
-    })
+    }
 }
 
 fn volumes(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Vec<Volume> {
@@ -242,7 +242,7 @@ fn mount(volume: &str, path: &str) -> VolumeMount {
     }
 }
 
-/// Pods of one revision away from each other, as far as the cluster allows.
+/// Spreads the pods of one revision over `topology_key`, as far as the cluster allows.
 fn spread(server: &VirtualMCPServer, topology_key: &str) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
         topology_key: topology_key.to_owned(),

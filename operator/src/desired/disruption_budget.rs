@@ -1,4 +1,4 @@
-//! What keeps node drains from taking all gateway pods at once.
+//! The PodDisruptionBudget of the gateway pods.
 
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -7,7 +7,7 @@ use vmcp_crds::v1alpha1::VirtualMCPServer;
 
 use super::{labels, metadata, names};
 
-/// One pod at a time. With a single pod there is no budget, because it would block drains for ever.
+/// Allows one voluntary disruption at a time. A single pod gets no budget, because that would block node drains forever.
 pub(super) fn disruption_budget(server: &VirtualMCPServer) -> PodDisruptionBudget {
     PodDisruptionBudget {
         metadata: metadata(server, names::workload(server)),

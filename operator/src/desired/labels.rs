@@ -1,17 +1,17 @@
-//! The labels and annotations of what the operator makes.
+//! Labels and annotations of the objects that the operator creates.
 
 use std::collections::BTreeMap;
 
 use kube::ResourceExt as _;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
-/// Names the virtual server that an object belongs to.
+/// Label: the name of the virtual server that an object belongs to.
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
-/// What is running: the same for all gateways.
+/// Label: the application. It is [`GATEWAY`] for all gateways.
 pub const NAME: &str = "app.kubernetes.io/name";
-/// Says that we made the object.
+/// Label: the operator that created the object. It is always [`OPERATOR`].
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Which of the two configurations a ConfigMap holds: `startup` or `hot`.
+/// Label: the configuration part that a ConfigMap holds, `startup` or `hot`.
 pub const CONFIG: &str = "vmcp.dev/config-part";
 
 /// The value of [`NAME`].
@@ -19,17 +19,17 @@ pub const GATEWAY: &str = "vmcp-gateway";
 /// The value of [`MANAGED_BY`].
 pub const OPERATOR: &str = "vmcp-operator";
 
-/// On a pod: the hash of the hot configuration that the kubelet was asked to mount.
+/// Annotation of a pod: the hash of the hot configuration that the kubelet should mount.
 pub const CONFIG_HASH: &str = "vmcp.dev/config";
-/// On the pod template: a MAC of the Redis password under the session key.
+/// Annotation of the pod template: a MAC of the Redis password, keyed with the session key.
 pub const PASSWORD_MAC: &str = "vmcp.dev/session-storage-password-mac";
 
-/// What all objects that the operator watches have in common, as a label selector.
-pub const OURS: &str = "app.kubernetes.io/managed-by=vmcp-operator";
+/// Label selector for the objects that the operator created.
+pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=vmcp-operator";
 
 /// The labels of every object of a virtual server.
 #[must_use]
-pub fn of(server: &VirtualMCPServer) -> BTreeMap<String, String> {
+pub fn all(server: &VirtualMCPServer) -> BTreeMap<String, String> {
     let mut labels = selector(server);
     labels.insert(MANAGED_BY.to_owned(), OPERATOR.to_owned());
     labels.insert("app.kubernetes.io/component".to_owned(), "gateway".to_owned());
@@ -37,7 +37,7 @@ pub fn of(server: &VirtualMCPServer) -> BTreeMap<String, String> {
     labels
 }
 
-/// The labels that select the pods of a virtual server. They can never change: a Deployment's selector is immutable.
+/// The labels that select the pods of a virtual server. They must never change: a Deployment's selector is immutable.
 #[must_use]
 pub fn selector(server: &VirtualMCPServer) -> BTreeMap<String, String> {
     BTreeMap::from([
@@ -46,7 +46,7 @@ pub fn selector(server: &VirtualMCPServer) -> BTreeMap<String, String> {
     ])
 }
 
-/// [`selector`] as the API's text form.
+/// [`selector`] in the API's text form, for example `a=b,c=d`.
 #[must_use]
 pub fn selector_text(server: &VirtualMCPServer) -> String {
     let pairs = selector(server);

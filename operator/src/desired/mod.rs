@@ -1,4 +1,4 @@
-//! Desired state: the Kubernetes objects that a virtual server means. Pure functions of their arguments.
+//! Desired state: the Kubernetes objects of a virtual server, as pure functions of their arguments.
 
 mod config;
 mod config_map;
@@ -16,41 +16,41 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource as _;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
-pub use config::{Backend, ConfigFiles, ConfigProblem, config_files};
+pub use config::{Backend, ConfigFiles, ConfigRenderError, config_files};
 pub(crate) use deployment::ADMIN_PORT;
 pub use deployment::{GRACE_SECONDS, MCP_PORT};
 
-/// What the objects are made of, beside the virtual server itself.
+/// Everything that the objects depend on besides the virtual server itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
-    /// The configuration of the gateway.
+    /// The gateway's configuration files.
     pub files: &'a ConfigFiles,
-    /// The image of the gateway, when the spec names none.
+    /// The gateway image if the spec has none.
     pub default_image: &'a str,
-    /// A MAC of the Redis password, when there is one: it changes when the password does, and says nothing about it.
+    /// A MAC of the Redis password, if there is one. It changes with the password and does not reveal it.
     pub password_mac: Option<&'a str>,
-    /// How many replicas there are or may soon be, whoever decides that.
+    /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler.
     pub expected_replicas: i32,
 }
 
-/// The objects that one virtual server owns, except for the Secret with the session keys, which is made once.
+/// The objects that a virtual server owns, except the Secret with the session keys, which is created only once.
 #[derive(Clone, Debug)]
 pub struct Children {
-    /// The start-up configuration, under a name that is a function of its content.
+    /// The start-up configuration; its name contains a hash of its content.
     pub startup: ConfigMap,
-    /// The hot configuration.
+    /// The hot configuration, under a constant name.
     pub hot: ConfigMap,
-    /// The identity of the pods, which gives them no rights.
+    /// The identity of the pods, without permissions.
     pub service_account: ServiceAccount,
-    /// The gateway pods.
+    /// The Deployment of the gateway pods.
     pub deployment: Deployment,
-    /// Where clients connect.
+    /// The Service that clients connect to.
     pub service: Service,
-    /// What keeps drains from taking all pods at once; absent when there is only one.
+    /// Keeps node drains from evicting all pods at once; `None` for a single pod.
     pub disruption_budget: Option<PodDisruptionBudget>,
 }
 
-/// The objects that `server` means.
+/// Renders the objects of `server`.
 #[must_use]
 pub fn children(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Children {
     Children {
@@ -64,13 +64,13 @@ pub fn children(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Children {
     }
 }
 
-/// The metadata of a child: its name, our labels, and the virtual server as its owner, so that it goes when that goes.
+/// The metadata of a child: its name, our labels, and an owner reference, so that it is deleted with the virtual server.
 #[must_use]
 pub fn metadata(server: &VirtualMCPServer, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
         namespace: server.metadata.namespace.clone(),
-        labels: Some(labels::of(server)),
+        labels: Some(labels::all(server)),
         owner_references: server.controller_owner_ref(&()).map(|owner| vec![owner]),
         ..ObjectMeta::default()
     }

@@ -1,4 +1,4 @@
-//! Where clients connect.
+//! The Service that clients connect to.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -7,7 +7,7 @@ use vmcp_crds::v1alpha1::{SessionAffinity, VirtualMCPServer};
 use super::deployment::{MCP_PORT, MCP_PORT_NAME};
 use super::{labels, metadata, names};
 
-/// The Service of the MCP port. The admin port is not in it.
+/// The Service of the MCP port. It does not expose the admin port.
 pub(super) fn service(server: &VirtualMCPServer) -> Service {
     let affinity = match server.spec.session_affinity {
         SessionAffinity::None => "None",

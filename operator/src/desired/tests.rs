@@ -49,7 +49,7 @@ fn rendered(spec: &Json, expected_replicas: i32) -> Children {
 }
 
 #[test]
-fn the_objects_of_a_server_with_redis() {
+fn children_of_server_with_redis_match_snapshots() {
     let children = rendered(&redis(), 2);
     insta::assert_yaml_snapshot!("startup", children.startup);
     insta::assert_yaml_snapshot!("hot", children.hot);
@@ -59,8 +59,9 @@ fn the_objects_of_a_server_with_redis() {
     insta::assert_yaml_snapshot!("disruption_budget", children.disruption_budget);
 }
 
+// Every field of the session storage reaches the start-up file; the reference to the password does not.
 #[test]
-fn every_field_of_the_session_storage_reaches_the_file_and_the_password_does_not() {
+fn session_storage_is_rendered_without_password() {
     let files = config_files(&server(&redis()), &backends()).unwrap();
     let config = GatewayConfig::parse(&files.startup, "x".as_ref()).unwrap();
     let storage = serde_json::to_value(config.session_storage).unwrap();
@@ -77,8 +78,9 @@ fn every_field_of_the_session_storage_reaches_the_file_and_the_password_does_not
     assert!(!files.startup.contains("redis-auth"), "{}", files.startup);
 }
 
+// The backends change the hot file only.
 #[test]
-fn the_backends_are_the_hot_file_and_nothing_else() {
+fn backends_change_hot_file_only() {
     let server = server(&redis());
     let two = config_files(&server, &backends()).unwrap();
     let one = config_files(&server, &backends()[..1]).unwrap();
@@ -89,8 +91,9 @@ fn the_backends_are_the_hot_file_and_nothing_else() {
     HotConfig::parse(&config_files(&server, &[]).unwrap().hot, "x".as_ref()).unwrap();
 }
 
+// A change of the start-up file gives the ConfigMap a new name and the Deployment a new pod template.
 #[test]
-fn a_change_of_the_start_up_file_is_a_new_config_map_and_a_new_template() {
+fn startup_change_makes_new_config_map_and_template() {
     let mut other = redis();
     other["sessionStorage"]["db"] = json!(4);
     let (before, after) = (rendered(&redis(), 2), rendered(&other, 2));
@@ -100,7 +103,7 @@ fn a_change_of_the_start_up_file_is_a_new_config_map_and_a_new_template() {
 }
 
 #[test]
-fn without_replicas_the_deployment_says_nothing_about_the_count() {
+fn spec_without_replicas_leaves_count_unset() {
     let mut spec = redis();
     spec.as_object_mut().unwrap().remove("replicas");
     let deployment = serde_json::to_value(rendered(&spec, 1).deployment).unwrap();
@@ -113,7 +116,7 @@ fn one_replica_has_no_disruption_budget() {
 }
 
 #[test]
-fn memory_has_no_password_even_when_one_is_named() {
+fn memory_storage_ignores_password_ref() {
     let mut spec = redis();
     spec["sessionStorage"] = json!({
         "provider": "memory",
@@ -123,8 +126,9 @@ fn memory_has_no_password_even_when_one_is_named() {
     assert!(!text.contains("redis-auth") && !text.contains("a-mac"), "{text}");
 }
 
+// A session storage that the gateway would reject is not rendered, and the error names the field.
 #[test]
-fn what_the_gateway_would_refuse_is_not_rendered_and_the_field_is_named() {
+fn invalid_session_storage_is_rejected_with_field() {
     for (storage, field) in [
         (json!({"provider": "memory", "address": "redis:6379"}), "address"),
         (json!({"provider": "memory", "keyPrefix": "acme:"}), "keyPrefix"),
@@ -144,8 +148,9 @@ fn what_the_gateway_would_refuse_is_not_rendered_and_the_field_is_named() {
     }
 }
 
+// A backend with an invalid URL is left out; the others stay.
 #[test]
-fn a_backend_that_cannot_be_called_is_left_out_alone() {
+fn invalid_backend_is_left_out() {
     let mut members = backends();
     let good = config_files(&server(&redis()), &members).unwrap();
     members.push(Backend {
@@ -157,7 +162,7 @@ fn a_backend_that_cannot_be_called_is_left_out_alone() {
 }
 
 #[test]
-fn the_image_of_the_spec_wins_over_the_default() {
+fn spec_image_overrides_default() {
     let mut spec = redis();
     spec["image"] = json!("registry.example/gateway:1");
     let deployment = serde_json::to_value(rendered(&spec, 1).deployment).unwrap();
@@ -165,8 +170,9 @@ fn the_image_of_the_spec_wins_over_the_default() {
     assert_eq!(image, Some(&json!("registry.example/gateway:1")));
 }
 
+// A field without a value is omitted, not written as null.
 #[test]
-fn an_applied_object_holds_no_null() {
+fn applied_objects_contain_no_null() {
     let children = rendered(&redis(), 2);
     for object in [
         serde_json::to_string(&children.deployment).unwrap(),
@@ -178,7 +184,7 @@ fn an_applied_object_holds_no_null() {
 }
 
 #[test]
-fn more_backends_than_a_config_map_holds_are_refused_with_advice() {
+fn too_many_backends_for_config_map_are_rejected() {
     let many: Vec<Backend> = (0..20_000)
         .map(|number| Backend {
             name: format!("backend-{number}"),

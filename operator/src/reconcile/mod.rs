@@ -1,7 +1,7 @@
-//! One look at one virtual server: fetch, render, apply, observe, report.
+//! The reconcile of one virtual server: resolve, render, apply, observe, write the status.
 
 mod children;
-mod known;
+mod observed;
 mod pods;
 
 use std::sync::Arc;
@@ -13,118 +13,122 @@ use kube::runtime::events::{Event, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt as _};
 use serde_json::json;
-use vmcp_crds::v1alpha1::{BackendState, VirtualMCPServer, VirtualMCPServerStatus, condition_type};
+use vmcp_crds::v1alpha1::{ObservedBackendState, VirtualMCPServer, VirtualMCPServerStatus, condition_type};
 
-use crate::api_server::{Object, ObjectName, Objects, explain};
+use crate::api_server::{NamespacedObject, ObjectApi, ObjectName};
 use crate::apply::FIELD_MANAGER;
 use crate::backoff::Backoff;
 use crate::desired::{self, Backend, ConfigFiles, Inputs, names};
 use crate::error::Error;
 use crate::events;
-use crate::field_check;
-use crate::gateways::{Gateway, Gateways};
-use crate::memory::{Memories, Memory};
+use crate::kube_error::describe;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
-use crate::resolve::{self, Secrets};
-use crate::status::{self, Observed, Refused};
-use crate::watch::Stores;
+use crate::resolve::{self, SecretResolution};
+use crate::server_state::{ServerState, ServerStates};
+use crate::spec_validation;
+use crate::status::{self, ApplyFailure, Observed, SecretsState};
+use crate::status_client::{GatewayPod, StatusClient};
+use crate::watch::ReflectorStores;
 
-/// While pods have yet to take what was rendered.
-const SOON: Duration = Duration::from_millis(500);
-/// While a backend does not answer, or something is missing that no watch tells of.
-const LATER: Duration = Duration::from_secs(5);
-/// When all is well: what pods know of backends changes without an event.
-const STEADY: Duration = Duration::from_secs(30);
+/// Requeue delay while pods have not loaded the rendered configuration yet.
+const REQUEUE_PENDING: Duration = Duration::from_millis(500);
+/// Requeue delay while a backend fails, or while the server waits for something that no watch reports.
+const REQUEUE_DEGRADED: Duration = Duration::from_secs(5);
+/// Requeue delay in the steady state. No watch reports a change of a backend's state, so pods are polled.
+const REQUEUE_STEADY: Duration = Duration::from_secs(30);
 
-/// What all looks share.
+/// Shared dependencies of all reconciles in one scope.
 #[derive(Clone)]
 pub struct Context {
-    /// The way to the API server.
+    /// Client for the API server.
     pub client: Client,
-    /// What the watches of this scope know.
-    pub stores: Stores,
-    /// The way to the gateway pods.
-    pub gateways: Gateways,
-    /// The image of the gateway, when a spec names none.
+    /// The objects that the watches of this scope have seen.
+    pub stores: ReflectorStores,
+    /// Client for the status of gateway pods.
+    pub status_client: StatusClient,
+    /// The gateway image for specs without one.
     pub default_image: String,
-    /// What specs may name.
+    /// The images and Secrets that specs may name.
     pub policy: Policy,
-    /// What is remembered.
-    pub memories: Arc<Memories>,
-    /// The failures in a row.
+    /// State that is kept between reconciles.
+    pub server_states: Arc<ServerStates>,
+    /// The retry delays of failed reconciles.
     pub backoff: Arc<Backoff>,
-    /// The counts.
+    /// The metrics of this process.
     pub metrics: Metrics,
-    /// Where events go.
+    /// Publishes Kubernetes Events.
     pub recorder: Recorder,
 }
 
-/// Looks at `server` once.
+/// Reconciles `server` once.
 ///
 /// # Errors
-/// When the API server refuses or does not answer.
+/// When the API server rejects a request or does not answer.
 pub async fn reconcile(server: Arc<VirtualMCPServer>, context: Arc<Context>) -> Result<Action, Error> {
     context.stores.ready().await?;
     if server.metadata.deletion_timestamp.is_some() {
-        // Every child names the server as its owner, so they go with it.
+        // The garbage collector deletes the children through their owner references.
         return Ok(Action::await_change());
     }
-    let memory = context.memories.of(&ObjectRef::from_obj(&*server));
-    let mut memory = memory.lock().await;
-    let look = Look {
+    let state = context
+        .server_states
+        .get_or_default(&ObjectRef::from_obj(&*server));
+    let mut state = state.lock().await;
+    let reconciler = Reconciler {
         context: &context,
         server: &server,
         namespace: server.namespace().unwrap_or_default(),
     };
-    look.run(&mut memory).await
+    reconciler.run(&mut state).await
 }
 
-/// One look at one server.
-struct Look<'a> {
+/// One reconcile of one virtual server.
+struct Reconciler<'a> {
     context: &'a Context,
     server: &'a VirtualMCPServer,
     namespace: String,
 }
 
-/// Why nothing was done for a spec.
-struct RefusedSpec {
+/// Why a spec is rejected before anything is applied.
+struct RejectedSpec {
     reason: &'static str,
     message: String,
 }
 
-/// What a look found out, and whether it could do its work.
+/// What a reconcile has found out, up to the step that failed.
 #[derive(Default)]
 struct Findings {
-    refused_spec: Option<RefusedSpec>,
+    rejected_spec: Option<RejectedSpec>,
     backends: Option<Vec<Backend>>,
     config: Option<Result<ConfigFiles, String>>,
-    secrets: Option<Secrets>,
-    gateways: Vec<Gateway>,
-    gave_up: bool,
-    failed: Option<Error>,
+    secrets: Option<SecretResolution>,
+    gateways: Vec<GatewayPod>,
+    nudges_exhausted: bool,
+    error: Option<Error>,
 }
 
-impl Look<'_> {
-    async fn run(&self, memory: &mut Memory) -> Result<Action, Error> {
+impl Reconciler<'_> {
+    async fn run(&self, state: &mut ServerState) -> Result<Action, Error> {
         let mut findings = Findings::default();
-        if let Err(error) = self.work(memory, &mut findings).await {
-            if !error.is_refusal() && !error.is_not_owned() {
+        if let Err(error) = self.apply_spec(state, &mut findings).await {
+            if !error.is_rejection() && !error.is_not_owned() {
                 return Err(error);
             }
-            findings.failed = Some(error);
+            findings.error = Some(error);
         }
-        let status = self.report(memory, &findings).await?;
-        match findings.failed {
+        let status = self.update_status(state, &findings).await?;
+        match findings.error {
             Some(error) if !error.is_not_owned() => Err(error),
-            _ => Ok(Action::requeue(next_look(&status, findings.gave_up))),
+            _ => Ok(Action::requeue(requeue_delay(&status, findings.nudges_exhausted))),
         }
     }
 
-    /// Does what has to be done, as far as it can be: what is missing stops it, and leaves running pods as they are.
-    async fn work(&self, memory: &mut Memory, findings: &mut Findings) -> Result<(), Error> {
-        findings.refused_spec = self.refused_spec();
-        if findings.refused_spec.is_some() {
+    /// Applies the children and fetches the pods' status. Stops at the first missing prerequisite, and then leaves running pods
+    /// unchanged.
+    async fn apply_spec(&self, state: &mut ServerState, findings: &mut Findings) -> Result<(), Error> {
+        findings.rejected_spec = self.rejected_spec();
+        if findings.rejected_spec.is_some() {
             return Ok(());
         }
         findings.backends = resolve::backends(self.server, &self.context.stores);
@@ -136,7 +140,7 @@ impl Look<'_> {
             return Ok(());
         };
         let secrets = resolve::secrets(&self.context.client, self.server, &self.context.policy).await?;
-        let Secrets::Resolved {
+        let SecretResolution::Resolved {
             key,
             new_keys,
             password_mac,
@@ -144,68 +148,69 @@ impl Look<'_> {
         else {
             return Ok(());
         };
-        if *new_keys && self.deployment(memory).is_some() {
-            self.tell(&events::session_keys_lost(&names::session_keys(self.server)))
+        if *new_keys && self.deployment(state).is_some() {
+            self.publish_event(&events::session_keys_lost(&names::session_keys(self.server)))
                 .await;
         }
         let inputs = Inputs {
             files,
             default_image: &self.context.default_image,
             password_mac: password_mac.as_deref(),
-            expected_replicas: self.expected_replicas(memory),
+            expected_replicas: self.expected_replicas(state),
         };
-        self.apply_children(memory, &desired::children(self.server, &inputs))
+        self.apply_children(state, &desired::children(self.server, &inputs))
             .await?;
-        self.remove_unused_configs(memory).await?;
+        self.remove_unused_configs(state).await?;
         let token = key.status_token(&self.namespace, &self.server.name_any());
-        findings.gateways = self.context.gateways.ask(&self.pods(memory), &token).await;
-        findings.gave_up = self.remind(memory, &findings.gateways, &files.hot_hash).await?;
+        findings.gateways = self
+            .context
+            .status_client
+            .fetch_all(&self.pods(state), &token)
+            .await;
+        findings.nudges_exhausted = self
+            .nudge_outdated_pods(state, &findings.gateways, &files.hot_hash)
+            .await?;
         Ok(())
     }
 
-    /// What of the spec must not reach a request or a pod.
-    fn refused_spec(&self) -> Option<RefusedSpec> {
-        if let Some(message) = field_check::problem(self.server) {
-            return Some(RefusedSpec {
+    /// Validates the spec against the schema's rules and the policy.
+    fn rejected_spec(&self) -> Option<RejectedSpec> {
+        if let Some(message) = spec_validation::first_violation(self.server) {
+            return Some(RejectedSpec {
                 reason: "ConfigInvalid",
                 message,
             });
         }
         let image = self.server.spec.image.as_deref()?;
         let message = self.context.policy.check_image(image).err()?;
-        Some(RefusedSpec {
+        Some(RejectedSpec {
             reason: "ImageNotAllowed",
             message,
         })
     }
 
-    /// Writes the status and tells of transitions, if there is anything new.
-    async fn report(
+    /// Writes the status and publishes Events for its transitions, if it has changed.
+    async fn update_status(
         &self,
-        memory: &mut Memory,
+        state: &mut ServerState,
         findings: &Findings,
     ) -> Result<VirtualMCPServerStatus, Error> {
-        let old = self.last_status(memory);
-        let deployment = self.deployment(memory);
-        let failure = findings.failed.as_ref().map(ToString::to_string);
-        let refused = match &findings.failed {
-            Some(Error::BeingDeleted { .. }) => failure.as_deref().map(|message| Refused::NotOwned {
-                message,
-                stalled: false,
-            }),
-            Some(Error::NotOwned { goes, .. }) => failure.as_deref().map(|message| Refused::NotOwned {
-                message,
-                stalled: !goes,
-            }),
-            _ => failure.as_deref().map(Refused::ApiServer),
+        let old = self.current_status(state);
+        let deployment = self.deployment(state);
+        let error_text = findings.error.as_ref().map(ToString::to_string);
+        let not_owned = |stalled| move |message| ApplyFailure::NotOwned { message, stalled };
+        let apply_failure = match &findings.error {
+            Some(Error::BeingDeleted { .. }) => error_text.as_deref().map(not_owned(false)),
+            Some(Error::NotOwned { is_temporary, .. }) => error_text.as_deref().map(not_owned(!is_temporary)),
+            _ => error_text.as_deref().map(ApplyFailure::ApiServer),
         };
         let no_config = String::new();
         let observed = Observed {
             server: self.server,
-            refused_spec: findings
-                .refused_spec
+            rejected_spec: findings
+                .rejected_spec
                 .as_ref()
-                .map(|refused| (refused.reason, refused.message.as_str())),
+                .map(|rejected| (rejected.reason, rejected.message.as_str())),
             backends: findings.backends.as_deref(),
             config: match &findings.config {
                 Some(Ok(files)) => Ok(files),
@@ -213,24 +218,24 @@ impl Look<'_> {
                 None => Err(&no_config),
             },
             secrets: match &findings.secrets {
-                None => status::Secrets::Unknown,
-                Some(Secrets::Resolved { .. }) => status::Secrets::Resolved,
-                Some(Secrets::Unresolved {
+                None => SecretsState::Unknown,
+                Some(SecretResolution::Resolved { .. }) => SecretsState::Resolved,
+                Some(SecretResolution::Unresolved {
                     reason,
                     message,
                     stalled,
-                }) => status::Secrets::Unresolved {
+                }) => SecretsState::Unresolved {
                     reason,
                     message,
                     stalled: *stalled,
                 },
             },
-            refused,
+            apply_failure,
             deployment: deployment.as_deref(),
             gateways: &findings.gateways,
-            expected_replicas: self.expected_replicas(memory),
+            expected_replicas: self.expected_replicas(state),
         };
-        let status = status::status(&observed, &old, Timestamp::now());
+        let status = status::derive(&observed, &old, Timestamp::now());
         if status == old {
             return Ok(status);
         }
@@ -245,46 +250,46 @@ impl Look<'_> {
             .objects::<VirtualMCPServer>()?
             .apply_status(&name, FIELD_MANAGER, &body)
             .await?;
-        self.context.metrics.applied("VirtualMCPServer/status");
-        memory.written = Some((written.resource_version().unwrap_or_default(), status.clone()));
+        self.context.metrics.record_apply("VirtualMCPServer/status");
+        state.written_status = Some((written.resource_version().unwrap_or_default(), status.clone()));
         for event in events::transitions(&old.conditions, &status.conditions) {
-            self.tell(&event).await;
+            self.publish_event(&event).await;
         }
         Ok(status)
     }
 
-    fn objects<K: Object>(&self) -> Result<Objects<K>, Error> {
-        Objects::of(&self.context.client, &self.namespace)
+    fn objects<K: NamespacedObject>(&self) -> Result<ObjectApi<K>, Error> {
+        ObjectApi::in_namespace(&self.context.client, &self.namespace)
     }
 
-    /// Events are for people; that one is lost stops nothing.
-    async fn tell(&self, event: &Event) {
+    /// Publishes an Event. A failure is only logged: Events are informational.
+    async fn publish_event(&self, event: &Event) {
         let reference = self.server.object_ref(&());
         if let Err(error) = self.context.recorder.publish(event, &reference).await {
-            let error = explain(&error);
+            let error = describe(&error);
             tracing::warn!(
                 namespace = self.namespace,
                 name = self.server.name_any(),
                 error,
-                "an event was lost"
+                "failed to publish event"
             );
         }
     }
 }
 
-/// How long to wait before looking again, if no watch says something before.
-fn next_look(status: &VirtualMCPServerStatus, gave_up: bool) -> Duration {
+/// Delay until the next reconcile, unless a watch triggers one earlier.
+fn requeue_delay(status: &VirtualMCPServerStatus, nudges_exhausted: bool) -> Duration {
     let ready = vmcp_crds::condition::find(&status.conditions, condition_type::READY);
     match ready.map(|ready| ready.reason.as_str()) {
-        Some("ConfigPending" | "GatewayUnreachable") if !gave_up => SOON,
-        Some("ConfigPending" | "GatewayUnreachable" | "ConfigRefused" | "ChildNotOwned") => LATER,
+        Some("ConfigPending" | "GatewayUnreachable") if !nudges_exhausted => REQUEUE_PENDING,
+        Some("ConfigPending" | "GatewayUnreachable" | "ConfigRefused" | "ChildNotOwned") => REQUEUE_DEGRADED,
         _ if status
             .backends
             .iter()
-            .any(|backend| backend.state != BackendState::Ready) =>
+            .any(|backend| backend.state != ObservedBackendState::Ready) =>
         {
-            LATER
+            REQUEUE_DEGRADED
         }
-        _ => STEADY,
+        _ => REQUEUE_STEADY,
     }
 }

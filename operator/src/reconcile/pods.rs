@@ -1,4 +1,4 @@
-//! How gateway pods learn that their configuration is old.
+//! Finds the gateway pods, and nudges those with an outdated configuration.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,87 +8,87 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use serde_json::json;
 
-use super::Look;
+use super::Reconciler;
 use crate::api_server::ObjectName;
 use crate::apply::FIELD_MANAGER;
+use crate::config_nudge::NudgeStep;
 use crate::desired::labels;
 use crate::error::Error;
-use crate::gateways::Gateway;
-use crate::memory::Memory;
 use crate::owner;
-use crate::reminder::Step;
+use crate::server_state::ServerState;
+use crate::status_client::GatewayPod;
 
-impl Look<'_> {
-    /// The gateway pods: those of the ReplicaSets of the Deployment of this virtual server. Whoever may create a pod can give it
-    /// our labels, and would be sent the token of the status.
-    pub(super) fn pods(&self, memory: &Memory) -> Vec<Arc<Pod>> {
-        let deployment = self.deployment(memory);
+impl Reconciler<'_> {
+    /// The gateway pods: those that are owned by this server's Deployment through a ReplicaSet. Labels alone are not enough: anyone who
+    /// can create pods can set them, and the operator sends the status token to these pods.
+    pub(super) fn pods(&self, state: &ServerState) -> Vec<Arc<Pod>> {
+        let deployment = self.deployment(state);
         let Some(deployment) = deployment.filter(|found| owner::is_controlled_by(&**found, self.server))
         else {
             return Vec::new();
         };
-        let sets = self.mine(&self.context.stores.replica_sets);
+        let sets = self.labeled_objects(&self.context.stores.replica_sets);
         let sets: Vec<String> = sets
             .iter()
             .filter(|set| is_controlled(&set.metadata, deployment.uid().as_slice()))
             .filter_map(|set| set.uid())
             .collect();
-        let mut pods = self.mine(&self.context.stores.pods);
+        let mut pods = self.labeled_objects(&self.context.stores.pods);
         pods.retain(|pod| is_controlled(&pod.metadata, &sets));
         pods
     }
 
-    /// Tells the pods that have an old hot configuration to look. Says whether one of them was told often enough.
-    pub(super) async fn remind(
+    /// Nudges the pods whose hot configuration is not `hash`. Returns whether a pod has had the maximum number of nudges.
+    pub(super) async fn nudge_outdated_pods(
         &self,
-        memory: &mut Memory,
-        gateways: &[Gateway],
+        state: &mut ServerState,
+        gateways: &[GatewayPod],
         hash: &str,
     ) -> Result<bool, Error> {
-        memory
-            .reminders
+        state
+            .config_nudges
             .retain(|uid| gateways.iter().any(|gateway| gateway.uid == uid));
-        let mut gave_up = false;
+        let mut nudges_exhausted = false;
         for gateway in gateways {
-            let behind = match &gateway.answer {
+            let is_outdated = match &gateway.status {
                 Ok(status) => status.hot_config_hash != hash,
-                // A pod that starts says nothing yet, and has mounted what is current.
+                // A pod that is still starting does not report yet, but has mounted the current configuration.
                 Err(_) => gateway.ready,
             };
-            if behind {
-                match memory.reminders.step(&gateway.uid, hash, Instant::now()) {
-                    Step::Annotate(value) => self.annotate(gateway, &value).await?,
-                    Step::Wait => {}
-                    Step::GiveUp => gave_up = true,
+            if is_outdated {
+                match state.config_nudges.next_step(&gateway.uid, hash, Instant::now()) {
+                    NudgeStep::Annotate(value) => self.annotate(gateway, &value).await?,
+                    NudgeStep::Wait => {}
+                    NudgeStep::GiveUp => nudges_exhausted = true,
                 }
             }
         }
-        Ok(gave_up)
+        Ok(nudges_exhausted)
     }
 
-    pub(super) async fn annotate(&self, gateway: &Gateway, value: &str) -> Result<(), Error> {
-        // The uid keeps a pod that is gone from being made anew, as a pod without containers.
+    pub(super) async fn annotate(&self, gateway: &GatewayPod, value: &str) -> Result<(), Error> {
+        // With the uid, the apply fails for a deleted pod instead of creating a new one.
         let body = json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "name": gateway.pod,
+                "name": gateway.name,
                 "uid": gateway.uid,
                 "annotations": {labels::CONFIG_HASH: value},
             },
         });
-        let name = ObjectName::parse(&gateway.pod)?;
+        let name = ObjectName::parse(&gateway.name)?;
         match self
             .objects::<Pod>()?
             .apply("annotate", &name, FIELD_MANAGER, &body)
             .await
         {
             Ok(_) => {
-                self.context.metrics.applied("Pod");
+                self.context.metrics.record_apply("Pod");
                 tracing::debug!(
                     namespace = self.namespace,
-                    pod = gateway.pod,
-                    "told of a new configuration"
+                    pod = gateway.name,
+                    "nudged pod to remount its configuration"
                 );
                 Ok(())
             }

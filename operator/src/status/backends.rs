@@ -1,99 +1,108 @@
-//! The backends, as all ready gateway pods together see them.
+//! Merges the backend states that the ready gateway pods report.
 
 use std::collections::BTreeSet;
 
 use vmcp_crds::config::rules;
-use vmcp_crds::status::{BackendState as Seen, GatewayStatus};
+use vmcp_crds::status::{BackendState as ReportedState, GatewayStatus};
 use vmcp_crds::v1alpha1::field_rules::{MAX_URL, one_line};
-use vmcp_crds::v1alpha1::{BackendState, BackendStatus, MAX_BACKENDS};
+use vmcp_crds::v1alpha1::{MAX_BACKENDS, ObservedBackend, ObservedBackendState};
 
 use crate::desired::Backend;
-use crate::gateways::Gateway;
+use crate::status_client::GatewayPod;
 
-/// The longest message that the status repeats.
-const MAX_MESSAGE: usize = 256;
+/// Maximum number of characters of a pod's message in the status.
+const MAX_MESSAGE_CHARS: usize = 256;
 
-/// One entry per backend of the group. A backend that fails for one pod fails: some client notices.
-pub(super) fn backends(members: &[Backend], gateways: &[Gateway]) -> Vec<BackendStatus> {
+/// One entry per backend of the group. A backend that fails for one pod is `Failing`, because it fails for that pod's clients.
+pub(super) fn summarize(members: &[Backend], gateways: &[GatewayPod]) -> Vec<ObservedBackend> {
     members
         .iter()
         .map(|member| {
-            let seen = || {
-                answers(gateways)
+            let reports = || {
+                ready_statuses(gateways)
                     .flat_map(|status| &status.backends)
                     .filter(|backend| backend.name == member.name)
             };
             let problem = member.problem();
-            let state = if problem.is_some() || seen().any(|backend| backend.state == Seen::Failing) {
-                BackendState::Failing
-            } else if seen().any(|backend| backend.state == Seen::Ready) {
-                BackendState::Ready
+            let is_reported = |state| reports().any(|backend| backend.state == state);
+            let state = if problem.is_some() || is_reported(ReportedState::Failing) {
+                ObservedBackendState::Failing
+            } else if is_reported(ReportedState::Ready) {
+                ObservedBackendState::Ready
             } else {
-                BackendState::Unknown
+                ObservedBackendState::Unknown
             };
-            BackendStatus {
+            ObservedBackend {
                 name: member.name.clone(),
                 url: rules::without_secrets(&member.url)
                     .chars()
                     .take(MAX_URL)
                     .collect(),
                 state,
-                tools: seen().map(|backend| number(backend.tools)).max(),
+                tools: reports().map(|backend| to_i32(backend.tools)).max(),
                 message: problem
                     .as_deref()
-                    .or_else(|| seen().find_map(|backend| backend.error.as_deref()))
-                    .map(shortened),
+                    .or_else(|| reports().find_map(|backend| backend.error.as_deref()))
+                    .map(shorten),
             }
         })
         .collect()
 }
 
-/// How many answer.
-pub(super) fn count(backends: &[BackendStatus]) -> i32 {
-    number(
+/// The number of backends that are ready.
+pub(super) fn count_ready(backends: &[ObservedBackend]) -> i32 {
+    to_i32(
         backends
             .iter()
-            .filter(|backend| backend.state == BackendState::Ready)
+            .filter(|backend| backend.state == ObservedBackendState::Ready)
             .count(),
     )
 }
 
-/// As many as the status lists; those that need attention first.
-pub(super) fn listed(mut backends: Vec<BackendStatus>) -> Vec<BackendStatus> {
+/// Shortens the list to [`MAX_BACKENDS`]. Ready backends are dropped first.
+pub(super) fn truncate(mut backends: Vec<ObservedBackend>) -> Vec<ObservedBackend> {
     if backends.len() > MAX_BACKENDS {
-        backends.sort_by_key(|backend| backend.state == BackendState::Ready);
+        backends.sort_by_key(|backend| backend.state == ObservedBackendState::Ready);
         backends.truncate(MAX_BACKENDS);
         backends.sort_by(|a, b| a.name.cmp(&b.name));
     }
     backends
 }
 
-/// How many tools clients are offered; while pods disagree, the most.
-pub(super) fn tools(gateways: &[Gateway]) -> i32 {
-    number(answers(gateways).map(|status| status.tools).max().unwrap_or(0))
+/// The number of tools that clients see; the maximum while pods disagree.
+pub(super) fn count_tools(gateways: &[GatewayPod]) -> i32 {
+    to_i32(
+        ready_statuses(gateways)
+            .map(|status| status.tools)
+            .max()
+            .unwrap_or(0),
+    )
 }
 
-/// What all pods tell, each sentence once.
-pub(super) fn sentences(
-    gateways: &[Gateway],
-    most: usize,
-    told: impl Fn(&GatewayStatus) -> &Vec<String>,
+/// The messages of all pods, sorted and without duplicates, at most `max`.
+pub(super) fn merge_messages(
+    gateways: &[GatewayPod],
+    max: usize,
+    messages: impl Fn(&GatewayStatus) -> &Vec<String>,
 ) -> Vec<String> {
-    let all: BTreeSet<&str> = answers(gateways).flat_map(told).map(String::as_str).collect();
-    all.into_iter().take(most).map(shortened).collect()
+    let all: BTreeSet<&str> = ready_statuses(gateways)
+        .flat_map(messages)
+        .map(String::as_str)
+        .collect();
+    all.into_iter().take(max).map(shorten).collect()
 }
 
-fn answers(gateways: &[Gateway]) -> impl Iterator<Item = &GatewayStatus> {
+fn ready_statuses(gateways: &[GatewayPod]) -> impl Iterator<Item = &GatewayStatus> {
     gateways
         .iter()
         .filter(|gateway| gateway.ready)
-        .filter_map(|gateway| gateway.answer.as_ref().ok())
+        .filter_map(|gateway| gateway.status.as_ref().ok())
 }
 
-fn shortened(text: &str) -> String {
-    one_line(text, MAX_MESSAGE)
+fn shorten(text: &str) -> String {
+    one_line(text, MAX_MESSAGE_CHARS)
 }
 
-fn number(count: usize) -> i32 {
+fn to_i32(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }

@@ -1,86 +1,85 @@
-//! Status: what can be observed of a virtual server, as conditions and counts. Pure.
+//! Derives the status of a virtual server, its conditions and counts, from what was observed. Pure functions.
 
 mod backends;
-mod outlook;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use vmcp_crds::condition::{Verdict, merge};
+use vmcp_crds::condition::{ConditionUpdate, merge};
 use vmcp_crds::v1alpha1::{
-    MAX_CONFLICTS, SessionStorageProvider, VirtualMCPServer, VirtualMCPServerStatus, condition_type,
+    MAX_CONFLICTS, StorageProvider, VirtualMCPServer, VirtualMCPServerStatus, condition_type,
 };
 
 use crate::desired::{Backend, ConfigFiles, labels, names};
-use crate::gateways::Gateway;
-use outlook::{Outlook, Phase};
+use crate::status_client::GatewayPod;
+use assessment::{Assessment, Phase};
 
-/// Everything that the status says something about.
+/// Everything that the status is derived from.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
-    /// The virtual server.
+    /// The virtual server with its spec.
     pub server: &'a VirtualMCPServer,
-    /// Why nothing was done for its spec: a reason and what is wrong. Nothing below was looked at then.
-    pub refused_spec: Option<(&'static str, &'a str)>,
-    /// The members of its group; `None` when the group does not exist.
+    /// Reason and message if the spec was rejected. Nothing below was observed then.
+    pub rejected_spec: Option<(&'static str, &'a str)>,
+    /// The members of its group; `None` if the group does not exist.
     pub backends: Option<&'a [Backend]>,
-    /// The rendered configuration, or why there is none. Not looked at without a group.
+    /// The rendered configuration, or why it cannot be rendered. Ignored without a group.
     pub config: Result<&'a ConfigFiles, &'a str>,
-    /// The Secrets.
-    pub secrets: Secrets<'a>,
+    /// Whether the Secrets that the spec needs are usable.
+    pub secrets: SecretsState<'a>,
     /// Why an object could not be applied.
-    pub refused: Option<Refused<'a>>,
-    /// The Deployment as it is.
+    pub apply_failure: Option<ApplyFailure<'a>>,
+    /// The current Deployment, if it exists.
     pub deployment: Option<&'a Deployment>,
-    /// The gateway pods that run.
-    pub gateways: &'a [Gateway],
-    /// How many replicas there are or may soon be, whoever decides that.
+    /// The running gateway pods.
+    pub gateways: &'a [GatewayPod],
+    /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler.
     pub expected_replicas: i32,
 }
 
-/// The Secrets that the virtual server needs.
+/// State of the Secrets that the virtual server needs.
 #[derive(Clone, Copy, Debug)]
-pub enum Secrets<'a> {
-    /// They were not looked at, because something before them is missing.
+pub enum SecretsState<'a> {
+    /// They were not read, because an earlier prerequisite is missing.
     Unknown,
-    /// They are there.
+    /// All Secrets exist and are valid.
     Resolved,
-    /// One is not.
+    /// A Secret is missing, invalid, or not allowed.
     Unresolved {
-        /// Why, in one word.
+        /// The reason of the condition, in CamelCase.
         reason: &'static str,
-        /// Why, for people.
+        /// The message of the condition.
         message: &'a str,
-        /// Whether only a person can help.
+        /// Whether a user has to act.
         stalled: bool,
     },
 }
 
 /// Why an object could not be applied.
 #[derive(Clone, Copy, Debug)]
-pub enum Refused<'a> {
-    /// The API server refuses, in these words.
+pub enum ApplyFailure<'a> {
+    /// The API server rejected it, with this message.
     ApiServer(&'a str),
-    /// An object of that name is there, and is somebody else's.
+    /// An object of that name exists and belongs to another owner.
     NotOwned {
-        /// Which and whose, for people.
+        /// The message of the condition, which names the object and its owner.
         message: &'a str,
-        /// Whether only a person can help.
+        /// Whether a user has to act.
         stalled: bool,
     },
 }
 
-/// The status that `observed` means, after `old`.
+/// Derives the status from `observed`. Transition times of unchanged conditions come from `old`.
 #[must_use]
-pub fn status(
+pub fn derive(
     observed: &Observed<'_>,
     old: &VirtualMCPServerStatus,
     now: Timestamp,
 ) -> VirtualMCPServerStatus {
     let generation = observed.server.metadata.generation;
-    let outlook = outlook::outlook(observed);
-    let verdicts: Vec<Verdict> = [
-        Some(ready(&outlook)),
-        progress(&outlook),
+    let assessment = assessment::assess(observed);
+    let updates: Vec<ConditionUpdate> = [
+        Some(ready(&assessment)),
+        progress(&assessment),
         group_ref(observed),
         config(observed),
         secrets(observed),
@@ -94,64 +93,68 @@ pub fn status(
         .and_then(|deployment| deployment.status.as_ref());
     let mut status = VirtualMCPServerStatus {
         observed_generation: generation,
-        conditions: merge(&old.conditions, &verdicts, generation, now),
+        conditions: merge(&old.conditions, &updates, generation, now),
         url: Some(names::url(observed.server)),
         replicas: Some(counts.and_then(|counts| counts.replicas).unwrap_or(0)),
         selector: Some(labels::selector_text(observed.server)),
-        // When something is missing, pods go on with what they have, and are not asked.
+        // While a prerequisite is missing, pods are not polled, and the last known values stay.
         backend_count: old.backend_count,
         tool_count: old.tool_count,
         backends: old.backends.clone(),
         conflicts: old.conflicts.clone(),
         faults: old.faults.clone(),
     };
-    let asked = observed.refused.is_none() && matches!(observed.secrets, Secrets::Resolved);
-    if let Some(backends) = observed.backends.filter(|_| asked) {
-        let all = backends::backends(backends, observed.gateways);
-        status.backend_count = Some(backends::count(&all));
-        status.backends = backends::listed(all);
-        status.tool_count = Some(backends::tools(observed.gateways));
+    let were_polled = observed.apply_failure.is_none() && matches!(observed.secrets, SecretsState::Resolved);
+    if let Some(members) = observed.backends.filter(|_| were_polled) {
+        let all = backends::summarize(members, observed.gateways);
+        status.backend_count = Some(backends::count_ready(&all));
+        status.backends = backends::truncate(all);
+        status.tool_count = Some(backends::count_tools(observed.gateways));
         status.conflicts =
-            backends::sentences(observed.gateways, MAX_CONFLICTS, |gateway| &gateway.conflicts);
-        status.faults = backends::sentences(observed.gateways, MAX_CONFLICTS, |gateway| &gateway.faults);
+            backends::merge_messages(observed.gateways, MAX_CONFLICTS, |gateway| &gateway.conflicts);
+        status.faults = backends::merge_messages(observed.gateways, MAX_CONFLICTS, |gateway| &gateway.faults);
     }
     status
 }
 
-fn ready(outlook: &Outlook) -> Verdict {
-    Verdict {
+fn ready(assessment: &Assessment) -> ConditionUpdate {
+    ConditionUpdate {
         type_: condition_type::READY,
-        status: Some(outlook.phase == Phase::Serving),
-        reason: outlook.reason,
-        message: outlook.message.clone(),
+        status: Some(assessment.phase == Phase::Serving),
+        reason: assessment.reason,
+        message: assessment.message.clone(),
     }
 }
 
-/// At most one of the two conditions that kstatus calls abnormal: they are there only while they hold.
-fn progress(outlook: &Outlook) -> Option<Verdict> {
-    let type_ = match outlook.phase {
+/// `Reconciling` or `Stalled`, which kstatus calls abnormal-true conditions: they are present only while they are true.
+fn progress(assessment: &Assessment) -> Option<ConditionUpdate> {
+    let type_ = match assessment.phase {
         Phase::Serving | Phase::Idle => return None,
         Phase::Waiting => condition_type::RECONCILING,
         Phase::Stalled => condition_type::STALLED,
     };
-    Some(Verdict {
+    Some(ConditionUpdate {
         type_,
         status: Some(true),
-        reason: outlook.reason,
-        message: outlook.message.clone(),
+        reason: assessment.reason,
+        message: assessment.message.clone(),
     })
 }
 
-fn group_ref(observed: &Observed<'_>) -> Option<Verdict> {
-    if observed.refused_spec.is_some() {
+fn group_ref(observed: &Observed<'_>) -> Option<ConditionUpdate> {
+    if observed.rejected_spec.is_some() {
         return None;
     }
     let group = &observed.server.spec.group_ref.name;
     let (status, reason, message) = match observed.backends {
         Some(_) => (true, "GroupRefValid", format!("MCPGroup {group} exists")),
-        None => (false, "GroupRefNotFound", outlook::no_group(group)),
+        None => (
+            false,
+            "GroupRefNotFound",
+            assessment::missing_group_message(group),
+        ),
     };
-    Some(Verdict {
+    Some(ConditionUpdate {
         type_: condition_type::GROUP_REF_VALIDATED,
         status: Some(status),
         reason,
@@ -159,9 +162,9 @@ fn group_ref(observed: &Observed<'_>) -> Option<Verdict> {
     })
 }
 
-fn config(observed: &Observed<'_>) -> Option<Verdict> {
-    if let Some((reason, message)) = observed.refused_spec {
-        return Some(Verdict {
+fn config(observed: &Observed<'_>) -> Option<ConditionUpdate> {
+    if let Some((reason, message)) = observed.rejected_spec {
+        return Some(ConditionUpdate {
             type_: condition_type::CONFIG_VALID,
             status: Some(false),
             reason,
@@ -171,12 +174,12 @@ fn config(observed: &Observed<'_>) -> Option<Verdict> {
     observed.backends?;
     let (status, reason, message) = match observed.config {
         Err(problem) => (false, "ConfigInvalid", problem.to_owned()),
-        Ok(files) => match outlook::refusal(observed.gateways, files) {
-            Some(refusal) => (false, "ConfigRefused", refusal),
-            None => (true, "ConfigValid", "the configuration is rendered".to_owned()),
+        Ok(files) => match assessment::config_rejection(observed.gateways, files) {
+            Some(rejection) => (false, "ConfigRefused", rejection),
+            None => (true, "ConfigValid", "the configuration is valid".to_owned()),
         },
     };
-    Some(Verdict {
+    Some(ConditionUpdate {
         type_: condition_type::CONFIG_VALID,
         status: Some(status),
         reason,
@@ -184,13 +187,13 @@ fn config(observed: &Observed<'_>) -> Option<Verdict> {
     })
 }
 
-fn secrets(observed: &Observed<'_>) -> Option<Verdict> {
+fn secrets(observed: &Observed<'_>) -> Option<ConditionUpdate> {
     let (status, reason, message) = match observed.secrets {
-        Secrets::Unknown => return None,
-        Secrets::Resolved => (true, "SecretsResolved", "every Secret that is needed is there"),
-        Secrets::Unresolved { reason, message, .. } => (false, reason, message),
+        SecretsState::Unknown => return None,
+        SecretsState::Resolved => (true, "SecretsResolved", "all required Secrets exist"),
+        SecretsState::Unresolved { reason, message, .. } => (false, reason, message),
     };
-    Some(Verdict {
+    Some(ConditionUpdate {
         type_: condition_type::SECRETS_RESOLVED,
         status: Some(status),
         reason,
@@ -198,30 +201,30 @@ fn secrets(observed: &Observed<'_>) -> Option<Verdict> {
     })
 }
 
-fn session_storage(observed: &Observed<'_>) -> Verdict {
+fn session_storage(observed: &Observed<'_>) -> ConditionUpdate {
     let storage = observed.server.spec.session_storage.as_ref();
-    let redis = storage.is_some_and(|storage| storage.provider == SessionStorageProvider::Redis);
+    let redis = storage.is_some_and(|storage| storage.provider == StorageProvider::Redis);
     let (status, reason, message) = if redis {
         (
             false,
             "SessionStorageConfigured",
-            "sessions are in Redis: any replica serves any of them",
+            "sessions are stored in Redis: every replica can serve every session",
         )
     } else if observed.expected_replicas > 1 {
         (
             true,
             "SessionStorageMissingForReplicas",
-            "there is or may soon be more than one replica, but spec.sessionStorage.provider is not redis: a session is \
-             known to one pod only, and other pods answer 404 for it",
+            "there are, or may soon be, several replicas, but spec.sessionStorage.provider is not redis: only one pod knows a \
+             session, and the other pods answer 404 for it",
         )
     } else {
         (
             false,
             "SessionStorageWarningNotApplicable",
-            "there is one replica, and sessions are in its memory: they end with the pod",
+            "there is one replica, and sessions are stored in its memory: they end with the pod",
         )
     };
-    Verdict {
+    ConditionUpdate {
         type_: condition_type::SESSION_STORAGE_WARNING,
         status: Some(status),
         reason,
@@ -229,5 +232,6 @@ fn session_storage(observed: &Observed<'_>) -> Verdict {
     }
 }
 
+mod assessment;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 use serde_json::{Value as Json, json};
 use vmcp_crds::condition::find;
 use vmcp_crds::status::GatewayStatus;
-use vmcp_crds::v1alpha1::BackendState;
+use vmcp_crds::v1alpha1::ObservedBackendState;
 
 use super::*;
 
@@ -27,49 +27,49 @@ fn deployment(wanted: i32, updated: i32, available: i32, all: i32) -> Deployment
     .unwrap()
 }
 
-fn gateway(pod: &str, hash: &str, backends: &Json) -> Gateway {
+fn gateway(pod: &str, hash: &str, backends: &Json) -> GatewayPod {
     let status: GatewayStatus = serde_json::from_value(json!({
         "server": "tools/everything", "version": "0", "hotConfigHash": hash, "ready": true, "draining": false,
         "sessionStore": {"provider": "redis", "available": true}, "tools": 5,
         "backends": backends, "conflicts": ["time_now hides clock_now"],
     }))
     .unwrap();
-    Gateway {
-        pod: pod.to_owned(),
+    GatewayPod {
+        name: pod.to_owned(),
         uid: pod.to_owned(),
         ready: true,
-        answer: Ok(status),
+        status: Ok(status),
     }
 }
 
-/// A virtual server of which everything is as it should be, to be spoilt by each test.
-struct Scene {
+/// Input of [`derive`]: a virtual server that is ready. Each test changes what it is about.
+struct Fixture {
     server: VirtualMCPServer,
-    refused_spec: Option<(&'static str, &'static str)>,
+    rejected_spec: Option<(&'static str, &'static str)>,
     backends: Option<Vec<Backend>>,
     files: ConfigFiles,
     deployment: Option<Deployment>,
-    gateways: Vec<Gateway>,
+    gateways: Vec<GatewayPod>,
     expected_replicas: i32,
     old: VirtualMCPServerStatus,
 }
 
-impl Scene {
-    fn good() -> Self {
+impl Fixture {
+    fn ready() -> Self {
         let server = server(&redis());
         let backends = vec![Backend {
             name: "time".to_owned(),
             url: "http://time/mcp".to_owned(),
         }];
         let files = crate::desired::config_files(&server, &backends).unwrap();
-        let seen = json!([{"name": "time", "state": "ready", "tools": 5}]);
+        let reports = json!([{"name": "time", "state": "ready", "tools": 5}]);
         Self {
             gateways: vec![
-                gateway("a", &files.hot_hash, &seen),
-                gateway("b", &files.hot_hash, &seen),
+                gateway("a", &files.hot_hash, &reports),
+                gateway("b", &files.hot_hash, &reports),
             ],
             server,
-            refused_spec: None,
+            rejected_spec: None,
             backends: Some(backends),
             files,
             deployment: Some(deployment(2, 2, 2, 2)),
@@ -78,35 +78,40 @@ impl Scene {
         }
     }
 
-    fn status_with(&self, secrets: Secrets<'_>, refused: Option<Refused<'_>>) -> VirtualMCPServerStatus {
+    fn status_with(
+        &self,
+        secrets: SecretsState<'_>,
+        apply_failure: Option<ApplyFailure<'_>>,
+    ) -> VirtualMCPServerStatus {
         let observed = Observed {
             server: &self.server,
-            refused_spec: self.refused_spec,
+            rejected_spec: self.rejected_spec,
             backends: self.backends.as_deref(),
             config: Ok(&self.files),
             secrets,
-            refused,
+            apply_failure,
             deployment: self.deployment.as_ref(),
             gateways: &self.gateways,
             expected_replicas: self.expected_replicas,
         };
-        status(&observed, &self.old, Timestamp::UNIX_EPOCH)
+        derive(&observed, &self.old, Timestamp::UNIX_EPOCH)
     }
 
     fn status(&self) -> VirtualMCPServerStatus {
-        self.status_with(Secrets::Resolved, None)
+        self.status_with(SecretsState::Resolved, None)
     }
 }
 
-fn says(status: &VirtualMCPServerStatus, type_: &str) -> Option<(String, String)> {
+/// The status and the reason of a condition.
+fn condition_of(status: &VirtualMCPServerStatus, type_: &str) -> Option<(String, String)> {
     find(&status.conditions, type_).map(|condition| (condition.status.clone(), condition.reason.clone()))
 }
 
 #[track_caller]
-fn assert_says(status: &VirtualMCPServerStatus, type_: &str, expected: Option<(&str, &str)>) {
+fn assert_condition(status: &VirtualMCPServerStatus, type_: &str, expected: Option<(&str, &str)>) {
     let expected = expected.map(|(status, reason)| (status.to_owned(), reason.to_owned()));
     assert_eq!(
-        says(status, type_),
+        condition_of(status, type_),
         expected,
         "{type_} in {:#?}",
         status.conditions
@@ -114,175 +119,191 @@ fn assert_says(status: &VirtualMCPServerStatus, type_: &str, expected: Option<(&
 }
 
 #[test]
-fn when_all_is_well_the_abnormal_conditions_are_absent() {
-    let status = Scene::good().status();
-    assert_says(&status, "Ready", Some(("True", "Serving")));
-    assert_says(&status, "Reconciling", None);
-    assert_says(&status, "Stalled", None);
+fn ready_server_has_no_abnormal_conditions() {
+    let status = Fixture::ready().status();
+    assert_condition(&status, "Ready", Some(("True", "Serving")));
+    assert_condition(&status, "Reconciling", None);
+    assert_condition(&status, "Stalled", None);
     insta::assert_yaml_snapshot!(status);
 }
 
 #[test]
-fn the_same_observation_gives_the_same_status() {
-    let mut scene = Scene::good();
-    let first = scene.status();
-    scene.old = first.clone();
-    assert_eq!(scene.status(), first);
+fn unchanged_observation_keeps_status() {
+    let mut fixture = Fixture::ready();
+    let first = fixture.status();
+    fixture.old = first.clone();
+    assert_eq!(fixture.status(), first);
+}
+
+// Without the group, the server waits, and the status keeps the last known backends.
+#[test]
+fn missing_group_waits_and_keeps_last_backends() {
+    let mut fixture = Fixture::ready();
+    fixture.old = fixture.status();
+    fixture.backends = None;
+    fixture.gateways.clear();
+    let status = fixture.status_with(SecretsState::Unknown, None);
+    assert_condition(&status, "GroupRefValidated", Some(("False", "GroupRefNotFound")));
+    assert_condition(&status, "Ready", Some(("False", "GroupRefNotFound")));
+    assert_condition(&status, "Reconciling", Some(("True", "GroupRefNotFound")));
+    assert_eq!(status.backends, fixture.old.backends);
 }
 
 #[test]
-fn without_the_group_it_waits_and_keeps_what_was_known() {
-    let mut scene = Scene::good();
-    scene.old = scene.status();
-    scene.backends = None;
-    scene.gateways.clear();
-    let status = scene.status_with(Secrets::Unknown, None);
-    assert_says(&status, "GroupRefValidated", Some(("False", "GroupRefNotFound")));
-    assert_says(&status, "Ready", Some(("False", "GroupRefNotFound")));
-    assert_says(&status, "Reconciling", Some(("True", "GroupRefNotFound")));
-    assert_eq!(status.backends, scene.old.backends);
-}
-
-#[test]
-fn a_missing_secret_is_waited_for_and_an_unusable_one_stalls() {
-    let unresolved = |stalled| Secrets::Unresolved {
+fn missing_secret_waits_and_unusable_secret_stalls() {
+    let unresolved = |stalled| SecretsState::Unresolved {
         reason: "SecretNotFound",
         message: "Secret x does not exist",
         stalled,
     };
-    let waiting = Scene::good().status_with(unresolved(false), None);
-    assert_says(&waiting, "SecretsResolved", Some(("False", "SecretNotFound")));
-    assert_says(&waiting, "Reconciling", Some(("True", "SecretNotFound")));
-    let stalled = Scene::good().status_with(unresolved(true), None);
-    assert_says(&stalled, "Stalled", Some(("True", "SecretNotFound")));
-    assert_says(&stalled, "Reconciling", None);
+    let waiting = Fixture::ready().status_with(unresolved(false), None);
+    assert_condition(&waiting, "SecretsResolved", Some(("False", "SecretNotFound")));
+    assert_condition(&waiting, "Reconciling", Some(("True", "SecretNotFound")));
+    let stalled = Fixture::ready().status_with(unresolved(true), None);
+    assert_condition(&stalled, "Stalled", Some(("True", "SecretNotFound")));
+    assert_condition(&stalled, "Reconciling", None);
 }
 
+// If pods were not polled, the last known backends stay.
 #[test]
-fn pods_that_were_not_asked_are_not_taken_for_silent() {
-    let mut scene = Scene::good();
-    scene.old = scene.status();
-    scene.gateways.clear();
-    let missing = Secrets::Unresolved {
+fn unpolled_pods_keep_last_backends() {
+    let mut fixture = Fixture::ready();
+    fixture.old = fixture.status();
+    fixture.gateways.clear();
+    let missing = SecretsState::Unresolved {
         reason: "SecretNotFound",
         message: "Secret x does not exist",
         stalled: false,
     };
     for status in [
-        scene.status_with(missing, None),
-        scene.status_with(Secrets::Resolved, Some(Refused::ApiServer("exceeded quota"))),
+        fixture.status_with(missing, None),
+        fixture.status_with(
+            SecretsState::Resolved,
+            Some(ApplyFailure::ApiServer("exceeded quota")),
+        ),
     ] {
-        assert_eq!(status.backends, scene.old.backends);
+        assert_eq!(status.backends, fixture.old.backends);
         assert_eq!((status.backend_count, status.tool_count), (Some(1), Some(5)));
     }
 }
 
+// A foreign object with a child's name stalls the server, unless the garbage collector will delete it.
 #[test]
-fn an_object_of_somebody_else_is_said_and_stalls_unless_it_goes_by_itself() {
+fn foreign_object_stalls_unless_temporary() {
     for (stalled, type_) in [(true, "Stalled"), (false, "Reconciling")] {
-        let refused = Refused::NotOwned {
-            message: "Service tools/vmcp-everything is somebody else's",
+        let apply_failure = ApplyFailure::NotOwned {
+            message: "Service tools/vmcp-everything already exists",
             stalled,
         };
-        let status = Scene::good().status_with(Secrets::Resolved, Some(refused));
-        assert_says(&status, "Ready", Some(("False", "ChildNotOwned")));
-        assert_says(&status, type_, Some(("True", "ChildNotOwned")));
+        let status = Fixture::ready().status_with(SecretsState::Resolved, Some(apply_failure));
+        assert_condition(&status, "Ready", Some(("False", "ChildNotOwned")));
+        assert_condition(&status, type_, Some(("True", "ChildNotOwned")));
         assert_eq!(
             status.conditions[0].message,
-            "Service tools/vmcp-everything is somebody else's"
+            "Service tools/vmcp-everything already exists"
         );
     }
 }
 
 #[test]
-fn what_the_api_server_refused_is_said() {
-    let status = Scene::good().status_with(Secrets::Resolved, Some(Refused::ApiServer("exceeded quota")));
-    assert_says(&status, "Ready", Some(("False", "ApplyRefused")));
+fn api_server_rejection_is_reported() {
+    let status = Fixture::ready().status_with(
+        SecretsState::Resolved,
+        Some(ApplyFailure::ApiServer("exceeded quota")),
+    );
+    assert_condition(&status, "Ready", Some(("False", "ApplyRefused")));
     let ready = find(&status.conditions, "Ready").unwrap();
     assert_eq!(ready.message, "exceeded quota");
 }
 
 #[test]
-fn a_rollout_is_not_ready_until_the_last_old_pod_is_gone() {
+fn rollout_is_not_ready_until_old_pods_are_gone() {
     for (updated, available, all) in [(0, 2, 2), (1, 3, 3), (2, 1, 2), (2, 3, 3)] {
-        let mut scene = Scene::good();
-        scene.deployment = Some(deployment(2, updated, available, all));
-        let status = scene.status();
-        assert_says(&status, "Ready", Some(("False", "DeploymentProgressing")));
-        assert_says(&status, "Reconciling", Some(("True", "DeploymentProgressing")));
+        let mut fixture = Fixture::ready();
+        fixture.deployment = Some(deployment(2, updated, available, all));
+        let status = fixture.status();
+        assert_condition(&status, "Ready", Some(("False", "DeploymentProgressing")));
+        assert_condition(&status, "Reconciling", Some(("True", "DeploymentProgressing")));
     }
 }
 
 #[test]
-fn a_deployment_that_is_not_observed_yet_is_not_ready() {
-    let mut scene = Scene::good();
-    scene.deployment.as_mut().unwrap().metadata.generation = Some(4);
-    assert_says(&scene.status(), "Ready", Some(("False", "DeploymentProgressing")));
+fn unobserved_deployment_is_not_ready() {
+    let mut fixture = Fixture::ready();
+    fixture.deployment.as_mut().unwrap().metadata.generation = Some(4);
+    assert_condition(
+        &fixture.status(),
+        "Ready",
+        Some(("False", "DeploymentProgressing")),
+    );
 }
 
 #[test]
-fn a_rollout_that_is_stuck_stalls() {
-    let mut scene = Scene::good();
+fn stuck_rollout_stalls() {
+    let mut fixture = Fixture::ready();
     let mut stuck = deployment(2, 1, 1, 2);
     let condition = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);
     stuck.status.as_mut().unwrap().conditions = serde_json::from_value(condition).unwrap();
-    scene.deployment = Some(stuck);
-    assert_says(
-        &scene.status(),
+    fixture.deployment = Some(stuck);
+    assert_condition(
+        &fixture.status(),
         "Stalled",
         Some(("True", "ProgressDeadlineExceeded")),
     );
 }
 
 #[test]
-fn scaled_to_zero_is_neither_ready_nor_at_work() {
-    let mut scene = Scene::good();
-    scene.deployment = Some(deployment(0, 0, 0, 0));
-    scene.gateways.clear();
-    let status = scene.status();
-    assert_says(&status, "Ready", Some(("False", "ScaledToZero")));
-    assert_says(&status, "Reconciling", None);
+fn scaled_to_zero_is_neither_ready_nor_reconciling() {
+    let mut fixture = Fixture::ready();
+    fixture.deployment = Some(deployment(0, 0, 0, 0));
+    fixture.gateways.clear();
+    let status = fixture.status();
+    assert_condition(&status, "Ready", Some(("False", "ScaledToZero")));
+    assert_condition(&status, "Reconciling", None);
 }
 
+// The server is ready only when every ready pod reports the rendered configuration.
 #[test]
-fn ready_needs_every_ready_pod_to_report_the_rendered_configuration() {
-    let mut scene = Scene::good();
-    scene.gateways[1] = gateway("b", "another", &json!([]));
-    let status = scene.status();
-    assert_says(&status, "Ready", Some(("False", "ConfigPending")));
+fn outdated_ready_pod_makes_server_not_ready() {
+    let mut fixture = Fixture::ready();
+    fixture.gateways[1] = gateway("b", "another", &json!([]));
+    let status = fixture.status();
+    assert_condition(&status, "Ready", Some(("False", "ConfigPending")));
     assert!(
         find(&status.conditions, "Ready")
             .unwrap()
             .message
-            .ends_with("have not reached b")
+            .ends_with("have not yet reached b")
     );
-    scene.gateways[1].ready = false;
-    assert_says(&scene.status(), "Ready", Some(("True", "Serving")));
+    fixture.gateways[1].ready = false;
+    assert_condition(&fixture.status(), "Ready", Some(("True", "Serving")));
 }
 
+// A ready pod whose status cannot be fetched does not count as current.
 #[test]
-fn a_ready_pod_that_says_nothing_is_not_taken_for_current() {
-    let mut scene = Scene::good();
-    scene.gateways[0].answer = Err("does not answer at http://10.0.0.1:9483/status".to_owned());
-    let status = scene.status();
-    assert_says(&status, "Ready", Some(("False", "GatewayUnreachable")));
+fn unreachable_ready_pod_makes_server_not_ready() {
+    let mut fixture = Fixture::ready();
+    fixture.gateways[0].status = Err("does not respond at http://10.0.0.1:9483/status".to_owned());
+    let status = fixture.status();
+    assert_condition(&status, "Ready", Some(("False", "GatewayUnreachable")));
     assert!(
         find(&status.conditions, "Ready")
             .unwrap()
             .message
-            .contains("a does not answer")
+            .contains("a does not respond")
     );
 }
 
+// If a pod rejects the configuration, it is not valid, and the message says why.
 #[test]
-fn a_configuration_that_a_pod_refuses_is_not_valid_and_the_reason_is_said() {
-    let mut scene = Scene::good();
-    scene.gateways[0] = gateway("a", "old", &json!([]));
-    let answer = scene.gateways[0].answer.as_mut().unwrap();
-    answer.hot_config_error = Some("backends.yaml:3: at `backends[0].url`".to_owned());
-    let status = scene.status();
-    assert_says(&status, "ConfigValid", Some(("False", "ConfigRefused")));
-    assert_says(&status, "Ready", Some(("False", "ConfigRefused")));
+fn config_rejected_by_pod_is_invalid_with_reason() {
+    let mut fixture = Fixture::ready();
+    fixture.gateways[0] = gateway("a", "old", &json!([]));
+    let reported = fixture.gateways[0].status.as_mut().unwrap();
+    reported.hot_config_error = Some("backends.yaml:3: at `backends[0].url`".to_owned());
+    let status = fixture.status();
+    assert_condition(&status, "ConfigValid", Some(("False", "ConfigRefused")));
+    assert_condition(&status, "Ready", Some(("False", "ConfigRefused")));
     assert!(
         find(&status.conditions, "ConfigValid")
             .unwrap()
@@ -291,75 +312,81 @@ fn a_configuration_that_a_pod_refuses_is_not_valid_and_the_reason_is_said() {
     );
 }
 
+// Without a ready pod the server is not ready, even if the Deployment counts available pods.
 #[test]
-fn no_ready_pod_is_not_ready_whatever_the_deployment_says() {
-    let mut scene = Scene::good();
-    scene.gateways.clear();
-    assert_says(&scene.status(), "Ready", Some(("False", "DeploymentProgressing")));
+fn no_ready_pod_is_not_ready() {
+    let mut fixture = Fixture::ready();
+    fixture.gateways.clear();
+    assert_condition(
+        &fixture.status(),
+        "Ready",
+        Some(("False", "DeploymentProgressing")),
+    );
 }
 
 #[test]
-fn memory_with_more_than_one_replica_is_warned_about() {
-    let mut scene = Scene::good();
+fn memory_storage_with_replicas_gives_warning() {
+    let mut fixture = Fixture::ready();
     let warning = "SessionStorageWarning";
-    assert_says(
-        &scene.status(),
+    assert_condition(
+        &fixture.status(),
         warning,
         Some(("False", "SessionStorageConfigured")),
     );
-    scene.server = server(&json!({"provider": "memory"}));
-    assert_says(
-        &scene.status(),
+    fixture.server = server(&json!({"provider": "memory"}));
+    assert_condition(
+        &fixture.status(),
         warning,
         Some(("True", "SessionStorageMissingForReplicas")),
     );
-    scene.server = server(&Json::Null);
-    assert_says(
-        &scene.status(),
+    fixture.server = server(&Json::Null);
+    assert_condition(
+        &fixture.status(),
         warning,
         Some(("True", "SessionStorageMissingForReplicas")),
     );
-    scene.expected_replicas = 1;
-    assert_says(
-        &scene.status(),
+    fixture.expected_replicas = 1;
+    assert_condition(
+        &fixture.status(),
         warning,
         Some(("False", "SessionStorageWarningNotApplicable")),
     );
 }
 
 #[test]
-fn a_backend_that_fails_for_one_pod_fails() {
-    let mut scene = Scene::good();
+fn backend_failing_for_one_pod_is_failing() {
+    let mut fixture = Fixture::ready();
     let failing = json!([{"name": "time", "state": "failing", "tools": 5, "error": "connection refused"}]);
-    scene.gateways[1] = gateway("b", &scene.files.hot_hash, &failing);
-    let status = scene.status();
-    assert_eq!(status.backends[0].state, BackendState::Failing);
+    fixture.gateways[1] = gateway("b", &fixture.files.hot_hash, &failing);
+    let status = fixture.status();
+    assert_eq!(status.backends[0].state, ObservedBackendState::Failing);
     assert_eq!(status.backends[0].message.as_deref(), Some("connection refused"));
     assert_eq!(status.backend_count, Some(0));
-    assert_says(&status, "Ready", Some(("True", "Serving")));
+    assert_condition(&status, "Ready", Some(("True", "Serving")));
 }
 
+// The lists in the status are bounded, and failing backends are kept.
 #[test]
-fn the_lists_are_bounded_and_show_what_needs_attention() {
-    let mut scene = Scene::good();
+fn status_lists_are_bounded_and_keep_failures() {
+    let mut fixture = Fixture::ready();
     let backend = |number: usize| Backend {
         name: format!("backend-{number:03}"),
         url: "http://x?key=s3cret".to_owned(),
     };
-    scene.backends = Some((0..150).map(backend).collect());
-    let seen: Vec<Json> = (0..150)
+    fixture.backends = Some((0..150).map(backend).collect());
+    let reports: Vec<Json> = (0..150)
         .map(|number| {
             let state = if number == 149 { "failing" } else { "ready" };
             json!({"name": format!("backend-{number:03}"), "state": state, "tools": 1})
         })
         .collect();
-    scene.gateways = vec![gateway("a", &scene.files.hot_hash, &Json::Array(seen))];
-    let many = |what| (0..80).map(|number| format!("{what} {number}")).collect();
-    let answer = scene.gateways[0].answer.as_mut().unwrap();
-    (answer.conflicts, answer.faults) = (many("conflict"), many("fault"));
-    let status = scene.status();
+    fixture.gateways = vec![gateway("a", &fixture.files.hot_hash, &Json::Array(reports))];
+    let many = |message| (0..80).map(|number| format!("{message} {number}")).collect();
+    let reported = fixture.gateways[0].status.as_mut().unwrap();
+    (reported.conflicts, reported.faults) = (many("conflict"), many("fault"));
+    let status = fixture.status();
     assert_eq!(status.backends.len(), 100);
-    assert_eq!(status.backends[99].state, BackendState::Failing);
+    assert_eq!(status.backends[99].state, ObservedBackendState::Failing);
     assert_eq!(status.backend_count, Some(149));
     assert_eq!(status.backends[0].url, "http://x?key=<hidden>");
     assert_eq!((status.conflicts.len(), status.faults.len()), (50, 50));
@@ -369,14 +396,15 @@ fn the_lists_are_bounded_and_show_what_needs_attention() {
     );
 }
 
+// A rejected spec stalls the server, and no other condition is derived.
 #[test]
-fn refused_spec_stalls_before_anything_else_is_said() {
-    let mut scene = Scene::good();
-    scene.backends = None;
-    scene.refused_spec = Some(("ImageNotAllowed", "no"));
-    let status = scene.status();
+fn rejected_spec_stalls_before_other_conditions() {
+    let mut fixture = Fixture::ready();
+    fixture.backends = None;
+    fixture.rejected_spec = Some(("ImageNotAllowed", "no"));
+    let status = fixture.status();
     for (type_, value) in [("Ready", "False"), ("Stalled", "True"), ("ConfigValid", "False")] {
-        assert_says(&status, type_, Some((value, "ImageNotAllowed")));
+        assert_condition(&status, type_, Some((value, "ImageNotAllowed")));
     }
-    assert_says(&status, "GroupRefValidated", None);
+    assert_condition(&status, "GroupRefValidated", None);
 }

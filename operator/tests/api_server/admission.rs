@@ -1,31 +1,32 @@
-//! What the API server refuses, before the operator sees it, and in which words.
+//! Objects that the API server rejects by the CRDs' schemas, and the error messages.
 
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value as Json, json};
 use vmcp_crds::v1alpha1::{MCPServerEntry, VirtualMCPServer};
 
-use crate::world::World;
+use crate::harness::Harness;
 
-async fn refusal(world: &World, name: &str, mut spec: Json) -> String {
+async fn refusal(harness: &Harness, name: &str, mut spec: Json) -> String {
     spec["groupRef"] = json!({"name": "group"});
     let object = json!({
         "apiVersion": "vmcp.dev/v1alpha1", "kind": "VirtualMCPServer", "metadata": {"name": name}, "spec": spec,
     });
-    let servers = world.api::<VirtualMCPServer>();
+    let servers = harness.api::<VirtualMCPServer>();
     let applied = servers
         .patch(name, &PatchParams::apply("user"), &Patch::Apply(&object))
         .await;
     applied.map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
 }
 
+// The API server rejects a VirtualMCPServer that cannot work, and the message says why.
 #[tokio::test]
-async fn a_server_that_cannot_work_is_refused_with_the_reason() {
-    let Some(world) = World::without_operator("admission").await else {
+async fn invalid_server_is_rejected_with_reason() {
+    let Some(harness) = Harness::without_operator("admission").await else {
         return;
     };
     let storage = |storage: Json| json!({"sessionStorage": storage});
     let long = "x".repeat(53);
-    for (name, spec, words) in [
+    for (name, spec, expected) in [
         (
             "x",
             storage(json!({"provider": "redis"})),
@@ -84,14 +85,14 @@ async fn a_server_that_cannot_work_is_refused_with_the_reason() {
         (&long, json!({}), "at most 52 characters and no dots"),
         ("a.b", json!({}), "at most 52 characters and no dots"),
     ] {
-        let said = refusal(&world, name, spec).await;
-        assert!(said.contains(words), "{words:?} is not in {said}");
+        let message = refusal(&harness, name, spec).await;
+        assert!(message.contains(expected), "{expected:?} is not in {message}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_can_work_is_accepted() {
-    let Some(world) = World::without_operator("accepted").await else {
+async fn valid_server_is_accepted() {
+    let Some(harness) = Harness::without_operator("accepted").await else {
         return;
     };
     let full = json!({
@@ -102,9 +103,9 @@ async fn a_server_that_can_work_is_accepted() {
         },
     });
     for (name, spec) in [("x", json!({})), ("full", full), (&"x".repeat(52), json!({}))] {
-        assert_eq!(refusal(&world, name, spec).await, "accepted");
+        assert_eq!(refusal(&harness, name, spec).await, "accepted");
     }
-    let server: VirtualMCPServer = world.child("x").await;
+    let server: VirtualMCPServer = harness.wait_for_object("x").await;
     let spec = serde_json::to_value(server.spec).unwrap();
     assert_eq!(
         spec,
@@ -112,13 +113,14 @@ async fn a_server_that_can_work_is_accepted() {
     );
 }
 
+// The API server rejects an MCPServerEntry that cannot be called, and the message says why.
 #[tokio::test]
-async fn a_member_that_cannot_be_called_is_refused_with_the_reason() {
-    let Some(world) = World::without_operator("member").await else {
+async fn invalid_entry_is_rejected_with_reason() {
+    let Some(harness) = Harness::without_operator("member").await else {
         return;
     };
-    let entries = world.api::<MCPServerEntry>();
-    for (name, url, words) in [
+    let entries = harness.api::<MCPServerEntry>();
+    for (name, url, expected) in [
         ("time", "time:8000", "begins with http:// or https://"),
         ("time", "https://u:p@time/mcp", "must not hold credentials"),
         ("time", "http://time/\tmcp", "white space"),
@@ -132,7 +134,7 @@ async fn a_member_that_cannot_be_called_is_refused_with_the_reason() {
         let applied = entries
             .patch(name, &PatchParams::apply("user"), &Patch::Apply(&object))
             .await;
-        let said = applied.map_or_else(|error| error.to_string(), |_| "accepted".to_owned());
-        assert!(said.contains(words), "{words:?} is not in {said}");
+        let message = applied.map_or_else(|error| error.to_string(), |_| "accepted".to_owned());
+        assert!(message.contains(expected), "{expected:?} is not in {message}");
     }
 }

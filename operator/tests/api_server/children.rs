@@ -1,4 +1,4 @@
-//! What a virtual server becomes.
+//! The objects that the operator creates for a virtual server.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
@@ -9,38 +9,39 @@ use serde_json::{Value as Json, json};
 use vmcp_crds::config::{GatewayConfig, HotConfig};
 use vmcp_operator::desired::labels;
 
-use crate::world::{World, eventually};
+use crate::harness::{Harness, eventually};
 
+// A virtual server gets all its children, and their configuration is valid for the gateway.
 #[tokio::test]
-async fn a_server_gets_all_its_children_and_they_hold_a_configuration_that_a_gateway_reads() {
-    let Some(world) = World::start("children").await else {
+async fn server_gets_children_with_valid_configuration() {
+    let Some(harness) = Harness::start("children").await else {
         return;
     };
-    world.group(&["time", "fetch"]).await;
+    harness.apply_group(&["time", "fetch"]).await;
     let storage = json!({"provider": "redis", "address": "redis:6379", "db": 2, "keyPrefix": "a:"});
-    world
-        .server(json!({"replicas": 2, "sessionStorage": storage}))
+    harness
+        .apply_server(json!({"replicas": 2, "sessionStorage": storage}))
         .await;
 
-    let deployment: Deployment = world.child("vmcp-x").await;
-    world.child::<Service>("vmcp-x").await;
-    world.child::<PodDisruptionBudget>("vmcp-x").await;
-    world.child::<Secret>("vmcp-x-session-keys").await;
-    let account: ServiceAccount = world.child("vmcp-x").await;
+    let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
+    harness.wait_for_object::<Service>("vmcp-x").await;
+    harness.wait_for_object::<PodDisruptionBudget>("vmcp-x").await;
+    harness.wait_for_object::<Secret>("vmcp-x-session-keys").await;
+    let account: ServiceAccount = harness.wait_for_object("vmcp-x").await;
     assert_eq!(account.automount_service_account_token, Some(false));
 
-    let startup: ConfigMap = world.child(&startup_config(&deployment)).await;
+    let startup: ConfigMap = harness.wait_for_object(&startup_config(&deployment)).await;
     assert_eq!(startup.immutable, Some(true));
     let text = &startup.data.unwrap()["gateway.yaml"];
     let config = GatewayConfig::parse(text, "gateway.yaml".as_ref()).unwrap();
     assert_eq!(
         (config.namespace.as_str(), config.name.as_str()),
-        (world.namespace.as_str(), "x")
+        (harness.namespace.as_str(), "x")
     );
     let written = serde_json::to_value(config.session_storage).unwrap();
     assert_eq!(written, storage);
 
-    let hot: ConfigMap = world.child("vmcp-x-backends").await;
+    let hot: ConfigMap = harness.wait_for_object("vmcp-x-backends").await;
     let hot = HotConfig::parse(&hot.data.unwrap()["backends.yaml"], "backends.yaml".as_ref()).unwrap();
     let names: Vec<&str> = hot.backends.iter().map(|backend| backend.name.as_str()).collect();
     assert_eq!(names, ["fetch", "time"], "sorted by name");
@@ -53,15 +54,15 @@ async fn a_server_gets_all_its_children_and_they_hold_a_configuration_that_a_gat
 }
 
 #[tokio::test]
-async fn the_affinity_of_the_service_is_the_servers() {
-    let Some(world) = World::start("affinity").await else {
+async fn service_gets_session_affinity_of_server() {
+    let Some(harness) = Harness::start("affinity").await else {
         return;
     };
-    world.group(&[]).await;
+    harness.apply_group(&[]).await;
     for affinity in ["ClientIP", "None"] {
-        world.server(json!({"sessionAffinity": affinity})).await;
-        world
-            .sees(
+        harness.apply_server(json!({"sessionAffinity": affinity})).await;
+        harness
+            .wait_for(
                 &format!("the affinity is {affinity}"),
                 "vmcp-x",
                 |service: &Service| {
@@ -75,50 +76,56 @@ async fn the_affinity_of_the_service_is_the_servers() {
 
 #[tokio::test]
 async fn drift_is_repaired() {
-    let Some(world) = World::start("drift").await else {
+    let Some(harness) = Harness::start("drift").await else {
         return;
     };
-    world.group(&[]).await;
-    world.server(json!({"replicas": 2})).await;
-    world.child::<Deployment>("vmcp-x").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({"replicas": 2})).await;
+    harness.wait_for_object::<Deployment>("vmcp-x").await;
 
-    let other_port = json!({"spec": {"selector": {"app.kubernetes.io/instance": "somebody-else"}}});
-    edit::<Service>(&world, &other_port).await;
+    let other_selector = json!({"spec": {"selector": {"app.kubernetes.io/instance": "another"}}});
+    edit::<Service>(&harness, &other_selector).await;
     let selector = |service: &Service| {
         let selector = service.spec.as_ref()?.selector.as_ref()?;
         (selector.get(labels::INSTANCE).map(String::as_str) == Some("x")).then_some(())
     };
-    world.sees("the selector is ours again", "vmcp-x", selector).await;
+    harness
+        .wait_for("the selector is restored", "vmcp-x", selector)
+        .await;
 
-    edit::<Deployment>(&world, &json!({"spec": {"replicas": 5}})).await;
+    edit::<Deployment>(&harness, &json!({"spec": {"replicas": 5}})).await;
     let two = |deployment: &Deployment| (deployment.spec.replicas == Some(2)).then_some(());
-    world.sees("there are two replicas again", "vmcp-x", two).await;
+    harness
+        .wait_for("the replica count is restored", "vmcp-x", two)
+        .await;
 
-    let before: Deployment = world.child("vmcp-x").await;
-    world
+    let before: Deployment = harness.wait_for_object("vmcp-x").await;
+    harness
         .api::<Deployment>()
         .delete("vmcp-x", &DeleteParams::background())
         .await
         .unwrap();
     let another = |deployment: &Deployment| (deployment.uid() != before.uid()).then_some(());
-    world.sees("the Deployment is made anew", "vmcp-x", another).await;
+    harness
+        .wait_for("the Deployment is created again", "vmcp-x", another)
+        .await;
 }
 
 #[tokio::test]
-async fn what_others_add_to_our_objects_stays() {
-    let Some(world) = World::start("additions").await else {
+async fn fields_added_by_others_are_kept() {
+    let Some(harness) = Harness::start("additions").await else {
         return;
     };
-    world.group(&[]).await;
-    world.server(json!({})).await;
-    world.child::<Deployment>("vmcp-x").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    harness.wait_for_object::<Deployment>("vmcp-x").await;
     let theirs = json!({"metadata": {"annotations": {"example.com/theirs": "yes"}}});
-    edit::<Service>(&world, &theirs).await;
-    world.server(json!({"sessionAffinity": "ClientIP"})).await;
+    edit::<Service>(&harness, &theirs).await;
+    harness.apply_server(json!({"sessionAffinity": "ClientIP"})).await;
     let service = |service: &Service| {
         (service.spec.as_ref()?.session_affinity.as_deref() == Some("ClientIP")).then(|| service.clone())
     };
-    let service = world.sees("the change is applied", "vmcp-x", service).await;
+    let service = harness.wait_for("the change is applied", "vmcp-x", service).await;
     assert_eq!(
         service
             .annotations()
@@ -129,63 +136,68 @@ async fn what_others_add_to_our_objects_stays() {
 }
 
 #[tokio::test]
-async fn the_disruption_budget_goes_when_one_replica_is_left() {
-    let Some(world) = World::start("budget").await else {
+async fn disruption_budget_is_deleted_for_one_replica() {
+    let Some(harness) = Harness::start("budget").await else {
         return;
     };
-    world.group(&[]).await;
-    world.server(json!({"replicas": 2})).await;
-    world.child::<PodDisruptionBudget>("vmcp-x").await;
-    world.server(json!({"replicas": 1})).await;
-    let budgets = world.api::<PodDisruptionBudget>();
-    eventually("the budget is gone", async || {
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({"replicas": 2})).await;
+    harness.wait_for_object::<PodDisruptionBudget>("vmcp-x").await;
+    harness.apply_server(json!({"replicas": 1})).await;
+    let budgets = harness.api::<PodDisruptionBudget>();
+    eventually("the budget is deleted", async || {
         budgets.get_opt("vmcp-x").await.unwrap().is_none().then_some(())
     })
     .await;
 }
 
+// A start-up ConfigMap is kept while a ReplicaSet uses it, and is deleted after that.
 #[tokio::test]
-async fn a_start_up_config_is_kept_while_a_replica_set_uses_it_and_then_goes() {
-    let Some(world) = World::start("startup").await else {
+async fn unused_startup_config_is_deleted() {
+    let Some(harness) = Harness::start("startup").await else {
         return;
     };
-    world.group(&[]).await;
-    world.server(json!({})).await;
-    let first = startup_config(&world.child::<Deployment>("vmcp-x").await);
-    let template = world.child::<Deployment>("vmcp-x").await.spec.template;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    let first = startup_config(&harness.wait_for_object::<Deployment>("vmcp-x").await);
+    let template = harness
+        .wait_for_object::<Deployment>("vmcp-x")
+        .await
+        .spec
+        .template;
     let set = json!({
         "apiVersion": "apps/v1", "kind": "ReplicaSet",
         "metadata": {"name": "vmcp-x-1", "labels": template.metadata.as_ref().unwrap().labels},
         "spec": {"replicas": 0, "template": template, "selector": {"matchLabels": {labels::INSTANCE: "x"}}},
     });
-    world.apply(&set).await;
+    harness.apply(&set).await;
 
-    world
-        .server(json!({"sessionStorage": {"provider": "redis", "address": "redis:6379"}}))
+    harness
+        .apply_server(json!({"sessionStorage": {"provider": "redis", "address": "redis:6379"}}))
         .await;
     let second = |deployment: &Deployment| Some(startup_config(deployment)).filter(|name| *name != first);
-    let second = world
-        .sees("the template names another ConfigMap", "vmcp-x", second)
+    let second = harness
+        .wait_for("the template names another ConfigMap", "vmcp-x", second)
         .await;
-    world.observe_deployment(0).await;
-    world.condition("SessionStorageWarning", "False").await;
-    world.look().await;
-    assert_eq!(startup_configs(&world).await, sorted([&first, &second]));
+    harness.observe_deployment(0).await;
+    harness.wait_for_status("SessionStorageWarning", "False").await;
+    harness.reconcile().await;
+    assert_eq!(startup_configs(&harness).await, sorted([&first, &second]));
 
-    world
+    harness
         .api::<ReplicaSet>()
         .delete("vmcp-x-1", &DeleteParams::background())
         .await
         .unwrap();
-    eventually("the unused ConfigMap is gone", async || {
-        (startup_configs(&world).await == [second.clone()]).then_some(())
+    eventually("the unused ConfigMap is deleted", async || {
+        (startup_configs(&harness).await == [second.clone()]).then_some(())
     })
     .await;
 }
 
-async fn startup_configs(world: &World) -> Vec<String> {
+async fn startup_configs(harness: &Harness) -> Vec<String> {
     let of_start = ListParams::default().labels("vmcp.dev/config-part=startup");
-    let list = world.api::<ConfigMap>().list(&of_start).await.unwrap();
+    let list = harness.api::<ConfigMap>().list(&of_start).await.unwrap();
     sorted(
         list.iter()
             .map(kube::ResourceExt::name_any)
@@ -214,15 +226,15 @@ fn startup_config(deployment: &Deployment) -> String {
     config.config_map.as_ref().unwrap().name.clone()
 }
 
-/// An edit by somebody who is not the operator.
-async fn edit<K>(world: &World, change: &Json)
+/// Edits an object as a client other than the operator.
+async fn edit<K>(harness: &Harness, change: &Json)
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
         + std::fmt::Debug
         + serde::de::DeserializeOwned,
 {
-    let api = world.api::<K>();
+    let api = harness.api::<K>();
     api.patch("vmcp-x", &PatchParams::default(), &Patch::Merge(change))
         .await
         .unwrap();

@@ -1,4 +1,4 @@
-//! What the status says, and when.
+//! Conditions and Events of a virtual server.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::events::v1::Event;
@@ -6,67 +6,74 @@ use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use vmcp_crds::v1alpha1::{MCPGroup, VirtualMCPServer};
 
-use crate::gateway::FakeGateway;
+use crate::fake_gateway::FakeGateway;
+use crate::harness::{Harness, eventually};
 use crate::hot_config::rendered_hash;
-use crate::world::{World, eventually};
 
 #[tokio::test]
-async fn a_missing_group_is_waited_for() {
-    let Some(world) = World::start("group").await else {
+async fn missing_group_is_waited_for() {
+    let Some(harness) = Harness::start("group").await else {
         return;
     };
-    world.server(json!({})).await;
-    world.says("GroupRefValidated", "False", "GroupRefNotFound").await;
-    world.says("Ready", "False", "GroupRefNotFound").await;
+    harness.apply_server(json!({})).await;
+    harness
+        .wait_for_condition("GroupRefValidated", "False", "GroupRefNotFound")
+        .await;
+    harness
+        .wait_for_condition("Ready", "False", "GroupRefNotFound")
+        .await;
     assert!(
-        world
+        harness
             .api::<Deployment>()
             .get_opt("vmcp-x")
             .await
             .unwrap()
             .is_none()
     );
-    world.group(&[]).await;
-    world.condition("GroupRefValidated", "True").await;
-    world.child::<Deployment>("vmcp-x").await;
+    harness.apply_group(&[]).await;
+    harness.wait_for_status("GroupRefValidated", "True").await;
+    harness.wait_for_object::<Deployment>("vmcp-x").await;
 }
 
 #[tokio::test]
-async fn a_group_that_goes_takes_no_pod_with_it() {
-    let Some(world) = World::start("group-goes").await else {
+async fn deleted_group_keeps_running_pods() {
+    let Some(harness) = Harness::start("group-goes").await else {
         return;
     };
-    world.group(&["time"]).await;
-    world.server(json!({})).await;
-    let hash = rendered_hash(&world).await;
-    world
+    harness.apply_group(&["time"]).await;
+    harness.apply_server(json!({})).await;
+    let hash = rendered_hash(&harness).await;
+    harness
         .api::<MCPGroup>()
         .delete("group", &DeleteParams::default())
         .await
         .unwrap();
-    world.condition("GroupRefValidated", "False").await;
-    assert_eq!(rendered_hash(&world).await, hash);
-    world.child::<Deployment>("vmcp-x").await;
+    harness.wait_for_status("GroupRefValidated", "False").await;
+    assert_eq!(rendered_hash(&harness).await, hash);
+    harness.wait_for_object::<Deployment>("vmcp-x").await;
 }
 
+// Becoming ready and losing readiness are reported by conditions and Events.
 #[tokio::test]
-async fn the_way_to_ready_and_back_is_told_by_conditions_and_events() {
-    let Some(world) = World::start("way").await else {
+async fn readiness_is_reported_by_conditions_and_events() {
+    let Some(harness) = Harness::start("way").await else {
         return;
     };
-    world.group(&["time"]).await;
-    world.server(json!({})).await;
-    world.says("Reconciling", "True", "DeploymentProgressing").await;
+    harness.apply_group(&["time"]).await;
+    harness.apply_server(json!({})).await;
+    harness
+        .wait_for_condition("Reconciling", "True", "DeploymentProgressing")
+        .await;
 
-    let gateway = FakeGateway::start(&world.status_token().await, &rendered_hash(&world).await).await;
-    gateway.say("tools", json!(4));
-    gateway.say(
+    let gateway = FakeGateway::start(&harness.status_token().await, &rendered_hash(&harness).await).await;
+    gateway.report("tools", json!(4));
+    gateway.report(
         "backends",
         json!([{"name": "time", "state": "ready", "tools": 4}]),
     );
-    world.roll_out(&[&gateway]).await;
-    world.says("Ready", "True", "Serving").await;
-    let server: VirtualMCPServer = world.child("x").await;
+    harness.roll_out(&[&gateway]).await;
+    harness.wait_for_condition("Ready", "True", "Serving").await;
+    let server: VirtualMCPServer = harness.wait_for_object("x").await;
     let status = server.status.unwrap();
     assert_eq!(
         (status.backend_count, status.tool_count, status.replicas),
@@ -75,7 +82,7 @@ async fn the_way_to_ready_and_back_is_told_by_conditions_and_events() {
     assert_eq!(status.observed_generation, server.metadata.generation);
     assert_eq!(
         status.url.unwrap(),
-        format!("http://vmcp-x.{}.svc:4483/mcp", world.namespace)
+        format!("http://vmcp-x.{}.svc:4483/mcp", harness.namespace)
     );
     let types: Vec<&str> = status
         .conditions
@@ -87,64 +94,67 @@ async fn the_way_to_ready_and_back_is_told_by_conditions_and_events() {
         "{types:?}"
     );
 
-    world
+    harness
         .api::<MCPGroup>()
         .delete("group", &DeleteParams::default())
         .await
         .unwrap();
-    world.condition("Ready", "False").await;
-    let events = world.api::<Event>();
-    eventually("events tell of both", async || {
+    harness.wait_for_status("Ready", "False").await;
+    let events = harness.api::<Event>();
+    eventually("both Events are published", async || {
         let list = events.list(&ListParams::default()).await.unwrap();
-        let mut told: Vec<_> = list
+        let mut published: Vec<_> = list
             .iter()
             .filter_map(|event| Some((event.type_.clone()?, event.reason.clone()?)))
             .collect();
-        told.dedup();
-        let has = |type_: &str, reason: &str| told.contains(&(type_.to_owned(), reason.to_owned()));
+        published.dedup();
+        let has = |type_: &str, reason: &str| published.contains(&(type_.to_owned(), reason.to_owned()));
         (has("Normal", "Serving") && has("Warning", "GroupRefNotFound")).then_some(())
     })
     .await;
 }
 
+// After a change of the spec, the server is not ready until the change is rolled out.
 #[tokio::test]
-async fn a_change_of_the_spec_is_not_called_ready_before_it_is_rolled_out() {
-    let Some(world) = World::start("generation").await else {
+async fn changed_spec_is_not_ready_before_rollout() {
+    let Some(harness) = Harness::start("generation").await else {
         return;
     };
-    world.group(&[]).await;
-    world.server(json!({})).await;
-    let gateway = FakeGateway::start(&world.status_token().await, &rendered_hash(&world).await).await;
-    world.roll_out(&[&gateway]).await;
-    world.condition("Ready", "True").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    let gateway = FakeGateway::start(&harness.status_token().await, &rendered_hash(&harness).await).await;
+    harness.roll_out(&[&gateway]).await;
+    harness.wait_for_status("Ready", "True").await;
 
-    world.server(json!({"image": "other:1"})).await;
-    world.says("Ready", "False", "DeploymentProgressing").await;
-    world.observe_deployment(1).await;
-    world.condition("Ready", "True").await;
+    harness.apply_server(json!({"image": "other:1"})).await;
+    harness
+        .wait_for_condition("Ready", "False", "DeploymentProgressing")
+        .await;
+    harness.observe_deployment(1).await;
+    harness.wait_for_status("Ready", "True").await;
 }
 
 #[tokio::test]
-async fn what_the_api_server_refuses_is_in_the_status() {
-    let Some(world) = World::start("quota").await else {
+async fn api_server_rejection_is_in_status() {
+    let Some(harness) = Harness::start("quota").await else {
         return;
     };
-    world
+    harness
         .apply(&json!({
             "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
             "spec": {"hard": {"count/services": "0"}}, "status": {"hard": {"count/services": "0"}},
         }))
         .await;
-    world
+    harness
         .apply_status(&json!({
             "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
             "status": {"hard": {"count/services": "0"}, "used": {"count/services": "0"}},
         }))
         .await;
-    world.group(&[]).await;
-    world.server(json!({})).await;
-    world.says("Ready", "False", "ApplyRefused").await;
-    let server: VirtualMCPServer = world.child("x").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    harness.wait_for_condition("Ready", "False", "ApplyRefused").await;
+    let server: VirtualMCPServer = harness.wait_for_object("x").await;
     let message = &server.status.unwrap().conditions[0].message;
     assert!(
         message.contains("apply Service") && message.contains("exceeded quota"),

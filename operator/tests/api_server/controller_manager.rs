@@ -1,4 +1,4 @@
-//! The operator beside the real controllers, which make ReplicaSets and pods. No node runs these.
+//! The operator with the real built-in controllers, which create ReplicaSets and pods. No node runs the pods.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -8,13 +8,13 @@ use serde_json::json;
 use vmcp_cluster::ApiServer;
 use vmcp_operator::desired::labels;
 
-use crate::gateway::FakeGateway;
+use crate::fake_gateway::FakeGateway;
+use crate::harness::{Harness, eventually};
 use crate::hot_config::rendered_hash;
-use crate::world::{World, eventually};
 
-/// The pod whose controller's name begins with `owner`, once there is one.
-async fn pod_of(world: &World, owner: &str) -> Pod {
-    let api = world.api::<Pod>();
+/// Waits for a pod whose controller's name begins with `owner`.
+async fn pod_of(harness: &Harness, owner: &str) -> Pod {
+    let api = harness.api::<Pod>();
     eventually(&format!("{owner} has a pod"), async || {
         let pods = api.list(&ListParams::default()).await.unwrap();
         pods.items.into_iter().find(|pod| {
@@ -27,9 +27,10 @@ async fn pod_of(world: &World, owner: &str) -> Pod {
     .await
 }
 
-// The controller manager sets the owners. A pod of somebody else's ReplicaSet bears the same labels, is ready, and is not sent the token.
+// The operator sends the status token only to pods of its own ReplicaSets. A ready pod of a foreign ReplicaSet with the same labels
+// does not get it.
 #[tokio::test]
-async fn pods_of_own_replica_sets_alone_are_sent_the_token() {
+async fn only_owned_replica_set_pods_get_the_token() {
     if vmcp_peers::left_out("api-server") {
         return;
     }
@@ -37,19 +38,19 @@ async fn pods_of_own_replica_sets_alone_are_sent_the_token() {
         .await
         .unwrap()
         .unwrap();
-    let mut world = World::on(&server, "controller-manager").await;
-    world.start_operator().await;
-    world.group(&["time"]).await;
-    world.server(json!({})).await;
-    let token = world.status_token().await;
+    let mut harness = Harness::on(&server, "controller-manager").await;
+    harness.start_operator().await;
+    harness.apply_group(&["time"]).await;
+    harness.apply_server(json!({})).await;
+    let token = harness.status_token().await;
     let (gateway, stranger) = (
-        FakeGateway::start(&token, &rendered_hash(&world).await).await,
+        FakeGateway::start(&token, &rendered_hash(&harness).await).await,
         FakeGateway::start(&token, "an-old-hash").await,
     );
-    let deployment: Deployment = world.child("vmcp-x").await;
+    let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
     let mut labels = deployment.spec.template.metadata.unwrap().labels.unwrap();
     labels.insert("of".to_owned(), "stranger".to_owned());
-    world
+    harness
         .apply(&json!({
             "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "stranger"},
             "spec": {
@@ -63,22 +64,22 @@ async fn pods_of_own_replica_sets_alone_are_sent_the_token() {
         }))
         .await;
     let (own, foreign) = (
-        pod_of(&world, "vmcp-x-").await.name_any(),
-        pod_of(&world, "stranger").await.name_any(),
+        pod_of(&harness, "vmcp-x-").await.name_any(),
+        pod_of(&harness, "stranger").await.name_any(),
     );
-    world.run(&foreign, &stranger).await;
+    harness.mark_pod_ready(&foreign, &stranger).await;
     for _ in 0..3 {
-        world.look().await;
+        harness.reconcile().await;
     }
-    world.run(&own, &gateway).await;
-    world.condition("Ready", "True").await;
+    harness.mark_pod_ready(&own, &gateway).await;
+    harness.wait_for_status("Ready", "True").await;
     for _ in 0..3 {
-        world.look().await;
+        harness.reconcile().await;
     }
-    assert!(gateway.asked() > 0);
-    assert_eq!(stranger.asked(), 0);
-    let pod: Pod = world.child(&foreign).await;
+    assert!(gateway.request_count() > 0);
+    assert_eq!(stranger.request_count(), 0);
+    let pod: Pod = harness.wait_for_object(&foreign).await;
     assert!(!pod.annotations().contains_key(labels::CONFIG_HASH), "{pod:?}");
-    world.stop_operator().await;
+    harness.stop_operator().await;
     tokio::task::spawn_blocking(|| drop(server)).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! How a change of backends reaches running gateways.
+//! Delivery of a changed hot configuration to running gateways.
 
 use std::time::{Duration, Instant};
 
@@ -11,138 +11,155 @@ use vmcp_crds::status::config_hash;
 use vmcp_crds::v1alpha1::MCPServerEntry;
 use vmcp_operator::desired::labels;
 
-use crate::gateway::FakeGateway;
-use crate::world::World;
+use crate::fake_gateway::FakeGateway;
+use crate::harness::Harness;
 
-/// The hash of the hot configuration as it stands in its ConfigMap.
-pub(crate) async fn rendered_hash(world: &World) -> String {
-    let hot: ConfigMap = world.child("vmcp-x-backends").await;
+/// The hash of the hot configuration in its ConfigMap.
+pub(crate) async fn rendered_hash(harness: &Harness) -> String {
+    let hot: ConfigMap = harness.wait_for_object("vmcp-x-backends").await;
     config_hash(&hot.data.unwrap()["backends.yaml"])
 }
 
-/// Longer than the operator waits before it tells a pod again.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// Longer than the operator's interval between two nudges.
+const NUDGE_WAIT: Duration = Duration::from_secs(4);
 
 fn annotation(pod: &Pod) -> Option<String> {
     pod.annotations().get(labels::CONFIG_HASH).cloned()
 }
 
+// A change of the backends changes only the hot ConfigMap, and the operator nudges the pods to remount it.
 #[tokio::test]
-async fn a_change_of_backends_touches_only_the_hot_config_map_and_tells_the_pods() {
-    let Some(world) = World::start("backends").await else {
+async fn backend_change_updates_hot_config_and_nudges_pods() {
+    let Some(harness) = Harness::start("backends").await else {
         return;
     };
-    world.group(&["time"]).await;
-    world.server(json!({"replicas": 2})).await;
-    let (token, before) = (world.status_token().await, rendered_hash(&world).await);
+    harness.apply_group(&["time"]).await;
+    harness.apply_server(json!({"replicas": 2})).await;
+    let (token, before) = (harness.status_token().await, rendered_hash(&harness).await);
     let gateways = [
         FakeGateway::start(&token, &before).await,
         FakeGateway::start(&token, &before).await,
     ];
-    world.roll_out(&[&gateways[0], &gateways[1]]).await;
-    world.condition("Ready", "True").await;
-    let deployment: Deployment = world.child("vmcp-x").await;
+    harness.roll_out(&[&gateways[0], &gateways[1]]).await;
+    harness.wait_for_status("Ready", "True").await;
+    let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
     for gateway in &gateways {
-        let pod: Pod = world.child(&gateway.pod).await;
-        assert_eq!(annotation(&pod), None, "a pod that is current is not told");
+        let pod: Pod = harness.wait_for_object(&gateway.pod).await;
+        assert_eq!(annotation(&pod), None, "a current pod is not nudged");
     }
 
-    world.member("fetch").await;
+    harness.apply_member("fetch").await;
     let changed = |hot: &ConfigMap| {
         let hash = config_hash(&hot.data.as_ref()?["backends.yaml"]);
         (hash != before).then_some(hash)
     };
-    let after = world
-        .sees("the ConfigMap has the new member", "vmcp-x-backends", changed)
+    let after = harness
+        .wait_for("the ConfigMap has the new member", "vmcp-x-backends", changed)
         .await;
     for gateway in &gateways {
-        let told = |pod: &Pod| (annotation(pod)? == after).then_some(());
-        world.sees("the pod is told", &gateway.pod, told).await;
+        let nudged = |pod: &Pod| (annotation(pod)? == after).then_some(());
+        harness.wait_for("the pod is nudged", &gateway.pod, nudged).await;
     }
-    world.says("Ready", "False", "ConfigPending").await;
-    let now: Deployment = world.child("vmcp-x").await;
+    harness
+        .wait_for_condition("Ready", "False", "ConfigPending")
+        .await;
+    let now: Deployment = harness.wait_for_object("vmcp-x").await;
     assert_eq!(
         now.metadata.generation, deployment.metadata.generation,
         "no pod is replaced"
     );
 
-    gateways[0].say("hotConfigHash", json!(after));
-    world
-        .stays("one pod of two is not enough", "x", crate::world::not_ready)
+    gateways[0].report("hotConfigHash", json!(after));
+    harness
+        .assert_stays("one pod of two is not enough", "x", crate::harness::is_not_ready)
         .await;
-    gateways[1].say("hotConfigHash", json!(after));
-    world.condition("Ready", "True").await;
+    gateways[1].report("hotConfigHash", json!(after));
+    harness.wait_for_status("Ready", "True").await;
 }
 
 #[tokio::test]
-async fn a_member_that_leaves_the_group_leaves_the_configuration() {
-    let Some(world) = World::start("leaves").await else {
+async fn member_leaving_group_leaves_configuration() {
+    let Some(harness) = Harness::start("leaves").await else {
         return;
     };
-    world.group(&["time", "fetch"]).await;
-    world.server(json!({})).await;
+    harness.apply_group(&["time", "fetch"]).await;
+    harness.apply_server(json!({})).await;
     let both = |hot: &ConfigMap| {
         hot.data.as_ref()?["backends.yaml"]
             .contains("fetch")
             .then_some(())
     };
-    world.sees("both are there", "vmcp-x-backends", both).await;
-    world
+    harness
+        .wait_for("both members are configured", "vmcp-x-backends", both)
+        .await;
+    harness
         .apply(&json!({
             "apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPServerEntry", "metadata": {"name": "fetch"},
             "spec": {"groupRef": {"name": "another-group"}, "url": "http://fetch:8000/mcp"},
         }))
         .await;
     let one = |hot: &ConfigMap| (!hot.data.as_ref()?["backends.yaml"].contains("fetch")).then_some(());
-    world.sees("one has left", "vmcp-x-backends", one).await;
-    world
+    harness
+        .wait_for("one member has left", "vmcp-x-backends", one)
+        .await;
+    harness
         .api::<MCPServerEntry>()
         .delete("time", &DeleteParams::default())
         .await
         .unwrap();
     let none = |hot: &ConfigMap| (hot.data.as_ref()?["backends.yaml"] == "{}\n").then_some(());
-    world.sees("the other is gone", "vmcp-x-backends", none).await;
+    harness
+        .wait_for("the other member is gone", "vmcp-x-backends", none)
+        .await;
 }
 
+// A pod that does not load the configuration is nudged three times, and then no more.
 #[tokio::test]
-async fn a_pod_that_does_not_take_the_configuration_is_told_three_times_and_no_more() {
-    let Some(world) = World::start("stubborn").await else {
+async fn outdated_pod_is_nudged_three_times() {
+    let Some(harness) = Harness::start("stubborn").await else {
         return;
     };
-    world.group(&["time"]).await;
-    world.server(json!({})).await;
-    let gateway = FakeGateway::start(&world.status_token().await, "an-old-hash").await;
-    world.roll_out(&[&gateway]).await;
+    harness.apply_group(&["time"]).await;
+    harness.apply_server(json!({})).await;
+    let gateway = FakeGateway::start(&harness.status_token().await, "an-old-hash").await;
+    harness.roll_out(&[&gateway]).await;
     let third = |pod: &Pod| annotation(pod)?.ends_with("again-2").then_some(());
-    world.sees("it is told the third time", &gateway.pod, third).await;
-    world.says("Ready", "False", "ConfigPending").await;
-    let pod: Pod = world.child(&gateway.pod).await;
-    let told = Instant::now();
-    while told.elapsed() < PATIENCE {
-        world.look().await;
+    harness
+        .wait_for("it is nudged a third time", &gateway.pod, third)
+        .await;
+    harness
+        .wait_for_condition("Ready", "False", "ConfigPending")
+        .await;
+    let pod: Pod = harness.wait_for_object(&gateway.pod).await;
+    let nudged = Instant::now();
+    while nudged.elapsed() < NUDGE_WAIT {
+        harness.reconcile().await;
     }
-    // This look begins when a fourth time is due.
-    world.look().await;
-    let later: Pod = world.child(&gateway.pod).await;
+    // This reconcile begins when a fourth nudge would be due.
+    harness.reconcile().await;
+    let later: Pod = harness.wait_for_object(&gateway.pod).await;
     assert_eq!(later.resource_version(), pod.resource_version());
 }
 
+// If a gateway rejects the configuration, the condition contains its message.
 #[tokio::test]
-async fn a_configuration_that_gateways_refuse_is_said_with_their_words() {
-    let Some(world) = World::start("refused").await else {
+async fn config_rejected_by_gateway_is_reported() {
+    let Some(harness) = Harness::start("refused").await else {
         return;
     };
-    world.group(&["time"]).await;
-    world.server(json!({})).await;
-    let gateway = FakeGateway::start(&world.status_token().await, "an-old-hash").await;
-    gateway.say(
+    harness.apply_group(&["time"]).await;
+    harness.apply_server(json!({})).await;
+    let gateway = FakeGateway::start(&harness.status_token().await, "an-old-hash").await;
+    gateway.report(
         "hotConfigError",
         json!("backends.yaml:2: at `backends[0].url`: no"),
     );
-    world.roll_out(&[&gateway]).await;
-    world.says("ConfigValid", "False", "ConfigRefused").await;
-    gateway.say("hotConfigError", json!(null));
-    gateway.say("hotConfigHash", json!(rendered_hash(&world).await));
-    world.condition("ConfigValid", "True").await;
-    world.condition("Ready", "True").await;
+    harness.roll_out(&[&gateway]).await;
+    harness
+        .wait_for_condition("ConfigValid", "False", "ConfigRefused")
+        .await;
+    gateway.report("hotConfigError", json!(null));
+    gateway.report("hotConfigHash", json!(rendered_hash(&harness).await));
+    harness.wait_for_status("ConfigValid", "True").await;
+    harness.wait_for_status("Ready", "True").await;
 }

@@ -1,5 +1,5 @@
-//! The operator on a real API server, with exactly the rights that its chart grants. No node runs pods and, but in
-//! `controller_manager`, no built-in controller works: tests make by hand what those would.
+//! The operator on a real API server, with exactly the permissions that its chart grants. No node runs pods and, except in
+//! `controller_manager`, no built-in controller runs: tests create by hand what those would.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
@@ -8,15 +8,15 @@ mod children;
 mod conditions;
 mod controller_manager;
 mod election;
-mod foreign;
-mod gateway;
-mod hostile;
-mod hostile_answer;
+mod fake_gateway;
+mod foreign_objects;
+mod harness;
 mod hot_config;
+mod injection;
+mod malformed_response;
+mod no_writes;
 mod owned_pods;
 mod policy;
 mod process;
-mod quiet;
 mod replicas;
 mod secrets;
-mod world;

@@ -1,40 +1,40 @@
-//! Which pods are gateways.
+//! Selection of the pods that are gateways.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::json;
 use vmcp_operator::desired::labels;
 
-use crate::gateway::FakeGateway;
+use crate::fake_gateway::FakeGateway;
+use crate::harness::Harness;
 use crate::hot_config::rendered_hash;
-use crate::world::World;
 
-// Whoever may create a pod can give it our labels. It is not sent the token, and not written to.
+// Anyone who can create a pod can set our labels. Such a pod does not get the token, and the operator does not write to it.
 #[tokio::test]
-async fn pod_of_another_owner_is_not_sent_the_token() {
-    let Some(world) = World::start("owned-pods").await else {
+async fn pod_of_another_owner_does_not_get_the_token() {
+    let Some(harness) = Harness::start("owned-pods").await else {
         return;
     };
-    world.group(&["time"]).await;
-    world.server(json!({})).await;
-    let token = world.status_token().await;
+    harness.apply_group(&["time"]).await;
+    harness.apply_server(json!({})).await;
+    let token = harness.status_token().await;
     let (gateway, stranger) = (
-        FakeGateway::start(&token, &rendered_hash(&world).await).await,
+        FakeGateway::start(&token, &rendered_hash(&harness).await).await,
         FakeGateway::start(&token, "an-old-hash").await,
     );
     for kind in ["ReplicaSet", "Job"] {
-        world
-            .pod(&stranger, kind, "00000000-0000-4000-8000-000000000000")
+        harness
+            .apply_pod(&stranger, kind, "00000000-0000-4000-8000-000000000000")
             .await;
-        world.look().await;
+        harness.reconcile().await;
     }
-    world.roll_out(&[&gateway]).await;
-    world.condition("Ready", "True").await;
+    harness.roll_out(&[&gateway]).await;
+    harness.wait_for_status("Ready", "True").await;
     for _ in 0..3 {
-        world.look().await;
+        harness.reconcile().await;
     }
-    assert!(gateway.asked() > 0);
-    assert_eq!(stranger.asked(), 0);
-    let pod: Pod = world.child(&stranger.pod).await;
+    assert!(gateway.request_count() > 0);
+    assert_eq!(stranger.request_count(), 0);
+    let pod: Pod = harness.wait_for_object(&stranger.pod).await;
     assert!(!pod.annotations().contains_key(labels::CONFIG_HASH), "{pod:?}");
 }

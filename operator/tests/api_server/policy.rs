@@ -1,17 +1,17 @@
-//! What the operator's administrator allows virtual servers to name.
+//! The administrator's policy on images and Secrets.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value as Json, json};
 use vmcp_operator::policy::Policy;
 
-use crate::world::World;
+use crate::harness::Harness;
 
-async fn world(name: &str, policy: Policy) -> Option<World> {
-    let mut world = World::without_operator(name).await?;
-    world.start_operator_with(policy).await;
-    world.group(&[]).await;
-    Some(world)
+async fn harness(name: &str, policy: Policy) -> Option<Harness> {
+    let mut harness = Harness::without_operator(name).await?;
+    harness.start_operator_with(policy).await;
+    harness.apply_group(&[]).await;
+    Some(harness)
 }
 
 fn labelled(label: &str) -> Policy {
@@ -21,84 +21,92 @@ fn labelled(label: &str) -> Policy {
     }
 }
 
-async fn secret(world: &World, name: &str, labels: Json, data: Json) {
-    world
+async fn secret(harness: &Harness, name: &str, labels: Json, data: Json) {
+    harness
         .apply(&json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": labels}, "stringData": data,
         }))
         .await;
 }
 
-async fn has_deployment(world: &World) -> bool {
-    let deployments = world.api::<Deployment>();
+async fn has_deployment(harness: &Harness) -> bool {
+    let deployments = harness.api::<Deployment>();
     deployments.get_opt("vmcp-x").await.unwrap().is_some()
 }
 
 #[tokio::test]
-async fn image_outside_the_allowed_prefixes_is_not_run() {
+async fn image_without_allowed_prefix_is_not_run() {
     let policy = Policy {
         image_prefixes: vec!["registry.example/team".to_owned()],
         secret_label: None,
     };
-    let Some(world) = world("images", policy).await else {
+    let Some(harness) = harness("images", policy).await else {
         return;
     };
-    world
-        .server(json!({"image": "registry.example/teams/evil:1"}))
+    harness
+        .apply_server(json!({"image": "registry.example/teams/evil:1"}))
         .await;
-    world.says("ConfigValid", "False", "ImageNotAllowed").await;
-    world.says("Stalled", "True", "ImageNotAllowed").await;
-    assert!(!has_deployment(&world).await);
+    harness
+        .wait_for_condition("ConfigValid", "False", "ImageNotAllowed")
+        .await;
+    harness
+        .wait_for_condition("Stalled", "True", "ImageNotAllowed")
+        .await;
+    assert!(!has_deployment(&harness).await);
 
-    world
-        .server(json!({"image": "registry.example/team/gateway:1"}))
+    harness
+        .apply_server(json!({"image": "registry.example/team/gateway:1"}))
         .await;
-    world.child::<Deployment>("vmcp-x").await;
-    // Without an image the operator's own is taken, whatever the prefixes are.
-    world.server(json!({})).await;
+    harness.wait_for_object::<Deployment>("vmcp-x").await;
+    // Without spec.image the default image is used, even if no prefix allows it.
+    harness.apply_server(json!({})).await;
     let image = |deployment: &Deployment| {
         let image = deployment.spec.template.spec.as_ref()?.containers[0]
             .image
             .as_deref();
         (image == Some("vmcp-gateway:test")).then_some(())
     };
-    world
-        .sees("the image is the operator's own", "vmcp-x", image)
+    harness
+        .wait_for("the image is the default", "vmcp-x", image)
         .await;
 }
 
 #[tokio::test]
-async fn secret_without_the_required_label_is_not_used() {
-    let Some(world) = world("secret-label", labelled("vmcp.dev/usable=true")).await else {
+async fn secret_without_required_label_is_not_used() {
+    let Some(harness) = harness("secret-label", labelled("vmcp.dev/usable=true")).await else {
         return;
     };
     let value = || json!({"password": "hunter2"});
-    secret(&world, "redis", json!({"vmcp.dev/usable": "no"}), value()).await;
-    world
-        .server(json!({"sessionStorage": {
+    secret(&harness, "redis", json!({"vmcp.dev/usable": "no"}), value()).await;
+    harness
+        .apply_server(json!({"sessionStorage": {
             "provider": "redis", "address": "redis:6379", "passwordRef": {"name": "redis", "key": "password"},
         }}))
         .await;
-    world.says("SecretsResolved", "False", "SecretNotAllowed").await;
-    assert!(!has_deployment(&world).await);
+    harness
+        .wait_for_condition("SecretsResolved", "False", "SecretNotAllowed")
+        .await;
+    assert!(!has_deployment(&harness).await);
 
-    secret(&world, "redis", json!({"vmcp.dev/usable": "true"}), value()).await;
-    world.condition("SecretsResolved", "True").await;
-    world.child::<Deployment>("vmcp-x").await;
-    // The keys that the operator made need no label.
-    world.child::<Secret>("vmcp-x-session-keys").await;
+    secret(&harness, "redis", json!({"vmcp.dev/usable": "true"}), value()).await;
+    harness.wait_for_status("SecretsResolved", "True").await;
+    harness.wait_for_object::<Deployment>("vmcp-x").await;
+    // The session keys that the operator created need no label.
+    harness.wait_for_object::<Secret>("vmcp-x-session-keys").await;
 }
 
 #[tokio::test]
-async fn session_keys_that_nobody_controls_need_the_label() {
-    let Some(world) = world("keys-label", labelled("usable")).await else {
+async fn session_keys_without_controller_need_label() {
+    let Some(harness) = harness("keys-label", labelled("usable")).await else {
         return;
     };
     let key = vmcp_crds::session_key::SessionKey::generate().unwrap().to_text();
     let keys = || json!({"current": key});
-    secret(&world, "vmcp-x-session-keys", json!({}), keys()).await;
-    world.server(json!({})).await;
-    world.says("SecretsResolved", "False", "SecretNotAllowed").await;
-    secret(&world, "vmcp-x-session-keys", json!({"usable": ""}), keys()).await;
-    world.condition("SecretsResolved", "True").await;
+    secret(&harness, "vmcp-x-session-keys", json!({}), keys()).await;
+    harness.apply_server(json!({})).await;
+    harness
+        .wait_for_condition("SecretsResolved", "False", "SecretNotAllowed")
+        .await;
+    secret(&harness, "vmcp-x-session-keys", json!({"usable": ""}), keys()).await;
+    harness.wait_for_status("SecretsResolved", "True").await;
 }

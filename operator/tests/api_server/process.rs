@@ -1,4 +1,4 @@
-//! The program itself.
+//! The `vmcp-operator` binary.
 
 use std::fs;
 use std::process::Command;
@@ -11,31 +11,35 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use vmcp_peers::process::{Process, Signal};
 
-use crate::world::{World, eventually, server};
+use crate::harness::{Harness, eventually, server};
 
+// The binary acquires the Lease, reconciles, serves health and metrics, and releases the Lease on SIGTERM.
 #[tokio::test]
-async fn the_program_takes_the_lease_works_tells_its_health_and_gives_the_lease_back_on_sigterm() {
-    let Some(world) = World::without_operator("process").await else {
+async fn binary_leads_serves_and_releases_lease() {
+    let Some(harness) = Harness::without_operator("process").await else {
         return;
     };
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmcp-operator"));
     command
-        .args(["--watch-namespaces", &world.namespace, "--lease-name", "vmcp"])
+        .args(["--watch-namespaces", &harness.namespace, "--lease-name", "vmcp"])
         .args(["--admin-listen", "127.0.0.1:0", "--log-format", "json"])
         .env("KUBECONFIG", server().kubeconfig())
-        .env("POD_NAMESPACE", &world.namespace)
+        .env("POD_NAMESPACE", &harness.namespace)
         .env("POD_NAME", "operator-0")
         .env("VMCP_GATEWAY_IMAGE", "from-the-environment:1");
     let mut operator = Process::start("operator", &command).unwrap();
-    world.group(&[]).await;
-    world.server(json!({})).await;
-    let deployment: Deployment = world.child("vmcp-x").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
     let image = deployment.spec.template.spec.unwrap().containers[0].image.clone();
     assert_eq!(image.as_deref(), Some("from-the-environment:1"));
-    let lease: Lease = world.child("vmcp").await;
+    let lease: Lease = harness.wait_for_object("vmcp").await;
     assert_eq!(lease.spec.unwrap().holder_identity.as_deref(), Some("operator-0"));
 
-    let address = eventually("the log tells the admin port", async || admin_address(&operator)).await;
+    let address = eventually("the log contains the admin address", async || {
+        admin_address(&operator)
+    })
+    .await;
     for path in ["livez", "readyz"] {
         assert_eq!(get(&address, path).await, "ok\n");
     }
@@ -51,12 +55,12 @@ async fn the_program_takes_the_lease_works_tells_its_health_and_gives_the_lease_
     operator.signal(Signal::TERM).unwrap();
     let status = eventually("it ends", async || operator.ended().unwrap()).await;
     assert!(status.success(), "{status}");
-    let lease: Lease = world.child("vmcp").await;
+    let lease: Lease = harness.wait_for_object("vmcp").await;
     assert_eq!(lease.spec.unwrap().holder_identity, None);
 }
 
 #[test]
-fn the_help_names_every_flag_with_its_environment_variable() {
+fn help_lists_environment_variable_of_each_flag() {
     let output = Command::new(env!("CARGO_BIN_EXE_vmcp-operator"))
         .arg("--help")
         .output()
@@ -71,7 +75,7 @@ fn the_help_names_every_flag_with_its_environment_variable() {
 }
 
 #[test]
-fn without_an_api_server_the_program_says_where_it_looked() {
+fn missing_api_server_error_names_kubeconfig() {
     let output = Command::new(env!("CARGO_BIN_EXE_vmcp-operator"))
         .env("KUBECONFIG", "/nonexistent")
         .env("HOME", "/nonexistent")
@@ -84,16 +88,16 @@ fn without_an_api_server_the_program_says_where_it_looked() {
     );
 }
 
-/// Where the admin port listens, from the log.
+/// The address of the admin port, from the log.
 fn admin_address(operator: &Process) -> Option<String> {
     let log = fs::read_to_string(operator.log()).unwrap();
     let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
     lines
-        .filter(|line: &Json| line["fields"]["message"] == "the admin port listens")
+        .filter(|line: &Json| line["fields"]["message"] == "admin server listening")
         .find_map(|line| Some(line["fields"]["address"].as_str()?.to_owned()))
 }
 
-/// The body of what the admin port answers.
+/// The body of a response of the admin port.
 async fn get(address: &str, path: &str) -> String {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();

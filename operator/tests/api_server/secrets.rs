@@ -1,4 +1,4 @@
-//! Session keys and the password of Redis.
+//! The Secrets of a virtual server: session keys and the Redis password.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use vmcp_crds::session_key::SessionKey;
 use vmcp_operator::desired::labels;
 
-use crate::world::{World, eventually};
+use crate::harness::{Harness, eventually};
 
 fn redis() -> Json {
     json!({"sessionStorage": {
@@ -16,8 +16,8 @@ fn redis() -> Json {
     }})
 }
 
-async fn password(world: &World, value: &str) {
-    world
+async fn password(harness: &Harness, value: &str) {
+    harness
         .apply(&json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis"}, "stringData": {"password": value},
         }))
@@ -33,16 +33,17 @@ fn mac(deployment: &Deployment) -> Option<String> {
     template.annotations.as_ref()?.get(labels::PASSWORD_MAC).cloned()
 }
 
+// Objects contain only a reference to the password, and a changed password rolls the pods.
 #[tokio::test]
-async fn the_password_is_only_a_reference_and_a_changed_one_rolls_the_pods() {
-    let Some(world) = World::start("password").await else {
+async fn password_is_referenced_and_change_rolls_pods() {
+    let Some(harness) = Harness::start("password").await else {
         return;
     };
-    world.group(&[]).await;
-    password(&world, "correct horse battery").await;
-    world.server(redis()).await;
+    harness.apply_group(&[]).await;
+    password(&harness, "correct horse battery").await;
+    harness.apply_server(redis()).await;
 
-    let deployment: Deployment = world.child("vmcp-x").await;
+    let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
     let before = mac(&deployment).unwrap();
     let environment = deployment.spec.template.spec.as_ref().unwrap().containers[0]
         .env
@@ -65,7 +66,7 @@ async fn the_password_is_only_a_reference_and_a_changed_one_rolls_the_pods() {
         ("redis", "password")
     );
     let mut texts = vec![serde_json::to_string(&deployment).unwrap()];
-    for config_map in world
+    for config_map in harness
         .api::<ConfigMap>()
         .list(&ListParams::default())
         .await
@@ -79,15 +80,17 @@ async fn the_password_is_only_a_reference_and_a_changed_one_rolls_the_pods() {
         "{texts:?}"
     );
 
-    password(&world, "another").await;
+    password(&harness, "another").await;
     let another = |deployment: &Deployment| mac(deployment).filter(|mac| *mac != before);
-    let after = world.sees("the annotation changes", "vmcp-x", another).await;
+    let after = harness
+        .wait_for("the annotation changes", "vmcp-x", another)
+        .await;
 
-    // What other controllers do to a Secret does not roll pods.
+    // A change of other parts of the Secret does not roll pods.
     let labelled = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis", "labels": {"a": "b"}}, "stringData": {"password": "another"}});
-    world.apply(&labelled).await;
-    world
-        .stays(
+    harness.apply(&labelled).await;
+    harness
+        .assert_stays(
             "the annotation is the same",
             "vmcp-x",
             |deployment: &Deployment| mac(deployment).as_ref() == Some(&after),
@@ -96,15 +99,17 @@ async fn the_password_is_only_a_reference_and_a_changed_one_rolls_the_pods() {
 }
 
 #[tokio::test]
-async fn a_missing_password_is_waited_for() {
-    let Some(world) = World::start("no-password").await else {
+async fn missing_password_is_waited_for() {
+    let Some(harness) = Harness::start("no-password").await else {
         return;
     };
-    world.group(&[]).await;
-    world.server(redis()).await;
-    world.says("SecretsResolved", "False", "SecretNotFound").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(redis()).await;
+    harness
+        .wait_for_condition("SecretsResolved", "False", "SecretNotFound")
+        .await;
     assert!(
-        world
+        harness
             .api::<Deployment>()
             .get_opt("vmcp-x")
             .await
@@ -113,58 +118,62 @@ async fn a_missing_password_is_waited_for() {
     );
 
     let empty = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis"}, "stringData": {"user": "x"}});
-    world.apply(&empty).await;
-    world.says("SecretsResolved", "False", "SecretKeyNotFound").await;
+    harness.apply(&empty).await;
+    harness
+        .wait_for_condition("SecretsResolved", "False", "SecretKeyNotFound")
+        .await;
 
-    password(&world, "secret").await;
-    world.condition("SecretsResolved", "True").await;
-    world.child::<Deployment>("vmcp-x").await;
+    password(&harness, "secret").await;
+    harness.wait_for_status("SecretsResolved", "True").await;
+    harness.wait_for_object::<Deployment>("vmcp-x").await;
 }
 
 #[tokio::test]
-async fn the_session_keys_are_made_once_and_kept() {
-    let Some(mut world) = World::start("keys").await else {
+async fn session_keys_are_created_once_and_kept() {
+    let Some(mut harness) = Harness::start("keys").await else {
         return;
     };
-    world.group(&[]).await;
-    world.server(json!({})).await;
-    world.child::<Deployment>("vmcp-x").await;
-    let first: Secret = world.child("vmcp-x-session-keys").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    harness.wait_for_object::<Deployment>("vmcp-x").await;
+    let first: Secret = harness.wait_for_object("vmcp-x-session-keys").await;
     for slot in ["current", "next"] {
         let text = String::from_utf8(first.data.as_ref().unwrap()[slot].0.clone()).unwrap();
         SessionKey::parse(&text).unwrap();
     }
 
-    world.stop_operator().await;
-    world.start_operator().await;
-    world.server(json!({"sessionAffinity": "ClientIP"})).await;
-    world.sees("the new operator works", "vmcp-x", sticky).await;
+    harness.stop_operator().await;
+    harness.start_operator().await;
+    harness.apply_server(json!({"sessionAffinity": "ClientIP"})).await;
+    harness
+        .wait_for("the new operator reconciles", "vmcp-x", sticky)
+        .await;
     let keys = |secret: &Secret| secret.resource_version() == first.resource_version();
-    world
-        .stays("the keys are the same", "vmcp-x-session-keys", keys)
+    harness
+        .assert_stays("the keys are the same", "vmcp-x-session-keys", keys)
         .await;
 }
 
 #[tokio::test]
-async fn lost_session_keys_are_made_anew_and_that_is_told() {
-    let Some(world) = World::start("lost-keys").await else {
+async fn lost_session_keys_are_recreated_with_event() {
+    let Some(harness) = Harness::start("lost-keys").await else {
         return;
     };
-    world.group(&[]).await;
-    world.server(json!({})).await;
-    world.child::<Deployment>("vmcp-x").await;
-    let first: Secret = world.child("vmcp-x-session-keys").await;
-    let secrets = world.api::<Secret>();
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    harness.wait_for_object::<Deployment>("vmcp-x").await;
+    let first: Secret = harness.wait_for_object("vmcp-x-session-keys").await;
+    let secrets = harness.api::<Secret>();
     secrets
         .delete("vmcp-x-session-keys", &DeleteParams::default())
         .await
         .unwrap();
     let other = |secret: &Secret| (secret.uid() != first.uid()).then_some(());
-    world
-        .sees("there are keys again", "vmcp-x-session-keys", other)
+    harness
+        .wait_for("there are keys again", "vmcp-x-session-keys", other)
         .await;
-    let events = world.api::<k8s_openapi::api::events::v1::Event>();
-    eventually("an event tells of it", async || {
+    let events = harness.api::<k8s_openapi::api::events::v1::Event>();
+    eventually("an Event reports it", async || {
         let list = events.list(&ListParams::default()).await.unwrap();
         list.iter()
             .any(|event| event.reason.as_deref() == Some("SessionKeysLost"))
@@ -174,17 +183,19 @@ async fn lost_session_keys_are_made_anew_and_that_is_told() {
 }
 
 #[tokio::test]
-async fn a_secret_that_holds_no_keys_is_left_alone() {
-    let Some(world) = World::start("bad-keys").await else {
+async fn secret_without_valid_keys_is_left_alone() {
+    let Some(harness) = Harness::start("bad-keys").await else {
         return;
     };
-    world.group(&[]).await;
+    harness.apply_group(&[]).await;
     let foreign = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vmcp-x-session-keys"}, "stringData": {"current": "nonsense"},
     });
-    world.apply(&foreign).await;
-    world.server(json!({})).await;
-    world.says("Stalled", "True", "SessionKeysInvalid").await;
-    let secret: Secret = world.child("vmcp-x-session-keys").await;
+    harness.apply(&foreign).await;
+    harness.apply_server(json!({})).await;
+    harness
+        .wait_for_condition("Stalled", "True", "SessionKeysInvalid")
+        .await;
+    let secret: Secret = harness.wait_for_object("vmcp-x-session-keys").await;
     assert_eq!(secret.data.unwrap()["current"].0, b"nonsense");
 }

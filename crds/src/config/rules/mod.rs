@@ -1,6 +1,6 @@
 //! The rules that a value must keep beyond its type: one place, so that what the operator renders is what the gateway reads.
 
-mod session_storage;
+mod session_storage_check;
 
 use http::Uri;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};

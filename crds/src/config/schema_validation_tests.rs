@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::expected::definition;
 use super::{ConfigError, GatewayConfig, HotConfig, schema};
+use crate::config::schema_shape::definition;
 
 /// Words of the program that mean nothing to whoever writes a configuration.
 const FOREIGN: [&str; 28] = [

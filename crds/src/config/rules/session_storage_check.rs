@@ -10,14 +10,14 @@ use super::host_and_port;
 const MAX_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// A field that does not fit, and why.
-type Unfit = (Cow<'static, str>, String);
+type FieldError = (Cow<'static, str>, String);
 
 impl SessionStorage {
     /// Checks what the types leave open. `has_password` says whether the environment holds one.
     ///
     /// # Errors
     /// The name of the field that does not fit, and why.
-    pub fn check(&self, has_password: bool) -> Result<(), Unfit> {
+    pub fn check(&self, has_password: bool) -> Result<(), FieldError> {
         self.check_lifetimes()?;
         match self.provider {
             SessionStorageProvider::Memory => self.check_memory(),
@@ -30,7 +30,7 @@ impl SessionStorage {
         }
     }
 
-    fn check_lifetimes(&self) -> Result<(), Unfit> {
+    fn check_lifetimes(&self) -> Result<(), FieldError> {
         let (ttl, max) = (self.ttl.get(), self.max_lifetime.get());
         let found = |found| format!("found {found}; ");
         if ttl.is_zero() {
@@ -53,7 +53,7 @@ impl SessionStorage {
         Ok(())
     }
 
-    fn check_memory(&self) -> Result<(), Unfit> {
+    fn check_memory(&self) -> Result<(), FieldError> {
         let default = Self::default();
         let set = [
             ("address", self.address.is_some()),
@@ -79,7 +79,7 @@ impl SessionStorage {
         }
     }
 
-    fn check_servers(&self) -> Result<(), Unfit> {
+    fn check_servers(&self) -> Result<(), FieldError> {
         let each = |field: &'static str, addresses: &[String]| {
             if addresses.is_empty() {
                 return Err((field.into(), "is empty; name at least one host:port".to_owned()));
@@ -128,7 +128,7 @@ impl SessionStorage {
         Ok(())
     }
 
-    fn check_user(&self, has_password: bool) -> Result<(), Unfit> {
+    fn check_user(&self, has_password: bool) -> Result<(), FieldError> {
         if has_password && self.password_file.is_some() {
             let message = format!(
                 "the environment variable {REDIS_PASSWORD_ENV} holds a password too; keep one of them"
@@ -145,7 +145,7 @@ impl SessionStorage {
         Ok(())
     }
 
-    fn check_tls(&self) -> Result<(), Unfit> {
+    fn check_tls(&self) -> Result<(), FieldError> {
         let Some(tls) = &self.tls else { return Ok(()) };
         match (&tls.cert_file, &tls.key_file) {
             (Some(_), None) => {
@@ -172,7 +172,7 @@ impl SessionStorage {
         Ok(())
     }
 
-    fn check_timeouts(&self) -> Result<(), Unfit> {
+    fn check_timeouts(&self) -> Result<(), FieldError> {
         let timeouts = [
             ("connectTimeout", self.connect_timeout),
             ("commandTimeout", self.command_timeout),

@@ -40,7 +40,7 @@ pub struct VirtualMCPServerStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
-    pub backends: Vec<BackendStatus>,
+    pub backends: Vec<ObservedBackend>,
     /// Names that several backends claim, with who has them; at most 50 are listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
@@ -54,13 +54,13 @@ pub struct VirtualMCPServerStatus {
 /// One backend, as the gateway pods see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct BackendStatus {
+pub struct ObservedBackend {
     /// The name of the backend.
     pub name: String,
     /// Its URL.
     pub url: String,
     /// What the gateway pods know of it.
-    pub state: BackendState,
+    pub state: ObservedBackendState,
     /// How many tools it offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<i32>,
@@ -71,7 +71,7 @@ pub struct BackendStatus {
 
 /// What the gateway pods know of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum BackendState {
+pub enum ObservedBackendState {
     /// No pod has heard from it yet.
     Unknown,
     /// It answers.

@@ -1,4 +1,4 @@
-//! Names that may stand in a URL of the API server.
+//! A validated name of a Kubernetes object.
 
 use std::fmt;
 
@@ -6,22 +6,22 @@ use vmcp_crds::v1alpha1::field_rules;
 
 use crate::error::Error;
 
-/// The name of an object or of a namespace: a DNS-1123 subdomain, and so one part of a path.
+/// The name of an object or a namespace: a DNS-1123 subdomain, which is safe as one segment of a URL path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectName(String);
 
 impl ObjectName {
-    /// The name, if `text` is one.
+    /// Parses `text` as an object's name.
     ///
     /// # Errors
-    /// When it is not; the message says what is allowed.
+    /// When `text` is not a valid name; the message says what is allowed.
     pub fn parse(text: &str) -> Result<Self, Error> {
         field_rules::object_name(text)
             .map(|()| Self(text.to_owned()))
             .map_err(Error::InvalidName)
     }
 
-    /// The name as text.
+    /// Returns the name as a string slice.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value as Json};
 
-use super::{GatewayConfig, expected, rules, schema};
+use super::{GatewayConfig, rules, schema};
+use crate::config::schema_shape;
 
 impl GatewayConfig {
     /// The configuration with every field that has a default, as one file: the hot part stands in it also when it was read from a file of
@@ -18,10 +19,10 @@ impl GatewayConfig {
     pub fn effective(&self) -> Json {
         let mut whole = self.clone();
         if let Some(hot) = &mut whole.hot
-            && let Some(named) = whole.hot_file.take()
+            && let Some(field_shape) = whole.hot_file.take()
         {
             // Paths in the hot file start where it is.
-            let directory = named.parent().unwrap_or_else(|| Path::new(""));
+            let directory = field_shape.parent().unwrap_or_else(|| Path::new(""));
             let headers = hot
                 .backends
                 .iter_mut()
@@ -125,7 +126,7 @@ fn definition<'a>(schema: &'a Json, root: &'a Json) -> &'a Json {
         let some = choices.iter().find(|choice| choice.get("$ref").is_some());
         return some.map_or(schema, |some| definition(some, root));
     }
-    expected::definition(schema, root)
+    schema_shape::definition(schema, root)
 }
 
 #[cfg(test)]

@@ -20,10 +20,10 @@ use super::SecretKeyRef;
         .field_path(".passwordRef")
 )]
 #[cfg_attr(test, x_kube(cel))]
-pub struct SessionStorage {
+pub struct SessionStorageSpec {
     /// `memory` keeps sessions in each gateway pod: they end with it, and only one replica can serve them. `redis` keeps
     /// them in a Redis server: any replica serves any session, and sessions outlive every pod.
-    pub provider: SessionStorageProvider,
+    pub provider: StorageProvider,
     /// `host:port` of the Redis server. Required with `provider: redis`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
@@ -63,7 +63,7 @@ pub struct SessionStorage {
 /// The kinds of session store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum SessionStorageProvider {
+pub enum StorageProvider {
     /// In the memory of each gateway pod.
     #[default]
     Memory,
@@ -78,7 +78,7 @@ mod tests {
 
     #[expect(clippy::needless_pass_by_value, reason = "the calls read better")]
     fn refusal(storage: Json) -> Option<String> {
-        SessionStorage::validate_cel(&storage, None)
+        SessionStorageSpec::validate_cel(&storage, None)
             .err()
             .map(|errors| format!("{errors:?}"))
     }

@@ -12,12 +12,12 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value as Json;
 
-use super::expected::{Kind, Shape, quoted};
-use super::line;
+use crate::config::location;
+use crate::config::schema_shape::{ScalarValue, SchemaShape, quoted};
 
 /// What is wrong with a text, and where.
 #[derive(Debug)]
-pub(super) struct Flaw {
+pub(super) struct SchemaError {
     /// The path of the field.
     pub(super) path: String,
     /// The line, counted from 1.
@@ -27,11 +27,11 @@ pub(super) struct Flaw {
 }
 
 /// The first thing in `text` that does not have the shape of `schema`, whose definitions are in `root`. A text that is no YAML has no shape, and
-/// no flaw here.
-pub(super) fn flaw(text: &str, schema: &Json, root: &Json) -> Option<Flaw> {
+/// no schema_error here.
+pub(super) fn first_error(text: &str, schema: &Json, root: &Json) -> Option<SchemaError> {
     let found = RefCell::new(None);
-    let check = Check {
-        shape: Shape::new(schema, root),
+    let check = SchemaValidator {
+        shape: SchemaShape::new(schema, root),
         path: String::new(),
         steps: Vec::new(),
         text,
@@ -42,17 +42,17 @@ pub(super) fn flaw(text: &str, schema: &Json, root: &Json) -> Option<Flaw> {
 }
 
 /// Follows a value along its shape.
-struct Check<'a> {
-    shape: Shape<'a>,
+struct SchemaValidator<'a> {
+    shape: SchemaShape<'a>,
     path: String,
     /// At each level above, which entry or item it is, counted from 0.
     steps: Vec<usize>,
     text: &'a str,
-    found: &'a RefCell<Option<Flaw>>,
+    found: &'a RefCell<Option<SchemaError>>,
 }
 
-impl<'a> Check<'a> {
-    fn below(&self, shape: Shape<'a>, step: usize, path: String) -> Self {
+impl<'a> SchemaValidator<'a> {
+    fn below(&self, shape: SchemaShape<'a>, step: usize, path: String) -> Self {
         let mut steps = self.steps.clone();
         steps.push(step);
         Self {
@@ -63,7 +63,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn field(&self, shape: Shape<'a>, step: usize, name: &str) -> Self {
+    fn field(&self, shape: SchemaShape<'a>, step: usize, name: &str) -> Self {
         let dot = if self.path.is_empty() { "" } else { "." };
         self.below(shape, step, format!("{}{dot}{name}", self.path))
     }
@@ -71,12 +71,12 @@ impl<'a> Check<'a> {
     /// Ends the check: nothing more is looked at.
     fn refuse<T, E: serde::de::Error>(&self, message: String) -> Result<T, E> {
         let path = if self.path.is_empty() { "." } else { &self.path };
-        let flaw = Flaw {
+        let schema_error = SchemaError {
             path: path.to_owned(),
-            line: line::at(self.text, &self.steps),
+            line: location::line_of_steps(self.text, &self.steps),
             message,
         };
-        self.found.borrow_mut().get_or_insert(flaw);
+        self.found.borrow_mut().get_or_insert(schema_error);
         Err(E::custom("refused"))
     }
 
@@ -85,20 +85,20 @@ impl<'a> Check<'a> {
     }
 
     /// A value in which there are no others, as it is written and without quotes.
-    fn scalar<E: serde::de::Error>(&self, kind: Kind<'_>) -> Result<(), E> {
+    fn scalar<E: serde::de::Error>(&self, kind: ScalarValue<'_>) -> Result<(), E> {
         if self.shape.fits(&kind) {
             return Ok(());
         }
         match kind {
-            Kind::Nothing => self.wrong("nothing"),
+            ScalarValue::Nothing => self.wrong("nothing"),
             // A text where something is wanted that holds fields may be a secret that should stand in one of them.
-            Kind::Text(_) if !self.shape.is_scalar() => self.wrong("text"),
-            Kind::Text(text) if self.shape.takes_number(text) => {
+            ScalarValue::Text(_) if !self.shape.is_scalar() => self.wrong("text"),
+            ScalarValue::Text(text) if self.shape.takes_number(text) => {
                 self.wrong(&format!("{} in quotes", quoted(text)))
             }
-            Kind::Text(text) => self.wrong(&quoted(text)),
-            Kind::Bool | Kind::Whole(_) | Kind::Number(_) => {
-                let found = line::scalar_at(self.text, &self.steps).unwrap_or_default();
+            ScalarValue::Text(text) => self.wrong(&quoted(text)),
+            ScalarValue::Bool | ScalarValue::Whole(_) | ScalarValue::Number(_) => {
+                let found = location::scalar_text(self.text, &self.steps).unwrap_or_default();
                 if self.shape.is_any_text() {
                     return self.refuse(format!("found {found}; expected text; put it in quotes"));
                 }
@@ -108,7 +108,7 @@ impl<'a> Check<'a> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Check<'_> {
+impl<'de> DeserializeSeed<'de> for SchemaValidator<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -116,7 +116,7 @@ impl<'de> DeserializeSeed<'de> for Check<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Check<'_> {
+impl<'de> Visitor<'de> for SchemaValidator<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,7 +139,7 @@ impl<'de> Visitor<'de> for Check<'_> {
                 // From here on it is no YAML.
                 Err(error) => return Err(error),
             };
-            let Some(shape) = fields.named(&key) else {
+            let Some(shape) = fields.field_shape(&key) else {
                 let message = format!("unknown field `{key}`; {}", fields.allowed(&key));
                 return self.field(self.shape, step, &key).refuse(message);
             };
@@ -152,7 +152,10 @@ impl<'de> Visitor<'de> for Check<'_> {
         match fields.required().find(|name| !seen.contains(*name)) {
             None => Ok(()),
             Some(name) => {
-                let expected = fields.named(name).map(Shape::expected).unwrap_or_default();
+                let expected = fields
+                    .field_shape(name)
+                    .map(SchemaShape::expected)
+                    .unwrap_or_default();
                 self.refuse(format!("missing field `{name}`; expected {expected}"))
             }
         }
@@ -177,34 +180,34 @@ impl<'de> Visitor<'de> for Check<'_> {
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        self.scalar(Kind::Nothing)
+        self.scalar(ScalarValue::Nothing)
     }
 
     fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
-        self.scalar(Kind::Bool)
+        self.scalar(ScalarValue::Bool)
     }
 
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
-        self.scalar(Kind::Whole(value.into()))
+        self.scalar(ScalarValue::Whole(value.into()))
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
-        self.scalar(Kind::Whole(value.into()))
+        self.scalar(ScalarValue::Whole(value.into()))
     }
 
     fn visit_i128<E: serde::de::Error>(self, value: i128) -> Result<(), E> {
-        self.scalar(Kind::Whole(value))
+        self.scalar(ScalarValue::Whole(value))
     }
 
     fn visit_u128<E: serde::de::Error>(self, value: u128) -> Result<(), E> {
-        self.scalar(Kind::Whole(i128::try_from(value).unwrap_or(i128::MAX)))
+        self.scalar(ScalarValue::Whole(i128::try_from(value).unwrap_or(i128::MAX)))
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
-        self.scalar(Kind::Number(value))
+        self.scalar(ScalarValue::Number(value))
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<(), E> {
-        self.scalar(Kind::Text(value))
+        self.scalar(ScalarValue::Text(value))
     }
 }

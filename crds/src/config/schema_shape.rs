@@ -5,11 +5,11 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value as Json};
 
 /// A text that is longer is cut where it is repeated.
-const LONGEST_REPEATED: usize = 80;
+const MAX_QUOTED_CHARS: usize = 80;
 
 /// What was found, as far as no other values are in it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind<'a> {
+pub(super) enum ScalarValue<'a> {
     Nothing,
     Bool,
     Whole(i128),
@@ -19,19 +19,19 @@ pub(super) enum Kind<'a> {
 
 /// What is allowed at one place.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape<'a> {
+pub(super) struct SchemaShape<'a> {
     schema: &'a Json,
     root: &'a Json,
 }
 
 /// The fields that are allowed at one place.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a> {
+pub(super) struct FieldsShape<'a> {
     schema: &'a Json,
     root: &'a Json,
 }
 
-impl<'a> Shape<'a> {
+impl<'a> SchemaShape<'a> {
     pub(super) fn new(schema: &'a Json, root: &'a Json) -> Self {
         Self { schema, root }
     }
@@ -53,14 +53,14 @@ impl<'a> Shape<'a> {
     }
 
     /// Whether a value of this kind is allowed.
-    pub(super) fn fits(self, kind: &Kind<'_>) -> bool {
+    pub(super) fn fits(self, kind: &ScalarValue<'_>) -> bool {
         self.choices().into_iter().any(|choice| match kind {
-            Kind::Nothing => is(choice, "null"),
-            Kind::Bool => is(choice, "boolean"),
-            Kind::Whole(value) if is(choice, "integer") => whole_range(choice).contains(value),
-            Kind::Whole(value) => is(choice, "number") && number_fits(choice, *value as f64),
-            Kind::Number(value) => is(choice, "number") && number_fits(choice, *value),
-            Kind::Text(text) => match names(choice) {
+            ScalarValue::Nothing => is(choice, "null"),
+            ScalarValue::Bool => is(choice, "boolean"),
+            ScalarValue::Whole(value) if is(choice, "integer") => whole_range(choice).contains(value),
+            ScalarValue::Whole(value) => is(choice, "number") && number_fits(choice, *value as f64),
+            ScalarValue::Number(value) => is(choice, "number") && number_fits(choice, *value),
+            ScalarValue::Text(text) => match names(choice) {
                 Some(names) => names.contains(text),
                 None => is(choice, "string"),
             },
@@ -75,7 +75,8 @@ impl<'a> Shape<'a> {
 
     /// Whether `text` would be allowed if it stood without quotes.
     pub(super) fn takes_number(self, text: &str) -> bool {
-        text.parse().is_ok_and(|number| self.fits(&Kind::Whole(number)))
+        text.parse()
+            .is_ok_and(|number| self.fits(&ScalarValue::Whole(number)))
     }
 
     /// Whether only values are allowed in which there are no others.
@@ -84,9 +85,9 @@ impl<'a> Shape<'a> {
     }
 
     /// The fields that are allowed, if a mapping is.
-    pub(super) fn fields(self) -> Option<Fields<'a>> {
+    pub(super) fn fields(self) -> Option<FieldsShape<'a>> {
         let schema = self.choice("object")?;
-        Some(Fields {
+        Some(FieldsShape {
             schema,
             root: self.root,
         })
@@ -107,16 +108,16 @@ impl<'a> Shape<'a> {
 
     fn words(self, choice: &'a Json) -> Option<String> {
         if let Some(names) = names(choice) {
-            return Some(listed(names.iter().map(|name| format!("`{name}`"))));
+            return Some(join_or(names.iter().map(|name| format!("`{name}`"))));
         }
         if let Some(examples) = choice.get("examples").and_then(Json::as_array) {
             let examples = examples.iter().filter_map(Json::as_str).map(str::to_owned);
             let what = choice.get("description").and_then(Json::as_str).unwrap_or("text");
-            return Some(format!("{what}, for example {}", listed(examples)));
+            return Some(format!("{what}, for example {}", join_or(examples)));
         }
         if is(choice, "object") {
             let shape = Self::new(choice, self.root);
-            let names = shape.fields().map(Fields::names).unwrap_or_default();
+            let names = shape.fields().map(FieldsShape::names).unwrap_or_default();
             return Some(match names.first() {
                 Some(name) => format!("a mapping, with fields such as `{name}`"),
                 None => "a mapping of names to values".to_owned(),
@@ -148,7 +149,7 @@ impl<'a> Shape<'a> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> FieldsShape<'a> {
     fn properties(self) -> Option<&'a Map<String, Json>> {
         self.schema.get("properties").and_then(Json::as_object)
     }
@@ -162,14 +163,16 @@ impl<'a> Fields<'a> {
     }
 
     /// What is allowed in the field `name`, if there may be one.
-    pub(super) fn named(self, name: &str) -> Option<Shape<'a>> {
+    pub(super) fn field_shape(self, name: &str) -> Option<SchemaShape<'a>> {
         let known = self.properties().and_then(|properties| properties.get(name));
         let others = || {
             self.schema
                 .get("additionalProperties")
                 .filter(|others| others.is_object())
         };
-        known.or_else(others).map(|schema| Shape::new(schema, self.root))
+        known
+            .or_else(others)
+            .map(|schema| SchemaShape::new(schema, self.root))
     }
 
     /// The fields that have to be there.
@@ -181,16 +184,16 @@ impl<'a> Fields<'a> {
     /// Which fields there may be, for somebody who wrote another `name`.
     pub(super) fn allowed(self, name: &str) -> String {
         let names = self.names();
-        let listed = listed(names.iter().map(|name| format!("`{name}`")));
-        let near = names.into_iter().find(|other| are_near(name, other));
+        let join_or = join_or(names.iter().map(|name| format!("`{name}`")));
+        let near = names.into_iter().find(|other| is_typo_of(name, other));
         let near = near.map(|near| format!("did you mean `{near}`? "));
-        format!("{}allowed are {listed}", near.unwrap_or_default())
+        format!("{}allowed are {join_or}", near.unwrap_or_default())
     }
 }
 
 /// What was written, as it is repeated in a message.
 pub(super) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_REPEATED) {
+    match text.char_indices().nth(MAX_QUOTED_CHARS) {
         None => format!("{text:?}"),
         Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),
     }
@@ -240,7 +243,7 @@ fn number_fits(schema: &Json, value: f64) -> bool {
 }
 
 /// `a, b or c`.
-fn listed(words: impl Iterator<Item = String>) -> String {
+fn join_or(words: impl Iterator<Item = String>) -> String {
     let mut words: Vec<String> = words.collect();
     match words.pop() {
         None => String::new(),
@@ -250,7 +253,7 @@ fn listed(words: impl Iterator<Item = String>) -> String {
 }
 
 /// Whether one is the other with a slip of the finger: other case, or a letter too many, too few, another or exchanged.
-fn are_near(one: &str, other: &str) -> bool {
+fn is_typo_of(one: &str, other: &str) -> bool {
     let (one, other) = (one.to_lowercase(), other.to_lowercase());
     let (mut one, mut other) = (one.as_bytes(), other.as_bytes());
     while let ([a, rest_of_one @ ..], [b, rest_of_other @ ..]) = (one, other)

@@ -1,4 +1,4 @@
-//! An API server that answers with what nobody asked for.
+//! An API server that sends malformed responses.
 
 use std::fs;
 use std::process::Command;
@@ -10,13 +10,13 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use vmcp_peers::process::Process;
 
-use crate::world::eventually;
+use crate::harness::eventually;
 
-/// What must not be in the log.
+/// A value that must not be in the log.
 const SECRET: &str = "canary-hunter2-canary";
 
-/// Answers as a hostile or a broken API server does, each kind in another way.
-async fn answer(uri: Uri) -> impl IntoResponse {
+/// Responds as a hostile or broken API server, differently for each kind.
+async fn respond(uri: Uri) -> impl IntoResponse {
     let secrets =
         json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {"note": SECRET}, "items": SECRET});
     let (code, body) = if uri.path().ends_with("/pods") {
@@ -29,13 +29,13 @@ async fn answer(uri: Uri) -> impl IntoResponse {
     (code, [(header::CONTENT_TYPE, "application/json")], body)
 }
 
-// The client library writes an answer that it cannot read at WARN, whole. No filter lets it.
+// The client library logs a response that it cannot parse at WARN, with its whole body. No log filter lets that message through.
 #[tokio::test]
-async fn body_of_an_unreadable_answer_is_not_logged() {
+async fn body_of_malformed_response_is_not_logged() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
-    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(respond)).await });
     let dir = tempfile::tempdir().unwrap();
     let kubeconfig = dir.path().join("kubeconfig");
     let config = json!({
@@ -62,14 +62,14 @@ async fn body_of_an_unreadable_answer_is_not_logged() {
             .env("KUBECONFIG", &kubeconfig);
         command.args(filter.iter().flat_map(|filter| ["--log", filter]));
         let operator = Process::start("operator", &command).unwrap();
-        let log = eventually("every watch has broken", async || {
+        let log = eventually("every watch has failed", async || {
             let log = fs::read_to_string(operator.log()).unwrap();
-            let broken = ["Pod", "Service", "Secret"].iter().all(|kind| {
+            let have_failed = ["Pod", "Service", "Secret"].iter().all(|kind| {
                 log.lines().any(|line| {
-                    line.contains("a watch broke") && line.contains(&format!("\"kind\":\"{kind}\""))
+                    line.contains("watch failed") && line.contains(&format!("\"kind\":\"{kind}\""))
                 })
             });
-            broken.then_some(log)
+            have_failed.then_some(log)
         })
         .await;
         assert!(!log.contains(SECRET), "{filter:?}: {log}");

@@ -1,4 +1,4 @@
-//! What a virtual server owned and needs no more.
+//! Finds objects that a virtual server owns but no longer needs.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +10,9 @@ use vmcp_crds::v1alpha1::VirtualMCPServer;
 use crate::desired::labels;
 use crate::owner;
 
-/// The start-up ConfigMaps among `config_maps` that no ReplicaSet uses. Nothing is unused while the Deployment's
-/// controller has not seen the Deployment as it is: it may be about to make a ReplicaSet.
-pub fn startup_configs<'a>(
+/// The start-up ConfigMaps among `config_maps` that no ReplicaSet uses. Returns none while the Deployment's controller has not
+/// observed the latest Deployment: it may be about to create a ReplicaSet.
+pub fn unused_startup_configs<'a>(
     server: &VirtualMCPServer,
     deployment: &Deployment,
     replica_sets: impl IntoIterator<Item = &'a ReplicaSet>,
@@ -27,14 +27,14 @@ pub fn startup_configs<'a>(
     }
     let mut used = BTreeSet::new();
     let template = deployment.spec.template.spec.as_ref();
-    used.extend(template.into_iter().flat_map(mounted));
+    used.extend(template.into_iter().flat_map(mounted_config_maps));
     for set in replica_sets {
         let template = set.spec.template.as_ref();
         used.extend(
             template
                 .and_then(|template| template.spec.as_ref())
                 .into_iter()
-                .flat_map(mounted),
+                .flat_map(mounted_config_maps),
         );
     }
     config_maps
@@ -47,7 +47,7 @@ pub fn startup_configs<'a>(
         .collect()
 }
 
-fn mounted(pod: &PodSpec) -> impl Iterator<Item = String> {
+fn mounted_config_maps(pod: &PodSpec) -> impl Iterator<Item = String> {
     let volumes = pod.volumes.iter().flatten();
     volumes.filter_map(|volume| volume.config_map.as_ref().map(|source| source.name.clone()))
 }
@@ -103,17 +103,17 @@ mod tests {
             config_map("backends", "ours", "hot"),
             config_map("foreign", "theirs", "startup"),
         ];
-        let unused = startup_configs(&server(), &deployment(observed), [&set], &all);
+        let unused = unused_startup_configs(&server(), &deployment(observed), [&set], &all);
         unused.iter().map(|config_map| config_map.name_any()).collect()
     }
 
     #[test]
-    fn a_start_up_config_is_kept_while_a_replica_set_uses_it() {
+    fn startup_config_is_kept_while_replica_set_uses_it() {
         assert_eq!(unused(2), ["old"]);
     }
 
     #[test]
-    fn nothing_is_unused_while_the_deployment_is_not_observed() {
+    fn nothing_is_unused_before_deployment_is_observed() {
         assert!(unused(1).is_empty());
     }
 }

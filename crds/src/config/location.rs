@@ -15,33 +15,33 @@ use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The line, counted from 1, of the field in `text` that `path` names.
-pub(super) fn of(text: &str, path: &str) -> usize {
-    let nearest = RefCell::new(Nearest {
+pub(super) fn line_of_path(text: &str, path: &str) -> usize {
+    let nearest = RefCell::new(DeepestMatch {
         steps: Vec::new(),
         left: path.len(),
     });
-    let follow = Follow {
+    let follow = PathFollower {
         rest: path,
         steps: Vec::new(),
         nearest: &nearest,
     };
     // A text that is broken further on was refused for that; how far the path led, is known.
     follow.deserialize(serde_yaml::Deserializer::from_str(text)).ok();
-    at(text, &nearest.into_inner().steps)
+    line_of_steps(text, &nearest.into_inner().steps)
 }
 
 /// The line, counted from 1, of the entry or item to which `steps` lead: at each level, which one it is, counted from 0.
-pub(super) fn at(text: &str, steps: &[usize]) -> usize {
-    let seed = FailAt { steps, written: None };
+pub(super) fn line_of_steps(text: &str, steps: &[usize]) -> usize {
+    let seed = LocationProbe { steps, written: None };
     let failed = seed.deserialize(serde_yaml::Deserializer::from_str(text));
     let location = failed.err().and_then(|error| error.location());
     location.map_or(1, |location| location.line())
 }
 
 /// What is written at the end of `steps`, when it is a value without others in it.
-pub(super) fn scalar_at(text: &str, steps: &[usize]) -> Option<String> {
+pub(super) fn scalar_text(text: &str, steps: &[usize]) -> Option<String> {
     let written = RefCell::new(None);
-    let seed = FailAt {
+    let seed = LocationProbe {
         steps,
         written: Some(&written),
     };
@@ -50,7 +50,7 @@ pub(super) fn scalar_at(text: &str, steps: &[usize]) -> Option<String> {
 }
 
 /// How far a path leads.
-struct Nearest {
+struct DeepestMatch {
     /// At each level, which entry or item it is, counted from 0.
     steps: Vec<usize>,
     /// How many bytes of the path name nothing.
@@ -61,13 +61,13 @@ struct Nearest {
 ///
 /// Keys may hold the very characters that separate them in a path, so that one path may be read in several ways: each that the text allows is
 /// followed, and the one that leads furthest counts.
-struct Follow<'a> {
+struct PathFollower<'a> {
     rest: &'a str,
     steps: Vec<usize>,
-    nearest: &'a RefCell<Nearest>,
+    nearest: &'a RefCell<DeepestMatch>,
 }
 
-impl<'a> Follow<'a> {
+impl<'a> PathFollower<'a> {
     fn at_step(&self, step: usize, rest: &'a str) -> Self {
         let mut steps = self.steps.clone();
         steps.push(step);
@@ -79,7 +79,7 @@ impl<'a> Follow<'a> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Follow<'_> {
+impl<'de> DeserializeSeed<'de> for PathFollower<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -96,7 +96,7 @@ impl<'de> DeserializeSeed<'de> for Follow<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Follow<'_> {
+impl<'de> Visitor<'de> for PathFollower<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,18 +165,18 @@ fn below<'a>(path: &'a str, step: &str) -> Option<&'a str> {
 }
 
 /// Fails where the steps end, and thereby learns the position; or goes on to the value there and takes down how it is written.
-struct FailAt<'a> {
+struct LocationProbe<'a> {
     steps: &'a [usize],
     written: Option<&'a RefCell<Option<String>>>,
 }
 
-impl<'a> FailAt<'a> {
+impl<'a> LocationProbe<'a> {
     fn below(&self, steps: &'a [usize]) -> Self {
         Self { steps, ..*self }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for FailAt<'_> {
+impl<'de> DeserializeSeed<'de> for LocationProbe<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -192,7 +192,7 @@ impl<'de> DeserializeSeed<'de> for FailAt<'_> {
 }
 
 /// At the end of the steps everything is refused, because nothing is expected: that is what the methods do which are not here.
-impl<'de> Visitor<'de> for FailAt<'_> {
+impl<'de> Visitor<'de> for LocationProbe<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -231,7 +231,7 @@ mod tests {
     /// The line that holds `HERE` is the one that `path` is at; lines count from 1.
     fn found(text: &str, path: &str) {
         let expected = text.lines().position(|line| line.contains("HERE")).unwrap() + 1;
-        assert_eq!(of(text, path), expected, "{path} in\n{text}");
+        assert_eq!(line_of_path(text, path), expected, "{path} in\n{text}");
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
         found("a: # HERE\n  - b: 1\n", "a[7].x");
         found("a: {b: } # HERE\nc: 1", "a.b.x");
         found("# none\n\na: 1 # HERE\nb: 2", "c");
-        assert_eq!(of("", "a"), 1);
+        assert_eq!(line_of_path("", "a"), 1);
     }
 
     #[test]
@@ -298,7 +298,7 @@ mod tests {
             (&deep, "b[0][0]"),
             (&aliases, "z[0][0][1][0]"),
         ] {
-            assert!((1..30).contains(&of(text, path)), "{path}");
+            assert!((1..30).contains(&line_of_path(text, path)), "{path}");
         }
     }
 }

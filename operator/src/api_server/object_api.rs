@@ -1,4 +1,4 @@
-//! Requests for the objects of one kind in one namespace.
+//! Requests for objects of one kind in one namespace.
 
 use std::fmt::Debug;
 
@@ -11,31 +11,34 @@ use serde::de::DeserializeOwned;
 use super::ObjectName;
 use crate::error::Error;
 
-/// What a kind has to be for [`Objects`].
-pub trait Object:
+/// The bounds that [`ObjectApi`] needs of a kind: namespaced, with a type known at compile time.
+pub trait NamespacedObject:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
 {
 }
-impl<K> Object for K where
+impl<K> NamespacedObject for K where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
 {
 }
 
-/// The objects of one kind in one namespace.
+/// Typed requests for the objects of one kind in one namespace.
 #[derive(Clone, Debug)]
-pub struct Objects<K> {
+pub struct ObjectApi<K> {
     api: Api<K>,
     namespace: String,
 }
 
-impl<K: Object> Objects<K> {
-    /// The objects of `namespace`.
+impl<K: NamespacedObject> ObjectApi<K> {
+    /// Requests for the objects in `namespace`.
     ///
     /// # Errors
-    /// When `namespace` is not a name.
-    pub fn of(client: &Client, namespace: &str) -> Result<Self, Error> {
+    /// When `namespace` is not a valid name.
+    pub fn in_namespace(client: &Client, namespace: &str) -> Result<Self, Error> {
         ObjectName::parse(namespace)?;
-        #[expect(clippy::disallowed_methods, reason = "the name is one: it was parsed")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the namespace was validated in the line above"
+        )]
         let api = Api::namespaced(client.clone(), namespace);
         Ok(Self {
             api,
@@ -43,19 +46,19 @@ impl<K: Object> Objects<K> {
         })
     }
 
-    /// Reads an object, if there is one.
+    /// Reads an object; `None` if it does not exist.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer.
+    /// When the API server rejects the request or does not answer.
     pub async fn get(&self, name: &ObjectName) -> Result<Option<K>, Error> {
         let found = self.api.get_opt(name.as_str()).await;
         found.map_err(|error| self.failed("read", name.as_str(), error))
     }
 
-    /// Reads the metadata of an object, if there is one.
+    /// Reads the metadata of an object; `None` if it does not exist.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer.
+    /// When the API server rejects the request or does not answer.
     pub async fn get_metadata(&self, name: &ObjectName) -> Result<Option<ObjectMeta>, Error> {
         let found = self.api.get_metadata_opt(name.as_str()).await;
         found
@@ -63,10 +66,10 @@ impl<K: Object> Objects<K> {
             .map_err(|error| self.failed("read", name.as_str(), error))
     }
 
-    /// Makes an object.
+    /// Creates an object.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer, or there is one of that name.
+    /// When the API server rejects the request or does not answer, or an object of that name exists.
     pub async fn create(&self, object: &K) -> Result<K, Error>
     where
         K: Serialize,
@@ -76,10 +79,10 @@ impl<K: Object> Objects<K> {
         created.map_err(|error| self.failed("create", name.as_str(), error))
     }
 
-    /// Replaces an object, if it still has the version that `object` has.
+    /// Replaces an object if its resource version is still that of `object`.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer, or the object has changed.
+    /// When the API server rejects the request or does not answer, or the object has changed.
     pub async fn replace(&self, object: &K) -> Result<K, Error>
     where
         K: Serialize,
@@ -92,10 +95,10 @@ impl<K: Object> Objects<K> {
         replaced.map_err(|error| self.failed("write", name.as_str(), error))
     }
 
-    /// Applies `intent` as `manager`. `action` says what that means to people, for example `annotate`.
+    /// Applies `intent` as field manager `manager`. `action` is the verb for error messages, for example `annotate`.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer.
+    /// When the API server rejects the request or does not answer.
     pub async fn apply<P: Serialize + Debug>(
         &self,
         action: &'static str,
@@ -111,10 +114,10 @@ impl<K: Object> Objects<K> {
         applied.map_err(|error| self.failed(action, name.as_str(), error))
     }
 
-    /// Applies the status in `intent` as `manager`.
+    /// Applies the status in `intent` as field manager `manager`.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer.
+    /// When the API server rejects the request or does not answer.
     pub async fn apply_status<P: Serialize + Debug>(
         &self,
         name: &ObjectName,
@@ -129,20 +132,20 @@ impl<K: Object> Objects<K> {
         written.map_err(|error| self.failed("write the status of", name.as_str(), error))
     }
 
-    /// Deletes `object`, and no other of the same name.
+    /// Deletes `object`, but not another object of the same name: the uid is a precondition.
     ///
     /// # Errors
-    /// When the API server refuses or does not answer.
+    /// When the API server rejects the request or does not answer.
     pub async fn delete(&self, object: &K) -> Result<(), Error> {
         let name = ObjectName::parse(&object.name_any())?;
-        let this_one = DeleteParams {
+        let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: object.uid(),
                 resource_version: None,
             }),
             ..DeleteParams::default()
         };
-        let deleted = self.api.delete(name.as_str(), &this_one).await;
+        let deleted = self.api.delete(name.as_str(), &params).await;
         deleted
             .map(drop)
             .map_err(|error| self.failed("delete", name.as_str(), error))

@@ -1,4 +1,4 @@
-//! The admin port of a gateway that is not there: it says what a test tells it to.
+//! A fake gateway: an admin port that reports the status that a test sets.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,29 +11,29 @@ use axum::routing::get;
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 
-/// A gateway's admin port on a loopback address of its own, because the port is always the same.
+/// A fake admin port. Each has its own loopback address, because the port number is fixed.
 pub(crate) struct FakeGateway {
     pub(crate) pod: String,
     pub(crate) address: String,
-    said: Arc<Said>,
+    state: Arc<FakeState>,
 }
 
-struct Said {
-    asked: AtomicU32,
+struct FakeState {
+    requests: AtomicU32,
     token: String,
     status: Mutex<Json>,
 }
 
 impl FakeGateway {
-    /// A gateway that reports `hash` to whoever has `token`.
+    /// Starts a gateway that reports `hash` to requests with `token`.
     pub(crate) async fn start(token: &str, hash: &str) -> Self {
         static COUNT: AtomicU8 = AtomicU8::new(1);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // Another run of the tests at the same time has another process id.
+        // The process id separates concurrent test runs.
         let [.., third, fourth] = std::process::id().to_be_bytes();
         let address = format!("127.{}.{}.{number}", third | 1, fourth);
-        let said = Arc::new(Said {
-            asked: AtomicU32::new(0),
+        let state = Arc::new(FakeState {
+            requests: AtomicU32::new(0),
             token: format!("Bearer {token}"),
             status: Mutex::new(json!({
                 "server": "", "version": "test", "hotConfigHash": hash, "ready": true, "draining": false,
@@ -43,34 +43,34 @@ impl FakeGateway {
         let listener = TcpListener::bind(format!("{address}:9483")).await.unwrap();
         let router = Router::new()
             .route("/status", get(status))
-            .with_state(said.clone());
+            .with_state(state.clone());
         #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self {
             pod: format!("vmcp-x-{number}"),
             address,
-            said,
+            state,
         }
     }
 
-    /// How often anybody asked, with a token or without.
-    pub(crate) fn asked(&self) -> u32 {
-        self.said.asked.load(Ordering::Relaxed)
+    /// Number of status requests, with or without a valid token.
+    pub(crate) fn request_count(&self) -> u32 {
+        self.state.requests.load(Ordering::Relaxed)
     }
 
-    /// From now on reports `value` as `field`.
-    pub(crate) fn say(&self, field: &str, value: Json) {
-        self.said.status.lock().unwrap()[field] = value;
+    /// Sets the reported `field` to `value`.
+    pub(crate) fn report(&self, field: &str, value: Json) {
+        self.state.status.lock().unwrap()[field] = value;
     }
 }
 
-async fn status(State(said): State<Arc<Said>>, headers: HeaderMap) -> Response {
-    said.asked.fetch_add(1, Ordering::Relaxed);
+async fn status(State(state): State<Arc<FakeState>>, headers: HeaderMap) -> Response {
+    state.requests.fetch_add(1, Ordering::Relaxed);
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
-    if token != Some(said.token.as_str()) {
+    if token != Some(state.token.as_str()) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    axum::Json(said.status.lock().unwrap().clone()).into_response()
+    axum::Json(state.status.lock().unwrap().clone()).into_response()
 }

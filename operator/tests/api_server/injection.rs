@@ -1,4 +1,4 @@
-//! Strings that should become something else: a path, a query, a label, a variable, YAML, a command of Redis.
+//! Injection through strings of custom resources: into a path, a query, a label, a variable, YAML, a Redis command.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +13,9 @@ use vmcp_cluster::ApiServer;
 use vmcp_crds::v1alpha1::field_rules;
 use vmcp_peers::process::Process;
 
-use crate::world::{OPERATOR, client_of, eventually};
+use crate::harness::{OPERATOR, client_of, eventually};
 
-/// A value that must never leave its Secret, and the same as Kubernetes writes it.
+/// A value that must never leave its Secret, and its base64 form as Kubernetes writes it.
 const SECRET_VALUE: &str = "canary-hunter2-canary";
 const SECRET_VALUE_BASE64: &str = "Y2FuYXJ5LWh1bnRlcjItY2FuYXJ5";
 
@@ -53,7 +53,7 @@ const STRINGS: [&str; 31] = [
     "CANARY\t\u{1b}[31m",
 ];
 
-/// A string field, where it stands, and the rule of the schema.
+/// A string field, its location, and the rule of the schema.
 struct Field {
     kind: &'static str,
     pointer: &'static str,
@@ -91,7 +91,7 @@ const FIELDS: [Field; 13] = [
         pointer: "/spec/description",
         allows: |_| true,
     },
-    // The name is the API server's own business, and its rule is as strict as ours.
+    // The API server's own rule for names is as strict as ours.
     server("/metadata/name", |_| false),
 ];
 
@@ -111,7 +111,7 @@ const fn entry(pointer: &'static str, allows: fn(&str) -> bool) -> Field {
     }
 }
 
-/// An object that is as it should be but for one string.
+/// A valid object except for one string.
 fn object(name: &str, field: &Field, text: &str) -> Json {
     let mut object = json!({
         "apiVersion": "vmcp.dev/v1alpha1", "kind": field.kind, "metadata": {"name": name, "namespace": "hostile"},
@@ -128,7 +128,7 @@ fn object(name: &str, field: &Field, text: &str) -> Json {
     object
 }
 
-/// All of `STRINGS` in all of `FIELDS`, under names that tell them apart.
+/// All `STRINGS` in all `FIELDS`, each with a unique object name.
 fn table() -> impl Iterator<Item = (String, &'static Field, &'static str)> {
     FIELDS.iter().enumerate().flat_map(|(f, field)| {
         STRINGS
@@ -138,7 +138,7 @@ fn table() -> impl Iterator<Item = (String, &'static Field, &'static str)> {
     })
 }
 
-/// Without the rules for values: what an older schema may have been.
+/// Removes the rules for values from a schema, as an older schema may have lacked them.
 fn loosen(schema: &mut Json) {
     match schema {
         Json::Object(fields) => {
@@ -179,7 +179,7 @@ fn file(dir: &Path, name: &str, objects: &[Json]) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// An API server with a namespace, a Secret and what the chart grants the operator.
+/// An API server with a namespace, Secrets, and the permissions that the chart grants the operator.
 fn api_server(dir: &Path, is_old: bool) -> ApiServer {
     let server = ApiServer::start().unwrap();
     let rules: Json =
@@ -214,7 +214,7 @@ fn api_server(dir: &Path, is_old: bool) -> ApiServer {
     server
 }
 
-/// The program, as the chart starts it, with everything that it may log.
+/// Starts the operator as the chart does, with the most verbose log.
 fn operator(server: &ApiServer) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmcp-operator"));
     command
@@ -229,7 +229,7 @@ fn operator(server: &ApiServer) -> Process {
     Process::start("operator", &command).unwrap()
 }
 
-/// The condition `Ready` of all virtual servers that have one, by name.
+/// The `Ready` conditions of all virtual servers, by name.
 fn conditions(server: &ApiServer) -> BTreeMap<String, Json> {
     let list = server
         .kubectl(["get", "vmcp", "-n", "hostile", "-o", "json"])
@@ -245,16 +245,16 @@ fn conditions(server: &ApiServer) -> BTreeMap<String, Json> {
         .collect()
 }
 
-/// The objects of a kind of ours.
-#[expect(clippy::disallowed_methods, reason = "a test names what it wants")]
+/// Untyped access to the objects of one of our kinds.
+#[expect(clippy::disallowed_methods, reason = "tests use fixed names")]
 fn objects(client: &Client, kind: &str) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("vmcp.dev", "v1alpha1", kind);
     Api::namespaced_with(client.clone(), "hostile", &ApiResource::from_gvk(&kind))
 }
 
-/// Fails when the operator asked for anything that no name makes, or wrote anything but events, status and the children of the
+/// Fails if the operator sent a request that no valid name produces, or wrote anything but Events, statuses and the children of the
 /// servers `accepted`.
-fn assert_requests_are_made_of_names(server: &ApiServer, accepted: &[String]) {
+fn assert_only_valid_requests(server: &ApiServer, accepted: &[String]) {
     let is_child = |name: &str| {
         let of_server = |server: &String| {
             let rest = name
@@ -285,7 +285,7 @@ fn assert_requests_are_made_of_names(server: &ApiServer, accepted: &[String]) {
         let made = request.verb == "create" && parts.last() == Some(&"secrets");
         assert!(own || child || made, "{request:?}");
     }
-    // The Secrets that were made are the session keys of those servers.
+    // The created Secrets are the session keys of the accepted servers.
     let secrets = server
         .kubectl(["get", "secrets", "-n", "hostile", "-o", "name"])
         .unwrap();
@@ -302,14 +302,14 @@ fn assert_log_holds_no_secret(operator: &Process) {
             !line.contains(SECRET_VALUE) && !line.contains(SECRET_VALUE_BASE64),
             "{line}"
         );
-        // Nothing of a string begins a line of its own.
+        // No hostile string starts a new log line.
         serde_json::from_str::<Json>(line).unwrap();
     }
 }
 
-// The schema refuses every hostile string, and names the field.
+// The schema rejects every hostile string, and the message names the field.
 #[tokio::test]
-async fn hostile_string_is_refused_by_the_schema() {
+async fn hostile_string_is_rejected_by_schema() {
     if vmcp_peers::left_out("api-server") {
         return;
     }
@@ -339,20 +339,20 @@ async fn hostile_string_is_refused_by_the_schema() {
     assert!(refused > 250, "{refused}");
 }
 
-// Objects that are older than the schema: the operator refuses what the schema did not, and goes on with the others.
+// The operator rejects hostile strings in objects that are older than the schema, and reconciles the other objects.
 #[tokio::test]
-async fn hostile_string_of_an_older_object_asks_for_nothing() {
+async fn hostile_string_of_older_object_sends_no_request() {
     if vmcp_peers::left_out("api-server") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let server = api_server(dir.path(), true);
     let client = client_of(&server.kubeconfig(), None).await;
-    let mut told = Vec::new();
+    let mut rejected = Vec::new();
     let mut accepted = vec!["good".to_owned()];
     for (name, field, text) in table().filter(|(_, field, _)| field.pointer != "/metadata/name") {
         let object = serde_json::from_value(object(&name, field, text)).unwrap();
-        eventually(&format!("{name} is made"), async || {
+        eventually(&format!("{name} is created"), async || {
             let created = objects(&client, field.kind)
                 .create(&PostParams::default(), &object)
                 .await;
@@ -360,12 +360,12 @@ async fn hostile_string_of_an_older_object_asks_for_nothing() {
         })
         .await;
         match (field.kind, (field.allows)(text)) {
-            ("VirtualMCPServer", false) => told.push((name, field, text)),
+            ("VirtualMCPServer", false) => rejected.push((name, field, text)),
             ("VirtualMCPServer", true) => accepted.push(name),
             _ => {}
         }
     }
-    assert!(told.len() > 200, "{}", told.len());
+    assert!(rejected.len() > 200, "{}", rejected.len());
     let path = file(dir.path(), "definitions.json", &definitions(false));
     server.kubectl(["apply", "--server-side", "-f", &path]).unwrap();
     let good = [
@@ -381,36 +381,33 @@ async fn hostile_string_of_an_older_object_asks_for_nothing() {
         .unwrap();
 
     let operator = operator(&server);
-    eventually(
-        "the server that is as it should be has its Deployment",
-        async || {
-            server
-                .kubectl(["get", "deployment", "-n", "hostile", "vmcp-good"])
-                .ok()
-        },
-    )
+    eventually("the valid server has its Deployment", async || {
+        server
+            .kubectl(["get", "deployment", "-n", "hostile", "vmcp-good"])
+            .ok()
+    })
     .await;
-    let ready = eventually("every server is told", async || {
+    let ready = eventually("every rejected server has a condition", async || {
         let ready = conditions(&server);
-        told.iter()
+        rejected
+            .iter()
             .all(|(name, ..)| ready.contains_key(name))
             .then_some(ready)
     })
     .await;
-    for (name, field, text) in told {
+    for (name, field, text) in rejected {
         let ready = &ready[&name];
         let place = field.pointer.trim_start_matches('/').replace('/', ".");
-        let said = (&ready["status"], &ready["reason"]);
         assert_eq!(
-            said,
+            (&ready["status"], &ready["reason"]),
             (&json!("False"), &json!("ConfigInvalid")),
             "{place} {text:?}"
         );
         let message = ready["message"].as_str().unwrap();
-        // An unknown word of a list of words is the reader's to refuse, in its words.
-        let is_word = place.ends_with("provider") || place.ends_with("sessionAffinity");
-        assert!(is_word || message.contains(&place), "{place} {text:?}: {message}");
+        // An unknown enum value fails to deserialize, and that error does not name the field.
+        let is_enum = place.ends_with("provider") || place.ends_with("sessionAffinity");
+        assert!(is_enum || message.contains(&place), "{place} {text:?}: {message}");
     }
-    assert_requests_are_made_of_names(&server, &accepted);
+    assert_only_valid_requests(&server, &accepted);
     assert_log_holds_no_secret(&operator);
 }

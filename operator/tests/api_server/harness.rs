@@ -1,4 +1,4 @@
-//! One namespace per test, on one API server for all of them.
+//! Test harness: one namespace per test, on one API server for all tests.
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -21,25 +21,25 @@ use tokio_util::sync::CancellationToken;
 use vmcp_cluster::ApiServer;
 use vmcp_crds::session_key::SessionKey;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
-use vmcp_operator::controller::{self, Options};
+use vmcp_operator::controller::{self, ControllerOptions};
 use vmcp_operator::desired::labels;
 use vmcp_operator::metrics::Metrics;
 use vmcp_operator::policy::Policy;
 use vmcp_operator::watch::Scope;
 
-use crate::gateway::FakeGateway;
+use crate::fake_gateway::FakeGateway;
 
-/// As whom the operator talks to the API server.
+/// The user as which the operator calls the API server.
 pub(crate) const OPERATOR: &str = "system:serviceaccount:vmcp-system:vmcp-operator";
-/// How long anything may take, on a machine with other things to do.
+/// Time limit of every wait, also on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A namespace with an operator that watches it.
-pub(crate) struct World {
-    /// The administrator.
+/// A namespace, and an operator that watches it.
+pub(crate) struct Harness {
+    /// A client with administrator rights.
     pub(crate) client: Client,
     pub(crate) namespace: String,
-    /// Of the administrator.
+    /// The administrator's kubeconfig.
     kubeconfig: PathBuf,
     operator: Option<Operator>,
 }
@@ -50,15 +50,15 @@ struct Operator {
     task: JoinHandle<()>,
 }
 
-impl World {
-    /// A namespace with a running operator; nothing where the test run leaves out what needs Kubernetes.
+impl Harness {
+    /// A namespace with a running operator; `None` if the test run skips tests that need Kubernetes.
     pub(crate) async fn start(name: &str) -> Option<Self> {
-        let mut world = Self::without_operator(name).await?;
-        world.start_operator().await;
-        Some(world)
+        let mut harness = Self::without_operator(name).await?;
+        harness.start_operator().await;
+        Some(harness)
     }
 
-    /// A namespace without an operator; nothing where the test run leaves out what needs Kubernetes.
+    /// A namespace without an operator; `None` if the test run skips tests that need Kubernetes.
     pub(crate) async fn without_operator(name: &str) -> Option<Self> {
         if vmcp_peers::left_out("api-server") {
             return None;
@@ -67,18 +67,18 @@ impl World {
         let kubeconfig = tokio::task::spawn_blocking(|| server().kubeconfig())
             .await
             .unwrap();
-        let world = Self::new(kubeconfig, name).await;
-        ONCE.get_or_init(|| world.install(server())).await;
-        world.make_namespace().await;
-        Some(world)
+        let harness = Self::new(kubeconfig, name).await;
+        ONCE.get_or_init(|| harness.install(server())).await;
+        harness.create_namespace().await;
+        Some(harness)
     }
 
-    /// A namespace without an operator on an API server of the test's own.
+    /// A namespace without an operator, on a separate API server.
     pub(crate) async fn on(server: &ApiServer, name: &str) -> Self {
-        let world = Self::new(server.kubeconfig(), name).await;
-        world.install(server).await;
-        world.make_namespace().await;
-        world
+        let harness = Self::new(server.kubeconfig(), name).await;
+        harness.install(server).await;
+        harness.create_namespace().await;
+        harness
     }
 
     async fn new(kubeconfig: PathBuf, name: &str) -> Self {
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    async fn make_namespace(&self) {
+    async fn create_namespace(&self) {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}});
         self.apply_cluster(&namespace).await;
@@ -110,7 +110,7 @@ impl World {
 
     pub(crate) async fn start_operator_with(&mut self, policy: Policy) {
         let (stop, metrics) = (CancellationToken::new(), Metrics::default());
-        let options = Options {
+        let options = ControllerOptions {
             scopes: vec![Scope::Namespace(self.namespace.clone())],
             default_image: "vmcp-gateway:test".to_owned(),
             policy,
@@ -134,26 +134,26 @@ impl World {
         }
     }
 
-    /// How often the operator has written anything.
-    pub(crate) fn writes(&self) -> u64 {
-        self.count("vmcp_operator_applies_total")
+    /// The number of writes by the operator.
+    pub(crate) fn write_count(&self) -> u64 {
+        self.metric("vmcp_operator_applies_total")
     }
 
-    /// How often the operator has looked at a virtual server.
-    fn looks(&self) -> u64 {
-        self.count("vmcp_operator_reconciles_total")
+    /// The number of reconciles by the operator.
+    fn reconcile_count(&self) -> u64 {
+        self.metric("vmcp_operator_reconciles_total")
     }
 
-    /// The sum of a count of the operator over its labels.
-    fn count(&self, name: &str) -> u64 {
-        let text = self.operator.as_ref().unwrap().metrics.text();
+    /// The value of a counter of the operator, summed over its labels.
+    fn metric(&self, name: &str) -> u64 {
+        let text = self.operator.as_ref().unwrap().metrics.encode();
         let counts = text.lines().filter(|line| line.starts_with(name));
         counts
             .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
             .sum()
     }
 
-    /// The definitions, and a role with the rights of the chart.
+    /// Installs the CRDs, and a role with the permissions of the chart.
     async fn install(&self, server: &ApiServer) {
         for (_, text) in vmcp_crds::v1alpha1::yaml().unwrap() {
             self.apply_cluster(&serde_yaml::from_str(&text).unwrap()).await;
@@ -172,7 +172,7 @@ impl World {
                 .kubectl(["wait", "--for=condition=Established", "--timeout=30s", &crd])
                 .unwrap();
         }
-        // The API server serves a new kind a moment after it says so.
+        // The API server serves a new kind shortly after it is established.
         for kind in kinds {
             eventually(&format!("{kind} are served"), async || {
                 server.kubectl(["get", kind, "-A"]).ok().map(drop)
@@ -181,7 +181,7 @@ impl World {
         }
     }
 
-    /// Applies an object of this namespace, as its user would.
+    /// Applies an object in this namespace as a user.
     pub(crate) async fn apply(&self, object: &Json) {
         let (api, name) = self.dynamic(object, Some(&self.namespace));
         let manager = PatchParams::apply("user").force();
@@ -194,7 +194,7 @@ impl World {
         api.patch(&name, &manager, &Patch::Apply(object)).await.unwrap();
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a test names what it wants")]
+    #[expect(clippy::disallowed_methods, reason = "tests use fixed names")]
     fn dynamic(&self, object: &Json, namespace: Option<&str>) -> (Api<DynamicObject>, String) {
         let word = |pointer: &str| object.pointer(pointer).and_then(Json::as_str).unwrap_or_default();
         let (group, version) = word("/apiVersion")
@@ -208,13 +208,13 @@ impl World {
         (api, word("/metadata/name").to_owned())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a test names what it wants")]
+    #[expect(clippy::disallowed_methods, reason = "tests use fixed names")]
     pub(crate) fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The object `name`, when there is one for which `expect` gives something.
-    pub(crate) async fn sees<K, T>(&self, what: &str, name: &str, expect: impl Fn(&K) -> Option<T>) -> T
+    /// Waits until the object `name` exists and `expect` returns a value for it.
+    pub(crate) async fn wait_for<K, T>(&self, what: &str, name: &str, expect: impl Fn(&K) -> Option<T>) -> T
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
@@ -225,57 +225,57 @@ impl World {
         .await
     }
 
-    /// The object `name`, once it is there.
-    pub(crate) async fn child<K>(&self, name: &str) -> K
+    /// Waits until the object `name` exists.
+    pub(crate) async fn wait_for_object<K>(&self, name: &str) -> K
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
-        self.sees(&format!("{} {name} exists", K::kind(&())), name, |object: &K| {
+        self.wait_for(&format!("{} {name} exists", K::kind(&())), name, |object: &K| {
             Some(object.clone())
         })
         .await
     }
 
-    /// Makes the operator look at everything here, and returns when it has: at least one look began after this was called.
-    pub(crate) async fn look(&self) {
+    /// Triggers a reconcile and waits for it. At least one reconcile has begun after this call.
+    pub(crate) async fn reconcile(&self) {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        // The first to end may have begun before.
+        // The first one that ends may have begun earlier.
         for _ in 0..2 {
-            let before = self.looks();
+            let before = self.reconcile_count();
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            // A member of another group makes it look, because it might have left this one.
+            // A member of another group triggers a reconcile, because it might have left this group.
             self.apply(&json!({
                 "apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPServerEntry", "metadata": {"name": "unrelated"},
                 "spec": {"groupRef": {"name": "other"}, "url": format!("http://unrelated:{number}")},
             }))
             .await;
-            eventually("the operator has looked", async || {
-                (self.looks() > before).then_some(())
+            eventually("the operator has reconciled", async || {
+                (self.reconcile_count() > before).then_some(())
             })
             .await;
         }
     }
 
-    /// Fails when `holds` does not hold, now and after the operator has looked again.
-    pub(crate) async fn stays<K>(&self, what: &str, name: &str, holds: impl Fn(&K) -> bool)
+    /// Fails if `holds` returns false, now or after further reconciles.
+    pub(crate) async fn assert_stays<K>(&self, what: &str, name: &str, holds: impl Fn(&K) -> bool)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
         for _ in 0..3 {
             let object = self.api::<K>().get(name).await.unwrap();
             assert!(holds(&object), "no longer so: {what}: {object:#?}");
-            self.look().await;
+            self.reconcile().await;
         }
         let object = self.api::<K>().get(name).await.unwrap();
         assert!(holds(&object), "no longer so: {what}: {object:#?}");
     }
 
-    /// Waits until several looks in a row have written nothing.
+    /// Waits until several consecutive reconciles have written nothing.
     pub(crate) async fn settle(&self) {
         let mut before = self.versions().await;
         eventually("nothing is written any more", async || {
             for _ in 0..3 {
-                self.look().await;
+                self.reconcile().await;
             }
             let now = self.versions().await;
             let settled = now == before;
@@ -285,7 +285,7 @@ impl World {
         .await;
     }
 
-    /// Sets the status of an object, as its controller would.
+    /// Sets the status of an object in place of its controller.
     pub(crate) async fn apply_status(&self, object: &Json) {
         let (api, name) = self.dynamic(object, Some(&self.namespace));
         api.patch_status(&name, &PatchParams::default(), &Patch::Merge(object))
@@ -293,17 +293,17 @@ impl World {
             .unwrap();
     }
 
-    /// A group with these members.
-    pub(crate) async fn group(&self, members: &[&str]) {
+    /// Applies a group with these members.
+    pub(crate) async fn apply_group(&self, members: &[&str]) {
         let group =
             json!({"apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPGroup", "metadata": {"name": "group"}});
         self.apply(&group).await;
         for member in members {
-            self.member(member).await;
+            self.apply_member(member).await;
         }
     }
 
-    pub(crate) async fn member(&self, name: &str) {
+    pub(crate) async fn apply_member(&self, name: &str) {
         self.apply(&json!({
             "apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPServerEntry", "metadata": {"name": name},
             "spec": {"groupRef": {"name": "group"}, "url": format!("http://{name}:8000/mcp")},
@@ -311,8 +311,8 @@ impl World {
         .await;
     }
 
-    /// The virtual server `x` with `spec` beside its group.
-    pub(crate) async fn server(&self, mut spec: Json) {
+    /// Applies the virtual server `x` with `spec` and the group.
+    pub(crate) async fn apply_server(&self, mut spec: Json) {
         spec["groupRef"] = json!({"name": "group"});
         self.apply(&json!({
             "apiVersion": "vmcp.dev/v1alpha1", "kind": "VirtualMCPServer", "metadata": {"name": "x"}, "spec": spec,
@@ -321,8 +321,8 @@ impl World {
     }
 
     /// Waits until a condition of the virtual server `x` has this status and reason.
-    pub(crate) async fn says(&self, type_: &str, expected: &str, reason: &str) {
-        self.sees(
+    pub(crate) async fn wait_for_condition(&self, type_: &str, expected: &str, reason: &str) {
+        self.wait_for(
             &format!("{type_} is {expected}: {reason}"),
             "x",
             |server: &VirtualMCPServer| {
@@ -334,9 +334,9 @@ impl World {
         .await;
     }
 
-    /// Waits until a condition of the virtual server `x` has this status, for whatever reason.
-    pub(crate) async fn condition(&self, type_: &str, expected: &str) {
-        self.sees(
+    /// Waits until a condition of the virtual server `x` has this status, with any reason.
+    pub(crate) async fn wait_for_status(&self, type_: &str, expected: &str) {
+        self.wait_for(
             &format!("{type_} is {expected}"),
             "x",
             |server: &VirtualMCPServer| {
@@ -348,19 +348,19 @@ impl World {
         .await;
     }
 
-    /// Plays the Deployment's controller and the kubelet: one ready pod per gateway, all of the current revision.
+    /// Stands in for the Deployment's controller and the kubelet: one ready pod per gateway, all of the current revision.
     pub(crate) async fn roll_out(&self, gateways: &[&FakeGateway]) {
         let set = self.replica_set().await;
         for gateway in gateways {
-            self.pod(gateway, "ReplicaSet", set.metadata.uid.as_deref().unwrap())
+            self.apply_pod(gateway, "ReplicaSet", set.metadata.uid.as_deref().unwrap())
                 .await;
         }
         self.observe_deployment(gateways.len()).await;
     }
 
-    /// Plays the Deployment's controller: `count` pods, all current and available.
+    /// Stands in for the Deployment's controller: `count` pods, all updated and available.
     pub(crate) async fn observe_deployment(&self, count: usize) {
-        let deployment: Deployment = self.child("vmcp-x").await;
+        let deployment: Deployment = self.wait_for_object("vmcp-x").await;
         let status = json!({"status": {
             "observedGeneration": deployment.metadata.generation, "replicas": count, "updatedReplicas": count,
             "readyReplicas": count, "availableReplicas": count,
@@ -368,9 +368,9 @@ impl World {
         self.patch_status::<Deployment>("vmcp-x", &status).await;
     }
 
-    /// The ReplicaSet of the Deployment of the virtual server `x`, as the Deployment's controller would make it.
+    /// Creates the ReplicaSet of the virtual server `x` in place of the Deployment's controller.
     async fn replica_set(&self) -> ReplicaSet {
-        let deployment: Deployment = self.child("vmcp-x").await;
+        let deployment: Deployment = self.wait_for_object("vmcp-x").await;
         let template = &deployment.spec.template;
         self.apply(&json!({
             "apiVersion": "apps/v1", "kind": "ReplicaSet",
@@ -384,11 +384,11 @@ impl World {
             "spec": {"replicas": 0, "template": template, "selector": {"matchLabels": {labels::INSTANCE: "x"}}},
         }))
         .await;
-        self.child("vmcp-x-current").await
+        self.wait_for_object("vmcp-x-current").await
     }
 
-    /// A ready pod with the labels of a gateway and a controller of this kind and uid.
-    pub(crate) async fn pod(&self, gateway: &FakeGateway, kind: &str, owner: &str) {
+    /// Creates a ready pod with the labels of a gateway and a controller of this kind and uid.
+    pub(crate) async fn apply_pod(&self, gateway: &FakeGateway, kind: &str, owner: &str) {
         let mut labels = json!({labels::MANAGED_BY: labels::OPERATOR});
         labels[labels::NAME] = json!(labels::GATEWAY);
         labels[labels::INSTANCE] = json!("x");
@@ -401,11 +401,11 @@ impl World {
             "spec": {"containers": [{"name": "gateway", "image": "x"}]},
         }))
         .await;
-        self.run(&gateway.pod, gateway).await;
+        self.mark_pod_ready(&gateway.pod, gateway).await;
     }
 
-    /// Plays the kubelet: the pod `name` is ready, and `gateway` answers at its address.
-    pub(crate) async fn run(&self, name: &str, gateway: &FakeGateway) {
+    /// Stands in for the kubelet: the pod `name` is ready, and has the address of `gateway`.
+    pub(crate) async fn mark_pod_ready(&self, name: &str, gateway: &FakeGateway) {
         let status = json!({"status": {
             "phase": "Running", "podIP": gateway.address, "podIPs": [{"ip": gateway.address}],
             "conditions": [{"type": "Ready", "status": "True"}],
@@ -427,16 +427,16 @@ impl World {
             .unwrap();
     }
 
-    /// What a gateway of the virtual server `x` wants to see before it says its status.
+    /// The bearer token for the status of the virtual server `x`.
     pub(crate) async fn status_token(&self) -> String {
-        let secret: Secret = self.child("vmcp-x-session-keys").await;
+        let secret: Secret = self.wait_for_object("vmcp-x-session-keys").await;
         let text = String::from_utf8(secret.data.unwrap()["current"].0.clone()).unwrap();
         SessionKey::parse(&text)
             .unwrap()
             .status_token(&self.namespace, "x")
     }
 
-    /// The resource versions of everything in the namespace that the operator writes.
+    /// The resource versions of all objects in the namespace that the operator writes.
     pub(crate) async fn versions(&self) -> Vec<String> {
         let kinds = "vmcp,configmaps,secrets,serviceaccounts,services,deployments,poddisruptionbudgets,pods,events.events.k8s.io";
         let columns = "custom-columns=:kind,:metadata.name,:metadata.resourceVersion";
@@ -445,15 +445,15 @@ impl World {
     }
 }
 
-/// Whether a virtual server says that it is not ready.
-pub(crate) fn not_ready(server: &VirtualMCPServer) -> bool {
+/// Whether a virtual server has a status and is not ready.
+pub(crate) fn is_not_ready(server: &VirtualMCPServer) -> bool {
     server
         .status
         .as_ref()
         .is_some_and(|status| !vmcp_crds::condition::is_true(&status.conditions, "Ready"))
 }
 
-/// Polls until `found` gives something.
+/// Polls until `found` returns a value.
 pub(crate) async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {
@@ -468,20 +468,20 @@ pub(crate) async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Op
     }
 }
 
-/// The API server of all tests of this program. It ends when the program does.
+/// The API server of all tests in this binary. It ends with the process.
 pub(crate) fn server() -> &'static ApiServer {
     static SERVER: OnceLock<ApiServer> = OnceLock::new();
     SERVER.get_or_init(|| ApiServer::start().unwrap())
 }
 
-/// A client of the API server that `file` names.
+/// A client for the kubeconfig `file`, optionally impersonating `user`.
 pub(crate) async fn client_of(file: &Path, user: Option<&str>) -> Client {
     let kubeconfig = Kubeconfig::read_from(file).unwrap();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .unwrap();
     config.auth_info.impersonate = user.map(str::to_owned);
-    // The administrator may ask for what the operator may not.
+    // The administrator's requests are not restricted as the operator's are.
     match user {
         Some(_) => vmcp_operator::api_server::client(config).unwrap(),
         None => Client::try_from(config).unwrap(),

@@ -1,4 +1,6 @@
-//! The last check of a request before it is sent, whoever made it: this operator or the library.
+//! Middleware that checks every request to the API server and gives it a deadline.
+//!
+//! It runs below the client library, so it also covers the requests that the library itself makes.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,21 +11,21 @@ use kube::client::{Body, DynBody};
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
-use vmcp_crds::v1alpha1::field_rules::{object_name, shown};
+use vmcp_crds::v1alpha1::field_rules::{object_name, quoted};
 
-use super::deadline::{DeadlineBody, DeadlinePassed};
+use super::deadline::{DeadlineBody, DeadlineExceeded};
 
-/// How long a request may take, its answer included.
-pub const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
-/// How much longer than the API server was asked to a watch is kept open.
+/// Time limit of a request, up to the end of its response.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time that a watch may take beyond the `timeoutSeconds` that the API server was asked to keep it open.
 const WATCH_MARGIN: Duration = Duration::from_secs(10);
-/// How long the API server is asked to keep a watch open when the request does not say.
-const WATCH_SECONDS: u64 = 290;
+/// Assumed `timeoutSeconds` of a watch whose request does not set it.
+const DEFAULT_WATCH_SECONDS: u64 = 290;
 
-/// What may follow the `?` of a request for one object.
-const OBJECT_QUERY: [&str; 3] = ["fieldManager", "force", "resourceVersion"];
-/// What may follow the `?` of a request for many.
-const LIST_QUERY: [&str; 11] = [
+/// Query parameters allowed in a request for one object.
+const OBJECT_PARAMS: [&str; 3] = ["fieldManager", "force", "resourceVersion"];
+/// Query parameters allowed in a request for a list of objects.
+const LIST_PARAMS: [&str; 11] = [
     "allowWatchBookmarks",
     "continue",
     "fieldManager",
@@ -39,23 +41,23 @@ const LIST_QUERY: [&str; 11] = [
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Adds the check and the deadline to a client.
+/// Wraps a client in a [`RequestGuard`].
 pub(super) struct GuardLayer;
 
 impl<S> Layer<S> for GuardLayer {
-    type Service = Guarded<S>;
+    type Service = RequestGuard<S>;
 
-    fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { inner }
+    fn layer(&self, inner: S) -> RequestGuard<S> {
+        RequestGuard { inner }
     }
 }
 
-/// A client whose requests are checked and end in time.
-pub(super) struct Guarded<S> {
+/// A client that rejects malformed requests and ends the others at their deadline.
+pub(super) struct RequestGuard<S> {
     inner: S,
 }
 
-impl<S> Service<Request<Body>> for Guarded<S>
+impl<S> Service<Request<Body>> for RequestGuard<S>
 where
     S: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError>,
     S::Future: Send + 'static,
@@ -69,72 +71,74 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let limit = match limit(request.method(), request.uri()) {
-            Ok(limit) => limit,
-            Err(refused) => return Box::pin(async move { Err(refused.into()) }),
+        let timeout = match request_timeout(request.method(), request.uri()) {
+            Ok(timeout) => timeout,
+            Err(rejected) => return Box::pin(async move { Err(rejected.into()) }),
         };
-        let deadline = Instant::now() + limit;
-        let answer = self.inner.call(request);
+        let deadline = Instant::now() + timeout;
+        let response = self.inner.call(request);
         Box::pin(async move {
-            let answer = tokio::time::timeout_at(deadline, answer).await;
-            let answer = answer.map_err(|_| DeadlinePassed { limit })??;
-            Ok(answer.map(|body| DeadlineBody::new(body, deadline, limit)))
+            let response = tokio::time::timeout_at(deadline, response).await;
+            let response = response.map_err(|_| DeadlineExceeded { timeout })??;
+            Ok(response.map(|body| DeadlineBody::new(body, deadline, timeout)))
         })
     }
 }
 
-/// A request that would not do what its maker meant.
+/// A request whose path or query no valid object name produces.
 #[derive(Debug, thiserror::Error)]
-#[error("this operator does not send such a request: {0}")]
-pub(super) struct RefusedRequest(String);
+#[error("request to the API server rejected before sending: {0}")]
+pub(super) struct RejectedRequest(String);
 
-/// How long the request may take, if it is one that names make.
-fn limit(method: &Method, uri: &Uri) -> Result<Duration, RefusedRequest> {
-    let refused = |what: &str, part: &str| Err(RefusedRequest(format!("{what} {}", shown(part))));
+/// The time limit of a request, or an error if its path or query is not of the form that valid object names produce.
+fn request_timeout(method: &Method, uri: &Uri) -> Result<Duration, RejectedRequest> {
+    let reject = |what: &str, part: &str| Err(RejectedRequest(format!("{what} {}", quoted(part))));
     let mut parts = uri.path().split('/');
     if parts.next() != Some("") {
-        return refused("the path is", uri.path());
+        return reject("invalid path", uri.path());
     }
     let parts: Vec<&str> = parts.collect();
     if let Some(part) = parts.iter().find(|part| object_name(part).is_err()) {
-        return refused("a part of the path is", part);
+        return reject("invalid path segment", part);
     }
     let (["api", _, rest @ ..] | ["apis", _, _, rest @ ..]) = parts.as_slice() else {
-        return refused("the path is", uri.path());
+        return reject("invalid path", uri.path());
     };
     let rest = match rest {
         ["namespaces", _, rest @ ..] if !rest.is_empty() => rest,
         rest => rest,
     };
     let allowed: &[&str] = match rest {
-        [_] => &LIST_QUERY,
-        [_, _] => &OBJECT_QUERY,
-        [_, _, "status"] if *method == Method::PATCH => &OBJECT_QUERY,
-        _ => return refused("the path is", uri.path()),
+        [_] => &LIST_PARAMS,
+        [_, _] => &OBJECT_PARAMS,
+        [_, _, "status"] if *method == Method::PATCH => &OBJECT_PARAMS,
+        _ => return reject("invalid path", uri.path()),
     };
     let mut is_watch = false;
-    let mut seconds = WATCH_SECONDS;
+    let mut seconds = DEFAULT_WATCH_SECONDS;
     for field in uri.query().unwrap_or_default().split('&') {
         let (name, value) = field.split_once('=').unwrap_or((field, ""));
         match name {
             "" if field.is_empty() => {}
             "watch" if allowed.contains(&name) => is_watch = true,
-            "timeoutSeconds" if allowed.contains(&name) => seconds = value.parse().unwrap_or(WATCH_SECONDS),
+            "timeoutSeconds" if allowed.contains(&name) => {
+                seconds = value.parse().unwrap_or(DEFAULT_WATCH_SECONDS);
+            }
             name if allowed.contains(&name) => {}
-            name => return refused("a field of the query is", name),
+            name => return reject("invalid query parameter", name),
         }
     }
     if is_watch {
         return Ok(Duration::from_secs(seconds) + WATCH_MARGIN);
     }
-    Ok(REQUEST_DEADLINE)
+    Ok(REQUEST_TIMEOUT)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A service made of a function.
+    /// A [`Service`] that calls a function.
     struct ServiceFn<F>(F);
 
     impl<F, R, T> Service<R> for ServiceFn<F>
@@ -157,11 +161,12 @@ mod tests {
 
     fn is_sent(method: &str, uri: &str) -> bool {
         let Ok(uri) = uri.parse() else { return false };
-        limit(&method.parse().unwrap(), &uri).is_ok()
+        request_timeout(&method.parse().unwrap(), &uri).is_ok()
     }
 
+    // Requests whose paths and queries the client library builds from valid names pass.
     #[test]
-    fn request_that_names_make_is_sent() {
+    fn request_for_valid_names_is_sent() {
         for (method, uri) in [
             ("GET", "/api/v1/namespaces/n/secrets/redis"),
             ("GET", "/api/v1/secrets?&limit=500"),
@@ -178,9 +183,9 @@ mod tests {
         }
     }
 
-    // What a hostile name makes of a path.
+    // A hostile object name changes the path or the query of the request; such a request is rejected.
     #[test]
-    fn request_that_no_name_makes_is_refused() {
+    fn request_built_from_hostile_name_is_rejected() {
         for name in [
             "?x=",
             "?watch=1&x=",
@@ -213,13 +218,14 @@ mod tests {
         }
     }
 
-    /// A server that takes requests and does nothing, or begins to answer and does not go on.
-    fn hanging(
-        answers: bool,
-    ) -> Guarded<impl Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError, Future: Send>>
-    {
+    /// A server that never responds, or (with `sends_head`) sends the head of a response and never a body.
+    fn hanging_server(
+        sends_head: bool,
+    ) -> RequestGuard<
+        impl Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError, Future: Send>,
+    > {
         let service = ServiceFn(move |_: Request<Body>| async move {
-            if !answers {
+            if !sends_head {
                 std::future::pending::<()>().await;
             }
             let silent = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, BoxError>>();
@@ -229,33 +235,35 @@ mod tests {
         GuardLayer.layer(service)
     }
 
+    // A request ends at its deadline if the response is missing or incomplete.
     #[tokio::test(start_paused = true)]
-    async fn request_without_an_answer_ends_at_its_deadline() {
+    async fn request_without_response_ends_at_deadline() {
         let request = || {
             Request::get("/api/v1/namespaces/n/secrets/x")
                 .body(Body::empty())
                 .unwrap()
         };
         let begun = Instant::now();
-        let error = hanging(false).call(request()).await.err().unwrap();
+        let error = hanging_server(false).call(request()).await.err().unwrap();
         assert!(error.to_string().contains("within 30 s"), "{error}");
-        let answer = hanging(true).call(request()).await.unwrap();
-        let error = http_body_util::BodyExt::collect(answer.into_body())
+        let response = hanging_server(true).call(request()).await.unwrap();
+        let error = http_body_util::BodyExt::collect(response.into_body())
             .await
             .err()
             .unwrap();
         assert!(error.to_string().contains("within 30 s"), "{error}");
-        assert_eq!(begun.elapsed(), REQUEST_DEADLINE * 2);
+        assert_eq!(begun.elapsed(), REQUEST_TIMEOUT * 2);
     }
 
+    // A watch is kept open a little longer than the API server was asked to keep it open.
     #[test]
-    fn watch_outlasts_what_the_api_server_was_asked_for() {
-        let of = |uri: &str| limit(&Method::GET, &uri.parse().unwrap()).unwrap();
+    fn watch_timeout_exceeds_requested_seconds() {
+        let timeout_of = |uri: &str| request_timeout(&Method::GET, &uri.parse().unwrap()).unwrap();
         assert_eq!(
-            of("/api/v1/pods?watch=true&timeoutSeconds=20"),
+            timeout_of("/api/v1/pods?watch=true&timeoutSeconds=20"),
             Duration::from_secs(30)
         );
-        assert_eq!(of("/api/v1/pods?watch=true"), Duration::from_secs(300));
-        assert_eq!(of("/api/v1/pods?limit=1"), REQUEST_DEADLINE);
+        assert_eq!(timeout_of("/api/v1/pods?watch=true"), Duration::from_secs(300));
+        assert_eq!(timeout_of("/api/v1/pods?limit=1"), REQUEST_TIMEOUT);
     }
 }

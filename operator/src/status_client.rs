@@ -1,4 +1,4 @@
-//! What the gateway pods say of themselves.
+//! HTTP client for the `/status` endpoint of gateway pods.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -16,37 +16,37 @@ use vmcp_crds::status::GatewayStatus;
 
 use crate::desired::ADMIN_PORT;
 
-/// How long a pod has to answer.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The longest answer that is read.
-const MAX_ANSWER: usize = 1 << 20;
+/// Time limit of a status request, and of its connect.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum size of a status response.
+const MAX_STATUS_BYTES: usize = 1 << 20;
 
-/// A gateway pod that runs.
+/// A running gateway pod and the status that it reports.
 #[derive(Clone, Debug)]
-pub struct Gateway {
+pub struct GatewayPod {
     /// The name of the pod.
-    pub pod: String,
+    pub name: String,
     /// The uid of the pod.
     pub uid: String,
-    /// Whether Kubernetes sends it clients.
+    /// Whether the pod's `Ready` condition is true, so that Services route to it.
     pub ready: bool,
-    /// What it says, or why it says nothing.
-    pub answer: Result<GatewayStatus, String>,
+    /// The reported status, or why it could not be fetched.
+    pub status: Result<GatewayStatus, String>,
 }
 
-/// Asks pods for their status.
+/// Fetches the status of gateway pods.
 #[derive(Clone, Debug)]
-pub struct Gateways {
+pub struct StatusClient {
     http: HttpClient<HttpConnector, Empty<Bytes>>,
 }
 
-impl Default for Gateways {
+impl Default for StatusClient {
     fn default() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(PATIENCE));
+        connector.set_connect_timeout(Some(STATUS_TIMEOUT));
         Self {
-            // A connection outlives no poll: between two of them the pod may be another one at the same address.
+            // No pooled connections: until the next poll the address may belong to another pod.
             http: HttpClient::builder(TokioExecutor::new())
                 .pool_max_idle_per_host(0)
                 .build(connector),
@@ -54,47 +54,49 @@ impl Default for Gateways {
     }
 }
 
-impl Gateways {
-    /// Asks all `pods` at once. Those that end or do not run yet are left out; the rest is sorted by name.
-    pub async fn ask<P: AsRef<Pod>>(&self, pods: &[P], token: &str) -> Vec<Gateway> {
+impl StatusClient {
+    /// Fetches the status of all `pods` concurrently. Skips pods that are terminating or not running yet; sorts by name.
+    pub async fn fetch_all<P: AsRef<Pod>>(&self, pods: &[P], token: &str) -> Vec<GatewayPod> {
         let running = pods.iter().filter_map(|pod| running(pod.as_ref()));
-        let asked = running.map(|(pod, address)| async move {
-            Gateway {
-                pod: pod.name_any(),
+        let fetches = running.map(|(pod, address)| async move {
+            GatewayPod {
+                name: pod.name_any(),
                 uid: pod.uid().unwrap_or_default(),
                 ready: is_ready(pod),
-                answer: self.status(address, token).await,
+                status: self.fetch(address, token).await,
             }
         });
-        let mut gateways = future::join_all(asked).await;
-        gateways.sort_by(|a, b| a.pod.cmp(&b.pod));
+        let mut gateways = future::join_all(fetches).await;
+        gateways.sort_by(|a, b| a.name.cmp(&b.name));
         gateways
     }
 
-    async fn status(&self, address: IpAddr, token: &str) -> Result<GatewayStatus, String> {
+    async fn fetch(&self, address: IpAddr, token: &str) -> Result<GatewayStatus, String> {
         let socket = SocketAddr::new(address, ADMIN_PORT);
         let request = Request::get(format!("http://{socket}/status"))
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
             .body(Empty::new())
             .map_err(|error| error.to_string())?;
         let exchange = async {
-            let response = self.http.request(request).await.map_err(|_| "does not answer")?;
+            let response = self.http.request(request).await.map_err(|_| "does not respond")?;
             match response.status() {
                 StatusCode::OK => {}
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    return Err("does not know the session keys of the Secret yet");
+                    return Err("has not loaded the current session keys yet");
                 }
-                _ => return Err("does not say its status"),
+                _ => return Err("does not report its status"),
             }
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            let body = body.map_err(|_| "breaks off its status")?;
+            let body = Limited::new(response.into_body(), MAX_STATUS_BYTES)
+                .collect()
+                .await;
+            let body = body.map_err(|_| "sent an incomplete status")?;
             serde_json::from_slice(&body.to_bytes())
-                .map_err(|_| "says a status that this operator does not understand")
+                .map_err(|_| "sent a status that this version of the operator does not understand")
         };
-        let answer = tokio::time::timeout(PATIENCE, exchange).await;
-        answer
-            .unwrap_or(Err("does not answer"))
-            .map_err(|what| format!("{what} at http://{socket}/status"))
+        let status = tokio::time::timeout(STATUS_TIMEOUT, exchange).await;
+        status
+            .unwrap_or(Err("does not respond"))
+            .map_err(|problem| format!("{problem} at http://{socket}/status"))
     }
 }
 

@@ -1,7 +1,7 @@
-//! Objects of ours that this operator cannot read, because they are older than the schema.
+//! Custom resources that cannot be deserialized because they are older than the CRD's schema.
 //!
-//! A list of objects with one of them would be unreadable as a whole, and the operator blind for all of them. So each is read by
-//! itself, what cannot be read counts as not there, and a virtual server is told in its own status.
+//! One such object would make a whole list fail to deserialize, and the operator would see no objects at all. So each object is
+//! deserialized separately. An invalid object counts as absent, and if it is a virtual server, its status says so.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::core::error_boundary::InvalidObject;
@@ -15,23 +15,23 @@ use vmcp_crds::v1alpha1::{
     VirtualMCPServerSpec, condition_type,
 };
 
-use crate::api_server::{ObjectName, Objects};
+use crate::api_server::{ObjectApi, ObjectName};
 use crate::apply::FIELD_MANAGER;
 use crate::error::Error;
 
-/// How many wait to be told. When there are more, the rest is told of in the log only.
-pub const MAX_WAITING: usize = 256;
-/// How much of the reader's words a condition repeats.
-const MAX_WORDS: usize = 500;
+/// Capacity of the queue of status writes. When it is full, further invalid objects are only logged.
+pub const QUEUE_CAPACITY: usize = 256;
+/// Maximum number of characters of the deserialization error in a condition.
+const MAX_ERROR_CHARS: usize = 500;
 
-/// A kind of ours, whose objects may be older than its schema.
-pub trait Guarded: kube::Resource<DynamicType = ()> {
-    /// An object with this metadata, which says nothing.
-    fn with_metadata(metadata: ObjectMeta) -> Self;
+/// A custom resource that can be built from its metadata alone, to remove an invalid object from a store.
+pub trait FromMetadata: kube::Resource<DynamicType = ()> {
+    /// An object with this metadata and an empty spec.
+    fn from_metadata(metadata: ObjectMeta) -> Self;
 }
 
-impl Guarded for VirtualMCPServer {
-    fn with_metadata(metadata: ObjectMeta) -> Self {
+impl FromMetadata for VirtualMCPServer {
+    fn from_metadata(metadata: ObjectMeta) -> Self {
         let spec = VirtualMCPServerSpec {
             group_ref: GroupRef { name: String::new() },
             replicas: None,
@@ -45,16 +45,16 @@ impl Guarded for VirtualMCPServer {
     }
 }
 
-impl Guarded for MCPGroup {
-    fn with_metadata(metadata: ObjectMeta) -> Self {
+impl FromMetadata for MCPGroup {
+    fn from_metadata(metadata: ObjectMeta) -> Self {
         let mut object = Self::new("", MCPGroupSpec::default());
         object.metadata = metadata;
         object
     }
 }
 
-impl Guarded for MCPServerEntry {
-    fn with_metadata(metadata: ObjectMeta) -> Self {
+impl FromMetadata for MCPServerEntry {
+    fn from_metadata(metadata: ObjectMeta) -> Self {
         let spec = MCPServerEntrySpec {
             url: String::new(),
             group_ref: GroupRef { name: String::new() },
@@ -65,10 +65,10 @@ impl Guarded for MCPServerEntry {
     }
 }
 
-/// What `event` means to a store that holds only what can be read. What cannot be read goes to `unreadable`.
-pub fn readable<K: Guarded>(
+/// Converts `event` for a store of valid objects: an invalid object is skipped or deleted, and sent to `invalid_objects`.
+pub fn skip_invalid<K: FromMetadata>(
     event: Event<kube::core::DeserializeGuard<K>>,
-    unreadable: &mpsc::Sender<InvalidObject>,
+    invalid_objects: &mpsc::Sender<InvalidObject>,
 ) -> Option<Event<K>> {
     Some(match event {
         Event::Init => Event::Init,
@@ -76,47 +76,47 @@ pub fn readable<K: Guarded>(
         Event::InitApply(object) => match object.0 {
             Ok(object) => Event::InitApply(object),
             Err(invalid) => {
-                tell::<K>(invalid, unreadable);
+                report_invalid::<K>(invalid, invalid_objects);
                 return None;
             }
         },
         Event::Apply(object) => match object.0 {
             Ok(object) => Event::Apply(object),
-            // The store may have it as it was before.
+            // The store may hold an earlier, valid version.
             Err(invalid) => {
-                let gone = K::with_metadata(invalid.metadata.clone());
-                tell::<K>(invalid, unreadable);
+                let gone = K::from_metadata(invalid.metadata.clone());
+                report_invalid::<K>(invalid, invalid_objects);
                 Event::Delete(gone)
             }
         },
         Event::Delete(object) => Event::Delete(match object.0 {
             Ok(object) => object,
-            Err(invalid) => K::with_metadata(invalid.metadata),
+            Err(invalid) => K::from_metadata(invalid.metadata),
         }),
     })
 }
 
-fn tell<K: Guarded>(invalid: InvalidObject, unreadable: &mpsc::Sender<InvalidObject>) {
+fn report_invalid<K: FromMetadata>(invalid: InvalidObject, invalid_objects: &mpsc::Sender<InvalidObject>) {
     tracing::warn!(
         kind = %K::kind(&()),
         namespace = invalid.metadata.namespace,
         name = invalid.metadata.name,
-        error = one_line(&invalid.error, MAX_WORDS),
-        "object is left out: it does not have the form of its schema"
+        error = one_line(&invalid.error, MAX_ERROR_CHARS),
+        "ignoring object that does not match its schema"
     );
     if K::kind(&()) == VirtualMCPServer::kind(&()) {
-        // Full: the log has it.
-        unreadable.try_send(invalid).ok();
+        // If the queue is full, the log line above has to do.
+        invalid_objects.try_send(invalid).ok();
     }
 }
 
-/// Writes the status of virtual servers that cannot be read, until nobody finds one any more.
-pub async fn report(client: &Client, mut unreadable: mpsc::Receiver<InvalidObject>) {
-    while let Some(invalid) = unreadable.recv().await {
+/// Writes the status of invalid virtual servers, until all senders are dropped.
+pub async fn write_statuses(client: &Client, mut invalid_objects: mpsc::Receiver<InvalidObject>) {
+    while let Some(invalid) = invalid_objects.recv().await {
         if let Err(error) = write_status(client, &invalid).await
             && !error.is_conflict()
         {
-            tracing::warn!(%error, "failed to write the status of an object that cannot be read");
+            tracing::warn!(%error, "failed to write status of invalid virtual server");
         }
     }
 }
@@ -126,10 +126,10 @@ async fn write_status(client: &Client, invalid: &InvalidObject) -> Result<(), Er
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = ObjectName::parse(metadata.name.as_deref().unwrap_or_default())?;
     let message = format!(
-        "the spec does not have the form of its schema: {}",
-        one_line(&invalid.error, MAX_WORDS)
+        "the spec does not match its schema: {}",
+        one_line(&invalid.error, MAX_ERROR_CHARS)
     );
-    // The time does not change from one look to the next, so that a status that is there already is not written again.
+    // The creation time is the same at each write, so that writing the same status again changes nothing.
     let since = metadata.creation_timestamp.clone();
     let condition = |type_: &str, status: &str| Condition {
         type_: type_.to_owned(),
@@ -152,13 +152,14 @@ async fn write_status(client: &Client, invalid: &InvalidObject) -> Result<(), Er
             ],
         },
     });
-    let written = Objects::<kube::core::PartialObjectMeta<VirtualMCPServer>>::of(client, namespace)?
-        .apply_status(&name, FIELD_MANAGER, &body)
-        .await?;
+    let written =
+        ObjectApi::<kube::core::PartialObjectMeta<VirtualMCPServer>>::in_namespace(client, namespace)?
+            .apply_status(&name, FIELD_MANAGER, &body)
+            .await?;
     tracing::debug!(
         namespace,
         name = written.name_any(),
-        "told that a spec cannot be read"
+        "wrote status of invalid virtual server"
     );
     Ok(())
 }
@@ -177,21 +178,21 @@ mod tests {
         .unwrap()
     }
 
-    // A watch goes on with what it can read; what it cannot read is as if it was not there, and is told.
+    // A watch continues with the valid objects. An invalid object leaves the store and is reported.
     #[tokio::test]
-    async fn object_that_cannot_be_read_leaves_the_store() {
-        let (sender, mut told) = mpsc::channel(MAX_WAITING);
+    async fn invalid_object_leaves_the_store() {
+        let (sender, mut reported) = mpsc::channel(QUEUE_CAPACITY);
         let (good, bad) = (
             json!({"groupRef": {"name": "g"}}),
             json!({"groupRef": {"name": "g"}, "sessionAffinity": "?x="}),
         );
         assert!(matches!(
-            readable(Event::InitApply(server(&good)), &sender),
+            skip_invalid(Event::InitApply(server(&good)), &sender),
             Some(Event::InitApply(_))
         ));
-        assert!(readable(Event::InitApply(server(&bad)), &sender).is_none());
-        let Some(Event::Delete(gone)) = readable(Event::Apply(server(&bad)), &sender) else {
-            panic!("the store still has it");
+        assert!(skip_invalid(Event::InitApply(server(&bad)), &sender).is_none());
+        let Some(Event::Delete(gone)) = skip_invalid(Event::Apply(server(&bad)), &sender) else {
+            panic!("the object stays in the store");
         };
         assert_eq!(
             (gone.name_any(), gone.namespace()),
@@ -199,7 +200,7 @@ mod tests {
         );
         drop(sender);
         let mut count = 0;
-        while let Some(invalid) = told.recv().await {
+        while let Some(invalid) = reported.recv().await {
             assert!(invalid.error.contains("?x="), "{}", invalid.error);
             count += 1;
         }

@@ -1,12 +1,14 @@
-//! Whether the strings of a spec are what the schema allows. An object may be older than the schema, and nobody checks it again.
+//! Validates the strings of a spec against the rules of the CRD's schema.
+//!
+//! Kubernetes does not validate an existing object again when the schema becomes stricter, so the operator does.
 
 use kube::ResourceExt as _;
 use vmcp_crds::v1alpha1::{VirtualMCPServer, field_rules};
 
-/// The first string of `server` that must not become part of a request, a label, an environment variable or a configuration: the
-/// field, what was found and what is allowed.
+/// Describes the first string of `server` that violates a rule, with its field, or `None`. Such a string must not become part of a
+/// request, a label, an environment variable or a configuration file.
 #[must_use]
-pub fn problem(server: &VirtualMCPServer) -> Option<String> {
+pub fn first_violation(server: &VirtualMCPServer) -> Option<String> {
     let name = server.name_any();
     let spec = &server.spec;
     let storage = spec.session_storage.as_ref();

@@ -1,0 +1,68 @@
+//! The observed state: from the watches, or from the last write while the watches have not caught up with it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt as _};
+use vmcp_crds::v1alpha1::VirtualMCPServerStatus;
+
+use super::Reconciler;
+use crate::desired::{labels, names};
+use crate::mappers;
+use crate::server_state::{ServerState, is_later};
+
+impl Reconciler<'_> {
+    /// The current status: the one that the watch shows, or the one last written if it is newer.
+    pub(super) fn current_status(&self, state: &ServerState) -> VirtualMCPServerStatus {
+        let watched = self.server.metadata.resource_version.as_deref();
+        match &state.written_status {
+            Some((version, status)) if is_later(Some(version), watched) => status.clone(),
+            _ => self.server.status.clone().unwrap_or_default(),
+        }
+    }
+
+    /// The current Deployment: the one that the watch shows, or the one last applied if it is newer.
+    pub(super) fn deployment(&self, state: &ServerState) -> Option<Arc<Deployment>> {
+        let name = names::workload(self.server);
+        let watched = self
+            .context
+            .stores
+            .deployments
+            .get(&ObjectRef::new(&name).within(&self.namespace));
+        let version = |deployment: &Deployment| deployment.metadata.resource_version.clone();
+        match (&state.deployment, watched) {
+            (Some(applied), Some(watched))
+                if is_later(version(applied).as_deref(), version(&watched).as_deref()) =>
+            {
+                Some(Arc::new(applied.clone()))
+            }
+            (_, watched) => watched,
+        }
+    }
+
+    /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler's maximum.
+    pub(super) fn expected_replicas(&self, state: &ServerState) -> i32 {
+        let deployment = self.deployment(state);
+        let live = deployment.and_then(|deployment| deployment.spec.replicas);
+        let current = self.server.spec.replicas.or(live).unwrap_or(1);
+        let autoscalers = self.context.stores.autoscalers.state_filter(|autoscaler| {
+            autoscaler.metadata.namespace.as_deref() == Some(&self.namespace)
+                && mappers::scales(autoscaler, self.server)
+        });
+        let maximums = autoscalers.iter().map(|autoscaler| autoscaler.spec.max_replicas);
+        maximums.max().unwrap_or(0).max(current)
+    }
+
+    /// The objects in a store that have this server's instance label.
+    pub(super) fn labeled_objects<K>(&self, store: &Store<K>) -> Vec<Arc<K>>
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let name = self.server.name_any();
+        store.state_filter(|object| {
+            object.meta().namespace.as_deref() == Some(&self.namespace)
+                && object.labels().get(labels::INSTANCE) == Some(&name)
+        })
+    }
+}

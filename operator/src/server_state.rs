@@ -1,0 +1,56 @@
+//! State that is kept per virtual server between reconciles. It only saves requests and may be lost at any time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::runtime::reflector::ObjectRef;
+use vmcp_crds::v1alpha1::{VirtualMCPServer, VirtualMCPServerStatus};
+
+use crate::apply::Applied;
+use crate::config_nudge::ConfigNudges;
+
+/// Cached state of one virtual server.
+#[derive(Debug, Default)]
+pub struct ServerState {
+    /// The last apply of each child.
+    pub applied: Applied,
+    /// The Deployment as the last apply returned it. The watch may still show an older version.
+    pub deployment: Option<Deployment>,
+    /// The resource version and the status of the last status write.
+    pub written_status: Option<(String, VirtualMCPServerStatus)>,
+    /// Nudges of the pods to remount their configuration.
+    pub config_nudges: ConfigNudges,
+}
+
+/// The cached states of all virtual servers.
+#[derive(Debug, Default)]
+pub struct ServerStates(Mutex<HashMap<ObjectRef<VirtualMCPServer>, Arc<tokio::sync::Mutex<ServerState>>>>);
+
+impl ServerStates {
+    /// The state of one virtual server. The controller never runs two reconciles of one server at once, so the lock is uncontended.
+    #[must_use]
+    pub fn get_or_default(
+        &self,
+        server: &ObjectRef<VirtualMCPServer>,
+    ) -> Arc<tokio::sync::Mutex<ServerState>> {
+        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        states.entry(server.clone()).or_default().clone()
+    }
+
+    /// Removes the state of a virtual server that is gone.
+    pub fn remove(&self, server: &ObjectRef<VirtualMCPServer>) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(server);
+    }
+}
+
+/// Whether resource version `a` is later than `b`. Resource versions are increasing numbers: Kubernetes guarantees that since 1.35,
+/// and no earlier version behaves differently.
+#[must_use]
+pub fn is_later(a: Option<&str>, b: Option<&str>) -> bool {
+    let number = |version: Option<&str>| version.and_then(|text| text.parse::<u128>().ok());
+    number(a) > number(b)
+}

@@ -1,0 +1,192 @@
+//! Assesses whether a virtual server is ready, and if not, what it is waiting for.
+
+use k8s_openapi::api::apps::v1::Deployment;
+
+use super::{ApplyFailure, Observed, SecretsState};
+use crate::desired::ConfigFiles;
+use crate::status_client::GatewayPod;
+
+/// Maximum number of pods that a message names.
+const MAX_NAMED_PODS: usize = 3;
+
+/// The phase of a virtual server, with the reason and message of its `Ready` condition: the first obstacle, if there is one.
+pub(super) struct Assessment {
+    pub(super) phase: Phase,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+/// Progress of a virtual server towards its spec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The gateway serves the current spec.
+    Serving,
+    /// The virtual server is scaled to zero.
+    Idle,
+    /// The operator is at work, or waits for a change that may happen without a user.
+    Waiting,
+    /// A user has to act.
+    Stalled,
+}
+
+/// Checks the prerequisites in order and returns the first obstacle, or that the server is serving.
+pub(super) fn assess(observed: &Observed<'_>) -> Assessment {
+    if let Some((reason, message)) = observed.rejected_spec {
+        return stalled(reason, message.to_owned());
+    }
+    let Some(backends) = observed.backends else {
+        let message = missing_group_message(&observed.server.spec.group_ref.name);
+        return waiting("GroupRefNotFound", message);
+    };
+    let files = match observed.config {
+        Ok(files) => files,
+        Err(problem) => return stalled("ConfigInvalid", problem.to_owned()),
+    };
+    if let SecretsState::Unresolved {
+        reason,
+        message,
+        stalled,
+    } = observed.secrets
+    {
+        let phase = if stalled { Phase::Stalled } else { Phase::Waiting };
+        return Assessment {
+            phase,
+            reason,
+            message: message.to_owned(),
+        };
+    }
+    match observed.apply_failure {
+        Some(ApplyFailure::ApiServer(message)) => return waiting("ApplyRefused", message.to_owned()),
+        Some(ApplyFailure::NotOwned { message, stalled }) => {
+            return Assessment {
+                phase: if stalled { Phase::Stalled } else { Phase::Waiting },
+                reason: "ChildNotOwned",
+                message: message.to_owned(),
+            };
+        }
+        None => {}
+    }
+    let Some(deployment) = observed.deployment else {
+        return waiting(
+            "DeploymentProgressing",
+            "the Deployment does not exist yet".to_owned(),
+        );
+    };
+    rollout(deployment)
+        .or_else(|| config_rollout(observed.gateways, files))
+        .unwrap_or_else(|| Assessment {
+            phase: Phase::Serving,
+            reason: "Serving",
+            message: format!("the gateway serves {}", count(backends.len(), "backend")),
+        })
+}
+
+/// The obstacle in the rollout of the Deployment, if it is not complete.
+fn rollout(deployment: &Deployment) -> Option<Assessment> {
+    let status = deployment.status.clone().unwrap_or_default();
+    let wanted = deployment.spec.replicas.unwrap_or(1);
+    if status.observed_generation < deployment.metadata.generation {
+        let message = "the Deployment has changed, and its controller has not observed the change yet";
+        return Some(waiting("DeploymentProgressing", message.to_owned()));
+    }
+    let updated = status.updated_replicas.unwrap_or(0);
+    let available = status.available_replicas.unwrap_or(0);
+    let all = status.replicas.unwrap_or(0);
+    if wanted == 0 && all == 0 {
+        return Some(Assessment {
+            phase: Phase::Idle,
+            reason: "ScaledToZero",
+            message: "scaled to zero replicas".to_owned(),
+        });
+    }
+    if updated >= wanted && available >= wanted && all <= updated {
+        return None;
+    }
+    let message = format!(
+        "waiting for {}: {updated} updated, {available} available",
+        count(usize::try_from(wanted).unwrap_or(0), "gateway pod"),
+    );
+    let exceeded = status.conditions.iter().flatten().any(|condition| {
+        condition.type_.as_deref() == Some("Progressing")
+            && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
+    });
+    Some(if exceeded {
+        stalled(
+            "ProgressDeadlineExceeded",
+            format!("{message}; no progress for ten minutes: check the events of the pods"),
+        )
+    } else {
+        waiting("DeploymentProgressing", message)
+    })
+}
+
+/// The obstacle until all ready pods have loaded the rendered configuration.
+fn config_rollout(gateways: &[GatewayPod], files: &ConfigFiles) -> Option<Assessment> {
+    if let Some(rejection) = config_rejection(gateways, files) {
+        return Some(waiting("ConfigRefused", rejection));
+    }
+    let mut unreachable = Vec::new();
+    let mut outdated = Vec::new();
+    let mut current = 0_usize;
+    for gateway in gateways.iter().filter(|gateway| gateway.ready) {
+        match &gateway.status {
+            Ok(status) if status.hot_config_hash == files.hot_hash => current += 1,
+            Ok(_) => outdated.push(gateway.name.as_str()),
+            Err(problem) => unreachable.push(format!("{} {problem}", gateway.name)),
+        }
+    }
+    if !unreachable.is_empty() {
+        unreachable.truncate(MAX_NAMED_PODS);
+        return Some(waiting("GatewayUnreachable", unreachable.join("; ")));
+    }
+    if !outdated.is_empty() {
+        outdated.truncate(MAX_NAMED_PODS);
+        return Some(waiting(
+            "ConfigPending",
+            format!(
+                "the current backends have not yet reached {}",
+                outdated.join(", ")
+            ),
+        ));
+    }
+    // The Deployment may count pods as available that the watch on pods has not shown yet.
+    (current == 0).then(|| waiting("DeploymentProgressing", "no gateway pod is ready".to_owned()))
+}
+
+/// The message of the first pod that has rejected the rendered hot configuration.
+pub(super) fn config_rejection(gateways: &[GatewayPod], files: &ConfigFiles) -> Option<String> {
+    gateways.iter().find_map(|gateway| {
+        let status = gateway.status.as_ref().ok()?;
+        let error = status.hot_config_error.as_ref()?;
+        (status.hot_config_hash != files.hot_hash)
+            .then(|| format!("{} rejected the backends: {error}", gateway.name))
+    })
+}
+
+pub(super) fn missing_group_message(group: &str) -> String {
+    format!(
+        "spec.groupRef names MCPGroup {group}, which does not exist in this namespace; running gateway pods keep their \
+         configuration"
+    )
+}
+
+fn waiting(reason: &'static str, message: String) -> Assessment {
+    Assessment {
+        phase: Phase::Waiting,
+        reason,
+        message,
+    }
+}
+
+fn stalled(reason: &'static str, message: String) -> Assessment {
+    Assessment {
+        phase: Phase::Stalled,
+        reason,
+        message,
+    }
+}
+
+fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}

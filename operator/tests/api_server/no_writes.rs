@@ -1,0 +1,52 @@
+//! A reconcile with nothing to do writes nothing.
+
+use serde_json::json;
+use vmcp_crds::v1alpha1::VirtualMCPServer;
+
+use crate::fake_gateway::FakeGateway;
+use crate::harness::Harness;
+use crate::hot_config::rendered_hash;
+
+// A reconcile of an up-to-date server sends no writes, and those of a restarted operator change nothing.
+#[tokio::test]
+async fn reconcile_without_changes_writes_nothing() {
+    let Some(mut harness) = Harness::start("quiet").await else {
+        return;
+    };
+    harness.apply_group(&["time"]).await;
+    harness.apply_server(json!({"replicas": 2})).await;
+    let (token, hash) = (harness.status_token().await, rendered_hash(&harness).await);
+    let gateways = [
+        FakeGateway::start(&token, &hash).await,
+        FakeGateway::start(&token, &hash).await,
+    ];
+    for gateway in &gateways {
+        gateway.report(
+            "backends",
+            json!([{"name": "time", "state": "ready", "tools": 1}]),
+        );
+    }
+    harness.roll_out(&[&gateways[0], &gateways[1]]).await;
+    harness.wait_for_status("Ready", "True").await;
+    harness.settle().await;
+
+    let (writes, versions) = (harness.write_count(), harness.versions().await);
+    for _ in 0..5 {
+        harness.reconcile().await;
+    }
+    assert_eq!(harness.write_count(), writes, "requests that write");
+    assert_eq!(harness.versions().await, versions, "objects that changed");
+
+    // A restarted operator applies everything once, which must not change any object.
+    harness.stop_operator().await;
+    harness.start_operator().await;
+    harness.apply_server(json!({"replicas": 2})).await;
+    harness.settle().await;
+    assert_eq!(
+        harness.versions().await,
+        versions,
+        "objects that changed because the operator restarted"
+    );
+    let server: VirtualMCPServer = harness.wait_for_object("x").await;
+    assert!(server.status.is_some());
+}
