@@ -1,6 +1,6 @@
 //! Prints one generated CustomResourceDefinition: `cargo run -p vmcp-crds --features k8s --example crds -- FILE`.
 //!
-//! A program of its own, so that `cargo xtask` does not compile a Kubernetes client only to know these texts.
+//! This is a separate program, so that `cargo xtask` does not have to compile a Kubernetes client.
 
 use std::process::ExitCode;
 
@@ -12,6 +12,6 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-    eprintln!("name one file: {}", names.join(", "));
+    eprintln!("expected one of these files: {}", names.join(", "));
     Ok(ExitCode::FAILURE)
 }

@@ -1,26 +1,26 @@
-//! Conditions in Kubernetes' usual form. Pure: the time comes in as an argument.
+//! Merging of Kubernetes conditions. Pure functions: the time is an argument.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// The longest message that the API server accepts.
-const MAX_MESSAGE: usize = 32 * 1024;
+/// Maximum size of a condition's message that the API server accepts.
+const MAX_MESSAGE_BYTES: usize = 32 * 1024;
 
-/// What a condition says, without when it began.
+/// The desired state of a condition, without its transition time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionUpdate {
     /// The type of the condition.
     pub type_: &'static str,
-    /// Whether it holds; `None` when that is not known.
+    /// Whether the condition is true; `None` if that is unknown.
     pub status: Option<bool>,
-    /// Why, in one CamelCase word. It is API: people alert on it.
+    /// The reason, in CamelCase. It is part of the API: users alert on it.
     pub reason: &'static str,
-    /// Why, for people.
+    /// The message for users.
     pub message: String,
 }
 
 impl ConditionUpdate {
-    /// The status in the API's spelling.
+    /// The status as the API spells it.
     #[must_use]
     pub fn status_text(&self) -> &'static str {
         match self.status {
@@ -31,8 +31,8 @@ impl ConditionUpdate {
     }
 }
 
-/// The conditions that `updates` make of `old`. A condition whose status did not change keeps the time of its last
-/// transition; a condition that has no update is gone. The order is that of the updates.
+/// Applies `updates` to the `old` conditions, in the order of the updates. A condition whose status does not change keeps its
+/// transition time; a condition without an update is removed.
 #[must_use]
 pub fn merge(
     old: &[Condition],
@@ -51,7 +51,7 @@ pub fn merge(
                 type_: update.type_.to_owned(),
                 status: status.to_owned(),
                 reason: update.reason.to_owned(),
-                message: shortened(&update.message),
+                message: truncate(&update.message),
                 last_transition_time: since,
                 observed_generation: generation,
             }
@@ -59,20 +59,20 @@ pub fn merge(
         .collect()
 }
 
-/// The condition of a type.
+/// Finds the condition of a type.
 #[must_use]
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// Whether a condition is there and holds.
+/// Whether a condition is present and true.
 #[must_use]
 pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == "True")
 }
 
-fn shortened(message: &str) -> String {
-    let end = (0..=message.len().min(MAX_MESSAGE))
+fn truncate(message: &str) -> String {
+    let end = (0..=message.len().min(MAX_MESSAGE_BYTES))
         .rev()
         .find(|&end| message.is_char_boundary(end));
     message[..end.unwrap_or(0)].to_owned()
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_condition_begins_now() {
+    fn new_condition_gets_current_time() {
         let conditions = merge(&[], &[ready(Some(true), "Serving")], Some(3), at(10));
         assert_eq!(conditions[0].last_transition_time.0, at(10));
         assert_eq!(conditions[0].observed_generation, Some(3));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_moves_only_when_the_status_does() {
+    fn transition_time_changes_only_with_status() {
         let first = merge(&[], &[ready(Some(false), "Waiting")], Some(1), at(10));
         let reworded = merge(&first, &[ready(Some(false), "Rolling")], Some(2), at(20));
         assert_eq!(reworded[0].last_transition_time.0, at(10));
@@ -117,24 +117,24 @@ mod tests {
     }
 
     #[test]
-    fn the_same_verdict_again_changes_nothing() {
+    fn repeated_update_changes_nothing() {
         let first = merge(&[], &[ready(None, "Asking")], Some(1), at(10));
         assert_eq!(merge(&first, &[ready(None, "Asking")], Some(1), at(20)), first);
     }
 
     #[test]
-    fn a_condition_without_a_verdict_is_gone() {
+    fn condition_without_update_is_removed() {
         let first = merge(&[], &[ready(Some(true), "Serving")], None, at(10));
         assert!(merge(&first, &[], None, at(20)).is_empty());
     }
 
     #[test]
-    fn a_message_that_is_too_long_is_cut_between_characters() {
+    fn long_message_is_cut_between_characters() {
         let long = ConditionUpdate {
-            message: "ä".repeat(MAX_MESSAGE),
+            message: "ä".repeat(MAX_MESSAGE_BYTES),
             ..ready(Some(true), "Serving")
         };
         let message = &merge(&[], &[long], None, at(0))[0].message;
-        assert!(message.len() <= MAX_MESSAGE && message.ends_with('ä'));
+        assert!(message.len() <= MAX_MESSAGE_BYTES && message.ends_with('ä'));
     }
 }

@@ -1,11 +1,11 @@
-//! The contracts of vmcp, and nothing else.
+//! The interfaces between the parts of vmcp.
 //!
-//! [`config`] is the file that the operator writes and the gateway reads, [`session_key`] the key files that stand beside
-//! it, and [`status`] what a running gateway says of itself. They are the only things that the two share, so that a field
-//! which one side writes and the other does not know cannot exist.
+//! [`config`] is the configuration file that the operator writes and the gateway reads, [`session_key`] is the format of the key files,
+//! and [`status`] is the status that a running gateway reports. The operator and the gateway share only this crate, so that neither can
+//! write a field that the other does not know.
 //!
-//! With the feature `k8s` there are also the Kubernetes kinds, `v1alpha1`, and their conditions. The gateway does without
-//! it and never compiles a Kubernetes client.
+//! The feature `k8s` adds the Kubernetes kinds, `v1alpha1`, and their conditions. The gateway does not enable it, and so never compiles a
+//! Kubernetes client.
 
 #[cfg(feature = "k8s")]
 pub mod condition;

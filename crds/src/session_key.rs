@@ -1,4 +1,4 @@
-//! The keys that sign session ids, as they stand in a Secret and in the files mounted from it.
+//! The keys that sign session ids, in the format of the Secret and of the files mounted from it.
 
 use std::fmt;
 
@@ -9,41 +9,41 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretBox};
 use sha2::{Digest as _, Sha256};
 
-/// The file, and the entry of the Secret, with the key that signs new session ids.
+/// Name of the file, and of the Secret's entry, with the key that signs new session ids.
 pub const CURRENT: &str = "current";
-/// The file with the key that will be `current` after the next rotation: every pod knows a key before it is used.
+/// Name of the file with the key that becomes `current` at the next rotation, so that every pod knows a key before it is used.
 pub const NEXT: &str = "next";
-/// The file with the key that was `current` before the last rotation.
+/// Name of the file with the key that was `current` before the last rotation.
 pub const PREVIOUS: &str = "previous";
 
 /// The length of a key in bytes.
 pub const KEY_BYTES: usize = 32;
 
-/// One key. Its text form is base64url without padding.
+/// A key that signs session ids. Its text form is base64url without padding.
 pub struct SessionKey {
     bytes: SecretBox<[u8; KEY_BYTES]>,
     id: u8,
 }
 
-/// A text that is not a key. The message never contains the text.
+/// The error for a text that is not a key. The message never contains the text.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "not a session key: expected {KEY_BYTES} bytes in base64url without padding, as `vmcp-gateway keygen` prints them"
+    "not a session key: expected {KEY_BYTES} bytes in base64url without padding, which is the output of `vmcp-gateway keygen`"
 )]
 pub struct InvalidKey;
 
 impl SessionKey {
-    /// A new key from the operating system's randomness.
+    /// Generates a key with the operating system's random number generator.
     ///
     /// # Errors
-    /// When the operating system gives no randomness.
+    /// When the random number generator fails.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; KEY_BYTES];
         getrandom::fill(&mut bytes)?;
         Ok(Self::new(bytes))
     }
 
-    /// Reads a key from its text form; white space around it is ignored, because editors and shells add it.
+    /// Parses the text form of a key. White space around it is ignored, because editors and shells add it.
     ///
     /// # Errors
     /// When the text is not a key.
@@ -65,7 +65,7 @@ impl SessionKey {
         }
     }
 
-    /// The byte by which a session id names its key. Two keys may share it; the signature decides.
+    /// The byte in a session id that identifies its key. Two keys may have the same id; then the signature decides.
     #[must_use]
     pub fn id(&self) -> u8 {
         self.id
@@ -81,7 +81,7 @@ impl SessionKey {
     /// parts give the same input.
     #[must_use]
     pub fn mac(&self, label: &str, parts: &[&[u8]]) -> [u8; 32] {
-        // HMAC pads a key to the block of its hash; done here, the length is right by type.
+        // HMAC pads the key to the block size. Padding it here makes the length correct by type.
         let mut block = Zeroizing::new([0; 64]);
         block[..KEY_BYTES].copy_from_slice(self.bytes.expose_secret());
         let mut mac = Hmac::<Sha256>::new((&*block).into());
@@ -92,8 +92,8 @@ impl SessionKey {
         mac.finalize().into_bytes().into()
     }
 
-    /// The bearer token that a gateway's `/status` wants, for the virtual server `namespace`/`name`. Whoever can read the
-    /// session keys can compute it: the operator, and the gateway itself.
+    /// The bearer token for `/status` of the gateways of the virtual server `namespace`/`name`. The operator and the gateway can compute
+    /// it, because both can read the session keys.
     #[must_use]
     pub fn status_token(&self, namespace: &str, name: &str) -> String {
         let mac = self.mac("vmcp status token", &[namespace.as_bytes(), name.as_bytes()]);
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_survives_its_text_form() {
+    fn key_round_trips_through_text() {
         let key = SessionKey::generate().unwrap();
         let read = SessionKey::parse(&format!("{}\n", key.to_text())).unwrap();
         assert_eq!(read.id(), key.id());
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_without_being_repeated() {
+    fn invalid_key_is_rejected_without_being_repeated() {
         for text in ["", "hunter2", "AAAA"] {
             let error = SessionKey::parse(text).unwrap_err().to_string();
             assert!(
@@ -131,13 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_does_not_print_itself() {
+    fn debug_output_hides_key() {
         let key = SessionKey::generate().unwrap();
         assert!(!format!("{key:?}").contains(&key.to_text()));
     }
 
     #[test]
-    fn moving_a_byte_from_one_part_to_the_next_changes_the_mac() {
+    fn moving_a_byte_between_parts_changes_mac() {
         let key = SessionKey::generate().unwrap();
         assert_ne!(key.mac("x", &[b"ab", b"c"]), key.mac("x", &[b"a", b"bc"]));
     }

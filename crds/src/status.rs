@@ -1,9 +1,9 @@
-//! What a gateway says of itself at `/status` on its admin port, for the operator and for people.
+//! The response of a gateway's `/status` endpoint, for the operator and for users.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// The answer of `/status`.
+/// The response of `/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayStatus {
@@ -13,98 +13,98 @@ pub struct GatewayStatus {
     pub version: String,
     /// [`config_hash`] of the hot configuration that is in use.
     pub hot_config_hash: String,
-    /// Why the last hot configuration was refused, if it was; the one before it is then still in use.
+    /// Why the last hot configuration was rejected, if it was. The previous one then stays in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hot_config_error: Option<String>,
-    /// Whether `/readyz` says yes.
+    /// Whether `/readyz` reports ready.
     pub ready: bool,
-    /// Whether the process is ending.
+    /// Whether the process is shutting down.
     pub draining: bool,
-    /// The session store.
+    /// State of the session store.
     pub session_store: SessionStoreStatus,
-    /// The issuer whose tokens are accepted; without one, whoever can connect is served.
+    /// The issuer of accepted tokens; absent if clients are anonymous.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_issuer: Option<TokenIssuerStatus>,
-    /// How many tools clients are offered.
+    /// Number of tools that clients see.
     pub tools: usize,
     /// The backends, in the order of the configuration.
     pub backends: Vec<BackendStatus>,
-    /// Names that two claim, with who has them and who has lost: a sentence each. Of the three lists, at most 500 sentences each, and
-    /// how many more there are.
+    /// Name conflicts, with the winner and the loser, one message each. This list and the next two contain at most 500 messages each, and
+    /// the number of further ones.
     pub conflicts: Vec<String>,
-    /// What backends offer, or say that they do, and clients are not offered for other reasons: a sentence each.
+    /// Items of backends that clients do not see for other reasons, one message each.
     #[serde(default)]
     pub faults: Vec<String>,
-    /// What works, but not for everybody or not as somebody meant it: a sentence each.
+    /// Items that work only for some clients, and configuration without effect, one message each.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
 
-/// The session store as this gateway sees it.
+/// State of the session store, as this gateway sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionStoreStatus {
     /// `memory` or `redis`.
     pub provider: String,
-    /// Whether the last operation had an answer.
+    /// Whether the last operation succeeded.
     pub available: bool,
-    /// Why it had none.
+    /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// The issuer of tokens as this gateway sees it.
+/// State of the token issuer, as this gateway sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenIssuerStatus {
-    /// Its URL.
+    /// URL of the issuer.
     pub issuer: String,
-    /// How many of its keys are known and can be used. Those stay in use when it cannot be reached.
+    /// Number of usable keys of the issuer. They stay in use if the issuer cannot be reached.
     pub keys: usize,
-    /// Why its keys could not be fetched the last time.
+    /// Why the last fetch of the keys failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// One backend as this gateway sees it.
+/// State of one backend, as this gateway sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendStatus {
-    /// The backend's name.
+    /// Name of the backend.
     pub name: String,
-    /// What is known of it.
+    /// Whether the backend can be used.
     pub state: BackendState,
-    /// Whether it can be reached, as the gateway's probes and its breaker see it.
+    /// Whether the backend can be reached, according to health checks and the circuit breaker.
     #[serde(default)]
     pub health: Health,
-    /// How many tools it offers.
+    /// Number of tools that the backend offers.
     pub tools: usize,
-    /// How many prompts it offers.
+    /// Number of prompts that the backend offers.
     #[serde(default)]
     pub prompts: usize,
-    /// How many resources it offers.
+    /// Number of resources that the backend offers.
     #[serde(default)]
     pub resources: usize,
-    /// How many resource templates it offers.
+    /// Number of resource templates that the backend offers.
     #[serde(default)]
     pub resource_templates: usize,
-    /// Whether it has lost sessions again and again lately, as a server does that has replicas and no session affinity.
+    /// Whether the backend has repeatedly lost sessions lately, which is typical of a server with replicas but no session affinity.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_affinity: bool,
-    /// Why it cannot be used, as far as known.
+    /// Why the backend cannot be used, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// What is known of a backend.
+/// Whether a backend can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendState {
-    /// It has not answered since the gateway started.
+    /// The backend has not answered since the gateway started.
     Unknown,
-    /// It answered the last time.
+    /// The backend answered the last request.
     Ready,
-    /// It is unavailable, or refuses what the gateway asks.
+    /// The backend is unavailable, or rejects the gateway's requests.
     Failing,
 }
 
@@ -112,19 +112,19 @@ pub enum BackendState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// It has not answered since the gateway started, and has not failed often enough to say more.
+    /// The backend has not answered since the gateway started, and has not failed often enough to be unavailable.
     #[default]
     Unknown,
-    /// It answered the last probe.
+    /// The backend answered the last health check.
     Healthy,
-    /// It failed lately, or refuses what the gateway asks, or its breaker is not closed.
+    /// The backend has failed recently, or rejects the gateway's requests, or its circuit breaker is not closed.
     Degraded,
-    /// It failed again and again.
+    /// The backend has failed repeatedly.
     Unavailable,
 }
 
 impl Health {
-    /// All there are.
+    /// All values.
     pub const ALL: [Self; 4] = [Self::Unknown, Self::Healthy, Self::Degraded, Self::Unavailable];
 
     /// The name in `/status` and in metrics.
@@ -139,7 +139,7 @@ impl Health {
     }
 }
 
-/// The hash by which operator and gateway compare hot configurations: SHA-256 of the file's bytes, in hexadecimal.
+/// The hash with which the operator and the gateway compare hot configurations: SHA-256 of the file, in hexadecimal.
 #[must_use]
 pub fn config_hash(text: &str) -> String {
     Sha256::digest(text.as_bytes())
@@ -154,8 +154,9 @@ mod tests {
 
     use super::*;
 
+    // Empty lists are serialized, and lists that an older gateway omits are parsed as empty.
     #[test]
-    fn each_list_is_written_also_when_it_is_empty_and_read_from_a_gateway_that_leaves_it_out() {
+    fn empty_lists_are_serialized_and_optional() {
         let status = json!({
             "server": "default/demo", "version": "1", "hotConfigHash": "", "ready": true, "draining": false,
             "sessionStore": {"provider": "memory", "available": true}, "tools": 0, "backends": [], "conflicts": [],

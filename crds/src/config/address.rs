@@ -1,4 +1,4 @@
-//! Addresses of this machine and of others.
+//! IP addresses and socket addresses in the configuration.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::config::schema_shape::quoted;
 
-/// An IP address and a port, as text. A name is none: which addresses it has may change.
+/// Schema of a listen address: an IP address and a port. Host names are not allowed, because their addresses may change.
 pub(super) struct Listener;
 
 impl Listener {
     const EXAMPLES: [&str; 3] = ["127.0.0.1:4483", "0.0.0.0:4483", "[::]:4483"];
 }
 
-/// An IP address, as text.
+/// An IP address as text.
 pub(super) struct Ip(IpAddr);
 
 impl Ip {
@@ -56,7 +56,7 @@ impl<'de> Deserialize<'de> for Ip {
         let text = String::deserialize(deserializer)?;
         text.parse().map(Self).map_err(|_| {
             de::Error::custom(format!(
-                "found {}; expected an IP address, for example {}; a name stands in `url`",
+                "found {}; expected an IP address, for example {}; a host name belongs in `url`",
                 quoted(&text),
                 Self::EXAMPLES.join(" or ")
             ))

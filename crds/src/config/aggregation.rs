@@ -1,4 +1,4 @@
-//! How the offers of many backends become one.
+//! How the catalogs of all backends are merged into one.
 
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
@@ -6,55 +6,56 @@ use serde_json::{Value as Json, json};
 
 use super::{Duration, is_default};
 
-/// How the offers of many backends become one. The name under which something is offered depends on this configuration, its backend
-/// and its name there, and never on who else is in the group: adding a backend renames nothing.
+/// How the catalogs of all backends are merged into one. The advertised name of an item depends only on this configuration, its
+/// backend and its name there. Adding another backend never renames an item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AggregationConfig {
-    /// What tools and prompts are called, and who wins when two backends offer the same name. `prefix`: each name begins with its
-    /// backend's prefix. `none` (`transparent` means the same): names stay as they are, and the backend that stands first in the
-    /// configuration wins. `priority`: names stay as they are, and the backend that stands first in `priority` wins. `manual`:
-    /// names stay as they are but for `overrides`, and a name that two backends still share is offered by neither. Whatever is not
-    /// offered because of this is listed by `/status`. Of one backend's own two, with every strategy, the one wins that an override
-    /// gives the name, and the one that has it by itself is not offered. Resources keep their URIs with every strategy; of two with the same URI the
-    /// one of the winning backend is offered, with `manual` that of the backend that stands first in the configuration.
+    /// How tools and prompts are named, and which backend wins when two offer the same name. `prefix`: every name begins with its
+    /// backend's prefix. `none` (or `transparent`): names are unchanged, and the first backend in the configuration wins. `priority`:
+    /// names are unchanged, and the first backend in `priority` wins. `manual`: names are unchanged except for `overrides`, and a name
+    /// that two backends share is not advertised at all. `/status` lists everything that is hidden by such a conflict. Within one
+    /// backend, an item that an override gives a name wins over the item that has this name itself. Resources always keep their URIs.
+    /// If two backends offer the same URI, the winning backend's resource is advertised; with `manual`, that of the first backend in
+    /// the configuration.
     #[schemars(extend("default" = ConflictStrategy::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub strategy: ConflictStrategy,
-    /// What names begin with when `strategy` is `prefix`; `{backend}` stands for the backend's name. A backend may have a `prefix`
-    /// of its own.
+    /// The prefix of names with `strategy: prefix`. `{backend}` stands for the backend's name: `{backend}_` turns the tool `now` of the
+    /// backend `time` into `time_now`. A backend can set its own `prefix`.
     #[schemars(extend("default" = default_prefix_format()))]
     #[serde(
         default = "default_prefix_format",
         skip_serializing_if = "is_default_prefix_format"
     )]
     pub prefix_format: String,
-    /// With `strategy: priority`, the names of the backends, the most important first. A backend that is not in the list comes after
-    /// all that are, in the order of the configuration.
+    /// With `strategy: priority`: names of backends, most important first. Backends that are not listed come last, in the order of the
+    /// configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub priority: Vec<String>,
-    /// Which names of tools are offered. The protocol recommends 1 to 128 of `A-Z a-z 0-9 _ . -`. `lenient`: a tool with another name is
-    /// offered, and `/status` warns of it, because some clients refuse such names. `strict`: it is not offered. Names of prompts have no such
-    /// rule. A name of more than 1024 bytes, or with control characters, is never offered. An override can give a tool a better name.
+    /// Which tool names are allowed. The protocol recommends 1 to 128 characters of `A-Z a-z 0-9 _ . -`. `lenient`: a tool with another
+    /// name is advertised, and `/status` shows a warning, because some clients reject such names. `strict`: it is not advertised. An
+    /// override can give the tool a valid name. This rule does not apply to prompts. A name of more than 1024 bytes or with control
+    /// characters is never advertised.
     #[schemars(extend("default" = NameRule::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub names: NameRule,
-    /// What becomes of the offers of a backend that is unavailable (see `health` there). `keep`: they stay listed. `hide`: they are left
-    /// out of the lists until it answers again. Calls reach the backend either way, and nobody else takes over its names.
+    /// Whether lists contain the items of an unavailable backend (see the backend's `health`). `keep`: they stay in the lists. `hide`:
+    /// they are removed from the lists until the backend answers again. In both cases calls are still sent to the backend, and no other
+    /// backend takes over its names.
     #[schemars(extend("default" = FailureMode::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub failure_mode: FailureMode,
-    /// How old the known offers of a backend may become before the gateway looks again; at least `1s`. Clients never wait for the
-    /// look.
+    /// Maximum age of a backend's catalog before the gateway fetches it again, at least `1s`. Clients never wait for the refresh.
     #[schemars(extend("default" = default_refresh().to_string()))]
     #[serde(default = "default_refresh", skip_serializing_if = "is_default_refresh")]
     pub refresh: Duration,
-    /// How many items a list gives at once, from 1 to 100000. Many clients read the first page only.
+    /// Number of items on one page of a list, from 1 to 100000. Many clients read only the first page.
     #[schemars(range(min = 1, max = 100_000), extend("default" = default_page_size()))]
     #[serde(default = "default_page_size", skip_serializing_if = "is_default_page_size")]
     pub page_size: u32,
-    /// What the gateway says it can do, and asks its backends for. It does not depend on what the backends can do at the moment, so
-    /// that a session that is older than a backend can use it. The methods of what is left out are answered with -32601.
+    /// The capabilities that the gateway declares to clients and uses at backends. The list is fixed, so that an existing session can
+    /// use a backend that is added later. Methods of a capability that is left out are answered with error -32601.
     #[schemars(extend("default" = Capability::ALL.map(Capability::as_str)))]
     #[serde(
         default = "default_capabilities",
@@ -63,53 +64,53 @@ pub struct AggregationConfig {
     pub capabilities: Vec<Capability>,
 }
 
-/// What happens when two backends offer the same name.
+/// How a name that two backends offer is resolved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(transform = with_transparent)]
 pub enum ConflictStrategy {
-    /// It cannot happen: each name begins with its backend's prefix.
+    /// Every name begins with its backend's prefix, so that there is no conflict.
     #[default]
     Prefix,
-    /// The backend that stands first in the configuration wins.
+    /// The first backend in the configuration wins.
     #[serde(alias = "transparent")]
     None,
-    /// The backend that stands first in the list of priorities wins.
+    /// The first backend in the list `priority` wins.
     Priority,
-    /// Neither wins.
+    /// Neither backend's item is advertised.
     Manual,
 }
 
-/// The schema does not know of the other name by itself.
+/// Adds the serde alias `transparent` to the schema, which does not contain aliases.
 fn with_transparent(schema: &mut Schema) {
     if let Some(Json::Array(choices)) = schema.get_mut("oneOf") {
         choices.push(json!({"description": "The same as `none`.", "type": "string", "const": "transparent"}));
     }
 }
 
-/// Which names of tools are offered.
+/// Which tool names are advertised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NameRule {
-    /// Those that the protocol recommends, and others with a warning.
+    /// Names that the protocol recommends, and others with a warning.
     #[default]
     Lenient,
-    /// Those that the protocol recommends.
+    /// Only names that the protocol recommends.
     Strict,
 }
 
-/// What becomes of the offers of a backend that does not answer.
+/// Whether the items of an unavailable backend are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FailureMode {
-    /// They stay listed.
+    /// The items stay in the lists.
     #[default]
     Keep,
-    /// They are left out of the lists until it answers again.
+    /// The items are removed from the lists until the backend answers again.
     Hide,
 }
 
-/// Something that an MCP server says it can do.
+/// A capability of an MCP server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Capability {
@@ -159,7 +160,7 @@ impl FailureMode {
 }
 
 impl Capability {
-    /// All there are.
+    /// All capabilities.
     pub const ALL: [Self; 4] = [Self::Tools, Self::Resources, Self::Prompts, Self::Completions];
 
     /// The capability's name in the file and on the wire.

@@ -1,4 +1,4 @@
-//! One MCP server behind the gateway, and what of its offers clients see.
+//! One MCP server behind the gateway, and the filters and overrides for its catalog.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,16 +15,15 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendConfig {
-    /// The name of the backend, unique among the backends: a DNS label (lower-case letters, digits and `-`, at most 63
-    /// characters). Unless the aggregation says otherwise, its tools are offered as `<name>_<tool>`.
+    /// The unique name of the backend: a DNS label (lower-case letters, digits and `-`, at most 63 characters), for example `time`. By
+    /// default its tools are advertised as `<name>_<tool>`.
     pub name: String,
-    /// The URL of its endpoint, for example `http://time.tools.svc:8000/mcp`; with `transport: sse` the URL of its stream, for example
+    /// The URL of its endpoint, for example `http://time.tools.svc:8000/mcp`. With `transport: sse`, the URL of its stream, for example
     /// `http://time.tools.svc:8000/sse`.
     pub url: String,
-    /// The addresses of the URL's host, in the place of those that a look-up of its name finds. However they are found, a host with
-    /// several, such as the name of a headless Service, counts as several servers of which each keeps sessions for itself: a session
-    /// stays at the address at which it was opened. It is opened anew at another when nobody takes connections at that address any
-    /// more, or, without TLS, when it is not one of the host's any more.
+    /// IP addresses of the URL's host, instead of a DNS lookup, for example `[10.0.0.7]`. A host with several addresses, such as a
+    /// headless Service, is treated as several servers with separate sessions: a session stays at the address where it was opened. It is
+    /// reopened at another address if that address no longer accepts connections, or, without TLS, if it no longer belongs to the host.
     #[schemars(with = "Vec<address::Ip>")]
     #[serde(
         default,
@@ -32,28 +31,27 @@ pub struct BackendConfig {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub addresses: Vec<IpAddr>,
-    /// How its certificate is checked, where its URL has `https`; without this it has to be signed by an authority that the system trusts.
+    /// How the backend's certificate is verified, for an `https` URL. Default: it must be signed by an authority that the system trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
-    /// The transport that it speaks. `streamable-http`: what servers speak since 2025-03-26. `sse`: HTTP+SSE of 2024-11-05, in which a
-    /// session lives as long as one connection. Such a session belongs to one process of the gateway: each replica opens one of
-    /// its own, the server's state for it is not shared, and it is lost when the connection or the process ends; running
-    /// calls then end with an error, and the next call opens another. A client's answer to what such a server asks has to reach
-    /// the replica that runs the call.
+    /// The transport of the backend. `streamable-http`: Streamable HTTP, since protocol revision 2025-03-26. `sse`: HTTP+SSE of
+    /// 2024-11-05, where a session lasts as long as one connection. An `sse` session belongs to one gateway process: each replica opens
+    /// its own, and the server's state for it is not shared. When the connection or the process ends, running calls end with an error,
+    /// and the next call opens a new session. A client's response to a request of such a server must reach the replica that runs the call.
     #[schemars(extend("default" = BackendTransport::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub transport: BackendTransport,
-    /// What the names of its tools and prompts begin with, in the place of `aggregation.prefixFormat`; may be empty. Only with
+    /// Prefix of the names of its tools and prompts, instead of `aggregation.prefixFormat`, for example `t-`; may be empty. Only with
     /// `aggregation.strategy: prefix`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// How long it may take.
+    /// Time limits of connections and calls to the backend.
     #[serde(default, skip_serializing_if = "is_default")]
     pub timeouts: Timeouts,
-    /// What becomes of a session's calls to it while the session store does not answer, when it is not known which session of
-    /// the backend they belong to. `keep`: they wait, with 503 and Retry-After, because the backend may hold state for the
-    /// session that another session there would not have. `disposable`: they are served in a session of their own, which may
-    /// take the place of none or be thrown away afterwards. A backend that gives no session ids is always `disposable`.
+    /// What happens to a session's calls while the session store is down and its upstream session is not known. `keep`: they are answered
+    /// with 503 and `Retry-After`, because the backend may hold state in the existing upstream session. `disposable`: they are served in
+    /// a provisional upstream session, which is adopted or deleted after the outage. A backend without session ids is always
+    /// `disposable`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub session_state: SessionState,
     /// Where its lists come from. `shared`: from a session of the gateway's own, once for all clients. `perSession`: from each client's own
@@ -63,81 +61,81 @@ pub struct BackendConfig {
     #[schemars(extend("default" = CatalogScope::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub catalog: CatalogScope,
-    /// Whether the requests of all clients go in one session at the backend, for a server that has one session for everybody and refuses
-    /// a second `initialize` as "already initialized". Then such a session is the gateway's own, and with Redis every replica uses the same.
-    /// Features that belong to one client do not work: the server sees the gateway's name and capabilities, log levels and changes of roots are not
-    /// forwarded, clients cannot subscribe to resources, messages that the server sends outside a call are dropped, and a broken call cannot be
-    /// resumed. All clients share the state that the server keeps for the session. Only with
-    /// `transport: streamable-http`, and not with `catalog: perSession`.
+    /// Whether all clients share one session at the backend. Use it for a server that has only one session and rejects a second
+    /// `initialize` as "already initialized". The session belongs to the gateway, and with Redis all replicas use the same one.
+    /// Features of a single client do not work: the server sees the gateway's name and capabilities, log levels and changes of roots are
+    /// not forwarded, clients cannot subscribe to resources, messages that the server sends outside a call are dropped, and a broken call
+    /// cannot be resumed. All clients share the state that the server keeps for the session. Only with `transport: streamable-http`, and
+    /// not with `catalog: perSession`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shared_session: bool,
-    /// The largest answer in JSON that is passed on, in bytes, at least 1024. A larger one is refused where the backend says its size, and breaks off
-    /// otherwise. One event of a stream may have 16 MiB, whatever stands here.
+    /// Maximum size of a JSON response that is forwarded, in bytes, at least 1024. A larger response is rejected if the backend declares
+    /// its size, and otherwise aborted. The limit of one event in a stream is always 16 MiB.
     #[schemars(range(min = 1024), extend("default" = default_max_answer_bytes()))]
     #[serde(
         default = "default_max_answer_bytes",
         skip_serializing_if = "is_default_max_answer_bytes"
     )]
     pub max_answer_bytes: u64,
-    /// Headers that every request to it bears, by name. Those of HTTP and MCP themselves are refused. A backend with a header that has no
-    /// value cannot be called; others are not affected.
+    /// Headers of every request to the backend, by name, for example `X-Api-Key: {env: API_KEY}`. Headers that HTTP and MCP set
+    /// themselves are not allowed. A backend with a header without a value cannot be called; other backends are not affected.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, HeaderSource>,
-    /// The names of headers that are passed on from the client's requests. `Authorization`, `Cookie` and the headers of HTTP and MCP
-    /// themselves are refused. The session of the gateway's own, in which it looks at the lists, has none of them, because no
-    /// client stands behind it: a backend that wants them there, too, cannot be listed.
+    /// Names of headers that are forwarded from the client's requests, for example `[X-Tenant]`. `Authorization`, `Cookie` and the
+    /// headers that HTTP and MCP set themselves are not allowed. The gateway's own session, in which it fetches the catalog, has no
+    /// client and sends none of these headers. A backend that requires them there cannot be listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pass_headers: Vec<String>,
-    /// Which of its tools are offered, and how.
+    /// Filters and overrides for its tools.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tools: ToolRules,
-    /// Which of its prompts are offered, and how.
+    /// Filters and overrides for its prompts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub prompts: PromptRules,
-    /// Which of its resources are offered.
+    /// Filters for its resources and resource templates.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: ResourceRules,
-    /// When calls to it are refused at once, because it has not been reachable.
+    /// Circuit breaker: when calls fail at once because the backend has not been reachable.
     #[serde(default, skip_serializing_if = "is_default")]
     pub breaker: BreakerConfig,
-    /// How many calls may run there at a time.
+    /// Maximum number of concurrent calls, and the queue for further ones.
     #[serde(default, skip_serializing_if = "is_default")]
     pub concurrency: ConcurrencyConfig,
-    /// How the gateway finds out whether it lives.
+    /// Health checks of the backend.
     #[serde(default, skip_serializing_if = "is_default")]
     pub health: HealthConfig,
 }
 
-/// How a backend's certificate is checked.
+/// How a backend's certificate is verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendTls {
-    /// A file with certificates in PEM, for example `/etc/tls/ca.crt`, in the place of those that the system trusts. A server is trusted
-    /// when one of them has signed its certificate, which has to bear the name in the URL, or when its certificate is one of them, as
-    /// with a self-signed one: then neither name nor dates are looked at. The file is read for each new connection, so that a change
-    /// needs no restart. A relative path starts at the directory of this file.
+    /// PEM file with trusted certificates, for example `/etc/tls/ca.crt`, instead of those that the system trusts. A server is trusted if
+    /// one of them has signed its certificate and the certificate contains the host name of the URL. A server is also trusted if its
+    /// certificate is itself in the file, for example a self-signed one: then name and dates are not checked. The file is read for each
+    /// new connection, so that a change needs no restart. A relative path starts at the directory of this configuration file.
     pub ca_file: PathBuf,
 }
 
-/// Whether what a backend remembers of a session counts.
+/// Whether a backend's state for a session must be kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionState {
-    /// It counts.
+    /// The state must be kept.
     #[default]
     Keep,
-    /// It may be lost.
+    /// The state may be lost.
     Disposable,
 }
 
-/// Whose lists of a backend clients see.
+/// The session from which a backend's lists are fetched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum CatalogScope {
-    /// Those of the gateway's own session.
+    /// The gateway's own session, once for all clients.
     #[default]
     Shared,
-    /// Those of the client's own session.
+    /// Each client's own session.
     PerSession,
 }
 
@@ -152,14 +150,14 @@ impl CatalogScope {
     }
 }
 
-/// The transport that a backend speaks.
+/// The MCP transport of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackendTransport {
-    /// Streamable HTTP.
+    /// Streamable HTTP, since protocol revision 2025-03-26.
     #[default]
     StreamableHttp,
-    /// HTTP+SSE.
+    /// HTTP+SSE of protocol revision 2024-11-05.
     Sse,
 }
 
@@ -204,119 +202,118 @@ fn default_max_answer_bytes() -> u64 {
     100 * 1024 * 1024
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_default_max_answer_bytes(value: &u64) -> bool {
     *value == default_max_answer_bytes()
 }
 
-/// Which tools of a backend are offered, and how. Names are those that the backend uses. In a pattern `*` stands for any
-/// characters and `?` for one. `/status` warns of names, but not of patterns, that the backend does not offer.
+/// Filters and overrides for the tools of a backend. All names are the backend's own, without prefix. In a pattern, `*` stands for any
+/// number of characters and `?` for one, for example `get_*`. `/status` shows a warning for a name (not a pattern) that the backend
+/// does not offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ToolRules {
-    /// Names or patterns of the tools that are offered; without any, all are.
+    /// Names or patterns of the tools that are advertised; all if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
-    /// Names or patterns of tools that do not exist for the gateway, also when `allow` names them. Another backend may offer
-    /// the name.
+    /// Names or patterns of tools that the gateway ignores, even if `allow` contains them. Another backend may offer the same name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
-    /// Names or patterns of tools that clients can neither see nor call, but that keep their names: no other backend's tool takes
-    /// the place.
+    /// Names or patterns of tools that clients can neither see nor call, but that keep their names: no other backend's tool can take
+    /// the name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hidden: Vec<String>,
-    /// What clients are told of a tool in the place of what the backend says, by the tool's name there.
+    /// Changes to what clients see of a tool, by the tool's name at the backend.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, ToolOverride>,
-    /// How long calls of single tools may last, by name or pattern, in the place of `timeouts.call`. The name itself counts more than
-    /// a pattern, and of two patterns the longer one. At most `24h`.
+    /// Maximum duration of calls of single tools, by name or pattern, instead of `timeouts.call`, for example `slow_*: 10m`. A name takes
+    /// precedence over a pattern, and a longer pattern over a shorter one. At most `24h`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub deadlines: BTreeMap<String, Duration>,
 }
 
-/// What clients are told of a tool in the place of what the backend says. Everything that is not named here stays as the backend
-/// wrote it.
+/// Changes to what clients see of a tool. Fields that are not set here stay as the backend sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ToolOverride {
-    /// The tool's name, before the prefix.
+    /// New name of the tool, without the prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The title that people see.
+    /// New title, which is shown to users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// The description that models read.
+    /// New description, which models read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Hints on what the tool does.
+    /// New values of the tool's annotations.
     #[serde(default, skip_serializing_if = "is_default")]
     pub annotations: AnnotationOverride,
 }
 
-/// Hints on what a tool does, each in the place of the backend's own.
+/// New values of a tool's annotations. Annotations that are not set here stay as the backend sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AnnotationOverride {
-    /// The title in the annotations, where clients of before 2025-06-18 look for it.
+    /// The title in the annotations, which clients before protocol revision 2025-06-18 use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// Whether it only reads.
+    /// Whether the tool only reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_only_hint: Option<bool>,
-    /// Whether it may destroy something.
+    /// Whether the tool may delete or overwrite data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destructive_hint: Option<bool>,
-    /// Whether calling it twice does no more than calling it once.
+    /// Whether a repeated call with the same arguments has no further effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotent_hint: Option<bool>,
-    /// Whether it deals with an open world, such as the web.
+    /// Whether the tool interacts with an open world of external entities, such as the web.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_world_hint: Option<bool>,
 }
 
-/// Which prompts of a backend are offered, and how. Names are those that the backend uses. In a pattern `*` stands for any
-/// characters and `?` for one. `/status` warns of names, but not of patterns, that the backend does not offer.
+/// Filters and overrides for the prompts of a backend. All names are the backend's own, without prefix. In a pattern, `*` stands for
+/// any number of characters and `?` for one. `/status` shows a warning for a name (not a pattern) that the backend does not offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PromptRules {
-    /// Names or patterns of the prompts that are offered; without any, all are.
+    /// Names or patterns of the prompts that are advertised; all if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
-    /// Names or patterns of prompts that do not exist for the gateway, also when `allow` names them.
+    /// Names or patterns of prompts that the gateway ignores, even if `allow` contains them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
-    /// What clients are told of a prompt in the place of what the backend says, by the prompt's name there.
+    /// Changes to what clients see of a prompt, by the prompt's name at the backend.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, PromptOverride>,
 }
 
-/// What clients are told of a prompt in the place of what the backend says. Everything that is not named here stays as the backend
-/// wrote it.
+/// Changes to what clients see of a prompt. Fields that are not set here stay as the backend sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PromptOverride {
-    /// The prompt's name, before the prefix.
+    /// New name of the prompt, without the prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The title that people see.
+    /// New title, which is shown to users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// The description.
+    /// New description of the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
 
-/// Which resources and resource templates of a backend are offered. In a pattern `*` stands for any characters, also for `/`,
-/// and `?` for one. `/status` warns of a URI without either that the backend does not list and that fits none of its templates.
+/// Filters for the resources and resource templates of a backend. In a pattern, `*` stands for any number of characters, including
+/// `/`, and `?` for one, for example `file:///docs/*`. `/status` shows a warning for a URI (not a pattern) that the backend does not
+/// list and that matches none of its templates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResourceRules {
-    /// URIs, URI templates or patterns of what is offered; without any, everything is. A template that is offered may be read
-    /// with every URI that fits it.
+    /// URIs, URI templates or patterns of the resources that are advertised; all if empty. Clients can read every URI that matches an
+    /// advertised template.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
-    /// URIs, URI templates or patterns of what is not offered, also when `allow` names it. It cannot be read through a template
-    /// either.
+    /// URIs, URI templates or patterns of resources that are not advertised, even if `allow` contains them. They cannot be read through a
+    /// template either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
 }

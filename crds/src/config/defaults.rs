@@ -1,4 +1,4 @@
-//! What a configuration means: the fields that it leaves out, too.
+//! The effective configuration: all fields, including those that have their default.
 
 use std::path::Path;
 
@@ -8,21 +8,21 @@ use super::{GatewayConfig, rules, schema};
 use crate::config::schema_shape;
 
 impl GatewayConfig {
-    /// The configuration with every field that has a default, as one file: the hot part stands in it also when it was read from a file of
-    /// its own.
+    /// Returns the configuration with all defaults filled in, as one file: the hot part is included even if it was read from a
+    /// separate file.
     ///
-    /// What may hold a secret in a URL or in front of a header's value is hidden, for it is printed for people. What stands in its place is
-    /// allowed there, so that the whole is a configuration still.
+    /// Secrets in URLs and in header prefixes are replaced by `***`, because the result is printed. The replacement is valid there, so
+    /// that the result is still a valid configuration.
     ///
-    /// The defaults come from the schema, which is made from the types, so that none is told here that does not hold.
+    /// The defaults come from the schema, which is generated from the types, so they cannot differ from the actual ones.
     #[must_use]
     pub fn effective(&self) -> Json {
         let mut whole = self.clone();
         if let Some(hot) = &mut whole.hot
-            && let Some(field_shape) = whole.hot_file.take()
+            && let Some(named) = whole.hot_file.take()
         {
-            // Paths in the hot file start where it is.
-            let directory = field_shape.parent().unwrap_or_else(|| Path::new(""));
+            // Relative paths in the hot file start at its directory.
+            let directory = named.parent().unwrap_or_else(|| Path::new(""));
             let headers = hot
                 .backends
                 .iter_mut()
@@ -62,18 +62,19 @@ fn hide_secrets(config: &mut Json) {
     }
 }
 
-/// Stands for what is hidden, in a URL and in a header.
+/// Replacement for a secret in a URL or a header prefix.
 const HIDDEN: &str = "***";
 
-/// Whether `prefix` says no more than how somebody authenticates, such as `Bearer ` (RFC 9110, 11.1).
+/// Whether `prefix` is only the name of an authentication scheme, such as `Bearer ` (RFC 9110, 11.1), and so no secret.
 fn is_scheme(prefix: &str) -> bool {
     let scheme = prefix.strip_suffix(' ').unwrap_or_default();
     prefix.is_empty() || SCHEMES.iter().any(|known| known.eq_ignore_ascii_case(scheme))
 }
 
-/// The schemes that backends use.
+/// Authentication schemes in use by MCP servers.
 const SCHEMES: [&str; 6] = ["ApiKey", "Basic", "Bearer", "DPoP", "Key", "Token"];
 
+/// Adds the defaults of `schema` to `value`, recursively.
 fn fill(value: &mut Json, schema: &Json, root: &Json) {
     let schema = definition(schema, root);
     match value {
@@ -102,14 +103,14 @@ fn fill_fields(fields: &mut Map<String, Json>, properties: &Map<String, Json>, r
         }
         let mut value = match property.get("default") {
             Some(default) if !default.is_null() => default.clone(),
-            // A group of fields that may be left out, and in which nothing is required.
+            // An optional object without required fields.
             None if property.get("$ref").is_some() && is_optional(definition(property, root)) => {
                 Json::Object(Map::new())
             }
             _ => continue,
         };
         fill(&mut value, property, root);
-        // One in which nothing has a default says nothing.
+        // Omit an object in which no field has a default.
         if value != Json::Object(Map::new()) {
             fields.insert(name.clone(), value);
         }
@@ -120,7 +121,7 @@ fn is_optional(definition: &Json) -> bool {
     definition.get("properties").is_some() && definition.get("required").is_none()
 }
 
-/// The schema that `schema` stands for: the one that it refers to, and of several the one that is not `null`.
+/// Resolves `schema`: follows its reference, and of an `anyOf` takes the choice that is not `null`.
 fn definition<'a>(schema: &'a Json, root: &'a Json) -> &'a Json {
     if let Some(choices) = schema.get("anyOf").and_then(Json::as_array) {
         let some = choices.iter().find(|choice| choice.get("$ref").is_some());
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_told_and_means_the_same() {
+    fn effective_config_includes_defaults_and_means_the_same() {
         let config = parse(
             "{version: v1, hot: {logLevel: debug, limits: {sessions: 5}, backends: [{name: a, url: 'http://a'}, {name: b, url: 'http://b', tools: {allow: [x]}}]}}",
         );
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secrets_of_urls_are_not_told() {
+    fn effective_config_hides_secrets() {
         let config = parse(
             "{version: v1, incomingAuth: {type: oidc, oidc: {issuer: 'https://i', audience: a, jwksUrl: 'https://i/keys?code=s3cret'}}, \
              hot: {backends: [{name: a, url: 'http://a/mcp?key=s3cret', headers: {\
@@ -184,14 +185,14 @@ mod tests {
             assert_eq!(effective.pointer(path), Some(&expected.into()), "{path}");
         }
         assert!(!effective.to_string().contains("s3cret"), "{effective:#}");
-        // What is left is a configuration that says the same of itself.
+        // The result is a valid configuration, and its effective configuration is the same.
         let again = parse(&serde_yaml::to_string(&effective).unwrap());
         assert_eq!(again.effective(), effective);
         assert!(rules::endpoint(&again.hot.unwrap().backends[0].url).is_ok());
     }
 
     #[test]
-    fn a_hot_file_is_part_of_what_it_means() {
+    fn effective_config_includes_hot_file() {
         let mut config = parse("{version: v1, hotFile: backends/hot.yaml}");
         let header = "backends: [{name: a, url: 'http://a', headers: {X-Key: {file: key}}}]";
         config.hot = parse(&format!("{{version: v1, hot: {{instructions: x, {header}}}}}")).hot;

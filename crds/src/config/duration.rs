@@ -1,4 +1,4 @@
-//! Durations as people write them: `250ms`, `5s`, `30m`, `1h30m`.
+//! Durations with units, such as `250ms`, `5s`, `30m` or `1h30m`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::config::schema_shape::quoted;
 
-/// A length of time, written with its units: `250ms`, `5s`, `30m`, `1h30m`.
+/// A duration that is written with units, such as `250ms`, `5s`, `30m` or `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(time::Duration);
 
@@ -40,7 +40,7 @@ impl FromStr for Duration {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let explain = || {
             format!(
-                "found {}; expected a length of time with its units, for example 250ms, 5s, 30m or 1h30m",
+                "found {}; expected a duration with units, for example 250ms, 5s, 30m or 1h30m",
                 quoted(text)
             )
         };
@@ -88,7 +88,7 @@ impl JsonSchema for Duration {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "a length of time with its units",
+            "description": "a duration with units",
             "examples": ["250ms", "5s", "30m", "1h30m"],
         })
     }
@@ -99,14 +99,14 @@ mod tests {
     use super::Duration;
 
     #[test]
-    fn reads_what_people_write_and_writes_it_back() {
+    fn duration_round_trips_through_text() {
         for text in ["250ms", "5s", "30m", "24h", "1h30m", "1m500ms", "0s"] {
             assert_eq!(text.parse::<Duration>().unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn refuses_a_number_without_a_unit_and_a_negative_one() {
+    fn missing_unit_and_negative_duration_are_rejected() {
         for text in ["5", "-5s", "soon", ""] {
             let error = text.parse::<Duration>().unwrap_err();
             assert!(error.contains("for example 250ms"), "{error}");

@@ -1,83 +1,83 @@
-//! The hot part: what a running gateway takes without a restart.
+//! The hot part of the configuration, which a running gateway reloads without a restart.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{AggregationConfig, BackendConfig, Duration, LimitsConfig, is_default};
 
-/// What a running gateway takes without a restart.
+/// The part of the configuration that a running gateway reloads without a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HotConfig {
-    /// How much the gateway logs.
+    /// Log level of the gateway.
     #[schemars(extend("default" = LogLevel::default().as_str()))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub log_level: LogLevel,
-    /// Which requests are logged where nothing went wrong.
+    /// Which successful requests are logged.
     #[serde(default, skip_serializing_if = "is_default")]
     pub access_log: AccessLogConfig,
-    /// The MCP servers that the gateway offers as one.
+    /// The MCP servers behind the gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<BackendConfig>,
-    /// How their offers become one.
+    /// How the catalogs of the backends are merged into one.
     #[serde(default, skip_serializing_if = "is_default")]
     pub aggregation: AggregationConfig,
-    /// Who the gateway says it is.
+    /// The name, title and version that the gateway sends in `initialize`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub server_info: ServerInfo,
-    /// What the gateway tells a model about using it. Without it, what the backends tell, each under a heading with the backend's
-    /// name and cut after 4 KiB, 16 KiB in all; with an empty text, nothing.
+    /// Instructions for models on how to use the server. Default: the instructions of the backends, each under a heading with the
+    /// backend's name and cut after 4 KiB, at most 16 KiB in all. An empty text sends none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
-    /// The names under which clients reach the endpoint, as they stand in the header `Host`: a host name or an address, alone (any port
-    /// fits) or with its port. A request under another name is answered with 403, which keeps out pages of the web that point a name of
-    /// their own at the gateway (DNS rebinding). Without a list every name passes, except on loopback, where this machine's own names
-    /// pass, with a list and without.
+    /// Allowed values of the header `Host`: a host name or an address, with a port or without one (any port matches), for example
+    /// `mcp.example.com` or `10.0.0.7:4483`. A request with another value is answered with 403. This protects against DNS rebinding,
+    /// where a web page points its own name at the gateway. If empty, every value is allowed, except on a loopback address: there the
+    /// names of this machine are allowed, in addition to this list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_hosts: Vec<String>,
-    /// The pages of the web that may use the endpoint, as browsers name them in the header `Origin`, for example
-    /// `https://app.example.com`; browsers are told so (CORS). Any other page is answered with 403, except those under a name that
-    /// `allowedHosts` has and, on loopback, those of this machine. Clients that are no browsers send no `Origin`, and pass. Apps and browser
-    /// extensions have origins such as `app://obsidian.md` or `chrome-extension://` and the extension's id: list them as they are sent. `null`
-    /// stands for every page without an origin, such as a local file or a sandboxed frame. Any site can make such a frame, so list `null`
-    /// only where all pages may use the endpoint.
+    /// Web origins that may use the endpoint from a browser (CORS), as in the header `Origin`, for example `https://app.example.com`.
+    /// Other origins are answered with 403, except those whose host is in `allowedHosts` and, on a loopback address, those of this
+    /// machine. Requests without `Origin` are allowed: clients that are not browsers do not send it. Apps and browser extensions have
+    /// origins such as `app://obsidian.md` or `chrome-extension://<id>`: list them exactly as they are sent. `null` stands for every page
+    /// without an origin, such as a local file or a sandboxed frame. Any site can create such a frame, so list `null` only if every page
+    /// may use the endpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_origins: Vec<String>,
-    /// After how long a call (`tools/call`, `prompts/get`, `resources/read`, `completion/complete`) whose answer has not begun is answered
-    /// as a stream of events. A comment on the stream every 15 s keeps balancers and clients from taking the connection for dead. Without
-    /// it, a backend's answer as JSON stays JSON, and no byte is sent until the backend answers.
+    /// Time after which the response to a slow call (`tools/call`, `prompts/get`, `resources/read`, `completion/complete`) becomes an
+    /// event stream, for example `20s`. A comment on the stream every 15 s keeps load balancers and clients from closing the connection.
+    /// Default: never; a JSON response of a backend stays JSON, and no byte is sent before the backend responds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_calls_after: Option<Duration>,
-    /// How much the gateway takes on at a time.
+    /// Limits on requests, memory and sessions.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitsConfig,
 }
 
-/// Which requests are logged where nothing went wrong. A request that failed, or was refused for a reason that somebody should look at,
-/// is always logged; with `logLevel: debug` every request is. A line holds the method, the status, how long it took, the request's id
-/// (`X-Request-Id`) and a tag in the place of the session id; never a body.
+/// Which successful requests are logged. Failed requests, and rejections that may need attention, are always logged. With
+/// `logLevel: debug` every request is logged. A line contains the method, the status, the duration, the request id (`X-Request-Id`) and
+/// a tag instead of the session id; never a body.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessLogConfig {
-    /// The share of requests that is logged at `info`, picked at random: from 0, which is none, to 1, which is all; `0.01` is one in a
+    /// Fraction of requests that is logged at `info`, chosen at random, from 0 (none) to 1 (all). Example: `0.01` logs one request in a
     /// hundred.
     #[schemars(extend("default" = 0))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub sample: SampleShare,
 }
 
-/// A share of something, from 0 to 1.
+/// A sampling fraction from 0 to 1, as a fixed-point number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SampleShare(u32);
 
 impl SampleShare {
-    /// How many parts make the whole.
+    /// The representation of 1.
     const WHOLE: u32 = 1_000_000_000;
 
-    /// Of `whole`, as much as this share is.
+    /// Returns this fraction of `whole`.
     #[must_use]
     pub fn of(self, whole: u64) -> u64 {
-        // Two numbers of 64 bits, which fit.
+        // The product of two 64-bit numbers fits into 128 bits.
         let parts = u128::from(whole).saturating_mul(u128::from(self.0));
         let part = parts.checked_div(u128::from(Self::WHOLE));
         part.and_then(|part| u64::try_from(part).ok()).unwrap_or(whole)
@@ -94,7 +94,7 @@ impl<'de> Deserialize<'de> for SampleShare {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "it is from 0 to a thousand million"
+        reason = "the value is from 0 to 1000000000"
     )]
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let share = f64::deserialize(deserializer)?;
@@ -117,35 +117,35 @@ impl JsonSchema for SampleShare {
     }
 }
 
-/// Who the gateway says it is, in `initialize`.
+/// The server information that the gateway sends in `initialize`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServerInfo {
-    /// The name that programs see. Without it, the name of the virtual server.
+    /// The name for programs. Default: the name of the virtual server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The title that people see.
+    /// The title that is shown to users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// The version. Without it, the version of the gateway.
+    /// The version. Default: the version of the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
 
-/// How much the gateway logs.
+/// Log level of the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Only what went wrong in the gateway itself.
+    /// Only failures of the gateway itself.
     Error,
-    /// Also what went wrong around it: backends, store, clients.
+    /// Also failures of backends, the session store and clients.
     Warn,
-    /// Also what happens to the process as a whole.
+    /// Also events of the process, such as start, reload and drain.
     #[default]
     Info,
-    /// Also one line per request.
+    /// Also one line for each request.
     Debug,
-    /// Everything.
+    /// All messages.
     Trace,
 }
 

@@ -1,4 +1,4 @@
-//! Who may call the gateway, and how it knows.
+//! Authentication of clients.
 
 use std::path::PathBuf;
 
@@ -7,88 +7,88 @@ use serde::{Deserialize, Serialize};
 
 use super::{Duration, is_default};
 
-/// Who may call the gateway, and how it knows.
+/// Authentication of clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IncomingAuth {
-    /// `anonymous`: whoever can connect. `oidc`: whoever sends, with every request, a token (JWT) of the issuer that `oidc`
-    /// names. A session then belongs to the token's subject: its id is useless to anybody else.
+    /// `anonymous`: every client that can connect is allowed. `oidc`: every request needs a bearer token (JWT) of the issuer in `oidc`. A
+    /// session then belongs to the subject of the token, and other subjects cannot use its id.
     #[schemars(extend("default" = "anonymous"))]
     #[serde(default, rename = "type", skip_serializing_if = "is_default")]
     pub kind: IncomingAuthType,
-    /// Whose tokens are accepted. Required with `type: oidc`.
+    /// The issuer and the required claims of tokens. Required with `type: oidc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<OidcConfig>,
 }
 
-/// The ways to know who calls.
+/// Methods of authentication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IncomingAuthType {
-    /// Whoever can connect.
+    /// No authentication.
     #[default]
     Anonymous,
-    /// Whoever has a token.
+    /// Bearer tokens of an OIDC issuer.
     Oidc,
 }
 
-/// Whose tokens are accepted, and which. A token must have `iss`, `sub`, `aud` and `exp`; `nbf` is respected where it stands.
+/// Validation of bearer tokens. A token must have the claims `iss`, `sub`, `aud` and `exp`; `nbf` is checked if it is present.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OidcConfig {
-    /// The URL of the issuer, exactly as it stands in `iss`. Its discovery document must name the same.
+    /// The URL of the issuer, exactly as in the claim `iss` and in its discovery document, for example `https://id.example.com`.
     pub issuer: String,
-    /// For whom a token must be made: its `aud` must hold this, or one of these.
+    /// The required audience: a text or a list. The claim `aud` must contain one of them.
     pub audience: Audience,
-    /// The URL under which clients know the endpoint, for example `https://tools.example.com/mcp`. Clients find it in
-    /// `/.well-known/oauth-protected-resource`. Without it, the first audience, which must then be a URL.
+    /// The public URL of the MCP endpoint, for example `https://tools.example.com/mcp`. Clients read it from
+    /// `/.well-known/oauth-protected-resource`. Default: the first audience, which must then be a URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
-    /// Where the issuer's keys are (a JWK set). Without it, where its discovery document says, at
+    /// The URL of the issuer's keys (a JWK set). Default: the URL in its discovery document at
     /// `<issuer>/.well-known/openid-configuration`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks_url: Option<String>,
-    /// The scopes that clients are told to ask for. They are not checked.
+    /// Scopes that clients should request. The gateway does not check them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
-    /// The algorithms with which a token may be signed. All of them have public keys.
+    /// Allowed signature algorithms of tokens. All of them use public keys.
     #[schemars(extend("default" = default_algorithms()))]
     #[serde(default = "default_algorithms", skip_serializing_if = "is_default_algorithms")]
     pub algorithms: Vec<SigningAlgorithm>,
-    /// How far the clocks of issuer and gateway may be apart, at most `5m`.
+    /// Maximum difference between the clocks of the issuer and the gateway, at most `5m`.
     #[schemars(extend("default" = default_leeway().to_string()))]
     #[serde(default = "default_leeway", skip_serializing_if = "is_default_leeway")]
     pub clock_leeway: Duration,
-    /// How often the keys are fetched again; at least `1s`. A token with a key that is not known makes the gateway fetch them
-    /// at once, at most every 10 seconds.
+    /// Interval at which the keys are fetched again, at least `1s`. A token with an unknown key makes the gateway fetch them at once, but at
+    /// most every 10 seconds.
     #[schemars(extend("default" = default_key_refresh().to_string()))]
     #[serde(
         default = "default_key_refresh",
         skip_serializing_if = "is_default_key_refresh"
     )]
     pub key_refresh: Duration,
-    /// A file with the certificate authorities (PEM) that the issuer's certificate may come from, in the place of the system's. A
-    /// relative path starts at the directory of this file.
+    /// PEM file with trusted certificate authorities for the issuer, instead of those that the system trusts. A relative path starts at
+    /// the directory of this configuration file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_path: Option<PathBuf>,
-    /// Whether the issuer may be asked without TLS. Whoever is between it and the gateway can then make tokens.
+    /// Whether the issuer may have an `http` URL. Anyone on the network path to the issuer can then forge tokens.
     #[schemars(extend("default" = false))]
     #[serde(default, skip_serializing_if = "is_default")]
     pub insecure_allow_http: bool,
 }
 
-/// One text, or a list.
+/// The accepted audiences: a text or a list of texts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a text or a list of texts")]
 pub enum Audience {
-    /// One audience.
+    /// A single audience.
     One(String),
-    /// Several.
+    /// A list of audiences, one of which must match.
     Many(Vec<String>),
 }
 
 impl Audience {
-    /// The audiences, in their order.
+    /// All audiences, in the order of the configuration.
     #[must_use]
     pub fn all(&self) -> &[String] {
         match self {
@@ -98,7 +98,7 @@ impl Audience {
     }
 }
 
-/// The algorithms with which a token may be signed (RFC 7518, RFC 8037).
+/// Signature algorithms of tokens (RFC 7518, RFC 8037).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SigningAlgorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.

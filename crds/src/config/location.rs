@@ -1,12 +1,12 @@
-//! The line of a text at which a field stands.
+//! Finds the line of a field in a YAML text.
 //!
-//! What validation refuses, it names by the field's path, such as `backends[0].tools.overrides.get_time.name`; the person who mends it
-//! wants the line. The types that a text is read into keep no positions, but the YAML library puts one into every error. So the text is
-//! read once more, by something that follows the path and fails where it ends. That costs nothing until something is refused, and sees
-//! flow style, quoted keys and anchors exactly as the first reading did.
+//! Validation reports the path of a field, such as `backends[0].tools.overrides.get_time.name`, but users also need its line. The
+//! deserialized types have no positions, but every error of the YAML library has one. So the text is deserialized once more with a seed
+//! that follows the path and fails at its end. This costs nothing until there is an error, and it treats flow style, quoted keys and
+//! anchors exactly as the first deserialization did.
 //!
-//! A path that names nothing, because the field is missing or the text gives it by an alias that is not what it seems, ends at the nearest
-//! field above. A field's line is that of its key; an item's is that of its first line; what an alias stands for, stands at its anchor.
+//! The line of a path that does not exist in the text is that of the nearest existing parent. The line of a field is that of its key, the
+//! line of an item is its first line, and the line of a field behind an alias is in the anchor.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,7 +14,7 @@ use std::fmt;
 use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The line, counted from 1, of the field in `text` that `path` names.
+/// The line number, from 1, of the field `path` in `text`.
 pub(super) fn line_of_path(text: &str, path: &str) -> usize {
     let nearest = RefCell::new(DeepestMatch {
         steps: Vec::new(),
@@ -25,12 +25,12 @@ pub(super) fn line_of_path(text: &str, path: &str) -> usize {
         steps: Vec::new(),
         nearest: &nearest,
     };
-    // A text that is broken further on was refused for that; how far the path led, is known.
+    // An error means invalid YAML further on; the match up to there is valid.
     follow.deserialize(serde_yaml::Deserializer::from_str(text)).ok();
     line_of_steps(text, &nearest.into_inner().steps)
 }
 
-/// The line, counted from 1, of the entry or item to which `steps` lead: at each level, which one it is, counted from 0.
+/// The line number, from 1, of the entry or item at `steps`: at each level the index of the entry or item, from 0.
 pub(super) fn line_of_steps(text: &str, steps: &[usize]) -> usize {
     let seed = LocationProbe { steps, written: None };
     let failed = seed.deserialize(serde_yaml::Deserializer::from_str(text));
@@ -38,7 +38,7 @@ pub(super) fn line_of_steps(text: &str, steps: &[usize]) -> usize {
     location.map_or(1, |location| location.line())
 }
 
-/// What is written at the end of `steps`, when it is a value without others in it.
+/// The text of the scalar at `steps`, exactly as it is written.
 pub(super) fn scalar_text(text: &str, steps: &[usize]) -> Option<String> {
     let written = RefCell::new(None);
     let seed = LocationProbe {
@@ -49,18 +49,18 @@ pub(super) fn scalar_text(text: &str, steps: &[usize]) -> Option<String> {
     written.into_inner()
 }
 
-/// How far a path leads.
+/// The longest part of a path that exists in the text.
 struct DeepestMatch {
-    /// At each level, which entry or item it is, counted from 0.
+    /// At each level the index of the entry or item, from 0.
     steps: Vec<usize>,
-    /// How many bytes of the path name nothing.
+    /// The number of bytes of the path that do not match.
     left: usize,
 }
 
-/// Follows a path as far as it leads.
+/// Deserialization seed that follows a path as far as it exists.
 ///
-/// Keys may hold the very characters that separate them in a path, so that one path may be read in several ways: each that the text allows is
-/// followed, and the one that leads furthest counts.
+/// Keys can contain the separators of a path, so that a path may be ambiguous. All interpretations that match the text are followed, and
+/// the longest match wins.
 struct PathFollower<'a> {
     rest: &'a str,
     steps: Vec<usize>,
@@ -100,7 +100,7 @@ impl<'de> Visitor<'de> for PathFollower<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "something that holds `{}`", self.rest)
+        write!(f, "a value that contains `{}`", self.rest)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
@@ -128,7 +128,7 @@ impl<'de> Visitor<'de> for PathFollower<'_> {
         Ok(())
     }
 
-    // A value without anything in it: the path leads no further here, and perhaps elsewhere.
+    // A scalar: the path does not continue here, but perhaps in another interpretation.
 
     fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
@@ -155,7 +155,7 @@ impl<'de> Visitor<'de> for PathFollower<'_> {
     }
 }
 
-/// What is left of `path` below `step`, if it begins with that.
+/// The rest of `path` after `step`, if it begins with `step`.
 fn below<'a>(path: &'a str, step: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(step)?;
     if rest.is_empty() || rest.starts_with('[') {
@@ -164,7 +164,8 @@ fn below<'a>(path: &'a str, step: &str) -> Option<&'a str> {
     rest.strip_prefix('.')
 }
 
-/// Fails where the steps end, and thereby learns the position; or goes on to the value there and takes down how it is written.
+/// Deserialization seed that fails at the end of the steps, so that the error contains the position. With `written`, it stores the text of
+/// the scalar there instead.
 struct LocationProbe<'a> {
     steps: &'a [usize],
     written: Option<&'a RefCell<Option<String>>>,
@@ -181,7 +182,7 @@ impl<'de> DeserializeSeed<'de> for LocationProbe<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.written {
-            // As a text it comes as it is written, whatever it is.
+            // Deserialized as a text, a scalar is returned exactly as it is written.
             Some(written) if self.steps.is_empty() => {
                 *written.borrow_mut() = Some(String::deserialize(deserializer)?);
                 Ok(())
@@ -191,12 +192,12 @@ impl<'de> DeserializeSeed<'de> for LocationProbe<'_> {
     }
 }
 
-/// At the end of the steps everything is refused, because nothing is expected: that is what the methods do which are not here.
+/// The default methods of [`Visitor`] reject every scalar; that is the error at the end of the steps.
 impl<'de> Visitor<'de> for LocationProbe<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("another")
+        f.write_str("another value")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
@@ -228,65 +229,65 @@ impl<'de> Visitor<'de> for LocationProbe<'_> {
 mod tests {
     use super::*;
 
-    /// The line that holds `HERE` is the one that `path` is at; lines count from 1.
-    fn found(text: &str, path: &str) {
+    /// Asserts that `path` is on the line that contains `HERE`.
+    fn assert_line(text: &str, path: &str) {
         let expected = text.lines().position(|line| line.contains("HERE")).unwrap() + 1;
         assert_eq!(line_of_path(text, path), expected, "{path} in\n{text}");
     }
 
     #[test]
-    fn a_field_is_found_in_maps_and_in_lists() {
+    fn field_is_found_in_maps_and_lists() {
         let text = |here: &str| {
             let text = "# a comment\nversion: v1\nlist:\n  - name: a\n    url: x\n\n  - name: b\n    tools:\n      allow:\n      - one\n      - two\n    url: y\n";
             text.replacen(here, &format!("{here} # HERE"), 1)
         };
-        found(&text("version: v1"), "version");
-        found(&text("list:"), "list");
-        found(&text("- name: a"), "list[0]");
-        found(&text("url: x"), "list[0].url");
-        found(&text("- name: b"), "list[1].name");
-        found(&text("- two"), "list[1].tools.allow[1]");
-        found(&text("url: y"), "list[1].url");
+        assert_line(&text("version: v1"), "version");
+        assert_line(&text("list:"), "list");
+        assert_line(&text("- name: a"), "list[0]");
+        assert_line(&text("url: x"), "list[0].url");
+        assert_line(&text("- name: b"), "list[1].name");
+        assert_line(&text("- two"), "list[1].tools.allow[1]");
+        assert_line(&text("url: y"), "list[1].url");
     }
 
     #[test]
-    fn flow_style_quotes_and_odd_keys_are_found() {
-        found("a: {b: 1,\n  c: [1,\n   2], # HERE\n d: 3}", "a.c[1]");
-        found("a: {b: 1,\n \"c\": 2, # HERE\n d: 3}", "a.c");
-        found("'a.b':\n  \"c d\":\n    'e[0].f': 1 # HERE\n", "a.b.c d.e[0].f");
-        found("a:\n  1: x\n  2: y # HERE\n", "a.2");
-        found("a:\n  ? b\n  : c\n  ? d # HERE\n  : e\n", "a.d");
-        found("a: |\n  b: c\nb: >- # HERE\n  text\n  more\n", "b");
-        found("a:\n  é*?: 1\n  \"\\u00fc\": 2 # HERE\n", "a.ü");
+    fn flow_style_quotes_and_unusual_keys_are_found() {
+        assert_line("a: {b: 1,\n  c: [1,\n   2], # HERE\n d: 3}", "a.c[1]");
+        assert_line("a: {b: 1,\n \"c\": 2, # HERE\n d: 3}", "a.c");
+        assert_line("'a.b':\n  \"c d\":\n    'e[0].f': 1 # HERE\n", "a.b.c d.e[0].f");
+        assert_line("a:\n  1: x\n  2: y # HERE\n", "a.2");
+        assert_line("a:\n  ? b\n  : c\n  ? d # HERE\n  : e\n", "a.d");
+        assert_line("a: |\n  b: c\nb: >- # HERE\n  text\n  more\n", "b");
+        assert_line("a:\n  é*?: 1\n  \"\\u00fc\": 2 # HERE\n", "a.ü");
     }
 
     #[test]
-    fn of_two_readings_the_one_that_leads_further_counts() {
-        found("a:\n  b: 1\na.b:\n  c: 2 # HERE\n", "a.b.c");
-        found("a.b:\n  x: 1\na:\n  b:\n    c: 2 # HERE\n", "a.b.c");
-        found("'a[0]': 1 # HERE\na: []\n", "a[0]");
+    fn longest_match_of_ambiguous_path_wins() {
+        assert_line("a:\n  b: 1\na.b:\n  c: 2 # HERE\n", "a.b.c");
+        assert_line("a.b:\n  x: 1\na:\n  b:\n    c: 2 # HERE\n", "a.b.c");
+        assert_line("'a[0]': 1 # HERE\na: []\n", "a[0]");
     }
 
     #[test]
-    fn what_an_alias_stands_for_is_at_its_anchor() {
+    fn field_behind_alias_is_at_its_anchor() {
         let text = "x: &x\n  name: a # HERE\n  url: b\nlist:\n  - *x\n";
-        found(text, "list[0].name");
-        found("x: &x {name: a}\ny: *x # HERE\n", "y");
+        assert_line(text, "list[0].name");
+        assert_line("x: &x {name: a}\ny: *x # HERE\n", "y");
     }
 
     #[test]
-    fn what_is_not_there_is_at_the_nearest_field_above() {
-        found("a:\n  b: # HERE\n    c: 1\n", "a.b.d");
-        found("a:\n  b: # HERE\n    c: 1\n", "a.b.d[3].e");
-        found("a:\n  - b: 1\n  - c: 2 # HERE\n", "a[1].x");
-        found("a: # HERE\n  - b: 1\n", "a[7].x");
-        found("a: {b: } # HERE\nc: 1", "a.b.x");
-        found("# none\n\na: 1 # HERE\nb: 2", "c");
+    fn missing_field_is_at_nearest_parent() {
+        assert_line("a:\n  b: # HERE\n    c: 1\n", "a.b.d");
+        assert_line("a:\n  b: # HERE\n    c: 1\n", "a.b.d[3].e");
+        assert_line("a:\n  - b: 1\n  - c: 2 # HERE\n", "a[1].x");
+        assert_line("a: # HERE\n  - b: 1\n", "a[7].x");
+        assert_line("a: {b: } # HERE\nc: 1", "a.b.x");
+        assert_line("# none\n\na: 1 # HERE\nb: 2", "c");
         assert_eq!(line_of_path("", "a"), 1);
     }
 
     #[test]
-    fn a_text_that_nobody_would_write_has_a_line_still() {
+    fn deeply_nested_text_has_a_line() {
         let deep = format!("a: 1\nb: {}{}", "[".repeat(5000), "]".repeat(5000));
         let mut aliases = "a: &a [x, x]\n".to_owned();
         for (one, other) in ('a'..'y').zip('b'..'z') {

@@ -1,13 +1,13 @@
 //! The gateway's configuration file, version 1.
 //!
-//! It has two parts. The start-up part is read once, when the process starts; changing it means a new process.
-//! The hot part ([`HotConfig`]) is what a running gateway takes without a restart. It stands in the same file
-//! under `hot`, or in a file of its own that `hotFile` names, which is how the operator does it.
+//! It has two parts. The start-up part is read once, when the process starts; a change needs a restart.
+//! A running gateway reloads the hot part ([`HotConfig`]). It is in the same file under `hot`, or in a separate file
+//! that `hotFile` names. The operator uses a separate file.
 //!
 //! Secrets are never in the file: the Redis password comes from the environment variable
 //! [`REDIS_PASSWORD_ENV`] or a file of its own, the session keys from a directory that [`SessionKeys`] names.
 
-// What people write is read here, and never makes the program end.
+// This module parses user input, so it must never panic.
 #![cfg_attr(
     not(test),
     warn(
@@ -63,14 +63,14 @@ pub use session_storage::{
 };
 pub use timeouts::Timeouts;
 
-/// The environment variable that holds the password of the session store. The name is ToolHive's, so that its
-/// users keep their Secrets and manifests.
+/// The environment variable that contains the password of the session store. The name is ToolHive's, so that its
+/// users can keep their Secrets and manifests.
 pub const REDIS_PASSWORD_ENV: &str = "THV_SESSION_REDIS_PASSWORD";
 
-/// The version of the file format. A file of another version is refused.
+/// The version of the file format. A file with another version is rejected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConfigVersion {
-    /// The only version there is.
+    /// The only version so far.
     #[default]
     #[serde(rename = "v1")]
     V1,
@@ -92,8 +92,8 @@ impl ConfigVersion {
 pub struct GatewayConfig {
     /// The version of this file's format.
     pub version: ConfigVersion,
-    /// The namespace of the virtual server. Together with `name` it separates the sessions of virtual servers that
-    /// share one Redis, and a session id of one server means nothing to another.
+    /// The namespace of the virtual server. Together with `name` it separates the sessions of virtual servers that share one Redis: a
+    /// session id of one virtual server is not valid at another.
     #[schemars(extend("default" = default_namespace()))]
     #[serde(default = "default_namespace", skip_serializing_if = "is_default_namespace")]
     pub namespace: String,
@@ -101,50 +101,50 @@ pub struct GatewayConfig {
     #[schemars(extend("default" = default_name()))]
     #[serde(default = "default_name", skip_serializing_if = "is_default_name")]
     pub name: String,
-    /// Where the gateway listens.
+    /// The addresses on which the gateway listens.
     #[serde(default, skip_serializing_if = "is_default")]
     pub listeners: Listeners,
-    /// Who may call the gateway, and how it knows.
+    /// Authentication of clients.
     #[serde(default, skip_serializing_if = "is_default")]
     pub incoming_auth: IncomingAuth,
-    /// Where sessions are kept.
+    /// Where sessions are stored.
     #[serde(default, skip_serializing_if = "is_default")]
     pub session_storage: SessionStorage,
-    /// The keys that sign session ids. Required with `sessionStorage.provider: redis`; without it, each process makes
-    /// a key of its own, which is right for sessions that live in its memory.
+    /// The keys that sign session ids. Required with `sessionStorage.provider: redis`. Default: each process generates its own key,
+    /// which is sufficient for sessions in its memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_keys: Option<SessionKeys>,
-    /// How long the gateway goes on accepting connections after SIGTERM, while it reports that it is not ready, so
-    /// that load balancers stop sending before the listener closes.
+    /// Time after SIGTERM in which the gateway still accepts connections but reports that it is not ready, so that load balancers stop
+    /// sending requests before the listener closes.
     #[schemars(extend("default" = default_drain_delay().to_string()))]
     #[serde(
         default = "default_drain_delay",
         skip_serializing_if = "is_default_drain_delay"
     )]
     pub drain_delay: Duration,
-    /// What a running gateway takes without a restart. Either this or `hotFile`.
+    /// The part of the configuration that a running gateway reloads without a restart. Either this or `hotFile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hot: Option<HotConfig>,
-    /// A file that holds what would stand under `hot`. A relative path starts at the directory of this file.
+    /// A file with the content of `hot`, for example `backends.yaml`. A relative path starts at the directory of this file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hot_file: Option<PathBuf>,
 }
 
-/// The addresses on which the gateway listens. Port 0 takes a free port, which the log names.
+/// The addresses on which the gateway listens. With port 0 the system chooses a free port, which is logged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Listeners {
-    /// The MCP endpoint, at the path `/mcp`.
+    /// Address of the MCP endpoint, whose path is `/mcp`, for example `0.0.0.0:4483`.
     #[serde(default = "default_mcp_listener", deserialize_with = "address::listener")]
     #[schemars(with = "address::Listener")]
     pub mcp: SocketAddr,
-    /// `/livez`, `/readyz`, `/metrics` and `/status`. Not for clients.
+    /// Address of `/livez`, `/readyz`, `/metrics` and `/status`, for example `0.0.0.0:9483`. Not for clients.
     #[serde(default = "default_admin_listener", deserialize_with = "address::listener")]
     #[schemars(with = "address::Listener")]
     pub admin: SocketAddr,
-    /// How long a connection to the MCP endpoint may be idle before the gateway closes it, from `1s` to `24h`; also how long the head of a
-    /// request may take to arrive. It must be longer than the load balancer in front keeps idle connections: a balancer that uses one
-    /// which the gateway is closing loses the request. `75s` is enough for those that keep them for 60 s.
+    /// Time after which the gateway closes an idle connection to the MCP endpoint, from `1s` to `24h`. It is also the time limit for the
+    /// headers of a request. It must be longer than the idle timeout of a load balancer in front of the gateway. Otherwise a request is
+    /// lost when the load balancer sends it on a connection that the gateway is closing. `75s` is enough for a load balancer with 60 s.
     #[schemars(extend("default" = default_idle_timeout().to_string()))]
     #[serde(
         default = "default_idle_timeout",
@@ -153,12 +153,13 @@ pub struct Listeners {
     pub idle_timeout: Duration,
 }
 
-/// Where the keys that sign session ids stand.
+/// The keys that sign session ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SessionKeys {
-    /// A directory; a relative path starts at the directory of this file. It holds the files `current` and, around a rotation, `next` and `previous`; each holds one key as
-    /// `vmcp-gateway keygen` prints it. Ids are signed with `current` and accepted from all three.
+    /// Directory with the file `current` and, during a rotation, `next` and `previous`, for example `/etc/vmcp/keys`. Each file contains
+    /// one key, which is the output of `vmcp-gateway keygen`. New ids are signed with `current`; ids that were signed with any of the three
+    /// keys are accepted. A relative path starts at the directory of this file.
     pub directory: PathBuf,
 }
 
@@ -212,7 +213,7 @@ fn is_default_drain_delay(delay: &Duration) -> bool {
     *delay == default_drain_delay()
 }
 
-/// Fields at their default are not written, so that an older gateway reads a newer operator's file.
+/// Whether a field has its default value. Such fields are not written, so that an older gateway can read a newer operator's file.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

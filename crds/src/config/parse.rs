@@ -1,4 +1,4 @@
-//! Text to configuration, with errors that name the file, the line, the path, what was found and what is allowed.
+//! Parses the configuration. Errors contain the file, the line, the path, what was found and what is allowed.
 
 use std::path::{Path, PathBuf};
 
@@ -8,25 +8,25 @@ use serde_json::Value as Json;
 use super::{GatewayConfig, HotConfig, schema};
 use crate::config::{location, schema_validation};
 
-/// Why a configuration cannot be used. The message is for the person who wrote the file.
+/// Why a configuration cannot be used. The message is for the author of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file is not there or not readable.
+    /// The file does not exist or cannot be read.
     #[error("cannot read {}: {source}", file.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// Why.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The text is not a configuration, or its values do not fit.
+    /// The text is not a valid configuration.
     #[error("{}:{line}: {}{message}", file.display(), at(path))]
     Invalid {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// The line, counted from 1; the first one where it is the whole that is wrong.
+        /// The line number, from 1; the first line if the error concerns the whole file.
         line: usize,
-        /// The path of the field, for example `hot.backends[0].url`; `.` where it is the whole.
+        /// The path of the field, for example `hot.backends[0].url`; `.` for the whole file.
         path: String,
         /// What was found and what is allowed.
         message: String,
@@ -34,8 +34,8 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// What is wrong with the field at `path` of `text`, which stands in `file`. The line is that of the field or, when the text does not
-    /// have it, of the nearest one above.
+    /// An error in the field `path` of `text`, which is the content of `file`. The line is that of the field or, if it does not exist, of
+    /// its nearest parent.
     #[must_use]
     pub fn invalid(file: &Path, text: &str, path: &str, message: impl Into<String>) -> Self {
         Self::Invalid {
@@ -48,20 +48,20 @@ impl ConfigError {
 }
 
 impl GatewayConfig {
-    /// Reads a configuration from `text`; `file` is only field_shape in errors.
+    /// Parses a configuration; `file` is only used in errors.
     ///
     /// # Errors
-    /// When the text is not YAML, a field is unknown or missing, a value has the wrong type, or both `hot` and `hotFile` are given.
+    /// When the text is not YAML, a field is unknown or missing, a value has the wrong type, or both `hot` and `hotFile` are set.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         let config: Self = parse(text, file, schema::of_file())?;
         if config.hot.is_some() && config.hot_file.is_some() {
-            let message = "both `hot` and `hotFile` are given; keep one";
+            let message = "both `hot` and `hotFile` are set; keep one";
             return Err(ConfigError::invalid(file, text, "hotFile", message));
         }
         Ok(config)
     }
 
-    /// Reads a configuration and, when it names a `hotFile`, that file too: the result always has a hot part.
+    /// Reads a configuration and its `hotFile`, if it has one. The result always has a hot part.
     ///
     /// # Errors
     /// When a file cannot be read or parsed.
@@ -75,14 +75,14 @@ impl GatewayConfig {
         Ok(config)
     }
 
-    /// The path of the hot file, if one is field_shape; `file` is the file in which it was field_shape.
+    /// The path of the hot file, if there is one; `file` is the path of this configuration.
     #[must_use]
     pub fn hot_path(&self, file: &Path) -> Option<PathBuf> {
-        let field_shape = self.hot_file.as_ref()?;
-        Some(file.parent().unwrap_or_else(|| Path::new("")).join(field_shape))
+        let named = self.hot_file.as_ref()?;
+        Some(file.parent().unwrap_or_else(|| Path::new("")).join(named))
     }
 
-    /// Reads the hot file, if one is field_shape in `text`, which stands in `file`; its path and its text.
+    /// Reads the hot file, if there is one, and returns its path and text. `text` is the content of `file`, for errors.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -105,19 +105,19 @@ impl GatewayConfig {
 }
 
 impl HotConfig {
-    /// Reads the hot part from `text`; `file` is only field_shape in errors.
+    /// Parses the hot part; `file` is only used in errors.
     ///
     /// # Errors
-    /// As [`GatewayConfig::parse`], and when the text says nothing: who writes a file may have emptied it first, and not be done.
+    /// The same as [`GatewayConfig::parse`], and when the text is empty: another process may be rewriting the file.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         parse(text, file, schema::of_hot_part())
     }
 }
 
-/// Reads the text of a configuration. A byte order mark in front of it, which some editors write, is no part of it.
+/// Reads the text of a configuration file without its byte order mark, which some editors write.
 ///
 /// # Errors
-/// When the file cannot be read, or is not written in UTF-8.
+/// When the file cannot be read, or is not valid UTF-8.
 pub fn read(file: &Path) -> Result<String, ConfigError> {
     let bytes = std::fs::read(file).map_err(|source| ConfigError::Unreadable {
         file: file.to_owned(),
@@ -129,7 +129,7 @@ pub fn read(file: &Path) -> Result<String, ConfigError> {
             file: file.to_owned(),
             line: good.unwrap_or_default().split(|byte| *byte == b'\n').count(),
             path: WHOLE.to_owned(),
-            message: "found a byte that is no UTF-8; save the file as UTF-8".to_owned(),
+            message: "found invalid UTF-8; save the file as UTF-8".to_owned(),
         }
     })?;
     match text.strip_prefix('\u{feff}') {
@@ -138,11 +138,11 @@ pub fn read(file: &Path) -> Result<String, ConfigError> {
     }
 }
 
-/// The path of the whole.
+/// The path of the whole file.
 const WHOLE: &str = ".";
 
-/// Where relative paths of files start.
-const PATHS: &str = "a relative path starts at the directory of the file in which it stands";
+/// Advice for errors about paths.
+const PATHS: &str = "a relative path starts at the directory of the configuration file";
 
 fn at(path: &str) -> String {
     match path {
@@ -158,19 +158,23 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path, shape: &Json) -> Result<T
         path,
         message,
     };
-    if text.lines().all(says_nothing) {
-        // Who writes a file may have emptied it first, and not be done.
-        let least = match shape.get("required") {
-            Some(_) => "the least is `version: v1`",
-            None => "`{}` stands for a configuration without backends",
+    if text.lines().all(is_blank_or_comment) {
+        // Not treated as a configuration without backends: another process may have truncated the file to rewrite it.
+        let advice = match shape.get("required") {
+            Some(_) => "a minimal file is `version: v1`",
+            None => "write `{}` for a configuration without backends",
         };
-        return Err(refuse(1, WHOLE.to_owned(), format!("the file is empty; {least}")));
+        return Err(refuse(
+            1,
+            WHOLE.to_owned(),
+            format!("the file is empty; {advice}"),
+        ));
     }
     if let Some(schema_error) = schema_validation::first_error(text, shape, schema::of_file()) {
         return Err(refuse(schema_error.line, schema_error.path, schema_error.message));
     }
     serde_path_to_error::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
-        // Where the text is no YAML any more, `?` is what would have stood there.
+        // At invalid YAML, the path ends with `?`.
         let path = error.path().to_string();
         let path = match path.strip_suffix(".?") {
             Some(above) => above.to_owned(),
@@ -178,16 +182,16 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path, shape: &Json) -> Result<T
             None => path,
         };
         let inner = error.into_inner();
-        // Of a value that reads well and is not allowed, the library knows only what it stands in.
+        // For a well-formed value that is not allowed, the library only knows the location of its parent.
         let line = inner.location().map_or(1, |location| location.line());
         let line = line.max(location::line_of_path(text, &path));
-        let told = inner.to_string();
-        if told.contains(SEVERAL_DOCUMENTS) {
-            let message = "found more than one document; keep what stands before the second `---`";
+        let library_message = inner.to_string();
+        if library_message.contains(SEVERAL_DOCUMENTS) {
+            let message = "found more than one YAML document; remove everything from the second `---` on";
             return refuse(second_document(text), path, message.to_owned());
         }
-        let message = message(&told, &path);
-        if told.starts_with("control characters are not allowed") {
+        let message = message(&library_message, &path);
+        if library_message.starts_with("control characters are not allowed") {
             let control = |line: &str| line.chars().any(|letter| letter.is_control() && letter != '\t');
             let line = number_of_line(text.lines().position(control).unwrap_or_default());
             let message =
@@ -199,7 +203,7 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path, shape: &Json) -> Result<T
             .nth(line.saturating_sub(1))
             .is_some_and(|line| line.trim_matches(' ').starts_with('\t'));
         let advice = if is_tab && message.contains("cannot start any token") {
-            "; YAML is indented by blanks and not by tabs"
+            "; indent YAML with spaces, not tabs"
         } else {
             ""
         };
@@ -207,46 +211,48 @@ fn parse<T: DeserializeOwned>(text: &str, file: &Path, shape: &Json) -> Result<T
     })
 }
 
-fn says_nothing(line: &str) -> bool {
+fn is_blank_or_comment(line: &str) -> bool {
     let line = line.trim();
     line.is_empty() || line.starts_with('#') || line == "---"
 }
 
-/// How the library says that there is more than one document. It does not say where.
+/// Part of the library's message for more than one document, which has no position.
 const SEVERAL_DOCUMENTS: &str = "more than one document";
 
+/// The line number of the second document.
 fn second_document(text: &str) -> usize {
     let first = text
         .lines()
-        .position(|line| !says_nothing(line))
+        .position(|line| !is_blank_or_comment(line))
         .unwrap_or_default();
     let mut behind = text.lines().enumerate().skip(first).skip(1);
     let second = behind.find(|(_, line)| line.starts_with("---"));
     number_of_line(second.map_or(first, |(line, _)| line))
 }
 
-/// Lines are counted from 1.
+/// Converts an index to a line number, from 1.
 fn number_of_line(index: usize) -> usize {
     index.saturating_add(1)
 }
 
-/// The library's message without the path and the position in it, which are said once, by us.
-fn message(told: &str, path: &str) -> String {
-    let told = told.split(" at line ").next().unwrap_or(told);
-    // What it takes for the path may be that of what the value stands in.
+/// Removes path and position from the library's message, because [`ConfigError`] adds them, and rephrases some messages.
+fn message(library_message: &str, path: &str) -> String {
+    let library_message = library_message
+        .split(" at line ")
+        .next()
+        .unwrap_or(library_message);
+    // The path in the message may be that of a parent.
     let ends = path
         .char_indices()
         .filter(|(_, letter)| matches!(letter, '.' | '['));
     let above = ends.filter_map(|(end, _)| path.get(..end)).chain([path]).rev();
-    let mut inner = above.filter_map(|path| told.strip_prefix(path)?.strip_prefix(": "));
-    let told = inner.next().unwrap_or(told);
-    match told {
-        "recursion limit exceeded" => "it is nested too deeply".to_owned(),
-        "repetition limit exceeded" => "its aliases (`*`) stand for too much".to_owned(),
-        "unknown anchor" => {
-            "found an alias (`*`) of something that is not field_shape before (`&`)".to_owned()
-        }
-        told => told.to_owned(),
+    let mut inner = above.filter_map(|path| library_message.strip_prefix(path)?.strip_prefix(": "));
+    let library_message = inner.next().unwrap_or(library_message);
+    match library_message {
+        "recursion limit exceeded" => "too deeply nested".to_owned(),
+        "repetition limit exceeded" => "aliases (`*`) expand to too many values".to_owned(),
+        "unknown anchor" => "found an alias (`*`) without an anchor (`&`) before it".to_owned(),
+        library_message => library_message.to_owned(),
     }
 }
 
@@ -264,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_read() {
+    fn every_field_is_parsed() {
         let text = "
 version: v1
 namespace: tools
@@ -398,7 +404,7 @@ hot:
             sessions_per_principal: Some(6),
         };
         assert_eq!(hot.limits, limits);
-        // What is written is read back as the same configuration.
+        // A serialized configuration is parsed back to the same value.
         let written = serde_yaml::to_string(&config).unwrap();
         assert_eq!(
             GatewayConfig::parse(&written, Path::new("written.yaml")).unwrap(),
@@ -407,21 +413,23 @@ hot:
     }
 
     #[test]
-    fn defaults_are_not_written() {
+    fn defaults_are_not_serialized() {
         let config = GatewayConfig::parse("version: v1", Path::new("gateway.yaml")).unwrap();
         assert_eq!(serde_yaml::to_string(&config).unwrap(), "version: v1\n");
     }
 
+    // The error for an unknown field contains the line, the path and the allowed fields.
     #[test]
-    fn an_unknown_field_is_refused_with_line_path_and_what_is_allowed() {
+    fn unknown_field_is_rejected_with_location() {
         let error = error("version: v1\nsessionStorage:\n  provider: redis\n  adress: redis:6379\n");
         assert!(error.starts_with("gateway.yaml:4: at `sessionStorage"), "{error}");
         assert!(error.contains("unknown field `adress`"), "{error}");
         assert!(error.contains("`address`"), "{error}");
     }
 
+    // The error for an invalid value contains what was found and what is allowed.
     #[test]
-    fn a_wrong_value_is_refused_with_what_was_found_and_what_is_allowed() {
+    fn invalid_value_is_rejected_with_allowed_values() {
         let error_text = error("version: v1\nsessionStorage:\n  provider: etcd\n");
         assert!(
             error_text.contains("at `sessionStorage.provider`"),
@@ -441,8 +449,8 @@ hot:
     }
 
     #[test]
-    fn what_was_found_and_what_is_allowed_is_told_in_full() {
-        for (text, told) in [
+    fn error_texts_are_complete() {
+        for (text, expected) in [
             (
                 "version: v1\nlisteners: {mcp: 'localhost:80'}",
                 "gateway.yaml:2: at `listeners.mcp`: found \"localhost:80\"; expected an IP address and a port from 0 to 65535, for \
@@ -451,15 +459,15 @@ hot:
             (
                 "version: v1\nhot: {backends: [{name: a, url: b, addresses: [foo]}]}",
                 "gateway.yaml:2: at `hot.backends[0].addresses[0]`: found \"foo\"; expected an IP address, for example 10.0.0.7 or \
-                 fd00::7; a name stands in `url`",
+                 fd00::7; a host name belongs in `url`",
             ),
             (
                 "version: v1\ndrainDelay: 5",
-                "gateway.yaml:2: at `drainDelay`: found 5; expected a length of time with its units, for example 250ms, 5s, 30m or 1h30m",
+                "gateway.yaml:2: at `drainDelay`: found 5; expected a duration with units, for example 250ms, 5s, 30m or 1h30m",
             ),
             (
                 "version: v1\ndrainDelay: soon",
-                "gateway.yaml:2: at `drainDelay`: found \"soon\"; expected a length of time with its units, for example 250ms, 5s, \
+                "gateway.yaml:2: at `drainDelay`: found \"soon\"; expected a duration with units, for example 250ms, 5s, \
                  30m or 1h30m",
             ),
             (
@@ -481,7 +489,7 @@ hot:
             ),
             (
                 "# Nothing.\n",
-                "gateway.yaml:1: the file is empty; the least is `version: v1`",
+                "gateway.yaml:1: the file is empty; a minimal file is `version: v1`",
             ),
             (
                 "[a]",
@@ -489,7 +497,7 @@ hot:
             ),
             (
                 "version: v1\n? [a]\n: b\n",
-                "gateway.yaml:2: the name of a field is text",
+                "gateway.yaml:2: invalid key; the name of a field must be text",
             ),
             (
                 "version: !x v1",
@@ -497,7 +505,7 @@ hot:
             ),
             (
                 "version: v1\nname: a\nname: b",
-                "gateway.yaml:3: at `name`: stands twice; keep one of them",
+                "gateway.yaml:3: at `name`: duplicate key; keep one of them",
             ),
             (
                 "version: v1\nsessionStorage: {db: '3'}",
@@ -513,7 +521,7 @@ hot:
             ),
             (
                 "version: v1\nhot:\n\tx: 1",
-                "gateway.yaml:3: at `hot`: found character that cannot start any token; YAML is indented by blanks and not by tabs",
+                "gateway.yaml:3: at `hot`: found character that cannot start any token; indent YAML with spaces, not tabs",
             ),
             (
                 "version: v1\nname: a\u{1}b",
@@ -521,26 +529,27 @@ hot:
             ),
             (
                 "version: v1\nhot: {backends: [{name: a, url: b, tools: {deadlines: {'get_?': soon}}}]}",
-                "gateway.yaml:2: at `hot.backends[0].tools.deadlines.get_?`: found \"soon\"; expected a length of time with its units, \
+                "gateway.yaml:2: at `hot.backends[0].tools.deadlines.get_?`: found \"soon\"; expected a duration with units, \
                  for example 250ms, 5s, 30m or 1h30m",
             ),
             (
                 "version: v1\n---\nversion: v1",
-                "gateway.yaml:2: found more than one document; keep what stands before the second `---`",
+                "gateway.yaml:2: found more than one YAML document; remove everything from the second `---` on",
             ),
             (
                 "version: *v",
-                "gateway.yaml:1: at `version`: found an alias (`*`) of something that is not field_shape before (`&`)",
+                "gateway.yaml:1: at `version`: found an alias (`*`) without an anchor (`&`) before it",
             ),
         ] {
-            assert_eq!(error(text), told, "{text}");
+            assert_eq!(error(text), expected, "{text}");
         }
         let long = error(&format!("version: v1\nhot: {{logLevel: {}}}", "x".repeat(5000)));
         assert!(long.len() < 250, "{long}");
     }
 
+    // A byte order mark is ignored, and a file in another encoding is rejected.
     #[test]
-    fn a_byte_order_mark_is_no_part_of_a_file_and_another_encoding_is_told() {
+    fn byte_order_mark_is_ignored() {
         let dir = std::env::temp_dir().join(format!("vmcp-config-bom-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let (file, hot) = (dir.join("gateway.yaml"), dir.join("hot.yaml"));
@@ -550,21 +559,18 @@ hot:
         assert_eq!(config.hot.unwrap().log_level, LogLevel::Warn);
         std::fs::write(&hot, b"logLevel: warn\n# \xff\n").unwrap();
         let error = GatewayConfig::load(&file).unwrap_err().to_string();
-        assert!(
-            error.contains("hot.yaml:2: found a byte that is no UTF-8"),
-            "{error}"
-        );
+        assert!(error.contains("hot.yaml:2: found invalid UTF-8"), "{error}");
         std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
-    fn a_file_without_a_version_is_refused() {
+    fn file_without_version_is_rejected() {
         let error = error("name: x\n");
         assert!(error.contains("missing field `version`"), "{error}");
     }
 
     #[test]
-    fn the_hot_file_is_read_from_beside_the_file_that_names_it() {
+    fn hot_file_path_is_relative_to_configuration() {
         let dir = std::env::temp_dir().join(format!("vmcp-config-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let file = dir.join("gateway.yaml");

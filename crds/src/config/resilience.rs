@@ -1,65 +1,65 @@
-//! What keeps a backend that is slow or dead from being felt anywhere else.
+//! Isolation of slow or failed backends: circuit breaker, concurrency limit, health checks.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Duration;
 
-/// When calls to a backend are refused at once, because it has not been reachable. A call fails in this sense when no connection can
-/// be made or it breaks, when the backend does not begin to answer in time, or when it answers with an HTTP status of 500 or above.
-/// Results that say `isError`, JSON-RPC errors and every other HTTP status are answers.
+/// Circuit breaker of a backend. A call counts as failed if the connection cannot be opened or breaks, if the backend does not begin to
+/// respond in time, or if it responds with an HTTP status of 500 or above. Results with `isError`, JSON-RPC errors and all other HTTP
+/// statuses do not count as failures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BreakerConfig {
-    /// After so many failed calls in a row the breaker opens: calls are answered at once with an error that says that trying again is
-    /// safe. `0` turns the breaker off.
+    /// Number of consecutive failed calls after which the breaker opens. While it is open, calls fail at once with an error that says
+    /// that a retry is safe. `0` disables the breaker.
     #[schemars(extend("default" = default_failures()))]
     #[serde(default = "default_failures", skip_serializing_if = "is_default_failures")]
     pub failures: u32,
-    /// How long it stays open, from `100ms` to `1h`. Then one call is let through, and closes it or opens it again. A look at
-    /// the backend that succeeds after one that failed lets that call through sooner.
+    /// Time for which the breaker stays open, from `100ms` to `1h`. Then one trial call is sent, which closes the breaker or opens it
+    /// again. A health check that succeeds again allows the trial call earlier.
     #[schemars(extend("default" = default_open_for().to_string()))]
     #[serde(default = "default_open_for", skip_serializing_if = "is_default_open_for")]
     pub open_for: Duration,
 }
 
-/// How many calls may run at a backend at a time, in this process. A call runs until its answer has come whole, so that a stream
-/// counts for as long as it is open. One backend's limit and queue concern no other backend.
+/// Limit on concurrent calls to a backend, for each gateway process. A call counts until its response is complete, and a stream as long
+/// as it is open. The limit and the queue of one backend do not affect other backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConcurrencyConfig {
-    /// How many calls may run, from 1 to 100000.
+    /// Maximum number of concurrent calls, from 1 to 100000.
     #[schemars(range(min = 1, max = 100_000), extend("default" = default_limit()))]
     #[serde(default = "default_limit", skip_serializing_if = "is_default_limit")]
     pub limit: u32,
-    /// How many calls may wait for one of them to end, at most 100000. Every further one is answered at once with status 503 and
-    /// `Retry-After`.
+    /// Maximum number of waiting calls, at most 100000. Further calls are answered at once with status 503 and `Retry-After`.
     #[schemars(range(max = 100_000), extend("default" = default_queue()))]
     #[serde(default = "default_queue", skip_serializing_if = "is_default_queue")]
     pub queue: u32,
-    /// How long a call may wait, at most `1m`. Then it is answered in the same way.
+    /// Maximum time that a call waits, at most `1m`. After that it is answered with status 503 and `Retry-After`.
     #[schemars(extend("default" = default_wait().to_string()))]
     #[serde(default = "default_wait", skip_serializing_if = "is_default_wait")]
     pub wait: Duration,
 }
 
-/// How the gateway finds out whether a backend lives. In the gateway's own session there it sends a `ping`, which every server must answer;
-/// where it has none, it opens one. Whatever is answered is a sign of life, a refusal (401, 403, an error) too; a failure is what the
-/// breaker calls one.
+/// Health checks of a backend. The gateway sends a `ping`, which every server must answer, in its own session at the backend, and opens
+/// that session if necessary. Every response is a sign of life, also a rejection (401, 403, an error). Failures are the same as for the
+/// circuit breaker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HealthConfig {
-    /// How often it is probed, from `100ms` to `1h`. After a failure the gateway tries again sooner, and it never waits longer than
-    /// this to find that the backend is back. A call that fails makes it look at once.
+    /// Interval of the health checks, from `100ms` to `1h`. After a failure the gateway checks more often, so that it notices a
+    /// recovered backend within this interval. A failed call triggers a check at once.
     #[schemars(extend("default" = default_interval().to_string()))]
     #[serde(default = "default_interval", skip_serializing_if = "is_default_interval")]
     pub interval: Duration,
-    /// How long the answer to a probe may take, from `10ms` to `1m`.
+    /// Time limit of a health check, from `10ms` to `1m`.
     #[schemars(extend("default" = default_timeout().to_string()))]
     #[serde(default = "default_timeout", skip_serializing_if = "is_default_timeout")]
     pub timeout: Duration,
-    /// After so many failures in a row, at least 1, the backend is `unavailable` and no longer `degraded`: `/status` and `/metrics` say so,
-    /// and with `aggregation.failureMode: hide` its offers leave the lists. One success makes it `healthy` again.
+    /// Number of consecutive failures, at least 1, after which the backend's health changes from `degraded` to `unavailable`. `/status` and
+    /// `/metrics` report it, and with `aggregation.failureMode: hide` its items are removed from the lists. One success makes the
+    /// backend `healthy` again.
     #[schemars(range(min = 1), extend("default" = default_unhealthy_after()))]
     #[serde(
         default = "default_unhealthy_after",

@@ -1,13 +1,13 @@
-//! What the schema allows at one place, and how that is said to people.
+//! What the schema allows at one location of the configuration, and how an error message describes it.
 
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value as Json};
 
-/// A text that is longer is cut where it is repeated.
+/// Maximum number of characters of a text that a message repeats.
 const MAX_QUOTED_CHARS: usize = 80;
 
-/// What was found, as far as no other values are in it.
+/// A scalar that was found in the text.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ScalarValue<'a> {
     Nothing,
@@ -17,14 +17,14 @@ pub(super) enum ScalarValue<'a> {
     Text(&'a str),
 }
 
-/// What is allowed at one place.
+/// The values that are allowed at one location.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SchemaShape<'a> {
     schema: &'a Json,
     root: &'a Json,
 }
 
-/// The fields that are allowed at one place.
+/// The fields that are allowed in one mapping.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldsShape<'a> {
     schema: &'a Json,
@@ -36,7 +36,7 @@ impl<'a> SchemaShape<'a> {
         Self { schema, root }
     }
 
-    /// The schemas of which one has to fit.
+    /// The alternative schemas, one of which must match.
     fn choices(self) -> Vec<&'a Json> {
         let schema = definition(self.schema, self.root);
         match schema.get("anyOf").and_then(Json::as_array) {
@@ -52,7 +52,7 @@ impl<'a> SchemaShape<'a> {
         self.choices().into_iter().find(|choice| is(choice, kind))
     }
 
-    /// Whether a value of this kind is allowed.
+    /// Whether the scalar is allowed.
     pub(super) fn fits(self, kind: &ScalarValue<'_>) -> bool {
         self.choices().into_iter().any(|choice| match kind {
             ScalarValue::Nothing => is(choice, "null"),
@@ -67,24 +67,24 @@ impl<'a> SchemaShape<'a> {
         })
     }
 
-    /// Whether a text is allowed whatever it says.
+    /// Whether every text is allowed.
     pub(super) fn is_any_text(self) -> bool {
         let text = self.choice("string");
         text.is_some_and(|text| names(text).is_none() && text.get("examples").is_none())
     }
 
-    /// Whether `text` would be allowed if it stood without quotes.
+    /// Whether `text` would be allowed as a number without quotes.
     pub(super) fn takes_number(self, text: &str) -> bool {
         text.parse()
             .is_ok_and(|number| self.fits(&ScalarValue::Whole(number)))
     }
 
-    /// Whether only values are allowed in which there are no others.
+    /// Whether only scalars are allowed.
     pub(super) fn is_scalar(self) -> bool {
         self.choice("object").is_none() && self.choice("array").is_none()
     }
 
-    /// The fields that are allowed, if a mapping is.
+    /// The allowed fields, if a mapping is allowed.
     pub(super) fn fields(self) -> Option<FieldsShape<'a>> {
         let schema = self.choice("object")?;
         Some(FieldsShape {
@@ -93,13 +93,13 @@ impl<'a> SchemaShape<'a> {
         })
     }
 
-    /// What is allowed in a list, if one is.
+    /// The allowed items, if a list is allowed.
     pub(super) fn items(self) -> Option<Self> {
         let items = self.choice("array")?.get("items")?;
         Some(Self::new(items, self.root))
     }
 
-    /// What is allowed, in words.
+    /// Describes what is allowed.
     pub(super) fn expected(self) -> String {
         let choices = self.choices().into_iter();
         let words: Vec<String> = choices.filter_map(|choice| self.words(choice)).collect();
@@ -175,23 +175,23 @@ impl<'a> FieldsShape<'a> {
             .map(|schema| SchemaShape::new(schema, self.root))
     }
 
-    /// The fields that have to be there.
+    /// The names of the required fields.
     pub(super) fn required(self) -> impl Iterator<Item = &'a str> {
         let required = self.schema.get("required").and_then(Json::as_array);
         required.into_iter().flatten().filter_map(Json::as_str)
     }
 
-    /// Which fields there may be, for somebody who wrote another `name`.
+    /// Describes the allowed fields after the unknown field `name`, with a suggestion if `name` looks like a typing error.
     pub(super) fn allowed(self, name: &str) -> String {
         let names = self.names();
-        let join_or = join_or(names.iter().map(|name| format!("`{name}`")));
+        let choices = join_or(names.iter().map(|name| format!("`{name}`")));
         let near = names.into_iter().find(|other| is_typo_of(name, other));
         let near = near.map(|near| format!("did you mean `{near}`? "));
-        format!("{}allowed are {join_or}", near.unwrap_or_default())
+        format!("{}allowed are {choices}", near.unwrap_or_default())
     }
 }
 
-/// What was written, as it is repeated in a message.
+/// Returns `text` in quotes and shortened, for a message.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(MAX_QUOTED_CHARS) {
         None => format!("{text:?}"),
@@ -199,7 +199,7 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
-/// The schema that `schema` stands for: the one that it refers to.
+/// Resolves the reference of `schema`, if it is one.
 pub(super) fn definition<'a>(schema: &'a Json, root: &'a Json) -> &'a Json {
     let name = schema
         .get("$ref")
@@ -217,7 +217,7 @@ fn is(schema: &Json, kind: &str) -> bool {
     }
 }
 
-/// The names of which a text has to be one, if only names are allowed.
+/// The allowed values of an enumeration.
 fn names(schema: &Json) -> Option<Vec<&str>> {
     if let Some(names) = schema.get("enum").and_then(Json::as_array) {
         return Some(names.iter().filter_map(Json::as_str).collect());
@@ -242,7 +242,7 @@ fn number_fits(schema: &Json, value: f64) -> bool {
     value >= bound("minimum").unwrap_or(f64::MIN) && value <= bound("maximum").unwrap_or(f64::MAX)
 }
 
-/// `a, b or c`.
+/// Joins `words` as `a, b or c`.
 fn join_or(words: impl Iterator<Item = String>) -> String {
     let mut words: Vec<String> = words.collect();
     match words.pop() {
@@ -252,7 +252,7 @@ fn join_or(words: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// Whether one is the other with a slip of the finger: other case, or a letter too many, too few, another or exchanged.
+/// Whether the two words differ only in case, or by one inserted, missing, replaced or swapped letter.
 fn is_typo_of(one: &str, other: &str) -> bool {
     let (one, other) = (one.to_lowercase(), other.to_lowercase());
     let (mut one, mut other) = (one.as_bytes(), other.as_bytes());

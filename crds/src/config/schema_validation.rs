@@ -1,9 +1,9 @@
-//! Whether a text has the shape of a configuration.
+//! Validates a YAML text against the JSON Schema of the configuration, with error messages for users.
 //!
-//! The types that a text is read into would refuse it too, but in the words of the program: `u32`, a struct's name, a unit value. They would
-//! also take the word `null` where text is wanted, and the last of two equal keys in a map. So the text is followed along the schema that is
-//! made from those types, before it is read into them: every mistake of shape is found here and told in the words of YAML, and an editor that
-//! knows the schema tells the same ones.
+//! Deserialization would reject an invalid text, too, but with Rust terms in its messages, such as `u32` or the name of a struct. It would
+//! also accept `null` as a text, and the last of two equal keys in a map. So the text is first compared with the schema that is generated
+//! from the types. All errors of structure are found here and described in terms of YAML, and an editor with the schema reports the
+//! same errors.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -15,19 +15,19 @@ use serde_json::Value as Json;
 use crate::config::location;
 use crate::config::schema_shape::{ScalarValue, SchemaShape, quoted};
 
-/// What is wrong with a text, and where.
+/// A violation of the schema, and its location.
 #[derive(Debug)]
 pub(super) struct SchemaError {
     /// The path of the field.
     pub(super) path: String,
-    /// The line, counted from 1.
+    /// The line number, from 1.
     pub(super) line: usize,
     /// What was found and what is allowed.
     pub(super) message: String,
 }
 
-/// The first thing in `text` that does not have the shape of `schema`, whose definitions are in `root`. A text that is no YAML has no shape, and
-/// no schema_error here.
+/// Returns the first violation of `schema` in `text`. The definitions of `schema` are in `root`. Invalid YAML is not an error here:
+/// deserialization reports it.
 pub(super) fn first_error(text: &str, schema: &Json, root: &Json) -> Option<SchemaError> {
     let found = RefCell::new(None);
     let check = SchemaValidator {
@@ -41,11 +41,11 @@ pub(super) fn first_error(text: &str, schema: &Json, root: &Json) -> Option<Sche
     found.into_inner()
 }
 
-/// Follows a value along its shape.
+/// Deserialization seed that compares a value with its schema.
 struct SchemaValidator<'a> {
     shape: SchemaShape<'a>,
     path: String,
-    /// At each level above, which entry or item it is, counted from 0.
+    /// The path as indexes: at each level the index of the entry or item, from 0.
     steps: Vec<usize>,
     text: &'a str,
     found: &'a RefCell<Option<SchemaError>>,
@@ -68,7 +68,7 @@ impl<'a> SchemaValidator<'a> {
         self.below(shape, step, format!("{}{dot}{name}", self.path))
     }
 
-    /// Ends the check: nothing more is looked at.
+    /// Records the error and stops the validation.
     fn refuse<T, E: serde::de::Error>(&self, message: String) -> Result<T, E> {
         let path = if self.path.is_empty() { "." } else { &self.path };
         let schema_error = SchemaError {
@@ -84,14 +84,14 @@ impl<'a> SchemaValidator<'a> {
         self.refuse(format!("found {found}; expected {}", self.shape.expected()))
     }
 
-    /// A value in which there are no others, as it is written and without quotes.
+    /// Validates a scalar.
     fn scalar<E: serde::de::Error>(&self, kind: ScalarValue<'_>) -> Result<(), E> {
         if self.shape.fits(&kind) {
             return Ok(());
         }
         match kind {
             ScalarValue::Nothing => self.wrong("nothing"),
-            // A text where something is wanted that holds fields may be a secret that should stand in one of them.
+            // Do not repeat a text in place of a mapping: it may be a secret that belongs in one of its fields.
             ScalarValue::Text(_) if !self.shape.is_scalar() => self.wrong("text"),
             ScalarValue::Text(text) if self.shape.takes_number(text) => {
                 self.wrong(&format!("{} in quotes", quoted(text)))
@@ -134,9 +134,9 @@ impl<'de> Visitor<'de> for SchemaValidator<'_> {
                 Ok(None) => break,
                 Err(error) if error.to_string().contains("invalid type") => {
                     let key = self.below(self.shape, step, self.path.clone());
-                    return key.refuse("the name of a field is text".to_owned());
+                    return key.refuse("invalid key; the name of a field must be text".to_owned());
                 }
-                // From here on it is no YAML.
+                // Invalid YAML from here on.
                 Err(error) => return Err(error),
             };
             let Some(shape) = fields.field_shape(&key) else {
@@ -145,7 +145,7 @@ impl<'de> Visitor<'de> for SchemaValidator<'_> {
             };
             let field = self.field(shape, step, &key);
             if !seen.insert(key) {
-                return field.refuse("stands twice; keep one of them".to_owned());
+                return field.refuse("duplicate key; keep one of them".to_owned());
             }
             map.next_value_seed(field)?;
         }

@@ -1,4 +1,4 @@
-//! Whatever stands at a place where something else is wanted is refused in the words of YAML, with its line and its path.
+//! Property test of schema validation: every invalid value at every location is rejected in terms of YAML, with its line and path.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use serde_json::{Map, Value as Json, json};
 use super::{ConfigError, GatewayConfig, HotConfig, schema};
 use crate::config::schema_shape::definition;
 
-/// Words of the program that mean nothing to whoever writes a configuration.
-const FOREIGN: [&str; 28] = [
+/// Rust terms that must not appear in messages for users.
+const RUST_TERMS: [&str; 28] = [
     "u8",
     "u16",
     "u32",
@@ -39,7 +39,7 @@ const FOREIGN: [&str; 28] = [
     "integer",
 ];
 
-/// What may be typed at any place: as it stands in YAML, and the type of the schema that it has.
+/// Values for every location: the YAML text, the schema type, and how a message repeats the value.
 const VALUES: [(&str, &str, &str); 14] = [
     ("~", "null", "nothing"),
     ("null", "null", "nothing"),
@@ -57,8 +57,8 @@ const VALUES: [(&str, &str, &str); 14] = [
     ("{'a b': {}}", "object", "a mapping"),
 ];
 
-/// A place in a configuration: its path, and a text with a mark where its value stands.
-struct Place<'a> {
+/// A location in a configuration: its path, and a text with a mark in place of the value.
+struct Location<'a> {
     path: String,
     text: Json,
     shape: &'a Json,
@@ -66,8 +66,8 @@ struct Place<'a> {
 
 const MARK: &str = "HERE";
 
-/// Every place that the schema knows, with all that has to stand beside it.
-fn places(root: &Json) -> Vec<Place<'_>> {
+/// Every location in the schema, with the required fields beside it.
+fn locations(root: &Json) -> Vec<Location<'_>> {
     let mut places = Vec::new();
     below(root, root, "", &|value| value, &mut places);
     places
@@ -78,9 +78,9 @@ fn below<'a>(
     root: &'a Json,
     path: &str,
     around: &dyn Fn(Json) -> Json,
-    places: &mut Vec<Place<'a>>,
+    places: &mut Vec<Location<'a>>,
 ) {
-    places.push(Place {
+    places.push(Location {
         path: path.to_owned(),
         text: around(json!(MARK)),
         shape,
@@ -122,7 +122,7 @@ fn choices<'a>(shape: &'a Json, root: &'a Json) -> Vec<&'a Json> {
     }
 }
 
-/// The fields that have to be there, with values that may be.
+/// The required fields, with valid values.
 fn required(choice: &Json, root: &Json) -> Map<String, Json> {
     let names = choice
         .get("required")
@@ -142,7 +142,7 @@ fn required(choice: &Json, root: &Json) -> Map<String, Json> {
     names.map(field).collect()
 }
 
-/// Whether the schema, by types, names and bounds alone, refuses `value`.
+/// Whether the types, names and bounds of the schema reject `value`.
 fn is_refused_by_schema(shape: &Json, root: &Json, (text, kind, _): (&str, &str, &str)) -> bool {
     !choices(shape, root).into_iter().any(|choice| {
         let types = match &choice["type"] {
@@ -159,7 +159,7 @@ fn is_refused_by_schema(shape: &Json, root: &Json, (text, kind, _): (&str, &str,
         match kind {
             "integer" | "negative" | "large" => (has("integer") || has("number")) && in_bounds,
             "number" => has("number") && in_bounds,
-            // Rules beyond the types have tests of their own.
+            // Rules beyond the types have separate tests.
             other => has(other),
         }
     })
@@ -178,17 +178,18 @@ fn refusal(text: &str, is_hot: bool) -> Option<ConfigError> {
     GatewayConfig::parse(text, file).err()
 }
 
+// A value of the wrong type is rejected at every location, with line, path and a message in terms of YAML.
 #[test]
-fn a_value_of_another_kind_is_refused_at_every_place_with_line_path_and_words_of_yaml() {
+fn wrong_type_is_rejected_everywhere_with_location() {
     let root = schema::of_file();
     for (shape, is_hot) in [(root, false), (schema::of_hot_part(), true)] {
-        let mut places = places(root);
+        let mut places = locations(root);
         if is_hot {
             places.clear();
             below(shape, root, "", &|value| value, &mut places);
         }
         assert!(places.len() >= 100, "{}", places.len());
-        for Place { path, text, shape } in places {
+        for Location { path, text, shape } in places {
             let text = format!("# The first line.\n{}", serde_yaml::to_string(&text).unwrap());
             let line = text.lines().position(|line| line.contains(MARK)).unwrap() + 1;
             for value in VALUES {
@@ -197,7 +198,7 @@ fn a_value_of_another_kind_is_refused_at_every_place_with_line_path_and_words_of
                     assert!(!is_refused_by_schema(shape, root, value), "{path} takes\n{text}");
                     continue;
                 };
-                let told = error.to_string();
+                let report = error.to_string();
                 let ConfigError::Invalid {
                     line: at,
                     path: place,
@@ -205,25 +206,28 @@ fn a_value_of_another_kind_is_refused_at_every_place_with_line_path_and_words_of
                     ..
                 } = error
                 else {
-                    panic!("{told}")
+                    panic!("{report}")
                 };
                 let words = message.split(|letter: char| !letter.is_alphanumeric());
-                let foreign: Vec<&str> = words.filter(|word| FOREIGN.contains(word)).collect();
-                assert!(foreign.is_empty(), "{foreign:?} in {told}\nof\n{text}");
+                let terms: Vec<&str> = words.filter(|word| RUST_TERMS.contains(word)).collect();
+                assert!(terms.is_empty(), "{terms:?} in {report}\nof\n{text}");
                 if is_refused_by_schema(shape, root, value) {
                     let path = if path.is_empty() { "." } else { &path };
-                    assert_eq!(place, path, "{told}\nof\n{text}");
-                    assert_eq!(at, line, "{told}\nof\n{text}");
+                    assert_eq!(place, path, "{report}\nof\n{text}");
+                    assert_eq!(at, line, "{report}\nof\n{text}");
                     let found = match value.1 {
-                        // It may be a secret that belongs into a field.
+                        // The text may be a secret that belongs in a field.
                         "string" if !is_scalar(shape, root) => "found text",
                         _ => value.2,
                     };
-                    assert!(message.contains(found), "{found} is not in {told}\nof\n{text}");
+                    assert!(message.contains(found), "{found} is not in {report}\nof\n{text}");
                     let allowed = message
                         .split_once("; expected ")
                         .map(|(_, allowed)| allowed.len());
-                    assert!(allowed > Some(3), "what is allowed is not in {told}\nof\n{text}");
+                    assert!(
+                        allowed > Some(3),
+                        "what is allowed is not in {report}\nof\n{text}"
+                    );
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Where sessions are kept.
+//! Configuration of the session store.
 
 use std::path::PathBuf;
 
@@ -7,85 +7,82 @@ use serde::{Deserialize, Serialize};
 
 use super::{Duration, is_default};
 
-/// Where sessions are kept. The password of the store is not part of the file: it comes from the environment variable
-/// `THV_SESSION_REDIS_PASSWORD`, or from the file that `passwordFile` names.
+/// Where sessions are stored. The password is not in the configuration file: it comes from the environment variable
+/// `THV_SESSION_REDIS_PASSWORD` or from `passwordFile`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SessionStorage {
-    /// `memory` keeps sessions in the process: they end with it, and only one replica can serve them. `redis` keeps them
-    /// in a Redis server (7.0 or newer; Valkey will do): any replica serves any session, and sessions outlive every process.
+    /// `memory`: sessions are stored in the process. They end with it, and only one replica can serve them. `redis`: sessions are stored
+    /// in a Redis server (7.0 or newer) or Valkey. Every replica can serve every session, and sessions survive restarts.
     #[serde(default)]
     pub provider: SessionStorageProvider,
-    /// `host:port` of the Redis server. `provider: redis` needs this, `sentinel` or `cluster`.
+    /// `host:port` of the Redis server, for example `redis.tools.svc:6379`. `provider: redis` needs this, `sentinel` or `cluster`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Sentinels that know which Redis server is the primary. The gateway follows them when they name another one.
+    /// Sentinels that name the primary Redis server. The gateway follows a failover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentinel: Option<RedisSentinel>,
-    /// A Redis cluster. All sessions of this virtual server are in one slot, and so at one node; the gateway follows the
-    /// slot when it moves.
+    /// A Redis cluster. All sessions of this virtual server are in one slot, and so on one node. The gateway follows the slot when it
+    /// moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<RedisCluster>,
-    /// The number of the Redis database. A cluster has only the database 0.
+    /// Number of the Redis database. A cluster has only database 0.
     #[schemars(extend("default" = 0))]
     #[serde(default, skip_serializing_if = "is_zero")]
     pub db: u16,
-    /// What every key in Redis begins with. Braces are not allowed, because they decide the slot of a key in a Redis cluster.
+    /// Prefix of every key in Redis. Braces are not allowed, because they determine the slot of a key in a Redis cluster.
     #[schemars(extend("default" = default_key_prefix()))]
     #[serde(default = "default_key_prefix", skip_serializing_if = "is_default_key_prefix")]
     pub key_prefix: String,
-    /// The Redis ACL user. Without it, Redis authenticates its default user. Sentinels get user and password only when they
-    /// ask for a password.
+    /// The Redis ACL user. Default: the default user of Redis. User and password are sent to sentinels only if they require a password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// A file that holds the password, instead of the environment variable. When it changes, the gateway authenticates with
-    /// the new password on new connections and gives up the ones before. A relative path starts at the directory of this
-    /// file.
+    /// File with the password, instead of the environment variable. When it changes, the gateway opens new connections with the new
+    /// password and closes the old ones. A relative path starts at the directory of this configuration file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-    /// Encrypts the connections to Redis, and to the sentinels. `tls: {}` trusts what the system trusts.
+    /// Enables TLS for connections to Redis and to the sentinels. `tls: {}` trusts the certificate authorities of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<RedisTls>,
-    /// How long a session lives without use. Open streams and running calls are use.
+    /// Time after which an unused session expires. Open streams and running calls count as use.
     #[schemars(extend("default" = default_ttl().to_string()))]
     #[serde(default = "default_ttl", skip_serializing_if = "is_default_ttl")]
     pub ttl: Duration,
-    /// How long a session lives at most, however much it is used.
+    /// Maximum lifetime of a session, even if it is in use.
     #[schemars(extend("default" = default_max_lifetime().to_string()))]
     #[serde(
         default = "default_max_lifetime",
         skip_serializing_if = "is_default_max_lifetime"
     )]
     pub max_lifetime: Duration,
-    /// How long opening a connection to Redis may take, encryption and authentication included.
+    /// Time limit for opening a connection to Redis, including TLS and authentication.
     #[schemars(extend("default" = default_connect_timeout().to_string()))]
     #[serde(
         default = "default_connect_timeout",
         skip_serializing_if = "is_default_connect_timeout"
     )]
     pub connect_timeout: Duration,
-    /// How long Redis may take to answer. After three answers in a row that did not come, calls fail at once until Redis
-    /// answers again.
+    /// Time limit of a Redis command. After three consecutive timeouts, commands fail at once until Redis answers again.
     #[schemars(extend("default" = default_command_timeout().to_string()))]
     #[serde(
         default = "default_command_timeout",
         skip_serializing_if = "is_default_command_timeout"
     )]
     pub command_timeout: Duration,
-    /// How long what a replica knows of a session counts without a proof that it is still true: at most so long a session is
-    /// served that was ended elsewhere. The proof is sought twice as often, in the background. With `0s` every request asks Redis.
+    /// Maximum age of a replica's cached session state. A session that was terminated on another replica may still be served here for up
+    /// to this long. The cache is revalidated in the background, twice in this time. With `0s` every request reads from Redis.
     #[schemars(extend("default" = default_max_staleness().to_string()))]
     #[serde(
         default = "default_max_staleness",
         skip_serializing_if = "is_default_max_staleness"
     )]
     pub max_staleness: Duration,
-    /// What happens to sessions while Redis does not answer. `serve`: those that a replica knows are served, for `outageGrace`.
-    /// `refuse`: they get 503 until Redis is back. Sessions are neither lost nor begun meanwhile.
+    /// What happens to sessions while Redis is down. `serve`: sessions in a replica's cache are served, for at most `outageGrace`.
+    /// `refuse`: requests are answered with 503. In both cases no session is lost, and no new session can be opened.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_store_outage: OnStoreOutage,
-    /// How long sessions are served while Redis does not answer; then they get 503. It is also how long a session may be served
-    /// that was ended elsewhere, by a replica that cannot reach Redis.
+    /// Maximum time for which cached sessions are served while Redis is down; after that, requests are answered with 503. A replica that
+    /// cannot reach Redis may serve a terminated session for up to this long.
     #[schemars(extend("default" = default_outage_grace().to_string()))]
     #[serde(
         default = "default_outage_grace",
@@ -94,25 +91,25 @@ pub struct SessionStorage {
     pub outage_grace: Duration,
 }
 
-/// What happens to sessions while their store does not answer.
+/// What happens to sessions while the session store is down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnStoreOutage {
-    /// Those that a replica knows are served.
+    /// Cached sessions are served.
     #[default]
     Serve,
-    /// They are not.
+    /// Requests are answered with 503.
     Refuse,
 }
 
-/// The kinds of session store.
+/// Type of the session store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionStorageProvider {
-    /// In the memory of the process.
+    /// The memory of the process.
     #[default]
     Memory,
-    /// In a Redis server.
+    /// A Redis or Valkey server.
     Redis,
 }
 
@@ -132,42 +129,43 @@ fn is_default_outage_grace(grace: &Duration) -> bool {
     *grace == default_outage_grace()
 }
 
-/// Sentinels, and what they are asked for.
+/// Redis sentinels and the primary that they monitor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedisSentinel {
-    /// The name under which the sentinels know the primary.
+    /// Name of the primary, as in `sentinel monitor`, for example `mymaster`.
     pub master_name: String,
-    /// `host:port` of each sentinel. They are asked in this order.
+    /// `host:port` of each sentinel, for example `[sentinel-0:26379, sentinel-1:26379]`. They are tried in this order.
     pub addresses: Vec<String>,
 }
 
-/// The nodes of a Redis cluster.
+/// Initial nodes of a Redis cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedisCluster {
-    /// `host:port` of some nodes, one of which must be there when the gateway looks for the others.
+    /// `host:port` of some nodes, for example `[redis-0:6379, redis-1:6379]`. The gateway discovers the others, for which one of these must
+    /// be reachable.
     pub addresses: Vec<String>,
 }
 
-/// How connections to Redis are encrypted. Relative paths start at the directory of this file. The files are read for every
-/// new connection.
+/// TLS for connections to Redis. Relative paths start at the directory of this configuration file. The files are read for each new
+/// connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedisTls {
-    /// A PEM file with the certificates of the authorities to trust, instead of those that the system trusts.
+    /// PEM file with trusted certificate authorities, instead of those that the system trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// A PEM file with the certificate that the gateway shows to Redis. Needs `keyFile`.
+    /// PEM file with the gateway's client certificate. Requires `keyFile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert_file: Option<PathBuf>,
-    /// A PEM file with the private key of that certificate. Needs `certFile`.
+    /// PEM file with the private key of the client certificate. Requires `certFile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
-    /// The name that the certificate of Redis must bear, when it is not the host's.
+    /// Name in the certificate of Redis, if it differs from the host in the address, for example `redis.tools.svc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
-    /// Believes every certificate. Whoever can come between the gateway and Redis can then read and change sessions.
+    /// Accepts every certificate. Anyone on the network path to Redis can then read and change sessions.
     #[serde(default, skip_serializing_if = "is_false")]
     pub insecure_skip_verify: bool,
 }

@@ -1,35 +1,33 @@
-//! How long a backend may take.
+//! Time limits of connections and calls to a backend.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Duration, is_default};
 
-/// How long a backend may take, and for what.
+/// Time limits of connections and calls to a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Timeouts {
-    /// How long making a connection may take: looking up the name, connecting and the TLS handshake together. A call that meets
-    /// this was not sent.
+    /// Time limit for opening a connection: DNS lookup, connect and TLS handshake together. A call that exceeds it has not been sent.
     #[schemars(extend("default" = default_connect().to_string()))]
     #[serde(default = "default_connect", skip_serializing_if = "is_default_connect")]
     pub connect: Duration,
-    /// How long the backend may take until the first byte of its answer. Without it, as long as the whole call. Set it only for a
-    /// backend that answers with streams: one that answers with JSON sends nothing until its tool has finished.
+    /// Time limit until the first byte of the response. Default: the time limit of the whole call. Set it only for a backend that responds
+    /// with event streams: a backend that responds with JSON sends nothing until the tool has finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_byte: Option<Duration>,
-    /// How long the backend may pause in the middle of an answer in JSON. A stream of events may be silent for as long as its call
-    /// may last.
+    /// Maximum pause in the middle of a JSON response. An event stream may be silent until the time limit of its call.
     #[schemars(extend("default" = default_idle().to_string()))]
     #[serde(default = "default_idle", skip_serializing_if = "is_default_idle")]
     pub idle: Duration,
-    /// How long a call may last from its arrival to the end of its answer, whatever happens in between; `tools.deadlines` says
-    /// otherwise for single tools. After that the client gets an error for it, and the backend is told that it is cancelled. A
-    /// client that comes back to the stream of a call begins a new span. At most `24h`.
+    /// Time limit of a call, from its arrival to the end of its response, at most `24h`. `tools.deadlines` overrides it for single tools.
+    /// After that the client gets an error, and the gateway sends a cancellation to the backend. When a client resumes the stream of a
+    /// call, the time starts again.
     #[schemars(extend("default" = default_call().to_string()))]
     #[serde(default = "default_call", skip_serializing_if = "is_default_call")]
     pub call: Duration,
-    /// Whether the deadline of a call begins anew whenever the backend reports progress on it.
+    /// Whether each progress notification of the backend restarts the time limit of the call.
     #[serde(default, skip_serializing_if = "is_default")]
     pub extend_on_progress: bool,
 }

@@ -1,28 +1,28 @@
-//! The rules of the strings of a spec, as functions: what the schema's CEL rules say, for objects that are older than the schema.
+//! Rules for the strings of a spec: the same as the schema's CEL rules, for objects that are older than the schema.
 //!
-//! Every string of a resource becomes part of something else: a path of the API server, a label, an environment variable, a
-//! configuration file, a command of Redis. A rule here names the characters that may, and refuses the rest.
+//! A string of a resource becomes part of an API path, a label, an environment variable, a configuration file or a Redis command. Each
+//! rule lists the allowed characters and rejects all others.
 
-/// The longest name of a Kubernetes object, and of a key of a Secret.
+/// Maximum length of a Kubernetes object's name, and of a Secret's key.
 pub const MAX_NAME: usize = 253;
-/// The longest image reference.
+/// Maximum length of an image reference.
 pub const MAX_IMAGE: usize = 1024;
-/// The longest `host:port` of a Redis server.
+/// Maximum length of `host:port` of a Redis server.
 pub const MAX_ADDRESS: usize = 1024;
-/// The longest Redis user and key prefix.
+/// Maximum length of a Redis user name and of a key prefix.
 pub const MAX_REDIS_TEXT: usize = 256;
-/// The longest URL of a backend.
+/// Maximum length of a backend's URL.
 pub const MAX_URL: usize = 2048;
-/// The longest name of a virtual server: the Service is `vmcp-<name>`, and a Service has 63 characters; what is derived needs the rest.
+/// Maximum length of a virtual server's name: derived names such as `vmcp-<name>` of the Service must fit into 63 characters.
 pub const MAX_SERVER_NAME: usize = 52;
 
-/// How much of a value a message repeats.
-const MAX_SHOWN: usize = 64;
+/// Maximum number of characters of a value that a message repeats.
+const MAX_QUOTED_CHARS: usize = 64;
 
-/// The name of a Kubernetes object: a DNS-1123 subdomain.
+/// Checks the name of a Kubernetes object: a DNS-1123 subdomain.
 ///
 /// # Errors
-/// When `text` is not one; the message says what is allowed.
+/// When `text` is not a valid name; the message says what is allowed.
 pub fn object_name(text: &str) -> Result<(), String> {
     let label = |label: &str| {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -36,10 +36,10 @@ pub fn object_name(text: &str) -> Result<(), String> {
     )
 }
 
-/// The key of an entry of a Secret.
+/// Checks the key of an entry in a Secret.
 ///
 /// # Errors
-/// When `text` is not one; the message says what is allowed.
+/// When `text` is not a valid key; the message says what is allowed.
 pub fn secret_key(text: &str) -> Result<(), String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let valid = !text.is_empty()
@@ -54,10 +54,10 @@ pub fn secret_key(text: &str) -> Result<(), String> {
     )
 }
 
-/// The name of a virtual server.
+/// Checks the name of a virtual server.
 ///
 /// # Errors
-/// When the names that are derived from `text` would not be valid.
+/// When the names derived from `text` would not be valid.
 pub fn server_name(text: &str) -> Result<(), String> {
     let valid = text.len() <= MAX_SERVER_NAME && !text.contains('.') && object_name(text).is_ok();
     check(
@@ -67,10 +67,10 @@ pub fn server_name(text: &str) -> Result<(), String> {
     )
 }
 
-/// The reference of a container image: `[registry/]path[:tag][@digest]`.
+/// Checks the reference of a container image: `[registry/]path[:tag][@digest]`.
 ///
 /// # Errors
-/// When `text` is not one; the message says what is allowed.
+/// When `text` is not a valid reference; the message says what is allowed.
 pub fn image(text: &str) -> Result<(), String> {
     let valid = text.len() <= MAX_IMAGE && is_image(text);
     check(
@@ -85,7 +85,7 @@ fn is_image(text: &str) -> bool {
         Some((rest, digest)) => (rest, Some(digest)),
         None => (text, None),
     };
-    // The last colon begins the tag, unless a slash follows: then it is the port of the registry.
+    // The last colon begins the tag, unless a slash follows: then it begins the registry's port.
     let (path, tag) = match rest.rsplit_once(':') {
         Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
         _ => (rest, None),
@@ -110,7 +110,7 @@ fn is_image(text: &str) -> bool {
     digest_is_valid && tag_is_valid && first_is_valid && parts.all(is_path_part) && !text.contains("..")
 }
 
-/// Lower-case letters and digits, joined by `.`, `_`, `__` or hyphens. `..` is none.
+/// Whether `part` consists of lower-case letters and digits, joined by `.`, `_`, `__` or hyphens, without `..`.
 fn is_path_part(part: &str) -> bool {
     let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let allowed =
@@ -121,7 +121,7 @@ fn is_path_part(part: &str) -> bool {
         && !part.contains("..")
 }
 
-/// `host[:port]` of a registry.
+/// Whether `text` is `host[:port]` of a registry.
 fn is_registry(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -131,7 +131,7 @@ fn is_registry(text: &str) -> bool {
         && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The address of a Redis server.
+/// Checks the address of a Redis server.
 ///
 /// # Errors
 /// When `text` is not `host:port`; the message says what is allowed.
@@ -141,7 +141,7 @@ pub fn redis_address(text: &str) -> Result<(), String> {
             let digits = port.bytes().all(|byte| byte.is_ascii_digit()) && !port.starts_with('0');
             is_host(host) && digits && port.parse::<u16>().is_ok()
         });
-    // What precedes an @ may be a password.
+    // The part before an `@` may be a password.
     let quoted = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
     check(
         valid,
@@ -165,10 +165,10 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-/// A name of a Redis user, or what its keys begin with.
+/// Checks the name of a Redis user.
 ///
 /// # Errors
-/// When `text` has white space or a control character; the message says what is allowed.
+/// When `text` is empty or too long, or contains white space or control characters; the message says what is allowed.
 pub fn redis_text(text: &str) -> Result<(), String> {
     let refused = |character: char| character.is_ascii_control() || character.is_ascii_whitespace();
     let valid = !text.is_empty() && text.len() <= MAX_REDIS_TEXT && !text.contains(refused);
@@ -179,16 +179,16 @@ pub fn redis_text(text: &str) -> Result<(), String> {
     )
 }
 
-/// What keys of Redis begin with.
+/// Checks the prefix of Redis keys.
 ///
 /// # Errors
-/// As [`redis_text`]; and when `text` has braces.
+/// The same as [`redis_text`], and when `text` contains braces.
 pub fn key_prefix(text: &str) -> Result<(), String> {
     redis_text(text)?;
     check(
         !text.contains(['{', '}']),
         text,
-        "no braces: they decide the slot of a key in a Redis cluster",
+        "no braces: they determine the slot of a key in a Redis cluster",
     )
 }
 
@@ -199,17 +199,17 @@ fn check(valid: bool, text: &str, expected: &str) -> Result<(), String> {
     Err(format!("found {}; expected {expected}", quoted(text)))
 }
 
-/// At most `max` characters of `text`, in one line.
+/// Returns at most `max` characters of `text` on one line.
 #[must_use]
 pub fn one_line(text: &str, max: usize) -> String {
     let visible = |character: char| if character.is_control() { ' ' } else { character };
     text.chars().take(max).map(visible).collect()
 }
 
-/// `text` in quotes, in one line, and no longer than a message bears.
+/// Returns `text` in quotes, on one line, and shortened for a message.
 #[must_use]
 pub fn quoted(text: &str) -> String {
-    let cut: String = text.chars().take(MAX_SHOWN).collect();
+    let cut: String = text.chars().take(MAX_QUOTED_CHARS).collect();
     let rest = if cut.len() < text.len() { "..." } else { "" };
     format!("{cut:?}{rest}")
 }
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_that_is_no_dns_subdomain_is_refused() {
+    fn name_that_is_not_dns_subdomain_is_rejected() {
         for name in ["a", "a-b.c", "0", &"x".repeat(253)] {
             object_name(name).unwrap();
         }
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn key_that_is_no_key_of_a_secret_is_refused() {
+    fn invalid_secret_key_is_rejected() {
         for key in ["password", "a.b", ".dockerconfigjson", "A_b-9"] {
             secret_key(key).unwrap();
         }
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn image_that_is_no_reference_is_refused() {
+    fn invalid_image_reference_is_rejected() {
         for text in [
             "gateway",
             "vmcp-gateway:test",
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn address_with_a_password_is_refused_without_it() {
+    fn rejected_redis_address_hides_password() {
         for text in ["redis:6379", "[fd00::1]:6379", "a_b.c-d:1"] {
             redis_address(text).unwrap();
         }
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn message_about_a_long_value_is_short_and_one_line() {
+    fn message_about_long_value_is_short_and_one_line() {
         let message = object_name(&"\n".repeat(100_000)).unwrap_err();
         assert!(message.len() < 500 && !message.contains('\n'), "{message}");
     }

@@ -1,7 +1,6 @@
 //! The API group `vmcp.dev`, version `v1alpha1`.
 //!
-//! Field names follow ToolHive's where the meaning is the same. The doc comments of the fields are what
-//! `kubectl explain` prints.
+//! Field names follow ToolHive's where the meaning is the same. `kubectl explain` prints the doc comments of the fields.
 
 #![expect(
     unreachable_pub,
@@ -32,23 +31,23 @@ pub const GROUP: &str = "vmcp.dev";
 /// The version of all kinds.
 pub const VERSION: &str = "v1alpha1";
 
-/// What precedes the name of a virtual server in the names of the objects made for it.
+/// Prefix of the names of a virtual server's objects, before the name of the virtual server.
 pub const CHILD_PREFIX: &str = "vmcp-";
 
-/// The types of the conditions of a virtual server. They are API: people wait for them and alert on them.
+/// Condition types of a virtual server. They are part of the API: users wait for them and alert on them.
 pub mod condition_type {
-    /// The gateway serves what the spec says, with every ready pod on the current configuration.
+    /// The gateway serves the spec, and every ready pod has loaded the current configuration.
     pub const READY: &str = "Ready";
-    /// The operator is still at work, or waits for something. Absent when it is not.
+    /// The operator is at work, or waits for something. Absent otherwise.
     pub const RECONCILING: &str = "Reconciling";
-    /// The operator cannot go on until somebody changes something. Absent otherwise.
+    /// The operator cannot continue until a user changes something. Absent otherwise.
     pub const STALLED: &str = "Stalled";
-    /// The group exists.
+    /// The referenced group exists.
     pub const GROUP_REF_VALIDATED: &str = "GroupRefValidated";
-    /// The gateways take the configuration that the operator rendered.
+    /// The gateways accept the configuration that the operator rendered.
     pub const CONFIG_VALID: &str = "ConfigValid";
-    /// The Secrets that the spec names exist and have the named keys.
+    /// The Secrets that the spec references exist and have the referenced keys.
     pub const SECRETS_RESOLVED: &str = "SecretsResolved";
-    /// Sessions are kept in memory although more than one replica serves.
+    /// Sessions are stored in memory, but there is more than one replica.
     pub const SESSION_STORAGE_WARNING: &str = "SessionStorageWarning";
 }

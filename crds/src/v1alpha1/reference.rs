@@ -1,9 +1,9 @@
-//! How one object names another.
+//! References to other objects.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// An MCPGroup in the same namespace.
+/// Reference to an MCPGroup in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[cfg_attr(test, x_kube(cel))]
 pub struct GroupRef {
@@ -11,12 +11,12 @@ pub struct GroupRef {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(
         validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
-            .message("name is the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
+            .message("name must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
     )]
     pub name: String,
 }
 
-/// One key of a Secret in the same namespace.
+/// Reference to a key of a Secret in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[cfg_attr(test, x_kube(cel))]
 pub struct SecretKeyRef {
@@ -24,14 +24,14 @@ pub struct SecretKeyRef {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(
         validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
-            .message("name is the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
+            .message("name must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
     )]
     pub name: String,
     /// The key in the Secret.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(
         validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')")
-            .message("key is the key of a Secret: letters, digits, '-', '_' and '.'")
+            .message("key must be the key of a Secret: letters, digits, '-', '_' and '.'")
     )]
     pub key: String,
 }
@@ -43,9 +43,9 @@ mod tests {
     use super::*;
     use crate::v1alpha1::field_rules;
 
-    // The schema and the operator's own check say the same of every text.
+    // The schema and the operator's own rules agree on every name and key.
     #[test]
-    fn schema_refuses_the_names_that_the_rules_refuse() {
+    fn schema_and_rules_agree_on_names() {
         let mut refused = 0;
         for text in [
             "a",

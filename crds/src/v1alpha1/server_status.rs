@@ -1,39 +1,39 @@
-//! What the operator says about a virtual server.
+//! `status` of a virtual server.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How many backends the status lists at most; the counts cover all of them.
+/// Maximum number of backends in the status. The counts cover all backends.
 pub const MAX_BACKENDS: usize = 100;
-/// How many conflicts, and how many faults, the status lists at most.
+/// Maximum number of conflicts, and of faults, in the status.
 pub const MAX_CONFLICTS: usize = 50;
 
-/// What the operator says about a virtual server. Only the operator writes it, and only when something changed.
+/// Observed state of a virtual server. Only the operator writes it, and only when something has changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualMCPServerStatus {
-    /// The generation of the spec that this status is about.
+    /// The generation of the spec from which this status was derived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The state in Kubernetes' usual form. `kubectl wait --for=condition=Ready vmcp/NAME` waits for the first that counts.
+    /// Conditions of the virtual server. `kubectl wait --for=condition=Ready vmcp/NAME` waits until it is ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
-    /// Where clients inside the cluster connect.
+    /// URL of the MCP endpoint for clients inside the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// How many gateway pods there are.
+    /// Number of gateway pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
-    /// The label selector of the gateway pods, for autoscalers.
+    /// Label selector of the gateway pods, for autoscalers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// How many backends answer.
+    /// Number of ready backends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_count: Option<i32>,
-    /// How many tools clients are offered.
+    /// Number of tools that clients see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_count: Option<i32>,
     /// The backends, sorted by name; at most 100 are listed.
@@ -41,41 +41,41 @@ pub struct VirtualMCPServerStatus {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub backends: Vec<ObservedBackend>,
-    /// Names that several backends claim, with who has them; at most 50 are listed.
+    /// Names that several backends offer, with the backend that wins; at most 50 are listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
     pub conflicts: Vec<String>,
-    /// What backends offer, or say that they do, and clients do not see for other reasons; at most 50 are listed.
+    /// Items of backends that clients do not see for other reasons, for example an invalid name; at most 50 are listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
     pub faults: Vec<String>,
 }
 
-/// One backend, as the gateway pods see it.
+/// State of one backend, merged from all ready gateway pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObservedBackend {
     /// The name of the backend.
     pub name: String,
-    /// Its URL.
+    /// The URL of the backend, without secrets.
     pub url: String,
-    /// What the gateway pods know of it.
+    /// State of the backend: `Unknown`, `Ready` or `Failing`.
     pub state: ObservedBackendState,
-    /// How many tools it offers.
+    /// Number of tools that the backend offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<i32>,
-    /// Why it cannot be used, as far as known.
+    /// Why the backend cannot be used, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// What the gateway pods know of a backend.
+/// State of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ObservedBackendState {
-    /// No pod has heard from it yet.
+    /// The backend has not answered any pod yet.
     Unknown,
-    /// It answers.
+    /// The backend answers.
     Ready,
-    /// It does not answer at least one of the pods; what it offered before stays listed.
+    /// The backend fails for at least one pod. Its last known items stay listed.
     Failing,
 }

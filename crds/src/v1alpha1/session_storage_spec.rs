@@ -1,4 +1,4 @@
-//! Where a virtual server keeps its sessions.
+//! `spec.sessionStorage` of a virtual server.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SecretKeyRef;
 
-/// Where sessions are kept.
+/// Where sessions are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -14,60 +14,60 @@ use super::SecretKeyRef;
         .message("address is required with provider redis: host:port of the Redis server")
         .field_path(".address"),
     validation = Rule::new("self.provider != 'memory' || !(has(self.address) || has(self.db) || has(self.keyPrefix) || has(self.username) || has(self.passwordRef))")
-        .message("address, db, keyPrefix, username and passwordRef have no meaning with provider memory: set provider redis or remove them"),
+        .message("address, db, keyPrefix, username and passwordRef have no effect with provider memory: set provider redis or remove them"),
     validation = Rule::new("!has(self.username) || has(self.passwordRef)")
-        .message("passwordRef is required with username: a user of Redis needs a password")
+        .message("passwordRef is required with username: a Redis user needs a password")
         .field_path(".passwordRef")
 )]
 #[cfg_attr(test, x_kube(cel))]
 pub struct SessionStorageSpec {
-    /// `memory` keeps sessions in each gateway pod: they end with it, and only one replica can serve them. `redis` keeps
-    /// them in a Redis server: any replica serves any session, and sessions outlive every pod.
+    /// `memory`: sessions are stored in each gateway pod. They end with the pod, and only one replica can serve them. `redis`: sessions
+    /// are stored in a Redis server. Every replica can serve every session, and sessions survive restarts of pods.
     pub provider: StorageProvider,
-    /// `host:port` of the Redis server. Required with `provider: redis`.
+    /// `host:port` of the Redis server, for example `redis.tools.svc:6379`. Required with `provider: redis`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(
         validation = Rule::new("self.matches('^([a-zA-Z0-9._-]+|\\\\[[0-9a-fA-F:.]+\\\\]):(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})$')")
-            .message("address is host:port without a scheme, for example redis.tools.svc:6379")
+            .message("address must be host:port without a scheme, for example redis.tools.svc:6379")
     )]
     pub address: Option<String>,
-    /// The number of the Redis database. 0 when not given.
+    /// Number of the Redis database. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65535))]
     pub db: Option<i32>,
-    /// What every key in Redis begins with. `vmcp:` when not given.
+    /// Prefix of every key in Redis. Default: `vmcp:`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(
         validation = Rule::new("!self.contains('{') && !self.contains('}')")
-            .message("keyPrefix must not contain braces: they decide the slot of a key in a Redis cluster"),
+            .message("keyPrefix must not contain braces: they determine the slot of a key in a Redis cluster"),
         validation = Rule::new("!self.matches('[[:space:][:cntrl:]]')")
-            .message("keyPrefix must not hold white space or control characters")
+            .message("keyPrefix must not contain white space or control characters")
     )]
     pub key_prefix: Option<String>,
-    /// The Redis ACL user. Without it, Redis authenticates its default user.
+    /// The Redis ACL user. Default: the default user of Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(
         validation = Rule::new("!self.matches('[[:space:][:cntrl:]]')")
-            .message("username must not hold white space or control characters")
+            .message("username must not contain white space or control characters")
     )]
     pub username: Option<String>,
-    /// The Secret that holds the password of the Redis server. The gateway gets it as an environment variable; a changed
-    /// password replaces the gateway pods, which costs no session.
+    /// The Secret key with the password of the Redis server. The gateway pods get it as an environment variable. When the password
+    /// changes, the operator replaces the pods; no session is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_ref: Option<SecretKeyRef>,
 }
 
-/// The kinds of session store.
+/// Type of the session store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StorageProvider {
-    /// In the memory of each gateway pod.
+    /// The memory of each gateway pod.
     #[default]
     Memory,
-    /// In a Redis server.
+    /// A Redis or Valkey server.
     Redis,
 }
 
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_needs_nothing_and_redis_an_address() {
+    fn redis_requires_address_and_memory_nothing() {
         assert_eq!(refusal(json!({"provider": "memory"})), None);
         assert_eq!(
             refusal(json!({"provider": "redis", "address": "redis:6379"})),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_not_host_and_port_is_refused_with_an_example() {
+    fn invalid_address_is_rejected_with_example() {
         for address in [
             "redis",
             "redis://redis:6379",
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_meaning_in_memory_is_refused_as_the_gateway_refuses_it() {
+    fn redis_fields_are_rejected_with_memory() {
         for (field, value) in [
             ("address", json!("redis:6379")),
             ("db", json!(1)),
@@ -131,14 +131,14 @@ mod tests {
         ] {
             let message = refusal(json!({"provider": "memory", field: value})).unwrap();
             assert!(
-                message.contains("no meaning with provider memory"),
+                message.contains("no effect with provider memory"),
                 "{field}: {message}"
             );
         }
     }
 
     #[test]
-    fn a_user_needs_a_password() {
+    fn username_requires_password() {
         let mut storage = json!({"provider": "redis", "address": "r:1", "username": "me"});
         let message = refusal(storage.clone()).unwrap();
         assert!(
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn braces_in_the_key_prefix_are_refused() {
+    fn key_prefix_with_braces_is_rejected() {
         for prefix in ["{acme}:", "acme}", "{acme"] {
             let message =
                 refusal(json!({"provider": "redis", "address": "r:1", "keyPrefix": prefix})).unwrap();

@@ -1,4 +1,4 @@
-//! `VirtualMCPServer`: one endpoint over the MCP servers of a group.
+//! `VirtualMCPServer`: one MCP endpoint for all servers of a group.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{GroupRef, SecretKeyRef, SessionStorageSpec, StorageProvider, VirtualMCPServerStatus};
 
-/// One MCP endpoint over all MCP servers of a group, served by interchangeable gateway pods.
+/// One MCP endpoint for all MCP servers of a group, served by interchangeable gateway pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "vmcp.dev",
@@ -19,7 +19,7 @@ use super::{GroupRef, SecretKeyRef, SessionStorageSpec, StorageProvider, Virtual
     namespaced,
     status = "VirtualMCPServerStatus",
     derive = "PartialEq",
-    doc = "One MCP endpoint over all MCP servers of a group, served by interchangeable gateway pods.",
+    doc = "One MCP endpoint for all MCP servers of a group, served by interchangeable gateway pods.",
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -33,30 +33,31 @@ use super::{GroupRef, SecretKeyRef, SessionStorageSpec, StorageProvider, Virtual
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 52 && !self.metadata.name.contains('.')")
-        .message("metadata.name has at most 52 characters and no dots: the Service is named vmcp-<name>")
+        .message("metadata.name must have at most 52 characters and no dots: the Service is named vmcp-<name>")
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualMCPServerSpec {
-    /// The group whose MCP servers are offered, in the same namespace.
+    /// The MCPGroup whose MCP servers are behind this endpoint, in the same namespace.
     pub group_ref: GroupRef,
-    /// How many gateway pods serve. When not given, the operator leaves the count alone: it belongs to an autoscaler, or
-    /// to whoever scales the Deployment. Taking the field away keeps the count that was.
+    /// Number of gateway pods. If it is not set, the operator does not change the count, so that an autoscaler or `kubectl scale` can set
+    /// it. Removing the field keeps the current count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub replicas: Option<i32>,
-    /// Whether the Service sends a client to the same pod again. Sessions in Redis do not need it.
+    /// Session affinity of the Service: `None`, or `ClientIP` to send a client to the same pod each time. Not needed with sessions in
+    /// Redis.
     #[serde(default)]
     pub session_affinity: SessionAffinity,
-    /// Where sessions are kept. In the memory of each pod when not given.
+    /// Where sessions are stored. Default: in the memory of each pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_storage: Option<SessionStorageSpec>,
-    /// The image of the gateway. The operator's own default when not given.
+    /// Image of the gateway, for example `registry.example/team/gateway:1.2`. Default: the operator's default image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(
         validation = Rule::new("self.matches('^([a-zA-Z0-9._-]+(:[0-9]+)?/|\\\\[[0-9a-fA-F:.]+\\\\](:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127})?(@[a-zA-Z0-9_][a-zA-Z0-9+._-]*:[0-9a-fA-F]+)?$') && !self.contains('..')")
-            .message("image is an image reference, for example registry.example/team/gateway:1.2")
+            .message("image must be an image reference, for example registry.example/team/gateway:1.2")
     )]
     pub image: Option<String>,
 }
@@ -71,13 +72,13 @@ impl VirtualMCPServerSpec {
     }
 }
 
-/// Whether the Service sends a client to the same pod again.
+/// Session affinity of the Service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SessionAffinity {
     /// Any pod may serve any request.
     #[default]
     None,
-    /// By the client's address.
+    /// Requests from one client IP address go to the same pod.
     ClientIP,
 }
 
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_whose_derived_names_would_not_fit_is_refused() {
+    fn name_too_long_for_derived_names_is_rejected() {
         server(&"x".repeat(52)).validate_cel().unwrap();
         for name in ["x".repeat(53), "a.b".to_owned()] {
             let message = format!("{:?}", server(&name).validate_cel().unwrap_err());
@@ -109,9 +110,9 @@ mod tests {
         }
     }
 
-    // The schema and the operator's own check say the same of every text.
+    // The schema and the operator's own rule agree on every image.
     #[test]
-    fn schema_refuses_the_images_that_the_rules_refuse() {
+    fn schema_and_rules_agree_on_images() {
         let mut refused = 0;
         for text in [
             "gateway",
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_of_the_session_storage_hold_inside_the_spec() {
+    fn session_storage_rules_apply_inside_spec() {
         let mut server = server("everything");
         let storage = serde_json::json!({"provider": "redis"});
         server.spec.session_storage = Some(serde_json::from_value(storage).unwrap());
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scale_subresource_reaches_the_replicas() {
+    fn scale_subresource_maps_replicas() {
         let crd = VirtualMCPServer::crd();
         let scale = crd.spec.versions[0].subresources.clone().unwrap().scale.unwrap();
         assert_eq!(scale.spec_replicas_path, ".spec.replicas");

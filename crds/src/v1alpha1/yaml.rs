@@ -5,10 +5,10 @@ use kube::CustomResourceExt as _;
 
 use super::{MCPGroup, MCPServerEntry, VirtualMCPServer};
 
-/// The CustomResourceDefinitions: file name and text. The files stand in `crds/yaml` and in the chart `vmcp-crds`.
+/// All CustomResourceDefinitions, each as file name and text. The files are in `crds/yaml` and in the chart `vmcp-crds`.
 ///
 /// # Errors
-/// When a definition cannot be written as YAML.
+/// When a definition cannot be serialized.
 pub fn yaml() -> Result<Vec<(String, String)>, serde_yaml::Error> {
     [MCPGroup::crd(), MCPServerEntry::crd(), VirtualMCPServer::crd()]
         .iter()
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_files_are_what_the_types_say() {
+    fn committed_files_are_up_to_date() {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
         for (name, text) in yaml().unwrap() {
             for folder in ["crds/yaml", "charts/vmcp-crds/files"] {
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn no_schema_lets_unknown_fields_through() {
+    fn schemas_do_not_allow_unknown_fields() {
         for (name, text) in yaml().unwrap() {
             assert!(!text.contains("additionalProperties"), "{name}");
             assert!(!text.contains("x-kubernetes-preserve-unknown-fields"), "{name}");
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_explained() {
+    fn every_field_has_description() {
         fn walk(path: &str, schema: &serde_json::Value) {
             let fields = schema["properties"].as_object();
             for (name, field) in fields.into_iter().flatten() {

@@ -67,20 +67,20 @@ async fn invalid_server_is_rejected_with_reason() {
             json!({"sessionAffinity": "Cookie"}),
             "supported values: \"None\", \"ClientIP\"",
         ),
-        ("x", json!({"image": "a b"}), "image is an image reference"),
+        ("x", json!({"image": "a b"}), "image must be an image reference"),
         (
             "x",
             storage(json!({
                 "provider": "redis", "address": "r:1", "passwordRef": {"name": "?x=", "key": "password"},
             })),
-            "name is the name of an object",
+            "name must be the name of an object",
         ),
         (
             "x",
             storage(json!({
                 "provider": "redis", "address": "r:1", "passwordRef": {"name": "redis", "key": "../password"},
             })),
-            "key is the key of a Secret",
+            "key must be the key of a Secret",
         ),
         (&long, json!({}), "at most 52 characters and no dots"),
         ("a.b", json!({}), "at most 52 characters and no dots"),
@@ -121,8 +121,8 @@ async fn invalid_entry_is_rejected_with_reason() {
     };
     let entries = harness.api::<MCPServerEntry>();
     for (name, url, expected) in [
-        ("time", "time:8000", "begins with http:// or https://"),
-        ("time", "https://u:p@time/mcp", "must not hold credentials"),
+        ("time", "time:8000", "must begin with http:// or https://"),
+        ("time", "https://u:p@time/mcp", "must not contain credentials"),
         ("time", "http://time/\tmcp", "white space"),
         ("time.zone", "http://time/mcp", "name of the backend"),
         ("time", "http://time:8000/mcp?x=a@b", "accepted"),

@@ -1,4 +1,4 @@
-//! The rules that a value must keep beyond its type: one place, so that what the operator renders is what the gateway reads.
+//! Rules for values beyond their types, shared by the operator and the gateway, so that the gateway accepts what the operator renders.
 
 mod session_storage_check;
 
@@ -6,10 +6,10 @@ use http::Uri;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use http::uri::{Authority, Scheme};
 
-/// What a name of a backend is, for error messages.
+/// Description of a DNS label, for error messages.
 pub const DNS_LABEL: &str =
     "a DNS label: lower-case letters, digits and `-`, at most 63 characters, no `-` at the ends";
-/// What a name of a virtual server is, for error messages.
+/// Description of a DNS name, for error messages.
 pub const DNS_NAME: &str = "DNS labels joined by `.`, at most 253 characters";
 
 /// Whether `text` is a DNS label.
@@ -29,10 +29,10 @@ pub fn is_dns_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_dns_label)
 }
 
-/// The endpoint of a backend.
+/// Parses the URL of a backend's endpoint.
 ///
 /// # Errors
-/// When the text is no URL that can be called; the message repeats no secret in it.
+/// When the text is not an `http` or `https` URL that can be called. The message contains no secrets of the URL.
 pub fn endpoint(text: &str) -> Result<Uri, String> {
     parse_endpoint(text).ok_or_else(|| {
         format!(
@@ -51,24 +51,24 @@ fn parse_endpoint(text: &str) -> Option<Uri> {
     (plain && (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)).then_some(url)
 }
 
-/// Whether there is no user and no password, and the port, if there is one, is one.
+/// Whether the authority has no user information, and its port is valid if there is one.
 fn is_host_and_port(authority: &Authority) -> bool {
-    // A port that is no number of 16 bits stands in the authority and is none.
+    // `Authority` also accepts ports that are not valid 16-bit numbers.
     let port = authority.as_str().strip_prefix(authority.host());
     port.is_some_and(|port| port.is_empty() || authority.port_u16().is_some_and(|port| port > 0))
 }
 
-/// Stands for what is hidden.
+/// Replacement for secrets in URLs.
 pub const HIDDEN: &str = "<hidden>";
 
-/// A URL, or what somebody took for one, as it may stand in a message, a log or a status: without user, password and the values of its
-/// query, all of which are places for secrets.
+/// Returns a URL (or a malformed one) for use in a message, a log or a status: without user information and query values, which may be
+/// secrets.
 #[must_use]
 pub fn without_secrets(url: &str) -> String {
     let parsed: Option<Uri> = url.parse().ok();
     let has_clear_authority = parsed.is_some_and(|url| url.authority().is_some_and(is_host_and_port));
     if !has_clear_authority && let Some((before, behind)) = url.rsplit_once('@') {
-        // Where the password ends is not certain: all that may belong to it is hidden.
+        // The end of the password is ambiguous, so hide everything that may belong to it.
         let scheme = before.split_once("://").map(|(scheme, _)| format!("{scheme}://"));
         let scheme = scheme.unwrap_or_default();
         return format!("{scheme}{HIDDEN}@{}", without_values(behind));
@@ -88,7 +88,7 @@ fn without_values(url: &str) -> String {
     format!("{base}?{}", fields.collect::<Vec<_>>().join("&"))
 }
 
-/// Headers that HTTP and MCP set themselves, or that belong to one connection: nobody else gives them.
+/// Headers that HTTP and MCP set themselves, or that belong to one connection. The configuration must not set them.
 const OWN_HEADERS: [&str; 17] = [
     "accept",
     "accept-encoding",
@@ -109,40 +109,43 @@ const OWN_HEADERS: [&str; 17] = [
     "upgrade",
 ];
 
-/// The name of a header that requests to a backend may bear.
+/// Parses the name of a header that the configuration may set in requests to a backend.
 ///
 /// # Errors
-/// When the text is no header's name, or that of one which HTTP and MCP set themselves.
+/// When the text is not a header name, or the name of a header that HTTP and MCP set themselves.
 pub fn header(text: &str) -> Result<HeaderName, String> {
     if text.contains('*') {
         return Err(format!(
-            "found {text:?}; each header is named by itself, and there is no sign for all of them"
+            "found {text:?}; wildcards are not allowed, so list each header by its name"
         ));
     }
     let name: HeaderName = text
         .parse()
-        .map_err(|_| format!("found {text:?}, which is no name of a header"))?;
+        .map_err(|_| format!("invalid header name {text:?}"))?;
     if OWN_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("mcp-") {
-        return Err(format!("found {text:?}, which HTTP and MCP set themselves"));
-    }
-    Ok(name)
-}
-
-/// The name of a header that may be passed on from a client to a backend.
-///
-/// # Errors
-/// As [`header`]; and when it says who the client is to the gateway, which is none of the backend's business.
-pub fn passed_header(text: &str) -> Result<HeaderName, String> {
-    let name = header(text)?;
-    if name == AUTHORIZATION || name == COOKIE {
         return Err(format!(
-            "found {text:?}, which is for the gateway and is never passed on; give the backend one of its own in `headers`"
+            "header {text:?} is not allowed: HTTP and MCP set it themselves"
         ));
     }
     Ok(name)
 }
 
-/// The host and the port of a Redis server.
+/// Parses the name of a header that may be forwarded from a client to a backend.
+///
+/// # Errors
+/// The same as [`header`], and for headers that authenticate the client to the gateway.
+pub fn passed_header(text: &str) -> Result<HeaderName, String> {
+    let name = header(text)?;
+    if name == AUTHORIZATION || name == COOKIE {
+        return Err(format!(
+            "header {text:?} is not allowed: it authenticates the client to the gateway and is never forwarded; set the backend's own \
+             header in `headers`"
+        ));
+    }
+    Ok(name)
+}
+
+/// Parses the host and port of a Redis server.
 ///
 /// # Errors
 /// When the text is not `host:port`.
@@ -164,8 +167,9 @@ pub fn host_and_port(address: &str) -> Result<(String, u16), String> {
 mod tests {
     use super::*;
 
+    // Headers that HTTP and MCP set themselves, and headers that authenticate the client, are not forwarded.
     #[test]
-    fn headers_that_others_set_and_those_that_say_who_the_client_is_are_not_passed_on() {
+    fn own_and_credential_headers_are_not_forwarded() {
         for name in ["X-Tenant", "origin", "user-agent"] {
             assert!(header(name).is_ok() && passed_header(name).is_ok(), "{name}");
         }
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_can_be_called_is_an_endpoint() {
+    fn only_callable_url_is_endpoint() {
         for url in [
             "http://a/mcp",
             "https://a.b:8443/x?y=z",
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_a_url_holds_no_secret() {
+    fn shown_url_contains_no_secret() {
         for (url, shown) in [
             ("https://a/mcp", "https://a/mcp"),
             (
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_a_host_and_a_port() {
+    fn redis_address_is_host_and_port() {
         assert_eq!(host_and_port("redis:6379"), Ok(("redis".to_owned(), 6379)));
         assert_eq!(host_and_port("[fd00::1]:1"), Ok(("fd00::1".to_owned(), 1)));
         for address in [

@@ -1,4 +1,4 @@
-//! What of a session storage fits together.
+//! Checks that the fields of the session storage are valid and do not contradict each other.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use super::super::{REDIS_PASSWORD_ENV, SessionStorage, SessionStorageProvider};
 use super::host_and_port;
 
-/// A session lives at most this long: its id says when it ends, and a mistake in the configuration must not make it immortal.
-const MAX_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// Upper bound of `maxLifetime`. A session id contains its expiry, and a mistake in the configuration must not make sessions immortal.
+const MAX_ALLOWED_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// A field that does not fit, and why.
+/// The name of an invalid field, and why it is invalid.
 type FieldError = (Cow<'static, str>, String);
 
 impl SessionStorage {
-    /// Checks what the types leave open. `has_password` says whether the environment holds one.
+    /// Checks the rules that the types do not express. `has_password` is whether the environment variable with the password is set.
     ///
     /// # Errors
-    /// The name of the field that does not fit, and why.
+    /// The name of the first invalid field, and why it is invalid.
     pub fn check(&self, has_password: bool) -> Result<(), FieldError> {
         self.check_lifetimes()?;
         match self.provider {
@@ -34,17 +34,17 @@ impl SessionStorage {
         let (ttl, max) = (self.ttl.get(), self.max_lifetime.get());
         let found = |found| format!("found {found}; ");
         if ttl.is_zero() {
-            return Err(("ttl".into(), found(self.ttl) + "a session must live for a while"));
+            return Err(("ttl".into(), found(self.ttl) + "must be longer than 0s"));
         }
-        if max > MAX_LIFETIME {
+        if max > MAX_ALLOWED_LIFETIME {
             return Err((
                 "maxLifetime".into(),
-                found(self.max_lifetime) + "a session lives for at most 366 days",
+                found(self.max_lifetime) + "must be at most 366 days",
             ));
         }
         if ttl > max {
             let message = format!(
-                "{}`maxLifetime` is {} and ends every session before",
+                "{}must not be longer than `maxLifetime`, which is {}",
                 found(self.ttl),
                 self.max_lifetime
             );
@@ -73,7 +73,7 @@ impl SessionStorage {
         match set.into_iter().find(|(_, is_set)| *is_set) {
             None => Ok(()),
             Some((field, _)) => {
-                let message = "has no meaning with `provider: memory`; set `provider: redis` or remove it";
+                let message = "has no effect with `provider: memory`; set `provider: redis` or remove it";
                 Err((field.into(), message.to_owned()))
             }
         }
@@ -82,7 +82,7 @@ impl SessionStorage {
     fn check_servers(&self) -> Result<(), FieldError> {
         let each = |field: &'static str, addresses: &[String]| {
             if addresses.is_empty() {
-                return Err((field.into(), "is empty; name at least one host:port".to_owned()));
+                return Err((field.into(), "is empty; add at least one host:port".to_owned()));
             }
             for (index, address) in addresses.iter().enumerate() {
                 host_and_port(address).map_err(|message| (format!("{field}[{index}]").into(), message))?;
@@ -95,7 +95,7 @@ impl SessionStorage {
             }
             (None, Some(sentinel), None) => {
                 if sentinel.master_name.is_empty() {
-                    let message = "is empty; it is the name in the sentinels' `sentinel monitor` line";
+                    let message = "is empty; use the name in the sentinels' `sentinel monitor` line";
                     return Err(("sentinel.masterName".into(), message.to_owned()));
                 }
                 each("sentinel.addresses", &sentinel.addresses)?;
@@ -103,7 +103,7 @@ impl SessionStorage {
             (None, None, Some(cluster)) => {
                 each("cluster.addresses", &cluster.addresses)?;
                 if self.db != 0 {
-                    let message = format!("found {}; a Redis cluster has only the database 0", self.db);
+                    let message = format!("found {}; a Redis cluster has only database 0", self.db);
                     return Err(("db".into(), message));
                 }
             }
@@ -116,7 +116,7 @@ impl SessionStorage {
                 let field = if address.is_some() { "address" } else { "sentinel" };
                 let other = if cluster.is_some() { "cluster" } else { "sentinel" };
                 let message = format!(
-                    "stands beside `{other}`; keep the one of `address`, `sentinel` and `cluster` that is meant"
+                    "cannot be combined with `{other}`; set only one of `address`, `sentinel` and `cluster`"
                 );
                 return Err((field.into(), message));
             }
@@ -131,14 +131,13 @@ impl SessionStorage {
     fn check_user(&self, has_password: bool) -> Result<(), FieldError> {
         if has_password && self.password_file.is_some() {
             let message = format!(
-                "the environment variable {REDIS_PASSWORD_ENV} holds a password too; keep one of them"
+                "the environment variable {REDIS_PASSWORD_ENV} also contains a password; keep one of them"
             );
             return Err(("passwordFile".into(), message));
         }
         if self.username.is_some() && !has_password && self.password_file.is_none() {
             let message = format!(
-                "a user needs a password, which the gateway gets in the environment variable {REDIS_PASSWORD_ENV} or from \
-                 passwordFile"
+                "a user needs a password; set the environment variable {REDIS_PASSWORD_ENV} or passwordFile"
             );
             return Err(("username".into(), message));
         }
@@ -149,16 +148,16 @@ impl SessionStorage {
         let Some(tls) = &self.tls else { return Ok(()) };
         match (&tls.cert_file, &tls.key_file) {
             (Some(_), None) => {
-                return Err(("tls.certFile".into(), "is of no use without keyFile".to_owned()));
+                return Err(("tls.certFile".into(), "requires keyFile".to_owned()));
             }
             (None, Some(_)) => {
-                return Err(("tls.keyFile".into(), "is of no use without certFile".to_owned()));
+                return Err(("tls.keyFile".into(), "requires certFile".to_owned()));
             }
             (Some(_), Some(_)) | (None, None) => {}
         }
         if tls.insecure_skip_verify && (tls.ca_file.is_some() || tls.server_name.is_some()) {
             let message =
-                "believes every certificate, so that caFile and serverName have no effect; remove it or them";
+                "accepts every certificate, so caFile and serverName have no effect; remove it or them";
             return Err(("tls.insecureSkipVerify".into(), message.to_owned()));
         }
         if let Some(name) = tls
@@ -178,7 +177,7 @@ impl SessionStorage {
             ("commandTimeout", self.command_timeout),
         ];
         match timeouts.into_iter().find(|(_, timeout)| timeout.get().is_zero()) {
-            Some((field, _)) => Err((field.into(), "found 0s; nothing answers in no time".to_owned())),
+            Some((field, _)) => Err((field.into(), "found 0s; must be longer than 0s".to_owned())),
             None => Ok(()),
         }
     }
