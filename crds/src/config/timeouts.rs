@@ -33,7 +33,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// How long a call may last where the configuration does not say.
+    /// Default time limit of a call.
     pub const DEFAULT_CALL: Duration = Duration::from_secs(120);
 }
 
