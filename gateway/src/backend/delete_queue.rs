@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::{Backend, BackendError, UpstreamSession};
+use super::{Backend, BackendError, SessionScope, UpstreamSession};
 
 /// The most concurrent deletions.
 const MAX_CONCURRENT_DELETES: usize = 16;
@@ -38,7 +38,7 @@ impl Backend {
     /// # Errors
     /// When the deletion is not confirmed: the backend is unreachable, its breaker is open, or the queue is full.
     pub async fn enqueue_delete(&self, session: &UpstreamSession) -> Result<(), BackendError> {
-        if session.id.is_none() || self.has_streams_for_sessions() {
+        if session.id.is_none() || self.session_scope() == SessionScope::ProcessLocal {
             return self.close(session).await;
         }
         let (admission, closing) = (&self.inner.admission, &self.inner.closing);

@@ -5,25 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::post::{has_answer, is_unknown_method, read_error_body};
-use super::{Backend, BackendError, Cookies, UpstreamBody, UpstreamSession};
-use crate::backend::ResponseEvents;
+use super::{Backend, BackendError, UpstreamSession};
 use crate::backend::http_client::SendError;
 use crate::backend::initialize_result::{InitializeResult, RawInitializeResult};
-use crate::backend::response_reader;
 use crate::mcp::revision::{MAX_REVISION_BYTES, Revision};
-use crate::mcp::{error_code, header_names, jsonrpc};
-use crate::runtime::clock;
+use crate::mcp::{error_code, jsonrpc};
 use crate::runtime::truncate;
-
-/// The longest accepted session id. The session record contains it.
-const MAX_SESSION_ID_BYTES: usize = 2048;
 
 /// How long both steps of a handshake may take together.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(20);
@@ -31,6 +23,10 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(20);
 /// The most handshakes for one session. A session lost during the handshake may mean a restart; repeated losses mean replicas without
 /// session affinity.
 const MAX_HANDSHAKES: u32 = 3;
+
+/// The notification that ends the handshake.
+pub(super) const INITIALIZED: Bytes =
+    Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
 
 /// The parameters of `initialize`, with the identity of the client or of the gateway itself.
 #[derive(Clone, Debug)]
@@ -165,98 +161,8 @@ impl Backend {
         let body = serde_json::to_vec(&body).map_err(|error| BackendError::Invalid(error.to_string()))?;
         let id = self.next_id()?;
         let message = jsonrpc::request(&id, "initialize", &body);
-        if self.has_streams_for_sessions() {
-            return self
-                .initialize_over_sse(params, message, address, &id, attempt)
-                .await;
-        }
-        let make = || self.request(Method::POST, None, message.clone());
-        let response = self.send_to(make()?, address).await?;
-        let response = self.follow(response, make, address).await?;
-        if !has_answer(&response) {
-            let (status, error) = (response.status(), BackendError::from_response(&response));
-            let body = read_error_body(response.into_body()).await;
-            let error = error.with_detail_of(&body).for_initialize();
-            if status == StatusCode::BAD_REQUEST && error != BackendError::SingleSession {
-                attempt.refused = Some(supported_revisions(&body));
-            }
-            return Err(error.into());
-        }
-        // Copy the header. Otherwise the session would keep the whole read buffer alive.
-        let session_id = response.headers().get(header_names::SESSION_ID);
-        let session_id = session_id.filter(|id| !id.is_empty());
-        let session_id = session_id.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
-        if let Some(id) = &session_id
-            && (id.len() > MAX_SESSION_ID_BYTES || !id.as_bytes().iter().all(is_of_session_ids))
-        {
-            let message =
-                format!("its session id is not visible ASCII of at most {MAX_SESSION_ID_BYTES} bytes");
-            return Err(BackendError::Invalid(message).into());
-        }
-        let cookies = Cookies::default();
-        cookies.take(response.headers(), &[self.url()], clock::unix_seconds);
-        let mut session = UpstreamSession {
-            // Without a session id nothing is pinned to an address.
-            address: address.filter(|_| session_id.is_some()),
-            id: session_id,
-            revision: params.revision,
-            cookies,
-        };
-        // The session is open from here on, even if the rest of the response fails.
-        attempt.opened = Some(session.clone());
-        let result = attempt.result_of(&read_own_response(response, &id).await?)?;
-        let (result, revision) = read_result(&result)?;
-        session.revision = revision;
-        attempt.opened = Some(session.clone());
-        self.initialized(&session).await?;
-        Ok(result.parse_initialize_result(session))
-    }
-
-    /// Sends `initialize` on a new HTTP+SSE stream.
-    async fn initialize_over_sse(
-        &self,
-        params: &InitializeParams<'_>,
-        message: Bytes,
-        address: Option<IpAddr>,
-        id: &RawValue,
-        attempt: &mut Attempt,
-    ) -> Result<InitializeResult, SendError> {
-        let session = attempt.opened.insert(UpstreamSession {
-            id: Some(self.open_stream(address).await?),
-            revision: params.revision,
-            address,
-            cookies: Cookies::default(),
-        });
-        let answer = self.call_over_sse(session, message, id).await?;
-        let mut session = session.clone();
-        let result = attempt.result_of(&answer.whole(id).await?)?;
-        let (result, revision) = read_result(&result)?;
-        session.revision = revision;
-        attempt.opened = Some(session.clone());
-        self.initialized(&session).await?;
-        Ok(result.parse_initialize_result(session))
-    }
-
-    /// Sends `notifications/initialized`. Some servers do not know it and respond with an error. An error that matters shows again in the
-    /// next request.
-    async fn initialized(&self, session: &UpstreamSession) -> Result<(), BackendError> {
-        let initialized = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-        if self.has_streams_for_sessions() {
-            return self.notify(session, initialized).await;
-        }
-        let response = self.post(Some(session), initialized).await?;
-        let (status, error) = (response.status(), BackendError::from_response(&response));
-        if status.is_success() {
-            return Ok(());
-        }
-        if status == StatusCode::NOT_FOUND
-            && session.id.is_some()
-            && !is_unknown_method(&read_error_body(response.into_body()).await)
-        {
-            return Err(BackendError::SessionLost);
-        }
-        tracing::debug!(backend = %self.name(), %error, "backend rejected notifications/initialized");
-        Ok(())
+        self.send_initialize(params.revision, message, address, &id, attempt)
+            .await
     }
 
     /// Sends a request of the gateway itself and returns its result.
@@ -294,11 +200,6 @@ impl Backend {
     }
 }
 
-/// Visible ASCII, and blanks, which the specification does not allow and every SDK lives with.
-fn is_of_session_ids(byte: &u8) -> bool {
-    byte.is_ascii_graphic() || *byte == b' '
-}
-
 fn read_result(result: &RawValue) -> Result<(RawInitializeResult<'_>, Revision), BackendError> {
     let result: RawInitializeResult<'_> = serde_json::from_str(result.get())
         .map_err(|error| BackendError::Invalid(format!("initialize: {error}")))?;
@@ -313,7 +214,7 @@ fn read_result(result: &RawValue) -> Result<(RawInitializeResult<'_>, Revision),
 
 /// One attempt to open a session. Dropping it deletes a session that is already open.
 #[derive(Debug)]
-struct Attempt {
+pub(super) struct Attempt {
     backend: Backend,
     /// The session that the attempt has opened.
     opened: Option<UpstreamSession>,
@@ -349,6 +250,29 @@ impl Attempt {
                 tracing::debug!(backend = %backend.name(), %error, "failed to delete unused upstream session");
             }
         }))
+    }
+
+    /// Records the session that the server has opened, so that it is deleted if the attempt fails.
+    pub(super) fn note_opened(&mut self, session: &UpstreamSession) {
+        self.opened = Some(session.clone());
+    }
+
+    /// Records that the server refused `initialize` with the error message `body`, possibly because of the revision.
+    pub(super) fn note_refusal(&mut self, body: &[u8]) {
+        self.refused = Some(supported_revisions(body));
+    }
+
+    /// Reads the response `message` to `initialize`. The returned session has the revision that the server chose.
+    pub(super) fn complete(
+        &mut self,
+        message: &[u8],
+        mut session: UpstreamSession,
+    ) -> Result<InitializeResult, BackendError> {
+        let result = self.result_of(message)?;
+        let (result, revision) = read_result(&result)?;
+        session.revision = revision;
+        self.note_opened(&session);
+        Ok(result.parse_initialize_result(session))
     }
 
     /// Reads the result of `initialize`, and records a refusal of the revision.
@@ -396,21 +320,6 @@ fn supported_revisions(message: &[u8]) -> Vec<Revision> {
         .iter()
         .filter_map(|revision| Revision::parse(revision))
         .collect()
-}
-
-async fn read_own_response(response: Response<UpstreamBody>, id: &RawValue) -> Result<Bytes, BackendError> {
-    let content_type = response.headers().get(http::header::CONTENT_TYPE);
-    if header_names::is_media_type(content_type, &header_names::EVENT_STREAM) {
-        return response_reader::find(ResponseEvents::new(response.into_body()), id).await;
-    }
-    if !header_names::is_json(content_type) {
-        return Err(BackendError::content_type(
-            content_type,
-            "neither JSON nor a stream of events",
-        ));
-    }
-    let whole = response_reader::collect(Bytes::new(), response.into_body()).await?;
-    response_reader::check(whole, id)
 }
 
 /// Returns the result in `message`.

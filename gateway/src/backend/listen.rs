@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode};
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::{Backend, BackendError, ResponseEvents, UpstreamSession};
-use crate::mcp::header_names;
 use crate::mcp::sse::Event;
 
 /// The backoff before an ended stream is opened again, unless the backend sets `retry`.
@@ -49,46 +47,6 @@ pub struct ListenStream {
     empty_resumes: u32,
     /// The number of times that the stream was opened.
     opened: u64,
-}
-
-impl Backend {
-    /// Opens the GET stream of `session`, after the event `position` if given. The stream of a call can be resumed in the same way,
-    /// because its event ids identify it.
-    ///
-    /// # Errors
-    /// When there is no stream. The status 405 means that the backend offers none.
-    pub async fn listen(
-        &self,
-        session: &UpstreamSession,
-        position: Option<&HeaderValue>,
-    ) -> Result<ResponseEvents, BackendError> {
-        if self.has_streams_for_sessions() {
-            return match position {
-                None => self.listen_over_sse(session),
-                Some(_) => Err(BackendError::status(StatusCode::METHOD_NOT_ALLOWED.as_u16())),
-            };
-        }
-        let make = || {
-            let mut request = self.request(Method::GET, Some(session), Bytes::new())?;
-            let headers = request.headers_mut();
-            headers.remove(http::header::CONTENT_TYPE);
-            headers.insert(http::header::ACCEPT, header_names::EVENT_STREAM);
-            if let Some(position) = position {
-                headers.insert(header_names::LAST_EVENT_ID, position.clone());
-            }
-            Ok(request)
-        };
-        let response = self.send_in(session, make).await?;
-        let content_type = response.headers().get(http::header::CONTENT_TYPE);
-        match response.status() {
-            StatusCode::OK if header_names::is_media_type(content_type, &header_names::EVENT_STREAM) => {
-                Ok(ResponseEvents::new(response.into_body()))
-            }
-            // Not an event stream, and it will not be one the next time.
-            StatusCode::OK => Err(BackendError::status(StatusCode::METHOD_NOT_ALLOWED.as_u16())),
-            _ => Err(BackendError::from_response(&response)),
-        }
-    }
 }
 
 impl ListenStream {

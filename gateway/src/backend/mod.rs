@@ -18,19 +18,19 @@ mod host_addresses;
 #[cfg(test)]
 mod http2_tests;
 mod http_client;
-mod http_sse;
+mod http_request;
 mod initialize;
 mod initialize_result;
 mod list_pages;
 mod listed_items;
 mod listen;
 mod own_request_id;
-mod post;
 mod request_headers;
 mod response_events;
 mod response_reader;
 mod session_list_hint;
 mod shared_session;
+mod transport;
 mod upstream_body;
 
 use std::net::IpAddr;
@@ -53,6 +53,7 @@ use crate::runtime::tasks::Tasks;
 
 use connection_pools::ConnectionPools;
 use request_headers::RequestHeaders;
+use transport::Transport;
 
 pub use admission::CallPermit;
 pub use breaker::BreakerState;
@@ -67,6 +68,7 @@ pub use listen::{ListenStream, NoStream, position, retry};
 pub use response_events::ResponseEvents;
 pub use response_reader::{BackendResponse, MessageRole, read};
 pub use shared_session::{ID_BLOCKS, SharedSession, random_id_block};
+pub use transport::SessionScope;
 pub use upstream_body::UpstreamBody;
 
 /// How long a backend counts as losing its sessions after it was seen to.
@@ -89,7 +91,7 @@ struct Inner {
     /// The `Host` header of requests over plain HTTP. Over TLS the connection may be HTTP/2, which has none.
     host_header: Option<HeaderValue>,
     origin: String,
-    transport: HttpClient,
+    http_client: HttpClient,
     admission: admission::BackendAdmission,
     closing: delete_queue::DeleteQueue,
     pools: ArcSwap<ConnectionPools>,
@@ -97,11 +99,9 @@ struct Inner {
     /// Copy of the flag in `contact`: each call reads it several times.
     shares_session: AtomicBool,
     headers: ArcSwap<RequestHeaders>,
-    protocol: Protocol,
+    transport: Transport,
     /// When it was last seen to lose a session repeatedly.
     lost_sessions_at: ArcSwapOption<Instant>,
-    /// The open HTTP+SSE streams.
-    sse: http_sse::SseStreams,
     /// The CPU time spent on its lists.
     meter: Arc<ComputeMeter>,
     requests: own_request_id::RequestCounter,
@@ -142,7 +142,7 @@ impl UpstreamSession {
 impl Backend {
     /// Creates the backend for its configuration.
     #[must_use]
-    pub fn new(configured: &config::BackendSettings, transport: HttpClient) -> Self {
+    pub fn new(configured: &config::BackendSettings, http_client: HttpClient) -> Self {
         let config::BackendSettings {
             name,
             url,
@@ -151,26 +151,25 @@ impl Backend {
             ..
         } = configured.clone();
         let (origin, host_header) = (origin(&url, protocol), host_header(&url));
-        let transport = transport.with_own_gauge();
-        let (account, catalog_account) = (transport.budget().backend(), transport.budget().catalog());
-        let session_catalog_account = transport.budget().session_catalog();
-        let pools = ConnectionPools::new(&transport, &url, &contact);
+        let http_client = http_client.with_own_gauge();
+        let (account, catalog_account) = (http_client.budget().backend(), http_client.budget().catalog());
+        let session_catalog_account = http_client.budget().session_catalog();
+        let pools = ConnectionPools::new(&http_client, &url, &contact);
         Self {
             inner: Arc::new(Inner {
                 name,
                 url,
                 host_header,
                 origin,
-                transport,
+                http_client,
                 admission: admission::BackendAdmission::default(),
                 closing: delete_queue::DeleteQueue::default(),
                 pools: ArcSwap::from_pointee(pools),
                 headers: ArcSwap::from_pointee(RequestHeaders::new(&contact.headers)),
                 shares_session: AtomicBool::new(contact.shares_session),
                 contact: ArcSwap::new(contact),
-                protocol,
+                transport: Transport::new(protocol),
                 lost_sessions_at: ArcSwapOption::empty(),
-                sse: http_sse::SseStreams::default(),
                 meter: Arc::default(),
                 requests: own_request_id::RequestCounter::default(),
                 account,
@@ -201,13 +200,8 @@ impl Backend {
     #[must_use]
     pub fn is(&self, configured: &config::BackendSettings) -> bool {
         let inner = &self.inner;
-        (&inner.name, &inner.url, inner.protocol) == (&configured.name, &configured.url, configured.protocol)
-    }
-
-    /// Whether its sessions live in connections of this process, and mean nothing to any other.
-    #[must_use]
-    pub fn has_streams_for_sessions(&self) -> bool {
-        self.inner.protocol == Protocol::Sse
+        let protocol = inner.transport.protocol();
+        (&inner.name, &inner.url, protocol) == (&configured.name, &configured.url, configured.protocol)
     }
 
     /// Records that the backend loses a session repeatedly, so that its sessions are not reopened for a while.
@@ -240,7 +234,7 @@ impl Backend {
     }
 
     fn tasks(&self) -> &Tasks {
-        self.inner.transport.tasks()
+        self.inner.http_client.tasks()
     }
 
     /// Runs `work` on the compute threads and charges it to the backend.
@@ -269,14 +263,14 @@ impl Backend {
     /// The number of open connections, in use or idle.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.inner.transport.open()
+        self.inner.http_client.open()
     }
 
     /// Applies new connection settings. Running requests keep the old ones.
     pub fn set_contact(&self, contact: &Arc<UpstreamSettings>) {
         let inner = &*self.inner;
         if !inner.pools.load().is_valid_for(contact) {
-            let pools = ConnectionPools::new(&inner.transport, &inner.url, contact);
+            let pools = ConnectionPools::new(&inner.http_client, &inner.url, contact);
             inner.pools.store(Arc::new(pools));
         }
         if self.contact().headers != contact.headers {

@@ -177,7 +177,7 @@ impl Catalog {
             let stays = backends.iter().any(same);
             if !stays {
                 running.stop.cancel();
-                running.member.backend.close_streams();
+                running.member.backend.close_local_sessions();
             }
             stays
         });

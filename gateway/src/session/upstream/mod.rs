@@ -29,7 +29,7 @@ use serde_json::value::RawValue;
 use super::record::{Binding, Record, RecordKey};
 use super::store::{BindOutcome, StoreError};
 use super::{Session, SessionError, Sessions};
-use crate::backend::{Backend, BackendError, InitializeParams, UpstreamSession};
+use crate::backend::{Backend, BackendError, InitializeParams, SessionScope, UpstreamSession};
 use crate::core::{UpstreamError, UpstreamSessions};
 use crate::runtime::clock;
 use crate::session::cache::freshness::ReadStamp;
@@ -152,7 +152,7 @@ impl Session {
 impl Session {
     /// The upstream session at `backend` that is bound, or connected in this process.
     fn bound_session(&self, backend: &Backend) -> Option<UpstreamSession> {
-        if backend.has_streams_for_sessions() {
+        if backend.session_scope() == SessionScope::ProcessLocal {
             self.sessions.inner.sse_sessions.get(&self.key, backend)
         } else {
             usable(&self.record(), backend, None)
@@ -242,7 +242,9 @@ impl Session {
         match self.reload().await {
             Ok(()) => {}
             // A connection of this process is in no record, so it needs no store.
-            Err(SessionError::Unavailable(error)) if backend.has_streams_for_sessions() => {
+            Err(SessionError::Unavailable(error))
+                if backend.session_scope() == SessionScope::ProcessLocal =>
+            {
                 // A session known by its id alone may have ended, so no state may depend on it.
                 let disposable = self.sessions.inner.core.hot().is_disposable(backend.name());
                 if self.entry.is_from_id() && !disposable {
@@ -252,7 +254,7 @@ impl Session {
             Err(SessionError::NotFound) => return Err(UpstreamError::Gone),
             Err(SessionError::Unavailable(error)) => return self.provisional(backend, lost, error).await,
         }
-        if backend.has_streams_for_sessions() {
+        if backend.session_scope() == SessionScope::ProcessLocal {
             let record = Arc::clone(&self.record());
             return self.connect(backend, lost, &record).await;
         }

@@ -37,7 +37,7 @@ impl SseSessions {
     pub(in crate::session) fn get(&self, key: &RecordKey, backend: &Backend) -> Option<UpstreamSession> {
         let known = self.lock();
         let (owner, upstream) = known.sessions.get(key)?.get(backend.name().as_str())?;
-        let open = owner.origin() == backend.origin() && backend.stream_number(upstream).is_some();
+        let open = owner.origin() == backend.origin() && backend.local_session_number(upstream).is_some();
         open.then(|| upstream.clone())
     }
 
@@ -45,7 +45,7 @@ impl SseSessions {
     pub(in crate::session) fn of(&self, key: &RecordKey) -> Vec<(Backend, UpstreamSession)> {
         let known = self.lock();
         let all = known.sessions.get(key).into_iter().flat_map(BTreeMap::values);
-        all.filter(|(backend, upstream)| backend.stream_number(upstream).is_some())
+        all.filter(|(backend, upstream)| backend.local_session_number(upstream).is_some())
             .cloned()
             .collect()
     }
@@ -54,7 +54,7 @@ impl SseSessions {
         let mut known = self.lock();
         if known.sessions.len() >= known.sweep_at.max(SWEEP_AT) {
             known.sessions.retain(|_, connections| {
-                connections.retain(|_, (backend, upstream)| backend.stream_number(upstream).is_some());
+                connections.retain(|_, (backend, upstream)| backend.local_session_number(upstream).is_some());
                 !connections.is_empty()
             });
             // Bounds the map to twice the number of open connections.
@@ -247,7 +247,7 @@ mod tests {
         let id = sessions.create(&who, &client).await.unwrap();
         let session = sessions.find(id.as_bytes(), &who).await.unwrap();
         let upstream = session.open(&backend).await.unwrap();
-        let is_open = || backend.stream_number(&upstream).is_some();
+        let is_open = || backend.local_session_number(&upstream).is_some();
         // Other sessions come and go; the one in use stays.
         for _ in 0..100 {
             sessions.create(&who, &client).await.unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::value::RawValue;
 
-use crate::backend::{Backend, UpstreamSession};
+use crate::backend::{Backend, SessionScope, UpstreamSession};
 use crate::core::RoutedCall;
 use crate::session::cache::freshness::ReadStamp;
 use crate::session::id::event_id;
@@ -123,8 +123,8 @@ impl Session {
         let generation = if backend.shares_session() {
             let shared = backend.shared_session()?;
             (shared.initialize_result.session == *upstream).then_some(shared.number)?
-        } else if backend.has_streams_for_sessions() {
-            backend.stream_number(upstream)?
+        } else if backend.session_scope() == SessionScope::ProcessLocal {
+            backend.local_session_number(upstream)?
         } else {
             let record = self.record();
             let bound = record.bindings.get(backend.name().as_str());
@@ -174,7 +174,7 @@ impl Session {
             let replaced = || NoUpstreamSession::Replaced(name.to_owned());
             return wanted.map(|upstream| (backend, upstream)).ok_or_else(replaced);
         }
-        if backend.has_streams_for_sessions() {
+        if backend.session_scope() == SessionScope::ProcessLocal {
             let open = self.sessions.inner.sse_sessions.get(&self.key, &backend);
             let wanted = open.filter(|open| self.upstream_tag(&backend, open) == Some(tag));
             let replaced = || NoUpstreamSession::Replaced(name.to_owned());

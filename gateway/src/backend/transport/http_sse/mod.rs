@@ -16,9 +16,14 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::value::RawValue;
 
-use super::{Backend, BackendError, BackendResponse, Cookies, ResponseEvents, UpstreamSession};
+use super::Transport;
 use crate::backend::http_client::SendError;
+use crate::backend::initialize::{Attempt, INITIALIZED};
+use crate::backend::{
+    Backend, BackendError, BackendResponse, Cookies, InitializeResult, ResponseEvents, UpstreamSession,
+};
 use crate::mcp::header_names;
+use crate::mcp::revision::Revision;
 use crate::runtime::clock;
 
 use connection::{SseConnection, lock};
@@ -28,7 +33,7 @@ const MAX_STREAMS: usize = 4096;
 
 /// The open streams of one backend, by the session ids that the gateway assigns.
 #[derive(Debug, Default)]
-pub(super) struct SseStreams(Mutex<HashMap<HeaderValue, Arc<SseConnection>>>);
+pub(in crate::backend) struct SseStreams(Mutex<HashMap<HeaderValue, Arc<SseConnection>>>);
 
 impl SseStreams {
     fn get(&self, id: &HeaderValue) -> Option<Arc<SseConnection>> {
@@ -38,19 +43,68 @@ impl SseStreams {
     fn forget(&self, id: &HeaderValue) {
         lock(&self.0).remove(id);
     }
-}
 
-impl Backend {
+    /// Adds the stream `id`.
+    fn insert(&self, id: &HeaderValue, connection: &Arc<SseConnection>) -> Result<(), BackendError> {
+        let mut open = lock(&self.0);
+        if open.len() >= MAX_STREAMS {
+            let message = format!("{MAX_STREAMS} streams are open, which is the most");
+            return Err(BackendError::Unreachable(message));
+        }
+        open.insert(id.clone(), Arc::clone(connection));
+        Ok(())
+    }
+
     /// Returns the number of the stream of `session`; `None` when it is not open in this process.
-    #[must_use]
-    pub fn stream_number(&self, session: &UpstreamSession) -> Option<u64> {
+    pub(super) fn number(&self, session: &UpstreamSession) -> Option<u64> {
         let id = session.id.as_ref()?;
-        self.inner.sse.get(id)?;
+        self.get(id)?;
         u64::from_str_radix(id.to_str().ok()?, 16).ok()
     }
 
+    /// Returns the messages on the stream of `session` that belong to no call.
+    pub(super) fn listen(&self, session: &UpstreamSession) -> Result<ResponseEvents, BackendError> {
+        let gone = || BackendError::status(StatusCode::NOT_FOUND.as_u16());
+        let connection = session.id.as_ref().and_then(|id| self.get(id));
+        let events = connection.and_then(|connection| connection.listen());
+        events.map(ResponseEvents::shared).ok_or_else(gone)
+    }
+
+    /// Closes the stream of `session`.
+    pub(super) fn close(&self, session: &UpstreamSession) {
+        let Some(id) = &session.id else { return };
+        if let Some(connection) = self.get(id) {
+            connection.close();
+        }
+        self.forget(id);
+    }
+
+    /// Closes all streams.
+    pub(super) fn close_all(&self) {
+        for connection in lock(&self.0).values() {
+            connection.close();
+        }
+    }
+}
+
+impl Transport {
+    fn sse_stream(&self, id: &HeaderValue) -> Option<Arc<SseConnection>> {
+        match self {
+            Self::HttpSse(streams) => streams.get(id),
+            Self::StreamableHttp => None,
+        }
+    }
+
+    fn forget_sse_stream(&self, id: &HeaderValue) {
+        if let Self::HttpSse(streams) = self {
+            streams.forget(id);
+        }
+    }
+}
+
+impl Backend {
     /// Opens a stream, at `address` if given, and waits for its `endpoint` event. Returns the id of the new session.
-    pub(super) async fn open_stream(&self, address: Option<IpAddr>) -> Result<HeaderValue, SendError> {
+    async fn open_stream(&self, address: Option<IpAddr>) -> Result<HeaderValue, SendError> {
         let mut request = self.request(Method::GET, None, Bytes::new())?;
         let headers = request.headers_mut();
         headers.remove(http::header::CONTENT_TYPE);
@@ -83,13 +137,8 @@ impl Backend {
         let cookies = Cookies::default();
         cookies.take(&headers, &[self.url(), &endpoint], clock::unix_seconds);
         let connection = Arc::new(SseConnection::new(endpoint, address, cookies));
-        {
-            let mut open = lock(&self.inner.sse.0);
-            if open.len() >= MAX_STREAMS {
-                let message = format!("{MAX_STREAMS} streams are open, which is the most");
-                return Err(BackendError::Unreachable(message).into());
-            }
-            open.insert(id.clone(), Arc::clone(&connection));
+        if let Transport::HttpSse(streams) = &self.inner.transport {
+            streams.insert(&id, &connection)?;
         }
         let (inner, drained) = (Arc::downgrade(&self.inner), self.tasks().drained());
         self.tasks()
@@ -105,7 +154,11 @@ impl Backend {
         id: &RawValue,
     ) -> Result<BackendResponse, BackendError> {
         let stream = session.id.as_ref().ok_or(BackendError::SessionLost)?;
-        let connection = self.inner.sse.get(stream).ok_or(BackendError::SessionLost)?;
+        let connection = self
+            .inner
+            .transport
+            .sse_stream(stream)
+            .ok_or(BackendError::SessionLost)?;
         let events = connection.call(id, &message).ok_or(BackendError::SessionLost)?;
         self.post_over_sse(stream, message).await?;
         Ok(BackendResponse::Events(
@@ -114,9 +167,22 @@ impl Backend {
         ))
     }
 
+    pub(super) async fn notify_over_sse(
+        &self,
+        session: &UpstreamSession,
+        message: Bytes,
+    ) -> Result<(), BackendError> {
+        let stream = session.id.as_ref().ok_or(BackendError::SessionLost)?;
+        self.post_over_sse(stream, message).await
+    }
+
     /// Posts `message` to the endpoint of the stream `id`.
-    pub(super) async fn post_over_sse(&self, id: &HeaderValue, message: Bytes) -> Result<(), BackendError> {
-        let connection = self.inner.sse.get(id).ok_or(BackendError::SessionLost)?;
+    async fn post_over_sse(&self, id: &HeaderValue, message: Bytes) -> Result<(), BackendError> {
+        let connection = self
+            .inner
+            .transport
+            .sse_stream(id)
+            .ok_or(BackendError::SessionLost)?;
         let mut request = self.request(Method::POST, None, message)?;
         *request.uri_mut() = connection.endpoint().clone();
         if let Some(cookies) = connection.cookies().header(clock::unix_seconds) {
@@ -132,35 +198,33 @@ impl Backend {
             // The server no longer knows the stream, although it has not closed it.
             StatusCode::NOT_FOUND => {
                 connection.close();
-                self.inner.sse.forget(id);
+                self.inner.transport.forget_sse_stream(id);
                 Err(BackendError::SessionLost)
             }
             _ => Err(BackendError::from_response(&response)),
         }
     }
 
-    /// Returns the messages on the stream of `session` that belong to no call.
-    pub(super) fn listen_over_sse(&self, session: &UpstreamSession) -> Result<ResponseEvents, BackendError> {
-        let gone = || BackendError::status(StatusCode::NOT_FOUND.as_u16());
-        let connection = session.id.as_ref().and_then(|id| self.inner.sse.get(id));
-        let events = connection.and_then(|connection| connection.listen());
-        events.map(ResponseEvents::shared).ok_or_else(gone)
-    }
-
-    /// Closes all streams and their sessions, when the backend is removed from the configuration.
-    pub fn close_streams(&self) {
-        for connection in lock(&self.inner.sse.0).values() {
-            connection.close();
-        }
-    }
-
-    /// Closes the stream of `session`.
-    pub(super) fn close_stream(&self, session: &UpstreamSession) {
-        let Some(id) = &session.id else { return };
-        if let Some(connection) = self.inner.sse.get(id) {
-            connection.close();
-        }
-        self.inner.sse.forget(id);
+    /// Sends `initialize` on a new stream.
+    pub(super) async fn initialize_over_sse(
+        &self,
+        revision: Revision,
+        message: Bytes,
+        address: Option<IpAddr>,
+        id: &RawValue,
+        attempt: &mut Attempt,
+    ) -> Result<InitializeResult, SendError> {
+        let session = UpstreamSession {
+            id: Some(self.open_stream(address).await?),
+            revision,
+            address,
+            cookies: Cookies::default(),
+        };
+        attempt.note_opened(&session);
+        let answer = self.call_over_sse(&session, message, id).await?;
+        let result = attempt.complete(&answer.whole(id).await?, session)?;
+        self.notify_over_sse(&result.session, INITIALIZED).await?;
+        Ok(result)
     }
 }
 

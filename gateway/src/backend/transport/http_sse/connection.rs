@@ -25,7 +25,7 @@ const PING_DEADLINE: Duration = Duration::from_secs(10);
 
 /// An open HTTP+SSE stream.
 #[derive(Debug)]
-pub(in crate::backend) struct SseConnection {
+pub(super) struct SseConnection {
     /// The URL for POSTs. It contains the session's id, so it is secret.
     endpoint: Uri,
     /// The address of the server with the stream, where the host is a name.
@@ -116,7 +116,7 @@ impl SseConnection {
             routes.end();
         }
         if let Some(backend) = backend.upgrade() {
-            backend.sse.forget(&id);
+            backend.transport.forget_sse_stream(&id);
         }
     }
 

@@ -1,0 +1,178 @@
+//! The transports to a backend. Each has a folder here and one arm of [`Transport`].
+//!
+//! The rest of the gateway sends messages through the methods in this file. It depends on a transport only through [`SessionScope`], which
+//! says where sessions may be kept. A new transport is a new folder, an arm of [`Transport`], and its branch in each `match` below.
+
+mod http_sse;
+mod streamable_http;
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use serde_json::value::RawValue;
+
+use crate::backend::http_client::SendError;
+use crate::backend::initialize::Attempt;
+use crate::backend::{
+    Backend, BackendError, BackendResponse, InitializeResult, ResponseEvents, UpstreamSession,
+};
+use crate::config::Protocol;
+use crate::mcp::revision::Revision;
+
+use http_sse::SseStreams;
+
+/// The transport of one backend, with its state in this process.
+#[derive(Debug)]
+pub(super) enum Transport {
+    /// Streamable HTTP, since revision 2025-03-26.
+    StreamableHttp,
+    /// HTTP+SSE of revision 2024-11-05, with the open streams.
+    HttpSse(SseStreams),
+}
+
+/// Where the sessions of a transport can exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionScope {
+    /// A session is data. The session record contains it, and every replica can use it.
+    Stored,
+    /// A session is a connection of this process. It is in no record, other replicas open their own, and it ends with the connection.
+    ProcessLocal,
+}
+
+impl Transport {
+    /// Creates the transport for the configured protocol.
+    pub(super) fn new(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::StreamableHttp => Self::StreamableHttp,
+            Protocol::Sse => Self::HttpSse(SseStreams::default()),
+        }
+    }
+
+    /// The configured protocol.
+    pub(super) fn protocol(&self) -> Protocol {
+        match self {
+            Self::StreamableHttp => Protocol::StreamableHttp,
+            Self::HttpSse(_) => Protocol::Sse,
+        }
+    }
+
+    fn session_scope(&self) -> SessionScope {
+        match self {
+            Self::StreamableHttp => SessionScope::Stored,
+            Self::HttpSse(_) => SessionScope::ProcessLocal,
+        }
+    }
+}
+
+impl Backend {
+    /// Where sessions of this backend can exist.
+    #[must_use]
+    pub fn session_scope(&self) -> SessionScope {
+        self.inner.transport.session_scope()
+    }
+
+    /// Sends the request `message` with the id `id`, and returns the response in the backend's framing.
+    ///
+    /// # Errors
+    /// When there is no response. [`BackendError::SessionLost`] means that the backend needs a new `initialize` and has not executed the
+    /// request.
+    pub async fn call(
+        &self,
+        session: &UpstreamSession,
+        message: Bytes,
+        id: &RawValue,
+    ) -> Result<BackendResponse, BackendError> {
+        match &self.inner.transport {
+            Transport::StreamableHttp => self.call_over_http(session, message, id).await,
+            // Boxed: the state of this future must not enlarge that of the common case.
+            Transport::HttpSse(_) => Box::pin(self.call_over_sse(session, message, id)).await,
+        }
+    }
+
+    /// Sends the notification or response `message`.
+    ///
+    /// # Errors
+    /// When the backend does not accept it. [`BackendError::SessionLost`] means that the backend no longer knows the session.
+    pub async fn notify(&self, session: &UpstreamSession, message: Bytes) -> Result<(), BackendError> {
+        match &self.inner.transport {
+            Transport::StreamableHttp => self.notify_over_http(session, message).await,
+            Transport::HttpSse(_) => self.notify_over_sse(session, message).await,
+        }
+    }
+
+    /// Deletes the session at the backend. A backend without deletion responds with 405, which counts as success.
+    ///
+    /// # Errors
+    /// When the backend cannot be reached.
+    pub async fn close(&self, session: &UpstreamSession) -> Result<(), BackendError> {
+        if session.id.is_none() {
+            return Ok(());
+        }
+        match &self.inner.transport {
+            Transport::StreamableHttp => self.delete_over_http(session).await,
+            Transport::HttpSse(streams) => {
+                streams.close(session);
+                Ok(())
+            }
+        }
+    }
+
+    /// Opens the stream for server-initiated messages of `session`, after the event `position` if given. The stream of a call can be
+    /// resumed in the same way, because its event ids identify it.
+    ///
+    /// # Errors
+    /// When there is no stream. The status 405 means that the backend offers none.
+    pub async fn listen(
+        &self,
+        session: &UpstreamSession,
+        position: Option<&HeaderValue>,
+    ) -> Result<ResponseEvents, BackendError> {
+        match (&self.inner.transport, position) {
+            (Transport::StreamableHttp, _) => self.listen_over_http(session, position).await,
+            (Transport::HttpSse(streams), None) => streams.listen(session),
+            // The stream has no event ids to resume from.
+            (Transport::HttpSse(_), Some(_)) => {
+                Err(BackendError::status(StatusCode::METHOD_NOT_ALLOWED.as_u16()))
+            }
+        }
+    }
+
+    /// Opens a session with the request `message`, an `initialize` with the id `id`, at `address` if given.
+    pub(super) async fn send_initialize(
+        &self,
+        revision: Revision,
+        message: Bytes,
+        address: Option<IpAddr>,
+        id: &RawValue,
+        attempt: &mut Attempt,
+    ) -> Result<InitializeResult, SendError> {
+        match &self.inner.transport {
+            Transport::StreamableHttp => {
+                self.initialize_over_http(revision, message, address, id, attempt)
+                    .await
+            }
+            Transport::HttpSse(_) => {
+                self.initialize_over_sse(revision, message, address, id, attempt)
+                    .await
+            }
+        }
+    }
+
+    /// Returns the number of the process-local session `session`; `None` when it is not open in this process.
+    #[must_use]
+    pub fn local_session_number(&self, session: &UpstreamSession) -> Option<u64> {
+        match &self.inner.transport {
+            Transport::StreamableHttp => None,
+            Transport::HttpSse(streams) => streams.number(session),
+        }
+    }
+
+    /// Closes all process-local sessions, when the backend is removed from the configuration.
+    pub fn close_local_sessions(&self) {
+        match &self.inner.transport {
+            Transport::StreamableHttp => {}
+            Transport::HttpSse(streams) => streams.close_all(),
+        }
+    }
+}
