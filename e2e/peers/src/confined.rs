@@ -13,9 +13,6 @@ const VERSIONS: [(&str, &str); 2] = [
     ("/sys/fs/cgroup", "memory.max"),
 ];
 
-/// The largest nice value of Linux.
-const LOWEST_PRIORITY: i32 = 19;
-
 /// A control group with a limit of memory, and two cores. The group is removed with this value.
 #[derive(Debug)]
 pub struct Confined {
@@ -91,15 +88,14 @@ impl Confined {
     }
 }
 
-/// Lets the calling thread run only when no other thread wants its core. A load generator needs it beside the clients that are measured:
-/// without it the figures would say how much of their own core the load took from them.
-///
-/// # Errors
-/// When the system refuses.
-pub fn give_way() -> anyhow::Result<()> {
-    let thread = rustix::thread::gettid();
-    rustix::process::setpriority_process(Some(thread), LOWEST_PRIORITY)
-        .context("cannot lower a thread's priority")
+/// A command that starts `program` as a process which runs only when no other one wants its core (`SCHED_IDLE`). A low priority is not
+/// enough for a load generator beside the clients that are measured: the scheduler lets a thread of any priority finish its time slice of
+/// several milliseconds.
+#[must_use]
+pub fn idle_command(program: &Path) -> Command {
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "0"]).arg(program);
+    command
 }
 
 impl Drop for Confined {

@@ -1,5 +1,6 @@
 //! `cargo xtask hostile`: hostile clients and backends against a gateway with the memory of a pod and one core.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,11 +17,17 @@ struct Arguments {
     /// How long the attack takes; up to a minute before it the honest sessions are measured alone and beside a busy neighbour
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     minutes: u64,
+    /// Be the attacker of a scenario that listens here
+    #[arg(long, hide = true)]
+    control: Option<SocketAddr>,
 }
 
 fn main() -> ExitCode {
     let run = || {
         let arguments = Arguments::parse();
+        if let Some(control) = arguments.control {
+            return hostile::attack_on_command(control);
+        }
         let confined = Confined::new(MEMORY_BYTES)?;
         let report = hostile::run(&confined, Duration::from_secs(arguments.minutes * 60))?;
         println!("{report}");

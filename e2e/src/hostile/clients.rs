@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Attack, give_way};
+use super::Attack;
 use crate::raw::Session;
 
 /// How long a connection is waited for, and how long one that says nothing is kept.
@@ -50,7 +50,6 @@ pub(super) fn start(gateway: SocketAddr, attack: &Arc<Attack>) -> Vec<JoinHandle
             attack: Arc::clone(attack),
         };
         std::thread::spawn(move || {
-            give_way();
             while !client.attack.is_over() {
                 row(&client);
                 std::thread::sleep(PAUSE);

@@ -3,6 +3,7 @@
 //!
 //! Everything is bounded: the number of clients, what each sends, and the time. Everything is on loopback.
 
+mod attacker;
 mod backend;
 mod clients;
 mod honest;
@@ -13,14 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use vmcp_crds::config::{BackendConfig, Duration as Span, HotConfig};
-use vmcp_peers::confined::{self, Confined};
+use vmcp_peers::confined::Confined;
 
 use crate::fixture::Fixture;
 use crate::gateway::{Gateway, Recipe};
 use crate::{raw, wait};
 
+use attacker::Attacker;
+pub use attacker::attack_on_command;
 pub use backend::Hostile;
 pub use report::Report;
 
@@ -65,12 +67,12 @@ impl Attack {
 pub fn run(confined: &Confined, duration: Duration) -> anyhow::Result<Report> {
     confined.move_this_process()?;
     let (first, second) = (Fixture::start(&[])?, Fixture::start(&[])?);
-    let hostile = Hostile::start()?;
+    let mut attacker = Attacker::start()?;
     let mut recipe = Recipe::in_memory(&[])?;
     recipe.wrapper = confined.wrapper();
     recipe.config.session_storage.ttl = Span::from_secs(TTL_SECONDS);
     let mut backends = vec![named("one", &first.url), named("two", &second.url)];
-    backends.extend(backend::NAMES.map(|name| named(name, &hostile.url(name))));
+    backends.extend(backend::NAMES.map(|name| named(name, &attacker.url(name))));
     recipe.config.hot = Some(HotConfig {
         backends,
         ..HotConfig::default()
@@ -86,17 +88,11 @@ pub fn run(confined: &Confined, duration: Duration) -> anyhow::Result<Report> {
     drop(neighbour);
     let rest = Rest::of(&gateway)?;
 
-    hostile.set_hostile(true);
-    let attack = Arc::new(Attack::default());
-    let threads = clients::start(gateway.mcp, &attack);
+    attacker.begin(gateway.mcp)?;
     let livez = Livez::start(gateway.admin);
     let under_attack = honest.run(duration);
-    attack.stop.store(true, Ordering::Relaxed);
-    hostile.set_hostile(false);
+    let (tried, refused) = attacker.end()?;
     let livez = livez.finish();
-    for thread in threads {
-        thread.join().ok().context("a hostile client panicked")?;
-    }
     let peak = gateway.peak_memory();
     let restarted = !gateway.is_running()?;
     let after = if restarted {
@@ -113,17 +109,9 @@ pub fn run(confined: &Confined, duration: Duration) -> anyhow::Result<Report> {
         restarted,
         before: rest,
         after,
-        tried: attack.tried.load(Ordering::Relaxed),
-        refused: attack.refused.load(Ordering::Relaxed),
+        tried,
+        refused,
     })
-}
-
-/// The attack shares its core with the honest sessions and their backends, and takes nothing of it from them: only what it takes from the
-/// gateway counts.
-fn give_way() {
-    if let Err(error) = confined::give_way() {
-        eprintln!("the attack disturbs the honest sessions itself: {error:#}");
-    }
 }
 
 fn named(name: &str, url: &str) -> BackendConfig {
