@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use vmcp_gateway::config::{
-    RedisAddress, RedisIdentity, RedisPassword, RedisStorage, RedisTls, RedisTopology, ServerName,
+    CertificatePair, RedisAddress, RedisPassword, RedisStorage, RedisTls, RedisTopology, ServerName,
 };
 use vmcp_gateway::session::record::Lifetimes;
 use vmcp_gateway::session::store::SessionStore;
@@ -144,7 +144,7 @@ impl Servers {
                 RedisStorage {
                     tls: Some(RedisTls {
                         ca_file: Some(certificates.authority()),
-                        identity: Some(RedisIdentity {
+                        identity: Some(CertificatePair {
                             cert_file: identity.cert,
                             key_file: identity.key,
                         }),

@@ -17,7 +17,8 @@ use crate::config::{Config, HotSource, SessionStorage};
 use crate::core::Core;
 use crate::frontend::auth::Authentication;
 use crate::frontend::{self, Frontend};
-use crate::http::server;
+use crate::http::listener_tls::ListenerTls;
+use crate::http::server::Server;
 use crate::runtime::drain::Drain;
 use crate::runtime::readiness::{Readiness, ReadinessWait};
 use crate::runtime::tasks::Tasks;
@@ -49,6 +50,7 @@ const BACKLOG: u32 = 1024;
 #[derive(Debug)]
 pub struct App {
     mcp: TcpListener,
+    tls: Option<ListenerTls>,
     frontend: Frontend,
     sessions: Sessions,
     /// Waits for what the store knows of the backends.
@@ -103,10 +105,13 @@ impl App {
 
         let session_keys = config.session_keys.zip(named_keys.clone());
 
+        let tls = config.mcp_tls.map(ListenerTls::new).transpose();
+        let tls = tls.map_err(|reason| anyhow::anyhow!("listeners.tls: {reason}"))?;
         let mcp = listen(config.mcp_listener)?;
         let admin_listener = listen(config.admin_listener)?;
         tracing::info!(
             mcp = %mcp.local_addr()?,
+            tls = tls.is_some(),
             admin = %admin_listener.local_addr()?,
             server = %config.server,
             session_storage = store.provider(),
@@ -164,6 +169,7 @@ impl App {
         drop(listening);
         Ok(Self {
             mcp,
+            tls,
             frontend,
             sessions,
             loading,
@@ -204,18 +210,17 @@ impl App {
             self.metrics.clone(),
         ));
         let frontend = Arc::new(self.frontend);
-        let (drain, tasks) = (self.drain.clone(), self.tasks.clone());
-        let serving = server::serve(
-            self.mcp,
-            drain,
-            tasks,
-            frontend::error_body,
-            self.idle_timeout,
-            move |request| {
-                let frontend = Arc::clone(&frontend);
-                async move { frontend.serve(request).await }
-            },
-        );
+        let server = Server {
+            drain: self.drain.clone(),
+            tasks: self.tasks.clone(),
+            error_body: frontend::error_body,
+            idle_timeout: self.idle_timeout,
+            tls: self.tls,
+        };
+        let serving = server.serve(self.mcp, move |request| {
+            let frontend = Arc::clone(&frontend);
+            async move { frontend.serve(request).await }
+        });
         let ending = async {
             shutdown.await;
             tracing::info!(delay_s = self.drain_delay.as_secs_f32(), "draining");

@@ -1,13 +1,13 @@
 //! Certificates in files, and how a server's is checked, whoever the server is: a backend or Redis.
 
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
 /// The most that is read of a file.
@@ -18,9 +18,15 @@ const MAX_BYTES: usize = 1024 * 1024;
 /// # Errors
 /// What is wrong with the file.
 pub(crate) fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = path.display();
-    let text = std::fs::read(path).map_err(|error| format!("the file {shown} cannot be read: {error}"))?;
-    parse(&text).map_err(|reason| format!("the file {shown} {reason}"))
+    parse(&read_text(path)?).map_err(|reason| format!("the file {} {reason}", path.display()))
+}
+
+/// The content of the file `path`.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("the file {} cannot be read: {error}", path.display()))
 }
 
 /// The certificates in `text`, which is PEM; at least one.
@@ -37,6 +43,63 @@ pub(crate) fn parse(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String>
         return Err("has no certificate".to_owned());
     }
     Ok(certificates)
+}
+
+/// Files with a certificate and its private key, in PEM: those of a server, or those that the gateway shows to one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificatePair {
+    /// The file with the certificate, followed by those of the authorities between it and the root.
+    pub cert_file: PathBuf,
+    /// The file with the private key of the certificate.
+    pub key_file: PathBuf,
+}
+
+/// The content of both files of a [`CertificatePair`].
+#[derive(PartialEq, Eq)]
+pub(crate) struct PairText {
+    chain: Vec<u8>,
+    key: Vec<u8>,
+}
+
+// The key is a secret.
+impl Debug for PairText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PairText").finish_non_exhaustive()
+    }
+}
+
+impl CertificatePair {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// Which file cannot be read, and why.
+    pub(crate) fn read(&self) -> Result<PairText, String> {
+        Ok(PairText {
+            chain: read_text(&self.cert_file)?,
+            key: read_text(&self.key_file)?,
+        })
+    }
+
+    /// Parses what [`Self::read`] has read.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub(crate) fn parse(
+        &self,
+        text: &PairText,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+        let chain =
+            parse(&text.chain).map_err(|reason| format!("the file {} {reason}", self.cert_file.display()))?;
+        let key = PrivateKeyDer::from_pem_slice(&text.key)
+            .map_err(|error| format!("the file {} has no private key: {error}", self.key_file.display()))?;
+        Ok((chain, key))
+    }
+
+    /// Says that TLS cannot use the pair because of `error`.
+    pub(crate) fn mismatch(&self, error: &rustls::Error) -> String {
+        let (chain, key) = (self.cert_file.display(), self.key_file.display());
+        format!("the key in {key} does not belong to the certificate in {chain}: {error}")
+    }
 }
 
 /// Which certificates of servers are trusted.

@@ -11,6 +11,7 @@ use vmcp_crds::config::read;
 
 use crate::config::{Config, IncomingAuth, InvalidConfig};
 use crate::frontend::auth::authorities;
+use crate::http::listener_tls::ListenerTls;
 use crate::session::id::signing_keys::SigningKeys;
 
 /// Reads and validates `file`, as [`Config::load`] does, and checks the files that it needs for a start.
@@ -32,6 +33,12 @@ pub fn check(config: &Config, file: &Path) -> Result<(), InvalidConfig> {
     {
         let advice = "a relative path starts at the directory of this file; `vmcp-gateway keygen > current` there makes a key";
         return refuse(file, "sessionKeys.directory", error, advice);
+    }
+    if let Some(pair) = &config.mcp_tls
+        && let Err(reason) = ListenerTls::new(pair.clone())
+    {
+        let advice = "expected a certificate and its private key in PEM; a relative path starts at the directory of this file";
+        return refuse(file, "listeners.tls", anyhow::Error::msg(reason), advice);
     }
     if let IncomingAuth::Oidc(oidc) = &config.incoming_auth
         && let Some(bundle) = &oidc.ca_bundle

@@ -31,7 +31,8 @@ pub struct BackendConfig {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub addresses: Vec<IpAddr>,
-    /// How the backend's certificate is verified, for an `https` URL. Default: it must be signed by an authority that the system trusts.
+    /// Trusted authorities and a client certificate, for an `https` URL. Default: the backend's certificate must be signed by an authority
+    /// that the system trusts, and the gateway shows none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
     /// The transport of the backend. `streamable-http`: Streamable HTTP, since protocol revision 2025-03-26. `sse`: HTTP+SSE of
@@ -106,15 +107,22 @@ pub struct BackendConfig {
     pub health: HealthConfig,
 }
 
-/// How a backend's certificate is verified.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// TLS for connections to a backend. The files are read for each new connection, so that a change needs no restart. Relative paths start
+/// at the directory of this configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendTls {
     /// PEM file with trusted certificates, for example `/etc/tls/ca.crt`, instead of those that the system trusts. A server is trusted if
     /// one of them has signed its certificate and the certificate contains the host name of the URL. A server is also trusted if its
-    /// certificate is itself in the file, for example a self-signed one: then name and dates are not checked. The file is read for each
-    /// new connection, so that a change needs no restart. A relative path starts at the directory of this configuration file.
-    pub ca_file: PathBuf,
+    /// certificate is itself in the file, for example a self-signed one: then name and dates are not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with the client certificate that the gateway shows to the backend. Requires `keyFile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with the private key of the client certificate. Requires `certFile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// Whether a backend's state for a session must be kept.

@@ -151,6 +151,20 @@ pub struct Listeners {
         skip_serializing_if = "is_default_idle_timeout"
     )]
     pub idle_timeout: Duration,
+    /// TLS for the MCP endpoint. With TLS the endpoint speaks HTTP/2 and HTTP/1.1. Default: no TLS, and HTTP/1.1 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+}
+
+/// TLS for the MCP endpoint. The files are read again when they change, so that a renewed certificate needs no restart. Relative paths
+/// start at the directory of this configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerTls {
+    /// PEM file with the certificate of the endpoint and those of the intermediate authorities, for example `/etc/vmcp/tls/tls.crt`.
+    pub cert_file: PathBuf,
+    /// PEM file with the private key of the certificate, for example `/etc/vmcp/tls/tls.key`.
+    pub key_file: PathBuf,
 }
 
 /// The keys that sign session ids.
@@ -169,6 +183,7 @@ impl Default for Listeners {
             mcp: default_mcp_listener(),
             admin: default_admin_listener(),
             idle_timeout: default_idle_timeout(),
+            tls: None,
         }
     }
 }

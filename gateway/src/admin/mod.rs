@@ -12,12 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 
 use crate::config::ServerName;
 use crate::core::Core;
 use crate::frontend::auth::Authentication;
-use crate::http::server;
+use crate::http::incoming_body::IncomingBody;
+use crate::http::server::{IDLE_TIMEOUT, Server};
 use crate::runtime::drain::Drain;
 use crate::runtime::readiness::Readiness;
 use crate::runtime::tasks::Tasks;
@@ -82,23 +82,23 @@ impl Admin {
         };
         let tasks = Tasks::default();
         let admin = Arc::new(self);
-        server::serve(
-            listener,
-            end,
-            tasks.clone(),
-            wording,
-            server::IDLE_TIMEOUT,
-            move |request| {
-                let admin = Arc::clone(&admin);
-                async move { admin.answer(&request) }
-            },
-        )
-        .await;
+        let server = Server {
+            drain: end,
+            tasks: tasks.clone(),
+            error_body: wording,
+            idle_timeout: IDLE_TIMEOUT,
+            tls: None,
+        };
+        let answer = move |request| {
+            let admin = Arc::clone(&admin);
+            async move { admin.answer(&request) }
+        };
+        server.serve(listener, answer).await;
         // Nobody has been asked to stay: a client that keeps a connection busy does not keep the process.
         drop(tokio::time::timeout(FINISH, tasks.finish()).await);
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn answer(&self, request: &Request<IncomingBody>) -> Response<Full<Bytes>> {
         if *request.method() != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "Only GET is allowed.\n");
         }

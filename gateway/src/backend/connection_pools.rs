@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use http::Uri;
 
 use super::BackendError;
-use super::ca_file::CaFile;
+use super::tls_files::TlsFiles;
 use crate::backend::host_addresses::HostAddresses;
 use crate::backend::http_client::{ConnectionPool, HttpClient};
 use crate::config::UpstreamSettings;
@@ -22,7 +22,7 @@ pub(super) struct ConnectionPools {
     http_client: HttpClient,
     host: Arc<HostAddresses>,
     contact: Arc<UpstreamSettings>,
-    ca_file: Option<Arc<CaFile>>,
+    tls_files: Option<Arc<TlsFiles>>,
     any: Arc<ConnectionPool>,
     held: ArcSwap<HashMap<IpAddr, Arc<ConnectionPool>>>,
 }
@@ -30,12 +30,12 @@ pub(super) struct ConnectionPools {
 impl ConnectionPools {
     pub(super) fn new(http_client: &HttpClient, url: &Uri, contact: &Arc<UpstreamSettings>) -> Self {
         let host = Arc::new(HostAddresses::new(url, &contact.addresses));
-        let ca_file = contact.ca_file.clone().map(|path| Arc::new(CaFile::new(path)));
-        let any = http_client.pool(contact.timeouts.connect, &host, None, ca_file.as_ref());
+        let tls_files = TlsFiles::new(&contact.tls).map(Arc::new);
+        let any = http_client.pool(contact.timeouts.connect, &host, None, tls_files.as_ref());
         Self {
             http_client: http_client.clone(),
             any: Arc::new(any),
-            ca_file,
+            tls_files,
             contact: Arc::clone(contact),
             host,
             held: ArcSwap::default(),
@@ -46,7 +46,7 @@ impl ConnectionPools {
     pub(super) fn is_valid_for(&self, contact: &UpstreamSettings) -> bool {
         self.contact.timeouts.connect == contact.timeouts.connect
             && self.contact.addresses == contact.addresses
-            && self.contact.ca_file == contact.ca_file
+            && self.contact.tls == contact.tls
     }
 
     /// Returns the pool for `address`, or the pool for any address of the host.
@@ -58,8 +58,10 @@ impl ConnectionPools {
             return Arc::clone(pool);
         }
         let connect = self.contact.timeouts.connect;
-        let ca_file = self.ca_file.as_ref();
-        let pool = self.http_client.pool(connect, &self.host, Some(address), ca_file);
+        let tls_files = self.tls_files.as_ref();
+        let pool = self
+            .http_client
+            .pool(connect, &self.host, Some(address), tls_files);
         let pool = Arc::new(pool);
         self.held.rcu(|held| {
             let mut held = HashMap::clone(held);

@@ -1,7 +1,7 @@
 //! Tests of retries after HTTP/2 refusals (RFC 9113), frame by frame, and of trusted certificates.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +16,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::BackendError;
-use super::ca_file::CaFile;
+use super::tls_files::TlsFiles;
 use crate::backend::host_addresses::HostAddresses;
 use crate::backend::http_client::{ConnectionPool, HttpClient, SendError};
+use crate::config::UpstreamTls;
 use crate::runtime::tasks::Tasks;
 
 const GOAWAY: u8 = 7;
@@ -56,13 +57,21 @@ fn self_signed_for(name: &str, protocol: &[u8]) -> SelfSigned {
     }
 }
 
+fn tls_files(ca_file: &Path) -> TlsFiles {
+    let files = UpstreamTls {
+        ca_file: Some(ca_file.to_owned()),
+        identity: None,
+    };
+    TlsFiles::new(&files).unwrap()
+}
+
 fn pool(address: SocketAddr, ca_file: &Path) -> (ConnectionPool, http::Uri) {
     let uri: http::Uri = format!("https://{address}/mcp").parse().unwrap();
     let host = Arc::new(HostAddresses::new(&uri, &[]));
-    let ca_file = Arc::new(CaFile::new(PathBuf::from(ca_file)));
+    let files = Arc::new(tls_files(ca_file));
     let transport = HttpClient::new(Tasks::default());
     (
-        transport.pool(Duration::from_secs(5), &host, None, Some(&ca_file)),
+        transport.pool(Duration::from_secs(5), &host, None, Some(&files)),
         uri,
     )
 }
@@ -220,8 +229,8 @@ async fn ca_file_certificates_are_trusted_and_reread() {
     assert!(stranger.contains("cannot be reached"), "{stranger}");
     std::fs::write(&file, format!("{}{}", other.pem, server.pem)).unwrap();
     assert_eq!(send().await.unwrap(), 200);
-    let garbage = CaFile::new(directory.path().join("garbage"));
-    std::fs::write(directory.path().join("garbage"), "nothing").unwrap();
-    let reason = garbage.client_config().await.unwrap_err();
+    let garbage = directory.path().join("garbage");
+    std::fs::write(&garbage, "nothing").unwrap();
+    let reason = tls_files(&garbage).client_config().await.unwrap_err();
     assert!(reason.contains("garbage has no certificate"), "{reason}");
 }

@@ -22,11 +22,12 @@ use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::TokioTimer;
 use tower_service::Service;
 
-use super::ca_file::CaFile;
 use super::error::BackendError;
+use super::tls_files::TlsFiles;
 use crate::backend::connection_gauge::{ConnectionGauge, CountedConnection};
 use crate::backend::host_addresses::{HostAddresses, Resolver};
 use crate::budget::Budget;
+use crate::runtime::BoxError;
 use crate::runtime::fair_queue::FairQueue;
 use crate::runtime::tasks::Tasks;
 
@@ -40,8 +41,6 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// The HTTP/2 flow-control windows of one stream and of a connection, for the same reason.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The HTTP client that all backends share. A cheap-clone handle.
 #[derive(Clone, Debug)]
@@ -119,13 +118,13 @@ impl HttpClient {
     }
 
     /// Creates an empty pool for `host`, or for its address `only`, with the connect timeout `connect`. The server must always prove the
-    /// name in the URL, to the authorities in `ca_file` if there is one.
+    /// name in the URL, to the authorities in `tls_files` if there are any.
     pub(super) fn pool(
         &self,
         connect: Duration,
         host: &Arc<HostAddresses>,
         only: Option<IpAddr>,
-        ca_file: Option<&Arc<CaFile>>,
+        tls_files: Option<&Arc<TlsFiles>>,
     ) -> ConnectionPool {
         let host = Arc::clone(host);
         let mut http = HttpConnector::new_with_resolver(Resolver { host, only });
@@ -137,7 +136,7 @@ impl HttpClient {
             inner: Arc::new(Connecting {
                 http,
                 tls: Arc::clone(&self.tls),
-                ca_file: ca_file.map(Arc::clone),
+                tls_files: tls_files.map(Arc::clone),
                 protocol: Arc::clone(&protocol),
             }),
             deadline: connect,
@@ -312,8 +311,8 @@ impl NegotiatedProtocol {
 struct Connecting {
     http: HttpConnector<Resolver>,
     tls: Arc<rustls::ClientConfig>,
-    /// The trusted authorities, instead of those of the system.
-    ca_file: Option<Arc<CaFile>>,
+    /// The backend's own authorities and client certificate.
+    tls_files: Option<Arc<TlsFiles>>,
     protocol: Arc<NegotiatedProtocol>,
 }
 
@@ -321,9 +320,9 @@ type Connection = <HttpsConnector<HttpConnector<Resolver>> as Service<Uri>>::Res
 
 impl Connecting {
     async fn connect(&self, uri: Uri) -> Result<Connection, BoxError> {
-        let tls = match &self.ca_file {
+        let tls = match &self.tls_files {
             None => Arc::clone(&self.tls),
-            Some(file) => file.client_config().await?,
+            Some(files) => files.client_config().await?,
         };
         let mut connector = HttpsConnector::from((self.http.clone(), tls));
         poll_fn(|context| connector.poll_ready(context)).await?;

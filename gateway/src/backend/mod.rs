@@ -4,7 +4,6 @@
 
 mod admission;
 mod breaker;
-mod ca_file;
 mod client_settings;
 mod concurrency;
 mod connection_gauge;
@@ -30,6 +29,7 @@ mod response_events;
 mod response_reader;
 mod session_list_hint;
 mod shared_session;
+mod tls_files;
 mod transport;
 mod upstream_body;
 

@@ -30,10 +30,12 @@ pub(crate) use canonical_uri::canonical;
 pub use incoming_auth::{IncomingAuth, OidcSettings};
 pub use limits::{RequestLimits, SessionLimits};
 pub use pattern::Pattern;
-pub use redis::{RedisAddress, RedisIdentity, RedisPassword, RedisStorage, RedisTls, RedisTopology};
+pub use redis::{RedisAddress, RedisPassword, RedisStorage, RedisTls, RedisTopology};
 pub use resilience::{BreakerSettings, ConcurrencySettings, HealthSettings, ResilienceSettings};
-pub use upstream::{ConfiguredHeader, HeaderSource, Timeouts, UpstreamSettings};
+pub use upstream::{ConfiguredHeader, HeaderSource, Timeouts, UpstreamSettings, UpstreamTls};
 pub use validate::InvalidConfig;
+
+pub use crate::certificates::CertificatePair;
 
 /// The configuration of this process.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct Config {
     pub server: ServerName,
     /// Where clients connect.
     pub mcp_listener: SocketAddr,
+    /// The certificate of the MCP endpoint, if it uses TLS.
+    pub mcp_tls: Option<CertificatePair>,
     /// Where the operator and probes connect.
     pub admin_listener: SocketAddr,
     /// Who may call.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::certificates::CertificatePair;
+
 /// How to reach Redis, and how keys there begin.
 #[derive(Clone, Debug)]
 pub struct RedisStorage {
@@ -69,20 +71,11 @@ pub struct RedisTls {
     /// The certificates of the authorities to trust; without it, the system's.
     pub ca_file: Option<PathBuf>,
     /// The certificate and the key that the gateway shows.
-    pub identity: Option<RedisIdentity>,
+    pub identity: Option<CertificatePair>,
     /// The name that the server's certificate must bear, if not the host's.
     pub server_name: Option<String>,
     /// Whether the server's certificate is believed whatever it says.
     pub insecure_skip_verify: bool,
-}
-
-/// What the gateway shows to a server that wants to know its clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedisIdentity {
-    /// The file with the certificate chain.
-    pub cert_file: PathBuf,
-    /// The file with its key.
-    pub key_file: PathBuf,
 }
 
 impl fmt::Display for RedisAddress {

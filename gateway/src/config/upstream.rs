@@ -8,6 +8,7 @@ use http::HeaderName;
 use vmcp_crds::config::CatalogScope;
 
 use super::Pattern;
+use crate::certificates::CertificatePair;
 
 /// How a backend is talked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +17,8 @@ pub struct UpstreamSettings {
     pub timeouts: Timeouts,
     /// The addresses of its host, in the place of those that a look-up of its name finds.
     pub addresses: Vec<IpAddr>,
-    /// The certificates that are trusted in the place of those that the system trusts.
-    pub ca_file: Option<PathBuf>,
+    /// The files for TLS.
+    pub tls: UpstreamTls,
     /// The largest answer in JSON, in bytes.
     pub max_answer_bytes: u64,
     /// What every request to it bears.
@@ -28,6 +29,15 @@ pub struct UpstreamSettings {
     pub catalog: CatalogScope,
     /// Whether requests of all clients go in one session.
     pub shares_session: bool,
+}
+
+/// The files for TLS with a backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// The trusted certificates, instead of those that the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that the gateway shows.
+    pub identity: Option<CertificatePair>,
 }
 
 /// A header that every request to a backend bears.
@@ -88,7 +98,7 @@ impl Default for UpstreamSettings {
         Self {
             timeouts: Timeouts::default(),
             addresses: Vec::new(),
-            ca_file: None,
+            tls: UpstreamTls::default(),
             max_answer_bytes: vmcp_crds::config::BackendConfig::default().max_answer_bytes,
             headers: Vec::new(),
             pass_headers: Vec::new(),

@@ -38,11 +38,12 @@ use crate::frontend::late_stream::in_stream;
 use crate::frontend::rejection::Rejection;
 use crate::frontend::request_context::RequestContext;
 use crate::frontend::response;
-use crate::frontend::response::{BoxError, ResponseBody};
+use crate::frontend::response::ResponseBody;
 use crate::frontend::streamed_body::StreamedBody;
 use crate::mcp::header_names as mcp;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
+use crate::runtime::BoxError;
 use crate::session::Session;
 
 /// Requests of one batch that run at a time.

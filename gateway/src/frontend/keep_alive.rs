@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::stream::{self, StreamExt as _};
 
-use crate::frontend::response::BoxError;
+use crate::runtime::BoxError;
 use crate::session::Session;
 
 /// Longest silence on a stream.

@@ -41,10 +41,10 @@ mod upstream_request_id;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use crate::config::{HotSettings, ServerName};
 use crate::core::{Core, Principal};
+use crate::http::incoming_body::IncomingBody;
 use crate::mcp::{error_code, header_names, jsonrpc};
 use crate::runtime::drain::Drain;
 use crate::runtime::rate_limit::{KeyedRateLimit, RateLimit};
@@ -118,7 +118,7 @@ impl Frontend {
     }
 
     /// Serves one HTTP request.
-    pub async fn serve(self: &Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
+    pub(crate) async fn serve(self: &Arc<Self>, request: Request<IncomingBody>) -> Response<ResponseBody> {
         // The only load of the hot configuration: every later step of the request uses this snapshot.
         let hot = Arc::clone(&self.core.hot());
         let log = RequestLog::start(self, &hot, request.headers());
@@ -136,7 +136,7 @@ impl Frontend {
     /// Checks host and origin, serves the request, and adds the CORS headers for the page that sent it.
     async fn check_and_route(
         &self,
-        request: Request<Incoming>,
+        request: Request<IncomingBody>,
         hot: Arc<HotSettings>,
     ) -> (RequestKind, Response<ResponseBody>) {
         let checked = header_checks::check(request.headers())
@@ -158,7 +158,7 @@ impl Frontend {
     /// Authenticates the request, and routes it by path and HTTP method.
     async fn route(
         &self,
-        request: Request<Incoming>,
+        request: Request<IncomingBody>,
         hot: Arc<HotSettings>,
     ) -> (RequestKind, Response<ResponseBody>) {
         let path = request.uri().path();

@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt as _};
 use crate::backend::{BackendError, Deadline, UpstreamBody};
 use crate::config::BackendName;
 use crate::core::RoutedCall;
-use crate::frontend::response::BoxError;
+use crate::runtime::BoxError;
 use crate::session::RunningRequest;
 use crate::telemetry::Metrics;
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::Frontend;
 use super::era::{self, Era};
@@ -21,6 +20,7 @@ use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::frontend::session_settings;
 use crate::frontend::upstream_request_id::UpstreamRequestId;
+use crate::http::incoming_body::IncomingBody;
 use crate::mcp::header_names as mcp;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
@@ -46,7 +46,7 @@ impl Frontend {
     pub(super) async fn post(
         &self,
         context: &Arc<RequestContext>,
-        body: Incoming,
+        body: IncomingBody,
         limit: BodyLimit,
     ) -> (RequestKind, Response<ResponseBody>) {
         let formats = match media_types(&context.headers) {

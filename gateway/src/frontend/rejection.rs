@@ -202,10 +202,7 @@ mod tests {
             (Rejection::MethodNotFound, "unknown method"),
             (Rejection::BackendFailed, "the backend is unreachable"),
             (Rejection::BackendOverloaded, "the backend's concurrency limit"),
-            (
-                Rejection::NotIssuedHere,
-                "a client's answer, or its `Last-Event-ID`",
-            ),
+            (Rejection::NotIssuedHere, "a client's answer has an id"),
             (Rejection::DeliveryFailed, "the backend does not accept"),
             (Rejection::MalformedJson, "malformed JSON"),
             (Rejection::InvalidMessage, "not a JSON-RPC message"),

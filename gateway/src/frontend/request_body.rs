@@ -6,12 +6,12 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
 use crate::budget::{Account, UNCOUNTED_BYTES};
 use crate::frontend::rejection::Rejection;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
+use crate::http::incoming_body::IncomingBody;
 use crate::mcp::header_names as mcp;
 use crate::runtime::timeout::within;
 
@@ -35,7 +35,7 @@ pub(super) struct BodyLimit {
 impl BodyLimit {
     /// The limit for a request with these headers and this body; `largest` is the limit for requests with a
     /// session. A body that declares a small size needs no look at the session id.
-    pub(super) fn of(headers: &HeaderMap, body: &Incoming, largest: usize) -> Self {
+    pub(super) fn of(headers: &HeaderMap, body: &IncomingBody, largest: usize) -> Self {
         let upper = body.size_hint().upper();
         let is_small = upper.is_some_and(|bytes| bytes <= MAX_SESSIONLESS_BYTES as u64);
         if is_small || largest <= MAX_SESSIONLESS_BYTES || headers.contains_key(mcp::SESSION_ID) {
@@ -51,7 +51,7 @@ impl BodyLimit {
     }
 
     /// Whether the declared size exceeds the limit, before anything is read.
-    pub(super) fn is_exceeded_by(self, body: &Incoming) -> bool {
+    pub(super) fn is_exceeded_by(self, body: &IncomingBody) -> bool {
         body.size_hint().lower() > self.bytes as u64
     }
 }
@@ -67,7 +67,7 @@ enum BodyError {
 /// Reads the body, and charges it to `account` until its last copy is dropped. Rejects it as soon as it
 /// exceeds `limit` or the account. A body whose declared size is too large has been rejected before.
 pub(super) async fn read(
-    mut body: Incoming,
+    mut body: IncomingBody,
     limit: BodyLimit,
     account: impl FnOnce() -> Account,
 ) -> Result<Bytes, Response<ResponseBody>> {
@@ -91,7 +91,7 @@ pub(super) async fn read(
 
 /// Collects the chunks of a body. Most bodies have one chunk, which is not copied.
 async fn collect_body(
-    body: &mut Incoming,
+    body: &mut IncomingBody,
     largest: usize,
     account: impl FnOnce() -> Account,
 ) -> Result<Bytes, BodyError> {
@@ -127,7 +127,7 @@ async fn collect_body(
     })
 }
 
-async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+async fn next_chunk(body: &mut IncomingBody) -> Result<Option<Bytes>, BodyError> {
     loop {
         match body.frame().await {
             None => return Ok(None),
@@ -142,7 +142,7 @@ async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
     }
 }
 
-pub(super) async fn too_large(body: Incoming, limit: BodyLimit) -> Response<ResponseBody> {
+pub(super) async fn too_large(body: IncomingBody, limit: BodyLimit) -> Response<ResponseBody> {
     discard(body).await;
     let unless = if limit.is_for_sessions {
         ""
@@ -155,7 +155,7 @@ pub(super) async fn too_large(body: Incoming, limit: BodyLimit) -> Response<Resp
 
 /// Reads and discards the rest of a rejected body, within limits. Closing a connection with unread bytes
 /// resets it, and the client would lose the response.
-pub(super) async fn discard(mut body: Incoming) {
+pub(super) async fn discard(mut body: IncomingBody) {
     let discarding = async {
         let mut left = MAX_DISCARDED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
@@ -174,6 +174,7 @@ mod tests {
     use std::convert::Infallible;
     use std::net::Ipv4Addr;
 
+    use hyper::body::Incoming;
     use hyper::server::conn::http1;
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
@@ -198,10 +199,14 @@ mod tests {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         let service = service_fn(async |request: http::Request<Incoming>| {
             let account = || account.clone();
-            let body = read(request.into_body(), limit(usize::MAX), account)
-                .await
-                .ok()
-                .unwrap();
+            let body = read(
+                IncomingBody::Http1(request.into_body()),
+                limit(usize::MAX),
+                account,
+            )
+            .await
+            .ok()
+            .unwrap();
             sender.send(body).unwrap();
             Ok::<_, Infallible>(response::accepted())
         });
@@ -251,7 +256,7 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         let service = service_fn(async |request: http::Request<Incoming>| {
             let account = || Account::root(usize::MAX);
-            let read = read(request.into_body(), limit(1024), account).await;
+            let read = read(IncomingBody::Http1(request.into_body()), limit(1024), account).await;
             Ok::<_, Infallible>(read.map_or_else(|rejection| rejection, |_| response::accepted()))
         });
         let serving = http1::Builder::new().serve_connection(TokioIo::new(server), service);

@@ -13,14 +13,12 @@ use crate::frontend::rejection::Rejection;
 use crate::frontend::shared_body::SharedBody;
 use crate::frontend::streamed_body::StreamedBody;
 use crate::mcp::{error_code, header_names as mcp, jsonrpc};
+use crate::runtime::BoxError;
 use crate::session::store::{SessionLimit, StoreError};
 use crate::session::{CreateError, SessionError};
 
 /// A response body: whole, or streamed.
 pub(crate) type ResponseBody = Either<SharedBody, Box<StreamedBody>>;
-/// An error in the middle of a body. It ends the connection, which tells the client that the response is
-/// incomplete.
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) fn json(status: StatusCode, message: Bytes) -> Response<ResponseBody> {
     let mut response = whole(status, message);

@@ -13,7 +13,7 @@ pub(super) const SLICE_BYTES: usize = 64 * 1024;
 
 /// A complete body in parts, sent in chunks of at most [`SLICE_BYTES`].
 #[derive(Debug, Default)]
-pub struct SharedBody {
+pub(crate) struct SharedBody {
     next: Bytes,
     /// The parts after it. Boxed: most bodies have one part, and responses are moved often.
     rest: Option<Box<[Bytes; 2]>>,

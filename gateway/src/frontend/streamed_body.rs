@@ -12,13 +12,13 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
 
 use crate::frontend::access_log::RequestLog;
-use crate::frontend::response::BoxError;
 use crate::frontend::shared_body;
 use crate::frontend::shared_body::SLICE_BYTES;
+use crate::runtime::BoxError;
 
 /// A streamed body. It holds its guards itself, so that each further guard is not one more box around the
 /// stream that every chunk passes.
-pub struct StreamedBody {
+pub(crate) struct StreamedBody {
     inner: UnsyncBoxBody<Bytes, BoxError>,
     /// Dropped with the body: permits, and the registration of the running request.
     guards: Vec<Box<dyn Any + Send>>,

@@ -1,5 +1,9 @@
-//! The HTTP server: connections, invalid requests, and clients that stop reading.
+//! The HTTP server: connections, TLS, both versions of HTTP, invalid requests, and clients that stop reading.
 
+mod http2;
+pub(super) mod incoming_body;
+pub(super) mod listener_tls;
 pub(super) mod parse_error;
 pub(super) mod server;
+mod unsent;
 pub(super) mod write_deadline;

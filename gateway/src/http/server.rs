@@ -1,6 +1,6 @@
-//! HTTP/1.1 server of both listeners: accepts connections, limits them, and drains them.
+//! HTTP server of both listeners: accepts connections, limits them, and drains them.
 //!
-//! It does not offer HTTP/2: every client and proxy supports HTTP/1.1.
+//! Without TLS it speaks HTTP/1.1, which every client and proxy supports. With TLS the client chooses HTTP/2 or HTTP/1.1 (ALPN).
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -16,11 +16,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::http::http2;
+use crate::http::incoming_body::IncomingBody;
+use crate::http::listener_tls::ListenerTls;
 use crate::http::parse_error::{ErrorBody, HeadLimits, HeadReader, ParseErrorResponse};
 use crate::http::write_deadline::{CurrentResponse, WriteDeadline};
+use crate::runtime::BoxError;
 use crate::runtime::drain::Drain;
 use crate::runtime::tasks::Tasks;
 
@@ -35,108 +40,148 @@ const MAX_CONNECTIONS: usize = 16 * 1024;
 /// Pause after a failed accept. The usual cause, a lack of file descriptors, does not pass at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `listener` with `answer` until the drain closes it. Connections are tasks of `tasks`, and finish
-/// their current request. Malformed requests are rejected in the format of `error_body`.
-pub(crate) async fn serve<A, F, B>(
-    listener: TcpListener,
-    drain: Drain,
-    tasks: Tasks,
-    error_body: ErrorBody,
-    idle_timeout: Duration,
-    answer: A,
-) where
-    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-{
-    let limits = HeadLimits {
-        bytes: MAX_HEAD_BYTES,
-        deadline: idle_timeout,
-    };
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepting = async {
-            let permit = Arc::clone(&connections).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            () = drain.closed() => return,
-            accepted = accepting => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let serving = connection(stream, drain.clone(), error_body, limits, answer.clone());
-                tasks.spawn(tasks.fair_queue().fair(async move {
-                    serving.await;
-                    drop(permit);
-                }));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "failed to accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+/// One listener's server.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    /// Closes the listener and ends its connections.
+    pub(crate) drain: Drain,
+    /// Runs a task per connection.
+    pub(crate) tasks: Tasks,
+    /// Encodes the errors of malformed requests.
+    pub(crate) error_body: ErrorBody,
+    /// How long a connection may be idle.
+    pub(crate) idle_timeout: Duration,
+    /// Encrypts connections, if set.
+    pub(crate) tls: Option<ListenerTls>,
 }
 
-async fn connection<A, F, B>(
-    stream: TcpStream,
-    drain: Drain,
-    error_body: ErrorBody,
-    limits: HeadLimits,
-    answer: A,
-) where
-    A: Fn(Request<Incoming>) -> F + Send,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-{
-    // Without this, a response of two writes waits 40 ms for an acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "failed to set TCP_NODELAY");
-    }
-    let mut builder = http1::Builder::new();
-    // The limit of 100 headers is hyper's default. Setting it explicitly makes hyper allocate for each
-    // request.
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.deadline)
-        .max_buf_size(limits.bytes);
-    let current = CurrentResponse::default();
-    let stream = HeadReader::new(WriteDeadline::new(stream, current.clone()));
-    let service = service_fn(move |request| {
-        let (answering, current) = (answer(request), current.clone());
-        async move {
-            let mut response = answering.await;
-            current.set_next(&mut response);
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let mut serving = builder.serve_connection(TokioIo::new(stream), service);
-    let mut closed = pin!(drain.closed());
-    let mut is_registered = false;
-    // A connection is polled several times per request, and asking the cancellation token takes its lock.
-    // After the first poll the token has this task's waker, so that later polls only read a flag.
-    let served = poll_fn(|context| {
-        if (!is_registered || drain.is_closing()) && closed.as_mut().poll(context).is_ready() {
-            return Poll::Ready(None);
-        }
-        is_registered = true;
-        Pin::new(&mut serving).poll(context).map(Some)
-    });
-    let outcome = match served.await {
-        Some(outcome) => outcome,
-        None => {
-            Pin::new(&mut serving).graceful_shutdown();
-            (&mut serving).await
-        }
-    };
-    let Err(error) = outcome else { return };
-    tracing::debug!(%error, "connection failed");
-    let ended = serving.into_parts();
-    if let Some(refusal) = ParseErrorResponse::of(&error, &ended.read_buf, limits)
-        && let Some(stream) = ended.io.into_inner().into_writable()
+impl Server {
+    /// Serves `listener` with `answer` until the drain closes it. Connections are tasks, and finish their current requests.
+    pub(crate) async fn serve<A, F, B>(self, listener: TcpListener, answer: A)
+    where
+        A: Fn(Request<IncomingBody>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
     {
-        refusal.send(stream, error_body).await;
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let accepting = async {
+                let permit = Arc::clone(&connections).acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                () = self.drain.closed() => return,
+                accepted = accepting => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let serving = self.clone().connection(stream, answer.clone());
+                    self.tasks.spawn(self.tasks.fair_queue().fair(async move {
+                        serving.await;
+                        drop(permit);
+                    }));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "failed to accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connection<A, F, B>(self, stream: TcpStream, answer: A)
+    where
+        A: Fn(Request<IncomingBody>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
+    {
+        // Without this, a response of two writes waits 40 ms for an acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "failed to set TCP_NODELAY");
+        }
+        let Some(tls) = &self.tls else {
+            return self.http1(stream, answer).await;
+        };
+        // Boxed: the state of a connection with TLS must not enlarge that of one without.
+        match tls.accept(stream).await {
+            Ok((stream, true)) => Box::pin(self.http2(stream, answer)).await,
+            Ok((stream, false)) => Box::pin(self.http1(stream, answer)).await,
+            Err(error) => tracing::debug!(%error, "TLS handshake failed"),
+        }
+    }
+
+    async fn http2<S, A, F, B>(self, stream: S, answer: A)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        A: Fn(Request<IncomingBody>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
+    {
+        // Streams have deadlines of their own. Here only a connection ends that accepts no bytes at all.
+        let stream = WriteDeadline::new(stream, CurrentResponse::default());
+        let limits = self.head_limits();
+        http2::serve(stream, self.drain, self.tasks, limits, answer).await;
+    }
+
+    async fn http1<S, A, F, B>(self, stream: S, answer: A)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        A: Fn(Request<IncomingBody>) -> F + Send,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
+    {
+        let limits = self.head_limits();
+        let mut builder = http1::Builder::new();
+        // The limit of 100 headers is hyper's default. Setting it explicitly makes hyper allocate for each
+        // request.
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.deadline)
+            .max_buf_size(limits.bytes);
+        let current = CurrentResponse::default();
+        let stream = HeadReader::new(WriteDeadline::new(stream, current.clone()));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (answering, current) = (answer(request.map(IncomingBody::Http1)), current.clone());
+            async move {
+                let mut response = answering.await;
+                current.set_next(&mut response);
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let mut serving = builder.serve_connection(TokioIo::new(stream), service);
+        let mut closed = pin!(self.drain.closed());
+        let mut is_registered = false;
+        // A connection is polled several times per request, and asking the cancellation token takes its lock.
+        // After the first poll the token has this task's waker, so that later polls only read a flag.
+        let served = poll_fn(|context| {
+            if (!is_registered || self.drain.is_closing()) && closed.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            is_registered = true;
+            Pin::new(&mut serving).poll(context).map(Some)
+        });
+        let outcome = match served.await {
+            Some(outcome) => outcome,
+            None => {
+                Pin::new(&mut serving).graceful_shutdown();
+                (&mut serving).await
+            }
+        };
+        let Err(error) = outcome else { return };
+        tracing::debug!(%error, "connection failed");
+        let ended = serving.into_parts();
+        if let Some(refusal) = ParseErrorResponse::of(&error, &ended.read_buf, limits)
+            && let Some(stream) = ended.io.into_inner().into_writable()
+        {
+            refusal.send(stream, self.error_body).await;
+        }
+    }
+
+    fn head_limits(&self) -> HeadLimits {
+        HeadLimits {
+            bytes: MAX_HEAD_BYTES,
+            deadline: self.idle_timeout,
+        }
     }
 }
 
@@ -166,20 +211,20 @@ mod tests {
         answer: impl Fn() -> Response<B> + Clone + Send + Sync + 'static,
     ) -> (SocketAddr, Tasks)
     where
-        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
     {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::default();
         let answer = move |_| std::future::ready(answer());
-        tasks.spawn(serve(
-            listener,
-            Drain::default(),
-            tasks.clone(),
+        let server = Server {
+            drain: Drain::default(),
+            tasks: tasks.clone(),
             error_body,
-            IDLE_TIMEOUT,
-            answer,
-        ));
+            idle_timeout: IDLE_TIMEOUT,
+            tls: None,
+        };
+        tasks.spawn(server.serve(listener, answer));
         (address, tasks)
     }
 

@@ -25,9 +25,9 @@ use crate::budget::delivery::Delivery;
 use crate::runtime::poll_budget;
 
 /// How long after the deadline a client may take to read the error.
-const DEADLINE_GRACE: Duration = Duration::from_secs(1);
+pub(super) const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 /// How long a client may read nothing of a response without a deadline.
-const MAX_STALL: Duration = Duration::from_secs(60);
+pub(super) const MAX_STALL: Duration = Duration::from_secs(60);
 
 /// The responses that a connection is sending. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]

@@ -15,3 +15,6 @@ pub(super) mod step_counter;
 pub mod tasks;
 pub(super) mod timeout;
 pub(super) mod truncate;
+
+/// An error of any type. Inside a response body it ends the connection, which tells the client that the response is incomplete.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -7,7 +7,7 @@ use http::Uri;
 use http::uri::Scheme;
 use vmcp_crds::config::{IncomingAuth as Raw, IncomingAuthType, OidcConfig, rules};
 
-use super::ConfigFault;
+use super::{ConfigFault, directory};
 use crate::config::{IncomingAuth, OidcSettings};
 
 const MAX_LEEWAY: Duration = Duration::from_secs(300);
@@ -87,7 +87,7 @@ fn checked(raw: &OidcConfig, file: &Path) -> Result<OidcSettings, (&'static str,
             format!("found {}; the least is 1s", raw.key_refresh),
         ));
     }
-    let directory = file.parent().unwrap_or_else(|| Path::new(""));
+    let directory = directory(file);
     Ok(OidcSettings {
         issuer: raw.issuer.clone(),
         audiences,

@@ -22,8 +22,8 @@ use vmcp_crds::config::{
 };
 
 use super::{
-    AccessLog, AccessPolicy, BackendName, BackendSettings, Config, HostPort, HotSettings, HotSource, Origin,
-    RequestLimits, ServerIdentity, ServerName, SessionPolicy, SessionStorage,
+    AccessLog, AccessPolicy, BackendName, BackendSettings, CertificatePair, Config, HostPort, HotSettings,
+    HotSource, Origin, RequestLimits, ServerIdentity, ServerName, SessionPolicy, SessionStorage,
 };
 
 /// A configuration that cannot be used. The message is for the person who wrote it.
@@ -143,6 +143,10 @@ fn whole(
             name: raw.name,
         },
         mcp_listener: raw.listeners.mcp,
+        mcp_tls: raw.listeners.tls.as_ref().map(|tls| CertificatePair {
+            cert_file: directory(file).join(&tls.cert_file),
+            key_file: directory(file).join(&tls.key_file),
+        }),
         admin_listener: raw.listeners.admin,
         incoming_auth: incoming_auth::incoming_auth(&raw.incoming_auth, file)?,
         sessions: SessionPolicy {
@@ -153,16 +157,17 @@ fn whole(
         session_storage,
         session_ttl: raw.session_storage.ttl.get(),
         session_max_lifetime: raw.session_storage.max_lifetime.get(),
-        session_keys: raw.session_keys.map(|keys| {
-            file.parent()
-                .unwrap_or_else(|| Path::new(""))
-                .join(keys.directory)
-        }),
+        session_keys: raw.session_keys.map(|keys| directory(file).join(keys.directory)),
         idle_timeout: idle_timeout(&raw.listeners)?,
         drain_delay: raw.drain_delay.get(),
         hot,
         hot_source,
     })
+}
+
+/// The directory at which the relative paths in `file` start.
+fn directory(file: &Path) -> &Path {
+    file.parent().unwrap_or_else(|| Path::new(""))
 }
 
 fn idle_timeout(listeners: &Listeners) -> Result<Duration, ConfigFault> {

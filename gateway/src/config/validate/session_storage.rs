@@ -5,9 +5,9 @@ use std::path::Path;
 use secrecy::SecretString;
 use vmcp_crds::config::{RedisTls as RawTls, SessionStorage as RawStorage, SessionStorageProvider, rules};
 
-use super::ConfigFault;
+use super::{ConfigFault, directory};
 use crate::config::{
-    RedisAddress, RedisIdentity, RedisPassword, RedisStorage, RedisTls, RedisTopology, SessionStorage,
+    CertificatePair, RedisAddress, RedisPassword, RedisStorage, RedisTls, RedisTopology, SessionStorage,
 };
 
 pub(super) fn session_storage(
@@ -21,7 +21,7 @@ pub(super) fn session_storage(
     if raw.provider == SessionStorageProvider::Memory {
         return Ok(SessionStorage::Memory);
     }
-    let directory = file.parent().unwrap_or_else(|| Path::new(""));
+    let directory = directory(file);
     let from_file = || Some(RedisPassword::File(directory.join(raw.password_file.as_ref()?)));
     Ok(SessionStorage::Redis(Box::new(RedisStorage {
         topology: topology(raw).map_err(|(field, message)| at(field, message))?,
@@ -69,7 +69,7 @@ fn encryption(raw: &RawTls, directory: &Path) -> RedisTls {
     let identity = raw.cert_file.as_ref().zip(raw.key_file.as_ref());
     RedisTls {
         ca_file: raw.ca_file.as_ref().map(|file| directory.join(file)),
-        identity: identity.map(|(cert, key)| RedisIdentity {
+        identity: identity.map(|(cert, key)| CertificatePair {
             cert_file: directory.join(cert),
             key_file: directory.join(key),
         }),

@@ -1,14 +1,16 @@
 //! How a backend is talked to, from the raw file to the validated form.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use http::HeaderName;
 use vmcp_crds::config::{BackendConfig, BackendTransport, CatalogScope, Duration as RawDuration, rules};
 
-use super::ConfigFault;
-use crate::config::{ConfiguredHeader, HeaderSource, Pattern, Timeouts, UpstreamSettings};
+use super::{ConfigFault, directory};
+use crate::config::{
+    CertificatePair, ConfiguredHeader, HeaderSource, Pattern, Timeouts, UpstreamSettings, UpstreamTls,
+};
 
 /// The shortest deadline: nothing real answers sooner, and 0 does not mean "none".
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -61,7 +63,7 @@ pub(super) fn contact(
             extend_on_progress: timeouts.extend_on_progress,
         },
         addresses: addresses(raw, path)?,
-        ca_file: ca_file(raw, path, file)?,
+        tls: tls(raw, path, file)?,
         max_answer_bytes: raw.max_answer_bytes,
         headers: headers(raw, path, file)?,
         pass_headers: pass_headers(raw, path)?,
@@ -95,19 +97,32 @@ fn addresses(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result<Vec<
     Ok(raw.addresses.clone())
 }
 
-fn ca_file(
-    raw: &BackendConfig,
-    path: &impl Fn(&str) -> String,
-    file: &Path,
-) -> Result<Option<PathBuf>, ConfigFault> {
-    let Some(tls) = &raw.tls else { return Ok(None) };
+fn tls(raw: &BackendConfig, path: &impl Fn(&str) -> String, file: &Path) -> Result<UpstreamTls, ConfigFault> {
+    let Some(tls) = &raw.tls else {
+        return Ok(UpstreamTls::default());
+    };
+    let refuse = |field: &str, message: &str| Err(ConfigFault::at(&path(field), message.to_owned()));
     let url = raw.url.parse::<http::Uri>().ok();
     if url.is_some_and(|url| url.scheme() == Some(&http::uri::Scheme::HTTP)) {
-        let message = "has no meaning with a URL of http; write https there, or remove it".to_owned();
-        return Err(ConfigFault::at(&path("tls"), message));
+        return refuse(
+            "tls",
+            "has no meaning with a URL of http; write https there, or remove it",
+        );
     }
-    let directory = file.parent().unwrap_or_else(|| Path::new(""));
-    Ok(Some(directory.join(&tls.ca_file)))
+    let directory = directory(file);
+    let identity = match (&tls.cert_file, &tls.key_file) {
+        (Some(cert), Some(key)) => Some(CertificatePair {
+            cert_file: directory.join(cert),
+            key_file: directory.join(key),
+        }),
+        (Some(_), None) => return refuse("tls.certFile", "requires keyFile"),
+        (None, Some(_)) => return refuse("tls.keyFile", "requires certFile"),
+        (None, None) => None,
+    };
+    Ok(UpstreamTls {
+        ca_file: tls.ca_file.as_ref().map(|ca_file| directory.join(ca_file)),
+        identity,
+    })
 }
 
 fn headers(
@@ -130,10 +145,7 @@ fn headers(
         }
         let source_of = match (&source.env, &source.file) {
             (Some(env), None) => HeaderSource::Env(env.clone()),
-            (None, Some(value)) => {
-                let directory = file.parent().unwrap_or_else(|| Path::new(""));
-                HeaderSource::File(directory.join(value))
-            }
+            (None, Some(value)) => HeaderSource::File(directory(file).join(value)),
             _ => return refuse("needs either `env` or `file`".to_owned()),
         };
         headers.push(ConfiguredHeader {

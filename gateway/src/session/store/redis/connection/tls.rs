@@ -5,8 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -56,16 +55,10 @@ pub(super) fn client_config(tls: &RedisTls) -> Result<ClientConfig, String> {
     let Some(identity) = &tls.identity else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates::read(&identity.cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(&identity.key_file)
-        .map_err(|error| format!("no private key in {}: {error}", identity.key_file.display()))?;
-    builder.with_client_auth_cert(chain, key).map_err(|error| {
-        format!(
-            "{} and {} do not fit: {error}",
-            identity.cert_file.display(),
-            identity.key_file.display()
-        )
-    })
+    let (chain, key) = identity.parse(&identity.read()?)?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| identity.mismatch(&error))
 }
 
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
