@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use vmcp_e2e::providers::server;
 use vmcp_e2e::records::redis_store;
 use vmcp_e2e::redis::Redis;
-use vmcp_gateway::backend::HttpClient;
+use vmcp_gateway::backend::{ClientHeaders, HttpClient};
 use vmcp_gateway::config::{HotSettings, SessionLimits};
 use vmcp_gateway::core::{Core, Principal};
 use vmcp_gateway::mcp::revision::Revision;
@@ -226,7 +226,8 @@ async fn a_session_that_is_written_back_while_it_is_read_is_found() -> anyhow::R
         capabilities: &empty,
         info: &empty,
     };
-    let id = sessions.create(&Principal::Anonymous, &client).await?;
+    let limits = HotSettings::default().limits.sessions(true);
+    let id = sessions.create(&Principal::Anonymous, &client, limits).await?;
     let session = sessions.find(id.as_bytes(), &Principal::Anonymous).await?;
 
     redis.command::<()>(&["FLUSHALL"])?;
@@ -234,8 +235,8 @@ async fn a_session_that_is_written_back_while_it_is_read_is_found() -> anyhow::R
     let meanwhile = async {
         store.held.notified().await;
         // The first brings it back; the second knows in which life of the data.
-        session.set_log_level("info").await?;
-        session.set_log_level("debug").await?;
+        session.set_log_level("info", &ClientHeaders::default()).await?;
+        session.set_log_level("debug", &ClientHeaders::default()).await?;
         store.release.notify_one();
         anyhow::Ok(())
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use vmcp_gateway::backend::HttpClient;
 use vmcp_gateway::config::{HotSettings, ServerName};
-use vmcp_gateway::core::{Core, Principal};
+use vmcp_gateway::core::{Caller as _, Core, Principal};
 use vmcp_gateway::mcp::revision::Revision;
 use vmcp_gateway::runtime::readiness::Readiness;
 use vmcp_gateway::runtime::tasks::Tasks;
@@ -53,15 +53,16 @@ async fn a_request_that_runs_for_an_hour_keeps_its_session() -> anyhow::Result<(
         info: &empty,
     };
     let who = Principal::Anonymous;
+    let limits = HotSettings::default().limits.sessions(true);
     let (used, unused) = (
-        sessions.create(&who, &client).await?,
-        sessions.create(&who, &client).await?,
+        sessions.create(&who, &client, limits).await?,
+        sessions.create(&who, &client, limits).await?,
     );
     let running = sessions.find(used.as_bytes(), &who).await?;
     let step = IDLE_TTL / 100;
     for _ in 0..200 {
         // As a comment does that is sent while the backend is silent.
-        running.in_use();
+        running.record_use();
         tokio::time::sleep(step.min(Duration::from_secs(60))).await;
     }
     sessions.find(used.as_bytes(), &who).await?;

@@ -4,6 +4,7 @@
 
 mod admission;
 mod breaker;
+mod client_headers;
 mod client_settings;
 mod concurrency;
 mod connection_gauge;
@@ -57,6 +58,7 @@ use transport::Transport;
 
 pub use admission::CallPermit;
 pub use breaker::BreakerState;
+pub use client_headers::ClientHeaders;
 pub use cookies::Cookies;
 pub use deadline::Deadline;
 pub use error::BackendError;
@@ -98,6 +100,8 @@ struct Inner {
     contact: ArcSwap<UpstreamSettings>,
     /// Copy of the flag in `contact`: each call reads it several times.
     shares_session: AtomicBool,
+    /// Whether the state of a session may be lost (`sessionState: disposable`).
+    is_disposable: AtomicBool,
     headers: ArcSwap<RequestHeaders>,
     transport: Transport,
     /// When it was last seen to lose a session repeatedly.
@@ -148,6 +152,7 @@ impl Backend {
             url,
             protocol,
             contact,
+            disposable,
             ..
         } = configured.clone();
         let (origin, host_header) = (origin(&url, protocol), host_header(&url));
@@ -167,6 +172,7 @@ impl Backend {
                 pools: ArcSwap::from_pointee(pools),
                 headers: ArcSwap::from_pointee(RequestHeaders::new(&contact.headers)),
                 shares_session: AtomicBool::new(contact.shares_session),
+                is_disposable: AtomicBool::new(disposable),
                 contact: ArcSwap::new(contact),
                 transport: Transport::new(protocol),
                 lost_sessions_at: ArcSwapOption::empty(),
@@ -284,9 +290,23 @@ impl Backend {
         inner.contact.store(Arc::clone(contact));
     }
 
+    /// Whether the state of a session may be lost, so that another upstream session is as good.
+    #[must_use]
+    pub fn is_disposable(&self) -> bool {
+        self.inner.is_disposable.load(Ordering::Relaxed)
+    }
+
+    /// Applies the configured `sessionState`.
+    pub fn set_disposable(&self, disposable: bool) {
+        self.inner.is_disposable.store(disposable, Ordering::Relaxed);
+    }
+
     /// Returns the backend for requests on behalf of a client, with the configured headers of `client` passed through.
     #[must_use]
-    pub fn on_behalf_of(mut self, client: &HeaderMap) -> Self {
+    pub fn on_behalf_of(mut self, client: &ClientHeaders) -> Self {
+        let Some(client) = client.get() else {
+            return self;
+        };
         let mut passed = HeaderMap::new();
         for name in &self.contact().pass_headers {
             for value in client.get_all(name) {

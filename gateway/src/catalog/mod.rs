@@ -197,6 +197,7 @@ impl Catalog {
             match members.running.get(&configured.name) {
                 Some(running) => {
                     running.member.backend.set_resilience(&configured.isolation);
+                    running.member.backend.set_disposable(configured.disposable);
                     if *running.member.backend.contact() != configured.contact {
                         running.member.backend.set_contact(&configured.contact);
                         stale.push(Arc::clone(running));

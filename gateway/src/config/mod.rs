@@ -269,13 +269,6 @@ impl HotSource {
 }
 
 impl HotSettings {
-    /// Whether the state of sessions at the backend `name` may be lost.
-    #[must_use]
-    pub fn is_disposable(&self, name: &BackendName) -> bool {
-        let configured = self.backends.iter().find(|backend| backend.name == *name);
-        configured.is_some_and(|backend| backend.disposable)
-    }
-
     /// Reads and validates a hot file.
     ///
     /// # Errors

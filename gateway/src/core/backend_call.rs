@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use vmcp_crds::config::Capability;
 
-use super::{Core, UpstreamError, UpstreamSessions};
+use super::{Core, UpstreamError, UpstreamOpener};
 use crate::backend::{
     Backend, BackendError, BackendResponse, CallPermit, Deadline, ListKind, UpstreamSession,
 };
@@ -171,7 +171,7 @@ impl Core {
     /// When there is no response.
     pub async fn send(
         &self,
-        upstreams: &impl UpstreamSessions,
+        upstreams: &impl UpstreamOpener,
         routed: &RoutedCall,
         id: &RawValue,
     ) -> Result<CallReply, CallError> {
@@ -209,7 +209,7 @@ impl Core {
     /// Sends the request and stores in `sent_in` the session that it was last sent in, also when this future is dropped early.
     async fn exchange(
         &self,
-        upstreams: &impl UpstreamSessions,
+        upstreams: &impl UpstreamOpener,
         backend: &Backend,
         message: &Bytes,
         id: &RawValue,

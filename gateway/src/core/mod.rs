@@ -1,30 +1,30 @@
 //! The domain operations of the gateway, the same for all callers and both protocol eras: list, call, get, read, complete.
 //!
-//! Nothing here depends on an HTTP server, Redis or session ids. The trait [`UpstreamSessions`] hides where upstream sessions are kept.
+//! Nothing here depends on an HTTP server, Redis or sessions of clients. An operation takes a [`Caller`], or the part of it that the
+//! operation needs: a session of the legacy era is one, and a request of the modern era will be another.
 
 mod backend_call;
+mod caller;
 mod principal;
-mod upstream_sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use http::HeaderName;
+
 use tokio::sync::Semaphore;
 
 use crate::backend::HttpClient;
 use crate::budget::Budget;
+use crate::catalog::Catalog;
 use crate::config::HotSettings;
 use crate::runtime::readiness::Readiness;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-use crate::catalog::Catalog;
-
 pub use backend_call::{CallError, CallReply, CallSubject, Contest, LocatedCall, RoutedCall, locate};
+pub use caller::{Caller, ClientView, IssuedIds, RelayedIdKind, UpstreamError, UpstreamOpener};
 pub use principal::Principal;
-pub use upstream_sessions::{UpstreamError, UpstreamSessions};
 
 /// How many cancellations and refusals may be in flight to backends at a time.
 const MAX_ENDING_MESSAGES: usize = 1024;
@@ -109,12 +109,6 @@ impl Core {
     #[must_use]
     pub fn hot(&self) -> Guard<Arc<HotSettings>> {
         self.hot.load()
-    }
-
-    /// The client headers that at least one backend receives.
-    #[must_use]
-    pub fn passed_headers(&self) -> Arc<[HeaderName]> {
-        Arc::clone(&self.hot.load().pass_headers)
     }
 
     /// The longest deadline of any call, before progress extends it.

@@ -43,6 +43,7 @@ use crate::frontend::streamed_body::StreamedBody;
 use crate::mcp::header_names as mcp;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
+use crate::mcp::method::Method;
 use crate::runtime::BoxError;
 use crate::session::Session;
 
@@ -97,7 +98,7 @@ impl Frontend {
         let deliveries = sorted
             .others
             .iter()
-            .map(|message| self.deliver_part(&session, message));
+            .map(|message| self.deliver_part(context, &session, message));
         let rejected = join_all(deliveries).await.into_iter().flatten();
         let mut whole: Vec<_> = sorted.rejections.into_iter().chain(rejected).collect();
         if sorted.requests.is_empty() {
@@ -150,9 +151,14 @@ impl Frontend {
     }
 
     /// Delivers a notification or a response, and returns the rejection if there is one.
-    async fn deliver_part(&self, session: &Session, message: &Bytes) -> Option<Response<ResponseBody>> {
+    async fn deliver_part(
+        &self,
+        context: &RequestContext,
+        session: &Session,
+        message: &Bytes,
+    ) -> Option<Response<ResponseBody>> {
         match Message::parse(message) {
-            Ok(parsed) => self.deliver(session, message, &parsed).await.err(),
+            Ok(parsed) => self.deliver(context, session, message, &parsed).await.err(),
             Err(fault) => Some(response::malformed_message(message, &fault)),
         }
     }
@@ -175,6 +181,7 @@ pub(super) fn run_part(
                     &session,
                     &message,
                     &request,
+                    Method::parse(&request.method),
                     formats,
                     Some(&delivery),
                     (),

@@ -1,15 +1,17 @@
 //! Runs `tools/call`, `prompts/get`, `resources/read` and `completion/complete`, and turns their outcome into
 //! a response.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Response;
 
 use super::Frontend;
 use super::keep_alive::keep_alive;
 use super::post::SessionRequest;
-use super::relay::{Relay, RelayedCall};
+use super::relay::{Relay, RelayScope, RelayedCall};
 use crate::backend::{BackendError, BackendResponse};
-use crate::core::{CallError, CallSubject, RoutedCall};
+use crate::core::{CallError, CallSubject, Caller, RoutedCall};
 use crate::frontend::access_log::{CallFailure, FailureSlot};
 use crate::frontend::call_error::{explain, tool_error};
 use crate::frontend::header_checks::ResponseFormats;
@@ -20,7 +22,6 @@ use crate::frontend::response::ResponseBody;
 use crate::frontend::rewrite::rewrite_elicitation_ids;
 use crate::mcp::jsonrpc::Request;
 use crate::runtime::truncate::head;
-use crate::session::Session;
 use crate::session::store::StoreError;
 
 /// Result of `completion/complete` where no backend offers completions.
@@ -30,42 +31,45 @@ const NO_COMPLETION: &[u8] = br#"{"completion":{"values":[],"total":0,"hasMore":
 const MAX_URI_BYTES: usize = 8 * 1024;
 
 impl Frontend {
+    /// Runs one call of `caller`, which came in as `body`.
     pub(super) async fn call(
         &self,
         subject: CallSubject,
-        session: &Session,
+        caller: &impl Caller,
         body: &Bytes,
         incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
         let SessionRequest {
             context,
             request,
+            running,
             upstream_id,
             formats,
             delivery,
+            ..
         } = *incoming;
         if !context.hot.aggregation.offers(subject.capability()) {
             return response::method_not_found(request);
         }
-        let catalog = session.catalog_to_find(subject, request.params).await;
+        let catalog = caller
+            .catalog_to_find(subject, request.params, &context.passed)
+            .await;
         let routed = self.core.route(&catalog, subject, body, request);
         let shared = routed.as_ref().ok();
         let shared = shared.and_then(|routed| upstream_id.in_shared_session(&routed.backend));
         let upstream_id = shared.as_ref().unwrap_or(upstream_id);
         let incoming = &SessionRequest {
-            context,
-            request,
             upstream_id,
-            formats,
-            delivery,
+            ..*incoming
         };
-        let routed = match routed.and_then(|routed| upstream_id.apply(session.prepare_call(routed))) {
+        let prepare = |routed| upstream_id.apply(caller.prepare_call(routed, &context.passed));
+        let routed = match routed.and_then(prepare) {
             Ok(routed) => routed,
             Err(error) => return error_response(subject, request, error),
         };
         let id = upstream_id.get(request.id);
         upstream_id.record_sent(routed.deadline.at());
-        let reply = match self.core.send(session, &routed, id).await {
+        let reply = match self.core.send(caller, &routed, id).await {
             Ok(reply) => reply,
             Err(error) => {
                 upstream_id.record_failure(&error);
@@ -97,7 +101,7 @@ impl Frontend {
         };
         let response = match answer {
             BackendResponse::Whole(message) => {
-                let message = rewrite_elicitation_ids(session, &routed.backend, message, request.id);
+                let message = rewrite_elicitation_ids(caller, &routed.backend, message, request.id);
                 if let Some(delivery) = delivery {
                     delivery.may_last(routed.deadline.at());
                 }
@@ -105,7 +109,7 @@ impl Frontend {
             }
             BackendResponse::Streaming(first, rest) => {
                 let passing =
-                    passthrough::PassthroughBody::new(&self.metrics, &routed, session.continue_request());
+                    passthrough::PassthroughBody::new(&self.metrics, &routed, running.session_end());
                 let delivery = delivery.cloned().unwrap_or_default();
                 delivery.extend(routed.deadline.at());
                 let first = delivery.follow(routed.backend.account(), first);
@@ -121,8 +125,14 @@ impl Frontend {
                     deadline: routed.deadline,
                 };
                 let delivery = delivery.cloned().unwrap_or_default();
-                let relay = Relay::new(&self.core, session, call, delivery.clone());
-                let events = keep_alive(session.clone(), relay.relay_open(*events));
+                let scope = RelayScope {
+                    core: self.core.clone(),
+                    hot: Arc::clone(&context.hot),
+                    caller: caller.clone(),
+                    session_end: running.session_end(),
+                };
+                let relay = Relay::new(scope, call, delivery.clone());
+                let events = keep_alive(caller.clone(), relay.relay_open(*events));
                 response::with_delivery(delivery, response::events(events))
             }
         };

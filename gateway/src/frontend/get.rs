@@ -1,6 +1,7 @@
 //! GET: opens the session's own stream, or resumes the response stream of a call.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt as _};
@@ -10,10 +11,10 @@ use tokio::time::Instant;
 
 use super::Frontend;
 use super::keep_alive::keep_alive;
-use super::relay::{Relay, RelayedCall};
+use super::relay::{Relay, RelayScope, RelayedCall};
 use crate::budget::delivery::Delivery;
 use crate::catalog::ListVersions;
-use crate::core::{CallError, Core};
+use crate::core::{CallError, Caller as _, Core};
 use crate::frontend::access_log::Resumed;
 use crate::frontend::gateway_events;
 use crate::frontend::header_checks::{accepts, filled};
@@ -45,11 +46,11 @@ impl Frontend {
             return Rejection::LimitReached.response(None, message);
         }
         let Some(last) = filled(&context.headers, header_names::LAST_EVENT_ID) else {
-            return self.open_session_stream(&session, None).await;
+            return self.open_session_stream(context, &session, None).await;
         };
         match session.read_event_id(last.as_bytes()) {
             Some(ResumePoint::OwnStream(positions)) => {
-                self.open_session_stream(&session, Some(positions)).await
+                self.open_session_stream(context, &session, Some(positions)).await
             }
             Some(ResumePoint::Call(call)) => {
                 self.resume_call_stream(context, &session, &call, last.as_bytes())
@@ -64,11 +65,12 @@ impl Frontend {
 
     async fn open_session_stream(
         &self,
+        context: &RequestContext,
         session: &Session,
         positions: Option<crate::session::StreamPositions>,
     ) -> Response<ResponseBody> {
         let resumed = positions.is_some();
-        let session_stream = match session.listen(positions).await {
+        let session_stream = match session.listen(positions, &context.passed).await {
             Ok(opened) => opened,
             Err(failure) => return response::session_error(None, &failure),
         };
@@ -117,7 +119,7 @@ impl Frontend {
         if call.event.is_none() {
             return failed("the backend does not name its events, so that its stream cannot be resumed");
         }
-        match session.upstream_of_call(call).await {
+        match session.upstream_of_call(call, &context.passed).await {
             Ok((backend, upstream)) => {
                 // A resumed call counts against the limits of the process, the session and the backend, as
                 // the call itself does.
@@ -127,7 +129,7 @@ impl Frontend {
                 else {
                     return response::overloaded(None);
                 };
-                let Ok(running) = session.resume_call(event_id) else {
+                let Ok(running) = session.resume_call(event_id, context.session_request_limit()) else {
                     return response::session_overloaded(&call.request);
                 };
                 let mut admitted = match backend.admit().await {
@@ -149,7 +151,13 @@ impl Frontend {
                     subject: None,
                 };
                 let delivery = Delivery::default();
-                let relay = Relay::new(&self.core, session, call_at_backend, delivery.clone());
+                let scope = RelayScope {
+                    core: self.core.clone(),
+                    hot: Arc::clone(&context.hot),
+                    caller: session.clone(),
+                    session_end: running.session_end(),
+                };
+                let relay = Relay::new(scope, call_at_backend, delivery.clone());
                 let events = relay.resume_after(call.event.clone()).take_until(superseded);
                 let events = response::events(keep_alive(session.clone(), events));
                 let mut response = response::with_delivery(delivery, events);
@@ -223,9 +231,12 @@ impl GetStream {
     /// Encodes an upstream event for the client; empty if the client does not get it.
     fn encode(&self, event: &SessionStreamEvent) -> Bytes {
         let id = event.id.as_deref();
+        // The stream outlives reloads, so each message sees the configuration of its time.
+        let hot = self.core.hot();
         let source = MessageSource {
             core: &self.core,
-            session: &self.session,
+            hot: &hot,
+            caller: &self.session,
             backend: &event.backend,
             upstream: &event.upstream,
         };

@@ -126,7 +126,8 @@ impl Frontend {
             capabilities: &params.capabilities,
             info: &params.client_info,
         };
-        let session_id = match self.sessions.create(principal, &client).await {
+        let limits = hot.limits.sessions(principal.is_anonymous());
+        let session_id = match self.sessions.create(principal, &client, limits).await {
             Ok(session_id) => session_id,
             Err(reason) => return response::session_not_created(request.id, &reason),
         };

@@ -6,28 +6,28 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::stream::{self, StreamExt as _};
 
+use crate::core::Caller;
 use crate::runtime::BoxError;
-use crate::session::Session;
 
 /// Longest silence on a stream.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// Adds a comment to the event stream of `session` after each silence. Everything that is sent counts as use
-/// of the session. The inner stream is polled and never dropped in between, so that its pending work is not
+/// Adds a comment to the event stream of `caller` after each silence. Everything that is sent counts as use
+/// of its session. The inner stream is polled and never dropped in between, so that its pending work is not
 /// restarted.
 pub(super) fn keep_alive(
-    session: Session,
+    caller: impl Caller,
     chunks: impl Stream<Item = Bytes> + Send + 'static,
 ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
-    keep_alive_chunks(session, chunks.map(Ok))
+    keep_alive_chunks(caller, chunks.map(Ok))
 }
 
 /// As [`keep_alive`], for a stream whose chunks may fail.
 pub(super) fn keep_alive_chunks(
-    session: Session,
+    caller: impl Caller,
     chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
 ) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
-    with_comments(chunks).inspect(move |_| session.in_use())
+    with_comments(chunks).inspect(move |_| caller.record_use())
 }
 
 fn with_comments(

@@ -7,18 +7,18 @@ use vmcp_crds::config::Capability;
 use super::Frontend;
 use crate::backend::ListKind;
 use crate::catalog::PageError;
+use crate::core::ClientView;
 use crate::frontend::post::SessionRequest;
 use crate::frontend::rejection::Rejection;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::mcp::params;
-use crate::session::Session;
 
 impl Frontend {
     pub(super) async fn list(
         &self,
         kind: ListKind,
-        session: &Session,
+        client: &impl ClientView,
         incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
         let (context, request) = (incoming.context, incoming.request);
@@ -35,7 +35,7 @@ impl Frontend {
             Err(fault) => return response::invalid_params(request.id, &fault),
         };
         let goes_on = cursor.as_ref().is_some_and(|cursor| !cursor.is_empty());
-        let snapshot = session.catalog_to_list(kind, goes_on).await;
+        let snapshot = client.catalog_to_list(kind, goes_on, &context.passed).await;
         match snapshot.listing(kind).page(cursor.as_deref()).await {
             Ok(page) => response::list_page(request.id, &page, incoming.delivery),
             Err(PageError::Cursor(bad)) => {

@@ -183,11 +183,7 @@ impl Frontend {
             }
         };
         let (head, body) = request.into_parts();
-        let context = Arc::new(RequestContext {
-            hot,
-            principal,
-            headers: head.headers,
-        });
+        let context = Arc::new(RequestContext::new(hot, principal, head.headers));
         match head.method {
             Method::GET | Method::DELETE if era::is_modern_without_body(&context.headers) => {
                 (RequestKind::Other, response::method_not_allowed())

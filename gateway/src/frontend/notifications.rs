@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::Frontend;
 use crate::backend::{Backend, BackendError, UpstreamSession};
+use crate::core::RelayedIdKind;
 use crate::frontend::rejection::Rejection;
 use crate::frontend::request_context::{RequestContext, RequestKind};
 use crate::frontend::response;
@@ -18,7 +19,7 @@ use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::{InvalidMessage, Message};
 use crate::mcp::method::Method;
 use crate::mcp::splice::splice;
-use crate::session::{CancellationTarget, NoUpstreamSession, RelayedIdKind, Session, SessionError};
+use crate::session::{CancellationTarget, NoUpstreamSession, Session, SessionError};
 use crate::telemetry::request_id::CurrentRequestId;
 
 /// How long a backend may take to accept a message.
@@ -40,7 +41,7 @@ impl Frontend {
         };
         let outcome = match self.session(context, None).await {
             Err(rejection) => Err(rejection),
-            Ok(session) => self.deliver(&session, body, message).await,
+            Ok(session) => self.deliver(context, &session, body, message).await,
         };
         (
             kind,
@@ -51,6 +52,7 @@ impl Frontend {
     /// Delivers a notification or a response of `session`.
     pub(super) async fn deliver(
         &self,
+        context: &RequestContext,
         session: &Session,
         body: &Bytes,
         message: &Message<'_>,
@@ -59,10 +61,10 @@ impl Frontend {
             // No backend asked under such an id. The official SDKs accept the response and ignore it.
             Message::Response(response) if !jsonrpc::is_reserved_id(response.id) => Ok(()),
             Message::Response(response) => {
-                relay_to_issuer(session, RelayedIdKind::Request, body, response.id).await
+                relay_to_issuer(context, session, RelayedIdKind::Request, body, response.id).await
             }
             Message::Notification { method, params } => {
-                self.notification(session, body, method, *params).await
+                self.notification(context, session, body, method, *params).await
             }
             Message::Request(_) => Ok(()),
         }
@@ -70,6 +72,7 @@ impl Frontend {
 
     async fn notification(
         &self,
+        context: &RequestContext,
         session: &Session,
         body: &Bytes,
         method: &str,
@@ -81,16 +84,16 @@ impl Frontend {
                     return Ok(());
                 };
                 if jsonrpc::is_reserved_id(id) {
-                    return relay_to_issuer(session, RelayedIdKind::Request, body, id).await;
+                    return relay_to_issuer(context, session, RelayedIdKind::Request, body, id).await;
                 }
                 // The notification names no backend, and the call may run in another process.
                 return match session.resolve_cancellation(id) {
                     // No backend has seen a request with an id of another kind.
                     CancellationTarget::SameId if !jsonrpc::is_sent_on(id) => Ok(()),
-                    CancellationTarget::SameId => self.notify_bound_backends(session, body),
+                    CancellationTarget::SameId => self.notify_bound_backends(context, session, body),
                     CancellationTarget::RenamedId(upstream) => {
                         match splice(body, id.get(), upstream.get().as_bytes()) {
-                            Some(message) => self.notify_bound_backends(session, &message),
+                            Some(message) => self.notify_bound_backends(context, session, &message),
                             None => Ok(()),
                         }
                     }
@@ -110,15 +113,15 @@ impl Frontend {
                 };
                 // A token with the gateway's prefix that does not verify was not issued by the gateway.
                 if jsonrpc::is_reserved_id(token) {
-                    return relay_to_issuer(session, RelayedIdKind::Progress, body, token).await;
+                    return relay_to_issuer(context, session, RelayedIdKind::Progress, body, token).await;
                 }
             }
             // Encoded anew if it has no parameters: `"params": null` is accepted here, but not by every
             // backend.
             Method::RootsListChanged if params.is_none() => {
-                return self.notify_bound_backends(session, &jsonrpc::notification(method));
+                return self.notify_bound_backends(context, session, &jsonrpc::notification(method));
             }
-            Method::RootsListChanged => return self.notify_bound_backends(session, body),
+            Method::RootsListChanged => return self.notify_bound_backends(context, session, body),
             // `notifications/initialized` needs no action, and unknown notifications are ignored.
             _ => {}
         }
@@ -137,8 +140,13 @@ impl Frontend {
 
     /// Sends a notification in the background to every backend that the session is bound to, so that the
     /// client does not wait for a slow backend.
-    fn notify_bound_backends(&self, session: &Session, body: &Bytes) -> Result<(), Response> {
-        self.notify_in_background(session.bound(), body)
+    fn notify_bound_backends(
+        &self,
+        context: &RequestContext,
+        session: &Session,
+        body: &Bytes,
+    ) -> Result<(), Response> {
+        self.notify_in_background(session.bound(&context.passed), body)
     }
 
     fn notify_in_background(
@@ -179,6 +187,7 @@ fn optional(found: Result<&RawValue, InvalidMessage>) -> Result<Option<&RawValue
 /// Sends `body` to the backend that `text`, a relayed id in it, was issued for, with the backend's own id
 /// restored. The client gets success only once the backend has accepted the message.
 async fn relay_to_issuer(
+    context: &RequestContext,
     session: &Session,
     kind: RelayedIdKind,
     body: &Bytes,
@@ -187,7 +196,8 @@ async fn relay_to_issuer(
     let reject = |message: &str| Rejection::NotIssuedHere.response(None, message);
     let relayed = jsonrpc::string(text).and_then(|text| session.read_relayed_id(kind, &text));
     let relayed = relayed.ok_or_else(|| reject("The id is none that the gateway gave in this session"))?;
-    let (backend, upstream) = match session.upstream(&relayed.backend, relayed.upstream).await {
+    let issuer = session.upstream(&relayed.backend, relayed.upstream, &context.passed);
+    let (backend, upstream) = match issuer.await {
         Ok(upstream) => upstream,
         Err(NoUpstreamSession::Session(SessionError::Unavailable(unavailable))) => {
             return Err(response::store_unavailable(None, &unavailable));

@@ -8,23 +8,23 @@ use crate::backend::{BackendError, Deadline, UpstreamBody};
 use crate::config::BackendName;
 use crate::core::RoutedCall;
 use crate::runtime::BoxError;
-use crate::session::RunningRequest;
+use crate::session::SessionEnd;
 use crate::telemetry::Metrics;
 
 /// One response that is passed through unparsed.
 pub(super) struct PassthroughBody {
     backend: BackendName,
     deadline: Deadline,
-    running: RunningRequest,
+    session_end: SessionEnd,
 }
 
 impl PassthroughBody {
-    pub(super) fn new(metrics: &Metrics, routed: &RoutedCall, running: RunningRequest) -> Self {
+    pub(super) fn new(metrics: &Metrics, routed: &RoutedCall, session_end: SessionEnd) -> Self {
         metrics.unchecked(routed.backend.name());
         Self {
             backend: routed.backend.name().clone(),
             deadline: routed.deadline,
-            running,
+            session_end,
         }
     }
 
@@ -41,7 +41,7 @@ impl PassthroughBody {
             let deadline = passing.deadline;
             let chunk = tokio::select! {
                 biased;
-                () = passing.running.session_ended() => Ok(Err(BackendError::Broken("its session was ended".to_owned()))),
+                () = passing.session_end.reached() => Ok(Err(BackendError::Broken("its session was ended".to_owned()))),
                 chunk = tokio::time::timeout_at(deadline.at(), rest.chunk()) => chunk,
             };
             match chunk.unwrap_or_else(|_| Err(deadline.passed())) {

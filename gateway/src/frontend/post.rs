@@ -26,13 +26,16 @@ use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
 use crate::mcp::method::Method;
 use crate::mcp::revision::Revision;
-use crate::session::{Session, TooManyRequests};
+use crate::session::{RunningRequest, Session, TooManyRequests};
 
 /// A request of a session, and how to respond to it.
 #[derive(Debug)]
 pub(super) struct SessionRequest<'a> {
     pub(super) context: &'a RequestContext,
     pub(super) request: &'a jsonrpc::Request<'a>,
+    pub(super) method: Method,
+    /// The request's place among the running requests of its session.
+    pub(super) running: &'a RunningRequest,
     /// The request id that is sent upstream.
     pub(super) upstream_id: &'a UpstreamRequestId,
     /// The response formats that the client accepts.
@@ -121,7 +124,7 @@ impl Frontend {
                     Box::pin(self.run_streaming_after(context, &session, body, stream_after, permit)).await
                 }
                 _ => {
-                    self.run(context, &session, body, request, formats, None, permit)
+                    self.run(context, &session, body, request, method, formats, None, permit)
                         .await
                 }
             },
@@ -138,6 +141,7 @@ impl Frontend {
         session: &Session,
         body: &Bytes,
         request: &jsonrpc::Request<'_>,
+        method: Method,
         formats: ResponseFormats,
         delivery: Option<&Delivery>,
         guard: G,
@@ -146,7 +150,7 @@ impl Frontend {
             let message = "Ids that begin with \"vmcp:\" are the gateway's own; use another";
             return Rejection::ReservedId.response(Some(request.id), message);
         }
-        let running = match session.begin(request.id) {
+        let running = match session.begin(request.id, context.session_request_limit()) {
             Ok(running) => running,
             Err(TooManyRequests) => return response::session_overloaded(request.id),
         };
@@ -154,6 +158,8 @@ impl Frontend {
         let incoming = SessionRequest {
             context,
             request,
+            method,
+            running: &running,
             upstream_id: &upstream_id,
             formats,
             delivery,
@@ -162,7 +168,7 @@ impl Frontend {
             biased;
             response = self.dispatch(session, body, &incoming) => response,
             // A terminated session has no results, on whichever replica it was terminated.
-            () = running.session_ended() => response::session_not_found(),
+            () = running.session_end().reached() => response::session_not_found(),
         };
         response::hold_until_sent(response, (running, guard))
     }
@@ -174,7 +180,7 @@ impl Frontend {
         incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
         let request = incoming.request;
-        match Method::parse(&request.method) {
+        match incoming.method {
             Method::Ping => response::result(request.id, b"{}"),
             Method::ListTools => self.list(ListKind::Tools, session, incoming).await,
             Method::ListPrompts => self.list(ListKind::Prompts, session, incoming).await,
@@ -184,7 +190,7 @@ impl Frontend {
             Method::GetPrompt => self.call(CallSubject::Prompt, session, body, incoming).await,
             Method::ReadResource => self.call(CallSubject::Resource, session, body, incoming).await,
             Method::Complete => self.call(CallSubject::Completion, session, body, incoming).await,
-            Method::SetLogLevel => Box::pin(session_settings::set_log_level(session, request)).await,
+            Method::SetLogLevel => Box::pin(session_settings::set_log_level(session, incoming)).await,
             Method::Subscribe => Box::pin(self.subscribe(session, body, incoming)).await,
             Method::Unsubscribe => Box::pin(self.unsubscribe(session, body, incoming)).await,
             Method::Initialize
@@ -231,13 +237,7 @@ impl Frontend {
             .sessions
             .find(session_id.as_bytes(), &context.principal)
             .await;
-        let session = found.map_err(|failure| response::session_error(id, &failure))?;
-        let passed = &context.hot.pass_headers;
-        Ok(if passed.is_empty() {
-            session
-        } else {
-            session.with_headers(&context.headers, passed)
-        })
+        found.map_err(|failure| response::session_error(id, &failure))
     }
 }
 

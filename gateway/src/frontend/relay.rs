@@ -14,6 +14,7 @@
 //! At the call's deadline the client gets an error for its request id, and the call is cancelled at the
 //! backend.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,13 +26,14 @@ use tokio::time::Instant;
 
 use crate::backend::{self, Backend, BackendError, Deadline, ResponseEvents, UpstreamSession};
 use crate::budget::delivery::Delivery;
-use crate::core::{CallError, CallSubject, Core};
+use crate::config::HotSettings;
+use crate::core::{CallError, CallSubject, Caller, Core};
 use crate::frontend::call_error::{explain, tool_error_message};
 use crate::frontend::gateway_events;
 use crate::frontend::rewrite::{MessageSource, RewrittenMessage};
 use crate::frontend::upstream_request_id::UpstreamRequestId;
 use crate::mcp::{error_code, jsonrpc, sse};
-use crate::session::{RunningRequest, Session};
+use crate::session::SessionEnd;
 use crate::telemetry::request_id::CurrentRequestId;
 
 /// How often in a row a broken stream is resumed without a new event on it.
@@ -55,11 +57,20 @@ pub(super) struct RelayedCall {
     pub(super) deadline: Deadline,
 }
 
+/// What a relay needs besides the call.
+pub(super) struct RelayScope<C> {
+    pub(super) core: Core,
+    /// The hot configuration that the call began with.
+    pub(super) hot: Arc<HotSettings>,
+    /// The caller, whose ids and lists the messages are rewritten to.
+    pub(super) caller: C,
+    /// Ends the call with the session.
+    pub(super) session_end: SessionEnd,
+}
+
 /// The stream of one call.
-pub(super) struct Relay {
-    core: Core,
-    session: Session,
-    running: RunningRequest,
+pub(super) struct Relay<C: Caller> {
+    scope: RelayScope<C>,
     call: RelayedCall,
     /// The last event id of the backend's stream, if it sends ids.
     position: Option<HeaderValue>,
@@ -84,14 +95,12 @@ enum Step {
     Nothing,
 }
 
-impl Relay {
+impl<C: Caller> Relay<C> {
     /// The relay of `call`; its stream is a part of `delivery`.
-    pub(super) fn new(core: &Core, session: &Session, call: RelayedCall, delivery: Delivery) -> Self {
+    pub(super) fn new(scope: RelayScope<C>, call: RelayedCall, delivery: Delivery) -> Self {
         delivery.extend(call.deadline.at());
         Self {
-            core: core.clone(),
-            session: session.clone(),
-            running: session.continue_request(),
+            scope,
             delivery,
             is_over: false,
             call,
@@ -127,10 +136,10 @@ impl Relay {
             let mut relay = relay?;
             loop {
                 let deadline = relay.call.deadline;
-                let ended = relay.running.session_ended();
+                let session_end = relay.scope.session_end.clone();
                 let step = tokio::select! {
                     biased;
-                    () = ended => Ok(Step::Last(relay.session_ended_event())),
+                    () = session_end.reached() => Ok(Step::Last(relay.session_ended_event())),
                     step = tokio::time::timeout_at(deadline.at(), relay.step()) => step,
                 };
                 match step.unwrap_or_else(|_| relay.give_up()) {
@@ -177,8 +186,9 @@ impl Relay {
             return id.map_or(Step::Nothing, |id| Step::Send(gateway_events::position(&id)));
         };
         let source = MessageSource {
-            core: &self.core,
-            session: &self.session,
+            core: &self.scope.core,
+            hot: &self.scope.hot,
+            caller: &self.scope.caller,
             backend: &self.call.backend,
             upstream: &self.call.upstream,
         };
@@ -276,7 +286,8 @@ impl Relay {
         if !upstream_id.is_unchanged() {
             return None;
         }
-        self.session
+        self.scope
+            .caller
             .event_id_of_call(backend, upstream, id, self.position.as_ref())
     }
 
@@ -290,7 +301,7 @@ impl Relay {
     }
 
     fn allows_empty_data(&self) -> bool {
-        gateway_events::is_empty_data_allowed(self.session.revision())
+        gateway_events::is_empty_data_allowed(self.scope.caller.revision())
     }
 
     fn final_error(&self) -> Bytes {
@@ -324,14 +335,15 @@ impl Relay {
             deadline,
             ..
         } = &self.call;
-        self.core.cancel(backend, upstream.clone(), upstream_id.get(id));
+        let core = &self.scope.core;
+        core.cancel(backend, upstream.clone(), upstream_id.get(id));
         let error = CallError::sent(backend, deadline.passed());
         tracing::warn!(request_id = %CurrentRequestId, %error, "call deadline exceeded");
         Step::Last(self.error_event(&error))
     }
 }
 
-impl Drop for Relay {
+impl<C: Caller> Drop for Relay<C> {
     /// A client that disconnects has cancelled nothing. A client that did not read until the call's deadline
     /// has no call any more.
     fn drop(&mut self) {

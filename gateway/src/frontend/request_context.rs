@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::backend::ClientHeaders;
 use crate::config::HotSettings;
 use crate::core::Principal;
 use crate::mcp::method::Method;
 
-/// One authenticated request. Handlers take it instead of loading the configuration themselves: a reload
-/// between two steps of a request would otherwise show it two configurations.
+/// One authenticated HTTP request. Handlers take it instead of loading the configuration themselves: a reload
+/// between two steps of a request would otherwise show it two configurations. What belongs to one message of
+/// the request, such as its method, is in [`super::post::SessionRequest`].
 #[derive(Debug)]
 pub(super) struct RequestContext {
     /// The hot configuration as it was when the request arrived.
@@ -18,6 +20,25 @@ pub(super) struct RequestContext {
     pub(super) principal: Principal,
     /// The headers of the request.
     pub(super) headers: HeaderMap,
+    /// Those headers that pass through to backends.
+    pub(super) passed: ClientHeaders,
+}
+
+impl RequestContext {
+    pub(super) fn new(hot: Arc<HotSettings>, principal: Principal, headers: HeaderMap) -> Self {
+        let passed = ClientHeaders::select(&headers, &hot.pass_headers);
+        Self {
+            hot,
+            principal,
+            headers,
+            passed,
+        }
+    }
+
+    /// How many requests of one session may run at a time.
+    pub(super) fn session_request_limit(&self) -> usize {
+        self.hot.limits.requests_in_flight_per_session
+    }
 }
 
 /// The kind of a request, for metrics and the access log.

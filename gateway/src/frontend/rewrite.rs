@@ -14,24 +14,25 @@ use vmcp_crds::config::Capability;
 
 use crate::backend::{self, Backend, BackendError, ListKind, MessageRole, UpstreamSession};
 use crate::catalog::is_list_changed;
-use crate::core::Core;
+use crate::config::HotSettings;
+use crate::core::{Caller, Core, IssuedIds, RelayedIdKind};
 use crate::mcp::correlation;
 use crate::mcp::fast_path::begins_as_result;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::{Message, Outcome, Request, Response};
 use crate::mcp::splice::{splice, splice_all};
-use crate::session::{RelayedIdKind, Session};
 use crate::telemetry::request_id::CurrentRequestId;
 
 /// Finds the code of an error that names elicitations. It may stand anywhere in a message.
 static ELICITATION_REQUIRED: LazyLock<memmem::Finder<'static>> =
     LazyLock::new(|| memmem::Finder::new(b"-32042"));
 
-/// The origin of a message: the backend and its upstream session.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct MessageSource<'a> {
+/// The origin of a message, the backend and its upstream session, and the caller that gets it.
+pub(super) struct MessageSource<'a, C> {
     pub(super) core: &'a Core,
-    pub(super) session: &'a Session,
+    /// The hot configuration in use for this message.
+    pub(super) hot: &'a HotSettings,
+    pub(super) caller: &'a C,
     pub(super) backend: &'a Backend,
     pub(super) upstream: &'a UpstreamSession,
 }
@@ -54,7 +55,7 @@ pub(super) enum RewrittenMessage {
 /// Rewrites the elicitation ids in `answer`, the response of `backend` to the request `id`, if it is an error
 /// that names elicitations.
 pub(super) fn rewrite_elicitation_ids(
-    session: &Session,
+    caller: &impl IssuedIds,
     backend: &Backend,
     answer: Bytes,
     id: &RawValue,
@@ -70,7 +71,7 @@ pub(super) fn rewrite_elicitation_ids(
         };
         let ids = correlation::required_elicitations(error).into_iter();
         let ids: Vec<_> = ids
-            .filter_map(|id| Some((id, session.elicitation_id(backend, id)?)))
+            .filter_map(|id| Some((id, caller.elicitation_id(backend, id)?)))
             .collect();
         let parts: Vec<_> = ids.iter().map(|(id, own)| (id.get(), own.as_bytes())).collect();
         splice_all(&answer, &parts)
@@ -81,7 +82,7 @@ pub(super) fn rewrite_elicitation_ids(
     }
 }
 
-impl MessageSource<'_> {
+impl<C: Caller> MessageSource<'_, C> {
     /// Rewrites `data`. `awaited` is the id of the request that the stream waits for, if there is one.
     pub(super) fn rewrite_message(&self, data: &Bytes, awaited: Option<&RawValue>) -> RewrittenMessage {
         match Message::from_backend(data) {
@@ -116,11 +117,11 @@ impl MessageSource<'_> {
                 Capability::Resources,
             ),
         };
-        let is_own = self.session.list_has_changed(self.backend, kinds);
+        let is_own = self.caller.list_has_changed(self.backend, kinds);
         if !is_own {
             self.backend.note_client_list_change();
         }
-        if is_own && self.core.hot().aggregation.offers(capability) {
+        if is_own && self.hot.aggregation.offers(capability) {
             return RewrittenMessage::Other(jsonrpc::notification(method));
         }
         RewrittenMessage::Dropped
@@ -139,7 +140,7 @@ impl MessageSource<'_> {
             "notifications/elicitation/complete" => {
                 let id = correlation::elicitation_id(params).ok().flatten();
                 let completed = id.and_then(|id| {
-                    let own = self.session.elicitation_id(self.backend, id)?;
+                    let own = self.caller.elicitation_id(self.backend, id)?;
                     splice(data, id.get(), own.as_bytes())
                 });
                 self.forward_or_drop(completed, "unknown elicitation id")
@@ -153,7 +154,7 @@ impl MessageSource<'_> {
 
     fn progress(&self, data: &Bytes, params: Option<&RawValue>) -> Option<Bytes> {
         let token = correlation::reported_token(params).ok()?;
-        let own = self.session.progress_token(self.backend, token)?;
+        let own = self.caller.progress_token(self.backend, token)?;
         splice(data, token.get(), own.get().as_bytes())
     }
 
@@ -164,8 +165,8 @@ impl MessageSource<'_> {
         };
         let catalog = self.core.catalog();
         let has = |backend: Backend| backend.name() == self.backend.name();
-        self.session.is_subscribed(self.backend, &uri)
-            || self.session.is_listed_to_it(self.backend, &uri)
+        self.caller.is_subscribed(self.backend, &uri)
+            || self.caller.is_listed(self.backend, &uri)
             || match catalog.resource(&uri) {
                 Some(backend) => has(backend),
                 // No other backend owns the resource, and this backend's resources are not known yet.
@@ -177,7 +178,7 @@ impl MessageSource<'_> {
     fn response(&self, data: &Bytes, id: &RawValue) -> RewrittenMessage {
         match backend::read(data, id) {
             MessageRole::Answer(data) => {
-                RewrittenMessage::Response(rewrite_elicitation_ids(self.session, self.backend, data, id))
+                RewrittenMessage::Response(rewrite_elicitation_ids(self.caller, self.backend, data, id))
             }
             MessageRole::MalformedAnswer(error) => {
                 self.log_dropped(&error.to_string());
@@ -208,7 +209,7 @@ impl MessageSource<'_> {
         };
         let elicitation = match elicitation {
             None => None,
-            Some(id) => Some((id, self.session.elicitation_id(self.backend, id)?)),
+            Some(id) => Some((id, self.caller.elicitation_id(self.backend, id)?)),
         };
         if let Some((id, own)) = &elicitation {
             parts.push((id.get(), own.as_bytes()));
@@ -226,7 +227,7 @@ impl MessageSource<'_> {
     }
 
     fn issue_relayed_id(&self, kind: RelayedIdKind, original: &RawValue) -> Option<String> {
-        self.session
+        self.caller
             .sign_relayed_id(kind, self.backend, self.upstream, original)
     }
 

@@ -7,7 +7,7 @@ use super::Frontend;
 use super::call::error_response;
 use super::post::SessionRequest;
 use crate::backend::Backend;
-use crate::core::{CallError, CallSubject, RoutedCall};
+use crate::core::{CallError, CallSubject, Caller as _, ClientView as _, RoutedCall, UpstreamOpener};
 use crate::frontend::rejection::Rejection;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
@@ -32,7 +32,11 @@ const LEVELS: [&str; 8] = [
 /// Longest URI that is stored with a session.
 const MAX_URI_BYTES: usize = 2048;
 
-pub(super) async fn set_log_level(session: &Session, request: &Request<'_>) -> Response<ResponseBody> {
+pub(super) async fn set_log_level(
+    session: &Session,
+    incoming: &SessionRequest<'_>,
+) -> Response<ResponseBody> {
+    let request = incoming.request;
     let level = match correlation::level(request.params) {
         Ok(level) => level,
         Err(fault) => return response::invalid_params(request.id, &fault),
@@ -41,7 +45,7 @@ pub(super) async fn set_log_level(session: &Session, request: &Request<'_>) -> R
         let message = format!("params: found level {level:?}; allowed are {}", LEVELS.join(", "));
         return Rejection::InvalidParams.response(Some(request.id), &message);
     }
-    match session.set_log_level(&level).await {
+    match session.set_log_level(&level, &incoming.context.passed).await {
         Ok(()) => response::result(request.id, b"{}"),
         Err(error) => setting_failed(request, &error),
     }
@@ -54,13 +58,9 @@ impl Frontend {
         body: &Bytes,
         incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
-        let request = incoming.request;
-        if !incoming
-            .context
-            .hot
-            .aggregation
-            .offers(CallSubject::Resource.capability())
-        {
+        let (context, request) = (incoming.context, incoming.request);
+        let capability = CallSubject::Resource.capability();
+        if !context.hot.aggregation.offers(capability) {
             return response::method_not_found(request);
         }
         let uri = match uri(request) {
@@ -68,10 +68,10 @@ impl Frontend {
             Err(rejection) => return rejection,
         };
         let catalog = session
-            .catalog_to_find(CallSubject::Resource, request.params)
+            .catalog_to_find(CallSubject::Resource, request.params, &context.passed)
             .await;
         let routed = match self.core.route(&catalog, CallSubject::Resource, body, request) {
-            Ok(routed) => session.prepare_call(routed),
+            Ok(routed) => session.prepare_call(routed, &context.passed),
             Err(error) => return error_response(CallSubject::Resource, request, error),
         };
         if routed.backend.shares_session() {
@@ -98,7 +98,7 @@ impl Frontend {
         body: &Bytes,
         incoming: &SessionRequest<'_>,
     ) -> Response<ResponseBody> {
-        let request = incoming.request;
+        let (context, request) = (incoming.context, incoming.request);
         let uri = match uri(request) {
             Ok(uri) => uri,
             Err(rejection) => return rejection,
@@ -116,7 +116,7 @@ impl Frontend {
             },
             None => {
                 let offered = session
-                    .catalog_to_find(CallSubject::Resource, request.params)
+                    .catalog_to_find(CallSubject::Resource, request.params, &context.passed)
                     .await;
                 match self.core.route(&offered, CallSubject::Resource, body, request) {
                     Ok(routed) => routed,
@@ -130,9 +130,8 @@ impl Frontend {
         if let Err(error) = session.unsubscribe(&uri).await {
             return setting_failed(request, &error);
         }
-        let answered = self
-            .call_backend(session, session.prepare_call(routed), incoming)
-            .await;
+        let routed = session.prepare_call(routed, &context.passed);
+        let answered = self.call_backend(session, routed, incoming).await;
         answered.map_or_else(
             |error| error_response(CallSubject::Resource, request, error),
             |(answer, _)| answer,
@@ -142,14 +141,14 @@ impl Frontend {
     /// Sends the request to the backend. Returns the response, and whether it is a result.
     async fn call_backend(
         &self,
-        session: &Session,
+        upstreams: &impl UpstreamOpener,
         routed: RoutedCall,
         incoming: &SessionRequest<'_>,
     ) -> Result<(Response<ResponseBody>, bool), CallError> {
         let routed = incoming.upstream_id.apply(routed)?;
         let id = incoming.upstream_id.get(incoming.request.id);
         incoming.upstream_id.record_sent(routed.deadline.at());
-        let reply = self.core.send(session, &routed, id).await;
+        let reply = self.core.send(upstreams, &routed, id).await;
         let reply = reply.inspect_err(|error| incoming.upstream_id.record_failure(error))?;
         let message = self.read_whole(reply.answer, &routed, incoming).await;
         drop(reply.admitted);

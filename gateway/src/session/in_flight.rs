@@ -95,6 +95,21 @@ impl Ids {
     }
 }
 
+/// The end of the session that a request belongs to. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub struct SessionEnd(Arc<Ended>);
+
+impl SessionEnd {
+    /// Completes when the session has ended, here or on another replica.
+    pub async fn reached(&self) {
+        // Register first, then check: a termination in between is seen either way.
+        let notified = self.0.notify.notified();
+        if !self.0.is_ended.load(Ordering::Acquire) {
+            notified.await;
+        }
+    }
+}
+
 /// The session has as many running requests as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyRequests;
@@ -193,20 +208,6 @@ impl InFlightRequests {
         })
     }
 
-    /// Registers the rest of a request of the session `key` that began on another replica.
-    pub(super) fn continue_request(&self, key: RecordKey) -> RunningRequest {
-        let mut running = self.lock();
-        let requests = running.entry(key).or_default();
-        requests.handles += 1;
-        RunningRequest {
-            ids: None,
-            key,
-            ended: Arc::clone(&requests.ended),
-            in_flight: self.clone(),
-            superseded: None,
-        }
-    }
-
     /// Resolves the target of a cancellation of the request `id` in the session `key`.
     pub(super) fn resolve_cancellation(&self, key: &RecordKey, id: &RawValue) -> CancellationTarget {
         let id = comparable_id(id);
@@ -279,16 +280,10 @@ impl RunningRequest {
         }
     }
 
-    /// Completes when the session has ended, here or on another replica.
-    pub fn session_ended(&self) -> impl Future<Output = ()> + Send + use<> {
-        let ended = Arc::clone(&self.ended);
-        async move {
-            // Register first, then check: a termination in between is seen either way.
-            let notified = ended.notify.notified();
-            if !ended.is_ended.load(Ordering::Acquire) {
-                notified.await;
-            }
-        }
+    /// The end of the request's session.
+    #[must_use]
+    pub fn session_end(&self) -> SessionEnd {
+        SessionEnd(Arc::clone(&self.ended))
     }
 }
 
@@ -478,14 +473,13 @@ mod tests {
             RecordKey([2; 16]),
         );
         let one = in_flight.begin(session, &raw("1"), 9).unwrap();
-        let rest = in_flight.continue_request(session);
+        let rest = in_flight.resume(session, "a", 9).unwrap();
         assert!(!in_flight.is_quiet(&session));
         let others = in_flight.begin(other, &raw("1"), 9).unwrap();
-        assert!(one.session_ended().now_or_never().is_none());
+        let has_ended = |running: &RunningRequest| running.session_end().reached().now_or_never().is_some();
+        assert!(!has_ended(&one));
         in_flight.end(&session);
-        assert!(one.session_ended().now_or_never().is_some());
-        assert!(rest.session_ended().now_or_never().is_some());
-        assert!(others.session_ended().now_or_never().is_none());
+        assert!(has_ended(&one) && has_ended(&rest) && !has_ended(&others));
         drop((one, rest, others));
         is_empty(&in_flight);
         assert!(in_flight.is_quiet(&session));

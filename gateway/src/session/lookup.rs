@@ -16,7 +16,7 @@ use super::id::SessionId;
 use super::record::Record;
 use super::store::{LoadOutcome, StoreError};
 use super::{Session, SessionError, Sessions};
-use crate::core::Principal;
+use crate::core::{Caller as _, Principal};
 use crate::runtime::clock;
 use crate::session::cache::cache_entry::CacheEntry;
 use crate::session::recovery::outage::{StoreFailure, StoreOperation};
@@ -42,9 +42,8 @@ impl Sessions {
             key: id.key,
             signer,
             entry,
-            client_headers: None,
         };
-        session.in_use();
+        session.record_use();
         Ok(session)
     }
 

@@ -8,6 +8,7 @@
 mod abandoned_calls;
 mod background;
 mod cache;
+mod caller;
 mod catalog_sync;
 mod client_capabilities;
 mod counts;
@@ -26,21 +27,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::Guard;
-use http::HeaderMap;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, Semaphore};
 use vmcp_crds::session_key::SessionKey;
 
 use crate::backend::UpstreamSession;
-use crate::config::ServerName;
+use crate::config::{ServerName, SessionLimits};
 use crate::core::{Core, Principal};
 use crate::mcp::revision::Revision;
 use crate::runtime::rate_limit::KeyedRateLimit;
+use crate::runtime::single_flight::SingleFlight;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::telemetry::request_id::CurrentRequestId;
-
-use crate::runtime::single_flight::SingleFlight;
 use background::PendingTouches;
 use cache::cache_entry::CacheEntry;
 use cache::freshness::Freshness;
@@ -51,7 +50,7 @@ use id::SessionId;
 use id::signing_keys::SigningKeys;
 use id::verified_ids::VerifiedIds;
 use in_flight::InFlightRequests;
-pub use in_flight::{CancellationTarget, Progress, RunningRequest, TooManyRequests};
+pub use in_flight::{CancellationTarget, Progress, RunningRequest, SessionEnd, TooManyRequests};
 use lookup::LookupOutcome;
 use record::{Lifetimes, NewRecord, Record, RecordKey};
 use recovery::outage::{Outage, OutageChange, StoreOperation};
@@ -69,7 +68,7 @@ use upstream::sse_sessions::SseSessions;
 use upstream::unstored_cookies::UnstoredCookies;
 
 pub use id::event_id::{BrokenCall, ResumePoint, StreamPositions};
-pub use id::relayed_id::{RelayedId, RelayedIdKind};
+pub use id::relayed_id::RelayedId;
 pub use settings::SettingError;
 pub use stream::session_stream::{SessionStream, SessionStreamEvent};
 pub use upstream::upstream_lookup::NoUpstreamSession;
@@ -168,8 +167,6 @@ pub struct Session {
     signer: Arc<SessionKey>,
     /// The cache entry, shared by all requests of the session, so that each sees the changes of the others.
     entry: Arc<CacheEntry>,
-    /// The request's headers that pass through to backends.
-    client_headers: Option<Arc<HeaderMap>>,
 }
 
 /// The client's part of `initialize`, as the client wrote it.
@@ -276,8 +273,8 @@ impl Sessions {
         self.inner.store.provider()
     }
 
-    /// Creates a session of `principal` and returns its id. The record is stored before the id is returned, so every
-    /// replica finds the session when the client first names it.
+    /// Creates a session of `principal` within `limits`, and returns its id. The record is stored before the id is
+    /// returned, so every replica finds the session when the client first names it.
     ///
     /// # Errors
     /// The session limit is reached, or the store is unavailable. No session exists then.
@@ -285,6 +282,7 @@ impl Sessions {
         &self,
         principal: &Principal,
         client: &ClientHandshake<'_>,
+        limits: SessionLimits,
     ) -> Result<String, CreateError> {
         let inner = &*self.inner;
         let signer = inner.keys.current();
@@ -301,7 +299,6 @@ impl Sessions {
             capabilities: client.capabilities.get().into(),
             client_info: client.info.get().into(),
         };
-        let limits = inner.core.hot().limits.sessions(principal.is_anonymous());
         let limits = limits.of_weight(record.weight());
         loop {
             let key = RecordKey::random();
@@ -466,19 +463,12 @@ impl Sessions {
 }
 
 impl Session {
-    /// The negotiated protocol revision.
-    #[must_use]
-    pub fn revision(&self) -> Revision {
-        self.record().revision
-    }
-
-    /// Registers the request `id` as running in this session.
+    /// Registers the request `id` as running in this session, which may have `limit` at a time.
     ///
     /// # Errors
     /// The session has as many running requests as it may.
-    pub fn begin(&self, id: &RawValue) -> Result<RunningRequest, TooManyRequests> {
+    pub fn begin(&self, id: &RawValue, limit: usize) -> Result<RunningRequest, TooManyRequests> {
         let inner = &*self.sessions.inner;
-        let limit = inner.core.hot().limits.requests_in_flight_per_session;
         let running = inner.in_flight.begin(self.key, id, limit)?;
         // A termination may have arrived between lookup and registration.
         if matches!(inner.cache.get(&self.key), CachedSession::Terminated) {
@@ -493,13 +483,13 @@ impl Session {
         self.sessions.inner.in_flight.resolve_cancellation(&self.key, id)
     }
 
-    /// Resumes a call after the event `event_id`. An earlier stream that resumed after the same event ends.
+    /// Resumes a call after the event `event_id`, within `limit` running requests. An earlier stream that resumed
+    /// after the same event ends.
     ///
     /// # Errors
     /// The session has as many running requests as it may.
-    pub fn resume_call(&self, event_id: &[u8]) -> Result<RunningRequest, TooManyRequests> {
+    pub fn resume_call(&self, event_id: &[u8], limit: usize) -> Result<RunningRequest, TooManyRequests> {
         let inner = &*self.sessions.inner;
-        let limit = inner.core.hot().limits.requests_in_flight_per_session;
         inner
             .in_flight
             .resume(self.key, &String::from_utf8_lossy(event_id), limit)
@@ -512,21 +502,6 @@ impl Session {
             .inner
             .stream_rates
             .allows(&self.key, STREAMS_PER_SECOND)
-    }
-
-    /// Registers a request of this session that began on another replica.
-    #[must_use]
-    pub fn continue_request(&self) -> RunningRequest {
-        self.sessions.inner.in_flight.continue_request(self.key)
-    }
-
-    /// Records that the session is in use: a request arrived, or a running one continues. The idle deadline is moved
-    /// in the background, unless it was moved recently.
-    pub fn in_use(&self) {
-        let inner = &*self.sessions.inner;
-        if self.entry.record_use(inner.settings.lifetimes.touch_every()) {
-            inner.pending_touches.add(self.key);
-        }
     }
 
     /// The cached record.

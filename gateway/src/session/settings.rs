@@ -10,7 +10,7 @@ use futures::future::join_all;
 use super::record::Record;
 use super::store::{SetOutcome, SettingChange};
 use super::{Session, SessionError, Sessions};
-use crate::backend::{Backend, UpstreamSession};
+use crate::backend::{Backend, ClientHeaders, UpstreamSession};
 use crate::session::recovery::outage::StoreOperation;
 
 /// Maximum time that a client waits for backends to apply a setting. A slower backend applies it later.
@@ -42,11 +42,14 @@ impl Session {
     ///
     /// # Errors
     /// The record cannot be changed. A backend that fails is no error.
-    pub async fn set_log_level(&self, level: &str) -> Result<(), SettingError> {
+    pub async fn set_log_level(&self, level: &str, headers: &ClientHeaders) -> Result<(), SettingError> {
         self.set(&SettingChange::LogLevel(level.to_owned())).await?;
-        let telling = self.bound().into_iter().map(|(backend, upstream)| async move {
-            self.sessions.send_log_level(&backend, &upstream, level).await;
-        });
+        let telling = self
+            .bound(headers)
+            .into_iter()
+            .map(|(backend, upstream)| async move {
+                self.sessions.send_log_level(&backend, &upstream, level).await;
+            });
         if tokio::time::timeout(DEADLINE, join_all(telling)).await.is_err() {
             tracing::debug!("setting the log level at backends timed out");
         }
@@ -85,8 +88,7 @@ impl Session {
 
     /// Whether the client subscribed to `uri` at `backend`, or to a resource that contains it. A server may report a
     /// sub-resource (specification 2025-11-25, server/resources).
-    #[must_use]
-    pub fn is_subscribed(&self, backend: &Backend, uri: &str) -> bool {
+    pub(super) fn is_subscribed(&self, backend: &Backend, uri: &str) -> bool {
         let record = self.record();
         record.subscriptions.iter().any(|(watched, owner)| {
             owner == backend.name().as_str() && uri.strip_prefix(&**watched).is_some_and(is_part)

@@ -8,25 +8,19 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::value::RawValue;
 
-use crate::backend::Backend;
 use crate::mcp::jsonrpc::{RESERVED_ID_PREFIX, string};
-use crate::session::Session;
 use crate::session::id::signed_token::{TokenSigner, put};
 
 const PURPOSE: &str = "vmcp elicitation id";
 const LETTER: char = 'e';
 const BYTES: usize = 16;
 
-impl Session {
-    /// The client's JSON id for `original`, an elicitation id of `backend`. Returns `None` if `original` is not an
-    /// id.
-    #[must_use]
-    pub fn elicitation_id(&self, backend: &Backend, original: &RawValue) -> Option<String> {
-        of(&self.token_signer(), backend.name().as_str(), &string(original)?)
-    }
+/// The client's JSON id for `original`, an elicitation id of `backend`. Returns `None` if `original` is not an id.
+pub(in crate::session) fn of(signer: &TokenSigner<'_>, backend: &str, original: &RawValue) -> Option<String> {
+    digest(signer, backend, &string(original)?)
 }
 
-fn of(signer: &TokenSigner<'_>, backend: &str, original: &str) -> Option<String> {
+fn digest(signer: &TokenSigner<'_>, backend: &str, original: &str) -> Option<String> {
     let mut content = Vec::new();
     put(&mut content, backend.as_bytes())?;
     content.extend_from_slice(original.as_bytes());
@@ -46,7 +40,7 @@ mod tests {
     fn elicitation_id_is_unique_per_backend_and_session() {
         let key = SessionKey::generate().unwrap();
         let make =
-            |session, backend, id| sealed(&key, "a", session, |signer| of(signer, backend, id).unwrap());
+            |session, backend, id| sealed(&key, "a", session, |signer| digest(signer, backend, id).unwrap());
         assert_eq!(make(1, "left", "e1"), make(1, "left", "e1"));
         for other in [
             make(2, "left", "e1"),

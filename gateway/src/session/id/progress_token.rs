@@ -10,11 +10,9 @@ use bytes::Bytes;
 use memchr::memmem;
 use serde_json::value::RawValue;
 
-use crate::backend::Backend;
 use crate::mcp::correlation;
 use crate::mcp::jsonrpc::{Message, RESERVED_ID_PREFIX, string};
 use crate::mcp::splice::splice;
-use crate::session::Session;
 use crate::session::id::signed_token::{TokenSigner, put, take};
 
 const PURPOSE: &str = "vmcp progress token of a call";
@@ -27,28 +25,29 @@ const MAX_TOKEN_BYTES: usize = 1024;
 /// Finds the token's key. A key written with escapes is not found, so that call gets no progress.
 static KEY: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"progressToken\""));
 
-impl Session {
-    /// Replaces the client's progress token in `message` by the signed one for `backend`.
-    pub(in crate::session) fn with_progress_token(&self, backend: &Backend, message: Bytes) -> Bytes {
-        if KEY.find(&message).is_none() {
-            return message;
-        }
-        let marked = || {
-            let Ok(Message::Request(request)) = Message::parse(&message) else {
-                return None;
-            };
-            let token = correlation::progress_token(request.params).ok()??;
-            let signed = sign(&self.token_signer(), backend.name().as_str(), token)?;
-            splice(&message, token.get(), signed.as_bytes())
+/// Replaces the client's progress token in `message` by the signed one for `backend`.
+pub(in crate::session) fn sign_in(signer: &TokenSigner<'_>, backend: &str, message: Bytes) -> Bytes {
+    if KEY.find(&message).is_none() {
+        return message;
+    }
+    let marked = || {
+        let Ok(Message::Request(request)) = Message::parse(&message) else {
+            return None;
         };
-        marked().unwrap_or(message)
-    }
+        let token = correlation::progress_token(request.params).ok()??;
+        let signed = sign(signer, backend, token)?;
+        splice(&message, token.get(), signed.as_bytes())
+    };
+    marked().unwrap_or(message)
+}
 
-    /// Returns the client's token if `token` is the signed one of a call of this session to `backend`.
-    #[must_use]
-    pub fn progress_token(&self, backend: &Backend, token: &RawValue) -> Option<Box<RawValue>> {
-        read(&self.token_signer(), backend.name().as_str(), &string(token)?)
-    }
+/// Returns the client's token if `token` is the signed one of a call of this session to `backend`.
+pub(in crate::session) fn of_client(
+    signer: &TokenSigner<'_>,
+    backend: &str,
+    token: &RawValue,
+) -> Option<Box<RawValue>> {
+    read(signer, backend, &string(token)?)
 }
 
 /// Signs `token` for `backend`, as a quoted JSON string.

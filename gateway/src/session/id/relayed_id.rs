@@ -17,17 +17,9 @@
 use serde_json::value::RawValue;
 
 use super::upstream_tag::UpstreamTag;
+use crate::core::RelayedIdKind;
 use crate::mcp::jsonrpc::RESERVED_ID_PREFIX;
 use crate::session::id::signed_token::{TokenSigner, put, take};
-
-/// Kind of a relayed id. The kinds are not interchangeable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RelayedIdKind {
-    /// The id of a request.
-    Request,
-    /// The progress token of a request.
-    Progress,
-}
 
 /// Content of a relayed id.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::Stream;
 use futures::stream;
 
-use crate::backend::{Backend, UpstreamSession};
+use crate::backend::{Backend, ClientHeaders, UpstreamSession};
 use crate::mcp::sse::Event;
 use crate::session::id::event_id;
 use crate::session::id::event_id::StreamPositions;
@@ -30,6 +30,8 @@ const TAKEOVER_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct SessionStream {
     session: Session,
+    /// The headers of the client's GET, which pass through to the backends.
+    headers: ClientHeaders,
     slot: RegisteredStream,
     taken_over: bool,
 }
@@ -52,7 +54,11 @@ impl Session {
     ///
     /// # Errors
     /// The session has ended. An unavailable store is no error: the stream opens without a claim.
-    pub async fn listen(&self, positions: Option<StreamPositions>) -> Result<SessionStream, SessionError> {
+    pub async fn listen(
+        &self,
+        positions: Option<StreamPositions>,
+        headers: &ClientHeaders,
+    ) -> Result<SessionStream, SessionError> {
         let (slot, mut taken_over) = self.streams().open(self.key, positions.is_none());
         // The previous owner closes its upstream streams first, because many backends accept one stream per session.
         match self.claim_stream().await {
@@ -69,10 +75,11 @@ impl Session {
             if let Some(positions) = positions {
                 upstreams.positions = positions;
             }
-            upstreams.follow_bindings(self);
+            upstreams.follow_bindings(self, headers);
         });
         Ok(SessionStream {
             session: self.clone(),
+            headers: headers.clone(),
             slot,
             taken_over,
         })
@@ -167,10 +174,9 @@ impl SessionStream {
             };
             match event {
                 Some(event) => return Some(self.to_session_event(event)),
-                None => drop(
-                    self.slot
-                        .with_upstream_streams(|upstreams| upstreams.follow_bindings(&self.session)),
-                ),
+                None => drop(self.slot.with_upstream_streams(|upstreams| {
+                    upstreams.follow_bindings(&self.session, &self.headers);
+                })),
             }
         }
     }

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::backend::{
-    Backend, BackendError, ListenStream, NoStream, ResponseEvents, UpstreamSession, position,
+    Backend, BackendError, ClientHeaders, ListenStream, NoStream, ResponseEvents, UpstreamSession, position,
 };
 use crate::catalog::LISTS_CHANGED;
-use crate::core::{UpstreamError, UpstreamSessions as _};
+use crate::core::{UpstreamError, UpstreamOpener as _};
 use crate::mcp::jsonrpc;
 use crate::mcp::sse::Event;
 use crate::session::Session;
@@ -51,8 +51,8 @@ struct OpenStream {
 
 impl UpstreamStreams {
     /// Opens and closes streams so that they match the bindings of `session`.
-    pub(in crate::session) fn follow_bindings(&mut self, session: &Session) {
-        let bound = session.bound();
+    pub(in crate::session) fn follow_bindings(&mut self, session: &Session, headers: &ClientHeaders) {
+        let bound = session.bound(headers);
         self.open.retain(|name, open| {
             bound
                 .iter()

@@ -30,7 +30,7 @@ use super::record::{Binding, Record, RecordKey};
 use super::store::{BindOutcome, StoreError};
 use super::{Session, SessionError, Sessions};
 use crate::backend::{Backend, BackendError, InitializeParams, SessionScope, UpstreamSession};
-use crate::core::{UpstreamError, UpstreamSessions};
+use crate::core::{UpstreamError, UpstreamOpener};
 use crate::runtime::clock;
 use crate::session::cache::freshness::ReadStamp;
 use crate::session::recovery::outage::StoreOperation;
@@ -48,7 +48,7 @@ const MAX_CONCURRENT_COOKIE_WRITES: usize = 32;
 /// Maximum number of attempts to bind when the record changes concurrently.
 const ATTEMPTS: u32 = 3;
 
-impl UpstreamSessions for Session {
+impl UpstreamOpener for Session {
     async fn open(&self, backend: &Backend) -> Result<UpstreamSession, UpstreamError> {
         if backend.shares_session() {
             return Box::pin(self.shared(backend, None)).await;
@@ -174,7 +174,7 @@ impl Session {
     ) -> Result<UpstreamSession, UpstreamError> {
         let inner = &*self.sessions.inner;
         // A session known by its id alone may have ended, so no state may depend on it.
-        if self.entry.is_from_id() && !inner.core.hot().is_disposable(backend.name()) {
+        if self.entry.is_from_id() && !backend.is_disposable() {
             let message = "it is not known whether the session is alive";
             return Err(StoreError::unavailable(message).into());
         }
@@ -246,8 +246,7 @@ impl Session {
                 if backend.session_scope() == SessionScope::ProcessLocal =>
             {
                 // A session known by its id alone may have ended, so no state may depend on it.
-                let disposable = self.sessions.inner.core.hot().is_disposable(backend.name());
-                if self.entry.is_from_id() && !disposable {
+                if self.entry.is_from_id() && !backend.is_disposable() {
                     return Err(error.into());
                 }
             }

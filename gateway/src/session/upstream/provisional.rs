@@ -185,7 +185,7 @@ impl Session {
         unavailable: StoreError,
     ) -> Result<UpstreamSession, UpstreamError> {
         let inner = &*self.sessions.inner;
-        let disposable = inner.core.hot().is_disposable(backend.name());
+        let disposable = backend.is_disposable();
         let without_ids = inner.core.catalog().gives_session_ids(backend.name()) == Some(false);
         if !self.sessions.serves_without_store() || !(disposable || without_ids) {
             return Err(unavailable.into());

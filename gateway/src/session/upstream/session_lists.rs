@@ -19,11 +19,11 @@ use futures::future::join_all;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::backend::{Backend, BackendError, BackendList, ListKind};
+use crate::backend::{Backend, BackendError, BackendList, ClientHeaders, ListKind};
 use crate::budget::{Account, Reservation};
 use crate::catalog::{BackendOffer, CatalogSnapshot, OwnList, ViewOwner};
 use crate::config::BackendName;
-use crate::core::{CallSubject, Contest, LocatedCall, UpstreamError, UpstreamSessions as _, locate};
+use crate::core::{CallSubject, Contest, LocatedCall, UpstreamError, UpstreamOpener as _, locate};
 use crate::mcp::error_code;
 use crate::session::Session;
 use crate::session::id::upstream_tag::UpstreamTag;
@@ -224,7 +224,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Session {
     /// What is offered to this session, for a list of that kind. Backends that list to single sessions are asked, but for one page of a
     /// list that `goes_on`.
-    pub async fn catalog_to_list(&self, kind: ListKind, goes_on: bool) -> Arc<CatalogSnapshot> {
+    pub(in crate::session) async fn catalog_to_list(
+        &self,
+        kind: ListKind,
+        goes_on: bool,
+        headers: &ClientHeaders,
+    ) -> Arc<CatalogSnapshot> {
         let catalog = self.sessions.inner.core.catalog();
         let backends = catalog.listed_per_session();
         if backends.is_empty() {
@@ -234,7 +239,8 @@ impl Session {
             let wanted = backends
                 .iter()
                 .filter(|backend| !goes_on || !self.is_fresh(backend, kind));
-            self.ask_for_lists(wanted.map(|backend| (backend, kind))).await;
+            self.ask_for_lists(wanted.map(|backend| (backend, kind)), headers)
+                .await;
             self.view().await
         })
         .await
@@ -242,10 +248,11 @@ impl Session {
 
     /// What is offered to this session, for a request with these parameters. Backends that list to single sessions are asked where what
     /// they list may decide who gets the request, and is not known.
-    pub async fn catalog_to_find(
+    pub(in crate::session) async fn catalog_to_find(
         &self,
         subject: CallSubject,
         params: Option<&RawValue>,
+        headers: &ClientHeaders,
     ) -> Arc<CatalogSnapshot> {
         let catalog = self.sessions.inner.core.catalog();
         let backends = catalog.listed_per_session();
@@ -266,9 +273,9 @@ impl Session {
                 return view;
             }
             if located.backend.is_some() {
-                self.ask_beside_another(wanted).await;
+                self.ask_beside_another(wanted, headers).await;
             } else {
-                self.ask_for_lists(wanted.into_iter()).await;
+                self.ask_for_lists(wanted.into_iter(), headers).await;
             }
             self.view().await
         })
@@ -296,7 +303,7 @@ impl Session {
 
     /// Asks for lists in the way of a request that another backend is known to have. It waits for those that have not failed, and no
     /// longer than the first request that waits for them; the others are asked for in the background.
-    async fn ask_beside_another(&self, wanted: Vec<(&Backend, ListKind)>) {
+    async fn ask_beside_another(&self, wanted: Vec<(&Backend, ListKind)>, headers: &ClientHeaders) {
         let lists = self.entry.make_lists();
         let (mut awaited, mut again) = (Vec::new(), Vec::new());
         for (backend, kind) in wanted {
@@ -308,19 +315,19 @@ impl Session {
             }
         }
         if !again.is_empty() {
-            let session = self.clone();
+            let (session, headers) = (self.clone(), headers.clone());
             // Where too much is running already, the next request tries again.
             self.sessions.in_background(async move {
                 let again = again.iter().map(|(backend, kind)| (backend, *kind));
-                session.ask_for_lists(again).await;
+                session.ask_for_lists(again, &headers).await;
             });
         }
-        self.ask_for_lists_since(awaited.into_iter()).await;
+        self.ask_for_lists_since(awaited.into_iter(), headers).await;
     }
 
     /// Notes that `backend` says in this session's upstream session that its list has changed, and says whether that is for the client:
     /// whether it lists to single sessions.
-    pub fn list_has_changed(&self, backend: &Backend, kinds: &[ListKind]) -> bool {
+    pub(in crate::session) fn list_has_changed(&self, backend: &Backend, kinds: &[ListKind]) -> bool {
         if !backend.lists_per_session() {
             return false;
         }
@@ -333,8 +340,7 @@ impl Session {
     }
 
     /// Whether a known list of `backend` in this session contains the resource `uri`.
-    #[must_use]
-    pub fn is_listed_to_it(&self, backend: &Backend, uri: &str) -> bool {
+    pub(in crate::session) fn is_listed(&self, backend: &Backend, uri: &str) -> bool {
         let is_listed = || {
             let lists = self.entry.lists()?;
             let upstream = self.upstream_in_use(backend)?;
@@ -398,16 +404,25 @@ impl Session {
     }
 
     /// Asks each for its list, at most as long as a client waits for it. What cannot be had now is had later.
-    async fn ask_for_lists<'a>(&self, wanted: impl Iterator<Item = (&'a Backend, ListKind)>) {
+    async fn ask_for_lists<'a>(
+        &self,
+        wanted: impl Iterator<Item = (&'a Backend, ListKind)>,
+        headers: &ClientHeaders,
+    ) {
         let now = Instant::now();
         let wanted = wanted.map(|(backend, kind)| (backend, kind, now));
-        self.ask_for_lists_since(wanted).await;
+        self.ask_for_lists_since(wanted, headers).await;
     }
 
     /// The same, where a client may have begun to wait before.
-    async fn ask_for_lists_since<'a>(&self, wanted: impl Iterator<Item = (&'a Backend, ListKind, Instant)>) {
+    async fn ask_for_lists_since<'a>(
+        &self,
+        wanted: impl Iterator<Item = (&'a Backend, ListKind, Instant)>,
+        headers: &ClientHeaders,
+    ) {
         let arrived = Instant::now();
         let asking = wanted.map(|(backend, kind, since)| async move {
+            let backend = &backend.clone().on_behalf_of(headers);
             let asking = self.ask_for_list(backend, kind, arrived);
             match tokio::time::timeout_at(since + LIST_DEADLINE, asking).await {
                 Ok(Ok(())) => {}
@@ -433,7 +448,7 @@ impl Session {
         let name = backend.name().to_string();
         let target = (self.key, name, backend.origin().to_owned(), kind);
         loop {
-            let (session, backend) = (self.clone(), self.reach(backend.clone()));
+            let (session, backend) = (self.clone(), backend.clone());
             let attempt = move |place| {
                 let tasks = session.sessions.inner.tasks.clone();
                 let asking = tasks.spawn(async move {

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::backend::HttpClient;
     use crate::config::{self, HotSettings, Protocol, ServerName};
-    use crate::core::{Core, Principal, UpstreamSessions as _};
+    use crate::core::{Core, Principal, UpstreamOpener as _};
     use crate::mcp::revision::Revision;
     use crate::runtime::readiness::Readiness;
     use crate::runtime::tasks::Tasks;
@@ -244,23 +244,24 @@ mod tests {
         let who = Principal::Anonymous;
         let idle = Lifetimes::default().idle;
 
-        let id = sessions.create(&who, &client).await.unwrap();
+        let limits = HotSettings::default().limits.sessions(true);
+        let id = sessions.create(&who, &client, limits).await.unwrap();
         let session = sessions.find(id.as_bytes(), &who).await.unwrap();
         let upstream = session.open(&backend).await.unwrap();
         let is_open = || backend.local_session_number(&upstream).is_some();
         // Other sessions come and go; the one in use stays.
         for _ in 0..100 {
-            sessions.create(&who, &client).await.unwrap();
+            sessions.create(&who, &client, limits).await.unwrap();
         }
         sessions.close_ended_connections_once(idle).await;
         assert!(is_open());
         let request = RawValue::from_string("1".to_owned()).unwrap();
-        let running = session.begin(&request).unwrap();
+        let running = session.begin(&request, 1).unwrap();
         drop(session);
         sessions.close_ended_connections_once(idle).await;
         assert!(is_open(), "its session is cached");
         for _ in 0..100 {
-            sessions.create(&who, &client).await.unwrap();
+            sessions.create(&who, &client, limits).await.unwrap();
         }
         sessions.close_ended_connections_once(idle).await;
         assert!(is_open(), "a call is running");

@@ -39,10 +39,7 @@ impl UnstoredCookies {
             return false;
         }
         let kept = Unstored {
-            session: Session {
-                client_headers: None,
-                ..session.clone()
-            },
+            session: session.clone(),
             backend: backend.clone(),
             upstream: upstream.clone(),
         };

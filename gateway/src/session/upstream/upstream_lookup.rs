@@ -3,16 +3,13 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::value::RawValue;
-
-use crate::backend::{Backend, SessionScope, UpstreamSession};
-use crate::core::RoutedCall;
+use crate::backend::{Backend, ClientHeaders, SessionScope, UpstreamSession};
+use crate::core::RelayedIdKind;
 use crate::session::cache::freshness::ReadStamp;
 use crate::session::id::event_id;
 use crate::session::id::event_id::{BrokenCall, ResumePoint};
 use crate::session::id::relayed_id;
-use crate::session::id::relayed_id::{RelayedId, RelayedIdKind};
+use crate::session::id::relayed_id::RelayedId;
 use crate::session::id::signed_token::TokenSigner;
 use crate::session::id::upstream_tag::UpstreamTag;
 use crate::session::record::Record;
@@ -35,37 +32,6 @@ pub enum NoUpstreamSession {
 }
 
 impl Session {
-    /// Attaches the request's headers `names`, which pass through to backends.
-    #[must_use]
-    pub fn with_headers(mut self, headers: &HeaderMap, names: &[HeaderName]) -> Self {
-        let mut passed = HeaderMap::new();
-        for name in names {
-            for value in headers.get_all(name) {
-                passed.append(name.clone(), value.clone());
-            }
-        }
-        self.client_headers = (!passed.is_empty()).then(|| Arc::new(passed));
-        self
-    }
-
-    /// Binds the request's passed-through headers to `backend`.
-    pub(in crate::session) fn reach(&self, backend: Backend) -> Backend {
-        match &self.client_headers {
-            Some(headers) => backend.on_behalf_of(headers),
-            None => backend,
-        }
-    }
-
-    /// Prepares a routed call for this session: headers that pass through, and a signed progress token.
-    #[must_use]
-    pub fn prepare_call(&self, routed: RoutedCall) -> RoutedCall {
-        RoutedCall {
-            message: self.with_progress_token(&routed.backend, routed.message),
-            backend: self.reach(routed.backend),
-            deadline: routed.deadline,
-        }
-    }
-
     pub(in crate::session) fn token_signer(&self) -> TokenSigner<'_> {
         TokenSigner {
             key: &self.signer,
@@ -78,37 +44,10 @@ impl Session {
         &self.sessions.inner.streams
     }
 
-    /// Issues the signed form of `original`, a request id or progress token that `backend` sent in `upstream`.
-    /// Returns `None` if that upstream session was replaced, because an answer could not be delivered.
-    #[must_use]
-    pub fn sign_relayed_id(
-        &self,
-        kind: RelayedIdKind,
-        backend: &Backend,
-        upstream: &UpstreamSession,
-        original: &RawValue,
-    ) -> Option<String> {
-        let tag = self.upstream_tag(backend, upstream)?;
-        relayed_id::sign(&self.token_signer(), kind, backend.name().as_str(), tag, original)
-    }
-
     /// Reads a signed id or token, if it was issued to this session.
     #[must_use]
     pub fn read_relayed_id(&self, kind: RelayedIdKind, text: &str) -> Option<RelayedId> {
         relayed_id::read(&self.token_signer(), kind, text)
-    }
-
-    /// Event id for the position `event` in the response stream of call `request`, if it can have one.
-    #[must_use]
-    pub fn event_id_of_call(
-        &self,
-        backend: &Backend,
-        upstream: &UpstreamSession,
-        request: &RawValue,
-        event: Option<&HeaderValue>,
-    ) -> Option<String> {
-        let tag = self.upstream_tag(backend, upstream)?;
-        event_id::of_call(&self.token_signer(), backend.name().as_str(), tag, request, event)
     }
 
     /// Reads an event id that was issued to this session.
@@ -138,19 +77,19 @@ impl Session {
         Some(tag)
     }
 
-    /// All of the session's own upstream sessions, without shared ones.
+    /// All of the session's own upstream sessions, without shared ones, with the client's headers to send to each.
     #[must_use]
-    pub fn bound(&self) -> Vec<(Backend, UpstreamSession)> {
+    pub fn bound(&self, headers: &ClientHeaders) -> Vec<(Backend, UpstreamSession)> {
         let record = self.record();
         let catalog = self.sessions.inner.core.catalog();
         let bound = record.bindings.iter().filter_map(|(name, binding)| {
             let backend = catalog.backend(name)?;
             (backend.origin() == binding.origin && !backend.shares_session())
-                .then(|| (self.reach(backend), binding.session.clone()))
+                .then(|| (backend.on_behalf_of(headers), binding.session.clone()))
         });
         let provisional = self.sessions.inner.provisional.of(&self.key);
         let local = self.sessions.inner.sse_sessions.of(&self.key).into_iter();
-        let local = local.map(|(backend, upstream)| (self.reach(backend), upstream));
+        let local = local.map(|(backend, upstream)| (backend.on_behalf_of(headers), upstream));
         bound.chain(provisional).chain(local).collect()
     }
 
@@ -162,10 +101,11 @@ impl Session {
         &self,
         name: &str,
         tag: UpstreamTag,
+        headers: &ClientHeaders,
     ) -> Result<(Backend, UpstreamSession), NoUpstreamSession> {
         let backend = self.sessions.inner.core.catalog().backend(name);
         let backend = backend.ok_or_else(|| NoUpstreamSession::NoBackend(name.to_owned()))?;
-        let backend = self.reach(backend);
+        let backend = backend.on_behalf_of(headers);
         if backend.shares_session() {
             let shared = backend
                 .shared_session()
@@ -216,8 +156,9 @@ impl Session {
     pub async fn upstream_of_call(
         &self,
         call: &BrokenCall,
+        headers: &ClientHeaders,
     ) -> Result<(Backend, UpstreamSession), NoUpstreamSession> {
-        self.upstream(&call.backend, call.upstream).await
+        self.upstream(&call.backend, call.upstream, headers).await
     }
 
     /// Reloads the record from the store.
