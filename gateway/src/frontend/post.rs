@@ -164,11 +164,12 @@ impl Frontend {
             formats,
             delivery,
         };
+        let session_end = running.session_end();
         let response = tokio::select! {
             biased;
             response = self.dispatch(session, body, &incoming) => response,
             // A terminated session has no results, on whichever replica it was terminated.
-            () = running.session_end().reached() => response::session_not_found(),
+            () = session_end.reached() => response::session_not_found(),
         };
         response::hold_until_sent(response, (running, guard))
     }

@@ -1,8 +1,6 @@
 //! Maps a client session to its backends and back: finds the upstream session to which a client's response, token or
 //! event id belongs.
 
-use std::sync::Arc;
-
 use crate::backend::{Backend, ClientHeaders, SessionScope, UpstreamSession};
 use crate::core::RelayedIdKind;
 use crate::session::cache::freshness::ReadStamp;
