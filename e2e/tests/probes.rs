@@ -14,7 +14,7 @@ use vmcp_peers::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// It is ready after the first look at each backend or when that takes too long.
+/// It is ready after the first discovery of each backend or when that takes too long.
 #[test]
 fn ready_after_first_discovery_or_its_timeout() -> anyhow::Result<()> {
     // A server that accepts and never answers.
@@ -31,7 +31,7 @@ fn ready_after_first_discovery_or_its_timeout() -> anyhow::Result<()> {
             ready.status == 503
                 && ready
                     .text()
-                    .contains("not ready: the first look at backend silent\n"),
+                    .contains("not ready: the first discovery of backend silent\n"),
             "{}",
             ready.text()
         );

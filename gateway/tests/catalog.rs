@@ -414,7 +414,7 @@ async fn an_item_without_a_name_costs_only_itself() -> anyhow::Result<()> {
     });
     let (core, tasks) = backend.behind_a_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 1).await?;
-    let faults = core.catalog().snapshot().faults.told();
+    let faults = core.catalog().snapshot().faults.to_lines();
     assert_eq!(
         faults,
         [

@@ -190,23 +190,23 @@ const NO_ANSWERS: [(&str, &str); 16] = [
     ),
     (
         r#"{"jsonrpc":"2.0","id":$id,"error":"boom"}"#,
-        "error is no object",
+        "error is not an object",
     ),
     (
         r#"{"jsonrpc":"2.0","id":$id,"error":{"code":"x","message":"x"}}"#,
-        "error is no object",
+        "error is not an object",
     ),
     (
         r#"{"jsonrpc":"2.0","id":$id,"result":null}"#,
-        "result is no object",
+        "result is not an object",
     ),
     (
         r#"{"jsonrpc":"2.0","id":$id,"result":"x"}"#,
-        "result is no object",
+        "result is not an object",
     ),
     (
         r#"{"jsonrpc":"2.0","id":$id,"result":[1]}"#,
-        "result is no object",
+        "result is not an object",
     ),
     (
         r#"{"jsonrpc":"2.0","id":$id,"result":{},"error":{"code":1,"message":"x"}}"#,

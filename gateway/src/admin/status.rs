@@ -72,7 +72,7 @@ impl Admin {
                     .as_ref()
                     .map(|error| truncate::head(&format!("it {error}"), MAX_ERROR_BYTES).to_owned()),
             };
-        let mut warnings = snapshot.warnings.told();
+        let mut warnings = snapshot.warnings.to_lines();
         let backends = self.core.catalog().backends();
         let single = backends.iter().filter(|backend| backend.has_single_session());
         warnings.extend(
@@ -80,7 +80,7 @@ impl Admin {
         );
         let hiding = backends
             .iter()
-            .filter(|backend| backend.hides_lists_of_sessions());
+            .filter(|backend| backend.has_hidden_session_lists());
         warnings.extend(hiding.map(|backend| {
             let name = backend.name();
             format!(
@@ -108,8 +108,8 @@ impl Admin {
             }),
             tools: snapshot.tools.len(),
             backends: self.core.catalog().states().into_iter().map(backend).collect(),
-            conflicts: snapshot.conflicts.told(),
-            faults: snapshot.faults.told(),
+            conflicts: snapshot.conflicts.to_lines(),
+            faults: snapshot.faults.to_lines(),
             warnings,
         }
     }

@@ -20,11 +20,11 @@ const MAX_REASON_BYTES: usize = 300;
 /// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Calls go through.
+    /// Calls go through to the backend.
     Closed,
     /// One trial call goes through.
     HalfOpen,
-    /// Calls fail fast.
+    /// Calls fail without being sent.
     Open,
 }
 
@@ -232,7 +232,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn breaker_opens_after_consecutive_failures() {
-        // It opens after failures in a row; one response between them restarts the count.
+        // The breaker opens after consecutive failures; a response in between restarts the count.
         let breaker = breaker(3);
         assert_eq!(breaker.failed("x"), BreakerChange::First);
         assert_eq!(breaker.failed("x"), BreakerChange::Nothing);

@@ -26,7 +26,7 @@ struct SlotPool {
     waiting: AtomicUsize,
 }
 
-/// One waiting call in the queue.
+/// A place in the queue, freed when it is dropped.
 struct Queued<'a>(&'a AtomicUsize);
 
 impl ConcurrencyLimit {

@@ -1,4 +1,4 @@
-//! Counts open connections.
+//! A gauge of open connections.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,7 +23,7 @@ pub(super) struct CountedConnection<C> {
 }
 
 impl ConnectionGauge {
-    /// The current number.
+    /// The number of open connections.
     pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

@@ -344,7 +344,7 @@ mod tests {
         Account::root(usize::MAX)
     }
 
-    /// Decodes `body`, received in pieces of that size.
+    /// Decodes `body`, received in pieces of `piece` bytes.
     fn decode(encoding: &str, body: &[u8], piece: usize) -> Result<Vec<u8>, BackendError> {
         let (mut decoder, mut decoded) = (decoder(encoding, &account()), Vec::new());
         for piece in body.chunks(piece) {
@@ -383,8 +383,8 @@ mod tests {
         frame
     }
 
-    /// `text` in brotli, which needs no encoder where nothing is compressed (RFC 7932, 9.2). `window` is WBITS, and how many bits it has:
-    /// (0, 1) for 64 KiB, (15, 4) for 16 MiB.
+    /// Encodes `text` as uncompressed brotli, which needs no encoder (RFC 7932, 9.2). `window` is WBITS with its number of bits: (0, 1) for
+    /// 64 KiB, (15, 4) for 16 MiB.
     fn brotli(text: &[u8], (window, bits): (u64, usize)) -> Vec<u8> {
         let mut stream = Vec::new();
         // WBITS; then for each block: ISLAST 0, MNIBBLES 4, MLEN - 1 in 16 bits, ISUNCOMPRESSED 1.
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn decoder_may_be_asked_often_before_more_comes() {
+    fn decoder_may_be_polled_repeatedly_without_input() {
         let text = text();
         for (encoding, body) in [
             ("gzip", gzip(&text)),
@@ -496,11 +496,11 @@ mod tests {
         }
     }
 
-    /// What is counted at most while `body` is decoded. `limit` is what there is room for.
+    /// Peak of the reserved bytes while `body` is decoded with the budget `limit`.
     fn counted(encoding: &str, body: &[u8], limit: usize) -> Result<usize, BackendError> {
         let account = Account::root(limit);
         let (mut decoder, mut peak) = (decoder(encoding, &account), 0);
-        // Piece by piece, because a decoder that is done has given back what it had.
+        // In small pieces, because a finished decoder has released its memory.
         for piece in body.chunks(7) {
             decoder.push(Bytes::copy_from_slice(piece));
             while decoder.next()?.is_some() {}
@@ -515,7 +515,7 @@ mod tests {
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;
 
-    /// Frames of one text with a window of 8 MiB, not compressed (RFC 8878, 3.1.1).
+    /// Encodes `text` as an uncompressed zstd frame with a window of 8 MiB (RFC 8878, 3.1.1).
     fn zstd_of_large_window(text: &[u8]) -> Vec<u8> {
         let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 13 << 3];
         for block in text.chunks(128 * KIB) {
@@ -528,14 +528,14 @@ mod tests {
 
     #[test]
     fn window_is_counted_as_the_body_demands_it() {
-        // A brotli decoder takes as much of its window as has come.
+        // A brotli decoder allocates its window as input arrives.
         let (text, long) = (vec![b'x'; 100], vec![b'x'; 100_000]);
         for (encoding, body, least, most) in [
             ("gzip", gzip(&text), 32 * KIB, 256 * KIB),
             ("deflate", zlib(&text), 32 * KIB, 256 * KIB),
             ("zstd", zstd(&text), 32 * KIB, 512 * KIB),
             ("zstd", zstd_of_large_window(&text), 8 * MIB, 9 * MIB),
-            // The second frame wants more than the first.
+            // The second frame needs more than the first.
             (
                 "zstd",
                 [zstd(&text), zstd_of_large_window(&text)].concat(),
@@ -555,7 +555,7 @@ mod tests {
 
     #[test]
     fn zstd_window_beyond_8_mib_is_refused() {
-        // A frame header (RFC 8878, 3.1.1) with a window descriptor for 16 MiB and a raw block of one byte.
+        // A frame header (RFC 8878, 3.1.1) with a window descriptor for 16 MiB, and a raw block of one byte.
         let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 14 << 3, 0x09, 0x00, 0x00, b'x'];
         let error = decode("zstd", &frame, 64).unwrap_err().to_string();
         assert!(error.contains("Content-Encoding is zstd"), "{error}");

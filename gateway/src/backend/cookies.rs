@@ -1,9 +1,12 @@
 //! The cookies of an upstream session, by which a load balancer finds the session's server.
 //!
-//! They are kept as a browser would keep them (RFC 6265), but apart for each upstream session, in its binding, so that every replica sends
-//! them: what one client's session was given is never sent for another's. Any answer to a request of the session may set them. All copies of
-//! an upstream session share them, so that the next request of this process sends what the last answer set. Some balancers set another value
-//! with each answer, and take the older ones, too: so a new cookie is stored at once, and a new value of one every now and then.
+//! They follow RFC 6265, but each upstream session has its own jar: a cookie that one client's session received is never sent for another
+//! client. The binding of the session contains the jar, so every replica sends the cookies. Any response in the session may set cookies.
+//! All copies of an [`UpstreamSession`](super::UpstreamSession) share the jar, so the next request of this process sends what the last
+//! response set.
+//!
+//! Some balancers set a new value with each response, and accept older values, too. So a new cookie is stored at once, but a new value only
+//! every [`STORE_INTERVAL_SECONDS`] seconds.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -14,26 +17,34 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue, Uri};
 use serde::{Deserialize, Serialize};
 
-/// How many cookies are kept.
+/// Maximum number of cookies per session.
 const MAX_COOKIES: usize = 8;
-/// The most bytes of one: balancers need less than 200.
+/// Maximum bytes of a cookie's name and value. Balancers need less than 200.
 const MAX_COOKIE_BYTES: usize = 1024;
-/// How often new values are stored, in seconds.
-const STORE_EVERY: u64 = 30;
+/// Minimum time between two writes of changed values, in seconds.
+const STORE_INTERVAL_SECONDS: u64 = 30;
 
-/// The cookies of one upstream session. Copies share them.
+/// The cookies of one upstream session. Clones share them.
+///
+/// ```
+/// use vmcp_gateway::backend::Cookies;
+///
+/// let cookies: Cookies = serde_json::from_str(r#"[{"name":"lb","value":"a"}]"#).unwrap();
+/// assert_eq!(cookies.bytes(), 3);
+/// assert!(!cookies.is_empty() && !format!("{cookies:?}").contains("value"));
+/// ```
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<Cookie>", into = "Vec<Cookie>")]
 pub struct Cookies {
     jar: Arc<Jar>,
-    /// How many bytes they had when they were read or copied: what is counted with a record must not change in it.
+    /// Size when they were deserialized or copied. A session record counts it, so it must not change while the record lives.
     bytes: usize,
 }
 
-/// The state that copies share.
+/// The state that clones share.
 #[derive(Debug, Default)]
 struct Jar {
-    /// Whether `kept` may hold cookies. Each call asks, and most backends set none.
+    /// Whether `kept` may contain cookies. A cheap check for each call, because most backends set none.
     is_used: AtomicBool,
     kept: ArcSwapOption<Kept>,
 }
@@ -57,9 +68,9 @@ impl Jar {
 #[derive(Clone, Debug, Default)]
 struct Kept {
     cookies: Vec<Cookie>,
-    /// What the store does not know of them.
-    unstored: Unstored,
-    /// When they were stored, in seconds since 1970.
+    /// How they differ from those in the store.
+    unstored: UnstoredChange,
+    /// When they were last stored, in seconds since 1970.
     stored: u64,
 }
 
@@ -70,15 +81,15 @@ impl Kept {
     }
 }
 
-/// In which way cookies differ from those that are stored.
+/// How cookies differ from those in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Unstored {
-    /// In none.
+enum UnstoredChange {
+    /// They are equal to the stored ones.
     #[default]
     Nothing,
-    /// Some have other values.
+    /// The names are equal, but some values differ.
     Values,
-    /// There are others.
+    /// Cookies were added or removed.
     Names,
 }
 
@@ -86,13 +97,13 @@ enum Unstored {
 struct Cookie {
     name: Box<str>,
     value: Box<str>,
-    /// When it ends, in seconds since 1970.
+    /// Expiry, in seconds since 1970; `None` for a session cookie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<u64>,
 }
 
 impl std::fmt::Debug for Cookie {
-    /// The value may be a secret.
+    /// Hides the value, which may be a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cookie")
             .field("name", &self.name)
@@ -106,7 +117,7 @@ impl std::fmt::Debug for Cookies {
     }
 }
 
-/// They come and go, and tell no two upstream sessions apart.
+/// Always equal: cookies change over time, and do not identify an upstream session.
 impl PartialEq for Cookies {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -145,13 +156,13 @@ impl From<Cookies> for Vec<Cookie> {
 }
 
 impl Cookies {
-    /// How many bytes their names and values had when they were read or copied.
+    /// Total bytes of the names and values, as of deserialization or copying.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether there are none.
+    /// Whether there are no cookies.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.jar
@@ -165,8 +176,8 @@ impl Cookies {
         kept.as_ref().map(|kept| kept.cookies.clone()).unwrap_or_default()
     }
 
-    /// Takes what an answer to a request sets at `now`, in seconds since 1970, if it is for every one of `urls`.
-    pub(super) fn take(&self, headers: &HeaderMap, urls: &[&Uri], now: impl FnOnce() -> u64) {
+    /// Stores the cookies that the response `headers` set at `now`, in seconds since 1970. A cookie must apply to all of `urls`.
+    pub(super) fn store_from_response(&self, headers: &HeaderMap, urls: &[&Uri], now: impl FnOnce() -> u64) {
         if !headers.contains_key(SET_COOKIE) {
             return;
         }
@@ -195,9 +206,9 @@ impl Cookies {
                     .collect::<Vec<_>>()
             };
             let unstored = if names(&cookies) != names(&before.cookies) {
-                Unstored::Names
+                UnstoredChange::Names
             } else if cookies != before.cookies {
-                before.unstored.max(Unstored::Values)
+                before.unstored.max(UnstoredChange::Values)
             } else {
                 before.unstored
             };
@@ -209,21 +220,21 @@ impl Cookies {
         });
     }
 
-    /// Whether they should be stored at `now`, in seconds since 1970.
-    pub fn want_storing(&self, now: impl FnOnce() -> u64) -> bool {
+    /// Whether they should be written to the store at `now`, in seconds since 1970.
+    pub fn is_store_due(&self, now: impl FnOnce() -> u64) -> bool {
         self.jar.load().as_ref().is_some_and(|kept| match kept.unstored {
-            Unstored::Nothing => false,
-            Unstored::Names => true,
-            Unstored::Values => now().saturating_sub(kept.stored) >= STORE_EVERY,
+            UnstoredChange::Nothing => false,
+            UnstoredChange::Names => true,
+            UnstoredChange::Values => now().saturating_sub(kept.stored) >= STORE_INTERVAL_SECONDS,
         })
     }
 
-    /// Says that they are being stored at `now`. What is set afterwards is not.
-    pub fn are_stored(&self, now: u64) {
+    /// Records that they are being written at `now`. Later changes count as not stored.
+    pub fn mark_stored(&self, now: u64) {
         self.jar.update(|known| {
             known.as_deref().map(|kept| {
                 Arc::new(Kept {
-                    unstored: Unstored::Nothing,
+                    unstored: UnstoredChange::Nothing,
                     stored: now,
                     ..kept.clone()
                 })
@@ -231,12 +242,12 @@ impl Cookies {
         });
     }
 
-    /// Says that they could not be stored after all.
-    pub fn are_not_stored(&self) {
+    /// Records that the write failed.
+    pub fn mark_unstored(&self) {
         self.jar.update(|known| {
             known.as_deref().map(|kept| {
                 Arc::new(Kept {
-                    unstored: Unstored::Names,
+                    unstored: UnstoredChange::Names,
                     ..kept.clone()
                 })
             })
@@ -245,11 +256,11 @@ impl Cookies {
 
     /// Returns an independent copy of the cookies.
     #[must_use]
-    pub fn copied(&self) -> Self {
+    pub fn detached_copy(&self) -> Self {
         self.to_vec().into()
     }
 
-    /// The value of the header `Cookie` at `now`, if there is anything to send.
+    /// The value of the `Cookie` header at `now`; `None` if there is no live cookie.
     pub(super) fn header(&self, now: impl FnOnce() -> u64) -> Option<HeaderValue> {
         let kept = self.jar.load();
         let kept = kept.as_ref()?;
@@ -267,7 +278,7 @@ impl Cookies {
     }
 }
 
-/// One `Set-Cookie`; `None` where it is not for `url`, or is no cookie.
+/// Parses one `Set-Cookie` header; `None` if it is invalid or does not apply to `url`.
 fn parse(text: &HeaderValue, url: &Uri, now: u64) -> Option<Cookie> {
     let text = text.to_str().ok()?;
     let (pair, attributes) = text.split_once(';').unwrap_or((text, ""));
@@ -310,7 +321,7 @@ fn parse(text: &HeaderValue, url: &Uri, now: u64) -> Option<Cookie> {
     })
 }
 
-/// RFC 6265, 5.1.3.
+/// Domain matching of RFC 6265, 5.1.3.
 fn is_in_domain(host: &str, domain: &str) -> bool {
     let domain = domain.trim_start_matches('.').to_ascii_lowercase();
     let host = host.to_ascii_lowercase();
@@ -322,7 +333,7 @@ fn is_in_domain(host: &str, domain: &str) -> bool {
                 .is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// RFC 6265, 5.1.4.
+/// Path matching of RFC 6265, 5.1.4.
 fn is_below(path: &str, prefix: &str) -> bool {
     let rest = path.strip_prefix(prefix);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
@@ -340,7 +351,7 @@ mod tests {
             headers.append(SET_COOKIE, cookie.parse().unwrap());
         }
         let cookies = Cookies::default();
-        cookies.take(&headers, &[&url.parse().unwrap()], || NOW);
+        cookies.store_from_response(&headers, &[&url.parse().unwrap()], || NOW);
         cookies
     }
 
@@ -407,57 +418,58 @@ mod tests {
     }
 
     #[test]
-    fn cookies_survive_the_store_and_are_not_printed() {
+    fn cookies_survive_the_store_but_are_not_printed() {
         let cookies = taken("http://a.test/mcp", &["a=s3cret; Max-Age=60", "b=2"]);
         let stored = serde_json::to_string(&cookies).unwrap();
         let read: Cookies = serde_json::from_str(&stored).unwrap();
         assert!(read.to_vec() == cookies.to_vec() && read.to_vec().len() == 2);
-        assert!(!read.want_storing(|| NOW));
+        assert!(!read.is_store_due(|| NOW));
         assert!(!format!("{cookies:?}").contains("s3cret"));
     }
 
     fn set(cookies: &Cookies, set: &str) {
         let headers = HeaderMap::from_iter([(SET_COOKIE, set.parse().unwrap())]);
-        cookies.take(&headers, &[&"http://a.test/mcp".parse().unwrap()], || NOW);
+        cookies.store_from_response(&headers, &[&"http://a.test/mcp".parse().unwrap()], || NOW);
     }
 
     #[test]
     fn new_cookie_is_stored_at_once_and_new_value_later() {
         let cookies = Cookies::default();
-        assert!(!cookies.want_storing(|| NOW));
+        assert!(!cookies.is_store_due(|| NOW));
         set(&cookies, "lb=1");
-        assert!(cookies.want_storing(|| NOW));
-        cookies.are_stored(NOW);
+        assert!(cookies.is_store_due(|| NOW));
+        cookies.mark_stored(NOW);
         set(&cookies, "lb=1");
-        assert!(!cookies.want_storing(|| NOW + STORE_EVERY));
+        assert!(!cookies.is_store_due(|| NOW + STORE_INTERVAL_SECONDS));
         set(&cookies, "lb=2");
         assert!(
-            !cookies.want_storing(|| NOW + STORE_EVERY - 1) && cookies.want_storing(|| NOW + STORE_EVERY)
+            !cookies.is_store_due(|| NOW + STORE_INTERVAL_SECONDS - 1)
+                && cookies.is_store_due(|| NOW + STORE_INTERVAL_SECONDS)
         );
         set(&cookies, "other=1");
-        assert!(cookies.want_storing(|| NOW));
-        cookies.are_stored(NOW);
+        assert!(cookies.is_store_due(|| NOW));
+        cookies.mark_stored(NOW);
         set(&cookies, "other=; Max-Age=0");
-        assert!(cookies.want_storing(|| NOW));
+        assert!(cookies.is_store_due(|| NOW));
         assert_eq!(cookies.header(|| NOW).unwrap(), "lb=2");
     }
 
     #[test]
     fn copies_of_a_session_share_its_cookies() {
         let cookies = Cookies::default();
-        let (shared, apart) = (cookies.clone(), cookies.copied());
+        let (shared, detached) = (cookies.clone(), cookies.detached_copy());
         set(&cookies, "lb=1");
-        assert!(!shared.is_empty() && apart.is_empty());
+        assert!(!shared.is_empty() && detached.is_empty());
     }
 
     #[test]
-    fn cookie_is_for_every_url_or_for_none() {
+    fn cookie_must_apply_to_every_url() {
         let cookies = Cookies::default();
         let headers = HeaderMap::from_iter([(SET_COOKIE, "a=1; Path=/sse".parse().unwrap())]);
         let urls = ["http://a.test/sse", "http://a.test/message"].map(|url| url.parse().unwrap());
-        cookies.take(&headers, &urls.each_ref(), || NOW);
+        cookies.store_from_response(&headers, &urls.each_ref(), || NOW);
         assert!(cookies.is_empty());
-        cookies.take(&headers, &[&urls[0]], || NOW);
+        cookies.store_from_response(&headers, &[&urls[0]], || NOW);
         assert!(!cookies.is_empty());
     }
 }

@@ -37,7 +37,7 @@ impl Deadline {
         self.extends
     }
 
-    /// Restarts the deadline.
+    /// Restarts the deadline from now, with its full length.
     pub fn restart(&mut self) {
         self.at = Instant::now() + self.length;
     }

@@ -18,6 +18,15 @@ fn brief(text: &str) -> String {
 }
 
 /// A failed exchange with a backend. Each error displays as a text of bounded length, however much the backend sends.
+///
+/// ```
+/// use vmcp_gateway::backend::BackendError;
+///
+/// let refused = BackendError::Unreachable("connection refused".to_owned());
+/// assert!(refused.is_backend_failure() && refused.is_retry_safe());
+/// assert_eq!(refused.to_string(), "cannot be reached: connection refused");
+/// assert!(!BackendError::Broken("reset".to_owned()).is_retry_safe());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// No connection: the request was never sent.
@@ -70,7 +79,7 @@ pub enum BackendError {
     /// The breaker is open: the request was not sent.
     #[error("is not asked at the moment, because calls fail again and again: it {}", brief(.reason))]
     CircuitOpen {
-        /// The last failure.
+        /// The failure that opened the breaker.
         reason: String,
     },
     /// The backend's concurrency limit is reached, and the queue is full or the wait in it took too long: the request was not sent.
@@ -79,7 +88,7 @@ pub enum BackendError {
     /// An HTTP status that reports an error.
     #[error("{}", of_status(*.code))]
     Status {
-        /// The status.
+        /// The HTTP status code, 400 or above.
         code: u16,
         /// The backend's own error text, cut short. The client gets it; logs, which contain no bodies, do not.
         detail: Option<Box<str>>,
@@ -87,7 +96,7 @@ pub enum BackendError {
     /// A 429 or 503 with `Retry-After`.
     #[error("answered with HTTP status {status} and asks to be left alone for {} s", .retry_after.as_secs())]
     Busy {
-        /// The status, 429 or 503.
+        /// The HTTP status code: 429 or 503.
         status: u16,
         /// The delay that the backend asks for.
         retry_after: Duration,
@@ -104,9 +113,9 @@ pub enum BackendError {
     /// A JSON-RPC error in response to a request of the gateway itself.
     #[error("refused: {code} {}", brief(.message))]
     JsonRpc {
-        /// The error's code.
+        /// The JSON-RPC error code.
         code: i64,
-        /// The error's message.
+        /// The backend's error message, unmodified.
         message: String,
     },
 }

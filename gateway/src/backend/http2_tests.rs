@@ -141,7 +141,7 @@ async fn sent(refusals: &[(u8, Vec<u8>)]) -> (Result<u16, SendError>, usize) {
     (outcome.map(|response| response.status().as_u16()), connections)
 }
 
-/// A request that the server says it has not processed is sent once more, on another connection, and not a third time.
+/// A request that the server reports as not processed is sent once more on another connection, but not a third time.
 #[tokio::test]
 async fn unprocessed_request_is_sent_once_more() {
     let goaway = (GOAWAY, [0_u32.to_be_bytes(), 0_u32.to_be_bytes()].concat());
@@ -158,7 +158,7 @@ async fn unprocessed_request_is_sent_once_more() {
     assert_eq!(connections, 2);
 }
 
-/// A stream that the server resets for another reason may have been executed, and is not sent again.
+/// A stream that the server resets for another reason may have been executed, so the request is not sent again.
 #[tokio::test]
 async fn request_that_may_be_executed_is_not_sent_again() {
     let internal_error = (RST_STREAM, 2_u32.to_be_bytes().to_vec());
@@ -168,7 +168,7 @@ async fn request_that_may_be_executed_is_not_sent_again() {
     assert_eq!(connections, 1);
 }
 
-/// Only HTTP/2 says that a request was not processed: where HTTP/1.1 was agreed on, no copy of a request is kept.
+/// Only HTTP/2 reports unprocessed requests. Over HTTP/1.1 no copy of a request is kept.
 #[tokio::test]
 async fn request_over_http1_is_not_kept() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -177,7 +177,7 @@ async fn request_over_http1_is_not_kept() {
     let file = directory.path().join("ca.crt");
     std::fs::write(&file, &server.pem).unwrap();
     let (pool, uri) = pool(listener.local_addr().unwrap(), &file);
-    assert!(pool.may_send_again(&uri), "it is not known what is spoken");
+    assert!(pool.can_send_again(&uri), "it is not known what is spoken");
     let serving = async {
         let (connection, _) = listener.accept().await.unwrap();
         let mut connection = server.acceptor.accept(connection).await.unwrap();
@@ -193,10 +193,10 @@ async fn request_over_http1_is_not_kept() {
         outcome = pool.send(request, Some(Duration::from_secs(10))) => outcome,
     };
     assert_eq!(outcome.unwrap().status().as_u16(), 200);
-    assert!(!pool.may_send_again(&uri));
+    assert!(!pool.can_send_again(&uri));
 }
 
-/// A self-signed certificate in the file is trusted whatever its name; the file is read again for each connection.
+/// A self-signed certificate in the CA file is trusted whatever its name. The file is read again for each connection.
 #[tokio::test]
 async fn ca_file_certificates_are_trusted_and_reread() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -53,7 +53,7 @@ pub struct HttpClient {
 
 type PoolClient = Client<ConnectTimeout, Full<Bytes>>;
 
-/// Connections to one backend.
+/// The connections to one backend, or to one of its addresses.
 #[derive(Debug)]
 pub(super) struct ConnectionPool {
     client: PoolClient,
@@ -182,7 +182,7 @@ fn client(connector: &ConnectTimeout) -> PoolClient {
 
 impl ConnectionPool {
     /// Whether the server may report a request as not processed. Only HTTP/2 can, and it is only negotiated over TLS.
-    pub(super) fn may_send_again(&self, uri: &Uri) -> bool {
+    pub(super) fn can_send_again(&self, uri: &Uri) -> bool {
         uri.scheme() == Some(&http::uri::Scheme::HTTPS) && !self.protocol.is_http1()
     }
 
@@ -194,7 +194,7 @@ impl ConnectionPool {
         first_byte: Option<Duration>,
     ) -> Result<Response<Incoming>, SendError> {
         let again = self
-            .may_send_again(request.uri())
+            .can_send_again(request.uri())
             .then(|| Box::new(request.clone()));
         let answer = self.client.request(request);
         let outcome = match first_byte {

@@ -25,7 +25,9 @@ impl Backend {
         let response = self.send(make()?, session.address).await?;
         let take_cookies = |headers: &HeaderMap| {
             let url = self.url();
-            session.cookies.take(headers, &[url], clock::unix_seconds);
+            session
+                .cookies
+                .store_from_response(headers, &[url], clock::unix_seconds);
         };
         if response.status().is_redirection() {
             let response = Box::pin(self.follow(response, make, session.address)).await?;

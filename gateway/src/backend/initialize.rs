@@ -31,7 +31,7 @@ pub(super) const INITIALIZED: Bytes =
 /// The parameters of `initialize`, with the identity of the client or of the gateway itself.
 #[derive(Clone, Debug)]
 pub struct InitializeParams<'a> {
-    /// The requested revision.
+    /// The revision to request first.
     pub revision: Revision,
     /// The client's capabilities, unchanged.
     pub capabilities: &'a RawValue,
@@ -420,7 +420,7 @@ mod tests {
         next.await.ok().flatten()
     }
 
-    /// A server that opens a session and then is silent, before or after the end of its response.
+    /// The server opens a session, then stops responding, before or after the end of its response.
     #[tokio::test]
     async fn session_of_an_aborted_handshake_is_deleted() {
         let empty = RawValue::from_string("{}".to_owned()).unwrap();

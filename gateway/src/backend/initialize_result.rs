@@ -14,11 +14,11 @@ const MAX_INSTRUCTIONS: usize = 64 * 1024;
 /// A backend's result of `initialize`, with the session that it opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitializeResult {
-    /// The opened session.
+    /// The session that the handshake opened.
     pub session: UpstreamSession,
-    /// The declared capabilities.
+    /// The capabilities that the backend declares.
     pub capabilities: ServerCapabilities,
-    /// The instructions for models.
+    /// The backend's instructions for models, truncated to 64 KiB.
     pub instructions: Option<String>,
 }
 

@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn item_whose_name_can_be_read_in_two_ways_is_unusable() {
+    async fn item_with_an_ambiguous_name_is_unusable() {
         let page =
             raw(r#"{"tools":[{"name":"a"},{"name":"b","Name":"c"},{"nAme":"d"},{"name":"e","name":"f"}]}"#);
         let list = read_within_deadline(ListKind::Tools, |_| ready(Ok(page.clone())))
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pages_without_an_end_are_refused() {
+    async fn endless_pages_are_refused() {
         let mut pages = 0;
         let endless = |_| {
             pages += 1;
@@ -582,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn cursor_without_end_is_refused() {
+    fn overlong_cursor_is_refused() {
         let cursor = |bytes: usize| {
             raw(&format!(
                 r#"{{"tools":[],"nextCursor":"{}"}}"#,
@@ -664,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_the_wanted_list_or_with_two_is_refused() {
+    fn page_without_exactly_one_list_is_refused() {
         for (text, expected) in [
             (r#"{"tool":[]}"#, "no field \"tools\""),
             (r#"{"tools":null}"#, "no field \"tools\""),

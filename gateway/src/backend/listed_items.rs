@@ -7,7 +7,7 @@ use crate::mcp::item_schema;
 use crate::mcp::item_schema::ItemSchema;
 use crate::mcp::jsonrpc::InvalidMessage;
 use crate::mcp::params;
-use crate::mcp::params::Text;
+use crate::mcp::params::JsonString;
 use crate::runtime::truncate::brief;
 
 /// The longest name or URI of an item.
@@ -21,20 +21,29 @@ const MAX_EXAMPLE_BYTES: usize = 200;
 /// The most examples of oversized or mended items.
 const MAX_EXAMPLES: usize = 20;
 
-/// The kind of a list.
+/// The kind of a list, with its method and field names.
+///
+/// ```
+/// use serde_json::value::RawValue;
+/// use vmcp_gateway::backend::ListKind;
+///
+/// assert_eq!(ListKind::Templates.method(), "resources/templates/list");
+/// let item: &RawValue = serde_json::from_str(r#"{"name":"now"}"#).unwrap();
+/// assert_eq!(ListKind::Tools.key(item).unwrap().1, "now");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ListKind {
-    /// Tools, by name.
+    /// Tools, identified by name.
     Tools,
-    /// Prompts, by name.
+    /// Prompts, identified by name.
     Prompts,
-    /// Resources, by URI.
+    /// Resources, identified by URI.
     Resources,
-    /// Resource templates, by URI template.
+    /// Resource templates, identified by URI template.
     Templates,
 }
 
-/// One item of a backend.
+/// One item of a backend's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendItem {
     /// The key at the backend: name, URI or URI template.
@@ -43,7 +52,7 @@ pub struct BackendItem {
     pub json: Bytes,
 }
 
-/// One list of a backend.
+/// One list of a backend, all pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendList {
     /// The items, in the backend's order.
@@ -54,7 +63,7 @@ pub struct BackendList {
     pub oversized: OversizedItems,
     /// The items that violated the protocol's schema.
     pub mended: MendedItems,
-    /// Whether the list is unknown, because the backend was not asked or failed.
+    /// Whether the list is unknown, because the backend was not asked, or failed.
     pub is_unknown: bool,
 }
 
@@ -108,7 +117,7 @@ impl MendedItems {
 }
 
 impl BackendList {
-    /// An unknown list.
+    /// A list whose content is unknown, as opposed to an empty one.
     #[must_use]
     pub fn unknown() -> Self {
         Self {
@@ -125,7 +134,7 @@ impl BackendList {
 }
 
 impl ListKind {
-    /// All kinds.
+    /// All kinds, in the order in which discovery reads them.
     pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
 
     /// The method that lists the items.
@@ -139,7 +148,7 @@ impl ListKind {
         }
     }
 
-    /// The result's field with the items.
+    /// The field of the result that contains the items.
     #[must_use]
     pub fn field(self) -> &'static str {
         match self {
@@ -161,7 +170,7 @@ impl ListKind {
         }
     }
 
-    /// The protocol's schema of an item.
+    /// The protocol's schema of an item of this kind.
     pub(super) fn schema(self) -> &'static ItemSchema {
         match self {
             Self::Tools => item_schema::TOOL,
@@ -182,7 +191,7 @@ impl ListKind {
 
     /// Describes a usable key, for messages.
     #[must_use]
-    pub fn needs(self) -> String {
+    pub fn key_requirement(self) -> String {
         let field = self.key_field();
         format!(
             "a `{field}`, once and with no other key that differs from it in case only, that is a text of 1 to {MAX_KEY_BYTES} bytes"
@@ -193,7 +202,7 @@ impl ListKind {
     ///
     /// # Errors
     /// When the key is missing or ambiguous.
-    pub fn key(self, item: &RawValue) -> Result<Text<'_>, InvalidMessage> {
+    pub fn key(self, item: &RawValue) -> Result<JsonString<'_>, InvalidMessage> {
         params::key_of_item(item, self.key_field())
     }
 }

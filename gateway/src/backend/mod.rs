@@ -77,6 +77,20 @@ pub use upstream_body::UpstreamBody;
 const SESSION_LOSS_MEMORY: Duration = Duration::from_secs(600);
 
 /// One MCP server. A cheap-clone handle.
+///
+/// ```
+/// use vmcp_gateway::backend::{Backend, BreakerState, HttpClient};
+/// use vmcp_gateway::config::HotSettings;
+/// use vmcp_gateway::runtime::tasks::Tasks;
+///
+/// let directory = tempfile::tempdir().unwrap();
+/// let file = directory.path().join("hot.yaml");
+/// std::fs::write(&file, "backends: [{name: time, url: 'http://localhost:8000/mcp'}]").unwrap();
+/// let settings = HotSettings::load(&file).unwrap();
+/// let backend = Backend::new(&settings.backends[0], HttpClient::new(Tasks::default()));
+/// assert_eq!(backend.name().as_str(), "time");
+/// assert_eq!(backend.breaker(), BreakerState::Closed);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Backend {
     inner: Arc<Inner>,
@@ -122,7 +136,21 @@ struct Inner {
     has_single_session: AtomicBool,
 }
 
-/// A session at a backend.
+/// A session at a backend, as plain data.
+///
+/// ```
+/// use http::HeaderValue;
+/// use vmcp_gateway::backend::{Cookies, UpstreamSession};
+/// use vmcp_gateway::mcp::revision::Revision;
+///
+/// let session = UpstreamSession {
+///     id: Some(HeaderValue::from_static("s1")),
+///     revision: Revision::LATEST,
+///     address: None,
+///     cookies: Cookies::default(),
+/// };
+/// assert!(!session.has_cookies_to_store());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamSession {
     /// The backend's session id. Many backends give none.
@@ -139,7 +167,7 @@ impl UpstreamSession {
     /// Whether responses have set cookies that the store should have.
     #[must_use]
     pub fn has_cookies_to_store(&self) -> bool {
-        self.cookies.want_storing(clock::unix_seconds)
+        self.cookies.is_store_due(clock::unix_seconds)
     }
 }
 
@@ -190,13 +218,13 @@ impl Backend {
         }
     }
 
-    /// The configured name.
+    /// The name in the configuration, for logs and metrics.
     #[must_use]
     pub fn name(&self) -> &BackendName {
         &self.inner.name
     }
 
-    /// The endpoint's URL.
+    /// The URL of the MCP endpoint.
     #[must_use]
     pub fn url(&self) -> &Uri {
         &self.inner.url
@@ -204,7 +232,7 @@ impl Backend {
 
     /// Whether `configured` describes this backend, apart from settings that can change at run time.
     #[must_use]
-    pub fn is(&self, configured: &config::BackendSettings) -> bool {
+    pub fn is_configured_as(&self, configured: &config::BackendSettings) -> bool {
         let inner = &self.inner;
         let protocol = inner.transport.protocol();
         (&inner.name, &inner.url, protocol) == (&configured.name, &configured.url, configured.protocol)
@@ -260,7 +288,7 @@ impl Backend {
         &self.inner.meter
     }
 
-    /// The connection settings.
+    /// The connection settings in use: timeouts, headers, addresses.
     #[must_use]
     pub fn contact(&self) -> Guard<Arc<UpstreamSettings>> {
         self.inner.contact.load()

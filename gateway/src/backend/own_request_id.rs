@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn own_ids_stay_below_the_upper_half_for_ever() {
+    fn own_ids_wrap_below_the_upper_half() {
         let counter = RequestCounter(AtomicU32::new(UPPER_HALF - 2));
         let own: Vec<u32> = (0..2).map(|_| counter.next(SessionOwner::Gateway)).collect();
         assert_eq!(own, [UPPER_HALF - 1, 1]);

@@ -15,10 +15,10 @@ const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct ResponseEvents(EventSource);
 
-/// The origin of the events.
+/// Where the events come from.
 #[derive(Debug)]
 enum EventSource {
-    /// A response body.
+    /// The body of one response.
     Body(Box<Assembly>),
     /// A share of an HTTP+SSE stream.
     Shared(mpsc::Receiver<Event>),

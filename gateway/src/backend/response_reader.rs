@@ -73,13 +73,13 @@ pub(super) async fn json(mut body: UpstreamBody, id: &RawValue) -> Result<Backen
     check(read.freeze(), id).map(|answer| BackendResponse::Whole(reserved.hold(answer)))
 }
 
-/// Reserves budget for the first bytes of a response.
+/// Reserves budget for the first bytes of a response, after a bounded wait.
 async fn reserve(account: &Account, bytes: usize) -> Result<Reservation, BackendError> {
     let reserved = account.reserve_or_wait(bytes).await;
     reserved.ok_or_else(|| BackendError::NoRoom(account.limit()))
 }
 
-/// Grows a reservation.
+/// Grows a reservation by `bytes`, after a bounded wait.
 pub(super) async fn grow(reserved: &mut Reservation, bytes: usize) -> Result<(), BackendError> {
     if reserved.grow_or_wait(bytes).await {
         return Ok(());
@@ -113,7 +113,7 @@ pub enum MessageRole {
     Answer(Bytes),
     /// A malformed response to the request. No other response will come.
     MalformedAnswer(BackendError),
-    /// An unreadable message.
+    /// Not a readable JSON-RPC message. The response may still come.
     Unreadable(BackendError),
     /// A request or notification of the backend.
     Other,
@@ -125,9 +125,9 @@ pub fn read(message: &Bytes, id: &RawValue) -> MessageRole {
     match check(message.clone(), id) {
         Ok(answer) => MessageRole::Answer(answer),
         Err(error) => match EnvelopeFields::of(message) {
-            Some(sketch) if sketch.has_method => MessageRole::Other,
+            Some(fields) if fields.has_method => MessageRole::Other,
             // An empty object is not meant as the response, which may still come.
-            Some(sketch) if sketch.id.is_none() && !sketch.has_outcome => MessageRole::Unreadable(error),
+            Some(fields) if fields.id.is_none() && !fields.has_outcome => MessageRole::Unreadable(error),
             Some(_) => MessageRole::MalformedAnswer(error),
             None => MessageRole::Unreadable(error),
         },

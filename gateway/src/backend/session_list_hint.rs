@@ -67,7 +67,7 @@ impl Backend {
 
     /// Whether the backend seems to have lists per session that clients do not see.
     #[must_use]
-    pub fn hides_lists_of_sessions(&self) -> bool {
+    pub fn has_hidden_session_lists(&self) -> bool {
         !self.lists_per_session() && self.inner.session_list_hint.has_own_lists.load(Ordering::Relaxed)
     }
 }
@@ -80,12 +80,12 @@ mod tests {
     async fn change_in_a_client_session_only_sets_the_hint() {
         let second = Duration::from_secs(1);
         let start = Instant::now() + 100 * second;
-        let has_own_lists = |heard, looks: &[(Duration, bool)]| {
+        let has_own_lists = |notified_at, checks: &[(Duration, bool)]| {
             let hint = SessionListHint::default();
             hint.on_check(start, start, false);
-            for (at, is_changed) in looks {
-                if *at >= heard {
-                    hint.on_notification(start + heard);
+            for (at, is_changed) in checks {
+                if *at >= notified_at {
+                    hint.on_notification(start + notified_at);
                 }
                 hint.on_check(start + *at, start + *at + second / 10, *is_changed);
             }

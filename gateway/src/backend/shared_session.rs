@@ -69,7 +69,7 @@ impl Default for IdBlock {
     }
 }
 
-/// Any of the blocks.
+/// A random block, for a process that could not claim one yet.
 #[must_use]
 pub fn random_id_block() -> u32 {
     u32::try_from(crate::runtime::random::u64() % u64::from(ID_BLOCKS)).unwrap_or_default()
@@ -140,7 +140,7 @@ impl Backend {
     }
 
     /// Records that the store has the session with this number.
-    pub fn shared_session_is_stored(&self, number: u64) {
+    pub fn mark_shared_session_stored(&self, number: u64) {
         self.inner.shared.current.send_if_modified(|current| {
             let stored = current.as_mut().filter(|current| current.number == number);
             stored.is_some_and(|current| !std::mem::replace(&mut current.is_stored, true))
@@ -148,7 +148,7 @@ impl Backend {
     }
 
     /// Requests that the shared session is written to the store again, because its cookies have changed.
-    pub fn store_shared_session_again(&self) {
+    pub fn request_shared_session_write(&self) {
         self.inner.shared.current.send_if_modified(|current| {
             let stored = current.as_mut().filter(|current| current.is_stored);
             stored.is_some_and(|current| std::mem::replace(&mut current.is_stored, false))
@@ -157,7 +157,7 @@ impl Backend {
     }
 
     /// Drops the shared session if it is `lost`, and returns whether it was.
-    pub fn lose_shared_session(&self, lost: &UpstreamSession) -> bool {
+    pub fn drop_shared_session(&self, lost: &UpstreamSession) -> bool {
         self.inner.shared.current.send_if_modified(|current| {
             let is_lost = current
                 .as_ref()
@@ -178,12 +178,12 @@ impl Backend {
     }
 
     /// Records a store look-up.
-    pub fn store_was_consulted(&self) {
+    pub fn note_store_read(&self) {
         self.inner.shared.consulted.send_modify(|times| *times += 1);
     }
 
     /// Waits until the store must be read or written.
-    pub async fn wants_store(&self) {
+    pub async fn wait_for_store_request(&self) {
         self.inner.shared.wanted.notified().await;
     }
 
@@ -375,9 +375,9 @@ mod tests {
         assert!(last.is_used_up());
     }
 
-    /// The store may not answer for as long as two replicas live.
+    /// The store may be unavailable for as long as two replicas live.
     #[test]
-    fn ids_begin_in_any_block_until_one_is_claimed() {
+    fn ids_begin_in_a_random_block() {
         let blocks: std::collections::HashSet<_> = (0..64).map(|_| IdBlock::default().block()).collect();
         assert!(blocks.len() > 32, "{blocks:?}");
         assert!(IdBlock::default().is_used_up());
@@ -394,13 +394,13 @@ mod tests {
         assert!(matches!(error, BackendError::Unreachable(_)), "{error}");
         backend.share_session(one.clone());
         let lost = backend.wait_for_shared_session().await.unwrap();
-        assert!(backend.lose_shared_session(&lost) && !backend.lose_shared_session(&lost));
+        assert!(backend.drop_shared_session(&lost) && !backend.drop_shared_session(&lost));
         let opening = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             backend.share_session(two.clone());
         };
         let (waited, ()) = tokio::join!(backend.wait_for_shared_session(), opening);
         assert_eq!(waited.unwrap(), two.initialize_result.session);
-        assert!(!backend.lose_shared_session(&lost), "another one is in use");
+        assert!(!backend.drop_shared_session(&lost), "another one is in use");
     }
 }

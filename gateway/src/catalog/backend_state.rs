@@ -1,4 +1,4 @@
-//! One backend's part of the catalogue.
+//! What the catalog knows of one backend: its last offer, its health, and the items that clients are shown.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,78 +11,87 @@ use crate::catalog::exposure::{AdvertisedOffer, BackendOffer};
 use crate::config::{BackendName, ExposurePolicy, HealthSettings};
 use crate::runtime::readiness::ReadinessWait;
 
-/// What is known of a backend.
+/// Result of the discovery of one backend: its last offer, its last error, and its health.
 #[derive(Clone, Debug, Default)]
 pub struct DiscoveryState {
-    /// What it offers, or offered when it last answered; `None` before its first answer.
+    /// The last successful offer. It is kept while the backend fails, so that its names stay; `None` before the first answer.
     pub offer: Option<Arc<BackendOffer>>,
-    /// What went wrong the last time, if anything.
+    /// The error of the last discovery or probe; `None` after a success.
     pub error: Option<BackendError>,
-    /// Whether it can be reached.
+    /// Health as discovery and probes see it. [`Catalog::health`](super::Catalog::health) adds the state of the circuit breaker.
     pub health: Health,
-    /// How often in a row it could not.
+    /// Consecutive failed attempts to reach the backend. Zero after any answer, also after a JSON-RPC error.
     failures: u32,
 }
 
-/// A backend and what is known of it. No lock guards it: whoever reads takes what is known at that moment.
+/// One backend and its current [`BackendCatalog`], which readers load without a lock.
 #[derive(Debug)]
 pub(super) struct CatalogBackend {
     pub(super) backend: Backend,
-    /// Says that what is known may be out of date. It holds one sign at most: what is told during a look leads to one more look.
+    /// Requests another discovery. It stores one permit at most, so that any number of requests during a discovery lead to one more.
     pub(super) stale: Notify,
     known: ArcSwap<BackendCatalog>,
-    /// Whoever waits until something is known of the backend.
-    first_look: Mutex<Option<ReadinessWait>>,
+    /// Holds back readiness until the first discovery ends, or the stored catalog is read.
+    first_discovery: Mutex<Option<ReadinessWait>>,
 }
 
-/// What is known of a backend at one moment, and how clients get it.
+/// Everything that is known of a backend at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct BackendCatalog {
     pub(super) state: Arc<DiscoveryState>,
-    pub(super) terms: Arc<ExposurePolicy>,
+    pub(super) policy: Arc<ExposurePolicy>,
     pub(super) settings: HealthSettings,
-    /// `None` before the backend's first answer. It may be that of an offer or of terms before these: see [`CatalogBackend::show`].
-    pub(super) shown: Option<Arc<AdvertisedOffer>>,
-    /// Of what `shown` is made.
-    shown_of: Option<(Arc<BackendOffer>, Arc<ExposurePolicy>)>,
+    /// `None` before the backend's first answer. May have been made of an older offer or policy: [`CatalogBackend::advertise`] updates it.
+    pub(super) advertised: Option<Arc<AdvertisedOffer>>,
+    /// The offer and the policy of which `advertised` was made.
+    advertised_of: Option<(Arc<BackendOffer>, Arc<ExposurePolicy>)>,
 }
 
 impl CatalogBackend {
-    pub(super) fn new(backend: Backend, terms: Arc<ExposurePolicy>, settings: HealthSettings) -> Self {
+    pub(super) fn new(backend: Backend, policy: Arc<ExposurePolicy>, settings: HealthSettings) -> Self {
         let known = BackendCatalog {
             state: Arc::default(),
-            terms,
+            policy,
             settings,
-            shown: None,
-            shown_of: None,
+            advertised: None,
+            advertised_of: None,
         };
         Self {
             backend,
             stale: Notify::new(),
             known: ArcSwap::from_pointee(known),
-            first_look: Mutex::default(),
+            first_discovery: Mutex::default(),
         }
     }
 
-    /// Who waits until something is known of the backend; `None` when nobody has to any more.
-    pub(super) fn set_first_look(&self, waiting: Option<ReadinessWait>) {
-        *self.first_look.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
+    /// Sets what readiness waits for; `None` ends the wait.
+    pub(super) fn set_first_discovery(&self, waiting: Option<ReadinessWait>) {
+        *self
+            .first_discovery
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = waiting;
     }
 
-    /// What is known, and how clients get it. This may take long: it is for the threads of [`Compute`](crate::runtime::compute::Compute).
-    pub(super) fn show(&self) -> Arc<BackendCatalog> {
+    /// Returns the current state, with `advertised` made of the current offer and policy. CPU-heavy for a large offer: call it on the threads of
+    /// [`Compute`](crate::runtime::compute::Compute).
+    pub(super) fn advertise(&self) -> Arc<BackendCatalog> {
         loop {
             let known = self.known.load_full();
-            let Some(offer) = known.state.offer.clone().filter(|_| !known.is_shown()) else {
+            let Some(offer) = known
+                .state
+                .offer
+                .clone()
+                .filter(|_| !known.is_advertised_current())
+            else {
                 return known;
             };
-            let terms = Arc::clone(&known.terms);
-            let shown = Arc::new(AdvertisedOffer::new(self.backend.name(), &offer, &terms));
-            let of = (offer, terms);
-            // Another offer or other terms may have come meanwhile: then this is not what is shown, and the next turn is.
+            let policy = Arc::clone(&known.policy);
+            let advertised = Arc::new(AdvertisedOffer::new(self.backend.name(), &offer, &policy));
+            let of = (offer, policy);
+            // Loop: the offer or the policy may have changed while this was computed.
             self.change(|known| BackendCatalog {
-                shown: Some(Arc::clone(&shown)),
-                shown_of: Some(of.clone()),
+                advertised: Some(Arc::clone(&advertised)),
+                advertised_of: Some(of.clone()),
                 ..known.clone()
             });
         }
@@ -92,27 +101,27 @@ impl CatalogBackend {
         Arc::clone(&self.known.load().state)
     }
 
-    pub(super) fn terms(&self) -> Arc<ExposurePolicy> {
-        Arc::clone(&self.known.load().terms)
+    pub(super) fn policy(&self) -> Arc<ExposurePolicy> {
+        Arc::clone(&self.known.load().policy)
     }
 
-    /// Offers the backend on these terms from now on.
-    pub(super) fn set_terms(&self, terms: &Arc<ExposurePolicy>) {
+    /// Replaces the exposure policy. An equal one is ignored, so that the offer is not computed again.
+    pub(super) fn set_policy(&self, policy: &Arc<ExposurePolicy>) {
         self.change(|known| {
             let mut known = known.clone();
-            if known.terms != *terms {
-                known.terms = Arc::clone(terms);
+            if known.policy != *policy {
+                known.policy = Arc::clone(policy);
             }
             known
         });
     }
 
-    /// How the backend is looked after.
+    /// Interval, timeout and threshold of the health checks.
     pub(super) fn settings(&self) -> HealthSettings {
         self.known.load().settings
     }
 
-    /// Looks after the backend in this way from now on.
+    /// Replaces the settings of the health checks; a change requests another discovery.
     pub(super) fn set_settings(&self, settings: HealthSettings) {
         let before = self.change(|known| BackendCatalog {
             settings,
@@ -123,9 +132,8 @@ impl CatalogBackend {
         }
     }
 
-    /// Takes the outcome of a look at the backend, and says whether anything changed. What a backend offered stays known while it
-    /// fails.
-    pub(super) fn observe(&self, outcome: Result<BackendOffer, BackendError>) -> bool {
+    /// Records the outcome of a discovery, and returns whether anything changed for others. A failed backend keeps its last offer.
+    pub(super) fn record_discovery(&self, outcome: Result<BackendOffer, BackendError>) -> bool {
         match outcome {
             Ok(offer) => {
                 let before = self.state();
@@ -140,42 +148,47 @@ impl CatalogBackend {
                     failures: 0,
                 })
             }
-            Err(error) => self.change_state(|state, settings| state.after(&error, settings.unhealthy_after)),
+            Err(error) => {
+                self.change_state(|state, settings| state.after_failure(&error, settings.unhealthy_after))
+            }
         }
     }
 
-    /// Takes what the backend offered to another process, unless it has said itself what it offers. Gives back what is known from now
-    /// on, if it is this.
-    pub(super) fn remember(&self, offer: BackendOffer) -> Option<Arc<BackendOffer>> {
+    /// Takes an offer that another process stored, unless this process has an answer of the backend already. Returns the offer if it was
+    /// taken.
+    pub(super) fn restore(&self, offer: BackendOffer) -> Option<Arc<BackendOffer>> {
         let offer = Arc::new(offer);
         let is_taken = self.change_state(|state, _| DiscoveryState {
             offer: state.offer.clone().or_else(|| Some(Arc::clone(&offer))),
             ..state.clone()
         });
         is_taken.then(|| {
-            self.set_first_look(None);
+            self.set_first_discovery(None);
             offer
         })
     }
 
-    /// Takes the outcome of a probe, and says whether anything changed.
-    pub(super) fn probed(&self, outcome: Result<(), BackendError>) -> bool {
+    /// Records the outcome of a probe, and returns whether anything changed for others.
+    pub(super) fn record_probe(&self, outcome: Result<(), BackendError>) -> bool {
         match outcome {
-            // Health itself waits for the look that follows: a backend that answers probes alone is of no use.
+            // A successful ping does not make the backend healthy, because one that answers only pings is of no use: the discovery that
+            // follows decides.
             Ok(()) => self.change_state(|state, _| DiscoveryState {
                 failures: 0,
                 ..state.clone()
             }),
-            Err(error) => self.change_state(|state, settings| state.after(&error, settings.unhealthy_after)),
+            Err(error) => {
+                self.change_state(|state, settings| state.after_failure(&error, settings.unhealthy_after))
+            }
         }
     }
 
-    /// Changes the state, and says whether that is a change to others.
+    /// Changes the state, and returns whether the change is visible to others.
     fn change_state(&self, after: impl Fn(&DiscoveryState, &HealthSettings) -> DiscoveryState) -> bool {
         let mut changed = false;
         self.change(|known| {
             let state = after(&known.state, &known.settings);
-            changed = !known.state.looks_like(&state);
+            changed = !known.state.is_same_for_clients(&state);
             BackendCatalog {
                 state: Arc::new(state),
                 ..known.clone()
@@ -184,7 +197,7 @@ impl CatalogBackend {
         changed
     }
 
-    /// Makes a change, again where another one comes first, and gives back what was known before.
+    /// Applies `after` until no other change comes in between (`ArcSwap::rcu`), and returns the previous state.
     fn change(&self, after: impl FnMut(&BackendCatalog) -> BackendCatalog) -> Arc<BackendCatalog> {
         let mut after = after;
         self.known.rcu(|known| after(known))
@@ -192,18 +205,18 @@ impl CatalogBackend {
 }
 
 impl DiscoveryState {
-    /// Whether the gateway does not know the backend as it should, so that it tries again soon.
-    pub(super) fn is_troubled(&self) -> bool {
+    /// Whether the last attempt failed, so that discovery tries again soon.
+    pub(super) fn has_error(&self) -> bool {
         self.error.is_some()
     }
 
-    /// Whether the backend answers at all.
-    pub(super) fn answers(&self) -> bool {
+    /// Whether the backend answered the last attempt, if only with an error.
+    pub(super) fn is_answering(&self) -> bool {
         self.failures == 0
     }
 
-    /// Whether it is the same to others: how often in a row the backend failed is not.
-    fn looks_like(&self, other: &Self) -> bool {
+    /// Whether both states are the same for others. The count of failures is internal.
+    fn is_same_for_clients(&self, other: &Self) -> bool {
         let same_offer = match (&self.offer, &other.offer) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (one, other) => one.is_none() && other.is_none(),
@@ -211,8 +224,8 @@ impl DiscoveryState {
         same_offer && self.error == other.error && self.health == other.health
     }
 
-    /// The state after `error`. A refusal is a sign of life.
-    fn after(&self, error: &BackendError, unhealthy_after: u32) -> Self {
+    /// The state after `error`. An error response counts as a sign of life: such a backend is degraded and not unavailable.
+    fn after_failure(&self, error: &BackendError, unhealthy_after: u32) -> Self {
         let failures = if error.is_backend_failure() {
             self.failures.saturating_add(1)
         } else {
@@ -234,27 +247,27 @@ impl DiscoveryState {
 }
 
 impl BackendCatalog {
-    /// The same with `lists` in the place of what is known of their kinds.
+    /// Replaces the items of the kinds in `lists`, and keeps those of the other kinds.
     pub(super) fn with_lists<'a>(
         &self,
         backend: &BackendName,
         lists: impl Iterator<Item = (ListKind, &'a BackendList)>,
     ) -> Self {
         let nothing = AdvertisedOffer::default();
-        let shown = self.shown.as_deref().unwrap_or(&nothing);
+        let advertised = self.advertised.as_deref().unwrap_or(&nothing);
         Self {
-            shown: Some(Arc::new(shown.with_lists(backend, lists, &self.terms))),
+            advertised: Some(Arc::new(advertised.with_lists(backend, lists, &self.policy))),
             ..self.clone()
         }
     }
 
-    /// Whether clients get what is known of the offer and the terms.
-    fn is_shown(&self) -> bool {
-        let now = (self.state.offer.as_ref(), &self.terms);
-        let same = |(offer, terms): &(Arc<BackendOffer>, Arc<ExposurePolicy>)| {
-            now.0.is_some_and(|now| Arc::ptr_eq(now, offer)) && Arc::ptr_eq(now.1, terms)
+    /// Whether `advertised` was made of the current offer and policy.
+    fn is_advertised_current(&self) -> bool {
+        let now = (self.state.offer.as_ref(), &self.policy);
+        let same = |(offer, policy): &(Arc<BackendOffer>, Arc<ExposurePolicy>)| {
+            now.0.is_some_and(|now| Arc::ptr_eq(now, offer)) && Arc::ptr_eq(now.1, policy)
         };
-        self.shown_of.as_ref().is_some_and(same)
+        self.advertised_of.as_ref().is_some_and(same)
     }
 }
 
@@ -264,41 +277,45 @@ mod tests {
     use crate::catalog::test_util::{backend, offer};
 
     #[tokio::test]
-    async fn what_a_backend_offered_stays_known_while_it_fails() {
+    async fn failing_backend_keeps_its_last_offer() {
         let member = CatalogBackend::new(backend("a"), Arc::default(), HealthSettings::default());
-        assert!(member.show().shown.is_none());
-        assert!(member.observe(Ok(offer(&["x"]))));
-        assert!(!member.observe(Ok(offer(&["x"]))), "nothing changed");
-        assert!(member.observe(Err(BackendError::status(500))));
-        assert!(!member.observe(Err(BackendError::status(500))), "nothing changed");
+        assert!(member.advertise().advertised.is_none());
+        assert!(member.record_discovery(Ok(offer(&["x"]))));
+        assert!(!member.record_discovery(Ok(offer(&["x"]))), "nothing changed");
+        assert!(member.record_discovery(Err(BackendError::status(500))));
+        assert!(
+            !member.record_discovery(Err(BackendError::status(500))),
+            "nothing changed"
+        );
         assert_eq!(member.state().offer.as_deref(), Some(&offer(&["x"])));
-        assert!(member.observe(Ok(offer(&["x"]))), "it recovered");
+        assert!(member.record_discovery(Ok(offer(&["x"]))), "it recovered");
     }
 
+    /// A backend is degraded before it is unavailable, and an error response counts as a sign of life.
     #[tokio::test]
-    async fn it_is_degraded_before_it_is_unavailable_and_a_refusal_is_a_sign_of_life() {
+    async fn backend_is_degraded_before_unavailable() {
         let member = CatalogBackend::new(backend("a"), Arc::default(), HealthSettings::default());
         let health = || member.state().health;
-        let fail = || member.probed(Err(BackendError::Unreachable("refused".to_owned())));
+        let fail = || member.record_probe(Err(BackendError::Unreachable("refused".to_owned())));
         member.set_settings(HealthSettings {
             unhealthy_after: 3,
             ..HealthSettings::default()
         });
         fail();
         assert_eq!(health(), Health::Unknown, "nothing was ever known of it");
-        member.observe(Ok(offer(&["x"])));
+        member.record_discovery(Ok(offer(&["x"])));
         assert_eq!(health(), Health::Healthy);
         fail();
         fail();
         assert_eq!(health(), Health::Degraded);
         assert!(fail(), "a change");
         assert_eq!(health(), Health::Unavailable);
-        member.probed(Ok(()));
+        member.record_probe(Ok(()));
         fail();
         assert_eq!(health(), Health::Unavailable, "only a look makes it healthy");
-        member.observe(Err(BackendError::status(401)));
+        member.record_discovery(Err(BackendError::status(401)));
         assert_eq!(health(), Health::Degraded);
-        member.observe(Ok(offer(&["x"])));
+        member.record_discovery(Ok(offer(&["x"])));
         assert_eq!(health(), Health::Healthy);
     }
 }

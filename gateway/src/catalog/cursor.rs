@@ -1,24 +1,24 @@
-//! Where the next page of a list begins.
+//! Pagination cursors of the merged lists.
 //!
-//! A cursor holds the last name of the page before and not a position, so that it stays right when the list changes, and so that any
-//! replica, also one that was started meanwhile, goes on with it.
+//! A cursor holds the last name of the previous page instead of an offset. So it stays valid when the list changes, and any replica can
+//! continue, even one that started in the meantime.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use crate::backend::ListKind;
 
-/// The text is not a cursor of this list.
+/// The text is not a cursor of this kind of list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the cursor is not one that this list gave; ask for the list without a cursor")]
 pub struct InvalidCursor;
 
-/// The cursor of the page of `kind` that begins after `last`.
+/// Encodes the cursor of the page of `kind` that begins after the name `last`.
 pub(super) fn encode(kind: ListKind, last: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(format!("{}{last}", tag(kind)))
 }
 
-/// After which name the page begins. An empty cursor is one, and means the beginning.
+/// Decodes a cursor to the name after which the page begins. The empty cursor means the first page.
 pub(super) fn decode(kind: ListKind, cursor: &str) -> Result<Option<String>, InvalidCursor> {
     if cursor.is_empty() {
         return Ok(None);
@@ -29,7 +29,7 @@ pub(super) fn decode(kind: ListKind, cursor: &str) -> Result<Option<String>, Inv
     Ok(Some(last.to_owned()))
 }
 
-/// What a cursor begins with, so that one list's is refused by another.
+/// Prefix that names the kind and the format version, so that a cursor of one list is refused by the others.
 fn tag(kind: ListKind) -> &'static str {
     match kind {
         ListKind::Tools => "t1:",
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_cursor_of_the_list_is_refused() {
+    fn foreign_cursor_is_refused() {
         let tools = encode(ListKind::Tools, "a_b");
         assert_eq!(decode(ListKind::Tools, &tools).unwrap().unwrap(), "a_b");
         for (kind, text) in [
@@ -63,13 +63,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_gives_back_its_name(name in ".*", index in 0..4_usize) {
+        fn cursor_decodes_to_its_name(name in ".*", index in 0..4_usize) {
             let kind = ListKind::ALL[index];
             prop_assert_eq!(decode(kind, &encode(kind, &name)).unwrap().unwrap(), name);
         }
 
         #[test]
-        fn any_text_is_a_cursor_or_refused(text in ".*") {
+        fn arbitrary_text_never_panics(text in ".*") {
             decode(ListKind::Tools, &text).ok();
         }
     }

@@ -1,11 +1,12 @@
-//! Keeping one backend's part of the catalogue warm.
+//! Discovery: one task per backend that keeps the backend's part of the catalog current.
 //!
-//! The gateway looks with an upstream session of its own, which belongs to no client, and keeps it for the next look. A backend
-//! that fails is looked at again soon, then less and less often.
+//! It lists the backend in an upstream session of the gateway's own, which belongs to no client, and reuses that session for the next
+//! discovery. After a failure it retries soon, then with growing pauses.
 //!
-//! Between two looks it is probed with the cheapest request that every server must answer, a `ping` in that session. Looks and probes
-//! together say whether it can be reached ([`State::health`](super::State)); a look that fails is a probe that failed. Calls do not
-//! wait for any of this, and do not heed it: they have the breaker, and only tell here when they begin to fail.
+//! Between two discoveries it probes the backend with a `ping` in that session, the cheapest request that every server must answer.
+//! Discoveries and probes together decide the backend's health ([`DiscoveryState::health`](super::DiscoveryState::health)); a failed
+//! discovery counts as a failed probe. Calls neither wait for this nor depend on it. They have the circuit breaker, which only wakes the
+//! discovery when calls begin to fail.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,107 +26,113 @@ use crate::catalog::list_changed_listener::ListChangedListener;
 use crate::mcp::error_code;
 use crate::mcp::revision::Revision;
 
-/// The first pause after a failure; it doubles up to the pause after a success.
+/// First pause after a failure. It doubles up to the pause after a success.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// The least pause between two looks, whatever a backend notifies.
-const LEAST_PAUSE: Duration = Duration::from_millis(100);
-/// How many times as long as a look took of a core the pause after it is at least: a backend whose list is large, and changes again and
-/// again, takes a twentieth of a core.
-const PAUSES: u32 = 19;
-/// The longest of such pauses.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How often a session that all clients share is replaced in one look: what is known of it may be out of date here and in the store.
-const SHARED_ATTEMPTS: u32 = 2;
-/// How long a backend may take to greet.
-const GREETING_DEADLINE: Duration = Duration::from_secs(10);
+/// Minimum pause between two discoveries, however often the backend sends `list_changed`.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a discovery is at least this many times its CPU time. A backend with a large list that keeps changing so uses at most a
+/// twentieth of a core.
+const PAUSE_PER_CPU_TIME: u32 = 19;
+/// Maximum of the pause that follows from the CPU time.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// How often one discovery replaces a lost shared session. The session known here and the one in the store may both be out of date.
+const MAX_SHARED_SESSION_REPLACEMENTS: u32 = 2;
+/// Time limit of `initialize` in the gateway's own session.
+const INITIALIZE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What the gateway says of itself. Some servers list tools only to clients that could answer what those tools ask, and a client
-/// behind the gateway may be one: so it declares everything that it relays.
+/// The client capabilities that the gateway declares for itself: all that it relays. Some servers list a tool only to clients that can
+/// answer its requests, and a client of the gateway may be one.
 const OWN_CAPABILITIES: &str = r#"{"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}}}"#;
-const OWN_INFO: &str = concat!(
+const OWN_CLIENT_INFO: &str = concat!(
     r#"{"name":"vmcp-gateway","version":""#,
     env!("CARGO_PKG_VERSION"),
     r#""}"#
 );
 
-/// Keeps the backend's part warm until `stop`, and then closes the session in which it looked.
-pub(super) async fn keep_warm(catalog: Catalog, member: Arc<CatalogBackend>, stop: impl Future<Output = ()>) {
-    let mut greeting = None;
+/// Discovers the backend until `stop` resolves, then closes the gateway's own session.
+pub(super) async fn run_discovery(
+    catalog: Catalog,
+    member: Arc<CatalogBackend>,
+    stop: impl Future<Output = ()>,
+) {
+    let mut initialized = None;
     tokio::select! {
         () = stop => {}
-        () = look_again_and_again(&catalog, &member, &mut greeting) => {}
+        () = discover_repeatedly(&catalog, &member, &mut initialized) => {}
     }
-    // Others use what they find in the store.
+    // Other replicas use the session in the store, so it stays open.
     let is_stored = member
         .backend
         .shared_session()
         .is_some_and(|shared| shared.is_stored);
-    if let Some(greeting) = greeting.filter(|_| !is_stored) {
-        close(&member.backend, &greeting).await;
+    if let Some(initialized) = initialized.filter(|_| !is_stored) {
+        close(&member.backend, &initialized).await;
     }
 }
 
-async fn look_again_and_again(
+async fn discover_repeatedly(
     catalog: &Catalog,
     member: &Arc<CatalogBackend>,
-    greeting: &mut Option<InitializeResult>,
+    initialized: &mut Option<InitializeResult>,
 ) {
-    let mut ear = ListChangedListener::default();
+    let mut listener = ListChangedListener::default();
     let mut retry = FIRST_RETRY;
     loop {
         let before = member.backend.meter().taken();
         let began = Instant::now();
-        let looking = look(catalog, member, greeting);
-        observe(catalog, member, looking.await, began).await;
-        member.set_first_look(None);
-        let looked = Instant::now();
-        let least_pause = pause_after(member.backend.meter().taken().saturating_sub(before));
-        let session = greeting.as_ref().map(|greeting| &greeting.session);
-        // It goes on over the probes: a backend may take longer than until the next one to open its stream.
-        let mut hearing = pin!(ear.changed(&member.backend, session));
+        let discovering = discover(catalog, member, initialized);
+        record_discovery(catalog, member, discovering.await, began).await;
+        member.set_first_discovery(None);
+        let discovered_at = Instant::now();
+        let min_pause = min_pause_after(member.backend.meter().taken().saturating_sub(before));
+        let session = initialized.as_ref().map(|initialized| &initialized.session);
+        // The future outlives several probes: a backend may take longer than one probe interval to open its stream.
+        let mut listening = pin!(listener.changed(&member.backend, session));
         loop {
-            let (settings, refresh) = (member.settings(), catalog.aggregation().refresh.max(least_pause));
+            let (settings, refresh) = (member.settings(), catalog.aggregation().refresh.max(min_pause));
             let state = member.state();
-            let pause = if state.is_troubled() {
-                // One that refuses us is asked less and less often; one that is away may be back any moment.
-                let longest = if state.answers() {
+            let pause = if state.has_error() {
+                // Back off up to `refresh` from a backend that answers with errors; one that is unreachable may be back at any moment.
+                let longest = if state.is_answering() {
                     refresh
                 } else {
                     settings.interval
                 };
-                let pause = retry.min(longest).max(least_pause);
+                let pause = retry.min(longest).max(min_pause);
                 retry = (retry * 2).min(longest);
                 pause
             } else {
                 retry = FIRST_RETRY;
-                let left = (looked + refresh).saturating_duration_since(Instant::now());
+                let left = (discovered_at + refresh).saturating_duration_since(Instant::now());
                 settings.interval.min(left)
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = &mut hearing => break,
+                () = &mut listening => break,
                 () = member.stale.notified() => break,
                 () = member.backend.wait_for_failures() => {
-                    tokio::time::sleep_until(looked + FIRST_RETRY).await;
+                    tokio::time::sleep_until(discovered_at + FIRST_RETRY).await;
                     break;
                 }
             }
-            let is_due = looked.elapsed() >= refresh;
+            let is_due = discovered_at.elapsed() >= refresh;
             if is_due || !probe(catalog, member, session).await {
                 break;
             }
         }
-        tokio::time::sleep_until(looked + least_pause).await;
+        tokio::time::sleep_until(discovered_at + min_pause).await;
     }
 }
 
-/// The least pause after a look that took so much processor time.
-fn pause_after(taken: Duration) -> Duration {
-    taken.saturating_mul(PAUSES).clamp(LEAST_PAUSE, LONGEST_PAUSE)
+/// Minimum pause after a discovery that used `taken` of CPU time.
+fn min_pause_after(taken: Duration) -> Duration {
+    taken
+        .saturating_mul(PAUSE_PER_CPU_TIME)
+        .clamp(MIN_PAUSE, MAX_PAUSE)
 }
 
-/// Asks for a sign of life in the session of the last look, and says whether that is all there is to do now. Otherwise a look has to
-/// follow: there is no session, or it is lost, or the backend is back.
+/// Pings the backend in the gateway's own session. Returns false if a discovery must follow: there is no session, it is lost, or the
+/// backend has recovered.
 async fn probe(catalog: &Catalog, member: &Arc<CatalogBackend>, session: Option<&UpstreamSession>) -> bool {
     let Some(session) = session else { return false };
     let limit = member.settings().timeout;
@@ -134,23 +141,23 @@ async fn probe(catalog: &Catalog, member: &Arc<CatalogBackend>, session: Option<
     let outcome = match asking.await.unwrap_or(Err(BackendError::Deadline(limit))) {
         Err(error) if error.is_backend_failure() => Err(error),
         Err(BackendError::SessionLost) => {
-            backend.lose_shared_session(session);
+            backend.drop_shared_session(session);
             return false;
         }
         Ok(()) | Err(_) => Ok(()),
     };
     if let Err(error) = &outcome {
-        tracing::debug!(backend = %member.backend.name(), %error, "a probe failed");
+        tracing::debug!(backend = %member.backend.name(), %error, "health probe failed");
     }
     let answered = outcome.is_ok();
-    if told(member, |member| member.probed(outcome)) {
+    if apply_and_log(member, |member| member.record_probe(outcome)) {
         let catalog = catalog.clone();
         compute(member, move |_| catalog.merge()).await;
     }
-    !(answered && member.state().is_troubled())
+    !(answered && member.state().has_error())
 }
 
-async fn observe(
+async fn record_discovery(
     catalog: &Catalog,
     member: &Arc<CatalogBackend>,
     outcome: Result<BackendOffer, BackendError>,
@@ -159,102 +166,102 @@ async fn observe(
     let name = member.backend.name();
     match &outcome {
         Ok(offer) => {
-            if member.state().is_troubled() {
+            if member.state().has_error() {
                 member.backend.mark_recovered();
             }
-            tracing::debug!(backend = %name, tools = offer.tools.items.len(), "looked at the backend");
+            tracing::debug!(backend = %name, tools = offer.tools.items.len(), "backend discovered");
         }
-        Err(error) => tracing::debug!(backend = %name, %error, "the backend cannot be listed"),
+        Err(error) => tracing::debug!(backend = %name, %error, "failed to list backend"),
     }
     let catalog = catalog.clone();
     let taking = compute(member, move |member| {
         let (is_answer, is_first) = (outcome.is_ok(), member.state().offer.is_none());
-        let is_changed = told(member, |member| member.observe(outcome));
+        let is_changed = apply_and_log(member, |member| member.record_discovery(outcome));
         if is_answer {
             member.backend.note_list_check(began, is_changed && !is_first);
         }
         if is_changed {
-            // Before the others have to wait for the snapshot.
-            member.show();
+            // Before the lock that orders the merges, so that other backends do not wait for it.
+            member.advertise();
             catalog.merge();
         }
     });
     taking.await;
 }
 
-/// Does `work` where it keeps no call waiting. It counts as the backend's.
+/// Runs `work` on the compute threads, where it delays no call, and charges its CPU time to the backend.
 async fn compute(member: &Arc<CatalogBackend>, work: impl FnOnce(&CatalogBackend) + Send + 'static) {
     let own = Arc::clone(member);
     let computing = member.backend.compute(move || work(&own));
     if let Err(error) = computing.await {
-        tracing::error!(backend = %member.backend.name(), %error, "cannot take what the backend offers");
+        tracing::error!(backend = %member.backend.name(), %error, "failed to record discovery");
     }
 }
 
-/// Makes a change, and logs what it means: transitions, and not every attempt.
-fn told(member: &CatalogBackend, change: impl FnOnce(&CatalogBackend) -> bool) -> bool {
+/// Applies `change`, and logs transitions instead of every attempt.
+fn apply_and_log(member: &CatalogBackend, change: impl FnOnce(&CatalogBackend) -> bool) -> bool {
     let before = member.state();
     let changed = change(member);
     let after = member.state();
     let name = member.backend.name();
     match &after.error {
         Some(error) if before.health != after.health || before.error.is_none() => {
-            tracing::warn!(backend = %name, health = after.health.as_str(), %error, "the backend does not answer as it should");
+            tracing::warn!(backend = %name, health = after.health.as_str(), %error, "backend failing");
         }
-        None if before.error.is_some() => tracing::info!(backend = %name, "the backend answers again"),
+        None if before.error.is_some() => tracing::info!(backend = %name, "backend recovered"),
         Some(_) | None => {}
     }
     changed
 }
 
-/// One look, with the session of the last one where the backend has sessions. After a failure the backend is greeted anew: it may
-/// have become another version.
-async fn look(
+/// Runs one discovery, in the session of the previous one if the backend has sessions. After a failure it sends `initialize` again, because
+/// the backend may have been upgraded.
+async fn discover(
     catalog: &Catalog,
     member: &CatalogBackend,
-    greeting: &mut Option<InitializeResult>,
+    initialized: &mut Option<InitializeResult>,
 ) -> Result<BackendOffer, BackendError> {
     let backend = &member.backend.for_own_session();
     let wanted = catalog.aggregation().capabilities.clone();
     let before = member.state().offer.clone();
     if backend.shares_session() {
-        let mut attempts = 0..SHARED_ATTEMPTS;
+        let mut attempts = 0..MAX_SHARED_SESSION_REPLACEMENTS;
         loop {
-            let shared = shared_session(catalog, backend, greeting.take()).await?;
-            let known = greeting.insert(shared);
-            let outcome = lists(backend, known, &wanted, before.as_deref()).await;
+            let shared = shared_session(catalog, backend, initialized.take()).await?;
+            let known = initialized.insert(shared);
+            let outcome = read_lists(backend, known, &wanted, before.as_deref()).await;
             if !matches!(outcome, Err(BackendError::SessionLost)) {
                 return outcome;
             }
-            backend.lose_shared_session(&known.session);
-            *greeting = None;
+            backend.drop_shared_session(&known.session);
+            *initialized = None;
             if attempts.next().is_none() {
                 return outcome;
             }
         }
     }
-    // The greeting stays where it is while it is used, so that whoever ends this knows which session to close.
-    if let Some(known) = greeting.as_ref().filter(|known| known.session.id.is_some()) {
-        match lists(backend, known, &wanted, before.as_deref()).await {
+    // `initialized` stays set while it is used, so that a cancelled discovery still knows which session to close.
+    if let Some(known) = initialized.as_ref().filter(|known| known.session.id.is_some()) {
+        match read_lists(backend, known, &wanted, before.as_deref()).await {
             Err(BackendError::SessionLost) => {}
             Ok(offer) => return Ok(offer),
             Err(error) => {
-                close_behind(catalog, backend, greeting.take());
+                close_in_background(catalog, backend, initialized.take());
                 return Err(error);
             }
         }
     }
-    *greeting = None;
-    let opened = greeting.insert(greet(backend).await?);
+    *initialized = None;
+    let opened = initialized.insert(initialize(backend).await?);
     catalog.shared.metrics.handshake(backend.name());
-    let outcome = lists(backend, opened, &wanted, before.as_deref()).await;
+    let outcome = read_lists(backend, opened, &wanted, before.as_deref()).await;
     if outcome.is_err() {
-        close_behind(catalog, backend, greeting.take());
+        close_in_background(catalog, backend, initialized.take());
     }
     outcome
 }
 
-/// The session of all clients: the one that is known here, or to another replica, or a new one.
+/// Returns the session that all clients share: the one known here, the one in the store, or a new one.
 async fn shared_session(
     catalog: &Catalog,
     backend: &Backend,
@@ -266,80 +273,80 @@ async fn shared_session(
     if let Some(shared) = backend.shared_session() {
         return Ok(shared.initialize_result);
     }
-    // What the gateway had for itself before the configuration changed may be the only one that there is.
+    // After a configuration change the gateway's own session may be the only one that the backend allows.
     let opened = match own {
         Some(own) if backend.ping(&own.session).await.is_ok() => own,
         _ => {
             catalog.shared.metrics.handshake(backend.name());
-            greet(backend).await?
+            initialize(backend).await?
         }
     };
     backend.share_session(SharedSession::new(opened.clone()));
     Ok(opened)
 }
 
-/// Closes a session that is given up, without making the next look wait.
-fn close_behind(catalog: &Catalog, backend: &Backend, greeting: Option<InitializeResult>) {
-    let Some(greeting) = greeting else { return };
+/// Closes an abandoned session in the background, so that the next discovery does not wait for it.
+fn close_in_background(catalog: &Catalog, backend: &Backend, initialized: Option<InitializeResult>) {
+    let Some(initialized) = initialized else { return };
     let backend = backend.clone();
-    // There is one at a time per backend: a look fails no more often than once in a while.
+    // Bounded: each backend has one discovery at a time, and failures are spaced by pauses.
     catalog
         .shared
         .tasks
-        .spawn(async move { close(&backend, &greeting).await });
+        .spawn(async move { close(&backend, &initialized).await });
 }
 
-async fn close(backend: &Backend, greeting: &InitializeResult) {
-    if let Err(error) = backend.close(&greeting.session).await {
-        tracing::debug!(backend = %backend.name(), %error, "the catalogue's session could not be deleted");
+async fn close(backend: &Backend, initialized: &InitializeResult) {
+    if let Err(error) = backend.close(&initialized.session).await {
+        tracing::debug!(backend = %backend.name(), %error, "failed to delete the catalog's upstream session");
     }
 }
 
-async fn greet(backend: &Backend) -> Result<InitializeResult, BackendError> {
-    let (capabilities, client_info) = (raw(OWN_CAPABILITIES)?, raw(OWN_INFO)?);
-    let hello = InitializeParams {
+async fn initialize(backend: &Backend) -> Result<InitializeResult, BackendError> {
+    let (capabilities, client_info) = (raw_json(OWN_CAPABILITIES)?, raw_json(OWN_CLIENT_INFO)?);
+    let params = InitializeParams {
         revision: Revision::LATEST,
         capabilities: &capabilities,
         client_info: &client_info,
     };
-    backend.initialize_session(&hello, GREETING_DEADLINE).await
+    backend.initialize_session(&params, INITIALIZE_DEADLINE).await
 }
 
-/// The lists that the backend declares and the gateway wants. A list that cannot be had stays what it was, and takes the others
-/// down only when there are none.
-async fn lists(
+/// Reads the lists that the backend declares and the configuration wants. A list that cannot be read keeps its last content; the discovery
+/// fails only if no list could be read.
+async fn read_lists(
     backend: &Backend,
-    greeting: &InitializeResult,
+    initialized: &InitializeResult,
     wanted: &[Capability],
     before: Option<&BackendOffer>,
 ) -> Result<BackendOffer, BackendError> {
     let mut offer = BackendOffer {
-        capabilities: greeting.capabilities,
-        gives_session_ids: greeting.session.id.is_some(),
-        instructions: greeting.instructions.clone(),
+        capabilities: initialized.capabilities,
+        gives_session_ids: initialized.session.id.is_some(),
+        instructions: initialized.instructions.clone(),
         ..BackendOffer::default()
     };
-    let (mut had, mut failure) = (0, None);
+    let (mut lists_read, mut failure) = (0, None);
     for kind in ListKind::ALL {
-        let (needed, declared) = needs(kind, greeting.capabilities);
+        let (needed, declared) = required_capability(kind, initialized.capabilities);
         if !wanted.contains(&needed) {
             *offer.list_mut(kind) = BackendList::unknown();
             continue;
         }
         if !declared {
-            // The SDKs' clients ask all the same, and servers that are written by hand may declare nothing at all.
+            // The official SDKs' clients list tools anyway, and hand-written servers may declare no capability at all.
             if kind == ListKind::Tools
-                && declares_nothing(greeting.capabilities)
-                && let Ok(list) = backend.list(&greeting.session, kind).await
+                && declares_nothing(initialized.capabilities)
+                && let Ok(list) = backend.list(&initialized.session, kind).await
             {
                 offer.capabilities.tools = !list.items.is_empty();
                 *offer.list_mut(kind) = list;
             }
             continue;
         }
-        match backend.list(&greeting.session, kind).await {
+        match backend.list(&initialized.session, kind).await {
             Ok(list) => *offer.list_mut(kind) = list,
-            // Many servers with resources have no word for templates.
+            // Many servers with resources do not implement `resources/templates/list`.
             Err(BackendError::JsonRpc { code, .. }) if code == i64::from(error_code::METHOD_NOT_FOUND) => {}
             Err(error @ (BackendError::SessionLost | BackendError::Unreachable(_))) => return Err(error),
             Err(error) => {
@@ -350,15 +357,15 @@ async fn lists(
                 continue;
             }
         }
-        had += 1;
+        lists_read += 1;
     }
     match failure {
-        Some(error) if had == 0 => Err(error),
+        Some(error) if lists_read == 0 => Err(error),
         _ => Ok(offer),
     }
 }
 
-pub(super) fn needs(kind: ListKind, declared: ServerCapabilities) -> (Capability, bool) {
+pub(super) fn required_capability(kind: ListKind, declared: ServerCapabilities) -> (Capability, bool) {
     match kind {
         ListKind::Tools => (Capability::Tools, declared.tools),
         ListKind::Prompts => (Capability::Prompts, declared.prompts),
@@ -366,12 +373,12 @@ pub(super) fn needs(kind: ListKind, declared: ServerCapabilities) -> (Capability
     }
 }
 
-/// Whether a backend declares nothing that could be listed.
+/// Whether the backend declares none of the capabilities that have lists.
 fn declares_nothing(declared: ServerCapabilities) -> bool {
     !(declared.tools || declared.prompts || declared.resources)
 }
 
-fn raw(text: &str) -> Result<Box<RawValue>, BackendError> {
+fn raw_json(text: &str) -> Result<Box<RawValue>, BackendError> {
     RawValue::from_string(text.to_owned()).map_err(|error| BackendError::Invalid(error.to_string()))
 }
 
@@ -380,15 +387,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn look_is_followed_by_a_pause_in_proportion_to_its_cost() {
+    fn pause_is_proportional_to_cpu_time() {
         for (taken, pause) in [
-            (Duration::ZERO, LEAST_PAUSE),
-            (Duration::from_millis(5), LEAST_PAUSE),
+            (Duration::ZERO, MIN_PAUSE),
+            (Duration::from_millis(5), MIN_PAUSE),
             (Duration::from_millis(100), Duration::from_millis(1900)),
-            (Duration::from_secs(100), LONGEST_PAUSE),
-            (Duration::MAX, LONGEST_PAUSE),
+            (Duration::from_secs(100), MAX_PAUSE),
+            (Duration::MAX, MAX_PAUSE),
         ] {
-            assert_eq!(pause_after(taken), pause, "{taken:?}");
+            assert_eq!(min_pause_after(taken), pause, "{taken:?}");
         }
     }
 }

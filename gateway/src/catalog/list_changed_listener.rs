@@ -1,4 +1,4 @@
-//! Hearing from a backend that its lists have changed, with the catalogue's own upstream session, also when no client listens.
+//! Listens for `list_changed` of a backend in the catalog's own upstream session, also while no client is connected.
 
 use std::time::Duration;
 
@@ -12,48 +12,50 @@ use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
 use crate::mcp::{error_code, sse};
 
-/// What is heard in the catalogue's own upstream session.
+/// The GET stream of the catalog's own upstream session with one backend.
 #[derive(Debug, Default)]
 pub(super) struct ListChangedListener {
     session: Option<UpstreamSession>,
-    /// Absent where the backend offers no stream.
+    /// `None` if the backend offers no stream.
     listener: Option<ListenStream>,
     opened: u64,
-    /// When a broken stream was the last reason to look.
-    looked: Option<Instant>,
+    /// When a reopened stream last caused a discovery.
+    last_reopen_discovery: Option<Instant>,
 }
 
-/// How often a stream that was opened again is a reason to look: a backend whose streams are short does not keep the gateway busy.
-/// The look is not left out, but waits until then.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long a backend may take for the answer to a request of its own.
+/// Minimum time between two discoveries caused by a reopened stream, so that a backend with short-lived streams does not keep the gateway
+/// busy. The discovery is delayed, never skipped.
+const MIN_REOPEN_INTERVAL: Duration = Duration::from_secs(10);
+/// Time limit for sending the response to a request of the backend.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 impl ListChangedListener {
-    /// Ends when the backend says that a list has changed, or may have said it while its stream was broken. A backend that offers
-    /// no stream says nothing, and is looked at from time to time only. May be dropped while it waits, and asked again.
+    /// Resolves when the backend reports a changed list, or may have reported one while its stream was broken. Never resolves if the
+    /// backend offers no stream; such a backend is only refreshed periodically. Cancel safe.
     pub(super) async fn changed(&mut self, backend: &Backend, session: Option<&UpstreamSession>) {
         if self.session.as_ref() != session {
             *self = Self {
                 session: session.cloned(),
                 listener: session.map(|session| ListenStream::new(backend.clone(), session.clone(), None)),
                 opened: 1,
-                looked: self.looked,
+                last_reopen_discovery: self.last_reopen_discovery,
             };
         }
         let (Some(listener), Some(session)) = (&mut self.listener, session) else {
             return std::future::pending().await;
         };
         loop {
-            let owed = (listener.opened() > self.opened).then(|| {
+            let due = (listener.opened() > self.opened).then(|| {
                 let now = Instant::now();
-                self.looked.map_or(now, |looked| now.max(looked + LOOK_EVERY))
+                self.last_reopen_discovery.map_or(now, |last_reopen_discovery| {
+                    now.max(last_reopen_discovery + MIN_REOPEN_INTERVAL)
+                })
             });
             let step = tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(owed.unwrap_or_else(Instant::now)), if owed.is_some() => {
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.opened = listener.opened();
-                    self.looked = Some(Instant::now());
+                    self.last_reopen_discovery = Some(Instant::now());
                     return;
                 }
                 step = listener.step() => step,
@@ -61,9 +63,9 @@ impl ListChangedListener {
             match step {
                 Ok(Some(event)) if is_change(backend, session, &event).await => return,
                 Ok(_) => {}
-                Err(silent) => {
-                    // A stream that was there, and a session in doubt: the next look finds out, and opens another session.
-                    let lost = silent == NoStream::SessionInDoubt && listener.opened() > 0;
+                Err(reason) => {
+                    // The stream worked before, so the session may be lost: the next discovery finds out, and opens another one.
+                    let lost = reason == NoStream::SessionInDoubt && listener.opened() > 0;
                     self.listener = None;
                     if lost {
                         return;
@@ -79,11 +81,11 @@ async fn is_change(backend: &Backend, session: &UpstreamSession, event: &sse::Ev
     match event.message().map(|data| Message::from_backend(data)) {
         Some(Ok(Message::Notification { method, .. })) => is_list_changed(&method),
         Some(Ok(Message::Request(request))) => {
-            let answer = answer(&request.method, request.id);
-            let answering = tokio::time::timeout(ANSWER_DEADLINE, backend.notify(session, answer));
+            let response = response_to(&request.method, request.id);
+            let answering = tokio::time::timeout(ANSWER_DEADLINE, backend.notify(session, response));
             let answered = answering.await;
             if let Err(error) = answered.unwrap_or(Err(BackendError::Deadline(ANSWER_DEADLINE))) {
-                tracing::debug!(backend = %backend.name(), %error, "a request of the backend was not answered");
+                tracing::debug!(backend = %backend.name(), %error, "failed to answer backend request");
             }
             false
         }
@@ -91,8 +93,9 @@ async fn is_change(backend: &Backend, session: &UpstreamSession, event: &sse::Ev
     }
 }
 
-/// Nobody is behind the gateway's own session: a ping is all that is answered in it. What it declares, it declares for clients.
-fn answer(method: &str, id: &RawValue) -> Bytes {
+/// Response to a request in the gateway's own session. No client is attached to that session, so only `ping` succeeds; the capabilities are
+/// declared on behalf of clients.
+fn response_to(method: &str, id: &RawValue) -> Bytes {
     if method == "ping" {
         return jsonrpc::result(id, b"{}");
     }
@@ -108,11 +111,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ping_is_answered_and_nothing_else_is() {
+    fn only_ping_is_answered() {
         let id = RawValue::from_string("1".to_owned()).unwrap();
-        assert!(answer("ping", &id).windows(8).any(|bytes| bytes == b"\"result\""));
         assert!(
-            answer("roots/list", &id)
+            response_to("ping", &id)
+                .windows(8)
+                .any(|bytes| bytes == b"\"result\"")
+        );
+        assert!(
+            response_to("roots/list", &id)
                 .windows(6)
                 .any(|bytes| bytes == b"-32601")
         );

@@ -1,40 +1,48 @@
-//! What has changed in the catalogue: a number per kind, so that whoever shows lists to clients can tell them to ask again.
+//! Version counters of the merged lists, from which clients get their `list_changed` notifications.
 //!
-//! A `list_changed` of a backend is not passed on. It makes the gateway look, and what clients are told is that their own list, which is
-//! merged, filtered and renamed, is another one now.
+//! A backend's `list_changed` is not forwarded. It triggers a discovery, and clients are notified only if their merged, filtered and
+//! renamed list differs.
 
 use tokio::sync::watch;
 
 use super::{Catalog, CatalogSnapshot};
 use crate::config::BackendName;
 
-/// How often each list has changed. Zero is a list that was always empty.
+/// Change counters of the merged lists, since the start of the process. Zero means that the list was always empty.
+///
+/// ```
+/// use vmcp_gateway::catalog::ListVersions;
+///
+/// let before = ListVersions::default();
+/// let now = ListVersions { tools: 1, ..before };
+/// assert_eq!(now.notifications_since(&before), ["notifications/tools/list_changed"]);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListVersions {
-    /// The tools.
+    /// Changes of the tool list.
     pub tools: u64,
-    /// The resources and their templates.
+    /// Changes of the resource list and of the resource template list.
     pub resources: u64,
-    /// The prompts.
+    /// Changes of the prompt list.
     pub prompts: u64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct ListChanges {
     pub(super) versions: watch::Sender<ListVersions>,
-    /// Tells of everything that changes, also what clients do not see.
+    /// Signals every change, including those that clients do not see.
     pub(super) any: watch::Sender<()>,
 }
 
 impl ListChanges {
-    /// Counts what `after`, which is already what clients get, shows otherwise than `before`.
-    pub(super) fn observe(&self, before: &CatalogSnapshot, after: &CatalogSnapshot) {
-        let same_resources =
-            before.resources.looks_like(&after.resources) && before.templates.looks_like(&after.templates);
+    /// Counts the lists that differ between `before` and `after`. Call it when clients already get `after`.
+    pub(super) fn record(&self, before: &CatalogSnapshot, after: &CatalogSnapshot) {
+        let same_resources = before.resources.is_same_for_clients(&after.resources)
+            && before.templates.is_same_for_clients(&after.templates);
         let (tools, resources, prompts) = (
-            !before.tools.looks_like(&after.tools),
+            !before.tools.is_same_for_clients(&after.tools),
             !same_resources,
-            !before.prompts.looks_like(&after.prompts),
+            !before.prompts.is_same_for_clients(&after.prompts),
         );
         self.versions.send_if_modified(|versions| {
             versions.tools += u64::from(tools);
@@ -47,14 +55,13 @@ impl ListChanges {
 }
 
 impl Catalog {
-    /// How often each list has changed, and a signal whenever one does.
+    /// The current version counters, and a signal whenever one changes.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<ListVersions> {
         self.shared.changes.versions.subscribe()
     }
 
-    /// Says that what is known of `backend` may be out of date: it is looked at again at once, one look at a time, and once after the
-    /// last who says so.
+    /// Requests a discovery of `backend` at once. Requests during a running discovery lead to one more discovery after it.
     pub fn refresh(&self, backend: &BackendName) {
         if let Some(running) = self.members().running.get(backend) {
             running.member.stale.notify_one();
@@ -63,7 +70,7 @@ impl Catalog {
 }
 
 impl ListVersions {
-    /// The notifications that tell a client which lists differ from those of `before`.
+    /// The notification methods for the lists that differ from `before`.
     #[must_use]
     pub fn notifications_since(&self, before: &Self) -> Vec<&'static str> {
         let kinds = [
@@ -82,14 +89,14 @@ impl ListVersions {
     }
 }
 
-/// The notifications that say that a list has changed.
+/// The methods of the notifications that report a changed list.
 pub const LISTS_CHANGED: [&str; 3] = [
     "notifications/tools/list_changed",
     "notifications/resources/list_changed",
     "notifications/prompts/list_changed",
 ];
 
-/// Whether a backend's notification says that one of its lists has changed.
+/// Whether a backend's notification reports a changed list.
 #[must_use]
 pub fn is_list_changed(method: &str) -> bool {
     LISTS_CHANGED.contains(&method)
@@ -99,8 +106,9 @@ pub fn is_list_changed(method: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Each kind has its notification, which is sent only if that list changed.
     #[test]
-    fn each_kind_has_its_notification_and_says_it_only_when_it_changed() {
+    fn only_changed_lists_are_notified() {
         let before = ListVersions {
             tools: 3,
             ..ListVersions::default()
@@ -111,15 +119,15 @@ mod tests {
             resources: 1,
             prompts: 2,
         };
-        let told = now.notifications_since(&before);
+        let methods = now.notifications_since(&before);
         assert_eq!(
-            told,
+            methods,
             [
                 "notifications/resources/list_changed",
                 "notifications/prompts/list_changed"
             ]
         );
-        assert!(told.iter().all(|method| is_list_changed(method)));
+        assert!(methods.iter().all(|method| is_list_changed(method)));
         assert!(!is_list_changed("notifications/resources/updated"));
     }
 }

@@ -1,10 +1,10 @@
-//! Many backends' offers as one.
+//! Merges what all backends advertise into one snapshot.
 //!
-//! What a thing is called depends on its backend and its terms only ([`crate::catalog::exposure`]). Here it is decided who wins when two are
-//! called the same. Nobody's health matters for that: a backend that fails keeps its names, so that a client's next call does not
-//! silently reach another server. Lists are sorted, so that every replica gives the same.
+//! An advertised name depends on its backend and the exposure policy only ([`crate::catalog::exposure`]). The merge decides which backend
+//! gets a name that several claim. Health does not matter: a failing backend keeps its names, so that a client's next call does not
+//! silently reach another server. Lists are sorted, so that every replica serves the same list.
 
-// Backends of strangers send what is read here.
+// This input comes from untrusted backends.
 #![cfg_attr(
     not(test),
     warn(
@@ -23,34 +23,34 @@ use bytes::Bytes;
 use vmcp_crds::status::Health;
 
 use super::overlap;
-use super::snapshot::{CatalogSnapshot, TemplateRoute, UnseenBackend};
+use super::snapshot::{CatalogSnapshot, TemplateRoute, UndiscoveredBackend};
 use super::uri_owners::UriOwners;
 use super::{ItemRoute, instructions};
 use crate::backend::{Backend, ListKind};
 use crate::catalog::backend_state::BackendCatalog;
-use crate::catalog::diagnostics::{Diagnostics, OF_ALL, quoted};
+use crate::catalog::diagnostics::{Diagnostics, MAX_TOTAL, quoted};
 use crate::catalog::exposure::AdvertisedItem;
 use crate::catalog::merged_list::{ItemLookup, MergedList};
 use crate::catalog::uri_template::{MAX_BYTES as MAX_TEMPLATE_BYTES, MAX_EXPRESSIONS, UriTemplate};
 use crate::config::{Aggregation, BackendName, ConflictResolution, FailureMode};
 
-/// How many resource templates of one backend are used to find resources: each is compared with every URI that no list names.
+/// Maximum number of templates of one backend that are matched. Each is matched against every requested URI that no list contains.
 const MAX_MATCHERS: usize = 1000;
 
-/// A backend with what is known of it, in the order of who wins.
+/// A backend in the order of precedence.
 struct RankedBackend<'a> {
     backend: &'a Backend,
     known: &'a BackendCatalog,
     listed: bool,
 }
 
-/// Somebody who wants a name.
+/// A backend's claim to an advertised name.
 struct NameClaim<'a> {
     ranked: &'a RankedBackend<'a>,
     entry: &'a AdvertisedItem,
 }
 
-/// Merges what is known of the backends, which are in the order of the configuration.
+/// Merges `members`, which are in the order of the configuration, into a snapshot.
 pub(super) fn merge(
     members: &[(Backend, Arc<BackendCatalog>)],
     aggregation: &Arc<Aggregation>,
@@ -63,29 +63,30 @@ pub(super) fn merge(
             .iter()
             .filter(|name| !members.iter().any(|(backend, _)| backend.name() == *name));
         for name in absent {
-            let warning = format_args!("the list of priorities names {name}, which is no backend");
-            warnings.push(OF_ALL, warning);
+            let warning =
+                format_args!("the list of priorities names {name}, which is not a configured backend");
+            warnings.push(MAX_TOTAL, warning);
         }
     }
-    for shown in members.iter().filter_map(|(_, known)| known.shown.as_ref()) {
-        conflicts.extend(OF_ALL, &shown.conflicts);
-        faults.extend(OF_ALL, &shown.refused);
-        warnings.extend(OF_ALL, &shown.warnings);
+    for advertised in members.iter().filter_map(|(_, known)| known.advertised.as_ref()) {
+        conflicts.extend(MAX_TOTAL, &advertised.conflicts);
+        faults.extend(MAX_TOTAL, &advertised.refused);
+        warnings.extend(MAX_TOTAL, &advertised.warnings);
     }
     let [tools, prompts, resources, templates] = ListKind::ALL.map(|kind| {
-        let winners = settle(kind, &ranked, aggregation, &mut conflicts);
+        let winners = resolve_conflicts(kind, &ranked, aggregation, &mut conflicts);
         listing(kind, aggregation.page_size, &winners)
     });
-    let unknown = members.iter().filter(|(_, known)| known.shown.is_none());
-    let unknown = unknown.map(|(backend, known)| UnseenBackend {
+    let undiscovered = members.iter().filter(|(_, known)| known.advertised.is_none());
+    let undiscovered = undiscovered.map(|(backend, known)| UndiscoveredBackend {
         backend: backend.clone(),
-        terms: Arc::clone(&known.terms),
+        policy: Arc::clone(&known.policy),
     });
-    let told = members.iter().filter_map(|(backend, known)| {
+    let instructions = members.iter().filter_map(|(backend, known)| {
         let offer = known.state.offer.as_ref()?;
         Some((backend.name().as_str(), offer.instructions.as_deref()?))
     });
-    let silent = members.iter().filter(|(_, known)| {
+    let without_completions = members.iter().filter(|(_, known)| {
         let offer = known.state.offer.as_ref();
         offer.is_some_and(|offer| !offer.capabilities.completions)
     });
@@ -98,10 +99,12 @@ pub(super) fn merge(
         prompts,
         resources,
         templates,
-        unknown: unknown.collect(),
-        without_completions: silent.map(|(backend, _)| backend.name().clone()).collect(),
+        undiscovered: undiscovered.collect(),
+        without_completions: without_completions
+            .map(|(backend, _)| backend.name().clone())
+            .collect(),
         reserved: None,
-        instructions: instructions::join(members.len(), told),
+        instructions: instructions::join(members.len(), instructions),
         aggregation: Arc::clone(aggregation),
         conflicts,
         faults,
@@ -126,7 +129,7 @@ fn rank<'a>(
     ranked
 }
 
-/// The place of `backend` in the order of who wins; of those with the same place the first in the configuration does.
+/// Rank of `backend` by the strategy, smaller is better. Among equal ranks the order of the configuration decides.
 pub(super) fn priority(aggregation: &Aggregation, backend: &BackendName) -> usize {
     match &aggregation.strategy {
         ConflictResolution::Priority(names) => names
@@ -137,13 +140,13 @@ pub(super) fn priority(aggregation: &Aggregation, backend: &BackendName) -> usiz
     }
 }
 
-/// Whether nobody gets a name that two claim.
-pub(super) fn nobody_wins(aggregation: &Aggregation, kind: ListKind) -> bool {
+/// Whether a name that several backends claim is dropped instead of being given to one of them.
+pub(super) fn is_conflict_dropped(aggregation: &Aggregation, kind: ListKind) -> bool {
     aggregation.strategy == ConflictResolution::Manual && matches!(kind, ListKind::Tools | ListKind::Prompts)
 }
 
-/// Who has which name, sorted by name. A backend claims each name once.
-fn settle<'a>(
+/// The winning claim of each name, sorted by name. A backend claims each name once.
+fn resolve_conflicts<'a>(
     kind: ListKind,
     ranked: &'a [RankedBackend<'a>],
     aggregation: &Aggregation,
@@ -151,45 +154,45 @@ fn settle<'a>(
 ) -> Vec<NameClaim<'a>> {
     let mut claims: BTreeMap<&str, Vec<NameClaim<'a>>> = BTreeMap::new();
     for ranked in ranked {
-        let shown = ranked.known.shown.as_ref();
-        for entry in shown.map_or(&[][..], |shown| shown.entries(kind)) {
+        let advertised = ranked.known.advertised.as_ref();
+        for entry in advertised.map_or(&[][..], |advertised| advertised.entries(kind)) {
             let same = claims.entry(&entry.advertised).or_default();
             same.push(NameClaim { ranked, entry });
         }
     }
-    let nobody_wins = nobody_wins(aggregation, kind);
+    let is_conflict_dropped = is_conflict_dropped(aggregation, kind);
     let mut winners = Vec::with_capacity(claims.len());
     for (name, claims) in claims {
         let noun = kind.noun();
         match claims.split_first() {
             Some((_, [])) => winners.extend(claims),
-            Some((winner, losers)) if !nobody_wins => {
-                let (name, losers) = (quoted(name), who(losers));
+            Some((winner, losers)) if !is_conflict_dropped => {
+                let (name, losers) = (quoted(name), join_claims(losers));
                 let conflict = format!(
                     "the {noun} {name} of {losers} is not offered: backend {winner}, which comes first, has it too"
                 );
-                conflicts.push(OF_ALL, conflict);
+                conflicts.push(MAX_TOTAL, conflict);
                 winners.extend(claims.into_iter().take(1));
             }
             _ => {
                 let conflict = format!(
                     "the {noun} {} is offered by none of {}: give all but one of them another name with an override",
                     quoted(name),
-                    who(&claims)
+                    join_claims(&claims)
                 );
-                conflicts.push(OF_ALL, conflict);
+                conflicts.push(MAX_TOTAL, conflict);
             }
         }
     }
     winners
 }
 
-fn who(claims: &[NameClaim<'_>]) -> String {
+fn join_claims(claims: &[NameClaim<'_>]) -> String {
     let claims: Vec<_> = claims.iter().map(ToString::to_string).collect();
     claims.join(", ")
 }
 
-/// The backend, and what it calls the thing where that is something else.
+/// The backend, followed by its own name of the item if that differs from the advertised one.
 impl fmt::Display for NameClaim<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.ranked.backend.name())?;
@@ -216,7 +219,7 @@ fn listing(kind: ListKind, page_size: usize, winners: &[NameClaim<'_>]) -> Merge
     MergedList::new(kind, page_size, listed, routes)
 }
 
-/// The templates by which URIs are found that no list names: those that say more about a URI first, then by who wins.
+/// The templates that are matched against unlisted URIs: most literal bytes first, then by precedence.
 fn matchers(
     ranked: &[RankedBackend<'_>],
     templates: &MergedList,
@@ -224,11 +227,11 @@ fn matchers(
 ) -> Vec<TemplateRoute> {
     let mut matchers: Vec<TemplateRoute> = Vec::new();
     for ranked in ranked {
-        let shown = ranked.known.shown.as_ref();
+        let advertised = ranked.known.advertised.as_ref();
         let backend = ranked.backend.name();
         let (mut used, mut left_out) = (0_usize, 0_usize);
-        for entry in shown.map_or(&[][..], |shown| shown.entries(ListKind::Templates)) {
-            if let ItemLookup::At(route) = templates.place(&entry.advertised)
+        for entry in advertised.map_or(&[][..], |advertised| advertised.entries(ListKind::Templates)) {
+            if let ItemLookup::Found(route) = templates.lookup(&entry.advertised)
                 && route.backend.name() == backend
             {
                 if used == MAX_MATCHERS {
@@ -242,14 +245,14 @@ fn matchers(
                          {MAX_EXPRESSIONS} expressions, and {MAX_TEMPLATE_BYTES} bytes of other text",
                         quoted(&entry.advertised)
                     );
-                    faults.push(OF_ALL, fault);
+                    faults.push(MAX_TOTAL, fault);
                     continue;
                 }
                 used = used.saturating_add(1);
                 matchers.push(TemplateRoute {
                     template,
                     backend: ranked.backend.clone(),
-                    terms: Arc::clone(&ranked.known.terms),
+                    policy: Arc::clone(&ranked.known.policy),
                 });
             }
         }
@@ -258,7 +261,7 @@ fn matchers(
                 "{left_out} resource templates of backend {backend} are listed, but not used to find resources: the most are \
                  {MAX_MATCHERS}"
             );
-            faults.push(OF_ALL, fault);
+            faults.push(MAX_TOTAL, fault);
         }
     }
     matchers.sort_by_key(|matcher| std::cmp::Reverse(matcher.template.literal_bytes()));
@@ -268,13 +271,15 @@ fn matchers(
 fn owners(members: &[(Backend, Arc<BackendCatalog>)]) -> UriOwners {
     let mut owners = UriOwners::default();
     for (backend, known) in members {
-        let Some(shown) = &known.shown else { continue };
-        for entry in shown.entries(ListKind::Resources) {
-            owners.note_resource(&entry.advertised, backend, &known.terms);
+        let Some(advertised) = &known.advertised else {
+            continue;
+        };
+        for entry in advertised.entries(ListKind::Resources) {
+            owners.note_resource(&entry.advertised, backend, &known.policy);
         }
-        for entry in shown.entries(ListKind::Templates) {
+        for entry in advertised.entries(ListKind::Templates) {
             let template = UriTemplate::new(&entry.advertised);
-            owners.note_template(template.literal_beginning(), backend, &known.terms);
+            owners.note_template(template.literal_beginning(), backend, &known.policy);
         }
     }
     owners

@@ -1,6 +1,6 @@
-//! One merged list: its pages, and where each of its items is.
+//! One merged list: its pages, and the route of each item.
 
-// Backends of strangers send what is read here.
+// This input comes from untrusted backends.
 #![cfg_attr(
     not(test),
     warn(
@@ -21,70 +21,70 @@ use super::cursor::{self, InvalidCursor};
 use crate::backend::ListKind;
 use crate::budget::Account;
 
-/// The most bytes of a page, unless its only item has more. Clients read a page whole.
+/// Maximum bytes of a page, unless its only item is larger. Clients read a page as a whole.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
 
-/// One merged list.
+/// The merged list of one kind: what clients are shown, page by page, and where each name leads.
 #[derive(Clone, Debug)]
 pub struct MergedList {
     kind: ListKind,
     page_size: usize,
-    /// What is listed, sorted by what clients call it by.
+    /// The listed items' JSON by advertised name, sorted.
     listed: Vec<(Arc<str>, Bytes)>,
-    /// Where everything is, by what clients call it by; `None` for a name that is taken but cannot be used.
+    /// The route of each advertised name; `None` if the name is reserved by a hidden item.
     routes: HashMap<Arc<str>, Option<ItemRoute>>,
-    /// Its pages.
+    /// The pages of `listed`, in order.
     pages: Vec<SharedPage>,
-    /// Where pages are counted that nobody shares.
+    /// The budget account of pages that are made for one request; `None` if the pages are shared.
     account: Option<Account>,
 }
 
-/// Why there is no page.
+/// Why a page cannot be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PageError {
-    /// The cursor leads nowhere.
+    /// The cursor is not one of this list.
     #[error(transparent)]
     Cursor(#[from] InvalidCursor),
-    /// What others are given is in the way.
+    /// The memory budget is used up by other pages.
     #[error("there is no room for another page")]
     NoRoom,
 }
 
-/// A page, which is made when it is asked for first, and shared by all who ask.
+/// A page, which the first request encodes and all later ones share.
 #[derive(Clone, Debug, Default)]
 struct SharedPage {
-    /// Its first item.
+    /// Index of its first item.
     start: usize,
-    /// What follows its last.
+    /// Index after its last item.
     end: usize,
     bytes: OnceLock<Bytes>,
 }
 
-/// A page of a list, as the result of the list's method.
+/// One page, encoded as the `result` of the list method.
 #[derive(Clone, Debug)]
 pub struct ListPage {
-    /// Where it is counted. A page that everybody shares is not.
+    /// The account on which its bytes are reserved; `None` for a shared page.
     pub account: Option<Account>,
-    /// What stands before `rest`.
+    /// The bytes before `rest`. Empty, unless the cursor points into the middle of a shared page.
     pub opening: Bytes,
-    /// The rest, which shares its memory.
+    /// The remaining bytes, which may be a slice of a shared page.
     pub rest: Bytes,
 }
 
 impl ListPage {
-    /// How many bytes it has.
+    /// Number of bytes of the page.
     #[must_use]
     pub fn len(&self) -> usize {
         self.opening.len().saturating_add(self.rest.len())
     }
 
-    /// Whether it has none, which no page is.
+    /// Whether the page has no bytes, which never happens: an empty list is still an object.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The whole page.
+    /// The page as contiguous bytes. Copies if `opening` is not empty.
     #[must_use]
     pub fn whole(&self) -> Bytes {
         if self.opening.is_empty() {
@@ -94,19 +94,19 @@ impl ListPage {
     }
 }
 
-/// Where something is.
+/// Result of the lookup of an advertised name.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ItemLookup<'a> {
-    /// Nobody has it.
-    Nobodys,
-    /// The name is taken, but cannot be used.
-    Taken,
-    /// Here.
-    At(&'a ItemRoute),
+    /// No backend has the name.
+    Unclaimed,
+    /// A hidden item reserves the name.
+    Reserved,
+    /// The item's backend and name there.
+    Found(&'a ItemRoute),
 }
 
 impl MergedList {
-    /// A list of what `listed` holds, which is sorted.
+    /// Makes a list of `listed`, which must be sorted by name.
     pub(super) fn new(
         kind: ListKind,
         page_size: usize,
@@ -123,16 +123,17 @@ impl MergedList {
         }
     }
 
-    /// Makes pages anew for each who asks, because few do, and counts them in `account`.
+    /// Encodes the pages per request instead of sharing them, and reserves their bytes on `account`. For lists that few clients read.
     pub(super) fn count_pages(&mut self, account: &Account) {
         self.account = Some(account.clone());
     }
 
-    /// The result of the list's method for this cursor. A cursor that another version of the list gave may begin in the middle of a
-    /// page: then the rest of that page is given, so that no page is ever made for one who asks.
+    /// The page at `cursor`; `None` and the empty cursor mean the first. A cursor of an older version of the list may point into the middle
+    /// of a page. Then the rest of that page is returned, so that no extra page is encoded.
     ///
     /// # Errors
-    /// When this list never gives such a cursor, or there is no room for the page, also after a wait for it.
+    /// [`PageError::Cursor`] if the cursor is not one of this list; [`PageError::NoRoom`] if the budget has no room for the page even after
+    /// a wait.
     pub async fn page(&self, cursor: Option<&str>) -> Result<ListPage, PageError> {
         let last = cursor
             .map(|cursor| cursor::decode(self.kind, cursor))
@@ -144,46 +145,46 @@ impl MergedList {
         self.page_from(start).await
     }
 
-    /// How many items it has, those that are not listed included.
+    /// Number of items, including hidden ones.
     pub(super) fn items(&self) -> usize {
         self.routes.len()
     }
 
-    /// How many items are listed.
+    /// Number of listed items.
     #[must_use]
     pub fn len(&self) -> usize {
         self.listed.len()
     }
 
-    /// Whether nothing is listed.
+    /// Whether no item is listed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.listed.is_empty()
     }
 
-    /// Whether somebody has `key`.
+    /// Whether any item, listed or hidden, has the name `key`.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.routes.contains_key(key)
     }
 
-    /// Where `key` is.
-    pub(super) fn place(&self, key: &str) -> ItemLookup<'_> {
+    /// Looks up an advertised name.
+    pub(super) fn lookup(&self, key: &str) -> ItemLookup<'_> {
         match self.routes.get(key) {
-            None => ItemLookup::Nobodys,
-            Some(None) => ItemLookup::Taken,
-            Some(Some(route)) => ItemLookup::At(route),
+            None => ItemLookup::Unclaimed,
+            Some(None) => ItemLookup::Reserved,
+            Some(Some(route)) => ItemLookup::Found(route),
         }
     }
 
     /// Whether clients see the same list.
-    pub(super) fn looks_like(&self, other: &Self) -> bool {
+    pub(super) fn is_same_for_clients(&self, other: &Self) -> bool {
         self.listed == other.listed && self.page_size == other.page_size
     }
 
     async fn page_from(&self, start: usize) -> Result<ListPage, PageError> {
         let number = self.pages.partition_point(|page| page.end <= start);
         let Some(page) = self.pages.get(number) else {
-            // Behind the end, or of a list without items.
+            // After the end, or the list is empty.
             let mut empty = self.opening();
             empty.extend_from_slice(b"]}");
             return Ok(ListPage {
@@ -218,13 +219,13 @@ impl MergedList {
         })
     }
 
-    /// How many bytes the items of `page` have.
+    /// Number of bytes of the items of `page`.
     fn bytes_of(&self, page: &SharedPage) -> usize {
         let items = self.listed.get(page.start..page.end).unwrap_or_default();
         size_of_items(items)
     }
 
-    /// What every page begins with.
+    /// The bytes with which every page begins.
     fn opening(&self) -> BytesMut {
         let mut opening = BytesMut::with_capacity(32);
         opening.put_slice(b"{\"");
@@ -259,7 +260,7 @@ impl MergedList {
     }
 }
 
-/// How many bytes an item takes in a page, with the comma.
+/// Bytes of an item in a page, including the comma.
 fn size_of_item(json: &Bytes) -> usize {
     json.len().saturating_add(1)
 }
@@ -269,7 +270,7 @@ fn size_of_items(items: &[(Arc<str>, Bytes)]) -> usize {
     sizes.fold(0, usize::saturating_add)
 }
 
-/// Where the pages of a list begin and end: each has at most `page_size` items and [`MAX_PAGE_BYTES`], and one item at least.
+/// Splits a list into pages of at most `page_size` items and [`MAX_PAGE_BYTES`], with at least one item each.
 fn pages(listed: &[(Arc<str>, Bytes)], page_size: usize) -> Vec<SharedPage> {
     let (mut pages, mut page, mut bytes) = (Vec::new(), SharedPage::default(), 0_usize);
     for (index, (_, json)) in listed.iter().enumerate() {
@@ -295,7 +296,7 @@ mod tests {
 
     use super::*;
 
-    /// A page for which nobody has to wait.
+    /// A page that is ready without waiting for the budget.
     fn page_of(listing: &MergedList, cursor: Option<&str>) -> Result<ListPage, PageError> {
         listing.page(cursor).now_or_never().unwrap()
     }
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_fits_is_one_page_without_a_cursor() {
+    fn list_that_fits_one_page_has_no_cursor() {
         assert_eq!(
             page_of(&listing(&["a", "b"], 2), None).unwrap().whole(),
             r#"{"tools":[{"name":"a"},{"name":"b"}]}"#
@@ -331,12 +332,13 @@ mod tests {
         );
     }
 
+    /// Following the cursors to the end misses no item and repeats none, even if the list changes in between.
     #[test]
-    fn pages_follow_each_other_to_the_end_also_when_the_list_changes_between() {
+    fn pages_stay_complete_when_the_list_changes() {
         let before = listing(&["a", "b", "c", "d", "e"], 2);
         let (names, next) = names_and_next(&page_of(&before, None).unwrap().whole());
         assert_eq!(names, ["a", "b"]);
-        // The last name of the page is gone and a new one stands before it: nothing is missed and nothing comes twice.
+        // The last name of the page is gone, and there is a new name before it: no item is missed or repeated.
         let after = listing(&["a", "aa", "c", "d", "e"], 2);
         let (names, next) = names_and_next(&page_of(&after, next.as_deref()).unwrap().whole());
         assert_eq!(names, ["c", "d"]);
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn page_is_bounded_in_bytes_and_holds_one_item_at_least() {
+    fn page_is_bounded_and_has_at_least_one_item() {
         let item = |bytes: usize| format!(r#"{{"description":"{}"}}"#, "x".repeat(bytes));
         let sizes = [MAX_PAGE_BYTES / 2, MAX_PAGE_BYTES / 2, 2 * MAX_PAGE_BYTES, 10, 10];
         let names = ["a", "b", "c", "d", "e"].map(Arc::<str>::from);
@@ -365,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_behind_the_end_gives_an_empty_page() {
+    fn cursor_after_the_end_gives_an_empty_page() {
         let end = cursor::encode(ListKind::Tools, "zzz");
         assert_eq!(
             page_of(&listing(&["a"], 2), Some(&end)).unwrap().whole(),
@@ -375,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn page_of_one_session_is_counted_until_it_has_gone_out() {
+    fn session_page_is_counted_until_dropped() {
         let mut list = listing(&["a", "b"], 2);
         let account = Account::root(50);
         list.count_pages(&account);
@@ -387,14 +389,14 @@ mod tests {
     }
 
     #[test]
-    fn page_is_made_once_and_shared_also_from_its_middle() {
+    fn page_is_encoded_once_and_shared() {
         let list = listing(&["a", "b", "c", "d", "e"], 2);
         for cursor in [None, Some(cursor::encode(ListKind::Tools, "b"))] {
             let page = || page_of(&list, cursor.as_deref()).unwrap().rest;
             assert_eq!(page().as_ptr(), page().as_ptr(), "a copy");
         }
         let whole = page_of(&list, Some(&cursor::encode(ListKind::Tools, "b"))).unwrap();
-        // Another version of the list had a page that ended here.
+        // In another version of the list a page ended here.
         let middle = page_of(&list, Some(&cursor::encode(ListKind::Tools, "c"))).unwrap();
         assert!(
             whole.rest.as_ptr_range().contains(&middle.rest.as_ptr()),

@@ -1,12 +1,11 @@
-//! What is offered, and by whom.
+//! The catalog: what all backends offer, merged into one list per kind.
 //!
-//! The catalogue is kept warm by the gateway itself, per backend and for all sessions: a list is answered from memory, and
-//! neither a list nor `initialize` waits for a backend. It is one immutable [`CatalogSnapshot`] behind a pointer; a change makes a
-//! new one.
+//! Discovery keeps the catalog current in the background, per backend and for all sessions. So lists are answered from memory, and neither
+//! a list nor `initialize` waits for a backend. The merged state is one immutable [`CatalogSnapshot`] behind a pointer; each change makes a
+//! new snapshot.
 //!
-//! Nobody who asks takes a lock: the backends, what is known of each, and the snapshot are read as they are at that moment. What a backend
-//! lists is read and merged on threads of its own ([`Compute`](crate::runtime::compute::Compute)), so that a list without end costs the others
-//! nothing but the wait for the next snapshot.
+//! Readers take no lock. Lists are parsed and merged on separate threads ([`Compute`](crate::runtime::compute::Compute)), so that a huge
+//! list of one backend only delays the next snapshot.
 
 mod backend_state;
 mod cursor;
@@ -60,26 +59,26 @@ pub use diagnostics::Diagnostics;
 pub use exposure::BackendOffer;
 pub use list_changes::{LISTS_CHANGED, ListVersions, is_list_changed};
 pub use merged_list::{ListPage, MergedList, PageError};
-pub use persisted::written;
-pub use session_view::{OwnList, ViewOwner};
+pub use persisted::encode_offer;
+pub use session_view::{SessionList, ViewOwner};
 pub use snapshot::{CatalogSnapshot, NotFound};
 
-/// How long readiness waits for the first look at a backend: one that hangs must not keep the others from being served.
-const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(3);
+/// How long readiness waits for the first discovery of a backend. A backend that hangs must not keep the others from being served.
+const FIRST_DISCOVERY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How many conflicts one change of the catalogue logs.
+/// Maximum number of conflicts that one change of the catalog logs.
 const MAX_LOGGED_CONFLICTS: usize = 10;
 
-/// Where something is.
+/// Where a request for an item goes: the backend, and the item's name there.
 #[derive(Clone, Debug)]
 pub struct ItemRoute {
-    /// The backend that has it.
+    /// The backend that has the item.
     pub backend: Backend,
-    /// What it is called by there.
+    /// The item's name, or URI, at the backend.
     pub name: Arc<str>,
 }
 
-/// The catalogue. A cheap-clone handle.
+/// Handle of the catalog of all backends. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Catalog {
     shared: Arc<CatalogState>,
@@ -89,29 +88,29 @@ pub struct Catalog {
 struct CatalogState {
     snapshot: ArcSwap<CatalogSnapshot>,
     changes: ListChanges,
-    /// What is offered to single sessions.
+    /// Snapshots for single sessions.
     views: SessionViews,
     members: ArcSwap<CatalogBackends>,
-    /// Orders the configurations, and is held for no longer than one is taken.
+    /// Serializes configuration changes. Held only while one is applied.
     applying: Mutex<()>,
-    /// Orders the making of snapshots, so that an older one never replaces a newer one. It is waited for on the threads for heavy work
-    /// only. What it holds is the number of the last change that is in the snapshot.
+    /// Serializes merges, so that an older snapshot never replaces a newer one. Holds the number of the last request that the current
+    /// snapshot covers. Locked on the compute threads only.
     merging: Mutex<u64>,
-    /// How many changes there were that want a snapshot.
-    wanted: AtomicU64,
+    /// Number of merges that were requested.
+    merge_requests: AtomicU64,
     transport: HttpClient,
     tasks: Tasks,
     metrics: Metrics,
 }
 
-/// The backends at one moment.
+/// The configured backends at one moment.
 #[derive(Clone, Debug, Default)]
 struct CatalogBackends {
     running: BTreeMap<BackendName, Arc<RunningDiscovery>>,
-    /// The order of the configuration.
+    /// Names in the order of the configuration.
     order: Vec<BackendName>,
     aggregation: Arc<Aggregation>,
-    /// Those that are listed in each client's own session.
+    /// Backends with `catalog: perSession`.
     listed_per_session: Arc<[Backend]>,
 }
 
@@ -128,7 +127,7 @@ impl Drop for RunningDiscovery {
 }
 
 impl CatalogBackends {
-    fn note_those_listed_per_session(&mut self) {
+    fn update_listed_per_session(&mut self) {
         let backends = self.in_order().map(|running| &running.member.backend);
         let per_session = backends.filter(|backend| backend.lists_per_session());
         self.listed_per_session = per_session.cloned().collect();
@@ -148,7 +147,7 @@ impl Catalog {
             members: ArcSwap::default(),
             applying: Mutex::default(),
             merging: Mutex::default(),
-            wanted: AtomicU64::default(),
+            merge_requests: AtomicU64::default(),
             transport,
             tasks,
             metrics,
@@ -158,22 +157,23 @@ impl Catalog {
         }
     }
 
-    /// Makes `backends` the members: those that stay where they were keep what is known of them. The snapshot follows with
-    /// [`Self::merge`].
+    /// Applies a configuration. Backends that stay keep what is known of them. The caller then calls [`Self::merge`] to update the
+    /// snapshot.
     pub(super) fn apply(
         &self,
         backends: &[config::BackendSettings],
         aggregation: &Arc<Aggregation>,
         readiness: Option<&Readiness>,
     ) {
-        let _one_at_a_time = self
+        let _guard = self
             .shared
             .applying
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let mut members = CatalogBackends::clone(&self.members());
         members.running.retain(|_, running| {
-            let same = |configured: &config::BackendSettings| running.member.backend.is(configured);
+            let same =
+                |configured: &config::BackendSettings| running.member.backend.is_configured_as(configured);
             let stays = backends.iter().any(same);
             if !stays {
                 running.stop.cancel();
@@ -181,16 +181,16 @@ impl Catalog {
             }
             stays
         });
-        // A list that was not wanted before, or is wanted more often now, is wanted at once.
-        let asks_otherwise = members.aggregation.refresh != aggregation.refresh
+        // A list that is newly wanted, or wanted more often, is read at once.
+        let is_refresh_due = members.aggregation.refresh != aggregation.refresh
             || members.aggregation.capabilities != aggregation.capabilities;
-        let asked = members.running.values().cloned().collect::<Vec<_>>();
+        let running_before = members.running.values().cloned().collect::<Vec<_>>();
         members.aggregation = Arc::clone(aggregation);
         members.order = backends
             .iter()
             .map(|configured| configured.name.clone())
             .collect();
-        // A backend that is started below is looked at as the new configuration says.
+        // Before the new backends start, so that their discovery reads the new configuration.
         self.shared.members.store(Arc::new(members.clone()));
         let mut stale = Vec::new();
         for configured in backends {
@@ -203,7 +203,7 @@ impl Catalog {
                         stale.push(Arc::clone(running));
                     }
                     running.member.set_settings(configured.isolation.health);
-                    running.member.set_terms(&configured.terms);
+                    running.member.set_policy(&configured.terms);
                 }
                 None => {
                     let running = Arc::new(self.start(configured, readiness));
@@ -211,11 +211,11 @@ impl Catalog {
                 }
             }
         }
-        members.note_those_listed_per_session();
+        members.update_listed_per_session();
         self.shared.members.store(Arc::new(members));
-        // Whoever looks now finds the new configuration.
-        let asked = asked.into_iter().filter(|_| asks_otherwise);
-        for running in asked.chain(stale) {
+        // After the store, so that the discovery reads the new configuration.
+        let running_before = running_before.into_iter().filter(|_| is_refresh_due);
+        for running in running_before.chain(stale) {
             running.member.stale.notify_one();
         }
     }
@@ -225,41 +225,41 @@ impl Catalog {
         let backend = Backend::new(configured, transport);
         backend.set_resilience(&configured.isolation);
         backend.set_metrics(self.shared.metrics.backend(backend.name()));
-        let (terms, settings) = (Arc::clone(&configured.terms), configured.isolation.health);
-        let member = Arc::new(CatalogBackend::new(backend, terms, settings));
+        let (policy, settings) = (Arc::clone(&configured.terms), configured.isolation.health);
+        let member = Arc::new(CatalogBackend::new(backend, policy, settings));
         let stop = CancellationToken::new();
-        let first_look = readiness.map(|readiness| {
+        let first_discovery = readiness.map(|readiness| {
             readiness.wait_at_most(
-                format!("the first look at backend {}", configured.name),
-                FIRST_LOOK_PATIENCE,
+                format!("the first discovery of backend {}", configured.name),
+                FIRST_DISCOVERY_TIMEOUT,
             )
         });
         let (stopped, drained) = (stop.clone(), self.shared.tasks.drained());
-        let stop_sign = async move {
+        let stop_signal = async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
                 () = drained => {}
             }
         };
-        member.set_first_look(first_look);
-        let sweeping = discovery::keep_warm(self.clone(), Arc::clone(&member), stop_sign);
-        self.shared.tasks.spawn(sweeping);
+        member.set_first_discovery(first_discovery);
+        let discovering = discovery::run_discovery(self.clone(), Arc::clone(&member), stop_signal);
+        self.shared.tasks.spawn(discovering);
         RunningDiscovery { member, stop }
     }
 
-    /// Makes a snapshot of what is known now, unless somebody else has made one meanwhile. It takes as long as all that is offered is
-    /// large: it is for the threads of [`Compute`](crate::runtime::compute::Compute).
+    /// Makes a snapshot of the current state, unless another thread made one since the call. CPU-heavy for large catalogs: call it on the
+    /// threads of [`Compute`](crate::runtime::compute::Compute).
     pub(super) fn merge(&self) {
-        let wanted = self.shared.wanted.fetch_add(1, Ordering::AcqRel) + 1;
+        let merge_requests = self.shared.merge_requests.fetch_add(1, Ordering::AcqRel) + 1;
         let mut merged = self.shared.merging.lock().unwrap_or_else(PoisonError::into_inner);
-        if *merged >= wanted {
+        if *merged >= merge_requests {
             return;
         }
-        *merged = self.shared.wanted.load(Ordering::Acquire);
+        *merged = self.shared.merge_requests.load(Ordering::Acquire);
         let members = self.members();
         let known: Vec<_> = members
             .in_order()
-            .map(|running| (running.member.backend.clone(), running.member.show()))
+            .map(|running| (running.member.backend.clone(), running.member.advertise()))
             .collect();
         let after = Arc::new(merge::merge(&known, &members.aggregation));
         self.shared.metrics.catalog(CatalogSize {
@@ -274,63 +274,63 @@ impl Catalog {
             warnings: after.warnings.count(),
         });
         let before = self.shared.snapshot.swap(Arc::clone(&after));
-        self.shared.views.forget_all();
-        let news = after.conflicts.kept().iter();
-        let news = news.filter(|conflict| !before.conflicts.kept().contains(conflict));
-        for conflict in news.take(MAX_LOGGED_CONFLICTS) {
-            tracing::warn!(%conflict, "a name is claimed twice; `/status` has all such names");
+        self.shared.views.clear();
+        let new_conflicts = after.conflicts.kept().iter();
+        let new_conflicts = new_conflicts.filter(|conflict| !before.conflicts.kept().contains(conflict));
+        for conflict in new_conflicts.take(MAX_LOGGED_CONFLICTS) {
+            tracing::warn!(%conflict, "catalog conflict; see /status for all conflicts");
         }
-        self.shared.changes.observe(&before, &after);
+        self.shared.changes.record(&before, &after);
     }
 
-    /// What is offered now.
+    /// The current snapshot. It stays valid, but is replaced at the next change.
     #[must_use]
     pub fn snapshot(&self) -> Arc<CatalogSnapshot> {
         self.shared.snapshot.load_full()
     }
 
-    /// The backend that has the resource `uri`, as far as known.
+    /// The backend that serves the resource `uri`, if one is known.
     #[must_use]
     pub fn resource(&self, uri: &str) -> Option<Backend> {
         let route = self.shared.snapshot.load().resource(uri);
         route.ok().map(|route| route.backend)
     }
 
-    /// What `backend` says it can do; `None` before its first answer.
+    /// The capabilities that `backend` declares; `None` before its first answer.
     #[must_use]
     pub fn capabilities(&self, backend: &BackendName) -> Option<ServerCapabilities> {
         let state = self.members().running.get(backend)?.member.state();
         state.offer.as_ref().map(|offer| offer.capabilities)
     }
 
-    /// Whether `backend` says that it has such a list; `None` before its first answer.
+    /// Whether `backend` declares a list of that kind; `None` before its first answer.
     #[must_use]
     pub fn declares(&self, backend: &BackendName, kind: ListKind) -> Option<bool> {
         let capabilities = self.capabilities(backend)?;
-        Some(discovery::needs(kind, capabilities).1)
+        Some(discovery::required_capability(kind, capabilities).1)
     }
 
-    /// Whether `backend` gives session ids; `None` before its first answer.
+    /// Whether `backend` issues session ids; `None` before its first answer.
     #[must_use]
     pub fn gives_session_ids(&self, backend: &BackendName) -> Option<bool> {
         let state = self.members().running.get(backend)?.member.state();
         state.offer.as_ref().map(|offer| offer.gives_session_ids)
     }
 
-    /// What `backend` offers, or offered when it last answered; `None` before its first answer.
+    /// The last successful offer of `backend`; `None` before its first answer.
     #[must_use]
     pub fn offer(&self, backend: &BackendName) -> Option<Arc<BackendOffer>> {
         let state = self.members().running.get(backend)?.member.state();
         state.offer.clone()
     }
 
-    /// The backends that are listed in each client's own session, in the order of the configuration.
+    /// Backends with `catalog: perSession`, in the order of the configuration.
     #[must_use]
     pub fn listed_per_session(&self) -> Arc<[Backend]> {
         Arc::clone(&self.shared.members.load().listed_per_session)
     }
 
-    /// The backend of that name, if it is configured now.
+    /// The backend with that name, if it is configured.
     #[must_use]
     pub fn backend(&self, name: &str) -> Option<Backend> {
         let members = self.members();
@@ -340,7 +340,7 @@ impl Catalog {
             .map(|running| running.member.backend.clone())
     }
 
-    /// Every backend with what is known of it, in the order of the configuration.
+    /// All backends and their discovery states, in the order of the configuration.
     #[must_use]
     pub fn states(&self) -> Vec<(BackendName, Arc<DiscoveryState>)> {
         let members = self.members();
@@ -349,7 +349,7 @@ impl Catalog {
         members.in_order().map(state).collect()
     }
 
-    /// Every backend, in the order of the configuration.
+    /// All backends, in the order of the configuration.
     #[must_use]
     pub fn backends(&self) -> Vec<Backend> {
         let members = self.members();
@@ -359,7 +359,7 @@ impl Catalog {
             .collect()
     }
 
-    /// Whether `backend` can be reached: what probes say, and calls.
+    /// Health of `backend` by discovery, probes and the circuit breaker: with an open breaker it is degraded at best.
     #[must_use]
     pub fn health(&self, backend: &BackendName) -> Health {
         let members = self.members();

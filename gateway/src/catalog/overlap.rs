@@ -1,39 +1,39 @@
-//! Where backends claim the same URIs: sentences for `/status`, each of which names who is concerned.
+//! Reports URIs that several backends claim, for `/status`. Each message names the backends involved.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::snapshot::TemplateRoute;
-use super::uri_owners::{UriOwner, UriOwners, normal, scheme};
-use crate::catalog::diagnostics::{Diagnostics, OF_ALL, quoted};
-use crate::catalog::uri_template_overlap::{overlap, reaches};
+use super::uri_owners::{UriOwner, UriOwners, normalize, scheme};
+use crate::catalog::diagnostics::{Diagnostics, MAX_TOTAL, quoted};
+use crate::catalog::uri_template_overlap::{overlap, overlaps_prefix};
 use crate::config::BackendName;
 
-/// How many pairs of templates are compared.
+/// Maximum number of pairs of templates that are compared.
 const MAX_PAIRS: usize = 20_000;
-/// How many steps the comparisons may take together.
+/// Maximum number of steps of all comparisons together.
 const MAX_STEPS: usize = 4_000_000;
-/// What is said when that was not enough.
-const TOO_MANY: &str = "there are too many resource templates to find all of those that claim others' URIs";
-/// How many names stand in a sentence.
+/// Message when the comparisons exceed [`MAX_STEPS`].
+const TOO_MANY_TEMPLATES: &str =
+    "there are too many resource templates to find all of those that claim others' URIs";
+/// Maximum number of backend names in a message.
 const MAX_NAMES: usize = 5;
 
-/// Schemes of which anybody may have something: they say nothing about whose a URI is.
+/// Schemes that any server may use: sharing one of them is no reason for a warning.
 const COMMON_SCHEMES: [&str; 3] = ["http:", "https:", "file:"];
 
-/// Reports who claims URIs that others claim, too: in `conflicts` where somebody gets less than he asks for, and in `warnings` where
-/// nobody gets a URI.
+/// Reports overlapping claims: in `conflicts` if a backend gets less than it claims, and in `warnings` if no backend gets a URI.
 pub(super) fn report(
     owners: &UriOwners,
     matchers: &[TemplateRoute],
     conflicts: &mut Diagnostics,
     warnings: &mut Diagnostics,
 ) {
-    lists(owners, conflicts);
-    templates_in_lists(owners, matchers, conflicts);
-    templates(owners, matchers, conflicts);
+    report_lists(owners, conflicts);
+    report_templates_in_owned_prefixes(owners, matchers, conflicts);
+    report_overlapping_templates(owners, matchers, conflicts);
     let listed = owners.listed();
     for (scheme, backends) in owners.shared_schemes() {
-        // Where their lists meet, that is a conflict already.
+        // Overlapping lists are already reported as a conflict.
         let mut meeting = listed.iter().filter(|(_, owners)| owners.len() > 1);
         if !COMMON_SCHEMES.contains(&scheme) && !meeting.any(|(beginning, _)| beginning.starts_with(scheme)) {
             let warning = format_args!(
@@ -41,13 +41,13 @@ pub(super) fn report(
                 names(backends.iter().map(|owner| owner.backend.name())),
                 quoted(scheme),
             );
-            warnings.push(OF_ALL, warning);
+            warnings.push(MAX_TOTAL, warning);
         }
     }
 }
 
-/// Lists of several backends in one place.
-fn lists(owners: &UriOwners, conflicts: &mut Diagnostics) {
+/// Reports resources of several backends in one authority or directory.
+fn report_lists(owners: &UriOwners, conflicts: &mut Diagnostics) {
     let backends = |owners: &[UriOwner]| names(owners.iter().map(|owner| owner.backend.name()));
     for (beginning, listing) in owners.listed() {
         let shown = quoted(beginning);
@@ -56,23 +56,24 @@ fn lists(owners: &UriOwners, conflicts: &mut Diagnostics) {
                 "{} list resources that begin with {shown}: one that neither lists is found by the template that says most about it, or not at all",
                 backends(listing)
             );
-            conflicts.push(OF_ALL, conflict);
+            conflicts.push(MAX_TOTAL, conflict);
         }
-        if let Some((around, outer)) = owners.around(beginning)
-            && let Some(others) = without(outer, listing)
+        if let Some((around, outer)) = owners.enclosing_directory(beginning)
+            && let Some(others) = names_not_in(outer, listing)
         {
             let conflict = format_args!(
-                "{} lists resources that begin with {shown}, within {} where {others} lists some: what begins so goes to the former",
+                "{} lists resources that begin with {shown}, within {} where {others} lists some: such URIs go to {}",
                 backends(listing),
                 quoted(around),
+                backends(listing),
             );
-            conflicts.push(OF_ALL, conflict);
+            conflicts.push(MAX_TOTAL, conflict);
         }
     }
 }
 
-/// The names of those of `owners` that are none of `these`.
-fn without(owners: &[UriOwner], these: &[UriOwner]) -> Option<String> {
+/// Names of the backends in `owners` that are not in `these`, joined; `None` if there are none.
+fn names_not_in(owners: &[UriOwner], these: &[UriOwner]) -> Option<String> {
     let is_other = |owner: &&UriOwner| {
         !these
             .iter()
@@ -86,8 +87,12 @@ fn without(owners: &[UriOwner], these: &[UriOwner]) -> Option<String> {
     (!others.is_empty()).then(|| names(others.into_iter()))
 }
 
-/// Templates that fit what begins like resources that another backend lists.
-fn templates_in_lists(owners: &UriOwners, matchers: &[TemplateRoute], conflicts: &mut Diagnostics) {
+/// Reports templates that match URIs in an authority or directory that another backend owns.
+fn report_templates_in_owned_prefixes(
+    owners: &UriOwners,
+    matchers: &[TemplateRoute],
+    conflicts: &mut Diagnostics,
+) {
     let listed = owners.listed();
     let all = listed.iter().flat_map(|(_, owners)| owners.iter());
     let all: BTreeSet<&BackendName> = all.map(|owner| owner.backend.name()).collect();
@@ -102,17 +107,18 @@ fn templates_in_lists(owners: &UriOwners, matchers: &[TemplateRoute], conflicts:
                     quoted(text),
                     names(others.into_iter()),
                 );
-                conflicts.push(OF_ALL, conflict);
+                conflicts.push(MAX_TOTAL, conflict);
             }
             continue;
         }
-        // The place in which all its URIs are, and those that some of them may be in: these stand together in the sorted list.
-        let literal = normal(matcher.template.literal_beginning());
+        // `around` contains all URIs of the template. `within` are the prefixes that some of them may have, which are adjacent in the
+        // sorted list.
+        let literal = normalize(matcher.template.literal_beginning());
         let first = listed.partition_point(|(beginning, _)| **beginning < *literal);
         let within = listed.iter().skip(first);
         let within = within.take_while(|(beginning, _)| beginning.starts_with(&*literal));
         let around = owners
-            .place(&literal)
+            .nearest_listed_prefix(&literal)
             .filter(|(beginning, _)| **beginning != *literal);
         for (beginning, listing) in around.into_iter().chain(within.copied()) {
             let [owner] = listing else { continue };
@@ -120,24 +126,24 @@ fn templates_in_lists(owners: &UriOwners, matchers: &[TemplateRoute], conflicts:
                 continue;
             }
             if steps > MAX_STEPS {
-                conflicts.push(OF_ALL, TOO_MANY);
+                conflicts.push(MAX_TOTAL, TOO_MANY_TEMPLATES);
                 return;
             }
-            if reaches(&matcher.template, beginning, &mut steps) {
+            if overlaps_prefix(&matcher.template, beginning, &mut steps) {
                 let conflict = format_args!(
                     "the template {} of {name} takes nothing that begins with {}: {} lists such resources",
                     quoted(text),
                     quoted(beginning),
                     owner.backend.name(),
                 );
-                conflicts.push(OF_ALL, conflict);
+                conflicts.push(MAX_TOTAL, conflict);
             }
         }
     }
 }
 
-/// Templates of two backends that fit the same URI, which is owned by neither.
-fn templates(owners: &UriOwners, matchers: &[TemplateRoute], conflicts: &mut Diagnostics) {
+/// Reports templates of two backends that match a common URI that neither owns.
+fn report_overlapping_templates(owners: &UriOwners, matchers: &[TemplateRoute], conflicts: &mut Diagnostics) {
     let mut schemes: BTreeMap<&str, Vec<(&TemplateRoute, Option<&BackendName>)>> = BTreeMap::new();
     for matcher in matchers {
         let literal = matcher.template.literal_beginning();
@@ -158,18 +164,18 @@ fn templates(owners: &UriOwners, matchers: &[TemplateRoute], conflicts: &mut Dia
                 if pairs > MAX_PAIRS || steps > MAX_STEPS {
                     let conflict =
                         "there are too many resource templates to find all of those that fit the same URIs";
-                    conflicts.push(OF_ALL, conflict);
+                    conflicts.push(MAX_TOTAL, conflict);
                     return;
                 }
                 if overlap(&first.template, &second.template, &mut steps) {
                     let conflict = format_args!(
-                        "the template {} of {} fits URIs that {} of {} fits, too: the former says more about them, or comes first, and takes them",
+                        "the template {} of {} fits URIs that {} of {} fits, too: the first one is the better match, or comes first, and takes them",
                         quoted(first.template.text()),
                         one,
                         quoted(second.template.text()),
                         other,
                     );
-                    conflicts.push(OF_ALL, conflict);
+                    conflicts.push(MAX_TOTAL, conflict);
                 }
             }
         }

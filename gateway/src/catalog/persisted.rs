@@ -1,9 +1,8 @@
-//! What backends offer, in a form that outlives the process: so that one that starts knows what a backend offers before it answers, and
-//! also while it hangs.
+//! Serializes a backend's offer for the session store, so that a process that starts knows the tools of a backend that has not answered
+//! yet, or hangs.
 //!
-//! The form is versioned JSON, compressed. It says of which place it tells: a backend of the same name that is somewhere else now offers
-//! something else. What cannot be read, because it is damaged or of another version, is as good as nothing: the backend itself is asked
-//! in any case.
+//! The format is versioned JSON, compressed with DEFLATE. It contains the backend's origin: a backend that moved to another address may
+//! offer something else. Data that is damaged or of another version is ignored, because discovery asks the backend anyway.
 
 use std::borrow::Cow;
 use std::io::{Read as _, Write};
@@ -22,16 +21,16 @@ use crate::backend::{
     Backend, BackendItem, BackendList, ListKind, MendedItems, OversizedItems, ServerCapabilities,
 };
 
-/// The version of the form.
-const VERSION: u32 = 1;
-/// The largest text that is taken.
-const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
-/// The largest compressed form. Whoever offers more is asked by each process itself.
-const MAX_BYTES: usize = 512 * 1024;
+/// Version of the format.
+const FORMAT_VERSION: u32 = 1;
+/// Maximum bytes of the JSON before compression.
+const MAX_JSON_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum bytes after compression. A larger offer is not stored; each process then asks the backend itself.
+const MAX_STORED_BYTES: usize = 512 * 1024;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Text<'a> {
+struct StoredOffer<'a> {
     version: u32,
     #[serde(borrow)]
     origin: Cow<'a, str>,
@@ -40,37 +39,37 @@ struct Text<'a> {
     #[serde(borrow)]
     instructions: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    lists: [Items<'a>; 4],
+    lists: [StoredList<'a>; 4],
 }
 
 #[derive(Default, Serialize, Deserialize)]
-struct Items<'a> {
+struct StoredList<'a> {
     unusable: usize,
-    /// Absent where a process wrote it that did not say.
+    /// Missing in data of older versions of the gateway.
     #[serde(default)]
     is_unknown: bool,
     #[serde(borrow)]
     items: Vec<&'a RawValue>,
 }
 
-/// The form that outlives the process of what `backend` offers; `None` when it is too large.
-pub async fn written(backend: &Backend, offer: &Arc<BackendOffer>) -> Option<Vec<u8>> {
+/// Encodes the offer of `backend` for the store; `None` if it is too large.
+pub async fn encode_offer(backend: &Backend, offer: &Arc<BackendOffer>) -> Option<Vec<u8>> {
     let (of, offer) = (backend.clone(), Arc::clone(offer));
-    let compressing = backend.compute(move || write(&of, &offer));
+    let compressing = backend.compute(move || encode(&of, &offer));
     compressing.await.unwrap_or_else(|error| {
-        tracing::error!(backend = %backend.name(), %error, "cannot compress what the backend offers");
+        tracing::error!(backend = %backend.name(), %error, "failed to encode the backend's offer for the store");
         None
     })
 }
 
-fn write(backend: &Backend, offer: &BackendOffer) -> Option<Vec<u8>> {
-    // Before anything is done with them: a list may be many times as large as what is kept.
+fn encode(backend: &Backend, offer: &BackendOffer) -> Option<Vec<u8>> {
+    // Check the size before doing any work: a list may be many times larger than what is stored.
     let items = ListKind::ALL.into_iter().flat_map(|kind| &offer.list(kind).items);
     let sizes = items.map(|item| item.json.len());
-    if sizes.fold(0, usize::saturating_add) > MAX_TEXT_BYTES {
+    if sizes.fold(0, usize::saturating_add) > MAX_JSON_BYTES {
         return None;
     }
-    let mut lists: [Items<'_>; 4] = Default::default();
+    let mut lists: [StoredList<'_>; 4] = Default::default();
     for (items, kind) in lists.iter_mut().zip(ListKind::ALL) {
         let list = offer.list(kind);
         (items.unusable, items.is_unknown) = (list.unusable, list.is_unknown);
@@ -79,8 +78,8 @@ fn write(backend: &Backend, offer: &BackendOffer) -> Option<Vec<u8>> {
         }
     }
     let of = offer.capabilities;
-    let text = Text {
-        version: VERSION,
+    let text = StoredOffer {
+        version: FORMAT_VERSION,
         origin: backend.origin().into(),
         capabilities: [
             of.tools,
@@ -95,20 +94,20 @@ fn write(backend: &Backend, offer: &BackendOffer) -> Option<Vec<u8>> {
         lists,
     };
     let text = serde_json::to_vec(&text).ok()?;
-    if text.len() > MAX_TEXT_BYTES {
+    if text.len() > MAX_JSON_BYTES {
         return None;
     }
-    let mut encoder = DeflateEncoder::new(Bounded(Vec::new()), Compression::default());
+    let mut encoder = DeflateEncoder::new(BoundedBuffer(Vec::new()), Compression::default());
     encoder.write_all(&text).ok()?;
     encoder.finish().ok().map(|bounded| bounded.0)
 }
 
-/// Bytes that end with an error when there are more than are kept, so that nothing is compressed in vain.
-struct Bounded(Vec<u8>);
+/// A buffer that fails when it exceeds [`MAX_STORED_BYTES`], which stops the compression early.
+struct BoundedBuffer(Vec<u8>);
 
-impl Write for Bounded {
+impl Write for BoundedBuffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_BYTES {
+        if self.0.len() + bytes.len() > MAX_STORED_BYTES {
             return Err(std::io::ErrorKind::FileTooLarge.into());
         }
         self.0.write(bytes)
@@ -119,16 +118,16 @@ impl Write for Bounded {
     }
 }
 
-/// What `bytes` say that `backend` offers; `None` when they cannot be read, or tell of another place.
-fn read(backend: &Backend, bytes: &[u8]) -> Option<BackendOffer> {
+/// Decodes what [`encode_offer`] wrote; `None` if it is invalid, or the backend has another origin.
+fn decode(backend: &Backend, bytes: &[u8]) -> Option<BackendOffer> {
     let mut text = Vec::new();
-    let limit = MAX_TEXT_BYTES as u64;
+    let limit = MAX_JSON_BYTES as u64;
     DeflateDecoder::new(bytes)
         .take(limit)
         .read_to_end(&mut text)
         .ok()?;
-    let text: Text<'_> = serde_json::from_slice(&text).ok()?;
-    if text.version != VERSION || text.origin != backend.origin() {
+    let text: StoredOffer<'_> = serde_json::from_slice(&text).ok()?;
+    if text.version != FORMAT_VERSION || text.origin != backend.origin() {
         return None;
     }
     let [tools, prompts, resources, subscribe, completions, logging] = text.capabilities;
@@ -165,29 +164,29 @@ fn read(backend: &Backend, bytes: &[u8]) -> Option<BackendOffer> {
 }
 
 impl Catalog {
-    /// Takes what `stored`, written by any process, says of each backend, unless it has answered already. Gives back what is known
-    /// of each from now on, if it is this.
-    pub async fn remember(&self, stored: Vec<(String, Vec<u8>)>) -> Vec<(String, Option<Arc<BackendOffer>>)> {
+    /// Takes stored offers, which any process may have written, for the backends that have not answered this process yet. Returns each
+    /// name, with the offer if it was taken.
+    pub async fn restore(&self, stored: Vec<(String, Vec<u8>)>) -> Vec<(String, Option<Arc<BackendOffer>>)> {
         let (catalog, meter) = (self.clone(), Arc::default());
-        let remembering = self.shared.tasks.compute().run(&meter, move || {
+        let restoring = self.shared.tasks.compute().run(&meter, move || {
             let members = catalog.members();
-            let remembered = stored.into_iter().map(|(name, bytes)| {
+            let restored = stored.into_iter().map(|(name, bytes)| {
                 let running = members.running.get(name.as_str());
                 let offer = running
-                    .and_then(|running| running.member.remember(read(&running.member.backend, &bytes)?));
+                    .and_then(|running| running.member.restore(decode(&running.member.backend, &bytes)?));
                 (name, offer)
             });
-            let remembered = remembered.collect();
+            let restored = restored.collect();
             catalog.merge();
-            remembered
+            restored
         });
-        remembering.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "cannot take what the store knows of the backends");
+        restoring.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "failed to restore the stored catalog");
             Vec::new()
         })
     }
 
-    /// What each backend offers by its own account, without those that could not say all of it.
+    /// The offers that backends sent to this process, without those that are incomplete or whose backend fails now.
     #[must_use]
     pub fn offers(&self) -> Vec<(Backend, Arc<BackendOffer>)> {
         let members = self.members();
@@ -202,9 +201,9 @@ impl Catalog {
         offers.collect()
     }
 
-    /// A signal whenever something is known that was not known before, of any backend.
+    /// A signal whenever the catalog changes, including changes that clients do not see.
     #[must_use]
-    pub fn news(&self) -> watch::Receiver<()> {
+    pub fn any_changes(&self) -> watch::Receiver<()> {
         self.shared.changes.any.subscribe()
     }
 }
@@ -237,33 +236,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_is_what_was_written_byte_for_byte() {
-        let bytes = write(&backend("a"), &offer()).unwrap();
-        assert_eq!(read(&backend("a"), &bytes), Some(offer()));
+    async fn offer_survives_the_store_byte_for_byte() {
+        let bytes = encode(&backend("a"), &offer()).unwrap();
+        assert_eq!(decode(&backend("a"), &bytes), Some(offer()));
     }
 
     #[tokio::test]
-    async fn what_is_damaged_or_of_another_version_or_place_is_nothing() {
+    async fn damaged_or_foreign_data_is_ignored() {
         let here = backend("a");
-        let bytes = write(&here, &offer()).unwrap();
+        let bytes = encode(&here, &offer()).unwrap();
         let elsewhere = "http://elsewhere/mcp".parse().unwrap();
         let elsewhere = crate::config::BackendSettings::for_test("a", elsewhere);
         let elsewhere = Backend::new(
             &elsewhere,
             crate::backend::HttpClient::new(crate::runtime::tasks::Tasks::default()),
         );
-        assert_eq!(read(&elsewhere, &bytes), None);
+        assert_eq!(decode(&elsewhere, &bytes), None);
         for end in 0..bytes.len() {
-            assert_eq!(read(&here, &bytes[..end]), None, "{end} bytes");
+            assert_eq!(decode(&here, &bytes[..end]), None, "{end} bytes");
         }
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
         let newer = br#"{"version":2,"origin":"","capabilities":[],"givesSessionIds":true,"instructions":null,"lists":[]}"#;
         encoder.write_all(newer).unwrap();
-        assert_eq!(read(&here, &encoder.finish().unwrap()), None);
+        assert_eq!(decode(&here, &encoder.finish().unwrap()), None);
     }
 
     #[tokio::test]
-    async fn offer_that_is_too_large_is_not_written() {
+    async fn too_large_offer_is_not_stored() {
         let item = |bytes: usize, fill: &dyn Fn(usize) -> char| {
             let text: String = (0..bytes).map(fill).collect();
             format!(r#"{{"name":"x","description":"{text}"}}"#)
@@ -272,27 +271,27 @@ mod tests {
             tools: list(ListKind::Tools, items),
             ..BackendOffer::default()
         };
-        // What cannot be compressed is given up as soon as it is more than is kept.
+        // Data that does not compress is given up as soon as it exceeds the limit.
         let mut state = 1_u64;
         let noise: String = std::iter::repeat_with(|| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             char::from(b'a' + u8::try_from(state >> 60).unwrap())
         })
-        .take(4 * MAX_BYTES)
+        .take(4 * MAX_STORED_BYTES)
         .collect();
         let noise = format!(r#"{{"name":"x","description":"{noise}"}}"#);
-        assert!(write(&backend("a"), &with(&[&noise])).is_none());
-        let long = item(MAX_TEXT_BYTES, &|_| 'x');
-        assert!(write(&backend("a"), &with(&[&long])).is_none());
-        let short = item(MAX_BYTES * 2, &|_| 'x');
-        assert!(write(&backend("a"), &with(&[&short])).is_some());
+        assert!(encode(&backend("a"), &with(&[&noise])).is_none());
+        let long = item(MAX_JSON_BYTES, &|_| 'x');
+        assert!(encode(&backend("a"), &with(&[&long])).is_none());
+        let short = item(MAX_STORED_BYTES * 2, &|_| 'x');
+        assert!(encode(&backend("a"), &with(&[&short])).is_some());
     }
 
     #[tokio::test]
-    async fn a_text_that_would_fill_the_memory_is_not_unpacked() {
+    async fn decompression_is_bounded() {
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(&vec![b' '; MAX_TEXT_BYTES + 1]).unwrap();
+        encoder.write_all(&vec![b' '; MAX_JSON_BYTES + 1]).unwrap();
         let bytes = encoder.finish().unwrap();
-        assert_eq!(read(&backend("a"), &bytes), None);
+        assert_eq!(decode(&backend("a"), &bytes), None);
     }
 }

@@ -1,9 +1,9 @@
-//! What is offered to one session: the shared catalog, with what some backends list to that session alone in the place of what they list
-//! to the gateway's own.
+//! Snapshots for single sessions: the shared catalog, in which the lists that a backend sent to one session replace those that it sent to
+//! the gateway.
 //!
-//! It is merged as the shared catalog is, so that names, filters, overrides and conflicts are the same in both. Views are kept within a
-//! share of the budget, those that were made last, and forgotten with their sessions and with the shared catalog of which they were made: they
-//! would keep what backends listed before in memory.
+//! A view is merged by the same code as the shared catalog, so names, filters, overrides and conflicts are the same in both. Views are
+//! cached within a share of the budget, and the oldest are evicted first. A view is dropped with its session, and when the shared catalog
+//! changes, because it would keep outdated lists in memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,16 +14,16 @@ use crate::backend::{BackendList, ListKind};
 use crate::budget::{Account, Budget};
 use crate::config::{BackendName, ExposurePolicy};
 
-/// Whose view it is. The view is forgotten when this is dropped.
+/// Identity of the session to which a view belongs. Dropping it drops the view.
 #[derive(Debug, Default)]
 pub struct ViewOwner(Arc<Identity>);
 
-/// Tells the owner of a view from others: no two in a process are the same.
+/// Process-wide unique id of a view's owner.
 #[derive(Debug)]
 struct Identity {
     id: ViewId,
-    /// Where the view is kept, if it was.
-    kept_in: OnceLock<Weak<CatalogState>>,
+    /// The catalog that caches the view, if it was cached.
+    cached_in: OnceLock<Weak<CatalogState>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,42 +34,42 @@ impl Default for Identity {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: ViewId(NEXT.fetch_add(1, Ordering::Relaxed)),
-            kept_in: OnceLock::new(),
+            cached_in: OnceLock::new(),
         }
     }
 }
 
 impl Drop for Identity {
     fn drop(&mut self) {
-        if let Some(shared) = self.kept_in.get().and_then(Weak::upgrade) {
-            shared.views.forget(self.id);
+        if let Some(shared) = self.cached_in.get().and_then(Weak::upgrade) {
+            shared.views.remove(self.id);
         }
     }
 }
 
-/// A list that a backend gives one session.
+/// A list that a backend sent to one session.
 #[derive(Clone, Debug)]
-pub struct OwnList {
-    /// The backend.
+pub struct SessionList {
+    /// The backend that sent it.
     pub backend: BackendName,
-    /// What is listed.
+    /// Which list it is.
     pub kind: ListKind,
-    /// The list.
+    /// Its items, before the exposure policy is applied.
     pub list: Arc<BackendList>,
 }
 
-impl OwnList {
-    fn is(&self, other: &Self) -> bool {
+impl SessionList {
+    fn is_same(&self, other: &Self) -> bool {
         self.kind == other.kind && self.backend == other.backend && Arc::ptr_eq(&self.list, &other.list)
     }
 }
 
-/// The views that are kept.
+/// Cache of the views of all sessions.
 #[derive(Debug)]
 pub(super) struct SessionViews {
-    /// Where they are counted.
+    /// Budget account of the cached views.
     account: Account,
-    /// Where the pages of their lists are.
+    /// Budget account of the pages of the views' lists.
     pages: Account,
     kept: Mutex<KeptViews>,
 }
@@ -77,14 +77,14 @@ pub(super) struct SessionViews {
 #[derive(Debug, Default)]
 struct KeptViews {
     views: HashMap<ViewId, SessionView>,
-    /// Each view that is kept, the oldest first.
+    /// Owners of the cached views, oldest first.
     order: VecDeque<ViewId>,
 }
 
 #[derive(Debug)]
 struct SessionView {
-    /// What it was made of.
-    own: Vec<OwnList>,
+    /// The lists from which it was made.
+    own: Vec<SessionList>,
     base: Weak<CatalogSnapshot>,
     snapshot: Arc<CatalogSnapshot>,
 }
@@ -98,23 +98,28 @@ impl SessionViews {
         }
     }
 
-    fn get(&self, id: ViewId, own: &[OwnList], base: &Arc<CatalogSnapshot>) -> Option<Arc<CatalogSnapshot>> {
+    fn get(
+        &self,
+        id: ViewId,
+        own: &[SessionList],
+        base: &Arc<CatalogSnapshot>,
+    ) -> Option<Arc<CatalogSnapshot>> {
         let kept = self.lock();
         let view = kept.views.get(&id)?;
         let is_same = std::ptr::eq(view.base.as_ptr(), Arc::as_ptr(base))
             && view.own.len() == own.len()
-            && view.own.iter().zip(own).all(|(one, other)| one.is(other));
+            && view.own.iter().zip(own).all(|(one, other)| one.is_same(other));
         is_same.then(|| Arc::clone(&view.snapshot))
     }
 
-    /// Forgets what was made of a shared catalog that is out of date.
-    pub(super) fn forget_all(&self) {
+    /// Drops all views and releases their memory.
+    pub(super) fn clear(&self) {
         let forgotten = std::mem::take(&mut *self.lock());
         drop(forgotten);
     }
 
-    /// Forgets the view of a session that has ended.
-    fn forget(&self, id: ViewId) {
+    /// Drops the view of a session that has ended.
+    fn remove(&self, id: ViewId) {
         let forgotten = {
             let mut kept = self.lock();
             let forgotten = kept.views.remove(&id);
@@ -126,7 +131,7 @@ impl SessionViews {
         drop(forgotten);
     }
 
-    /// Reserves what `snapshot` takes, in the place of older ones where there is no room. Says whether there is room to keep it.
+    /// Reserves the memory of `snapshot`, and evicts the oldest views if there is no room. Returns whether the snapshot may be cached.
     fn reserve(&self, snapshot: &mut CatalogSnapshot) -> bool {
         let weight = snapshot.weight();
         loop {
@@ -161,8 +166,8 @@ impl SessionViews {
 }
 
 impl Catalog {
-    /// What is offered to the session that owns the view, and to which backends list `own`.
-    pub async fn view(&self, owner: &ViewOwner, own: Vec<OwnList>) -> Arc<CatalogSnapshot> {
+    /// The snapshot for the session of `owner`, to which backends sent the lists `own`.
+    pub async fn view(&self, owner: &ViewOwner, own: Vec<SessionList>) -> Arc<CatalogSnapshot> {
         let shared = self.snapshot();
         let Some(backend) = own.first().and_then(|own| self.backend(own.backend.as_str())) else {
             return shared;
@@ -174,27 +179,27 @@ impl Catalog {
         let owner = Arc::downgrade(&owner.0);
         let making = backend.compute(move || catalog.make_view(&owner, own, &base));
         making.await.unwrap_or_else(|error| {
-            tracing::error!(backend = %backend.name(), %error, "cannot merge what the backends list to a session");
+            tracing::error!(backend = %backend.name(), %error, "failed to merge session catalog");
             shared
         })
     }
 
-    /// Forgets all views. They are made anew when they are wanted.
-    pub fn forget_views(&self) {
-        self.shared.views.forget_all();
+    /// Drops all views. They are made again on demand.
+    pub fn drop_views(&self) {
+        self.shared.views.clear();
     }
 
     fn make_view(
         &self,
         owner: &Weak<Identity>,
-        own: Vec<OwnList>,
+        own: Vec<SessionList>,
         base: &Arc<CatalogSnapshot>,
     ) -> Arc<CatalogSnapshot> {
         let members = self.members();
         let known: Vec<_> = members
             .in_order()
             .map(|running| {
-                let (backend, known) = (running.member.backend.clone(), running.member.show());
+                let (backend, known) = (running.member.backend.clone(), running.member.advertise());
                 let lists = || own.iter().filter(|own| own.backend == *backend.name());
                 if lists().next().is_none() {
                     return (backend, known);
@@ -209,13 +214,13 @@ impl Catalog {
         snapshot.count_pages(&views.pages);
         let has_room = views.reserve(&mut snapshot);
         let snapshot = Arc::new(snapshot);
-        // The session may have ended meanwhile. If it ends now, the view is forgotten behind this.
+        // The session may have ended in the meantime. If it ends after this line, the view is dropped when `owner` is.
         let owner = owner.upgrade();
         if let Some(owner) = owner
             && has_room
             && Arc::ptr_eq(base, &self.snapshot())
         {
-            owner.kept_in.get_or_init(|| Arc::downgrade(&self.shared));
+            owner.cached_in.get_or_init(|| Arc::downgrade(&self.shared));
             let view = SessionView {
                 own,
                 base: Arc::downgrade(base),
@@ -226,31 +231,31 @@ impl Catalog {
         snapshot
     }
 
-    /// Whether `other` loses something of that kind that it has if `backend` has it, too.
+    /// Whether `other` loses an item of that kind if `backend` offers one of the same name.
     #[must_use]
-    pub fn may_lose(&self, other: &BackendName, kind: ListKind, backend: &BackendName) -> bool {
+    pub fn can_lose_to(&self, other: &BackendName, kind: ListKind, backend: &BackendName) -> bool {
         let members = self.members();
         let place = |name: &BackendName| {
             let configured = members.order.iter().position(|other| other == name);
             (merge::priority(&members.aggregation, name), configured)
         };
-        merge::nobody_wins(&members.aggregation, kind) || place(backend) < place(other)
+        merge::is_conflict_dropped(&members.aggregation, kind) || place(backend) < place(other)
     }
 
-    /// Whether `backend` may have something of that kind that clients call `advertised`, by what the configuration says.
+    /// Whether the configuration allows `backend` to offer an item of that kind under the name `advertised`.
     #[must_use]
-    pub fn may_have(&self, backend: &BackendName, kind: ListKind, advertised: &str) -> bool {
+    pub fn can_offer(&self, backend: &BackendName, kind: ListKind, advertised: &str) -> bool {
         let members = self.members();
         let Some(running) = members.running.get(backend) else {
             return false;
         };
-        let terms: &ExposurePolicy = &running.member.terms();
-        match crate::catalog::exposure::rules(kind, terms) {
+        let policy: &ExposurePolicy = &running.member.policy();
+        match crate::catalog::exposure::rules(kind, policy) {
             Some(rules) => {
-                let renamed = advertised.strip_prefix(&*terms.prefix);
+                let renamed = advertised.strip_prefix(&*policy.prefix);
                 renamed.is_some_and(|renamed| rules.may_claim(renamed))
             }
-            None => !terms.resources.denies_uri(advertised),
+            None => !policy.resources.denies_uri(advertised),
         }
     }
 }
@@ -265,12 +270,12 @@ mod tests {
     use crate::runtime::tasks::Tasks;
     use crate::telemetry::Metrics;
 
-    fn own(tools: &[&str]) -> OwnList {
+    fn own(tools: &[&str]) -> SessionList {
         let json: Vec<_> = tools
             .iter()
             .map(|name| format!(r#"{{"name":"{name}"}}"#))
             .collect();
-        OwnList {
+        SessionList {
             backend: BackendName::for_test("a"),
             kind: ListKind::Tools,
             list: Arc::new(list(
@@ -282,12 +287,12 @@ mod tests {
 
     fn snapshot() -> CatalogSnapshot {
         let member = CatalogBackend::new(backend("a"), Arc::default(), config::HealthSettings::default());
-        member.observe(Ok(offer(&["x"])));
-        merge::merge(&[(member.backend.clone(), member.show())], &Arc::default())
+        member.record_discovery(Ok(offer(&["x"])));
+        merge::merge(&[(member.backend.clone(), member.advertise())], &Arc::default())
     }
 
     #[tokio::test]
-    async fn views_are_kept_within_their_share_and_the_oldest_gives_way() {
+    async fn oldest_view_is_evicted_at_the_limit() {
         let budget = Budget::new(8 * snapshot().weight() * 3);
         let views = SessionViews::new(&budget);
         let base = Arc::new(snapshot());
@@ -321,24 +326,24 @@ mod tests {
             views.get(ids[3], &lists[3], &newer).is_none(),
             "of another shared catalog"
         );
-        views.forget(ids[2]);
+        views.remove(ids[2]);
         assert!(
             views.get(ids[2], &lists[2], &base).is_none(),
             "its session has ended"
         );
         let order: Vec<_> = views.lock().order.iter().copied().collect();
         assert_eq!(order, [ids[1], ids[3]]);
-        views.forget_all();
+        views.clear();
         assert!(views.get(ids[3], &lists[3], &base).is_none());
         assert_eq!(views.account.reserved(), 0);
     }
 
-    /// Also where the session ends while the view is being made.
+    /// Also if the session ends while the view is being made.
     #[tokio::test]
-    async fn view_is_forgotten_with_its_owner() {
+    async fn view_is_dropped_with_its_owner() {
         let tasks = Tasks::default();
         let catalog = Catalog::new(HttpClient::new(tasks.clone()), tasks, Metrics::new());
-        // A server that never answers: the shared catalog does not change meanwhile, which would drop the views.
+        // The server never answers. So the shared catalog does not change, which would drop the views.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/mcp", silent.local_addr().unwrap());
         let configured = config::BackendSettings::for_test("a", url.parse().unwrap());
@@ -361,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn view_too_large_for_its_share_is_used_and_not_kept() {
+    async fn too_large_view_is_used_but_not_cached() {
         let views = SessionViews::new(&Budget::new(16));
         let mut snapshot = snapshot();
         assert!(!views.reserve(&mut snapshot));

@@ -1,6 +1,6 @@
-//! What is offered at one moment, and where everything is.
+//! One immutable version of the merged catalog, and the routing of names and URIs.
 
-// Backends of strangers send what is read here.
+// This input comes from untrusted backends.
 #![cfg_attr(
     not(test),
     warn(
@@ -23,65 +23,65 @@ use crate::catalog::merged_list::{ItemLookup, MergedList};
 use crate::catalog::uri_template::UriTemplate;
 use crate::config::{Aggregation, BackendName, ConflictResolution, ExposurePolicy, ItemRules};
 
-/// The longest URI that is compared with templates; every longer one is unknown.
+/// Maximum length of a URI that is matched with templates. A longer URI that no list contains is unknown.
 const MAX_URI_BYTES: usize = 8 * 1024;
 
-/// What is offered at one moment.
+/// One immutable version of the merged catalog: the lists that clients are shown, and the route of each name.
 #[derive(Debug)]
 pub struct CatalogSnapshot {
-    /// The tools.
+    /// Merged tools of all backends.
     pub tools: MergedList,
-    /// The prompts.
+    /// Merged prompts of all backends.
     pub prompts: MergedList,
-    /// The resources.
+    /// Merged resources of all backends.
     pub resources: MergedList,
-    /// The resource templates.
+    /// Merged resource templates of all backends.
     pub templates: MergedList,
-    /// What the backends tell models about using them, as one text.
+    /// The backends' instructions for the model, joined to one text.
     pub instructions: Option<String>,
-    /// How all this was merged.
+    /// The configuration by which the lists were merged.
     pub aggregation: Arc<Aggregation>,
-    /// Names that two claim, with who has them: a sentence each.
+    /// Names and URIs that several backends claim, one message each.
     pub conflicts: Diagnostics,
-    /// What backends offer, or say that they do, and clients are not offered for other reasons: a sentence each.
+    /// Items that are not advertised for another reason than a conflict, and lists that could not be read, one message each.
     pub faults: Diagnostics,
-    /// What works, but not for everybody or not as somebody meant it: a sentence each.
+    /// Items that are advertised but may not work with every client, or not as configured, one message each.
     pub warnings: Diagnostics,
     pub(super) matchers: Vec<TemplateRoute>,
     pub(super) owners: UriOwners,
-    pub(super) unknown: Vec<UnseenBackend>,
+    pub(super) undiscovered: Vec<UndiscoveredBackend>,
     pub(super) without_completions: HashSet<BackendName>,
-    /// What it takes, where it is one session's.
+    /// The reserved memory of a session's view; `None` for the shared catalog.
     pub(super) reserved: Option<Reservation>,
 }
 
-/// About what an item takes beside its description: its place among those that are listed, and its route.
+/// Estimated memory of an item beside its JSON: the list entry and the route.
 const ITEM_BYTES: usize = 256;
-/// About what a template takes to be compared with URIs.
+/// Estimated memory of a parsed template.
 const MATCHER_BYTES: usize = 1024;
 
-/// A template, and who has it.
+/// A template, and the backend to which its URIs go.
 #[derive(Debug)]
 pub(super) struct TemplateRoute {
     pub(super) template: UriTemplate,
     pub(super) backend: Backend,
-    pub(super) terms: Arc<ExposurePolicy>,
+    pub(super) policy: Arc<ExposurePolicy>,
 }
 
 /// A backend that has not answered since the process started.
 #[derive(Debug)]
-pub(super) struct UnseenBackend {
+pub(super) struct UndiscoveredBackend {
     pub(super) backend: Backend,
-    pub(super) terms: Arc<ExposurePolicy>,
+    pub(super) policy: Arc<ExposurePolicy>,
 }
 
-/// Why something is nowhere.
+/// Why a name or URI has no route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotFound {
     /// No backend has it.
     Unknown,
-    /// This backend may have it: it has not answered since the process started.
-    NotYet(BackendName),
+    /// This backend has not answered since the process started, and may have it.
+    Undiscovered(BackendName),
 }
 
 impl CatalogSnapshot {
@@ -96,18 +96,18 @@ impl CatalogSnapshot {
         }
     }
 
-    /// About how many bytes it takes, without those that it shares with others.
+    /// Estimated bytes of the snapshot, without the JSON that it shares with others.
     pub(super) fn weight(&self) -> usize {
         let items = ListKind::ALL.map(|kind| self.listing(kind).items());
         let items: usize = items.into_iter().sum();
-        // The beginnings of URIs are noted, too.
+        // Each URI is also indexed by its prefixes.
         let uris = self.resources.items().saturating_add(self.templates.items());
         let items = uris.saturating_mul(2).saturating_add(items).saturating_add(1);
         let matchers = self.matchers.len().saturating_mul(MATCHER_BYTES);
         items.saturating_mul(ITEM_BYTES).saturating_add(matchers)
     }
 
-    /// Makes the pages of its lists anew for each who asks, and counts them in `account`.
+    /// Encodes the pages of all lists per request, and reserves their bytes on `account`.
     pub(super) fn count_pages(&mut self, account: &Account) {
         let lists = [
             &mut self.tools,
@@ -120,154 +120,159 @@ impl CatalogSnapshot {
         }
     }
 
-    /// Where the tool is that clients call `advertised`.
+    /// The route of the tool with the advertised name `advertised`.
     ///
     /// # Errors
-    /// When it is nowhere.
+    /// [`NotFound`] if no backend has the tool.
     pub fn tool(&self, advertised: &str) -> Result<ItemRoute, NotFound> {
-        self.named(&self.tools, |terms| &terms.tools, advertised)
+        self.route_by_name(&self.tools, |policy| &policy.tools, advertised)
     }
 
-    /// Where the prompt is that clients call `advertised`.
+    /// The route of the prompt with the advertised name `advertised`.
     ///
     /// # Errors
-    /// When it is nowhere.
+    /// [`NotFound`] if no backend has the prompt.
     pub fn prompt(&self, advertised: &str) -> Result<ItemRoute, NotFound> {
-        self.named(&self.prompts, |terms| &terms.prompts, advertised)
+        self.route_by_name(&self.prompts, |policy| &policy.prompts, advertised)
     }
 
-    /// Where the resource `uri` is: whoever lists it, otherwise whoever owns it by what else he lists, otherwise whoever has the template that
-    /// says most about it, otherwise the only one that has others which begin like it. The rule stands in `docs/ARCHITECTURE.md`.
+    /// The route of the resource `uri`: a backend that lists it, otherwise the owner of its authority or directory, otherwise the best
+    /// matching template, otherwise the only backend with URIs like it. See *Resources* in `docs/architecture/catalog.md` for the exact
+    /// rule.
     ///
     /// # Errors
-    /// When it is nowhere.
+    /// [`NotFound`] if no backend has the resource.
     pub fn resource(&self, uri: &str) -> Result<ItemRoute, NotFound> {
-        match self.resources.place(uri) {
-            ItemLookup::At(route) => return Ok(route.clone()),
-            ItemLookup::Taken => return Err(NotFound::Unknown),
-            ItemLookup::Nobodys => {}
+        match self.resources.lookup(uri) {
+            ItemLookup::Found(route) => return Ok(route.clone()),
+            ItemLookup::Reserved => return Err(NotFound::Unknown),
+            ItemLookup::Unclaimed => {}
         }
-        match self.unlisted(uri) {
+        match self.route_unlisted(uri) {
             Some(backend) => Ok(ItemRoute {
                 backend: backend.clone(),
                 name: uri.into(),
             }),
-            None => Err(self.not_yet()),
+            None => Err(self.undiscovered_or_unknown()),
         }
     }
 
-    fn unlisted<'a>(&'a self, uri: &'a str) -> Option<&'a Backend> {
-        // No URI holds control characters (RFC 3986, 2); parsers leave them out, and find another one.
+    fn route_unlisted<'a>(&'a self, uri: &'a str) -> Option<&'a Backend> {
+        // A URI has no control characters (RFC 3986, 2). Parsers drop them, and would find another resource.
         if uri.len() > MAX_URI_BYTES || uri.chars().any(char::is_control) {
             return None;
         }
         let passes =
-            |terms: &ExposurePolicy| terms.resources.passes_uri(uri) && !terms.resources.cannot_judge(uri);
+            |policy: &ExposurePolicy| policy.resources.passes_uri(uri) && !policy.resources.cannot_judge(uri);
         let owner = self.owners.owner(uri);
         if let Some(owner) = owner
-            && passes(&owner.terms)
+            && passes(&owner.policy)
         {
             return Some(&owner.backend);
         }
-        let fitting: Vec<_> = self.fitting(uri).collect();
-        // What an owner's filter does not let pass, a template of his own may.
+        let matching: Vec<_> = self.matching_templates(uri).collect();
+        // A template of the owner itself may allow what its filter does not list.
         let owned = owner.filter(|owner| {
-            let mut backends = fitting.iter().map(|matcher| matcher.backend.name());
+            let mut backends = matching.iter().map(|matcher| matcher.backend.name());
             backends.any(|name| name == owner.backend.name())
         });
         let templated = || {
             let has_scheme =
                 |matcher: &&&TemplateRoute| scheme(matcher.template.literal_beginning()).is_some();
-            fitting.iter().find(has_scheme).map(|matcher| &matcher.backend)
+            matching.iter().find(has_scheme).map(|matcher| &matcher.backend)
         };
-        let relative = || {
-            let only = self.owners.only_relative(uri)?;
-            passes(&only.terms).then_some(&only.backend)
+        let sole_user = || {
+            let only = self.owners.sole_user_of_scheme(uri)?;
+            passes(&only.policy).then_some(&only.backend)
         };
-        // A template that does not say of which scheme its URIs are takes those of nobody else's.
+        // A template that does not begin with a scheme takes no URI whose scheme another backend uses.
         let any = || {
-            let takes = |matcher: &&&TemplateRoute| !self.owners.others_have(uri, &matcher.backend);
-            fitting.iter().find(takes).map(|matcher| &matcher.backend)
+            let takes =
+                |matcher: &&&TemplateRoute| !self.owners.has_other_users_of_scheme(uri, &matcher.backend);
+            matching.iter().find(takes).map(|matcher| &matcher.backend)
         };
         let owned = owned.map(|owner| &owner.backend);
-        owned.or_else(templated).or_else(relative).or_else(any)
+        owned.or_else(templated).or_else(sole_user).or_else(any)
     }
 
-    /// The templates that fit `uri`, and may be used for it: those that say more about it first.
-    fn fitting<'a>(&'a self, uri: &'a str) -> impl Iterator<Item = &'a TemplateRoute> {
-        // A backend may have a thousand templates that fit, and all have the same terms.
-        let mut judged: HashMap<*const ExposurePolicy, bool> = HashMap::new();
-        let fitting = self
+    /// The templates that match `uri` and may be used for it, best match first.
+    fn matching_templates<'a>(&'a self, uri: &'a str) -> impl Iterator<Item = &'a TemplateRoute> {
+        // A backend may have a thousand matching templates, all under the same policy: check each policy once.
+        let mut is_allowed: HashMap<*const ExposurePolicy, bool> = HashMap::new();
+        let matching = self
             .matchers
             .iter()
             .filter(|matcher| matcher.template.matches(uri));
-        fitting.filter(move |matcher| {
-            let rules = &matcher.terms.resources;
-            *judged
-                .entry(Arc::as_ptr(&matcher.terms))
+        matching.filter(move |matcher| {
+            let rules = &matcher.policy.resources;
+            *is_allowed
+                .entry(Arc::as_ptr(&matcher.policy))
                 .or_insert_with(|| !rules.denies_uri(uri) && !rules.cannot_judge(uri))
         })
     }
 
-    /// Where the resource template `uri` is, or the resource of that URI.
+    /// The route of the resource template `uri`, or of the resource with that URI.
     ///
     /// # Errors
-    /// When it is nowhere.
+    /// [`NotFound`] if no backend has either.
     pub fn template(&self, uri: &str) -> Result<ItemRoute, NotFound> {
-        match self.templates.place(uri) {
-            ItemLookup::At(route) => Ok(route.clone()),
-            ItemLookup::Taken => Err(NotFound::Unknown),
-            ItemLookup::Nobodys => self.resource(uri),
+        match self.templates.lookup(uri) {
+            ItemLookup::Found(route) => Ok(route.clone()),
+            ItemLookup::Reserved => Err(NotFound::Unknown),
+            ItemLookup::Unclaimed => self.resource(uri),
         }
     }
 
-    /// Whether `backend` completes arguments, as far as known.
+    /// Whether `backend` completes arguments. True until its first answer says otherwise.
     #[must_use]
     pub fn completes(&self, backend: &BackendName) -> bool {
         !self.without_completions.contains(backend)
     }
 
-    /// A name that nobody is known to have may belong to a backend that is not known yet. With prefixes it is clear whose it is, so
-    /// that a cold process serves the calls of sessions that know the name already.
-    fn named(
+    /// Looks up a tool or a prompt. A name that no list contains may belong to a backend that has not answered yet. Its prefix then
+    /// identifies the backend, so that a process that just started serves calls of sessions that already know the name.
+    fn route_by_name(
         &self,
         listing: &MergedList,
         rules: fn(&ExposurePolicy) -> &ItemRules,
         advertised: &str,
     ) -> Result<ItemRoute, NotFound> {
-        match listing.place(advertised) {
-            ItemLookup::At(route) => return Ok(route.clone()),
-            ItemLookup::Taken => return Err(NotFound::Unknown),
-            ItemLookup::Nobodys => {}
+        match listing.lookup(advertised) {
+            ItemLookup::Found(route) => return Ok(route.clone()),
+            ItemLookup::Reserved => return Err(NotFound::Unknown),
+            ItemLookup::Unclaimed => {}
         }
         if self.aggregation.strategy != ConflictResolution::Prefix {
-            return Err(self.not_yet());
+            return Err(self.undiscovered_or_unknown());
         }
         let candidates = self
-            .unknown
+            .undiscovered
             .iter()
-            .filter(|unknown| advertised.starts_with(&unknown.terms.prefix));
-        let Some(unknown) = candidates.max_by_key(|unknown| unknown.terms.prefix.len()) else {
+            .filter(|undiscovered| advertised.starts_with(&undiscovered.policy.prefix));
+        let Some(undiscovered) = candidates.max_by_key(|undiscovered| undiscovered.policy.prefix.len())
+        else {
             return Err(NotFound::Unknown);
         };
-        let rules = rules(&unknown.terms);
-        let renamed = advertised.strip_prefix(&*unknown.terms.prefix);
+        let rules = rules(&undiscovered.policy);
+        let renamed = advertised.strip_prefix(&*undiscovered.policy.prefix);
         let original = renamed
             .and_then(|renamed| rules.original(renamed))
             .ok_or(NotFound::Unknown)?;
-        // Nobody has said yet that there is such a name.
+        // No list contains the name, so a filter must not be bypassed by a similar one.
         if rules.resembles_refused(original) {
             return Err(NotFound::Unknown);
         }
         Ok(ItemRoute {
-            backend: unknown.backend.clone(),
+            backend: undiscovered.backend.clone(),
             name: original.into(),
         })
     }
 
-    fn not_yet(&self) -> NotFound {
-        self.unknown.first().map_or(NotFound::Unknown, |unknown| {
-            NotFound::NotYet(unknown.backend.name().clone())
-        })
+    fn undiscovered_or_unknown(&self) -> NotFound {
+        self.undiscovered
+            .first()
+            .map_or(NotFound::Unknown, |undiscovered| {
+                NotFound::Undiscovered(undiscovered.backend.name().clone())
+            })
     }
 }

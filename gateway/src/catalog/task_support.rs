@@ -1,9 +1,9 @@
-//! Tools that can be called as tasks only (specification 2025-11-25, basic/utilities/tasks). The gateway declares no tasks.
+//! Detects tools that can only be called as tasks (specification 2025-11-25, basic/utilities/tasks). The gateway does not declare tasks.
 
 use memchr::memmem;
 use serde::Deserialize;
 
-/// Whether the tool that `json` describes requires its caller to ask for a task.
+/// Whether the tool definition `json` has `execution.taskSupport: "required"`.
 pub(super) fn requires_task(json: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Tool<'a> {
@@ -16,7 +16,7 @@ pub(super) fn requires_task(json: &[u8]) -> bool {
         #[serde(borrow, default)]
         task_support: Option<std::borrow::Cow<'a, str>>,
     }
-    // Nearly no tool says anything of tasks, and those are not parsed.
+    // Almost no tool mentions tasks; skip the parser for the others.
     if memmem::find(json, b"taskSupport").is_none() {
         return false;
     }
@@ -30,7 +30,7 @@ mod tests {
     use super::requires_task;
 
     #[test]
-    fn only_a_tool_that_says_required_requires_a_task() {
+    fn only_task_support_required_requires_a_task() {
         for (tool, expected) in [
             (r#"{"name":"x","execution":{"taskSupport":"required"}}"#, true),
             (r#"{"name":"x","execution":{"taskSupport":"optional"}}"#, false),

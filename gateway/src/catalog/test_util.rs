@@ -1,4 +1,4 @@
-//! Backends and offers for the tests of the catalogue.
+//! Backends and offers for the tests of the catalog.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -28,7 +28,7 @@ pub(super) fn list(kind: ListKind, items: &[&str]) -> BackendList {
     }
 }
 
-/// An offer of tools with these names.
+/// An offer with tools of these names.
 pub(super) fn offer(tools: &[&str]) -> BackendOffer {
     let json: Vec<_> = tools
         .iter()

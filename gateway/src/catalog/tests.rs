@@ -1,4 +1,4 @@
-//! Who wins, what is listed, and where everything is.
+//! Tests of the merge: which backend gets a name, what is listed, and the route of each item.
 
 use std::sync::Arc;
 
@@ -13,31 +13,31 @@ use crate::config::{
     ConflictResolution, ExposurePolicy, FailureMode, HealthSettings, ItemOverride, NameFilter, Pattern,
 };
 
-fn terms(prefix: &str) -> ExposurePolicy {
+fn policy(prefix: &str) -> ExposurePolicy {
     ExposurePolicy {
         prefix: prefix.to_owned(),
         ..ExposurePolicy::default()
     }
 }
 
-fn known(name: &str, terms: ExposurePolicy, offer: BackendOffer) -> (Backend, Arc<BackendCatalog>) {
-    let member = CatalogBackend::new(backend(name), Arc::new(terms), HealthSettings::default());
-    member.observe(Ok(offer));
-    (member.backend.clone(), member.show())
+fn known(name: &str, policy: ExposurePolicy, offer: BackendOffer) -> (Backend, Arc<BackendCatalog>) {
+    let member = CatalogBackend::new(backend(name), Arc::new(policy), HealthSettings::default());
+    member.record_discovery(Ok(offer));
+    (member.backend.clone(), member.advertise())
 }
 
-fn silent(name: &str, terms: ExposurePolicy) -> (Backend, Arc<BackendCatalog>) {
-    let member = CatalogBackend::new(backend(name), Arc::new(terms), HealthSettings::default());
-    (member.backend.clone(), member.show())
+fn undiscovered(name: &str, policy: ExposurePolicy) -> (Backend, Arc<BackendCatalog>) {
+    let member = CatalogBackend::new(backend(name), Arc::new(policy), HealthSettings::default());
+    (member.backend.clone(), member.advertise())
 }
 
-fn failing(name: &str, terms: ExposurePolicy, offer: BackendOffer) -> (Backend, Arc<BackendCatalog>) {
-    let member = CatalogBackend::new(backend(name), Arc::new(terms), HealthSettings::default());
-    member.observe(Ok(offer));
+fn failing(name: &str, policy: ExposurePolicy, offer: BackendOffer) -> (Backend, Arc<BackendCatalog>) {
+    let member = CatalogBackend::new(backend(name), Arc::new(policy), HealthSettings::default());
+    member.record_discovery(Ok(offer));
     for _ in 0..member.settings().unhealthy_after {
-        member.observe(Err(BackendError::status(500)));
+        member.record_discovery(Err(BackendError::status(500)));
     }
-    (member.backend.clone(), member.show())
+    (member.backend.clone(), member.advertise())
 }
 
 fn merged(strategy: ConflictResolution, members: &[(Backend, Arc<BackendCatalog>)]) -> CatalogSnapshot {
@@ -62,11 +62,12 @@ fn owner(snapshot: &CatalogSnapshot, tool: &str) -> String {
     format!("{}/{}", route.backend.name(), route.name)
 }
 
+/// With prefixes no backend loses a name, and the list is sorted whatever the order of the backends.
 #[tokio::test]
-async fn with_prefixes_nobody_loses_and_the_list_is_sorted_whatever_the_order() {
+async fn prefixes_avoid_conflicts_in_any_order() {
     let (a, b) = (
-        known("a", terms("a_"), offer(&["z", "y"])),
-        known("b", terms("b_"), offer(&["y"])),
+        known("a", policy("a_"), offer(&["z", "y"])),
+        known("b", policy("b_"), offer(&["y"])),
     );
     let one = merged(ConflictResolution::Prefix, &[a.clone(), b.clone()]);
     let other = merged(ConflictResolution::Prefix, &[b, a]);
@@ -76,11 +77,12 @@ async fn with_prefixes_nobody_loses_and_the_list_is_sorted_whatever_the_order() 
     assert_eq!(one.conflicts.count(), 0);
 }
 
+/// With strategy `none` the first backend in the configuration wins, and the conflict names the loser.
 #[tokio::test]
-async fn with_none_the_first_in_the_configuration_wins_and_the_loser_is_named() {
+async fn strategy_none_prefers_the_first_backend() {
     let (a, b) = (
-        known("a", terms(""), offer(&["x", "only-a"])),
-        known("b", terms(""), offer(&["x", "only-b"])),
+        known("a", policy(""), offer(&["x", "only-a"])),
+        known("b", policy(""), offer(&["x", "only-b"])),
     );
     let snapshot = merged(ConflictResolution::None, &[b.clone(), a.clone()]);
     assert_eq!(tools(&snapshot), ["only-a", "only-b", "x"]);
@@ -94,9 +96,10 @@ async fn with_none_the_first_in_the_configuration_wins_and_the_loser_is_named() 
     assert_eq!(owner(&merged(ConflictResolution::None, &[a, b]), "x"), "a/x");
 }
 
+/// With strategy `priority` the list decides; backends that it does not contain come last.
 #[tokio::test]
-async fn with_priority_the_list_decides_and_who_is_not_in_it_comes_last() {
-    let members = ["a", "b", "c"].map(|name| known(name, terms(""), offer(&["x", name])));
+async fn strategy_priority_follows_its_list() {
+    let members = ["a", "b", "c"].map(|name| known(name, policy(""), offer(&["x", name])));
     let names = vec![BackendName::for_test("c"), BackendName::for_test("gone")];
     let snapshot = merged(ConflictResolution::Priority(names), &members);
     assert_eq!(owner(&snapshot, "x"), "c/x");
@@ -114,8 +117,8 @@ async fn with_priority_the_list_decides_and_who_is_not_in_it_comes_last() {
 }
 
 #[tokio::test]
-async fn with_manual_nobody_wins_until_a_name_is_changed() {
-    let members = ["a", "b"].map(|name| known(name, terms(""), offer(&["x", name])));
+async fn strategy_manual_drops_both_until_renamed() {
+    let members = ["a", "b"].map(|name| known(name, policy(""), offer(&["x", name])));
     let snapshot = merged(ConflictResolution::Manual, &members);
     assert_eq!(tools(&snapshot), ["a", "b"]);
     assert_eq!(snapshot.tool("x").unwrap_err(), NotFound::Unknown);
@@ -124,7 +127,7 @@ async fn with_manual_nobody_wins_until_a_name_is_changed() {
         "{:?}",
         snapshot.conflicts
     );
-    let mut renamed = terms("");
+    let mut renamed = policy("");
     let named = ItemOverride {
         name: Some("bx".to_owned()),
         ..ItemOverride::default()
@@ -141,10 +144,10 @@ async fn with_manual_nobody_wins_until_a_name_is_changed() {
 }
 
 #[tokio::test]
-async fn a_backend_that_has_a_name_twice_keeps_the_first() {
+async fn duplicate_item_of_one_backend_keeps_the_first() {
     let snapshot = merged(
         ConflictResolution::Prefix,
-        &[known("a", terms("a_"), offer(&["x", "x"]))],
+        &[known("a", policy("a_"), offer(&["x", "x"]))],
     );
     assert_eq!(tools(&snapshot), ["a_x"]);
     assert!(
@@ -152,22 +155,23 @@ async fn a_backend_that_has_a_name_twice_keeps_the_first() {
         "{:?}",
         snapshot.faults
     );
-    assert_eq!(snapshot.conflicts.count(), 0, "nobody else claims the name");
+    assert_eq!(snapshot.conflicts.count(), 0, "no other item claims the name");
 }
 
-/// Terms under which the tool `name` is called `x`.
+/// A policy that advertises the tool `name` as `x`.
 fn naming_x(prefix: &str, name: &str) -> ExposurePolicy {
-    let mut terms = terms(prefix);
+    let mut policy = policy(prefix);
     let named = ItemOverride {
         name: Some("x".to_owned()),
         ..ItemOverride::default()
     };
-    terms.tools.overrides.insert(name.to_owned(), named);
-    terms
+    policy.tools.overrides.insert(name.to_owned(), named);
+    policy
 }
 
+/// Within one backend, the tool that an override names gets the name with every strategy, and the conflict names both tools.
 #[tokio::test]
-async fn a_name_that_an_override_gives_is_its_tools_with_every_strategy_and_both_are_named() {
+async fn override_wins_with_every_strategy() {
     for strategy in [
         ConflictResolution::Prefix,
         ConflictResolution::None,
@@ -180,23 +184,24 @@ async fn a_name_that_an_override_gives_is_its_tools_with_every_strategy_and_both
         assert_eq!(owner(&snapshot, "x"), "a/now", "{strategy:?}");
         let conflict =
             r#"the tool "x" of a (its "x") is not offered: an override gives the name to its "now""#;
-        assert_eq!(snapshot.conflicts.told(), [conflict], "{strategy:?}");
+        assert_eq!(snapshot.conflicts.to_lines(), [conflict], "{strategy:?}");
         assert_eq!(snapshot.faults.count(), 0, "{strategy:?}");
     }
 }
 
+/// Overrides do not affect which backend wins. The conflict gives the own names of the tools where they differ.
 #[tokio::test]
-async fn who_wins_between_backends_does_not_change_and_their_own_names_are_told_where_they_differ() {
+async fn override_does_not_win_between_backends() {
     let members = [
         known("a", naming_x("", "now"), offer(&["x", "now"])),
-        known("b", terms(""), offer(&["x"])),
+        known("b", policy(""), offer(&["x"])),
         known("c", naming_x("", "then"), offer(&["then"])),
     ];
     let across = |strategy| {
         let snapshot = merged(strategy, &members);
-        let told = snapshot.conflicts.told();
-        assert_eq!(told.len(), 2, "{told:?}");
-        (snapshot, told[1].clone())
+        let lines = snapshot.conflicts.to_lines();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        (snapshot, lines[1].clone())
     };
     let (snapshot, conflict) = across(ConflictResolution::None);
     assert_eq!(owner(&snapshot, "x"), "a/now");
@@ -212,55 +217,58 @@ async fn who_wins_between_backends_does_not_change_and_their_own_names_are_told_
     assert!(conflict.starts_with(start), "{conflict}");
 }
 
+/// Frequent faults are listed up to a limit per backend and in total, but all of them are counted.
 #[tokio::test]
-async fn what_goes_wrong_very_often_is_told_of_with_a_bound_and_counted_whole() {
-    // Nobody gets names with control characters.
+async fn faults_are_bounded_per_backend_and_counted() {
+    // Names with control characters are never advertised.
     let names: Vec<String> = (0..600).map(|number| format!(r"tool\u0007{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let members: Vec<_> = (0..7)
-        .map(|number| known(&format!("b{number}"), terms("p_"), offer(&names)))
+        .map(|number| known(&format!("b{number}"), policy("p_"), offer(&names)))
         .collect();
     let faults = merged(ConflictResolution::Prefix, &members).faults;
-    let told = faults.told();
-    assert_eq!((faults.count(), told.len()), (7 * 600, 501));
+    let lines = faults.to_lines();
+    assert_eq!((faults.count(), lines.len()), (7 * 600, 501));
     assert!(
-        told[400].contains("backend b4"),
+        lines[400].contains("backend b4"),
         "no backend takes the others' place: {}",
-        told[400]
+        lines[400]
     );
-    assert_eq!(told[500], "and 3700 more");
+    assert_eq!(lines[500], "and 3700 more");
 }
 
+/// A hidden tool is neither listed nor callable, and no other backend gets its name. A denied tool leaves its name to others.
 #[tokio::test]
-async fn a_hidden_tool_is_neither_listed_nor_called_and_nobody_takes_its_name() {
-    let mut hiding = terms("");
+async fn hidden_tool_reserves_its_name() {
+    let mut hiding = policy("");
     hiding.tools.hidden = vec![Pattern::new("x")];
     let snapshot = merged(
         ConflictResolution::None,
         &[
             known("a", hiding, offer(&["x"])),
-            known("b", terms(""), offer(&["x"])),
+            known("b", policy(""), offer(&["x"])),
         ],
     );
     assert!(tools(&snapshot).is_empty());
     assert_eq!(snapshot.tool("x").unwrap_err(), NotFound::Unknown);
-    let mut denying = terms("");
+    let mut denying = policy("");
     denying.tools.filter.deny = vec![Pattern::new("x")];
     let snapshot = merged(
         ConflictResolution::None,
         &[
             known("a", denying, offer(&["x"])),
-            known("b", terms(""), offer(&["x"])),
+            known("b", policy(""), offer(&["x"])),
         ],
     );
     assert_eq!(owner(&snapshot, "x"), "b/x");
 }
 
+/// With both failure modes a failing backend keeps its names, whether its items are listed or not.
 #[tokio::test]
-async fn a_failing_backend_is_kept_or_hidden_and_keeps_its_names_either_way() {
+async fn failing_backend_keeps_its_names() {
     let members = [
-        failing("a", terms(""), offer(&["x"])),
-        known("b", terms(""), offer(&["x", "y"])),
+        failing("a", policy(""), offer(&["x"])),
+        known("b", policy(""), offer(&["x", "y"])),
     ];
     assert_eq!(tools(&merged(ConflictResolution::None, &members)), ["x", "y"]);
     let hide = Aggregation {
@@ -273,9 +281,10 @@ async fn a_failing_backend_is_kept_or_hidden_and_keeps_its_names_either_way() {
     assert_eq!(owner(&snapshot, "x"), "a/x");
 }
 
+/// A name of a backend that has not answered yet is routed by its prefix, within the backend's filters.
 #[tokio::test]
-async fn a_name_of_a_backend_that_is_not_known_yet_is_routed_by_its_prefix() {
-    let mut cold = terms("cold_");
+async fn name_of_undiscovered_backend_is_routed_by_prefix() {
+    let mut cold = policy("cold_");
     let named = ItemOverride {
         name: Some("now".to_owned()),
         ..ItemOverride::default()
@@ -283,9 +292,9 @@ async fn a_name_of_a_backend_that_is_not_known_yet_is_routed_by_its_prefix() {
     cold.tools.overrides.insert("get_time".to_owned(), named);
     cold.tools.filter.deny = vec![Pattern::new("secret")];
     let members = [
-        known("a", terms("a_"), offer(&["x"])),
-        silent("cold", cold),
-        silent("colder", terms("cold_er_")),
+        known("a", policy("a_"), offer(&["x"])),
+        undiscovered("cold", cold),
+        undiscovered("colder", policy("cold_er_")),
     ];
     let snapshot = merged(ConflictResolution::Prefix, &members);
     assert_eq!(owner(&snapshot, "cold_y"), "cold/y");
@@ -306,15 +315,16 @@ async fn a_name_of_a_backend_that_is_not_known_yet_is_routed_by_its_prefix() {
             "{unknown}"
         );
     }
-    // Without prefixes nobody can say whose it is, and "unknown" would be a lie.
-    let snapshot = merged(ConflictResolution::None, &[silent("cold", terms(""))]);
-    let not_yet = NotFound::NotYet(BackendName::for_test("cold"));
-    assert_eq!(snapshot.tool("y").unwrap_err(), not_yet);
-    assert_eq!(snapshot.resource("x://y").unwrap_err(), not_yet);
+    // Without prefixes the owner is unknown until all backends have answered, and "unknown tool" would be wrong.
+    let snapshot = merged(ConflictResolution::None, &[undiscovered("cold", policy(""))]);
+    let undiscovered = NotFound::Undiscovered(BackendName::for_test("cold"));
+    assert_eq!(snapshot.tool("y").unwrap_err(), undiscovered);
+    assert_eq!(snapshot.resource("x://y").unwrap_err(), undiscovered);
 }
 
+/// A resource is found by its listed URI, otherwise by the template with the most literal text.
 #[tokio::test]
-async fn a_resource_is_found_by_its_uri_then_by_the_template_that_says_most() {
+async fn resource_is_found_by_uri_then_by_best_template() {
     let a = BackendOffer {
         resources: list(
             ListKind::Resources,
@@ -344,14 +354,14 @@ async fn a_resource_is_found_by_its_uri_then_by_the_template_that_says_most() {
         ),
         ..BackendOffer::default()
     };
-    let mut of_b = terms("b_");
+    let mut of_b = policy("b_");
     of_b.resources = NameFilter {
         allow: Vec::new(),
         deny: vec![Pattern::new("x://a/secret")],
     };
     let snapshot = merged(
         ConflictResolution::Prefix,
-        &[known("a", terms("a_"), a), known("b", of_b, b)],
+        &[known("a", policy("a_"), a), known("b", of_b, b)],
     );
     for (uri, owner) in [
         ("x://same", "a"),
@@ -379,15 +389,15 @@ async fn a_resource_is_found_by_its_uri_then_by_the_template_that_says_most() {
 }
 
 #[tokio::test]
-async fn prompts_have_names_and_rules_of_their_own() {
+async fn prompts_have_their_own_names_and_rules() {
     let both = BackendOffer {
         tools: list(ListKind::Tools, &[r#"{"name":"x"}"#]),
         prompts: list(ListKind::Prompts, &[r#"{"name":"x"}"#, r#"{"name":"y"}"#]),
         ..BackendOffer::default()
     };
-    let mut terms = terms("a_");
-    terms.prompts.filter.allow = vec![Pattern::new("x")];
-    let snapshot = merged(ConflictResolution::Prefix, &[known("a", terms, both)]);
+    let mut policy = policy("a_");
+    policy.prompts.filter.allow = vec![Pattern::new("x")];
+    let snapshot = merged(ConflictResolution::Prefix, &[known("a", policy, both)]);
     assert_eq!(
         snapshot
             .prompts
@@ -404,31 +414,31 @@ async fn prompts_have_names_and_rules_of_their_own() {
 }
 
 #[tokio::test]
-async fn only_a_list_that_clients_see_otherwise_counts_as_changed() {
+async fn only_visible_changes_count() {
     let changes = ListChanges::default();
     let versions = || *changes.versions.subscribe().borrow();
-    let nobody = merged(ConflictResolution::Prefix, &[]);
+    let empty = merged(ConflictResolution::Prefix, &[]);
     let some = merged(
         ConflictResolution::Prefix,
-        &[known("a", terms("a_"), offer(&["x"]))],
+        &[known("a", policy("a_"), offer(&["x"]))],
     );
     let same = merged(
         ConflictResolution::Prefix,
-        &[failing("a", terms("a_"), offer(&["x"]))],
+        &[failing("a", policy("a_"), offer(&["x"]))],
     );
-    changes.observe(&nobody, &some);
-    changes.observe(&some, &same);
+    changes.record(&empty, &some);
+    changes.record(&some, &same);
     let once = ListVersions {
         tools: 1,
         ..ListVersions::default()
     };
     assert_eq!(versions(), once);
-    changes.observe(&some, &nobody);
+    changes.record(&some, &empty);
     assert_eq!(versions().tools, 2);
 }
 
 #[tokio::test]
-async fn templates_beyond_the_bounds_are_listed_but_find_nothing() {
+async fn templates_beyond_the_limits_are_not_matched() {
     let (many, long) = ("{a}x".repeat(17), format!("l://{}/{{a}}", "x".repeat(2048)));
     let mut items: Vec<_> = [&many, &long]
         .map(|template| format!(r#"{{"uriTemplate":"{template}"}}"#))
@@ -439,10 +449,10 @@ async fn templates_beyond_the_bounds_are_listed_but_find_nothing() {
         templates: list(ListKind::Templates, &items),
         ..BackendOffer::default()
     };
-    let snapshot = merged(ConflictResolution::None, &[known("a", terms(""), offer)]);
+    let snapshot = merged(ConflictResolution::None, &[known("a", policy(""), offer)]);
     assert_eq!(snapshot.templates.len(), 1003);
     assert_eq!(snapshot.matchers.len(), 1000);
-    let faults = snapshot.faults.told();
+    let faults = snapshot.faults.to_lines();
     let about = |beginning: &str| faults.iter().filter(|fault| fault.starts_with(beginning)).count();
     assert_eq!(about("the resource template \"l://xxx"), 1, "{faults:?}");
     assert_eq!(about("the resource template \"{a}x{a}x"), 1, "{faults:?}");
@@ -454,7 +464,7 @@ async fn templates_beyond_the_bounds_are_listed_but_find_nothing() {
 }
 
 #[tokio::test]
-async fn merge_under_way_keeps_nobody_who_asks_waiting() {
+async fn readers_do_not_wait_for_a_running_merge() {
     let tasks = Tasks::default();
     let catalog = Catalog::new(HttpClient::new(tasks.clone()), tasks.clone(), Metrics::new());
     let configured =
@@ -464,7 +474,7 @@ async fn merge_under_way_keeps_nobody_who_asks_waiting() {
     catalog.merge();
     let name = BackendName::for_test("a");
     assert!(catalog.backend("a").is_some());
-    // Somebody merges a catalogue without end.
+    // Simulates a merge that does not end.
     let merging = catalog.shared.merging.lock().unwrap();
     let (answered, is_answered) = std::sync::mpsc::channel();
     let asking = catalog.clone();
@@ -493,7 +503,7 @@ async fn merge_under_way_keeps_nobody_who_asks_waiting() {
 }
 
 #[tokio::test]
-async fn merges_that_wait_are_made_once() {
+async fn waiting_merges_are_coalesced() {
     let tasks = Tasks::default();
     let catalog = Catalog::new(HttpClient::new(tasks.clone()), tasks, Metrics::new());
     catalog.merge();
@@ -508,7 +518,7 @@ async fn merges_that_wait_are_made_once() {
             })
         })
         .collect();
-    while catalog.shared.wanted.load(Ordering::Acquire) < 9 {
+    while catalog.shared.merge_requests.load(Ordering::Acquire) < 9 {
         std::thread::yield_now();
     }
     drop(held);

@@ -1,28 +1,28 @@
-//! What the configuration says about things that a backend does not offer: mostly a name that was mistyped, and where it stands in
-//! `deny` the thing that was meant is open to clients.
+//! Warns of names in the configuration that the backend does not offer: usually a typo, and in `deny` a typo leaves the intended item
+//! exposed.
 //!
-//! It is no error, because a backend may offer the thing tomorrow. Only what is exact is looked at: a pattern may well be there for what
-//! is still to come. Nothing is said of a list that is not known.
+//! This is no error, because the backend may offer the item later. Only exact names are checked; a pattern may be meant for future items. A
+//! list that is not known is not checked.
 
 use std::collections::HashSet;
 
 use crate::backend::{BackendList, ListKind};
-use crate::catalog::diagnostics::{Diagnostics, OF_ONE_BACKEND, quoted};
+use crate::catalog::diagnostics::{Diagnostics, MAX_PER_BACKEND, quoted};
 use crate::catalog::exposure::{BackendOffer, rules};
 use crate::catalog::uri_template::UriTemplate;
 use crate::config::{BackendName, ExposurePolicy, ItemRules, NameFilter, Pattern, canonical};
 
-/// Adds a warning for each name in `terms` that is none of what `backend` offers.
+/// Adds a warning for each exact name in `policy` that `backend` does not offer.
 pub(super) fn report(
     backend: &BackendName,
     offer: &BackendOffer,
-    terms: &ExposurePolicy,
+    policy: &ExposurePolicy,
     warnings: &mut Diagnostics,
 ) {
-    let mut warn = |warning: String| warnings.push(OF_ONE_BACKEND, warning);
+    let mut warn = |warning: String| warnings.push(MAX_PER_BACKEND, warning);
     for kind in [ListKind::Tools, ListKind::Prompts] {
         let (list, noun) = (offer.list(kind), kind.noun());
-        let Some(rules) = rules(kind, terms).filter(|_| !list.is_unknown) else {
+        let Some(rules) = rules(kind, policy).filter(|_| !list.is_unknown) else {
             continue;
         };
         let offered: HashSet<&str> = list.items.iter().map(|item| item.key.as_str()).collect();
@@ -53,7 +53,7 @@ pub(super) fn report(
     if lists.iter().any(|list| list.is_unknown) {
         return;
     }
-    for (field, uri) in unlisted(lists, &terms.resources) {
+    for (field, uri) in unlisted(lists, &policy.resources) {
         warn(format!(
             "`resources.{field}` of backend {backend} names {}, but the backend lists no such resource, and no template that \
              fits it",
@@ -62,7 +62,7 @@ pub(super) fn report(
     }
 }
 
-/// Why the override of `name` changes nothing for clients, if so.
+/// Why the override of `name` has no effect; `None` if it has one.
 fn without_effect(name: &str, rules: &ItemRules, offered: &HashSet<&str>) -> Option<&'static str> {
     if !offered.contains(name) {
         Some("the backend offers none of that name")
@@ -75,7 +75,7 @@ fn without_effect(name: &str, rules: &ItemRules, offered: &HashSet<&str>) -> Opt
     }
 }
 
-/// The URIs in `filter` that are none of those listed and fit no template, each with the field in which it stands.
+/// URIs in `filter` that are neither listed nor matched by a template, each with its field.
 fn unlisted<'a>(lists: [&BackendList; 2], filter: &'a NameFilter) -> Vec<(&'static str, &'a str)> {
     let named = [("allow", &filter.allow), ("deny", &filter.deny)];
     let mut named: Vec<_> = named
@@ -118,10 +118,10 @@ mod tests {
         rules.overrides.insert(name.to_owned(), named);
     }
 
-    fn reported(offer: &BackendOffer, terms: &ExposurePolicy) -> Vec<String> {
+    fn reported(offer: &BackendOffer, policy: &ExposurePolicy) -> Vec<String> {
         let mut warnings = Diagnostics::default();
-        report(&BackendName::for_test("a"), offer, terms, &mut warnings);
-        warnings.told()
+        report(&BackendName::for_test("a"), offer, policy, &mut warnings);
+        warnings.to_lines()
     }
 
     fn offer() -> BackendOffer {
@@ -134,15 +134,16 @@ mod tests {
         }
     }
 
+    /// An exact name that the backend does not offer is reported; a pattern without a match is not.
     #[test]
-    fn a_name_that_a_backend_does_not_offer_is_warned_of_and_a_pattern_is_not() {
-        let mut terms = ExposurePolicy::default();
-        terms.tools.filter.allow = patterns(&["now", "raw", "nwo", "later_*"]);
-        terms.tools.filter.deny = patterns(&["secrte", "secret_?"]);
-        terms.tools.hidden = patterns(&["rwa", "*_raw"]);
-        terms.prompts.filter.deny = patterns(&["greet", "gret"]);
+    fn exact_name_without_match_is_warned_of() {
+        let mut policy = ExposurePolicy::default();
+        policy.tools.filter.allow = patterns(&["now", "raw", "nwo", "later_*"]);
+        policy.tools.filter.deny = patterns(&["secrte", "secret_?"]);
+        policy.tools.hidden = patterns(&["rwa", "*_raw"]);
+        policy.prompts.filter.deny = patterns(&["greet", "gret"]);
         assert_eq!(
-            reported(&offer(), &terms),
+            reported(&offer(), &policy),
             [
                 "`tools.allow` of backend a names \"nwo\", but the backend offers no tool of that name",
                 "`tools.deny` of backend a names \"secrte\", but the backend offers no tool of that name",
@@ -153,16 +154,16 @@ mod tests {
     }
 
     #[test]
-    fn an_override_without_effect_is_warned_of_with_the_reason() {
-        let mut terms = ExposurePolicy::default();
+    fn override_without_effect_is_warned_of_with_reason() {
+        let mut policy = ExposurePolicy::default();
         for name in ["typo", "now", "raw"] {
-            override_of(&mut terms.tools, name);
+            override_of(&mut policy.tools, name);
         }
-        override_of(&mut terms.prompts, "greet");
-        terms.tools.hidden = patterns(&["r*"]);
-        terms.prompts.filter.deny = patterns(&["*"]);
+        override_of(&mut policy.prompts, "greet");
+        policy.tools.hidden = patterns(&["r*"]);
+        policy.prompts.filter.deny = patterns(&["*"]);
         assert_eq!(
-            reported(&offer(), &terms),
+            reported(&offer(), &policy),
             [
                 "the override of the tool \"raw\" of backend a has no effect: it is `hidden`",
                 "the override of the tool \"typo\" of backend a has no effect: the backend offers none of that name",
@@ -171,33 +172,34 @@ mod tests {
         );
     }
 
+    /// A URI in the rules is compared with both lists and with the templates, in any spelling.
     #[test]
-    fn a_uri_is_looked_for_in_both_lists_and_in_templates_however_it_is_written() {
-        let mut terms = ExposurePolicy::default();
-        terms.resources.allow = patterns(&["FILE:///%61", "file:///t/{id}", "file:///t/7", "file:///x/*"]);
-        assert!(reported(&offer(), &terms).is_empty());
-        terms.resources.deny = patterns(&["file:///b", "file:///t/7/8"]);
+    fn uri_rule_matches_lists_and_templates_in_any_spelling() {
+        let mut policy = ExposurePolicy::default();
+        policy.resources.allow = patterns(&["FILE:///%61", "file:///t/{id}", "file:///t/7", "file:///x/*"]);
+        assert!(reported(&offer(), &policy).is_empty());
+        policy.resources.deny = patterns(&["file:///b", "file:///t/7/8"]);
         let ending = "but the backend lists no such resource, and no template that fits it";
         assert_eq!(
-            reported(&offer(), &terms),
+            reported(&offer(), &policy),
             ["file:///b", "file:///t/7/8"]
                 .map(|uri| format!("`resources.deny` of backend a names {uri:?}, {ending}"))
         );
     }
 
     #[test]
-    fn of_a_list_that_is_not_known_nothing_is_said() {
-        let mut terms = ExposurePolicy::default();
-        terms.tools.filter.allow = patterns(&["nwo"]);
-        terms.prompts.filter.allow = patterns(&["gret"]);
-        terms.resources.allow = patterns(&["file:///b"]);
-        override_of(&mut terms.tools, "typo");
+    fn unknown_lists_are_not_checked() {
+        let mut policy = ExposurePolicy::default();
+        policy.tools.filter.allow = patterns(&["nwo"]);
+        policy.prompts.filter.allow = patterns(&["gret"]);
+        policy.resources.allow = patterns(&["file:///b"]);
+        override_of(&mut policy.tools, "typo");
         let mut offer = offer();
-        assert_eq!(reported(&offer, &terms).len(), 4);
+        assert_eq!(reported(&offer, &policy).len(), 4);
         offer.tools.is_unknown = true;
-        assert_eq!(reported(&offer, &terms).len(), 2);
+        assert_eq!(reported(&offer, &policy).len(), 2);
         offer.prompts.is_unknown = true;
         offer.templates.is_unknown = true;
-        assert!(reported(&offer, &terms).is_empty());
+        assert!(reported(&offer, &policy).is_empty());
     }
 }

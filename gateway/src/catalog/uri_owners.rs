@@ -1,12 +1,12 @@
-//! Whose URIs begin alike.
+//! Ownership of URIs by their prefix.
 //!
-//! A backend *owns* the URIs that begin as those do which it lists: with the same scheme and authority, or, where a URI has no authority, in
-//! the same directory. Templates of other backends take none of them. So a backend can draw nothing to itself by a template that says more
-//! about a URI, or that fits any. Where two backends list resources that begin alike, nobody owns them.
+//! A backend *owns* the URIs that share a prefix with a resource that it lists: the scheme and authority or, for URIs without authority,
+//! the directory. Templates of other backends do not match these URIs. So a backend cannot take over URIs with a more literal template, or
+//! with one that matches everything. If two backends list resources with the same prefix, neither owns it.
 //!
-//! A server may also have resources that begin like none that it lists: a tool makes one and gives a link to it, and only the session that
-//! called the tool can read it. Such a URI, if no template fits, goes to the only backend that has anything of the same scheme and
-//! authority, otherwise of the same scheme. Where several have some, guessing could give the wrong content.
+//! A server may also have resources under a prefix that it does not list. For example, a tool creates a resource and returns a link that
+//! only the session of the call can read. If no template matches such a URI, it goes to the only backend that has anything with the same
+//! scheme and authority, otherwise with the same scheme. If several have, guessing could return wrong content, and the URI is unknown.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,92 +15,93 @@ use std::sync::Arc;
 use crate::backend::Backend;
 use crate::config::ExposurePolicy;
 
-/// How deep directories are told apart.
+/// Maximum depth of directories that are distinguished.
 const MAX_DEPTH: usize = 32;
 
-/// The backends whose URIs begin in some way, each once, in the order in which they were noted.
+/// The backends that have URIs with a prefix, each once, in the order of the configuration.
 type Claims = HashMap<String, Vec<UriOwner>>;
 
-/// For each beginning of a URI the backends that have such.
+/// Index from URI prefixes to the backends that have such URIs.
 #[derive(Debug, Default)]
 pub(super) struct UriOwners {
-    /// The beginnings of the resources that are listed.
+    /// Prefixes of listed resources, by which they are owned.
     listed: Claims,
-    /// The schemes, and schemes with authorities, of these and of templates.
+    /// Schemes, and schemes with authority, of listed resources and of templates.
     all: Claims,
 }
 
-/// A backend that has URIs, and what it may offer of them.
+/// A backend that has URIs, and the policy that limits which it may serve.
 #[derive(Clone, Debug)]
 pub(super) struct UriOwner {
     pub(super) backend: Backend,
-    pub(super) terms: Arc<ExposurePolicy>,
+    pub(super) policy: Arc<ExposurePolicy>,
 }
 
 impl UriOwners {
-    /// Notes that `backend` lists the resource `uri`.
-    pub(super) fn note_resource(&mut self, uri: &str, backend: &Backend, terms: &Arc<ExposurePolicy>) {
-        let uri = &*normal(uri);
-        if let Some(beginning) = territories(uri).pop() {
-            claim(&mut self.listed, beginning, backend, terms);
+    /// Records that `backend` lists the resource `uri`.
+    pub(super) fn note_resource(&mut self, uri: &str, backend: &Backend, policy: &Arc<ExposurePolicy>) {
+        let uri = &*normalize(uri);
+        if let Some(beginning) = ownership_prefixes(uri).pop() {
+            add_claim(&mut self.listed, beginning, backend, policy);
         }
         for beginning in origin(uri).into_iter().chain(scheme(uri)) {
-            claim(&mut self.all, beginning, backend, terms);
+            add_claim(&mut self.all, beginning, backend, policy);
         }
     }
 
-    /// Notes that `backend` has a template whose text begins with `literal`, and goes on with an expression.
-    pub(super) fn note_template(&mut self, literal: &str, backend: &Backend, terms: &Arc<ExposurePolicy>) {
-        let literal = &*normal(literal);
-        // An authority in which the expression begins is not known.
+    /// Records a template of `backend` whose text before the first expression is `literal`.
+    pub(super) fn note_template(&mut self, literal: &str, backend: &Backend, policy: &Arc<ExposurePolicy>) {
+        let literal = &*normalize(literal);
+        // The expression begins inside the authority, so the authority is not known.
         let origin = origin(literal).filter(|origin| origin.len() < literal.len());
         for beginning in origin.into_iter().chain(scheme(literal)) {
-            claim(&mut self.all, beginning, backend, terms);
+            add_claim(&mut self.all, beginning, backend, policy);
         }
     }
 
-    /// The backend that owns `uri` by what it lists.
+    /// The backend that owns `uri`, if exactly one does.
     pub(super) fn owner(&self, uri: &str) -> Option<&UriOwner> {
-        self.place(uri).and_then(|(_, owners)| only(owners))
+        self.nearest_listed_prefix(uri)
+            .and_then(|(_, owners)| sole_owner(owners))
     }
 
-    /// The longest beginning of `uri` with which resources are listed, and who lists them.
-    pub(super) fn place(&self, uri: &str) -> Option<(&str, &[UriOwner])> {
-        let uri = &*normal(uri);
-        let mut longest_first = territories(uri).into_iter().rev();
+    /// The longest prefix of `uri` that listed resources have, and the backends that list them.
+    pub(super) fn nearest_listed_prefix(&self, uri: &str) -> Option<(&str, &[UriOwner])> {
+        let uri = &*normalize(uri);
+        let mut longest_first = ownership_prefixes(uri).into_iter().rev();
         let (beginning, owners) = longest_first.find_map(|beginning| self.listed.get_key_value(beginning))?;
         Some((beginning, owners))
     }
 
-    /// The only backend that has anything of the scheme and authority of `uri`, or of its scheme.
-    pub(super) fn only_relative(&self, uri: &str) -> Option<&UriOwner> {
-        let uri = &*normal(uri);
+    /// The only backend with anything of the scheme and authority of `uri`, otherwise of its scheme.
+    pub(super) fn sole_user_of_scheme(&self, uri: &str) -> Option<&UriOwner> {
+        let uri = &*normalize(uri);
         let mut beginnings = origin(uri).into_iter().chain(scheme(uri));
-        only(beginnings.find_map(|beginning| self.all.get(beginning))?)
+        sole_owner(beginnings.find_map(|beginning| self.all.get(beginning))?)
     }
 
-    /// Whether another backend than `backend` has anything of the scheme of `uri`.
-    pub(super) fn others_have(&self, uri: &str, backend: &Backend) -> bool {
-        let owners = scheme(&normal(uri)).and_then(|scheme| self.all.get(scheme));
+    /// Whether a backend other than `backend` has anything of the scheme of `uri`.
+    pub(super) fn has_other_users_of_scheme(&self, uri: &str, backend: &Backend) -> bool {
+        let owners = scheme(&normalize(uri)).and_then(|scheme| self.all.get(scheme));
         let other = |owner: &UriOwner| owner.backend.name() != backend.name();
         owners.is_some_and(|owners| owners.iter().any(other))
     }
 
-    /// The beginnings of listed resources, sorted, with those who list some.
+    /// Prefixes of listed resources and their backends, sorted.
     pub(super) fn listed(&self) -> Vec<(&str, &[UriOwner])> {
         sorted(&self.listed)
     }
 
-    /// The schemes of which several backends have something, sorted, with those who do.
+    /// Schemes that several backends use, sorted.
     pub(super) fn shared_schemes(&self) -> Vec<(&str, &[UriOwner])> {
         let mut shared = sorted(&self.all);
         shared.retain(|(beginning, owners)| owners.len() > 1 && !beginning.contains('/'));
         shared
     }
 
-    /// Who lists resources in the nearest directory around `beginning`, if that is a directory, with its name.
-    pub(super) fn around(&self, beginning: &str) -> Option<(&str, &[UriOwner])> {
-        let mut around = territories(beginning);
+    /// The nearest directory above the directory `beginning` in which resources are listed, and the backends that list them.
+    pub(super) fn enclosing_directory(&self, beginning: &str) -> Option<(&str, &[UriOwner])> {
+        let mut around = ownership_prefixes(beginning);
         around.retain(|other| other.len() < beginning.len());
         let mut nearest = around.into_iter().rev();
         let (name, owners) = nearest.find_map(|other| self.listed.get_key_value(other))?;
@@ -108,14 +109,14 @@ impl UriOwners {
     }
 }
 
-fn claim(claims: &mut Claims, beginning: &str, backend: &Backend, terms: &Arc<ExposurePolicy>) {
+fn add_claim(claims: &mut Claims, beginning: &str, backend: &Backend, policy: &Arc<ExposurePolicy>) {
     let owner = || UriOwner {
         backend: backend.clone(),
-        terms: Arc::clone(terms),
+        policy: Arc::clone(policy),
     };
     match claims.get_mut(beginning) {
         None => drop(claims.insert(beginning.to_owned(), vec![owner()])),
-        // Each backend's are noted together.
+        // All URIs of one backend are recorded in sequence, so only the last can be equal.
         Some(owners)
             if owners
                 .last()
@@ -124,7 +125,7 @@ fn claim(claims: &mut Claims, beginning: &str, backend: &Backend, terms: &Arc<Ex
     }
 }
 
-fn only(owners: &[UriOwner]) -> Option<&UriOwner> {
+fn sole_owner(owners: &[UriOwner]) -> Option<&UriOwner> {
     match owners {
         [owner] => Some(owner),
         _ => None,
@@ -140,8 +141,8 @@ fn sorted(claims: &Claims) -> Vec<(&str, &[UriOwner])> {
     sorted
 }
 
-/// The beginnings of `uri` by which it can be owned, the longest last: scheme and authority, or else each directory.
-fn territories(uri: &str) -> Vec<&str> {
+/// The prefixes by which `uri` can be owned, longest last: scheme and authority, otherwise each directory.
+fn ownership_prefixes(uri: &str) -> Vec<&str> {
     let Some(scheme) = scheme(uri) else {
         return Vec::new();
     };
@@ -156,8 +157,8 @@ fn territories(uri: &str) -> Vec<&str> {
     ends.take(MAX_DEPTH).filter_map(|end| path.get(..end)).collect()
 }
 
-/// A URI with its scheme and authority in lower case, in which they are compared (RFC 3986, 6.2.2.1).
-pub(super) fn normal(uri: &str) -> Cow<'_, str> {
+/// Lowercases scheme and authority, which compare without case (RFC 3986, 6.2.2.1).
+pub(super) fn normalize(uri: &str) -> Cow<'_, str> {
     let beginning = origin(uri).or_else(|| scheme(uri)).unwrap_or_default();
     if !beginning.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return uri.into();
@@ -166,7 +167,7 @@ pub(super) fn normal(uri: &str) -> Cow<'_, str> {
     Cow::Owned(beginning.to_ascii_lowercase() + rest)
 }
 
-/// The scheme of a URI, with its colon.
+/// The scheme of a URI, including the colon.
 pub(super) fn scheme(uri: &str) -> Option<&str> {
     let end = uri.find(':')?;
     let scheme = uri.get(..end)?;
@@ -177,7 +178,7 @@ pub(super) fn scheme(uri: &str) -> Option<&str> {
     is_scheme.then(|| uri.get(..=end)).flatten()
 }
 
-/// Scheme and authority of a URI, where it has one.
+/// Scheme and authority of a URI, if it has an authority.
 fn origin(uri: &str) -> Option<&str> {
     let scheme = scheme(uri)?.len();
     let rest = uri.get(scheme..)?.strip_prefix("//")?;
@@ -190,13 +191,13 @@ mod tests {
     use crate::catalog::test_util::backend;
 
     fn noted(resources: &[(&str, &Backend)], templates: &[(&str, &Backend)]) -> UriOwners {
-        let terms = Arc::default();
+        let policy = Arc::default();
         let mut owners = UriOwners::default();
         for (uri, backend) in resources {
-            owners.note_resource(uri, backend, &terms);
+            owners.note_resource(uri, backend, &policy);
         }
         for (literal, backend) in templates {
-            owners.note_template(literal, backend, &terms);
+            owners.note_template(literal, backend, &policy);
         }
         owners
     }
@@ -252,8 +253,9 @@ mod tests {
         }
     }
 
+    /// A URI without an owner goes to the only backend with other URIs of its authority, otherwise of its scheme.
     #[tokio::test]
-    async fn uri_without_an_owner_goes_to_the_only_one_with_others_of_its_scheme() {
+    async fn unowned_uri_goes_to_the_sole_user_of_its_scheme() {
         let (a, b) = (backend("a"), backend("b"));
         let owners = noted(
             &[
@@ -274,20 +276,25 @@ mod tests {
             ("nothing", None),
             ("", None),
         ] {
-            assert_eq!(name(owners.only_relative(uri)), relative, "{uri}");
+            assert_eq!(name(owners.sole_user_of_scheme(uri)), relative, "{uri}");
         }
-        assert!(owners.others_have("demo://x", &a) && owners.others_have("db://x", &a));
-        assert!(!owners.others_have("db://x", &b) && !owners.others_have("x://x", &a));
+        assert!(
+            owners.has_other_users_of_scheme("demo://x", &a)
+                && owners.has_other_users_of_scheme("db://x", &a)
+        );
+        assert!(
+            !owners.has_other_users_of_scheme("db://x", &b) && !owners.has_other_users_of_scheme("x://x", &a)
+        );
     }
 
     #[tokio::test]
-    async fn directory_within_another_is_known() {
+    async fn nearest_enclosing_directory_is_found() {
         let (a, b) = (backend("a"), backend("b"));
         let owners = noted(
             &[("file:///x", &a), ("file:///srv/b/y", &b), ("db://main/1", &b)],
             &[],
         );
-        let around = |beginning| owners.around(beginning).map(|(name, _)| name);
+        let around = |beginning| owners.enclosing_directory(beginning).map(|(name, _)| name);
         assert_eq!(around("file:///srv/b/"), Some("file:///"));
         assert_eq!(around("file:///"), None);
         assert_eq!(around("db://main"), None);

@@ -1,14 +1,13 @@
-//! Which URIs a URI template may stand for (RFC 6570).
+//! Matches URIs against URI templates (RFC 6570), to find the backend of a resource that no list contains.
 //!
-//! This finds the backend for a URI; whether the resource exists is the backend's to say. So an expression is not expanded but
-//! replaced by what it could become at most.
+//! Whether the resource exists is for the backend to decide. So an expression is not expanded: it matches anything that it could expand to.
 //!
-//! It happens for every read of a resource that no list names, and both the template and the URI are a stranger's. So nothing is tried in
-//! all ways: the match is greedy. Each literal is taken at the first place where it can be, which leaves the most to what follows. That is
-//! right between two slashes, because what a later place leaves is less of the same. Only behind an expression that may hold slashes
-//! another place can lead further, and is tried where the one before cannot.
+//! The algorithm is greedy glob matching with bounded backtracking. Templates and URIs are untrusted, so it must not be exponential. Each
+//! literal is matched at its first possible place, which leaves the most text for the parts after it. Invariant: between two slashes a
+//! later place never matches more than an earlier one. Only after an expression that can contain slashes may a later place succeed where an
+//! earlier one fails; there at most [`MAX_RESTARTS`] places are tried.
 
-// Strangers send what is read here.
+// This input comes from untrusted clients and backends.
 #![cfg_attr(
     not(test),
     warn(clippy::expect_used, clippy::indexing_slicing, clippy::string_slice)
@@ -20,14 +19,14 @@ use memchr::memmem;
 
 use crate::runtime::step_counter;
 
-/// The longest template that is used to find resources.
+/// Maximum bytes of literal text in a template that is matched.
 pub(super) const MAX_BYTES: usize = 2 * 1024;
-/// The most expressions of a template that is used to find resources.
+/// Maximum number of expressions in a template that is matched.
 pub(super) const MAX_EXPRESSIONS: usize = 16;
-/// How many places are tried for what follows an expression that may hold slashes. A URI that is made to lead astray more often fits nothing.
+/// Maximum number of places tried after an expression that can contain slashes. A URI that needs more does not match.
 const MAX_RESTARTS: usize = 64;
 
-/// A URI template, ready for matching.
+/// A URI template, parsed for matching.
 #[derive(Clone, Debug)]
 pub(super) struct UriTemplate {
     text: Box<str>,
@@ -37,7 +36,7 @@ pub(super) struct UriTemplate {
 
 #[derive(Clone, Debug)]
 pub(super) enum TemplatePart {
-    /// Itself.
+    /// Text that a URI must contain literally.
     Literal(String),
     /// `{name}`: at least one character, none of them `/`.
     Segment,
@@ -48,7 +47,7 @@ pub(super) enum TemplatePart {
 }
 
 impl UriTemplate {
-    /// Reads a template. A brace that is not closed stands for itself.
+    /// Parses a template. An unclosed brace is literal text.
     pub(super) fn new(text: &str) -> Self {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -69,17 +68,17 @@ impl UriTemplate {
         }
     }
 
-    /// How much of the template is literal: the more, the more it says about a URI that matches.
+    /// Bytes of literal text. Of two templates that match a URI, the one with more is the better match.
     pub(super) fn literal_bytes(&self) -> usize {
         self.literal_bytes
     }
 
-    /// The template as it is written.
+    /// The source text of the template.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// What all its URIs begin with.
+    /// The literal text before the first expression, with which all its URIs begin.
     pub(super) fn literal_beginning(&self) -> &str {
         match self.parts.first() {
             Some(TemplatePart::Literal(literal)) => literal,
@@ -87,16 +86,16 @@ impl UriTemplate {
         }
     }
 
-    /// Whether it is short enough to be used to find resources.
+    /// Whether the template is within the limits for matching.
     pub(super) fn is_usable(&self) -> bool {
         let expressions = self.parts.iter().filter(|part| part.literal().is_none()).count();
         self.literal_bytes <= MAX_BYTES && expressions <= MAX_EXPRESSIONS
     }
 
-    /// Whether `uri` may come from this template. Takes time in proportion to its length.
+    /// Whether the template can expand to `uri`. Linear in the length of `uri`.
     pub(super) fn matches(&self, uri: &str) -> bool {
         let uri = uri.as_bytes();
-        // Literals and expressions alternate, and the first and the last are literals.
+        // Literals and expressions alternate; the first and the last part are literals.
         let (Some(first), Some(last)) = (self.literal(0), self.literal(self.parts.len() - 1)) else {
             return false;
         };
@@ -111,67 +110,67 @@ impl UriTemplate {
             return false;
         };
         let expressions = (1..self.parts.len()).step_by(2);
-        let Some(last_free) = expressions.rev().find(|at| self.is_free(*at)) else {
+        let Some(last_free) = expressions.rev().find(|at| self.can_hold_slashes_at(*at)) else {
             let last = self.parts.len() - 2;
             return self
-                .forward(1..last, uri, first.len())
+                .match_segments_forward(1..last, uri, first.len())
                 .is_ok_and(|at| is_segment(uri.get(at..).unwrap_or_default()));
         };
-        // What stands before the last expression that may hold anything is taken from the left, what stands behind it from the right.
-        let Some(start) = self.forward_freely(1..last_free, uri, first.len()) else {
+        // The parts before the last expression with slashes are matched from the left, those after it from the right.
+        let Some(start) = self.match_forward(1..last_free, uri, first.len()) else {
             return false;
         };
-        let Some(end) = self.backward(last_free + 1..self.parts.len() - 1, uri) else {
+        let Some(end) = self.match_backward(last_free + 1..self.parts.len() - 1, uri) else {
             return false;
         };
-        start + self.least(last_free) <= end
+        start + self.min_bytes(last_free) <= end
     }
 
-    /// Whether the part at `at` is an expression that may hold slashes.
-    fn is_free(&self, at: usize) -> bool {
-        self.parts.get(at).is_some_and(TemplatePart::may_hold_slashes)
+    /// Whether the part at `at` is an expression that can contain slashes.
+    fn can_hold_slashes_at(&self, at: usize) -> bool {
+        self.parts.get(at).is_some_and(TemplatePart::can_hold_slashes)
     }
 
-    /// How many bytes the part at `at` takes at least.
-    fn least(&self, at: usize) -> usize {
-        self.parts.get(at).map_or(0, TemplatePart::least)
+    /// Minimum bytes of the part at `at`.
+    fn min_bytes(&self, at: usize) -> usize {
+        self.parts.get(at).map_or(0, TemplatePart::min_bytes)
     }
 
     fn literal(&self, at: usize) -> Option<&[u8]> {
         self.parts.get(at).and_then(TemplatePart::literal)
     }
 
-    /// Where the parts `range` end at the earliest that begin at `start`: expressions, each followed by a literal.
-    fn forward_freely(&self, range: Range<usize>, uri: &[u8], start: usize) -> Option<usize> {
+    /// Matches the parts `range` from `start`, each an expression followed by a literal, and returns the earliest end.
+    fn match_forward(&self, range: Range<usize>, uri: &[u8], start: usize) -> Option<usize> {
         let (mut at, mut start) = (range.start, start);
         while at < range.end {
-            // Up to the next expression that may hold anything.
+            // Up to the next expression that can contain slashes.
             let mut next = (at + 2..range.end).step_by(2);
-            let end = next.find(|at| self.is_free(*at)).unwrap_or(range.end);
-            start = if self.is_free(at) {
-                self.behind_free(at..end, uri, start)?
+            let end = next.find(|at| self.can_hold_slashes_at(*at)).unwrap_or(range.end);
+            start = if self.can_hold_slashes_at(at) {
+                self.match_after_free(at..end, uri, start)?
             } else {
-                self.forward(at..end, uri, start).ok()?
+                self.match_segments_forward(at..end, uri, start).ok()?
             };
             at = end;
         }
         Some(start)
     }
 
-    /// The same for an expression that may hold anything, a literal, and expressions of segments and literals behind it.
-    fn behind_free(&self, range: Range<usize>, uri: &[u8], start: usize) -> Option<usize> {
+    /// As [`Self::match_forward`], for parts of which only the first expression can contain slashes.
+    fn match_after_free(&self, range: Range<usize>, uri: &[u8], start: usize) -> Option<usize> {
         let literal = self.literal(range.start + 1)?;
         let finder = memmem::Finder::new(literal);
-        let mut from = start + self.least(range.start);
+        let mut from = start + self.min_bytes(range.start);
         for _ in 0..MAX_RESTARTS {
             let rest = uri.get(from..)?;
             let found = finder.find(rest);
             step_counter::count(found.unwrap_or(rest.len()) + 1);
             let end = from + found? + literal.len();
-            match self.forward(range.start + 2..range.end, uri, end) {
+            match self.match_segments_forward(range.start + 2..range.end, uri, end) {
                 Ok(end) => return Some(end),
-                Err(Stuck) => {
-                    // Any place from which the same slash comes next leads to the same.
+                Err(NoMatch) => {
+                    // Every place before the same slash fails in the same way: continue after it.
                     let slash = end + next_slash(uri.get(end..)?)?;
                     from = (slash + 1).saturating_sub(literal.len());
                 }
@@ -180,16 +179,21 @@ impl UriTemplate {
         None
     }
 
-    /// The same for expressions of segments, each followed by a literal.
-    fn forward(&self, range: Range<usize>, uri: &[u8], start: usize) -> Result<usize, Stuck> {
+    /// As [`Self::match_forward`], for expressions without slashes.
+    fn match_segments_forward(
+        &self,
+        range: Range<usize>,
+        uri: &[u8],
+        start: usize,
+    ) -> Result<usize, NoMatch> {
         let mut start = start;
         for at in range.skip(1).step_by(2) {
-            let literal = self.literal(at).ok_or(Stuck)?;
-            let rest = uri.get(start..).ok_or(Stuck)?;
+            let literal = self.literal(at).ok_or(NoMatch)?;
+            let rest = uri.get(start..).ok_or(NoMatch)?;
             let segment = next_slash(rest).unwrap_or(rest.len());
             step_counter::count(segment + 1);
             let place = match next_slash(literal) {
-                // It can only be where its first slash is the next one.
+                // The literal contains a slash, so it can only match where that is the next slash.
                 Some(before) => segment.checked_sub(before).filter(|place| {
                     step_counter::count(literal.len());
                     rest.get(*place..).is_some_and(|rest| rest.starts_with(literal))
@@ -199,14 +203,15 @@ impl UriTemplate {
                     .and_then(|within| memmem::find(within, literal))
                     .map(|place| place + 1),
             };
-            let place = place.filter(|place| *place > 0).ok_or(Stuck)?;
+            let place = place.filter(|place| *place > 0).ok_or(NoMatch)?;
             start += place + literal.len();
         }
         Ok(start)
     }
 
-    /// Where the parts `range` begin at the latest that end with the URI: literals, each followed by an expression of a segment.
-    fn backward(&self, range: Range<usize>, uri: &[u8]) -> Option<usize> {
+    /// Matches the parts `range` against the end of `uri`, each a literal followed by an expression without slashes, and returns the latest
+    /// start.
+    fn match_backward(&self, range: Range<usize>, uri: &[u8]) -> Option<usize> {
         let mut end = uri.len();
         for at in range.step_by(2).collect::<Vec<_>>().into_iter().rev() {
             let literal = self.literal(at)?;
@@ -215,7 +220,7 @@ impl UriTemplate {
             let segment = slash.map_or(0, |slash| slash + 1);
             step_counter::count(end - segment + 1);
             let place = match memchr::memrchr(b'/', literal) {
-                // It can only be where its last slash is the one before.
+                // The literal contains a slash, so it can only match where that is the previous slash.
                 Some(within) => slash?.checked_sub(within).filter(|place| {
                     step_counter::count(literal.len());
                     let place = before.get(*place..);
@@ -229,8 +234,8 @@ impl UriTemplate {
     }
 }
 
-/// A literal stands nowhere before the next slash.
-struct Stuck;
+/// The literal does not occur before the next slash.
+struct NoMatch;
 
 fn next_slash(bytes: &[u8]) -> Option<usize> {
     memchr::memchr(b'/', bytes)
@@ -262,12 +267,12 @@ impl TemplatePart {
         }
     }
 
-    fn may_hold_slashes(&self) -> bool {
+    fn can_hold_slashes(&self) -> bool {
         matches!(self, Self::Path | Self::Optional)
     }
 
-    /// How many bytes it takes at least.
-    fn least(&self) -> usize {
+    /// Minimum bytes that the part matches.
+    fn min_bytes(&self) -> usize {
         match self {
             Self::Segment | Self::Path => 1,
             Self::Literal(_) | Self::Optional => 0,
@@ -282,8 +287,8 @@ mod tests {
     use super::*;
     use crate::runtime::step_counter::{assert_linear, counted};
 
-    /// The same in all ways: after each part, at which places of the URI it may end.
-    fn matches_in_some_way(template: &UriTemplate, uri: &str) -> bool {
+    /// Reference implementation: after each part, all positions at which it can end.
+    fn matches_by_exhaustive_search(template: &UriTemplate, uri: &str) -> bool {
         let uri = uri.as_bytes();
         let mut ends = vec![false; uri.len() + 1];
         ends[0] = true;
@@ -296,8 +301,8 @@ mod tests {
                     }
                     continue;
                 }
-                for end in start + part.least()..=uri.len() {
-                    let is_fit = part.may_hold_slashes() || !uri[start..end].contains(&b'/');
+                for end in start + part.min_bytes()..=uri.len() {
+                    let is_fit = part.can_hold_slashes() || !uri[start..end].contains(&b'/');
                     ends[end] |= is_fit;
                 }
             }
@@ -309,7 +314,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
         #[test]
-        fn template_fits_if_and_only_if_it_fits_in_some_way(
+        fn match_agrees_with_exhaustive_search(
             parts in proptest::collection::vec(
                 prop_oneof![
                     3 => "[ab/]{0,3}",
@@ -322,12 +327,12 @@ mod tests {
             uri in "[ab/]{0,12}",
         ) {
             let template = UriTemplate::new(&parts.concat());
-            prop_assert_eq!(template.matches(&uri), matches_in_some_way(&template, &uri), "{:?} {}", parts, uri);
+            prop_assert_eq!(template.matches(&uri), matches_by_exhaustive_search(&template, &uri), "{:?} {}", parts, uri);
         }
     }
 
     #[test]
-    fn matching_takes_linear_time_whatever_the_template() {
+    fn matching_is_linear_for_any_template() {
         for (template, unit) in [
             ("x{a}", "x"),
             ("{a}x{b}x{c}x{d}", "x"),
@@ -347,7 +352,7 @@ mod tests {
                 },
             );
         }
-        // The most that a template may have, and a URI that leads astray as often as it can.
+        // The largest usable template, and a URI that causes the most restarts.
         let worst = UriTemplate::new(&format!("{{+a}}{}y{{+c}}", "x{b}/".repeat(MAX_EXPRESSIONS - 2)));
         assert!(worst.is_usable());
         let uri = "xx/".repeat(2700);
@@ -356,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn template_that_is_too_large_is_not_usable() {
+    fn too_large_template_is_not_usable() {
         for (template, expected) in [
             ("x".repeat(MAX_BYTES), true),
             ("x".repeat(MAX_BYTES + 1), false),
@@ -368,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_stands_for_what_it_could_become() {
+    fn expression_matches_its_possible_expansions() {
         for (template, uri, expected) in [
             ("test://template/{id}/data", "test://template/123/data", true),
             ("test://template/{id}/data", "test://template//data", false),
@@ -395,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn many_expressions_take_no_time() {
+    fn many_expressions_match_fast() {
         let template = UriTemplate::new(&"{a}x".repeat(50));
         assert!(!template.matches(&"x".repeat(4000).replace("xx", "x/")));
     }

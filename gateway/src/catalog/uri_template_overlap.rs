@@ -1,38 +1,41 @@
-//! Whether two URI templates fit a common URI: the intersection of two regular languages, by a walk through pairs of positions.
+//! Decides whether two URI templates match a common URI: the intersection of two regular languages, by a search through pairs of positions
+//! (product automaton).
 
-// Strangers send what is read here.
+// This input comes from untrusted backends.
 #![cfg_attr(
     not(test),
     warn(clippy::expect_used, clippy::indexing_slicing, clippy::string_slice)
 )]
 
-use super::uri_owners::normal;
+use super::uri_owners::normalize;
 use crate::catalog::uri_template::{TemplatePart, UriTemplate};
 
-/// The longest template that is looked at, in symbols; of a longer one it is believed that it overlaps with whatever begins like it.
+/// Maximum number of symbols of a template that is compared. A longer one is assumed to overlap with every template that has the same
+/// beginning.
 const MAX_SYMBOLS: usize = 1024;
 
-/// A symbol of a template.
+/// A state of the automaton of a template.
 #[derive(Clone, Copy, Debug)]
 enum Symbol {
-    /// This byte.
+    /// One byte, which must be this one.
     Byte(u8),
-    /// One byte; `/` too, if so.
+    /// One byte; `slash` says whether it may be `/`.
     One { slash: bool },
-    /// Any number of bytes; `/` too, if so.
+    /// Any number of bytes; `slash` says whether they may contain `/`.
     Many { slash: bool },
 }
 
-/// Whether a URI fits both templates. Adds the steps that it takes to `steps`.
+/// Whether some URI matches both templates. Adds the steps taken to `steps`.
 pub(super) fn overlap(one: &UriTemplate, other: &UriTemplate, steps: &mut usize) -> bool {
     let (first, second) = (one.literal_beginning(), other.literal_beginning());
     *steps += 1;
-    (first.starts_with(second) || second.starts_with(first)) && meet(&symbols(one), &symbols(other), steps)
+    (first.starts_with(second) || second.starts_with(first))
+        && have_common_string(&symbols(one), &symbols(other), steps)
 }
 
-/// Whether a URI fits the template that begins with `beginning`, a directory or an authority, and goes on in it.
-pub(super) fn reaches(template: &UriTemplate, beginning: &str, steps: &mut usize) -> bool {
-    let literal = &*normal(template.literal_beginning());
+/// Whether the template matches some URI inside `beginning`, which is an authority or a directory.
+pub(super) fn overlaps_prefix(template: &UriTemplate, beginning: &str, steps: &mut usize) -> bool {
+    let literal = &*normalize(template.literal_beginning());
     *steps += 1;
     if !literal.starts_with(beginning) && !beginning.starts_with(literal) {
         return false;
@@ -43,7 +46,7 @@ pub(super) fn reaches(template: &UriTemplate, beginning: &str, steps: &mut usize
     }
     let bytes = beginning.bytes().chain(slash.bytes()).map(Symbol::Byte);
     let inside: Vec<_> = bytes.chain([Symbol::Many { slash: true }]).collect();
-    meet(&symbols(template), &inside, steps)
+    have_common_string(&symbols(template), &inside, steps)
 }
 
 fn symbols(template: &UriTemplate) -> Vec<Symbol> {
@@ -61,8 +64,8 @@ fn symbols(template: &UriTemplate) -> Vec<Symbol> {
     symbols
 }
 
-/// Whether both can be walked through to their ends with the same bytes. Visits each pair of positions at most once.
-fn meet(one: &[Symbol], other: &[Symbol], steps: &mut usize) -> bool {
+/// Whether the end of both can be reached with the same bytes. Visits each pair of positions at most once.
+fn have_common_string(one: &[Symbol], other: &[Symbol], steps: &mut usize) -> bool {
     if one.len().max(other.len()) > MAX_SYMBOLS {
         return true;
     }
@@ -90,7 +93,7 @@ fn meet(one: &[Symbol], other: &[Symbol], steps: &mut usize) -> bool {
         if let (Some(first), Some(second)) = (first, second)
             && first.shares_byte_with(*second)
         {
-            open.push((first.behind(at), second.behind(beside)));
+            open.push((first.position_after(at), second.position_after(beside)));
         }
     }
     false
@@ -106,8 +109,8 @@ impl Symbol {
         }
     }
 
-    /// Where a walk stands that was at this symbol, at the place `at`, and has taken a byte.
-    fn behind(self, at: usize) -> usize {
+    /// The position after one byte was consumed at `at`.
+    fn position_after(self, at: usize) -> usize {
         match self {
             Self::Many { .. } => at,
             Self::Byte(_) | Self::One { .. } => at + 1,
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_overlap_when_a_uri_fits_both() {
+    fn templates_overlap_if_a_uri_matches_both() {
         for (one, other, expected) in [
             ("db://main/{+x}", "db://main/u{y}", true),
             ("db://a/{x}/c", "db://a/b/{y}", true),
@@ -149,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn template_reaches_an_authority_or_a_directory() {
+    fn template_overlaps_an_authority_or_a_directory() {
         for (template, beginning, expected) in [
             ("db://main/{+x}", "db://main", true),
             ("db://{table}/rows", "db://main", true),
@@ -164,7 +167,7 @@ mod tests {
         ] {
             let template = UriTemplate::new(template);
             assert_eq!(
-                reaches(&template, beginning, &mut 0),
+                overlaps_prefix(&template, beginning, &mut 0),
                 expected,
                 "{template:?} {beginning}"
             );
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_at_most_the_product_of_both_lengths() {
+    fn overlap_steps_are_bounded_by_the_product() {
         let (one, other) = ("{+a}x".repeat(100), "{+a}y".repeat(100));
         let mut steps = 0;
         overlap(&UriTemplate::new(&one), &UriTemplate::new(&other), &mut steps);
@@ -181,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_uri_that_fits_both_is_never_missed(
+        fn uri_that_matches_both_is_never_missed(
             one in "(a|b|/|\\{x\\}|\\{\\+x\\}){0,6}",
             other in "(a|b|/|\\{x\\}|\\{\\+x\\}){0,6}",
             uri in "[ab/]{0,6}",

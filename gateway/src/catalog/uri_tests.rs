@@ -1,4 +1,4 @@
-//! Which backend a resource is read from when backends claim the same URIs, and who is told of it.
+//! Tests of the routing of resources when backends claim the same URIs, and of what `/status` reports.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::catalog::backend_state::CatalogBackend;
 use crate::catalog::test_util::{backend, list};
 use crate::config::{ExposurePolicy, HealthSettings, NameFilter, Pattern};
 
-/// A backend of that name with these resources and templates.
+/// A backend with these resources and templates.
 fn with(name: &str, resources: &[&str], templates: &[&str], filter: NameFilter) -> Arc<CatalogBackend> {
     let items = |kind, field: &str, uris: &[&str]| {
         let items: Vec<_> = uris
@@ -18,12 +18,12 @@ fn with(name: &str, resources: &[&str], templates: &[&str], filter: NameFilter) 
             .collect();
         list(kind, &items.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    let terms = ExposurePolicy {
+    let policy = ExposurePolicy {
         resources: filter,
         ..ExposurePolicy::default()
     };
-    let member = CatalogBackend::new(backend(name), Arc::new(terms), HealthSettings::default());
-    member.observe(Ok(BackendOffer {
+    let member = CatalogBackend::new(backend(name), Arc::new(policy), HealthSettings::default());
+    member.record_discovery(Ok(BackendOffer {
         resources: items(ListKind::Resources, "uri", resources),
         templates: items(ListKind::Templates, "uriTemplate", templates),
         ..BackendOffer::default()
@@ -34,12 +34,12 @@ fn with(name: &str, resources: &[&str], templates: &[&str], filter: NameFilter) 
 fn merged(members: &[Arc<CatalogBackend>]) -> CatalogSnapshot {
     let known: Vec<_> = members
         .iter()
-        .map(|member| (member.backend.clone(), member.show()))
+        .map(|member| (member.backend.clone(), member.advertise()))
         .collect();
     merge(&known, &Arc::default())
 }
 
-/// A row: what a and b list, each resources and templates; which URI; whose it is; and what `/status` says, naming both.
+/// A row: resources of a and b, templates of a and b, the URI, its expected backend, and the expected text in `/status`.
 type Row<'a> = (
     [&'a [&'a str]; 2],
     [&'a [&'a str]; 2],
@@ -48,11 +48,11 @@ type Row<'a> = (
     &'a str,
 );
 
-/// Whatever b lists, and whether it comes first or second, it draws nothing to itself that is a's, and what overlaps is a conflict.
+/// Whatever b lists, and in whichever order, it gets no URI of a; each overlap is reported.
 #[tokio::test]
-async fn backend_draws_no_uris_of_others_to_itself() {
+async fn backend_cannot_take_over_uris_of_another() {
     let rows: &[Row<'_>] = &[
-        // A template of b that says more, in an authority in which a lists resources.
+        // A more literal template of b, in an authority in which a lists resources.
         (
             [&["db://main/1"], &["db://main/{+path}"]],
             [&[], &["db://main/users/{id}"]],
@@ -60,7 +60,7 @@ async fn backend_draws_no_uris_of_others_to_itself() {
             Some("a"),
             r#"the template "db://main/users/{id}" of b takes nothing that begins with "db://main": a lists such resources"#,
         ),
-        // The same, where a has no template.
+        // As before, but a has no template.
         (
             [&["db://main/1"], &[]],
             [&[], &["db://{+all}"]],
@@ -68,7 +68,7 @@ async fn backend_draws_no_uris_of_others_to_itself() {
             Some("a"),
             r#"the template "db://{+all}" of b takes nothing that begins with "db://main""#,
         ),
-        // A template without a beginning.
+        // A template that begins with an expression.
         (
             [&["db://main/1"], &[]],
             [&[], &["{+any}"]],
@@ -90,7 +90,7 @@ async fn backend_draws_no_uris_of_others_to_itself() {
             Some("a"),
             "",
         ),
-        // It may take what is nobody's.
+        // It may take URIs that no other backend claims.
         (
             [&["db://main/1"], &[]],
             [&[], &["{+any}"]],
@@ -98,7 +98,7 @@ async fn backend_draws_no_uris_of_others_to_itself() {
             Some("b"),
             "",
         ),
-        // One listed URI of the scheme.
+        // One listed URI with the same scheme.
         (
             [&["db://main/1"], &[]],
             [&["db://evil/1"], &[]],
@@ -120,7 +120,7 @@ async fn backend_draws_no_uris_of_others_to_itself() {
             None,
             "",
         ),
-        // One listed URI of the authority: nobody owns it, and a's template still finds what is a's.
+        // One listed URI with the same authority: neither owns it, and a's template still finds a's URIs.
         (
             [&["db://main/1"], &["db://main/{+path}"]],
             [&["db://main/evil"], &[]],
@@ -135,7 +135,7 @@ async fn backend_draws_no_uris_of_others_to_itself() {
             None,
             "",
         ),
-        // Another case of scheme and authority is the same authority.
+        // Scheme and authority compare without case.
         (
             [&["db://main/1"], &[]],
             [&[], &["DB://MAIN/{x}"]],
@@ -143,7 +143,7 @@ async fn backend_draws_no_uris_of_others_to_itself() {
             Some("a"),
             r#"the template "DB://MAIN/{x}" of b takes nothing that begins with "db://main""#,
         ),
-        // Directories, where there is no authority.
+        // URIs without authority are owned by directory.
         (
             [&["file:///srv/a/x"], &[]],
             [&[], &["file:///{+path}"]],
@@ -165,7 +165,7 @@ async fn backend_draws_no_uris_of_others_to_itself() {
             Some("b"),
             r#"b lists resources that begin with "file:///srv/b/", within "file:///" where a lists some"#,
         ),
-        // Templates that nobody's lists decide: the one that says more goes first.
+        // No list decides between the templates: the more literal one wins.
         (
             [&[], &["db://main/{+path}"]],
             [&[], &["db://main/users/{id}"]],
@@ -182,17 +182,21 @@ async fn backend_draws_no_uris_of_others_to_itself() {
             let found = snapshot.resource(uri).ok();
             let found = found.as_ref().map(|route| route.backend.name().as_str());
             assert_eq!(found, *expected, "{uri}: {of_a:?} {of_b:?}");
-            let told = snapshot.conflicts.told().join("\n") + &snapshot.warnings.told().join("\n");
-            // Names stand in the order of the configuration.
+            let reported =
+                snapshot.conflicts.to_lines().join("\n") + &snapshot.warnings.to_lines().join("\n");
+            // Names are in the order of the configuration.
             let turned = says.replacen("a, b ", "b, a ", 1);
-            assert!(told.contains(says) || told.contains(&turned), "{says}: {told}");
+            assert!(
+                reported.contains(says) || reported.contains(&turned),
+                "{says}: {reported}"
+            );
         }
     }
 }
 
-/// Backends that keep to themselves are no conflict.
+/// Claims that do not overlap are not reported.
 #[tokio::test]
-async fn uris_that_do_not_overlap_are_no_conflict() {
+async fn disjoint_uris_are_no_conflict() {
     let none = NameFilter::default;
     let snapshot = merged(&[
         with(
@@ -210,12 +214,12 @@ async fn uris_that_do_not_overlap_are_no_conflict() {
         ),
         with("d", &["file:///e/1"], &[], none()),
     ]);
-    assert_eq!(snapshot.conflicts.told(), [] as [&str; 0]);
+    assert_eq!(snapshot.conflicts.to_lines(), [] as [&str; 0]);
 }
 
-/// What an owner's filters keep back is not the owner's, and what they let pass through a template is.
+/// URIs that the owner's filters reject are not the owner's; those that they accept through a template are.
 #[tokio::test]
-async fn owner_takes_only_what_it_may_offer() {
+async fn owner_gets_only_what_its_filters_allow() {
     let filter = |allow: &[&str], deny: &[&str]| NameFilter {
         allow: allow.iter().map(|text| Pattern::new(text)).collect(),
         deny: deny.iter().map(|text| Pattern::new(text)).collect(),
@@ -238,9 +242,9 @@ async fn owner_takes_only_what_it_may_offer() {
     }
 }
 
-/// What a client writes with control characters is read at no backend, because parsers leave them out.
+/// A URI with control characters has no route, because parsers drop them.
 #[tokio::test]
-async fn uri_with_control_characters_is_nowhere() {
+async fn uri_with_control_characters_has_no_route() {
     let a = with(
         "a",
         &["db://main/a b", "db://main/a\tb"],
@@ -261,9 +265,9 @@ async fn uri_with_control_characters_is_nowhere() {
     }
 }
 
-/// Where parsers disagree about what a URI names, no rule can hold, so that a backend with rules is not asked for it.
+/// If parsers disagree on what a URI names, filters cannot be enforced. So a backend with filters does not get the URI.
 #[tokio::test]
-async fn ambiguous_uri_is_nowhere_where_there_are_rules() {
+async fn ambiguous_uri_has_no_route_where_filters_exist() {
     let filter = |allow: &[&str], deny: &[&str]| NameFilter {
         allow: allow.iter().map(|text| Pattern::new(text)).collect(),
         deny: deny.iter().map(|text| Pattern::new(text)).collect(),

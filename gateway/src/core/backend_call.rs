@@ -33,20 +33,20 @@ const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
 /// The kind of item that a request addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallSubject {
-    /// `tools/call`.
+    /// A tool, addressed by `tools/call`.
     Tool,
-    /// `prompts/get`.
+    /// A prompt, addressed by `prompts/get`.
     Prompt,
     /// `resources/read`, and other requests that name a resource by its `uri`.
     Resource,
-    /// `completion/complete`.
+    /// The target of `completion/complete`: a prompt or a resource template.
     Completion,
 }
 
 /// A backend's response to a request, with its permit.
 #[derive(Debug)]
 pub struct CallReply {
-    /// The response.
+    /// The backend's response, in its own framing.
     pub answer: BackendResponse,
     /// The request's permit at the backend. Keep it until the response is complete.
     pub admitted: CallPermit,
@@ -61,23 +61,23 @@ pub enum CallError {
     /// No backend offers the item.
     #[error("unknown {} {name:?}", .subject.noun())]
     Unknown {
-        /// The kind of item.
+        /// The kind of item that was requested.
         subject: CallSubject,
-        /// The name that the caller used.
+        /// The advertised name, or URI, that the caller used.
         name: String,
     },
     /// A backend that has not answered since the process started may offer the item.
     #[error("backend {0} is not known yet; try again")]
-    NotYet(BackendName),
+    Undiscovered(BackendName),
     /// The backend offers the item but no completion of its arguments.
     #[error("backend {0} does not complete arguments")]
     NoCompletion(BackendName),
     /// The exchange with the backend failed.
     #[error("backend {backend} {error}")]
     Backend {
-        /// The backend's name.
+        /// Name of the backend in the configuration.
         backend: BackendName,
-        /// The failure.
+        /// What went wrong in the exchange.
         error: BackendError,
         /// Whether the request may have reached the backend.
         sent: bool,
@@ -146,7 +146,7 @@ impl Core {
                 subject,
                 name: name.to_string(),
             },
-            NotFound::NotYet(backend) => CallError::NotYet(backend),
+            NotFound::Undiscovered(backend) => CallError::Undiscovered(backend),
         })?;
         if subject == CallSubject::Completion && !snapshot.completes(route.backend.name()) {
             return Err(CallError::NoCompletion(route.backend.name().clone()));
@@ -292,11 +292,11 @@ pub struct LocatedCall<'a> {
 /// Whether another backend gets a request if it lists what the request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contest {
-    /// It does.
+    /// It gets the request.
     Won,
     /// The order of the backends decides.
     ByOrder,
-    /// It does not.
+    /// It does not get the request.
     Lost,
 }
 
@@ -337,7 +337,7 @@ pub fn locate<'a>(
 
 /// The item that a request names.
 struct FoundItem<'a> {
-    name: params::Text<'a>,
+    name: params::JsonString<'a>,
     /// The lists that may contain the item.
     kinds: &'static [ListKind],
     /// The `task` of a call, which is not forwarded.
@@ -386,7 +386,7 @@ impl CallError {
             Self::Backend { error, sent, .. } => !sent || error.is_retry_safe(),
             Self::Params(_)
             | Self::Unknown { .. }
-            | Self::NotYet(_)
+            | Self::Undiscovered(_)
             | Self::NoCompletion(_)
             | Self::Gone
             | Self::Unavailable(_) => true,
@@ -455,7 +455,7 @@ fn rewritten(
 mod tests {
     use super::*;
 
-    /// A list that is looked at earlier decides; in the same list the order of the backends does.
+    /// The list that is searched first decides; within one list the order of the backends does.
     #[test]
     fn contest_is_decided_by_the_first_list_that_has_the_name() {
         let located = |kinds, listed_as| LocatedCall {

@@ -5,6 +5,15 @@ use std::sync::Arc;
 
 /// The caller of a request. A session belongs to one principal, so its id is useless to another caller. Two tokens of one issuer for
 /// one subject are the same principal, because clients renew tokens during a session.
+///
+/// ```
+/// use vmcp_gateway::core::Principal;
+///
+/// let alice = Principal::subject("https://issuer.example".into(), "alice");
+/// assert!(!alice.is_anonymous());
+/// assert_ne!(alice, Principal::subject("https://other.example".into(), "alice"));
+/// assert_eq!(format!("{alice:?}"), "Subject(hidden)");
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
     /// The caller of a gateway without authentication.

@@ -190,7 +190,7 @@ pub(super) fn error_response(
             Rejection::ResourceNotFound.response_with_data(Some(request.id), &message, &data)
         }
         error @ CallError::Unknown { .. } => reject(Rejection::InvalidParams, &error.to_string()),
-        error @ CallError::NotYet(_) => reject(Rejection::BackendNotDiscovered, &error.to_string()),
+        error @ CallError::Undiscovered(_) => reject(Rejection::BackendNotDiscovered, &error.to_string()),
         CallError::NoCompletion(_) => response::result(request.id, NO_COMPLETION),
         error @ CallError::Backend {
             error: BackendError::Overloaded(_),
@@ -244,7 +244,7 @@ mod tests {
     /// unknown.
     #[tokio::test]
     async fn undiscovered_backend_is_named_in_the_error() {
-        let error = CallError::NotYet(BackendName::for_test("slow"));
+        let error = CallError::Undiscovered(BackendName::for_test("slow"));
         let (status, body) = error_of(CallSubject::Tool, error).await;
         assert_eq!((status, &body["error"]["code"]), (200, &json!(-32603)));
         assert_eq!(

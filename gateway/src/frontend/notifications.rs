@@ -89,7 +89,7 @@ impl Frontend {
                 // The notification names no backend, and the call may run in another process.
                 return match session.resolve_cancellation(id) {
                     // No backend has seen a request with an id of another kind.
-                    CancellationTarget::SameId if !jsonrpc::is_sent_on(id) => Ok(()),
+                    CancellationTarget::SameId if !jsonrpc::is_forwardable_id(id) => Ok(()),
                     CancellationTarget::SameId => self.notify_bound_backends(context, session, body),
                     CancellationTarget::RenamedId(upstream) => {
                         match splice(body, id.get(), upstream.get().as_bytes()) {

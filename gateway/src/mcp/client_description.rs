@@ -1,14 +1,14 @@
-//! What a client says of itself in `initialize`, as every backend can read it.
+//! Repairs what a client says about itself in `initialize`, so that every backend can read it.
 //!
-//! Some clients leave a part out, write `null`, `true` or an empty list for an object, or a number for a version. Some SDKs' servers take that,
-//! and others refuse the handshake. Backends get it as the specification wants it. What is right, and what is not known here, stays as it is.
+//! Some clients leave a field out, write `null`, `true` or an empty list instead of an object, or a number as a version. Some SDKs' servers
+//! accept that, others fail the handshake. Backends get the shape that the specification requires. Valid and unknown fields stay unchanged.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-/// Members of the capabilities, all of which are objects, and those within that are objects, too.
+/// The client capabilities, all of which are objects, and their members that are objects, too.
 const CAPABILITIES: [(&str, &[&str]); 6] = [
     ("roots", &[]),
     ("sampling", &["context", "tools"]),
@@ -17,18 +17,18 @@ const CAPABILITIES: [(&str, &[&str]); 6] = [
     ("experimental", &[]),
     ("extensions", &[]),
 ];
-/// Members of the capabilities of which each member is an object.
-const OPEN: [&str; 2] = ["experimental", "extensions"];
+/// Capabilities of which every member is an object.
+const FREE_FORM: [&str; 2] = ["experimental", "extensions"];
 
-/// A client without a name.
-const UNKNOWN: &str = "unknown";
-/// A client without a version.
-const NO_VERSION: &str = "0";
+/// Name of a client that sends none.
+const DEFAULT_NAME: &str = "unknown";
+/// Version of a client that sends none.
+const DEFAULT_VERSION: &str = "0";
 
-/// The capabilities. Whoever says nothing of them has none.
-pub(super) fn capabilities(said: Option<&RawValue>) -> Cow<'_, RawValue> {
-    repaired(said, |said| {
-        let Value::Object(mut all) = said else {
+/// Repairs `capabilities`. A missing value becomes an empty object.
+pub(super) fn capabilities(sent: Option<&RawValue>) -> Cow<'_, RawValue> {
+    repaired(sent, |sent| {
+        let Value::Object(mut all) = sent else {
             return json!({});
         };
         for (name, members) in CAPABILITIES {
@@ -37,7 +37,7 @@ pub(super) fn capabilities(said: Option<&RawValue>) -> Cow<'_, RawValue> {
                 continue;
             };
             members.iter().for_each(|member| keep_object(capability, member));
-            if OPEN.contains(&name) {
+            if FREE_FORM.contains(&name) {
                 let names: Vec<_> = capability.keys().cloned().collect();
                 names.iter().for_each(|member| keep_object(capability, member));
             }
@@ -52,15 +52,15 @@ pub(super) fn capabilities(said: Option<&RawValue>) -> Cow<'_, RawValue> {
     })
 }
 
-/// The name and the version.
-pub(super) fn info(said: Option<&RawValue>) -> Cow<'_, RawValue> {
-    repaired(said, |said| {
-        let mut info = match said {
+/// Repairs `clientInfo`: name and version become strings.
+pub(super) fn info(sent: Option<&RawValue>) -> Cow<'_, RawValue> {
+    repaired(sent, |sent| {
+        let mut info = match sent {
             Value::Object(info) => info,
             Value::String(name) => Map::from_iter([("name".to_owned(), Value::String(name))]),
             _ => Map::new(),
         };
-        for (key, default) in [("name", UNKNOWN), ("version", NO_VERSION)] {
+        for (key, default) in [("name", DEFAULT_NAME), ("version", DEFAULT_VERSION)] {
             let text = match info.get(key) {
                 Some(Value::String(_)) => continue,
                 Some(Value::Number(number)) => number.to_string(),
@@ -86,7 +86,8 @@ pub(super) fn info(said: Option<&RawValue>) -> Cow<'_, RawValue> {
     })
 }
 
-/// Leaves at `key` an object or nothing. `true` and an empty list, which some languages write for an empty object, are one.
+/// Ensures that `key` is an object or absent. `true`, and the empty list as which some languages encode an empty object, become an empty
+/// object.
 fn keep_object(of: &mut Map<String, Value>, key: &str) {
     match of.get(key) {
         None | Some(Value::Object(_)) => {}
@@ -102,17 +103,17 @@ fn keep_object(of: &mut Map<String, Value>, key: &str) {
     }
 }
 
-/// The bytes that the client wrote where `repair` changes nothing.
-fn repaired(said: Option<&RawValue>, repair: impl FnOnce(Value) -> Value) -> Cow<'_, RawValue> {
-    let value: Value = said
-        .and_then(|said| serde_json::from_str(said.get()).ok())
+/// Applies `repair`, and keeps the client's bytes if nothing changes.
+fn repaired(sent: Option<&RawValue>, repair: impl FnOnce(Value) -> Value) -> Cow<'_, RawValue> {
+    let value: Value = sent
+        .and_then(|sent| serde_json::from_str(sent.get()).ok())
         .unwrap_or_default();
-    let right = repair(value.clone());
-    match said {
-        Some(said) if right == value => Cow::Borrowed(said),
+    let valid = repair(value.clone());
+    match sent {
+        Some(sent) if valid == value => Cow::Borrowed(sent),
         _ => {
-            let written = serde_json::value::to_raw_value(&right);
-            // What was read as JSON can be written as JSON.
+            let written = serde_json::value::to_raw_value(&valid);
+            // A value that was parsed from JSON can be serialized.
             written.map_or_else(|_| Cow::Owned(RawValue::NULL.to_owned()), Cow::Owned)
         }
     }
@@ -122,27 +123,27 @@ fn repaired(said: Option<&RawValue>, repair: impl FnOnce(Value) -> Value) -> Cow
 mod tests {
     use super::*;
 
-    fn with(read: fn(Option<&RawValue>) -> Cow<'_, RawValue>, said: &str) -> String {
-        let said = RawValue::from_string(said.to_owned()).unwrap();
-        read(Some(&said)).get().to_owned()
+    fn with(read: fn(Option<&RawValue>) -> Cow<'_, RawValue>, sent: &str) -> String {
+        let sent = RawValue::from_string(sent.to_owned()).unwrap();
+        read(Some(&sent)).get().to_owned()
     }
 
     #[test]
-    fn what_is_right_stays_as_it_is_written() {
-        for said in [
+    fn valid_description_keeps_its_bytes() {
+        for sent in [
             "{}",
             r#"{ "roots" : {"listChanged":true},"z":1, "a":true, "sampling":{"tools":{}} }"#,
             r#"{"experimental":{"a":{"b":1e2}},"elicitation":{"form":{},"url":{}}}"#,
         ] {
-            assert_eq!(with(capabilities, said), said);
+            assert_eq!(with(capabilities, sent), sent);
         }
-        let said = r#"{ "version":"1","name":"a","icons":[{"src":"b"}],"extra":[1] }"#;
-        assert_eq!(with(info, said), said);
+        let sent = r#"{ "version":"1","name":"a","icons":[{"src":"b"}],"extra":[1] }"#;
+        assert_eq!(with(info, sent), sent);
     }
 
     #[test]
-    fn what_is_none_is_left_out_or_put_right() {
-        for (said, right) in [
+    fn invalid_fields_are_removed_or_repaired() {
+        for (sent, valid) in [
             ("[]", "{}"),
             ("true", "{}"),
             (r#"{"roots":true}"#, r#"{"roots":{}}"#),
@@ -158,13 +159,13 @@ mod tests {
                 r#"{"experimental":{"a":{}}}"#,
             ),
         ] {
-            assert_eq!(with(capabilities, said), right, "{said}");
+            assert_eq!(with(capabilities, sent), valid, "{sent}");
         }
         assert_eq!(capabilities(None).get(), "{}");
-        let nobody = r#"{"name":"unknown","version":"0"}"#;
-        for (said, right) in [
-            ("[]", nobody),
-            ("{}", nobody),
+        let unknown = r#"{"name":"unknown","version":"0"}"#;
+        for (sent, valid) in [
+            ("[]", unknown),
+            ("{}", unknown),
             (r#""me""#, r#"{"name":"me","version":"0"}"#),
             (r#"{"name":1,"version":2.5}"#, r#"{"name":"1","version":"2.5"}"#),
             (
@@ -172,8 +173,8 @@ mod tests {
                 r#"{"icons":[],"name":"a","version":"1"}"#,
             ),
         ] {
-            assert_eq!(with(info, said), right, "{said}");
+            assert_eq!(with(info, sent), valid, "{sent}");
         }
-        assert_eq!(info(None).get(), nobody);
+        assert_eq!(info(None).get(), unknown);
     }
 }

@@ -1,4 +1,4 @@
-//! The few fields of parameters that the gateway maps between its two sides. Everything else in them is passed on unread.
+//! The fields of params by which the gateway correlates messages of its two sides. It forwards all other fields unread.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ use super::meta;
 use super::params::{check_meta, read};
 use crate::mcp::error_code;
 
-/// The most elicitations in one error.
+/// Maximum number of elicitations in one error.
 const MAX_ELICITATIONS: usize = 100;
 
-/// `params._meta.progressToken`: the name under which the sender of a request wants to hear of its progress.
+/// `params._meta.progressToken`: the token with which the sender of a request wants progress notifications.
 ///
 /// # Errors
-/// When a key on the way to it can be read in two ways, so that two readers could find two tokens.
+/// If a key on the path is ambiguous, so that two parsers could find two tokens.
 pub fn progress_token(params: Option<&RawValue>) -> Result<Option<&RawValue>, InvalidMessage> {
     let [meta] = read(params, &["_meta"])?;
     match meta.filter(|meta| meta.get().starts_with('{')) {
@@ -24,34 +24,34 @@ pub fn progress_token(params: Option<&RawValue>) -> Result<Option<&RawValue>, In
     }
 }
 
-/// `params.requestId` of `notifications/cancelled`: the request that its sender gives up.
+/// `params.requestId` of `notifications/cancelled`: the id of the request that its sender cancels.
 ///
 /// # Errors
-/// When it is missing, or the parameters can be read in two ways.
+/// If it is missing, or the params are ambiguous.
 pub fn cancelled_id(params: Option<&RawValue>) -> Result<&RawValue, InvalidMessage> {
     let [id, _] = read_present(params, &["requestId", "_meta"])?;
     id.ok_or_else(|| missing("requestId"))
 }
 
-/// `params.progressToken` of `notifications/progress`: which request goes on.
+/// `params.progressToken` of `notifications/progress`: the token of the request that makes progress.
 ///
 /// # Errors
-/// When it is missing, or the parameters can be read in two ways.
+/// If it is missing, or the params are ambiguous.
 pub fn reported_token(params: Option<&RawValue>) -> Result<&RawValue, InvalidMessage> {
     let [token, _] = read_present(params, &["progressToken", "_meta"])?;
     token.ok_or_else(|| missing("progressToken"))
 }
 
-/// `params.elicitationId` of `elicitation/create`, where the user is to open a URL.
+/// `params.elicitationId` of `elicitation/create` in URL mode.
 ///
 /// # Errors
-/// When the parameters can be read in two ways.
+/// If the params are ambiguous.
 pub fn elicitation_id(params: Option<&RawValue>) -> Result<Option<&RawValue>, InvalidMessage> {
     read(params, &["elicitationId"]).map(|[id]| id)
 }
 
-/// The ids in an error that says that the user has to open URLs first (specification 2025-11-25, client/elicitation): none in any other
-/// error, or where there are more than a client would ask its user about.
+/// The elicitation ids in a `URLElicitationRequiredError` (specification 2025-11-25, client/elicitation). Empty for any other error, and
+/// for an error with more than 100 elicitations.
 #[must_use]
 pub fn required_elicitations(error: &RawValue) -> Vec<&RawValue> {
     let elicitations = || {
@@ -67,10 +67,10 @@ pub fn required_elicitations(error: &RawValue) -> Vec<&RawValue> {
         .collect()
 }
 
-/// `params.uri` of `notifications/resources/updated`: the resource that has changed.
+/// `params.uri` of `notifications/resources/updated`: the resource that changed.
 ///
 /// # Errors
-/// When it is missing or no string, or the parameters can be read in two ways.
+/// If it is missing or not a string, or the params are ambiguous.
 pub fn updated_uri(params: Option<&RawValue>) -> Result<Cow<'_, str>, InvalidMessage> {
     let [uri, _] = read_present(params, &["uri", "_meta"])?;
     uri.and_then(string).ok_or_else(|| missing("uri"))
@@ -79,7 +79,7 @@ pub fn updated_uri(params: Option<&RawValue>) -> Result<Cow<'_, str>, InvalidMes
 /// `params.level` of `logging/setLevel`.
 ///
 /// # Errors
-/// When it is missing or no string, or the parameters can be read in two ways.
+/// If it is missing or not a string, or the params are ambiguous.
 pub fn level(params: Option<&RawValue>) -> Result<Cow<'_, str>, InvalidMessage> {
     let [level, meta] = read_present(params, &["level", "_meta"])?;
     check_meta(meta)?;
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_as_their_sender_wrote_them() {
+    fn correlation_fields_keep_the_senders_spelling() {
         let params = raw(r#"{"x":1,"_meta":{"progressToken": 7 ,"y":{}}}"#);
         assert_eq!(progress_token(Some(&params)).unwrap().unwrap().get(), "7");
         assert!(progress_token(Some(&raw(r#"{"_meta":{}}"#))).unwrap().is_none());
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_is_missing_or_stands_twice_is_refused() {
+    fn missing_or_duplicate_field_is_refused() {
         assert_eq!(cancelled_id(None).unwrap_err().code, error_code::INVALID_PARAMS);
         assert_eq!(
             reported_token(Some(&raw("{}"))).unwrap_err().code,

@@ -1,4 +1,4 @@
-//! Answers that are recognised at a glance, without anything being made of them.
+//! Fast path: recognizes the usual form of a backend's response with one scan, without parsing it.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -11,9 +11,10 @@ use super::inspected_keys::can_be_taken_for;
 use super::jsonrpc::ENVELOPE_KEYS;
 use crate::mcp::scan::{string, value, white_space};
 
-/// Whether `message` is one result for the request whose id is written `id`, in the form in which nearly every server writes it: version
-/// and id letter by letter, an object as the result, and no key twice or with escapes. `false` says nothing, of errors least of all:
-/// whoever reads the message closely may find that it is an answer.
+/// Whether `message` is a result for the request with the id `id`, in the form that nearly every server sends: version and id literally as
+/// expected, an object as the result, no duplicate and no escaped keys.
+///
+/// `false` proves nothing, and in particular no error: the full parser may still accept the message.
 #[must_use]
 pub(crate) fn is_answer(message: &[u8], id: &str) -> bool {
     let id = id.as_bytes();
@@ -22,8 +23,8 @@ pub(crate) fn is_answer(message: &[u8], id: &str) -> bool {
     envelope.is_some() && (is_ascii || simdutf8::basic::from_utf8(message).is_ok())
 }
 
-/// Whether `message`, a valid response to the request with the id `id`, begins as most servers write a result. `false` does not mean an
-/// error: the result may stand elsewhere.
+/// Whether `message`, a valid response to the request `id`, begins as most servers write a result. `false` does not mean an error: the
+/// result may be a later member.
 #[must_use]
 pub(crate) fn begins_as_result(message: &[u8], id: &str) -> bool {
     const RESULT: &[u8] = br#""result":"#;
@@ -79,7 +80,7 @@ fn envelope<S: Simd>(simd: S, message: &[u8], id: &[u8], is_ascii: &mut bool) ->
     }
 }
 
-/// Whether some parser takes `key` for one of the envelope's.
+/// Whether some parser reads `key` as a key of the envelope.
 #[cold]
 fn is_ambiguous(key: &[u8]) -> bool {
     std::str::from_utf8(key).map_or(true, |key| {
@@ -99,7 +100,7 @@ mod tests {
     use crate::runtime::step_counter::assert_linear;
 
     #[test]
-    fn what_servers_write_is_recognised() {
+    fn usual_responses_are_recognized() {
         for message in [
             r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
             r#"{"result":{"a":[1,{"b":"\""}]},"id":1,"jsonrpc":"2.0"}"#,
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn result_is_seen_at_the_beginning_and_an_error_is_none() {
+    fn result_at_the_beginning_is_recognized() {
         for (message, is_result) in [
             (r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, true),
             (r#"{"result":{},"jsonrpc":"2.0","id":1}"#, true),
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unusual_is_left_to_others() {
+    fn unusual_messages_are_not_recognized() {
         for message in [
             "",
             "{}",
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_takes_linear_time_whatever_it_holds() {
+    fn fast_path_is_linear_for_any_content() {
         for unit in ["[],", "{},", r#"{"a":[1]},"#, "[[[[1]]]],", r#""\\\"","#] {
             let answer = |many: usize| {
                 format!(
@@ -194,11 +195,12 @@ mod tests {
     }
 
     proptest! {
+        /// Every message that the fast path recognizes is the same response to the full parser.
         #[test]
-        fn whatever_is_recognised_a_close_reader_takes_for_the_same_answer(
+        fn fast_path_agrees_with_the_parser(
             fields in proptest::collection::vec(
                 prop_oneof![
-                    // Most messages have to be answers but for one thing.
+                    // Most generated messages must be valid responses except for one detail.
                     3 => proptest::sample::select(vec![("jsonrpc", "\"2.0\""), ("id", "1"), ("result", "{}")]),
                     1 => (
                         proptest::sample::select(vec!["jsonrpc", "id", "result", "error", "method", "params", "Result", "x", "\\u0069d"]),

@@ -1,33 +1,34 @@
-//! The headers of the streamable HTTP transport, and the media types.
+//! Header names and media types of the streamable HTTP transport.
 
 use http::{HeaderName, HeaderValue};
 
-/// Names the session (MCP 2025-11-25, basic/transports).
+/// The session id (MCP 2025-11-25, basic/transports).
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-/// Names the protocol revision of a request after `initialize`.
+/// The protocol revision of a request after `initialize`.
 pub(crate) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-/// Names the last event that the client of a stream has seen (WHATWG HTML, "server-sent events").
+/// The id of the last event that the client received (WHATWG HTML, "server-sent events").
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// The media type of a single JSON-RPC message.
+/// Media type of a single JSON-RPC message.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// The media type of a stream of messages.
+/// Media type of an event stream.
 pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
-/// What a client of the transport must accept.
+/// The `Accept` header that the transport requires of clients.
 pub(crate) const JSON_AND_EVENT_STREAM: HeaderValue =
     HeaderValue::from_static("application/json, text/event-stream");
 
-/// Whether a backend's `Content-Type` names JSON. As for the Python SDK, what begins so is enough: `application/json-rpc`, or the type twice.
+/// Whether a backend's `Content-Type` is JSON. As in the Python SDK, the beginning is enough, which includes `application/json-rpc` and a
+/// repeated type.
 pub(crate) fn is_json(value: Option<&HeaderValue>) -> bool {
     let value = value.map_or(&b""[..], HeaderValue::as_bytes);
     let start = value.get(..JSON.len());
     start.is_some_and(|start| start.eq_ignore_ascii_case(JSON.as_bytes()))
 }
 
-/// Whether a `Content-Type` value names `media_type`, whatever its parameters.
+/// Whether a `Content-Type` value has the type `media_type`, with any parameters.
 pub(crate) fn is_media_type(value: Option<&HeaderValue>, media_type: &HeaderValue) -> bool {
     let Some(value) = value else { return false };
-    // Fast path: nearly every peer sends this value.
+    // Fast path: nearly every peer sends exactly this value.
     if value == media_type {
         return true;
     }
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn media_type_is_named_in_any_case_with_any_parameters() {
+    fn media_type_matches_in_any_case_with_parameters() {
         for (value, is_json) in [
             ("application/json", true),
             ("Application/JSON", true),

@@ -1,9 +1,9 @@
-//! Reads the keys of a JSON object by which the gateway decides something.
+//! Reads the keys of a JSON object on which the gateway bases decisions, and rejects ambiguous objects.
 //!
-//! Of `{"name":"a","Name":"b"}` parsers read different names. Most match keys exactly, and take the first or the last of two equal ones. Go's
-//! `encoding/json` ignores case under Unicode's folding; its second version can also ignore `_` and `-`; parsers in C end a key at NUL. A
-//! filter that judged one of the names would let the other one pass (CVE-2026-27896). So every object whose keys are inspected is read
-//! here, and refused when an inspected key stands twice, or when another key can be taken for it.
+//! Parsers disagree about `{"name":"a","Name":"b"}`. Most match keys exactly, and take the first or the last of two equal ones. Go's
+//! `encoding/json` ignores case with Unicode folding; its second version can also ignore `_` and `-`; C parsers end a key at NUL. A filter
+//! that checks one of the names would let the other one pass (CVE-2026-27896). So an object is rejected if an inspected key occurs twice,
+//! or if some parser may read another key as it.
 
 use std::fmt;
 
@@ -14,13 +14,13 @@ use serde_json::value::RawValue;
 use crate::runtime::step_counter;
 use crate::runtime::truncate::head;
 
-/// How much of a key is shown in an error.
+/// Maximum bytes of a key in an error message.
 const SHOWN_BYTES: usize = 64;
 
-/// The values of `keys` in the object that `text` is. Takes one pass over `text`, and copies nothing of it.
+/// The values of `keys` in the object `text`. One pass without copies.
 ///
 /// # Errors
-/// When `text` is no JSON object, one of `keys` stands twice in it, or another key can be taken for one of them.
+/// If `text` is not a JSON object, one of `keys` occurs twice in it, or another key resembles one of them.
 pub(super) fn read<'a, const N: usize>(
     text: &'a str,
     keys: &[&'static str; N],
@@ -31,10 +31,10 @@ pub(super) fn read<'a, const N: usize>(
     Ok(values)
 }
 
-/// Refuses a key of an object that can be taken for `inspected`, and is written otherwise.
+/// Rejects a `key` that is not `inspected` but that some parser reads as it.
 ///
 /// # Errors
-/// When `key` is such a key; the message names both.
+/// If `key` is such a key; the message names both.
 pub(super) fn check<E: serde::de::Error>(key: &str, inspected: &str) -> Result<(), E> {
     if can_be_taken_for(key, inspected) {
         let shown = head(key, SHOWN_BYTES);
@@ -45,9 +45,9 @@ pub(super) fn check<E: serde::de::Error>(key: &str, inspected: &str) -> Result<(
     Ok(())
 }
 
-/// Whether some parser takes `key` for `inspected`, which is ASCII, although they are not equal.
+/// Whether `key` differs from `inspected`, which is ASCII, but some parser reads it as the same key.
 pub(super) fn can_be_taken_for(key: &str, inspected: &str) -> bool {
-    // Some SDKs write the name of their own field in the place of `_meta`; nothing is decided by it.
+    // Some SDKs write `meta`, the name of their own field, instead of `_meta`. No decision depends on it.
     if key == inspected || key == "meta" {
         return false;
     }
@@ -58,7 +58,7 @@ pub(super) fn can_be_taken_for(key: &str, inspected: &str) -> bool {
         let same = match character {
             '\0' => break,
             '_' | '-' => continue,
-            // What folds, or is raised or lowered, to ASCII (CaseFolding.txt; the dotless and the dotted i in Turkish and in Java).
+            // Characters whose case mapping or folding yields ASCII (CaseFolding.txt; dotless and dotted i in Turkish and in Java).
             'ſ' => next_is(b's'),
             '\u{212a}' => next_is(b'k'),
             'ı' | 'İ' => next_is(b'i'),
@@ -103,7 +103,7 @@ impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
     }
 }
 
-/// Reads one key: its place among the inspected ones, if it is one of them.
+/// Deserializes one key to its index among the inspected ones, if it is one.
 struct Key<'k>(&'k [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
@@ -140,7 +140,7 @@ mod tests {
     const KEYS: [&str; 5] = ["method", "name", "params", "_meta", "progressToken"];
 
     #[test]
-    fn object_takes_linear_time_whatever_its_keys() {
+    fn reading_is_linear_for_any_keys() {
         let of = |field: &str, many: usize| format!("{{{}\"name\":1}}", field.repeat(many));
         for field in [r#""x":{},"#, r#""____":[],"#, r#""nam":1,"#, r#""method-":"{","#] {
             assert_linear(200, |many| of(field, many), |text| drop(read(&text, &KEYS)));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_read_wherever_they_stand() {
+    fn keys_are_read_in_any_order() {
         let [method, name, params, meta, token] =
             read(r#"{"x":{"name":1}, "n\u0061me" : "a" ,"params":null}"#, &KEYS).unwrap();
         assert_eq!(name.map(RawValue::get), Some(r#""a""#));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn key_that_stands_twice_is_refused() {
+    fn duplicate_key_is_refused() {
         for text in [
             r#"{"name":1,"name":1}"#,
             r#"{"name":null,"n\u0061me":1}"#,
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn key_that_some_parser_takes_for_another_is_refused() {
+    fn lookalike_key_is_refused() {
         for key in [
             "Name",
             "NAME",
@@ -215,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn other_keys_may_be_what_they_like() {
+    fn unrelated_keys_are_accepted() {
         let text = r#"{"meta":1,"names":1,"nam":1,"":1,"_":1,"ｎame":1,"nàme":1,"x":1,"X":1,"x":2,"nome":1}"#;
         assert_eq!(fault(text), None);
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn non_object_is_refused() {
         for text in [
             "",
             "[]",
@@ -237,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn long_key_is_cut_in_the_error() {
+    fn long_key_is_truncated_in_the_error() {
         let fault = fault(&format!(r#"{{"name{}":1}}"#, "_".repeat(100_000))).unwrap();
         assert!(fault.len() < 300, "{}", fault.len());
     }
 
     proptest! {
         #[test]
-        fn no_folding_of_a_key_passes(at in 0..KEYS.len(), upper in any::<u64>()) {
+        fn every_case_folding_of_a_key_is_refused(at in 0..KEYS.len(), upper in any::<u64>()) {
             let key: String = KEYS[at].chars().enumerate().map(|(place, letter)| match letter {
                 letter if upper >> place & 1 == 0 => letter,
                 's' => 'ſ',
@@ -253,13 +253,13 @@ mod tests {
             }).collect();
             let changed = key != KEYS[at];
             prop_assert_eq!(can_be_taken_for(&key, KEYS[at]), changed, "{}", key);
-            // Everything that Unicode lowers, raises or folds to the key in ASCII alone.
+            // Everything that case mapping or folding turns into the key.
             prop_assert_eq!(key.to_lowercase().replace('ſ', "s"), KEYS[at].to_lowercase());
         }
     }
 
     #[test]
-    fn all_characters_that_change_case_to_ascii_are_known() {
+    fn all_characters_that_fold_to_ascii_are_known() {
         for character in '\0'..=char::MAX {
             for form in [
                 character.to_lowercase().to_string(),

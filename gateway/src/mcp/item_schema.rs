@@ -1,8 +1,7 @@
-//! The protocol's schema of what is listed, and items made to fit it.
+//! Repairs listed items that violate the protocol's schema.
 //!
-//! Clients check a list as a whole: one tool with `"description": null` takes all tools of all backends away from those that are strict
-//! there. So what breaks the schema is left out of an item, or put right where the field must be there. Fields that the schema does not know
-//! stay, and so does every byte of an item that fits.
+//! Clients validate a list as a whole: one tool with `"description": null` makes a strict client reject all tools of all backends. So
+//! invalid optional fields are removed, and required ones get a valid value. Unknown fields stay, and so does every byte of a valid item.
 
 use serde_json::value::RawValue;
 
@@ -10,36 +9,47 @@ use super::jsonrpc::string;
 use crate::mcp::object_edit::EditedObject;
 use crate::runtime::step_counter;
 
-/// How many places of one item are named that broke the schema.
+/// Maximum number of invalid paths that are reported per item.
 const MAX_NAMED: usize = 8;
 
-/// The schema of one kind of item (2025-11-25, which knows all fields of the revisions before).
+/// The schema of one kind of item, of revision 2025-11-25, which includes all fields of older revisions.
+///
+/// ```
+/// use vmcp_gateway::mcp::item_schema::TOOL;
+///
+/// let tool = r#"{"name":"now","inputSchema":{"type":"object"},"description":null}"#;
+/// let mended = TOOL.mend(tool).unwrap();
+/// assert_eq!(mended.json, r#"{"name":"now","inputSchema":{"type":"object"}}"#);
+/// assert_eq!(mended.places, ["description"]);
+/// assert_eq!(TOOL.mend(&mended.json), None);
+/// ```
 #[derive(Debug)]
 pub struct ItemSchema(Shape);
 
-/// An item that broke its schema, made to fit it.
+/// An item that violated its schema, after the repair.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MendedItem {
-    /// The item as it fits.
+    /// The valid item, as JSON.
     pub json: String,
-    /// Where it broke the schema.
+    /// Paths of the fields that were invalid, for example `icons.0.sizes`.
     pub places: Vec<String>,
 }
 
-/// What a value must be.
+/// The expected shape of a value.
 #[derive(Debug)]
 enum Shape {
     Text,
     Flag,
-    /// A number from the one to the other.
+    /// A number between the two bounds, inclusive.
     Number(f64, f64),
     OneOf(&'static [&'static str]),
     /// An object with these fields, and any others.
     Record(&'static [Field]),
-    /// An object whose values are all of that shape.
+    /// An object whose values all have this shape.
     Map(&'static Self),
     List(&'static Self),
-    /// A schema of objects, as far as the protocol's own schema looks into it. The flag says whether one that names no type is meant so.
+    /// A JSON Schema of type `object`, as far as the protocol's schema specifies it. The flag says whether a missing `type` is accepted as
+    /// `object`.
     ObjectSchema(bool),
     /// A schema inside a schema.
     Subschema,
@@ -49,34 +59,34 @@ enum Shape {
 struct Field {
     key: &'static str,
     shape: Shape,
-    otherwise: Otherwise,
+    fallback: Fallback,
 }
 
-/// What becomes of a field that does not fit or is missing.
+/// What to do with a field that is missing or invalid.
 #[derive(Debug)]
-enum Otherwise {
-    /// It is left out.
-    Nothing,
-    /// The record does not fit.
-    Unfit,
-    /// It is this JSON.
+enum Fallback {
+    /// Remove the field from the record.
+    Remove,
+    /// Treat the whole record as invalid.
+    Invalid,
+    /// Replace it by this JSON.
     Json(&'static str),
-    /// It is what this other field is.
-    SameAs(&'static str),
+    /// Copy the value of this other field.
+    CopyOf(&'static str),
 }
 
-/// What a value is.
+/// Result of checking a value.
 enum Fit {
-    Good,
+    Valid,
     Mended(String),
-    Unfit,
+    Invalid,
 }
 
 const fn optional(key: &'static str, shape: Shape) -> Field {
     Field {
         key,
         shape,
-        otherwise: Otherwise::Nothing,
+        fallback: Fallback::Remove,
     }
 }
 
@@ -84,7 +94,7 @@ const fn required(key: &'static str, shape: Shape) -> Field {
     Field {
         key,
         shape,
-        otherwise: Otherwise::Unfit,
+        fallback: Fallback::Invalid,
     }
 }
 
@@ -94,12 +104,12 @@ const DESCRIPTION: Field = optional("description", Shape::Text);
 const MIME_TYPE: Field = optional("mimeType", Shape::Text);
 const ICONS: Field = optional("icons", Shape::List(&Shape::Record(ICON)));
 const ANNOTATIONS: Field = optional("annotations", Shape::Record(ANNOTATION_FIELDS));
-/// A resource without a name is called by its URI.
+/// A resource without a valid name gets its URI as the name.
 const fn named_as(key: &'static str) -> Field {
     Field {
         key: "name",
         shape: Shape::Text,
-        otherwise: Otherwise::SameAs(key),
+        fallback: Fallback::CopyOf(key),
     }
 }
 
@@ -116,16 +126,17 @@ const ANNOTATION_FIELDS: &[Field] = &[
     optional("lastModified", Shape::Text),
 ];
 
-/// Tools.
+/// Schema of the items of `tools/list`.
 pub const TOOL: &ItemSchema = &ItemSchema(Shape::Record(&[
     TITLE,
     DESCRIPTION,
     Field {
         key: "inputSchema",
         shape: Shape::ObjectSchema(true),
-        otherwise: Otherwise::Json(r#"{"type":"object"}"#),
+        fallback: Fallback::Json(r#"{"type":"object"}"#),
     },
-    // Clients refuse results that lack what it promises, and one without a type need not promise an object.
+    // Clients reject results that do not match the output schema. A schema without a type may allow results that are not objects, so it
+    // cannot be completed.
     optional("outputSchema", Shape::ObjectSchema(false)),
     optional(
         "annotations",
@@ -148,7 +159,7 @@ pub const TOOL: &ItemSchema = &ItemSchema(Shape::Record(&[
     META,
 ]));
 
-/// Prompts.
+/// Schema of the items of `prompts/list`.
 pub const PROMPT: &ItemSchema = &ItemSchema(Shape::Record(&[
     TITLE,
     DESCRIPTION,
@@ -165,7 +176,7 @@ pub const PROMPT: &ItemSchema = &ItemSchema(Shape::Record(&[
     META,
 ]));
 
-/// Resources.
+/// Schema of the items of `resources/list`.
 pub const RESOURCE: &ItemSchema = &ItemSchema(Shape::Record(&[
     named_as("uri"),
     TITLE,
@@ -177,7 +188,7 @@ pub const RESOURCE: &ItemSchema = &ItemSchema(Shape::Record(&[
     META,
 ]));
 
-/// Resource templates.
+/// Schema of the items of `resources/templates/list`.
 pub const RESOURCE_TEMPLATE: &ItemSchema = &ItemSchema(Shape::Record(&[
     named_as("uriTemplate"),
     TITLE,
@@ -189,7 +200,7 @@ pub const RESOURCE_TEMPLATE: &ItemSchema = &ItemSchema(Shape::Record(&[
 ]));
 
 impl ItemSchema {
-    /// The item as it fits; `None` when it fits as it is, or cannot be read: a key that stands twice has no value that could be judged.
+    /// The repaired item. `None` if the item is valid, or cannot be judged because it has a duplicate key.
     #[must_use]
     pub fn mend(&self, item: &str) -> Option<MendedItem> {
         let mut places = Places::default();
@@ -198,12 +209,12 @@ impl ItemSchema {
                 json,
                 places: places.named,
             }),
-            Fit::Good | Fit::Unfit => None,
+            Fit::Valid | Fit::Invalid => None,
         }
     }
 }
 
-/// Where a value is inside an item, and the places that broke the schema.
+/// The path of the current value inside an item, and the invalid paths so far.
 #[derive(Default)]
 struct Places {
     path: Vec<String>,
@@ -219,50 +230,50 @@ impl Places {
 }
 
 impl Shape {
-    /// What `text`, which is JSON, is to this shape. Each byte is looked at once for each record and list that it is inside of, and those
-    /// are a handful at most.
+    /// Checks `text`, which is valid JSON, against this shape. Each byte is read once per enclosing record or list, of which there are a
+    /// handful at most.
     fn fit(&self, text: &str, places: &mut Places) -> Fit {
         match self {
-            Self::Text => good_if(is_text(text)),
-            Self::Flag => good_if(matches!(text, "true" | "false")),
+            Self::Text => valid_if(is_text(text)),
+            Self::Flag => valid_if(matches!(text, "true" | "false")),
             Self::Number(least, most) => {
                 let number = text.parse::<f64>();
-                good_if(number.is_ok_and(|number| (*least..=*most).contains(&number)))
+                valid_if(number.is_ok_and(|number| (*least..=*most).contains(&number)))
             }
             Self::OneOf(words) => {
                 let word = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-                good_if(word.is_some_and(|word| words.contains(&word)))
+                valid_if(word.is_some_and(|word| words.contains(&word)))
             }
             Self::Record(fields) => fit_record(fields, text, places),
             Self::Map(shape) => fit_map(shape, text, places),
             Self::List(shape) => fit_list(shape, text, places),
             Self::ObjectSchema(untyped) => fit_object_schema(*untyped, text, places),
-            // Boolean schemas, in the words that the protocol knows.
+            // Boolean schemas, as the equivalent objects that the protocol allows.
             Self::Subschema => match text {
                 "true" => Fit::Mended("{}".to_owned()),
                 "false" => Fit::Mended(r#"{"not":{}}"#.to_owned()),
-                _ => good_if(text.starts_with('{')),
+                _ => valid_if(text.starts_with('{')),
             },
         }
     }
 }
 
-fn good_if(fits: bool) -> Fit {
-    if fits { Fit::Good } else { Fit::Unfit }
+fn valid_if(fits: bool) -> Fit {
+    if fits { Fit::Valid } else { Fit::Invalid }
 }
 
-/// Half of a surrogate pair is no text to many parsers.
+/// Half of a surrogate pair is not a valid string to many parsers.
 fn is_text(text: &str) -> bool {
     step_counter::count(text.len());
     text.starts_with('"') && (!text.contains('\\') || serde_json::from_str::<String>(text).is_ok())
 }
 
-/// The object that `text` is, if it is one, and whether it can be judged.
+/// Parses `text` as an object. The error is the result for a value that is not one, or cannot be judged.
 fn object(text: &str) -> Result<EditedObject<'_>, Fit> {
     if !text.starts_with('{') {
-        return Err(Fit::Unfit);
+        return Err(Fit::Invalid);
     }
-    EditedObject::parse(text).ok_or(Fit::Good)
+    EditedObject::parse(text).ok_or(Fit::Valid)
 }
 
 fn fit_record(fields: &[Field], text: &str, places: &mut Places) -> Fit {
@@ -277,24 +288,24 @@ fn fit_record(fields: &[Field], text: &str, places: &mut Places) -> Fit {
         let before = places.named.len();
         let fit = match value {
             Some(value) => field.shape.fit(value, places),
-            None if matches!(field.otherwise, Otherwise::Nothing) => Fit::Good,
-            None => Fit::Unfit,
+            None if matches!(field.fallback, Fallback::Remove) => Fit::Valid,
+            None => Fit::Invalid,
         };
         let change = match fit {
-            Fit::Good => None,
+            Fit::Valid => None,
             Fit::Mended(json) => Some(Some(json)),
-            Fit::Unfit => {
-                let other = match field.otherwise {
-                    Otherwise::Nothing => Some(None),
-                    Otherwise::Unfit => None,
-                    Otherwise::Json(json) => Some(Some(json.to_owned())),
-                    Otherwise::SameAs(key) => record.get(key).map(|other| Some(other.get().to_owned())),
+            Fit::Invalid => {
+                let other = match field.fallback {
+                    Fallback::Remove => Some(None),
+                    Fallback::Invalid => None,
+                    Fallback::Json(json) => Some(Some(json.to_owned())),
+                    Fallback::CopyOf(key) => record.get(key).map(|other| Some(other.get().to_owned())),
                 };
                 let Some(other) = other else {
                     places.path.pop();
-                    return Fit::Unfit;
+                    return Fit::Invalid;
                 };
-                // The whole field is named, and not what of it was named before it turned out not to fit.
+                // Report the whole field instead of its parts.
                 places.named.truncate(before);
                 places.name();
                 Some(other)
@@ -304,12 +315,12 @@ fn fit_record(fields: &[Field], text: &str, places: &mut Places) -> Fit {
         changes.extend(change.map(|change| (field.key, change)));
     }
     if changes.is_empty() {
-        return Fit::Good;
+        return Fit::Valid;
     }
     Fit::Mended(written(&record, &changes))
 }
 
-/// The object with these fields, or without those that are nothing.
+/// The object with these fields replaced or added; `None` removes a field.
 fn written(object: &EditedObject<'_>, changes: &[(&str, Option<String>)]) -> String {
     let changed = |key: &str| changes.iter().find(|(other, _)| *other == key);
     let kept = object.fields().filter_map(|(key, value)| match changed(key) {
@@ -330,19 +341,19 @@ fn fit_map(shape: &Shape, text: &str, places: &mut Places) -> Fit {
         Ok(map) => map,
         Err(fit) => return fit,
     };
-    let mut is_good = true;
+    let mut is_valid = true;
     let mut fields = Vec::new();
     for (key, value) in map.fields() {
         places.path.push(key.chars().take(MAX_KEY_CHARACTERS).collect());
         let value = match shape.fit(value.get(), places) {
-            Fit::Good => value.get().to_owned(),
+            Fit::Valid => value.get().to_owned(),
             Fit::Mended(json) => {
-                is_good = false;
+                is_valid = false;
                 places.name();
                 json
             }
-            Fit::Unfit => {
-                is_good = false;
+            Fit::Invalid => {
+                is_valid = false;
                 places.name();
                 places.path.pop();
                 continue;
@@ -351,39 +362,39 @@ fn fit_map(shape: &Shape, text: &str, places: &mut Places) -> Fit {
         places.path.pop();
         fields.push(format!("{}:{value}", serde_json::Value::from(key)));
     }
-    if is_good {
-        return Fit::Good;
+    if is_valid {
+        return Fit::Valid;
     }
     Fit::Mended(format!("{{{}}}", fields.join(",")))
 }
 
-/// How much of a backend's own key is named.
+/// Maximum characters of a backend's own key in a path.
 const MAX_KEY_CHARACTERS: usize = 40;
 
 fn fit_list(shape: &Shape, text: &str, places: &mut Places) -> Fit {
     let Ok(values) = serde_json::from_str::<Vec<&RawValue>>(text) else {
-        return Fit::Unfit;
+        return Fit::Invalid;
     };
-    let mut is_good = true;
+    let mut is_valid = true;
     let mut kept = Vec::new();
     for (index, value) in values.into_iter().enumerate() {
         step_counter::count(1);
         places.path.push(index.to_string());
         match shape.fit(value.get(), places) {
-            Fit::Good => kept.push(value.get().to_owned()),
+            Fit::Valid => kept.push(value.get().to_owned()),
             Fit::Mended(json) => {
-                is_good = false;
+                is_valid = false;
                 kept.push(json);
             }
-            Fit::Unfit => {
-                is_good = false;
+            Fit::Invalid => {
+                is_valid = false;
                 places.name();
             }
         }
         places.path.pop();
     }
-    if is_good {
-        return Fit::Good;
+    if is_valid {
+        return Fit::Valid;
     }
     Fit::Mended(format!("[{}]", kept.join(",")))
 }
@@ -393,14 +404,14 @@ const OBJECT_SCHEMA: &[Field] = &[
     Field {
         key: "type",
         shape: Shape::OneOf(&["object"]),
-        otherwise: Otherwise::Json(r#""object""#),
+        fallback: Fallback::Json(r#""object""#),
     },
     optional("properties", Shape::Map(&Shape::Subschema)),
     optional("required", Shape::List(&Shape::Text)),
 ];
 
-/// A schema of another type than object is no schema for what tools take and give. One that names object among others, or no type at all
-/// where that is meant so, lacks the word only.
+/// Rejects a schema of a type other than object, which cannot describe a tool's input or output. A schema that allows object among others,
+/// or that has no type where that is accepted, gets the type `object`.
 fn fit_object_schema(untyped: bool, text: &str, places: &mut Places) -> Fit {
     let schema = match object(text) {
         Ok(schema) => schema,
@@ -416,7 +427,7 @@ fn fit_object_schema(untyped: bool, text: &str, places: &mut Places) -> Fit {
         _ => types == r#""object""# || names_object(),
     };
     if !fits {
-        return Fit::Unfit;
+        return Fit::Invalid;
     }
     fit_record(OBJECT_SCHEMA, text, places)
 }
@@ -434,7 +445,7 @@ mod tests {
         assert_eq!(schema.mend(expected), None, "what is mended fits");
     }
 
-    /// Whatever the schema does not know stays as it is, and so does everything in an item that fits.
+    /// Unknown fields stay, and so does every byte of a valid item.
     #[test]
     fn item_that_fits_keeps_its_bytes() {
         for tool in [
@@ -450,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn optional_field_of_wrong_type_is_left_out() {
+    fn invalid_optional_field_is_removed() {
         mended(
             TOOL,
             r#"{"name":"a","description":null,"title":["x"],"inputSchema":{"type":"object"},"annotations":{"readOnlyHint":"true","x":1},"icons":null}"#,
@@ -478,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn required_field_is_put_right() {
+    fn invalid_required_field_is_repaired() {
         for (schema, expected) in [
             ("null", r#"{"type":"object"}"#),
             ("true", r#"{"type":"object"}"#),
@@ -526,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn item_with_a_key_twice_is_not_judged() {
+    fn item_with_duplicate_key_is_not_changed() {
         let tool = r#"{"name":"a","x":1,"x":2,"description":null}"#;
         assert_eq!(TOOL.mend(tool), None);
     }

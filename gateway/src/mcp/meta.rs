@@ -1,4 +1,4 @@
-//! What a message of the modern era says of itself, in `params._meta` (specification 2026-07-28, basic).
+//! The fields of `params._meta` with which messages of the modern era describe themselves (specification 2026-07-28, basic).
 
 use std::sync::LazyLock;
 
@@ -8,12 +8,12 @@ use serde_json::value::RawValue;
 use super::jsonrpc::InvalidMessage;
 use super::params;
 
-/// Which revision the message speaks.
+/// Key of the protocol revision of the message.
 pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-/// What the client can do.
+/// Key of the client's capabilities.
 pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
-/// The keys of `_meta` that the specification defines, of either era.
+/// The keys of `_meta` that the specification defines, in both eras.
 pub(super) const KEYS: [&str; 4] = [
     "progressToken",
     PROTOCOL_VERSION,
@@ -21,33 +21,43 @@ pub(super) const KEYS: [&str; 4] = [
     "io.modelcontextprotocol/clientInfo",
 ];
 
-/// Finds the name of the revision's key. To prepare the search costs more than to search the parameters of a usual request.
-static KEY: LazyLock<memmem::Finder<'static>> =
+/// Prepared search for the revision's key. Preparing costs more than searching the params of a usual request.
+static VERSION_FINDER: LazyLock<memmem::Finder<'static>> =
     LazyLock::new(|| memmem::Finder::new(PROTOCOL_VERSION.as_bytes()));
 
-/// How a text begins that may hide the key: letters and strokes can be written with escapes, and some libraries write every stroke so.
-static ESCAPES: [LazyLock<memmem::Finder<'static>>; 2] = [
+/// Escapes that can hide the key: letters and slashes may be escaped, and some libraries escape every slash.
+static ESCAPE_FINDERS: [LazyLock<memmem::Finder<'static>>; 2] = [
     LazyLock::new(|| memmem::Finder::new(br"\/")),
     LazyLock::new(|| memmem::Finder::new(br"\u")),
 ];
 
-/// What a message says of itself.
+/// The `_meta` fields of a request of the modern era.
+///
+/// ```
+/// use serde_json::value::RawValue;
+/// use vmcp_gateway::mcp::meta;
+///
+/// let params = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
+/// let params: &RawValue = serde_json::from_str(params).unwrap();
+/// let meta = meta::read(Some(params)).unwrap();
+/// assert_eq!(meta.protocol_version.unwrap().get(), r#""2026-07-28""#);
+/// ```
 #[derive(Debug, Default)]
 pub struct RequestMeta<'a> {
-    /// [`PROTOCOL_VERSION`]; only the modern era has it.
+    /// The value of [`PROTOCOL_VERSION`]; only the modern era sends it.
     pub protocol_version: Option<&'a RawValue>,
-    /// [`CLIENT_CAPABILITIES`].
+    /// The value of [`CLIENT_CAPABILITIES`], an object.
     pub client_capabilities: Option<&'a RawValue>,
 }
 
-/// Reads the `_meta` of `params`. Parameters that cannot hold the name of the revision's key, which are nearly all of the legacy era, are
-/// not parsed for it.
+/// Reads `params._meta`. Fast path: params whose text cannot contain the revision's key, as nearly all of the legacy era, are not parsed.
 ///
 /// # Errors
-/// When a key on the way to it can be read in two ways, so that two readers could find two eras.
+/// If a key on the path is ambiguous, so that two parsers could find two eras.
 pub fn read(params: Option<&RawValue>) -> Result<RequestMeta<'_>, InvalidMessage> {
     let text = params.map_or(&b""[..], |params| params.get().as_bytes());
-    if KEY.find(text).is_none() && ESCAPES.iter().all(|escape| escape.find(text).is_none()) {
+    if VERSION_FINDER.find(text).is_none() && ESCAPE_FINDERS.iter().all(|escape| escape.find(text).is_none())
+    {
         return Ok(RequestMeta::default());
     }
     let [meta] = params::read(params, &["_meta"])?;
@@ -73,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_revision_is_found_in_meta_and_nowhere_else() {
+    fn revision_is_read_from_meta_only() {
         let key = PROTOCOL_VERSION;
         let found = revision(&format!(r#"{{"x":1,"_meta":{{"y":2,"{key}":"2026-07-28"}}}}"#));
         assert_eq!(found, Ok(Some(r#""2026-07-28""#.to_owned())));
@@ -91,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn two_of_them_are_refused() {
+    fn duplicate_revision_is_refused() {
         let key = PROTOCOL_VERSION;
         let escaped = key.replace('/', r"\/");
         for params in [

@@ -1,7 +1,6 @@
-//! The methods of the protocol that clients send.
+//! The protocol methods that clients send.
 
-/// A method that clients send. A name that the gateway does not know is [`Method::Unknown`], so that clients
-/// cannot create metric labels.
+/// A method that clients send. A name that the gateway does not know is [`Method::Unknown`], so that clients cannot create metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
     Initialize,

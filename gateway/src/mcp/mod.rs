@@ -1,8 +1,8 @@
-//! Bytes to messages and back: JSON-RPC, server-sent events, header names, protocol revisions.
+//! The wire format of MCP: JSON-RPC messages, server-sent events, header names, protocol revisions.
 //!
-//! Nothing here knows a session or a backend, and nothing outside knows how a message is framed.
+//! This module knows no sessions and no backends, and no other module knows how a message is framed.
 
-// Strangers send what is read here. None of it may make a place overflow, or be looked for where it is not.
+// This input comes from untrusted clients and backends: no arithmetic may overflow, and no index may panic.
 #![cfg_attr(
     not(test),
     warn(

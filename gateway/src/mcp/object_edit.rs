@@ -1,4 +1,4 @@
-//! Fields of a JSON object, replaced or added by splicing: everything else stays as it was written.
+//! Replaces or adds fields of a JSON object by splicing; all other bytes stay unchanged.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -12,14 +12,21 @@ use serde_json::value::RawValue;
 use super::inspected_keys::can_be_taken_for;
 use crate::runtime::step_counter;
 
-/// The most keys that an object may have. Real ones have a few dozen.
+/// Maximum number of keys of an object. Real objects have a few dozen.
 pub const MAX_KEYS: usize = 4096;
 
-/// Up to how many keys each is compared with all before it, which is faster for so few than to hash them. Beyond, it would take quadratic
-/// time.
+/// Up to this number of keys, each is compared with all previous ones, which is faster than hashing. With more keys it would be quadratic.
 const MAX_COMPARED_KEYS: usize = 16;
 
-/// A JSON object's fields, where they stand in its text.
+/// A JSON object with the positions of its fields.
+///
+/// ```
+/// use vmcp_gateway::mcp::object_edit::EditedObject;
+///
+/// let tool = EditedObject::parse(r#"{"name":"now","x": 1.0}"#).unwrap();
+/// let renamed = tool.with(&[("name", r#""time_now""#)]).unwrap();
+/// assert_eq!(renamed, r#"{"name":"time_now","x": 1.0}"#);
+/// ```
 #[derive(Debug)]
 pub struct EditedObject<'a> {
     text: &'a str,
@@ -27,23 +34,22 @@ pub struct EditedObject<'a> {
 }
 
 impl<'a> EditedObject<'a> {
-    /// Finds the fields of the object that `text` is; `None` when it is none, has more than [`MAX_KEYS`] keys, or
-    /// a key stands twice.
+    /// As [`Self::read`], without the reason for a failure.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         Self::read(text).ok()
     }
 
-    /// The same, with what is wrong.
+    /// Parses an object.
     ///
     /// # Errors
-    /// When it is no object, has more than [`MAX_KEYS`] keys, or a key stands twice.
+    /// If `text` is not an object, has more than [`MAX_KEYS`] keys, or has a duplicate key.
     pub fn read(text: &'a str) -> Result<Self, serde_json::Error> {
         let Fields(fields) = serde_json::from_str(text)?;
         Ok(Self { text, fields })
     }
 
-    /// The value of `key`.
+    /// The raw value of `key`, if the object has it.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&'a RawValue> {
         self.fields
@@ -52,19 +58,20 @@ impl<'a> EditedObject<'a> {
             .map(|(_, value)| *value)
     }
 
-    /// The fields, in their order.
+    /// Keys and raw values, in source order.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.fields.iter().map(|(key, value)| (&**key, *value))
     }
 
-    /// A key of the object that some parser takes for `key`, if there is one.
+    /// A key of the object that differs from `key` but that some parser reads as it.
     #[must_use]
     pub fn lookalike_of(&self, key: &str) -> Option<&str> {
         let mut keys = self.fields.iter().map(|(other, _)| &**other);
         keys.find(|other| can_be_taken_for(other, key))
     }
 
-    /// The object's text with these fields, each a key and its value as JSON: in the place of the one that is there, or at the end.
+    /// The object's text with the given keys set to the given JSON values, replaced in place or appended. `None` never happens for an
+    /// object that [`Self::read`] returned.
     #[must_use]
     pub fn with(&self, changes: &[(&str, &str)]) -> Option<Bytes> {
         let mut replaced: Vec<(usize, usize, &str)> = Vec::with_capacity(changes.len());
@@ -103,7 +110,7 @@ impl<'a> EditedObject<'a> {
 
 struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-/// A key, borrowed where it holds no escapes.
+/// A key, borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -119,7 +126,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
-                // Only in objects with more keys than are compared one by one.
+                // Used only with more than [`MAX_COMPARED_KEYS`] keys.
                 let mut index: HashSet<Cow<'de, str>> = HashSet::new();
                 while let Some((Key(key), value)) = map.next_entry()? {
                     if fields.len() == MAX_KEYS {
@@ -160,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_replaced_where_it_stands_and_added_at_the_end() {
+    fn field_is_replaced_in_place_or_appended() {
         let text = r#"{ "n": 1.00, "name" : "a" ,"x":{} }"#;
         assert_eq!(
             with(text, &[("title", r#""T""#), ("name", r#""b""#)]),
@@ -171,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_or_has_a_key_twice_is_refused() {
+    fn non_object_or_duplicate_key_is_refused() {
         for text in ["[]", "1", "", "{", r#"{"a":1,"\u0061":2}"#, "{} {}"] {
             assert!(EditedObject::parse(text).is_none(), "{text}");
         }
@@ -184,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn object_with_many_keys_takes_linear_time() {
+    fn parsing_many_keys_is_linear() {
         // The largest size is 4,000 keys.
         assert_linear(125, object_of, |text| {
             assert!(EditedObject::parse(&text).is_some(), "{}", text.len());
@@ -203,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn key_that_stands_twice_is_found_among_many() {
+    fn duplicate_key_is_found_among_many() {
         for keys in [
             MAX_COMPARED_KEYS - 1,
             MAX_COMPARED_KEYS,

@@ -1,6 +1,8 @@
-//! The parameters that say what a request is about, read without touching the rest. The gateway and a backend must not read two names, so
-//! that a key which is read here must stand once, and no other may be taken for it ([`inspected_keys`]). The same holds for what gateways on
-//! the way to a backend read: `arguments`, `_meta`, and what the specification defines in it.
+//! Reads the params that identify what a request addresses, and skips the rest.
+//!
+//! The gateway and a backend must not read two different names. So each inspected key must be unique, and no other key may resemble it
+//! ([`inspected_keys`]). The same holds for keys that gateways on the way to a backend read: `arguments`, `_meta`, and the keys that the
+//! specification defines in `_meta`.
 
 use std::borrow::Cow;
 
@@ -13,61 +15,61 @@ use crate::mcp::error_code;
 use crate::mcp::object_edit::EditedObject;
 use crate::runtime::truncate::head;
 
-/// A string of the parameters: where it stands, and what it says.
-pub type Text<'a> = (&'a RawValue, Cow<'a, str>);
+/// A string in the params: its raw JSON, and its decoded text.
+pub type JsonString<'a> = (&'a RawValue, Cow<'a, str>);
 
-/// What a completion is for.
+/// The target of a completion.
 #[derive(Debug)]
 pub enum Reference<'a> {
-    /// An argument of the prompt of that name.
-    Prompt(Text<'a>),
-    /// A variable of the resource template, or of the resource, with that URI.
-    Resource(Text<'a>),
+    /// An argument of the prompt with this name.
+    Prompt(JsonString<'a>),
+    /// A variable of the resource template with this URI, or of a resource.
+    Resource(JsonString<'a>),
 }
 
 /// The `name` of `tools/call` and `prompts/get`.
 ///
 /// # Errors
-/// When it is missing or no string, or the parameters can be read in two ways.
-pub fn name(params: Option<&RawValue>) -> Result<Text<'_>, InvalidMessage> {
+/// If it is missing or not a string, or the params are ambiguous.
+pub fn name(params: Option<&RawValue>) -> Result<JsonString<'_>, InvalidMessage> {
     let [name, _, meta] = read(params, &["name", "arguments", "_meta"])?;
     check_meta(meta)?;
     text(name, "name")
 }
 
-/// The `name` of `tools/call`, and its `task`, also where that is null.
+/// The `name` of `tools/call`, and its `task`, even if that is `null`.
 ///
 /// # Errors
 /// As [`name`].
-pub fn tool(params: Option<&RawValue>) -> Result<(Text<'_>, Option<&RawValue>), InvalidMessage> {
+pub fn tool(params: Option<&RawValue>) -> Result<(JsonString<'_>, Option<&RawValue>), InvalidMessage> {
     let [name, _, meta, task] = read_all(params, &["name", "arguments", "_meta", "task"])?;
     check_meta(not_null(meta))?;
     Ok((text(not_null(name), "name")?, task))
 }
 
-/// The `uri` of `resources/read` and its kin.
+/// The `uri` of `resources/read`, `resources/subscribe` and `resources/unsubscribe`.
 ///
 /// # Errors
 /// As [`name`].
-pub fn uri(params: Option<&RawValue>) -> Result<Text<'_>, InvalidMessage> {
+pub fn uri(params: Option<&RawValue>) -> Result<JsonString<'_>, InvalidMessage> {
     let [uri, meta] = read(params, &["uri", "_meta"])?;
     check_meta(meta)?;
     text(uri, "uri")
 }
 
-/// The text that `key` has in an item of a list.
+/// The string `key` of a listed item.
 ///
 /// # Errors
 /// As [`name`].
-pub fn key_of_item<'a>(item: &'a RawValue, key: &'static str) -> Result<Text<'a>, InvalidMessage> {
+pub fn key_of_item<'a>(item: &'a RawValue, key: &'static str) -> Result<JsonString<'a>, InvalidMessage> {
     let [value] = read(Some(item), &[key])?;
     text(value, key)
 }
 
-/// The `cursor` of a list, if there is one.
+/// The `cursor` of a list request, if it has one.
 ///
 /// # Errors
-/// When it is no string, or the parameters can be read in two ways.
+/// If it is not a string, or the params are ambiguous.
 pub fn cursor(params: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, InvalidMessage> {
     let [cursor, meta] = read(params, &["cursor", "_meta"])?;
     check_meta(meta)?;
@@ -80,41 +82,41 @@ pub fn cursor(params: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, Invalid
 /// The `ref` of `completion/complete`.
 ///
 /// # Errors
-/// When it is missing, neither of a prompt nor of a resource, or can be read in two ways.
+/// If it is missing, refers to neither a prompt nor a resource, or is ambiguous.
 pub fn reference(params: Option<&RawValue>) -> Result<Reference<'_>, InvalidMessage> {
     let [reference, _, _, meta] = read(params, &["ref", "argument", "context", "_meta"])?;
     check_meta(meta)?;
     let object = reference.filter(|reference| reference.get().starts_with('{'));
-    let object = object.ok_or_else(|| unfit("ref", "an object"))?;
+    let object = object.ok_or_else(|| invalid_param("ref", "an object"))?;
     let [kind, name, uri] = read(Some(object), &["type", "name", "uri"])?;
     match &*text(kind, "ref.type")?.1 {
         "ref/prompt" => text(name, "ref.name").map(Reference::Prompt),
         "ref/resource" => text(uri, "ref.uri").map(Reference::Resource),
-        _ => Err(unfit("ref.type", "ref/prompt or ref/resource")),
+        _ => Err(invalid_param("ref.type", "ref/prompt or ref/resource")),
     }
 }
 
-/// The most bytes of what is wrong with an object: it may quote a key.
+/// Maximum bytes of the reason in an error about an object, which may quote a key.
 const MAX_REASON_BYTES: usize = 300;
-/// How much a client may say of its capabilities, and of itself, in bytes: it is stored with every session.
+/// Maximum bytes of `capabilities` and of `clientInfo`. Both are stored with every session.
 const MAX_CLIENT_BYTES: usize = 16 * 1024;
 
-/// What a client says in `initialize`.
+/// The params of `initialize`.
 #[derive(Debug)]
 pub struct InitializeRequest<'a> {
-    /// The revision that it asks for.
+    /// The requested revision; empty if it is missing.
     pub protocol_version: Cow<'a, str>,
-    /// What it can do: an object.
+    /// The client's capabilities, an object.
     pub capabilities: Cow<'a, RawValue>,
-    /// Its name and version: an object.
+    /// The client's name and version, an object.
     pub client_info: Cow<'a, RawValue>,
 }
 
-/// The parameters of `initialize`. What is missing or of another kind is put right, as servers on the Go SDK do: whoever asks for no revision
-/// gets the newest.
+/// Reads the params of `initialize`. Missing or malformed values are repaired, as servers with the Go SDK do. A client that requests no
+/// revision gets the latest.
 ///
 /// # Errors
-/// When one is too large, or they, or one of the two objects, can be read in two ways.
+/// If a value is too large, or the params or one of the two objects are ambiguous.
 pub fn initialize(params: Option<&RawValue>) -> Result<InitializeRequest<'_>, InvalidMessage> {
     let [version, capabilities, info, meta] = read(
         params,
@@ -123,7 +125,7 @@ pub fn initialize(params: Option<&RawValue>) -> Result<InitializeRequest<'_>, In
     check_meta(meta)?;
     let version = at_most(MAX_REVISION_BYTES, version, "protocolVersion")?;
     let capabilities = object(capabilities, "capabilities")?;
-    // They decide what backends may ask of the client.
+    // These capabilities decide what backends may request of the client.
     if let Some(object) = capabilities.filter(|capabilities| capabilities.get().starts_with('{')) {
         read(Some(object), &["roots", "sampling", "elicitation", "tasks"])?;
     }
@@ -134,7 +136,7 @@ pub fn initialize(params: Option<&RawValue>) -> Result<InitializeRequest<'_>, In
     })
 }
 
-/// `raw`, unless it is too large to be looked into.
+/// Rejects a value larger than `bytes`, before it is parsed.
 fn at_most<'a>(
     bytes: usize,
     raw: Option<&'a RawValue>,
@@ -149,7 +151,7 @@ fn at_most<'a>(
     Ok(raw)
 }
 
-/// `raw`, unless it is too large, or an object that can be read in two ways.
+/// Rejects a value that is too large, or an ambiguous object.
 fn object<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<Option<&'a RawValue>, InvalidMessage> {
     let raw = at_most(MAX_CLIENT_BYTES, raw, key)?;
     let Some(object) = raw.filter(|raw| raw.get().starts_with('{')) else {
@@ -164,13 +166,13 @@ fn object<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<Option<&'a RawValu
     }
 }
 
-/// Refuses a `_meta` in which a key that the specification defines can be read in two ways: whoever leads progress to its call reads one.
+/// Rejects a `_meta` in which a key that the specification defines is ambiguous, because progress is routed by one of them.
 pub(super) fn check_meta(meta: Option<&RawValue>) -> Result<(), InvalidMessage> {
     let object = meta.filter(|meta| meta.get().starts_with('{'));
     object.map_or(Ok(()), |meta| read(Some(meta), &meta::KEYS).map(drop))
 }
 
-/// The values of `keys` in an object of parameters, or in one within; `null` is as good as none.
+/// The values of `keys` in the params or an object inside; `null` counts as absent.
 pub(super) fn read<'a, const N: usize>(
     params: Option<&'a RawValue>,
     keys: &[&'static str; N],
@@ -178,7 +180,7 @@ pub(super) fn read<'a, const N: usize>(
     Ok(read_all(params, keys)?.map(not_null))
 }
 
-/// The same, with every `null` that stands there.
+/// As [`read`], but keeps `null`.
 fn read_all<'a, const N: usize>(
     params: Option<&'a RawValue>,
     keys: &[&'static str; N],
@@ -194,12 +196,12 @@ fn not_null(value: Option<&RawValue>) -> Option<&RawValue> {
     value.filter(|raw| raw.get() != "null")
 }
 
-fn text<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<Text<'a>, InvalidMessage> {
+fn text<'a>(raw: Option<&'a RawValue>, key: &str) -> Result<JsonString<'a>, InvalidMessage> {
     raw.and_then(|raw| Some((raw, string(raw)?)))
-        .ok_or_else(|| unfit(key, "a string"))
+        .ok_or_else(|| invalid_param(key, "a string"))
 }
 
-fn unfit(key: &str, expected: &str) -> InvalidMessage {
+fn invalid_param(key: &str, expected: &str) -> InvalidMessage {
     InvalidMessage {
         code: error_code::INVALID_PARAMS,
         message: format!("params: {key:?} must be {expected}"),
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_stands_twice_is_refused_also_when_escaped() {
+    fn duplicate_key_is_refused_even_if_escaped() {
         let doubled = raw(r#"{"uri":"a","ur\u0069":"b"}"#);
         assert_eq!(uri(Some(&doubled)).unwrap_err().code, error_code::INVALID_REQUEST);
         let doubled = raw(r#"{"ref":{"type":"ref/prompt","name":"a","name":"b"}}"#);
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gateways_on_the_way_read_stands_once_too() {
+    fn keys_that_intermediate_gateways_read_are_unique() {
         let fault = |read: &dyn Fn(&RawValue) -> Option<InvalidMessage>, params: &str| {
             read(&raw(params)).map(|fault| fault.code)
         };
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn initialize_says_three_things_and_each_of_them_once() {
+    fn initialize_params_are_unique() {
         let (version, capabilities, info) = (
             r#""protocolVersion":"x""#,
             r#""capabilities":{}"#,
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn initialize_params_too_large_are_not_looked_into() {
+    fn too_large_initialize_params_are_not_parsed() {
         let keys: Vec<_> = (0..40_000).map(|number| format!(r#""k{number}":{{}}"#)).collect();
         let (large, small) = (format!("{{{}}}", keys.join(",")), "{}");
         let long = "x".repeat(3 << 20);
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_no_string_is_said() {
+    fn missing_or_non_string_param_is_named() {
         for text in [r#"{}"#, r#"{"uri":1}"#, r#"{"uri":null}"#] {
             let fault = uri(Some(&raw(text))).unwrap_err();
             assert_eq!(fault.code, error_code::INVALID_PARAMS);
@@ -346,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_may_be_absent_and_may_be_empty() {
+    fn cursor_may_be_absent_or_empty() {
         assert_eq!(cursor(None).unwrap(), None);
         assert_eq!(cursor(Some(&raw(r#"{"_meta":{}}"#))).unwrap(), None);
         assert_eq!(cursor(Some(&raw(r#"{"cursor":""}"#))).unwrap().unwrap(), "");

@@ -1,15 +1,23 @@
-//! The protocol revisions of the legacy era: those with an `initialize` handshake.
+//! The protocol revisions of the legacy era, which begin with an `initialize` handshake.
 
 use std::fmt;
 
-/// The longest name of a revision that is looked at, or repeated. Those that are known have ten letters.
+/// Maximum bytes of a revision name that is read or repeated. Known names have ten bytes.
 pub const MAX_REVISION_BYTES: usize = 64;
 
-/// A revision of the Model Context Protocol that has sessions.
+/// A legacy-era revision of the Model Context Protocol, ordered by date.
+///
+/// ```
+/// use vmcp_gateway::mcp::revision::Revision;
+///
+/// assert_eq!(Revision::negotiate("2025-06-18"), Revision::V2025_06_18);
+/// assert_eq!(Revision::negotiate("1999-01-01"), Revision::LATEST);
+/// assert!(Revision::V2024_11_05 < Revision::LATEST);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Revision {
-    /// 2024-11-05, the first.
+    /// 2024-11-05: the first revision, with the HTTP+SSE transport.
     V2024_11_05 = 1,
     /// 2025-03-26: streamable HTTP, batches.
     V2025_03_26 = 2,
@@ -20,10 +28,10 @@ pub enum Revision {
 }
 
 impl Revision {
-    /// The newest revision of the legacy era; the answer to a client that asks for one we do not know.
+    /// The newest legacy-era revision, offered to a client that requests an unknown one.
     pub const LATEST: Self = Self::V2025_11_25;
 
-    /// All there are, the oldest first.
+    /// All revisions, oldest first.
     pub const ALL: [Self; 4] = [
         Self::V2024_11_05,
         Self::V2025_03_26,
@@ -31,40 +39,39 @@ impl Revision {
         Self::V2025_11_25,
     ];
 
-    /// The revision of that name.
+    /// The revision with exactly this name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|revision| revision.as_str() == text)
     }
 
-    /// The revision that a backend speaks, or a client, which names this one. The drafts of the first revision had a name of their own, which the
-    /// TypeScript SDK knows.
+    /// The revision that a peer names. Also accepts the name of the drafts of the first revision, which the TypeScript SDK still supports.
     #[must_use]
     pub fn of_peer(text: &str) -> Option<Self> {
         const DRAFT: &str = "2024-10-07";
         Self::parse(text).or_else(|| (text == DRAFT).then_some(Self::V2024_11_05))
     }
 
-    /// The revision of that number, as a session id carries it.
+    /// The revision with this number, as session ids encode it.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|revision| *revision as u8 == number)
     }
 
-    /// The revision that answers a client which asks for `requested` (specification, basic/lifecycle): the same if we speak
-    /// it, otherwise our newest.
+    /// The revision to answer a client that requests `requested` (specification, basic/lifecycle): the same if it is known, otherwise
+    /// [`Self::LATEST`].
     #[must_use]
     pub fn negotiate(requested: &str) -> Self {
         Self::parse(requested).unwrap_or(Self::LATEST)
     }
 
-    /// The one before it.
+    /// The revision before this one; `None` for the first.
     #[must_use]
     pub fn next_older(self) -> Option<Self> {
         Self::ALL.into_iter().rev().find(|revision| *revision < self)
     }
 
-    /// The name as it stands on the wire.
+    /// The name on the wire, for example `2025-11-25`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,9 +1,9 @@
-//! Where a JSON value ends, and that it is one (RFC 8259), without making anything of it.
+//! Finds the end of a JSON value, and validates it on the way (RFC 8259), without building anything.
 //!
-//! What a backend answers is passed on byte for byte, so that all that has to be known of a result is that it is JSON. Nearly all of its
-//! bytes are in strings, and most of those are plain: they are looked at many at a time, with the widest vectors that the processor has.
-//! All of it but the loop over long strings is inlined into one function for each width, which `glance` chooses. What is found to be a
-//! value here is one for every other reader too; the reverse is not promised.
+//! A backend's result is forwarded byte for byte, so all that the gateway must know is that it is JSON. Nearly all of its bytes are in
+//! strings, and most of those are plain. So strings are scanned 64 bytes at a time with the widest SIMD vectors of the processor
+//! (simdjson's algorithm). Everything but the loop over long strings is inlined into one function per vector width, which `fast_path`
+//! selects. Every value that this accepts is valid JSON to other parsers; the reverse is not guaranteed.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -15,14 +15,14 @@ use fearless_simd::u8x64;
 
 use crate::runtime::step_counter;
 
-/// How many bytes of a string are looked at together: one bit each of a word.
+/// Number of string bytes per step, one bit of a word each.
 const BLOCK: usize = 64;
 
-/// The place behind the value that begins at `at`, or behind white space there; `None` when none does. `is_ascii` stays true only where
-/// all of it is ASCII.
+/// Returns the position after the value that begins at or after `at`, with leading white space allowed; `None` if there is no valid value.
+/// Clears `is_ascii` if the value is not ASCII.
 #[inline(always)]
 pub(super) fn value<S: Simd>(simd: S, json: &[u8], mut at: usize, is_ascii: &mut bool) -> Option<usize> {
-    // What closes each object and array that is open.
+    // Closing brackets of the open objects and arrays.
     let mut open: Vec<u8> = Vec::new();
     loop {
         step_counter::count(1);
@@ -77,7 +77,7 @@ pub(super) fn value<S: Simd>(simd: S, json: &[u8], mut at: usize, is_ascii: &mut
     }
 }
 
-/// The place of the first byte from `at` on that is no white space.
+/// Returns the position of the first byte at or after `at` that is not white space.
 pub(super) fn white_space(json: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\t' | b'\n' | b'\r') = json.get(at) {
         at += 1;
@@ -85,7 +85,7 @@ pub(super) fn white_space(json: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The place behind the key of an object at `at` and its colon.
+/// Returns the position after the key at `at` and its colon.
 #[inline(always)]
 fn key<S: Simd>(simd: S, json: &[u8], at: usize, is_ascii: &mut bool) -> Option<usize> {
     let opening = json.get(at)?;
@@ -94,7 +94,7 @@ fn key<S: Simd>(simd: S, json: &[u8], at: usize, is_ascii: &mut bool) -> Option<
     (json.get(at) == Some(&b':')).then_some(at + 1)
 }
 
-/// The place behind the closing quotation mark of the string whose first byte is at `at`.
+/// Returns the position after the closing quote of the string whose content begins at `at`.
 #[inline(always)]
 pub(super) fn string<S: Simd>(simd: S, json: &[u8], at: usize, is_ascii: &mut bool) -> Option<usize> {
     let mut last = [0; BLOCK];
@@ -108,9 +108,9 @@ pub(super) fn string<S: Simd>(simd: S, json: &[u8], at: usize, is_ascii: &mut bo
     (!has_control).then(|| at + ends.trailing_zeros() as usize + 1)
 }
 
-/// The same for a string of any length. Not a part of its callers, so that the loop keeps all that it needs in registers.
+/// As [`string`], for a string of any length. Not inlined, so that the loop keeps its state in registers.
 ///
-/// What no string holds is only looked for once its end is known: the least byte of all says whether there is any.
+/// Control characters, which are invalid in strings, are checked once at the end: the minimum of all bytes tells whether there was one.
 #[inline(never)]
 fn long_string<S: Simd>(simd: S, json: &[u8], at: usize, is_ascii: &mut bool) -> Option<usize> {
     simd.vectorize(
@@ -136,7 +136,7 @@ fn long_string<S: Simd>(simd: S, json: &[u8], at: usize, is_ascii: &mut bool) ->
     )
 }
 
-/// The bytes at `at`. Behind the end of `json` stand zeros: control characters, at which no string goes on.
+/// The 64 bytes at `at`. Padded with zeros after the end of `json`: control characters, so no string continues there.
 #[inline(always)]
 fn block<'a>(json: &'a [u8], at: usize, last: &'a mut [u8; BLOCK]) -> Option<&'a [u8; BLOCK]> {
     let rest = json.get(at..)?;
@@ -149,16 +149,17 @@ fn block<'a>(json: &'a [u8], at: usize, last: &'a mut [u8; BLOCK]) -> Option<&'a
     })
 }
 
-/// A bit for each byte of the block at `at` that ends the string, the first of which does; `None` when what stands before it is no
-/// escape. `carried` is what `escaped` has to know of the block before.
+/// Returns a bit per unescaped quote in the block at `at`, the first of which ends the string; `None` if an escape before it is invalid.
+/// `carried` is the carry of `escaped` from the previous block.
 ///
-/// No branch depends on where the usual escapes are. Text that holds JSON has one every few bytes, at places that no processor foresees.
+/// Free of branches for the usual escapes. Text that contains JSON has one every few bytes, at positions that no branch predictor can
+/// learn.
 #[inline(always)]
 fn ends<S: Simd>(simd: S, json: &[u8], at: usize, block: u8x64<S>, carried: &mut u64) -> Option<u64> {
     let (quotes, backslashes) = (all(simd, block, b'"'), all(simd, block, b'\\'));
     let escaped = escaped(backslashes, carried);
     let ends = quotes & !escaped;
-    // Nearly all escapes are these three.
+    // Nearly all escapes are one of these three.
     let usual = quotes | backslashes | all(simd, block, b'n');
     let others = escaped & before(ends) & !usual;
     (others == 0 || are_escapes(simd, json, at, block, others)).then_some(ends)
@@ -170,13 +171,14 @@ fn before(ends: u64) -> u64 {
     ends.wrapping_sub(1) & !ends
 }
 
-/// Whether all bytes are ASCII. What stands behind the end of a string counts, too: it may be taken for more than ASCII without harm.
+/// Whether all bytes are ASCII. Bytes after the end of the string count, too; a false negative is harmless.
 #[inline(always)]
 fn is_plain<S: Simd>(simd: S, largest: u8x64<S>) -> bool {
     largest.simd_lt(u8x64::splat(simd, 0x80)).to_bitmask() == u64::MAX
 }
 
-/// Whether the bytes `others` of the block at `at`, each behind a backslash, are what may stand there, the most usual ones left aside.
+/// Whether the bytes `others` of the block at `at`, each preceded by a backslash, complete a valid escape. The most usual escapes are not
+/// among them.
 #[inline(always)]
 fn are_escapes<S: Simd>(simd: S, json: &[u8], at: usize, block: u8x64<S>, others: u64) -> bool {
     let unicode = all(simd, block, b'u');
@@ -197,21 +199,21 @@ fn are_escapes<S: Simd>(simd: S, json: &[u8], at: usize, block: u8x64<S>, others
     true
 }
 
-/// A bit for each control character, which no string holds; the first byte is the lowest bit.
+/// A bit for each control character. The lowest bit is the first byte.
 #[inline(always)]
 fn controls<S: Simd>(simd: S, block: u8x64<S>) -> u64 {
     block.simd_lt(u8x64::splat(simd, b' ')).to_bitmask()
 }
 
-/// A bit for each byte that is `byte`.
+/// A bit for each byte equal to `byte`.
 #[inline(always)]
 fn all<S: Simd>(simd: S, block: u8x64<S>, byte: u8) -> u64 {
     block.simd_eq(u8x64::splat(simd, byte)).to_bitmask()
 }
 
-/// The bytes behind a backslash that is not itself behind one. `carried` is such a byte at the beginning of the block, and afterwards of
-/// the next. The sum carries through each row of backslashes, so that its end tells whether the row's length is odd (simdjson, "Parsing
-/// Gigabytes of JSON per Second", 3.1.1).
+/// A bit for each escaped byte: preceded by an odd number of backslashes. `carried` is the carry between blocks. The addition carries
+/// through each run of backslashes, so that its end shows whether the run's length is odd (simdjson, "Parsing Gigabytes of JSON per
+/// Second", 3.1.1).
 #[inline(always)]
 fn escaped(backslashes: u64, carried: &mut u64) -> u64 {
     const EVEN: u64 = 0x5555_5555_5555_5555;
@@ -260,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    /// Every width of vectors that this machine has finds the same, and nothing else than ASCII is taken for it.
+    /// Checks that all vector widths of this machine agree, and that only ASCII counts as ASCII.
     fn end(json: &str) -> Option<usize> {
         let (text, mut is_ascii, mut same) = (json, true, true);
         let json = json.as_bytes();
@@ -278,12 +280,12 @@ mod tests {
         end(json).is_some_and(|end| white_space(json.as_bytes(), end) == json.len())
     }
 
-    fn by_another_reader(json: &str) -> bool {
+    fn by_serde_json(json: &str) -> bool {
         serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok()
     }
 
     #[test]
-    fn what_another_reader_takes_for_json_is_json() {
+    fn scanner_agrees_with_serde_json() {
         for json in [
             "0",
             "-0.5e+10",
@@ -334,24 +336,24 @@ mod tests {
             r#""abcdefghijklmnopqrstuvwxyz""#,
             r#""abcdefghijklmno\"#,
         ] {
-            assert_eq!(whole(json), by_another_reader(json), "{json}");
+            assert_eq!(whole(json), by_serde_json(json), "{json}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_of_jsons_own_characters_is_judged_alike(json in r#"[\[\]{}:,"\\ 01.eE+\-a-c\n]{0,24}"#) {
-            prop_assert_eq!(whole(&json), by_another_reader(&json), "{}", json);
+        fn scanner_agrees_on_structural_characters(json in r#"[\[\]{}:,"\\ 01.eE+\-a-c\n]{0,24}"#) {
+            prop_assert_eq!(whole(&json), by_serde_json(&json), "{}", json);
         }
 
         #[test]
-        fn any_string_is_judged_alike_wherever_its_special_bytes_stand(text in r#"[ -~\\"\x00-\x20é]{0,150}"#) {
+        fn scanner_agrees_on_strings_with_special_bytes(text in r#"[ -~\\"\x00-\x20é]{0,150}"#) {
             let json = format!("\"{text}\"");
-            prop_assert_eq!(whole(&json), by_another_reader(&json), "{}", json);
+            prop_assert_eq!(whole(&json), by_serde_json(&json), "{}", json);
         }
 
         #[test]
-        fn a_string_ends_where_it_ends(text in "\\PC{0,70}", behind in "\\PC{0,40}") {
+        fn end_of_string_is_found(text in "\\PC{0,70}", behind in "\\PC{0,40}") {
             let json = serde_json::to_string(&text).unwrap();
             let length = json.len();
             prop_assert_eq!(end(&(json + &behind)), Some(length));

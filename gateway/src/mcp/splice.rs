@@ -1,9 +1,8 @@
-//! Rewriting a message by replacing a part of its bytes: everything else stays as the sender wrote it.
+//! Rewrites a message by replacing some of its bytes; all other bytes stay as the sender wrote them.
 
 use bytes::{Bytes, BytesMut};
 
-/// `original` with `part` replaced. `part` must be a slice of `original`, such as a borrowed field of a parsed message; if it
-/// is not, nothing is replaced and the result is `None`.
+/// `original` with `part` replaced. `part` must be a slice of `original`, such as a borrowed field of a parsed message; otherwise `None`.
 #[must_use]
 pub fn splice(original: &[u8], part: &str, replacement: &[u8]) -> Option<Bytes> {
     let start = part.as_ptr().addr().checked_sub(original.as_ptr().addr())?;
@@ -20,7 +19,7 @@ pub fn splice(original: &[u8], part: &str, replacement: &[u8]) -> Option<Bytes> 
     Some(spliced.freeze())
 }
 
-/// `original` with each of `parts` replaced, under the same terms as [`splice`]. The parts must not overlap.
+/// `original` with each of `parts` replaced, with the requirements of [`splice`]. Overlapping parts give `None`.
 #[must_use]
 pub fn splice_all(original: &[u8], parts: &[(&str, &[u8])]) -> Option<Bytes> {
     let mut placed = parts
@@ -43,14 +42,14 @@ pub fn splice_all(original: &[u8], parts: &[(&str, &[u8])]) -> Option<Bytes> {
     Some(spliced.freeze())
 }
 
-/// The member of `object` whose value is `value`, with its key and one comma, so that the object without it is an object again. `value` must be
-/// a slice of `object`, as for [`splice`].
+/// The member of `object` whose value is `value`, with its key and one comma, so that removing it leaves a valid object. `value` must be a
+/// slice of `object`, as for [`splice`].
 #[must_use]
 pub fn member<'a>(object: &'a str, value: &str) -> Option<&'a str> {
     let start = value.as_ptr().addr().checked_sub(object.as_ptr().addr())?;
     let end = start.checked_add(value.len())?;
     let before = object.get(..start)?.trim_end().strip_suffix(':')?;
-    // A key has a quote in it only with a stroke before it, and no key that is looked for has one.
+    // A quote inside a key is escaped, and no key that is searched for contains one.
     let key = before.trim_end().strip_suffix('"')?.rfind('"')?;
     let after = object.get(end..)?.trim_start();
     if let Some(rest) = after.strip_prefix(',') {
@@ -65,7 +64,7 @@ mod tests {
     use super::{member, splice, splice_all};
 
     #[test]
-    fn member_goes_with_its_key_and_one_comma() {
+    fn member_includes_its_key_and_one_comma() {
         for (object, left) in [
             (r#"{"task":V}"#, "{}"),
             (r#"{"a":1,"task":V}"#, r#"{"a":1}"#),
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn several_parts_change_in_whatever_order_they_are_named() {
+    fn several_parts_are_replaced_in_any_order() {
         let text = "[1,22,333]";
         let parts: [(&str, &[u8]); 2] = [(&text[6..9], b"c"), (&text[1..2], b"aaaa")];
         assert_eq!(splice_all(text.as_bytes(), &parts).unwrap(), "[aaaa,22,c]");
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_part_changes() {
+    fn only_the_part_is_replaced() {
         let text = r#"{"name" : "a_b", "n": 1.0}"#;
         let part = &text[10..15];
         assert_eq!(
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_something_else_changes_nothing() {
+    fn foreign_part_is_rejected() {
         let text = String::from("abc");
         let other = String::from("b");
         assert!(splice(&text.as_bytes()[..1], &other, b"x").is_none());

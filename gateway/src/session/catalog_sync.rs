@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::Sessions;
 use super::store::StoreError;
-use crate::catalog::{BackendOffer, written};
+use crate::catalog::{BackendOffer, encode_offer};
 use crate::runtime::readiness::ReadinessWait;
 use crate::session::recovery::outage::StoreOperation;
 
@@ -33,7 +33,7 @@ impl Sessions {
     /// Loads the persisted lists into the catalog, then writes the catalog's changes to the store.
     pub(super) async fn sync_catalog(self, loading: ReadinessWait) {
         let inner = &*self.inner;
-        let mut news = inner.core.catalog().news();
+        let mut news = inner.core.catalog().any_changes();
         let mut saved = loop {
             match self.load_offers().await {
                 Ok(saved) => break saved,
@@ -64,7 +64,7 @@ impl Sessions {
 
     async fn load_offers(&self) -> Result<SavedLists, StoreError> {
         let stored = self.observed(StoreOperation::Offers, self.inner.store.offers().await)?;
-        let loaded = self.inner.core.catalog().remember(stored).await;
+        let loaded = self.inner.core.catalog().restore(stored).await;
         for (backend, offer) in &loaded {
             tracing::debug!(
                 backend,
@@ -87,7 +87,7 @@ impl Sessions {
             if matches!(saved.get(name), Some(Some(same)) if Arc::ptr_eq(same, &offer)) {
                 continue;
             }
-            let bytes = written(&backend, &offer).await;
+            let bytes = encode_offer(&backend, &offer).await;
             if bytes.is_none() {
                 tracing::warn!(backend = name, "lists of backend are too large to persist");
             }

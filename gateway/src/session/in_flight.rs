@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::record::RecordKey;
-use crate::mcp::jsonrpc::{comparable_id, is_sent_on};
+use crate::mcp::jsonrpc::{comparable_id, is_forwardable_id};
 use crate::runtime::random;
 use crate::session::abandoned_calls::AbandonedCalls;
 use crate::session::cache::key_map::KeyMap;
@@ -158,7 +158,7 @@ impl InFlightRequests {
         let is_taken = requests.ids.iter().any(|running| *running.client == *client)
             || self.abandoned.has(&key, &client);
         let ids = Arc::new(Ids {
-            upstream: (is_taken || !is_sent_on(id)).then(generate_id).flatten(),
+            upstream: (is_taken || !is_forwardable_id(id)).then(generate_id).flatten(),
             client: Box::from(&*client),
             shared: OnceLock::new(),
             unanswered: Mutex::new(None),

@@ -49,7 +49,7 @@ impl Transport {
         }
     }
 
-    /// The configured protocol.
+    /// The protocol for which it was created.
     pub(super) fn protocol(&self) -> Protocol {
         match self {
             Self::StreamableHttp => Protocol::StreamableHttp,

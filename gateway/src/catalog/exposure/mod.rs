@@ -1,13 +1,14 @@
-//! What one backend offers, on the terms on which clients get it.
+//! Applies the exposure policy to what one backend offers: filters, names, overrides.
 //!
-//! This depends on the backend's list and its terms only, so that it is made once per change of either, and not with every change
-//! of anybody.
+//! The result depends on the backend's lists and its policy only. So it is computed once per change of either, and not when another backend
+//! changes.
 //!
-//! An override may give a tool the name that another one of the backend has by itself. Then the one that the configuration names has
-//! it: the name is written down there, and a backend that comes to use it for something else does not take it over. No strategy is
-//! asked; those are for several backends. Two overrides of one backend that give the same name are refused at load.
+//! An override may give a tool a name that another tool of the same backend already has. Then the tool that the configuration names gets
+//! it: the configuration states what the name means, and a backend that starts to use it for something else must not take it over. The
+//! conflict strategy does not apply, because it decides between backends. Two overrides of one backend that give the same name are rejected
+//! when the configuration is loaded.
 
-// Backends of strangers send what is read here.
+// This input comes from untrusted backends.
 #![cfg_attr(
     not(test),
     warn(
@@ -30,7 +31,7 @@ use super::task_support::requires_task;
 use crate::backend::{
     BackendItem, BackendList, ListKind, MAX_ITEM_BYTES, MendedItems, OversizedItems, ServerCapabilities,
 };
-use crate::catalog::diagnostics::{Diagnostics, OF_ONE_BACKEND, quoted};
+use crate::catalog::diagnostics::{Diagnostics, MAX_PER_BACKEND, quoted};
 use crate::catalog::unmatched_rules;
 use crate::config::aggregation::{
     MAX_LENIENT_NAME_BYTES, MAX_NAME_BYTES, NameRule, is_name_byte, is_unprintable,
@@ -39,61 +40,70 @@ use crate::config::{BackendName, ExposurePolicy, ItemOverride, ItemRules};
 use crate::mcp::object_edit::EditedObject;
 use crate::runtime::truncate::head;
 
-/// Some clients refuse longer names.
-const COMFORTABLE_NAME_LENGTH: usize = 64;
-/// The most bytes of what is wrong with a description.
+/// Some clients refuse longer tool names, in characters.
+const MAX_PORTABLE_NAME_LENGTH: usize = 64;
+/// Maximum bytes of the reason in a message about a description.
 const MAX_REASON_BYTES: usize = 300;
 
-/// What a backend offers, as it says.
+/// What a backend offers, before the exposure policy is applied.
+///
+/// ```
+/// use vmcp_gateway::backend::ListKind;
+/// use vmcp_gateway::catalog::BackendOffer;
+///
+/// let offer = BackendOffer::default();
+/// assert!(offer.list(ListKind::Tools).items.is_empty());
+/// assert!(offer.faults.is_empty());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendOffer {
-    /// What it says it can do.
+    /// The capabilities in its `initialize` result.
     pub capabilities: ServerCapabilities,
-    /// Whether it gives session ids.
+    /// Whether its `initialize` response had an `Mcp-Session-Id`.
     pub gives_session_ids: bool,
-    /// What it tells models about using it.
+    /// The `instructions` of its `initialize` result: hints for the model.
     pub instructions: Option<String>,
-    /// Its tools.
+    /// Items of `tools/list`, all pages.
     pub tools: BackendList,
-    /// Its prompts.
+    /// Items of `prompts/list`, all pages.
     pub prompts: BackendList,
-    /// Its resources.
+    /// Items of `resources/list`, all pages.
     pub resources: BackendList,
-    /// Its resource templates.
+    /// Items of `resources/templates/list`, all pages.
     pub templates: BackendList,
-    /// Which lists cannot be had although it declares them, and why.
+    /// Lists that the backend declares but that could not be read, each with the reason.
     pub faults: Vec<String>,
 }
 
-/// The same, on the terms on which clients get it.
+/// What clients get of one backend, after the exposure policy is applied.
 #[derive(Debug, Default)]
 pub(super) struct AdvertisedOffer {
     entries: [Vec<AdvertisedItem>; 4],
-    /// What is not offered because another one of the backend has the name.
+    /// Items that are dropped because another item of the same backend has the name.
     pub(super) conflicts: Diagnostics,
-    /// What is not offered, with the reason.
+    /// Items that are dropped, with the reason.
     pub(super) refused: Diagnostics,
-    /// What is offered, but not as somebody meant it.
+    /// Items that are advertised, but possibly not as intended.
     pub(super) warnings: Diagnostics,
 }
 
-/// One thing that clients get.
+/// One item under its advertised name.
 #[derive(Clone, Debug)]
 pub(super) struct AdvertisedItem {
-    /// What clients call it by.
+    /// The name, or URI, that clients use.
     pub(super) advertised: Arc<str>,
-    /// What the backend calls it by.
+    /// The name, or URI, that the backend uses.
     pub(super) name: Arc<str>,
-    /// Its description, as clients get it.
+    /// The item's JSON, with the advertised name and the overrides.
     pub(super) json: Bytes,
-    /// Whether it only keeps its name, and clients can neither see nor use it.
+    /// Whether the item only reserves its name: it is neither listed nor callable.
     pub(super) hidden: bool,
-    /// Whether the configuration gives it its name.
+    /// Whether an override gives the name.
     is_renamed: bool,
 }
 
 impl BackendOffer {
-    /// The list of that kind.
+    /// The list of that kind, as the backend sent it.
     #[must_use]
     pub fn list(&self, kind: ListKind) -> &BackendList {
         match kind {
@@ -135,76 +145,76 @@ impl AdvertisedOffer {
         }
     }
 
-    pub(super) fn new(backend: &BackendName, offer: &BackendOffer, terms: &ExposurePolicy) -> Self {
-        let mut shown = Self::default();
+    pub(super) fn new(backend: &BackendName, offer: &BackendOffer, policy: &ExposurePolicy) -> Self {
+        let mut result = Self::default();
         for kind in ListKind::ALL {
             let list = offer.list(kind);
-            shown.show_list(backend, kind, list, terms);
+            result.advertise_list(backend, kind, list, policy);
             if list.unusable > 0 {
-                shown.refuse(format_args!(
+                result.refuse(format_args!(
                     "backend {backend} lists {} {}s that cannot be called by anything: each needs {}",
                     list.unusable,
                     kind.noun(),
-                    kind.needs()
+                    kind.key_requirement()
                 ));
             }
         }
         for kind in ListKind::ALL {
             let list = offer.list(kind);
-            shown.refuse_oversized(backend, kind, &list.oversized);
-            shown.warn_of_mended(backend, kind, &list.mended);
+            result.refuse_oversized(backend, kind, &list.oversized);
+            result.warn_of_mended(backend, kind, &list.mended);
         }
-        unmatched_rules::report(backend, offer, terms, &mut shown.warnings);
+        unmatched_rules::report(backend, offer, policy, &mut result.warnings);
         for fault in &offer.faults {
-            shown.refuse(format_args!("backend {backend}: {fault}"));
+            result.refuse(format_args!("backend {backend}: {fault}"));
         }
-        shown
+        result
     }
 
-    /// The same with `lists` in the place of those of their kinds. What is wrong with these stands nowhere: they are one session's.
+    /// Replaces the items of the kinds in `lists`. Problems of these lists are not reported, because they belong to one session.
     pub(super) fn with_lists<'a>(
         &self,
         backend: &BackendName,
         lists: impl Iterator<Item = (ListKind, &'a BackendList)>,
-        terms: &ExposurePolicy,
+        policy: &ExposurePolicy,
     ) -> Self {
-        let mut shown = Self {
+        let mut result = Self {
             entries: self.entries.clone(),
             ..Self::default()
         };
         for (kind, list) in lists {
-            shown.entries_mut(kind).clear();
-            shown.show_list(backend, kind, list, terms);
+            result.entries_mut(kind).clear();
+            result.advertise_list(backend, kind, list, policy);
         }
-        shown
+        result
     }
 
-    fn show_list(
+    fn advertise_list(
         &mut self,
         backend: &BackendName,
         kind: ListKind,
         list: &BackendList,
-        terms: &ExposurePolicy,
+        policy: &ExposurePolicy,
     ) {
         let mut seen = HashSet::new();
         for listed in &list.items {
-            self.show(backend, kind, listed, terms, &mut seen);
+            self.advertise_item(backend, kind, listed, policy, &mut seen);
         }
-        self.settle(backend, kind);
+        self.resolve_conflicts(backend, kind);
     }
 
-    fn show<'a>(
+    fn advertise_item<'a>(
         &mut self,
         backend: &BackendName,
         kind: ListKind,
         listed: &'a BackendItem,
-        terms: &ExposurePolicy,
+        policy: &ExposurePolicy,
         seen: &mut HashSet<&'a str>,
     ) {
-        let entry = match rules(kind, terms) {
+        let entry = match rules(kind, policy) {
             Some(rules) if !rules.filter.passes(&listed.key) => return,
-            Some(rules) => named(kind, listed, terms, rules),
-            None if !terms.resources.passes_uri(&listed.key) => return,
+            Some(rules) => advertise_named(kind, listed, policy, rules),
+            None if !policy.resources.passes_uri(&listed.key) => return,
             None => Ok(AdvertisedItem {
                 advertised: listed.key.as_str().into(),
                 name: listed.key.as_str().into(),
@@ -226,8 +236,8 @@ impl AdvertisedOffer {
         }
     }
 
-    /// Lets one have each name.
-    fn settle(&mut self, backend: &BackendName, kind: ListKind) {
+    /// Keeps one item per advertised name, and warns of names that clients may refuse.
+    fn resolve_conflicts(&mut self, backend: &BackendName, kind: ListKind) {
         let claims = std::mem::take(self.entries_mut(kind));
         let noun = kind.noun();
         let mut winners: Vec<AdvertisedItem> = Vec::with_capacity(claims.len());
@@ -239,7 +249,7 @@ impl AdvertisedOffer {
                 winners.push(claim);
                 continue;
             };
-            // Not by the order of the list, which is the backend's affair: by what the configuration says, and by name.
+            // The order of the backend's list must not decide: a name from the configuration wins, then the smaller name.
             let rank = |entry: &AdvertisedItem| (!entry.is_renamed, Arc::clone(&entry.name));
             let loser = if rank(&claim) < rank(winner) {
                 std::mem::replace(winner, claim)
@@ -252,25 +262,25 @@ impl AdvertisedOffer {
                 quoted(&loser.name),
                 quoted(&winner.name),
             );
-            self.conflicts.push(OF_ONE_BACKEND, conflict);
+            self.conflicts.push(MAX_PER_BACKEND, conflict);
         }
         if matches!(kind, ListKind::Tools | ListKind::Prompts) {
             for AdvertisedItem { advertised, .. } in &winners {
                 let shown = quoted(advertised);
-                if let (ListKind::Tools, Err(reason)) = (kind, recommended(advertised)) {
+                if let (ListKind::Tools, Err(reason)) = (kind, check_recommended_name(advertised)) {
                     let warning = format_args!(
                         "the {noun} {shown} of backend {backend} may be refused by clients: {reason}; an override can give it another name"
                     );
-                    self.warnings.push(OF_ONE_BACKEND, warning);
+                    self.warnings.push(MAX_PER_BACKEND, warning);
                     continue;
                 }
                 let length = advertised.chars().count();
-                if length > COMFORTABLE_NAME_LENGTH {
+                if length > MAX_PORTABLE_NAME_LENGTH {
                     let warning = format_args!(
                         "the {noun} {shown} of backend {backend} has a name of {length} characters; some clients allow \
-                         {COMFORTABLE_NAME_LENGTH}"
+                         {MAX_PORTABLE_NAME_LENGTH}"
                     );
-                    self.warnings.push(OF_ONE_BACKEND, warning);
+                    self.warnings.push(MAX_PER_BACKEND, warning);
                 }
             }
         }
@@ -282,7 +292,7 @@ impl AdvertisedOffer {
                      gateway passes no tasks on; a call gets the backend's error",
                     quoted(advertised)
                 );
-                self.warnings.push(OF_ONE_BACKEND, warning);
+                self.warnings.push(MAX_PER_BACKEND, warning);
             }
         }
         *self.entries_mut(kind) = winners;
@@ -308,41 +318,41 @@ impl AdvertisedOffer {
         let noun = kind.noun();
         for (key, places) in &mended.examples {
             let warning = format_args!(
-                "the {noun} {} of backend {backend} breaks the schema of the protocol in {places}; clients get it without that, or put right",
+                "the {noun} {} of backend {backend} breaks the schema of the protocol in {places}; clients get it without these fields, or with valid ones",
                 quoted(key)
             );
-            self.warnings.push(OF_ONE_BACKEND, warning);
+            self.warnings.push(MAX_PER_BACKEND, warning);
         }
         let more = mended.count.saturating_sub(mended.examples.len());
         if more > 0 {
             let warning =
                 format_args!("{more} more {noun}s of backend {backend} break the schema of the protocol");
-            self.warnings.push(OF_ONE_BACKEND, warning);
+            self.warnings.push(MAX_PER_BACKEND, warning);
         }
     }
 
     fn refuse(&mut self, reason: impl std::fmt::Display) {
-        self.refused.push(OF_ONE_BACKEND, reason);
+        self.refused.push(MAX_PER_BACKEND, reason);
     }
 }
 
-/// The rules for what has names of its own; resources have URIs, which never change.
-pub(super) fn rules(kind: ListKind, terms: &ExposurePolicy) -> Option<&ItemRules> {
+/// The naming rules of that kind; `None` for resources, whose URIs never change.
+pub(super) fn rules(kind: ListKind, policy: &ExposurePolicy) -> Option<&ItemRules> {
     match kind {
-        ListKind::Tools => Some(&terms.tools),
-        ListKind::Prompts => Some(&terms.prompts),
+        ListKind::Tools => Some(&policy.tools),
+        ListKind::Prompts => Some(&policy.prompts),
         ListKind::Resources | ListKind::Templates => None,
     }
 }
 
-fn named(
+fn advertise_named(
     kind: ListKind,
     listed: &BackendItem,
-    terms: &ExposurePolicy,
+    policy: &ExposurePolicy,
     rules: &ItemRules,
 ) -> Result<AdvertisedItem, String> {
     let renamed = rules.renamed(&listed.key);
-    let advertised = format!("{}{renamed}", terms.prefix);
+    let advertised = format!("{}{renamed}", policy.prefix);
     if advertised.len() > MAX_LENIENT_NAME_BYTES {
         return Err(format!(
             "its name, with prefix, is longer than {MAX_LENIENT_NAME_BYTES} bytes"
@@ -351,10 +361,10 @@ fn named(
     if advertised.chars().any(is_unprintable) {
         return Err("its name has control characters".to_owned());
     }
-    if kind == ListKind::Tools && terms.names == NameRule::Strict {
-        recommended(&advertised)?;
+    if kind == ListKind::Tools && policy.names == NameRule::Strict {
+        check_recommended_name(&advertised)?;
     }
-    let json = rewritten(listed, &advertised, rules.overrides.get(&listed.key))?;
+    let json = rewrite_item(listed, &advertised, rules.overrides.get(&listed.key))?;
     Ok(AdvertisedItem {
         is_renamed: renamed != listed.key,
         advertised: advertised.into(),
@@ -364,8 +374,8 @@ fn named(
     })
 }
 
-/// Whether the protocol recommends such a name for a tool, and why not.
-fn recommended(name: &str) -> Result<(), String> {
+/// Checks a tool name against the protocol's recommendation; the error is the reason.
+fn check_recommended_name(name: &str) -> Result<(), String> {
     if name.len() > MAX_NAME_BYTES {
         return Err(format!(
             "its name, with prefix, is longer than {MAX_NAME_BYTES} characters"
@@ -377,8 +387,12 @@ fn recommended(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The description with the advertised name and the overrides, and everything else as the backend wrote it.
-fn rewritten(listed: &BackendItem, advertised: &str, named: Option<&ItemOverride>) -> Result<Bytes, String> {
+/// The item's JSON with the advertised name and the overrides; every other byte stays as the backend sent it.
+fn rewrite_item(
+    listed: &BackendItem,
+    advertised: &str,
+    named: Option<&ItemOverride>,
+) -> Result<Bytes, String> {
     if advertised == listed.key && named.is_none() {
         return Ok(listed.json.clone());
     }
@@ -387,29 +401,29 @@ fn rewritten(listed: &BackendItem, advertised: &str, named: Option<&ItemOverride
     if advertised != listed.key {
         changes.push(("name", serde_json::Value::from(advertised).to_string()));
     }
-    let object = read("what the backend says of it", text)?;
+    let object = parse_object("what the backend says of it", text)?;
     if let Some(named) = named {
         changes.extend(named.fields.iter().cloned());
         if !named.annotations.is_empty() {
             let old = object.get("annotations").map_or("{}", |raw| raw.get());
             let old = if old == "null" { "{}" } else { old };
-            let hints = spliced(&read("its `annotations`", old)?, &named.annotations)?;
+            let hints = splice_fields(&parse_object("its `annotations`", old)?, &named.annotations)?;
             changes.push(("annotations", hints));
         }
     }
-    spliced(&object, &changes).map(Bytes::from)
+    splice_fields(&object, &changes).map(Bytes::from)
 }
 
-/// The object that `text` is; `what` it is, stands in the reason why it cannot be read.
-fn read<'a>(what: &str, text: &'a str) -> Result<EditedObject<'a>, String> {
+/// Parses `text` as an object; `what` names it in the error.
+fn parse_object<'a>(what: &str, text: &'a str) -> Result<EditedObject<'a>, String> {
     EditedObject::read(text).map_err(|error| {
         let error = error.to_string();
         format!("{what} cannot be read: {}", head(&error, MAX_REASON_BYTES))
     })
 }
 
-fn spliced(object: &EditedObject<'_>, changes: &[(&'static str, String)]) -> Result<String, String> {
-    // A client that ignores the case of keys would read what the backend says in the place of what the configuration does.
+fn splice_fields(object: &EditedObject<'_>, changes: &[(&'static str, String)]) -> Result<String, String> {
+    // A client that ignores the case of keys would read the backend's value instead of the configured one.
     let lookalike = |(key, _): &(&'static str, String)| Some((object.lookalike_of(key)?, *key));
     if let Some((other, key)) = changes.iter().find_map(lookalike) {
         return Err(format!(
@@ -417,12 +431,12 @@ fn spliced(object: &EditedObject<'_>, changes: &[(&'static str, String)]) -> Res
             quoted(other)
         ));
     }
-    let text = object.with(&borrowed(changes)).map(Vec::from);
+    let text = object.with(&as_str_pairs(changes)).map(Vec::from);
     text.and_then(|text| String::from_utf8(text).ok())
         .ok_or_else(|| "its description cannot be changed".to_owned())
 }
 
-fn borrowed<'a>(changes: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
+fn as_str_pairs<'a>(changes: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
     changes
         .iter()
         .map(|(key, value)| (*key, value.as_str()))

@@ -1,4 +1,4 @@
-//! What clients get of a backend's items under an exposure policy.
+//! Tests of the exposure policy of one backend.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,12 @@ use super::*;
 use crate::catalog::test_util::list;
 use crate::config::{NameFilter, Pattern};
 
-fn shown(tools: &[&str], terms: &ExposurePolicy) -> AdvertisedOffer {
+fn shown(tools: &[&str], policy: &ExposurePolicy) -> AdvertisedOffer {
     let offer = BackendOffer {
         tools: list(ListKind::Tools, tools),
         ..BackendOffer::default()
     };
-    AdvertisedOffer::new(&BackendName::for_test("time"), &offer, terms)
+    AdvertisedOffer::new(&BackendName::for_test("time"), &offer, policy)
 }
 
 fn prefixed(prefix: &str) -> ExposurePolicy {
@@ -22,20 +22,20 @@ fn prefixed(prefix: &str) -> ExposurePolicy {
 }
 
 #[test]
-fn tool_that_requires_tasks_is_offered_with_a_warning() {
+fn tool_that_requires_tasks_gets_a_warning() {
     let tool = r#"{"name":"slow","execution":{"taskSupport":"required"}}"#;
     let shown = shown(&[tool, r#"{"name":"fast"}"#], &prefixed("time_"));
     assert_eq!(shown.entries(ListKind::Tools).len(), 2);
-    let told = shown.warnings.told();
-    assert_eq!(told.len(), 1, "{told:?}");
+    let lines = shown.warnings.to_lines();
+    assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
-        told[0].contains("\"time_slow\" of backend time") && told[0].contains("task"),
-        "{told:?}"
+        lines[0].contains("\"time_slow\" of backend time") && lines[0].contains("task"),
+        "{lines:?}"
     );
 }
 
 #[test]
-fn a_tool_keeps_every_byte_but_its_name() {
+fn prefix_changes_only_the_name_of_a_tool() {
     let tool = r#"{"x-vendor": 1.0, "name" :"now", "inputSchema":{"$defs":{}}}"#;
     let shown = shown(&[tool], &prefixed("time_"));
     let entry = &shown.entries(ListKind::Tools)[0];
@@ -44,8 +44,8 @@ fn a_tool_keeps_every_byte_but_its_name() {
 }
 
 #[test]
-fn overrides_replace_what_they_name_and_nothing_else() {
-    let mut terms = prefixed("t.");
+fn overrides_replace_only_the_named_fields() {
+    let mut policy = prefixed("t.");
     let named = ItemOverride {
         name: Some("clock".to_owned()),
         fields: vec![
@@ -54,13 +54,13 @@ fn overrides_replace_what_they_name_and_nothing_else() {
         ],
         annotations: vec![("readOnlyHint", "true".to_owned())],
     };
-    terms.tools.overrides = HashMap::from([("now".to_owned(), named)]);
+    policy.tools.overrides = HashMap::from([("now".to_owned(), named)]);
     let shown = shown(
         &[
             r#"{"name":"now","description":"d","annotations":{"x":1.0,"readOnlyHint":false},"y":[ ]}"#,
             r#"{"name":"then"}"#,
         ],
-        &terms,
+        &policy,
     );
     let entries = shown.entries(ListKind::Tools);
     assert_eq!(
@@ -72,20 +72,20 @@ fn overrides_replace_what_they_name_and_nothing_else() {
 }
 
 #[test]
-fn what_is_denied_is_gone_and_what_is_hidden_keeps_its_name() {
-    let mut terms = ExposurePolicy::default();
-    terms.tools.filter = NameFilter {
+fn denied_tool_is_dropped_and_hidden_tool_reserves_name() {
+    let mut policy = ExposurePolicy::default();
+    policy.tools.filter = NameFilter {
         allow: Vec::new(),
         deny: vec![Pattern::new("*_secret")],
     };
-    terms.tools.hidden = vec![Pattern::new("raw")];
+    policy.tools.hidden = vec![Pattern::new("raw")];
     let shown = shown(
         &[
             r#"{"name":"get_secret"}"#,
             r#"{"name":"raw"}"#,
             r#"{"name":"now"}"#,
         ],
-        &terms,
+        &policy,
     );
     let seen: Vec<_> = shown
         .entries(ListKind::Tools)
@@ -95,7 +95,7 @@ fn what_is_denied_is_gone_and_what_is_hidden_keeps_its_name() {
     assert_eq!(seen, [("raw", true), ("now", false)]);
 }
 
-/// A tool with an unusual name is offered with a warning, or, with the strict rule, not at all.
+/// A tool with an unusual name is advertised with a warning, or not at all if `names` is `strict`.
 #[test]
 fn unusual_tool_name_is_warned_of_or_refused() {
     let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(127));
@@ -107,23 +107,23 @@ fn unusual_tool_name_is_warned_of_or_refused() {
         &uncomfortable,
         r#"{"name":"ok"}"#,
     ];
-    let mut terms = prefixed("a_");
-    let lenient = shown(&tools, &terms);
+    let mut policy = prefixed("a_");
+    let lenient = shown(&tools, &policy);
     assert_eq!(lenient.entries(ListKind::Tools).len(), 5);
     assert_eq!(lenient.refused.count(), 0, "{:?}", lenient.refused);
     assert_eq!(lenient.warnings.count(), 4, "{:?}", lenient.warnings);
     let entry = &lenient.entries(ListKind::Tools)[0];
     assert_eq!(entry.json, r#"{"name":"a_white \"space\""}"#);
-    terms.names = NameRule::Strict;
-    let strict = shown(&tools, &terms);
+    policy.names = NameRule::Strict;
+    let strict = shown(&tools, &policy);
     assert_eq!(strict.entries(ListKind::Tools).len(), 2);
     assert_eq!(strict.refused.count(), 3, "{:?}", strict.refused);
     assert_eq!(strict.warnings.count(), 1, "{:?}", strict.warnings);
-    let warning = &strict.warnings.told()[0];
+    let warning = &strict.warnings.to_lines()[0];
     assert!(warning.contains("65 characters"), "{warning}");
 }
 
-/// Prompts may be called anything that people can read, with either rule.
+/// `names` does not apply to prompts: only length and control characters are checked.
 #[test]
 fn prompt_name_has_no_rule_but_length_and_control_characters() {
     let prompts = ["Code Review", "greet:user", "代码审查", r"a\nb", r"a\u202eb"]
@@ -135,11 +135,11 @@ fn prompt_name_has_no_rule_but_length_and_control_characters() {
         ..BackendOffer::default()
     };
     for names in [NameRule::Lenient, NameRule::Strict] {
-        let terms = ExposurePolicy {
+        let policy = ExposurePolicy {
             names,
             ..ExposurePolicy::default()
         };
-        let shown = AdvertisedOffer::new(&BackendName::for_test("a"), &offer, &terms);
+        let shown = AdvertisedOffer::new(&BackendName::for_test("a"), &offer, &policy);
         let offered: Vec<&str> = shown
             .entries(ListKind::Prompts)
             .iter()
@@ -152,7 +152,7 @@ fn prompt_name_has_no_rule_but_length_and_control_characters() {
 
 #[test]
 fn resources_keep_their_uris_and_are_filtered_by_them() {
-    let terms = ExposurePolicy {
+    let policy = ExposurePolicy {
         prefix: "a_".to_owned(),
         resources: NameFilter {
             allow: vec![Pattern::new("file:///open/*")],
@@ -171,29 +171,30 @@ fn resources_keep_their_uris_and_are_filtered_by_them() {
         ),
         ..BackendOffer::default()
     };
-    let shown = AdvertisedOffer::new(&BackendName::for_test("a"), &offer, &terms);
+    let shown = AdvertisedOffer::new(&BackendName::for_test("a"), &offer, &policy);
     let entries = shown.entries(ListKind::Resources);
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].json, r#"{"uri":"file:///open/a","name":"a b"}"#);
 }
 
-/// The terms under which `get_time` is called `now`.
+/// A policy that advertises `get_time` as `now`.
 fn renaming() -> ExposurePolicy {
-    let mut terms = prefixed("a_");
+    let mut policy = prefixed("a_");
     let named = ItemOverride {
         name: Some("now".to_owned()),
         ..ItemOverride::default()
     };
-    terms.tools.overrides.insert("get_time".to_owned(), named);
-    terms
+    policy.tools.overrides.insert("get_time".to_owned(), named);
+    policy
 }
 
+/// A name that an override gives is not left to the tool that has it by itself, and the conflict is reported.
 #[test]
-fn a_name_that_an_override_gives_is_taken_from_the_backends_own_and_the_loser_is_named() {
-    let terms = renaming();
+fn override_wins_against_the_backends_own_name() {
+    let policy = renaming();
     let (own, given) = (r#"{"name":"now"}"#, r#"{"name":"get_time"}"#);
     for order in [[own, given], [given, own]] {
-        let shown = shown(&order, &terms);
+        let shown = shown(&order, &policy);
         let entries = shown.entries(ListKind::Tools);
         assert_eq!(entries.len(), 1, "{order:?}");
         assert_eq!(
@@ -201,22 +202,22 @@ fn a_name_that_an_override_gives_is_taken_from_the_backends_own_and_the_loser_is
             ("a_now", "get_time")
         );
         assert_eq!(
-            shown.conflicts.told(),
+            shown.conflicts.to_lines(),
             [
                 r#"the tool "a_now" of time (its "now") is not offered: an override gives the name to its "get_time""#
             ]
         );
         assert_eq!(shown.refused.count(), 0, "it is a conflict, and no fault");
     }
-    let alone = shown(&[own], &terms);
+    let alone = shown(&[own], &policy);
     assert_eq!(&*alone.entries(ListKind::Tools)[0].name, "now");
-    assert_eq!(alone.conflicts.count(), 0, "nobody else claims the name");
+    assert_eq!(alone.conflicts.count(), 0, "no other item claims the name");
 }
 
 #[test]
-fn the_same_holds_for_prompts() {
-    let mut terms = renaming();
-    terms.prompts = std::mem::take(&mut terms.tools);
+fn override_wins_for_prompts_too() {
+    let mut policy = renaming();
+    policy.prompts = std::mem::take(&mut policy.tools);
     let offer = BackendOffer {
         prompts: list(
             ListKind::Prompts,
@@ -224,17 +225,18 @@ fn the_same_holds_for_prompts() {
         ),
         ..BackendOffer::default()
     };
-    let shown = AdvertisedOffer::new(&BackendName::for_test("time"), &offer, &terms);
+    let shown = AdvertisedOffer::new(&BackendName::for_test("time"), &offer, &policy);
     assert_eq!(&*shown.entries(ListKind::Prompts)[0].name, "get_time");
-    let conflicts = shown.conflicts.told();
+    let conflicts = shown.conflicts.to_lines();
     assert!(
         conflicts[0].starts_with(r#"the prompt "a_now" of time"#),
         "{conflicts:?}"
     );
 }
 
+/// An item that a backend lists twice is reported as a fault, not as a conflict.
 #[test]
-fn what_a_backend_lists_twice_under_one_name_is_its_fault_and_no_conflict() {
+fn duplicate_item_is_a_fault_and_no_conflict() {
     let uri = r#"{"uri":"x://y"}"#;
     let given = r#"{"name":"get_time"}"#;
     let offer = BackendOffer {
@@ -244,7 +246,7 @@ fn what_a_backend_lists_twice_under_one_name_is_its_fault_and_no_conflict() {
     };
     let shown = AdvertisedOffer::new(&BackendName::for_test("time"), &offer, &renaming());
     assert_eq!(
-        shown.refused.told(),
+        shown.refused.to_lines(),
         [
             r#"backend time has the tool "get_time" twice"#,
             r#"backend time has the resource "x://y" twice"#
@@ -260,23 +262,24 @@ fn what_a_backend_lists_twice_under_one_name_is_its_fault_and_no_conflict() {
     );
 }
 
+/// An item whose JSON cannot be rewritten is dropped, and the reason names the problem.
 #[test]
-fn what_cannot_be_changed_is_left_out_and_the_reason_says_what_is_wrong_with_it() {
-    let mut terms = prefixed("t_");
+fn item_that_cannot_be_rewritten_is_dropped_with_reason() {
+    let mut policy = prefixed("t_");
     let named = ItemOverride {
         annotations: vec![("readOnlyHint", "true".to_owned())],
         ..ItemOverride::default()
     };
-    terms.tools.overrides = HashMap::from([("hints".to_owned(), named)]);
+    policy.tools.overrides = HashMap::from([("hints".to_owned(), named)]);
     let shown = shown(
         &[
             r#"{"name":"twice","title":1,"title":2}"#,
             r#"{"name":"hints","annotations":["x"]}"#,
         ],
-        &terms,
+        &policy,
     );
     assert!(shown.entries(ListKind::Tools).is_empty());
-    let refused = shown.refused.told();
+    let refused = shown.refused.to_lines();
     for (refused, reason) in refused.iter().zip([
         "what the backend says of it cannot be read: duplicate field `title`",
         "its `annotations` cannot be read: invalid type: sequence, expected an object",
@@ -288,13 +291,13 @@ fn what_cannot_be_changed_is_left_out_and_the_reason_says_what_is_wrong_with_it(
 
 #[test]
 fn key_that_can_be_taken_for_an_overridden_one_is_refused() {
-    let mut terms = prefixed("t_");
+    let mut policy = prefixed("t_");
     let named = ItemOverride {
         fields: vec![("title", r#""T""#.to_owned())],
         annotations: vec![("readOnlyHint", "true".to_owned())],
         ..ItemOverride::default()
     };
-    terms.tools.overrides = HashMap::from([("hints".to_owned(), named)]);
+    policy.tools.overrides = HashMap::from([("hints".to_owned(), named)]);
     for (tool, reason) in [
         (
             r#"{"name":"hints","annotations":{"readOnlyHint":true,"ReadOnlyHint":false}}"#,
@@ -305,9 +308,13 @@ fn key_that_can_be_taken_for_an_overridden_one_is_refused() {
             r#"its key "Title" can be taken for "title", which is changed"#,
         ),
     ] {
-        let shown = shown(&[tool], &terms);
+        let shown = shown(&[tool], &policy);
         assert!(shown.entries(ListKind::Tools).is_empty(), "{tool}");
-        assert!(shown.refused.told()[0].contains(reason), "{:?}", shown.refused);
+        assert!(
+            shown.refused.to_lines()[0].contains(reason),
+            "{:?}",
+            shown.refused
+        );
     }
 }
 
@@ -326,7 +333,7 @@ fn item_too_large_is_a_fault_that_names_it() {
     };
     let shown = AdvertisedOffer::new(&BackendName::for_test("time"), &offer, &ExposurePolicy::default());
     assert_eq!(
-        shown.refused.told(),
+        shown.refused.to_lines(),
         [
             r#"the tool "big" of backend time is not offered: it has 31457280 bytes, and the most is 262144"#,
             "2 more tools of backend time are not offered: each has more than 262144 bytes"
@@ -348,18 +355,18 @@ fn mended_item_is_a_warning_that_names_its_fields() {
         ..BackendOffer::default()
     };
     let shown = AdvertisedOffer::new(&BackendName::for_test("time"), &offer, &ExposurePolicy::default());
-    let told = shown.warnings.told();
+    let lines = shown.warnings.to_lines();
     assert!(
-        told[0].contains(
+        lines[0].contains(
             r#""odd" of backend time breaks the schema of the protocol in description, icons.0.sizes"#
         ),
-        "{told:?}"
+        "{lines:?}"
     );
-    assert!(told[1].contains("1 more tools"), "{told:?}");
+    assert!(lines[1].contains("1 more tools"), "{lines:?}");
 }
 
 #[test]
-fn what_has_no_name_is_counted_and_told_what_it_lacks() {
+fn unnamed_items_are_counted_with_the_requirement() {
     let tools = BackendList {
         unusable: 2,
         ..BackendList::default()
@@ -369,7 +376,7 @@ fn what_has_no_name_is_counted_and_told_what_it_lacks() {
         ..BackendOffer::default()
     };
     let shown = AdvertisedOffer::new(&BackendName::for_test("time"), &offer, &ExposurePolicy::default());
-    let refused = shown.refused.told();
+    let refused = shown.refused.to_lines();
     assert!(
         refused[0].contains("2 tools that cannot be called"),
         "{refused:?}"

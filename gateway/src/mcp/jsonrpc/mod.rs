@@ -1,8 +1,8 @@
-//! JSON-RPC 2.0 messages, borrowed from the bytes they came in.
+//! JSON-RPC 2.0 messages, borrowed from the received bytes.
 //!
-//! Only the envelope is read: `jsonrpc`, `id`, `method`, and where each other field begins and ends. Parameters and results
-//! stay the bytes that the sender wrote, so that unknown fields and number formats survive. A message that two readers could take for two
-//! different ones is refused ([`inspected_keys`]).
+//! Only the envelope is parsed: `jsonrpc`, `id`, `method`, and the extent of each other field. Params and results stay the sender's bytes,
+//! so that unknown fields and number formats survive. A message that two parsers could read as two different ones is rejected
+//! ([`inspected_keys`]).
 
 pub(crate) mod repair;
 mod write;
@@ -24,79 +24,116 @@ use crate::runtime::step_counter;
 
 pub use write::{error, error_with_data, notification, notification_with, request, result, result_head};
 
-/// The longest request id that is accepted, in bytes. Clients use small integers or UUIDs.
+/// Maximum bytes of a request id. Clients use small integers or UUIDs.
 const MAX_ID_BYTES: usize = 1024;
-/// The longest one that goes upstream, where it becomes a part of the names of events.
-const MAX_SENT_ID_BYTES: usize = 256;
+/// Maximum bytes of an id that is sent upstream unchanged, where it becomes part of event ids.
+const MAX_FORWARDED_ID_BYTES: usize = 256;
 
-/// The longest id of a backend's own request: another gateway may be the backend, and its ids carry those of its backends.
+/// Maximum bytes of the id of a backend's request. The backend may be another gateway, whose ids contain those of its backends.
 const MAX_BACKEND_ID_BYTES: usize = 1024;
 
-/// What ids and progress tokens begin with that stand for a backend's own. Clients may not give such ids to their requests, so that it is
-/// clear what a client cancels. A gateway in front of this one gives none either: it passes its clients' ids on, and counts for itself.
+/// Prefix of the ids and progress tokens that stand for a backend's own. Clients must not use such ids, so that a cancellation is
+/// unambiguous. A gateway in front of this one does not use them either: it forwards its clients' ids, or numbers its own requests.
 pub const RESERVED_ID_PREFIX: &str = "vmcp:";
 
-/// Integers of so many digits are the same in every parser; of larger ones, doubles keep the first digits only.
+/// Integers of at most this many digits are exact in every parser; larger ones may be rounded to a double.
 const EXACT_DIGITS: usize = 15;
 
-/// How deep the JSON of a request may nest. Deeper than any real schema, shallow enough for every parser behind us.
+/// Maximum nesting of a request's JSON: deeper than any real schema, and within the limits of every backend's parser.
 const MAX_DEPTH: usize = 128;
 
-/// How many messages a batch may hold.
+/// Maximum number of messages in a batch.
 const MAX_BATCH: usize = 100;
 
-/// A message that came in.
+/// A received message, borrowed from its bytes.
+///
+/// ```
+/// use vmcp_gateway::mcp::jsonrpc::Message;
+///
+/// let bytes = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"now"}}"#;
+/// let Ok(Message::Request(request)) = Message::parse(bytes) else { panic!("not a request") };
+/// assert_eq!((request.id.get(), &*request.method), ("1", "tools/call"));
+/// assert!(Message::parse(br#"{"jsonrpc":"2.0","id":1,"ID":2,"method":"ping"}"#).is_err());
+/// ```
 #[derive(Debug)]
 pub enum Message<'a> {
-    /// Wants an answer.
+    /// Has a method and an id; requires a response.
     Request(Request<'a>),
-    /// Wants none.
+    /// Has a method and no id; gets no response.
     Notification {
         /// The method, for example `notifications/initialized`.
         method: Cow<'a, str>,
-        /// The parameters' bytes.
+        /// The bytes of the params.
         params: Option<&'a RawValue>,
     },
-    /// Answers a request that the receiver sent.
+    /// The response to a request of the receiver.
     Response(Response<'a>),
 }
 
-/// A message that wants an answer.
+/// A message that requires a response.
+///
+/// ```
+/// use vmcp_gateway::mcp::jsonrpc::{self, Message};
+///
+/// let Ok(Message::Request(request)) = Message::parse(br#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#) else {
+///     panic!("not a request")
+/// };
+/// let response = jsonrpc::result(request.id, b"{}");
+/// assert_eq!(response, r#"{"jsonrpc":"2.0","id":7,"result":{}}"#);
+/// ```
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// The id as the client wrote it, for the answer.
+    /// The id as the sender wrote it, to be repeated in the response.
     pub id: &'a RawValue,
     /// The method, for example `tools/call`.
     pub method: Cow<'a, str>,
-    /// The parameters' bytes; an object where present.
+    /// The bytes of the params, which are an object.
     pub params: Option<&'a RawValue>,
 }
 
-/// A message that answers a request.
+/// The response to a request.
+///
+/// ```
+/// use serde_json::value::RawValue;
+/// use vmcp_gateway::mcp::jsonrpc::{Outcome, Response};
+///
+/// let response = Response::parse(br#"{"jsonrpc":"2.0","id":"7","result":{"n": 1.00}}"#).unwrap();
+/// let id: &RawValue = serde_json::from_str("7").unwrap();
+/// assert!(response.answers(id));
+/// assert!(matches!(response.outcome, Outcome::Result(result) if result.get() == r#"{"n": 1.00}"#));
+/// ```
 #[derive(Debug)]
 pub struct Response<'a> {
-    /// The id of the request; `null` where the other side could not read it.
+    /// The id of the request; `null` if the sender could not read it.
     pub id: &'a RawValue,
-    /// What came of it.
+    /// The result or the error.
     pub outcome: Outcome<'a>,
 }
 
-/// What came of a request.
+/// The result or the error of a request.
 #[derive(Debug)]
 pub enum Outcome<'a> {
-    /// The result's bytes.
+    /// The bytes of the result.
     Result(&'a RawValue),
-    /// The error's bytes: an object with `code` and `message`.
+    /// The bytes of the error: an object with `code` and `message`.
     Error(&'a RawValue),
 }
 
-/// Why bytes are not a message, for the one who sent them.
+/// Why bytes are not a valid message, in words for their sender.
+///
+/// ```
+/// use vmcp_gateway::mcp::jsonrpc::Message;
+///
+/// let invalid = Message::parse(b"{").unwrap_err();
+/// assert_eq!(invalid.code, -32700);
+/// assert!(invalid.to_string().starts_with("not JSON: "));
+/// ```
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InvalidMessage {
     /// [`error_code::PARSE_ERROR`], [`error_code::INVALID_REQUEST`] or [`error_code::INVALID_PARAMS`].
     pub code: i32,
-    /// What was found and what is allowed.
+    /// What is wrong and what is allowed.
     pub message: String,
 }
 
@@ -109,10 +146,10 @@ impl InvalidMessage {
     }
 }
 
-/// The keys of a message's own object.
+/// The keys of the envelope.
 pub(super) const ENVELOPE_KEYS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 
-/// The fields of a message's own object. `null` is not the same as a field that is absent.
+/// The fields of the envelope. A `null` differs from an absent field.
 struct Envelope<'a> {
     jsonrpc: Option<&'a RawValue>,
     id: Option<&'a RawValue>,
@@ -123,10 +160,10 @@ struct Envelope<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads one message that a client sent.
+    /// Parses one message of a client.
     ///
     /// # Errors
-    /// When the bytes are not one JSON-RPC message.
+    /// If the bytes are not exactly one valid JSON-RPC message.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, InvalidMessage> {
         if is_batch(bytes) {
             return Err(InvalidMessage::invalid(
@@ -137,15 +174,15 @@ impl<'a> Message<'a> {
         Self::from_envelope(&envelope(bytes)?)
     }
 
-    /// Reads one message that a backend sent. What is only passed on is not judged: it may nest as deep as it likes.
+    /// Parses one message of a backend. Its nesting is not limited, because the params are only forwarded.
     ///
     /// # Errors
-    /// When the bytes are not one JSON-RPC message, its id is longer than a minted one can carry, or it is a response that a strict client
+    /// If the bytes are not exactly one JSON-RPC message, its id is too long for a relayed id, or it is a response that a strict client
     /// would drop (see [`Response::parse`]).
     pub fn from_backend(bytes: &'a [u8]) -> Result<Self, InvalidMessage> {
-        let envelope = backends_envelope(bytes)?;
+        let envelope = backend_envelope(bytes)?;
         let Some(method) = envelope.method else {
-            return backends_response(&envelope).map(Self::Response);
+            return backend_response(&envelope).map(Self::Response);
         };
         let method = string(method).ok_or_else(|| InvalidMessage::invalid(r#""method" must be a string"#))?;
         let params = envelope.params;
@@ -165,7 +202,7 @@ impl<'a> Message<'a> {
             return Err(InvalidMessage::invalid(r#""jsonrpc" must be "2.0""#));
         }
         let Some(method) = envelope.method else {
-            // An error without an id is one with an id of null: some SDKs write it so.
+            // Some SDKs omit the id of an error instead of writing `null`.
             let id = envelope.id.or_else(|| envelope.error.map(|_| RawValue::NULL));
             return response(&Envelope { id, ..*envelope }).map(Message::Response);
         };
@@ -175,7 +212,7 @@ impl<'a> Message<'a> {
                 "a message has either a method or a result or error, not both",
             ));
         }
-        // Some clients write null where they have none.
+        // Some clients write `null` for missing params.
         let params = envelope.params.filter(|params| params.get() != "null");
         if params.is_some_and(|params| !params.get().starts_with('{')) {
             return Err(InvalidMessage::invalid(r#""params" must be an object"#));
@@ -191,43 +228,43 @@ impl<'a> Message<'a> {
 }
 
 impl<'a> Response<'a> {
-    /// Reads the one response that a backend sent. A backend's JSON may nest as deep as it likes: it is only passed on.
+    /// Parses one response of a backend. Its nesting is not limited, because the result is only forwarded.
     ///
     /// # Errors
-    /// When the bytes are not one JSON-RPC response with the version, and an object as the result or the error. Clients drop anything else
-    /// without a word, and would wait for the answer until their own deadline.
+    /// If the bytes are not exactly one JSON-RPC response with the version and an object as its result or error. Clients silently drop any
+    /// other response, and would wait until their own timeout.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, InvalidMessage> {
-        let envelope = backends_envelope(bytes)?;
+        let envelope = backend_envelope(bytes)?;
         if envelope.method.is_some() {
             return Err(InvalidMessage::invalid(
                 "a request came where an answer was expected",
             ));
         }
-        backends_response(&envelope)
+        backend_response(&envelope)
     }
 
-    /// Whether this answers the request with the id `id`, in whose answer's place it came. The same id may be written in two ways, so that
-    /// equal bytes are enough, but unequal ones are compared as values. Some servers write numbers as texts.
+    /// Whether this is the response to the request with the id `id`. Ids with different bytes are compared as values, because one id can be
+    /// written in several ways. Some servers return a number as a string, which is accepted.
     #[must_use]
     pub fn answers(&self, id: &RawValue) -> bool {
         same_id(self.id, id) || is_text_of(self.id, id) || is_text_of(id, self.id)
     }
 }
 
-/// Whether the two ids are the same, in whatever spelling. Numbers are compared as the doubles that most parsers make of them, so that an
-/// id beyond 2^53 is known again when it comes back rounded.
+/// Whether the two ids are equal in any spelling. Numbers are compared as doubles, as most parsers read them, so that an id beyond 2^53 is
+/// recognized when it comes back rounded.
 #[must_use]
 pub fn same_id(one: &RawValue, other: &RawValue) -> bool {
     one.get() == other.get() || comparable_id(one) == comparable_id(other)
 }
 
-/// Whether `text` is the text that holds the digits of `number`.
+/// Whether `text` is a string with the digits of `number`.
 fn is_text_of(text: &RawValue, number: &RawValue) -> bool {
     is_integer(number.get()) && string(text).as_deref() == Some(number.get())
 }
 
-/// The id as it is compared: the same text for all spellings that some parser takes for the same id. Nearly none is anything but what
-/// stands there.
+/// Canonical form of an id: the same text for all spellings that some parser reads as the same id. Nearly every id is its own canonical
+/// form.
 #[must_use]
 pub fn comparable_id(id: &RawValue) -> Cow<'_, str> {
     let text = id.get();
@@ -246,30 +283,30 @@ pub fn comparable_id(id: &RawValue) -> Cow<'_, str> {
     }
 }
 
-/// What can be told of a message of which nothing else is sure: it may have keys twice, and values of any kind.
+/// The fields of an envelope that is otherwise invalid. Keys may be duplicate, and values of any type.
 #[derive(Debug)]
 pub struct EnvelopeFields<'a> {
-    /// Whether it asks or notifies, as far as can be told.
+    /// Whether it has a `method`, so is meant as a request or a notification.
     pub has_method: bool,
-    /// Whether it answers, as far as can be told.
+    /// Whether it has a `result` or an `error`, so is meant as a response.
     pub has_outcome: bool,
-    /// The first of its ids.
+    /// The first `id`, of any JSON type.
     pub id: Option<&'a RawValue>,
-    /// Whether it has another id.
+    /// Whether there is a second `id`.
     pub has_two_ids: bool,
 }
 
-/// The id under which the sender of a message that is none waits for an answer, where there can be no doubt (JSON-RPC 2.0, section 5). A
-/// message that answers has an id of the other side's: an error under it would answer a request that is not meant.
+/// The id under which the sender of an invalid message expects the error, if it is unambiguous (JSON-RPC 2.0, section 5). The id of a
+/// response was chosen by the other side, so an error with it would answer the wrong request.
 #[must_use]
 pub fn awaited_id(bytes: &[u8]) -> Option<&RawValue> {
-    let sketch = EnvelopeFields::of(bytes)?;
-    let is_sure = !sketch.has_two_ids && (sketch.has_method || !sketch.has_outcome);
-    sketch.id.filter(|id| is_sure && is_valid_id(id))
+    let fields = EnvelopeFields::of(bytes)?;
+    let is_sure = !fields.has_two_ids && (fields.has_method || !fields.has_outcome);
+    fields.id.filter(|id| is_sure && is_valid_id(id))
 }
 
 impl<'a> EnvelopeFields<'a> {
-    /// `None` when the bytes are no JSON object.
+    /// Reads the fields; `None` if the bytes are not a JSON object.
     #[must_use]
     pub fn of(bytes: &'a [u8]) -> Option<Self> {
         parse(bytes).ok()
@@ -287,7 +324,7 @@ impl<'de> Deserialize<'de> for EnvelopeFields<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut sketch = EnvelopeFields {
+                let mut fields = EnvelopeFields {
                     has_method: false,
                     has_outcome: false,
                     id: None,
@@ -296,14 +333,14 @@ impl<'de> Deserialize<'de> for EnvelopeFields<'de> {
                 while let Some((key, value)) = map.next_entry::<Key, &RawValue>()? {
                     step_counter::count(1);
                     match key {
-                        Key::Method => sketch.has_method = true,
-                        Key::Result | Key::Error => sketch.has_outcome = true,
-                        Key::Id if sketch.id.is_some() => sketch.has_two_ids = true,
-                        Key::Id => sketch.id = Some(value),
+                        Key::Method => fields.has_method = true,
+                        Key::Result | Key::Error => fields.has_outcome = true,
+                        Key::Id if fields.id.is_some() => fields.has_two_ids = true,
+                        Key::Id => fields.id = Some(value),
                         Key::Other => {}
                     }
                 }
-                Ok(sketch)
+                Ok(fields)
             }
         }
         deserializer.deserialize_map(Reading)
@@ -321,16 +358,16 @@ enum Key {
     Other,
 }
 
-/// Whether `bytes` begin as a batch does.
+/// Whether `bytes` begin like a batch.
 #[must_use]
 pub fn is_batch(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first() == Some(&b'[')
 }
 
-/// The messages of a batch, each as it stands there.
+/// Splits a batch into its messages.
 ///
 /// # Errors
-/// When the bytes are no array, or one that holds nothing or too much.
+/// If the bytes are not an array, or the array is empty or has more than 100 elements.
 pub fn batch(bytes: &[u8]) -> Result<Vec<&RawValue>, InvalidMessage> {
     let Entries(entries) = parse(bytes)?;
     if entries.is_empty() {
@@ -339,7 +376,7 @@ pub fn batch(bytes: &[u8]) -> Result<Vec<&RawValue>, InvalidMessage> {
     Ok(entries)
 }
 
-/// What an array holds. One that holds too much is given up as soon as it does.
+/// Elements of an array, up to [`MAX_BATCH`]; parsing stops at the limit.
 struct Entries<'a>(Vec<&'a RawValue>);
 
 impl<'de> Deserialize<'de> for Entries<'de> {
@@ -391,7 +428,7 @@ fn parse_with<'a, T>(
     bytes: &'a [u8],
     read: impl FnOnce(&'a str) -> Result<T, serde_json::Error>,
 ) -> Result<T, InvalidMessage> {
-    // Fields that nobody here reads are passed on too, and whoever reads them may expect UTF-8.
+    // All fields are forwarded, and their readers may require UTF-8.
     let text = std::str::from_utf8(bytes).map_err(|error| InvalidMessage {
         code: error_code::PARSE_ERROR,
         message: format!("not JSON: it is not UTF-8 at byte {}", error.valid_up_to()),
@@ -405,8 +442,8 @@ fn parse_with<'a, T>(
     })
 }
 
-/// What a backend sent. An array would otherwise be taken for the values of the fields in their order.
-fn backends_envelope(bytes: &[u8]) -> Result<Envelope<'_>, InvalidMessage> {
+/// Parses the envelope of a backend's message. serde would read an array as the fields in order, so batches are rejected first.
+fn backend_envelope(bytes: &[u8]) -> Result<Envelope<'_>, InvalidMessage> {
     if is_batch(bytes) {
         return Err(InvalidMessage::invalid(
             "a batch came where one message was expected",
@@ -415,23 +452,23 @@ fn backends_envelope(bytes: &[u8]) -> Result<Envelope<'_>, InvalidMessage> {
     envelope(bytes)
 }
 
-fn backends_response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, InvalidMessage> {
+fn backend_response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, InvalidMessage> {
     if envelope.jsonrpc.and_then(string).as_deref() != Some("2.0") {
         return Err(InvalidMessage::invalid(r#"it has no "jsonrpc":"2.0""#));
     }
     let response = response(envelope)?;
     match response.outcome {
         Outcome::Result(result) if !result.get().starts_with('{') => {
-            Err(InvalidMessage::invalid("its result is no object"))
+            Err(InvalidMessage::invalid("its result is not an object"))
         }
         Outcome::Error(error) if !is_error(error) => Err(InvalidMessage::invalid(
-            "its error is no object with a code, an integer, and a message",
+            "its error is not an object with an integer code and a message",
         )),
         _ => Ok(response),
     }
 }
 
-/// An object with an integer as `code` and a text as `message` (JSON-RPC 2.0, 5.1).
+/// Whether `error` has an integer `code` and a string `message` (JSON-RPC 2.0, 5.1).
 fn is_error(error: &RawValue) -> bool {
     match inspected_keys::read(error.get(), &["code", "message"]) {
         Ok([Some(code), Some(message)]) => is_integer(code.get()) && message.get().starts_with('"'),
@@ -455,8 +492,8 @@ fn response<'a>(envelope: &Envelope<'a>) -> Result<Response<'a>, InvalidMessage>
     Ok(Response { id, outcome })
 }
 
-/// MCP allows strings and integers as ids, not `null` and no fractions (specification, basic). Half of a surrogate pair is another character
-/// in every parser. Integers may be written as `1.0` or `1e2`.
+/// Whether `id` is a string or an integer, as MCP requires (specification, basic). Half of a surrogate pair is a different character in
+/// every parser. Integers may be written as `1.0` or `1e2`.
 fn is_valid_id(id: &RawValue) -> bool {
     let text = id.get();
     let is_text = || text.starts_with('"') && string(id).is_some();
@@ -464,13 +501,13 @@ fn is_valid_id(id: &RawValue) -> bool {
     text.len() <= MAX_ID_BYTES && (is_text() || is_integer(text) || is_whole())
 }
 
-/// Whether a request with this id goes upstream under it. Parsers write `1.0` and `-0` in other ways when they answer, so that requests with
-/// such an id, or with a very long one, go under one of the gateway's own.
+/// Whether a request is forwarded with this id. Parsers return `1.0` and `-0` in other forms, so a request with such an id, or with a very
+/// long one, gets an id of the gateway's own.
 #[must_use]
-pub fn is_sent_on(id: &RawValue) -> bool {
+pub fn is_forwardable_id(id: &RawValue) -> bool {
     let text = id.get();
     let is_plain = text.starts_with('"') || is_integer(text) && text != "-0";
-    text.len() <= MAX_SENT_ID_BYTES && is_plain
+    text.len() <= MAX_FORWARDED_ID_BYTES && is_plain
 }
 
 fn is_integer(number: &str) -> bool {
@@ -478,7 +515,7 @@ fn is_integer(number: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The string that `raw` is, without a copy where it holds no escapes.
+/// Decodes a JSON string, without a copy if it has no escapes; `None` if `raw` is not a string.
 #[must_use]
 pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
@@ -490,7 +527,7 @@ pub fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 fn check_depth(bytes: &[u8]) -> Result<(), InvalidMessage> {
-    // What opens less often than that cannot be deeper, and counting is far cheaper than following strings.
+    // Nesting cannot exceed the number of opening brackets, and counting them is much cheaper than tracking strings.
     let opening = bytes.iter().filter(|byte| matches!(byte, b'{' | b'[')).count();
     if opening <= MAX_DEPTH {
         return Ok(());
@@ -522,7 +559,7 @@ fn check_depth(bytes: &[u8]) -> Result<(), InvalidMessage> {
     Ok(())
 }
 
-/// Whether `id` is one that only the gateway may use.
+/// Whether `id` begins with [`RESERVED_ID_PREFIX`].
 #[must_use]
 pub fn is_reserved_id(id: &RawValue) -> bool {
     string(id).is_some_and(|id| id.starts_with(RESERVED_ID_PREFIX))

@@ -1,8 +1,8 @@
-//! Responses that are lenient clients' only, written as strict ones take them.
+//! Repairs responses that only lenient clients accept.
 //!
-//! Servers that are written by hand begin with a byte order mark, write the members that a response has not as `null` (as JSON-RPC 1.0 wants
-//! it), send bytes that are no UTF-8, or put the one response into an array. The official SDKs live with one or the other of these each, and
-//! none leaves a doubt about what is meant. What does, such as a key that stands twice, is not repaired.
+//! Hand-written servers send a byte order mark, write absent members as `null` (as JSON-RPC 1.0 does), send invalid UTF-8, or wrap the
+//! response in an array. Each official SDK accepts some of these, and the intended message is unambiguous. Ambiguous messages, for example
+//! with a duplicate key, are not repaired.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -11,12 +11,12 @@ use super::{EnvelopeFields, batch, envelope, is_batch, string};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// The bytes behind a byte order mark, if there is one.
+/// Strips a byte order mark.
 pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-/// The response that `bytes` are meant to be; `None` when there is a doubt.
+/// The valid form of the response `bytes`; `None` if it is ambiguous.
 #[must_use]
 pub(crate) fn repaired(bytes: &[u8]) -> Option<Bytes> {
     let text = String::from_utf8_lossy(without_mark(bytes));
@@ -41,12 +41,12 @@ pub(crate) fn repaired(bytes: &[u8]) -> Option<Bytes> {
     )))
 }
 
-/// The response of a batch that holds one, beside notifications perhaps.
+/// The response in a batch with exactly one response; it may contain notifications, too.
 fn only_response(bytes: &[u8]) -> Option<&str> {
     let messages = batch(bytes).ok()?;
     let is_response = |message: &&&RawValue| {
-        let sketch = EnvelopeFields::of(message.get().as_bytes());
-        sketch.is_some_and(|sketch| sketch.has_outcome && !sketch.has_method)
+        let fields = EnvelopeFields::of(message.get().as_bytes());
+        fields.is_some_and(|fields| fields.has_outcome && !fields.has_method)
     };
     let mut responses = messages.iter().filter(is_response);
     let response = responses.next()?;
@@ -59,7 +59,7 @@ mod tests {
     use crate::runtime::step_counter::assert_linear;
 
     #[test]
-    fn response_without_doubt_is_repaired() {
+    fn unambiguous_response_is_repaired() {
         let good = r#"{"jsonrpc":"2.0","id":1,"result":{"a":"é"}}"#;
         for text in [
             good.to_owned(),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn doubtful_response_is_not_repaired() {
+    fn ambiguous_response_is_not_repaired() {
         let good = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
         for text in [
             "",
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn repairing_takes_linear_time() {
+    fn repair_is_linear() {
         let batch = |size: usize| {
             let others = vec![r#"{"jsonrpc":"2.0","method":"x"}"#; size].join(",");
             format!(r#"[{others},{{"jsonrpc":"2.0","id":1,"result":{{}}}}]"#)

@@ -1,4 +1,4 @@
-//! What is a message and what is none.
+//! Tests of which bytes are valid messages.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn fault(text: &str) -> InvalidMessage {
 }
 
 #[test]
-fn a_request_is_borrowed_as_the_client_wrote_it() {
+fn request_keeps_the_clients_bytes() {
     let text = r#"{"jsonrpc":"2.0","id": 7 ,"method":"tools/call","params":{"n":1.00}}"#;
     let Message::Request(request) = Message::parse(text.as_bytes()).unwrap() else {
         panic!()
@@ -18,7 +18,7 @@ fn a_request_is_borrowed_as_the_client_wrote_it() {
 }
 
 #[test]
-fn a_method_written_with_escapes_is_the_same_method() {
+fn escaped_method_is_decoded() {
     let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools\u002flist"}"#;
     let Message::Request(request) = Message::parse(text.as_bytes()).unwrap() else {
         panic!()
@@ -27,14 +27,14 @@ fn a_method_written_with_escapes_is_the_same_method() {
 }
 
 #[test]
-fn what_is_not_json_is_a_parse_error() {
+fn invalid_json_is_a_parse_error() {
     for text in ["", "{", "{]", "hello", r#"{"jsonrpc":"2.0" "id":1}"#] {
         assert_eq!(fault(text).code, error_code::PARSE_ERROR, "{text}");
     }
 }
 
 #[test]
-fn json_that_is_no_message_is_an_invalid_request() {
+fn json_without_message_is_an_invalid_request() {
     for text in [
         "[]",
         "1",
@@ -67,7 +67,7 @@ fn json_that_is_no_message_is_an_invalid_request() {
 }
 
 #[test]
-fn ids_that_come_back_otherwise_are_not_sent_on() {
+fn ids_with_unstable_spelling_are_not_forwarded() {
     let long = format!("\"{}\"", "x".repeat(300));
     for (id, is_sent) in [
         ("7", true),
@@ -83,7 +83,7 @@ fn ids_that_come_back_otherwise_are_not_sent_on() {
         let Message::Request(request) = Message::parse(text.as_bytes()).unwrap() else {
             panic!("{text} is no request");
         };
-        assert_eq!(is_sent_on(request.id), is_sent, "{id}");
+        assert_eq!(is_forwardable_id(request.id), is_sent, "{id}");
     }
 }
 
@@ -99,7 +99,7 @@ fn error_without_id_is_a_response() {
 }
 
 #[test]
-fn a_batch_holds_something_and_not_too_much() {
+fn batch_size_is_between_one_and_the_limit() {
     let array = |count: usize| format!("[{}]", vec!["1"; count].join(","));
     assert_eq!(batch(array(MAX_BATCH).as_bytes()).unwrap().len(), MAX_BATCH);
     for (text, code) in [
@@ -114,7 +114,7 @@ fn a_batch_holds_something_and_not_too_much() {
 }
 
 #[test]
-fn a_key_that_stands_twice_is_refused_also_when_escaped() {
+fn duplicate_key_is_refused_even_if_escaped() {
     for text in [
         r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"ping","m\u0065thod":"tools/list"}"#,
@@ -136,7 +136,7 @@ fn deep_nesting_is_refused() {
 }
 
 #[test]
-fn an_answer_with_the_same_id_in_another_spelling_is_the_answer() {
+fn response_id_matches_in_any_spelling() {
     let ours = RawValue::from_string(r#""a/b""#.to_owned()).unwrap();
     let theirs = br#"{"jsonrpc":"2.0","id":"a\/b","result":{}}"#;
     assert!(Response::parse(theirs).unwrap().answers(&ours));
@@ -145,7 +145,7 @@ fn an_answer_with_the_same_id_in_another_spelling_is_the_answer() {
 }
 
 #[test]
-fn ids_that_some_parser_cannot_tell_apart_are_the_same() {
+fn ids_equal_to_some_parser_are_equal() {
     let same = |one: &str, other: &str| {
         let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         same_id(&raw(one), &raw(other))
@@ -172,7 +172,7 @@ fn ids_that_some_parser_cannot_tell_apart_are_the_same() {
 }
 
 #[test]
-fn backend_message_that_can_be_read_in_two_ways_is_refused() {
+fn ambiguous_backend_message_is_refused() {
     for text in [
         r#"{"jsonrpc":"2.0","id":1,"result":{},"Result":{}}"#,
         r#"{"jsonrpc":"2.0","id":1,"result":{},"ID":2}"#,
@@ -191,7 +191,7 @@ fn backend_message_that_can_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
-fn an_id_of_ours_is_known_in_every_spelling() {
+fn reserved_id_is_recognized_in_any_spelling() {
     for (id, reserved) in [
         (r#""vmcp:1""#, true),
         (r#""v\u006dcp:1""#, true),
@@ -204,7 +204,7 @@ fn an_id_of_ours_is_known_in_every_spelling() {
 }
 
 #[test]
-fn a_backend_asks_notifies_and_answers() {
+fn backend_sends_requests_notifications_and_responses() {
     let ask = br#"{"jsonrpc":"2.0","id":0,"method":"roots/list"}"#;
     assert!(matches!(Message::from_backend(ask), Ok(Message::Request(request)) if request.id.get() == "0"));
     let notify = br#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
@@ -219,31 +219,44 @@ fn a_backend_asks_notifies_and_answers() {
     assert!(Message::from_backend(long.as_bytes()).is_err());
 }
 
+/// A response that strict clients would drop is rejected, and the error names the problem.
 #[test]
-fn a_backends_answer_that_clients_would_drop_is_refused_and_the_fault_is_named() {
+fn invalid_backend_response_is_refused_with_reason() {
     for (text, says) in [
         (r#"{"id":1,"result":{}}"#, r#"no "jsonrpc":"2.0""#),
         (r#"{"jsonrpc":"1.0","id":1,"result":{}}"#, r#"no "jsonrpc":"2.0""#),
         (r#"{"jsonrpc":2.0,"id":1,"result":{}}"#, r#"no "jsonrpc":"2.0""#),
-        (r#"{"jsonrpc":"2.0","id":1,"result":null}"#, "result is no object"),
-        (r#"{"jsonrpc":"2.0","id":1,"result":"x"}"#, "result is no object"),
-        (r#"{"jsonrpc":"2.0","id":1,"result":[1]}"#, "result is no object"),
-        (r#"{"jsonrpc":"2.0","id":1,"error":"boom"}"#, "error is no object"),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"result":null}"#,
+            "result is not an object",
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"result":"x"}"#,
+            "result is not an object",
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"result":[1]}"#,
+            "result is not an object",
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"error":"boom"}"#,
+            "error is not an object",
+        ),
         (
             r#"{"jsonrpc":"2.0","id":1,"error":[1,"x"]}"#,
-            "error is no object",
+            "error is not an object",
         ),
         (
             r#"{"jsonrpc":"2.0","id":1,"error":{"code":1.5,"message":"x"}}"#,
-            "error is no object",
+            "error is not an object",
         ),
         (
             r#"{"jsonrpc":"2.0","id":1,"error":{"code":1}}"#,
-            "error is no object",
+            "error is not an object",
         ),
         (
             r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":2}}"#,
-            "error is no object",
+            "error is not an object",
         ),
         (r#"["2.0",1,"x",{},0,0]"#, "batch"),
     ] {
@@ -262,24 +275,26 @@ fn a_backends_answer_that_clients_would_drop_is_refused_and_the_fault_is_named()
     }
 }
 
+/// The method, outcome and first id of an invalid message are still read.
 #[test]
-fn of_a_message_that_cannot_be_read_it_is_told_whether_it_asks_and_whom_it_answers() {
-    let told = |text| {
+fn envelope_fields_of_invalid_messages_are_read() {
+    let fields = |text| {
         EnvelopeFields::of(text)
-            .map(|sketch: EnvelopeFields<'_>| (sketch.has_method, sketch.id.map(RawValue::get)))
+            .map(|fields: EnvelopeFields<'_>| (fields.has_method, fields.id.map(RawValue::get)))
     };
     assert_eq!(
-        told(br#"{"id":1,"i\u0064":2,"result":{}}"#),
+        fields(br#"{"id":1,"i\u0064":2,"result":{}}"#),
         Some((false, Some("1")))
     );
-    assert_eq!(told(br#"{"m\u0065thod":5,"method":"x"}"#), Some((true, None)));
+    assert_eq!(fields(br#"{"m\u0065thod":5,"method":"x"}"#), Some((true, None)));
     for text in [&b"[]"[..], b"1", b"{", b"\xff"] {
-        assert_eq!(told(text), None);
+        assert_eq!(fields(text), None);
     }
 }
 
+/// The id of an invalid request is returned only if it is valid and unique.
 #[test]
-fn of_a_request_that_is_none_the_id_is_known_where_it_is_one_and_there_is_one() {
+fn awaited_id_of_invalid_request_is_unambiguous() {
     let id = |text: &'static str| awaited_id(text.as_bytes()).map(RawValue::get);
     for (text, awaited) in [
         (r#"{"jsonrpc":"1.0","id":7,"method":"x"}"#, Some("7")),
@@ -300,7 +315,7 @@ fn of_a_request_that_is_none_the_id_is_known_where_it_is_one_and_there_is_one() 
 }
 
 #[test]
-fn an_error_escapes_its_message() {
+fn error_message_is_escaped() {
     let id = RawValue::from_string("1".to_owned()).unwrap();
     let body = error(Some(&id), -32603, "a \"b\"\n");
     assert_eq!(
@@ -311,7 +326,7 @@ fn an_error_escapes_its_message() {
 }
 
 #[test]
-fn message_takes_linear_time_whatever_it_holds() {
+fn parsing_is_linear_for_any_content() {
     use crate::runtime::step_counter::{assert_linear, counted};
 
     let with = |unit: &str, many: usize| {

@@ -1,4 +1,4 @@
-//! Messages of the gateway's own, as bytes.
+//! Serializes the gateway's own messages.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::runtime::truncate;
 use crate::runtime::truncate::MAX_ERROR_BYTES;
 
-/// The bytes of a successful answer.
+/// A response with the JSON `result`.
 #[must_use]
 pub fn result(id: &RawValue, result: &[u8]) -> Bytes {
     let mut message = BytesMut::with_capacity(id.get().len().saturating_add(result.len()).saturating_add(40));
@@ -19,7 +19,8 @@ pub fn result(id: &RawValue, result: &[u8]) -> Bytes {
     message.freeze()
 }
 
-/// What an answer with a result begins with, up to and with `opening`, the first bytes of the result. Its end is one brace.
+/// The beginning of a response with a result, up to and including `opening`, the first bytes of the result. The caller closes it with one
+/// brace.
 #[must_use]
 pub fn result_head(id: &RawValue, opening: &[u8]) -> Bytes {
     let known = id.get().len().saturating_add(opening.len());
@@ -31,14 +32,14 @@ pub fn result_head(id: &RawValue, opening: &[u8]) -> Bytes {
     head.freeze()
 }
 
-/// The bytes of an answer that is an error. `id` is the request's, or `None` where it could not be read. A long `message` is cut: what
-/// somebody else wrote may stand in it.
+/// An error response. `id` is the id of the request, or `None` if it could not be read. A long `message` is truncated, because it may quote
+/// text of a peer.
 #[must_use]
 pub fn error(id: Option<&RawValue>, code: i32, message: &str) -> Bytes {
     error_with_data(id, code, message, None)
 }
 
-/// [`error`] with `data` that programs can read.
+/// As [`error`], with machine-readable `data`.
 #[must_use]
 pub fn error_with_data(
     id: Option<&RawValue>,
@@ -71,17 +72,17 @@ pub fn error_with_data(
         id,
         error: ErrorObject { code, message, data },
     };
-    // Serialising strings and integers into memory cannot fail; were it to, the client would get an empty body.
+    // Serializing strings and integers to memory cannot fail; an empty body would be the fallback.
     serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default()
 }
 
-/// The bytes of a notification without parameters.
+/// A notification without params.
 #[must_use]
 pub fn notification(method: &str) -> Bytes {
     Bytes::from(format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#))
 }
 
-/// The bytes of a notification of our own with parameters.
+/// A notification with the JSON object `params`.
 #[must_use]
 pub fn notification_with(method: &str, params: &[u8]) -> Bytes {
     let mut message = BytesMut::with_capacity(method.len().saturating_add(params.len()).saturating_add(48));
@@ -93,7 +94,7 @@ pub fn notification_with(method: &str, params: &[u8]) -> Bytes {
     message.freeze()
 }
 
-/// The bytes of a request of our own.
+/// A request with the JSON object `params`.
 #[must_use]
 pub fn request(id: &RawValue, method: &str, params: &[u8]) -> Bytes {
     let id = id.get();

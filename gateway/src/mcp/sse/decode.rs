@@ -1,9 +1,9 @@
-//! Bytes to events, as they arrive.
+//! Incremental decoder of server-sent events.
 //!
-//! A sender may cut the stream into chunks anywhere, also between a carriage return and its line feed, so that the decoder
-//! keeps what is not yet a whole line. What it keeps is bounded: a line or an event over the limit ends the stream with
-//! [`EventTooLarge`], because a sender that never ends its line would otherwise own our memory. Comments are dropped as they come, however
-//! long they are: servers send them to keep a stream alive, and no event is the larger for them.
+//! Chunks may be cut anywhere, even between a carriage return and its line feed, so the decoder keeps incomplete lines. What it keeps is
+//! bounded: a line or an event over the limit fails with [`EventTooLarge`], because otherwise a sender that never ends its line could
+//! exhaust the memory. Comments of any length are dropped as they arrive: servers send them as keep-alive, and they do not count for the
+//! event.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use memchr::memchr2;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::Event;
 use crate::runtime::step_counter;
 
-/// An event is larger than the limit.
+/// The stream has an event over the limit, and cannot be read further.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a server-sent event is larger than {limit} bytes")]
 pub struct EventTooLarge {
@@ -20,37 +20,48 @@ pub struct EventTooLarge {
     pub limit: usize,
 }
 
-/// From this length on the beginning of a line is put aside: in one buffer it would be copied whenever that grows, of a line of 16 MiB a few
-/// milliseconds at a time.
+/// A partial line of at least this length is set aside. In one buffer it would be copied at each reallocation, which takes milliseconds for
+/// a line of 16 MiB.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// Reads events from a stream of chunks.
+/// Decodes the chunks of a stream into events.
+///
+/// ```
+/// use vmcp_gateway::mcp::sse::SseDecoder;
+///
+/// let mut decoder = SseDecoder::new(1024);
+/// decoder.push(b"id: 7\ndata: {}");
+/// assert_eq!(decoder.next_event(), Ok(None));
+/// decoder.push(b"\n\n");
+/// let event = decoder.next_event().unwrap().unwrap();
+/// assert_eq!(event.data.unwrap(), "{}");
+/// ```
 #[derive(Debug)]
 pub struct SseDecoder {
-    /// The beginning of the line under way, if it is long.
+    /// Set-aside parts of the current line, if it is long.
     pieces: Vec<Bytes>,
-    /// How long that is.
+    /// Total bytes of `pieces`.
     piece_bytes: usize,
-    /// What follows.
+    /// Unprocessed bytes after `pieces`.
     buffer: BytesMut,
-    /// How much of the buffer is known to hold no line end.
+    /// Number of bytes of `buffer` that contain no line end.
     scanned: usize,
-    /// The line under way is a comment, of which nothing is kept.
+    /// The current line is a comment, which is discarded.
     in_comment: bool,
-    /// The last line ended in a carriage return, so that a line feed right behind it belongs to it.
+    /// The last line ended with a carriage return; a line feed directly after it belongs to it.
     after_cr: bool,
     at_start: bool,
     event: Event,
-    /// The data lines of the event under way, when there is more than one.
+    /// The joined data lines of the current event, if there are several.
     joined: Option<BytesMut>,
-    /// Whether the event has a field at all: blank lines alone make no event.
+    /// Whether the current event has a field. Blank lines alone are no event.
     has_field: bool,
     size: usize,
     limit: usize,
 }
 
 impl SseDecoder {
-    /// A decoder that refuses events over `limit` bytes.
+    /// Creates a decoder that rejects events over `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -69,26 +80,26 @@ impl SseDecoder {
         }
     }
 
-    /// Adds a chunk. Call [`Self::next_event`] until it gives nothing before adding the next.
+    /// Adds a chunk. Call [`Self::next_event`] until it returns `None` before adding the next one.
     pub fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
     }
 
-    /// How many bytes are kept of what has come.
+    /// Number of bytes held in memory.
     #[must_use]
     pub fn held(&self) -> usize {
         self.line_bytes().saturating_add(self.size)
     }
 
-    /// How much of the line under way has come.
+    /// Bytes of the current line so far.
     fn line_bytes(&self) -> usize {
         self.buffer.len().saturating_add(self.piece_bytes)
     }
 
-    /// The next whole event, if there is one.
+    /// The next complete event, if there is one.
     ///
     /// # Errors
-    /// When the event under way is larger than the limit. The stream cannot be read further.
+    /// If the current event is larger than the limit. The stream cannot be read further.
     pub fn next_event(&mut self) -> Result<Option<Event>, EventTooLarge> {
         while let Some(line) = self.next_line() {
             if line.is_empty() {
@@ -101,7 +112,7 @@ impl SseDecoder {
                 }
                 continue;
             }
-            // A field that is ignored counts too: while its line is incomplete, it cannot be told from one that is kept.
+            // Ignored fields count, too: while a line is incomplete, its field may still turn out to be a known one.
             self.size = self.size.saturating_add(line.len());
             if self.size > self.limit {
                 return Err(EventTooLarge { limit: self.limit });
@@ -114,8 +125,8 @@ impl SseDecoder {
         Ok(None)
     }
 
-    /// The event under way at the end of the stream, if its data is whole JSON. A stream must end with a blank line, and what comes behind
-    /// the last one may be the beginning of something; but JSON that is whole is no beginning.
+    /// At the end of the stream: the unfinished event, if its data is complete JSON. A stream must end with a blank line, and anything
+    /// after it may be truncated; but complete JSON is not.
     pub fn last_event(&mut self) -> Option<Event> {
         let rest = self.take_line(self.buffer.len());
         if !rest.is_empty() && !self.in_comment {
@@ -174,7 +185,7 @@ impl SseDecoder {
         }
     }
 
-    /// Takes the line under way, of which `end` bytes are in the buffer.
+    /// Takes the current line, of which `end` bytes are in the buffer.
     fn take_line(&mut self, end: usize) -> Bytes {
         let last = self.buffer.split_to(end).freeze();
         if self.pieces.is_empty() {
@@ -185,7 +196,7 @@ impl SseDecoder {
         Bytes::from(std::mem::take(&mut self.pieces).concat())
     }
 
-    /// Takes the line feed that belongs to the carriage return before it. `false` when it is not known yet whether there is one.
+    /// Skips the line feed that belongs to a carriage return. `false` if the next byte has not arrived yet.
     fn skip_line_feed(&mut self) -> bool {
         if self.after_cr {
             let Some(first) = self.buffer.first() else {
@@ -199,7 +210,7 @@ impl SseDecoder {
         true
     }
 
-    /// Takes a line of the event under way, and says whether anything is kept of it.
+    /// Processes a line of the current event, and returns whether it is a known field.
     fn field(&mut self, line: &Bytes) -> bool {
         let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
         let name = line.get(..colon).unwrap_or_default();
@@ -217,12 +228,12 @@ impl SseDecoder {
                 (None, None) => self.event.data = Some(value),
             },
             b"event" => self.event.event = Some(value),
-            // The specification ignores an id with a NUL.
+            // The specification ignores an id that contains NUL.
             b"id" if !value.contains(&0) => self.event.id = Some(value),
             b"retry" if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
                 self.event.retry = Some(value);
             }
-            // A comment, or a field that the specification does not know.
+            // A comment or an unknown field.
             _ => return false,
         }
         true
@@ -236,7 +247,7 @@ mod tests {
     use crate::runtime::step_counter::assert_linear;
 
     #[test]
-    fn event_without_its_end_counts_when_its_data_is_whole() {
+    fn unterminated_event_with_complete_json_counts() {
         let last = |text: &str| {
             let mut decoder = SseDecoder::new(1 << 20);
             decoder.push(text.as_bytes());
@@ -288,8 +299,9 @@ mod tests {
         }
     }
 
+    /// Every kind of line end ends a line, wherever the chunks are cut.
     #[test]
-    fn every_kind_of_line_end_ends_a_line_wherever_the_chunks_are_cut() {
+    fn any_line_end_works_at_any_chunk_boundary() {
         let text = b"\xEF\xBB\xBFid: 1\r\ndata: a\r\rdata:b\n\n: comment\n\nretry: 5\ndata\r\n\r\nevent: x\ndata:  c\ndata: d\n\n";
         let whole = decode(&[text]);
         assert_eq!(whole.len(), 4);
@@ -323,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn only_events_of_the_type_message_carry_messages() {
+    fn only_events_of_type_message_carry_messages() {
         for (text, carries) in [
             (&b"data: a\n\n"[..], true),
             (b"event: message\ndata: a\n\n", true),
@@ -339,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_decoded_as_the_same_event() {
+    fn encoded_event_decodes_to_itself() {
         let event = Event {
             id: Some("a b".into()),
             event: Some("message".into()),
@@ -350,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_or_an_event_over_the_limit_ends_the_stream() {
+    fn line_or_event_over_the_limit_fails() {
         let mut decoder = SseDecoder::new(100);
         decoder.push(&[b'x'; 101]);
         assert_eq!(decoder.next_event(), Err(EventTooLarge { limit: 100 }));
@@ -367,11 +379,11 @@ mod tests {
         assert_eq!(result, Err(EventTooLarge { limit: 100 }));
     }
 
-    /// A long line is put together from its pieces, counts while it comes, and takes nothing from the next one.
+    /// A long line is reassembled from its pieces, counts while it arrives, and does not affect the next line.
     #[test]
     fn long_line_is_read_in_pieces() {
         let limit = 3 * PIECE_BYTES;
-        // Behind a cut stands what would begin a comment at the beginning of a line.
+        // The cut is followed by a colon, which would start a comment at the beginning of a line.
         let value = ":x".repeat(PIECE_BYTES + 7);
         let text = format!("data: {value}\ndata: b\n\n");
         for chunk in [1000, PIECE_BYTES - 1, PIECE_BYTES, text.len()] {
@@ -399,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn long_last_event_without_a_line_end_is_whole() {
+    fn long_unterminated_last_event_is_complete() {
         let json = format!("\"{}\"", "x".repeat(3 * PIECE_BYTES));
         let mut decoder = SseDecoder::new(usize::MAX);
         for chunk in format!("data: {json}").as_bytes().chunks(1000) {
@@ -411,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_do_not_count_and_nothing_is_kept_of_them() {
+    fn comments_are_dropped_and_do_not_count() {
         let mut decoder = SseDecoder::new(100);
         decoder.push(b"data: a\n");
         for (piece, times) in [
@@ -434,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn stream_takes_linear_time_however_it_is_cut() {
+    fn decoding_is_linear_for_any_chunks() {
         for line in [
             "x",
             ": comment\n",
@@ -458,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_counts_one_event_not_the_stream() {
+    fn limit_applies_per_event() {
         let mut decoder = SseDecoder::new(100);
         for _ in 0..50 {
             decoder.push(b"data: 0123456789\n\n");

@@ -1,10 +1,10 @@
-//! Events to bytes.
+//! Serializes server-sent events.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::Event;
 
-/// The bytes of an event. Data of several lines becomes several `data:` lines, as the format wants.
+/// The bytes of an event. Each line of the data becomes a `data:` line, as the format requires.
 #[must_use]
 pub fn encode(event: &Event) -> Bytes {
     let data_len = event.data.as_ref().map_or(0, Bytes::len);

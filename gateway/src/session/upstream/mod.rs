@@ -71,9 +71,9 @@ impl UpstreamOpener for Session {
     }
 
     async fn keep_cookies(&self, backend: &Backend, upstream: &UpstreamSession) {
-        upstream.cookies.are_stored(clock::unix_seconds());
+        upstream.cookies.mark_stored(clock::unix_seconds());
         if backend.shares_session() {
-            return backend.store_shared_session_again();
+            return backend.request_shared_session_write();
         }
         let is_stored = if self.sessions.inner.outage.is_failing(StoreOperation::Bind) {
             Ok(false)
@@ -88,7 +88,7 @@ impl UpstreamOpener for Session {
         }
         let unstored = &self.sessions.inner.unstored_cookies;
         if !unstored.keep(self, backend, upstream) {
-            upstream.cookies.are_not_stored();
+            upstream.cookies.mark_unstored();
         }
     }
 }
@@ -103,11 +103,11 @@ impl Sessions {
                 backend,
                 upstream,
             } = &unstored;
-            upstream.cookies.are_stored(clock::unix_seconds());
+            upstream.cookies.mark_stored(clock::unix_seconds());
             let is_down = self.inner.outage.is_failing(StoreOperation::Bind);
             let is_left = is_down || matches!(session.store_cookies(backend, upstream).await, Err(error) if !error.is_corrupt_record());
             if is_left && !self.inner.unstored_cookies.keep(session, backend, upstream) {
-                upstream.cookies.are_not_stored();
+                upstream.cookies.mark_unstored();
             }
         });
         stream::iter(storing)
@@ -129,7 +129,7 @@ impl Session {
         };
         let binding = Binding {
             session: UpstreamSession {
-                cookies: upstream.cookies.copied(),
+                cookies: upstream.cookies.detached_copy(),
                 ..bound.session
             },
             ..bound
@@ -180,7 +180,7 @@ impl Session {
         }
         self.check_reopen_limit(backend, lost)?;
         if let Some(lost) = lost {
-            backend.lose_shared_session(lost);
+            backend.drop_shared_session(lost);
         }
         let known = backend.shared_session();
         if let Some(known) = known {
@@ -308,7 +308,7 @@ impl Session {
         let binding = Binding {
             origin: backend.origin().to_owned(),
             session: UpstreamSession {
-                cookies: session.cookies.copied(),
+                cookies: session.cookies.detached_copy(),
                 ..session.clone()
             },
             generation: expected + 1,

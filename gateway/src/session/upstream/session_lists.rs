@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::backend::{Backend, BackendError, BackendList, ClientHeaders, ListKind};
 use crate::budget::{Account, Reservation};
-use crate::catalog::{BackendOffer, CatalogSnapshot, OwnList, ViewOwner};
+use crate::catalog::{BackendOffer, CatalogSnapshot, SessionList, ViewOwner};
 use crate::config::BackendName;
 use crate::core::{CallSubject, Contest, LocatedCall, UpstreamError, UpstreamOpener as _, locate};
 use crate::mcp::error_code;
@@ -198,12 +198,12 @@ impl ListQueue {
         }
     }
 
-    /// Drops the lists of `backend` that were asked for first, until half of its share is free. `forget_views` drops the views, which keep
+    /// Drops the lists of `backend` that were asked for first, until half of its share is free. `drop_views` drops the views, which keep
     /// lists.
-    fn make_room(&self, backend: &Backend, forget_views: impl FnOnce()) {
+    fn make_room(&self, backend: &Backend, drop_views: impl FnOnce()) {
         let account = backend.session_catalog_account();
         if account.reserved() > account.limit() / 2 {
-            forget_views();
+            drop_views();
         }
         while account.reserved() > account.limit() / 2 {
             let oldest = lock(&self.queues)
@@ -285,7 +285,7 @@ impl Session {
     /// Whether what `backend` lists as `kind` may decide who gets the request for what is `located`, and is not known.
     fn may_decide(&self, backend: &Backend, kind: ListKind, located: &LocatedCall<'_>) -> bool {
         let catalog = self.sessions.inner.core.catalog();
-        if !catalog.may_have(backend.name(), kind, &located.name) {
+        if !catalog.can_offer(backend.name(), kind, &located.name) {
             return false;
         }
         let Some(found) = &located.backend else {
@@ -293,7 +293,7 @@ impl Session {
         };
         let may_win = match located.contest(kind) {
             Contest::Won => true,
-            Contest::ByOrder => catalog.may_lose(found.name(), kind, backend.name()),
+            Contest::ByOrder => catalog.can_lose_to(found.name(), kind, backend.name()),
             Contest::Lost => false,
         };
         // In a session that the backend has not seen it has nothing of its own.
@@ -356,7 +356,7 @@ impl Session {
         };
         let catalog = self.sessions.inner.core.catalog();
         // Items that a filter hides are not reported.
-        let passes = || catalog.may_have(backend.name(), ListKind::Resources, uri);
+        let passes = || catalog.can_offer(backend.name(), ListKind::Resources, uri);
         backend.lists_per_session() && is_listed().unwrap_or(false) && passes()
     }
 
@@ -376,7 +376,7 @@ impl Session {
                     Content::Own(list, _) => Some(Arc::clone(list)),
                     Content::Shared(_) => None,
                 });
-                own.extend(list.flatten().map(|list| OwnList {
+                own.extend(list.flatten().map(|list| SessionList {
                     backend: backend.name().clone(),
                     kind,
                     list,
@@ -483,7 +483,7 @@ impl Session {
         let before = backend.meter().taken();
         inner
             .list_queue
-            .make_room(backend, || inner.core.catalog().forget_views());
+            .make_room(backend, || inner.core.catalog().drop_views());
         let (upstream, list) = self.list(backend, kind).await?;
         let shared = inner.core.catalog().offer(backend.name());
         let account = backend.session_catalog_account().clone();

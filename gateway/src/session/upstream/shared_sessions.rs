@@ -25,7 +25,7 @@ const PING_DEADLINE: Duration = Duration::from_secs(5);
 impl Sessions {
     /// Background task: keeps shared sessions in this process and in the store equal. Runs until the process drains.
     pub(in crate::session) async fn share_upstream_sessions(self) {
-        let mut news = self.inner.core.catalog().news();
+        let mut news = self.inner.core.catalog().any_changes();
         loop {
             news.mark_unchanged();
             let backends = self.inner.core.catalog().backends();
@@ -36,7 +36,9 @@ impl Sessions {
             } else {
                 LOOK_EVERY
             };
-            let wanted = sharing.iter().map(|backend| backend.wants_store().boxed());
+            let wanted = sharing
+                .iter()
+                .map(|backend| backend.wait_for_store_request().boxed());
             let wanted = async {
                 if sharing.is_empty() {
                     std::future::pending::<()>().await;
@@ -79,7 +81,7 @@ impl Sessions {
             (Some(known), _) => self.keep_shared(backend, known).await?,
             (None, None) => {}
         }
-        backend.store_was_consulted();
+        backend.note_store_read();
         Ok(())
     }
 
@@ -120,7 +122,7 @@ impl Sessions {
             StoreOperation::Offers,
             store.keep_shared_session(name, &bytes).await,
         )?;
-        backend.shared_session_is_stored(known.number);
+        backend.mark_shared_session_stored(known.number);
         Ok(())
     }
 }

@@ -75,7 +75,7 @@ impl SseConnection {
         lock(&self.routes).as_mut().map(MessageRoutes::listen)
     }
 
-    /// Ends the stream.
+    /// Ends the stream, and with it the session.
     pub(super) fn close(&self) {
         self.stop.cancel();
     }
@@ -189,7 +189,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silent_stream_stays_open_until_closed() {
-        let (_said, events) = mpsc::channel(1);
+        let (_sender, events) = mpsc::channel(1);
         let endpoint = Uri::from_static("http://a/message?session=1");
         let connection = Arc::new(SseConnection::new(endpoint, None, Cookies::default()));
         let (id, drained) = (HeaderValue::from_static("1"), std::future::pending());

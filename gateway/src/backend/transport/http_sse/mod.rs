@@ -79,7 +79,7 @@ impl SseStreams {
         self.forget(id);
     }
 
-    /// Closes all streams.
+    /// Closes the streams of all sessions.
     pub(super) fn close_all(&self) {
         for connection in lock(&self.0).values() {
             connection.close();
@@ -135,7 +135,7 @@ impl Backend {
         let id = HeaderValue::try_from(number).map_err(|error| BackendError::Invalid(error.to_string()))?;
         // The cookies by which a load balancer finds the stream's server. POSTs send them.
         let cookies = Cookies::default();
-        cookies.take(&headers, &[self.url(), &endpoint], clock::unix_seconds);
+        cookies.store_from_response(&headers, &[self.url(), &endpoint], clock::unix_seconds);
         let connection = Arc::new(SseConnection::new(endpoint, address, cookies));
         if let Transport::HttpSse(streams) = &self.inner.transport {
             streams.insert(&id, &connection)?;
@@ -192,7 +192,7 @@ impl Backend {
         let urls = [connection.endpoint()];
         connection
             .cookies()
-            .take(response.headers(), &urls, clock::unix_seconds);
+            .store_from_response(response.headers(), &urls, clock::unix_seconds);
         match response.status() {
             status if status.is_success() => Ok(()),
             // The server no longer knows the stream, although it has not closed it.

@@ -39,7 +39,7 @@ pub(super) enum MessageRoute {
     Listener(mpsc::Sender<Event>),
     /// A ping of the server, with its id.
     Ping(Box<RawValue>),
-    /// No destination.
+    /// No call and no stream takes the message.
     Unroutable,
 }
 
@@ -103,8 +103,8 @@ impl MessageRoutes {
             }
             // A malformed response still ends its call, which reports the error.
             Err(_) => EnvelopeFields::of(data)
-                .filter(|sketch| !sketch.has_method)
-                .and_then(|sketch| self.take_call(sketch.id?))
+                .filter(|fields| !fields.has_method)
+                .and_then(|fields| self.take_call(fields.id?))
                 .unwrap_or(MessageRoute::Unroutable),
         }
     }

@@ -153,7 +153,7 @@ impl Backend {
             return Err(BackendError::Invalid(message).into());
         }
         let cookies = Cookies::default();
-        cookies.take(response.headers(), &[self.url()], clock::unix_seconds);
+        cookies.store_from_response(response.headers(), &[self.url()], clock::unix_seconds);
         let session = UpstreamSession {
             // Without a session id nothing is pinned to an address.
             address: address.filter(|_| session_id.is_some()),
@@ -209,7 +209,7 @@ fn has_answer<B>(response: &Response<B>) -> bool {
     response.status() == StatusCode::OK || response.status().is_success() && is_message()
 }
 
-/// Visible ASCII, and blanks, which the specification does not allow and every SDK lives with.
+/// Accepts visible ASCII, and blanks, which the specification forbids but every SDK accepts.
 fn is_of_session_ids(byte: &u8) -> bool {
     byte.is_ascii_graphic() || *byte == b' '
 }
