@@ -1,6 +1,6 @@
-//! The backend: a small and fast MCP server, so that what is measured is what stands in front of it.
+//! The backend of the bench: a small and fast MCP server, so that the measurements show the cost of the gateway.
 //!
-//! It has sessions as servers do: `initialize` gives an id, and nothing else is answered without one.
+//! It has sessions: `initialize` returns a session id, and all other requests need one.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -21,15 +21,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::serve::serve;
 
-/// The header that names a session.
+/// The header with the session id.
 pub const SESSION_ID: &str = "mcp-session-id";
-/// Answers with the text that it is given.
+/// Name of the tool that returns its argument.
 pub const ECHO: &str = "echo";
-/// The same, with [`LARGE_BYTES`] of text behind it.
+/// Name of the tool that returns its argument followed by [`LARGE_BYTES`] of text.
 pub const LARGE: &str = "large";
-/// The same as [`ECHO`], in a stream of one event.
+/// Name of the tool that returns its argument in a stream of one event.
 pub const STREAM: &str = "stream";
-/// How much longer [`LARGE`] makes its text.
+/// Size of the text that [`LARGE`] appends.
 pub const LARGE_BYTES: usize = 32 * 1024;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -38,16 +38,16 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 type Events = stream::Iter<std::array::IntoIter<Result<Frame<Bytes>, Infallible>, 1>>;
 type Body = Either<Full<Bytes>, StreamBody<Events>>;
 
-/// A server with so many tools. A cheap-clone handle.
+/// An MCP server. A cheap-clone handle.
 #[derive(Clone, Debug)]
 struct Server {
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ServerState {
     tools: String,
-    /// What [`LARGE`] adds, as it stands in JSON: lines with quotation marks, as files and reports have them.
+    /// The text that [`LARGE`] appends, escaped for JSON: lines with quotation marks, as in files and reports.
     filling: String,
     sessions: AtomicU64,
 }
@@ -79,7 +79,7 @@ struct Arguments<'a> {
 /// Serves a server with `tools` tools at each of `listeners`, until the process ends.
 ///
 /// # Errors
-/// When no connection can be accepted.
+/// If no connection can be accepted.
 pub async fn run(listeners: Vec<TcpListener>, tools: usize) -> anyhow::Result<()> {
     let server = Server::new(tools);
     let tasks = TaskTracker::new();
@@ -119,7 +119,7 @@ impl Server {
             ));
         }
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ServerState {
                 tools: serde_json::json!({ "tools": tools }).to_string(),
                 filling,
                 sessions: AtomicU64::new(0),
@@ -191,7 +191,7 @@ impl Server {
     }
 }
 
-/// The result of a call: `text`, which is JSON, and `filling` behind it.
+/// The result of a call: the JSON string `text`, followed by `filling`.
 fn content(text: &str, filling: &str) -> String {
     let text = text.strip_suffix('"').unwrap_or(text);
     let mut content = String::with_capacity(text.len() + filling.len() + 64);

@@ -1,4 +1,4 @@
-//! The baseline: a reverse proxy that does nothing else, on the HTTP library and the connection pool that the gateway uses.
+//! The baseline of the bench: a bare reverse proxy with the HTTP library and the connection pool of the gateway.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use tokio_util::task::TaskTracker;
 
 use crate::serve::serve;
 
-/// How long an idle connection to the backend is kept; what the gateway does.
-const IDLE: Duration = Duration::from_secs(4);
+/// How long an idle connection to the backend is kept, as in the gateway.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Passes every request at `listener` on to `backend`, until the process ends.
+/// Forwards every request at `listener` to `backend`, until the process ends.
 ///
 /// # Errors
-/// When no connection can be accepted.
+/// If no connection can be accepted.
 pub async fn run(listener: TcpListener, backend: Authority) -> anyhow::Result<()> {
     let mut http = HttpConnector::new();
     http.set_nodelay(true);
     let client: Client<_, Incoming> = Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .build(http);
     let tasks = TaskTracker::new();
     let forward = move |request: Request<Incoming>| {

@@ -1,4 +1,4 @@
-//! Which core a process runs on, by Linux's `taskset`.
+//! Pins processes to cores with `taskset` of Linux.
 
 use std::fs;
 use std::process::Command;
@@ -8,33 +8,32 @@ use anyhow::{Context as _, bail};
 /// The cores of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Cores {
-    /// What is measured runs here, alone.
+    /// The core for the measured process, which runs there alone.
     pub measured: usize,
-    /// Everything else runs here.
+    /// The core for all other processes.
     pub others: usize,
 }
 
 impl Cores {
-    /// Two of the cores that this process may use, and moves this process to one of them.
+    /// Selects two of the cores that this process may use, and moves this process to one of them.
     ///
     /// # Errors
-    /// When there are fewer than two, or the system is not Linux.
+    /// If there are fewer than two cores, or the system is not Linux.
     pub fn take() -> anyhow::Result<Self> {
-        let status = fs::read_to_string("/proc/self/status").context(
-            "the bench needs Linux: it puts processes on cores, and reads what they use from /proc",
-        )?;
+        let status = fs::read_to_string("/proc/self/status")
+            .context("the bench needs Linux: it pins processes to cores, and reads their usage from /proc")?;
         let allowed = status
             .lines()
             .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
         let allowed = numbers(allowed.unwrap_or_default().trim())?;
         let [measured, others, ..] = *allowed else {
-            bail!("the bench needs two cores: one for what is measured, one for everything else");
+            bail!("the bench needs two cores: one for the measured process, one for all others");
         };
         let this = std::process::id().to_string();
         let output = Command::new("taskset")
             .args(["-a", "-p", "-c", &others.to_string(), &this])
             .output()
-            .context("cannot run taskset, of Debian's util-linux")?;
+            .context("failed to run taskset, from Debian's util-linux")?;
         if !output.status.success() {
             bail!("taskset: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
@@ -42,7 +41,7 @@ impl Cores {
     }
 }
 
-/// `command` on one core.
+/// Pins `command` to `core`.
 #[must_use]
 pub fn on(core: usize, command: &Command) -> Command {
     let mut pinned = Command::new("taskset");
@@ -53,7 +52,7 @@ pub fn on(core: usize, command: &Command) -> Command {
     pinned
 }
 
-/// The numbers of a list such as `0-2,7`.
+/// Parses a list of numbers such as `0-2,7`.
 fn numbers(list: &str) -> anyhow::Result<Vec<usize>> {
     let mut numbers = Vec::new();
     for part in list.split(',') {
@@ -68,7 +67,7 @@ mod tests {
     use super::numbers;
 
     #[test]
-    fn a_list_of_cores_is_read_with_its_ranges() {
+    fn ranges_of_cores_are_parsed() {
         assert_eq!(numbers("0-2,7").unwrap(), [0, 1, 2, 7]);
         assert_eq!(numbers("3").unwrap(), [3]);
         assert!(numbers("").is_err());

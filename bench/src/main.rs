@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what the gateway costs.
+//! `cargo xtask bench`: measures the cost of the gateway.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,28 +12,27 @@ use vmcp_bench::metric;
 use vmcp_bench::metric::Metric;
 use vmcp_bench::scenario::{Run, Scenario};
 
-/// Measure what the gateway costs, beside a bare hyper proxy in the same run.
+/// Measure the cost of the gateway, compared with a bare hyper proxy in the same run.
 ///
-/// `cargo xtask bench` builds both as the gateway is shipped, in the profile `image`.
-/// Prints what it measures as it goes, then a table, and one line of JSON for each metric. What is measured runs alone on one core;
-/// the backend and the load run on another. The run is void when the bare proxy does not reach 0.45 of the calls per second of the
-/// backend alone: then the machine was busy.
+/// `cargo xtask bench` builds both in the profile `image`, as for a release. Prints the progress, then a table, and one line of JSON for
+/// each metric. The measured process runs alone on one core; the backend and the load run on another one. The run is invalid if the
+/// bare proxy does not reach 0.45 of the calls per second of the backend alone, because the machine was busy then.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", version)]
 struct Args {
-    /// What to measure; without a name, everything but `sessions` and `soak`
+    /// The scenarios to run; by default all except `sessions` and `soak`
     #[arg(value_enum, value_name = "NAME")]
     scenarios: Vec<Scenario>,
-    /// Fail when a metric does not hold, or the run is void
+    /// Fail if a metric is out of its bound, or the run is invalid
     #[arg(long)]
     check: bool,
     /// Also write the lines of JSON to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How often each measurement is repeated; the median counts
+    /// Number of repeats of each measurement; the median counts
     #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     repeats: u16,
-    /// How many milliseconds one measurement takes
+    /// Duration of one measurement in milliseconds
     #[arg(long, default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..))]
     milliseconds: u64,
 }
@@ -78,12 +77,10 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         fs::write(file, lines).with_context(|| format!("cannot write {}", file.display()))?;
     }
     if metrics.iter().any(|metric| metric.invalidates && !metric.passed) {
-        eprintln!(
-            "the run is void: the bare proxy was too slow, so that the machine was busy with something else"
-        );
+        eprintln!("the run is invalid: the bare proxy was too slow, so the machine was busy with other work");
     }
     if args.check && !metrics.iter().all(|metric| metric.passed) {
-        bail!("not every metric passed");
+        bail!("not all metrics passed");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,37 +1,37 @@
-//! Metrics: what was measured, what is allowed, and whether it passed.
+//! Metrics with their bounds.
 
 use serde::Serialize;
 
-/// One metric.
+/// The result of one measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Metric {
-    /// Its name.
+    /// Name of the metric.
     #[serde(rename = "metric")]
     pub name: &'static str,
-    /// What was measured: the median of the repeats.
+    /// The median of the repeats.
     pub value: f64,
-    /// In what.
+    /// Unit of the value.
     pub unit: &'static str,
-    /// What is allowed, for example `<= 1.6`.
+    /// The bound as text, for example `<= 1.6`.
     pub bound: String,
-    /// Whether the value is.
+    /// Whether the value is within the bound.
     pub passed: bool,
-    /// What it is made of: for example `direct 31.0, baseline 62.1, gateway 80.7 us`.
+    /// The measured values that the metric is computed from, for example `direct 31.0, baseline 62.1, gateway 80.7 us`.
     #[serde(skip)]
     pub parts: String,
-    /// Whether the run is void when it does not hold: it says that the bench itself was disturbed.
+    /// Whether the run is invalid if this metric does not pass, because the bench itself was disturbed.
     #[serde(skip)]
     pub invalidates: bool,
 }
 
-/// What a metric may be at most, or at least.
+/// The bound of a metric.
 #[derive(Clone, Copy, Debug)]
 pub enum Bound {
-    /// No more than this.
+    /// The value must not be greater.
     AtMost(f64),
-    /// Less than this.
+    /// The value must be less.
     Below(f64),
-    /// No less than this.
+    /// The value must not be less.
     AtLeast(f64),
 }
 
@@ -54,12 +54,12 @@ impl Bound {
 }
 
 impl Metric {
-    /// A metric with its verdict.
+    /// Creates a metric, and compares `value` with `bound`.
     #[must_use]
     pub fn new(name: &'static str, value: f64, unit: &'static str, bound: Bound, parts: String) -> Self {
         Self {
             name,
-            // Three digits behind the point are more than any of this repeats.
+            // Three decimal places exceed the precision of all measurements.
             value: (value * 1000.0).round() / 1000.0,
             unit,
             bound: bound.text(),
@@ -69,9 +69,9 @@ impl Metric {
         }
     }
 
-    /// The same, as a condition of the whole run.
+    /// Makes the run invalid if this metric does not pass.
     #[must_use]
-    pub fn voiding(self) -> Self {
+    pub fn invalidating(self) -> Self {
         Self {
             invalidates: true,
             ..self
@@ -79,7 +79,7 @@ impl Metric {
     }
 }
 
-/// The metrics as a table for people.
+/// Formats the metrics as a table.
 #[must_use]
 pub fn table(metrics: &[Metric]) -> String {
     let width = metrics.iter().map(|metric| metric.name.len()).max().unwrap_or(0);
@@ -97,9 +97,9 @@ pub fn table(metrics: &[Metric]) -> String {
 mod tests {
     use super::*;
 
-    /// A bound is part of what it allows and nothing measured is never allowed.
+    /// Inclusive bounds include their value, and NaN (no measurement) never passes.
     #[test]
-    fn bound_is_allowed_and_missing_value_is_not() {
+    fn inclusive_bound_passes_and_missing_value_fails() {
         let passed = |value, bound| Metric::new("x", value, "x", bound, String::new()).passed;
         assert!(passed(1.6, Bound::AtMost(1.6)) && !passed(1.601, Bound::AtMost(1.6)));
         assert!(passed(0.75, Bound::AtLeast(0.75)) && !passed(0.74, Bound::AtLeast(0.75)));
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_is_one_line_of_json() {
+    fn metric_is_one_line_of_json() {
         let metric = Metric::new(
             "echo_1_added",
             1.25,

@@ -1,38 +1,38 @@
-//! Latencies, each of them kept: a percentile is exact.
+//! Latency samples with exact percentiles.
 
 use std::time::Duration;
 
-/// How long each of some calls took.
+/// The latencies of a number of calls. All samples are stored, so that percentiles are exact.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     nanos: Vec<u64>,
 }
 
 impl Samples {
-    /// Adds one.
+    /// Adds the latency of one call.
     pub fn add(&mut self, latency: Duration) {
         self.nanos
             .push(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Adds all of `other`.
+    /// Adds all samples of `other`.
     pub fn extend(&mut self, other: &Self) {
         self.nanos.extend_from_slice(&other.nanos);
     }
 
-    /// How many there are.
+    /// The number of stored samples.
     #[must_use]
     pub fn len(&self) -> usize {
         self.nanos.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no samples.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nanos.is_empty()
     }
 
-    /// The smallest that `percent` of a hundred do not exceed (nearest rank), in microseconds; 0 without samples.
+    /// The percentile `percent` in microseconds, by the nearest-rank method. 0 without samples.
     #[must_use]
     pub fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.nanos.len() * percent).div_ceil(100).max(1) - 1;
@@ -45,7 +45,7 @@ impl Samples {
     }
 }
 
-/// The middle one of `values`; NaN without values, which no bound allows.
+/// The median of `values`. Without values it is NaN, which passes no bound.
 #[must_use]
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_the_middle_and_nothing_has_none() {
+    fn median_is_the_middle_or_nan() {
         assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median([]).is_nan());

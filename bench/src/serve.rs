@@ -1,4 +1,4 @@
-//! HTTP/1.1 connections, as cheap as hyper makes them.
+//! A minimal HTTP/1.1 server on hyper.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 /// Answers every request at `listener` with `answer`, until the process ends.
 ///
 /// # Errors
-/// When no connection can be accepted.
+/// If no connection can be accepted.
 pub(crate) async fn serve<A, F, B>(
     listener: TcpListener,
     tasks: &TaskTracker,
@@ -37,7 +37,7 @@ where
                 async move { Ok::<_, Infallible>(answering.await) }
             });
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            // Whoever closes a connection in the middle knows it.
+            // An error means that the client has closed the connection, which the load reports.
             drop(connection.await);
         });
     }

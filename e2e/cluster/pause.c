@@ -1,4 +1,4 @@
-/* The first process of every pod: it holds the pod's namespaces, and reaps what the pod's containers leave to it. */
+/* The first process of every pod. It holds the pod's namespaces, and reaps orphaned processes of the pod's containers. */
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>

@@ -274,7 +274,7 @@ fn a_rotation_gives_nobody_a_second_allowance_of_sessions() -> anyhow::Result<()
     std::fs::write(&new, SessionKey::generate()?.to_text())?;
     std::fs::rename(new, directory.join(CURRENT))?;
     wait::until("the new key is taken", PATIENCE, || {
-        anyhow::ensure!(gateway.log()?.contains("the session keys changed"), "not yet");
+        anyhow::ensure!(gateway.log()?.contains("session keys reloaded"), "not yet");
         Ok(())
     })?;
     assert_eq!(raw::initialize(gateway.mcp)?.status, 503);

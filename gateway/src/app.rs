@@ -1,4 +1,4 @@
-//! The process: its parts, built from the configuration, and its end.
+//! Builds the parts of the process from the configuration, runs them, and shuts them down.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,40 +31,40 @@ use crate::session::{SessionOptions, Sessions};
 use crate::telemetry::Metrics;
 use crate::telemetry::logs::LevelHandle;
 
-/// How long after the deadline of the longest call the process waits for what is still running.
+/// Time after the deadline of the longest call for which the process waits for running tasks.
 const FINISH_MARGIN: Duration = Duration::from_secs(5);
 
-/// How long the process waits for the admin port, which gives its last answers a second.
-const ADMIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the process waits for the end of the admin port.
+const ADMIN_FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long readiness waits for what the store knows of the backends.
-const STORED_CATALOGUE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long readiness waits for the persisted catalog in the session store.
+const PERSISTED_CATALOG_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much of an answer the kernel takes before the client does. By itself it would take up to 4 MiB for each client that does not read,
-/// which count as the pod's memory, and would hide for as long that such a client reads nothing.
+/// Size of the kernel's send buffer for each client connection. By default, the kernel would buffer up to 4 MiB for each client that does not
+/// read. That memory counts as the pod's, and the gateway would notice later that the client does not read.
 const SEND_BUFFER_BYTES: u32 = 128 * 1024;
-/// How many connections may wait to be accepted.
+/// Most connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// The gateway, listening but not yet serving.
+/// The gateway process. Its listeners are open, but it does not serve requests before [`Self::run`].
 #[derive(Debug)]
 pub struct App {
     mcp: TcpListener,
     tls: Option<ListenerTls>,
     frontend: Frontend,
     sessions: Sessions,
-    /// Waits for what the store knows of the backends.
+    /// The startup step that loads the persisted catalog.
     loading: ReadinessWait,
     core: Core,
     admin: std::thread::JoinHandle<()>,
-    /// Ends the admin port, which tells of the calls that are finishing.
+    /// Closes the admin port, which reports until the last call has finished.
     admin_end: Drain,
     drain: Drain,
     idle_timeout: Duration,
     drain_delay: Duration,
     tasks: Tasks,
     hot_source: HotSource,
-    /// The directory of the session keys, and the keys.
+    /// The directory of the session keys, and the keys in use.
     session_keys: Option<(PathBuf, SigningKeys)>,
     session_ttl: Duration,
     level: LevelHandle,
@@ -75,7 +75,7 @@ impl App {
     /// Builds every part and opens both listeners.
     ///
     /// # Errors
-    /// When a key cannot be read or an address cannot be listened on.
+    /// If a key cannot be read or a listener cannot be bound.
     pub async fn build(config: Config, level: LevelHandle) -> anyhow::Result<Self> {
         level.set(config.hot.log_level);
         let (drain, admin_end, readiness, tasks, metrics) = (
@@ -86,7 +86,7 @@ impl App {
             Metrics::new(),
         );
         let listening = readiness.wait_for("the listener");
-        let loading = readiness.wait_at_most("the stored catalogue", STORED_CATALOGUE_PATIENCE);
+        let loading = readiness.wait_at_most("the persisted catalog", PERSISTED_CATALOG_TIMEOUT);
 
         let named_keys = config
             .session_keys
@@ -156,7 +156,7 @@ impl App {
         };
         let admin = admin
             .spawn(admin_listener.into_std()?, admin_end.clone())
-            .context("cannot start the admin thread")?;
+            .context("failed to start the admin thread")?;
         let frontend = Frontend::new(
             config.server,
             auth,
@@ -188,10 +188,10 @@ impl App {
         })
     }
 
-    /// Where clients connect.
+    /// The address of the MCP endpoint.
     ///
     /// # Errors
-    /// When the system does not say.
+    /// If the operating system does not report it.
     pub fn mcp_address(&self) -> std::io::Result<SocketAddr> {
         self.mcp.local_addr()
     }
@@ -229,31 +229,31 @@ impl App {
             self.drain.close();
         };
         tokio::join!(serving, ending);
-        let patience = self.core.longest_call() + FINISH_MARGIN;
-        if tokio::time::timeout(patience, self.tasks.finish()).await.is_err() {
-            tracing::warn!("ending, although calls are still running");
+        let limit = self.core.longest_call() + FINISH_MARGIN;
+        if tokio::time::timeout(limit, self.tasks.finish()).await.is_err() {
+            tracing::warn!("shutdown timeout: calls are still running");
         }
         self.admin_end.close();
-        end_of_admin(self.admin).await;
+        join_admin(self.admin).await;
         tracing::info!("ended");
     }
 }
 
-/// Waits for the end of the admin thread, but not for ever.
-async fn end_of_admin(admin: std::thread::JoinHandle<()>) {
+/// Waits for the end of the admin thread, for at most [`ADMIN_FINISH_TIMEOUT`].
+async fn join_admin(admin: std::thread::JoinHandle<()>) {
     let ended = async {
         while !admin.is_finished() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    if tokio::time::timeout(ADMIN_PATIENCE, ended).await.is_err() {
-        tracing::warn!("ending, although the admin port still answers");
+    if tokio::time::timeout(ADMIN_FINISH_TIMEOUT, ended).await.is_err() {
+        tracing::warn!("shutdown timeout: the admin port is still open");
     } else if admin.join().is_err() {
-        tracing::error!("the admin thread failed");
+        tracing::error!("the admin thread panicked");
     }
 }
 
-/// Listens on `address`. Connections have the send buffer of their listener.
+/// Binds a listener to `address`. Its connections inherit its send buffer size.
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listening = || {
         let socket = if address.is_ipv4() {
@@ -269,54 +269,51 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     listening().with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Takes the session keys again whenever their files change. A set that cannot be used changes nothing.
+/// Reloads the session keys when their files change. An invalid set is rejected, and the previous one stays in use.
 async fn follow_keys(directory: PathBuf, keys: SigningKeys) {
     let mut watch = FileWatcher::new(&directory.join(CURRENT));
-    let mut refused = None;
+    let mut last_error = None;
     loop {
         match keys.reload(&directory) {
             Ok(changed) => {
                 if changed {
-                    tracing::info!("the session keys changed");
+                    tracing::info!("session keys reloaded");
                 }
-                refused = None;
+                last_error = None;
             }
             Err(error) => {
                 let error = format!("{:#}", anyhow::Error::from(error));
-                if refused.as_ref() != Some(&error) {
-                    tracing::error!(
-                        error,
-                        "the new session keys are refused; those before stay in use"
-                    );
+                if last_error.as_ref() != Some(&error) {
+                    tracing::error!(error, "session key reload rejected");
                 }
-                refused = Some(error);
+                last_error = Some(error);
             }
         }
         watch.changed().await;
     }
 }
 
-/// Takes the hot configuration again whenever its file changes. A file that is refused changes nothing.
+/// Reloads the hot configuration when its file changes. An invalid file is rejected, and the previous configuration stays in use.
 async fn reload(source: HotSource, core: Core, level: LevelHandle, metrics: Metrics) {
     let mut watch = FileWatcher::new(source.file());
-    let mut rest = source.rest();
+    let mut rest = source.read_rest();
     loop {
         watch.changed().await;
         let read = source.reload(&core.hot()).map(|(hot, rest_now)| {
             if rest_now != rest {
-                tracing::warn!("what changed besides `hot` is taken at the next start");
+                tracing::warn!("configuration changes outside `hot` take effect at the next start");
                 rest = rest_now;
             }
             hot
         });
         match read {
-            // The same as in use: what was refused in between is taken back.
+            // The file equals the configuration in use again, after a rejected change was undone.
             Ok(hot) if hot.hash == core.hot().hash => core.accept(),
             Ok(hot) => {
                 tracing::info!(
                     hash = hot.hash,
                     backends = hot.backends.len(),
-                    "the configuration changed"
+                    "configuration reloaded"
                 );
                 level.set(hot.log_level);
                 core.apply(hot).await;
@@ -324,7 +321,7 @@ async fn reload(source: HotSource, core: Core, level: LevelHandle, metrics: Metr
             }
             Err(error) => {
                 if core.hot_error().as_ref() != Some(&error.to_string()) {
-                    tracing::error!(%error, "the new configuration is refused; the one before stays in use");
+                    tracing::error!(%error, "configuration reload rejected");
                     metrics.reloaded(false);
                 }
                 core.refuse(error.to_string());

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of `vmcp-gateway`.
 
 use std::path::PathBuf;
 
@@ -21,56 +21,56 @@ Example, two servers as one endpoint at http://127.0.0.1:4483/mcp:
   END
   vmcp-gateway serve --config gateway.yaml
 
-Every flag can be given in the environment: --config FILE as VMCP_CONFIG=FILE. The password of the session store comes
-only from there: THV_SESSION_REDIS_PASSWORD.
+Flags can also be set in the environment: VMCP_CONFIG=FILE for --config FILE. The password of the session store can be set
+only there: THV_SESSION_REDIS_PASSWORD.
 
-The exit code is 0 when all went well, 64 when the configuration is bad, 2 when the command line is, and 1 for anything
-else. docs/configuration.md describes every field."
+Exit codes: 0 success, 64 invalid configuration, 2 invalid command line, 1 any other error.
+docs/configuration.md describes all fields."
 )]
 pub struct Args {
-    /// What to do.
+    /// The subcommand to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The subcommands of `vmcp-gateway`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve clients until SIGTERM or Ctrl-C.
     #[command(after_help = "\
-Clients connect to http://127.0.0.1:4483/mcp, or where listeners.mcp says. http://127.0.0.1:9483 (listeners.admin) has /readyz,
-/livez, /metrics and /status. The log goes to standard error, a line of JSON for each event.
+Clients connect to http://127.0.0.1:4483/mcp, or to the address in listeners.mcp. The admin port http://127.0.0.1:9483
+(listeners.admin) serves /readyz, /livez, /metrics and /status. The log goes to standard error, one JSON object per line.
 
-What stands under `hot`, or in the file that `hotFile` names, can change while the gateway runs: it is taken within a second of
-the file's change. A file that is not right changes nothing; the log and /status say why. Everything else takes a restart.
+The settings under `hot`, or in the file that `hotFile` names, can change while the gateway runs. A change takes effect within
+a second. An invalid file changes nothing; the log and /status give the reason. All other settings need a restart.
 
-On SIGTERM the gateway reports that it is not ready, waits for drainDelay (5s), and finishes the calls that are running. Sessions
-in Redis outlive it.")]
+On SIGTERM the gateway reports that it is not ready, waits for drainDelay (5s), and finishes the running calls. Sessions in
+Redis outlive it.")]
     Serve(ConfigFile),
-    /// Check a configuration and print what it means: every field, also those that have their defaults, and no secret.
+    /// Check a configuration and print it with all defaults. The output contains no secrets.
     #[command(after_help = "\
-What is printed is a configuration too, in one file. When the file is bad, what is wrong goes to standard error with file, line, field
-and what is allowed, and the exit code is 64.")]
+The output is a complete configuration in one file. If the file is invalid, the error on standard error names the file, the line,
+the field and what is allowed, and the exit code is 64.")]
     Validate(ConfigFile),
     /// Print a new session key, for the file `current` in the directory that `sessionKeys.directory` names.
     #[command(after_help = "\
-Example, for gateways that share a Redis and so must share their keys:
+Example, for gateways that share Redis and therefore must share their keys:
 
   mkdir keys
   vmcp-gateway keygen > keys/current")]
     Keygen,
-    /// Print the bearer token that `/status` on the admin port wants, which the session keys give.
+    /// Print the bearer token for `/status` on the admin port. It is derived from the session keys.
     #[command(after_help = "\
 Example:
 
   TOKEN=$(vmcp-gateway status-token --config gateway.yaml)
   curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:9483/status")]
     StatusToken(ConfigFile),
-    /// Print the version, the commit from which it was built, and the revisions of the protocol that it speaks.
+    /// Print the version, the commit that it was built from, and the supported revisions of the protocol.
     Version,
 }
 
-/// Which configuration.
+/// The configuration file of a subcommand.
 #[derive(Debug, clap::Args)]
 pub struct ConfigFile {
     /// The configuration file, in YAML.

@@ -1,4 +1,4 @@
-//! Certificates in files, and how a server's is checked, whoever the server is: a backend or Redis.
+//! Reads certificate files, and verifies the certificates of TLS servers: backends and Redis.
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
-/// The most that is read of a file.
+/// Largest certificate file in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// The certificates in the file `path`, in PEM; at least one.
+/// Reads the certificates in the PEM file `path`; at least one.
 ///
 /// # Errors
-/// What is wrong with the file.
+/// A message that names the file and what is wrong with it.
 pub(crate) fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     parse(&read_text(path)?).map_err(|reason| format!("the file {} {reason}", path.display()))
 }
@@ -29,10 +29,10 @@ pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("the file {} cannot be read: {error}", path.display()))
 }
 
-/// The certificates in `text`, which is PEM; at least one.
+/// Parses the certificates in the PEM text `text`; at least one.
 ///
 /// # Errors
-/// What is wrong with it, to be said behind the name of the file.
+/// What is wrong with it, as a phrase that follows the name of the file.
 pub(crate) fn parse(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     if text.len() > MAX_BYTES {
         return Err(format!("is larger than {MAX_BYTES} bytes"));
@@ -102,9 +102,9 @@ impl CertificatePair {
     }
 }
 
-/// Which certificates of servers are trusted.
+/// Decides which server certificates are trusted.
 pub(crate) trait Trust: Debug + Send + Sync {
-    /// Refuses a certificate that is not.
+    /// Returns an error if the certificate is not trusted.
     fn check(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -115,7 +115,7 @@ pub(crate) trait Trust: Debug + Send + Sync {
     ) -> Result<(), rustls::Error>;
 }
 
-/// Trusts what `T` trusts, and checks that the server has the key to it.
+/// Verifies the certificate with `T`, and that the server has the private key.
 #[derive(Debug)]
 pub(crate) struct Verifier<T> {
     pub(crate) trust: T,

@@ -1,8 +1,8 @@
 //! The MCP gateway of vmcp: many MCP servers as one endpoint, with sessions that outlive the process.
 //!
-//! Layers name only what is to their right: `frontend -> session -> core -> catalog -> backend -> mcp`. `config`, `admin` and `app` stand
-//! outside: they build and inspect. `budget` belongs to all: whoever buffers bytes reserves them there. `tests/architecture` keeps it
-//! so.
+//! The layers are `frontend -> session -> core -> catalog -> backend -> mcp`. A layer may only use layers to its right. `admin` and `app` are
+//! outside the layers: they build and inspect them. The other modules are helpers that all layers may use, such as `config`, `runtime` and
+//! `budget`, in which all code that buffers bytes of peers reserves memory. `tests/architecture` enforces these rules.
 
 pub mod admin;
 pub mod app;

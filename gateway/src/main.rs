@@ -1,4 +1,4 @@
-//! `vmcp-gateway`: reads its configuration, builds the gateway, serves until it is told to end, and drains.
+//! `vmcp-gateway`: reads the configuration, builds the gateway, serves until a termination signal arrives, and drains.
 
 use std::process::ExitCode;
 
@@ -17,11 +17,11 @@ use vmcp_gateway::session::id::signing_keys::SigningKeys;
 use vmcp_gateway::telemetry::logs;
 use vmcp_gateway::version;
 
-/// Requests allocate and free a lot in small pieces, which this allocator does at a third of the C library's cost.
+/// Requests make many small allocations, which cost a third of the C library's CPU time with this allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The exit code for a bad configuration, as sysexits.h has it.
+/// Exit code for an invalid configuration (`EX_USAGE` in sysexits.h).
 const EX_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
@@ -48,7 +48,7 @@ fn serve(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     };
     let level = logs::init();
     huge_pages::disable();
-    // One TLS provider for the whole process; two would be refused at the first connection.
+    // rustls fails at the first connection if two providers are compiled in and none is installed.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
@@ -56,12 +56,12 @@ fn serve(file: &ConfigFile) -> anyhow::Result<ExitCode> {
         app.run(termination_signal()).await;
         Ok(ExitCode::SUCCESS)
     });
-    // The process ends when it has said so, whatever a thread is still in the middle of.
+    // Do not wait for threads with unfinished work.
     runtime.shutdown_background();
     outcome
 }
 
-/// One worker per core. Where there is one core, as in most pods, the only thread needs no other to hand it its work.
+/// Builds a runtime with one worker per core. With one core, as in most pods, a current-thread runtime avoids the handover between threads.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism()?;
     let mut builder = match cores.get() {

@@ -1,8 +1,8 @@
-//! The files that the configuration names and without which the gateway does not start.
+//! Checks the files that the configuration names and that the gateway needs to start.
 //!
-//! They are looked at apart from the text: what renders a configuration checks it where nothing is mounted. `validate` and `serve` look at
-//! them in the same way, so that what the one lets pass the other can start with. Files that may come later are not among them: of a
-//! header's value, and of what a connection to Redis needs.
+//! The check is separate from the validation of the configuration, because the operator validates a configuration where no files are mounted.
+//! `validate` and `serve` make the same checks, so that `serve` starts with any configuration that `validate` accepts. Files that may appear
+//! later are not checked: values of headers, and files for the connection to Redis.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::frontend::auth::authorities;
 use crate::http::listener_tls::ListenerTls;
 use crate::session::id::signing_keys::SigningKeys;
 
-/// Reads and validates `file`, as [`Config::load`] does, and checks the files that it needs for a start.
+/// Reads and validates `file` as [`Config::load`] does, and checks the files that the gateway needs to start.
 ///
 /// # Errors
 /// As [`Config::load`] and [`check`].
@@ -23,16 +23,16 @@ pub fn load(file: &Path, redis_password: Option<SecretString>) -> Result<Config,
     check(&config, file).map(|()| config)
 }
 
-/// Checks the files that `config`, which stands in `file`, needs for a start.
+/// Checks the files that the gateway needs to start with `config`, which was read from `file`.
 ///
 /// # Errors
-/// Which field names what cannot be used, and why.
+/// Names the field whose file cannot be used, and the reason.
 pub fn check(config: &Config, file: &Path) -> Result<(), InvalidConfig> {
     if let Some(directory) = &config.session_keys
         && let Err(error) = SigningKeys::load(directory)
     {
-        let advice = "a relative path starts at the directory of this file; `vmcp-gateway keygen > current` there makes a key";
-        return refuse(file, "sessionKeys.directory", error, advice);
+        let advice = "a relative path starts at the directory of this file; `vmcp-gateway keygen > current` creates a key";
+        return reject(file, "sessionKeys.directory", error, advice);
     }
     if let Some(pair) = &config.mcp_tls
         && let Err(reason) = ListenerTls::new(pair.clone())
@@ -46,12 +46,12 @@ pub fn check(config: &Config, file: &Path) -> Result<(), InvalidConfig> {
     {
         let advice =
             "expected a file with certificates in PEM; a relative path starts at the directory of this file";
-        return refuse(file, "incomingAuth.oidc.caBundlePath", error, advice);
+        return reject(file, "incomingAuth.oidc.caBundlePath", error, advice);
     }
     Ok(())
 }
 
-fn refuse(
+fn reject(
     file: &Path,
     path: &str,
     error: impl Into<anyhow::Error>,
@@ -65,7 +65,8 @@ fn refuse(
 mod tests {
     use super::*;
 
-    fn told(text: &str, files: &[(&str, &str)]) -> Option<String> {
+    /// The error of the check in a directory with `files`.
+    fn check_error(text: &str, files: &[(&str, &str)]) -> Option<String> {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("gateway.yaml");
         std::fs::write(&file, text).unwrap();
@@ -74,14 +75,14 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
-        // The text alone is right, with the files and without.
+        // The configuration itself is valid without the files.
         let config = Config::load(&file, None).unwrap();
         let error = check(&config, &file).err()?.to_string();
         Some(error.replace(&format!("{}/", directory.path().display()), ""))
     }
 
     #[test]
-    fn files_without_which_nothing_starts_are_told_with_the_line_that_names_them() {
+    fn unusable_file_is_reported_with_the_line_that_names_it() {
         let keys = "version: v1\nsessionKeys:\n  directory: keys\n";
         let oidc = "version: v1\nincomingAuth:\n  type: oidc\n  oidc:\n    issuer: https://i\n    audience: https://a\n    caBundlePath: ca.pem\n";
         let place = "gateway.yaml:3: at `sessionKeys.directory`: ";
@@ -108,12 +109,12 @@ mod tests {
                 format!("{ca}there is no certificate authority in ca.pem; "),
             ),
         ] {
-            let told = told(text, &files).unwrap_or_default();
-            assert!(told.starts_with(&expected), "{expected}… but {told}");
-            assert!(!told.contains("s3cret") && told.contains("; "), "{told}");
+            let error = check_error(text, &files).unwrap_or_default();
+            assert!(error.starts_with(&expected), "{expected}… but {error}");
+            assert!(!error.contains("s3cret") && error.contains("; "), "{error}");
         }
         let key = vmcp_crds::session_key::SessionKey::generate().unwrap().to_text();
-        assert_eq!(told(keys, &[("keys/current", &key)]), None);
-        assert_eq!(told("version: v1\n", &[]), None);
+        assert_eq!(check_error(keys, &[("keys/current", &key)]), None);
+        assert_eq!(check_error("version: v1\n", &[]), None);
     }
 }

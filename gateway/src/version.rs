@@ -1,10 +1,10 @@
-//! What this program is.
+//! The version of the program.
 
 use vmcp_crds::config::ConfigVersion;
 
 use crate::mcp::revision::Revision;
 
-/// What `vmcp-gateway version` prints.
+/// The output of `vmcp-gateway version`.
 #[must_use]
 pub fn text() -> String {
     let revisions: Vec<_> = Revision::ALL.into_iter().rev().map(Revision::as_str).collect();

@@ -1,6 +1,6 @@
-//! The catalogue against a backend of which every answer is chosen by the test: what it is asked, and how often.
+//! The catalog with a scripted backend: which requests discovery sends, and how often.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -28,30 +28,30 @@ use vmcp_gateway::runtime::readiness::Readiness;
 use vmcp_gateway::runtime::tasks::Tasks;
 use vmcp_gateway::telemetry::Metrics;
 
-/// Longer than the pause between two looks for which streams are the reason.
+/// Longer than the pause between two discoveries that streams cause.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A backend that answers as the test says.
+/// A scripted backend.
 #[derive(Clone)]
 struct Backend {
-    asked: Arc<Mutex<Vec<(String, Value)>>>,
+    requests: Arc<Mutex<Vec<(String, Value)>>>,
     answer: Arc<Mutex<Answer>>,
     stream: Option<Arc<Stream>>,
     streams: Arc<AtomicUsize>,
     with_session: bool,
-    /// Of its configuration.
+    /// Further settings of the backend in the configuration.
     settings: &'static str,
 }
 
 /// The result or error of a method, given its parameters.
 type Answer = Box<dyn FnMut(&str, &Value) -> Value + Send>;
-/// What a stream says until it ends, given how many were opened before it.
+/// The content of a whole stream, given the number of streams that were opened before it.
 type Stream = dyn Fn(usize) -> BoxFuture<'static, &'static str> + Send + Sync;
 
 impl Backend {
     fn new(answer: impl FnMut(&str, &Value) -> Value + Send + 'static) -> Self {
         Self {
-            asked: Arc::default(),
+            requests: Arc::default(),
             answer: Arc::new(Mutex::new(Box::new(answer))),
             stream: None,
             streams: Arc::default(),
@@ -60,8 +60,8 @@ impl Backend {
         }
     }
 
-    /// A core with this backend, named `a`, and the tasks that it runs.
-    async fn behind_a_core(&self) -> anyhow::Result<(Core, Tasks)> {
+    /// Starts a core with this backend, named `a`. Also returns the tasks of both.
+    async fn start_core(&self) -> anyhow::Result<(Core, Tasks)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let tasks = Tasks::default();
@@ -103,13 +103,13 @@ impl Backend {
 
     async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
         if request.method() == http::Method::GET {
-            return Ok(self.listened_to().await);
+            return Ok(self.open_stream().await);
         }
         let body = request.into_body().collect().await?.to_bytes();
         let message: Value = serde_json::from_slice(&body).unwrap_or_default();
         let method = message["method"].as_str().unwrap_or_default();
         let params = message["params"].clone();
-        self.asked
+        self.requests
             .lock()
             .unwrap()
             .push((method.to_owned(), params.clone()));
@@ -128,24 +128,24 @@ impl Backend {
         Ok(response)
     }
 
-    async fn listened_to(&self) -> Response<Full<Bytes>> {
+    async fn open_stream(&self) -> Response<Full<Bytes>> {
         let Some(stream) = &self.stream else {
             return Response::builder().status(405).body(Full::default()).unwrap();
         };
         let before = self.streams.fetch_add(1, Ordering::Relaxed);
-        let said = stream(before).await;
+        let content = stream(before).await;
         let response = Response::builder().header("content-type", "text/event-stream");
-        response.body(Full::from(said)).unwrap()
+        response.body(Full::from(content)).unwrap()
     }
 
-    /// The methods that it was asked for, in their order.
+    /// The methods of the received messages in their order.
     fn methods(&self) -> Vec<String> {
-        let asked = self.asked.lock().unwrap();
-        asked.iter().map(|(method, _)| method.clone()).collect()
+        let requests = self.requests.lock().unwrap();
+        requests.iter().map(|(method, _)| method.clone()).collect()
     }
 }
 
-fn hello(capabilities: &Value) -> Value {
+fn initialize_result(capabilities: &Value) -> Value {
     json!({"result": {
         "protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": {"name": "t", "version": "1"},
     }})
@@ -156,11 +156,11 @@ fn tools(names: &[&str]) -> Value {
     json!({"result": {"tools": tools}})
 }
 
-/// Waits until `question` says yes of the catalogue, which tells when it has changed.
-async fn until(core: &Core, question: impl Fn(&CatalogSnapshot) -> bool) -> anyhow::Result<()> {
+/// Waits until the catalog's snapshot meets `condition`.
+async fn until(core: &Core, condition: impl Fn(&CatalogSnapshot) -> bool) -> anyhow::Result<()> {
     let mut changes = core.catalog().changes();
     let waiting = async {
-        while !question(&core.catalog().snapshot()) {
+        while !condition(&core.catalog().snapshot()) {
             changes.changed().await?;
         }
         anyhow::Ok(())
@@ -173,12 +173,12 @@ fn name(core: &Core) -> BackendName {
 }
 
 #[tokio::test]
-async fn a_backend_is_asked_only_for_the_lists_that_it_declares() -> anyhow::Result<()> {
+async fn only_declared_lists_are_requested() -> anyhow::Result<()> {
     let backend = Backend::new(|method, _| match method {
-        "initialize" => hello(&json!({"tools": {}})),
+        "initialize" => initialize_result(&json!({"tools": {}})),
         _ => tools(&["x"]),
     });
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 1).await?;
     tasks.finish().await;
     let expected = ["initialize", "notifications/initialized", "tools/list"];
@@ -187,22 +187,22 @@ async fn a_backend_is_asked_only_for_the_lists_that_it_declares() -> anyhow::Res
 }
 
 #[tokio::test]
-async fn a_backend_that_completes_nothing_is_not_asked_to() -> anyhow::Result<()> {
+async fn completion_needs_the_declared_capability() -> anyhow::Result<()> {
     let backend = Backend::new(|method, _| match method {
-        "initialize" => hello(&json!({"tools": {}, "prompts": {}})),
+        "initialize" => initialize_result(&json!({"tools": {}, "prompts": {}})),
         "tools/list" => tools(&["x"]),
         _ => json!({"result": {"prompts": [{"name": "p"}]}}),
     });
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.prompts.len() == 1).await?;
     assert!(!core.catalog().capabilities(&name(&core)).unwrap().completions);
     let body = Bytes::from_static(
         br#"{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"a_p"}}}"#,
     );
     let Ok(Message::Request(request)) = Message::parse(&body) else {
-        panic!("no request")
+        panic!("not a request")
     };
-    let refused = core
+    let error = core
         .route(
             &core.catalog().snapshot(),
             CallSubject::Completion,
@@ -210,20 +210,20 @@ async fn a_backend_that_completes_nothing_is_not_asked_to() -> anyhow::Result<()
             &request,
         )
         .unwrap_err();
-    assert!(matches!(refused, CallError::NoCompletion(_)), "{refused}");
+    assert!(matches!(error, CallError::NoCompletion(_)), "{error}");
     tasks.finish().await;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_list_that_a_backend_declares_and_does_not_know_is_empty() -> anyhow::Result<()> {
+async fn declared_list_without_a_method_is_empty() -> anyhow::Result<()> {
     let backend = Backend::new(|method, _| match method {
-        "initialize" => hello(&json!({"tools": {}, "resources": {}})),
+        "initialize" => initialize_result(&json!({"tools": {}, "resources": {}})),
         "tools/list" => tools(&["x"]),
         "resources/list" => json!({"result": {"resources": [{"uri": "x://y", "name": "y"}]}}),
         _ => json!({"error": {"code": -32601, "message": "what?"}}),
     });
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.resources.len() == 1).await?;
     let snapshot = core.catalog().snapshot();
     assert!(snapshot.templates.is_empty() && snapshot.faults.count() == 0);
@@ -231,16 +231,16 @@ async fn a_list_that_a_backend_declares_and_does_not_know_is_empty() -> anyhow::
     Ok(())
 }
 
+/// Many notifications of a change cause one discovery.
 #[tokio::test]
-async fn a_backend_that_says_that_it_changed_is_looked_at_once_however_often_it_says_so() -> anyhow::Result<()>
-{
+async fn repeated_change_notifications_cause_one_discovery() -> anyhow::Result<()> {
     let mut lists = VecDeque::from([tools(&["x"]), tools(&["x", "y"])]);
     let backend = Backend::new(move |method, _| match method {
-        "initialize" => hello(&json!({"tools": {}})),
+        "initialize" => initialize_result(&json!({"tools": {}})),
         _ if lists.len() > 1 => lists.pop_front().unwrap(),
         _ => lists[0].clone(),
     });
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 1).await?;
     let changes = core.catalog().changes();
     let before = *changes.borrow();
@@ -248,30 +248,30 @@ async fn a_backend_that_says_that_it_changed_is_looked_at_once_however_often_it_
         core.catalog().refresh(&name(&core));
     }
     until(&core, |snapshot| snapshot.tools.len() == 2).await?;
-    let told = changes.borrow().notifications_since(&before);
-    assert_eq!(told, ["notifications/tools/list_changed"]);
+    let notifications = changes.borrow().notifications_since(&before);
+    assert_eq!(notifications, ["notifications/tools/list_changed"]);
     tasks.finish().await;
-    let looks = backend
+    let discoveries = backend
         .methods()
         .iter()
         .filter(|method| *method == "tools/list")
         .count();
-    assert!(looks <= 3, "{looks} looks");
-    let greetings = backend
+    assert!(discoveries <= 3, "{discoveries} discoveries");
+    let handshakes = backend
         .methods()
         .iter()
         .filter(|method| *method == "initialize")
         .count();
-    assert_eq!(greetings, 1, "the upstream session is kept");
+    assert_eq!(handshakes, 1, "the upstream session is reused");
     Ok(())
 }
 
 const CHANGED: &str = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n";
 
-/// A backend that is probed often, counts that in `probes`, and has a second tool when it `has_changed`.
+/// A backend with frequent probes, which it counts in `probes`, and a second tool once it `has_changed`.
 fn changing(has_changed: Arc<AtomicBool>, probes: watch::Sender<u32>) -> Backend {
     let mut backend = Backend::new(move |method, _| match method {
-        "initialize" => hello(&json!({"tools": {}})),
+        "initialize" => initialize_result(&json!({"tools": {}})),
         "ping" => {
             probes.send_modify(|probes| *probes += 1);
             json!({"result": {}})
@@ -283,27 +283,28 @@ fn changing(has_changed: Arc<AtomicBool>, probes: watch::Sender<u32>) -> Backend
     backend
 }
 
+/// Probes do not keep the gateway from opening an ended stream again.
 #[tokio::test]
-async fn a_stream_that_ended_is_opened_again_though_the_backend_is_probed_meanwhile() -> anyhow::Result<()> {
+async fn ended_stream_is_reopened_between_probes() -> anyhow::Result<()> {
     let has_changed = Arc::new(AtomicBool::new(false));
     let mut backend = changing(Arc::clone(&has_changed), watch::Sender::default());
     backend.stream = Some(Arc::new(move |before| {
         has_changed.store(before > 0, Ordering::Relaxed);
-        let said = if before == 0 {
+        let content = if before == 0 {
             "retry: 500\ndata:\n\n"
         } else {
             CHANGED
         };
-        async move { said }.boxed()
+        async move { content }.boxed()
     }));
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 2).await?;
     tasks.finish().await;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_stream_may_take_longer_to_open_than_until_the_next_probe() -> anyhow::Result<()> {
+async fn stream_may_open_slower_than_the_probe_interval() -> anyhow::Result<()> {
     let has_changed = Arc::new(AtomicBool::new(false));
     let (probed, probes) = watch::channel(0);
     let mut backend = changing(Arc::clone(&has_changed), probed);
@@ -317,55 +318,56 @@ async fn a_stream_may_take_longer_to_open_than_until_the_next_probe() -> anyhow:
         }
         .boxed()
     }));
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 2).await?;
     tasks.finish().await;
     Ok(())
 }
 
+/// A change may have been missed between two streams, so a reopened stream causes a discovery even without an event.
 #[tokio::test]
-async fn a_stream_that_was_opened_again_is_a_reason_to_look_although_nothing_is_said_on_it()
--> anyhow::Result<()> {
+async fn reopened_stream_causes_a_discovery() -> anyhow::Result<()> {
     let opened = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&opened);
     let mut backend = Backend::new(move |method, _| match method {
-        "initialize" => hello(&json!({"tools": {}})),
+        "initialize" => initialize_result(&json!({"tools": {}})),
         _ => tools(&["x", "y", "z"][..seen.load(Ordering::Relaxed).clamp(1, 3)]),
     });
     backend.stream = Some(Arc::new(move |before| {
         opened.store(before + 1, Ordering::Relaxed);
         async { "" }.boxed()
     }));
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.tools.len() >= 2).await?;
-    // The next one comes too soon behind this look for another, which is made later.
+    // The next stream follows this discovery too soon for another one, which is made later.
     until(&core, |snapshot| snapshot.tools.len() == 3).await?;
     tasks.finish().await;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_new_backend_is_looked_at_once() -> anyhow::Result<()> {
+async fn new_backend_is_discovered_once() -> anyhow::Result<()> {
     let (probed, mut probes) = watch::channel(0);
     let backend = changing(Arc::default(), probed);
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     let probed = tokio::time::timeout(LIMIT, probes.wait_for(|probes| *probes >= 3));
     assert!(probed.await.is_ok_and(|probed| probed.is_ok()));
     tasks.finish().await;
     drop(core);
-    let looks = backend.methods();
-    let looks = looks.iter().filter(|method| *method == "tools/list").count();
-    assert_eq!(looks, 1);
+    let methods = backend.methods();
+    let discoveries = methods.iter().filter(|method| *method == "tools/list").count();
+    assert_eq!(discoveries, 1);
     Ok(())
 }
 
+/// Discovery follows the backend's cursors, and stops when a cursor repeats.
 #[tokio::test]
-async fn pages_are_followed_with_the_backends_own_cursors_and_not_in_a_circle() -> anyhow::Result<()> {
+async fn pages_are_followed_until_a_cursor_repeats() -> anyhow::Result<()> {
     let backend = Backend::new(|method, params| {
         let page =
             |name: &str, next: &str| json!({"result": {"tools": [{"name": name}], "nextCursor": next}});
         match (method, params["cursor"].as_str()) {
-            ("initialize", _) => hello(&json!({"tools": {}})),
+            ("initialize", _) => initialize_result(&json!({"tools": {}})),
             // An empty cursor is a cursor.
             (_, None) => page("a", ""),
             (_, Some("")) => page("b", "ü\"2"),
@@ -373,21 +375,21 @@ async fn pages_are_followed_with_the_backends_own_cursors_and_not_in_a_circle() 
             (_, Some(other)) => json!({"error": {"code": -32602, "message": other}}),
         }
     });
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 3).await?;
     tasks.finish().await;
     Ok(())
 }
 
+/// A backend may end its list with an empty cursor. Discovery then lists no item twice.
 #[tokio::test]
-async fn a_backend_that_says_that_it_is_at_its_end_with_an_empty_cursor_lists_nothing_twice()
--> anyhow::Result<()> {
+async fn empty_last_cursor_does_not_duplicate_items() -> anyhow::Result<()> {
     let backend = Backend::new(|method, params| match (method, params["cursor"].as_str()) {
-        ("initialize", _) => hello(&json!({"tools": {}})),
+        ("initialize", _) => initialize_result(&json!({"tools": {}})),
         (_, None | Some("")) => json!({"result": {"tools": [{"name": "x"}], "nextCursor": "2"}}),
         _ => json!({"result": {"tools": [{"name": "y"}], "nextCursor": ""}}),
     });
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 2).await?;
     assert_eq!(core.catalog().snapshot().faults.count(), 0);
     tasks.finish().await;
@@ -395,24 +397,24 @@ async fn a_backend_that_says_that_it_is_at_its_end_with_an_empty_cursor_lists_no
 }
 
 #[tokio::test]
-async fn a_list_is_read_whatever_stands_beside_it() -> anyhow::Result<()> {
+async fn unknown_fields_beside_a_list_are_ignored() -> anyhow::Result<()> {
     let backend = Backend::new(|method, _| match method {
-        "initialize" => hello(&json!({"tools": {}})),
+        "initialize" => initialize_result(&json!({"tools": {}})),
         _ => json!({"result": {"tools": [{"name": "x"}], "resources": "none"}}),
     });
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 1).await?;
     tasks.finish().await;
     Ok(())
 }
 
 #[tokio::test]
-async fn an_item_without_a_name_costs_only_itself() -> anyhow::Result<()> {
+async fn items_without_a_name_are_skipped() -> anyhow::Result<()> {
     let backend = Backend::new(|method, _| match method {
-        "initialize" => hello(&json!({"tools": {}})),
+        "initialize" => initialize_result(&json!({"tools": {}})),
         _ => json!({"result": {"tools": [{"title": "?"}, {"name": 5}, ["x"], {"name": ""}, {"name": "x"}]}}),
     });
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 1).await?;
     let faults = core.catalog().snapshot().faults.to_lines();
     assert_eq!(
@@ -426,17 +428,17 @@ async fn an_item_without_a_name_costs_only_itself() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_backend_without_sessions_is_greeted_at_every_look() -> anyhow::Result<()> {
-    let mut greetings = 0;
+async fn backend_without_sessions_is_initialized_each_time() -> anyhow::Result<()> {
+    let mut handshakes = 0;
     let mut backend = Backend::new(move |method, _| {
         if method == "initialize" {
-            greetings += 1;
-            return hello(&json!({"tools": {}}));
+            handshakes += 1;
+            return initialize_result(&json!({"tools": {}}));
         }
-        tools(&["x", "y", "z"][..greetings.min(3)])
+        tools(&["x", "y", "z"][..handshakes.min(3)])
     });
     backend.with_session = false;
-    let (core, tasks) = backend.behind_a_core().await?;
+    let (core, tasks) = backend.start_core().await?;
     until(&core, |snapshot| snapshot.tools.len() == 1).await?;
     core.catalog().refresh(&name(&core));
     until(&core, |snapshot| snapshot.tools.len() == 2).await?;

@@ -1,4 +1,4 @@
-//! A session that is used lives: also by one request that runs longer than sessions may be idle.
+//! A long request keeps its session from expiring.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,12 +38,12 @@ fn sessions(tasks: &Tasks) -> anyhow::Result<Sessions> {
         tasks.clone(),
         Metrics::new(),
     );
-    sessions.run(Readiness::default().wait_for("the stored catalogue"));
+    sessions.run(Readiness::default().wait_for("the persisted catalog"));
     Ok(sessions)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_runs_for_an_hour_keeps_its_session() -> anyhow::Result<()> {
+async fn request_of_an_hour_keeps_its_session() -> anyhow::Result<()> {
     let tasks = Tasks::default();
     let sessions = sessions(&tasks)?;
     let empty = RawValue::from_string("{}".to_owned())?;
@@ -61,7 +61,7 @@ async fn a_request_that_runs_for_an_hour_keeps_its_session() -> anyhow::Result<(
     let running = sessions.find(used.as_bytes(), &who).await?;
     let step = IDLE_TTL / 100;
     for _ in 0..200 {
-        // As a comment does that is sent while the backend is silent.
+        // As each keep-alive comment does while the backend is silent.
         running.record_use();
         tokio::time::sleep(step.min(Duration::from_secs(60))).await;
     }

@@ -10,14 +10,14 @@ use vmcp_peers::step::step;
 
 use crate::cargo;
 
-/// Measure what the gateway costs, beside a bare hyper proxy in the same run.
+/// Measure the cost of the gateway, compared with a bare hyper proxy in the same run.
 ///
-/// Builds everything as it is shipped first, in the profile `image`. It wants a machine that does nothing else: two cores, and Linux.
-/// `cargo xtask bench --help` lists what it measures.
+/// First builds everything in the profile `image`, as for a release. It needs Linux, two cores, and a machine without other load.
+/// `cargo xtask bench --help` lists the measurements.
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Bench {
-    /// What to measure, and how: passed to the bench itself
+    /// Arguments of the bench program
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
@@ -29,8 +29,8 @@ impl Bench {
             let arguments: Vec<&str> = arguments.split(' ').collect();
             cargo::built(&arguments, "vmcp-bench")
         })?;
-        // In place of this process, so that signals and the exit code are the bench's own.
+        // `exec` replaces this process, so that the bench gets the signals and sets the exit code.
         let error = Command::new(bench).args(&self.arguments).exec();
-        Err(error).context("cannot run the bench")
+        Err(error).context("failed to run the bench")
     }
 }

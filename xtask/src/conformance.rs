@@ -9,12 +9,13 @@ use vmcp_peers::npm;
 
 use crate::cargo;
 
-/// The official conformance suite through the gateway, with one backend and with two: prints `scored P/N`, and exits by it.
+/// Run the official conformance suite through the gateway, with one backend and with two.
 ///
-/// `cargo xtask conformance 2025-11-25`. Installs the suite first and builds what is needed. It needs neither Kubernetes nor Redis.
+/// Prints `scored P/N`, and fails if a scenario fails. Example: `cargo xtask conformance 2025-11-25`. First installs the suite and builds
+/// the gateway. It needs neither Kubernetes nor Redis.
 #[derive(Args)]
 pub(crate) struct Conformance {
-    /// The revision of the protocol whose requirements are checked: 2025-11-25
+    /// Revision of the protocol to check, for example 2025-11-25
     revision: String,
 }
 
@@ -22,8 +23,8 @@ impl Conformance {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         npm::conformance()?;
         let suite = cargo::program("conformance")?;
-        // In place of this process, so that signals and the exit code are the suite's own.
+        // `exec` replaces this process, so that the suite gets the signals and sets the exit code.
         let error = Command::new(suite).arg(&self.revision).exec();
-        Err(error).context("cannot run the suite")
+        Err(error).context("failed to run the suite")
     }
 }

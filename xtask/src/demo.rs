@@ -10,42 +10,42 @@ use vmcp_peers::{npm, python, redis};
 
 use crate::cargo;
 
-/// One endpoint over two MCP servers that nobody here wrote, on your machine, until you press Ctrl-C.
+/// Serve two third-party MCP servers as one endpoint on your machine, until you press Ctrl-C.
 ///
-/// Installs the servers first and builds what is needed. It needs neither Kubernetes nor Redis. `demo outages` is another one: three
-/// gateways, a real Redis and a backend that counts, killed one after the other while a conversation goes on.
+/// First installs the servers and builds the gateway. It needs neither Kubernetes nor Redis. `demo outages` shows three gateways, a real
+/// Redis and a stateful backend, which are killed one after the other while a conversation continues.
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// Another demo than the plain one
+    /// Run this demo instead of the default one
     #[arg(value_enum)]
-    story: Option<Story>,
-    /// Passed to the demo itself; `-- --help` lists what it knows
+    name: Option<DemoName>,
+    /// Arguments of the demo program; `-- --help` lists them
     #[arg(last = true)]
     arguments: Vec<OsString>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Story {
-    /// A conversation goes on while replicas, Redis and the backend's memory are killed
+enum DemoName {
+    /// A conversation that survives the loss of replicas, Redis and the backend's memory
     Outages,
 }
 
 impl Demo {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let story = match self.story {
+        let name = match self.name {
             None => {
                 npm::servers()?;
                 python::venv()?;
                 None
             }
-            Some(Story::Outages) => {
+            Some(DemoName::Outages) => {
                 redis::redis_server()?;
                 Some("outages")
             }
         };
         let demo = cargo::program("demo")?;
-        // In place of this process, so that signals and the exit code are the demo's own.
-        let error = Command::new(demo).args(story).args(&self.arguments).exec();
-        Err(error).context("cannot run the demo")
+        // `exec` replaces this process, so that the demo gets the signals and sets the exit code.
+        let error = Command::new(demo).args(name).args(&self.arguments).exec();
+        Err(error).context("failed to run the demo")
     }
 }

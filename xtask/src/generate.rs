@@ -1,4 +1,4 @@
-//! `cargo xtask generate`: the committed files that are made from the code.
+//! `cargo xtask generate`: writes the committed files that are generated from the code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use clap::Args;
 use crate::cargo::{example, root};
 use crate::drift::drift;
 
-/// A generated file: its path in the repository, and what it should hold.
+/// A generated file: its path in the repository, and the function that generates its content.
 type File = (&'static str, fn() -> anyhow::Result<String>);
 
 const FILES: &[File] = &[
@@ -35,12 +35,12 @@ const FILES: &[File] = &[
     }),
 ];
 
-/// Write the files that are made from the code: references and schemas.
+/// Write the files that are generated from the code: references and schemas.
 ///
 /// Run it after changing a type in `crds`, and commit the result with the change.
 #[derive(Args)]
 pub(crate) struct Generate {
-    /// Write nothing; fail and show the difference when a file is not what the code says
+    /// Write nothing; fail and show the difference if a file is not up to date
     #[arg(long)]
     check: bool,
 }
@@ -51,18 +51,18 @@ impl Generate {
     }
 }
 
-/// Fails when a committed file is not what the code says.
+/// Fails if a committed file differs from the generated one.
 pub(crate) fn check() -> anyhow::Result<()> {
     let mut drifted = Vec::new();
     for (path, contents) in FILES {
         let found = match fs::read_to_string(root().join(path)) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {path}")),
+            Err(error) => return Err(error).with_context(|| format!("failed to read {path}")),
         };
-        let wanted = contents().with_context(|| format!("cannot make {path}"))?;
+        let wanted = contents().with_context(|| format!("failed to generate {path}"))?;
         if let Some(difference) = drift(&found, &wanted) {
-            drifted.push(format!("{path} is not what the code says, {difference}"));
+            drifted.push(format!("{path} is not up to date, {difference}"));
         }
     }
     if !drifted.is_empty() {
@@ -76,15 +76,15 @@ pub(crate) fn check() -> anyhow::Result<()> {
 
 fn write() -> anyhow::Result<()> {
     for (path, contents) in FILES {
-        let contents = contents().with_context(|| format!("cannot make {path}"))?;
+        let contents = contents().with_context(|| format!("failed to generate {path}"))?;
         let file = root().join(path);
         if fs::read_to_string(&file).is_ok_and(|found| found == contents) {
             println!("unchanged {path}");
             continue;
         }
         fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))
-            .with_context(|| format!("cannot write {path}"))?;
-        fs::write(&file, contents).with_context(|| format!("cannot write {path}"))?;
+            .with_context(|| format!("failed to write {path}"))?;
+        fs::write(&file, contents).with_context(|| format!("failed to write {path}"))?;
         println!("wrote {path}");
     }
     Ok(())
@@ -96,9 +96,9 @@ fn config_schema() -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The definition of a custom resource. Another program prints it, so that this one does not compile a Kubernetes client.
+/// The YAML of a custom resource definition. A separate program prints it, so that xtask does not have to compile a Kubernetes client.
 fn crd(plural: &str) -> anyhow::Result<String> {
-    // Built once, because a build that has nothing to do says so each time.
+    // Built once, because each build prints a line even if everything is up to date.
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let program = match PROGRAM.get() {
         Some(program) => program,
@@ -112,9 +112,9 @@ fn crd(plural: &str) -> anyhow::Result<String> {
         .arg(&file)
         .stderr(Stdio::inherit())
         .output()
-        .context("cannot run the program that prints the resource definitions")?;
+        .context("failed to run the program that prints the resource definitions")?;
     if !output.status.success() {
-        bail!("the program that prints {file} failed; what is wrong is printed above");
+        bail!("the program that prints {file} failed; see the output above");
     }
     Ok(String::from_utf8(output.stdout)?)
 }

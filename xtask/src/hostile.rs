@@ -10,14 +10,14 @@ use vmcp_peers::step::step;
 
 use crate::cargo;
 
-/// Hostile clients and backends against a gateway with the memory of a pod and one core.
+/// Attack a gateway that has one core and the memory of a pod with hostile clients and backends.
 ///
-/// Builds the gateway in the profile `release` first. It needs root, for the control group that bounds the gateway's memory, and a machine
-/// that does nothing else. `cargo xtask hostile --help` lists its options.
+/// First builds the gateway in the profile `release`. It needs root, for the control group that limits the gateway's memory, and a machine
+/// without other load. `cargo xtask hostile --help` lists its options.
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Hostile {
-    /// Passed to the scenario itself
+    /// Arguments of the scenario
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
@@ -29,8 +29,8 @@ impl Hostile {
             let arguments: Vec<&str> = arguments.split(' ').collect();
             cargo::built(&arguments, "hostile")
         })?;
-        // In place of this process, so that signals and the exit code are the scenario's own.
+        // `exec` replaces this process, so that the scenario gets the signals and sets the exit code.
         let error = Command::new(hostile).args(&self.arguments).exec();
-        Err(error).context("cannot run the scenario")
+        Err(error).context("failed to run the scenario")
     }
 }

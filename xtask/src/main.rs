@@ -1,4 +1,4 @@
-//! The project's own commands. `cargo xtask --help` lists them.
+//! The commands of the project. `cargo xtask --help` lists them.
 
 mod bench;
 mod cargo;
@@ -9,7 +9,7 @@ mod fresh;
 mod generate;
 mod hostile;
 mod inspector;
-mod left_out;
+mod skipped;
 mod test;
 mod totals;
 mod unused_dependencies;
@@ -18,10 +18,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The project's own commands: what CI runs, a person runs the same way.
+/// The commands of the project. CI runs the same commands.
 ///
-/// Programs that these commands need and nobody here wrote are installed on first use: into $VMCP_CACHE (by default
-/// ~/.cache/vmcp), and with apt when you are root on Debian. Later runs find them there.
+/// Third-party programs that these commands need are installed on first use: into $VMCP_CACHE (by default ~/.cache/vmcp), or with apt
+/// if you are root on Debian.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Arguments {
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Where in our code an error arose helps nobody here, so no backtrace.
+            // No backtrace: these errors concern the system, not this code.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that CI checks.
+//! `cargo xtask test`: all checks of CI.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
@@ -12,14 +12,14 @@ use vmcp_peers::{LEFT_OUT, cargo_tools, go_sdk, hosts, npm, parsers, python, red
 
 use crate::cargo::{self, cargo};
 use crate::generate;
-use crate::left_out::LeftOut;
+use crate::skipped::Skipped;
 use crate::totals::Totals;
 use crate::unused_dependencies;
 
-/// Run everything that CI checks: format, lints, dependencies, generated files, and all tests.
+/// Run all checks of CI: format, lints, dependencies, generated files, and all tests.
 ///
-/// What this system cannot run is left out, with the reason. With VMCP_REQUIRE_ALL set, as in CI, that is a failure.
-/// For a part of it, use cargo itself: `cargo test -p vmcp-gateway`.
+/// Parts that this system failed to run are skipped, with the reason. With VMCP_REQUIRE_ALL set, as in CI, that is a failure.
+/// To run only some tests, use cargo: `cargo test -p vmcp-gateway`.
 #[derive(Args)]
 pub(crate) struct Test {
     /// Steps to skip, separated by commas
@@ -27,12 +27,12 @@ pub(crate) struct Test {
     skip: Vec<Step>,
 }
 
-/// The steps, in their order.
+/// The steps in the order in which they run.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Step {
     /// cargo fmt
     Format,
-    /// cargo clippy, where a warning is a failure
+    /// cargo clippy; warnings are failures
     Clippy,
     /// cargo deny: licenses, sources and duplicates of the dependencies
     Deny,
@@ -40,9 +40,9 @@ enum Step {
     Machete,
     /// Install the programs that tests run
     Peers,
-    /// cargo build of everything that the tests are and run
+    /// cargo build of the tests and the programs that they run
     Build,
-    /// The committed files that are made from the code
+    /// Compare the committed generated files with the code
     Generate,
     /// cargo test
     Tests,
@@ -50,97 +50,97 @@ enum Step {
 
 impl Test {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let mut left_out = LeftOut::default();
+        let mut skipped = Skipped::default();
         let steps = Step::value_variants().iter();
         let result = steps
             .filter(|step| !self.skip.contains(step))
-            .try_for_each(|step| step.run(&mut left_out));
-        if !left_out.is_empty() {
-            eprintln!("left out on this system:\n{}", left_out.report());
+            .try_for_each(|step| step.run(&mut skipped));
+        if !skipped.is_empty() {
+            eprintln!("skipped on this system:\n{}", skipped.report());
         }
         result
     }
 }
 
 impl Step {
-    fn run(self, left_out: &mut LeftOut) -> anyhow::Result<()> {
+    fn run(self, skipped: &mut Skipped) -> anyhow::Result<()> {
         match self {
-            Self::Format => component(left_out, "rustfmt", "fmt --all --check"),
+            Self::Format => component(skipped, "rustfmt", "fmt --all --check"),
             Self::Clippy => component(
-                left_out,
+                skipped,
                 "clippy",
                 "clippy --workspace --all-targets --locked -- -D warnings",
             ),
-            Self::Deny => deny(left_out),
-            Self::Machete => machete(left_out),
-            Self::Peers => peers(left_out),
-            // Tests start the workspace's own programs, which cargo test alone would not build. The tests are named too,
-            // because without them cargo chooses other features of the dependencies, and compiles them twice.
+            Self::Deny => deny(skipped),
+            Self::Machete => machete(skipped),
+            Self::Peers => peers(skipped),
+            // Tests start programs of the workspace, which `cargo test` alone would not build. `--tests` is needed because
+            // cargo would otherwise select different features of the dependencies and compile them twice.
             Self::Build => cargo::run("build --workspace --bins --examples --tests --locked"),
             Self::Generate => step("generate --check", generate::check),
-            Self::Tests => tests(left_out),
+            Self::Tests => tests(skipped),
         }
     }
 }
 
-/// Runs a call of cargo that needs a component of the toolchain, which may be missing.
-fn component(left_out: &mut LeftOut, name: &'static str, arguments: &str) -> anyhow::Result<()> {
+/// Runs a cargo command that needs a component of the toolchain. Skips it if the component is missing.
+fn component(skipped: &mut Skipped, name: &'static str, arguments: &str) -> anyhow::Result<()> {
     let subcommand = arguments.split(' ').next().unwrap_or_default();
     if !cargo::has(subcommand) {
-        let reason = format!("the toolchain lacks it; `rustup component add {name}` installs it");
-        left_out.add(name, &reason);
-        return left_out.check();
+        let reason = format!("missing in the toolchain; install it with `rustup component add {name}`");
+        skipped.add(name, &reason);
+        return skipped.check();
     }
     cargo::run(arguments)
 }
 
-fn deny(left_out: &mut LeftOut) -> anyhow::Result<()> {
-    let Some(program) = left_out.unless("cargo-deny", cargo_tools::cargo_deny) else {
-        return left_out.check();
+fn deny(skipped: &mut Skipped) -> anyhow::Result<()> {
+    let Some(program) = skipped.unless_installed("cargo-deny", cargo_tools::cargo_deny) else {
+        return skipped.check();
     };
-    // Cargo resolves for every platform, and so needs packages that no build here has fetched.
+    // cargo deny resolves for all platforms, and so needs packages that no build on this system has fetched.
     cargo::run("fetch --locked")?;
     step("cargo deny --offline check bans licenses sources", || {
         let status = Command::new(&program)
             .args("--offline --locked --all-features check bans licenses sources".split(' '))
             .current_dir(cargo::root())
             .status()
-            .with_context(|| format!("cannot run {}", program.display()))?;
-        cargo::succeeded(status).context("a rule of deny.toml is broken")
+            .with_context(|| format!("failed to run {}", program.display()))?;
+        cargo::succeeded(status).context("a rule of deny.toml is violated")
     })
 }
 
-fn machete(left_out: &mut LeftOut) -> anyhow::Result<()> {
-    let Some(program) = left_out.unless("cargo-machete", cargo_tools::cargo_machete) else {
-        return left_out.check();
+fn machete(skipped: &mut Skipped) -> anyhow::Result<()> {
+    let Some(program) = skipped.unless_installed("cargo-machete", cargo_tools::cargo_machete) else {
+        return skipped.check();
     };
     unused_dependencies::check(&program)
 }
 
-/// Installs what the tests run, under the names that they ask for with [`vmcp_peers::left_out`].
-fn peers(left_out: &mut LeftOut) -> anyhow::Result<()> {
-    left_out.unless("redis", redis::redis_server);
-    left_out.unless("npm", npm::servers);
-    left_out.unless("python", python::venv);
-    left_out.unless("parsers", parsers::all);
-    left_out.unless("conformance", npm::conformance);
-    left_out.unless("go", go_sdk::program);
-    left_out.unless("hosts", hosts::supported);
-    left_out.unless("control-groups", || Confined::new(1 << 30));
-    left_out.unless("api-server", ApiServer::install);
-    left_out.unless("helm", vmcp_cluster::helm);
-    left_out.unless("cluster", Cluster::install);
-    left_out.check()
+/// Installs the third-party programs of the tests. The names are those that tests pass to [`vmcp_peers::left_out`].
+fn peers(skipped: &mut Skipped) -> anyhow::Result<()> {
+    skipped.unless_installed("redis", redis::redis_server);
+    skipped.unless_installed("npm", npm::servers);
+    skipped.unless_installed("python", python::venv);
+    skipped.unless_installed("parsers", parsers::all);
+    skipped.unless_installed("conformance", npm::conformance);
+    skipped.unless_installed("go", go_sdk::program);
+    skipped.unless_installed("hosts", hosts::supported);
+    skipped.unless_installed("control-groups", || Confined::new(1 << 30));
+    skipped.unless_installed("api-server", ApiServer::install);
+    skipped.unless_installed("helm", vmcp_cluster::helm);
+    skipped.unless_installed("cluster", Cluster::install);
+    skipped.check()
 }
 
-fn tests(left_out: &LeftOut) -> anyhow::Result<()> {
+fn tests(skipped: &Skipped) -> anyhow::Result<()> {
     let mut totals = Totals::default();
     let result = step("cargo test --workspace --locked", || {
         let mut child = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
-            .env(LEFT_OUT, left_out.names())
+            .env(LEFT_OUT, skipped.names())
             .stdout(Stdio::piped())
             .spawn()
-            .context("cannot run cargo test")?;
+            .context("failed to run cargo test")?;
         let output = child.stdout.take().context("cargo test has no output")?;
         for line in BufReader::new(output).split(b'\n') {
             let line = line?;

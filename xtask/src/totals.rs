@@ -1,8 +1,8 @@
-//! The sum of the closing lines of all test programs.
+//! Sums up the results of all test programs of `cargo test`.
 
 use std::fmt;
 
-/// How many tests ran.
+/// Number of tests by result.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     passed: u64,
@@ -11,7 +11,7 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Adds a line of cargo test's output, if it closes a test program.
+    /// Adds the counts in `line` of the output if it is the result line of a test program.
     pub(crate) fn add(&mut self, line: &str) {
         let Some(counts) = line.trim_start().strip_prefix("test result: ") else {
             return;
@@ -49,7 +49,7 @@ mod tests {
     use super::Totals;
 
     #[test]
-    fn closing_lines_add_up_and_other_lines_do_not_count() {
+    fn only_result_lines_are_added() {
         let mut totals = Totals::default();
         for line in [
             "running 5 tests",

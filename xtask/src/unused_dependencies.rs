@@ -9,23 +9,23 @@ use vmcp_peers::step::step;
 
 use crate::cargo::{self, cargo};
 
-/// Fails when a package lists a dependency that its code does not use, or when the workspace lists one that no package inherits.
-/// `machete` is the path of `cargo-machete`, which knows nothing of the workspace's own list.
+/// Fails if a package has a dependency that its code does not use, or if the workspace has one that no package inherits. `machete` is the
+/// path of `cargo-machete`, which checks only packages.
 pub(crate) fn check(machete: &Path) -> anyhow::Result<()> {
     step("cargo machete", || {
         let status = Command::new(machete)
             .arg("--skip-target-dir")
-            // With it, cargo-machete takes its first argument for the name of a subcommand of cargo.
+            // If it is set, cargo-machete takes its first argument for a subcommand of cargo.
             .env_remove("CARGO")
             .current_dir(cargo::root())
             .status()
-            .with_context(|| format!("cannot run {}", machete.display()))?;
+            .with_context(|| format!("failed to run {}", machete.display()))?;
         cargo::succeeded(status).context("a dependency is not used")?;
         let workspace = read(&cargo::root().join("Cargo.toml"))?;
         let unused = not_inherited(&workspace, &member_manifests()?);
         if !unused.is_empty() {
             bail!(
-                "Cargo.toml: no package inherits {} of [workspace.dependencies]; remove it there",
+                "Cargo.toml: no package inherits {} from [workspace.dependencies]; remove it there",
                 unused.join(", ")
             );
         }
@@ -33,14 +33,14 @@ pub(crate) fn check(machete: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// The text of every package's manifest.
+/// The contents of the manifests of all packages.
 fn member_manifests() -> anyhow::Result<Vec<String>> {
     let arguments = "metadata --no-deps --offline --locked --format-version 1";
     let words: Vec<&str> = arguments.split(' ').collect();
     let output = cargo(&words)
         .stderr(Stdio::inherit())
         .output()
-        .context("cannot run cargo metadata")?;
+        .context("failed to run cargo metadata")?;
     cargo::succeeded(output.status)?;
     let metadata: Json = serde_json::from_slice(&output.stdout)?;
     let packages = metadata["packages"].as_array();
@@ -52,7 +52,7 @@ fn member_manifests() -> anyhow::Result<Vec<String>> {
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))
 }
 
 /// The names in `[workspace.dependencies]` that no manifest of `members` inherits.
@@ -96,9 +96,9 @@ mod tests {
         assert_eq!(not_inherited(WORKSPACE, &members), ["http", "uuid"]);
     }
 
-    /// The reader understands this repository's own manifest: a list that it cannot read would never be wrong.
+    /// The manifest of this repository can be parsed. Otherwise the check would never find anything.
     #[test]
-    fn workspace_manifest_is_understood() {
+    fn workspace_manifest_can_be_parsed() {
         let all = not_inherited(include_str!("../../Cargo.toml"), &[]);
         assert!(all.contains(&"tokio") && all.contains(&"vmcp-crds"), "{all:?}");
     }

@@ -1,16 +1,16 @@
-//! The backend of the bench as a process: one MCP server, or many that are alike.
+//! The backend of the bench as a process: one or more equal MCP servers.
 
 use std::net::Ipv4Addr;
 
 use clap::Parser;
 
-/// Small and fast MCP servers. It prints their addresses, one in each line, and runs until it is killed.
+/// Run small and fast MCP servers. Prints their addresses, one per line, and runs until it is killed.
 #[derive(Parser)]
 struct Args {
-    /// How many servers there are, each at a port of its own
+    /// Number of servers, each at its own port
     #[arg(long, default_value_t = 1)]
     servers: usize,
-    /// How many tools each has
+    /// Number of tools of each server
     #[arg(long, default_value_t = 10)]
     tools: usize,
 }

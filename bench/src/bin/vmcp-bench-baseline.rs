@@ -1,13 +1,13 @@
-//! The baseline of the bench as a process: a bare reverse proxy in front of one backend.
+//! The baseline of the bench as a process: a bare reverse proxy to one backend.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::Parser;
 
-/// A bare reverse proxy. It prints its address, and runs until it is killed.
+/// Run a bare reverse proxy. Prints its address, and runs until it is killed.
 #[derive(Parser)]
 struct Args {
-    /// Where requests go
+    /// Address of the backend
     #[arg(long)]
     backend: SocketAddr,
 }

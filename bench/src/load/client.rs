@@ -1,4 +1,4 @@
-//! One MCP client.
+//! An MCP client of the load.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::message::initialized;
 use super::{Call, Target};
 use crate::backend::SESSION_ID;
 
-/// A client with a session, and a connection that it keeps.
+/// A client with a session and a persistent connection.
 #[derive(Debug)]
 pub struct Client {
     connection: Connection,
@@ -27,7 +27,7 @@ impl Client {
     /// Connects to `target` and opens a session there.
     ///
     /// # Errors
-    /// When it does not open.
+    /// If it cannot be opened.
     pub async fn open(target: &Target) -> anyhow::Result<Self> {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::try_from(target.address.to_string())?);
@@ -46,10 +46,10 @@ impl Client {
         Ok(client)
     }
 
-    /// Leaves the session as it is, and opens another on the same connection.
+    /// Abandons the session, and opens another one on the same connection.
     ///
     /// # Errors
-    /// When it does not open.
+    /// If it cannot be opened.
     pub async fn open_another(&mut self) -> anyhow::Result<()> {
         self.headers.remove(SESSION_ID);
         self.last_id += 1;
@@ -57,7 +57,7 @@ impl Client {
         let session = response.headers().get(SESSION_ID).cloned();
         let answer = whole(response).await?;
         let Some(session) = session else {
-            bail!("initialize gave no session: {}", text(&answer));
+            bail!("initialize returned no session: {}", text(&answer));
         };
         self.headers.insert(SESSION_ID, session);
         let revision = HeaderValue::from_static("2025-11-25");
@@ -71,10 +71,10 @@ impl Client {
         Ok(())
     }
 
-    /// The session that it has, for [`Self::resume`].
+    /// The id of the current session, for [`Self::resume`].
     ///
     /// # Errors
-    /// When it has none.
+    /// If there is no session.
     pub fn session(&self) -> anyhow::Result<HeaderValue> {
         self.headers
             .get(SESSION_ID)
@@ -82,15 +82,15 @@ impl Client {
             .context("the client has no session")
     }
 
-    /// Calls from now on in `session`.
+    /// Switches to the session `session`.
     pub fn resume(&mut self, session: HeaderValue) {
         self.headers.insert(SESSION_ID, session);
     }
 
-    /// A client of the same session with a connection to another replica.
+    /// Creates a client of the same session with a connection to another replica.
     ///
     /// # Errors
-    /// When it cannot connect.
+    /// If it cannot connect.
     pub async fn elsewhere(&self, target: &Target) -> anyhow::Result<Self> {
         let mut headers = self.headers.clone();
         headers.insert(HOST, HeaderValue::try_from(target.address.to_string())?);
@@ -102,15 +102,15 @@ impl Client {
         })
     }
 
-    /// Calls from now on tools with `prefix` in front of their names.
-    pub fn rename(&mut self, prefix: String) {
+    /// Changes the prefix of the tool names.
+    pub fn set_prefix(&mut self, prefix: String) {
         self.prefix = prefix;
     }
 
-    /// Makes one call, and gives how long it took.
+    /// Makes one call, and returns its latency.
     ///
     /// # Errors
-    /// When its answer is not what it has to be.
+    /// If the response is not the expected one.
     pub async fn call(&mut self, call: Call) -> anyhow::Result<Duration> {
         if call == Call::Initialize {
             self.headers.remove(SESSION_ID);
@@ -132,7 +132,7 @@ impl Client {
             (answer, started.elapsed())
         };
         if !status.is_success() || !call.is_answered_by(&answer, self.last_id) {
-            bail!("{call:?} was answered with {status} {}", text(&answer));
+            bail!("{call:?} got the response {status} {}", text(&answer));
         }
         Ok(latency)
     }
@@ -150,7 +150,7 @@ async fn whole(response: Response<Incoming>) -> anyhow::Result<Bytes> {
     Ok(response.into_body().collect().await?.to_bytes())
 }
 
-/// The beginning of an answer, for errors.
+/// The beginning of a response, for errors.
 fn text(answer: &[u8]) -> String {
     String::from_utf8_lossy(&answer[..answer.len().min(300)]).into_owned()
 }

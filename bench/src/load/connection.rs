@@ -1,4 +1,4 @@
-//! One connection that is kept.
+//! A persistent HTTP connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// How long an answer may take. Whatever takes longer is broken, and ends the run.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a response may take. A slower one ends the run.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One connection to one address. It closes when this value is dropped.
+/// A connection to one address. It closes when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
@@ -39,12 +39,12 @@ impl Connection {
 
     pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
         self.sender.ready().await?;
-        let answer = tokio::time::timeout(DEADLINE, self.sender.send_request(request)).await;
-        Ok(answer.context("no answer came")??)
+        let answer = tokio::time::timeout(RESPONSE_TIMEOUT, self.sender.send_request(request)).await;
+        Ok(answer.context("no response in time")??)
     }
 }
 
-/// The status that a GET of `path` at `address` has; `None` when it has none.
+/// The status of a GET of `path` at `address`. `None` if there is no response.
 pub async fn get(address: SocketAddr, path: &str) -> Option<u16> {
     let mut connection = Connection::open(address).await.ok()?;
     let request = Request::get(path).header(http::header::HOST, address.to_string());

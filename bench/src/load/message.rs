@@ -1,26 +1,26 @@
-//! What clients ask, as bytes.
+//! The requests of clients, encoded as bytes.
 
 use bytes::Bytes;
 
 use crate::backend::{ECHO, LARGE, LARGE_BYTES, STREAM};
 
-/// What a client asks.
+/// A request of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// A tool that answers with its argument.
+    /// A call of the tool that returns its argument.
     Echo,
-    /// The same with 32 KiB behind it.
+    /// A call of the tool that returns its argument and 32 KiB of text.
     Large,
-    /// The same as [`Call::Echo`], answered in a stream of one event. Its latency is that of the stream's first byte.
+    /// As [`Call::Echo`], with a stream of one event as response. The latency is that of the first byte of the stream.
     Stream,
-    /// A session more.
+    /// The creation of a session.
     Initialize,
-    /// The first page of the tools.
+    /// The first page of the list of tools.
     List,
 }
 
 impl Call {
-    /// The request with the id `id`, for a target whose tools have `prefix` in front of their names.
+    /// The request with the id `id`, for a target with the tool prefix `prefix`.
     pub(super) fn request(self, id: u64, prefix: &str) -> Bytes {
         let tool = match self {
             Self::Echo => ECHO,
@@ -36,7 +36,7 @@ impl Call {
         .into()
     }
 
-    /// Whether `answer` is the whole answer to [`Self::request`].
+    /// Whether `answer` is a complete and correct response to [`Self::request`].
     pub(super) fn is_answered_by(self, answer: &[u8], id: u64) -> bool {
         let least = if self == Self::Large { LARGE_BYTES } else { 0 };
         let head = &answer[..answer.len().min(512)];
@@ -51,12 +51,12 @@ impl Call {
     }
 }
 
-/// The notification with which a client ends its handshake.
+/// The notification that completes the handshake of a client.
 pub(super) fn initialized() -> Bytes {
     Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#)
 }
 
-/// A text that no other call of the client has, so that no cache can know its answer.
+/// A text that is unique among the calls of the client, so that no cache can have the response.
 fn text(id: u64) -> String {
     format!("the text of call {id}")
 }

@@ -1,10 +1,10 @@
-//! The load: MCP clients, each with a connection of its own that it keeps, and how they call.
+//! The load: MCP clients with one persistent connection each, and the loops in which they call.
 //!
-//! In a closed loop each client calls again as soon as it has its answer, which finds out how much goes through. In an open loop calls
-//! begin at fixed moments whether or not the ones before have ended, and latency counts from that moment, so that a stall is not hidden
-//! by the calls that it kept from being made.
+//! In a closed loop, each client calls again as soon as it has its response, which measures the throughput. In an open loop, calls start at
+//! fixed times even if earlier ones have not ended. Their latency counts from that time, so that a stall is not hidden by delayed calls
+//! (coordinated omission).
 //!
-//! Every answer is looked at: it has the call's own text, and its whole length. One that does not ends the run.
+//! Every response is checked for the text of its call and its full length. An invalid response ends the run.
 
 mod client;
 mod connection;
@@ -23,32 +23,32 @@ pub use client::Client;
 pub use connection::get;
 pub use message::Call;
 
-/// Where calls go.
+/// The server that a client calls.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The endpoint.
+    /// Address of the endpoint.
     pub address: SocketAddr,
-    /// What stands in front of the names of the backend's tools.
+    /// Prefix of the tool names.
     pub prefix: &'static str,
 }
 
-/// What came of calls.
+/// The result of a number of calls.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// How long each took.
+    /// Latency of each call.
     pub latencies: Samples,
-    /// How long all took together.
+    /// Duration of the whole measurement.
     pub elapsed: Duration,
 }
 
 impl Outcome {
-    /// Calls per second.
+    /// The throughput in calls per second.
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Adds the calls of `other`, which came after these.
+    /// Adds the calls of `other`, a later measurement.
     pub fn extend(&mut self, other: &Self) {
         self.latencies.extend(&other.latencies);
         self.elapsed += other.elapsed;
@@ -58,15 +58,15 @@ impl Outcome {
 /// Opens `count` sessions at `target`.
 ///
 /// # Errors
-/// When one does not open.
+/// If one cannot be opened.
 pub async fn connect(target: &Target, count: usize) -> anyhow::Result<Vec<Client>> {
     try_join_all((0..count).map(|_| Client::open(target))).await
 }
 
-/// Calls with all `clients` at once, each again as soon as it has its answer, for `duration`.
+/// Calls with all `clients` concurrently in a closed loop for `duration`.
 ///
 /// # Errors
-/// When a call fails.
+/// If a call fails.
 pub async fn closed_loop(
     clients: &mut Vec<Client>,
     call: Call,
@@ -95,11 +95,11 @@ pub async fn closed_loop(
     })
 }
 
-/// Does `what` `rate` times a second for `duration`, at moments that are fixed beforehand. At most `limit` run at a time, and one that
-/// has to wait for its turn is late. The argument is the number of the moment.
+/// Runs `what` in an open loop, `rate` times a second for `duration`. At most `limit` run concurrently; the wait for a free slot counts as
+/// latency. The argument of `what` is the number of the call.
 ///
 /// # Errors
-/// When one fails.
+/// If one fails.
 pub async fn open_loop<F>(
     rate: f64,
     duration: Duration,

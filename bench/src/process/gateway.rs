@@ -1,4 +1,4 @@
-//! A gateway, configured as a user would.
+//! Starts gateways with the default configuration.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,29 +14,29 @@ use vmcp_peers::process::Process;
 use super::{printed, program};
 use crate::cores;
 
-/// How long a gateway may take until it has looked at all its backends.
-const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long a gateway may take to become ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where the sessions of a gateway are.
+/// The session store of a gateway.
 #[derive(Clone, Copy, Debug)]
 pub enum Storage {
-    /// In its memory.
+    /// The memory of the gateway.
     Memory,
-    /// In the Redis at this address.
+    /// The Redis server at this address.
     Redis(SocketAddr),
 }
 
-/// A running gateway.
+/// A running gateway. It ends when the value is dropped.
 #[derive(Debug)]
 pub struct Gateway {
-    /// The MCP endpoint.
+    /// Address of the MCP endpoint.
     pub mcp: SocketAddr,
     admin: SocketAddr,
     process: Process,
     _directory: TempDir,
 }
 
-/// The line of its log in which a gateway says where it listens.
+/// The log line with the addresses of the listeners.
 #[derive(Deserialize)]
 struct Listening {
     mcp: SocketAddr,
@@ -44,11 +44,11 @@ struct Listening {
 }
 
 impl Gateway {
-    /// Starts a gateway in front of `backends` on `core`; the backend at place 0 is called `b0`, and so on. With `keys`, the directory
-    /// of the session keys that replicas share.
+    /// Starts a gateway for `backends` on `core`. The backends are named `b0`, `b1` and so on. `keys` is the directory of session keys that
+    /// replicas share.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub fn start(
         core: usize,
         storage: Storage,
@@ -73,23 +73,23 @@ impl Gateway {
         })
     }
 
-    /// The process's id.
+    /// The id of the process.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Waits until the gateway has looked at all its backends.
+    /// Waits until the gateway is ready.
     ///
     /// # Errors
-    /// When it does not become ready.
+    /// If it does not become ready in time.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         while crate::load::get(self.admin, "/readyz")
             .await
             .is_none_or(|status| status != 200)
         {
-            if self.process.ended()?.is_some() || started.elapsed() > READY_LIMIT {
+            if self.process.ended()?.is_some() || started.elapsed() > READY_TIMEOUT {
                 bail!("{}", self.process.last_words());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -98,10 +98,10 @@ impl Gateway {
     }
 }
 
-/// Directory with a session key, for gateways that share sessions.
+/// Creates a directory with a session key, for gateways that share sessions.
 ///
 /// # Errors
-/// When no key can be made.
+/// If no key can be generated.
 pub fn keys() -> anyhow::Result<TempDir> {
     let directory = TempDir::new()?;
     let output = Command::new(program("vmcp-gateway")?).arg("keygen").output()?;
@@ -123,7 +123,7 @@ fn config(storage: Storage, backends: &[SocketAddr], keys: Option<&TempDir>) -> 
     if let Some(keys) = keys {
         writeln!(config, "sessionKeys: {{directory: '{}'}}", keys.path().display())?;
     }
-    // The load asks for more in a second than a server that guards itself gives to one address.
+    // The load opens more sessions per second than the default limit.
     config.push_str("hot:\n  limits: {initializesPerSecond: 1000000, sessions: 10000000}\n  backends:\n");
     for (place, address) in backends.iter().enumerate() {
         writeln!(config, "    - {{name: b{place}, url: 'http://{address}/mcp'}}")?;

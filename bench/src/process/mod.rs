@@ -1,4 +1,4 @@
-//! What a run starts: gateways, the baseline, backends. Each ends with the value that stands for it.
+//! The processes of a run: gateways, the baseline, backends. Each ends when its value is dropped.
 
 mod gateway;
 mod redis;
@@ -19,32 +19,32 @@ pub use gateway::{Gateway, Storage, keys};
 pub use redis::Redis;
 pub use usage::{cpu, resident};
 
-/// How long a program may take until it says where it listens.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a program may take to print its addresses.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Bare proxies and backends: programs that print their addresses.
+/// A bare proxy or backends. These programs print their addresses.
 #[derive(Debug)]
 pub struct Program {
-    /// Where it listens.
+    /// The addresses of its listeners.
     pub addresses: Vec<SocketAddr>,
     process: Process,
 }
 
 impl Program {
-    /// The bare proxy in front of `backend`, on the core of what is measured.
+    /// Starts the bare proxy to `backend` on the core of the measured process.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub fn baseline(cores: Cores, backend: SocketAddr) -> anyhow::Result<Self> {
         let mut command = Command::new(program("vmcp-bench-baseline")?);
         command.arg("--backend").arg(backend.to_string());
         Self::start("baseline", &cores::on(cores.measured, &command), 1)
     }
 
-    /// So many backends with so many tools each, in one process beside the load.
+    /// Starts `servers` backends with `tools` tools each in one process on the core of the load.
     ///
     /// # Errors
-    /// When they do not start.
+    /// If they do not start.
     pub fn backends(cores: Cores, servers: usize, tools: usize) -> anyhow::Result<Self> {
         let mut command = Command::new(program("vmcp-bench-backend")?);
         command.arg("--servers").arg(servers.to_string());
@@ -61,33 +61,33 @@ impl Program {
         Ok(Self { addresses, process })
     }
 
-    /// The process's id.
+    /// The id of the process.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 }
 
-/// Waits until what `process` has printed says what `read` looks for.
+/// Waits until `read` finds its value in the output of `process`.
 fn printed<T>(process: &mut Process, read: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
     let started = Instant::now();
     loop {
         if let Some(found) = read(&fs::read_to_string(process.log())?) {
             return Ok(found);
         }
-        if process.ended()?.is_some() || started.elapsed() > START_LIMIT {
+        if process.ended()?.is_some() || started.elapsed() > START_TIMEOUT {
             bail!("{}", process.last_words());
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// The path of one of the programs that are built together with this one.
+/// The path of a program that is built together with this one.
 fn program(name: &str) -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe()?;
     let path = this
         .parent()
-        .context("a program stands in a directory")?
+        .context("the path of this program has no directory")?
         .join(name);
     if !path.is_file() {
         bail!(

@@ -1,4 +1,4 @@
-//! A Redis of the run's own, and what it counts.
+//! A Redis server for one run, with its statistics.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -12,31 +12,31 @@ use vmcp_peers::process::Process;
 
 use crate::cores::{self, Cores};
 
-const START_LIMIT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A running Redis without persistence.
+/// A running Redis server without persistence. It ends when the value is dropped.
 #[derive(Debug)]
 pub struct Redis {
-    /// Where it listens.
+    /// The address of its listener.
     pub address: SocketAddr,
     _process: Process,
     _directory: TempDir,
 }
 
-/// How many commands clients have sent. Those that scripts call are counted by Redis too, and are not among them.
+/// Number of commands of clients. Commands within scripts, which Redis counts as well, are not included.
 #[derive(Clone, Copy, Debug)]
 pub struct Commands {
-    /// Scripts: everything that the gateway asks of its records.
+    /// Scripts: all operations on session records.
     pub scripts: u64,
-    /// Signs of life.
+    /// PING commands of the gateways.
     pub pings: u64,
 }
 
 impl Redis {
-    /// Starts a Redis beside the load.
+    /// Starts Redis on the core of the load.
     ///
     /// # Errors
-    /// When it is not installed and cannot be, or does not start.
+    /// If it cannot be installed or does not start.
     pub fn start(cores: Cores) -> anyhow::Result<Self> {
         let directory = TempDir::new()?;
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
@@ -52,7 +52,7 @@ impl Redis {
         let mut process = Process::start("redis", &cores::on(cores.others, &command))?;
         let started = Instant::now();
         while command_of(address, "PING").is_err() {
-            if process.ended()?.is_some() || started.elapsed() > START_LIMIT {
+            if process.ended()?.is_some() || started.elapsed() > START_TIMEOUT {
                 bail!("{}", process.last_words());
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -64,10 +64,10 @@ impl Redis {
         })
     }
 
-    /// The commands that clients have sent so far.
+    /// The number of commands so far.
     ///
     /// # Errors
-    /// When Redis does not say.
+    /// If Redis does not report it.
     pub fn commands(&self) -> anyhow::Result<Commands> {
         let stats = command_of(self.address, "INFO commandstats")?;
         let calls = |name: &str| {
@@ -84,16 +84,16 @@ impl Redis {
     /// The memory that Redis uses, in bytes.
     ///
     /// # Errors
-    /// When Redis does not say.
+    /// If Redis does not report it.
     pub fn memory(&self) -> anyhow::Result<u64> {
         let memory = command_of(self.address, "INFO memory")?;
         let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:"));
         used.and_then(|used| used.trim().parse().ok())
-            .context("INFO memory does not say how much is used")
+            .context("INFO memory has no field used_memory")
     }
 }
 
-/// Sends `command`, and gives its answer as text. Every answer asked for here is a status or one string.
+/// Sends `command`, and returns its response as text, which must be a status or a single string.
 fn command_of(address: SocketAddr, command: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;

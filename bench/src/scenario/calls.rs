@@ -1,4 +1,4 @@
-//! Calls: what the gateway adds to them, beside what a bare proxy adds.
+//! The cost that the gateway adds to calls, compared with the cost that a bare proxy adds.
 
 use super::Run;
 use super::comparison::{Comparison, added, cpu, rates};

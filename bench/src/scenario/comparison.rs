@@ -1,7 +1,7 @@
-//! The same calls to the backend directly, through the baseline, and through the gateway, in rounds.
+//! Compares the same calls to the backend directly, through the baseline, and through the gateway.
 //!
-//! They take rounds ([`crate::scenario::round`]) within one run, so that whatever slows the machine for a while slows all three, and a metric is the
-//! median of the ratios within a round.
+//! The calls alternate in rounds ([`crate::scenario::round`]) within one run, so that temporary load on the machine slows down all three. A
+//! metric is the median of the ratios within the rounds.
 
 use std::fmt;
 
@@ -12,43 +12,43 @@ use crate::load::{self, Call, Target};
 use crate::metric::{Bound, Metric};
 use crate::process::{Gateway, Program, Storage};
 use crate::samples::median;
-use crate::scenario::round::{Done, RoundTarget, round};
+use crate::scenario::round::{RoundResult, RoundTarget, round};
 
-/// How much of the calls per second of the backend alone the baseline has to reach. Where it does not, the load or the backend were
-/// starved, and nothing can be said of what stands between them.
-const LEAST_FLOOR: f64 = 0.45;
+/// The part of the backend's own calls per second that the baseline must reach. Otherwise the load or the backend was starved of CPU time,
+/// and the comparison is meaningless.
+const MIN_BASELINE_RATE: f64 = 0.45;
 
-/// A backend, and what is put in front of it.
+/// A backend, a baseline and a gateway for it.
 #[derive(Debug)]
 pub(super) struct Comparison {
-    places: [Place; 3],
+    targets: [ComparedTarget; 3],
     _backend: Program,
     _baseline: Program,
     _gateway: Gateway,
 }
 
-/// One of them.
+/// The backend, the baseline or the gateway.
 #[derive(Debug)]
-struct Place {
+struct ComparedTarget {
     name: &'static str,
     target: Target,
     process: u32,
 }
 
-/// What one target did in one round.
+/// The measured values of one target in one round.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Measured {
     /// Calls per second.
     pub(super) rate: f64,
-    /// In microseconds.
+    /// Median latency in microseconds.
     pub(super) p50: f64,
-    /// In microseconds.
+    /// 99th percentile of the latency in microseconds.
     pub(super) p99: f64,
-    /// Processor time per call of the process that was called, in microseconds.
+    /// CPU time per call of the called process, in microseconds.
     pub(super) cpu: f64,
 }
 
-/// One round: direct, baseline, gateway.
+/// One round: the backend itself, the baseline, the gateway.
 pub(super) type Round = [Measured; 3];
 
 impl Comparison {
@@ -57,16 +57,16 @@ impl Comparison {
         let baseline = Program::baseline(run.cores, backend.addresses[0])?;
         let mut gateway = Gateway::start(run.cores.measured, Storage::Memory, &backend.addresses, None)?;
         gateway.ready().await?;
-        let place = |name, address, prefix, process| Place {
+        let target = |name, address, prefix, process| ComparedTarget {
             name,
             target: Target { address, prefix },
             process,
         };
         Ok(Self {
-            places: [
-                place("direct", backend.addresses[0], "", backend.id()),
-                place("baseline", baseline.addresses[0], "", baseline.id()),
-                place("gateway", gateway.mcp, "b0_", gateway.id()),
+            targets: [
+                target("direct", backend.addresses[0], "", backend.id()),
+                target("baseline", baseline.addresses[0], "", baseline.id()),
+                target("gateway", gateway.mcp, "b0_", gateway.id()),
             ],
             _backend: backend,
             _baseline: baseline,
@@ -74,9 +74,9 @@ impl Comparison {
         })
     }
 
-    /// Calls with so many clients in a closed loop.
+    /// Measures calls with `clients` clients in a closed loop.
     pub(super) async fn measure(&self, run: &Run, call: Call, clients: usize) -> anyhow::Result<Vec<Round>> {
-        let [direct, baseline, gateway] = &self.places;
+        let [direct, baseline, gateway] = &self.targets;
         let mut targets = [
             direct.connect(clients).await?,
             baseline.connect(clients).await?,
@@ -95,7 +95,7 @@ impl Comparison {
     }
 }
 
-impl Place {
+impl ComparedTarget {
     async fn connect(&self, clients: usize) -> anyhow::Result<RoundTarget> {
         let clients = load::connect(&self.target, clients).await;
         Ok(RoundTarget {
@@ -105,8 +105,8 @@ impl Place {
     }
 }
 
-impl From<Done> for Measured {
-    fn from(Done { calls, cpu }: Done) -> Self {
+impl From<RoundResult> for Measured {
+    fn from(RoundResult { calls, cpu }: RoundResult) -> Self {
         Self {
             rate: calls.rate(),
             p50: calls.latencies.percentile(50),
@@ -123,7 +123,7 @@ impl fmt::Display for Measured {
     }
 }
 
-/// The median over the rounds of what `read` makes of one.
+/// The median of `read` over the rounds.
 fn over(rounds: &[Round], read: impl Fn(&Round) -> f64) -> f64 {
     median(rounds.iter().map(read))
 }
@@ -133,7 +133,7 @@ fn parts(rounds: &[Round], read: fn(&Measured) -> f64, unit: &str) -> String {
     format!("direct {direct:.1}, baseline {baseline:.1}, gateway {gateway:.1} {unit}")
 }
 
-/// How many times what the baseline adds to the latency the gateway adds.
+/// The latency that the gateway adds, divided by the latency that the baseline adds.
 pub(super) fn added(name: &'static str, rounds: &[Round], at_most: f64) -> Metric {
     let ratio = over(rounds, |[direct, baseline, gateway]| {
         (gateway.p50 - direct.p50) / (baseline.p50 - direct.p50)
@@ -142,7 +142,7 @@ pub(super) fn added(name: &'static str, rounds: &[Round], at_most: f64) -> Metri
     Metric::new(name, ratio, "of baseline", Bound::AtMost(at_most), parts)
 }
 
-/// The gateway's calls per second over the baseline's; and whether the run says anything at all.
+/// The gateway's calls per second divided by the baseline's, and the metric that invalidates the run.
 pub(super) fn rates(names: [&'static str; 2], rounds: &[Round], at_least: f64) -> [Metric; 2] {
     let parts = || parts(rounds, |measured| measured.rate, "calls/s");
     let baseline = over(rounds, |[direct, baseline, _]| baseline.rate / direct.rate);
@@ -152,10 +152,10 @@ pub(super) fn rates(names: [&'static str; 2], rounds: &[Round], at_least: f64) -
             names[0],
             baseline,
             "of direct",
-            Bound::AtLeast(LEAST_FLOOR),
+            Bound::AtLeast(MIN_BASELINE_RATE),
             parts(),
         )
-        .voiding(),
+        .invalidating(),
         Metric::new(
             names[1],
             gateway,
@@ -166,7 +166,7 @@ pub(super) fn rates(names: [&'static str; 2], rounds: &[Round], at_least: f64) -
     ]
 }
 
-/// The gateway's processor time per call over the baseline's.
+/// The gateway's CPU time per call divided by the baseline's.
 pub(super) fn cpu(name: &'static str, rounds: &[Round], at_most: f64) -> Metric {
     let ratio = over(rounds, |[_, baseline, gateway]| gateway.cpu / baseline.cpu);
     let parts = parts(rounds, |measured| measured.cpu, "us/call");

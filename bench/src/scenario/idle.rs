@@ -1,4 +1,4 @@
-//! What sessions cost that nobody uses.
+//! The memory of idle sessions.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::load::{self, Call, Target};
 use crate::metric::{Bound, Metric};
 use crate::process::{self, Gateway, Program, Storage};
 
-/// How many sessions there are.
+/// Number of idle sessions.
 pub(super) const SESSIONS: usize = 10_000;
 pub(super) const CLIENTS: usize = 20;
 pub(super) const MIB: f64 = 1024.0 * 1024.0;
@@ -37,7 +37,7 @@ pub(super) async fn idle(run: &Run) -> anyhow::Result<Vec<Metric>> {
     )])
 }
 
-/// Opens `sessions`, makes one call in each, so that each has its session at the backend too, and closes all connections.
+/// Opens `sessions` sessions, makes one call in each to open its upstream session, and closes all connections.
 pub(super) async fn open(target: &Target, sessions: usize) -> anyhow::Result<()> {
     let clients = load::connect(target, CLIENTS).await?;
     let each = clients.into_iter().map(|mut client| async move {
@@ -51,7 +51,7 @@ pub(super) async fn open(target: &Target, sessions: usize) -> anyhow::Result<()>
     try_join_all(each).await.map(drop)
 }
 
-/// The memory of the process once it no longer changes.
+/// Waits until the memory of the process no longer changes, and returns it in bytes.
 pub(super) async fn settled(process: u32) -> anyhow::Result<u64> {
     let mut last = process::resident(process)?;
     for _ in 0..20 {

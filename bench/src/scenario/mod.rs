@@ -1,4 +1,4 @@
-//! The scenarios: what is measured, and what it is held against.
+//! The scenarios: the measurements and their bounds.
 
 mod calls;
 mod comparison;
@@ -14,40 +14,40 @@ use clap::ValueEnum;
 use crate::cores::Cores;
 use crate::metric::Metric;
 
-/// What can be measured.
+/// A group of measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// Calls with small results: latency, throughput, processor time
+    /// Calls with small results: latency, throughput, CPU time
     Echo,
-    /// Calls with results of 32 KiB: throughput, processor time
+    /// Calls with results of 32 KiB: throughput, CPU time
     Large,
-    /// Calls that are answered in a stream of events: time to the first byte
+    /// Calls with an event stream as response: time to the first byte
     Stream,
     /// New sessions: throughput
     Initialize,
-    /// 10,000 sessions that nobody uses: memory
+    /// 10,000 idle sessions: memory
     Idle,
     /// 150 backends with 10 tools each: the list of tools, and the first call to a backend
     Wide,
-    /// Sessions in Redis beside sessions in memory: calls, new sessions, what Redis is asked, memory
+    /// Sessions in Redis, compared with sessions in memory: calls, new sessions, commands to Redis, memory
     Sessions,
-    /// 600 times as long as one measurement, ten minutes, sessions are opened and abandoned: memory
+    /// Sessions that are opened and abandoned for 600 times the duration of a measurement (ten minutes): memory
     Soak,
 }
 
-/// How a run is done.
+/// The settings of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// Who runs where.
+    /// The cores of the processes.
     pub cores: Cores,
-    /// How often each measurement is repeated; the median counts.
+    /// Number of repeats of each measurement; the median counts.
     pub repeats: usize,
-    /// How long one measurement takes.
+    /// Duration of one measurement.
     pub duration: Duration,
 }
 
 impl Scenario {
-    /// Those that need no Redis.
+    /// The scenarios that need no Redis and run by default.
     pub const BRIEF: &[Self] = &[
         Self::Echo,
         Self::Large,
@@ -57,10 +57,10 @@ impl Scenario {
         Self::Wide,
     ];
 
-    /// Measures, and says on standard error what it is doing.
+    /// Runs the scenario, and prints the progress to standard error.
     ///
     /// # Errors
-    /// When something does not start, or answers wrongly.
+    /// If a process does not start, or a response is invalid.
     pub async fn run(self, run: &Run) -> anyhow::Result<Vec<Metric>> {
         match self {
             Self::Echo => calls::echo(run).await,

@@ -1,7 +1,7 @@
-//! One round of a comparison: each target is called for as long as one measurement takes.
+//! One round of a comparison: calls to each target for the duration of one measurement.
 //!
-//! A machine is faster at one moment than at the next. So that this concerns all targets alike, each is called in short pieces, one
-//! after the other, in one order and then in the other.
+//! The speed of a machine varies over time. Each target is therefore called in short pieces that alternate between the targets, in
+//! forward and in reverse order, so that the variation affects all targets equally.
 
 use std::time::Duration;
 
@@ -9,36 +9,36 @@ use super::Run;
 use crate::load::{self, Call, Client, Outcome};
 use crate::process;
 
-/// In how many pieces.
+/// Number of pieces for each target.
 const PIECES: u32 = 6;
-/// How much of a piece passes before it counts: connections, caches and branch predictors are warm then.
+/// Duration of the warm-up before each piece, as a part of the piece. It warms connections, caches and branch predictors.
 const WARM_UP: f64 = 0.2;
 
-/// Who is called.
+/// A target of a round.
 #[derive(Debug)]
 pub(super) struct RoundTarget {
-    /// The clients, each with its own connection to it.
+    /// The clients, each with its own connection to the target.
     pub(super) clients: Vec<Client>,
-    /// The process whose processor time counts.
+    /// The process whose CPU time is measured.
     pub(super) process: u32,
 }
 
-/// What one target did in one round.
+/// The result of one target in one round.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Done {
+pub(super) struct RoundResult {
     pub(super) calls: Outcome,
-    /// The processor time that its process used.
+    /// The CPU time of its process.
     pub(super) cpu: Duration,
 }
 
-/// Calls all targets; what they did is in their order.
+/// Calls all targets. The results are in the order of the targets.
 pub(super) async fn round<const N: usize>(
     run: &Run,
     call: Call,
     targets: &mut [RoundTarget; N],
-) -> anyhow::Result<[Done; N]> {
+) -> anyhow::Result<[RoundResult; N]> {
     let lasts = run.duration / PIECES;
-    let mut done = std::array::from_fn(|_| Done::default());
+    let mut done = std::array::from_fn(|_| RoundResult::default());
     for piece in 0..PIECES {
         for place in 0..N {
             let place = if piece % 2 == 0 { place } else { N - 1 - place };

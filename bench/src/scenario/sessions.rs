@@ -1,4 +1,4 @@
-//! What sessions in Redis cost, beside sessions in memory.
+//! The cost of sessions in Redis, compared with sessions in memory.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::process::{self, Gateway, Program, Redis, Storage, keys};
 use crate::samples::median;
 use crate::scenario::round::{RoundTarget, round};
 
-/// A virtual server whose sessions are in a Redis.
+/// A virtual server with its sessions in Redis.
 struct Server {
     redis: Redis,
     backend: Program,
@@ -58,7 +58,7 @@ pub(super) async fn sessions(run: &Run) -> anyhow::Result<Vec<Metric>> {
     Ok(metrics)
 }
 
-/// Warm calls and new sessions, with both stores in rounds; and what Redis is asked in between.
+/// Measures warm calls and new sessions with both stores, and the commands to Redis during warm calls.
 async fn warm(run: &Run) -> anyhow::Result<Vec<Metric>> {
     let server = Server::start(run)?;
     let (redis_gateway, redis) = server.replica(run).await?;
@@ -83,7 +83,7 @@ async fn warm(run: &Run) -> anyhow::Result<Vec<Metric>> {
     let latency = in_rounds(run, &mut connect(1).await?, Call::Echo, p50).await?;
     let mut many = connect(32).await?;
     let rate = in_rounds(run, &mut many, Call::Echo, load::Outcome::rate).await?;
-    let asked = asked(run, &server.redis, &redis).await?;
+    let scripts = scripts_per_call(run, &server.redis, &redis).await?;
     let created = in_rounds(run, &mut many, Call::Initialize, load::Outcome::rate).await?;
     let metric = |name, rounds: &[[f64; 2]], bound, unit: &str| {
         let [memory, redis] = [0, 1].map(|place| median(rounds.iter().map(|round| round[place])));
@@ -94,7 +94,7 @@ async fn warm(run: &Run) -> anyhow::Result<Vec<Metric>> {
     Ok(vec![
         metric("redis_1_p50", &latency, Bound::AtMost(1.1), "us"),
         metric("redis_32_rate", &rate, Bound::AtLeast(0.9), "calls/s"),
-        asked,
+        scripts,
         metric(
             "redis_32_initialize_rate",
             &created,
@@ -123,8 +123,8 @@ async fn in_rounds(
     Ok(rounds)
 }
 
-/// How many scripts Redis is asked to run for one warm call. Each session may be touched once meanwhile, behind the calls.
-async fn asked(run: &Run, redis: &Redis, target: &Target) -> anyhow::Result<Metric> {
+/// Number of scripts that Redis runs per warm call. During the measurement, each session may be touched once in the background.
+async fn scripts_per_call(run: &Run, redis: &Redis, target: &Target) -> anyhow::Result<Metric> {
     let mut clients = load::connect(target, 32).await?;
     load::closed_loop(&mut clients, Call::Echo, run.duration / 5).await?;
     let before = redis.commands()?.scripts;
@@ -146,7 +146,7 @@ async fn asked(run: &Run, redis: &Redis, target: &Target) -> anyhow::Result<Metr
     ))
 }
 
-/// What Redis is asked while 50 sessions call once in five seconds each, every time at another of three replicas.
+/// The commands to Redis while 50 sessions call once in five seconds each, in turn at three replicas.
 async fn quiet(run: &Run) -> anyhow::Result<Vec<Metric>> {
     const QUIET: usize = 50;
     const REPLICAS: usize = 3;
@@ -189,7 +189,7 @@ async fn quiet(run: &Run) -> anyhow::Result<Vec<Metric>> {
     let after = server.redis.commands()?;
     let (scripts, pings) = (after.scripts - before.scripts, after.pings - before.pings);
     let touches = scripts as f64 / (QUIET * REPLICAS) as f64 / (LASTS.as_secs_f64() / 30.0);
-    // A window of a minute may see one more of what happens once a second.
+    // A window of a minute may contain one more of the events that happen once a second.
     let pings_each = (pings as f64 - REPLICAS as f64) / REPLICAS as f64 / LASTS.as_secs_f64();
     let calls = rate * LASTS.as_secs_f64();
     let parts = |what: &str, count: u64| format!("{count} {what} in {calls:.0} calls over {LASTS:?}");
@@ -211,7 +211,7 @@ async fn quiet(run: &Run) -> anyhow::Result<Vec<Metric>> {
     ])
 }
 
-/// Sessions that nobody uses: in the replica's memory, and in Redis; then far more of them than the replica keeps.
+/// Measures the memory of idle sessions in the replica and in Redis, and then calls in far more sessions than the replica caches.
 async fn stored(run: &Run) -> anyhow::Result<Vec<Metric>> {
     const MANY: usize = 100_000;
     let server = Server::start(run)?;
@@ -249,7 +249,7 @@ async fn stored(run: &Run) -> anyhow::Result<Vec<Metric>> {
     Ok(metrics.into_iter().chain([many]).collect())
 }
 
-/// Opens `more` sessions, and calls again in some of them, from the oldest to the newest.
+/// Opens `more` sessions, and calls in some of them, from the oldest to the newest. Returns the number of these calls.
 async fn served(target: &Target, more: usize) -> anyhow::Result<usize> {
     const EACH: usize = 50;
     let clients = load::connect(target, CLIENTS).await?;
@@ -267,21 +267,20 @@ async fn served(target: &Target, more: usize) -> anyhow::Result<usize> {
             client
                 .call(Call::Echo)
                 .await
-                .context("a session that was put aside")?;
+                .context("a session that was opened earlier")?;
         }
         Ok::<_, anyhow::Error>(calls)
     });
     Ok(try_join_all(each).await?.into_iter().sum())
 }
 
-/// Sessions that are opened, call once, and are abandoned, for as long as 600 measurements take: ten minutes, unless somebody wants to
-/// see sooner that it works.
+/// Opens sessions, calls once in each, and abandons them, for the duration of 600 measurements: ten minutes with the default duration.
 pub(super) async fn soak(run: &Run) -> anyhow::Result<Vec<Metric>> {
     const RATE: f64 = 500.0;
     let (first_part, rest) = (run.duration * 60, run.duration * 9 * 60);
     let server = Server::start(run)?;
     let (gateway, target) = server.replica(run).await?;
-    // They take rounds: a connection that waits for a minute and more is closed by the gateway.
+    // The clients take turns, because the gateway closes connections that are idle for longer than a minute.
     let clients = VecDeque::from(load::connect(&target, 4 * CLIENTS).await?);
     let clients = std::sync::Arc::new(tokio::sync::Mutex::new(clients));
     let churn = |_| {
@@ -312,7 +311,7 @@ pub(super) async fn soak(run: &Run) -> anyhow::Result<Vec<Metric>> {
         outcome.latencies.percentile(99) / 1e3
     );
     eprintln!("    {parts}");
-    // A gateway that is late has seen fewer sessions than the metric is about.
+    // A gateway that falls behind has served fewer sessions than the metric assumes.
     let rate = outcome.rate();
     Ok(vec![
         Metric::new("soak_memory", last / first, "of first", Bound::AtMost(1.1), parts),

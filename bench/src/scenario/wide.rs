@@ -1,4 +1,4 @@
-//! Many backends behind one endpoint.
+//! The cost of many backends.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::samples::{Samples, median};
 
 const BACKENDS: usize = 150;
 const TOOLS: usize = 10;
-/// How many lists are asked for in one round.
+/// Number of requested lists in one round.
 const LISTS: usize = 200;
 
 pub(super) async fn wide(run: &Run) -> anyhow::Result<Vec<Metric>> {
@@ -60,13 +60,13 @@ pub(super) async fn wide(run: &Run) -> anyhow::Result<Vec<Metric>> {
     ])
 }
 
-/// The medians, in milliseconds, of a session's first call to a backend through the gateway, and of connecting to that backend, the
-/// handshake and the same call. One session calls each backend once.
+/// The medians, in milliseconds, of a session's first call to a backend through the gateway, and of the connection, the handshake and the
+/// same call directly at that backend. One session calls each backend once.
 async fn first_calls(gateway: &Target, backends: &Program) -> anyhow::Result<(f64, f64)> {
     let mut client = Client::open(gateway).await?;
     let (mut first, mut own) = (Samples::default(), Samples::default());
     for (place, address) in backends.addresses.iter().enumerate() {
-        client.rename(format!("b{place}_"));
+        client.set_prefix(format!("b{place}_"));
         first.add(client.call(Call::Echo).await?);
         let target = Target {
             address: *address,

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Holds etcd and an API server (and, on demand, the controller manager) for a process that wants them: they end, and
-# their folder goes, when standard input closes, which it does when that process ends in any way.
+# Runs etcd and an API server (and optionally the controller manager) until standard input closes, and then removes their
+# folder. Standard input closes when the calling process ends for any reason.
 # usage: api-server.sh DIR PORT ETCD_PORT ETCD_PEER_PORT CONTROLLERS
 set -u
 DIR=$1 PORT=$2 ETCD=http://127.0.0.1:$3 PEER=http://127.0.0.1:$4 CONTROLLERS=$5
@@ -15,9 +15,9 @@ exec 3<&0
 daemon etcd --name api --data-dir "$DIR/etcd" --unsafe-no-fsync --log-level warn \
     --listen-client-urls "$ETCD" --advertise-client-urls "$ETCD" \
     --listen-peer-urls "$PEER" --initial-advertise-peer-urls "$PEER" --initial-cluster "api=$PEER"
-# Every request leaves a line, without what it sent or got: a test sees who asked for what.
+# The audit log has one line per request, without bodies.
 echo '{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}' >"$DIR/audit-policy"
-# No node runs the pods here, and nobody makes the service accounts that they would have to name.
+# No node runs pods here, and no controller creates service accounts for them.
 daemon kube-apiserver --etcd-servers "$ETCD" --bind-address 127.0.0.1 --advertise-address 127.0.0.1 --secure-port "$PORT" \
     --tls-cert-file "$DIR/pki/kube-apiserver.crt" --tls-private-key-file "$DIR/pki/kube-apiserver.key" \
     --client-ca-file "$DIR/pki/ca.crt" --authorization-mode RBAC --allow-privileged \
@@ -35,7 +35,7 @@ if [ "$CONTROLLERS" = yes ]; then
     pids="$pids $!"
 fi
 
-# Not `wait`: the end of standard input is the signal, and a program that has ended shows as an API that does not answer.
+# `wait` is not used, because the end of standard input is the signal. A program that has ended shows as a failing API.
 cat <&3 >/dev/null
 kill -KILL $pids 2>/dev/null
 wait

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removes what a cluster leaves outside its namespaces once its processes are gone: its control groups.
+# Removes the control groups of a cluster after its processes have ended. Everything else is in its namespaces.
 # usage: clean.sh; CGROUP names the cluster's control group.
 set -u
 

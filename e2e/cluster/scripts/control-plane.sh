@@ -2,8 +2,8 @@
 # The first process of a cluster: the network, the control plane, and the nodes as nested trees.
 # usage: control-plane.sh RUN
 #
-# Standard input is the tether to the process that wants the cluster: when it closes, the cluster ends, so a test that
-# crashes or a Ctrl-C leaves nothing behind. A line "stay" cuts it: the cluster then lives until `down`.
+# Standard input is the tether to the process that started the cluster. When it closes, the cluster ends, so that a crash of
+# a test or Ctrl-C leaves nothing behind. A line "stay" cuts the tether: the cluster then runs until `down`.
 set -eu
 RUN=$1
 . "$RUN/scripts/lib.sh"
@@ -18,9 +18,9 @@ forward_packets
 ip link add br0 type bridge
 ip addr add 10.243.0.1/24 dev br0
 ip link set br0 up
-# Without a route the packet to a ClusterIP is refused before kube-proxy's rule rewrites it.
+# Without a route, a packet to a ClusterIP is rejected before kube-proxy's rule rewrites it.
 ip route add 10.96.0.0/16 dev br0
-# Frames between the nodes cross this bridge; their rules are the nodes' business.
+# Frames between the nodes cross this bridge. The nodes have their own firewall rules.
 [ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables
 
 daemon etcd etcd --name cluster --data-dir "$RUN/etcd" --unsafe-no-fsync --log-level warn \
@@ -56,7 +56,7 @@ daemon kube-controller-manager kube-controller-manager --kubeconfig "$RUN/kubeco
     --use-service-account-credentials --node-monitor-grace-period 20s --kube-api-qps 500 --kube-api-burst 1000
 daemon kube-scheduler kube-scheduler --kubeconfig "$RUN/kubeconfigs/kube-scheduler" --leader-elect=false \
     --kube-api-qps 500 --kube-api-burst 1000
-# The tests' way to ClusterIPs. It waits half a minute for a node of its name, so it takes the name of one that comes;
-# only what is local to a node depends on it.
+# Routes ClusterIPs for the tests. kube-proxy waits half a minute for a node with its name, so it gets the name of a node
+# that exists. Only node-local traffic depends on the name.
 daemon kube-proxy kube-proxy --config "$RUN/kube-proxy.yaml" --hostname-override node1
 wait

@@ -1,7 +1,7 @@
-# What the control plane and the nodes have in common. Sourced, with RUN set.
+# Functions of the control plane and the nodes. To be sourced with RUN set.
 
-# Runs a program in the background with a log of its own. No program of a cluster ends by itself, so one that does is
-# recorded, and whoever waits for the cluster gives up at once instead of at a timeout.
+# Runs a program in the background with its own log. Programs of a cluster do not end by themselves. If one does, that is
+# recorded, so that a process that waits for the cluster fails at once instead of after a timeout.
 daemon() {
     name=$1
     shift
@@ -12,14 +12,14 @@ daemon() {
     ) &
 }
 
-# A folder in memory, which goes with the mount namespace. Removing the thousands of files of a few images from a disk
-# takes up to half a minute where the file system discards what it frees.
+# Mounts a folder in memory, which is removed with the mount namespace. Removing the thousands of files of a few images from
+# a disk takes up to half a minute if the file system discards freed blocks.
 private_folder() {
     mount -t tmpfs -o mode=755 tmpfs "$1"
 }
 
-# Makes this mount namespace usable for a container runtime without changing a file of the host: whatever the programs
-# write to their customary folders lands in memory and goes with the namespace.
+# Prepares this mount namespace for a container runtime without changing files of the host: the usual folders of the
+# programs are in memory and are removed with the namespace.
 private_mounts() {
     mount -t proc proc /proc
     mount --make-rshared /

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The first process of a node: a machine of its own as far as Kubernetes can tell.
+# The first process of a node, which is a separate machine for Kubernetes.
 # usage: node.sh RUN NUMBER
 set -eu
 RUN=$1
@@ -9,7 +9,8 @@ NODE=$RUN/node$N
 
 private_mounts
 private_folder "$NODE/data"
-# The kubelet sets these, and they are not namespaced: it sees the values that it wants and leaves the host's alone.
+# The kubelet sets these settings, which have no namespaces. It sees the values that it needs, and so does not change those
+# of the host.
 for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
     kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
     file=/run/sysctl/${setting%=*}
@@ -37,6 +38,6 @@ done
 await_api_server
 daemon "node$N-kubelet" kubelet --config "$NODE/kubelet.yaml" --kubeconfig "$RUN/kubeconfigs/node$N" \
     --root-dir "$NODE/data/kubelet" --hostname-override "node$N" --node-ip "10.243.0.1$N"
-# It looks for the node once a second.
+# kube-proxy looks for its node once a second.
 daemon "node$N-kube-proxy" kube-proxy --config "$RUN/kube-proxy.yaml" --hostname-override "node$N"
 wait

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Holds one cluster, from outside its namespaces: makes its control groups, starts its process tree, and removes what is
-# left when the tree ends, whatever ended it. Standard input is the tether, see control-plane.sh.
+# Manages one cluster from outside its namespaces: creates its control groups, starts its process tree, and removes the
+# remains after the tree has ended for any reason. Standard input is the tether, see control-plane.sh.
 # usage: tree.sh RUN; CGROUP names the control group of the cluster, NODES lists the numbers of its nodes.
 set -u
 RUN=$1
 exec 3<&0
 
-# cgroup v1: the kubelet wants its root in every hierarchy, and a cpuset group is unusable until it has cpus and mems.
+# cgroup v1: the kubelet needs its root in every hierarchy, and a cpuset group is unusable until it has cpus and mems.
 for hierarchy in /sys/fs/cgroup/*/; do
     for group in "$CGROUP" $(printf "$CGROUP/node%s " $NODES); do
         dir=$hierarchy$group
@@ -28,6 +28,6 @@ while kill -0 $tree 2>/dev/null; do wait $tree; done
 echo "control-plane $?" >>"$RUN/ended"
 
 sh "$RUN/scripts/clean.sh"
-# Whoever holds the tether may want to read the logs first.
+# The process at the other end of the tether may read the logs first.
 cat <&3 >/dev/null
 rm -rf "$RUN"

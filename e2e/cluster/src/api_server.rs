@@ -16,27 +16,27 @@ use vmcp_peers::ports;
 
 const SCRIPT: &str = include_str!("../scripts/api-server.sh");
 
-/// A real API server and its etcd on free ports of the loopback interface, for tests that need no pods: it is there
-/// after about three seconds, needs no root, and is empty.
+/// A real API server and its etcd on free ports of the loopback interface, for tests that need no pods. It starts in
+/// about three seconds, needs no root, and is empty.
 ///
-/// Nothing runs the built-in controllers unless [`ApiServer::start_with_controllers`] is used: owner references delete
+/// The built-in controllers run only after [`ApiServer::start_with_controllers`]. Without them, owner references delete
 /// nothing, and a Deployment gets no ReplicaSet.
 ///
-/// It ends when the value is dropped, and when this process ends in any way.
+/// It ends when the value is dropped, or when this process ends for any reason.
 #[derive(Debug)]
 pub struct ApiServer {
     dir: PathBuf,
     path: std::ffi::OsString,
     url: String,
-    /// Its standard input is what keeps it running.
+    /// The server runs as long as the standard input of this process is open.
     holder: Child,
 }
 
 impl ApiServer {
-    /// Builds the programs that [`ApiServer::start`] needs. The first time takes several minutes.
+    /// Builds the programs that [`ApiServer::start`] needs. The first build takes several minutes.
     ///
     /// # Errors
-    /// When they cannot be built; the message says why.
+    /// If they cannot be built; the message has the reason.
     pub fn install() -> anyhow::Result<()> {
         programs().map(drop)
     }
@@ -58,13 +58,13 @@ impl ApiServer {
         Self::launch(true)
     }
 
-    /// A kubeconfig of the administrator. Its folder goes when the server goes.
+    /// A kubeconfig of the administrator. It is removed with the server.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.join("kubeconfig")
     }
 
-    /// Where the API answers.
+    /// The URL of the API.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -73,7 +73,7 @@ impl ApiServer {
     /// Runs `kubectl` and returns what it printed.
     ///
     /// # Errors
-    /// When it fails; the message has its words.
+    /// If it fails; the message has its output.
     pub fn kubectl<S: AsRef<std::ffi::OsStr>>(
         &self,
         arguments: impl IntoIterator<Item = S>,
@@ -87,7 +87,7 @@ impl ApiServer {
         kubernetes::run(command, None)
     }
 
-    /// A kubeconfig of the administrator, who acts as `user`.
+    /// A kubeconfig of the administrator, impersonating `user`.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -104,7 +104,7 @@ impl ApiServer {
         Ok(file)
     }
 
-    /// The requests of `user` that have ended, or begun to be answered, in the order in which the API server noted them.
+    /// The requests of `user` that have ended, or whose response has started, in the order of the audit log.
     ///
     /// # Errors
     /// When the audit log cannot be read.

@@ -1,4 +1,4 @@
-//! What the API server notes of each request.
+//! Reads the audit log of the API server.
 
 use std::fs;
 use std::path::Path;
@@ -6,20 +6,20 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::Value as Json;
 
-/// A request that the API server answered.
+/// A request in the audit log of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What was asked, for example `list`.
+    /// The Kubernetes verb, for example `list`.
     pub verb: String,
-    /// Path and query, as they were sent.
+    /// Path and query of the request.
     pub uri: String,
-    /// The HTTP status of the answer.
+    /// HTTP status of the response.
     pub code: u64,
 }
 
 pub(crate) fn requests_of(log: &Path, user: &str) -> anyhow::Result<Vec<Request>> {
     let text = fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
-    // The last line may be half written.
+    // The last line may be incomplete.
     let events = text
         .lines()
         .filter_map(|line| serde_json::from_str::<Json>(line).ok());

@@ -1,4 +1,4 @@
-//! The images that every node has from the start.
+//! The images that every node loads at the start.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use vmcp_peers::{cache, debian};
 use crate::hex::short;
 use crate::image::{Config, Image};
 
-/// The images of the pods' first process and of DNS, as files for `ctr images import`.
+/// The pause image and the image of CoreDNS, as files for `ctr images import`.
 pub(crate) fn all(coredns: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("pause.c");
     let key = short([

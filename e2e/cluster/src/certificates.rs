@@ -1,4 +1,4 @@
-//! The cluster's certificate authority and what it signs.
+//! The certificate authority of the cluster, and the certificates that it signs.
 
 use std::fs;
 use std::net::IpAddr;
@@ -11,23 +11,23 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-/// A certificate authority that lives as long as the cluster, with the folder that its certificates go to.
+/// The certificate authority of one cluster, with the folder of its certificates.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     dir: PathBuf,
 }
 
-/// Who a client certificate speaks for.
+/// The identity of a client certificate.
 pub(crate) struct Identity<'a> {
-    /// The name of the files.
+    /// Name of the certificate and key files, without extension.
     pub(crate) file: &'a str,
-    /// The user, in Kubernetes' words.
+    /// The Kubernetes user.
     pub(crate) user: &'a str,
-    /// The group, in Kubernetes' words.
+    /// The Kubernetes group.
     pub(crate) group: Option<&'a str>,
 }
 
-/// The identity that may do everything.
+/// The identity of the cluster administrator.
 pub(crate) const ADMIN: Identity<'_> = Identity {
     file: "admin",
     user: "admin",
@@ -35,7 +35,7 @@ pub(crate) const ADMIN: Identity<'_> = Identity {
 };
 
 impl Authority {
-    /// Makes an authority in `dir`, with `ca.crt` and the key pair that signs the tokens of service accounts.
+    /// Creates an authority in `dir`, with `ca.crt` and the key pair that signs the tokens of service accounts.
     pub(crate) fn create(dir: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let mut params = named("cluster", None)?;
@@ -53,7 +53,7 @@ impl Authority {
         })
     }
 
-    /// The certificate of the API server, for the addresses and names that clients know it by.
+    /// Writes the certificate of the API server for `addresses` and its names in the cluster.
     pub(crate) fn api_server(&self, addresses: &[IpAddr]) -> anyhow::Result<()> {
         let mut params = named("kube-apiserver", None)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -69,7 +69,7 @@ impl Authority {
         self.sign(&params, "kube-apiserver")
     }
 
-    /// A client certificate.
+    /// Writes a client certificate for `identity`.
     pub(crate) fn client(&self, identity: &Identity<'_>) -> anyhow::Result<()> {
         let mut params = named(identity.user, identity.group)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

@@ -1,4 +1,4 @@
-//! A cluster's life: up, used, down.
+//! Starts, uses and ends a cluster.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -17,13 +17,13 @@ use crate::run_dir::RunDir;
 use crate::tree::{self, Tree};
 use crate::{base_images, kubernetes, machine, processes};
 
-/// How a cluster is to be.
+/// Options of a new cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder of its configuration, data and logs; it goes when the cluster goes. Without one a new folder in the
-    /// cache is taken.
+    /// Folder for its configuration, data and logs. It is removed with the cluster. The default is a new folder in the
+    /// cache.
     pub dir: Option<PathBuf>,
-    /// How many nodes, 1 to 9.
+    /// Number of nodes, 1 to 9.
     pub nodes: u8,
 }
 
@@ -35,33 +35,33 @@ impl Default for Options {
 
 /// A running cluster.
 ///
-/// One that this process started ends when the value is dropped, and when the process ends in any way.
+/// A cluster that this process started ends when the value is dropped, or when the process ends for any reason.
 #[derive(Debug)]
 pub struct Cluster {
     run: RunDir,
     /// The search path with the cluster's programs.
     path: OsString,
     network: Network,
-    /// None for a cluster that another process started.
+    /// `None` if another process started the cluster.
     tree: Option<Tree>,
 }
 
 impl Cluster {
-    /// Installs and builds everything that [`Cluster::up`] needs. The first time takes about ten minutes; a test run does
-    /// it beforehand, so that no test waits for it.
+    /// Installs and builds the programs that [`Cluster::up`] needs. The first time takes about ten minutes. A test run does
+    /// it first, so that no test waits for it.
     ///
     /// # Errors
-    /// When the machine cannot run a cluster or something cannot be installed; the message says what.
+    /// If the machine cannot run a cluster or a program cannot be installed; the message has the reason.
     pub fn install() -> anyhow::Result<()> {
         machine::supported()?;
         machine::install_packages()?;
         programs().map(drop)
     }
 
-    /// Starts a cluster and waits until its nodes are ready and names resolve in its pods.
+    /// Starts a cluster and waits until its nodes and DNS are ready.
     ///
     /// # Errors
-    /// When the machine cannot run one, a program ends, or it is not ready in time. Nothing is left behind then.
+    /// If the machine cannot run a cluster, a program ends, or the cluster is not ready in time. Everything is removed then.
     pub fn up(options: &Options) -> anyhow::Result<Self> {
         machine::supported()?;
         if !(1..=9).contains(&options.nodes) {
@@ -70,7 +70,7 @@ impl Cluster {
         machine::install_packages()?;
         let (path, images) = programs()?;
         let run = new_run_dir(options.dir.as_deref())?;
-        // From here on an early return drops the tree, and that removes everything.
+        // From here on, an early return drops the tree, which removes everything.
         let cluster = step("start the control plane", || {
             run.fill(options.nodes)?;
             let tree = Tree::start(run.clone(), &path, &images)?;
@@ -107,10 +107,10 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The cluster that another process keeps in `dir`. Dropping this value does not end it.
+    /// Opens the cluster that another process started in `dir`. Dropping this value does not end it.
     ///
     /// # Errors
-    /// When there is none.
+    /// If no cluster runs there.
     pub fn open(dir: &Path) -> anyhow::Result<Self> {
         let run = RunDir::at(dir)?;
         let network = tree::network(&run)?.with_context(|| {
@@ -127,18 +127,18 @@ impl Cluster {
         })
     }
 
-    /// Lets the cluster outlive this process. [`Cluster::end`] ends it.
+    /// Makes the cluster outlive this process, until [`Cluster::end`].
     ///
     /// # Errors
-    /// When it has ended already.
+    /// If it has ended already.
     pub fn keep(mut self) -> anyhow::Result<()> {
         self.tree.take().map_or(Ok(()), Tree::keep)
     }
 
-    /// Ends this cluster, whoever started it, and waits until nothing of it is left.
+    /// Ends this cluster, even if another process started it, and waits until nothing of it is left.
     ///
     /// # Errors
-    /// When something is left.
+    /// If something could not be removed.
     pub fn down(mut self) -> anyhow::Result<()> {
         match self.tree.take() {
             Some(mut tree) => tree.end(),
@@ -146,19 +146,19 @@ impl Cluster {
         }
     }
 
-    /// Ends the cluster in `dir`, however far it came, and removes what is left of it. No cluster there is no error.
+    /// Ends the cluster in `dir`, even a partly started one, and removes its remains. Does nothing if there is no cluster.
     ///
     /// # Errors
-    /// When something is left.
+    /// If something could not be removed.
     pub fn end(dir: &Path) -> anyhow::Result<()> {
         tree::end(&RunDir::at(dir)?)
     }
 
-    /// The name that the control group of a cluster in `dir` has in every hierarchy under `/sys/fs/cgroup`. Node N's pods
+    /// The name of the control group of a cluster in `dir`, in every hierarchy under `/sys/fs/cgroup`. The pods of node N
     /// are below `nodeN/kubepods`.
     ///
     /// # Errors
-    /// When no cluster can be in that folder.
+    /// If a cluster cannot use that folder.
     pub fn control_group(dir: &Path) -> anyhow::Result<String> {
         Ok(RunDir::at(dir)?.control_group())
     }
@@ -175,7 +175,7 @@ impl Cluster {
         self.run.logs()
     }
 
-    /// The kubeconfig of the administrator. Its server answers only in the cluster's network.
+    /// The kubeconfig of the administrator. Its server is reachable only in the cluster's network.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.run.kubeconfig()
@@ -187,34 +187,34 @@ impl Cluster {
         self.network.clone()
     }
 
-    /// A program that will run in the cluster's network, with `KUBECONFIG` set and `kubectl` and `helm` on its search
-    /// path. It sees the files and processes of the host.
+    /// A command that runs in the cluster's network, with `KUBECONFIG` set and `kubectl` and `helm` on its search path. It
+    /// sees the files and processes of the host.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut network = OsString::from("--net=");
         network.push(self.network.path());
         let mut command = Command::new("nsenter");
         command.arg(network).arg("--").arg(program);
-        self.equip(&mut command);
+        self.set_environment(&mut command);
         command
     }
 
-    /// A program that will run as part of the cluster: in its network, with its mounts and processes, and ending with it.
+    /// A command that runs as part of the cluster: in its network, with its mounts and processes, and ends with it.
     pub(crate) fn resident(&self, program: impl AsRef<OsStr>) -> anyhow::Result<Command> {
         let first = processes::first_of(&self.run.script("control-plane.sh"), &[])?
             .context("the cluster has ended")?;
-        // In the folder where it was called: entering the mounts alone would leave it in the root.
+        // Keeps the current folder. Entering the mount namespace would change it to the root.
         let mut here = OsString::from("--wdns=");
         here.push(std::env::current_dir().context("the current folder is gone")?);
         let mut command = Command::new("nsenter");
         command.args(["--target", &first.pid.to_string(), "--net", "--mount", "--pid"]);
         command.arg(here).arg("--").arg(program);
-        self.equip(&mut command);
+        self.set_environment(&mut command);
         Ok(command)
     }
 
-    /// Where programs find the cluster's clients, their configuration, and a place for what they remember: not the
-    /// home of the user, who may have clusters of his own.
-    fn equip(&self, command: &mut Command) {
+    /// Sets the search path, the kubeconfig, and the folders of the clients' own data. They do not use the user's home,
+    /// which may have configurations of other clusters.
+    fn set_environment(&self, command: &mut Command) {
         command
             .env("PATH", &self.path)
             .env("KUBECONFIG", self.kubeconfig());
@@ -231,7 +231,7 @@ impl Cluster {
     /// Runs `kubectl` and returns what it printed.
     ///
     /// # Errors
-    /// When it fails; the message has its words.
+    /// If it fails; the message has its output.
     pub fn kubectl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> anyhow::Result<String> {
         let mut command = self.command("kubectl");
         command.args(arguments);
@@ -241,7 +241,7 @@ impl Cluster {
     /// Runs `helm` and returns what it printed.
     ///
     /// # Errors
-    /// When it fails; the message has its words.
+    /// If it fails; the message has its output.
     pub fn helm<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> anyhow::Result<String> {
         let mut command = self.command("helm");
         command.args(arguments);
@@ -251,17 +251,17 @@ impl Cluster {
     /// Applies manifests, server-side.
     ///
     /// # Errors
-    /// When the API server refuses one.
+    /// If the API server rejects one.
     pub fn apply(&self, manifests: &str) -> anyhow::Result<()> {
         let mut command = self.command("kubectl");
         command.args(["apply", "--server-side", "-f", "-"]);
         kubernetes::run(command, Some(manifests)).map(drop)
     }
 
-    /// Puts the images of a docker-archive on every node.
+    /// Loads the images of a docker-archive on every node.
     ///
     /// # Errors
-    /// When a node is down or refuses the file.
+    /// If a node is down or rejects the file.
     pub fn load_image(&self, archive: &Path) -> anyhow::Result<()> {
         let archive =
             fs::canonicalize(archive).with_context(|| format!("no image at {}", archive.display()))?;
@@ -298,10 +298,10 @@ impl Cluster {
             .map(drop)
     }
 
-    /// Takes a node away as a power failure does: nothing on it gets a signal that it could act on.
+    /// Kills a node as a power failure does: no process on it gets a signal that it can handle.
     ///
     /// # Errors
-    /// When the node is down already.
+    /// If the node is down already.
     pub fn kill_node(&self, node: u8) -> anyhow::Result<()> {
         let (script, arguments) = (self.run.script("node.sh"), [&*node.to_string()]);
         processes::first_of(&script, &arguments)?
@@ -320,8 +320,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until this process reaches the API server by the address of its Service. The nodes' way to Services needs no
-    /// such wait: DNS is ready only when its pods have gone it.
+    /// Waits until this process reaches the API server by the address of its Service. The nodes need no such wait, because
+    /// DNS becomes ready only after its pods have reached a Service.
     fn services_ready(&self) -> anyhow::Result<()> {
         let address = "10.96.0.1:443".parse()?;
         wait_for("the address of a Service", Duration::from_secs(90), || {
@@ -349,7 +349,7 @@ impl Cluster {
     }
 }
 
-/// The folder of a new cluster.
+/// Creates the folder of a new cluster.
 fn new_run_dir(wanted: Option<&Path>) -> anyhow::Result<RunDir> {
     if let Some(dir) = wanted {
         let run = RunDir::at(dir)?;
@@ -359,7 +359,7 @@ fn new_run_dir(wanted: Option<&Path>) -> anyhow::Result<RunDir> {
                 run.path().display()
             );
         }
-        // What a killed process left there.
+        // Removes the remains of a killed process.
         tree::end(&run)?;
         fs::create_dir_all(run.path()).with_context(|| format!("cannot create {}", run.path().display()))?;
         return Ok(run);
@@ -369,7 +369,7 @@ fn new_run_dir(wanted: Option<&Path>) -> anyhow::Result<RunDir> {
     RunDir::at(&tempfile::Builder::new().prefix("").tempdir_in(&parent)?.keep())
 }
 
-/// The search path with the cluster's own programs first, and the images that every node has.
+/// The search path with the cluster's own programs first, and the base images of the nodes.
 fn programs() -> anyhow::Result<(OsString, Vec<PathBuf>)> {
     let mut folders = go_modules::programs(&[
         GoModule::CoreDns,
@@ -381,7 +381,7 @@ fn programs() -> anyhow::Result<(OsString, Vec<PathBuf>)> {
     folders.extend(std::env::split_paths(
         &std::env::var_os("PATH").unwrap_or_default(),
     ));
-    // A user's search path may lack the folders of the system's own programs.
+    // The user's search path may lack the folders of system programs.
     folders.extend(["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from));
     let path =
         std::env::join_paths(folders).context("a folder of the search path has a colon in its name")?;

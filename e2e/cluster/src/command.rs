@@ -1,4 +1,4 @@
-//! The commands that `cargo xtask cluster` offers.
+//! The commands of `cargo xtask cluster`.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -10,69 +10,69 @@ use vmcp_peers::{cache, step};
 use crate::image;
 use crate::{Cluster, Options};
 
-/// A real two-node Kubernetes on this machine.
+/// Run a real two-node Kubernetes cluster on this machine.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Start a cluster that stays until `down`. The first time builds Kubernetes, which takes about ten minutes.
+    /// Start a cluster that runs until `down`. The first start builds Kubernetes, which takes about ten minutes.
     Up {
-        /// Which cluster.
+        /// The folder of the cluster.
         #[command(flatten)]
-        place: Place,
-        /// How many nodes, 1 to 9.
+        location: ClusterLocation,
+        /// Number of nodes, 1 to 9.
         #[arg(long, default_value_t = 2)]
         nodes: u8,
     },
-    /// Put images on every node.
+    /// Load images on every node.
     Load {
-        /// Which cluster.
+        /// The folder of the cluster.
         #[command(flatten)]
-        place: Place,
-        /// The archives; without any, all that `cargo xtask image` has built.
+        location: ClusterLocation,
+        /// The archives; the default is all that `cargo xtask image` has built.
         archives: Vec<PathBuf>,
     },
-    /// Open a shell inside the cluster, where its addresses answer and kubectl and helm are set up. It ends with the cluster.
+    /// Open a shell in the cluster's network, with kubectl and helm configured. It ends with the cluster.
     Shell {
-        /// Which cluster.
+        /// The folder of the cluster.
         #[command(flatten)]
-        place: Place,
+        location: ClusterLocation,
         /// A command to run instead of the shell.
         #[arg(last = true)]
         command: Vec<String>,
     },
-    /// End the cluster and remove everything that belongs to it, however far it came.
+    /// End the cluster and remove everything that belongs to it, even if it was started only partly.
     Down {
-        /// Which cluster.
+        /// The folder of the cluster.
         #[command(flatten)]
-        place: Place,
+        location: ClusterLocation,
     },
 }
 
-/// Which cluster a command is about.
+/// The folder of the cluster that a command uses.
 #[derive(Debug, clap::Args)]
-pub struct Place {
+pub struct ClusterLocation {
     /// The cluster's folder; the default is `cluster` in the cache.
     #[arg(long)]
     dir: Option<PathBuf>,
 }
 
-impl Place {
+impl ClusterLocation {
     fn dir(self) -> anyhow::Result<PathBuf> {
         self.dir.map_or_else(|| Ok(cache::dir()?.join("cluster")), Ok)
     }
 }
 
 impl Command {
-    /// Carries the command out.
+    /// Runs the command.
     ///
     /// # Errors
-    /// When it cannot be carried out; the message says what to do.
+    /// If it fails; the message says what to do.
     pub fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Up { place, nodes } => up(place.dir()?, nodes),
-            Self::Load { place, archives } => load(&place.dir()?, archives),
-            Self::Shell { place, command } => shell(&place.dir()?, &command),
-            Self::Down { place } => {
-                let dir = place.dir()?;
+            Self::Up { location, nodes } => up(location.dir()?, nodes),
+            Self::Load { location, archives } => load(&location.dir()?, archives),
+            Self::Shell { location, command } => shell(&location.dir()?, &command),
+            Self::Down { location } => {
+                let dir = location.dir()?;
                 step("take the cluster down", || Cluster::end(&dir))
             }
         }
@@ -93,7 +93,7 @@ fn up(dir: PathBuf, nodes: u8) -> anyhow::Result<()> {
         dir.display()
     );
     println!(
-        "Logs: {}. Its addresses answer in `cargo xtask cluster shell`.",
+        "Logs: {}. Its addresses are reachable in `cargo xtask cluster shell`.",
         logs.display()
     );
     Ok(())

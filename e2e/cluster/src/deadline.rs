@@ -1,14 +1,14 @@
-//! Waiting, with an end.
+//! Polls a condition until a deadline.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-/// Asks `probe` until it has an answer, twenty times a second.
+/// Calls `probe` twenty times a second until it returns a value.
 ///
 /// # Errors
-/// Those of `probe`, at once; and when there is no answer within `limit`, a message that names `what` was awaited.
+/// The first error of `probe`. If there is no value within `limit`, an error that names `what` was awaited.
 pub(crate) fn wait_for<T>(
     what: &str,
     limit: Duration,

@@ -1,7 +1,7 @@
-//! The programs that are built from Go modules.
+//! Builds programs from Go modules.
 //!
-//! Each folder of `go` is a module of our own whose `go.mod` and `go.sum` pin one upstream project: their dependencies
-//! disagree, so one module cannot hold them all, and `go install` refuses Kubernetes for the `replace` lines it has.
+//! Each folder in `go` is a module whose `go.mod` and `go.sum` pin one upstream project. One module cannot contain them all,
+//! because their dependencies conflict, and `go install` rejects Kubernetes because of its `replace` lines.
 
 use std::ffi::OsString;
 use std::fs;
@@ -37,7 +37,7 @@ impl GoModule {
         }
     }
 
-    /// The upstream module whose version is the program's.
+    /// The upstream module that has the version of the program.
     fn upstream(self) -> &'static str {
         match self {
             Self::CoreDns => "github.com/coredns/coredns",
@@ -47,7 +47,7 @@ impl GoModule {
         }
     }
 
-    /// What `go build` gets: the module's own main package, or the programs that its `tool` lines name.
+    /// The packages to build: the module's own main package, or the programs in its `tool` lines.
     fn packages(self) -> &'static str {
         match self {
             Self::CoreDns | Self::Etcd => ".",
@@ -55,7 +55,8 @@ impl GoModule {
         }
     }
 
-    /// Without these the programs say that they are v0.0.0, and clients that compare versions believe it.
+    /// The linker flags that set the version. Without them, the programs report v0.0.0, which clients that compare versions
+    /// reject.
     fn linker_flags(self, version: &str) -> String {
         match self {
             Self::CoreDns | Self::Etcd => "-s -w".to_owned(),
@@ -89,7 +90,7 @@ impl GoModule {
             .with_context(|| format!("{} does not require {}", file.display(), self.upstream()))
     }
 
-    /// The name of the built programs' folder in the cache: another pin is another name.
+    /// The name of the programs' folder in the cache. It depends on the pinned versions.
     fn key(self) -> anyhow::Result<String> {
         let mut parts = Vec::new();
         for name in ["go.mod", "go.sum", "main.go"] {
@@ -108,8 +109,8 @@ impl GoModule {
     }
 }
 
-/// Go's build of `packages` of the module in `source` into the folder `into`. `go.mod` and `go.sum` decide every version: a
-/// build that would have to choose one, or lacks a checksum, fails.
+/// The command that builds `packages` of the module in `source` into the folder `into`. `go.mod` and `go.sum` determine all
+/// versions: the build fails if a version or a checksum is missing.
 fn go_build(source: &Path, into: &Path, linker_flags: &str, packages: &str) -> anyhow::Result<Command> {
     let mut output = OsString::from(into);
     output.push("/");
@@ -117,32 +118,32 @@ fn go_build(source: &Path, into: &Path, linker_flags: &str, packages: &str) -> a
     command
         .args(["-n", "10"])
         .arg(go()?)
-        // The names of the packages as they are compiled are the sign that it goes on.
+        // `-v` prints the compiled packages, which shows the progress.
         .args(["build", "-v", "-trimpath", "-mod=readonly"])
-        // Git refuses to describe a working copy of another user, and Go then refuses to build.
+        // In a working copy of another user, git fails, and Go would refuse to build.
         .arg("-buildvcs=false")
         .args(["-ldflags", linker_flags, "-o"])
         .arg(output)
         .arg(packages)
         .current_dir(source)
         .env("CGO_ENABLED", "0")
-        // The user's own flags, or a workspace above this folder, may choose other versions.
+        // The user's flags, or a workspace in a parent folder, could select other versions.
         .env("GOFLAGS", "")
         .env("GOWORK", "off");
     Ok(command)
 }
 
-/// The machine's own Go, which may stand where its installer puts it and not on the search path.
+/// The installed Go. It may be in the default folder of its installer instead of on the search path.
 fn go() -> anyhow::Result<PathBuf> {
     debian::find("go")
         .or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.is_file()))
         .context("go is missing: the Kubernetes programs are built from Go modules; install Go 1.26 or newer")
 }
 
-/// The folders that hold the programs of `modules`, built if they are not in the cache.
+/// The folders with the programs of `modules`. Builds them if they are not in the cache.
 ///
-/// The build cache of Go reaches 5 GB and is of no use once the programs are there, so it is a folder of its own that
-/// goes when they are built. The modules share it because they share the standard library.
+/// Go's build cache grows to 5 GB and is useless after the build. It is therefore a separate folder that is removed after the
+/// build. The modules share it because they share the standard library.
 pub(crate) fn programs(modules: &[GoModule]) -> anyhow::Result<Vec<PathBuf>> {
     let root = cache::dir()?;
     let keys = modules
@@ -153,7 +154,7 @@ pub(crate) fn programs(modules: &[GoModule]) -> anyhow::Result<Vec<PathBuf>> {
     if folders.iter().all(|folder| folder.is_dir()) {
         return Ok(folders);
     }
-    // One build at a time: two would take twice as long each, and the second finds what the first has built.
+    // One build at a time, so that a second process reuses what the first one has built.
     let _lock = cache::lock("go-build")?;
     let build_cache = root.join("go-build.partial");
     for (module, key) in modules.iter().zip(&keys) {

@@ -1,4 +1,4 @@
-//! Helm, for tests that look at charts without a cluster.
+//! Helm, for tests of charts without a cluster.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use anyhow::Context as _;
 
 use crate::go_modules::{self, GoModule};
 
-/// The path of `helm`, built into the cache if it is not there yet.
+/// The path of `helm`. Builds it if it is not in the cache.
 ///
 /// # Errors
-/// When it cannot be built.
+/// If it cannot be built.
 pub fn helm() -> anyhow::Result<PathBuf> {
     let folders = go_modules::programs(&[GoModule::Helm])?;
     let folder = folders.into_iter().next().context("helm has no folder")?;

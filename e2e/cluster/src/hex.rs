@@ -1,13 +1,13 @@
-//! Digests as text.
+//! Hexadecimal text and short hashes.
 
 use sha2::{Digest as _, Sha256};
 
-/// Bytes in hexadecimal.
+/// `bytes` in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Eight characters that stand for `parts`, for names of folders.
+/// A hash of `parts` with eight characters, for the names of folders.
 pub(crate) fn short<B: AsRef<[u8]>>(parts: impl IntoIterator<Item = B>) -> String {
     let mut hash = Sha256::new();
     for part in parts {

@@ -1,19 +1,19 @@
-//! Container images made of files, without a container engine, a registry or a network.
+//! Builds container images from files, without a container engine, a registry or a network.
 //!
-//! An image is a tar of a file tree with a description, in the format of `docker save`, which every container runtime
-//! imports. A tree is a program with the libraries that it is linked to, or an installed package with its interpreter.
+//! An image is a tar file in the format of `docker save`, which every container runtime can import. It contains a program
+//! with its shared libraries, or an installed package with its interpreter.
 
 mod archive;
-mod command;
+mod args;
 mod libraries;
 mod ours;
 mod theirs;
 
 pub use archive::{Config, Image};
-pub(crate) use command::default_output;
-pub use command::{Args, Name};
+pub(crate) use args::default_output;
+pub use args::{Args, Name};
 pub use ours::{Profile, ours};
 pub use theirs::{everything, redis};
 
-/// The user that the images run as: it owns nothing.
+/// The user id that the images run as. It owns no files.
 pub(crate) const NOBODY: u32 = 65532;

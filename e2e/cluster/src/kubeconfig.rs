@@ -1,4 +1,4 @@
-//! The file with which a client finds the API server and proves who it is.
+//! Writes kubeconfig files.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::json;
 
-/// Writes to `file` a kubeconfig for the identity whose certificate `pki` holds under the name `identity`.
+/// Writes a kubeconfig to `file`. The certificate of `identity` is in the folder `pki`.
 pub(crate) fn write(file: &Path, server: &str, pki: &Path, identity: &str) -> anyhow::Result<()> {
     let config = json!({
         "apiVersion": "v1",

@@ -1,4 +1,4 @@
-//! The cluster's clients.
+//! Runs the clients of the cluster: `kubectl`, `helm` and `ctr`.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -26,8 +26,8 @@ pub(crate) fn run(mut command: Command, input: Option<&str>) -> anyhow::Result<S
 
 fn checked(line: &str, output: &Output) -> anyhow::Result<String> {
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{line}: {}: {}", output.status, said.trim());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{line}: {}: {}", output.status, stderr.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -36,7 +36,7 @@ fn checked(line: &str, output: &Output) -> anyhow::Result<String> {
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
-    // What comes before the last "--" is the way into the namespace.
+    // The words before the first "--" only enter the namespace.
     let from = words.iter().position(|word| word == "--").map_or(0, |at| at + 1);
     words[from..].join(" ")
 }

@@ -2,14 +2,14 @@
 //! engine, a registry or a virtual machine.
 //!
 //! [`Cluster::up`] starts it as one process tree in namespaces of its own, so nothing of the host changes and one signal
-//! ends it. The process that called it holds a tether (a pipe): when that process is gone for whatever reason, so is the
-//! cluster. [`Cluster::keep`] cuts the tether, for a person who wants to look around.
+//! ends it. The calling process holds a pipe to it (the tether): when that process ends for any reason, so does the
+//! cluster. [`Cluster::keep`] cuts the tether, for interactive use.
 //!
 //! The cluster's addresses (nodes, pods, Services, the API server) answer only inside its network namespace.
 //! [`Cluster::command`] runs a program there, and [`Network`] takes a thread of a test there: sockets that such a thread
-//! opens stay in the namespace, whoever uses them afterwards.
+//! opens stay in the namespace, even if other threads use them.
 //!
-//! [`ApiServer::start`] is the small sibling: an API server with etcd on loopback ports, for tests without pods.
+//! [`ApiServer::start`] starts only an API server with etcd on loopback ports, for tests without pods.
 //!
 //! The programs are built from pinned Go modules (the folder `go`) into the cache of `vmcp_peers`, once; [`image`] packs
 //! our own programs and a few third-party ones as container images, from files.

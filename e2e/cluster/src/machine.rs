@@ -1,4 +1,4 @@
-//! What a cluster needs of the machine.
+//! Checks and installs what a cluster needs on the machine.
 
 use std::fs;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 use anyhow::bail;
 use vmcp_peers::debian;
 
-/// The folder of the network plugins, where Debian puts them.
+/// Debian's folder of the network plugins.
 pub(crate) const CNI: &str = "/usr/lib/cni";
 
-/// Whether this machine can run a cluster.
+/// Checks whether this machine can run a cluster.
 ///
 /// # Errors
-/// When it cannot; the message is one sentence that says why.
+/// If it cannot; the message is one sentence with the reason.
 pub fn supported() -> anyhow::Result<()> {
     if !cfg!(target_os = "linux") {
         bail!("a cluster needs Linux");
@@ -30,7 +30,7 @@ pub fn supported() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs the programs that Debian has.
+/// Installs the programs that are Debian packages.
 pub(crate) fn install_packages() -> anyhow::Result<()> {
     let mut missing = Vec::new();
     for (program, package) in [

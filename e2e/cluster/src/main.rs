@@ -1,4 +1,4 @@
-//! The cluster commands as a program of their own.
+//! The cluster commands as a separate program.
 
 use clap::Parser as _;
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::process::Pid;
 
-/// The network in which the cluster's addresses answer: those of the API server, the nodes, the pods and the Services.
+/// The network in which the addresses of the API server, the nodes, the pods and the Services are reachable.
 ///
-/// A socket belongs to the namespace of the thread that opened it, for as long as it lives and whoever uses it. So a test
-/// needs no helper program: it opens its connections with [`Network::connect`], or runs a whole asynchronous runtime
-/// whose threads call [`Network::enter`] when they start:
+/// A socket always belongs to the namespace of the thread that opened it, even if other threads use it. A test therefore
+/// needs no helper program: it opens its connections with [`Network::connect`], or runs an asynchronous runtime whose
+/// threads call [`Network::enter`] when they start:
 ///
 /// ```no_run
 /// # fn main() -> anyhow::Result<()> {
@@ -28,7 +28,7 @@ use rustix::process::Pid;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// A path and not an open file: an open file would keep the namespace alive after the cluster.
+    /// The path of the namespace. An open file would keep the namespace alive after the cluster.
     path: PathBuf,
     identity: u64,
 }
@@ -43,31 +43,31 @@ impl Network {
         Ok(Self { path, identity })
     }
 
-    /// The namespace as a file, for `nsenter --net=`.
+    /// The path of the namespace, for `nsenter --net=`.
     #[must_use]
     pub fn path(&self) -> &std::path::Path {
         &self.path
     }
 
-    /// Moves the calling thread into the network, for the rest of its life.
+    /// Moves the calling thread into the network permanently.
     ///
     /// # Errors
-    /// When the cluster is gone.
+    /// If the cluster has ended.
     pub fn enter(&self) -> anyhow::Result<()> {
-        let file = File::open(&self.path).context("the cluster is gone: its network cannot be opened")?;
+        let file = File::open(&self.path).context("the cluster has ended: its network cannot be opened")?;
         if file.metadata()?.ino() != self.identity {
             bail!(
-                "the cluster is gone: {} is another network now",
+                "the cluster has ended: {} is another network now",
                 self.path.display()
             );
         }
         join(&file)
     }
 
-    /// Runs `work` in the network, on a thread of its own, and waits for it.
+    /// Runs `work` in the network on a new thread, and waits for it.
     ///
     /// # Errors
-    /// When the cluster is gone.
+    /// If the cluster has ended.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
         thread::scope(|scope| {
             let inside = scope.spawn(|| self.enter().map(|()| work()));
@@ -80,7 +80,7 @@ impl Network {
     /// Opens a connection to an address of the cluster.
     ///
     /// # Errors
-    /// When nothing answers there within five seconds, or the cluster is gone.
+    /// If the connection is not accepted within five seconds, or the cluster has ended.
     pub fn connect(&self, address: SocketAddr) -> anyhow::Result<TcpStream> {
         self.connect_within(address, Duration::from_secs(5))
     }
@@ -100,7 +100,7 @@ fn join(namespace: &File) -> anyhow::Result<()> {
         .context("cannot enter the cluster's network; only root can")
 }
 
-/// There is no cluster elsewhere, but `cargo xtask` is to compile there.
+/// Fails, because only Linux has clusters. It exists so that `cargo xtask` compiles on other systems.
 #[cfg(not(target_os = "linux"))]
 fn join(_: &File) -> anyhow::Result<()> {
     bail!("a cluster needs Linux")

@@ -1,7 +1,7 @@
-//! Which processes of this machine belong to a cluster.
+//! Finds the processes of a cluster.
 //!
-//! They are found by the path of the script that they run, which names the cluster's folder, and never by a number that
-//! was written down earlier: a number may belong to somebody else by now.
+//! They are found by the path of their script, which contains the cluster's folder, and not by a stored process id, which
+//! may have been reused for another process.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,11 +11,11 @@ use std::path::Path;
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A process, as the host numbers it.
+/// A process with its id in the pid namespace of the host.
 pub(crate) struct Process {
     pub(crate) pid: Pid,
     arguments: Vec<OsString>,
-    /// The process's number in the innermost pid namespace that it is in: 1 for the first process of a tree.
+    /// The process id in the innermost pid namespace: 1 for the first process of a tree.
     inner_pid: u32,
 }
 
@@ -25,7 +25,7 @@ impl Process {
         self.inner_pid == 1 && self.runs(script, arguments)
     }
 
-    /// Whether this is the process that waits for the first one.
+    /// Whether this is the `unshare` process that waits for the first one.
     fn is_root_of(&self, script: &Path, arguments: &[&str]) -> bool {
         self.inner_pid != 1
             && self.arguments.first().is_some_and(|program| program == "unshare")
@@ -44,7 +44,7 @@ impl Process {
         self.arguments.iter().skip(at + 2).eq(arguments.iter())
     }
 
-    /// Ends the process. One that has ended meanwhile is no error.
+    /// Kills the process. It is not an error if it has ended already.
     pub(crate) fn kill(&self) -> anyhow::Result<()> {
         match kill_process(self.pid, Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -53,14 +53,14 @@ impl Process {
     }
 }
 
-/// The first process in the namespaces that `script` was started in: its death ends all the others.
+/// The first process in the namespaces of `script`. Its end kills all other processes in them.
 pub(crate) fn first_of(script: &Path, arguments: &[&str]) -> anyhow::Result<Option<Process>> {
     Ok(all()?
         .into_iter()
         .find(|process| process.is_first_of(script, arguments)))
 }
 
-/// The `unshare` that waits for that process: when it is gone, so is everything in the namespaces.
+/// The `unshare` process that waits for the first process. When it has ended, so has everything in the namespaces.
 pub(crate) fn root_of(script: &Path, arguments: &[&str]) -> anyhow::Result<Option<Process>> {
     Ok(all()?
         .into_iter()
@@ -84,7 +84,7 @@ fn all() -> anyhow::Result<Vec<Process>> {
         else {
             continue;
         };
-        // A process that ends while it is read is one that is not there.
+        // A process that ends while it is read does not count.
         if let Some(process) = read(pid, &entry.path()) {
             found.push(process);
         }

@@ -10,7 +10,7 @@ use crate::certificates::{ADMIN, Authority, Identity};
 use crate::hex::short;
 use crate::{kubeconfig, machine};
 
-/// Where the API server answers in the cluster's network.
+/// The URL of the API server in the cluster's network.
 const API_SERVER: &str = "https://10.243.0.1:6443";
 
 const SCRIPTS: [(&str, &str); 5] = [
@@ -21,7 +21,7 @@ const SCRIPTS: [(&str, &str); 5] = [
     ("node.sh", include_str!("../scripts/node.sh")),
 ];
 
-/// The script that removes what a cluster leaves outside its namespaces.
+/// The script that removes the remains of a cluster outside its namespaces.
 pub(crate) const CLEAN: &str = include_str!("../scripts/clean.sh");
 
 const NODE_FILES: [(&str, &str); 3] = [
@@ -39,13 +39,13 @@ pub(crate) struct RunDir {
 impl RunDir {
     pub(crate) fn at(path: &Path) -> anyhow::Result<Self> {
         let path = std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
-        // The tree mounts memory there, so it would not see the folder; and the scripts split lists at blanks.
+        // The tree mounts tmpfs over these folders and would not see the files. The scripts split lists at white space.
         let hidden = ["/run", "/var/lib", "/var/log", "/proc", "/sys"]
             .iter()
             .any(|dir| path.starts_with(dir));
         if hidden || path.as_os_str().as_bytes().iter().any(u8::is_ascii_whitespace) {
             bail!(
-                "a cluster cannot run in {}: choose a folder outside /run, /var/lib and /var/log, without blanks",
+                "a cluster cannot run in {}: choose a folder outside /run, /var/lib and /var/log, and without spaces in its path",
                 path.display()
             );
         }
@@ -68,19 +68,19 @@ impl RunDir {
         self.path.join("kubeconfig")
     }
 
-    /// The name of the cluster's control group: two clusters on one machine have two.
+    /// The name of the cluster's control group, which is unique on the machine.
     pub(crate) fn control_group(&self) -> String {
         format!("vmcp-{}", short([self.path.as_os_str().as_bytes()]))
     }
 
-    /// The numbers of the nodes, from the folders that they have.
+    /// The numbers of the nodes, according to their folders.
     pub(crate) fn nodes(&self) -> Vec<u8> {
         (1..=9)
             .filter(|n| self.path.join(format!("node{n}")).is_dir())
             .collect()
     }
 
-    /// Writes everything that the scripts and programs read.
+    /// Writes the files that the scripts and programs read.
     pub(crate) fn fill(&self, nodes: u8) -> anyhow::Result<()> {
         for dir in ["scripts", "logs", "kubeconfigs", "etcd"] {
             let dir = self.path.join(dir);
@@ -145,7 +145,7 @@ impl RunDir {
         let run = self
             .path
             .to_str()
-            .context("the cluster's folder has a name that is not UTF-8")?;
+            .context("the path of the cluster's folder is not UTF-8")?;
         Ok(template
             .replace("@NODE@", &format!("{run}/node{n}"))
             .replace("@RUN@", run)

@@ -1,4 +1,4 @@
-//! The process tree of a cluster, seen from the process that wants it.
+//! Starts and ends the process tree of a cluster.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::deadline::wait_for;
 use crate::run_dir::{CLEAN, RunDir};
 use crate::{network::Network, processes};
 
-/// The tree of a cluster that this process started. It ends when the value is dropped, unless it was kept.
+/// The process tree of a cluster that this process started. It ends when the value is dropped, except after [`Self::keep`].
 #[derive(Debug)]
 pub(crate) struct Tree {
     run: RunDir,
@@ -27,8 +27,8 @@ impl Tree {
         let nodes: Vec<_> = run.nodes().iter().map(u8::to_string).collect();
         let images: Vec<_> = images.iter().map(|image| image.to_string_lossy()).collect();
         let log = fs::File::create(run.logs().join("tree.log"))?;
-        // A session of its own: a Ctrl-C at the terminal reaches the process that wants the cluster, and the tether
-        // tells the rest.
+        // In a new session, so that Ctrl-C reaches only the calling process. Its end closes the tether, which ends the
+        // tree.
         let holder = Command::new("setsid")
             .arg("sh")
             .arg(run.script("tree.sh"))
@@ -48,7 +48,7 @@ impl Tree {
         })
     }
 
-    /// The network of the tree, once it has one.
+    /// Waits for the network of the tree.
     pub(crate) fn network(&self) -> anyhow::Result<Network> {
         wait_for(
             "the first process of the cluster",
@@ -60,15 +60,15 @@ impl Tree {
         )
     }
 
-    /// Whether everything that was started still runs.
+    /// Checks that all programs of the cluster still run.
     ///
     /// # Errors
-    /// When a program has ended; the message has the end of its log.
+    /// If a program has ended; the message has the end of its log.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let ended = match fs::read_to_string(self.run.path().join("ended")) {
             Ok(ended) => ended,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error).context("cannot tell whether the cluster runs"),
+            Err(error) => return Err(error).context("cannot check whether the cluster runs"),
         };
         let Some((name, status)) = ended.lines().next().and_then(|line| line.split_once(' ')) else {
             return Ok(());
@@ -80,7 +80,7 @@ impl Tree {
         bail!("{name} ended with status {status}; the end of its log:\n{tail}");
     }
 
-    /// Lets the cluster outlive this process, until [`end`] is called for it.
+    /// Makes the cluster outlive this process, until [`end`].
     pub(crate) fn keep(mut self) -> anyhow::Result<()> {
         if let Some(mut holder) = self.holder.take()
             && let Some(mut tether) = holder.stdin.take()
@@ -113,31 +113,32 @@ impl Drop for Tree {
     }
 }
 
-/// Whether a process of the cluster in `run` is there.
+/// Whether a process of the cluster in `run` exists.
 pub(crate) fn is_running(run: &RunDir) -> anyhow::Result<bool> {
     let root = processes::root_of(&run.script("control-plane.sh"), &[])?;
     Ok(root.is_some() || processes::running(&run.script("tree.sh"))?.is_some())
 }
 
-/// The network of the cluster in `run`, when it runs.
+/// The network of the cluster in `run`. `None` if it does not run.
 pub(crate) fn network(run: &RunDir) -> anyhow::Result<Option<Network>> {
     first(run)?.map(|first| Network::of(first.pid)).transpose()
 }
 
-/// Ends the cluster in `run`, whoever started it and however far it came, and waits until nothing of it is left.
+/// Ends the cluster in `run`, even if another process started it or it was started only partly, and waits until nothing of
+/// it is left.
 pub(crate) fn end(run: &RunDir) -> anyhow::Result<()> {
     wait_for(
         "the end of the cluster's processes",
         Duration::from_secs(30),
         || {
-            // Not its parent: that one then ends only after every process of the tree has.
+            // Its parent is not killed, because it ends only after all processes of the tree have ended.
             if let Some(first) = first(run)? {
                 first.kill()?;
             }
             Ok((!is_running(run)?).then_some(()))
         },
     )?;
-    // The holder has done this, unless it was killed.
+    // Already done by the holder, except if it was killed.
     let status = Command::new("sh")
         .args(["-c", CLEAN])
         .env("CGROUP", run.control_group())

@@ -1,4 +1,4 @@
-//! An API server without a cluster.
+//! Tests of the API server without a cluster.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -12,7 +12,7 @@ use vmcp_cluster::ApiServer;
 use vmcp_peers::left_out;
 
 #[test]
-fn an_api_server_answers_and_leaves_nothing() {
+fn api_server_responds_and_leaves_nothing_behind() {
     if left_out("api-server") {
         return;
     }
@@ -33,7 +33,7 @@ fn an_api_server_answers_and_leaves_nothing() {
 }
 
 #[test]
-fn controllers_delete_what_an_owner_leaves() {
+fn controllers_delete_owned_objects() {
     if left_out("api-server") {
         return;
     }

@@ -1,4 +1,4 @@
-//! The commands of `vmcp-cluster`, which are those of `cargo xtask cluster` and `cargo xtask image`.
+//! Tests of the commands of `vmcp-cluster`, `cargo xtask cluster` and `cargo xtask image`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -8,24 +8,24 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Place, alone, runs_here};
+use support::{ClusterFolder, exclusive, runs_here};
 use vmcp_cluster::Cluster;
 
-/// How soon a cluster is ready whose programs are there.
+/// Time in which a cluster becomes ready if its programs are built.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// How often it may try: the promise is about the cluster, and other work on the machine may take its time.
+/// Attempts to reach that time. Other load on the machine may slow down the start.
 const ATTEMPTS: u8 = 3;
 
-/// Runs a command about the cluster in `place`, and returns what it printed, if it succeeds.
-fn about(place: &Place, name: &str, arguments: &[&str]) -> Result<String, String> {
-    let dir = place.dir.to_str().unwrap();
+/// Runs the command `name` for the cluster in `folder`. Returns its output, or standard error if it fails.
+fn cluster_command(folder: &ClusterFolder, name: &str, arguments: &[&str]) -> Result<String, String> {
+    let dir = folder.dir.to_str().unwrap();
     run(&[&[name, "--dir", dir], arguments].concat())
 }
 
-/// Starts the cluster, and says how long that took.
-fn up(place: &Place) -> Duration {
+/// Starts the cluster, and returns the time that it took.
+fn up(folder: &ClusterFolder) -> Duration {
     let begun = Instant::now();
-    let printed = about(place, "up", &[]).unwrap();
+    let printed = cluster_command(folder, "up", &[]).unwrap();
     assert!(printed.contains("The cluster is ready"), "{printed}");
     begun.elapsed()
 }
@@ -43,47 +43,47 @@ fn run(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
-/// A cluster is ready in half a minute and does what the commands say.
+/// A cluster starts within half a minute, and the other commands work.
 #[test]
 fn cluster_starts_and_its_commands_work() {
     if !runs_here() {
         return;
     }
-    let _alone = alone();
+    let _exclusive = exclusive();
     Cluster::install().unwrap();
-    let place = Place::new();
-    let refused = about(&place, "shell", &["--", "true"]).unwrap_err();
+    let folder = ClusterFolder::new();
+    let refused = cluster_command(&folder, "shell", &["--", "true"]).unwrap_err();
     assert!(refused.contains("start one with `cluster up`"), "{refused}");
 
-    let mut took = up(&place);
+    let mut took = up(&folder);
     for _ in 1..ATTEMPTS {
         if took < READY_WITHIN {
             break;
         }
-        about(&place, "down", &[]).unwrap();
-        took = up(&place);
+        cluster_command(&folder, "down", &[]).unwrap();
+        took = up(&folder);
     }
     assert!(took < READY_WITHIN, "it took {took:?}");
 
-    let nodes = about(&place, "shell", &["--", "kubectl", "get", "nodes"]).unwrap();
+    let nodes = cluster_command(&folder, "shell", &["--", "kubectl", "get", "nodes"]).unwrap();
     for node in ["node1", "node2"] {
         let ready = |line: &str| line.split_whitespace().take(2).eq([node, "Ready"]);
         assert!(nodes.lines().any(ready), "{nodes}");
     }
-    about(&place, "shell", &["--", "false"]).unwrap_err();
+    cluster_command(&folder, "shell", &["--", "false"]).unwrap_err();
 
     let images = tempfile::tempdir().unwrap();
     let archive = run(&["image", "redis", "--output", images.path().to_str().unwrap()]).unwrap();
     assert!(Path::new(archive.trim()).is_file(), "{archive}");
-    about(&place, "load", &[archive.trim()]).unwrap();
+    cluster_command(&folder, "load", &[archive.trim()]).unwrap();
     let image = ["--image=vmcp.dev/redis:7", "--image-pull-policy=Never"];
     for arguments in [
         &[&["run", "redis"], &image[..]].concat()[..],
         &["wait", "--for=condition=Ready", "pod/redis", "--timeout=60s"],
     ] {
-        about(&place, "shell", &[&["--", "kubectl"], arguments].concat()).unwrap();
+        cluster_command(&folder, "shell", &[&["--", "kubectl"], arguments].concat()).unwrap();
     }
 
-    about(&place, "down", &[]).unwrap();
-    about(&place, "shell", &["--", "true"]).unwrap_err();
+    cluster_command(&folder, "down", &[]).unwrap();
+    cluster_command(&folder, "shell", &["--", "true"]).unwrap_err();
 }

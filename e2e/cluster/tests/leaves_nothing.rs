@@ -1,4 +1,4 @@
-//! A cluster leaves nothing on the machine, however it ends.
+//! Tests that a cluster leaves nothing on the machine, in whatever way it ends.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -11,11 +11,11 @@ use std::{fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::leftovers::Machine;
-use support::{Place, alone, eventually, runs_here};
+use support::{ClusterFolder, eventually, exclusive, runs_here};
 use vmcp_cluster::{Cluster, Options};
 
-/// A process of its own that runs a cluster command. Ctrl-C ends it also when whoever runs the tests is deaf to it, as
-/// what a shell starts in the background is.
+/// A separate process that runs a cluster command. SIGINT ends it even if the test process ignores SIGINT, as background
+/// processes of a shell do.
 fn command(name: &str, dir: &Path) -> Command {
     let mut command = Command::new("env");
     command
@@ -31,14 +31,14 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// Waits until the cluster in `dir` is half up: the nodes start, and nothing is ready.
-fn half_up(dir: &Path) {
+/// Waits until the cluster in `dir` has been started partly: the nodes start, and nothing is ready.
+fn wait_for_partial_start(dir: &Path) {
     eventually("a node that starts", Duration::from_secs(60), || {
         dir.join("node2/network-wanted").exists()
     });
 }
 
-/// The process that has `script` of the cluster in `dir` as an argument and is named `program`.
+/// The process of `program` that has `script` in an argument.
 fn find(program: &str, script: &Path) -> Option<Pid> {
     fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let command = fs::read(entry.path().join("cmdline")).ok()?;
@@ -59,10 +59,10 @@ fn down_leaves_nothing() {
     if !runs_here() {
         return;
     }
-    let _alone = alone();
+    let _exclusive = exclusive();
     Cluster::install().unwrap();
-    let place = Place::new();
-    let dir = &place.dir;
+    let folder = ClusterFolder::new();
+    let dir = &folder.dir;
     let before = Machine::with(dir);
     let cluster = Cluster::up(&Options {
         dir: Some(dir.clone()),
@@ -81,21 +81,25 @@ fn down_leaves_nothing() {
     cluster
         .kubectl(["rollout", "status", "deployment/pods", "--timeout=60s"])
         .unwrap();
-    assert_ne!(before, Machine::with(dir), "this test is blind: a cluster is up");
+    assert_ne!(
+        before,
+        Machine::with(dir),
+        "the check does not notice a running cluster"
+    );
     cluster.down().unwrap();
-    assert!(!dir.exists(), "the cluster's folder is there");
+    assert!(!dir.exists(), "the cluster's folder still exists");
     before.assert_restored(dir);
 }
 
 #[test]
-fn a_failed_up_leaves_nothing_and_says_what_failed() {
+fn failed_up_leaves_nothing_and_names_the_failed_program() {
     if !runs_here() {
         return;
     }
-    let _alone = alone();
+    let _exclusive = exclusive();
     Cluster::install().unwrap();
-    let place = Place::new();
-    let dir = &place.dir;
+    let folder = ClusterFolder::new();
+    let dir = &folder.dir;
     let before = Machine::with(dir);
     let error = thread::scope(|scope| {
         let up = scope.spawn(|| {
@@ -104,37 +108,37 @@ fn a_failed_up_leaves_nothing_and_says_what_failed() {
                 ..Options::default()
             })
         });
-        half_up(dir);
+        wait_for_partial_start(dir);
         kill_process(find("etcd", dir).unwrap(), Signal::KILL).unwrap();
         up.join().unwrap().unwrap_err()
     });
     let error = format!("{error:#}");
     assert!(error.contains("etcd ended with status 137"), "{error}");
-    assert!(!dir.exists(), "the cluster's folder is there");
+    assert!(!dir.exists(), "the cluster's folder still exists");
     before.assert_restored(dir);
 }
 
 #[test]
 fn ctrl_c_during_up_leaves_nothing() {
-    ends_with_its_owner(Signal::INT);
+    assert_signal_cleans_up(Signal::INT);
 }
 
 #[test]
-fn a_killed_up_leaves_nothing() {
-    ends_with_its_owner(Signal::KILL);
+fn killed_up_leaves_nothing() {
+    assert_signal_cleans_up(Signal::KILL);
 }
 
-fn ends_with_its_owner(with: Signal) {
+fn assert_signal_cleans_up(with: Signal) {
     if !runs_here() {
         return;
     }
-    let _alone = alone();
+    let _exclusive = exclusive();
     Cluster::install().unwrap();
-    let place = Place::new();
-    let dir = &place.dir;
+    let folder = ClusterFolder::new();
+    let dir = &folder.dir;
     let before = Machine::with(dir);
     let mut up = command("up", dir).spawn().unwrap();
-    half_up(dir);
+    wait_for_partial_start(dir);
     signal(&up, with);
     assert!(!up.wait().unwrap().success());
     eventually("the end of the cluster's folder", Duration::from_secs(60), || {
@@ -144,13 +148,13 @@ fn ends_with_its_owner(with: Signal) {
 }
 
 #[test]
-fn down_ends_a_cluster_of_a_process_that_is_gone() {
+fn down_ends_a_cluster_whose_process_has_ended() {
     if !runs_here() {
         return;
     }
-    let _alone = alone();
-    let place = Place::new();
-    let dir = &place.dir;
+    let _exclusive = exclusive();
+    let folder = ClusterFolder::new();
+    let dir = &folder.dir;
     let before = Machine::with(dir);
     assert!(command("up", dir).status().unwrap().success());
     Cluster::open(dir)
@@ -162,11 +166,11 @@ fn down_ends_a_cluster_of_a_process_that_is_gone() {
         "a second one started over the first"
     );
     assert!(command("down", dir).status().unwrap().success());
-    assert!(!dir.exists(), "the cluster's folder is there");
+    assert!(!dir.exists(), "the cluster's folder still exists");
     before.assert_restored(dir);
     assert!(
         command("down", dir).status().unwrap().success(),
-        "down of nothing is an error"
+        "`down` without a cluster fails"
     );
 }
 
@@ -175,13 +179,13 @@ fn down_cleans_up_when_the_holder_was_killed() {
     if !runs_here() {
         return;
     }
-    let _alone = alone();
-    let place = Place::new();
-    let dir = &place.dir;
+    let _exclusive = exclusive();
+    let folder = ClusterFolder::new();
+    let dir = &folder.dir;
     let before = Machine::with(dir);
     assert!(command("up", dir).status().unwrap().success());
     kill_process(find("sh", &dir.join("scripts/tree.sh")).unwrap(), Signal::KILL).unwrap();
     assert!(command("down", dir).status().unwrap().success());
-    assert!(!dir.exists(), "the cluster's folder is there");
+    assert!(!dir.exists(), "the cluster's folder still exists");
     before.assert_restored(dir);
 }

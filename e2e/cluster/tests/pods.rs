@@ -1,4 +1,4 @@
-//! What runs in a cluster runs as it does on real machines.
+//! Tests that pods in a cluster behave as on separate machines.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -7,10 +7,10 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use support::{alone, eventually, runs_here};
+use support::{eventually, exclusive, runs_here};
 use vmcp_cluster::{Cluster, Options, image};
 
-/// Redis on each node behind a Service, hardened as our own workloads are.
+/// Redis on each node with a Service, with the same security settings as the gateway.
 const REDIS: &str = include_str!("redis.yaml");
 
 fn with_redis() -> Cluster {
@@ -25,7 +25,7 @@ fn with_redis() -> Cluster {
     cluster
 }
 
-/// The nodes that the pods of Redis run on.
+/// The nodes of the Redis pods.
 fn nodes_of_redis(cluster: &Cluster) -> Vec<String> {
     let path = "jsonpath={.items[*].spec.nodeName}";
     let nodes = cluster
@@ -34,19 +34,19 @@ fn nodes_of_redis(cluster: &Cluster) -> Vec<String> {
     nodes.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Asks Redis for a sign of life, from this process through the Service.
+/// Sends PING to Redis from this process through the Service.
 fn ping(cluster: &Cluster, address: &str) -> anyhow::Result<()> {
     let mut connection = cluster.network().connect(format!("{address}:6379").parse()?)?;
     connection.set_read_timeout(Some(Duration::from_secs(5)))?;
     connection.write_all(b"PING\r\n")?;
     let mut answer = [0; 7];
     connection.read_exact(&mut answer)?;
-    anyhow::ensure!(&answer == b"+PONG\r\n", "an odd answer");
+    anyhow::ensure!(&answer == b"+PONG\r\n", "unexpected response");
     Ok(())
 }
 
-/// Every connection is answered, once the nodes have heard of the Service's pods, which takes them up to a second.
-fn answers(cluster: &Cluster, address: &str) {
+/// Waits until all connections to the Service are answered. The nodes need up to a second to learn of the Service's pods.
+fn wait_until_reachable(cluster: &Cluster, address: &str) {
     eventually("20 answers in a row", Duration::from_secs(60), || {
         (0..20).all(|_| ping(cluster, address).is_ok())
     });
@@ -63,16 +63,16 @@ fn pods_on_two_nodes_are_one_service() {
     if !runs_here() {
         return;
     }
-    let _alone = alone();
+    let _exclusive = exclusive();
     let cluster = with_redis();
 
     let mut nodes = nodes_of_redis(&cluster);
     nodes.sort();
     assert_eq!(nodes, ["node1", "node2"]);
 
-    // From a test, by address; both pods answer, so the way to each node is open.
+    // From the test by address. Both pods respond, so both nodes are reachable.
     let address = service_address(&cluster);
-    answers(&cluster, &address);
+    wait_until_reachable(&cluster, &address);
     // From each pod, by name, to the pod on the other node.
     for (pod, peer) in pods_and_addresses(&cluster) {
         let by_name = [
@@ -98,7 +98,7 @@ fn pods_on_two_nodes_are_one_service() {
                 .contains("Ready to accept connections")
         );
     }
-    // A pod has its limits: the kernel ends what grows beyond them.
+    // The memory limit of a pod is enforced.
     let eval = ["redis-cli", "eval", "return string.rep('x', 300000000)", "0"];
     cluster
         .kubectl(["exec", "deployment/redis", "--"].iter().chain(&eval))
@@ -127,11 +127,11 @@ fn pods_and_addresses(cluster: &Cluster) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_drain_moves_pods_without_breaking_the_service() {
+fn node_drain_does_not_interrupt_the_service() {
     if !runs_here() {
         return;
     }
-    let _alone = alone();
+    let _exclusive = exclusive();
     let cluster = with_redis();
     let address = service_address(&cluster);
     let drain = [
@@ -148,19 +148,19 @@ fn a_drain_moves_pods_without_breaking_the_service() {
     eventually("all pods on node2", Duration::from_secs(60), || {
         nodes_of_redis(&cluster) == ["node2", "node2"]
     });
-    answers(&cluster, &address);
+    wait_until_reachable(&cluster, &address);
 }
 
 #[test]
-fn a_lost_node_leaves_the_service() {
+fn lost_node_is_removed_from_the_service() {
     if !runs_here() {
         return;
     }
-    let _alone = alone();
+    let _exclusive = exclusive();
     let cluster = with_redis();
     let address = service_address(&cluster);
     cluster.kill_node(2).unwrap();
-    assert!(cluster.kill_node(2).is_err(), "a node was lost twice");
+    assert!(cluster.kill_node(2).is_err(), "a dead node was killed again");
     cluster
         .kubectl([
             "wait",
@@ -169,7 +169,7 @@ fn a_lost_node_leaves_the_service() {
             "--timeout=60s",
         ])
         .unwrap();
-    // Until the endpoint is gone, Kubernetes itself sends connections to the dead node.
+    // Kubernetes sends connections to the dead node until its endpoint is removed.
     let ready = "jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].nodeName}";
     let endpoints = [
         "get",
@@ -182,7 +182,7 @@ fn a_lost_node_leaves_the_service() {
     eventually("one endpoint", Duration::from_secs(60), || {
         cluster.kubectl(endpoints).unwrap() == "node1"
     });
-    answers(&cluster, &address);
+    wait_until_reachable(&cluster, &address);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn helm_installs_a_chart() {
     if !runs_here() {
         return;
     }
-    let _alone = alone();
+    let _exclusive = exclusive();
     let chart = tempfile::tempdir().unwrap();
     std::fs::write(
         chart.path().join("Chart.yaml"),
@@ -214,11 +214,11 @@ fn helm_installs_a_chart() {
 }
 
 #[test]
-fn a_third_party_server_runs_in_a_pod() {
+fn third_party_server_runs_in_a_pod() {
     if !runs_here() {
         return;
     }
-    let _alone = alone();
+    let _exclusive = exclusive();
     let images = tempfile::tempdir().unwrap();
     let archive = image::everything(images.path()).unwrap();
     let cluster = Cluster::up(&Options {

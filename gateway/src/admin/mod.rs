@@ -1,6 +1,6 @@
-//! The admin port: probes, metrics and status, for the operator and for people.
+//! The admin port: probes, metrics and status.
 //!
-//! It runs on a thread of its own, so that a scrape never delays a call, and a busy data path never fails a probe.
+//! It runs on its own thread, so that a scrape never delays a call, and a busy data path never fails a probe.
 
 mod scrape;
 mod status;
@@ -25,39 +25,39 @@ use crate::session::Sessions;
 use crate::session::id::signing_keys::SigningKeys;
 use crate::telemetry::Metrics;
 
-/// How long the last answers may take when the process ends.
-const FINISH: Duration = Duration::from_secs(1);
+/// How long the last responses may take when the process ends.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// What the admin port tells of. A cheap-clone handle.
+/// The admin server, with handles to the parts of the process that it reports on. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Whose gateway this is.
+    /// Name of the virtual server.
     pub server: ServerName,
-    /// Who may call.
+    /// Authentication of clients, for the state of the token issuer.
     pub auth: Authentication,
-    /// What is offered.
+    /// The core, for the catalog and the hot configuration.
     pub core: Core,
-    /// What is stored.
+    /// The sessions, for their number and the state of the store.
     pub sessions: Sessions,
-    /// The keys from which the token of `/status` is derived; without them `/status` is open, because there is no operator.
+    /// The keys that the bearer token of `/status` is derived from. Without keys there is no operator, and `/status` needs no token.
     pub keys: Option<SigningKeys>,
-    /// Whether the process should get traffic.
+    /// Whether the process is ready for traffic.
     pub readiness: Readiness,
-    /// Whether the process is ending.
+    /// The state of the shutdown.
     pub drain: Drain,
-    /// What `/metrics` tells.
+    /// The metrics that `/metrics` exports.
     pub metrics: Metrics,
-    /// What runs on the data path and behind it.
+    /// All tasks of the process except those of the admin port.
     pub tasks: Tasks,
 }
 
 impl Admin {
-    /// Serves `listener` on a thread of its own until `end` closes it, which is later than the drain: until the last call has
-    /// finished, the process can be watched.
+    /// Serves `listener` on its own thread until `end` closes it. That is later than the drain of the MCP endpoint, so that the process can
+    /// be observed until the last call has finished.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// If the thread cannot be started.
     pub fn spawn(
         self,
         listener: std::net::TcpListener,
@@ -76,7 +76,7 @@ impl Admin {
         let listener = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::error!(%error, %address, "the admin listener cannot be served");
+                tracing::error!(%error, %address, "failed to serve the admin port");
                 return;
             }
         };
@@ -85,7 +85,7 @@ impl Admin {
         let server = Server {
             drain: end,
             tasks: tasks.clone(),
-            error_body: wording,
+            error_body,
             idle_timeout: IDLE_TIMEOUT,
             tls: None,
         };
@@ -94,8 +94,8 @@ impl Admin {
             async move { admin.answer(&request) }
         };
         server.serve(listener, answer).await;
-        // Nobody has been asked to stay: a client that keeps a connection busy does not keep the process.
-        drop(tokio::time::timeout(FINISH, tasks.finish()).await);
+        // A client that keeps a connection busy must not delay the end of the process.
+        drop(tokio::time::timeout(FINISH_TIMEOUT, tasks.finish()).await);
     }
 
     fn answer(&self, request: &Request<IncomingBody>) -> Response<Full<Bytes>> {
@@ -109,7 +109,7 @@ impl Admin {
             "/status" => self.status(request.headers()),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "Not found. There are /livez, /readyz, /metrics and /status.\n",
+                "Not found. The paths are /livez, /readyz, /metrics and /status.\n",
             ),
         }
     }
@@ -138,8 +138,8 @@ fn metrics(encoded: String) -> Response<Full<Bytes>> {
     respond(StatusCode::OK, HeaderValue::from_static(open_metrics), encoded)
 }
 
-/// How what is no request is refused here.
-fn wording(message: &str) -> (HeaderValue, Bytes) {
+/// The body of the response to a malformed request.
+fn error_body(message: &str) -> (HeaderValue, Bytes) {
     (PLAIN, format!("{message}.\n").into())
 }
 

@@ -1,4 +1,4 @@
-//! `/metrics`: what is counted, and what is looked up for the scrape.
+//! `/metrics`: the metrics, and the state that is read at each scrape.
 
 use super::Admin;
 use crate::telemetry::metrics::{BackendScrapeState, ScrapeState};
@@ -13,7 +13,7 @@ impl Admin {
             in_flight: backend.in_flight(),
             connections: backend.connections(),
         });
-        let census = self.sessions.counts();
+        let counts = self.sessions.counts();
         self.metrics.encode(&ScrapeState {
             ready: self.is_ready(),
             tasks: self.tasks.running(),
@@ -21,10 +21,10 @@ impl Admin {
             buffer_refusals: self.core.budget().refusals(),
             unread_closed: self.core.budget().given_up(),
             sessions: [
-                ("calling", census.calling),
-                ("listening", census.listening),
-                ("idle", census.idle),
-                ("provisional", census.provisional),
+                ("calling", counts.calling),
+                ("listening", counts.listening),
+                ("idle", counts.idle),
+                ("provisional", counts.provisional),
             ],
             backends: backends.collect(),
         })

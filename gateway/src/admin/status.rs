@@ -1,4 +1,4 @@
-//! `/status`: what this process knows, as [`GatewayStatus`].
+//! `/status`: the state of this process as [`GatewayStatus`].
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -13,15 +13,15 @@ use crate::backend::{BackendError, ListKind};
 use crate::catalog::DiscoveryState;
 use crate::runtime::truncate;
 
-/// The most bytes of what is wrong with a backend: its own words may stand in it.
+/// Largest size in bytes of a backend's error. The error may contain text of the backend, which may be long.
 const MAX_ERROR_BYTES: usize = 1000;
 
 impl Admin {
     pub(super) fn status(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        if !self.may_see_status(headers) {
+        if !self.is_authorized(headers) {
             let mut response = plain(
                 StatusCode::UNAUTHORIZED,
-                "/status wants the bearer token that the session keys give.\n",
+                "/status needs the bearer token that `vmcp-gateway status-token` prints.\n",
             );
             response
                 .headers_mut()
@@ -32,12 +32,12 @@ impl Admin {
             Ok(body) => respond(StatusCode::OK, HeaderValue::from_static("application/json"), body),
             Err(_) => plain(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "The status cannot be written.\n",
+                "The status could not be encoded.\n",
             ),
         }
     }
 
-    fn may_see_status(&self, headers: &HeaderMap) -> bool {
+    fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let Some(keys) = &self.keys else { return true };
         let value = headers
             .get(header::AUTHORIZATION)
@@ -115,7 +115,7 @@ impl Admin {
     }
 }
 
-/// A failure or two may pass, and are nothing that a person has to see.
+/// The state of a backend. A few failures of a backend are not reported as failing, because they may be temporary.
 fn state_of(state: &DiscoveryState) -> BackendState {
     match (&state.offer, &state.error, state.health) {
         (_, _, Health::Unavailable) => BackendState::Failing,

@@ -46,7 +46,7 @@ use tokio::time::Instant;
 use vmcp_crds::config::CatalogScope;
 
 use crate::budget::Account;
-use crate::config::{self, BackendName, Protocol, UpstreamSettings};
+use crate::config::{self, BackendName, BackendTransport, UpstreamSettings};
 use crate::mcp::revision::Revision;
 use crate::runtime::clock;
 use crate::runtime::compute::{ComputeMeter, WorkFailed};
@@ -178,8 +178,8 @@ impl Backend {
         let config::BackendSettings {
             name,
             url,
-            protocol,
-            contact,
+            transport: protocol,
+            upstream: contact,
             disposable,
             ..
         } = configured.clone();
@@ -235,7 +235,7 @@ impl Backend {
     pub fn is_configured_as(&self, configured: &config::BackendSettings) -> bool {
         let inner = &self.inner;
         let protocol = inner.transport.protocol();
-        (&inner.name, &inner.url, protocol) == (&configured.name, &configured.url, configured.protocol)
+        (&inner.name, &inner.url, protocol) == (&configured.name, &configured.url, configured.transport)
     }
 
     /// Records that the backend loses a session repeatedly, so that its sessions are not reopened for a while.
@@ -349,7 +349,7 @@ impl Backend {
     #[must_use]
     pub fn deadline(&self, tool: Option<&str>) -> Deadline {
         let timeouts = &self.contact().timeouts;
-        Deadline::new(timeouts.of_call(tool), timeouts.extend_on_progress)
+        Deadline::new(timeouts.for_call(tool), timeouts.extend_on_progress)
     }
 
     /// Starts the deadline of a resumed call whose tool is unknown.
@@ -391,11 +391,11 @@ fn host_header(url: &Uri) -> Option<HeaderValue> {
     host.ok()
 }
 
-fn origin(url: &Uri, protocol: Protocol) -> String {
+fn origin(url: &Uri, protocol: BackendTransport) -> String {
     // Two transports of one URL do not share sessions.
     let place = match protocol {
-        Protocol::StreamableHttp => url.to_string(),
-        Protocol::Sse => format!("sse {url}"),
+        BackendTransport::StreamableHttp => url.to_string(),
+        BackendTransport::Sse => format!("sse {url}"),
     };
     let digest = Sha256::digest(place.as_bytes());
     base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, &digest[..12])

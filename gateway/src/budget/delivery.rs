@@ -1,15 +1,15 @@
-//! Answers on their way to their clients.
+//! Tracks responses until their clients have read them.
 //!
-//! The connection on which an answer goes out has to know two things of it, which the answer says in its extensions: until when it must
-//! have gone out, and which bytes of it are counted in the budget.
+//! The connection needs two properties of a response, which are in the response's extensions: its deadline, and which of its bytes are
+//! counted in the budget.
 //!
-//! What a client does not read stays in memory, and in the share of the backend that sent it, in the way of that backend's other answers.
-//! So an account knows the deliveries of what is counted in it ([`crate::budget`]), and a delivery knows since when its client has taken
-//! nothing. Where there is no room for more, the deliveries are given up that have stood still for the longest time: their connections are
-//! closed. Thereby whoever reads is served, however many do not.
+//! Unread bytes stay in memory and in the share of the backend that sent them, where they block the backend's other responses. An account
+//! therefore lists the deliveries of the bytes that it counts ([`crate::budget`]), and a delivery records since when its client has read
+//! nothing. If an account has no room, the connections of the deliveries that have stalled for the longest time are closed. Clients that read
+//! are so served, regardless of how many do not.
 //!
-//! The answer to a batch has parts, one for each request. The deadline of a part counts as long as any of that part has to go out, and no
-//! deadline closes the whole while another part has more time.
+//! The response to a batch has parts, one for each request. The deadline of a part applies while any of that part is unsent, and no
+//! deadline closes the connection while another part has more time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,15 +20,15 @@ use tokio::time::Instant;
 
 use crate::budget::{Account, Reservation, UNCOUNTED_BYTES};
 
-/// An answer on its way to its client, or a part of one. A cheap-clone handle.
+/// A response that is being sent to its client, or a part of one. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Delivery {
     shared: Arc<DeliveryState>,
-    /// Which part of the answer it is, if it is one.
+    /// The part of the response. `None` for the whole response.
     part: Option<Arc<Part>>,
 }
 
-/// A part of an answer, which has gone out when this is dropped.
+/// A part of a response. The part has been sent when this value is dropped.
 #[derive(Debug)]
 struct Part {
     shared: Arc<DeliveryState>,
@@ -41,40 +41,41 @@ impl Drop for Part {
     }
 }
 
-/// Until when a part may last.
+/// The time until which a part may take to be sent.
 #[derive(Clone, Copy, Debug)]
 struct End {
-    /// The number of the part; 0 for the whole.
+    /// Number of the part; 0 for the whole response.
     part: u64,
     at: Instant,
-    /// Whether it must have gone out by then.
+    /// Whether the part must have been sent by then.
     is_deadline: bool,
 }
 
 #[derive(Debug, Default)]
 struct DeliveryState {
-    /// How many of its bytes are counted.
+    /// Number of its bytes that are counted in accounts.
     unread: AtomicUsize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// How many parts there have been.
+    /// Number of parts that were created.
     parts: u64,
-    /// Until when each part may last that says so.
+    /// The ends of the parts that have one.
     ends: Vec<End>,
-    /// The same bytes by their accounts.
+    /// The counted bytes by account.
     counted: Vec<(Account, usize)>,
-    /// Only while the client takes nothing.
+    /// Set while the client reads nothing.
     stalled: Option<Stalled>,
     is_given_up: bool,
 }
 
 impl State {
-    /// How many bytes are counted in `account` and below it.
+    /// Number of bytes that are counted in `account` and the accounts below it.
     fn counted_in(&self, account: &Account) -> usize {
-        let within = |counted: &&(Account, usize)| counted.0.chain().any(|above| above.is(account));
+        let within =
+            |counted: &&(Account, usize)| counted.0.self_and_parents().any(|above| above.is_same(account));
         self.counted.iter().filter(within).map(|(_, bytes)| bytes).sum()
     }
 }
@@ -92,7 +93,7 @@ impl DeliveryState {
 }
 
 impl Delivery {
-    /// A part of it with an end of its own, which counts until the last handle of the part is dropped.
+    /// Creates a part with its own end, which applies until the last handle of the part is dropped.
     pub(crate) fn part(&self) -> Self {
         let mut state = self.lock();
         state.parts = state.parts.saturating_add(1);
@@ -106,7 +107,7 @@ impl Delivery {
         }
     }
 
-    /// The whole of which it is a part.
+    /// The whole response that this is a part of.
     fn whole(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -114,13 +115,13 @@ impl Delivery {
         }
     }
 
-    /// Has it go out until `end`, unless it may last longer already.
+    /// Sets `end` as the deadline, unless there is a later one.
     pub(crate) fn extend(&self, end: Instant) {
         self.set_end(end, true);
     }
 
-    /// Lets it last until `end` where other parts have to go out earlier. It may last longer by itself.
-    pub(crate) fn may_last(&self, end: Instant) {
+    /// Allows this part to take until `end`, even if the deadlines of other parts are earlier. It is not a deadline for this part itself.
+    pub(crate) fn allow_until(&self, end: Instant) {
         self.set_end(end, false);
     }
 
@@ -140,7 +141,7 @@ impl Delivery {
         }
     }
 
-    /// Until when it must have gone out, if it has to.
+    /// The time by which the response must have been sent, if it has a deadline.
     pub(crate) fn end(&self) -> Option<Instant> {
         let state = self.lock();
         let has_deadline = state.ends.iter().any(|end| end.is_deadline);
@@ -148,7 +149,7 @@ impl Delivery {
         last.filter(|_| has_deadline)
     }
 
-    /// `bytes` of this answer, which are counted in `account` from now on. Few are not counted.
+    /// Counts `bytes` of this response in `account` until they have been sent. Small pieces are not counted.
     pub(crate) fn count(&self, account: &Account, bytes: Bytes) -> Bytes {
         if bytes.len() <= UNCOUNTED_BYTES {
             return bytes;
@@ -157,8 +158,8 @@ impl Delivery {
         self.hold(account, bytes, Some(reservation))
     }
 
-    /// `bytes` of this answer, which are counted in `account` already.
-    pub(crate) fn follow(&self, account: &Account, bytes: Bytes) -> Bytes {
+    /// Tracks `bytes` of this response that `account` counts already.
+    pub(crate) fn track(&self, account: &Account, bytes: Bytes) -> Bytes {
         if bytes.len() <= UNCOUNTED_BYTES {
             return bytes;
         }
@@ -166,7 +167,7 @@ impl Delivery {
     }
 
     fn hold(&self, account: &Account, bytes: Bytes, reservation: Option<Reservation>) -> Bytes {
-        /// What a copy of the bytes keeps alive.
+        /// The owner of the bytes, which lives as long as a copy of them.
         struct Held {
             bytes: Bytes,
             delivery: Delivery,
@@ -195,24 +196,28 @@ impl Delivery {
     fn add(&self, account: &Account, bytes: usize) {
         let mut state = self.lock();
         self.shared.unread.fetch_add(bytes, Ordering::Relaxed);
-        match state.counted.iter_mut().find(|(other, _)| other.is(account)) {
+        match state.counted.iter_mut().find(|(other, _)| other.is_same(account)) {
             Some((_, counted)) => *counted += bytes,
             None => {
                 state.counted.push((account.clone(), bytes));
                 let whole = self.whole();
                 account
-                    .chain()
+                    .self_and_parents()
                     .for_each(|account| account.unread().insert(&whole));
             }
         }
-        account.chain().for_each(|account| account.unread().add(bytes));
+        account
+            .self_and_parents()
+            .for_each(|account| account.unread().add(bytes));
     }
 
     fn release(&self, account: &Account, bytes: usize) {
         let mut state = self.lock();
         self.shared.unread.fetch_sub(bytes, Ordering::Relaxed);
-        account.chain().for_each(|account| account.unread().sub(bytes));
-        let Some(index) = state.counted.iter().position(|(other, _)| other.is(account)) else {
+        account
+            .self_and_parents()
+            .for_each(|account| account.unread().sub(bytes));
+        let Some(index) = state.counted.iter().position(|(other, _)| other.is_same(account)) else {
             return;
         };
         if let Some((_, counted)) = state.counted.get_mut(index)
@@ -222,19 +227,20 @@ impl Delivery {
             return;
         }
         state.counted.swap_remove(index);
-        for account in account.chain() {
+        for account in account.self_and_parents() {
             if state.counted_in(account) == 0 {
                 account.unread().remove(self);
             }
         }
     }
 
-    /// Whether any of it is counted.
+    /// Whether any of its bytes are counted.
     pub(crate) fn is_counted(&self) -> bool {
         self.shared.unread.load(Ordering::Relaxed) > 0
     }
 
-    /// How many of its bytes are counted in `account` or below it, and since when its client has taken nothing; `None` while it takes something.
+    /// Since when its client has read nothing, and the number of its bytes that are counted in `account` or below it. `None` if the client
+    /// reads or no bytes are counted there.
     pub(crate) fn stalled(&self, account: &Account) -> Option<(Instant, usize)> {
         let state = self.lock();
         let stalled = state.stalled.as_ref().filter(|_| !state.is_given_up)?;
@@ -242,8 +248,8 @@ impl Delivery {
         (counted > 0).then_some((stalled.since, counted))
     }
 
-    /// How many of its bytes are counted in `account` or below it, if it has been given up.
-    pub(crate) fn closing(&self, account: &Account) -> usize {
+    /// Number of its bytes that are counted in `account` or below it, if its connection is being closed.
+    pub(crate) fn closing_bytes(&self, account: &Account) -> usize {
         let state = self.lock();
         if state.is_given_up {
             state.counted_in(account)
@@ -252,8 +258,8 @@ impl Delivery {
         }
     }
 
-    /// Says that its client has taken nothing since `since`. `connection` is woken when it is given up.
-    pub(crate) fn stalls(&self, since: Instant, connection: &Waker) {
+    /// Records that its client has read nothing since `since`. [`Self::give_up`] wakes `connection`.
+    pub(crate) fn mark_stalled(&self, since: Instant, connection: &Waker) {
         let mut state = self.lock();
         match &mut state.stalled {
             Some(stalled) => {
@@ -269,13 +275,13 @@ impl Delivery {
         }
     }
 
-    /// Says that its client takes something, which may be in the moment in which it is given up.
-    pub(crate) fn moves(&self) {
+    /// Records that its client reads. If the client resumes just when it is given up, the delivery continues.
+    pub(crate) fn mark_moving(&self) {
         let mut state = self.lock();
         (state.stalled, state.is_given_up) = (None, false);
     }
 
-    /// Has its connection closed, because others need the room.
+    /// Makes its connection close, because other responses need the room.
     pub(crate) fn give_up(&self) {
         let mut state = self.lock();
         state.is_given_up = true;
@@ -284,13 +290,13 @@ impl Delivery {
         }
     }
 
-    /// Whether its connection is to be closed.
+    /// Whether its connection must close.
     pub(crate) fn is_given_up(&self) -> bool {
         self.lock().is_given_up
     }
 
-    /// What tells it from others as long as it lives.
-    pub(crate) fn address(&self) -> usize {
+    /// Identifies the response among all live ones.
+    pub(crate) fn id(&self) -> usize {
         Arc::as_ptr(&self.shared).addr()
     }
 
@@ -308,12 +314,12 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test]
-    async fn end_of_a_part_counts_until_the_part_has_gone_out() {
+    async fn end_of_a_part_applies_until_the_part_is_sent() {
         let (whole, now) = (Delivery::default(), Instant::now());
         assert_eq!(whole.end(), None);
         let [early, late, patient] = [(); 3].map(|()| whole.part());
-        patient.may_last(now + 9 * SECOND);
-        assert_eq!(whole.end(), None, "nothing has to be over");
+        patient.allow_until(now + 9 * SECOND);
+        assert_eq!(whole.end(), None, "no part has a deadline");
         early.extend(now + SECOND);
         assert_eq!(whole.end(), Some(now + 9 * SECOND));
         drop(patient);
@@ -323,7 +329,7 @@ mod tests {
         assert_eq!(late.end(), Some(now + 5 * SECOND));
         drop(late);
         assert_eq!(whole.end(), Some(now + SECOND));
-        // What is counted of it has to go out first.
+        // Counted bytes must be sent before the part has ended.
         let account = Account::root(100_000);
         let bytes = early.count(&account, Bytes::from(vec![0; 9000]));
         drop(early);

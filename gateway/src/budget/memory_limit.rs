@@ -1,18 +1,18 @@
-//! How much memory the control group of this process may use: the limit of the pod.
+//! Reads the memory limit of this process's control group, which is the limit of the pod.
 
 use std::path::{Path, PathBuf};
 
-/// What a control group without a limit says in version 1 is a number near this.
+/// In version 1, control groups without a limit report a number above this.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// The least of the limits of the groups that this process is in; `None` where there is none.
+/// The lowest limit of the control groups of this process. `None` if none has a limit.
 pub(super) fn of_this_process() -> Option<usize> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     least(&groups, |file| std::fs::read_to_string(file).ok())
 }
 
-/// The same for a process of which `/proc/self/cgroup` says `groups`. In a container the path that it names may lie outside of what is
-/// mounted: then the mount itself is the group.
+/// The lowest limit for a process whose `/proc/self/cgroup` contains `groups`. In a container, the path there may be outside the mounted
+/// hierarchy. The root of the mount is then the group of the process.
 fn least(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize> {
     let limits = groups.lines().flat_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -33,7 +33,7 @@ fn least(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize> 
     limits.min()
 }
 
-/// The limit that a file says; `max` is none.
+/// Parses the content of a limit file. `None` if it sets no limit, as `max` does.
 fn limit(text: &str) -> Option<usize> {
     let bytes: u64 = text.trim().parse().ok()?;
     (bytes < NO_LIMIT).then(|| usize::try_from(bytes).unwrap_or(usize::MAX))
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_limit_is_the_least_of_all_groups_above() {
+    fn memory_limit_is_the_lowest_of_all_ancestors() {
         let two = "0::/kubepods/pod1/c1\n";
         let files = [
             ("/sys/fs/cgroup/kubepods/pod1/c1/memory.max", "max\n"),
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_limit_of_version_1_is_found_and_none_is_none() {
+    fn version_1_limit_is_found_and_may_be_missing() {
         let one = "9:cpu,cpuacct:/a\n4:memory:/docker/abc\n0::/\n";
         let inside = [("/sys/fs/cgroup/memory/memory.limit_in_bytes", "536870912\n")];
         assert_eq!(found(one, &inside), Some(512 << 20));

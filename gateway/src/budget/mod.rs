@@ -1,11 +1,10 @@
-//! The bytes that the process buffers at a time: one budget, and shares of it.
+//! The memory budget for buffered bytes, and its shares.
 //!
-//! Whatever keeps bytes that a client or a backend sent, and whose number that sender decides, reserves them first: request bodies,
-//! answers that are read whole, events under assembly, gathered batches, catalogs. Beyond a share nothing is read: the sender gets an
-//! error, and no other sender notices. A reservation ends when its value is dropped, or, with [`Reservation::hold`], when the last copy
-//! of the bytes is.
+//! Code that buffers bytes of clients or backends, who decide the size, reserves them first: request bodies, complete responses, incomplete
+//! events, batches, catalogs. Bytes beyond a share are not read: the sender gets an error, and other senders are not affected. A reservation
+//! ends when it is dropped, or, with [`Reservation::hold`], when the last copy of the bytes is dropped.
 //!
-//! An account is a node of a tree. What is reserved in it is reserved in every account above it, too, or in none.
+//! The accounts form a tree. Invariant: bytes that are reserved in an account are also reserved in all of its parents.
 
 pub(super) mod delivery;
 mod memory_limit;
@@ -18,27 +17,27 @@ use bytes::Bytes;
 
 use unread_responses::UnreadResponses;
 
-/// What is not larger than this is not counted: as many of these as may be buffered at a time hold little, and calls cost less.
+/// Buffers up to this size are not counted, which makes small calls cheaper. All of them together hold little memory, because the number of
+/// concurrent requests is limited.
 pub const UNCOUNTED_BYTES: usize = 4 * 1024;
 
-/// The budget where neither the configuration nor the system says how large it is.
+/// The budget if neither the configuration nor the system sets a limit.
 const DEFAULT_BYTES: usize = 128 * 1024 * 1024;
-/// The part of the memory that the process may use which its buffers may take: what is made of a message takes several times its bytes.
+/// Divisor: the part of the process's memory that the budget takes. Processing a message takes several times its size.
 const PART_OF_MEMORY: usize = 4;
-/// The smallest budget that is derived.
-const LEAST_BYTES: usize = 16 * 1024 * 1024;
-/// The part of the whole that one backend's answers may take, and the part of the catalogs' that one backend's may.
+/// The smallest derived budget.
+const MIN_BYTES: usize = 16 * 1024 * 1024;
+/// Divisor: the part of the budget for the responses of one backend.
 const BACKEND_PART: usize = 4;
-/// The part of the whole that all catalogs together may take.
+/// Divisor: the part of the budget for all catalogs, and the part of that share for one backend's catalog.
 const CATALOGS_PART: usize = 2;
-/// The part of the catalogs' share that the lists of single sessions may take, and the part of that which one backend's may, or what is
-/// made of them.
+/// Divisor: the part of the catalogs' share for the lists of individual sessions, and the part of that share for one backend.
 const SESSION_CATALOGS_PART: usize = 2;
-/// The part of the whole that sessions may take which are remembered.
+/// Divisor: the part of the budget for cached sessions.
 const SESSIONS_PART: usize = 8;
-/// The part of the whole that all requests together may take, where the configuration does not say.
+/// Divisor: the default part of the budget for all requests.
 const REQUESTS_PART: usize = 2;
-/// The part of the requests' share that one authenticated principal may take.
+/// Divisor: the part of the requests' share for one authenticated principal.
 const PRINCIPAL_PART: usize = 4;
 
 /// The budget of the process. A cheap-clone handle.
@@ -49,12 +48,12 @@ pub struct Budget {
     catalogs: Account,
     session_catalogs: Account,
     sessions: Account,
-    /// The largest request, which one principal's share must hold.
+    /// Size of the largest allowed request, which fits into every principal's share.
     request_bytes: Arc<AtomicUsize>,
 }
 
 impl Budget {
-    /// A budget of `bytes`, all of which requests may take.
+    /// Creates a budget of `bytes`, all of which requests may take.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let total = Account::root(bytes);
@@ -69,8 +68,8 @@ impl Budget {
         }
     }
 
-    /// Takes new limits. What is reserved stays reserved. `whole` is the configured size of the budget; without it, the size follows from
-    /// the memory that the process may use. `requests` is the configured size of the requests' share.
+    /// Changes the limits. Existing reservations stay. `whole` is the configured size of the budget; without it, the size is derived from the
+    /// memory limit of the process. `requests` is the configured size of the requests' share.
     pub fn set(&self, whole: Option<usize>, requests: Option<usize>, largest_request: usize) {
         let derived = || derived_bytes().max(largest_request.saturating_mul(REQUESTS_PART));
         let whole = whole.unwrap_or_else(derived);
@@ -80,13 +79,13 @@ impl Budget {
         self.request_bytes.store(largest_request, Ordering::Relaxed);
     }
 
-    /// The share of all requests.
+    /// The share for the bodies of all requests.
     #[must_use]
     pub fn requests(&self) -> &Account {
         &self.requests
     }
 
-    /// A share for the requests of one authenticated principal.
+    /// Creates a share for the requests of one authenticated principal.
     #[must_use]
     pub fn principal(&self) -> Account {
         let largest = self.request_bytes.load(Ordering::Relaxed);
@@ -94,49 +93,49 @@ impl Budget {
             .with_limit((self.requests.limit() / PRINCIPAL_PART).max(largest))
     }
 
-    /// A share for the answers of one backend.
+    /// Creates a share for the responses of one backend.
     #[must_use]
     pub fn backend(&self) -> Account {
         self.total.share(BACKEND_PART)
     }
 
-    /// A share for the catalog of one backend.
+    /// Creates a share for the catalog of one backend.
     #[must_use]
     pub fn catalog(&self) -> Account {
         self.catalogs.share(CATALOGS_PART)
     }
 
-    /// A share for what one backend lists to single sessions, or for what is made of that.
+    /// Creates a share for the lists that one backend returns to individual sessions, or for the views that are built from them.
     #[must_use]
     pub fn session_catalog(&self) -> Account {
         self.session_catalogs.share(SESSION_CATALOGS_PART)
     }
 
-    /// The share of the sessions that are remembered.
+    /// The share for cached sessions.
     #[must_use]
     pub fn sessions(&self) -> &Account {
         &self.sessions
     }
 
-    /// The size of the budget.
+    /// The size of the budget in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.total.limit()
     }
 
-    /// How many bytes are reserved.
+    /// Number of reserved bytes in all shares.
     #[must_use]
     pub fn reserved(&self) -> usize {
         self.total.reserved()
     }
 
-    /// How many reservations were refused.
+    /// Number of reservations that were refused since the process started.
     #[must_use]
     pub fn refusals(&self) -> u64 {
         self.total.node.refusals.load(Ordering::Relaxed)
     }
 
-    /// How many answers were given up because their clients did not read, and others needed the room.
+    /// Number of responses that were cut off because their clients did not read and other responses needed the room.
     #[must_use]
     pub fn given_up(&self) -> u64 {
         self.total.node.given_up.load(Ordering::Relaxed)
@@ -149,22 +148,22 @@ impl Default for Budget {
     }
 }
 
-/// The budget that follows from the memory that the process may use, which does not change while it runs.
+/// The size of the budget, derived from the memory limit of the process, which does not change while it runs.
 fn derived_bytes() -> usize {
     static DERIVED: OnceLock<usize> = OnceLock::new();
     *DERIVED.get_or_init(|| {
-        let part = |memory: usize| (memory / PART_OF_MEMORY).max(LEAST_BYTES);
+        let part = |memory: usize| (memory / PART_OF_MEMORY).max(MIN_BYTES);
         memory_limit::of_this_process().map_or(DEFAULT_BYTES, part)
     })
 }
 
-/// How many bytes of sessions the process may keep in its memory: as many again as it buffers, where its memory is limited.
+/// Largest size of the memory session store in bytes: the same part of the memory as the budget. Unlimited if the memory is unlimited.
 #[must_use]
 pub fn session_bytes() -> usize {
     memory_limit::of_this_process().map_or(usize::MAX, |memory| memory / PART_OF_MEMORY)
 }
 
-/// Something that has a limit of its own within the budget. A cheap-clone handle.
+/// A share of the budget with its own limit. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct Account {
     node: Arc<Node>,
@@ -173,41 +172,42 @@ pub struct Account {
 #[derive(Debug)]
 struct Node {
     parent: Option<Account>,
-    limit: Limit,
+    limit: AccountLimit,
     reserved: AtomicUsize,
     unread: UnreadResponses,
-    /// Counted in the root, for all.
+    /// Number of refused reservations. Only the root counts, for all accounts.
     refusals: AtomicU64,
+    /// Number of responses that were cut off. Only the root counts, for all accounts.
     given_up: AtomicU64,
 }
 
 #[derive(Debug)]
-enum Limit {
+enum AccountLimit {
     Bytes(AtomicUsize),
-    /// So-many-th part of the parent's.
+    /// The parent's limit divided by this number.
     Part(usize),
 }
 
 impl Account {
-    /// An account without a parent.
+    /// Creates an account without a parent.
     #[must_use]
     pub fn root(bytes: usize) -> Self {
-        Self::make(None, Limit::Bytes(AtomicUsize::new(bytes)))
+        Self::new(None, AccountLimit::Bytes(AtomicUsize::new(bytes)))
     }
 
-    /// An account below this one with a limit of its own.
+    /// Creates an account below this one with the limit `bytes`.
     #[must_use]
     pub fn with_limit(&self, bytes: usize) -> Self {
-        Self::make(Some(self.clone()), Limit::Bytes(AtomicUsize::new(bytes)))
+        Self::new(Some(self.clone()), AccountLimit::Bytes(AtomicUsize::new(bytes)))
     }
 
-    /// An account below this one whose limit is the `part`-th part of this one's.
+    /// Creates an account below this one whose limit is this one's limit divided by `part`.
     #[must_use]
     pub fn share(&self, part: usize) -> Self {
-        Self::make(Some(self.clone()), Limit::Part(part.max(1)))
+        Self::new(Some(self.clone()), AccountLimit::Part(part.max(1)))
     }
 
-    fn make(parent: Option<Self>, limit: Limit) -> Self {
+    fn new(parent: Option<Self>, limit: AccountLimit) -> Self {
         Self {
             node: Arc::new(Node {
                 parent,
@@ -221,17 +221,17 @@ impl Account {
     }
 
     fn set_limit(&self, bytes: usize) {
-        if let Limit::Bytes(limit) = &self.node.limit {
+        if let AccountLimit::Bytes(limit) = &self.node.limit {
             limit.store(bytes, Ordering::Relaxed);
         }
     }
 
-    /// How many bytes may be reserved here at a time.
+    /// Most bytes that may be reserved here at a time.
     #[must_use]
     pub fn limit(&self) -> usize {
         match &self.node.limit {
-            Limit::Bytes(bytes) => bytes.load(Ordering::Relaxed),
-            Limit::Part(part) => self
+            AccountLimit::Bytes(bytes) => bytes.load(Ordering::Relaxed),
+            AccountLimit::Part(part) => self
                 .node
                 .parent
                 .as_ref()
@@ -239,13 +239,13 @@ impl Account {
         }
     }
 
-    /// How many bytes are reserved here and below.
+    /// Number of bytes that are reserved here and in the accounts below.
     #[must_use]
     pub fn reserved(&self) -> usize {
         self.node.reserved.load(Ordering::Relaxed)
     }
 
-    /// A reservation of nothing yet.
+    /// Creates an empty reservation, which can grow.
     #[must_use]
     pub fn begin(&self) -> Reservation {
         Reservation {
@@ -254,14 +254,15 @@ impl Account {
         }
     }
 
-    /// Reserves so many bytes, if there is room for them here and in every account above.
+    /// Reserves `bytes` if there is room for them here and in all parents.
     #[must_use]
     pub fn reserve(&self, bytes: usize) -> Option<Reservation> {
         let mut reservation = self.begin();
         reservation.grow(bytes).then_some(reservation)
     }
 
-    /// Reserves so many bytes whether or not there is room: they are there already. Others are refused until there is room again.
+    /// Reserves `bytes` even if there is no room, because they are buffered already. Further reservations are refused until there is room
+    /// again.
     #[must_use]
     pub fn overdraw(&self, bytes: usize) -> Reservation {
         let mut reservation = self.begin();
@@ -269,13 +270,13 @@ impl Account {
         reservation
     }
 
-    /// Whether more is reserved than there is room for.
+    /// Whether more bytes are reserved than the limit allows.
     #[must_use]
     pub fn is_overdrawn(&self) -> bool {
         self.reserved() > self.limit()
     }
 
-    /// `bytes`, which exist already, counted here as long as there is a copy of them. Few are not counted.
+    /// Counts `bytes`, which are buffered already, while a copy of them exists. Small buffers are not counted.
     #[must_use]
     pub fn count(&self, bytes: Bytes) -> Bytes {
         if bytes.len() <= UNCOUNTED_BYTES {
@@ -284,13 +285,13 @@ impl Account {
         self.overdraw(bytes.len()).hold(bytes)
     }
 
-    /// Whether anybody beside the one who asks has it, or something is reserved in it.
+    /// Whether there is another handle to the account, or bytes are reserved in it.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         Arc::strong_count(&self.node) > 1 || self.reserved() > 0
     }
 
-    /// Charges so many bytes here and in every account above, or nowhere: then the error is the account that has no room.
+    /// Charges `bytes` here and in all parents. If an account has no room, nothing is charged, and the error is that account.
     fn charge(&self, bytes: usize) -> Result<(), &Self> {
         let node = &*self.node;
         let limit = self.limit();
@@ -307,31 +308,31 @@ impl Account {
     }
 
     fn discharge(&self, bytes: usize) {
-        for account in self.chain() {
+        for account in self.self_and_parents() {
             account.node.reserved.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
-    /// Whether it is the same account.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    /// Whether `other` is a handle to the same account.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.node, &other.node)
     }
 
-    /// This account and every account above it.
-    pub(crate) fn chain(&self) -> impl Iterator<Item = &Self> {
+    /// This account and all of its parents up to the root.
+    pub(crate) fn self_and_parents(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |account| account.node.parent.as_ref())
     }
 
-    fn topmost(&self) -> &Self {
-        self.chain().last().unwrap_or(self)
+    fn root_account(&self) -> &Self {
+        self.self_and_parents().last().unwrap_or(self)
     }
 
-    fn refused(&self) {
-        self.topmost().node.refusals.fetch_add(1, Ordering::Relaxed);
+    fn record_refusal(&self) {
+        self.root_account().node.refusals.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Bytes that are reserved until this is dropped.
+/// Reserved bytes of an account. They are released when this value is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     account: Account,
@@ -339,21 +340,21 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Reserves so many bytes more, if there is room. Otherwise nothing changes.
+    /// Reserves `bytes` more and returns `true` if there is room. Otherwise nothing changes.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
         if bytes == 0 {
             return true;
         }
         if self.account.charge(bytes).is_err() {
-            self.account.refused();
+            self.account.record_refusal();
             return false;
         }
         self.bytes += bytes;
         true
     }
 
-    /// Reserves so many bytes in all, if there is room for those that are more. Otherwise nothing changes.
+    /// Changes the reservation to `bytes` and returns `true` if there is room. Otherwise nothing changes.
     #[must_use]
     pub fn resize(&mut self, bytes: usize) -> bool {
         match bytes.checked_sub(self.bytes) {
@@ -366,34 +367,34 @@ impl Reservation {
         }
     }
 
-    /// Reserves so many bytes in all, whether or not there is room.
+    /// Changes the reservation to `bytes` even if there is no room.
     pub fn overdraw(&mut self, bytes: usize) {
         let Some(more) = bytes.checked_sub(self.bytes) else {
             let _less = self.resize(bytes);
             return;
         };
-        for account in self.account.chain() {
+        for account in self.account.self_and_parents() {
             account.node.reserved.fetch_add(more, Ordering::Relaxed);
         }
         self.bytes = bytes;
     }
 
-    /// How many bytes are reserved.
+    /// Number of reserved bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whose account it is.
+    /// The account of the reservation.
     #[must_use]
     pub fn account(&self) -> &Account {
         &self.account
     }
 
-    /// `bytes`, for which this stays reserved as long as there is a copy of them.
+    /// Attaches the reservation to `bytes`. It ends when the last copy of the result is dropped.
     #[must_use]
     pub fn hold(self, bytes: Bytes) -> Bytes {
-        /// What a copy of the bytes keeps alive.
+        /// The owner of the bytes, which lives as long as a copy of them.
         struct Held {
             bytes: Bytes,
             _reservation: Reservation,
@@ -429,7 +430,7 @@ mod tests {
         let mut held = one.reserve(200).unwrap();
         assert!(!held.grow(51) && one.reserve(51).is_none());
         assert!(held.grow(50));
-        // The share of another is untouched, and what is given back is there again.
+        // The share of another backend is untouched, and released bytes are available again.
         let others = other.reserve(250).unwrap();
         assert_eq!((budget.reserved(), budget.refusals()), (500, 2));
         assert!(held.resize(10) && one.reserve(240).is_some());
@@ -446,13 +447,14 @@ mod tests {
         assert!(budget.requests().reserve(250).is_some());
         drop(backends);
         assert!(budget.requests().reserve(901).is_none() && budget.requests().reserve(900).is_some());
-        // A budget that is made smaller holds for what comes.
+        // A smaller budget applies to further reservations.
         budget.set(Some(100), Some(900), 100);
         assert!(budget.requests().reserve(101).is_none());
     }
 
+    /// A principal's share is a part of the requests' share, but never smaller than one request.
     #[test]
-    fn principal_takes_a_part_of_the_requests_and_at_least_one_request() {
+    fn share_of_a_principal_holds_at_least_one_request() {
         let budget = Budget::new(1000);
         budget.set(Some(1000), Some(800), 100);
         assert_eq!(budget.principal().limit(), 200);
@@ -473,7 +475,7 @@ mod tests {
         let small = account.count(Bytes::from(vec![0; UNCOUNTED_BYTES]));
         assert_eq!(account.reserved(), 0);
         drop(small);
-        // What is there already counts although there is no room for it.
+        // Bytes that are buffered already count even if there is no room for them.
         let over = account.overdraw(30_000);
         assert!(account.reserve(1).is_none());
         drop(over);

@@ -1,4 +1,4 @@
-//! What is counted of answers that their clients have not read, and how room is made where they do not read at all.
+//! The unread responses of an account, and how room is made when their clients do not read.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -12,24 +12,24 @@ use tokio::time::Instant;
 use super::{Account, Reservation};
 use crate::budget::delivery::Delivery;
 
-/// How long a client may take nothing before its answer is given up for others. The kernel reports a connection as writable again only when
-/// a third of its send buffer is free, which takes nearly 4 s where a client reads 50 KiB/s.
-const STALL: Duration = Duration::from_secs(4);
-/// How long an answer waits until there is room for it.
-const PATIENCE: Duration = Duration::from_secs(6);
-/// How often it is looked for room meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// The part of an account that is made free at a time, so that not every answer has to wait for it.
-const PART_MADE_FREE: usize = 8;
+/// How long a client may read nothing before its response is cut off for others. The kernel reports a connection as writable again only when
+/// a third of its send buffer is free, which takes nearly 4 s for a client that reads 50 KiB/s.
+const MAX_STALL: Duration = Duration::from_secs(4);
+/// How long a reservation waits for room.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(6);
+/// Time between two attempts while a reservation waits for room.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// Divisor: the part of an account that is freed at a time, so that not every reservation has to wait.
+const FREED_PART: usize = 8;
 
-/// What is counted in one account of answers that are on their way to their clients.
+/// The responses with bytes in one account that their clients have not read.
 #[derive(Debug)]
 pub(crate) struct UnreadResponses {
     deliveries: Mutex<HashMap<usize, Delivery>>,
     bytes: AtomicUsize,
-    /// Who waits for room gets it in the order of arrival.
+    /// Serves the waiting reservations in the order of arrival.
     turn: Semaphore,
-    /// How many of those who wait hold much of the account themselves.
+    /// Number of waiting reservations that hold a large part of the account themselves.
     large_waiters: AtomicUsize,
 }
 
@@ -46,11 +46,11 @@ impl Default for UnreadResponses {
 
 impl UnreadResponses {
     pub(crate) fn insert(&self, delivery: &Delivery) {
-        self.lock().insert(delivery.address(), delivery.clone());
+        self.lock().insert(delivery.id(), delivery.clone());
     }
 
     pub(crate) fn remove(&self, delivery: &Delivery) {
-        self.lock().remove(&delivery.address());
+        self.lock().remove(&delivery.id());
     }
 
     pub(crate) fn add(&self, bytes: usize) {
@@ -67,38 +67,42 @@ impl UnreadResponses {
 }
 
 impl Account {
-    /// As [`Self::reserve`]; where clients that do not read are in the way, they are given up, and this waits for the room.
+    /// As [`Self::reserve`]. If unread responses take the room, responses of clients that do not read are cut off, and this waits for the
+    /// room.
     pub async fn reserve_or_wait(&self, bytes: usize) -> Option<Reservation> {
         let mut reservation = self.begin();
         reservation.grow_or_wait(bytes).await.then_some(reservation)
     }
 
-    /// What is counted here of answers that are on their way.
+    /// The unread responses with bytes in this account.
     pub(crate) fn unread(&self) -> &UnreadResponses {
         &self.node.unread
     }
 
-    /// Whether anything is unread that could be given up.
+    /// Whether there are unread responses, which could be cut off.
     fn has_unread(&self) -> bool {
         self.node.unread.bytes.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether somebody waits for room here.
+    /// Whether a reservation waits for room here.
     fn has_waiters(&self) -> bool {
         self.node.unread.turn.available_permits() == 0
     }
 
-    /// Gives up those deliveries whose clients have taken nothing for the longest time, until so many bytes and some more will be free.
+    /// Cuts off the responses whose clients have read nothing for the longest time, until at least `bytes` will be free.
     fn give_up_unread(&self, bytes: usize) {
         let deliveries: Vec<_> = self.node.unread.lock().values().cloned().collect();
-        // A connection takes a moment to close.
-        let closing: usize = deliveries.iter().map(|delivery| delivery.closing(self)).sum();
-        let mut wanted = bytes.max(self.limit() / PART_MADE_FREE).saturating_sub(closing);
+        // Connections that are being closed free their bytes soon.
+        let closing: usize = deliveries
+            .iter()
+            .map(|delivery| delivery.closing_bytes(self))
+            .sum();
+        let mut wanted = bytes.max(self.limit() / FREED_PART).saturating_sub(closing);
         let now = Instant::now();
         let mut stalled: Vec<_> = deliveries
             .iter()
             .filter_map(|delivery| delivery.stalled(self).map(|found| (found, delivery)))
-            .filter(|((since, _), _)| now.duration_since(*since) >= STALL)
+            .filter(|((since, _), _)| now.duration_since(*since) >= MAX_STALL)
             .collect();
         stalled.sort_unstable_by_key(|((since, _), _)| *since);
         for ((_, counted), delivery) in stalled {
@@ -107,13 +111,13 @@ impl Account {
             }
             wanted = wanted.saturating_sub(counted);
             delivery.give_up();
-            self.topmost().node.given_up.fetch_add(1, Ordering::Relaxed);
+            self.root_account().node.given_up.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 impl Reservation {
-    /// As [`Self::grow`]; where clients that do not read are in the way, they are given up, and this waits for the room.
+    /// As [`Self::grow`]. If unread responses take the room, responses of clients that do not read are cut off, and this waits for the room.
     pub async fn grow_or_wait(&mut self, bytes: usize) -> bool {
         let account = self.account.clone();
         let has_room = match account.charge(bytes) {
@@ -124,18 +128,18 @@ impl Reservation {
         if has_room {
             self.bytes += bytes;
         } else {
-            account.refused();
+            account.record_refusal();
         }
         has_room
     }
 
-    /// Waits until so many bytes more are charged. `full` is the account that has no room for them.
+    /// Waits until `bytes` more are charged. `full` is the account without room for them.
     ///
-    /// Room comes from answers that are unread, and from others that wait: of those which hold much of the account already, and which
-    /// would wait for each other, all but the first give way.
+    /// Unread responses free room, and so do other waiting reservations. Reservations that hold a large part of the account would
+    /// deadlock, waiting for each other. All of them except the first therefore fail.
     async fn wait(&self, bytes: usize, full: &Account) -> bool {
         let waiting = RoomWaiter::begin(full, self.bytes);
-        let has_room = tokio::time::timeout(PATIENCE, async {
+        let has_room = tokio::time::timeout(ROOM_TIMEOUT, async {
             let Some(_turn) = waiting.turn().await else {
                 return false;
             };
@@ -147,23 +151,23 @@ impl Reservation {
                     return false;
                 }
                 full.give_up_unread(bytes);
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
         });
         has_room.await.unwrap_or(false)
     }
 }
 
-/// One that waits for room in an account.
+/// A reservation that waits for room in an account.
 struct RoomWaiter<'a> {
     account: &'a Account,
     is_large: bool,
 }
 
 impl<'a> RoomWaiter<'a> {
-    /// `held` is what it holds already.
+    /// `held` is the number of bytes that the reservation has already.
     fn begin(account: &'a Account, held: usize) -> Self {
-        let is_large = held >= account.limit() / PART_MADE_FREE;
+        let is_large = held >= account.limit() / FREED_PART;
         let large = usize::from(is_large);
         account
             .node
@@ -173,14 +177,14 @@ impl<'a> RoomWaiter<'a> {
         Self { account, is_large }
     }
 
-    /// Its turn to get room; `None` if it has to give way to the one whose turn it is.
+    /// Waits for its turn to get room. `None` if it must fail so that the reservation with the turn can proceed.
     async fn turn(&self) -> Option<SemaphorePermit<'a>> {
         let mut turn = pin!(self.account.node.unread.turn.acquire());
         loop {
             tokio::select! {
                 biased;
                 turn = &mut turn => return turn.ok(),
-                () = tokio::time::sleep(LOOK_EVERY), if self.is_large => {}
+                () = tokio::time::sleep(RETRY_INTERVAL), if self.is_large => {}
             }
             if self.is_large && !self.account.has_unread() {
                 return None;
@@ -188,7 +192,7 @@ impl<'a> RoomWaiter<'a> {
         }
     }
 
-    /// Whether others wait that hold much.
+    /// Whether another large reservation waits.
     fn has_other_large(&self) -> bool {
         let large = self.account.node.unread.large_waiters.load(Ordering::Relaxed);
         large > usize::from(self.is_large)
@@ -222,35 +226,35 @@ mod tests {
         (delivery, Some(bytes))
     }
 
-    /// What a connection does: it drops what is given up.
+    /// Drops a response that is cut off, as its connection does.
     async fn close((delivery, bytes): &mut (Delivery, Option<Bytes>)) {
         let began = Instant::now();
         while !delivery.is_given_up() {
-            assert!(began.elapsed() < 2 * PATIENCE, "it is not given up");
+            assert!(began.elapsed() < 2 * ROOM_TIMEOUT, "it is not cut off");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         drop(bytes.take());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn longest_unread_answer_is_given_up_for_the_next() {
+    async fn longest_stalled_response_is_cut_off_first() {
         let account = super::super::Budget::new(4 * 100_000).backend();
         let [mut first, second, mut third] = [(); 3].map(|()| unread(&account));
         for (delivery, _) in [&first, &second, &third] {
-            delivery.stalls(Instant::now(), Waker::noop());
+            delivery.mark_stalled(Instant::now(), Waker::noop());
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        // This one reads again.
-        second.0.moves();
+        // This client reads again.
+        second.0.mark_moving();
         let began = Instant::now();
         let (next, ()) = tokio::join!(account.reserve_or_wait(ANSWER), close(&mut first));
         assert!(
-            next.is_some() && began.elapsed() < PATIENCE,
+            next.is_some() && began.elapsed() < ROOM_TIMEOUT,
             "{:?}",
             began.elapsed()
         );
         assert!(
-            began.elapsed() + Duration::from_millis(3) >= STALL,
+            began.elapsed() + Duration::from_millis(3) >= MAX_STALL,
             "{:?}",
             began.elapsed()
         );
@@ -259,15 +263,15 @@ mod tests {
         assert!(other.is_some());
         let began = Instant::now();
         assert!(account.reserve_or_wait(ANSWER).await.is_none());
-        assert_eq!(began.elapsed(), PATIENCE);
+        assert_eq!(began.elapsed(), ROOM_TIMEOUT);
         assert!(!second.0.is_given_up());
-        assert_eq!(account.topmost().node.given_up.load(Ordering::Relaxed), 2);
+        assert_eq!(account.root_account().node.given_up.load(Ordering::Relaxed), 2);
         drop((next, other, second));
         assert_eq!((account.reserved(), account.unread().lock().len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_where_nothing_is_unread() {
+    async fn reservation_does_not_wait_without_unread_responses() {
         let account = Account::root(100_000);
         let held = account.reserve(90_000).unwrap();
         let began = Instant::now();
@@ -276,14 +280,14 @@ mod tests {
         drop(held);
     }
 
-    /// Two answers that are read in part take all of the account, and nothing is unread: the second gives way to the first, and a small
-    /// one gets the room that is left.
+    /// Two partly read responses take all of the account, and nothing is unread: the second one fails so that the first can proceed, and a
+    /// small one gets the remaining room.
     #[tokio::test(start_paused = true)]
-    async fn partly_read_answers_do_not_wait_for_each_other() {
+    async fn partly_read_responses_do_not_deadlock() {
         let account = super::super::Budget::new(4 * 100_000).backend();
         let [mut first, mut second] = [30_000; 2].map(|bytes| account.reserve(bytes).unwrap());
         let mut unread = unread(&account);
-        unread.0.stalls(Instant::now(), Waker::noop());
+        unread.0.mark_stalled(Instant::now(), Waker::noop());
         let began = Instant::now();
         let (first_has_room, second_has_room, small, ()) = tokio::join!(
             async {
@@ -302,7 +306,7 @@ mod tests {
         );
         assert!(first_has_room && !second_has_room && small.is_some());
         assert!(
-            began.elapsed() < STALL + Duration::from_secs(2),
+            began.elapsed() < MAX_STALL + Duration::from_secs(2),
             "{:?}",
             began.elapsed()
         );
@@ -311,13 +315,13 @@ mod tests {
         assert_eq!(account.node.unread.large_waiters.load(Ordering::Relaxed), 0);
     }
 
-    /// Unread answers of several backends fill the whole budget: another backend and a request get their room all the same.
+    /// Unread responses of several backends fill the whole budget: another backend and a request get room nevertheless.
     #[tokio::test(start_paused = true)]
-    async fn unread_answers_of_all_backends_give_way_to_another() {
+    async fn unread_responses_of_all_backends_make_room() {
         let budget = super::super::Budget::new(4 * ANSWER);
         let mut answers: Vec<_> = (0..4).map(|_| unread(&budget.backend())).collect();
         for (delivery, _) in &answers {
-            delivery.stalls(Instant::now(), Waker::noop());
+            delivery.mark_stalled(Instant::now(), Waker::noop());
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         let account = budget.backend();

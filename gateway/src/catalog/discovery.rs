@@ -78,13 +78,13 @@ async fn discover_repeatedly(
     let mut listener = ListChangedListener::default();
     let mut retry = FIRST_RETRY;
     loop {
-        let before = member.backend.meter().taken();
+        let before = member.backend.meter().cpu_time();
         let began = Instant::now();
         let discovering = discover(catalog, member, initialized);
         record_discovery(catalog, member, discovering.await, began).await;
         member.set_first_discovery(None);
         let discovered_at = Instant::now();
-        let min_pause = min_pause_after(member.backend.meter().taken().saturating_sub(before));
+        let min_pause = min_pause_after(member.backend.meter().cpu_time().saturating_sub(before));
         let session = initialized.as_ref().map(|initialized| &initialized.session);
         // The future outlives several probes: a backend may take longer than one probe interval to open its stream.
         let mut listening = pin!(listener.changed(&member.backend, session));

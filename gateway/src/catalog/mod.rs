@@ -196,14 +196,14 @@ impl Catalog {
         for configured in backends {
             match members.running.get(&configured.name) {
                 Some(running) => {
-                    running.member.backend.set_resilience(&configured.isolation);
+                    running.member.backend.set_resilience(&configured.resilience);
                     running.member.backend.set_disposable(configured.disposable);
-                    if *running.member.backend.contact() != configured.contact {
-                        running.member.backend.set_contact(&configured.contact);
+                    if *running.member.backend.contact() != configured.upstream {
+                        running.member.backend.set_contact(&configured.upstream);
                         stale.push(Arc::clone(running));
                     }
-                    running.member.set_settings(configured.isolation.health);
-                    running.member.set_policy(&configured.terms);
+                    running.member.set_settings(configured.resilience.health);
+                    running.member.set_policy(&configured.exposure);
                 }
                 None => {
                     let running = Arc::new(self.start(configured, readiness));
@@ -223,9 +223,9 @@ impl Catalog {
     fn start(&self, configured: &config::BackendSettings, readiness: Option<&Readiness>) -> RunningDiscovery {
         let transport = self.shared.transport.clone();
         let backend = Backend::new(configured, transport);
-        backend.set_resilience(&configured.isolation);
+        backend.set_resilience(&configured.resilience);
         backend.set_metrics(self.shared.metrics.backend(backend.name()));
-        let (policy, settings) = (Arc::clone(&configured.terms), configured.isolation.health);
+        let (policy, settings) = (Arc::clone(&configured.exposure), configured.resilience.health);
         let member = Arc::new(CatalogBackend::new(backend, policy, settings));
         let stop = CancellationToken::new();
         let first_discovery = readiness.map(|readiness| {

@@ -163,7 +163,7 @@ impl CatalogSnapshot {
             return None;
         }
         let passes =
-            |policy: &ExposurePolicy| policy.resources.passes_uri(uri) && !policy.resources.cannot_judge(uri);
+            |policy: &ExposurePolicy| policy.resources.passes_uri(uri) && !policy.resources.is_undecidable(uri);
         let owner = self.owners.owner(uri);
         if let Some(owner) = owner
             && passes(&owner.policy)
@@ -207,7 +207,7 @@ impl CatalogSnapshot {
             let rules = &matcher.policy.resources;
             *is_allowed
                 .entry(Arc::as_ptr(&matcher.policy))
-                .or_insert_with(|| !rules.denies_uri(uri) && !rules.cannot_judge(uri))
+                .or_insert_with(|| !rules.denies_uri(uri) && !rules.is_undecidable(uri))
         })
     }
 
@@ -259,7 +259,7 @@ impl CatalogSnapshot {
             .and_then(|renamed| rules.original(renamed))
             .ok_or(NotFound::Unknown)?;
         // No list contains the name, so a filter must not be bypassed by a similar one.
-        if rules.resembles_refused(original) {
+        if rules.resembles_denied(original) {
             return Err(NotFound::Unknown);
         }
         Ok(ItemRoute {

@@ -1,42 +1,42 @@
-//! Under which names the endpoint is reached, and which pages of the web may use it.
+//! The hosts and origins that requests to the endpoint may name.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Under which names the endpoint is reached, and which pages of the web may use it. Empty lists name nobody.
+/// The hosts and origins that requests to the endpoint may name, beside the ones that are always allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessPolicy {
-    /// What `Host` may name.
+    /// Allowed values of `Host`.
     pub hosts: Vec<HostPort>,
-    /// What `Origin` may name.
+    /// Allowed values of `Origin`.
     pub origins: Vec<Origin>,
 }
 
-/// A host and perhaps a port, as they stand in `Host` and in a URL.
+/// A host with an optional port, as in `Host` and in a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
-    /// In lower case, without a dot at the end; an IPv6 address in its shortest form and without brackets.
+    /// Lower case, without a trailing dot. An IPv6 address is in its shortest form and without brackets.
     host: String,
     port: Option<u16>,
 }
 
-/// The origin of a page (RFC 6454).
+/// The origin of a web page (RFC 6454).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A scheme, a host and a port.
     Web {
-        /// Whether the scheme is `https`, and not `http`.
+        /// Whether the scheme is `https` rather than `http`.
         is_secure: bool,
-        /// Without a port where it is the default of the scheme.
+        /// Host and port. The default port of the scheme is left out.
         at: HostPort,
     },
-    /// A page of a program: an app's or an extension's, such as `app://obsidian.md`. It is compared as a text.
+    /// A page of an app or a browser extension, such as `app://obsidian.md`. Compared as text.
     Program(String),
-    /// A page without an origin, such as a file or a sandboxed frame: `null`.
+    /// The opaque origin `null`, for example of a local file or a sandboxed frame.
     Null,
 }
 
 impl HostPort {
-    /// Reads `host` or `host:port`; `None` when it is neither.
+    /// Parses `host` or `host:port`. Returns `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -63,7 +63,8 @@ impl HostPort {
         Some(Self { host, port })
     }
 
-    /// Whether `text` is `localhost` or `127.0.0.1`, with or without a port. `false` does not mean another host: [`Self::parse`] decides.
+    /// Whether `text` is `localhost` or `127.0.0.1`, with or without a port. A fast check without allocation: after `false`, the host may
+    /// still be loopback in another spelling, and [`Self::parse`] decides.
     #[must_use]
     pub fn is_plain_loopback(text: &str) -> bool {
         let rest = text.strip_prefix("127.0.0.1");
@@ -76,7 +77,7 @@ impl HostPort {
         }
     }
 
-    /// Whether this machine calls itself so.
+    /// Whether the host is `localhost` or a loopback address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let is_address = self
@@ -86,8 +87,8 @@ impl HostPort {
         is_address || self.host == "localhost"
     }
 
-    /// Whether `named`, which a client sent, is this. Without a port here any fits; clients leave out the ports that are the default of
-    /// their schemes.
+    /// Whether this allowed host covers `named`, which a client sent. Without a port it covers all ports. Clients omit the default port of
+    /// their scheme, so an allowed port 80 or 443 also covers a host without a port.
     #[must_use]
     pub fn allows(&self, named: &Self) -> bool {
         let port_fits = match (self.port, named.port) {
@@ -99,7 +100,7 @@ impl HostPort {
 }
 
 impl Origin {
-    /// Reads `http://host:port`, `https://host:port`, `scheme://id` or `null`; `None` when it is none of them.
+    /// Parses `http://host:port`, `https://host:port`, `scheme://id` or `null`. Returns `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text == "null" {
@@ -131,7 +132,7 @@ impl Origin {
         })
     }
 
-    /// The host and port of a page of the web; without a port where it is the default of its scheme.
+    /// The host and port of a web origin, without the default port of the scheme. `None` for other origins.
     #[must_use]
     pub fn at(&self) -> Option<&HostPort> {
         match self {
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_allowed_with_any_port_or_with_one() {
+    fn host_without_port_allows_all_ports() {
         for (allowed, named) in [
             ("vmcp.tools.svc", "vmcp.tools.svc"),
             ("vmcp.tools.svc", "VMCP.tools.svc.:4483"),
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_loopback_is_loopback_for_the_close_reader_too() {
+    fn plain_loopback_agrees_with_the_full_parser() {
         for (text, is_plain) in [
             ("localhost", true),
             ("127.0.0.1", true),
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_and_no_origin_is_neither() {
+    fn malformed_hosts_and_origins_are_rejected() {
         for text in [
             "", "a b", "a:b", "a:", "a:0", "a:+1", "a:99999", "u@a", "[a]", "[::1", "[::1]x", "*", "a/b",
         ] {
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn origin_of_a_program_is_its_text_and_has_no_host() {
+    fn origin_of_an_app_is_text_without_host() {
         for text in [
             "app://obsidian.md",
             "chrome-extension://abcdef",
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_its_scheme_its_host_and_its_port() {
+    fn origins_compare_by_scheme_host_and_port() {
         let origin = |text| Origin::parse(text).unwrap();
         assert_eq!(origin("https://A.example:443"), origin("https://a.example"));
         assert_ne!(origin("https://a.example"), origin("http://a.example"));

@@ -1,4 +1,4 @@
-//! How many backends become one, validated.
+//! How the catalogs of the backends are merged and exposed: validated settings.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,92 +13,92 @@ use crate::config::canonical_uri::{canonical, deniable_forms, is_ambiguous};
 /// The longest name that the protocol recommends for tools (specification 2025-11-25, server/tools).
 pub const MAX_NAME_BYTES: usize = 128;
 
-/// The longest name that is offered at all: every client gets it with every list.
+/// The longest name that is advertised at all. Every list carries it to every client, so an unbounded name costs memory and bandwidth.
 pub const MAX_LENIENT_NAME_BYTES: usize = 1024;
 
-/// Whether `byte` may stand in a name that the protocol recommends; a slash may, too, which some servers have.
+/// Whether the protocol recommends `byte` in names. A slash is accepted as well, because some servers use it.
 #[must_use]
 pub fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_./-".contains(&byte)
 }
 
-/// Control characters, and what reorders or breaks the text around a name so that people read another one.
+/// Whether `character` is a control character, or one that reorders or breaks the surrounding text and so makes people read a different name.
 #[must_use]
 pub fn is_unprintable(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// How the offers of many backends become one.
+/// How the catalogs of all backends become one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Aggregation {
-    /// Who wins when two backends offer the same name.
+    /// Which backend wins when two offer the same name.
     pub strategy: ConflictResolution,
-    /// What becomes of the offers of a backend that does not answer.
+    /// Whether the items of an unavailable backend stay in the lists.
     pub failure_mode: FailureMode,
-    /// How old what is known of a backend may become.
+    /// Time between two discoveries of a backend that reports no changes.
     pub refresh: Duration,
-    /// How many items a list gives at once; at least one.
+    /// Most items in one page of a list; at least one.
     pub page_size: usize,
-    /// What the gateway says it can do.
+    /// The capabilities that the gateway declares to clients.
     pub capabilities: Vec<Capability>,
 }
 
-/// Who wins when two backends offer the same name.
+/// Which backend wins when two offer the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConflictResolution {
-    /// Names begin with prefixes; where two are the same all the same, the first in the configuration wins.
+    /// Each backend's names get its prefix. Where two names are equal nevertheless, the first backend in the configuration wins.
     Prefix,
-    /// The first in the configuration.
+    /// The first backend in the configuration wins.
     None,
-    /// The first in this list, then the first in the configuration.
+    /// The first backend in this list wins, then the first in the configuration.
     Priority(Vec<BackendName>),
-    /// Nobody.
+    /// No backend wins: a name that two backends offer is not advertised.
     Manual,
 }
 
-/// On which terms a backend's offers are offered to clients.
+/// What of a backend's catalog is advertised to clients, and under which names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExposurePolicy {
-    /// What the names of tools and prompts begin with.
+    /// Prefix of the advertised names of tools and prompts.
     pub prefix: String,
-    /// Which names its tools may have.
+    /// Which tool names are acceptable.
     pub names: NameRule,
-    /// For its tools.
+    /// Rules for its tools.
     pub tools: ItemRules,
-    /// For its prompts.
+    /// Rules for its prompts.
     pub prompts: ItemRules,
-    /// For its resources and templates, by URI.
+    /// Filter of its resources and resource templates, by URI.
     pub resources: NameFilter,
 }
 
-/// Which named things are offered, and how. The names are the backend's.
+/// Which items of one kind are advertised, and how. All names are the backend's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ItemRules {
-    /// What exists at all.
+    /// Items that do not pass are treated as if they did not exist.
     pub filter: NameFilter,
-    /// What clients can neither see nor call.
+    /// Items that exist, and claim their names, but that clients can neither see nor call.
     pub hidden: Vec<Pattern>,
-    /// What clients are told in the place of what the backend says.
+    /// Fields that replace those of the backend, by the backend's own name.
     pub overrides: HashMap<String, ItemOverride>,
 }
 
-/// What passes.
+/// Allow and deny lists over names or URIs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameFilter {
-    /// What passes; nothing means everything.
+    /// Patterns of names that pass. An empty list passes all names.
     pub allow: Vec<Pattern>,
-    /// What does not pass, also when it is allowed.
+    /// Patterns of names that do not pass, even if `allow` lists them.
     pub deny: Vec<Pattern>,
 }
 
-/// What clients are told in the place of what the backend says.
+/// Fields that are advertised instead of those of the backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ItemOverride {
-    /// The name, before the prefix.
+    /// The new name, before the prefix is added.
     pub name: Option<String>,
-    /// Fields of the object itself: the key, and the value as JSON.
+    /// Fields of the item: key, and value as JSON.
     pub fields: Vec<(&'static str, String)>,
-    /// Fields of its `annotations`.
+    /// Fields of the item's `annotations`: key, and value as JSON.
     pub annotations: Vec<(&'static str, String)>,
 }
 
@@ -116,7 +116,7 @@ impl Default for Aggregation {
 }
 
 impl Aggregation {
-    /// Whether the gateway says that it can do this.
+    /// Whether the gateway declares `capability`.
     #[must_use]
     pub fn offers(&self, capability: Capability) -> bool {
         self.capabilities.contains(&capability)
@@ -124,7 +124,7 @@ impl Aggregation {
 }
 
 impl NameFilter {
-    /// Whether it passes.
+    /// Whether the name `text` passes the filter.
     #[must_use]
     pub fn passes(&self, text: &str) -> bool {
         !self.denies(text) && self.allows(text)
@@ -134,28 +134,27 @@ impl NameFilter {
         self.allow.is_empty() || self.allow.iter().any(|pattern| pattern.matches(text))
     }
 
-    /// Whether it is named as something that does not pass.
     fn denies(&self, text: &str) -> bool {
         self.deny.iter().any(|pattern| pattern.matches(text))
     }
 
-    /// Whether the resource `uri` passes, however that is written.
+    /// Whether the resource `uri` passes the filter in any spelling of the URI.
     #[must_use]
     pub fn passes_uri(&self, uri: &str) -> bool {
         if self.denies_uri(uri) || !self.allows(uri) {
             return false;
         }
         let form = canonical(uri);
-        self.allow.is_empty() || self.allow.iter().any(|pattern| pattern.is_form_of(&form))
+        self.allow.is_empty() || self.allow.iter().any(|pattern| pattern.matches_canonical(&form))
     }
 
-    /// Whether it has rules, and parsers of URIs may disagree about what `uri` is, so that they cannot hold.
+    /// Whether the filter cannot decide about `uri`: it has rules, and URI parsers may disagree about what `uri` refers to.
     #[must_use]
-    pub fn cannot_judge(&self, uri: &str) -> bool {
+    pub fn is_undecidable(&self, uri: &str) -> bool {
         !(self.allow.is_empty() && self.deny.is_empty()) && is_ambiguous(uri)
     }
 
-    /// Whether the resource `uri` is named as one that does not pass, however that is written.
+    /// Whether the filter denies the resource `uri` in any spelling of the URI.
     #[must_use]
     pub fn denies_uri(&self, uri: &str) -> bool {
         if self.deny.is_empty() {
@@ -163,22 +162,22 @@ impl NameFilter {
         }
         let forms = deniable_forms(uri);
         let mut deny = self.deny.iter();
-        deny.any(|pattern| pattern.matches(uri) || forms.iter().any(|form| pattern.is_form_of(form)))
+        deny.any(|pattern| pattern.matches(uri) || forms.iter().any(|form| pattern.matches_canonical(form)))
     }
 }
 
 impl ItemRules {
-    /// The name without prefix under which the backend's `name` is offered.
+    /// The advertised name, without the prefix, of the backend's item `name`.
     #[must_use]
     pub fn renamed<'a>(&'a self, name: &'a str) -> &'a str {
         let named = self.overrides.get(name);
         named.and_then(|named| named.name.as_deref()).unwrap_or(name)
     }
 
-    /// The backend's own name of what is offered as `renamed`, if clients may use it; the inverse of [`Self::renamed`].
+    /// The backend's own name of the item that is advertised as `renamed`, if clients may use it. The inverse of [`Self::renamed`].
     #[must_use]
     pub fn original<'a>(&'a self, renamed: &'a str) -> Option<&'a str> {
-        // What does not pass claims no name, and leaves this one to whoever has it by itself.
+        // An item that the filter drops claims no name. The backend's own item of this name, if there is one, keeps it.
         let by_override = self
             .overrides
             .iter()
@@ -191,7 +190,7 @@ impl ItemRules {
         (self.filter.passes(name) && !self.hides(name)).then_some(name)
     }
 
-    /// Whether something of the backend may claim the name `renamed`, hidden or not.
+    /// Whether an item of the backend, hidden or not, may claim the name `renamed`.
     #[must_use]
     pub fn may_claim(&self, renamed: &str) -> bool {
         let by_override = self
@@ -201,10 +200,10 @@ impl ItemRules {
         by_override || (self.renamed(renamed) == renamed && self.filter.passes(renamed))
     }
 
-    /// Whether `name` may be another spelling of one that is denied or hidden. Only for names of which it is not known whether the backend
-    /// has them: a server that compares names without regard to case, white space or what stands behind a NUL would take it for that one.
+    /// Whether `name` may be another spelling of a denied or hidden name. For names that are not known to exist at the backend: a server
+    /// that ignores case, white space, or everything after a NUL in names would resolve `name` to the denied item.
     #[must_use]
-    pub fn resembles_refused(&self, name: &str) -> bool {
+    pub fn resembles_denied(&self, name: &str) -> bool {
         let plain = |text: &str| {
             let text = text.split('\0').next().unwrap_or_default().to_lowercase();
             text.replace(
@@ -217,7 +216,7 @@ impl ItemRules {
         refused.any(|pattern| Pattern::new(&plain(pattern.text())).matches(&name))
     }
 
-    /// Whether clients can neither see nor call it.
+    /// Whether the item `name` is hidden: clients can neither see nor call it.
     #[must_use]
     pub fn hides(&self, name: &str) -> bool {
         self.hidden.iter().any(|pattern| pattern.matches(name))
@@ -229,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deny_wins_over_allow_and_without_allow_everything_passes() {
+    fn deny_wins_over_allow_and_empty_allow_passes_all() {
         let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text)).collect();
         let filter = NameFilter {
             allow: patterns(&["get_*", "echo"]),
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_may_read_does_not_depend_on_how_it_writes_it() {
+    fn uri_filter_holds_for_every_spelling() {
         let patterns = |texts: &[&str]| texts.iter().map(|text| Pattern::new(text)).collect();
         let filter = NameFilter {
             allow: patterns(&["file:///public/*", "file:///a%20b"]),
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_tool_is_found_by_its_new_name_only() {
+    fn renamed_tool_is_found_by_its_new_name_only() {
         let named = ItemOverride {
             name: Some("now".to_owned()),
             ..ItemOverride::default()

@@ -1,8 +1,8 @@
-//! URIs that are written differently and mean the same (RFC 3986, 6.2.2, and the URL standard of browsers, on which the official SDKs of
-//! TypeScript and Python read URIs).
+//! Normalization of URIs, so that filter rules hold for every spelling of a URI.
 //!
-//! A rule that names a resource has to hold however a client writes its URI: backends decode what they are asked for, and files are found
-//! through any path that leads there.
+//! It follows RFC 3986, 6.2.2, and the WHATWG URL standard, with which the official TypeScript and Python SDKs parse URIs. Backends decode
+//! the URI that they receive, and a file can be reached by many paths. Without normalization, a client could evade a rule by writing the
+//! URI differently.
 
 use std::borrow::Cow;
 
@@ -10,13 +10,13 @@ use percent_encoding::percent_decode_str;
 
 use crate::runtime::step_counter;
 
-/// The longest segment that may be `..` with characters that parsers leave out.
+/// The longest segment that is checked for being `..` with characters that parsers ignore.
 const MAX_PARENT_SEGMENT_BYTES: usize = 64;
 
-/// How often what is encoded is decoded again: a server behind a proxy may do so, too.
+/// How often percent-encoding is decoded repeatedly. A server after a proxy may decode more than once, too.
 const MAX_DECODINGS: usize = 3;
 
-/// The schemes whose URIs have an authority however many strokes stand before it, each with its port.
+/// The special schemes of the URL standard with their default ports. Their URIs have an authority after any number of slashes.
 const SPECIAL: [(&str, &str); 5] = [
     ("http:", ":80"),
     ("https:", ":443"),
@@ -25,16 +25,16 @@ const SPECIAL: [(&str, &str); 5] = [
     ("ftp:", ":21"),
 ];
 
-/// How `uri`, or a pattern of URIs, is compared: nothing encoded, no control characters, every stroke the same way round, scheme and
-/// authority in lower case and without a user or the port that goes without saying, no empty segments of the path and none that lead to
-/// another. URIs that mean different things may have one form, so that it only serves to refuse.
+/// The form in which `uri`, or a pattern of URIs, is compared: percent-decoded, without control characters, with forward slashes only, with
+/// scheme and authority in lower case, without user and default port, and without empty, `.` and `..` path segments. Different resources may
+/// have the same form, so it may only be used to deny access, not to identify a resource.
 pub(crate) fn canonical(uri: &str) -> String {
     let plain = plain(uri);
     let scheme_end = plain.find(':').map_or(0, |end| end + 1);
     let (scheme, rest) = plain.split_at_checked(scheme_end).unwrap_or(("", &plain));
     let scheme = scheme.to_lowercase();
     let (authority, rest) = authority(&scheme, rest);
-    let (path, behind) = rest
+    let (path, suffix) = rest
         .split_at_checked(rest.find(['?', '#']).unwrap_or(rest.len()))
         .unwrap_or((rest, ""));
     let mut segments = Vec::new();
@@ -59,11 +59,11 @@ pub(crate) fn canonical(uri: &str) -> String {
     };
     let authority = authority.map(|authority| format!("//{authority}"));
     let authority = authority.unwrap_or_default();
-    format!("{scheme}{authority}{begins}{}{ends}{behind}", segments.join("/"))
+    format!("{scheme}{authority}{begins}{}{ends}{suffix}", segments.join("/"))
 }
 
-/// The forms of `uri` by which it may be denied: as it is, and without its fragment, its query, the stroke at the end of its path, and the
-/// host of a file, of which many servers take no notice.
+/// The forms of `uri` that deny rules are matched with: the canonical form, and that form without the fragment, the query, the trailing
+/// slash, and the host of a file URI, all of which many servers ignore.
 pub(crate) fn deniable_forms(uri: &str) -> Vec<String> {
     let form = canonical(uri);
     let cut = |at: &[char]| {
@@ -78,13 +78,13 @@ pub(crate) fn deniable_forms(uri: &str) -> Vec<String> {
         (!host.is_empty()).then(|| format!("file:///{path}"))
     };
     forms.extend(forms.iter().filter_map(local).collect::<Vec<_>>());
-    let without_stroke = |form: &String| form.strip_suffix('/').map(ToOwned::to_owned);
-    forms.extend(forms.iter().filter_map(without_stroke).collect::<Vec<_>>());
+    let without_slash = |form: &String| form.strip_suffix('/').map(ToOwned::to_owned);
+    forms.extend(forms.iter().filter_map(without_slash).collect::<Vec<_>>());
     forms
 }
 
-/// Whether parsers of URIs may disagree about where `uri` leads: a segment `..` is taken away before or after its neighbours are decoded,
-/// and what is encoded or foreign in the authority is read as a host or not. No rule about URIs can hold for such a one.
+/// Whether URI parsers may disagree about the resource that `uri` refers to, so that no filter rule can hold for it. Parsers resolve a `..`
+/// segment before or after they decode its neighbours, and differ in how they read encoded or non-ASCII characters in the authority.
 pub(crate) fn is_ambiguous(uri: &str) -> bool {
     let mut stage = Cow::Borrowed(uri);
     for decoded in 0..=MAX_DECODINGS {
@@ -112,21 +112,21 @@ fn has_ambiguous_authority(uri: &str) -> bool {
     let is_special = SPECIAL
         .iter()
         .any(|(name, _)| name.trim_end_matches(':').eq_ignore_ascii_case(scheme));
-    let strokes = |character: char| matches!(character, '/' | '\\');
-    let from = rest.trim_start_matches(strokes);
+    let is_slash = |character: char| matches!(character, '/' | '\\');
+    let from = rest.trim_start_matches(is_slash);
     if !is_special && rest.len() < from.len() + 2 {
         return false;
     }
-    let end = from.find(|character| strokes(character) || matches!(character, '?' | '#'));
+    let end = from.find(|character| is_slash(character) || matches!(character, '?' | '#'));
     let authority = from.get(..end.unwrap_or(from.len())).unwrap_or_default();
-    let behind_address = authority.rsplit(']').next().unwrap_or_default();
-    let port = behind_address.rsplit_once(':').map(|(_, port)| port);
+    let after_address = authority.rsplit(']').next().unwrap_or_default();
+    let port = after_address.rsplit_once(':').map(|(_, port)| port);
     authority.contains('%')
         || (is_special && !authority.is_ascii())
         || port.is_some_and(|port| port.is_empty() || port.starts_with('0'))
 }
 
-/// Decoded, and without what parsers of URIs leave out: control characters, white space around it, and what stands behind a NUL.
+/// `uri` decoded, without the parts that URI parsers ignore: control characters, surrounding white space, and everything after a NUL.
 fn plain(uri: &str) -> String {
     let mut plain = Cow::Borrowed(uri);
     for _ in 0..MAX_DECODINGS {
@@ -144,7 +144,7 @@ fn plain(uri: &str) -> String {
     plain
 }
 
-/// The authority at the beginning of `rest`, which stands behind `scheme`, and what stands behind it.
+/// Splits `rest`, the part after `scheme`, into the authority and the part after it.
 fn authority<'a>(scheme: &str, rest: &'a str) -> (Option<String>, &'a str) {
     let special = SPECIAL.iter().find(|(name, _)| *name == scheme);
     let from = if special.is_some() {
@@ -153,10 +153,10 @@ fn authority<'a>(scheme: &str, rest: &'a str) -> (Option<String>, &'a str) {
         rest.strip_prefix("//")
     };
     let Some(from) = from else {
-        // A file without an authority is one of this machine.
+        // A file URI without an authority means this machine.
         return ((scheme == "file:").then(String::new), rest);
     };
-    let (authority, behind) = from
+    let (authority, after) = from
         .split_at_checked(from.find(['/', '?', '#']).unwrap_or(from.len()))
         .unwrap_or((from, ""));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -169,7 +169,7 @@ fn authority<'a>(scheme: &str, rest: &'a str) -> (Option<String>, &'a str) {
     if scheme == "file:" && host == "localhost" {
         host.clear();
     }
-    (Some(host), behind)
+    (Some(host), after)
 }
 
 #[cfg(test)]
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_the_same_has_one_form() {
+    fn equivalent_uris_have_one_canonical_form() {
         for (uri, form) in [
             ("file:///a/secret", "file:///a/secret"),
             ("file:/a/secret", "file:///a/secret"),
@@ -225,8 +225,9 @@ mod tests {
             assert_eq!(canonical(uri), form, "{uri}");
         }
     }
+
     #[test]
-    fn fragments_and_queries_do_not_hide_what_is_denied() {
+    fn deny_rules_ignore_fragment_query_and_file_host() {
         assert_eq!(
             deniable_forms("x://a/b?c#d"),
             ["x://a/b?c#d", "x://a/b?c", "x://a/b"]

@@ -1,9 +1,9 @@
-//! Notices when the file with the hot configuration changes.
+//! Reports when a file may have changed.
 //!
-//! A mounted ConfigMap changes by a symbolic link that is swapped, so that the file itself is never written to: the directory is
-//! watched, and whatever happens in it makes the file be read again. The file may be a link into another directory, or a directory above it
-//! be exchanged, of which nothing is told: twice a second it is looked whether another file stands there, or another version of it. A look
-//! every few seconds covers file systems whose files do not say when they were written.
+//! A mounted ConfigMap changes by the swap of a symbolic link, without a write to the file. The directory is therefore watched, and every
+//! event in it counts as a possible change. No event arrives when the file is a link into another directory, or when a parent directory
+//! is replaced. The metadata of the file is therefore compared twice a second. File systems without modification times are covered by a
+//! report every few seconds.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Changes that come this close together are one.
+/// Changes within this time count as one.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How often it is looked whether the file is another.
+/// Time between two comparisons of the file's metadata.
 const COMPARE_EVERY: Duration = Duration::from_millis(500);
-/// How often the file is read when nothing was told.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Time after which a change is reported even without a sign of one.
+const MAX_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Which file it is, and which version of it: another one differs in one of these.
+/// Identifies a file and a version of it. Different versions differ in at least one field.
 #[derive(Debug, PartialEq, Eq)]
 struct FileVersion {
     device: u64,
@@ -41,14 +41,14 @@ impl FileVersion {
     }
 }
 
-/// Tells when it is worth looking at the file again.
+/// Watches one file, and reports when it should be read again.
 #[derive(Debug)]
 pub struct FileWatcher {
     file: PathBuf,
-    /// What stood there the last time.
+    /// The version at the last report.
     seen: Option<FileVersion>,
     changes: mpsc::Receiver<()>,
-    /// Watches as long as it lives; `None` where the system offers no watching.
+    /// Watches while this value exists. `None` if the system cannot watch directories.
     _watcher: Option<notify::RecommendedWatcher>,
 }
 
@@ -60,11 +60,11 @@ impl FileWatcher {
             Some(parent) if parent != Path::new("") => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        // One waiting sign is enough: it makes the file be read after everything that happened before.
-        let (told, changes) = mpsc::channel(1);
+        // A single pending event is enough, because the file is read after all earlier events.
+        let (event_sender, changes) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| !event.kind.is_access()) {
-                told.try_send(()).ok();
+                event_sender.try_send(()).ok();
             }
         });
         let watching = watcher.and_then(|mut watcher| {
@@ -72,7 +72,7 @@ impl FileWatcher {
             Ok(watcher)
         });
         let watcher = watching.map_err(|error| {
-            tracing::warn!(%error, directory = %directory.display(), "the configuration cannot be watched; looking twice a second");
+            tracing::warn!(%error, directory = %directory.display(), "failed to watch the directory; polling the file instead");
         });
         Self {
             seen: FileVersion::of(file),
@@ -82,17 +82,17 @@ impl FileWatcher {
         }
     }
 
-    /// Waits until it is worth looking again.
+    /// Waits until the file should be read again.
     pub async fn changed(&mut self) {
-        let until = Instant::now() + LOOK_EVERY;
+        let until = Instant::now() + MAX_INTERVAL;
         while Instant::now() < until {
-            let told = tokio::time::timeout(COMPARE_EVERY, self.changes.recv()).await;
-            let is_told = matches!(told, Ok(Some(())));
-            if matches!(told, Ok(None)) {
-                // Nothing is ever told.
+            let event = tokio::time::timeout(COMPARE_EVERY, self.changes.recv()).await;
+            let has_event = matches!(event, Ok(Some(())));
+            if matches!(event, Ok(None)) {
+                // There is no watcher, so no event ever arrives.
                 tokio::time::sleep(COMPARE_EVERY).await;
             }
-            if is_told || FileVersion::of(&self.file) != self.seen {
+            if has_event || FileVersion::of(&self.file) != self.seen {
                 tokio::time::sleep(SETTLE).await;
                 self.changes.try_recv().ok();
                 break;
@@ -108,15 +108,16 @@ mod tests {
 
     use super::*;
 
-    /// Whether a change is noticed at once, and not only when the file is read anyway.
+    /// Whether a change is reported before the regular report.
     async fn is_noticed(watch: &mut FileWatcher) -> bool {
         let began = Instant::now();
         watch.changed().await;
         began.elapsed() < Duration::from_secs(1)
     }
 
+    /// A change of a linked file, and the swap of a parent directory, are reported within a second.
     #[tokio::test(start_paused = true)]
-    async fn a_file_that_stands_elsewhere_and_a_directory_that_is_exchanged_are_noticed_within_a_second() {
+    async fn changes_behind_links_are_noticed_within_a_second() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         for version in ["one", "two"] {

@@ -1,4 +1,4 @@
-//! Who may call, validated.
+//! Authentication of clients: validated settings.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,36 +6,36 @@ use std::time::Duration;
 use http::Uri;
 use vmcp_crds::config::SigningAlgorithm;
 
-/// Who may call.
+/// How clients are authenticated.
 #[derive(Debug)]
 pub enum IncomingAuth {
-    /// Whoever can connect.
+    /// All clients are accepted, without authentication.
     Anonymous,
-    /// Whoever has a token of this issuer.
+    /// Clients need a bearer token of this issuer.
     Oidc(Box<OidcSettings>),
 }
 
-/// Whose tokens are accepted, and which.
+/// Which bearer tokens are accepted.
 #[derive(Debug)]
 pub struct OidcSettings {
-    /// The issuer, as it stands in `iss`.
+    /// The required value of the claim `iss`.
     pub issuer: String,
-    /// One of these stands in `aud`.
+    /// The claim `aud` must contain one of these.
     pub audiences: Vec<String>,
-    /// The URL under which clients know the endpoint: http or https, and nothing in it that a quoted string could not hold.
+    /// The URL by which clients know the endpoint: http or https, without characters that need escaping in a quoted string.
     pub resource: Uri,
-    /// Where the keys are, if not where the issuer says.
+    /// The URL of the key set, if it is not the one in the issuer's metadata.
     pub jwks_url: Option<Uri>,
-    /// What clients are told to ask for.
+    /// The scopes that clients should request.
     pub scopes: Vec<String>,
-    /// The algorithms that are accepted; at least one.
+    /// The accepted signing algorithms; at least one.
     pub algorithms: Vec<SigningAlgorithm>,
-    /// How far the clocks may be apart.
+    /// Tolerated difference between the clocks of the issuer and the gateway.
     pub clock_leeway: Duration,
-    /// How often the keys are fetched.
+    /// Time between two fetches of the key set.
     pub key_refresh: Duration,
-    /// The authorities to trust in the place of the system's.
+    /// Certificate authorities that are trusted instead of the system's.
     pub ca_bundle: Option<PathBuf>,
-    /// Whether keys may come without TLS.
+    /// Whether the key set may be fetched without TLS.
     pub allow_http: bool,
 }

@@ -1,51 +1,51 @@
-//! How much the gateway takes on at a time.
+//! Limits of concurrent requests, memory and sessions: validated settings.
 
 use vmcp_crds::config::LimitsConfig;
 
-/// How many sessions one authenticated client has at a time, where the configuration does not say.
+/// Default limit of the sessions of one authenticated principal.
 const SESSIONS_PER_PRINCIPAL: u32 = 1000;
 
-/// The part of the sessions that one authenticated client opens in a second, where the configuration does not say.
+/// Default divisor: one authenticated principal may open this part of the sessions that are allowed per second.
 const PRINCIPAL_PART_OF_INITIALIZES: u32 = 10;
 
-/// How much the gateway takes on at a time. Every number is at least 1.
+/// Limits of concurrent requests, memory and sessions. Every number is at least 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestLimits {
-    /// The largest body of a request, in bytes.
+    /// Largest body of a request, in bytes.
     pub request_bytes: usize,
-    /// How many requests run in the process at a time.
+    /// Most concurrent requests in the process.
     pub requests_in_flight: usize,
-    /// How many bytes are buffered at a time; `None` where it follows from the memory that there is.
+    /// Most bytes that are buffered at a time. `None` derives the limit from the memory of the process.
     pub buffered_bytes: Option<usize>,
-    /// How many of them may be bodies of requests; `None` where it follows from those.
+    /// Most buffered bytes of request bodies. `None` derives the limit from the one of all buffered bytes.
     pub request_bytes_in_flight: Option<usize>,
-    /// How many of the requests belong to one session.
+    /// Most concurrent requests of one session.
     pub requests_in_flight_per_session: usize,
-    /// How many sessions are opened in a second.
+    /// Most sessions that are opened per second.
     pub initializes_per_second: u32,
     initializes_per_second_per_principal: Option<u32>,
-    /// How many sessions there are at a time, over all replicas.
+    /// Most sessions at a time, over all replicas.
     sessions: u32,
     sessions_per_principal: Option<u32>,
 }
 
-/// How many sessions there may be at a time when one more is created.
+/// Most sessions at a time, checked when one more is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimits {
-    /// Of the virtual server, over all replicas.
+    /// Limit of the virtual server, over all replicas.
     pub server: u32,
-    /// Of the one for whom it is created.
+    /// Limit of the principal that creates the session.
     pub principal: u32,
 }
 
 impl SessionLimits {
-    /// The limits for one that counts as `weight` sessions: of those that are as heavy there are at most a `weight`-th part. Whoever looks at
-    /// the number of sessions alone thereby bounds their bytes, too: of weights up to N to that of about ln N times as many light ones.
+    /// The limits for a session that counts as `weight` sessions: the limits divided by the weight. A check of the session count alone then
+    /// bounds the memory of all sessions, too. With weights up to N, that bound is about ln N times the one of sessions of weight 1.
     #[must_use]
-    pub fn of_weight(self, weight: u32) -> Self {
+    pub fn for_weight(self, weight: u32) -> Self {
         let part = |limit: u32| (limit / weight.max(1)).max(1);
         let (server, principal) = (part(self.server), part(self.principal));
-        // Where a principal has a limit of its own, it keeps one.
+        // A principal with its own limit must not fill the whole server.
         let least = if self.principal < self.server {
             principal.saturating_add(1)
         } else {
@@ -59,16 +59,16 @@ impl SessionLimits {
 }
 
 impl RequestLimits {
-    /// How many sessions one principal opens in a second; `None` where only the limit of all holds for it.
+    /// Most sessions that one principal opens per second. `None` if only the server's limit applies to it.
     #[must_use]
-    pub fn initializes_per_second_of_one(&self, anonymous: bool) -> Option<u32> {
+    pub fn initializes_per_second_per_principal(&self, anonymous: bool) -> Option<u32> {
         let default = (self.initializes_per_second / PRINCIPAL_PART_OF_INITIALIZES).max(1);
         self.initializes_per_second_per_principal
             .or((!anonymous).then_some(default))
     }
 
-    /// The limits when one more session is created. Anonymous clients cannot be told apart: unless the configuration says how many
-    /// sessions they have together, only the server's limit holds for them.
+    /// The limits that apply to the creation of one more session. Anonymous clients cannot be distinguished. They share one principal's
+    /// limit if the configuration sets it, and otherwise only the server's limit applies to them.
     #[must_use]
     pub fn sessions(&self, anonymous: bool) -> SessionLimits {
         let default = if anonymous {
@@ -113,16 +113,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heavy_sessions_may_be_fewer_and_at_least_one() {
+    fn limits_shrink_with_weight_but_allow_one_session() {
         let limits = |server, principal| SessionLimits { server, principal };
-        assert_eq!(limits(1000, 100).of_weight(1), limits(1000, 100));
-        assert_eq!(limits(1000, 100).of_weight(32), limits(31, 3));
-        assert_eq!(limits(10, 9).of_weight(32), limits(2, 1));
-        assert_eq!(limits(10, 10).of_weight(32), limits(1, 1));
+        assert_eq!(limits(1000, 100).for_weight(1), limits(1000, 100));
+        assert_eq!(limits(1000, 100).for_weight(32), limits(31, 3));
+        assert_eq!(limits(10, 9).for_weight(32), limits(2, 1));
+        assert_eq!(limits(10, 10).for_weight(32), limits(1, 1));
     }
 
+    /// Anonymous clients have a common limit only if the configuration sets one.
     #[test]
-    fn anonymous_clients_have_a_limit_of_their_own_only_where_the_configuration_gives_one() {
+    fn anonymous_limit_needs_configuration() {
         let of = |raw: LimitsConfig, anonymous| RequestLimits::from(&raw).sessions(anonymous).principal;
         let with = |per_principal| LimitsConfig {
             sessions: 5000,

@@ -1,4 +1,4 @@
-//! The validated configuration: what the rest of the gateway is built from, and never checks again.
+//! The validated configuration. The rest of the gateway is built from it and does not check it again.
 
 mod access;
 pub mod aggregation;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 use secrecy::SecretString;
-pub use vmcp_crds::config::BackendTransport as Protocol;
+pub use vmcp_crds::config::BackendTransport;
 use vmcp_crds::config::{GatewayConfig, LogLevel, read};
 
 pub use access::{AccessPolicy, HostPort, Origin};
@@ -40,51 +40,51 @@ pub use crate::certificates::CertificatePair;
 /// The configuration of this process.
 #[derive(Debug)]
 pub struct Config {
-    /// Whose sessions these are.
+    /// The virtual server that this process serves.
     pub server: ServerName,
-    /// Where clients connect.
+    /// Address of the MCP endpoint.
     pub mcp_listener: SocketAddr,
     /// The certificate of the MCP endpoint, if it uses TLS.
     pub mcp_tls: Option<CertificatePair>,
-    /// Where the operator and probes connect.
+    /// Address of the admin port, for the operator and probes.
     pub admin_listener: SocketAddr,
-    /// Who may call.
+    /// How clients are authenticated.
     pub incoming_auth: IncomingAuth,
-    /// Where sessions are kept.
+    /// The session store that is used.
     pub session_storage: SessionStorage,
-    /// How sessions are served while their store cannot be asked, or need not be.
+    /// How cached sessions are used, and whether they are served during an outage of the store.
     pub sessions: SessionPolicy,
-    /// How long a session lives without use.
+    /// Time after which an unused session expires.
     pub session_ttl: Duration,
-    /// How long a session lives at most.
+    /// Time after which a session expires even if it is used.
     pub session_max_lifetime: Duration,
-    /// The directory with the session keys, if one is named.
+    /// The directory with the session keys, if one is configured.
     pub session_keys: Option<PathBuf>,
     /// How long a connection to the MCP endpoint may be idle.
     pub idle_timeout: Duration,
-    /// How long the listener stays open after SIGTERM.
+    /// Time after SIGTERM in which the listener still accepts connections.
     pub drain_delay: Duration,
     /// The part that may change while the process runs.
     pub hot: HotSettings,
-    /// Where the hot part comes from.
+    /// The file that holds the hot part.
     pub hot_source: HotSource,
 }
 
-/// Where the hot part of the configuration comes from.
+/// The file that holds the hot part of the configuration.
 #[derive(Clone, Debug)]
 pub enum HotSource {
-    /// A file of its own.
-    Own(PathBuf),
-    /// A file that holds the rest, too.
-    Shared(PathBuf),
+    /// A file that holds only the hot part.
+    Separate(PathBuf),
+    /// The file that holds the whole configuration.
+    Combined(PathBuf),
 }
 
 /// `namespace/name` of the virtual server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerName {
-    /// The namespace.
+    /// Kubernetes namespace of the virtual server.
     pub namespace: String,
-    /// The name; clients see it.
+    /// Name of the virtual server. Clients see it.
     pub name: String,
 }
 
@@ -94,87 +94,87 @@ impl std::fmt::Display for ServerName {
     }
 }
 
-/// Where sessions are kept.
+/// The kind of session store, with its settings.
 #[derive(Debug)]
 pub enum SessionStorage {
-    /// In this process.
+    /// The memory of this process.
     Memory,
-    /// In a Redis server.
+    /// Redis, shared by all replicas.
     Redis(Box<RedisStorage>),
 }
 
-/// How sessions are served while their store cannot be asked, or need not be.
+/// How cached sessions are used, and whether they are served during an outage of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionPolicy {
-    /// How long what is known of a session counts without a proof that it is true.
+    /// Maximum age of cached session state that is not known to be current.
     pub max_staleness: Duration,
-    /// Whether sessions that are known are served while the store does not answer.
+    /// Whether cached sessions are served while the store is unavailable.
     pub serve_in_outage: bool,
-    /// For how long.
+    /// How long cached sessions are served during an outage.
     pub outage_grace: Duration,
 }
 
 /// The part that may change while the process runs.
 #[derive(Clone, Debug, Default)]
 pub struct HotSettings {
-    /// How much is logged.
+    /// Lowest severity of the messages that are logged.
     pub log_level: LogLevel,
-    /// Which requests are logged where nothing went wrong.
-    pub access_log: AccessLog,
+    /// Sampling of successful requests in the access log.
+    pub access_log: AccessLogSampling,
     /// The backends, in the order of the file.
     pub backends: Vec<BackendSettings>,
-    /// Which headers of clients any of them gets.
+    /// Client headers that at least one backend receives.
     pub pass_headers: Arc<[HeaderName]>,
-    /// How their offers become one.
+    /// How the catalogs of the backends are merged.
     pub aggregation: Arc<Aggregation>,
-    /// Who the gateway says it is.
+    /// The configured identity of the gateway in the `initialize` result.
     pub identity: ServerIdentity,
-    /// Under which names the endpoint is reached, and which pages of the web may use it.
+    /// The hosts and origins that requests may name.
     pub access: AccessPolicy,
-    /// After how long a call whose answer has not begun is answered as a stream.
+    /// Time after which the response to a pending call becomes an event stream.
     pub stream_calls_after: Option<Duration>,
-    /// How much the gateway takes on at a time.
+    /// Limits of concurrent requests, memory and sessions.
     pub limits: RequestLimits,
-    /// [`vmcp_crds::status::config_hash`] of the text it came from.
+    /// [`vmcp_crds::status::config_hash`] of the text of the hot part.
     pub hash: String,
 }
 
-/// Which requests are logged where nothing went wrong.
+/// Sampling of successful requests in the access log. Failed requests are always logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AccessLog {
-    /// So many of 2^32.
+pub struct AccessLogSampling {
+    /// Number of requests out of 2^32 that are logged.
     pub threshold: u64,
 }
 
-/// Who the gateway says it is, as far as it is configured.
+/// The identity of the gateway in the `initialize` result. Fields that are not configured have defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerIdentity {
-    /// The name that programs see.
+    /// The name for programs.
     pub name: Option<String>,
-    /// The title that people see.
+    /// The title for people.
     pub title: Option<String>,
-    /// The version.
+    /// The version that clients see.
     pub version: Option<String>,
-    /// What it tells a model about using it; empty means nothing.
+    /// Instructions for the model. An empty text sends none.
     pub instructions: Option<String>,
 }
 
-/// One backend, as configured.
+/// The validated settings of one backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSettings {
-    /// Its name.
+    /// Unique name of the backend.
     pub name: BackendName,
-    /// Its endpoint.
+    /// URL of the backend's MCP endpoint.
     pub url: Uri,
-    /// The transport that it speaks.
-    pub protocol: Protocol,
-    /// On which terms its offers are offered to clients.
-    pub terms: Arc<ExposurePolicy>,
-    /// What keeps its troubles its own.
-    pub isolation: ResilienceSettings,
-    /// How it is talked to.
-    pub contact: Arc<UpstreamSettings>,
-    /// Whether a session's state there may be lost, so that another upstream session is as good.
+    /// The MCP transport of the backend.
+    pub transport: BackendTransport,
+    /// What of its catalog is advertised to clients, and under which names.
+    pub exposure: Arc<ExposurePolicy>,
+    /// Circuit breaker, concurrency limit and health checks.
+    pub resilience: ResilienceSettings,
+    /// How the gateway connects to it and sends requests.
+    pub upstream: Arc<UpstreamSettings>,
+    /// Whether the state of a session at the backend may be lost, so that a lost upstream session can be replaced silently.
     pub disposable: bool,
 }
 
@@ -184,10 +184,10 @@ impl BackendSettings {
         Self {
             name: BackendName::for_test(name),
             url,
-            protocol: Protocol::default(),
-            terms: Arc::default(),
-            isolation: ResilienceSettings::default(),
-            contact: Arc::default(),
+            transport: BackendTransport::default(),
+            exposure: Arc::default(),
+            resilience: ResilienceSettings::default(),
+            upstream: Arc::default(),
             disposable: false,
         }
     }
@@ -198,7 +198,7 @@ impl BackendSettings {
 pub struct BackendName(Arc<str>);
 
 impl BackendName {
-    /// The name as text.
+    /// Borrows the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -223,46 +223,46 @@ impl std::fmt::Display for BackendName {
 }
 
 impl Config {
-    /// Reads and validates `file`, the hot file that it names, and the environment's `redis_password`.
+    /// Reads and validates `file` and the hot file that it names. `redis_password` comes from the environment.
     ///
     /// # Errors
-    /// When a file cannot be read, or something in it is not allowed. The message names file, path, what was found and what
-    /// is allowed.
+    /// If a file cannot be read or is invalid. The message names the file, the path of the field, the value, and what is allowed.
     pub fn load(file: &Path, redis_password: Option<SecretString>) -> Result<Self, InvalidConfig> {
         validate::config(&read(file)?, file, redis_password)
     }
 }
 
 impl HotSource {
-    /// The file.
+    /// Path of the file that holds the hot part.
     #[must_use]
     pub fn file(&self) -> &Path {
         match self {
-            Self::Own(file) | Self::Shared(file) => file,
+            Self::Separate(file) | Self::Combined(file) => file,
         }
     }
 
-    /// Reads and validates the hot part again, which was `before`, and what the file says besides it, if it says anything else.
+    /// Reads and validates the hot part again. `before` is the hot part in use. Also returns the rest of a combined file, which must not
+    /// change while the process runs.
     ///
     /// # Errors
-    /// As [`Config::load`]; and when the hot part was there and is not any more: whoever writes the file may not be done.
+    /// As [`Config::load`]. Also if a combined file has lost its hot part, because it may be incomplete while it is being written.
     pub fn reload(
         &self,
         before: &HotSettings,
     ) -> Result<(HotSettings, Option<GatewayConfig>), InvalidConfig> {
         match self {
-            Self::Own(file) => Ok((HotSettings::load(file)?, None)),
-            Self::Shared(file) => {
+            Self::Separate(file) => Ok((HotSettings::load(file)?, None)),
+            Self::Combined(file) => {
                 let (hot, rest) = validate::hot_part(&read(file)?, file, before)?;
                 Ok((hot, Some(rest)))
             }
         }
     }
 
-    /// What the file says now besides the hot part, if it says anything else.
+    /// Reads the part of a combined file besides the hot part. `None` for a separate or unreadable file.
     #[must_use]
-    pub fn rest(&self) -> Option<GatewayConfig> {
-        let Self::Shared(file) = self else { return None };
+    pub fn read_rest(&self) -> Option<GatewayConfig> {
+        let Self::Combined(file) = self else { return None };
         let config = GatewayConfig::parse(&read(file).ok()?, file).ok()?;
         Some(GatewayConfig { hot: None, ..config })
     }

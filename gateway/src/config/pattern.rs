@@ -1,6 +1,6 @@
-//! Patterns over names and URIs.
+//! Wildcard patterns over names and URIs.
 
-// Strangers send what is read here.
+// The text comes from untrusted clients.
 #![cfg_attr(
     not(test),
     warn(clippy::expect_used, clippy::indexing_slicing, clippy::string_slice)
@@ -14,34 +14,35 @@ use crate::runtime::step_counter;
 pub struct Pattern(Box<str>);
 
 impl Pattern {
-    /// The pattern that is written as `text`.
+    /// The pattern with the source `text`.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// The pattern as it is written.
+    /// The source text of the pattern.
     pub(super) fn text(&self) -> &str {
         &self.0
     }
 
-    /// The text, if it is one name and has no wildcards.
+    /// The name, if the pattern has no wildcards and so matches only itself.
     #[must_use]
     pub fn exact(&self) -> Option<&str> {
         (!self.0.contains(['*', '?'])).then_some(&self.0)
     }
 
-    /// Whether a URI whose [`canonical`] form this is means what the pattern describes.
-    pub(super) fn is_form_of(&self, form: &str) -> bool {
+    /// Whether a URI with the [`canonical`] form `form` matches the pattern, or the canonical form of the pattern.
+    pub(super) fn matches_canonical(&self, form: &str) -> bool {
         self.matches(form) || Self::new(&canonical(&self.0)).matches(form)
     }
 
-    /// Whether `text` is what the pattern describes. Takes at most the product of both lengths, whatever they hold.
+    /// Whether `text` matches the pattern. Greedy matching that backtracks to the last star only, so that the time is at most the product
+    /// of both lengths.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
         let (mut at, mut read) = (0, 0);
-        // The last star, and what was read when it was met: it is tried again with one byte more.
+        // The last star, and the position in `text` where it was met. On a mismatch the star takes one more byte.
         let mut star: Option<(usize, usize)> = None;
         while let Some(&byte) = text.get(read) {
             step_counter::count(1);
@@ -75,7 +76,7 @@ impl Pattern {
     }
 }
 
-/// How many bytes the character takes that begins with `first`.
+/// The length in bytes of the UTF-8 character whose first byte is `first`.
 fn char_len(first: u8) -> usize {
     match first {
         0xF0.. => 4,
@@ -91,7 +92,7 @@ mod tests {
     use crate::runtime::step_counter::assert_linear;
 
     #[test]
-    fn a_pattern_without_wildcards_is_exact() {
+    fn pattern_without_wildcards_matches_itself_only() {
         assert!(Pattern::new("get_time").matches("get_time"));
         for text in ["get_times", "get_tim", "", "GET_TIME"] {
             assert!(!Pattern::new("get_time").matches(text), "{text}");
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn wildcards_stand_for_any_characters_and_for_one() {
+    fn star_matches_any_text_and_question_mark_one_character() {
         for (pattern, text, expected) in [
             ("*", "", true),
             ("*", "anything/at all", true),
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn matching_takes_linear_time_in_the_text() {
+    fn matching_is_linear_in_the_text() {
         for pattern in ["*a*b", "*aaab", "a*a*a*b", "????*b", "*"] {
             let pattern = Pattern::new(pattern);
             assert_linear(
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn many_stars_take_no_time() {
+    fn many_stars_do_not_backtrack_exponentially() {
         let pattern = Pattern::new(&"*a".repeat(50));
         assert!(!pattern.matches(&"a".repeat(49)));
         assert!(!pattern.matches(&format!("{}b", "a".repeat(5000))));

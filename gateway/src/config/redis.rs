@@ -1,4 +1,4 @@
-//! How Redis is reached.
+//! The connection to Redis: validated settings.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,73 +8,73 @@ use secrecy::SecretString;
 
 use crate::certificates::CertificatePair;
 
-/// How to reach Redis, and how keys there begin.
+/// How the gateway connects to Redis, and how it names its keys there.
 #[derive(Clone, Debug)]
 pub struct RedisStorage {
-    /// Which servers there are, and which of them to talk to.
+    /// The servers, and how the primary among them is found.
     pub topology: RedisTopology,
-    /// The database's number; 0 in a cluster.
+    /// Number of the database; 0 in a cluster.
     pub db: u16,
-    /// What every key begins with.
+    /// Prefix of all keys.
     pub key_prefix: String,
-    /// The ACL user, if not the default one.
+    /// The ACL user, if it is not the default user.
     pub username: Option<String>,
-    /// The password, if any.
+    /// Source of the password, if Redis requires one.
     pub password: Option<RedisPassword>,
-    /// How connections are encrypted, if they are.
+    /// TLS settings. `None` connects without TLS.
     pub tls: Option<RedisTls>,
     /// How long a connection attempt may take.
     pub connect_timeout: Duration,
-    /// How long an operation may take.
+    /// How long a command may take.
     pub command_timeout: Duration,
-    /// How long sessions are served while Redis does not answer. What they need to go on is kept for as long.
+    /// How long sessions are served while Redis is unavailable. The data that they need afterwards is kept for this time.
     pub outage_grace: Duration,
 }
 
-/// Which servers there are, and which of them to talk to.
+/// The Redis servers, and how the one that holds the keys is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisTopology {
-    /// One server.
+    /// A single server, without failover.
     Single(RedisAddress),
-    /// The primary that sentinels name.
+    /// The primary that the sentinels report.
     Sentinel {
-        /// Under which name they know it.
+        /// Name by which the sentinels monitor the primary.
         master_name: String,
-        /// The sentinels.
+        /// Addresses of the sentinels.
         sentinels: Vec<RedisAddress>,
     },
-    /// The node of a cluster that has the virtual server's keys; they are all in one slot.
+    /// A cluster. All keys of the virtual server are in one slot, so that one node holds them.
     Cluster(Vec<RedisAddress>),
 }
 
-/// Where a server listens.
+/// Address of a Redis server or sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisAddress {
-    /// Its name or IP address, the latter without brackets.
+    /// Host name or IP address. An IPv6 address is without brackets.
     pub host: String,
-    /// Its port.
+    /// TCP port of the server.
     pub port: u16,
 }
 
-/// Where the password comes from.
+/// Source of the Redis password.
 #[derive(Clone, Debug)]
 pub enum RedisPassword {
-    /// It was there when the process started.
+    /// From the environment when the process started.
     Fixed(SecretString),
-    /// A file, which may change.
+    /// From a file, which may change while the process runs.
     File(PathBuf),
 }
 
-/// How connections are encrypted.
+/// TLS settings of connections to Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RedisTls {
-    /// The certificates of the authorities to trust; without it, the system's.
+    /// Certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// The certificate and the key that the gateway shows.
+    /// The client certificate of the gateway.
     pub identity: Option<CertificatePair>,
-    /// The name that the server's certificate must bear, if not the host's.
+    /// The name that the server's certificate must have, if it is not the host name.
     pub server_name: Option<String>,
-    /// Whether the server's certificate is believed whatever it says.
+    /// Whether every server certificate is accepted.
     pub insecure_skip_verify: bool,
 }
 

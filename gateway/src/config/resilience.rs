@@ -1,48 +1,48 @@
-//! What keeps a backend that is slow or dead from being felt anywhere else, validated.
+//! Protection against slow and failing backends: validated settings.
 
 use std::time::Duration;
 
 use vmcp_crds::config::{BreakerConfig, ConcurrencyConfig, HealthConfig};
 
-/// What keeps one backend's troubles its own.
+/// Settings that confine the failures of one backend to that backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResilienceSettings {
-    /// When calls are refused at once.
+    /// Circuit breaker for its calls.
     pub breaker: BreakerSettings,
-    /// How many calls may run.
+    /// Limit of its concurrent calls.
     pub concurrency: ConcurrencySettings,
-    /// How it is looked after.
+    /// Periodic probes of its health.
     pub health: HealthSettings,
 }
 
-/// How the gateway finds out whether a backend lives.
+/// Settings of the periodic health probes of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthSettings {
-    /// How often it is probed.
+    /// Time between two probes.
     pub interval: Duration,
-    /// How long an answer may take.
+    /// How long the response to a probe may take.
     pub timeout: Duration,
-    /// After so many failures in a row it is unavailable; at least one.
+    /// Consecutive failures after which the backend is unavailable; at least one.
     pub unhealthy_after: u32,
 }
 
-/// When calls to a backend are refused at once.
+/// Settings of the circuit breaker of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerSettings {
-    /// After so many failures in a row; 0 is never.
+    /// Consecutive failures after which the breaker opens. 0 disables it.
     pub failures: u32,
-    /// For how long.
+    /// Time for which the breaker stays open before it lets a call through.
     pub open_for: Duration,
 }
 
-/// How many calls may run at a backend at a time.
+/// Limit of the concurrent calls to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConcurrencySettings {
-    /// How many run; at least one.
+    /// Most concurrent calls; at least one.
     pub limit: usize,
-    /// How many more wait.
+    /// Most calls that wait for a permit.
     pub queue: usize,
-    /// How long they wait.
+    /// How long a call waits for a permit.
     pub wait: Duration,
 }
 

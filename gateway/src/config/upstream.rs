@@ -1,4 +1,4 @@
-//! How a backend is talked to, validated.
+//! Connections and requests to a backend: validated settings.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,82 +10,82 @@ use vmcp_crds::config::CatalogScope;
 use super::Pattern;
 use crate::certificates::CertificatePair;
 
-/// How a backend is talked to.
+/// How the gateway connects to a backend and sends requests to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
-    /// How long it may take.
+    /// Time limits of its connections and responses.
     pub timeouts: Timeouts,
-    /// The addresses of its host, in the place of those that a look-up of its name finds.
+    /// Addresses to connect to. If there are none, the host name is resolved.
     pub addresses: Vec<IpAddr>,
-    /// The files for TLS.
+    /// The certificate files for TLS.
     pub tls: UpstreamTls,
-    /// The largest answer in JSON, in bytes.
+    /// Largest JSON response, in bytes.
     pub max_answer_bytes: u64,
-    /// What every request to it bears.
+    /// Headers that are added to every request.
     pub headers: Vec<ConfiguredHeader>,
-    /// What is passed on of a client's headers.
+    /// Client headers that are forwarded.
     pub pass_headers: Vec<HeaderName>,
-    /// In whose session it is listed.
+    /// Whether its catalog is listed once for all clients or in each client's session.
     pub catalog: CatalogScope,
-    /// Whether requests of all clients go in one session.
+    /// Whether the requests of all clients use one upstream session.
     pub shares_session: bool,
 }
 
-/// The files for TLS with a backend.
+/// The certificate files for TLS with a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// The trusted certificates, instead of those that the system trusts.
+    /// Certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// The certificate that the gateway shows.
+    /// The client certificate of the gateway.
     pub identity: Option<CertificatePair>,
 }
 
-/// A header that every request to a backend bears.
+/// A header that is added to every request to a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfiguredHeader {
-    /// Its name.
+    /// Name of the header.
     pub name: HeaderName,
-    /// What stands in front of the value.
+    /// Text before the value, for example `Bearer `.
     pub prefix: String,
-    /// Where the value is.
+    /// Source of the value.
     pub source: HeaderSource,
 }
 
-/// Where the value of a header is.
+/// Source of a configured header's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderSource {
-    /// In this environment variable.
+    /// An environment variable of this name.
     Env(String),
-    /// In this file.
+    /// A file, which may change while the process runs.
     File(PathBuf),
 }
 
-/// How long a backend may take.
+/// Time limits of a backend's connections and responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// To make a connection.
+    /// Limit for opening a connection.
     pub connect: Duration,
-    /// Until the first byte of an answer, where that is less than the whole answer may take.
+    /// Limit for the first byte of a response. `None` applies only the limit of the call.
     pub first_byte: Option<Duration>,
-    /// Between two pieces of an answer in JSON.
+    /// Longest pause within a JSON response.
     pub idle: Duration,
-    /// For a call as a whole.
+    /// Limit of a whole call.
     pub call: Duration,
-    /// For calls of single tools, those that count more first.
+    /// Limits of individual tools. The first matching pattern applies.
     pub tools: Vec<(Pattern, Duration)>,
-    /// Whether progress begins a call's time anew.
+    /// Whether a progress notification restarts the limit of its call.
     pub extend_on_progress: bool,
 }
 
 impl Timeouts {
-    /// How long a call of `tool` may last, or a call of anything else.
+    /// The time limit of a call of `tool`, or of a call that is not a tool call.
     #[must_use]
-    pub fn of_call(&self, tool: Option<&str>) -> Duration {
+    pub fn for_call(&self, tool: Option<&str>) -> Duration {
         let own = tool.and_then(|tool| self.tools.iter().find(|(pattern, _)| pattern.matches(tool)));
         own.map_or(self.call, |(_, length)| *length)
     }
 
-    /// The longest that any call may last, as long as no progress extends it.
+    /// The longest time limit of any call. Progress may extend a call beyond it.
     #[must_use]
     pub fn longest_call(&self) -> Duration {
         let tools = self.tools.iter().map(|(_, length)| *length);

@@ -118,7 +118,7 @@ impl Core {
         let calls = hot
             .backends
             .iter()
-            .map(|backend| backend.contact.timeouts.longest_call());
+            .map(|backend| backend.upstream.timeouts.longest_call());
         calls.max().unwrap_or_default()
     }
 

@@ -103,7 +103,7 @@ impl Frontend {
             BackendResponse::Whole(message) => {
                 let message = rewrite_elicitation_ids(caller, &routed.backend, message, request.id);
                 if let Some(delivery) = delivery {
-                    delivery.may_last(routed.deadline.at());
+                    delivery.allow_until(routed.deadline.at());
                 }
                 return response::complete_message(message, routed.backend.account(), delivery);
             }
@@ -112,7 +112,7 @@ impl Frontend {
                     passthrough::PassthroughBody::new(&self.metrics, &routed, running.session_end());
                 let delivery = delivery.cloned().unwrap_or_default();
                 delivery.extend(routed.deadline.at());
-                let first = delivery.follow(routed.backend.account(), first);
+                let first = delivery.track(routed.backend.account(), first);
                 response::with_delivery(delivery, response::streaming_json(passing.bytes(first, rest)))
             }
             BackendResponse::Events(upstream, events) => {

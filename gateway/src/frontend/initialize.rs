@@ -108,7 +108,9 @@ impl Frontend {
             Err(fault) => return response::invalid_params(request.id, &fault),
         };
         let RequestContext { hot, principal, .. } = context;
-        let own_rate = hot.limits.initializes_per_second_of_one(principal.is_anonymous());
+        let own_rate = hot
+            .limits
+            .initializes_per_second_per_principal(principal.is_anonymous());
         let rate = hot.limits.initializes_per_second;
         // The principal's own rate first: requests beyond it must not use up the rate that all clients share.
         let own_allows = own_rate.is_none_or(|rate| self.principal_session_rate.allows(principal, rate));

@@ -51,7 +51,7 @@ pub(super) fn list_page(
         return respond(rest);
     };
     let delivery = delivery.cloned().unwrap_or_default();
-    let rest = delivery.follow(account, rest);
+    let rest = delivery.track(account, rest);
     with_delivery(delivery, respond(rest))
 }
 
@@ -219,7 +219,7 @@ pub(super) fn complete_message(
         return json(StatusCode::OK, message);
     }
     let delivery = delivery.cloned().unwrap_or_default();
-    let message = delivery.follow(account, message);
+    let message = delivery.track(account, message);
     with_delivery(delivery, json(StatusCode::OK, message))
 }
 

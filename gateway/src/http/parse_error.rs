@@ -61,7 +61,7 @@ impl ParseErrorResponse {
         } else if error.is_parse_version_h2() {
             (
                 StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                "This endpoint speaks HTTP/1.1, and no HTTP/2".to_owned(),
+                "This endpoint supports only HTTP/1.1".to_owned(),
             )
         } else if error.is_parse_too_large() {
             too_large(read, limits.bytes)

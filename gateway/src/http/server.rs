@@ -322,7 +322,7 @@ mod tests {
             (
                 "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
                 "505 ",
-                "<This endpoint speaks HTTP/1.1, and no HTTP/2>",
+                "<This endpoint supports only HTTP/1.1>",
             ),
         ] {
             for (before, answers) in [("", 1), ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", 2)] {

@@ -63,13 +63,13 @@ impl CurrentResponse {
 
     fn mark_stalled(&self, since: Instant, connection: &Waker) {
         for delivery in lock(&self.0).all() {
-            delivery.stalls(since, connection);
+            delivery.mark_stalled(since, connection);
         }
     }
 
     fn mark_moving(&self) {
         for delivery in lock(&self.0).all() {
-            delivery.moves();
+            delivery.mark_moving();
         }
     }
 }
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(
             server.write_vectored(&parts).await.unwrap(),
             16,
-            "all that there is room for"
+            "the write fills the buffer"
         );
         let refused = server.write_vectored(&parts).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
@@ -340,7 +340,7 @@ mod tests {
         assert_eq!(
             poll_budget::moved(),
             poll_budget::TURN_BYTES,
-            "what is read counts, too"
+            "bytes that are read count, too"
         );
     }
 
@@ -364,7 +364,7 @@ mod tests {
         assert!(began.elapsed() < MAX_STALL);
         drop(answer);
         current.set_next(&mut Response::new(()));
-        assert!(!current.is_given_up(), "it is gone");
+        assert!(!current.is_given_up(), "the sent response is forgotten");
     }
 
     /// A client that reads a little now and then is not disconnected.

@@ -1,7 +1,7 @@
-//! Threads for work that may take long: what a backend sent is read, merged and compressed there, and not on the threads that serve calls.
+//! A pool of low-priority threads for CPU-bound work: parsing, merging and compressing what backends sent.
 //!
-//! There are few of them and they give way: on a busy core the scheduler prefers the threads that serve calls. What they run takes no lock
-//! that a call waits for. They end with the process, whatever they are in the middle of.
+//! On the threads that serve calls, such work would delay every call. The pool is small and has a lower scheduling priority. Its work must
+//! not hold a lock that a call waits for. The process does not wait for unfinished work when it ends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,50 +12,49 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-/// How many threads: what one backend sent may keep one of them, and the others' is done all the same.
+/// Number of threads. With two, the work for other backends proceeds while the response of one backend occupies a thread.
 const THREADS: usize = 2;
-/// How much work may wait for a thread. More waits before it is handed over.
+/// Most jobs that wait for a thread. Callers with further jobs wait until the queue has room.
 const QUEUE: usize = 64;
-/// By how much they give way: a tenth of a core that is wanted elsewhere (Linux, sched(7), "nice values").
+/// Nice value of the threads. On a busy core they get about a tenth of its time (Linux, sched(7), "nice value").
 const NICENESS: i32 = 10;
 
 type ComputeJob = Box<dyn FnOnce() + Send>;
 
-/// A cheap-clone handle to the threads. They start with the first work.
+/// A cheap-clone handle to the pool. The threads start with the first job.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ComputePool {
     queue: Arc<OnceLock<mpsc::Sender<ComputeJob>>>,
 }
 
-/// How much processor time the work for somebody has taken.
+/// Sum of the CPU time of the jobs for one backend.
 #[derive(Debug, Default)]
 pub(crate) struct ComputeMeter(AtomicU64);
 
-/// Work that did not come to its end: it failed, or there is no thread for it.
+/// The work panicked, or no thread could be started for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the work failed; the log says why")]
+#[error("background work failed; the log has the reason")]
 pub(crate) struct WorkFailed;
 
 impl ComputeMeter {
-    /// Adds what was taken elsewhere.
+    /// Adds CPU time that was measured elsewhere.
     pub(crate) fn add(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.0.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// All that was taken so far.
+    /// The CPU time that was used so far.
     #[must_use]
-    pub(crate) fn taken(&self) -> Duration {
+    pub(crate) fn cpu_time(&self) -> Duration {
         Duration::from_micros(self.0.load(Ordering::Relaxed))
     }
 }
 
 impl ComputePool {
-    /// Runs `work` on one of the threads, and adds the processor time that it takes to `meter`. Work that was begun goes on when this is
-    /// dropped.
+    /// Runs `work` on one of the threads, and adds its CPU time to `meter`. Work that has started continues when the future is dropped.
     ///
     /// # Errors
-    /// When `work` panics, or no thread can be started.
+    /// If `work` panics, or no thread can be started.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         meter: &Arc<ComputeMeter>,
@@ -64,13 +63,13 @@ impl ComputePool {
         let (meter, runtime) = (Arc::clone(meter), Handle::try_current().ok());
         let (done, outcome) = oneshot::channel();
         let job: ComputeJob = Box::new(move || {
-            // What the work leaves behind may be something that belongs to the runtime.
+            // Dropping values of the work may need the runtime, for example to reset a timer.
             let _entered = runtime.as_ref().map(Handle::enter);
-            give_way();
-            let before = processor_time();
+            lower_priority();
+            let before = thread_cpu_time();
             let result = work();
-            meter.add(processor_time().saturating_sub(before));
-            // Whoever waited may have gone.
+            meter.add(thread_cpu_time().saturating_sub(before));
+            // The caller may have been dropped.
             done.send(result).ok();
         });
         self.queue().send(job).await.map_err(|_| WorkFailed)?;
@@ -84,8 +83,8 @@ impl ComputePool {
             for number in 0..THREADS {
                 let jobs = Arc::clone(&jobs);
                 let thread = std::thread::Builder::new().name(format!("compute-{number}"));
-                if let Err(error) = thread.spawn(move || work_off(&jobs)) {
-                    tracing::error!(%error, "cannot start a thread");
+                if let Err(error) = thread.spawn(move || run_jobs(&jobs)) {
+                    tracing::error!(%error, "failed to start a thread");
                 }
             }
             queue
@@ -93,7 +92,7 @@ impl ComputePool {
     }
 }
 
-fn work_off(jobs: &Mutex<mpsc::Receiver<ComputeJob>>) {
+fn run_jobs(jobs: &Mutex<mpsc::Receiver<ComputeJob>>) {
     loop {
         // The other threads wait for the lock while this one waits for work.
         let job = jobs
@@ -101,32 +100,35 @@ fn work_off(jobs: &Mutex<mpsc::Receiver<ComputeJob>>) {
             .unwrap_or_else(PoisonError::into_inner)
             .blocking_recv();
         let Some(job) = job else { return };
-        // A thread of its own: the allocator gives back what a thread has freed only when that thread allocates again, or ends.
+        // Each job has its own thread, because the allocator returns freed memory only when the thread allocates again, or ends.
         let thread = std::thread::Builder::new().name("compute".to_owned());
         match thread.spawn(job).map(JoinHandle::join) {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => tracing::error!("work on what a backend sent failed; this is a bug"),
-            Err(error) => tracing::error!(%error, "cannot start a thread"),
+            Ok(Err(_)) => tracing::error!("background work panicked; this is a bug"),
+            Err(error) => tracing::error!(%error, "failed to start a thread"),
         }
     }
 }
 
-/// On Linux a thread has a priority of its own; elsewhere it would be the whole process that gives way.
+/// Lowers the priority of this thread. Only on Linux, because elsewhere the call would lower the priority of the whole process.
 #[cfg(target_os = "linux")]
-fn give_way() {
+fn lower_priority() {
     let thread = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(thread), NICENESS) {
-        tracing::debug!(%error, "a thread cannot give way to others");
+        tracing::debug!(%error, "failed to lower the priority of a thread");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn give_way() {
-    tracing::debug!(niceness = NICENESS, "threads have no priority of their own here");
+fn lower_priority() {
+    tracing::debug!(
+        niceness = NICENESS,
+        "thread priorities are not supported on this system"
+    );
 }
 
-/// The processor time that this thread has taken.
-fn processor_time() -> Duration {
+/// The CPU time that this thread has used.
+fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
         u64::try_from(time.tv_sec).unwrap_or_default(),
@@ -142,23 +144,23 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_runs_elsewhere_and_its_processor_time_is_measured() {
+    async fn work_runs_on_another_thread_and_its_cpu_time_counts() {
         let (compute, meter) = (ComputePool::default(), Arc::<ComputeMeter>::default());
         let here = std::thread::current().id();
         let busy = Duration::from_millis(20);
         let there = compute.run(&meter, move || {
             let began = Instant::now();
-            while processor_time() < busy && began.elapsed() < Duration::from_secs(60) {
+            while thread_cpu_time() < busy && began.elapsed() < Duration::from_secs(60) {
                 std::hint::spin_loop();
             }
             std::thread::current().id()
         });
         assert_ne!(there.await.unwrap(), here);
-        assert!(meter.taken() >= busy / 2, "{:?}", meter.taken());
+        assert!(meter.cpu_time() >= busy / 2, "{:?}", meter.cpu_time());
     }
 
     #[tokio::test]
-    async fn work_that_hangs_keeps_one_thread_only() {
+    async fn hanging_work_occupies_one_thread_only() {
         let (compute, meter) = (ComputePool::default(), Arc::<ComputeMeter>::default());
         let barrier = Arc::new(Barrier::new(2));
         let held = Arc::clone(&barrier);
@@ -176,11 +178,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_panics_fails_and_the_thread_goes_on() {
+    async fn panicking_work_fails_and_the_thread_survives() {
         let (compute, meter) = (ComputePool::default(), Arc::<ComputeMeter>::default());
         for _ in 0..THREADS * 2 {
             assert_eq!(
-                compute.run(&meter, || panic!("as it should")).await,
+                compute.run(&meter, || panic!("expected by the test")).await,
                 Err::<(), _>(WorkFailed)
             );
         }

@@ -1,15 +1,15 @@
-//! The end of the process, in its two phases.
+//! Shutdown of the process in two phases.
 //!
-//! First the process *drains*: it reports that it is not ready, still accepts, and asks every client to open its next
-//! connection elsewhere, because load balancers learn of the end later than the process does. Then it *closes*: the listener
-//! goes, and what is running may finish. Nothing upstream is deleted, because sessions outlive the process.
+//! *Draining*: the process reports that it is not ready and asks clients to reconnect elsewhere, but still accepts connections, because load
+//! balancers notice the shutdown later than the process does. *Closing*: the listener is closed, and running requests may finish. Upstream
+//! sessions are not deleted, because client sessions outlive the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-/// A cheap-clone handle to the phase.
+/// A cheap-clone handle to the state of the shutdown.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
     phases: Arc<Phases>,
@@ -21,7 +21,7 @@ struct Phases {
     closing: DrainPhase,
 }
 
-/// One phase. Every request looks whether it has begun, and a token takes a lock to say so.
+/// One phase. Every request checks whether it has begun. The flag exists because the token takes a lock for that check.
 #[derive(Debug, Default)]
 struct DrainPhase {
     begun: AtomicBool,
@@ -40,35 +40,35 @@ impl DrainPhase {
 }
 
 impl Drain {
-    /// Begins the first phase.
+    /// Begins the draining phase.
     pub fn begin(&self) {
         self.phases.draining.begin();
     }
 
-    /// Begins the second phase.
+    /// Begins the closing phase, and the draining phase if it has not begun.
     pub fn close(&self) {
         self.phases.draining.begin();
         self.phases.closing.begin();
     }
 
-    /// Whether the first phase has begun.
+    /// Whether the draining phase has begun.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.phases.draining.has_begun()
     }
 
-    /// Whether the second phase has begun.
+    /// Whether the closing phase has begun.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.phases.closing.has_begun()
     }
 
-    /// Ends when the first phase begins.
+    /// Waits until the draining phase begins.
     pub async fn begun(&self) {
         self.phases.draining.token.cancelled().await;
     }
 
-    /// Ends when the second phase begins.
+    /// Waits until the closing phase begins.
     pub async fn closed(&self) {
         self.phases.closing.token.cancelled().await;
     }

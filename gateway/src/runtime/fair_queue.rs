@@ -1,15 +1,16 @@
-//! Round-robin among the tasks whose polls take long.
+//! Round-robin scheduling of the tasks with long polls.
 //!
-//! The runtime polls its tasks first in, first out. A call passes that queue about five times, and each time waits for one poll of every task
-//! that is ready: beside fifty clients that move large bodies, for fifty long polls. Here a connection that has moved much in its last poll
-//! ([`turn`]) waits for the turn before the next one. One has the turn in each round of the runtime, so that a call waits for one long poll
-//! per pass, however many there are. When nothing else is ready a round is as short as that one poll, and nobody loses anything.
+//! The runtime polls its tasks first in, first out. A call passes that queue about five times, and each time waits for one poll of every
+//! ready task. Beside fifty clients that transfer large bodies, that is fifty long polls. Here, a connection that moved many bytes in its last
+//! poll ([`poll_budget`]) waits for its turn before the next one. One task has the turn in each round of the runtime, so a call waits for
+//! one long poll per pass, regardless of their number. If nothing else is ready, a round is as short as that one poll, and no throughput is
+//! lost.
 //!
-//! States of a task: short (polled at once), waiting (it has a [`QueueTicket`] in the queue), on turn (its ticket was granted, or there was no
-//! queue). Invariant: while the queue is not empty, one [`grant_turns`] runs, and grants one ticket per round.
+//! States of a task: short (polled at once), waiting (it has a [`QueueTicket`] in the queue), on turn (its ticket was granted, or the queue
+//! was empty). Invariant: while the queue is not empty, one [`grant_turns`] task runs and grants one ticket per round.
 //!
-//! A round is one of a runtime with one thread, which a pod with one core has. With more threads turns are granted faster, and other threads
-//! take over what is ready meanwhile.
+//! A round is one of a runtime with a single thread, as in a pod with one core. With more threads, turns are granted faster, and other
+//! threads run the ready tasks in the meantime.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -22,7 +23,8 @@ use pin_project_lite::pin_project;
 
 use crate::runtime::poll_budget;
 
-/// From how many bytes on a poll is long: more than a connection to a backend reads at a time, and less than a turn has.
+/// Number of bytes from which a poll counts as long. More than a connection to a backend reads at once, and less than
+/// [`poll_budget::TURN_BYTES`].
 const LONG_POLL_BYTES: usize = 96 * 1024;
 
 /// A cheap-clone handle to one queue.
@@ -33,9 +35,9 @@ pub(crate) struct FairQueue {
 
 #[derive(Debug, Default)]
 struct QueueState {
-    /// Whether a task has had the turn in this round.
+    /// Whether a task has the turn in this round.
     is_taken: bool,
-    /// One for each task that waits, of which there are not more than connections.
+    /// The waiting tasks; at most one per connection.
     waiting: VecDeque<Arc<QueueTicket>>,
 }
 
@@ -46,7 +48,7 @@ struct QueueTicket {
 }
 
 pin_project! {
-    /// A task whose long polls wait for their turn.
+    /// A task that waits for its turn before a long poll.
     #[derive(Debug)]
     pub(crate) struct Fair<F> {
         queue: FairQueue,
@@ -58,7 +60,7 @@ pin_project! {
 }
 
 impl FairQueue {
-    /// `task`, which has to be spawned on the runtime as it is.
+    /// Wraps `task`. The result must be spawned on the runtime directly, not as part of another future.
     pub(crate) fn fair<F: Future>(&self, task: F) -> Fair<F> {
         Fair {
             queue: self.clone(),
@@ -72,7 +74,7 @@ impl FairQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the task that holds `ticket` has the turn. If not, it is woken when it has.
+    /// Whether the task with `ticket` has the turn. If not, its `waker` is woken when it gets the turn.
     fn has_turn(&self, ticket: &mut Option<Arc<QueueTicket>>, waker: &Waker) -> bool {
         match ticket {
             Some(granted) if granted.is_granted.load(Ordering::Acquire) => {
@@ -81,14 +83,14 @@ impl FairQueue {
             }
             Some(waiting) => {
                 waiting.lock().clone_from(waker);
-                // It may have been granted to the waker before.
+                // The ticket may have been granted while the previous waker was registered.
                 waiting.is_granted.load(Ordering::Acquire)
             }
             None => {
                 let mut state = self.lock();
                 if !state.is_taken {
                     state.is_taken = true;
-                    #[expect(clippy::disallowed_methods, reason = "it ends by itself when nothing waits")]
+                    #[expect(clippy::disallowed_methods, reason = "it ends when no task waits")]
                     tokio::spawn(grant_turns(self.clone()));
                     return true;
                 }
@@ -110,7 +112,7 @@ impl QueueTicket {
     }
 }
 
-/// Grants one ticket in each round, until none is left.
+/// Grants one ticket per round until the queue is empty.
 async fn grant_turns(queue: FairQueue) {
     loop {
         tokio::task::yield_now().await;
@@ -151,7 +153,7 @@ mod tests {
 
     const LONG_TASKS: usize = 20;
 
-    /// A short task waits for one long poll per round, however many tasks have long polls, and each of those has its turn.
+    /// A short task waits for one long poll per round, regardless of the number of tasks with long polls, and all of those get turns.
     #[tokio::test]
     async fn short_task_meets_one_long_poll_per_round() {
         let queue = FairQueue::default();
@@ -172,7 +174,7 @@ mod tests {
                 .map(|count| count.load(Ordering::Relaxed))
                 .sum::<usize>()
         };
-        // The first poll of each is not known to be long.
+        // The first poll of each task is not known to be long.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         let before = all();
@@ -189,7 +191,7 @@ mod tests {
         assert!(fewest >= Some(rounds / LONG_TASKS), "{polls:?}");
     }
 
-    /// A task that ends while it waits does not keep the turn from the next one.
+    /// A task that is aborted while it waits does not block the queue.
     #[tokio::test]
     async fn turn_of_an_aborted_task_goes_to_the_next() {
         let queue = FairQueue::default();

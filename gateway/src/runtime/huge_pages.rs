@@ -1,10 +1,10 @@
-//! Transparent huge pages, which this process does without.
+//! Disables transparent huge pages.
 //!
-//! The kernel clears 2 MiB when a huge page is touched for the first time, which takes half a millisecond, and several in a virtual machine
-//! whose host has to find the memory. All calls of a thread wait meanwhile, whenever one of them needs a large buffer. Huge pages are
-//! also slower to be given back, because one small object keeps all of a page.
+//! The kernel clears 2 MiB at the first access to a huge page. That takes half a millisecond, and several milliseconds in a virtual machine
+//! whose host has to provide the memory. All calls of the thread wait for it, whenever one of them needs a large buffer. Memory is also
+//! returned more slowly, because one small object keeps a whole page.
 
-/// Turns them off for this process.
+/// Disables transparent huge pages for this process.
 #[cfg(target_os = "linux")]
 pub fn disable() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
@@ -12,6 +12,6 @@ pub fn disable() {
     }
 }
 
-/// Turns them off for this process, where there are any.
+/// Does nothing, because only Linux has transparent huge pages.
 #[cfg(not(target_os = "linux"))]
 pub fn disable() {}

@@ -1,4 +1,4 @@
-//! The process and what all of its parts use: tasks, time, signals, drain, rate limits.
+//! Services that all parts of the process use: tasks, time, signals, shutdown, rate limits.
 
 pub(super) mod clock;
 pub(super) mod compute;

@@ -1,5 +1,7 @@
-//! Rates: so many in a second, of which all may come at once. The generic cell rate algorithm (GCRA): of each subject one instant is
-//! kept, at which everything that it has sent so far would have arrived had it arrived evenly.
+//! Rate limits with the generic cell rate algorithm (GCRA).
+//!
+//! For each subject, the limiter stores one instant: the theoretical arrival time of the next request, if all earlier ones had arrived
+//! evenly. A request is rejected if that time is more than [`BURST`] ahead of the clock. The requests of one second may so arrive at once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,23 +10,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How far a subject may be ahead of its rate: what it may send in this time may come at once.
+/// How far the theoretical arrival time may be ahead of the clock.
 const BURST: Duration = Duration::from_secs(1);
-/// How many subjects are kept before those are looked for that are not ahead of their rate, and need not be kept.
+/// Number of stored subjects from which the limiter looks for subjects within their rate, which need not be stored.
 const SWEEP_AT: usize = 1024;
-/// The least time between two sweeps.
+/// Shortest time between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
-/// How many subjects are kept at most. While so many are ahead of their rates, those that are new are refused.
+/// Most stored subjects. While that many are ahead of their rate, requests of new subjects are rejected.
 const MAX_SUBJECTS: usize = 64 * 1024;
 
-/// One rate for all.
+/// A single rate limit for all requests.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimit {
     arrival: Mutex<Option<Instant>>,
 }
 
 impl RateLimit {
-    /// Counts one more, unless there were too many of late.
+    /// Counts a request and returns `true`, unless it exceeds the rate.
     pub(crate) fn allows(&self, per_second: u32) -> bool {
         let mut arrival = lock(&self.arrival);
         let next = next(*arrival, per_second, Instant::now());
@@ -35,44 +37,44 @@ impl RateLimit {
     }
 }
 
-/// A rate for each subject, such as a principal or a session.
+/// A separate rate limit for each subject, such as a principal or a session.
 #[derive(Debug)]
 pub(crate) struct KeyedRateLimit<K> {
-    kept: Mutex<Kept<K>>,
+    state: Mutex<KeyedState<K>>,
 }
 
 #[derive(Debug)]
-struct Kept<K> {
+struct KeyedState<K> {
     arrivals: HashMap<K, Instant>,
-    /// When there are so many, those are forgotten that need not be kept.
+    /// Number of subjects that starts the next sweep.
     sweep_at: usize,
-    /// Not sooner than this, so that a sweep costs little of what it is done for.
+    /// Earliest time of the next sweep, so that many new subjects do not cause a sweep each.
     next_sweep: Option<Instant>,
 }
 
 impl<K: Eq + Hash + Clone> KeyedRateLimit<K> {
-    /// Counts one more of `subject`, unless there were too many of late.
+    /// Counts a request of `subject` and returns `true`, unless it exceeds the rate.
     pub(crate) fn allows(&self, subject: &K, per_second: u32) -> bool {
         let now = Instant::now();
-        let mut kept = lock(&self.kept);
-        if let Some(arrival) = kept.arrivals.get_mut(subject) {
+        let mut state = lock(&self.state);
+        if let Some(arrival) = state.arrivals.get_mut(subject) {
             let next = next(Some(*arrival), per_second, now);
             if let Some(next) = next {
                 *arrival = next;
             }
             return next.is_some();
         }
-        if kept.arrivals.len() >= kept.sweep_at && kept.next_sweep.is_none_or(|next| now >= next) {
-            kept.arrivals.retain(|_, arrival| *arrival > now);
-            kept.sweep_at = (kept.arrivals.len() * 2).clamp(SWEEP_AT, MAX_SUBJECTS);
-            kept.next_sweep = Some(now + SWEEP_PAUSE);
+        if state.arrivals.len() >= state.sweep_at && state.next_sweep.is_none_or(|next| now >= next) {
+            state.arrivals.retain(|_, arrival| *arrival > now);
+            state.sweep_at = (state.arrivals.len() * 2).clamp(SWEEP_AT, MAX_SUBJECTS);
+            state.next_sweep = Some(now + SWEEP_PAUSE);
         }
-        if kept.arrivals.len() >= MAX_SUBJECTS {
+        if state.arrivals.len() >= MAX_SUBJECTS {
             return false;
         }
         let first = next(None, per_second, now);
         if let Some(first) = first {
-            kept.arrivals.insert(subject.clone(), first);
+            state.arrivals.insert(subject.clone(), first);
         }
         first.is_some()
     }
@@ -81,7 +83,7 @@ impl<K: Eq + Hash + Clone> KeyedRateLimit<K> {
 impl<K> Default for KeyedRateLimit<K> {
     fn default() -> Self {
         Self {
-            kept: Mutex::new(Kept {
+            state: Mutex::new(KeyedState {
                 arrivals: HashMap::new(),
                 sweep_at: SWEEP_AT,
                 next_sweep: None,
@@ -90,7 +92,7 @@ impl<K> Default for KeyedRateLimit<K> {
     }
 }
 
-/// The theoretical arrival time after one more; `None` when it is too early for that.
+/// The theoretical arrival time after one more request. `None` if the request exceeds the rate.
 fn next(arrival: Option<Instant>, per_second: u32, now: Instant) -> Option<Instant> {
     let step = Duration::from_secs(1) / per_second.max(1);
     let next = arrival.map_or(now, |arrival| arrival.max(now)) + step;
@@ -106,7 +108,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_come_at_once_and_then_evenly() {
+    async fn burst_is_allowed_and_then_the_even_rate() {
         let rate = RateLimit::default();
         let burst = || (0..10).filter(|_| rate.allows(4)).count();
         assert_eq!(burst(), 4);
@@ -114,13 +116,13 @@ mod tests {
         assert_eq!(burst(), 2);
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(burst(), 4);
-        // A rate that is raised holds for the time that passes from then on.
+        // A higher rate applies to the time from now on.
         tokio::time::advance(Duration::from_millis(250)).await;
         assert_eq!((0..100).filter(|_| rate.allows(100)).count(), 25);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn subject_beyond_its_rate_takes_nothing_of_another() {
+    async fn subjects_have_separate_rates() {
         let rates = KeyedRateLimit::default();
         assert_eq!((0..10).filter(|_| rates.allows(&1, 4)).count(), 4);
         assert_eq!((0..10).filter(|_| rates.allows(&2, 4)).count(), 4);
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_subjects_ahead_of_their_rates_are_kept() {
+    async fn only_subjects_ahead_of_their_rate_are_stored() {
         let rates = KeyedRateLimit::default();
         for round in 0..10 {
             for subject in 0..1000 {
@@ -137,12 +139,12 @@ mod tests {
             }
             tokio::time::advance(Duration::from_secs(2)).await;
         }
-        let kept = lock(&rates.kept).arrivals.len();
-        assert!(kept <= 2 * SWEEP_AT, "{kept}");
+        let stored = lock(&rates.state).arrivals.len();
+        assert!(stored <= 2 * SWEEP_AT, "{stored}");
         for subject in 0..=MAX_SUBJECTS {
             rates.allows(&(10, subject), 1);
         }
-        assert_eq!(lock(&rates.kept).arrivals.len(), MAX_SUBJECTS);
+        assert_eq!(lock(&rates.state).arrivals.len(), MAX_SUBJECTS);
         assert!(!rates.allows(&(11, 0), 1), "no room for another");
         tokio::time::advance(Duration::from_secs(2)).await;
         assert!(rates.allows(&(11, 0), 1));

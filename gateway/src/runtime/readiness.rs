@@ -1,4 +1,4 @@
-//! Whether this process should get traffic.
+//! Tracks whether this process is ready for traffic.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What must happen before the process is ready. A cheap-clone handle.
+/// The startup steps that must finish before the process is ready. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    shared: Arc<Mutex<Shared>>,
+    steps: Arc<Mutex<StartupSteps>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct StartupSteps {
     next: u64,
     pending: BTreeMap<u64, (String, Option<Instant>)>,
 }
 
-/// One thing that must happen; dropping it says that it has happened.
+/// A pending startup step. The step is finished when this value is dropped.
 #[derive(Debug)]
 pub struct ReadinessWait {
     id: u64,
@@ -26,44 +26,44 @@ pub struct ReadinessWait {
 }
 
 impl Readiness {
-    /// Says that the process is not ready before the result is dropped.
+    /// Adds the startup step `name`. The process is not ready until the returned value is dropped.
     #[must_use]
     pub fn wait_for(&self, name: impl Into<String>) -> ReadinessWait {
         self.add(name.into(), None)
     }
 
-    /// Says that the process is not ready before the result is dropped or `patience` has passed.
+    /// As [`Self::wait_for`], but for at most `limit`.
     #[must_use]
-    pub fn wait_at_most(&self, name: impl Into<String>, patience: Duration) -> ReadinessWait {
-        self.add(name.into(), Some(Instant::now() + patience))
+    pub fn wait_at_most(&self, name: impl Into<String>, limit: Duration) -> ReadinessWait {
+        self.add(name.into(), Some(Instant::now() + limit))
     }
 
-    /// What has still to happen; empty means ready.
+    /// The names of the pending steps. The process is ready if there are none.
     #[must_use]
     pub fn pending(&self) -> Vec<String> {
         let now = Instant::now();
-        let waited_for = |deadline: &Option<Instant>| deadline.is_none_or(|deadline| now < deadline);
-        let shared = self.lock();
-        let names = shared
+        let is_pending = |deadline: &Option<Instant>| deadline.is_none_or(|deadline| now < deadline);
+        let steps = self.lock();
+        let names = steps
             .pending
             .values()
-            .filter(|(_, deadline)| waited_for(deadline));
+            .filter(|(_, deadline)| is_pending(deadline));
         names.map(|(name, _)| name.clone()).collect()
     }
 
     fn add(&self, name: String, deadline: Option<Instant>) -> ReadinessWait {
-        let mut shared = self.lock();
-        let id = shared.next;
-        shared.next += 1;
-        shared.pending.insert(id, (name, deadline));
+        let mut steps = self.lock();
+        let id = steps.next;
+        steps.next += 1;
+        steps.pending.insert(id, (name, deadline));
         ReadinessWait {
             id,
             readiness: self.clone(),
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, StartupSteps> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn ready_when_all_has_happened_or_patience_is_over() {
+    async fn ready_when_steps_have_finished_or_timed_out() {
         let readiness = Readiness::default();
         let listener = readiness.wait_for("listener");
         let _slow = readiness.wait_at_most("slow", Duration::from_secs(3));

@@ -1,6 +1,6 @@
 //! The signals that end the process.
 
-/// Returns when the process is asked to end: by Kubernetes, by Ctrl-C, or because its terminal is gone.
+/// Waits for SIGTERM, SIGINT or SIGHUP.
 pub async fn termination_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let kinds = [
@@ -9,7 +9,7 @@ pub async fn termination_signal() {
         SignalKind::hangup(),
     ];
     let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = kinds.map(signal) else {
-        tracing::error!("signals cannot be received; only SIGKILL ends this process");
+        tracing::error!("failed to register signal handlers; only SIGKILL ends this process");
         return std::future::pending().await;
     };
     tokio::select! {

@@ -1,7 +1,6 @@
-//! One at a time: those who want the same thing at the same moment share one attempt, and what comes of it.
+//! Single flight: concurrent callers with the same target share one attempt and its result.
 //!
-//! They share a failure too. With a backend that hangs, each of them would otherwise wait for those before it and then for the
-//! backend itself.
+//! They share a failure, too. Otherwise, with a hanging backend, the callers would time out one after the other.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,24 +9,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 
-/// The attempts that are under way, by what they are for. A cheap-clone handle.
+/// The running attempts by target. A cheap-clone handle.
 pub(crate) struct SingleFlight<T, O> {
-    under_way: Arc<Mutex<SharedAttempt<T, O>>>,
+    running: Arc<Mutex<RunningAttempts<T, O>>>,
 }
 
-type SharedAttempt<T, O> = HashMap<T, Shared<BoxFuture<'static, O>>>;
+type RunningAttempts<T, O> = HashMap<T, Shared<BoxFuture<'static, O>>>;
 
-/// The place of an attempt among those that are under way. It is given up when this value is dropped, which is for whoever does the
-/// work: those who wait for it may all have gone, and the next one who comes wants an attempt of his own.
-pub(crate) struct Place<T: Eq + Hash, O> {
+/// Keeps an attempt registered as running until it is dropped. The work of the attempt holds it, not its callers: all of them may have been
+/// dropped, and a caller that arrives after the work has ended must start a new attempt.
+pub(crate) struct AttemptGuard<T: Eq + Hash, O> {
     flights: SingleFlight<T, O>,
     target: T,
 }
 
-impl<T: Eq + Hash, O> Drop for Place<T, O> {
+impl<T: Eq + Hash, O> Drop for AttemptGuard<T, O> {
     fn drop(&mut self) {
         self.flights
-            .under_way
+            .running
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.target);
@@ -35,22 +34,22 @@ impl<T: Eq + Hash, O> Drop for Place<T, O> {
 }
 
 impl<T: Clone + Eq + Hash + Send + Sync + 'static, O: Clone + Send + Sync + 'static> SingleFlight<T, O> {
-    /// Joins the attempt for `target` that is under way, or begins one with `attempt`, which keeps its place until it is over.
+    /// Joins the running attempt for `target`, or starts `attempt`, which holds its guard until it has ended.
     pub(crate) async fn join(
         &self,
         target: T,
-        attempt: impl FnOnce(Place<T, O>) -> BoxFuture<'static, O> + Send + 'static,
+        attempt: impl FnOnce(AttemptGuard<T, O>) -> BoxFuture<'static, O> + Send + 'static,
     ) -> O {
         let flight = {
-            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             let begin = || {
-                let place = Place {
+                let guard = AttemptGuard {
                     flights: self.clone(),
                     target: target.clone(),
                 };
-                async move { attempt(place).await }.boxed().shared()
+                async move { attempt(guard).await }.boxed().shared()
             };
-            under_way.entry(target.clone()).or_insert_with(begin).clone()
+            running.entry(target.clone()).or_insert_with(begin).clone()
         };
         flight.await
     }
@@ -59,7 +58,7 @@ impl<T: Clone + Eq + Hash + Send + Sync + 'static, O: Clone + Send + Sync + 'sta
 impl<T, O> Clone for SingleFlight<T, O> {
     fn clone(&self) -> Self {
         Self {
-            under_way: Arc::clone(&self.under_way),
+            running: Arc::clone(&self.running),
         }
     }
 }
@@ -67,14 +66,14 @@ impl<T, O> Clone for SingleFlight<T, O> {
 impl<T, O> Default for SingleFlight<T, O> {
     fn default() -> Self {
         Self {
-            under_way: Arc::default(),
+            running: Arc::default(),
         }
     }
 }
 
 impl<T, O> std::fmt::Debug for SingleFlight<T, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flights").finish_non_exhaustive()
+        f.debug_struct("SingleFlight").finish_non_exhaustive()
     }
 }
 
@@ -86,19 +85,20 @@ mod tests {
 
     use super::*;
 
+    /// Concurrent callers share one attempt and its failure, and later callers start a new one.
     #[tokio::test]
-    async fn those_who_come_together_share_the_attempt_and_its_failure_and_later_ones_try_again() {
+    async fn concurrent_callers_share_one_attempt() {
         let flights: SingleFlight<&'static str, Result<(), ()>> = SingleFlight::default();
         let attempts = Arc::new(AtomicU32::new(0));
-        // Closed until all have come.
+        // Closed until all callers have joined.
         let gate = Arc::new(Semaphore::new(0));
         let join = || {
             let (attempts, gate) = (Arc::clone(&attempts), Arc::clone(&gate));
-            flights.join("x", move |place| {
+            flights.join("x", move |guard| {
                 async move {
                     attempts.fetch_add(1, Ordering::Relaxed);
                     drop(gate.acquire().await);
-                    drop(place);
+                    drop(guard);
                     Err(())
                 }
                 .boxed()
@@ -110,28 +110,30 @@ mod tests {
         assert_eq!(attempts.load(Ordering::Relaxed), 1);
         assert!(join().await.is_err());
         assert_eq!(attempts.load(Ordering::Relaxed), 2);
-        assert!(flights.under_way.lock().unwrap().is_empty());
+        assert!(flights.running.lock().unwrap().is_empty());
     }
+
+    /// If all callers of an attempt were dropped, later callers do not get its result.
     #[tokio::test]
-    async fn what_came_of_an_attempt_that_everybody_has_left_is_nobodys_answer() {
+    async fn result_of_an_abandoned_attempt_is_not_reused() {
         let flights: SingleFlight<&'static str, u32> = SingleFlight::default();
         let gate = Arc::new(Semaphore::new(0));
         let attempt = |outcome: u32| {
             let gate = Arc::clone(&gate);
-            flights.join("x", move |place| {
+            flights.join("x", move |guard| {
                 let work = crate::runtime::tasks::Tasks::default().spawn(async move {
                     drop(gate.acquire().await);
-                    drop(place);
+                    drop(guard);
                     outcome
                 });
                 work.map(Result::unwrap_or_default).boxed()
             })
         };
-        let mut left = Box::pin(attempt(1));
-        assert!(futures::poll!(&mut left).is_pending());
-        drop(left);
+        let mut abandoned = Box::pin(attempt(1));
+        assert!(futures::poll!(&mut abandoned).is_pending());
+        drop(abandoned);
         gate.add_permits(1);
-        while !flights.under_way.lock().unwrap().is_empty() {
+        while !flights.running.lock().unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
         assert_eq!(attempt(2).await, 2);

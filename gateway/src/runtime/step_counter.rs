@@ -1,7 +1,8 @@
-//! Counts of steps, with which tests show that work on what a stranger sent is linear in its size. Time would not show it: on a busy
-//! machine a quadratic loop over a small input looks like a linear one, and the other way round.
+//! Counts steps, so that tests can show that the work on untrusted input is linear in its size.
+//!
+//! Time would not show it: on a busy machine, a quadratic loop over a small input looks like a linear one, and the other way round.
 
-/// Counts `steps` in the test that runs on this thread. Outside tests it is nothing.
+/// Adds `steps` to the count of the test that runs on this thread. Does nothing outside tests.
 #[inline(always)]
 pub(crate) fn count(steps: usize) {
     #[cfg(test)]
@@ -21,22 +22,22 @@ mod counter {
         static STEPS: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// How often sizes are doubled.
+    /// How often the size of the input is doubled.
     const DOUBLINGS: usize = 5;
 
     pub(super) fn add(steps: usize) {
         STEPS.with(|counted| counted.set(counted.get() + steps as u64));
     }
 
-    /// How many steps `work` takes.
+    /// The number of steps of `work`.
     pub(crate) fn counted(work: impl FnOnce()) -> u64 {
         STEPS.with(|counted| counted.set(0));
         work();
         STEPS.with(Cell::take)
     }
 
-    /// Fails unless the steps of `work` grow no faster than the size of its input: each time that the size, first `size`, doubles, they
-    /// double at most, with a tenth for what hash tables and buffers do when they grow. `input` makes the input of a size.
+    /// Fails if the steps of `work` grow faster than the size of its input. Each time the size doubles, starting with `size`, the steps may
+    /// at most double, with a tolerance of 5 % for hash tables and buffers that grow. `input` creates an input of the given size.
     #[track_caller]
     pub(crate) fn assert_linear<I>(size: usize, input: impl Fn(usize) -> I, work: impl Fn(I)) {
         let steps = |size| {
@@ -48,7 +49,7 @@ mod counter {
         for pair in all.windows(2) {
             assert!(
                 pair[1] * 10 <= pair[0] * 21,
-                "steps for doubling sizes from {size} on: {all:?}"
+                "the steps grow faster than the size, which doubles from {size} on: {all:?}"
             );
         }
     }

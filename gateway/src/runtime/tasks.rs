@@ -1,4 +1,4 @@
-//! Every task of the process, so that none is forgotten when it ends.
+//! Tracks all tasks of the process, so that the shutdown can wait for them.
 
 use std::future::Future;
 
@@ -14,16 +14,16 @@ use crate::runtime::fair_queue::FairQueue;
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
-    /// What goes on as long as something runs in `tracker`.
-    attendants: TaskTracker,
-    quiet: CancellationToken,
+    /// Tasks that run as long as a task of `tracker` does.
+    supporting: TaskTracker,
+    idle: CancellationToken,
     compute: ComputePool,
     fair_queue: FairQueue,
 }
 
 impl Tasks {
-    /// Runs `work` to its end; [`Self::finish`] waits for it. For work that must not be cut off, such as the deletion of an
-    /// upstream session.
+    /// Runs `work` to completion. [`Self::finish`] waits for it. For work that must not be interrupted, such as the deletion of an upstream
+    /// session.
     pub fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -32,7 +32,7 @@ impl Tasks {
         self.tracker.spawn(work)
     }
 
-    /// Runs `work` until it ends or the process drains, whichever is first. For loops.
+    /// Runs `work` until it ends or [`Self::finish`] is called, whichever is first. For loops.
     pub fn spawn_until_drain<F>(&self, work: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -46,42 +46,42 @@ impl Tasks {
         });
     }
 
-    /// Runs `work` until it ends, or the process drains and everything else has ended. For loops that serve what is running: the calls
-    /// of a process that drains may run for a long time.
-    pub fn spawn_until_quiet<F>(&self, work: F)
+    /// Runs `work` until it ends, or until all tasks of [`Self::spawn`] have ended after [`Self::finish`] was called. For loops that running
+    /// calls depend on, because calls may run for a long time after that.
+    pub fn spawn_until_idle<F>(&self, work: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let quiet = self.quiet.clone();
-        self.attendants.spawn(async move {
+        let idle = self.idle.clone();
+        self.supporting.spawn(async move {
             tokio::select! {
-                () = quiet.cancelled() => {}
+                () = idle.cancelled() => {}
                 () = work => {}
             }
         });
     }
 
-    /// Ends when loops have to. For a loop that has something left to do afterwards.
+    /// Waits until loops must end. For a loop that has to clean up afterwards.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
         self.stop.clone().cancelled_owned()
     }
 
-    /// The threads for work that may take long. Its end is not waited for.
+    /// The threads for CPU-bound work. [`Self::finish`] does not wait for them.
     #[must_use]
     pub(crate) fn compute(&self) -> &ComputePool {
         &self.compute
     }
 
-    /// The queue for the long polls of connections.
+    /// The round-robin queue for connections with long polls.
     #[must_use]
     pub(crate) fn fair_queue(&self) -> &FairQueue {
         &self.fair_queue
     }
 
-    /// How many run.
+    /// The number of running tasks.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.tracker.len() + self.attendants.len()
+        self.tracker.len() + self.supporting.len()
     }
 
     /// Stops the loops and waits until every task has ended.
@@ -89,10 +89,10 @@ impl Tasks {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
-        self.quiet.cancel();
-        self.attendants.close();
-        self.attendants.wait().await;
-        // What the last of those has begun.
+        self.idle.cancel();
+        self.supporting.close();
+        self.supporting.wait().await;
+        // Tasks that the supporting tasks have spawned.
         self.tracker.wait().await;
     }
 }
@@ -106,14 +106,15 @@ mod tests {
 
     use super::*;
 
+    /// Tasks that running calls depend on continue until the last call has ended.
     #[tokio::test(start_paused = true)]
-    async fn what_serves_the_running_calls_goes_on_until_the_last_of_them_has_ended() {
+    async fn supporting_task_outlives_the_last_call() {
         let tasks = Tasks::default();
         let (served, was_served) = oneshot::channel();
         let ended = Instant::now() + Duration::from_secs(20 * 60);
         tasks.spawn(tokio::time::sleep_until(ended));
         tasks.spawn_until_drain(std::future::pending());
-        tasks.spawn_until_quiet(async move {
+        tasks.spawn_until_idle(async move {
             tokio::time::sleep_until(ended - Duration::from_secs(1)).await;
             served.send(()).unwrap();
             std::future::pending::<()>().await;

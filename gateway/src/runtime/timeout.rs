@@ -1,4 +1,4 @@
-//! How long somebody waits for something.
+//! Timeouts that cost nothing if the work is ready at once.
 
 use std::future::Future;
 use std::pin::pin;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures::poll;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// What comes of `work` within `limit`; `None` when it takes longer. What is ready already costs neither a look at the clock nor a timer,
-/// which counts where most of what is waited for is.
+/// Runs `work` for at most `limit`. Returns `None` if it takes longer. Work that is ready at the first poll costs neither a read of the clock
+/// nor a timer, unlike with `tokio::time::timeout`.
 pub(crate) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     match poll!(work.as_mut()) {
@@ -18,7 +18,7 @@ pub(crate) async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Out
     }
 }
 
-/// What comes of `work` until `deadline`, as [`within`].
+/// As [`within`], with a deadline.
 pub(crate) async fn until<F: Future>(deadline: Instant, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
     match poll!(work.as_mut()) {
@@ -38,7 +38,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(5);
 
     #[tokio::test(start_paused = true)]
-    async fn what_takes_too_long_is_given_up_at_its_limit_and_not_before() {
+    async fn work_is_cancelled_at_its_limit_and_not_before() {
         let began = Instant::now();
         assert_eq!(within(LIMIT, ready(1)).await, Some(1));
         assert_eq!(until(began, ready(1)).await, Some(1));

@@ -1,11 +1,11 @@
-//! Texts that are cut to a bound: what a client or a backend wrote stands in logs, errors and `/status`, and is as long as it likes.
+//! Truncates texts of clients and backends, which may have any length, before they appear in logs, errors and `/status`.
 
 use std::fmt::{self, Write as _};
 
-/// The most bytes of an error's text, and of any other text that repeats what somebody else wrote.
+/// Largest size in bytes of an error message, and of any other text that repeats the text of a client or a backend.
 pub(crate) const MAX_ERROR_BYTES: usize = 1000;
 
-/// The beginning of `text`, at most `bytes` long, and never half a character.
+/// The beginning of `text`, at most `bytes` long, without splitting a character.
 pub(crate) fn head(text: &str, bytes: usize) -> &str {
     let end = (0..=bytes.min(text.len()))
         .rev()
@@ -13,7 +13,7 @@ pub(crate) fn head(text: &str, bytes: usize) -> &str {
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-/// The beginning of what `text` shows, at most `bytes` long and with a sign where something is missing. No more than that is written.
+/// Formats `text`, truncated to `bytes` bytes and an ellipsis. Formatting stops at the limit.
 pub(crate) fn brief(text: impl fmt::Display, bytes: usize) -> String {
     struct Truncated {
         text: String,
@@ -26,7 +26,7 @@ pub(crate) fn brief(text: impl fmt::Display, bytes: usize) -> String {
             self.left = self.left.saturating_sub(taken.len());
             if taken.len() < more.len() {
                 self.text.push('…');
-                // Whoever writes stops here.
+                // Stops the formatting.
                 return Err(fmt::Error);
             }
             Ok(())
@@ -45,7 +45,7 @@ mod tests {
     use super::{brief, head};
 
     #[test]
-    fn brief_text_says_that_something_is_missing() {
+    fn truncated_text_ends_with_an_ellipsis() {
         assert_eq!(brief("aé", 3), "aé");
         assert_eq!(brief("aé", 2), "a…");
         assert_eq!(brief(format_args!("{}{}", "ab", "cd"), 3), "abc…");
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_is_kept_whole_or_left_out() {
+    fn character_is_kept_whole_or_left_out() {
         assert_eq!(head("aé", 1), "a");
         assert_eq!(head("aé", 2), "a");
         assert_eq!(head("aé", 3), "aé");

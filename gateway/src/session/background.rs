@@ -54,15 +54,15 @@ impl Sessions {
         let tasks = &self.inner.tasks;
         match self.inner.store.events(self.inner.freshness.renewal_interval()) {
             Some(events) => {
-                tasks.spawn_until_quiet(self.clone().follow_events(events));
+                tasks.spawn_until_idle(self.clone().follow_events(events));
                 tasks.spawn_until_drain(self.clone().sync_catalog(loading));
             }
             None => self.inner.freshness.set_sole_writer(),
         }
         tasks.spawn_until_drain(self.clone().share_upstream_sessions());
-        tasks.spawn_until_quiet(self.clone().move_deadlines());
-        tasks.spawn_until_quiet(self.clone().touch_running_sessions());
-        tasks.spawn_until_quiet(self.clone().probe_store());
+        tasks.spawn_until_idle(self.clone().move_deadlines());
+        tasks.spawn_until_idle(self.clone().touch_running_sessions());
+        tasks.spawn_until_idle(self.clone().probe_store());
         tasks.spawn_until_drain(self.clone().close_ended_connections());
         let (sessions, drained) = (self.clone(), tasks.drained());
         tasks.spawn(async move {
@@ -105,7 +105,7 @@ impl Sessions {
                 StoreEvent::CurrentAsOf(at) => {
                     if let Some(caught_up) = inner.freshness.renew(at) {
                         let sessions = self.clone();
-                        inner.tasks.spawn_until_quiet(async move {
+                        inner.tasks.spawn_until_idle(async move {
                             sessions.repair_after_interruption(caught_up).await;
                         });
                     }

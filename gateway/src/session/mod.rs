@@ -299,7 +299,7 @@ impl Sessions {
             capabilities: client.capabilities.get().into(),
             client_info: client.info.get().into(),
         };
-        let limits = limits.of_weight(record.weight());
+        let limits = limits.for_weight(record.weight());
         loop {
             let key = RecordKey::random();
             let stamp = inner.freshness.stamp_now();

@@ -1,6 +1,7 @@
 //! Logs: JSON lines on standard error, with a level that may change while the process runs.
 //!
-//! A line is bounded, whoever's words stand in it: what shows an error cuts it, and what slips through is cut here.
+//! The size of a line is bounded, even if it contains text of a client or a backend: errors are truncated where they are formatted, and any
+//! other long text is truncated here.
 
 use std::borrow::Cow;
 use std::io;
@@ -13,16 +14,16 @@ use vmcp_crds::config::LogLevel;
 
 use crate::runtime::truncate::{MAX_ERROR_BYTES, brief};
 
-/// The most bytes of a line. Longer ones get shorter texts.
+/// Largest size of a line in bytes. The texts of longer lines are truncated.
 const MAX_LINE_BYTES: usize = 16 * 1024;
 
-/// Changes how much is logged. A cheap-clone handle.
+/// Changes the log level. A cheap-clone handle.
 #[derive(Clone, Debug)]
 pub struct LevelHandle {
     reload: reload::Handle<Targets, Registry>,
 }
 
-/// Sends the logs of the whole process to standard error.
+/// Starts logging to standard error for the whole process.
 #[must_use]
 pub fn init() -> LevelHandle {
     let (filter, reload) = reload::Layer::new(filter(LogLevel::default()));
@@ -30,21 +31,21 @@ pub fn init() -> LevelHandle {
         .json()
         .flatten_event(true)
         .with_writer(|| BoundedLines(io::stderr()));
-    // A second subscriber cannot be installed; then the first one stays, and this handle changes nothing.
+    // A second subscriber cannot be installed. The first one stays, and this handle has no effect.
     drop(tracing_subscriber::registry().with(filter).with(json).try_init());
     LevelHandle { reload }
 }
 
 impl LevelHandle {
-    /// Logs from now on at `level`.
+    /// Changes the level to `level`.
     pub fn set(&self, level: LogLevel) {
         if let Err(error) = self.reload.reload(filter(level)) {
-            tracing::warn!(%error, "the log level cannot be changed");
+            tracing::warn!(%error, "failed to change the log level");
         }
     }
 }
 
-/// Writes lines, each of which comes in one piece, and none of them longer than [`MAX_LINE_BYTES`].
+/// Writes lines of at most [`MAX_LINE_BYTES`]. Each call of `write` must pass one complete line.
 struct BoundedLines<W>(W);
 
 impl<W: io::Write> io::Write for BoundedLines<W> {
@@ -58,19 +59,19 @@ impl<W: io::Write> io::Write for BoundedLines<W> {
     }
 }
 
-/// The line, or one like it whose texts are cut.
+/// Returns the line, with truncated texts if it is too long.
 fn bounded(line: &[u8]) -> Cow<'_, [u8]> {
     if line.len() <= MAX_LINE_BYTES {
         return Cow::Borrowed(line);
     }
-    let cut = serde_json::from_slice(line).ok().and_then(|mut fields| {
+    let shortened = serde_json::from_slice(line).ok().and_then(|mut fields| {
         shorten(&mut fields);
         let mut line = serde_json::to_vec(&fields).ok()?;
         line.push(b'\n');
         (line.len() <= MAX_LINE_BYTES).then_some(line)
     });
-    let without = || Vec::from(&b"{\"level\":\"WARN\",\"message\":\"a log line was too long\"}\n"[..]);
-    Cow::Owned(cut.unwrap_or_else(without))
+    let placeholder = || Vec::from(&b"{\"level\":\"WARN\",\"message\":\"log line dropped: too long\"}\n"[..]);
+    Cow::Owned(shortened.unwrap_or_else(placeholder))
 }
 
 fn shorten(value: &mut serde_json::Value) {
@@ -82,7 +83,7 @@ fn shorten(value: &mut serde_json::Value) {
     }
 }
 
-/// The level holds for the gateway; of the libraries only warnings are of interest, unless everything is.
+/// Applies `level` to the gateway. Libraries log only warnings, except at level `trace`.
 fn filter(level: LogLevel) -> Targets {
     let (own, libraries) = match level {
         LogLevel::Error => (LevelFilter::ERROR, LevelFilter::ERROR),

@@ -1,4 +1,4 @@
-//! What the process says of itself: logs and metrics.
+//! Logs, metrics and request ids.
 
 pub mod logs;
 pub mod metrics;

@@ -1,14 +1,14 @@
-//! The architecture invariants that a reader of the sources can check.
+//! Checks the architecture invariants in the sources: which module may use which.
 
 mod paths;
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The layers, outermost first. Each may name only itself, those after it, and helpers.
+/// The layers, outermost first. A layer may only use itself, the layers after it, and helpers.
 const LAYERS: [&str; 6] = ["frontend", "session", "core", "catalog", "backend", "mcp"];
 
-/// What builds and inspects the layers, and is not known to them. The HTTP server is a listener's, whatever it serves.
+/// The modules that build and inspect the layers. No layer may use them. The HTTP server is among them because it serves both listeners.
 const OUTSIDE: [&str; 6] = ["admin", "app", "args", "preflight", "http", "version"];
 
 fn sources(directory: &Path) -> io::Result<Vec<(PathBuf, String)>> {
@@ -28,7 +28,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The module that a file of `src` is.
+/// The module path of a file in `src`.
 fn module(file: &Path) -> Vec<String> {
     let relative = file.strip_prefix(root()).unwrap_or(file).with_extension("");
     let mut names: Vec<String> = relative
@@ -39,14 +39,14 @@ fn module(file: &Path) -> Vec<String> {
     names
 }
 
-/// The paths that a file names.
+/// The Rust paths in a file.
 fn named(file: &Path, text: &str) -> Vec<paths::Path> {
     let module = module(file);
     paths::paths(text, &module.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Whether a file of the module `from` may name `path`. Every module that is neither a layer nor outside is a helper: all layers may use
-/// it, and it may use no layer but the protocol, because it would be a way round the others.
+/// Whether a file of the module `from` may use `path`. Every module that is neither a layer nor outside is a helper. All layers may use it,
+/// and it may use no layer except `mcp`. Otherwise a layer could use outer layers through it.
 fn may_name(from: &str, path: &paths::Path) -> bool {
     let to = path.segments.first().map_or("", String::as_str);
     if !path.is_local || from == to || from.is_empty() || OUTSIDE.contains(&from) {
@@ -56,24 +56,24 @@ fn may_name(from: &str, path: &paths::Path) -> bool {
     match (layer(from), layer(to)) {
         (Some(from), Some(to)) => from < to,
         (None, Some(_)) => to == "mcp",
-        // What stands in no module is exported again or is the root of the crate under another name, and leads anywhere.
+        // A name directly in the crate root is a re-export or an alias of the root, and may refer to any layer.
         (_, None) => !OUTSIDE.contains(&to) && to.starts_with(|first: char| first.is_ascii_lowercase()),
     }
 }
 
 #[test]
-fn layers_name_only_what_is_to_their_right() -> io::Result<()> {
+fn layers_use_only_inner_layers_and_helpers() -> io::Result<()> {
     for (file, text) in sources(&root())? {
         let module = module(&file);
         let from = module.first().map_or("", String::as_str);
         for path in named(&file, &text) {
             assert!(
                 may_name(from, &path),
-                "{} names {path}, which {from} may not know",
+                "{} uses {path}, which {from} must not use",
                 file.display()
             );
         }
-        // The parser would look for what such a file names in the wrong place.
+        // The paths of an included file would be resolved from the wrong module.
         assert!(
             !text.contains("#[path"),
             "{} includes a file from elsewhere",
@@ -89,7 +89,7 @@ fn layers_name_only_what_is_to_their_right() -> io::Result<()> {
 }
 
 #[test]
-fn layer_that_names_an_outer_one_is_found() {
+fn use_of_an_outer_layer_is_found() {
     let violates = |from: &[&str], text: &str| {
         paths::paths(text, from)
             .iter()
@@ -119,10 +119,10 @@ fn layer_that_names_an_outer_one_is_found() {
     assert!(!violates(&["app"], "use crate::{session::id, frontend};"));
 }
 
-/// A derived reader takes `Name` for a key that it does not know, and the message passes on to a backend that takes it for `name`. So what
-/// decides about a message is read by `mcp::inspected_keys`; the files below read keys one by one, or no messages.
+/// Decisions about a message are based on `mcp::inspected_keys`. A derived deserializer ignores `Name` as an unknown key, but a backend may
+/// read it as `name`. The exceptions read keys one by one, or do not read messages.
 #[test]
-fn messages_are_read_by_inspected_keys_alone() -> io::Result<()> {
+fn messages_are_read_only_with_inspected_keys() -> io::Result<()> {
     let exceptions =
         ["mcp/object_edit.rs", "mcp/jsonrpc/mod.rs", "frontend/auth"].map(|path| root().join(path));
     for layer in ["mcp", "frontend"] {
@@ -136,7 +136,7 @@ fn messages_are_read_by_inspected_keys_alone() -> io::Result<()> {
                     .starts_with(&["serde", "Deserialize"].map(str::to_owned));
                 assert!(
                     !derives,
-                    "{} names {path}; read keys with mcp::inspected_keys",
+                    "{} uses {path}; read keys with mcp::inspected_keys",
                     file.display()
                 );
             }
@@ -146,12 +146,12 @@ fn messages_are_read_by_inspected_keys_alone() -> io::Result<()> {
 }
 
 #[test]
-fn only_the_session_store_names_redis() -> io::Result<()> {
+fn only_the_session_store_uses_redis() -> io::Result<()> {
     for (file, text) in sources(&root())? {
         if file.starts_with(root().join("session/store")) {
             continue;
         }
-        // The configuration has a module of that name.
+        // The configuration has a module of the same name.
         let folder = file.parent().unwrap_or(&file);
         let has_own = folder.join("redis.rs").is_file() || folder.join("redis").is_dir();
         for path in named(&file, &text) {
@@ -161,14 +161,15 @@ fn only_the_session_store_names_redis() -> io::Result<()> {
                     .segments
                     .starts_with(&["session", "store", "redis"].map(str::to_owned))
                 && !file.ends_with("app.rs");
-            assert!(!names_crate && !names_store, "{} names {path}", file.display());
+            assert!(!names_crate && !names_store, "{} uses {path}", file.display());
         }
     }
     Ok(())
 }
 
+/// The core and the layers after it use neither session ids nor the HTTP server.
 #[test]
-fn the_core_and_what_is_right_of_it_knows_no_session_id_and_no_http_server() -> io::Result<()> {
+fn core_uses_neither_session_ids_nor_http_server() -> io::Result<()> {
     for layer in ["core", "catalog", "backend", "mcp"] {
         for (file, text) in sources(&root().join(layer))? {
             for path in named(&file, &text) {
@@ -178,13 +179,13 @@ fn the_core_and_what_is_right_of_it_knows_no_session_id_and_no_http_server() -> 
                     .iter()
                     .any(|segment| words.contains(&segment.as_str()))
                     || path.segments.starts_with(&["hyper", "server"].map(str::to_owned));
-                assert!(!is_named, "{} names {path}", file.display());
+                assert!(!is_named, "{} uses {path}", file.display());
             }
-            // A word alone is the name of a parameter or of a type that has been imported, and stands in no path.
+            // A single word, such as the name of an imported type, is not part of a path.
             for word in ["SessionId", "RecordKey"] {
                 let mut places = text.match_indices(word).map(|(at, _)| &text[at + word.len()..]);
-                let named = places.any(|behind| !behind.starts_with(char::is_alphanumeric));
-                assert!(!named, "{} names {word}", file.display());
+                let named = places.any(|after| !after.starts_with(char::is_alphanumeric));
+                assert!(!named, "{} uses {word}", file.display());
             }
         }
     }
@@ -192,12 +193,12 @@ fn the_core_and_what_is_right_of_it_knows_no_session_id_and_no_http_server() -> 
 }
 
 #[test]
-fn no_file_is_longer_than_800_lines_and_main_is_a_story() -> io::Result<()> {
+fn files_have_at_most_800_lines_and_main_120() -> io::Result<()> {
     for (path, text) in sources(&root())? {
         let limit = if path.ends_with("main.rs") { 120 } else { 800 };
         assert!(
             text.lines().count() <= limit,
-            "{} has over {limit} lines",
+            "{} has more than {limit} lines; split it",
             path.display()
         );
     }

@@ -1,17 +1,17 @@
-//! The paths that a source file names, with their `use` groups spelled out and resolved from the root of the crate.
+//! Extracts the paths in a source file, with `use` groups expanded, resolved from the crate root.
 //!
-//! The text is read as tokens, so that comments and blanks do not matter, and paths inside macro calls are found as well.
+//! The source is read as tokens, so that comments and white space do not matter and paths in macro calls are found, too.
 
 use std::iter::Peekable;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree, token_stream};
 
-/// A path as it is written: `use a::{b, c::*}` gives `a::b` and `a::c::*`.
+/// A path in the source. `use a::{b, c::*}` has the paths `a::b` and `a::c::*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
-    /// The segments, from the root of the crate when the path begins with `crate`, `self` or `super`.
+    /// The segments, from the crate root if the path begins with `crate`, `self` or `super`.
     pub(crate) segments: Vec<String>,
-    /// Whether it leads into this crate.
+    /// Whether the path refers to this crate.
     pub(crate) is_local: bool,
 }
 
@@ -22,11 +22,10 @@ impl std::fmt::Display for Path {
     }
 }
 
-/// The paths that `text` names, which is the module `module` of the crate; those of a single word are left out, unless they give
-/// a module another name.
+/// The paths in `text`, the source of the module `module`. Paths of a single word are omitted, except for `use name as alias`.
 ///
 /// # Panics
-/// When `text` is not Rust.
+/// If `text` is not Rust.
 pub(crate) fn paths(text: &str, module: &[&str]) -> Vec<Path> {
     let tokens: TokenStream = text.parse().expect("the sources are Rust");
     let mut reader = Reader {
@@ -40,7 +39,7 @@ pub(crate) fn paths(text: &str, module: &[&str]) -> Vec<Path> {
 type Tokens = Peekable<token_stream::IntoIter>;
 
 struct Reader {
-    /// Where the text stands: the module of its file, and the modules in it that are open.
+    /// The current module: the module of the file and the inline modules within it.
     module: Vec<String>,
     found: Vec<Path>,
 }
@@ -51,7 +50,7 @@ impl Reader {
         while let Some(token) = tokens.next() {
             match token {
                 TokenTree::Ident(word) if word == "mod" => self.read_module(&mut tokens),
-                // What follows begins with `::`: the name of another crate.
+                // A following `::` starts the name of an external crate.
                 TokenTree::Ident(word) if word == "use" || word == "in" || word == "return" => {}
                 TokenTree::Ident(word) => self.read_path(vec![word.to_string()], &mut tokens),
                 TokenTree::Group(group) => self.read(group.stream()),
@@ -83,7 +82,7 @@ impl Reader {
                     tokens.next();
                     return self.read_group(&segments, group);
                 }
-                // `Vec::<u8>`: the path is over, and what stands between the angles is read as any other.
+                // In `Vec::<u8>` the path ends here. Generic arguments are read as separate paths.
                 _ => break,
             }
             tokens.next();
@@ -94,7 +93,7 @@ impl Reader {
         }
     }
 
-    /// Reads what stands between the braces of a `use`.
+    /// Reads a group of a `use` declaration.
     fn read_group(&mut self, prefix: &[String], group: TokenStream) {
         let mut tokens = group.into_iter().peekable();
         let mut begins = true;
@@ -107,7 +106,7 @@ impl Reader {
                     if word != "self" {
                         segments.push(word.to_string());
                     }
-                    // A member of a group is a path also when it is a single word.
+                    // A single word in a group is a path, too.
                     let before = self.found.len();
                     self.read_path(segments.clone(), &mut tokens);
                     if self.found.len() == before && segments.len() == 1 {
@@ -123,7 +122,7 @@ impl Reader {
         }
     }
 
-    /// Attributes name functions in strings: `#[serde(with = "crate::a")]`.
+    /// Reads a string that contains a path, as in `#[serde(with = "crate::a")]`.
     fn read_literal(&mut self, literal: &str) {
         let text = literal.trim_matches('"');
         let is_path = text.contains("::")
@@ -165,7 +164,7 @@ impl Reader {
     }
 }
 
-/// Takes `::`, if it is next.
+/// Consumes `::` if it is next, and returns whether it was.
 fn skip_colons(tokens: &mut Tokens) -> bool {
     let mut ahead = tokens.clone();
     let is_colon =
@@ -181,7 +180,7 @@ fn skip_colons(tokens: &mut Tokens) -> bool {
 mod tests {
     use super::paths;
 
-    /// The paths into the crate, as a module `session::store` names them.
+    /// The paths to this crate in `text`, the source of the module `session::store`.
     fn named(text: &str) -> Vec<String> {
         let found = paths(text, &["session", "store"]);
         found
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_paths_are_found_wherever_they_stand() {
+    fn plain_paths_are_found_everywhere() {
         assert_eq!(named("use crate::frontend::Call;"), ["frontend::Call"]);
         assert_eq!(named("use crate::frontend;"), ["frontend"]);
         assert_eq!(
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_spelled_out() {
+    fn groups_are_expanded() {
         assert_eq!(named("use crate::{frontend, wire::x};"), ["frontend", "wire::x"]);
         assert_eq!(
             named("use crate::{session::{id::{self, Id as I}, *}, frontend::Call};"),
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn root_under_another_name_is_a_path() {
+    fn alias_of_the_crate_root_is_a_path() {
         assert_eq!(named("use crate as root;"), [""]);
         assert_eq!(named("use super::super as root;"), [""]);
         assert_eq!(named("use super::{super as root};"), [""]);
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_name_nothing_are_not_paths() {
+    fn keywords_comments_and_strings_are_not_paths() {
         assert!(named("pub(crate) fn f() {} pub(super) struct S; mod a;").is_empty());
         assert!(named("// use crate::frontend::Call;\n/* crate::frontend::f() */").is_empty());
         assert!(

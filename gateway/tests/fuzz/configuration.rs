@@ -1,4 +1,4 @@
-//! The configuration file: whatever a person mistypes, the gateway says where.
+//! Configuration files with random mistakes: the error names the right line, and nothing panics.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ const EXAMPLES: [&str; 2] = [
     include_str!("../../../examples/aggregation.yaml"),
 ];
 
-/// One of the examples with a few mistakes in it.
+/// One of the examples with a few mistakes.
 fn mistyped() -> impl Strategy<Value = String> {
     let mistake = (any::<Index>(), any::<Index>(), 0..8_u8, words());
     (select(EXAMPLES.to_vec()), vec(mistake, 1..5)).prop_map(|(example, mistakes)| {
@@ -52,7 +52,7 @@ fn mistyped() -> impl Strategy<Value = String> {
     })
 }
 
-/// What may stand in the place of something else.
+/// A text that replaces another one.
 fn words() -> impl Strategy<Value = String> {
     let usual = select(vec![
         "[]",
@@ -104,12 +104,13 @@ fn words() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(super::config(REGRESSIONS))]
 
+    /// A file is rejected with the line of the mistake, or is valid.
     #[test]
-    fn a_mistake_is_refused_with_its_line_or_is_none(text in mistyped()) {
+    fn mistyped_file_is_valid_or_error_has_a_line(text in mistyped()) {
         let file = Path::new("gateway.yaml");
         match GatewayConfig::parse(&text, file) {
             Ok(config) => {
-                // What was understood is written so that it is understood again.
+                // A valid configuration survives a round trip.
                 let written = serde_yaml::to_string(&config);
                 prop_assert!(written.is_ok(), "{:?}", written);
                 let read = GatewayConfig::parse(&written.unwrap_or_default(), file);
@@ -127,8 +128,9 @@ proptest! {
         }
     }
 
+    /// The validation of a mistyped file does not panic.
     #[test]
-    fn what_can_be_read_is_judged_without_a_panic(text in mistyped()) {
+    fn validation_does_not_panic(text in mistyped()) {
         let directory = std::env::temp_dir().join(format!("vmcp-fuzz-{}", std::process::id()));
         prop_assert!(fs::create_dir_all(&directory).is_ok());
         let file = directory.join("gateway.yaml");

@@ -1,4 +1,4 @@
-//! The scanner of JSON-RPC envelopes, compared with one that reads the whole message into a tree.
+//! Compares the scanner of JSON-RPC envelopes with a slow parser that reads the whole message into a tree.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,9 +13,9 @@ use vmcp_gateway::mcp::jsonrpc::{Message, Outcome, Response};
 
 const REGRESSIONS: &str = "tests/fuzz/regressions/envelope.txt";
 
-/// What a message says. `None` where it has no such part.
+/// The parts of a message.
 #[derive(Debug, PartialEq)]
-struct Said {
+struct Parts {
     id: Option<Value>,
     method: Option<String>,
     params: Option<Value>,
@@ -23,13 +23,13 @@ struct Said {
     error: Option<Value>,
 }
 
-/// Every field in its order, with doubles.
+/// All fields of an object in their order, with duplicates.
 struct Fields(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reading;
-        impl<'de> Visitor<'de> for Reading {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
             type Value = Fields;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,26 +44,26 @@ impl<'de> Deserialize<'de> for Fields {
                 Ok(Fields(fields))
             }
         }
-        deserializer.deserialize_map(Reading)
+        deserializer.deserialize_map(FieldsVisitor)
     }
 }
 
-/// What the slow reader makes of some bytes.
-enum Verdict {
-    Says(Said),
-    /// It is a message, with a number or a text that the slow reader cannot hold.
-    CannotTell,
-    Refused,
+/// The result of the slow parser.
+enum ReferenceResult {
+    Message(Parts),
+    /// A message with a number or a text that the slow parser cannot represent.
+    NotRepresentable,
+    Rejected,
 }
 
-fn slowly(bytes: &[u8]) -> Verdict {
+fn parse_slowly(bytes: &[u8]) -> ReferenceResult {
     match fields(bytes) {
-        None => Verdict::Refused,
-        Some(fields) => tree(&fields).map_or(Verdict::CannotTell, Verdict::Says),
+        None => ReferenceResult::Rejected,
+        Some(fields) => tree(&fields).map_or(ReferenceResult::NotRepresentable, ReferenceResult::Message),
     }
 }
 
-/// The fields that a message has, by their names; `None` when it is none.
+/// The fields of a message by name. `None` if `bytes` are not a message.
 fn fields(bytes: &[u8]) -> Option<BTreeMap<String, Box<RawValue>>> {
     let text = std::str::from_utf8(bytes).ok()?;
     let Fields(fields) = serde_json::from_str(text).ok()?;
@@ -97,22 +97,22 @@ fn fields(bytes: &[u8]) -> Option<BTreeMap<String, Box<RawValue>>> {
     Some(known)
 }
 
-/// Whether some parser takes `key` for `name`, although it is another one.
+/// Whether a parser may read `key` as `name`, although they differ.
 fn resembles(key: &str, name: &str) -> bool {
     let plain = key.split('\0').next().unwrap_or_default().to_lowercase();
     let plain = plain.replace(['_', '-'], "").replace('ſ', "s").replace('ı', "i");
     key != name && plain == name
 }
 
-fn tree(fields: &BTreeMap<String, Box<RawValue>>) -> serde_json::Result<Said> {
+fn tree(fields: &BTreeMap<String, Box<RawValue>>) -> serde_json::Result<Parts> {
     let value = |key: &str| match fields.get(key) {
         None => Ok(None),
         Some(raw) => serde_json::from_str::<Value>(raw.get()).map(Some),
     };
     let method = value("method")?.and_then(|method| method.as_str().map(str::to_owned));
-    // An error without an id has an id of null.
+    // An error response without an id has the id null.
     let is_error = method.is_none() && fields.contains_key("error");
-    Ok(Said {
+    Ok(Parts {
         id: value("id")?.or(is_error.then_some(Value::Null)),
         params: if method.is_some() {
             value("params")?.filter(|params| !params.is_null())
@@ -134,11 +134,11 @@ fn may_be_id(id: &RawValue) -> bool {
     text.len() <= 1024 && (is_text || is_integer || is_whole)
 }
 
-/// What the scanner makes of it.
-fn fast(message: &Message<'_>) -> serde_json::Result<Said> {
+/// The parts that the scanner has found.
+fn scanned(message: &Message<'_>) -> serde_json::Result<Parts> {
     let tree = |raw: &RawValue| serde_json::from_str::<Value>(raw.get());
     let params = |raw: Option<&RawValue>| raw.map(tree).transpose();
-    let mut said = Said {
+    let mut parts = Parts {
         id: None,
         method: None,
         params: None,
@@ -147,26 +147,26 @@ fn fast(message: &Message<'_>) -> serde_json::Result<Said> {
     };
     match message {
         Message::Request(request) => {
-            said.id = Some(tree(request.id)?);
-            said.method = Some(request.method.to_string());
-            said.params = params(request.params)?;
+            parts.id = Some(tree(request.id)?);
+            parts.method = Some(request.method.to_string());
+            parts.params = params(request.params)?;
         }
         Message::Notification { method, params: raw } => {
-            said.method = Some(method.to_string());
-            said.params = params(*raw)?;
+            parts.method = Some(method.to_string());
+            parts.params = params(*raw)?;
         }
         Message::Response(response) => {
-            said.id = Some(tree(response.id)?);
+            parts.id = Some(tree(response.id)?);
             match response.outcome {
-                Outcome::Result(result) => said.result = Some(tree(result)?),
-                Outcome::Error(error) => said.error = Some(tree(error)?),
+                Outcome::Result(result) => parts.result = Some(tree(result)?),
+                Outcome::Error(error) => parts.error = Some(tree(error)?),
             }
         }
     }
-    Ok(said)
+    Ok(parts)
 }
 
-/// A key, perhaps with one of its letters escaped.
+/// A key, with one of its letters escaped in some cases.
 fn key() -> impl Strategy<Value = String> {
     let names = select(vec![
         "jsonrpc", "jsonrpc", "id", "id", "method", "method", "params", "result", "error", "extra", "ids",
@@ -188,7 +188,7 @@ fn key() -> impl Strategy<Value = String> {
     })
 }
 
-/// A value that may stand in a message, or something else.
+/// A valid or invalid value of a message's field.
 fn value() -> impl Strategy<Value = String> {
     let usual = select(vec![
         r#""2.0""#,
@@ -222,7 +222,7 @@ fn space() -> impl Strategy<Value = &'static str> {
     select(vec!["", "", "", " ", "\n\t", "\r\n"])
 }
 
-/// An object with the fields of messages, in any number and order.
+/// An object with any number of message fields in any order.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let field = (space(), key(), space(), value(), space())
         .prop_map(|(before, key, between, value, after)| format!("{before}{key}{between}:{value}{after}"));
@@ -239,7 +239,7 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// The same with a few bytes changed, cut out, or doubled.
+/// A message with a few bytes changed, removed or duplicated.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     let damage = (any::<Index>(), 0..12_usize, 0..4_u8, any::<u8>());
     (message(), vec(damage, 1..4)).prop_map(|(mut bytes, damages)| {
@@ -263,7 +263,7 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Whether a backend's message is a response that the strictest client takes.
+/// Whether a backend's message is a response that the strictest client accepts.
 fn is_response(bytes: &[u8]) -> bool {
     fn all(bytes: &[u8]) -> Option<Vec<(String, Box<RawValue>)>> {
         let text = std::str::from_utf8(bytes).ok()?;
@@ -278,7 +278,7 @@ fn is_response(bytes: &[u8]) -> bool {
         let value = named.next().map(|(_, value)| value.get().to_owned());
         named.next().map_or(Ok(value), |_| Err(()))
     };
-    let judged = || {
+    let checked = || {
         let fields = all(bytes).ok_or(())?;
         let part = |name| one(&fields, name);
         let version = part("jsonrpc")?.is_some_and(|version| {
@@ -298,10 +298,10 @@ fn is_response(bytes: &[u8]) -> bool {
         };
         Ok::<_, ()>(envelope && outcome)
     };
-    judged().unwrap_or(false)
+    checked().unwrap_or(false)
 }
 
-/// What a backend may answer, right but for a thing or two.
+/// A response of a backend with a few mistakes.
 fn answer() -> impl Strategy<Value = Vec<u8>> {
     let right = |name: &'static str, text: &'static str| (Just(format!("\"{name}\"")), Just(text.to_owned()));
     let errors = select(vec![
@@ -331,16 +331,16 @@ fn answer() -> impl Strategy<Value = Vec<u8>> {
 
 fn agree(bytes: &[u8]) -> Result<(), TestCaseError> {
     let text = String::from_utf8_lossy(bytes);
-    match (Message::parse(bytes), slowly(bytes)) {
-        (Ok(message), Verdict::Says(expected)) => {
-            let said = fast(&message);
-            prop_assert!(said.is_ok(), "{text}: {said:?}");
-            prop_assert_eq!(said.ok(), Some(expected), "{}", text);
+    match (Message::parse(bytes), parse_slowly(bytes)) {
+        (Ok(message), ReferenceResult::Message(expected)) => {
+            let parts = scanned(&message);
+            prop_assert!(parts.is_ok(), "{text}: {parts:?}");
+            prop_assert_eq!(parts.ok(), Some(expected), "{}", text);
         }
-        // A number beyond all bounds and half a surrogate pair are passed on where nobody here reads them.
-        (_, Verdict::CannotTell) | (Err(_), Verdict::Refused) => {}
-        (Ok(message), Verdict::Refused) => prop_assert!(false, "{text} is accepted as {message:?}"),
-        (Err(fault), Verdict::Says(_)) => prop_assert!(false, "{text} is refused: {fault}"),
+        // The gateway passes on numbers out of range and unpaired surrogates if it does not read them.
+        (_, ReferenceResult::NotRepresentable) | (Err(_), ReferenceResult::Rejected) => {}
+        (Ok(message), ReferenceResult::Rejected) => prop_assert!(false, "{text} is accepted as {message:?}"),
+        (Err(fault), ReferenceResult::Message(_)) => prop_assert!(false, "{text} is rejected: {fault}"),
     }
     Ok(())
 }
@@ -349,17 +349,18 @@ proptest! {
     #![proptest_config(super::config(REGRESSIONS))]
 
     #[test]
-    fn a_message_says_the_same_to_the_scanner_and_to_a_reader_of_trees(bytes in message()) {
+    fn scanner_agrees_with_the_slow_parser(bytes in message()) {
         agree(&bytes)?;
     }
 
     #[test]
-    fn what_is_damaged_is_refused_by_both_or_says_the_same_to_both(bytes in damaged()) {
+    fn scanner_agrees_with_the_slow_parser_on_damaged_bytes(bytes in damaged()) {
         agree(&bytes)?;
     }
 
+    /// A backend's response is accepted exactly if the strictest client accepts it.
     #[test]
-    fn a_backends_response_is_accepted_exactly_when_the_strictest_client_takes_it(bytes in prop_oneof![4 => answer(), 1 => damaged()]) {
+    fn accepted_response_suits_the_strictest_client(bytes in prop_oneof![4 => answer(), 1 => damaged()]) {
         let text = String::from_utf8_lossy(&bytes);
         prop_assert_eq!(Response::parse(&bytes).is_ok(), is_response(&bytes), "{}", text);
         let from_backend = matches!(Message::from_backend(&bytes), Ok(Message::Response(_)));
@@ -367,13 +368,14 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_at_all_are_read_without_a_panic(bytes in vec(any::<u8>(), 0..200)) {
+    fn random_bytes_do_not_panic(bytes in vec(any::<u8>(), 0..200)) {
         agree(&bytes)?;
         drop(Message::from_backend(&bytes));
     }
 
+    /// Nesting is limited, and brackets in strings do not count.
     #[test]
-    fn nesting_is_counted_and_brackets_in_texts_are_not(
+    fn nesting_limit_ignores_brackets_in_strings(
         objects in vec(any::<bool>(), 100..150),
         text in r#"[\[\]{}"\\a-c]{0,20}"#,
     ) {
@@ -383,7 +385,7 @@ proptest! {
             value = if *object { format!("{{{text}:{value}}}") } else { format!("[{text},{value}]") };
         }
         let message = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"deep":{value}}}}}"#);
-        // The message and its params are two levels.
+        // The message and its params add two levels.
         let accepted = Message::parse(message.as_bytes()).is_ok();
         prop_assert_eq!(accepted, objects.len() + 2 <= 128, "{} levels", objects.len() + 2);
     }

@@ -1,4 +1,4 @@
-//! The reader of server-sent events: where the network cuts the stream makes no difference.
+//! The decoder of server-sent events: the chunks in which a stream arrives make no difference.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use vmcp_gateway::mcp::sse::{Event, EventTooLarge, SseDecoder};
 
 const REGRESSIONS: &str = "tests/fuzz/regressions/events.txt";
 
-/// All events of a stream that arrives in these chunks, and whether it ended because one was too large.
+/// The events of a stream that arrives in `chunks`, and the error if an event was too large.
 fn decode<'a>(
     chunks: impl IntoIterator<Item = &'a [u8]>,
     limit: usize,
@@ -27,7 +27,7 @@ fn decode<'a>(
     (events, None)
 }
 
-/// Streams made of what streams are made of, and of anything.
+/// A stream of typical pieces and random bytes.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let pieces = select(vec![
         "data: a",
@@ -60,8 +60,8 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
     vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
-/// The chunks between these places.
-fn cut<'a>(bytes: &'a [u8], places: &[Index]) -> Vec<&'a [u8]> {
+/// Splits `bytes` into chunks at `places`.
+fn split<'a>(bytes: &'a [u8], places: &[Index]) -> Vec<&'a [u8]> {
     let mut places: Vec<_> = places.iter().map(|place| place.index(bytes.len() + 1)).collect();
     places.extend([0, bytes.len()]);
     places.sort_unstable();
@@ -72,24 +72,24 @@ proptest! {
     #![proptest_config(super::config(REGRESSIONS))]
 
     #[test]
-    fn a_stream_in_pieces_holds_the_events_of_the_whole_stream(
+    fn chunks_do_not_change_the_events(
         bytes in stream(),
         places in vec(any::<Index>(), 0..12),
     ) {
         let whole = decode([&bytes[..]], 1 << 20);
-        prop_assert_eq!(&decode(cut(&bytes, &places), 1 << 20), &whole);
+        prop_assert_eq!(&decode(split(&bytes, &places), 1 << 20), &whole);
         prop_assert_eq!(&decode(bytes.chunks(1), 1 << 20), &whole);
     }
 
     #[test]
-    fn what_is_too_large_is_too_large_wherever_it_is_cut(
+    fn chunks_do_not_change_the_size_limit(
         bytes in stream(),
         places in vec(any::<Index>(), 0..12),
-        // A byte order mark is counted as long as it may be something else.
+        // The limit leaves room for an incomplete byte order mark, which counts until it is complete.
         limit in 3..40_usize,
     ) {
         let whole = decode([&bytes[..]], limit);
-        prop_assert_eq!(&decode(cut(&bytes, &places), limit), &whole);
+        prop_assert_eq!(&decode(split(&bytes, &places), limit), &whole);
         prop_assert_eq!(&decode(bytes.chunks(1), limit), &whole);
     }
 }

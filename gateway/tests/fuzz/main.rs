@@ -1,7 +1,6 @@
-//! Whatever bytes come in, the readers of them agree with a slower and simpler reader, and none of them panics.
+//! Property tests: for random input, each parser agrees with a slower and simpler one, and does not panic.
 //!
-//! Each run draws new inputs, four times as many as PROPTEST_CASES says (256), and begins with those in `regressions` on which a reader
-//! failed once.
+//! Each run first repeats the failed inputs in `regressions`, and then generates new ones, four times the number in PROPTEST_CASES (256).
 
 mod configuration;
 mod envelope;
@@ -9,7 +8,7 @@ mod events;
 
 use proptest::test_runner::{Config, FileFailurePersistence};
 
-/// How a property is checked; what it failed on is kept in `file`.
+/// The settings of a property test. Inputs that fail are stored in `file`.
 fn config(file: &'static str) -> Config {
     let mut config = Config::default();
     config.cases = config.cases.saturating_mul(4);

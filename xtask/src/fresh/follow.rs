@@ -1,4 +1,4 @@
-//! A command whose output is shown as it comes, and measured.
+//! Runs a command, shows its output as it arrives, and measures the times between lines.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -9,31 +9,31 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use vmcp_peers::process::{Process, Signal};
 
-/// How often the output is looked at.
-const POLL: Duration = Duration::from_millis(100);
+/// Time between two reads of the output.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A command that prints nothing for this long hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(15 * 60);
+/// Time without output after which a command counts as hanging.
+const MAX_SILENCE: Duration = Duration::from_secs(15 * 60);
 
-/// What the demo prints when it waits for Ctrl-C.
+/// The output of a demo that waits for Ctrl-C.
 const WAITS_FOR_CTRL_C: &str = "Ctrl-C ends it";
 
-/// What a command's output tells about its time.
+/// Times in the output of a command.
 #[derive(Debug, Default)]
 pub(super) struct Timing {
-    /// The steps that it has printed, with their times.
+    /// The printed steps with their durations.
     pub(super) steps: Vec<(String, String)>,
-    /// The longest time without a line, and the line before it.
+    /// The longest time without output, and the line before it.
     pub(super) silence: (Duration, String),
 }
 
-/// Runs `command` to its end and shows its output. One that waits for Ctrl-C gets it.
+/// Runs `command` to its end and shows its output. If it waits for Ctrl-C, it gets SIGINT.
 pub(super) fn follow(command: &Command, timing: &mut Timing) -> anyhow::Result<()> {
     let mut process = Process::start("fresh", command)?;
-    let mut output = File::open(process.log()).context("cannot read the output")?;
+    let mut output = File::open(process.log()).context("failed to read the output")?;
     let mut reader = Reader::new(timing);
     loop {
-        // Asked first: what it printed before its end is then read, too.
+        // Checked before reading, so that all output before the end is read.
         let ended = process.ended()?;
         let mut bytes = Vec::new();
         output.read_to_end(&mut bytes)?;
@@ -47,21 +47,18 @@ pub(super) fn follow(command: &Command, timing: &mut Timing) -> anyhow::Result<(
             }
             return Ok(());
         }
-        if reader.last.elapsed() > HANGS_AFTER {
-            bail!(
-                "it has printed nothing for {} minutes",
-                HANGS_AFTER.as_secs() / 60
-            );
+        if reader.last.elapsed() > MAX_SILENCE {
+            bail!("no output for {} minutes", MAX_SILENCE.as_secs() / 60);
         }
-        thread::sleep(POLL);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Reads lines as they come.
+/// Splits the output into lines and records the times.
 struct Reader<'a> {
     timing: &'a mut Timing,
     started: Instant,
-    /// When the last bytes came.
+    /// Time of the last output.
     last: Instant,
     last_line: String,
     partial: Vec<u8>,
@@ -79,7 +76,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes what was printed; whether the command now waits for Ctrl-C.
+    /// Processes new output. Returns whether the command waits for Ctrl-C.
     fn read(&mut self, bytes: &[u8], now: Instant) -> bool {
         if bytes.is_empty() {
             return false;
@@ -103,7 +100,7 @@ impl<'a> Reader<'a> {
         waits
     }
 
-    /// Notes the time of a step, if `line` is the end of one.
+    /// Records the duration of a step if `line` is the end of one.
     fn add_step(&mut self, line: &str, now: Instant) {
         if self.timing.steps.is_empty() && line.starts_with("==> ") {
             let took = now.saturating_duration_since(self.started).as_secs_f32();
@@ -123,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_and_longest_silence_are_noted() {
+    fn steps_and_longest_silence_are_recorded() {
         let mut timing = Timing::default();
         let mut reader = Reader::new(&mut timing);
         let at = Duration::from_secs;
@@ -151,7 +148,7 @@ mod tests {
 
     #[test]
     fn command_that_waits_for_ctrl_c_is_interrupted() {
-        // A shell that was started with SIGINT ignored, as in the background of another, cannot trap it.
+        // A shell that starts with SIGINT ignored, as in the background of another shell, cannot trap it.
         let mut command = Command::new("env");
         let script = "trap 'echo ended; exit 0' INT; echo Ctrl-C ends it; for _ in $(seq 200); do sleep 0.05; done; exit 3";
         command.args(["--default-signal=INT", "sh", "-c", script]);

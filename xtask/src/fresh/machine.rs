@@ -1,4 +1,4 @@
-//! A machine that has nothing: a temporary folder with a fresh clone, and empty homes and caches.
+//! Simulates a new machine: a temporary folder with a fresh clone, and empty home and cache folders.
 
 use std::env;
 use std::ffi::OsStr;
@@ -12,12 +12,13 @@ use vmcp_peers::{LEFT_OUT, run::run};
 
 use crate::cargo::root;
 
-/// Waits for the end of its standard input, whose other end this process holds, and removes the folder `$0`. So it is removed
-/// however this process ends. Programs that still run in it may write for a moment, and Go makes its modules read-only.
+/// Script that waits for the end of its standard input and then removes the folder `$0`. This process holds the other end, so the folder is
+/// removed even if this process is killed. It retries because running programs may still write to the folder, and Go makes its modules
+/// read-only.
 const REMOVER: &str = r#"trap '' INT TERM HUP; read -r _; tries=60
 while [ $tries -gt 0 ]; do chmod -R u+w "$0"; rm -rf "$0" && exit 0; tries=$((tries - 1)); sleep 1; done; exit 1"#;
 
-/// What the cargo that runs us tells its children, and what would lead out of the folder. A newcomer's shell has none of it.
+/// Environment variables that cargo sets for this process or that refer to other folders. A new user's shell does not have them.
 const REMOVED: [&str; 8] = [
     "CARGO",
     "CARGO_BUILD_TARGET_DIR",
@@ -29,7 +30,7 @@ const REMOVED: [&str; 8] = [
     LEFT_OUT,
 ];
 
-/// The environment variables of homes and caches, and their folders.
+/// The environment variables of home and cache folders, and their values within the temporary folder.
 const FOLDERS: [(&str, &str); 8] = [
     ("CARGO_HOME", "cargo"),
     ("GOCACHE", "go/build"),
@@ -41,14 +42,14 @@ const FOLDERS: [(&str, &str); 8] = [
     ("npm_config_cache", "npm"),
 ];
 
-/// The temporary folder. It is removed when this value is dropped, and also when this process is killed.
+/// The temporary folder. It is removed when this value is dropped, and even if this process is killed.
 pub(super) struct Machine {
     dir: PathBuf,
     remover: Child,
 }
 
 impl Machine {
-    /// Makes the folder in `parent`.
+    /// Creates the folder in `parent`.
     pub(super) fn new(parent: &Path) -> anyhow::Result<Self> {
         let dir = parent.join(format!("vmcp-fresh-{}", std::process::id()));
         fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -58,10 +59,10 @@ impl Machine {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // A Ctrl-C at the terminal is for us, and not for it.
+            // Ctrl-C must not end it.
             .process_group(0)
             .spawn()
-            .context("cannot run sh")?;
+            .context("failed to run sh")?;
         Ok(Self { dir, remover })
     }
 
@@ -75,7 +76,7 @@ impl Machine {
             .args(["clone", "--quiet"])
             .arg(root())
             .arg(self.dir.join("repository")))?;
-        // Where this machine's cargo finds its registry is not what a newcomer has to fetch.
+        // Keeps the registry mirror of this machine, which is not part of the test.
         let home = env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
         let settings = home.map(|home| home.join("config.toml"));
@@ -86,7 +87,7 @@ impl Machine {
         Ok(())
     }
 
-    /// A call of cargo in the clone. Spaces separate `arguments`.
+    /// A cargo command in the clone. Spaces separate `arguments`.
     pub(super) fn cargo(&self, arguments: &str) -> Command {
         let mut command = Command::new("cargo");
         command
@@ -132,14 +133,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folder_is_removed_with_read_only_folders_in_it() {
+    fn folder_with_read_only_folders_is_removed() {
         let parent = env::temp_dir().join(format!("vmcp-fresh-test-{}", std::process::id()));
         fs::create_dir(&parent).unwrap();
         let machine = Machine::new(&parent).unwrap();
         let dir = machine.dir().to_owned();
         fs::create_dir_all(dir.join("go/modules/a")).unwrap();
         run(Command::new("chmod").args(["-R", "a-w"]).arg(dir.join("go"))).unwrap();
-        // What happens when this process is killed: nothing but the end of the pipe.
+        // As if this process were killed: only the pipe is closed.
         let mut machine = std::mem::ManuallyDrop::new(machine);
         drop(machine.remover.stdin.take());
         machine.remover.wait().unwrap();
@@ -161,7 +162,7 @@ mod tests {
             );
             assert!(!folder.exists(), "{name}");
         }
-        // Cargo sets it for this test, and a newcomer's shell does not.
+        // Cargo sets it for this test.
         assert!(caches.contains(&(OsStr::new("CARGO_MANIFEST_DIR"), None)));
         assert_eq!(
             command.get_args().collect::<Vec<_>>(),

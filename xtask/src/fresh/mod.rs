@@ -1,4 +1,4 @@
-//! `cargo xtask fresh`: the README's commands, on a machine that has nothing.
+//! `cargo xtask fresh`: runs the commands of the README as on a new machine.
 
 mod follow;
 mod machine;
@@ -16,31 +16,31 @@ use self::follow::{Timing, follow};
 use self::machine::Machine;
 use crate::cargo::root;
 
-/// Run the README's commands as a newcomer does: in a fresh clone, with nothing compiled, installed or downloaded.
+/// Run the commands of the README as a new user does: in a fresh clone, with nothing compiled, installed or downloaded.
 ///
-/// Everything goes into a temporary folder that is removed at the end, also after Ctrl-C: a clone of the last commit with its target
-/// folder, and the homes and caches of cargo, Go, npm, pip and vmcp. The toolchains, Node.js, Python and the packages of Debian are
-/// those of this machine. Each step is printed with its time, and a table at the end.
+/// All files are in a temporary folder that is removed at the end, even after Ctrl-C: a clone of the last commit with its target folder,
+/// and the home and cache folders of cargo, Go, npm, pip and vmcp. The toolchains, Node.js, Python and the Debian packages are those of
+/// this machine. Prints each step with its duration, and a table at the end.
 ///
-/// What it costs on two cores: about ten minutes and 5 GB of disk for the demos; an hour or two and 40 GB for the tests, which compile
-/// Kubernetes where they can.
+/// On two cores, the demos take about ten minutes and 5 GB of disk. The tests take one or two hours and 40 GB, because they compile
+/// Kubernetes where possible.
 #[derive(Args)]
 pub(crate) struct Fresh {
     /// Run only these commands of the README, separated by commas: demo, "demo outages", test
     #[arg(long, value_delimiter = ',', value_name = "COMMANDS", conflicts_with = "skip")]
     only: Vec<String>,
-    /// Leave out these commands of the README
+    /// Skip these commands of the README
     #[arg(long, value_delimiter = ',', value_name = "COMMANDS")]
     skip: Vec<String>,
-    /// The folder in which the temporary folder is made, instead of the system's
+    /// Create the temporary folder in this folder
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Fail when a command prints nothing for longer than this many seconds
+    /// Fail if a command prints nothing for longer than this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     max_silence: u64,
 }
 
-/// A command that was run.
+/// The result of a command.
 struct Run {
     command: String,
     took: Duration,
@@ -50,13 +50,13 @@ struct Run {
 
 impl Fresh {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let readme = std::fs::read_to_string(root().join("README.md")).context("cannot read README.md")?;
+        let readme = std::fs::read_to_string(root().join("README.md")).context("failed to read README.md")?;
         let commands = self.chosen(&readme::commands(&readme))?;
         let changed = run(Command::new("git")
             .args(["status", "--porcelain"])
             .current_dir(root()))?;
         if !changed.is_empty() {
-            eprintln!("note: what is not committed is not in the clone");
+            eprintln!("note: the clone does not contain uncommitted changes");
         }
         let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
         let machine = Machine::new(&parent)?;
@@ -68,7 +68,7 @@ impl Fresh {
             .iter()
             .map(|command| self.time(&machine, command))
             .collect();
-        step("remove everything", || machine.remove())?;
+        step("remove the temporary folder", || machine.remove())?;
         println!("\n{}", table(&runs));
         let failed: Vec<_> = runs.iter().filter(|run| run.failure.is_some()).collect();
         if !failed.is_empty() {
@@ -81,7 +81,7 @@ impl Fresh {
         Ok(())
     }
 
-    /// The commands that this run is about.
+    /// The commands that `--only` and `--skip` select.
     fn chosen(&self, commands: &[String]) -> anyhow::Result<Vec<String>> {
         for name in self.only.iter().chain(&self.skip) {
             ensure!(
@@ -106,7 +106,7 @@ impl Fresh {
         });
         let mut failure = result.err().map(|error| format!("{:#}", error.root_cause()));
         if failure.is_none() && timing.silence.0 > Duration::from_secs(self.max_silence) {
-            failure = Some(format!("silent for more than {} s", self.max_silence));
+            failure = Some(format!("no output for more than {} s", self.max_silence));
         }
         Run {
             command: name,
@@ -117,7 +117,7 @@ impl Fresh {
     }
 }
 
-/// Every command with its steps and times.
+/// A table of the commands with their steps and durations.
 fn table(runs: &[Run]) -> String {
     let mut lines = Vec::new();
     for run in runs {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_chosen_by_name() {
+    fn commands_are_selected_by_name() {
         let readme = ["demo", "demo outages", "test"].map(str::to_owned);
         let chosen = |only: &[&str], skip: &[&str]| fresh(only, skip).chosen(&readme);
         assert_eq!(chosen(&[], &[]).unwrap(), readme);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn table_names_what_failed_and_what_was_silent() {
+    fn table_shows_failures_and_silences() {
         let run = Run {
             command: "cargo xtask demo".to_owned(),
             took: Duration::from_millis(61_250),

@@ -1,6 +1,6 @@
-//! The commands that README.md tells a newcomer to run.
+//! Extracts the commands in README.md.
 
-/// The heading of the section with the commands.
+/// Heading of the section with the commands.
 const SECTION: &str = "\n## Try it\n";
 
 /// The commands of the first block of the section "Try it", in their order, without `cargo xtask` and without comments.
@@ -11,7 +11,7 @@ pub(super) fn commands(readme: &str) -> Vec<String> {
     xtask_commands(block).collect()
 }
 
-/// Every call of `cargo xtask` that stands on a line of its own.
+/// The arguments of each `cargo xtask` command that has its own line.
 fn xtask_commands(text: &str) -> impl Iterator<Item = String> {
     text.lines()
         .filter_map(|line| line.trim_start().strip_prefix("cargo xtask "))
@@ -31,7 +31,7 @@ mod tests {
         assert_eq!(commands(README), ["demo", "demo outages", "test"]);
     }
 
-    /// A command that was renamed, or an option that is gone, must not stay in a document.
+    /// Documents must not contain commands or options that do not exist.
     #[test]
     fn every_documented_xtask_command_parses() {
         let documents = [

@@ -1,4 +1,4 @@
-//! Tests of the build on the day after: the module proxy has a release that is newer than `go.mod`, or `go.mod` is not complete.
+//! Tests that a newer release on the module proxy does not change the build, and that an incomplete `go.mod` fails.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use vmcp_peers::run::run;
 
 use super::{GoModule, go, go_build};
 
-/// A module proxy that is a folder, and a module that uses it.
+/// A module proxy in a folder, and a module that uses it.
 struct Proxy(tempfile::TempDir);
 
 impl Proxy {
@@ -45,13 +45,13 @@ impl Proxy {
         fs::write(dir.join(format!("{version}.zip")), archive).unwrap();
     }
 
-    /// Writes the app's `go.mod`, which requires what `required` says.
+    /// Writes the app's `go.mod` with the lines `required`.
     fn require(&self, required: &str) {
         let text = format!("module vmcp.test/app\n\ngo 1.24\n\n{required}\n");
         fs::write(self.app().join("go.mod"), text).unwrap();
     }
 
-    /// Makes `command` use this proxy, and a module cache of its own.
+    /// Makes `command` use this proxy and a separate module cache.
     fn point<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command
             .env(
@@ -73,14 +73,14 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Go makes its module cache read-only, so that only Go removes it.
+        // Go makes its module cache read-only, so Go has to remove it.
         if let Ok(go) = go() {
             drop(self.point(Command::new(go).args(["clean", "-modcache"])).output());
         }
     }
 }
 
-/// A release that is newer than `go.mod` changes nothing; without a line in `go.mod` or in `go.sum` nothing is built.
+/// A newer release than in `go.mod` changes nothing, and a missing line in `go.mod` or `go.sum` fails the build.
 #[test]
 fn go_mod_decides_every_version() {
     if vmcp_peers::left_out("helm") {

@@ -1,4 +1,4 @@
-//! The format of `docker save`: a tar with the layer, its description, and an index.
+//! Writes images in the format of `docker save`: a tar file with the layer, its configuration, and an index.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,19 +14,19 @@ use tar::{Builder, EntryType, Header};
 use super::{NOBODY, libraries};
 use crate::hex::hex;
 
-/// How a container of the image runs.
+/// The configuration of an image's containers.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The program with its fixed arguments.
     pub entrypoint: Vec<String>,
-    /// The arguments that a pod's `args` replace.
+    /// Default arguments, which the `args` of a pod replace.
     pub arguments: Vec<String>,
-    /// `NAME=value` lines of the environment.
+    /// Environment variables as `NAME=value`.
     pub environment: Vec<String>,
 }
 
 impl Config {
-    /// A container that runs `entrypoint`.
+    /// The configuration of a container that runs `entrypoint`.
     #[must_use]
     pub fn running<S: Into<String>>(entrypoint: impl IntoIterator<Item = S>) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl Config {
     }
 }
 
-/// An image in the making.
+/// An image to which files can be added.
 #[derive(Debug)]
 pub struct Image {
     names: Vec<String>,
@@ -54,7 +54,7 @@ enum Entry {
 }
 
 impl Image {
-    /// An empty image with a name and a tag.
+    /// Creates an empty image. `name` includes the tag.
     #[must_use]
     pub fn new(name: &str, config: Config) -> Self {
         Self {
@@ -64,13 +64,13 @@ impl Image {
         }
     }
 
-    /// One more name for the same image.
+    /// Adds another name for the image.
     pub fn also_named(&mut self, name: &str) {
         self.names.push(name.to_owned());
     }
 
-    /// What programs expect of any system: users, a temporary folder, name resolution, and the certificates of the
-    /// public authorities when this machine has them.
+    /// Adds files that programs expect on every system: users, a temporary folder, name resolution, and the certificates of
+    /// public authorities if this machine has them.
     pub fn base(&mut self) {
         let user = format!("nonroot:x:{NOBODY}:{NOBODY}:nonroot:/:/sbin/nologin");
         self.text(
@@ -92,15 +92,15 @@ impl Image {
         }
     }
 
-    /// A file with the given text.
+    /// Adds a file with the content `text`.
     pub fn text(&mut self, at: &str, text: &str) {
         self.add(Path::new(at), Entry::Text(text.to_owned()));
     }
 
-    /// A copy of the file `source`.
+    /// Adds a copy of the file `source`.
     ///
     /// # Errors
-    /// When it is not there.
+    /// If it cannot be read.
     pub fn file(&mut self, source: &Path, at: impl AsRef<Path>) -> anyhow::Result<()> {
         let about = fs::metadata(source).with_context(|| format!("cannot read {}", source.display()))?;
         let mode = if about.permissions().mode() & 0o111 == 0 {
@@ -118,10 +118,10 @@ impl Image {
         Ok(())
     }
 
-    /// A copy of the program `source`, with the libraries that it is linked to.
+    /// Adds a copy of the program `source` and its shared libraries.
     ///
     /// # Errors
-    /// When it, or a library, is not there.
+    /// If it or a library cannot be read.
     pub fn program(&mut self, source: &Path, at: impl AsRef<Path>) -> anyhow::Result<()> {
         self.file(source, at)?;
         for library in libraries::of(source)? {
@@ -130,10 +130,10 @@ impl Image {
         Ok(())
     }
 
-    /// A copy of the folder `source` with everything in it; links stay links.
+    /// Adds a copy of the folder `source` with all of its content. Symbolic links are kept.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// If it cannot be read.
     pub fn folder(&mut self, source: &Path, at: &Path) -> anyhow::Result<()> {
         for entry in fs::read_dir(source).with_context(|| format!("cannot list {}", source.display()))? {
             let entry = entry?;
@@ -151,10 +151,10 @@ impl Image {
         Ok(())
     }
 
-    /// Writes the image to `archive`. A file with that name is always complete.
+    /// Writes the image to `archive` atomically.
     ///
     /// # Errors
-    /// When a file of the image cannot be read or `archive` cannot be written.
+    /// If a file of the image cannot be read or `archive` cannot be written.
     pub fn write(&self, archive: &Path) -> anyhow::Result<()> {
         let dir = archive
             .parent()
@@ -248,7 +248,7 @@ impl Image {
         Ok(())
     }
 
-    /// Adds an entry, and the folders that it is in.
+    /// Adds an entry and its parent folders.
     fn add(&mut self, at: &Path, entry: Entry) {
         for folder in at.ancestors().skip(1).filter(|folder| folder.parent().is_some()) {
             self.entries

@@ -1,4 +1,4 @@
-//! The images of our own programs.
+//! Builds the images of the programs of this workspace.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,20 @@ use serde_json::Value;
 
 use super::{Config, Image};
 
-/// The programs, and their images' names without the tag.
+/// The programs, and the names of their images without tags.
 const PROGRAMS: [(&str, &str); 3] = [
     ("vmcp-gateway", "gateway"),
     ("vmcp-operator", "operator"),
     ("vmcp-fixture", "fixture"),
 ];
 
-/// How our programs are compiled.
+/// The cargo profile for the programs of this workspace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
-    /// As in a release: slow to compile, small and fast.
+    /// The profile of releases: slow to compile, small and fast.
     #[default]
     Image,
-    /// As in a test: built already where `cargo xtask test` has run.
+    /// The profile of tests: already built if `cargo xtask test` has run.
     Dev,
 }
 
@@ -35,11 +35,11 @@ impl Profile {
     }
 }
 
-/// Compiles the gateway, the operator and the fixture, and packs each as `NAME.tar` in `dir`, with the name
-/// `vmcp.dev/NAME:dev`, and with the version as its tag.
+/// Compiles the gateway, the operator and the fixture, and writes the image of each to `NAME.tar` in `dir`. Its names are
+/// `vmcp.dev/NAME:dev` and `vmcp.dev/NAME:VERSION`.
 ///
 /// # Errors
-/// When one does not compile, or a file cannot be written.
+/// If one does not compile, or a file cannot be written.
 pub fn ours(dir: &Path, profile: Profile) -> anyhow::Result<Vec<PathBuf>> {
     let programs = compile(profile)?;
     PROGRAMS
@@ -53,7 +53,7 @@ pub fn ours(dir: &Path, profile: Profile) -> anyhow::Result<Vec<PathBuf>> {
                 &format!("vmcp.dev/{name}:dev"),
                 Config::running([inside.as_str()]),
             );
-            // The charts ask for the version that they have.
+            // The charts use the image with their own version as tag.
             image.also_named(&format!("vmcp.dev/{name}:{}", env!("CARGO_PKG_VERSION")));
             image.base();
             image.program(built, &inside)?;
@@ -64,7 +64,7 @@ pub fn ours(dir: &Path, profile: Profile) -> anyhow::Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// The compiled programs by name.
+/// Compiles the programs, and returns their paths by name.
 fn compile(profile: Profile) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -77,8 +77,8 @@ fn compile(profile: Profile) -> anyhow::Result<BTreeMap<String, PathBuf>> {
         "json-render-diagnostics",
     ]);
     match profile {
-        // As `cargo xtask test` builds, so that nothing is left to do after it: another selection of packages and targets
-        // has other features, and compiles the dependencies anew.
+        // The same arguments as in `cargo xtask test`, so that nothing is compiled again. Another selection of packages and
+        // targets would have other features and compile the dependencies again.
         Profile::Dev => {
             command.args(["--workspace", "--bins", "--examples", "--tests"]);
         }
@@ -89,7 +89,7 @@ fn compile(profile: Profile) -> anyhow::Result<BTreeMap<String, PathBuf>> {
         }
     }
     let output = command
-        // Where this crate stands, and not where the user does: the workspace is ours.
+        // The current folder of the user may be outside the workspace.
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit())
         .output()
@@ -104,7 +104,7 @@ fn executables(messages: &str) -> BTreeMap<String, PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        // The tests of a program are an executable of the same name.
+        // The unit tests of a program are an executable of the same name.
         .filter(|message| message.pointer("/profile/test") == Some(&Value::Bool(false)))
         .filter_map(|message| {
             let program = message.pointer("/target/name")?.as_str()?.to_owned();

@@ -1,4 +1,4 @@
-//! The images of third-party programs that run beside ours in a cluster.
+//! Builds the images of third-party programs for tests in a cluster.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,11 @@ use vmcp_peers::{npm, redis};
 
 use super::{Config, Image};
 
-/// Packs Debian's Redis as `redis.tar` in `dir`, with the name `vmcp.dev/redis:7`: a server without persistence that any
-/// pod may reach, unless the pod's `args` say otherwise, and `redis-cli` for looking inside.
+/// Writes the image of Debian's Redis to `redis.tar` in `dir`, with the name `vmcp.dev/redis:7`. By default it is a server
+/// without persistence that all pods can reach. It includes `redis-cli`.
 ///
 /// # Errors
-/// When Redis cannot be installed or the file not written.
+/// If Redis cannot be installed or the file cannot be written.
 pub fn redis(dir: &Path) -> anyhow::Result<PathBuf> {
     let mut config = Config::running(["/usr/bin/redis-server"]);
     config.arguments = ["--protected-mode", "no", "--save", "", "--dir", "/tmp"]
@@ -26,12 +26,11 @@ pub fn redis(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(archive)
 }
 
-/// Packs the MCP project's own example server `everything` as `everything.tar` in `dir`, with the name
-/// `vmcp.dev/everything:VERSION` and also `vmcp.dev/everything:dev`, which manifests can name: Streamable HTTP on port
-/// 3001 at `/mcp`.
+/// Writes the image of the MCP project's example server `everything` to `everything.tar` in `dir`, with the names
+/// `vmcp.dev/everything:VERSION` and `vmcp.dev/everything:dev`. It serves Streamable HTTP on port 3001 at `/mcp`.
 ///
 /// # Errors
-/// When Node is missing, npm fails or the file cannot be written.
+/// If Node.js is missing, npm fails or the file cannot be written.
 pub fn everything(dir: &Path) -> anyhow::Result<PathBuf> {
     let servers = npm::servers()?;
     let modules = Path::new("/app/node_modules");

@@ -1,4 +1,4 @@
-//! What a cluster could leave on the machine.
+//! Records the state of the machine that a cluster could change.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::{fs, thread};
 
 use vmcp_cluster::Cluster;
 
-/// Folders of the host that Kubernetes, containerd or the network plugins write to when they are let.
+/// Folders of the host that Kubernetes, containerd or the network plugins would write to without namespaces.
 const CUSTOMARY: [&str; 11] = [
     "/etc/cni",
     "/opt/cni",
@@ -23,7 +23,7 @@ const CUSTOMARY: [&str; 11] = [
     "/var/log/containers",
 ];
 
-/// Settings of the kernel that a kubelet changes when it is let.
+/// Settings of the kernel that a kubelet would change without namespaces.
 const SETTINGS: [&str; 5] = [
     "/proc/sys/kernel/panic",
     "/proc/sys/kernel/panic_on_oops",
@@ -32,13 +32,13 @@ const SETTINGS: [&str; 5] = [
     "/proc/sys/vm/panic_on_oom",
 ];
 
-/// The machine's state as far as a cluster touches it, one line for each thing that is there: the cluster's own processes
-/// and control groups, and everything of the host that Kubernetes would change if its namespaces did not keep it.
+/// The state of the machine that a cluster could change, one line for each object: the cluster's processes and control
+/// groups, and the state of the host that Kubernetes would change without namespaces.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Machine(BTreeSet<String>);
 
 impl Machine {
-    /// The state with a cluster in `dir`, whether it is there or not.
+    /// Reads the current state, including that of a cluster in `dir`.
     pub(crate) fn with(dir: &Path) -> Self {
         let mut lines = BTreeSet::new();
         let group = Cluster::control_group(dir).unwrap();
@@ -75,7 +75,7 @@ impl Machine {
         Self(lines)
     }
 
-    /// Fails when the machine is not back in this state soon.
+    /// Fails if the machine does not return to this state within a minute.
     pub(crate) fn assert_restored(&self, dir: &Path) {
         let end = Instant::now() + Duration::from_secs(60);
         loop {
@@ -91,8 +91,8 @@ impl Machine {
     }
 }
 
-/// The processes that belong to the cluster: those that name its folder, those that inherited its environment, and the
-/// pods', which have a fresh environment but are in its control groups.
+/// Adds the processes of the cluster: those with its folder in an argument, those with its environment, and those of pods,
+/// which have a new environment but are in its control groups.
 fn processes(dir: &Path, group: &str, lines: &mut BTreeSet<String>) {
     let (dir, variable) = (dir.to_string_lossy(), format!("CGROUP={group}"));
     for entry in fs::read_dir("/proc").unwrap().flatten() {

@@ -1,4 +1,4 @@
-//! What the cluster tests have in common.
+//! Shared helpers of the cluster tests.
 #![allow(dead_code, reason = "every test binary uses a part")]
 
 pub(crate) mod leftovers;
@@ -12,8 +12,7 @@ use tempfile::TempDir;
 use vmcp_cluster::Cluster;
 use vmcp_peers::{cache, left_out};
 
-/// Whether this test runs; says in one line why when it does not. On a machine that cannot run a cluster it is an error
-/// to skip when `VMCP_REQUIRE_ALL` is set.
+/// Whether this machine can run cluster tests. If not, prints the reason, or panics if `VMCP_REQUIRE_ALL` is set.
 pub(crate) fn runs_here() -> bool {
     if left_out("cluster") {
         return false;
@@ -30,9 +29,9 @@ pub(crate) fn runs_here() -> bool {
     false
 }
 
-/// One cluster test at a time on this machine: two clusters share two cores badly, and a test that looks for leftovers
-/// must not find another's cluster. The lock goes with the value.
-pub(crate) fn alone() -> File {
+/// Locks the cluster tests of this machine, so that only one runs at a time. Two clusters would be too slow on two cores, and a
+/// test that looks for leftovers must not find the cluster of another test. Dropping the value unlocks.
+pub(crate) fn exclusive() -> File {
     let dir = cache::dir().unwrap();
     std::fs::create_dir_all(&dir).unwrap();
     let lock = File::create(dir.join("cluster-tests.lock")).unwrap();
@@ -40,13 +39,13 @@ pub(crate) fn alone() -> File {
     lock
 }
 
-/// A folder for one cluster, on the file system of the cache. A test that fails leaves no cluster in it.
-pub(crate) struct Place {
+/// A folder for one cluster, on the file system of the cache. The cluster ends with the value, even if the test fails.
+pub(crate) struct ClusterFolder {
     pub(crate) dir: PathBuf,
     _parent: TempDir,
 }
 
-impl Place {
+impl ClusterFolder {
     pub(crate) fn new() -> Self {
         let parent = tempfile::tempdir_in(cache::dir().unwrap()).unwrap();
         Self {
@@ -56,7 +55,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ClusterFolder {
     fn drop(&mut self) {
         if let Err(error) = Cluster::end(&self.dir) {
             eprintln!("the cluster in {} did not end: {error:#}", self.dir.display());
@@ -64,10 +63,10 @@ impl Drop for Place {
     }
 }
 
-/// Asks until the answer is yes.
-pub(crate) fn eventually(what: &str, limit: Duration, mut ask: impl FnMut() -> bool) {
+/// Waits until `condition` is true, and panics after `limit`.
+pub(crate) fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + limit;
-    while !ask() {
+    while !condition() {
         assert!(Instant::now() < end, "not within {} s: {what}", limit.as_secs());
         thread::sleep(Duration::from_millis(50));
     }

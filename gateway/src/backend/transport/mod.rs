@@ -17,7 +17,7 @@ use crate::backend::initialize::Attempt;
 use crate::backend::{
     Backend, BackendError, BackendResponse, InitializeResult, ResponseEvents, UpstreamSession,
 };
-use crate::config::Protocol;
+use crate::config::BackendTransport;
 use crate::mcp::revision::Revision;
 
 use http_sse::SseStreams;
@@ -42,18 +42,18 @@ pub enum SessionScope {
 
 impl Transport {
     /// Creates the transport for the configured protocol.
-    pub(super) fn new(protocol: Protocol) -> Self {
+    pub(super) fn new(protocol: BackendTransport) -> Self {
         match protocol {
-            Protocol::StreamableHttp => Self::StreamableHttp,
-            Protocol::Sse => Self::HttpSse(SseStreams::default()),
+            BackendTransport::StreamableHttp => Self::StreamableHttp,
+            BackendTransport::Sse => Self::HttpSse(SseStreams::default()),
         }
     }
 
     /// The protocol for which it was created.
-    pub(super) fn protocol(&self) -> Protocol {
+    pub(super) fn protocol(&self) -> BackendTransport {
         match self {
-            Self::StreamableHttp => Protocol::StreamableHttp,
-            Self::HttpSse(_) => Protocol::Sse,
+            Self::StreamableHttp => BackendTransport::StreamableHttp,
+            Self::HttpSse(_) => BackendTransport::Sse,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The aggregation part of the hot configuration, from the raw file to the validated one.
+//! Validates how the catalogs of the backends are merged and exposed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::config::{
     Pattern,
 };
 
-/// The placeholders of `prefixFormat`; the second one is ToolHive's.
+/// The placeholders of `prefixFormat`. `{workload}` is ToolHive's name for it.
 const PLACEHOLDERS: [&str; 2] = ["{backend}", "{workload}"];
-/// Looking more often than this would be a load of its own.
+/// The shortest `refresh`. More frequent discoveries would load the backend.
 const MIN_REFRESH: Duration = Duration::from_secs(1);
-/// The longest page.
+/// The largest `pageSize`.
 const MAX_PAGE_SIZE: u32 = 100_000;
 
 pub(super) fn aggregation(raw: &AggregationConfig) -> Result<Aggregation, ConfigFault> {
@@ -29,16 +29,16 @@ pub(super) fn aggregation(raw: &AggregationConfig) -> Result<Aggregation, Config
         && raw.prefix_format != AggregationConfig::default().prefix_format
     {
         let message = format!(
-            "has no meaning with `strategy: {}`; set `strategy: prefix` or remove it",
+            "has no effect with `strategy: {}`; set `strategy: prefix` or remove it",
             raw.strategy.as_str()
         );
         return refuse("prefixFormat", message);
     }
     if raw.refresh.get() < MIN_REFRESH {
-        return refuse("refresh", format!("found {}; the least is 1s", raw.refresh));
+        return refuse("refresh", format!("found {}; the minimum is 1s", raw.refresh));
     }
     if raw.page_size == 0 || raw.page_size > MAX_PAGE_SIZE {
-        let message = format!("found {}; allowed is 1 to {MAX_PAGE_SIZE}", raw.page_size);
+        let message = format!("found {}; allowed are 1 to {MAX_PAGE_SIZE}", raw.page_size);
         return refuse("pageSize", message);
     }
     Ok(Aggregation {
@@ -54,7 +54,7 @@ fn strategy(raw: &AggregationConfig) -> Result<ConflictResolution, ConfigFault> 
     let refuse = |message: String| Err(ConfigFault::at("aggregation.priority", message));
     if raw.strategy != ConflictStrategy::Priority && !raw.priority.is_empty() {
         return refuse(format!(
-            "has no meaning with `strategy: {}`; set `strategy: priority` or remove it",
+            "has no effect with `strategy: {}`; set `strategy: priority` or remove it",
             raw.strategy.as_str()
         ));
     }
@@ -64,7 +64,7 @@ fn strategy(raw: &AggregationConfig) -> Result<ConflictResolution, ConfigFault> 
         ConflictStrategy::Manual => ConflictResolution::Manual,
         ConflictStrategy::Priority if raw.priority.is_empty() => {
             return refuse(
-                "missing; `strategy: priority` needs the backends' names in their order".to_owned(),
+                "missing; `strategy: priority` needs the backends' names in order of priority".to_owned(),
             );
         }
         ConflictStrategy::Priority => {
@@ -75,15 +75,15 @@ fn strategy(raw: &AggregationConfig) -> Result<ConflictResolution, ConfigFault> 
                 };
                 if !rules::is_dns_label(name) {
                     return refuse(format!(
-                        "found {name:?}; allowed is the name of a backend, {}",
+                        "found {name:?}; expected the name of a backend, {}",
                         rules::DNS_LABEL
                     ));
                 }
                 if raw.priority[..index].contains(name) {
-                    return refuse(format!("{name:?} stands twice"));
+                    return refuse(format!("duplicate name {name:?}; list each backend once"));
                 }
             }
-            // A backend may leave the group at any time, so that a name nobody has is no error.
+            // A backend may leave the group at any time, so an unknown name is not an error.
             ConflictResolution::Priority(
                 raw.priority
                     .iter()
@@ -94,8 +94,8 @@ fn strategy(raw: &AggregationConfig) -> Result<ConflictResolution, ConfigFault> 
     })
 }
 
-/// The terms of the backend that stands at `index`.
-pub(super) fn terms(
+/// Validates what of the catalog of the backend at `index` is advertised, and under which names.
+pub(super) fn exposure(
     raw: &BackendConfig,
     index: usize,
     aggregation: &AggregationConfig,
@@ -103,7 +103,7 @@ pub(super) fn terms(
     let at = |field: &str| format!("backends[{index}].{field}");
     if raw.prefix.is_some() && aggregation.strategy != ConflictStrategy::Prefix {
         let message = format!(
-            "has no meaning with `aggregation.strategy: {}`; set `strategy: prefix` or remove it",
+            "has no effect with `aggregation.strategy: {}`; set `strategy: prefix` or remove it",
             aggregation.strategy.as_str()
         );
         return Err(ConfigFault::at(&at("prefix"), message));
@@ -119,7 +119,8 @@ pub(super) fn terms(
         ("resources.deny", &resources.deny),
     ] {
         if let Some(index) = patterns.iter().position(String::is_empty) {
-            let message = "found \"\", which fits nothing; expected a name or a pattern, for example get_*";
+            let message =
+                "found \"\", which matches nothing; expected a name or a pattern, for example get_*";
             return Err(ConfigFault::at(&at(&format!("{field}[{index}]")), message));
         }
     }
@@ -131,7 +132,7 @@ pub(super) fn terms(
             "aggregation.prefixFormat".to_owned()
         };
         let message = format!(
-            "gives the prefix {prefix:?}; allowed are fewer than {MAX_NAME_BYTES} of A-Z a-z 0-9 _ . / -, and in prefixFormat {{backend}}"
+            "results in the prefix {prefix:?}; allowed are fewer than {MAX_NAME_BYTES} of A-Z a-z 0-9 _ . / -, and in prefixFormat {{backend}}"
         );
         return Err(ConfigFault::at(&path, message));
     }
@@ -164,8 +165,8 @@ pub(super) fn terms(
     })
 }
 
-/// With `strategy: manual`, refuses two backends that are told to use the same name: nobody could win.
-pub(super) fn no_name_twice(
+/// With `strategy: manual`, rejects overrides that give the same name to items of two backends: neither item would be advertised.
+pub(super) fn check_manual_names(
     aggregation: &AggregationConfig,
     backends: &[BackendConfig],
 ) -> Result<(), ConfigFault> {
@@ -185,7 +186,7 @@ pub(super) fn no_name_twice(
         let Some(renamed) = renamed else { continue };
         if let Some(other) = taken.insert((kind, renamed), index) {
             let message = format!(
-                "the name {renamed:?} is given by backend {} too; with `strategy: manual` each name is given once",
+                "the name {renamed:?} is given by backend {}, too; with `strategy: manual` names must be unique",
                 backends[other].name
             );
             let path = format!("backends[{index}].{kind}.overrides.{name}.name");
@@ -207,41 +208,42 @@ fn prefix(raw: &BackendConfig, aggregation: &AggregationConfig) -> String {
     })
 }
 
-/// Which names overrides may give.
-struct Names {
+/// The names that overrides may give to items of one kind.
+struct AllowedNames {
     max_bytes: usize,
-    may_hold: fn(&str) -> bool,
+    has_allowed_characters: fn(&str) -> bool,
+    /// The allowed characters, for the error message.
     characters: &'static str,
 }
 
-const TOOL_NAMES: Names = Names {
+const TOOL_NAMES: AllowedNames = AllowedNames {
     max_bytes: MAX_NAME_BYTES,
-    may_hold: |name| name.bytes().all(is_name_byte),
+    has_allowed_characters: |name| name.bytes().all(is_name_byte),
     characters: "of A-Z a-z 0-9 _ . / -",
 };
-const PROMPT_NAMES: Names = Names {
+const PROMPT_NAMES: AllowedNames = AllowedNames {
     max_bytes: MAX_LENIENT_NAME_BYTES,
-    may_hold: |name| !name.chars().any(is_unprintable),
+    has_allowed_characters: |name| !name.chars().any(is_unprintable),
     characters: "bytes without control characters",
 };
 
 fn overrides<'a>(
     raw: impl Iterator<Item = (&'a String, ItemOverride)>,
-    names: &Names,
+    names: &AllowedNames,
     prefix: &str,
     path: &str,
 ) -> Result<HashMap<String, ItemOverride>, ConfigFault> {
     let mut overrides: HashMap<String, ItemOverride> = HashMap::new();
     for (name, named) in raw {
         if named == ItemOverride::default() {
-            let message = "says nothing; give it a name, title, description or annotations, or remove it";
+            let message = "overrides nothing; set a name, title, description or annotations, or remove it";
             return Err(ConfigFault::at(&format!("{path}.{name}"), message));
         }
         if let Some(renamed) = &named.name {
             let refuse = |message| Err(ConfigFault::at(&format!("{path}.{name}.name"), message));
             if renamed.is_empty()
                 || prefix.len() + renamed.len() > names.max_bytes
-                || !(names.may_hold)(renamed)
+                || !(names.has_allowed_characters)(renamed)
             {
                 return refuse(format!(
                     "found {renamed:?}; allowed are 1 to {} {} after the prefix {prefix:?}",
@@ -251,7 +253,7 @@ fn overrides<'a>(
             }
             let same = |other: &&ItemOverride| other.name.as_ref() == Some(renamed);
             if overrides.values().find(same).is_some() {
-                return refuse(format!("the name {renamed:?} is given twice"));
+                return refuse(format!("duplicate name {renamed:?}; give each name once"));
             }
         }
         overrides.insert(name.clone(), named);

@@ -1,4 +1,4 @@
-//! Who may call: from the raw file to the validated form.
+//! Validates the authentication settings.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(super) fn incoming_auth(raw: &Raw, file: &Path) -> Result<IncomingAuth, Conf
     match (raw.kind, &raw.oidc) {
         (IncomingAuthType::Anonymous, None) => Ok(IncomingAuth::Anonymous),
         (IncomingAuthType::Anonymous, Some(_)) => {
-            let message = "has no meaning with `type: anonymous`; set `type: oidc` or remove it";
+            let message = "has no effect with `type: anonymous`; set `type: oidc` or remove it";
             Err(ConfigFault::at("incomingAuth.oidc", message.to_owned()))
         }
         (IncomingAuthType::Oidc, None) => {
@@ -49,7 +49,7 @@ fn checked(raw: &OidcConfig, file: &Path) -> Result<OidcSettings, (&'static str,
     let jwks_url = jwks_url.transpose().map_err(|message| ("jwksUrl", message))?;
     let audiences = raw.audience.all().to_vec();
     if audiences.is_empty() || audiences.iter().any(String::is_empty) {
-        let message = "empty; name for whom tokens must be made, for example the URL of this endpoint";
+        let message = "empty; name the audience that tokens must have, for example the URL of this endpoint";
         return Err(("audience", message.to_owned()));
     }
     let resource = match &raw.resource {
@@ -61,7 +61,7 @@ fn checked(raw: &OidcConfig, file: &Path) -> Result<OidcSettings, (&'static str,
             ("resource", message)
         }),
         None => resource_url(&audiences[0]).ok_or_else(|| {
-            let message = "missing; the first audience is no URL, so name the URL that clients use, for example \
+            let message = "missing; the first audience is not a URL, so name the URL that clients use, for example \
                            https://tools.example.com/mcp";
             ("resource", message.to_owned())
         }),
@@ -72,19 +72,22 @@ fn checked(raw: &OidcConfig, file: &Path) -> Result<OidcSettings, (&'static str,
         return Err(("scopes", message));
     }
     if raw.algorithms.is_empty() {
-        return Err(("algorithms", "empty; no token could be accepted".to_owned()));
+        return Err((
+            "algorithms",
+            "empty; name at least one signing algorithm".to_owned(),
+        ));
     }
     let (clock_leeway, key_refresh) = (raw.clock_leeway.get(), raw.key_refresh.get());
     if clock_leeway > MAX_LEEWAY {
         return Err((
             "clockLeeway",
-            format!("found {}; the most is 5m", raw.clock_leeway),
+            format!("found {}; the maximum is 5m", raw.clock_leeway),
         ));
     }
     if key_refresh < MIN_REFRESH {
         return Err((
             "keyRefresh",
-            format!("found {}; the least is 1s", raw.key_refresh),
+            format!("found {}; the minimum is 1s", raw.key_refresh),
         ));
     }
     let directory = directory(file);
@@ -102,7 +105,7 @@ fn checked(raw: &OidcConfig, file: &Path) -> Result<OidcSettings, (&'static str,
     })
 }
 
-/// A URL from which keys come. Without TLS, whoever is in between could give other keys.
+/// The URL of an issuer or its key set. Requires TLS, because an attacker on the network could substitute keys otherwise.
 fn issuer_url(text: &str, allow_http: bool) -> Result<Uri, String> {
     let url = rules::endpoint(text)?;
     if url.scheme() == Some(&Scheme::HTTPS) || allow_http {
@@ -120,7 +123,7 @@ fn resource_url(text: &str) -> Option<Uri> {
     (url.query().is_none() && quotable).then_some(url)
 }
 
-/// RFC 6749, 3.3.
+/// Whether `scope` is a scope token of RFC 6749, 3.3.
 fn is_scope(scope: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     !scope.is_empty() && scope.bytes().all(allowed)
@@ -143,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_can_connect_is_served_unless_the_file_says_otherwise() {
+    fn anonymous_is_the_default() {
         assert!(matches!(load("{}").unwrap(), IncomingAuth::Anonymous));
         let error = load("{oidc: {issuer: 'https://i', audience: 'https://a'}}").unwrap_err();
         assert!(error.contains("type: oidc"), "{error}");
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_resource_is_the_first_audience_unless_it_is_named() {
+    fn resource_defaults_to_the_first_audience() {
         let one = oidc("issuer: 'https://i', audience: 'https://t.example/mcp'").unwrap();
         assert_eq!(one.resource, "https://t.example/mcp");
         let named = "issuer: 'https://i', audience: [tools, 'x'], resource: 'https://t.example/mcp'";
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_with_path_and_reason() {
+    fn invalid_settings_are_rejected_with_path_and_reason() {
         let good = "issuer: 'https://i', audience: 'https://a'";
         for (fields, path, found) in [
             (
@@ -183,7 +186,11 @@ mod tests {
             ("issuer: i, audience: 'https://a'", "oidc.issuer", "expected"),
             ("issuer: 'https://i', audience: []", "oidc.audience", "empty"),
             ("issuer: 'https://i', audience: ['']", "oidc.audience", "empty"),
-            ("issuer: 'https://i', audience: tools", "oidc.resource", "no URL"),
+            (
+                "issuer: 'https://i', audience: tools",
+                "oidc.resource",
+                "not a URL",
+            ),
             (
                 &format!("{good}, resource: 'https://t/\"'"),
                 "oidc.resource",

@@ -1,8 +1,8 @@
-//! Every refusal names the line at which the mistake stands, in whatever style the file is written.
+//! Tests that every error names the line of the mistake, in all styles of YAML.
 
 use super::*;
 
-/// Each text is refused for the field at the path, in the line that says HERE.
+/// Each text is rejected for the field at the path, in the line with the mark HERE.
 const FAULTS: &[(&str, &str)] = &[
     ("version: v1\nname: Not A Name # HERE\n", "name"),
     (
@@ -102,7 +102,7 @@ const FAULTS: &[(&str, &str)] = &[
         "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      breaker:\n        openFor: 1ms # HERE\n",
         "hot.backends[0].breaker.openFor",
     ),
-    // What the types refuse.
+    // Errors of deserialization.
     (
         "version: v1\nlisteners:\n  mcp: nowhere # HERE\n",
         "listeners.mcp",
@@ -150,7 +150,7 @@ const FAULTS: &[(&str, &str)] = &[
         "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      passHeaders: ['*'] # HERE\n",
         "hot.backends[0].passHeaders[0]",
     ),
-    // What stands twice is told where it stands the second time.
+    // A duplicate is reported at its second occurrence.
     ("version: v1\nname: a\nversion: v1 # HERE\n", "version"),
     (
         "version: v1\nhot:\n  backends:\n    - name: a\n      url: http://a\n      url: http://b # HERE\n",
@@ -171,7 +171,7 @@ const FAULTS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn two_listeners_may_have_one_port_where_their_addresses_leave_room() {
+fn listeners_share_a_port_only_on_disjoint_addresses() {
     for (mcp, admin, fits) in [
         ("127.0.0.1:1", "127.0.0.1:1", false),
         ("127.0.0.1:0", "127.0.0.1:0", true),
@@ -188,20 +188,20 @@ fn two_listeners_may_have_one_port_where_their_addresses_leave_room() {
     }
 }
 
-fn refused(text: &str) -> String {
-    let refused = config(text, Path::new("gateway.yaml"), None);
-    refused.unwrap_err().to_string()
+fn load_error(text: &str) -> String {
+    let loaded = config(text, Path::new("gateway.yaml"), None);
+    loaded.unwrap_err().to_string()
 }
 
-fn line_of_the_mark(text: &str) -> usize {
+fn marked_line(text: &str) -> usize {
     text.lines().position(|line| line.contains("HERE")).unwrap() + 1
 }
 
 #[test]
-fn every_mistake_is_told_with_its_file_line_and_path() {
+fn every_error_names_file_line_and_path() {
     for (text, path) in FAULTS {
-        let expected = format!("gateway.yaml:{}: at `{path}`: ", line_of_the_mark(text));
-        let error = refused(text);
+        let expected = format!("gateway.yaml:{}: at `{path}`: ", marked_line(text));
+        let error = load_error(text);
         assert!(
             error.starts_with(&expected),
             "{expected}… but {error}\nin\n{text}"
@@ -209,13 +209,13 @@ fn every_mistake_is_told_with_its_file_line_and_path() {
         let rest = &error[expected.len()..];
         assert!(
             !rest.contains(&format!("{path}: ")),
-            "the path is told twice: {error}"
+            "the path appears twice: {error}"
         );
     }
 }
 
 #[test]
-fn a_mistake_in_the_hot_file_is_told_with_its_line_there() {
+fn error_in_the_hot_file_names_its_line_there() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gateway.yaml");
     let hot = directory.path().join("hot.yaml");
@@ -226,7 +226,7 @@ fn a_mistake_in_the_hot_file_is_told_with_its_line_there() {
         };
         std::fs::write(&hot, text).unwrap();
         let path = path.trim_start_matches("hot.");
-        let expected = format!("{}:{}: at `{path}`: ", hot.display(), line_of_the_mark(text));
+        let expected = format!("{}:{}: at `{path}`: ", hot.display(), marked_line(text));
         for error in [
             Config::load(&file, None).map(drop),
             HotSettings::load(&hot).map(drop),
@@ -241,7 +241,7 @@ fn a_mistake_in_the_hot_file_is_told_with_its_line_there() {
 }
 
 #[test]
-fn a_mistake_is_told_without_the_secret_in_it() {
+fn error_does_not_repeat_secrets() {
     for text in [
         "hot: {backends: [{name: a, url: 'ftp://me:s3cret@a/mcp?key=s3cret'}]}",
         "hot: {backends: [{name: a, url: 'http://a', headers: {X-Key: s3cret}}]}",
@@ -255,7 +255,7 @@ fn a_mistake_is_told_without_the_secret_in_it() {
         "incomingAuth: {type: oidc, oidc: {issuer: 'https://i', audience: a, jwksUrl: 'http://i?k=s3cret'}}",
         "incomingAuth: {type: oidc, oidc: {issuer: 'https://i', audience: a, resource: 'https://i?k=s3cret'}}",
     ] {
-        let error = refused(&format!("version: v1\n{text}"));
+        let error = load_error(&format!("version: v1\n{text}"));
         assert!(!error.contains("s3cret"), "{text}: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! From the raw file to the validated configuration.
+//! Validates the deserialized configuration file.
 
 mod aggregation;
 mod incoming_auth;
@@ -22,19 +22,18 @@ use vmcp_crds::config::{
 };
 
 use super::{
-    AccessLog, AccessPolicy, BackendName, BackendSettings, CertificatePair, Config, HostPort, HotSettings,
+    AccessLogSampling, AccessPolicy, BackendName, BackendSettings, CertificatePair, Config, HostPort, HotSettings,
     HotSource, Origin, RequestLimits, ServerIdentity, ServerName, SessionPolicy, SessionStorage,
 };
 
-/// A configuration that cannot be used. The message is for the person who wrote it.
+/// Error for an invalid configuration. The message is for the author of the file.
 pub type InvalidConfig = ConfigError;
 
-/// What is wrong, and where in the text.
+/// An invalid field, before its line in the file is known.
 #[derive(Debug)]
 struct ConfigFault {
-    /// The path of the field.
     path: String,
-    /// What was found and what is allowed.
+    /// The value, what is allowed, and what to do.
     message: String,
 }
 
@@ -62,7 +61,7 @@ impl std::fmt::Display for ConfigFault {
     }
 }
 
-/// The configuration in `text`, which stands in `file`, with the hot part from the file that it names.
+/// Validates the configuration in `text`, the content of `file`, with the hot part from the file that it names.
 pub(super) fn config(
     text: &str,
     file: &Path,
@@ -70,13 +69,16 @@ pub(super) fn config(
 ) -> Result<Config, InvalidConfig> {
     let raw = GatewayConfig::parse(text, file)?;
     let (hot, source) = match raw.read_hot_file(text, file)? {
-        Some((path, hot)) => (hot_file(&hot, &path)?, HotSource::Own(path)),
-        None => (below_hot(&raw, text, file)?, HotSource::Shared(file.to_owned())),
+        Some((path, hot)) => (hot_file(&hot, &path)?, HotSource::Separate(path)),
+        None => (
+            nested_hot(&raw, text, file)?,
+            HotSource::Combined(file.to_owned()),
+        ),
     };
-    whole(raw, hot, source, file, redis_password).map_err(|fault| fault.in_text(text, file))
+    cold_part(raw, hot, source, file, redis_password).map_err(|fault| fault.in_text(text, file))
 }
 
-/// The hot part of the configuration in `text`, which stands in `file`, and the rest; `before` is the hot part in use.
+/// Validates the hot part of the configuration in `text`, the content of `file`. Also returns the rest. `before` is the hot part in use.
 pub(super) fn hot_part(
     text: &str,
     file: &Path,
@@ -85,30 +87,31 @@ pub(super) fn hot_part(
     let raw = GatewayConfig::parse(text, file)?;
     if raw.hot_file.is_some() {
         let message =
-            "the file held its hot part itself when the gateway started; another file takes a restart";
+            "the gateway started without `hotFile`; restart it to move the hot part to another file";
         return Err(InvalidConfig::invalid(file, text, "hotFile", message));
     }
     if raw.hot.is_none() && !before.backends.is_empty() {
-        let message = "missing, and it named backends before: the file may be cut off; `hot: {backends: []}` stands for none";
+        let message = "missing, although it listed backends before, so the file may be incomplete; to remove all backends, write \
+                       `hot: {backends: []}`";
         return Err(InvalidConfig::invalid(file, text, "hot", message));
     }
-    let hot = below_hot(&raw, text, file)?;
+    let hot = nested_hot(&raw, text, file)?;
     Ok((hot, GatewayConfig { hot: None, ..raw }))
 }
 
-fn below_hot(raw: &GatewayConfig, text: &str, file: &Path) -> Result<HotSettings, InvalidConfig> {
+fn nested_hot(raw: &GatewayConfig, text: &str, file: &Path) -> Result<HotSettings, InvalidConfig> {
     let part = raw.hot.clone().unwrap_or_default();
     let hash = vmcp_crds::status::config_hash(&serde_yaml::to_string(&part).unwrap_or_default());
     hot(&part, hash, file).map_err(|fault| fault.below("hot").in_text(text, file))
 }
 
-/// The hot part in `text`, which stands in `file`, a file of its own.
+/// Validates the hot part in `text`, the content of the separate file `file`.
 pub(super) fn hot_file(text: &str, file: &Path) -> Result<HotSettings, InvalidConfig> {
     let raw = HotConfig::parse(text, file)?;
     hot(&raw, vmcp_crds::status::config_hash(text), file).map_err(|fault| fault.in_text(text, file))
 }
 
-fn whole(
+fn cold_part(
     raw: GatewayConfig,
     hot: HotSettings,
     hot_source: HotSource,
@@ -126,15 +129,15 @@ fn whole(
     let (mcp, admin) = (raw.listeners.mcp, raw.listeners.admin);
     if cannot_both_listen(mcp, admin) {
         let message =
-            format!("found {admin}, which `listeners.mcp` ({mcp}) takes; give them different ports");
+            format!("found {admin}, which conflicts with `listeners.mcp` ({mcp}); use different ports");
         return Err(ConfigFault::at("listeners.admin", message));
     }
     let session_storage = session_storage::session_storage(&raw.session_storage, redis_password, file)?;
     if matches!(session_storage, SessionStorage::Redis(_)) && raw.session_keys.is_none() {
         return Err(ConfigFault::at(
             "sessionKeys",
-            "missing; replicas that share a Redis must share the keys that sign session ids: make one with \
-             `vmcp-gateway keygen > KEYS/current` and name the directory KEYS as sessionKeys.directory",
+            "missing; replicas that share Redis must share the keys that sign session ids: create a key with \
+             `vmcp-gateway keygen > KEYS/current`, and set sessionKeys.directory to the directory KEYS",
         ));
     }
     Ok(Config {
@@ -175,11 +178,11 @@ fn idle_timeout(listeners: &Listeners) -> Result<Duration, ConfigFault> {
     if (Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60)).contains(&timeout) {
         return Ok(timeout);
     }
-    let message = format!("found {}; expected 1s to 24h", listeners.idle_timeout);
+    let message = format!("found {}; allowed are 1s to 24h", listeners.idle_timeout);
     Err(ConfigFault::at("listeners.idleTimeout", message))
 }
 
-/// Whether the second of two listeners would find its address taken. `[::]` takes those of IPv4, too, and port 0 is any that is free.
+/// Whether two listeners conflict, so that the second one could not bind. `[::]` covers IPv4 addresses, too, and port 0 is any free port.
 fn cannot_both_listen(one: SocketAddr, other: SocketAddr) -> bool {
     let takes = |one: IpAddr, other: IpAddr| {
         one == other || (one.is_unspecified() && (one.is_ipv6() || other.is_ipv4()))
@@ -194,12 +197,12 @@ fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<HotSettings, Config
     for (index, backend) in raw.backends.iter().enumerate() {
         let path = |field: &str| format!("backends[{index}].{field}");
         if !rules::is_dns_label(&backend.name) {
-            let message = format!("found {:?}; allowed is {}", backend.name, rules::DNS_LABEL);
+            let message = format!("found {:?}; expected {}", backend.name, rules::DNS_LABEL);
             return Err(ConfigFault::at(&path("name"), message));
         }
         if backends.iter().any(|other| other.name.as_str() == backend.name) {
             let message = format!(
-                "{:?} stands twice; the name of a backend must be unique",
+                "duplicate name {:?}; the names of backends must be unique",
                 backend.name
             );
             return Err(ConfigFault::at(&path("name"), message));
@@ -209,23 +212,23 @@ fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<HotSettings, Config
             name: BackendName(backend.name.as_str().into()),
             url,
             disposable: backend.session_state == SessionState::Disposable,
-            protocol: backend.transport,
-            terms: Arc::new(aggregation::terms(backend, index, &raw.aggregation)?),
-            isolation: resilience::isolation(backend)
+            transport: backend.transport,
+            exposure: Arc::new(aggregation::exposure(backend, index, &raw.aggregation)?),
+            resilience: resilience::resilience(backend)
                 .map_err(|(field, message)| ConfigFault::at(&path(field), message))?,
-            contact: Arc::new(upstream::contact(backend, &path, file)?),
+            upstream: Arc::new(upstream::upstream(backend, &path, file)?),
         });
     }
     let mut pass_headers: Vec<_> = backends
         .iter()
-        .flat_map(|backend| backend.contact.pass_headers.iter().cloned())
+        .flat_map(|backend| backend.upstream.pass_headers.iter().cloned())
         .collect();
     pass_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     pass_headers.dedup();
-    aggregation::no_name_twice(&raw.aggregation, &raw.backends)?;
+    aggregation::check_manual_names(&raw.aggregation, &raw.backends)?;
     Ok(HotSettings {
         log_level: raw.log_level,
-        access_log: AccessLog {
+        access_log: AccessLogSampling {
             threshold: raw.access_log.sample.of(1 << 32),
         },
         backends,
@@ -253,7 +256,7 @@ fn access(raw: &HotConfig) -> Result<AccessPolicy, ConfigFault> {
             let message = format!(
                 "found {text:?}; expected the scheme, host and port of a page as browsers send them, for example \
                  https://app.example.com, the origin of an app or an extension, for example app://obsidian.md, or null; there is \
-                 no sign for all pages"
+                 no wildcard"
             );
             ConfigFault::at(&format!("allowedOrigins[{index}]"), message)
         })
@@ -274,14 +277,14 @@ fn access(raw: &HotConfig) -> Result<AccessPolicy, ConfigFault> {
     })
 }
 
-/// The bounds of `limits.requestBytes`: what every client needs, and what a process can hold many times.
+/// Bounds of `limits.requestBytes`: the minimum that every client needs, and a size of which the process can hold many.
 const REQUEST_BYTES: RangeInclusive<u32> = 1024..=256 * 1024 * 1024;
-/// The bounds of every other limit. With 0 nothing would work.
+/// Bounds of the limits that are counts. With 0, the gateway would reject everything.
 const COUNT: RangeInclusive<u32> = 1..=1_000_000_000;
-/// The smallest `limits.bufferedBytes`: with less, no list of a backend could be read.
-const LEAST_BUFFERED_BYTES: u32 = 1024 * 1024;
+/// The smallest `limits.bufferedBytes`. With less, the gateway could not read the lists of backends.
+const MIN_BUFFERED_BYTES: u32 = 1024 * 1024;
 
-/// A number of bytes, of which only the lower bound is checked.
+/// Clamps a number of bytes to 32 bits, because only its lower bound is checked.
 fn clamped(bytes: Option<u64>) -> u32 {
     bytes.map_or(u32::MAX, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
 }
@@ -299,7 +302,7 @@ fn limits(raw: &LimitsConfig) -> Result<RequestLimits, ConfigFault> {
         (
             "bufferedBytes",
             clamped(raw.buffered_bytes),
-            raw.request_bytes.max(LEAST_BUFFERED_BYTES)..=u32::MAX,
+            raw.request_bytes.max(MIN_BUFFERED_BYTES)..=u32::MAX,
         ),
         (
             "requestsInFlightPerSession",
@@ -331,7 +334,7 @@ fn identity(raw: &HotConfig) -> Result<ServerIdentity, ConfigFault> {
     let info = &raw.server_info;
     for (field, value) in [("name", &info.name), ("version", &info.version)] {
         if value.as_ref().is_some_and(String::is_empty) {
-            let message = "is empty; remove it for the default";
+            let message = "empty; remove it to use the default";
             return Err(ConfigFault::at(&format!("serverInfo.{field}"), message));
         }
     }

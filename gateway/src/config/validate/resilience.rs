@@ -1,4 +1,4 @@
-//! What keeps a backend's troubles its own, from the raw file to the validated settings.
+//! Validates the protection against slow and failing backends.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -7,41 +7,41 @@ use vmcp_crds::config::BackendConfig;
 
 use crate::config::ResilienceSettings;
 
-const OPEN_FOR: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
-const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
-const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+const BREAKER_OPEN_TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+const PROBE_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+const PROBE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 const MAX_CALLS: u32 = 100_000;
-const MAX_WAIT: Duration = Duration::from_secs(60);
+const MAX_PERMIT_WAIT: Duration = Duration::from_secs(60);
 
-/// The settings of one backend, or the field that is wrong and why.
-pub(super) fn isolation(raw: &BackendConfig) -> Result<ResilienceSettings, (&'static str, String)> {
+/// Validates the settings of one backend. An error is the invalid field and the reason.
+pub(super) fn resilience(raw: &BackendConfig) -> Result<ResilienceSettings, (&'static str, String)> {
     let (breaker, concurrency, health) = (&raw.breaker, &raw.concurrency, &raw.health);
-    if !INTERVAL.contains(&health.interval.get()) {
-        let message = format!("found {}; allowed is 100ms to 1h", health.interval);
+    if !PROBE_INTERVALS.contains(&health.interval.get()) {
+        let message = format!("found {}; allowed are 100ms to 1h", health.interval);
         return Err(("health.interval", message));
     }
-    if !TIMEOUT.contains(&health.timeout.get()) {
-        let message = format!("found {}; allowed is 10ms to 1m", health.timeout);
+    if !PROBE_TIMEOUTS.contains(&health.timeout.get()) {
+        let message = format!("found {}; allowed are 10ms to 1m", health.timeout);
         return Err(("health.timeout", message));
     }
     if health.unhealthy_after == 0 {
-        let message = "found 0; the least is 1".to_owned();
+        let message = "found 0; the minimum is 1".to_owned();
         return Err(("health.unhealthyAfter", message));
     }
-    if !OPEN_FOR.contains(&breaker.open_for.get()) {
-        let message = format!("found {}; allowed is 100ms to 1h", breaker.open_for);
+    if !BREAKER_OPEN_TIMES.contains(&breaker.open_for.get()) {
+        let message = format!("found {}; allowed are 100ms to 1h", breaker.open_for);
         return Err(("breaker.openFor", message));
     }
     if concurrency.limit == 0 || concurrency.limit > MAX_CALLS {
-        let message = format!("found {}; allowed is 1 to {MAX_CALLS}", concurrency.limit);
+        let message = format!("found {}; allowed are 1 to {MAX_CALLS}", concurrency.limit);
         return Err(("concurrency.limit", message));
     }
     if concurrency.queue > MAX_CALLS {
-        let message = format!("found {}; allowed is 0 to {MAX_CALLS}", concurrency.queue);
+        let message = format!("found {}; allowed are 0 to {MAX_CALLS}", concurrency.queue);
         return Err(("concurrency.queue", message));
     }
-    if concurrency.wait.get() > MAX_WAIT {
-        let message = format!("found {}; the most is 1m", concurrency.wait);
+    if concurrency.wait.get() > MAX_PERMIT_WAIT {
+        let message = format!("found {}; the maximum is 1m", concurrency.wait);
         return Err(("concurrency.wait", message));
     }
     Ok(ResilienceSettings {
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_meant_is_refused_with_the_field_and_what_was_found() {
+    fn invalid_settings_are_rejected_with_field_and_value() {
         for (text, field, found) in [
             ("breaker: {openFor: 10ms}", "breaker.openFor", "10ms"),
             ("breaker: {openFor: 2h}", "breaker.openFor", "2h"),
@@ -69,11 +69,11 @@ mod tests {
         ] {
             let raw: BackendConfig =
                 serde_yaml::from_str(&format!("{{name: a, url: 'http://a/mcp', {text}}}")).unwrap();
-            let (at, message) = isolation(&raw).unwrap_err();
+            let (at, message) = resilience(&raw).unwrap_err();
             assert!(at == field && message.contains(found), "{text}: {at}: {message}");
         }
         assert_eq!(
-            isolation(&BackendConfig::default()),
+            resilience(&BackendConfig::default()),
             Ok(ResilienceSettings::default())
         );
     }

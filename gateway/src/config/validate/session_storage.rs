@@ -1,4 +1,4 @@
-//! Where sessions are kept.
+//! Validates the settings of the session store.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What is refused, and in which words.
+//! Tests of the errors for invalid configurations.
 
 use secrecy::SecretString;
 
@@ -29,7 +29,7 @@ fn redis_needs_an_address_and_keys() {
 }
 
 #[test]
-fn a_field_that_would_have_no_effect_is_refused() {
+fn field_without_effect_is_rejected() {
     for field in [
         "address: 'r:1'",
         "sentinel: {masterName: m, addresses: ['r:1']}",
@@ -43,12 +43,12 @@ fn a_field_that_would_have_no_effect_is_refused() {
         "commandTimeout: 2s",
     ] {
         let error = load(&format!("version: v1\nsessionStorage: {{{field}}}"), None).unwrap_err();
-        assert!(error.contains("no meaning with `provider: memory`"), "{error}");
+        assert!(error.contains("no effect with `provider: memory`"), "{error}");
     }
 }
 
 #[test]
-fn bad_values_are_refused_with_what_was_found() {
+fn error_names_the_invalid_value() {
     for (storage, found) in [
         ("address: redis", "redis"),
         ("address: 'redis:port'", "redis:port"),
@@ -98,7 +98,10 @@ fn bad_values_are_refused_with_what_was_found() {
         ("{name: -a, url: 'http://a/mcp'}", "-a"),
         ("{name: a, url: 'ftp://a/mcp'}", "ftp://a/mcp"),
         ("{name: a, url: '/mcp'}", "/mcp"),
-        ("{name: a, url: 'http://a'}, {name: a, url: 'http://b'}", "twice"),
+        (
+            "{name: a, url: 'http://a'}, {name: a, url: 'http://b'}",
+            "duplicate",
+        ),
     ] {
         let error = load(&format!("version: v1\nhot: {{backends: [{backend}]}}"), None).unwrap_err();
         assert!(error.contains(found) && error.contains("backends["), "{error}");
@@ -106,7 +109,7 @@ fn bad_values_are_refused_with_what_was_found() {
 }
 
 #[test]
-fn a_password_comes_from_one_place() {
+fn two_passwords_are_rejected() {
     let text = "version: v1\nsessionKeys: {directory: k}\nsessionStorage: {provider: redis, address: 'r:1', \
                 username: u, passwordFile: secrets/password}";
     let SessionStorage::Redis(redis) = load(text, None).unwrap().session_storage else {
@@ -123,7 +126,7 @@ fn a_password_comes_from_one_place() {
 }
 
 #[test]
-fn a_password_in_a_refused_url_is_not_repeated() {
+fn password_in_an_invalid_url_is_not_repeated() {
     let error = load(
         "version: v1\nhot: {backends: [{name: a, url: 'http://me:hunter2@a/mcp'}]}",
         None,
@@ -142,11 +145,12 @@ fn hot(text: &str) -> Result<HotSettings, String> {
 
 fn one_backend(text: &str) -> Result<Arc<crate::config::ExposurePolicy>, String> {
     let hot = hot(&format!("backends: [{{name: a, url: 'http://a/mcp', {text}}}]"))?;
-    Ok(Arc::clone(&hot.backends[0].terms))
+    Ok(Arc::clone(&hot.backends[0].exposure))
 }
 
+/// All conflict strategies are read, and only `prefix` prefixes names.
 #[test]
-fn every_strategy_is_read_and_names_have_prefixes_only_with_one_of_them() {
+fn only_the_prefix_strategy_prefixes_names() {
     for (text, strategy, prefix) in [
         ("{}", ConflictResolution::Prefix, "a_"),
         ("{prefixFormat: '{workload}.'}", ConflictResolution::Prefix, "a."),
@@ -159,7 +163,10 @@ fn every_strategy_is_read_and_names_have_prefixes_only_with_one_of_them() {
         ))
         .unwrap();
         assert_eq!(
-            (&hot.aggregation.strategy, hot.backends[0].terms.prefix.as_str()),
+            (
+                &hot.aggregation.strategy,
+                hot.backends[0].exposure.prefix.as_str()
+            ),
             (&strategy, prefix)
         );
     }
@@ -173,26 +180,26 @@ fn every_strategy_is_read_and_names_have_prefixes_only_with_one_of_them() {
 }
 
 #[test]
-fn an_aggregation_that_cannot_be_meant_is_refused_with_path_and_reason() {
+fn invalid_hot_settings_are_rejected_with_path_and_reason() {
     for (text, expected) in [
         ("aggregation: {strategy: priority}", "needs the backends' names"),
         (
             "aggregation: {priority: [a]}",
-            "no meaning with `strategy: prefix`",
+            "no effect with `strategy: prefix`",
         ),
-        ("aggregation: {strategy: priority, priority: [a, a]}", "twice"),
+        ("aggregation: {strategy: priority, priority: [a, a]}", "duplicate"),
         ("aggregation: {strategy: priority, priority: ['A B']}", "A B"),
         (
             "aggregation: {strategy: none, prefixFormat: 'x_'}",
             "aggregation.prefixFormat",
         ),
-        ("aggregation: {refresh: 10ms}", "the least is 1s"),
+        ("aggregation: {refresh: 10ms}", "the minimum is 1s"),
         ("aggregation: {pageSize: 0}", "1 to 100000"),
         ("aggregation: {capabilities: [magic]}", "magic"),
         ("serverInfo: {name: ''}", "serverInfo.name"),
         ("allowedHosts: [a, 'http://b']", "allowedHosts[1]"),
         ("allowedOrigins: ['https://a', a]", "allowedOrigins[1]"),
-        ("allowedOrigins: ['*']", "no sign for all pages"),
+        ("allowedOrigins: ['*']", "there is no wildcard"),
         (
             "limits: {requestBytes: 5}",
             "found 5; expected a whole number from 1024 to 268435456",
@@ -229,7 +236,7 @@ fn an_aggregation_that_cannot_be_meant_is_refused_with_path_and_reason() {
             "aggregation: {strategy: manual}\nbackends:\n\
              - {name: a, url: 'http://a', tools: {overrides: {x: {name: z}}}}\n\
              - {name: b, url: 'http://b', tools: {overrides: {y: {name: z}}}}",
-            "given by backend a too",
+            "backend a, too",
         ),
     ] {
         let error = hot(text).unwrap_err();
@@ -237,8 +244,9 @@ fn an_aggregation_that_cannot_be_meant_is_refused_with_path_and_reason() {
     }
 }
 
+/// The configuration must not give names that the gateway does not advertise.
 #[test]
-fn names_that_may_not_be_offered_are_refused_when_the_configuration_gives_them() {
+fn names_that_cannot_be_advertised_are_rejected() {
     let long = "x".repeat(127);
     for (text, expected) in [
         ("prefix: 'a b'".to_owned(), "a b"),
@@ -252,10 +260,10 @@ fn names_that_may_not_be_offered_are_refused_when_the_configuration_gives_them()
             "1 to 126",
         ),
         ("tools: {overrides: {x: {name: ''}}}".to_owned(), "found \"\""),
-        ("tools: {overrides: {x: {}}}".to_owned(), "says nothing"),
+        ("tools: {overrides: {x: {}}}".to_owned(), "overrides nothing"),
         (
             "tools: {overrides: {x: {name: z}, y: {name: z}}}".to_owned(),
-            "twice",
+            "duplicate",
         ),
         (
             r#"prompts: {overrides: {x: {name: "a\tb"}}}"#.to_owned(),
@@ -269,7 +277,7 @@ fn names_that_may_not_be_offered_are_refused_when_the_configuration_gives_them()
 }
 
 #[test]
-fn tls_of_a_backend_needs_https_and_a_file_beside_the_configuration() {
+fn tls_with_an_http_backend_is_rejected() {
     let error = one_backend("tls: {caFile: ca.crt}").unwrap_err();
     assert!(
         error.contains("backends[0].tls") && error.contains("https"),

@@ -1,4 +1,4 @@
-//! How a backend is talked to, from the raw file to the validated form.
+//! Validates the settings of connections and requests to a backend.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -12,30 +12,30 @@ use crate::config::{
     CertificatePair, ConfiguredHeader, HeaderSource, Pattern, Timeouts, UpstreamSettings, UpstreamTls,
 };
 
-/// The shortest deadline: nothing real answers sooner, and 0 does not mean "none".
-const SHORTEST: Duration = Duration::from_millis(1);
-/// The longest deadline of anything.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The shortest time limit. 0 is rejected because it does not mean "unlimited".
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+/// The longest time limit.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What the answer to `initialize` of a small server has.
-const LEAST_ANSWER_BYTES: u64 = 1024;
+/// The lowest `maxAnswerBytes`: the `initialize` response of a small server.
+const MIN_ANSWER_BYTES: u64 = 1024;
 
-/// How the backend `raw` is talked to; `path` gives the place of one of its fields in the file.
-pub(super) fn contact(
+/// Validates the connection settings of the backend `raw`. `path` returns the path of one of its fields in the file.
+pub(super) fn upstream(
     raw: &BackendConfig,
     path: &impl Fn(&str) -> String,
     file: &Path,
 ) -> Result<UpstreamSettings, ConfigFault> {
     let span = |field: &str, span: RawDuration| {
-        if (SHORTEST..=LONGEST).contains(&span.get()) {
+        if (MIN_TIMEOUT..=MAX_TIMEOUT).contains(&span.get()) {
             return Ok(span.get());
         }
-        let message = format!("found {span}; allowed is 1ms to 24h");
+        let message = format!("found {span}; allowed are 1ms to 24h");
         Err(ConfigFault::at(&path(field), message))
     };
-    if raw.max_answer_bytes < LEAST_ANSWER_BYTES {
+    if raw.max_answer_bytes < MIN_ANSWER_BYTES {
         let message = format!(
-            "found {}; the least is {LEAST_ANSWER_BYTES}, without which no answer is passed on",
+            "found {}; the minimum is {MIN_ANSWER_BYTES}, because shorter responses could not be passed on",
             raw.max_answer_bytes
         );
         return Err(ConfigFault::at(&path("maxAnswerBytes"), message));
@@ -46,7 +46,7 @@ pub(super) fn contact(
     for (tool, length) in &raw.tools.deadlines {
         tools.push((tool, span(&format!("tools.deadlines.{tool}"), *length)?));
     }
-    // The exact name first, then longer patterns before shorter ones.
+    // The most specific first: exact names, then longer patterns before shorter ones.
     tools.sort_by_key(|(tool, _)| (tool.contains(['*', '?']), std::cmp::Reverse(tool.len())));
     Ok(UpstreamSettings {
         timeouts: Timeouts {
@@ -77,10 +77,10 @@ fn shares_session(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result
     match raw {
         _ if !raw.shared_session => Ok(false),
         _ if raw.transport == BackendTransport::Sse => refuse(
-            "has no meaning with `transport: sse`, where a session is a connection of one replica; remove one of the two",
+            "has no effect with `transport: sse`, where a session is a connection of one replica; remove one of the two",
         ),
         _ if raw.catalog == CatalogScope::PerSession => refuse(
-            "has no meaning with `catalog: perSession`: no client has a session of its own; remove one of the two",
+            "has no effect with `catalog: perSession`, because no client has its own session; remove one of the two",
         ),
         _ => Ok(true),
     }
@@ -91,7 +91,7 @@ fn addresses(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result<Vec<
     let host = host.as_ref().and_then(http::Uri::host).unwrap_or_default();
     let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     if literal && !raw.addresses.is_empty() {
-        let message = "has no meaning with a URL whose host is an address itself".to_owned();
+        let message = "has no effect, because the host in the URL is an IP address; remove it".to_owned();
         return Err(ConfigFault::at(&path("addresses"), message));
     }
     Ok(raw.addresses.clone())
@@ -104,10 +104,7 @@ fn tls(raw: &BackendConfig, path: &impl Fn(&str) -> String, file: &Path) -> Resu
     let refuse = |field: &str, message: &str| Err(ConfigFault::at(&path(field), message.to_owned()));
     let url = raw.url.parse::<http::Uri>().ok();
     if url.is_some_and(|url| url.scheme() == Some(&http::uri::Scheme::HTTP)) {
-        return refuse(
-            "tls",
-            "has no meaning with a URL of http; write https there, or remove it",
-        );
+        return refuse("tls", "has no effect with an http URL; use https in the URL, or remove it");
     }
     let directory = directory(file);
     let identity = match (&tls.cert_file, &tls.key_file) {
@@ -138,15 +135,15 @@ fn headers(
             Err(message) => return refuse(message),
         };
         if headers.iter().any(|other| other.name == parsed) {
-            return refuse("stands twice; the case of letters makes no difference".to_owned());
+            return refuse("duplicate header; names are not case-sensitive".to_owned());
         }
         if http::HeaderValue::from_str(&source.prefix).is_err() {
-            return refuse("`prefix` holds what no header may hold".to_owned());
+            return refuse("`prefix` has characters that are not allowed in a header".to_owned());
         }
         let source_of = match (&source.env, &source.file) {
             (Some(env), None) => HeaderSource::Env(env.clone()),
             (None, Some(value)) => HeaderSource::File(directory(file).join(value)),
-            _ => return refuse("needs either `env` or `file`".to_owned()),
+            _ => return refuse("needs exactly one of `env` and `file`".to_owned()),
         };
         headers.push(ConfiguredHeader {
             name: parsed,
@@ -166,7 +163,9 @@ fn pass_headers(raw: &BackendConfig, path: &impl Fn(&str) -> String) -> Result<V
             Err(message) => return refuse(message),
         };
         if raw.headers.keys().any(|own| own.eq_ignore_ascii_case(name)) {
-            return refuse(format!("{name:?} stands in `headers`, too"));
+            return refuse(format!(
+                "{name:?} is also in `headers`; remove it from one of them"
+            ));
         }
         names.push(parsed);
     }
@@ -181,11 +180,12 @@ mod tests {
         let raw: BackendConfig =
             serde_yaml::from_str(&format!("{{name: a, url: 'http://a/mcp', {text}}}")).unwrap();
         let path = |field: &str| format!("backends[0].{field}");
-        contact(&raw, &path, Path::new("gateway.yaml")).map_err(|error| error.to_string())
+        upstream(&raw, &path, Path::new("gateway.yaml")).map_err(|error| error.to_string())
     }
 
+    /// The exact name of a tool takes precedence over patterns, and a longer pattern over a shorter one.
     #[test]
-    fn the_tools_own_name_counts_more_than_a_pattern_and_a_longer_pattern_more_than_a_shorter() {
+    fn most_specific_tool_deadline_applies() {
         let timeouts =
             read("timeouts: {call: 10s}, tools: {deadlines: {'*': 1s, 'get_*': 2s, get_time: 3s}}")
                 .unwrap()
@@ -196,25 +196,29 @@ mod tests {
             (Some("put"), 1),
             (None, 10),
         ] {
-            assert_eq!(timeouts.of_call(tool), Duration::from_secs(secs), "{tool:?}");
+            assert_eq!(timeouts.for_call(tool), Duration::from_secs(secs), "{tool:?}");
         }
         assert_eq!(timeouts.longest_call(), Duration::from_secs(10));
     }
 
     #[test]
-    fn headers_are_read_and_those_that_cannot_be_meant_are_refused_with_their_path() {
-        let contact = read(
+    fn invalid_headers_are_rejected_with_their_path() {
+        let settings = read(
             "headers: {Authorization: {env: TOKEN, prefix: 'Bearer '}, X-Key: {file: key}}, passHeaders: [X-Tenant]",
         )
         .unwrap();
-        assert_eq!(contact.headers[0].source, HeaderSource::Env("TOKEN".to_owned()));
-        assert_eq!(contact.headers[1].source, HeaderSource::File("key".into()));
-        assert_eq!(contact.pass_headers, ["x-tenant"]);
+        assert_eq!(settings.headers[0].source, HeaderSource::Env("TOKEN".to_owned()));
+        assert_eq!(settings.headers[1].source, HeaderSource::File("key".into()));
+        assert_eq!(settings.pass_headers, ["x-tenant"]);
         for (text, path, reason) in [
             ("headers: {Host: {env: X}}", "headers.Host", "themselves"),
-            ("headers: {X-A: {}}", "headers.X-A", "either"),
-            ("headers: {X-A: {env: X, file: x}}", "headers.X-A", "either"),
-            ("headers: {X-A: {env: X}, x-a: {env: X}}", "headers.x-a", "twice"),
+            ("headers: {X-A: {}}", "headers.X-A", "exactly one"),
+            ("headers: {X-A: {env: X, file: x}}", "headers.X-A", "exactly one"),
+            (
+                "headers: {X-A: {env: X}, x-a: {env: X}}",
+                "headers.x-a",
+                "duplicate",
+            ),
             (
                 "headers: {X-A: {env: X, prefix: \"a\\nb\"}}",
                 "headers.X-A",
@@ -230,7 +234,7 @@ mod tests {
             (
                 "headers: {X-A: {env: X}}, passHeaders: [x-a]",
                 "passHeaders[0]",
-                "too",
+                "also in",
             ),
         ] {
             let error = read(text).unwrap_err();
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_session_is_refused_where_it_would_have_no_effect() {
+    fn shared_session_without_effect_is_rejected() {
         assert!(read("sharedSession: true").unwrap().shares_session);
         assert!(!read("catalog: perSession").unwrap().shares_session);
         for other in ["transport: sse", "catalog: perSession"] {
@@ -252,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_for_a_host_with_a_name() {
+    fn addresses_for_an_address_url_are_rejected() {
         let addresses = read("addresses: [127.0.0.1, '::1']").unwrap().addresses;
         assert_eq!(addresses.len(), 2);
         let raw = BackendConfig {
@@ -261,12 +265,12 @@ mod tests {
             ..BackendConfig::default()
         };
         let path = |field: &str| field.to_owned();
-        let error = contact(&raw, &path, Path::new("gateway.yaml")).unwrap_err();
-        assert!(error.to_string().contains("is an address itself"), "{error}");
+        let error = upstream(&raw, &path, Path::new("gateway.yaml")).unwrap_err();
+        assert!(error.to_string().contains("is an IP address"), "{error}");
     }
 
     #[test]
-    fn spans_that_cannot_be_meant_are_refused_with_their_path() {
+    fn timeouts_out_of_range_are_rejected_with_their_path() {
         for (text, path) in [
             ("timeouts: {connect: 0s}", "backends[0].timeouts.connect"),
             ("timeouts: {firstByte: 0s}", "backends[0].timeouts.firstByte"),

@@ -195,7 +195,7 @@ impl Sessions {
         tracing::warn!("session store lost its data; restoring cached sessions");
         self.inner.data_lost.notify_one();
         let sessions = self.clone();
-        self.inner.tasks.spawn_until_quiet(async move {
+        self.inner.tasks.spawn_until_idle(async move {
             let idle = sessions.inner.settings.lifetimes.idle;
             let entries = sessions.inner.cache.entries();
             let alive = entries.into_iter().filter(|(_, entry)| entry.is_alive(idle));
@@ -290,7 +290,7 @@ impl Sessions {
             return;
         }
         let sessions = self.clone();
-        self.inner.tasks.spawn_until_quiet(async move {
+        self.inner.tasks.spawn_until_idle(async move {
             let (mut left, until) = (left, Instant::now() + REMEMBERED);
             while !left.is_empty() && Instant::now() < until {
                 tokio::time::sleep(TERMINATE_RETRY_PAUSE).await;

@@ -480,7 +480,7 @@ impl Session {
             tokio::time::sleep_until(next).await;
         }
         let asked = Instant::now();
-        let before = backend.meter().taken();
+        let before = backend.meter().cpu_time();
         inner
             .list_queue
             .make_room(backend, || inner.core.catalog().drop_views());
@@ -491,7 +491,7 @@ impl Session {
         let content = content
             .await
             .unwrap_or_else(|failed| Err(BackendError::Invalid(failed.to_string())))?;
-        let taken = backend.meter().taken().saturating_sub(before);
+        let taken = backend.meter().cpu_time().saturating_sub(before);
         let known = KnownList {
             content,
             asked,

@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
     use crate::backend::HttpClient;
-    use crate::config::{self, HotSettings, Protocol, ServerName};
+    use crate::config::{self, BackendTransport, HotSettings, ServerName};
     use crate::core::{Core, Principal, UpstreamOpener as _};
     use crate::mcp::revision::Revision;
     use crate::runtime::readiness::Readiness;
@@ -216,7 +216,7 @@ mod tests {
         };
         let keys = SigningKeys::random().unwrap();
         let sessions = Sessions::new(server, store, settings, keys, core, tasks.clone(), Metrics::new());
-        sessions.run(Readiness::default().wait_for("the stored catalogue"));
+        sessions.run(Readiness::default().wait_for("the persisted catalog"));
         sessions
     }
 
@@ -230,7 +230,7 @@ mod tests {
             .unwrap();
         tasks.spawn_until_drain(serve(listener));
         let configured = config::BackendSettings {
-            protocol: Protocol::Sse,
+            transport: BackendTransport::Sse,
             ..config::BackendSettings::for_test("a", url)
         };
         let backend = Backend::new(&configured, HttpClient::new(tasks.clone()));

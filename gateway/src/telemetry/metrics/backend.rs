@@ -1,4 +1,4 @@
-//! The series of one backend.
+//! The metrics of one backend.
 
 use std::time::Duration;
 
@@ -27,20 +27,20 @@ pub(super) struct BackendStateLabels {
     state: &'static str,
 }
 
-/// What came of a call to a backend.
+/// Outcome of a call to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// It was answered.
+    /// The backend sent a valid response, which may be an error.
     Answered,
-    /// What came is no answer.
+    /// The backend sent an invalid response.
     Invalid,
-    /// Nobody was there.
+    /// The backend could not be reached, or did not respond in time.
     Unreachable,
-    /// The breaker was open.
+    /// The circuit breaker was open, so the call was not sent.
     Blocked,
-    /// There was no place.
+    /// The concurrency limit was reached, so the call was not sent.
     Overloaded,
-    /// The client went away first.
+    /// The client disconnected first.
     Abandoned,
 }
 
@@ -54,7 +54,7 @@ const OUTCOMES: [&str; 6] = [
 ];
 const BREAKER_STATES: [&str; 3] = ["closed", "half_open", "open"];
 
-/// Handles to what is counted for each call to one backend. The default counts for nobody.
+/// Handles to the metrics that each call to one backend updates. The default handles are not exported.
 #[derive(Clone, Debug, Default)]
 pub struct BackendMetrics {
     outcomes: [Counter; OUTCOMES.len()],
@@ -63,17 +63,17 @@ pub struct BackendMetrics {
 }
 
 impl BackendMetrics {
-    /// A call ended like this.
+    /// Counts a call by its outcome.
     pub fn call(&self, outcome: CallOutcome) {
         self.outcomes[outcome as usize].inc();
     }
 
-    /// A call took so long.
+    /// Records the duration of a call.
     pub fn took(&self, duration: Duration) {
         self.duration.observe(duration);
     }
 
-    /// The breaker has opened.
+    /// Counts a transition of the circuit breaker to open.
     pub fn breaker_opened(&self) {
         self.opened.inc();
     }
@@ -88,7 +88,7 @@ impl BackendLabels {
 }
 
 impl Metrics {
-    /// The handles of `backend`.
+    /// Creates the metrics of `backend`.
     #[must_use]
     pub fn backend(&self, backend: &BackendName) -> BackendMetrics {
         let (labels, shared) = (BackendLabels::new(backend.as_str()), &*self.shared);
@@ -103,31 +103,31 @@ impl Metrics {
         }
     }
 
-    pub(super) fn set_backend(&self, scene: &BackendScrapeState) {
+    pub(super) fn set_backend(&self, scraped: &BackendScrapeState) {
         let shared = &*self.shared;
         let labels = |state| BackendStateLabels {
-            backend: scene.name.clone(),
+            backend: scraped.name.clone(),
             state,
         };
         for state in Health::ALL.map(Health::as_str) {
             let gauge = shared.backend_health.get_or_create(&labels(state));
-            gauge.set(i64::from(state == scene.health));
+            gauge.set(i64::from(state == scraped.health));
         }
         for state in BREAKER_STATES {
             let gauge = shared.breaker_state.get_or_create(&labels(state));
-            gauge.set(i64::from(state == scene.breaker));
+            gauge.set(i64::from(state == scraped.breaker));
         }
         for (family, count) in [
-            (&shared.backend_in_flight, scene.in_flight),
-            (&shared.backend_connections, scene.connections),
+            (&shared.backend_in_flight, scraped.in_flight),
+            (&shared.backend_connections, scraped.connections),
         ] {
-            let gauge = family.get_or_create(&BackendLabels::new(&scene.name));
+            let gauge = family.get_or_create(&BackendLabels::new(&scraped.name));
             gauge.set(number(count));
         }
     }
 
-    /// Takes the series of a backend away, which is not configured any more.
-    pub(super) fn forget(&self, backend: &str) {
+    /// Removes the metrics of a backend that is no longer configured.
+    pub(super) fn remove_backend(&self, backend: &str) {
         let (labels, shared) = (BackendLabels::new(backend), &*self.shared);
         for outcome in OUTCOMES {
             shared.backend_requests.remove(&BackendOutcomeLabels {

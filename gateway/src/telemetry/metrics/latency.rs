@@ -1,4 +1,4 @@
-//! A histogram of durations that costs two atomic additions per observation: the library's own takes a lock.
+//! A histogram of durations. An observation costs two atomic additions, whereas the library's own histogram takes a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
-/// The upper bounds in seconds, from a call of a tool next door to one that takes as long as it is allowed to.
+/// The upper bounds of the buckets in seconds, from the fastest tool calls to the default time limit of calls.
 const BOUNDS: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 ];
@@ -15,12 +15,12 @@ const BOUNDS: [f64; 16] = [
 /// A cheap-clone handle to one histogram.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Latency {
-    shared: Arc<Shared>,
+    counts: Arc<LatencyCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    /// How many were in each bucket, and in the last one those beyond all bounds.
+struct LatencyCounts {
+    /// Observations in each bucket. The last bucket is unbounded.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
 }
@@ -29,9 +29,9 @@ impl Latency {
     pub(super) fn observe(&self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
-        self.shared.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.counts.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.shared.micros.fetch_add(micros, Ordering::Relaxed);
+        self.counts.micros.fetch_add(micros, Ordering::Relaxed);
     }
 }
 
@@ -39,13 +39,13 @@ impl EncodeMetric for Latency {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
         let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
         let counts = self
-            .shared
+            .counts
             .buckets
             .iter()
             .map(|count| count.load(Ordering::Relaxed));
         let buckets: Vec<_> = bounds.zip(counts).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
-        let sum = Duration::from_micros(self.shared.micros.load(Ordering::Relaxed)).as_secs_f64();
+        let sum = Duration::from_micros(self.counts.micros.load(Ordering::Relaxed)).as_secs_f64();
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
 
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_duration_is_in_the_buckets_at_and_above_it() {
+    fn duration_counts_in_all_buckets_with_higher_bounds() {
         let (latency, mut registry) = (Latency::default(), Registry::default());
         registry.register("x", "x", latency.clone());
         for millis in [1, 3, 400_000] {

@@ -1,7 +1,7 @@
-//! The counters and gauges of the process, in the OpenMetrics format. No label takes a value that a client chooses.
+//! The metrics of the process in the OpenMetrics format. No label has a value that a client can choose.
 //!
-//! What happens often is counted by whoever does it, with a few atomic additions and without an allocation: what belongs to one
-//! backend is behind handles that the backend keeps ([`BackendMetrics`]). What can be looked up is looked up when somebody scrapes.
+//! Frequent events cost a few atomic additions and no allocation: each backend keeps handles to its metrics ([`BackendMetrics`]). State that
+//! can be read at any time is read at the scrape ([`ScrapeState`]).
 
 mod backend;
 mod latency;
@@ -26,17 +26,17 @@ use page::MetricEntry;
 pub use backend::{BackendMetrics, CallOutcome};
 pub use page::{ENTRIES, table};
 
-/// What every name begins with.
+/// Prefix of all metric names.
 const PREFIX: &str = "vmcp";
 
 /// A cheap-clone handle to the metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    shared: Arc<Shared>,
+    shared: Arc<AllMetrics>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct AllMetrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     request_duration: Family<MethodLabels, Latency>,
@@ -72,7 +72,7 @@ struct Shared {
     issuer_fetches: Family<OutcomeLabels, Counter>,
     ready: Gauge,
     tasks: Gauge,
-    /// The backends that have series; those of a backend that is gone are taken away.
+    /// The backends with metrics. They are removed when the backend is no longer configured.
     backends: Mutex<BTreeSet<String>>,
 }
 
@@ -108,62 +108,62 @@ struct VersionLabels {
     version: &'static str,
 }
 
-/// What the catalogue holds.
+/// Sizes of the merged catalog.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CatalogSize {
-    /// The tools, prompts, resources and templates that are listed.
+    /// Number of listed items by kind.
     pub items: [(&'static str, usize); 4],
-    /// The names that two claim, of several backends or of one.
+    /// Number of names that more than one item claims.
     pub conflicts: usize,
-    /// What is not offered for other reasons.
+    /// Number of items that are not advertised for other reasons.
     pub faults: usize,
-    /// What is offered with a reservation.
+    /// Number of items that are advertised with a warning.
     pub warnings: usize,
 }
 
-/// What a scrape looks up.
+/// State that is read at a scrape.
 #[derive(Clone, Debug, Default)]
 pub struct ScrapeState {
-    /// Whether `/readyz` says yes.
+    /// Whether `/readyz` responds with 200.
     pub ready: bool,
-    /// How many tasks run.
+    /// Number of running tasks.
     pub tasks: usize,
-    /// How many bytes are buffered.
+    /// Number of buffered bytes.
     pub buffered: usize,
-    /// How often there was no room for more, since the process began.
+    /// Refused reservations since the process started.
     pub buffer_refusals: u64,
-    /// How many answers were broken off because nobody read them.
+    /// Responses that were cut off because their clients did not read, since the process started.
     pub unread_closed: u64,
-    /// How many sessions are in each state.
+    /// Number of sessions by state.
     pub sessions: [(&'static str, usize); 4],
-    /// The backends.
+    /// State of each backend.
     pub backends: Vec<BackendScrapeState>,
 }
 
-/// What a scrape looks up of one backend.
+/// State of one backend that is read at a scrape.
 #[derive(Clone, Debug, Default)]
 pub struct BackendScrapeState {
-    /// Its name.
+    /// Name of the backend.
     pub name: String,
-    /// Its health.
+    /// Health of the backend, as in the label `state`.
     pub health: &'static str,
-    /// The state of its breaker.
+    /// State of its circuit breaker, as in the label `state`.
     pub breaker: &'static str,
-    /// How many calls run.
+    /// Number of running calls.
     pub in_flight: usize,
-    /// How many connections are open.
+    /// Number of open connections.
     pub connections: usize,
 }
 
 impl Metrics {
-    /// Metrics at zero.
+    /// Creates all metrics with the value zero.
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
         let build_info = Family::<VersionLabels, Gauge>::default();
         let version = env!("CARGO_PKG_VERSION");
         build_info.get_or_create(&VersionLabels { version }).set(1);
-        let shared = Shared {
+        let shared = AllMetrics {
             requests: add(&mut registry, page::REQUESTS),
             request_duration: add(&mut registry, page::REQUEST_DURATION),
             in_flight: add(&mut registry, page::REQUESTS_IN_FLIGHT),
@@ -209,17 +209,17 @@ impl Metrics {
         }
     }
 
-    /// A request began.
+    /// Records the start of a request.
     pub fn request_began(&self) {
         self.shared.in_flight.inc();
     }
 
-    /// A request has ended.
+    /// Records the end of a request.
     pub fn request_ended(&self) {
         self.shared.in_flight.dec();
     }
 
-    /// A request of `method` was answered with `status`.
+    /// Counts a request of `method` by status and outcome.
     pub fn request(&self, method: &'static str, status: u16, outcome: &'static str) {
         let labels = RequestLabels {
             method,
@@ -229,7 +229,7 @@ impl Metrics {
         self.shared.requests.get_or_create(&labels).inc();
     }
 
-    /// A request of `method` took so long.
+    /// Records the duration of a request of `method`.
     pub fn request_took(&self, method: &'static str, duration: Duration) {
         let labels = MethodLabels { method };
         self.shared
@@ -238,67 +238,67 @@ impl Metrics {
             .observe(duration);
     }
 
-    /// A stream of that kind is open now, in addition to others.
+    /// Records that a client has opened a stream of `kind`.
     pub fn stream_opened(&self, kind: &'static str) {
         self.shared.streams.get_or_create(&KindLabels { kind }).inc();
     }
 
-    /// A stream of that kind has ended.
+    /// Records the end of a stream of `kind`.
     pub fn stream_ended(&self, kind: &'static str) {
         self.shared.streams.get_or_create(&KindLabels { kind }).dec();
     }
 
-    /// An answer broke off when a part of it was with the client.
+    /// Counts a response that ended early after a part of it was sent.
     pub fn answer_aborted(&self) {
         self.shared.aborted.inc();
     }
 
-    /// A session was opened.
+    /// Counts a session that a client opened.
     pub fn session_created(&self) {
         self.shared.sessions_created.inc();
     }
 
-    /// A session was ended by its client.
+    /// Counts a session that its client terminated.
     pub fn session_terminated(&self) {
         self.shared.sessions_terminated.inc();
     }
 
-    /// The session store answers, or does not.
+    /// Records whether the session store is available.
     pub fn store_answers(&self, answers: bool) {
         self.shared.store_up.set(i64::from(answers));
     }
 
-    /// A request was served from memory because the session store did not answer.
+    /// Counts a request that was served from the cache because the session store was unavailable.
     pub fn served_without_store(&self) {
         self.shared.served_without_store.inc();
     }
 
-    /// A session was brought back.
+    /// Counts a session record that was created again after the store lost it.
     pub fn recovered(&self) {
         self.shared.sessions_recovered.inc();
     }
 
-    /// An operation of the session store had no answer.
+    /// Counts an operation of the session store without a response.
     pub fn store_unavailable(&self) {
         self.shared.store_unavailable.inc();
     }
 
-    /// An upstream session was opened.
+    /// Counts an upstream session that was opened at `backend`.
     pub fn handshake(&self, backend: &BackendName) {
         self.of(&self.shared.handshakes, backend).inc();
     }
 
-    /// A call met a lost upstream session.
+    /// Counts a call that found its upstream session lost and opened another one.
     pub fn repaired(&self, backend: &BackendName) {
         self.of(&self.shared.repairs, backend).inc();
     }
 
-    /// An answer is passed on unchecked.
+    /// Counts a response that was passed on without validation because of its size.
     pub fn unchecked(&self, backend: &BackendName) {
         self.of(&self.shared.unchecked, backend).inc();
     }
 
-    /// A new hot configuration was accepted, or refused.
+    /// Counts a change of the hot configuration that was accepted or refused.
     pub fn reloaded(&self, accepted: bool) {
         let outcome = if accepted { "accepted" } else { "refused" };
         self.shared
@@ -307,19 +307,19 @@ impl Metrics {
             .inc();
     }
 
-    /// It was asked who sends a request: `accepted`, or why that is not known.
+    /// Counts an authentication of a request. `outcome` is `accepted` or the reason of the rejection.
     pub fn authentication(&self, outcome: &'static str) {
         let labels = OutcomeLabels { outcome };
         self.shared.authentications.get_or_create(&labels).inc();
     }
 
-    /// The issuer was asked for its keys.
+    /// Counts a fetch of the issuer's keys.
     pub fn issuer_keys_fetched(&self, outcome: &'static str) {
         let labels = OutcomeLabels { outcome };
         self.shared.issuer_fetches.get_or_create(&labels).inc();
     }
 
-    /// This is offered now.
+    /// Records the sizes of the merged catalog.
     pub fn catalog(&self, size: CatalogSize) {
         for (kind, items) in size.items {
             let items = number(items);
@@ -333,51 +333,51 @@ impl Metrics {
         self.shared.warnings.set(number(size.warnings));
     }
 
-    /// The text that a scrape gets.
+    /// Encodes all metrics as text, with the current `state`.
     #[must_use]
-    pub fn encode(&self, scene: &ScrapeState) -> String {
-        self.set(scene);
+    pub fn encode(&self, state: &ScrapeState) -> String {
+        self.set(state);
         let mut encoded = String::new();
         match text::encode(&mut encoded, &self.shared.registry) {
             Ok(()) => encoded,
             Err(error) => {
-                tracing::error!(%error, "the metrics cannot be written");
+                tracing::error!(%error, "failed to encode the metrics");
                 String::new()
             }
         }
     }
 
-    fn set(&self, scene: &ScrapeState) {
+    fn set(&self, scraped: &ScrapeState) {
         let shared = &*self.shared;
-        shared.ready.set(i64::from(scene.ready));
-        shared.tasks.set(number(scene.tasks));
-        shared.buffered.set(number(scene.buffered));
+        shared.ready.set(i64::from(scraped.ready));
+        shared.tasks.set(number(scraped.tasks));
+        shared.buffered.set(number(scraped.buffered));
         let before = shared.buffer_refusals.get();
         shared
             .buffer_refusals
-            .inc_by(scene.buffer_refusals.saturating_sub(before));
+            .inc_by(scraped.buffer_refusals.saturating_sub(before));
         let before = shared.unread_closed.get();
         shared
             .unread_closed
-            .inc_by(scene.unread_closed.saturating_sub(before));
-        for (state, sessions) in scene.sessions {
+            .inc_by(scraped.unread_closed.saturating_sub(before));
+        for (state, sessions) in scraped.sessions {
             let sessions = number(sessions);
             shared
                 .sessions
                 .get_or_create(&StateLabels { state })
                 .set(sessions);
         }
-        let present: BTreeSet<_> = scene
+        let present: BTreeSet<_> = scraped
             .backends
             .iter()
             .map(|backend| backend.name.clone())
             .collect();
         let mut known = shared.backends.lock().unwrap_or_else(PoisonError::into_inner);
-        for gone in known.difference(&present) {
-            self.forget(gone);
+        for removed in known.difference(&present) {
+            self.remove_backend(removed);
         }
         known.clone_from(&present);
-        for backend in &scene.backends {
+        for backend in &scraped.backends {
             self.set_backend(backend);
         }
     }

@@ -1,27 +1,26 @@
-//! Every metric there is: its name, its labels and what it tells. The help texts of a scrape and the page of the operators' handbook
-//! come from here.
+//! The list of all metrics: name, type, labels and help text. The help texts of a scrape and the table in docs/OPERATIONS.md come from it.
 
-/// One metric.
+/// Description of one metric.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricEntry {
-    /// Its name without the prefix and, for a counter, without `_total`.
+    /// Name without the prefix and, for a counter, without `_total`.
     pub(super) name: &'static str,
     /// `counter`, `gauge` or `histogram`.
     pub(super) kind: &'static str,
-    /// Its labels.
+    /// Names of the labels.
     pub(super) labels: &'static [&'static str],
-    /// What it tells.
+    /// Help text.
     pub(super) help: &'static str,
 }
 
 impl MetricEntry {
-    /// `counter`, `gauge` or `histogram`.
+    /// The type of the metric: `counter`, `gauge` or `histogram`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         self.kind
     }
 
-    /// The name as queries use it; of a histogram without `_bucket`, `_sum` and `_count`.
+    /// The name that queries use. Of a histogram, the name without `_bucket`, `_sum` and `_count`.
     #[must_use]
     pub fn query_name(&self) -> String {
         let total = if self.kind == "counter" { "_total" } else { "" };
@@ -37,85 +36,85 @@ macro_rules! entries {
             labels: &[$($label),*],
             help: $help,
         };)*
-        /// All there are, in the order of a scrape.
+        /// All metrics in the order of a scrape.
         pub const ENTRIES: &[MetricEntry] = &[$($constant),*];
     };
 }
 
 entries! {
     REQUESTS: "counter" "requests" ["method", "status", "outcome"]
-        "Requests at the MCP endpoint. method: the JSON-RPC method, GET, DELETE, response (the client's answer to a backend) or other. status: the HTTP status, 499 when the client went away before there was one. outcome: ok; failed (a backend did not answer, although the status is 200, or the answer broke off); rejected (4xx); unavailable (5xx); gone (the client went away)";
+        "Requests at the MCP endpoint. method: the JSON-RPC method, GET, DELETE, response (the client's response to a request of a backend) or other. status: the HTTP status, 499 if the client disconnected before there was one. outcome: ok; failed (a backend did not respond, although the status is 200, or the response was cut off); rejected (4xx); unavailable (5xx); gone (the client disconnected)";
     REQUEST_DURATION: "histogram" "request_duration_seconds" ["method"]
-        "How long requests take, from their head to the last byte of the answer. Streams that belong to no call (GET) are not among them";
+        "Duration of requests, from the request head to the last byte of the response. Streams that belong to no call (GET) are not included";
     REQUESTS_IN_FLIGHT: "gauge" "requests_in_flight" []
-        "Requests whose answer is not complete, without streams that belong to no call";
+        "Requests whose response is not complete, without streams that belong to no call";
     STREAMS: "gauge" "streams_open" ["kind"]
-        "Event streams that clients hold open. kind: session (GET), call (the answer of a request) or resumed (the rest of one that broke off, by GET)";
+        "Open event streams to clients. kind: session (GET), call (the response to a request) or resumed (the rest of an interrupted one, by GET)";
     BUFFERED: "gauge" "buffered_bytes" []
-        "Bytes of requests, answers and catalogs that are buffered, of limits.bufferedBytes";
+        "Buffered bytes of requests, responses and catalogs. The limit is limits.bufferedBytes";
     BUFFER_REFUSALS: "counter" "buffer_refusals" []
-        "Requests and answers that were refused, or broken off, because what is buffered left no room for them";
+        "Requests and responses that were refused or cut off because the buffers were full";
     UNREAD_CLOSED: "counter" "unread_answers_closed" []
-        "Answers that were broken off because their clients did not read them, and others needed the room";
+        "Responses that were cut off because their clients did not read them and other responses needed the room";
     SESSIONS: "gauge" "sessions" ["state"]
-        "Sessions that this process knows. state: calling (a request of theirs runs), listening (they hold a GET stream), idle (remembered, and neither) or provisional (they use an upstream session that no record names yet, because the session store does not answer). One session may be calling, listening and provisional at a time; none that is idle is calling or listening";
+        "Sessions in the cache of this process. state: calling (a request is running), listening (a GET stream is open), idle (neither) or provisional (they use an upstream session that is not in the session store yet, because the store is unavailable). A session may be calling, listening and provisional at the same time; an idle session is neither calling nor listening";
     SESSIONS_CREATED: "counter" "sessions_created" []
-        "Sessions that clients opened here with initialize";
+        "Sessions that clients opened at this replica with initialize";
     SESSIONS_TERMINATED: "counter" "sessions_terminated" []
-        "Sessions that clients ended here with DELETE. Those that expire are not among them";
+        "Sessions that clients terminated at this replica with DELETE. Expired sessions are not included";
     SESSIONS_RECOVERED: "counter" "sessions_recovered" []
-        "Sessions that were brought back into a session store that had lost them";
+        "Sessions that were stored again after the session store had lost them";
     SERVED_WITHOUT_STORE: "counter" "sessions_served_without_store" []
-        "Requests that were served from memory because the session store did not answer";
+        "Requests that were served from the cache because the session store was unavailable";
     STORE_UP: "gauge" "session_store_up" []
-        "1 while the session store answers, otherwise 0. At 0, what needs the store is answered with 503";
+        "1 while the session store is available, otherwise 0. At 0, requests that need the store get 503";
     STORE_UNAVAILABLE: "counter" "session_store_unavailable" []
-        "Operations of the session store that had no answer";
+        "Operations of the session store that got no response";
     BACKEND_REQUESTS: "counter" "backend_requests" ["backend", "outcome"]
-        "Calls to backends. outcome: answered (whatever the answer says); invalid (it is none, or a refusal); unreachable (no connection, a broken one, no answer in time, or a status of 500 and above); blocked (the breaker is open) and overloaded (the concurrency limit), which were not sent; abandoned (the client went away first)";
+        "Calls to backends. outcome: answered (with a result or an error); invalid (an invalid response, or a status from 400 to 499); unreachable (no connection, a broken connection, no response in time, or a status of 500 and above); blocked (not sent, because the circuit breaker is open); overloaded (not sent, because of the concurrency limit); abandoned (the client disconnected first)";
     BACKEND_DURATION: "histogram" "backend_request_duration_seconds" ["backend"]
-        "How long calls to backends take, from their place at the backend to the last byte of the answer";
+        "Duration of calls to backends, from the permit of the concurrency limit to the last byte of the response";
     BACKEND_IN_FLIGHT: "gauge" "backend_requests_in_flight" ["backend"]
-        "Calls that run at a backend and hold one of its concurrency.limit places";
+        "Running calls to a backend. The limit is concurrency.limit";
     BACKEND_CONNECTIONS: "gauge" "backend_connections" ["backend"]
-        "Connections to a backend that are open: those of calls, streams and probes, and those that are kept for the next";
+        "Open connections to a backend, for calls, streams and probes, including idle ones";
     BACKEND_HEALTH: "gauge" "backend_health" ["backend", "state"]
-        "1 for the state that the backend is in, otherwise 0. state: unknown, healthy, degraded (it failed lately, refuses what the gateway asks, or its breaker is not closed) or unavailable";
+        "1 for the current state of the backend, otherwise 0. state: unknown, healthy, degraded (recent failures, rejected discovery requests, or a circuit breaker that is not closed) or unavailable";
     BREAKER_STATE: "gauge" "backend_breaker_state" ["backend", "state"]
-        "1 for the state that the backend's breaker is in, otherwise 0. state: closed, half_open or open, when its calls are answered at once with an error";
+        "1 for the current state of the backend's circuit breaker, otherwise 0. state: closed, half_open or open (calls fail at once)";
     BREAKER_OPENED: "counter" "backend_breaker_opened" ["backend"]
-        "How often the backend's breaker has opened after having been closed";
+        "Transitions of the backend's circuit breaker from closed to open";
     HANDSHAKES: "counter" "upstream_handshakes" ["backend"]
-        "Upstream sessions that were opened, the gateway's own included. In a steady state it hardly grows";
+        "Upstream sessions that were opened, including the gateway's own. In a steady state, it hardly grows";
     REPAIRS: "counter" "upstream_repairs" ["backend"]
-        "Calls that met a backend which had lost their session, and that opened another one. Where it keeps growing, the backend has replicas and needs affinity";
+        "Calls that found their upstream session lost and opened another one. If it keeps growing, the backend has replicas and needs session affinity";
     UNCHECKED: "counter" "answers_unchecked" ["backend"]
-        "JSON answers that were too large to be checked (over 256 KiB) and passed on as they came";
+        "JSON responses that were passed on without validation, because they were larger than 256 KiB";
     ABORTED: "counter" "answers_aborted" []
-        "Answers that a backend broke off when a part of them was with the client; the connection was closed to say so";
+        "Responses that a backend cut off after a part of them had been sent to the client. The connection to the client was closed";
     CATALOG_ITEMS: "gauge" "catalog_items" ["kind"]
-        "What clients are offered. kind: tools, prompts, resources or templates";
+        "Items that are advertised to clients. kind: tools, prompts, resources or templates";
     CATALOG_CONFLICTS: "gauge" "catalog_conflicts" []
-        "Names that several backends, or several things of one, claim, so that clients are not offered all that have them; /status names each with who has it and who has lost";
+        "Names that more than one item claims, of several backends or of one, so that not all of these items are advertised. /status lists each with its owner and the items that lost it";
     CATALOG_FAULTS: "gauge" "catalog_faults" []
-        "What backends offer, or say that they do, and clients are not offered for other reasons, such as a name that is not allowed or a list that cannot be had; /status names each with its reason";
+        "Items and lists of backends that are not advertised for other reasons, such as an invalid name or a list that cannot be read. /status lists each with the reason";
     CATALOG_WARNINGS: "gauge" "catalog_warnings" []
-        "What is offered, but not to everybody's use, and names in the configuration that no backend offers; /status names each with its reason";
+        "Advertised items that not all clients can use, and names in the configuration that no backend has. /status lists each with the reason";
     RELOADS: "counter" "config_reloads" ["outcome"]
-        "Changes of the hot configuration. outcome: accepted, or refused (it is not allowed; the one before stays in use)";
+        "Changes of the hot configuration. outcome: accepted, or refused (it is invalid, and the previous one stays in use)";
     AUTHENTICATIONS: "counter" "authentications" ["outcome"]
-        "Requests whose caller had to be known. outcome: accepted, or why it is not known";
+        "Authentications of requests. outcome: accepted, or the reason of the rejection";
     ISSUER_FETCHES: "counter" "token_issuer_fetches" ["outcome"]
         "Attempts to fetch the keys of the token issuer. outcome: succeeded or failed";
     TASKS: "gauge" "tasks" []
-        "Tasks that run: one for each connection of a client and for each backend, and what goes on behind requests";
+        "Running tasks: one for each client connection and for each backend, and background work";
     READY: "gauge" "ready" []
-        "1 when /readyz says yes, otherwise 0";
+        "1 if /readyz responds with 200, otherwise 0";
     BUILD_INFO: "gauge" "build_info" ["version"]
         "Always 1; the label is the gateway's version";
 }
 
-/// The table of all metrics for the operators' handbook.
+/// The table of all metrics in docs/OPERATIONS.md, as Markdown.
 #[must_use]
 pub fn table() -> String {
     let mut page = String::from("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n");

@@ -235,7 +235,7 @@ mod tests {
 
     use super::*;
     use crate::backend::HttpClient;
-    use crate::config::{self, Protocol};
+    use crate::config::{self, BackendTransport};
     use crate::runtime::tasks::Tasks;
 
     /// Reads one request; a POST ends with its body.
@@ -255,7 +255,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/sse", listener.local_addr().unwrap());
         let configured = config::BackendSettings {
-            protocol: Protocol::Sse,
+            transport: BackendTransport::Sse,
             ..config::BackendSettings::for_test("a", url.parse().unwrap())
         };
         let backend = Backend::new(&configured, HttpClient::new(Tasks::default()));

@@ -1,4 +1,4 @@
-//! The command that builds images.
+//! The command `cargo xtask image`.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,10 @@ use super::{Profile, everything, ours, redis};
 /// Build container images of the gateway, the operator, the fixture, Redis and a third-party MCP server.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to build; everything when nothing is named.
+    /// The images to build; the default is all.
     #[arg(value_enum)]
     names: Vec<Name>,
-    /// How to compile our own programs.
+    /// The profile for the programs of this workspace.
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
     /// The folder for the images, one `docker save` archive each; the default is `images` in cargo's target folder.
@@ -21,14 +21,14 @@ pub struct Args {
     output: Option<PathBuf>,
 }
 
-/// What can be built.
+/// A group of images that can be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Name {
     /// vmcp.dev/gateway:dev, vmcp.dev/operator:dev and vmcp.dev/fixture:dev.
     Ours,
-    /// vmcp.dev/redis:7.
+    /// vmcp.dev/redis:7, the Redis of Debian.
     Redis,
-    /// vmcp.dev/everything:dev, an MCP server on Node.
+    /// vmcp.dev/everything:dev, an MCP server on Node.js.
     Everything,
 }
 
@@ -36,7 +36,7 @@ impl Args {
     /// Builds the images and prints the path of each.
     ///
     /// # Errors
-    /// When one cannot be built.
+    /// If one cannot be built.
     pub fn run(self) -> anyhow::Result<()> {
         let wanted = |name| self.names.is_empty() || self.names.contains(&name);
         let output = self.output.map_or_else(default_output, Ok)?;
@@ -57,7 +57,7 @@ impl Args {
     }
 }
 
-/// Where images go when nobody says where: `images` in cargo's target folder.
+/// The default folder for images: `images` in cargo's target folder.
 pub(crate) fn default_output() -> anyhow::Result<PathBuf> {
     if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
         return Ok(PathBuf::from(target).join("images"));
