@@ -38,7 +38,7 @@ pub fn check(config: &Config, file: &Path) -> Result<(), InvalidConfig> {
         && let Err(reason) = ListenerTls::new(pair.clone())
     {
         let advice = "expected a certificate and its private key in PEM; a relative path starts at the directory of this file";
-        return refuse(file, "listeners.tls", anyhow::Error::msg(reason), advice);
+        return reject(file, "listeners.tls", anyhow::Error::msg(reason), advice);
     }
     if let IncomingAuth::Oidc(oidc) = &config.incoming_auth
         && let Some(bundle) = &oidc.ca_bundle

@@ -127,7 +127,7 @@ impl Unsent {
         self.counter.waker.register(context.waker());
         let bytes = self.counter.bytes.load(Ordering::Acquire);
         if bytes < self.last && self.stalled.take().is_some() {
-            self.delivery.moves();
+            self.delivery.mark_moving();
         }
         self.last = bytes;
         if bytes <= most {
@@ -143,7 +143,7 @@ impl Unsent {
                 timer: Box::pin(tokio::time::sleep_until(since)),
             }
         });
-        self.delivery.stalls(stalled.since, context.waker());
+        self.delivery.mark_stalled(stalled.since, context.waker());
         loop {
             // The deadline may move while the client reads nothing.
             let end = self.delivery.end().map(|end| end + DEADLINE_GRACE);

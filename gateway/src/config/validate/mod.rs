@@ -22,8 +22,8 @@ use vmcp_crds::config::{
 };
 
 use super::{
-    AccessLogSampling, AccessPolicy, BackendName, BackendSettings, CertificatePair, Config, HostPort, HotSettings,
-    HotSource, Origin, RequestLimits, ServerIdentity, ServerName, SessionPolicy, SessionStorage,
+    AccessLogSampling, AccessPolicy, BackendName, BackendSettings, CertificatePair, Config, HostPort,
+    HotSettings, HotSource, Origin, RequestLimits, ServerIdentity, ServerName, SessionPolicy, SessionStorage,
 };
 
 /// Error for an invalid configuration. The message is for the author of the file.

@@ -68,11 +68,11 @@ fn error_names_the_invalid_value() {
         ("cluster: {addresses: ['r:1']}, db: 1", "sessionStorage.db"),
         (
             "address: 'r:1', cluster: {addresses: ['r:1']}",
-            "beside `cluster`",
+            "combined with `cluster`",
         ),
         (
             "address: 'r:1', sentinel: {masterName: m, addresses: ['r:1']}",
-            "beside `sentinel`",
+            "combined with `sentinel`",
         ),
         ("address: 'r:1', tls: {certFile: c}", "keyFile"),
         ("address: 'r:1', tls: {keyFile: k}", "certFile"),

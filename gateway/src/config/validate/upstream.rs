@@ -104,7 +104,10 @@ fn tls(raw: &BackendConfig, path: &impl Fn(&str) -> String, file: &Path) -> Resu
     let refuse = |field: &str, message: &str| Err(ConfigFault::at(&path(field), message.to_owned()));
     let url = raw.url.parse::<http::Uri>().ok();
     if url.is_some_and(|url| url.scheme() == Some(&http::uri::Scheme::HTTP)) {
-        return refuse("tls", "has no effect with an http URL; use https in the URL, or remove it");
+        return refuse(
+            "tls",
+            "has no effect with an http URL; use https in the URL, or remove it",
+        );
     }
     let directory = directory(file);
     let identity = match (&tls.cert_file, &tls.key_file) {
@@ -227,9 +230,9 @@ mod tests {
             (
                 "passHeaders: [Authorization]",
                 "passHeaders[0]",
-                "never passed on",
+                "never forwarded",
             ),
-            ("passHeaders: [Cookie]", "passHeaders[0]", "never passed on"),
+            ("passHeaders: [Cookie]", "passHeaders[0]", "never forwarded"),
             ("passHeaders: [Mcp-Session-Id]", "passHeaders[0]", "themselves"),
             (
                 "headers: {X-A: {env: X}}, passHeaders: [x-a]",
