@@ -1,6 +1,6 @@
-//! A round-robin load balancer, per request and not per connection, as a Service without affinity is at its worst.
+//! A load balancer that chooses the next replica for every request: the worst case of a Service without affinity.
 //!
-//! It never retries and never takes a replica out by itself: what a replica does not answer, the client sees as 502.
+//! It never retries and never removes a replica by itself. The client gets 502 if a replica does not respond.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -37,10 +37,10 @@ struct Shared {
     client: Client<HttpConnector, Incoming>,
 }
 
-/// One request that went through.
+/// One forwarded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
-    /// The replica whose turn it was.
+    /// The replica that got it.
     pub replica: SocketAddr,
     /// The HTTP method.
     pub method: String,
@@ -81,7 +81,7 @@ impl Balancer {
                     let service = service_fn(move |request| balancer.clone().pass(request));
                     drop(stream.set_nodelay(true));
                     let connection = hyper::server::conn::http1::Builder::new();
-                    // A client that breaks off ends its connection, which is its business.
+                    // A client may disconnect.
                     drop(connection.serve_connection(TokioIo::new(stream), service).await);
                 });
             }
@@ -95,7 +95,7 @@ impl Balancer {
         format!("http://{}/mcp", self.address)
     }
 
-    /// Sends to these replicas from now on.
+    /// Replaces the replicas.
     pub fn set_replicas(&self, replicas: &[SocketAddr]) {
         *self
             .shared

@@ -1,16 +1,16 @@
-//! Our own programs.
+//! The programs of this workspace.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, bail};
-use vmcp_peers::run::run;
+use vmcp_external::run::run;
 
 /// The path of one of the workspace's programs, as this test was built: same profile, same target directory.
 ///
-/// Cargo builds the programs of other packages only when it is asked to, so that it is asked once per test process; when nothing
-/// has changed, which is the case under `cargo xtask test`, that takes a moment.
+/// Cargo does not build the programs of other packages for a test, so the first call in a test process runs cargo. Under `cargo xtask test`
+/// everything is built already, and that takes a moment.
 ///
 /// # Errors
 /// When it does not build.

@@ -1,4 +1,4 @@
-//! A real MCP client: rmcp, as a user of the Rust SDK has it.
+//! A real MCP client, on the Rust SDK rmcp.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The name that the client gives itself; the fixture counts by it.
+/// The client's name in `initialize`, by which the test server counts.
 pub const NAME: &str = "rmcp-client";
 
 /// A connected client with its session.
@@ -23,8 +23,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects: `initialize` and `notifications/initialized`. A session that is lost later stays lost: the client does not open
-    /// another one behind the test's back.
+    /// Connects with `initialize` and `notifications/initialized`. The client does not reopen a lost session.
     ///
     /// # Errors
     /// When the server refuses.
@@ -32,7 +31,7 @@ impl Client {
         Self::connect_with(url, false, ClientLifecycleMode::Initialize).await
     }
 
-    /// Connects as the SDK does by default: a session that is lost later is replaced by another.
+    /// Connects with the SDK's defaults: the client reopens a lost session.
     ///
     /// # Errors
     /// When the server refuses.
@@ -79,7 +78,7 @@ impl Client {
         Ok(tokio::time::timeout(LIMIT, self.service.list_all_tools()).await??)
     }
 
-    /// Calls a tool and gives the text of its first content.
+    /// Calls a tool and returns the text of its first content.
     ///
     /// # Errors
     /// When the server refuses or does not answer, or the tool fails.

@@ -1,11 +1,11 @@
-//! Whether what the gateway sends to a server is what the specification asks of a client (2025-11-25, basic and basic/transports).
+//! Checks the gateway's requests to a server against the specification (2025-11-25, basic and basic/transports).
 
 use serde_json::Value;
 use vmcp_gateway::mcp::revision::Revision;
 
 use crate::scripted_server::Received;
 
-/// Methods whose parameters a client writes. They go to the backend as they stand, and it judges them.
+/// Methods whose parameters come from a client. They are forwarded unchanged, and the backend checks them.
 const OF_CLIENTS: [&str; 6] = [
     "tools/call",
     "prompts/get",
@@ -15,7 +15,7 @@ const OF_CLIENTS: [&str; 6] = [
     "completion/complete",
 ];
 
-/// What is wrong with each of `requests`, a line each, but for what an odd client has written in parameters and beside them.
+/// The faults of `requests`, one per line, except for those that an odd client has written.
 #[must_use]
 pub fn faults_of_gateway(requests: &[Received]) -> Vec<String> {
     let found = requests.iter().flat_map(|request| {
@@ -31,7 +31,7 @@ pub fn faults_of_gateway(requests: &[Received]) -> Vec<String> {
     found.collect()
 }
 
-/// What is wrong with each of `requests`, a line each.
+/// The faults of `requests`, one per line.
 #[must_use]
 pub fn faults(requests: &[Received]) -> Vec<String> {
     let found = requests.iter().flat_map(|request| {

@@ -1,12 +1,12 @@
-//! Differences between what a peer does directly and through a gateway, and the table that explains them.
+//! Compares the outcomes of SDKs directly and through a gateway, with a table that explains the intended differences.
 //!
-//! A heading of the table says how and why; each row below it names a case, and the peers for which it is so, all of them where it names none:
+//! A heading of the table has the kind and the reason. Each row below it names a case, and the SDKs that it applies to; all SDKs if it names none:
 //!
 //! ```text
 //! gain: REASON            it fails directly, and works through the gateway
 //! loss "TEXT": REASON     it works directly, and ends in an error with this text through the gateway
-//! other: REASON           it works or fails either way, in other words
-//!     CASE PEER PEER
+//! other: REASON           it works or fails both ways, with another outcome
+//!     CASE SDK SDK
 //! ```
 
 use std::collections::BTreeMap;
@@ -14,14 +14,14 @@ use std::fmt;
 
 use anyhow::{Context as _, bail};
 
-/// How the gateway's way differs from the direct one.
+/// The kind of a difference between direct and through the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
-    /// What fails directly works.
+    /// It fails directly, and works through the gateway.
     Gain,
-    /// What works directly fails.
+    /// It works directly, and fails through the gateway.
     Loss,
-    /// Both work or both fail, each in its way.
+    /// Both work or both fail, with different outcomes.
     Other,
 }
 
@@ -38,16 +38,15 @@ impl fmt::Display for Difference {
 /// An explanation, from the table.
 struct Explanation {
     difference: Difference,
-    /// What the error says in which a loss ends.
+    /// A text in the error of a loss.
     named: Option<&'static str>,
     reason: &'static str,
 }
 
-/// A difference that was found, and the error in which a loss ends.
+/// A difference, and the error of a loss.
 pub type Found = (Difference, String);
 
-/// What is heavier is what one says of a case with several differences: a loss counts more than all else, and a gain more than what is only
-/// different.
+/// The most important kind represents a case with several differences: a loss before a gain, and a gain before another difference.
 #[must_use]
 pub fn heavier(one: Option<Found>, other: Option<Found>) -> Option<Found> {
     let weight = |found: &Found| match found.0 {
@@ -62,7 +61,7 @@ pub fn heavier(one: Option<Found>, other: Option<Found>) -> Option<Found> {
     }
 }
 
-/// What was `found` of each case with that peer, and the table does not explain, each a line; and what it explains and is no more.
+/// The differences in `found` that the table does not explain, one per line, and the explained ones that no longer exist.
 ///
 /// # Errors
 /// When the table is malformed.
@@ -110,7 +109,7 @@ pub fn unexplained(
     Ok(wrong)
 }
 
-/// What the table explains of a peer, by the case's name.
+/// The explanations for an SDK, by the case's name.
 fn explanations(peer: &str, table: &'static str) -> anyhow::Result<BTreeMap<&'static str, Explanation>> {
     let mut explained = BTreeMap::new();
     let mut heading: Option<(Difference, Option<&'static str>, &'static str)> = None;

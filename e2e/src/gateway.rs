@@ -9,13 +9,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 use vmcp_crds::config::{
-    BackendConfig, GatewayConfig, HotConfig, Listeners, REDIS_PASSWORD_ENV, SessionKeys,
+    BackendConfig, GatewayConfig, HotConfig, Listeners, REDIS_PASSWORD_ENV, SessionKeys, SessionStorage,
+    SessionStorageProvider,
 };
 use vmcp_crds::session_key::{CURRENT, SessionKey};
 use vmcp_crds::status::GatewayStatus;
-use vmcp_peers::process::{Process, Signal};
+use vmcp_external::process::{Process, Signal};
 
-use crate::{binaries, ports, raw, wait};
+use crate::{binaries, http_client, ports, wait};
 
 /// How long a gateway may take until it is ready. Readiness itself waits 3 s for a backend that hangs.
 const READY_LIMIT: Duration = Duration::from_secs(15);
@@ -34,24 +35,24 @@ pub struct Gateway {
     directory: TempDir,
 }
 
-/// How gateways of one virtual server are started: what replicas have in common.
+/// How the gateways of one virtual server are started: what its replicas have in common.
 #[derive(Debug)]
 pub struct Recipe {
     /// The configuration; each gateway gets listeners of its own.
     pub config: GatewayConfig,
     /// The password of the session store.
     pub password: Option<String>,
-    /// What else stands in the environment of the gateways.
+    /// Further environment variables of the gateways.
     pub environment: BTreeMap<String, String>,
-    /// What the gateways see in the place of `/etc/hosts`, if anything; see [`vmcp_peers::hosts`].
+    /// What the gateways see instead of `/etc/hosts`, if anything; see [`vmcp_external::hosts`].
     pub hosts: Option<String>,
-    /// What the gateways are started by, such as `taskset -c 0`; nothing by default.
+    /// A command that starts the gateways, such as `taskset -c 0`; none by default.
     pub wrapper: Vec<String>,
     keys: Option<TempDir>,
 }
 
 impl Recipe {
-    /// Gateways with these backends and sessions in memory: the least that a user writes.
+    /// Gateways with these backends and sessions in memory: the smallest configuration.
     ///
     /// # Errors
     /// When the configuration cannot be made.
@@ -91,6 +92,21 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// Keeps the sessions in the Redis at `address`. The other settings of the session store get their defaults; the caller may change them.
+    pub fn use_redis(&mut self, address: SocketAddr) -> &mut SessionStorage {
+        self.config.session_storage = SessionStorage {
+            provider: SessionStorageProvider::Redis,
+            address: Some(address.to_string()),
+            ..SessionStorage::default()
+        };
+        &mut self.config.session_storage
+    }
+
+    /// The configuration that a gateway takes over while it runs.
+    pub fn hot(&mut self) -> &mut HotConfig {
+        self.config.hot.get_or_insert_default()
+    }
+
     /// Starts a gateway on free ports and waits until it is ready.
     ///
     /// # Errors
@@ -123,7 +139,7 @@ impl Recipe {
             (Some(hosts), _) => {
                 let file = directory.path().join("hosts");
                 std::fs::write(&file, hosts)?;
-                vmcp_peers::hosts::command(program.as_ref(), &file)?
+                vmcp_external::hosts::command(program.as_ref(), &file)?
             }
         };
         command.arg("serve").arg("--config").arg(&file);
@@ -160,13 +176,13 @@ impl Gateway {
         })
     }
 
-    /// The file that it was started with, as a recipe writes it.
+    /// The configuration file that it was started with.
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
         self.directory.path().join(CONFIG_FILE)
     }
 
-    /// Waits until `/readyz` says yes.
+    /// Waits until `/readyz` responds with 200.
     ///
     /// # Errors
     /// When the process ends, or does not become ready in time; the message has its last words.
@@ -176,7 +192,7 @@ impl Gateway {
             if let Some(status) = self.process.ended()? {
                 return Ok(Err(format!("the gateway ended: {status}")));
             }
-            let answer = raw::get(admin, "/readyz", &[])?;
+            let answer = http_client::get(admin, "/readyz", &[])?;
             if answer.status != 200 {
                 bail!("{}", answer.text().trim());
             }
@@ -189,13 +205,13 @@ impl Gateway {
         }
     }
 
-    /// What `/status` says.
+    /// The response of `/status`.
     ///
     /// # Errors
     /// When it does not say anything.
     pub fn status(&self, recipe: &Recipe) -> anyhow::Result<GatewayStatus> {
         let authorization = format!("Bearer {}", recipe.status_token()?);
-        let answer = raw::get(self.admin, "/status", &[("authorization", &authorization)])?;
+        let answer = http_client::get(self.admin, "/status", &[("authorization", &authorization)])?;
         serde_json::from_slice(&answer.body)
             .with_context(|| format!("/status: {} {}", answer.status, answer.text()))
     }
@@ -205,7 +221,7 @@ impl Gateway {
     /// # Errors
     /// When the metrics cannot be read.
     pub fn metric(&self, name: &str, labels: &str) -> anyhow::Result<f64> {
-        let answer = raw::get(self.admin, "/metrics", &[])?;
+        let answer = http_client::get(self.admin, "/metrics", &[])?;
         let text = answer.text();
         let lines = text
             .lines()
@@ -215,7 +231,7 @@ impl Gateway {
             .sum())
     }
 
-    /// What the system says of the process in the line `name` of its status, if it has that.
+    /// The value of the line `name` in `/proc/PID/status`, if there is such a line.
     ///
     /// # Errors
     /// When the system does not say anything.
@@ -236,14 +252,14 @@ impl Gateway {
         Ok(kib.context("the system does not say how much memory the gateway holds")? * 1024)
     }
 
-    /// How much processor time the threads of the process have taken that run now.
+    /// The processor time of all threads that run now.
     ///
     /// # Errors
     /// When the system does not say.
     pub fn processor_time(&self) -> anyhow::Result<Duration> {
         let mut taken = Duration::ZERO;
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
-            // A thread may end while it is looked at.
+            // A thread may end meanwhile.
             let Ok(text) = std::fs::read_to_string(thread?.path().join("schedstat")) else {
                 continue;
             };
@@ -261,7 +277,7 @@ impl Gateway {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.process.id()))?.count())
     }
 
-    /// SIGKILL: the process has no chance to say goodbye.
+    /// Kills the process with SIGKILL, so that it cannot drain.
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -277,7 +293,7 @@ impl Gateway {
         self.process.signal(signal)
     }
 
-    /// Waits until the process has ended by itself, and says whether it ended well.
+    /// Waits until the process has exited, and returns whether it exited with 0.
     ///
     /// # Errors
     /// When it does not end within `limit`.
@@ -288,7 +304,7 @@ impl Gateway {
         Ok(status.success())
     }
 
-    /// The configuration with which it runs, as it stands in its file.
+    /// The text of its configuration file.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -296,17 +312,17 @@ impl Gateway {
         Ok(std::fs::read_to_string(self.directory.path().join(CONFIG_FILE))?)
     }
 
-    /// Forgets the peak of the memory, so that [`Self::peak_memory`] is about what follows.
+    /// Resets the peak of the memory, so that [`Self::peak_memory`] is the peak since now.
     ///
     /// # Errors
     /// When the system does not take it.
     pub fn forget_peak_memory(&self) -> anyhow::Result<()> {
-        // The number that stands for the peak in proc(5).
+        // Resets VmHWM; see proc(5).
         std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")
             .context("the system does not forget the peak of the memory")
     }
 
-    /// The most memory that the process has had in its hands at a time, in bytes.
+    /// The peak of the memory that the process held, in bytes.
     ///
     /// # Errors
     /// When the system does not say.
@@ -325,7 +341,7 @@ impl Gateway {
         Ok(self.process.ended()?.is_none())
     }
 
-    /// What the process has printed.
+    /// The output of the process so far.
     ///
     /// # Errors
     /// When it cannot be read.

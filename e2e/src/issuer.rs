@@ -1,7 +1,7 @@
 //! An issuer of tokens: real keys, a discovery document and a set of keys, served on loopback.
 //!
-//! Tokens are put together here by hand and signed with the cryptography itself, so that a test can make every kind of bad token, and
-//! does not depend on the library that the gateway judges them with.
+//! Tokens are built by hand and signed with the cryptographic library, so that a test can make every kind of invalid token, and does not depend
+//! on the library with which the gateway verifies them.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -55,10 +55,10 @@ struct Shared {
     fetches: u64,
 }
 
-/// What an issuer does with requests.
+/// The behaviour of an issuer.
 #[derive(Clone, Debug, Default)]
 pub enum Behaviour {
-    /// What it should.
+    /// It works.
     #[default]
     Good,
     /// It answers every request with this status, and where it redirects, to itself.
@@ -332,7 +332,7 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Mute
         tasks.spawn(async move {
             match tls {
                 None => connection(stream, shared).await,
-                // A client that does not trust the certificate ends the connection, which is its business.
+                // A client may reject the certificate.
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
                         connection(stream, shared).await;
@@ -346,7 +346,7 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Mute
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Mutex<Shared>>) {
     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
     let connection = hyper::server::conn::http1::Builder::new();
-    // A client that breaks off ends its connection, which is its business.
+    // A client may disconnect.
     drop(connection.serve_connection(TokioIo::new(stream), service).await);
 }
 

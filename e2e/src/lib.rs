@@ -1,31 +1,32 @@
-//! The harness of the tests that need more than one process: real gateways, a real Redis, real MCP servers, a real client.
+//! The harness of tests that need several processes: real gateways, a real Redis, real MCP servers and real clients. Start with
+//! [`harness::Harness`].
 //!
-//! Everything that is started here is a child process on a free loopback port, and ends with the value that stands for it.
+//! Every process listens on a free loopback port, and ends when its value is dropped.
 
 pub mod balancer;
 pub mod binaries;
 pub mod client;
-pub mod conformance;
+pub mod conformance_suite;
 pub mod conforming;
 pub mod differences;
-pub mod fixture;
 pub mod gateway;
+pub mod harness;
 pub mod hostile;
+pub mod http_client;
 pub mod issuer;
 pub mod load;
 pub mod mount;
 pub mod providers;
 pub mod proxy;
-pub mod raw;
 pub mod recorder;
 pub mod recording_backend;
 pub mod records;
 pub mod redis;
 pub mod rendered;
-pub mod replicas;
 pub mod scripted_server;
 pub mod stream;
+pub mod test_server;
 pub mod third_party;
 pub mod wait;
 
-pub use vmcp_peers::ports;
+pub use vmcp_external::ports;

@@ -1,5 +1,5 @@
-//! Load: workers that do one thing after another until they are told to stop. Every turn is checked by whoever does it, and one that
-//! fails is kept with its time, so that a test can say exactly which turns failed and why. Nothing is repeated.
+//! Load: workers that do one turn after another until they are stopped. Each worker checks its turns, and one that
+//! fails is kept with its time, so that a test can report which turns failed and why. There are no retries.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// What a worker does at its turn, which is counted from 0.
 pub type Turn = Box<dyn FnMut(u64) -> anyhow::Result<()> + Send>;
 
-/// Running workers. Dropping it tells them to stop.
+/// Running workers. Dropping it stops them.
 #[derive(Debug)]
 pub struct Load {
     shared: Arc<Shared>,
@@ -45,7 +45,7 @@ pub struct Done {
 
 /// Everything that the workers did.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct LoadReport {
     /// The turns, in the order in which they ended.
     pub done: Vec<Done>,
 }
@@ -60,7 +60,7 @@ impl Load {
 
     /// Lets `workers` workers make `turns` turns each, as [`Self::start`] does.
     #[must_use]
-    pub fn run(turns: u64, workers: usize, every: Duration, make: impl Fn(usize) -> Turn) -> Report {
+    pub fn run(turns: u64, workers: usize, every: Duration, make: impl Fn(usize) -> Turn) -> LoadReport {
         Self::start_for(turns, workers, every, make).report()
     }
 
@@ -96,21 +96,21 @@ impl Load {
         })
     }
 
-    /// Tells the workers to stop, and waits until they have.
+    /// Stops the workers, and waits until they have ended.
     #[must_use]
-    pub fn finish(self) -> Report {
+    pub fn finish(self) -> LoadReport {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.report()
     }
 
-    fn report(mut self) -> Report {
+    fn report(mut self) -> LoadReport {
         for worker in self.workers.drain(..) {
             if let Err(panic) = worker.join() {
                 std::panic::resume_unwind(panic);
             }
         }
         let mut done = self.shared.done.lock().unwrap_or_else(PoisonError::into_inner);
-        Report {
+        LoadReport {
             done: std::mem::take(&mut *done),
         }
     }
@@ -122,7 +122,7 @@ impl Drop for Load {
     }
 }
 
-impl Report {
+impl LoadReport {
     /// The turns that failed.
     #[must_use]
     pub fn failures(&self) -> Vec<&Done> {

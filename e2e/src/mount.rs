@@ -35,7 +35,7 @@ impl Mount {
         self.directory.path().join(FILE)
     }
 
-    /// Puts `text` in the place of the file as a kubelet does: a new directory, and a link that is swapped.
+    /// Replaces the file's content with `text` as a kubelet does: in a new directory, by swapping a link.
     ///
     /// # Errors
     /// When it cannot be written.

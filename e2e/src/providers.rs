@@ -1,7 +1,7 @@
-//! Every kind of session store, on real servers, for suites that hold against all of them.
+//! Every kind of session store, on real servers, for tests of the common contract.
 //!
 //! The servers are started once for a test program, and end with it. Each store has a virtual server of its own, so that tests that
-//! run at the same time do not meet.
+//! run at the same time do not interfere.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +18,7 @@ use vmcp_gateway::session::store::redis::RedisStore;
 
 use crate::redis::{Certificates, Cluster, MASTER_NAME, Redis, Sentinels, documented_user};
 
-/// How long operations may take: this machine may be busy with other things than this test.
+/// The timeout of operations, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A store of one kind, empty.
@@ -53,7 +53,7 @@ pub fn every(lifetimes: Lifetimes) -> anyhow::Result<Vec<Provider>> {
         name: "memory",
         store: Arc::new(MemoryStore::new(lifetimes)),
     }];
-    if vmcp_peers::left_out("redis") {
+    if vmcp_external::is_unavailable("redis") {
         return Ok(providers);
     }
     let servers = SERVERS.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -76,7 +76,7 @@ pub fn server(name: &str) -> ServerName {
     }
 }
 
-/// What a gateway would use that has only the address of one Redis in its configuration.
+/// The storage of a gateway whose configuration has only the address of one Redis.
 #[must_use]
 pub fn storage(address: SocketAddr) -> RedisStorage {
     RedisStorage {
@@ -186,13 +186,13 @@ impl Servers {
             ),
         ];
         let mut redis = vec![plain, encrypted, restricted];
-        match vmcp_peers::redis::valkey_server() {
+        match vmcp_external::redis::valkey_server() {
             Some(program) => {
                 let valkey = Redis::start_as(&program, None, &[])?;
                 storages.push(("valkey", patient(valkey.address)));
                 redis.push(valkey);
             }
-            None => eprintln!("left out: valkey-server is not installed"),
+            None => eprintln!("skipped: the store on Valkey, because valkey-server is not installed"),
         }
         Ok(Self {
             storages,

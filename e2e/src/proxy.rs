@@ -1,4 +1,4 @@
-//! A TCP proxy that makes a network bad on request: bytes come late, or not at all, or the connection breaks.
+//! A TCP proxy that injects network faults: delays and broken connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,12 +33,12 @@ struct Shared {
     cuts: watch::Sender<u64>,
 }
 
-/// What happens to what the target sends. It applies to every chunk that it sends from then on.
+/// A fault in the direction from the target. It applies to every later chunk.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fault {
-    /// How late it comes.
+    /// The delay.
     pub late: Duration,
-    /// Whether only connections suffer whose client has said SUBSCRIBE.
+    /// Whether only connections are affected whose client has sent SUBSCRIBE.
     pub subscribers_only: bool,
 }
 
@@ -68,12 +68,12 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Makes the network as bad as `fault` says.
+    /// Replaces the fault.
     pub fn set(&self, fault: Fault) {
         *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
-    /// Breaks every connection. New ones are taken.
+    /// Breaks every connection, and accepts new ones.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
@@ -111,7 +111,7 @@ async fn forward(
         if read == 0 {
             return to.shutdown().await;
         }
-        // As a word of its own: scripts speak of it too.
+        // As a separate word: scripts contain it, too.
         if chunk[..read]
             .windows(SUBSCRIBE.len())
             .any(|window| window == SUBSCRIBE)

@@ -1,4 +1,4 @@
-//! A TCP proxy that keeps what the client says: what a program really puts on the wire.
+//! A TCP proxy that records what clients send.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -34,7 +34,7 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// What clients have said so far, on all connections, as text.
+    /// Everything that clients have sent so far, on all connections, as text.
     #[must_use]
     pub fn said(&self) -> String {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! An MCP server that keeps every message as it arrived, byte for byte, and answers as a test says.
+//! An MCP server that records every message byte for byte, and responds as the test defines.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -7,9 +7,9 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-/// What the server answers to a request that it does not answer by itself.
+/// The response to a request that the server does not handle by itself.
 #[derive(Clone, Debug)]
-pub enum Reply {
+pub enum BackendReply {
     /// A result, in JSON.
     Result(Value),
     /// These messages, in a stream, and then this result.
@@ -20,14 +20,14 @@ pub enum Reply {
 
 /// A message that arrived.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub struct ReceivedMessage {
     /// The HTTP head, in lower case.
     pub head: String,
     /// The message.
     pub body: Vec<u8>,
 }
 
-type Answering = dyn Fn(&Value) -> Reply + Send + Sync;
+type Answering = dyn Fn(&Value) -> BackendReply + Send + Sync;
 
 /// A running server. Its threads end with the connections and with the process.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ pub struct RecordingBackend {
 }
 
 struct Shared {
-    messages: Mutex<Vec<Received>>,
+    messages: Mutex<Vec<ReceivedMessage>>,
     listening: Mutex<Vec<TcpStream>>,
     /// What it lists, by the field of the list.
     offer: Value,
@@ -53,7 +53,7 @@ impl RecordingBackend {
     /// When there is no free port.
     pub fn start(
         offer: Value,
-        answer: impl Fn(&Value) -> Reply + Send + Sync + 'static,
+        answer: impl Fn(&Value) -> BackendReply + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let url = format!("http://{}/mcp", listener.local_addr()?);
@@ -67,16 +67,16 @@ impl RecordingBackend {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let shared = Arc::clone(&serving);
-                // A connection that breaks is the gateway's affair.
+                // The gateway may disconnect.
                 thread::spawn(move || drop(serve(&client, &shared)));
             }
         });
         Ok(Self { url, shared })
     }
 
-    /// Every message that has come since this was asked last, in their order.
+    /// Returns and clears the received messages.
     #[must_use]
-    pub fn take_messages(&self) -> Vec<Received> {
+    pub fn take_messages(&self) -> Vec<ReceivedMessage> {
         std::mem::take(&mut lock(&self.shared.messages))
     }
 
@@ -122,7 +122,7 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
         match head.split(' ').next() {
             Some("post") => {
                 let answer = shared.answer_to(&body);
-                lock(&shared.messages).push(Received { head, body });
+                lock(&shared.messages).push(ReceivedMessage { head, body });
                 writer.write_all(&answer)?;
             }
             Some("get") => {
@@ -146,17 +146,17 @@ impl Shared {
         }
         let list = |field: &str| {
             let items = self.offer[field].as_array().cloned().unwrap_or_default();
-            Reply::Result(json!({field: items}))
+            BackendReply::Result(json!({field: items}))
         };
         let reply = match method {
-            "initialize" => Reply::Result(json!({
+            "initialize" => BackendReply::Result(json!({
                 "protocolVersion": "2025-11-25",
                 "capabilities": {
                     "tools": {}, "prompts": {}, "resources": {"subscribe": true}, "completions": {}, "logging": {},
                 },
                 "serverInfo": {"name": "recording", "version": "1"},
             })),
-            "ping" | "logging/setLevel" => Reply::Result(json!({})),
+            "ping" | "logging/setLevel" => BackendReply::Result(json!({})),
             "tools/list" => list("tools"),
             "prompts/list" => list("prompts"),
             "resources/list" => list("resources"),
@@ -165,7 +165,7 @@ impl Shared {
         };
         let result = |result: &Value| json!({"jsonrpc": "2.0", "id": id, "result": result});
         match reply {
-            Reply::Result(value) => {
+            BackendReply::Result(value) => {
                 let session = if method == "initialize" {
                     "application/json\r\nmcp-session-id: recorded"
                 } else {
@@ -173,8 +173,8 @@ impl Shared {
                 };
                 http("200 OK", session, &result(&value).to_string())
             }
-            Reply::Verbatim(text) => http("200 OK", "application/json", &text),
-            Reply::Events(messages, value) => {
+            BackendReply::Verbatim(text) => http("200 OK", "application/json", &text),
+            BackendReply::Events(messages, value) => {
                 let messages = messages.into_iter().chain([result(&value)]);
                 let events: String = messages.map(|message| format!("data: {message}\n\n")).collect();
                 http("200 OK", "text/event-stream", &events)

@@ -1,4 +1,4 @@
-//! What tests of the session store write, and how they read it again.
+//! Session records for tests of the session store.
 
 use vmcp_gateway::backend::UpstreamSession;
 use vmcp_gateway::config::SessionLimits;

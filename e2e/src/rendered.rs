@@ -1,5 +1,5 @@
-//! A gateway started by the objects that the operator renders, as a kubelet would: the files of the pod's volumes, the variables of
-//! its container, its arguments.
+//! A gateway started from the objects that the operator renders, as a kubelet would: with the files of the pod's volumes, and the environment
+//! and arguments of its container.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

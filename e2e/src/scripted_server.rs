@@ -1,4 +1,4 @@
-//! An MCP server whose answers a test writes, byte by byte where it matters: what real servers do that no SDK of ours does.
+//! An MCP server whose responses a test defines, byte by byte if needed: for behaviour of real servers that no SDK has.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -55,14 +55,14 @@ pub enum Framing {
     Open,
     /// Without a length: the connection is closed behind it.
     UntilClose,
-    /// Behind an interim response that nobody asked for.
+    /// After an interim response that the client did not ask for.
     AfterContinue,
     /// No byte is sent at all, until the other side closes the connection.
     Never,
 }
 
 impl ScriptedServer {
-    /// Starts a server that answers as `script` says, and as [`usual`] where that says nothing.
+    /// Starts a server that responds with what `script` returns, and otherwise with [`usual`].
     ///
     /// # Errors
     /// When there is no free port.
@@ -185,7 +185,7 @@ impl Reply {
     }
 }
 
-/// What a server with the tool `echo` and no sessions answers.
+/// The response of a server with the tool `echo` and without sessions.
 #[must_use]
 pub fn usual(request: &Received) -> Reply {
     match request.method() {

@@ -1,4 +1,4 @@
-//! Event streams as they come, for tests that look at each event and its id while the stream is open.
+//! Event streams, for tests that read each event and its id while the stream is open.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::raw::Session;
+use crate::http_client::Session;
 
 /// How long an event may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// An open event stream. Dropping it ends the connection, as a client does that goes away.
+/// An open event stream. Dropping it closes the connection, as a disconnecting client does.
 #[derive(Debug)]
 pub struct Stream {
     /// The status of the answer.
@@ -161,7 +161,7 @@ impl Stream {
         bail!("no event within {LIMIT:?}")
     }
 
-    /// The next comment, whatever comes before it.
+    /// The next comment; skips everything else.
     ///
     /// # Errors
     /// When the stream ends or breaks before there is one.
@@ -209,7 +209,7 @@ impl Stream {
         Ok(self.next_message()?.1)
     }
 
-    /// Waits for a message with the method `method`, whatever comes before it.
+    /// Waits for a message with the method `method`, and skips others.
     ///
     /// # Errors
     /// As [`Self::next_message`].
@@ -222,7 +222,7 @@ impl Stream {
         }
     }
 
-    /// Whatever is left until the end, as text.
+    /// The rest of the stream, as text.
     ///
     /// # Errors
     /// When it takes too long.
@@ -231,7 +231,7 @@ impl Stream {
         Ok(String::from_utf8_lossy(&self.unread).into_owned())
     }
 
-    /// Goes away without a word.
+    /// Resets the connection.
     ///
     /// # Errors
     /// When the connection has ended already.

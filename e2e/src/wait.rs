@@ -1,4 +1,4 @@
-//! Waiting for something to become true, with a limit.
+//! Waits for a condition, with a limit.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use anyhow::bail;
 
 const POLL: Duration = Duration::from_millis(10);
 
-/// Asks `question` until it has an answer.
+/// Repeats `question` until it succeeds.
 ///
 /// # Errors
-/// When there is none within `limit`; `what` says what was waited for, and the last error why it was not there.
+/// If it does not succeed within `limit`. The message has `what` and the last error.
 pub fn until<T>(
     what: &str,
     limit: Duration,

@@ -1,14 +1,16 @@
-//! What is logged of requests: what went wrong always, the rest as configured, and never what nobody should read.
+//! The access log: failed requests always, other requests as configured, and never a secret.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vmcp_crds::config::{LogLevel, SessionStorage, SessionStorageProvider};
-use vmcp_e2e::fixture::Fixture;
+use vmcp_crds::config::LogLevel;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{self, Answer, Session};
 use vmcp_e2e::redis::Redis;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -27,19 +29,19 @@ fn line(gateway: &Gateway, id: &str) -> anyhow::Result<Value> {
     })
 }
 
-/// Calls the tool that says `message`, as the request `id`.
+/// Calls `echo` with `message`, as the request `id`.
 fn echo(gateway: &Gateway, session: &Session, id: &str, message: &str) -> anyhow::Result<Answer> {
     let params = json!({"name": "a_echo", "arguments": {"message": message}});
     let headers = [("mcp-session-id", &*session.id), ("x-request-id", id)];
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
-    raw::post(gateway.mcp, &headers, &call)
+    http_client::post(gateway.mcp, &headers, &call)
 }
 
-/// A request that failed is logged with its id its backend and no secret.
+/// A failed request is logged with its id, its backend and no secret.
 #[test]
 fn failed_request_is_logged_with_backend_and_no_secret() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let gateway = Recipe::new(&[("a", &fixture.url)])?.start()?;
+    let test_server = TestServer::start(&[])?;
+    let gateway = Recipe::new(&[("a", &test_server.url)])?.start()?;
     let session = Session::open(gateway.mcp)?;
     let good = echo(&gateway, &session, "good-1", "s3cret")?;
     assert_eq!(good.tool_text()?, "s3cret");
@@ -48,7 +50,7 @@ fn failed_request_is_logged_with_backend_and_no_secret() -> anyhow::Result<()> {
         Some("good-1"),
         "the proxy's id is kept"
     );
-    fixture.admin(
+    test_server.admin(
         "POST",
         "/faults",
         &json!({"status": 500, "only_method": "tools/call"}),
@@ -73,8 +75,8 @@ fn failed_request_is_logged_with_backend_and_no_secret() -> anyhow::Result<()> {
     echo(&gateway, &other, "bad-3", "s3cret")?;
     assert_eq!(told["session"], line(&gateway, "bad-2")?["session"]);
     assert_ne!(told["session"], line(&gateway, "bad-3")?["session"]);
-    // A refusal that somebody should look at is told, too; whatever else is well is not.
-    let refused = raw::post(gateway.mcp, &[("x-request-id", "refused-1")], &json!([]))?;
+    // A rejected request is logged, too. Successful requests are not.
+    let refused = http_client::post(gateway.mcp, &[("x-request-id", "refused-1")], &json!([]))?;
     assert_eq!(refused.status, 400);
     assert_eq!(line(&gateway, "refused-1")?["outcome"], "rejected");
     assert!(
@@ -83,25 +85,25 @@ fn failed_request_is_logged_with_backend_and_no_secret() -> anyhow::Result<()> {
             .all(|line| line["request_id"] != "good-1")
     );
     let log = gateway.log()?;
-    // What backends say stands in bodies.
+    // Texts of backends are in response bodies.
     for secret in ["s3cret", "told to fail", &session.id, &other.id] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
     Ok(())
 }
 
-/// An id that cannot stand in a log is replaced and every answer has one.
+/// A request id that is unsafe in a log is replaced, and every response has an id.
 #[test]
 fn unloggable_request_id_is_replaced() -> anyhow::Result<()> {
     let gateway = Recipe::new(&[])?.start()?;
     let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
     let mut ids = Vec::new();
     for brought in ["a b", "\"quoted\"", &"x".repeat(200)] {
-        let answer = raw::post(gateway.mcp, &[("x-request-id", brought)], &ping)?;
+        let answer = http_client::post(gateway.mcp, &[("x-request-id", brought)], &ping)?;
         ids.push(answer.header("x-request-id").unwrap().to_owned());
     }
     for path in ["/mcp", "/nowhere"] {
-        let answer = raw::get(gateway.mcp, path, &[])?;
+        let answer = http_client::get(gateway.mcp, path, &[])?;
         ids.push(answer.header("x-request-id").unwrap().to_owned());
     }
     assert!(ids.iter().all(|id| id.len() == 16), "{ids:?}");
@@ -111,12 +113,13 @@ fn unloggable_request_id_is_replaced() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Successful requests are logged according to the sample rate and the log level.
 #[test]
-fn requests_that_went_well_are_logged_as_the_configuration_says() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
+fn successful_requests_are_logged_as_configured() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
+    let mut recipe = Recipe::new(&[("a", &test_server.url)])?;
     let hot = |recipe: &mut Recipe, sample: f64, level| {
-        let hot = recipe.config.hot.as_mut().unwrap();
+        let hot = recipe.hot();
         hot.access_log.sample = serde_json::from_value(json!(sample)).unwrap();
         hot.log_level = level;
     };
@@ -132,14 +135,14 @@ fn requests_that_went_well_are_logged_as_the_configuration_says() -> anyhow::Res
         for number in 0..5 {
             echo(&gateway, &session, &format!("good-{number}"), "hi")?.tool_text()?;
         }
-        // The line of a request that fails afterwards stands behind theirs.
-        fixture.admin(
+        // The line of the failed request follows theirs.
+        test_server.admin(
             "POST",
             "/faults",
             &json!({"status": 500, "only_method": "tools/call"}),
         )?;
         echo(&gateway, &session, "bad", "hi")?;
-        fixture.admin("DELETE", "/faults", &json!({}))?;
+        test_server.admin("DELETE", "/faults", &json!({}))?;
         line(&gateway, "bad")?;
         let found = lines(&gateway, "request served")?;
         let good: Vec<_> = found
@@ -165,27 +168,19 @@ fn requests_that_went_well_are_logged_as_the_configuration_says() -> anyhow::Res
 }
 
 /// The log reports an outage of the store when it begins and when it ends.
+#[requires(redis)]
 #[test]
 fn store_outage_is_logged_at_begin_and_end() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let mut redis = Redis::start(None)?;
-    let mut recipe = Recipe::new(&[])?;
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(redis.address.to_string()),
-        ..SessionStorage::default()
-    };
-    let gateway = recipe.start()?;
-    assert_eq!(raw::initialize(gateway.mcp)?.status, 200);
-    redis.kill()?;
+    let mut harness = Harness::builder().redis(Redis::start(None)?).start()?;
+    let [gateway] = harness.take_gateways()?;
+    assert_eq!(http_client::initialize(gateway.mcp)?.status, 200);
+    harness.redis.kill()?;
     for _ in 0..20 {
-        assert_eq!(raw::initialize(gateway.mcp)?.status, 503);
+        assert_eq!(http_client::initialize(gateway.mcp)?.status, 503);
     }
-    redis.start_again()?;
+    harness.redis.start_again()?;
     wait::until("the store is back", PATIENCE, || {
-        let answer = raw::initialize(gateway.mcp)?;
+        let answer = http_client::initialize(gateway.mcp)?;
         anyhow::ensure!(answer.status == 200, "{}", answer.status);
         Ok(())
     })?;

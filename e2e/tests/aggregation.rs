@@ -1,4 +1,4 @@
-//! Many backends as one: what their tools are called, who wins a name, which of them clients see, and what they are told.
+//! Aggregation: prefixes, name conflicts, filters, overrides and instructions of several backends.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
@@ -6,20 +6,20 @@ use serde_json::{Value, json};
 use vmcp_crds::config::{
     AnnotationOverride, Capability, ConflictStrategy, HotConfig, NameRule, PromptOverride, ToolOverride,
 };
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::http_client::{self, Session};
+use vmcp_e2e::test_server::TestServer;
 
-/// Two fixtures that offer the same and say who they are.
-fn left_and_right() -> anyhow::Result<(Fixture, Fixture, Recipe)> {
-    let left = Fixture::start(&["--name", "left"])?;
-    let right = Fixture::start(&["--name", "right"])?;
+/// Two test servers with the same lists and different names.
+fn left_and_right() -> anyhow::Result<(TestServer, TestServer, Recipe)> {
+    let left = TestServer::start(&["--name", "left"])?;
+    let right = TestServer::start(&["--name", "right"])?;
     let recipe = Recipe::new(&[("left", &left.url), ("right", &right.url)])?;
     Ok((left, right, recipe))
 }
 
 fn hot(recipe: &mut Recipe) -> &mut HotConfig {
-    recipe.config.hot.as_mut().unwrap()
+    recipe.hot()
 }
 
 fn who(session: &Session, gateway: &Gateway, tool: &str) -> anyhow::Result<Value> {
@@ -36,8 +36,9 @@ fn has(names: &[String], name: &str) -> bool {
     names.iter().any(|other| other == name)
 }
 
+/// The prefix of a backend is its name, unless another one is configured.
 #[test]
-fn prefixes_are_the_backends_names_unless_configured_otherwise() -> anyhow::Result<()> {
+fn prefix_defaults_to_backend_name() -> anyhow::Result<()> {
     let (_left, _right, mut recipe) = left_and_right()?;
     hot(&mut recipe).aggregation.prefix_format = "{backend}.".to_owned();
     hot(&mut recipe).backends[1].prefix = Some(String::new());
@@ -75,8 +76,9 @@ fn first_backend_wins_without_prefixes() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// With the strategy `priority` the backend that comes first in the list wins a name.
 #[test]
-fn with_priorities_the_most_important_backend_wins() -> anyhow::Result<()> {
+fn first_backend_in_priority_list_wins() -> anyhow::Result<()> {
     let (_left, _right, mut recipe) = left_and_right()?;
     hot(&mut recipe).aggregation.strategy = ConflictStrategy::Priority;
     hot(&mut recipe).aggregation.priority = vec!["right".to_owned()];
@@ -86,7 +88,7 @@ fn with_priorities_the_most_important_backend_wins() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// With manual a name that two share is offered by neither until one is renamed.
+/// With the strategy `manual` a name of two backends is not listed until one of them is renamed.
 #[test]
 fn manual_conflict_hides_name_until_renamed() -> anyhow::Result<()> {
     let (_left, _right, mut recipe) = left_and_right()?;
@@ -142,7 +144,7 @@ fn override_conflict_names_both_tools() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A name in the configuration that a backend does not offer is warned of.
+/// A configured name that the backend does not have causes a warning.
 #[test]
 fn unmatched_configured_name_is_warned_of() -> anyhow::Result<()> {
     let (_left, _right, mut recipe) = left_and_right()?;
@@ -174,8 +176,9 @@ fn unmatched_configured_name_is_warned_of() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A configured name causes no warning while the list of its backend is unknown.
 #[test]
-fn nothing_is_said_of_names_in_a_list_that_is_not_known() -> anyhow::Result<()> {
+fn names_in_unknown_list_cause_no_warning() -> anyhow::Result<()> {
     let (left, mut right, mut recipe) = left_and_right()?;
     right.kill()?;
     left.admin(
@@ -198,8 +201,9 @@ fn nothing_is_said_of_names_in_a_list_that_is_not_known() -> anyhow::Result<()> 
     Ok(())
 }
 
+/// A denied or hidden tool is neither listed nor callable.
 #[test]
-fn what_is_denied_or_hidden_is_neither_listed_nor_callable() -> anyhow::Result<()> {
+fn denied_or_hidden_tool_is_neither_listed_nor_callable() -> anyhow::Result<()> {
     let (_left, _right, mut recipe) = left_and_right()?;
     hot(&mut recipe).aggregation.strategy = ConflictStrategy::None;
     let left = &mut hot(&mut recipe).backends[0];
@@ -223,7 +227,7 @@ fn what_is_denied_or_hidden_is_neither_listed_nor_callable() -> anyhow::Result<(
         "{listed:?}"
     );
     assert!(!has(&listed, "counter"), "{listed:?}");
-    // A denied tool leaves its name to others, a hidden one does not.
+    // The name of a denied tool is free for other backends, that of a hidden tool is not.
     assert_eq!(who(&session, &gateway, "whoami")?, "right");
     assert!(!has(&listed, "echo"), "{listed:?}");
     for tool in ["echo", "counter", "test_simple_text"] {
@@ -259,7 +263,7 @@ fn what_is_denied_or_hidden_is_neither_listed_nor_callable() -> anyhow::Result<(
 
 /// Overrides change what clients see, and calls still arrive.
 #[test]
-fn overrides_change_lists_and_calls_still_arrive() -> anyhow::Result<()> {
+fn overridden_tool_is_renamed_and_still_called() -> anyhow::Result<()> {
     let (left, _right, mut recipe) = left_and_right()?;
     let terms = &mut hot(&mut recipe).backends[0];
     let tool = ToolOverride {
@@ -334,9 +338,9 @@ fn overrides_change_lists_and_calls_still_arrive() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tools with unusual names are offered and called, and warned of; with the strict rule they are left out and reported.
+/// Tools with unusual names are listed, callable, and cause a warning. With the strict rule they are omitted and reported.
 #[test]
-fn unusual_tool_names_are_offered_unless_names_is_strict() -> anyhow::Result<()> {
+fn unusual_tool_names_are_listed_unless_strict() -> anyhow::Result<()> {
     let (left, _right, mut recipe) = left_and_right()?;
     let (long, too_long) = ("l".repeat(70), "m".repeat(130));
     left.admin(
@@ -354,7 +358,7 @@ fn unusual_tool_names_are_offered_unless_names_is_strict() -> anyhow::Result<()>
         &[&too_long, "longer than 128"],
     ];
     for names in [NameRule::Lenient, NameRule::Strict] {
-        let hot = recipe.config.hot.get_or_insert_default();
+        let hot = recipe.hot();
         hot.aggregation.names = names;
         let gateway = recipe.start()?;
         let session = Session::open(gateway.mcp)?;
@@ -389,13 +393,13 @@ fn unusual_tool_names_are_offered_unless_names_is_strict() -> anyhow::Result<()>
     Ok(())
 }
 
-/// A capability that is not offered is not told of not served and not asked for.
+/// A disabled capability is not declared, not served, and not requested from backends.
 #[test]
 fn disabled_capability_is_neither_listed_nor_served() -> anyhow::Result<()> {
     let (left, _right, mut recipe) = left_and_right()?;
     hot(&mut recipe).aggregation.capabilities = vec![Capability::Tools];
     let gateway = recipe.start()?;
-    let hello = raw::initialize(gateway.mcp)?.message()?;
+    let hello = http_client::initialize(gateway.mcp)?.message()?;
     assert_eq!(
         hello["result"]["capabilities"],
         json!({"tools": {"listChanged": true}, "logging": {}})
@@ -424,12 +428,13 @@ fn disabled_capability_is_neither_listed_nor_served() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Server info and instructions come from the configuration, and instructions contain those of the backends.
 #[test]
-fn the_gateway_says_who_it_is_and_how_to_use_it_as_configured() -> anyhow::Result<()> {
+fn server_info_and_instructions_are_configurable() -> anyhow::Result<()> {
     let (_left, _right, mut recipe) = left_and_right()?;
     let tell = |recipe: &Recipe| -> anyhow::Result<Value> {
         let gateway = recipe.start()?;
-        Ok(raw::initialize(gateway.mcp)?.message()?["result"].clone())
+        Ok(http_client::initialize(gateway.mcp)?.message()?["result"].clone())
     };
     let hello = tell(&recipe)?;
     assert_eq!(
@@ -467,7 +472,7 @@ fn the_gateway_says_who_it_is_and_how_to_use_it_as_configured() -> anyhow::Resul
     Ok(())
 }
 
-/// An item that no backend has is answered with its code and what cannot be had names the backend.
+/// An unknown item gets its error code. An item that its backend cannot provide gets an error that names the backend.
 #[test]
 fn unknown_item_gets_code_and_missing_one_names_backend() -> anyhow::Result<()> {
     let (mut left, _right, recipe) = left_and_right()?;

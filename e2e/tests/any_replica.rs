@@ -1,4 +1,4 @@
-//! Three gateways, one Redis, no affinity: whichever gateway a request comes to, the answer is the same.
+//! Three gateways, one Redis, no affinity: every gateway gives the same response.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{Answer, Session};
 use vmcp_e2e::load::{Load, Turn};
-use vmcp_e2e::raw::{Answer, Session};
-use vmcp_e2e::replicas::Replicas;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a request was answered before: what it asked for, and framing and body of the answer.
+/// The earlier responses, by request: framing and body.
 type Known = Arc<Mutex<HashMap<String, (String, String)>>>;
 
-/// The same question has the same answer, byte for byte and in the same framing.
+/// Checks that a request gets the same response as before, byte for byte and in the same framing.
 fn same(known: &Known, question: &str, answer: &Answer) -> anyhow::Result<()> {
     ensure!(
         answer.status == 200,
@@ -38,16 +39,14 @@ fn same(known: &Known, question: &str, answer: &Answer) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ten thousand requests of fifty sessions are answered alike by every replica.
+/// Ten thousand requests of fifty sessions get the same responses from every replica.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
-async fn every_replica_answers_every_session_alike() -> anyhow::Result<()> {
+async fn all_replicas_give_equal_responses() -> anyhow::Result<()> {
     const SESSIONS: usize = 50;
     const TURNS: u64 = 200;
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let replicas = Replicas::start(3).await?;
-    let gateway = replicas.address();
+    let harness = Harness::replicated(3).await?;
+    let gateway = harness.address();
     let known = Known::default();
     let report = Load::run(TURNS, SESSIONS, Duration::ZERO, |worker| {
         let known = Arc::clone(&known);
@@ -67,7 +66,7 @@ async fn every_replica_answers_every_session_alike() -> anyhow::Result<()> {
                     ("mcp-session-id", &*session.id),
                     ("mcp-protocol-version", revision),
                 ];
-                vmcp_e2e::raw::post(gateway, &headers, &question)
+                vmcp_e2e::http_client::post(gateway, &headers, &question)
             };
             let uniform = |method: &str, params: Value| -> anyhow::Result<()> {
                 same(
@@ -114,13 +113,13 @@ async fn every_replica_answers_every_session_alike() -> anyhow::Result<()> {
                 ),
                 10 => uniform("resources/subscribe", json!({"uri": "test://watched-resource"})),
                 _ => {
-                    // What the client has agreed to and declared reaches the backend as it was, through every replica.
+                    // The negotiated revision and the client's capabilities reach the backend unchanged through every replica.
                     let seen: Value = serde_json::from_str(&tool("fixture_whoami", json!({}))?)?;
                     ensure!(
                         seen["client_capabilities"]["experimental"]["worker"]["n"] == json!(worker),
                         "{seen}"
                     );
-                    ensure!(seen["client_info"]["name"] == "raw", "{seen}");
+                    ensure!(seen["client_info"]["name"] == "http-client", "{seen}");
                     Ok(())
                 }
             }
@@ -128,20 +127,20 @@ async fn every_replica_answers_every_session_alike() -> anyhow::Result<()> {
     });
     report.without_failure()?;
 
-    // Every replica had its share, each session has one upstream session, and what it has set is told there.
+    // Every replica served its share. Each session has one upstream session, which has the session's settings.
     let mut shares: HashMap<_, u64> = HashMap::new();
-    for served in replicas.balancer.served() {
+    for served in harness.balancer()?.served() {
         *shares.entry(served.replica).or_default() += 1;
     }
     assert!(
         shares.len() == 3 && shares.values().all(|share| *share > 3000),
         "{shares:?}"
     );
-    let sessions = replicas.fixture.admin_answer("GET", "/sessions", &Value::Null)?;
+    let sessions = harness.server().admin_answer("GET", "/sessions", &Value::Null)?;
     let sessions = sessions.as_array().context("no list of sessions")?;
     let ours: Vec<_> = sessions
         .iter()
-        .filter(|session| session["client"]["name"] == "raw")
+        .filter(|session| session["client"]["name"] == "http-client")
         .collect();
     assert_eq!(ours.len(), SESSIONS);
     for session in ours {
@@ -164,18 +163,16 @@ async fn every_replica_answers_every_session_alike() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// First calls that come to three replicas at one instant end up in one upstream session.
+/// Simultaneous first calls at three replicas use one upstream session.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn simultaneous_first_calls_share_one_upstream_session() -> anyhow::Result<()> {
     const SESSIONS: u64 = 40;
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let replicas = Replicas::start(3).await?;
+    let harness = Harness::replicated(3).await?;
     for _ in 0..SESSIONS {
-        let session = Session::open(replicas.address())?;
+        let session = Session::open(harness.address())?;
         let together = Arc::new(Barrier::new(3));
-        let calls = replicas.addresses().into_iter().map(|gateway| {
+        let calls = harness.addresses().into_iter().map(|gateway| {
             let (session, together) = (session.clone(), Arc::clone(&together));
             std::thread::spawn(move || {
                 together.wait();
@@ -190,10 +187,10 @@ async fn simultaneous_first_calls_share_one_upstream_session() -> anyhow::Result
         counts.sort_unstable();
         assert_eq!(counts, ["1", "2", "3"]);
     }
-    // Replicas that lost the race have deleted what they opened.
+    // Replicas that lost the race have deleted the upstream sessions that they opened.
     wait::until("one upstream session is left of each", PATIENCE, || {
-        let stats = replicas.fixture.stats()?;
-        let opened = stats.initializes.get("raw").copied().unwrap_or_default();
+        let stats = harness.server().stats()?;
+        let opened = stats.initializes.get("http-client").copied().unwrap_or_default();
         ensure!(
             opened - stats.deletes == SESSIONS,
             "{opened} opened, {} deleted",

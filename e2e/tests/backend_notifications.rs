@@ -1,10 +1,10 @@
-//! A backend's notifications reach a client only when they are about something of that backend: a call that it was sent, a resource that
-//! it has or at which the client subscribed.
+//! A notification of a backend reaches a client only if it concerns that backend: a call that it received, its own resource, or a resource
+//! to which the client subscribed there.
 
 use serde_json::{Value, json};
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
-use vmcp_e2e::recording_backend::{RecordingBackend, Reply};
+use vmcp_e2e::http_client::Session;
+use vmcp_e2e::recording_backend::{BackendReply, RecordingBackend};
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
 
@@ -37,15 +37,15 @@ fn offer(resources: &[&str]) -> Value {
     })
 }
 
-/// A backend that minds its own business, and one that tells of others' calls and resources in each answer.
+/// An honest backend, and a nosy one that sends notifications about other backends' calls and resources with each response.
 fn start() -> anyhow::Result<(RecordingBackend, RecordingBackend, Gateway)> {
     let honest = RecordingBackend::start(offer(&["honest://a/1"]), |request| {
         let token = &request["params"]["_meta"]["progressToken"];
-        Reply::Events(vec![progress(token, 1), updated("honest://a/1")], done())
+        BackendReply::Events(vec![progress(token, 1), updated("honest://a/1")], done())
     })?;
     let nosy = RecordingBackend::start(offer(&["nosy://b/1"]), |request| {
         if request["method"] != "tools/call" {
-            return Reply::Result(json!({}));
+            return BackendReply::Result(json!({}));
         }
         let own = &request["params"]["_meta"]["progressToken"];
         let mut messages = others();
@@ -54,14 +54,14 @@ fn start() -> anyhow::Result<(RecordingBackend, RecordingBackend, Gateway)> {
             updated("nosy://b/1"),
             updated("nosy://b/unlisted"),
         ]);
-        Reply::Events(messages, done())
+        BackendReply::Events(messages, done())
     })?;
     let recipe = Recipe::new(&[("honest", &honest.url), ("nosy", &nosy.url)])?;
     let gateway = recipe.start()?;
     Ok((honest, nosy, gateway))
 }
 
-/// What is none of the nosy backend's business.
+/// Notifications that do not concern the nosy backend.
 fn others() -> Vec<Value> {
     vec![
         progress(&json!(TOKEN), 99),
@@ -76,7 +76,7 @@ fn others() -> Vec<Value> {
     ]
 }
 
-/// What comes on the stream of a call of `tool` with the progress token `token`.
+/// The messages on the stream of a call of `tool` with the progress token `token`.
 fn call(gateway: &Gateway, session: &Session, tool: &str, token: i64) -> anyhow::Result<Vec<Value>> {
     let params = json!({"name": tool, "arguments": {}, "_meta": {"progressToken": token}});
     let call = json!({"jsonrpc": "2.0", "id": token, "method": "tools/call", "params": params});
@@ -88,7 +88,7 @@ fn call(gateway: &Gateway, session: &Session, tool: &str, token: i64) -> anyhow:
     Ok(messages)
 }
 
-/// Progress is passed under the client's own token, whatever its type, and nothing that is another backend's is passed at all.
+/// Progress has the client's own token, whatever its type. Notifications about other backends are dropped.
 #[test]
 fn notifications_about_other_backends_are_dropped() -> anyhow::Result<()> {
     let (_honest, nosy, gateway) = start()?;
@@ -110,7 +110,7 @@ fn notifications_about_other_backends_are_dropped() -> anyhow::Result<()> {
             answer
         ]
     );
-    // The session's own stream is judged alike.
+    // The same holds for the session's own stream.
     let mut stream = Stream::get(gateway.mcp, &session, None)?;
     wait::until(
         "the gateway listens to the backend in both sessions",
@@ -129,7 +129,7 @@ fn notifications_about_other_backends_are_dropped() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who subscribed at a backend hears of the resource and its parts, also when no list names it any more.
+/// A subscriber gets updates of the resource and its parts, also when no list contains it any more.
 #[test]
 fn updates_of_subscribed_resources_pass() -> anyhow::Result<()> {
     let (_honest, nosy, gateway) = start()?;

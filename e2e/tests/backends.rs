@@ -1,4 +1,4 @@
-//! What a backend may do, and how it is talked to: each field of its configuration flipped, in front of a real server.
+//! The configuration of a backend: each field is changed, and its effect is seen with a real server.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vmcp_crds::config::{BackendConfig, Duration as Span, HeaderSource};
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::http_client::{self, Answer, Session};
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
-use vmcp_peers::process::Signal;
+use vmcp_external::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Longer than any test may take.
 const FOR_EVER: u64 = 600_000;
 
-/// A gateway in front of the backend `fixture`, which is configured as `configure` says.
+/// A gateway in front of the backend `fixture`, which `configure` configures.
 fn gateway(url: &str, configure: impl FnOnce(&mut BackendConfig)) -> anyhow::Result<(Recipe, Gateway)> {
     let mut recipe = Recipe::new(&[("fixture", url)])?;
     if let Some(hot) = &mut recipe.config.hot {
@@ -27,8 +27,8 @@ fn gateway(url: &str, configure: impl FnOnce(&mut BackendConfig)) -> anyhow::Res
     Ok((recipe, gateway))
 }
 
-fn faults(fixture: &Fixture, rule: &Value) -> anyhow::Result<()> {
-    fixture.admin("POST", "/faults", rule)
+fn faults(test_server: &TestServer, rule: &Value) -> anyhow::Result<()> {
+    test_server.admin("POST", "/faults", rule)
 }
 
 /// The text of a tool's result that says `isError`.
@@ -45,12 +45,12 @@ fn assert_says(text: &str, parts: &[&str]) {
     }
 }
 
-/// A call ends at its deadline with an error for its id and the backend is notified.
+/// A call ends at its deadline with an error for its id, and the backend gets a cancellation.
 #[test]
 fn call_ends_at_deadline_and_backend_is_cancelled() -> anyhow::Result<()> {
     for arguments in [&["--json-response"][..], &[]] {
-        let fixture = Fixture::start(arguments)?;
-        let (_recipe, gateway) = gateway(&fixture.url, |backend| {
+        let test_server = TestServer::start(arguments)?;
+        let (_recipe, gateway) = gateway(&test_server.url, |backend| {
             backend.timeouts.call = Span::from_secs(1);
         })?;
         let session = Session::open(gateway.mcp)?;
@@ -62,21 +62,22 @@ fn call_ends_at_deadline_and_backend_is_cancelled() -> anyhow::Result<()> {
             &["fixture", "did not answer within 1 s", "may have been executed"],
         );
         wait::until("the backend is told of the cancellation", PATIENCE, || {
-            anyhow::ensure!(fixture.stats()?.cancelled == 1, "{:?}", fixture.stats()?);
+            anyhow::ensure!(test_server.stats()?.cancelled == 1, "{:?}", test_server.stats()?);
             Ok(())
         })?;
-        // The session is as good as before.
+        // The session still works.
         let echo = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
         assert_eq!(echo.tool_text()?, "hi");
-        assert_eq!(fixture.initializes("raw")?, 1);
+        assert_eq!(test_server.initializes("http-client")?, 1);
     }
     Ok(())
 }
 
+/// A stream that the gateway buffers for its client is cancelled at the backend when its deadline is over.
 #[test]
-fn backend_is_told_when_a_stream_that_is_read_whole_is_late() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let (_recipe, gateway) = gateway(&fixture.url, |backend| {
+fn late_buffered_stream_is_cancelled_at_backend() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
+    let (_recipe, gateway) = gateway(&test_server.url, |backend| {
         backend.timeouts.call = Span::from_secs(1);
     })?;
     let session = Session::open(gateway.mcp)?;
@@ -87,15 +88,15 @@ fn backend_is_told_when_a_stream_that_is_read_whole_is_late() -> anyhow::Result<
         ("accept", "application/json"),
         ("mcp-session-id", &*session.id),
     ];
-    let answer = raw::exchange(gateway.mcp, "POST", "/mcp", &headers, call.to_string().as_bytes())?;
+    let answer = http_client::exchange(gateway.mcp, "POST", "/mcp", &headers, call.to_string().as_bytes())?;
     assert_says(&tool_error(&answer)?, &["did not answer within 1 s"]);
     wait::until("the backend is told of the cancellation", PATIENCE, || {
-        anyhow::ensure!(fixture.stats()?.cancelled == 1, "{:?}", fixture.stats()?);
+        anyhow::ensure!(test_server.stats()?.cancelled == 1, "{:?}", test_server.stats()?);
         Ok(())
     })
 }
 
-/// Sends a call of which nobody reads the answer as long as the value is kept.
+/// Sends a call and does not read its response.
 fn call_unread(
     gateway: &Gateway,
     session: &Session,
@@ -105,7 +106,7 @@ fn call_unread(
     let params = json!({"name": tool, "arguments": arguments, "_meta": {"progressToken": "p"}});
     let body =
         json!({"jsonrpc": "2.0", "id": "unread", "method": "tools/call", "params": params}).to_string();
-    // The systems take little of it for them.
+    // The kernels' buffers take little of it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
@@ -126,7 +127,7 @@ fn call_unread(
     Ok(stream)
 }
 
-/// A call whose response is not read ends at its deadline and frees its place.
+/// A call whose response is not read ends at its deadline and frees its concurrency permit.
 #[test]
 fn unread_call_ends_at_deadline_and_frees_its_permit() -> anyhow::Result<()> {
     // An answer as JSON, one as a single event, and a stream whose end never comes.
@@ -136,8 +137,8 @@ fn unread_call_ends_at_deadline_and_frees_its_permit() -> anyhow::Result<()> {
         (&[], "fixture_big", &large, false),
         (&[], "fixture_stream_progress", &endless, true),
     ] {
-        let fixture = Fixture::start(arguments)?;
-        let (_recipe, gateway) = gateway(&fixture.url, |backend| {
+        let test_server = TestServer::start(arguments)?;
+        let (_recipe, gateway) = gateway(&test_server.url, |backend| {
             backend.timeouts.call = Span::from_secs(3);
             backend.concurrency.limit = 1;
             backend.concurrency.wait = Span::from_millis(1);
@@ -146,7 +147,7 @@ fn unread_call_ends_at_deadline_and_frees_its_permit() -> anyhow::Result<()> {
         let echo = || other.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
         assert_eq!(echo()?.tool_text()?, "hi");
         let unread = call_unread(&gateway, &session, tool, parameters)?;
-        // Asking the backend itself would take the place.
+        // A request to the backend would take the permit.
         wait::until("it has the only place", PATIENCE, || {
             let running = gateway.metric("vmcp_backend_requests_in_flight", "backend=\"fixture\"")?;
             anyhow::ensure!(running > 0.5, "nothing runs");
@@ -155,7 +156,7 @@ fn unread_call_ends_at_deadline_and_frees_its_permit() -> anyhow::Result<()> {
         wait::until("its place is free", PATIENCE, || echo()?.tool_text())?;
         if is_cancelled {
             wait::until("the backend is told of the cancellation", PATIENCE, || {
-                anyhow::ensure!(fixture.stats()?.cancelled == 1, "{:?}", fixture.stats()?);
+                anyhow::ensure!(test_server.stats()?.cancelled == 1, "{:?}", test_server.stats()?);
                 Ok(())
             })?;
         }
@@ -169,10 +170,11 @@ fn unread_call_ends_at_deadline_and_frees_its_permit() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A deadline per tool replaces the deadline of the backend.
 #[test]
-fn a_tool_may_have_a_deadline_of_its_own() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let (_recipe, gateway) = gateway(&fixture.url, |backend| {
+fn tool_has_its_own_deadline() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
+    let (_recipe, gateway) = gateway(&test_server.url, |backend| {
         backend.timeouts.call = Span::from_secs(1);
         let deadlines = [("sleep", 3600), ("stream_*", 1)];
         backend.tools.deadlines = deadlines
@@ -188,11 +190,12 @@ fn a_tool_may_have_a_deadline_of_its_own() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Progress restarts the deadline of a call only where that is configured, up to the maximum.
 #[test]
-fn progress_begins_the_deadline_anew_when_it_may() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
+fn progress_restarts_deadline_if_configured() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
     for extend in [false, true] {
-        let (_recipe, gateway) = gateway(&fixture.url, |backend| {
+        let (_recipe, gateway) = gateway(&test_server.url, |backend| {
             backend.timeouts.call = Span::from_secs(2);
             backend.timeouts.extend_on_progress = extend;
         })?;
@@ -221,10 +224,11 @@ fn progress_begins_the_deadline_anew_when_it_may() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A backend that sends no response head, or stops within a response, is abandoned after the configured time.
 #[test]
-fn a_backend_that_is_silent_where_it_should_speak_is_given_up() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&["--json-response"])?;
-    let (_recipe, gateway) = gateway(&fixture.url, |backend| {
+fn silent_backend_is_abandoned() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&["--json-response"])?;
+    let (_recipe, gateway) = gateway(&test_server.url, |backend| {
         backend.timeouts.first_byte = Some(Span::from_millis(700));
         backend.timeouts.idle = Span::from_millis(400);
     })?;
@@ -236,7 +240,7 @@ fn a_backend_that_is_silent_where_it_should_speak_is_given_up() -> anyhow::Resul
             "paused for more than 0.4 s in the middle of its answer",
         ),
     ] {
-        faults(&fixture, &json!({fault: true, "only_method": "tools/call"}))?;
+        faults(&test_server, &json!({fault: true, "only_method": "tools/call"}))?;
         let answer = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
         assert_says(
             &tool_error(&answer)?,
@@ -247,8 +251,8 @@ fn a_backend_that_is_silent_where_it_should_speak_is_given_up() -> anyhow::Resul
 }
 
 #[test]
-fn a_backend_to_which_no_connection_is_made_in_time_is_given_up() -> anyhow::Result<()> {
-    // A server that accepts, and never says a word of TLS.
+fn connect_timeout_abandons_backend() -> anyhow::Result<()> {
+    // A server that accepts connections and sends no TLS message.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let url = format!("https://{}/mcp", silent.local_addr()?);
     let (_recipe, gateway) = gateway(&url, |backend| {
@@ -274,14 +278,14 @@ fn a_backend_to_which_no_connection_is_made_in_time_is_given_up() -> anyhow::Res
     Ok(())
 }
 
-/// A backend gets its headers and those of the client that may pass and no others.
+/// A backend gets its configured headers and the client's passed headers, and no others.
 #[test]
 fn backend_gets_configured_and_passed_headers_only() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
+    let test_server = TestServer::start(&[])?;
     let secrets = tempfile::tempdir()?;
     let file = secrets.path().join("key");
     std::fs::write(&file, "s3cret-of-the-file\n")?;
-    let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    let mut recipe = Recipe::new(&[("fixture", &test_server.url)])?;
     let token = ("BACKEND_TOKEN".to_owned(), "s3cret-of-the-environment".to_owned());
     recipe.environment.extend([token]);
     if let Some(hot) = &mut recipe.config.hot {
@@ -312,7 +316,7 @@ fn backend_gets_configured_and_passed_headers_only() -> anyhow::Result<()> {
         ];
         let params = json!({"name": "fixture_whoami", "arguments": {}});
         let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
-        let text = raw::post(gateway.mcp, &headers, &call)?.tool_text()?;
+        let text = http_client::post(gateway.mcp, &headers, &call)?.tool_text()?;
         Ok(serde_json::from_str::<Value>(&text)?["headers"].clone())
     };
     let headers = seen()?;
@@ -337,9 +341,10 @@ fn backend_gets_configured_and_passed_headers_only() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A backend whose configured header has no value fails alone. Other backends work.
 #[test]
-fn a_backend_whose_header_has_no_value_is_out_of_order_alone() -> anyhow::Result<()> {
-    let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
+fn backend_without_header_value_fails_alone() -> anyhow::Result<()> {
+    let (one, two) = (TestServer::start(&[])?, TestServer::start(&[])?);
     let secrets = tempfile::tempdir()?;
     let file = secrets.path().join("key");
     let mut recipe = Recipe::new(&[("one", &one.url), ("two", &two.url)])?;
@@ -444,8 +449,9 @@ impl Flood {
     }
 }
 
+/// A response without an end is cut at the size limit, and is not held in memory.
 #[test]
-fn an_answer_without_end_is_cut_and_takes_no_memory() -> anyhow::Result<()> {
+fn endless_response_is_cut_and_uses_no_memory() -> anyhow::Result<()> {
     let flood = Flood::start()?;
     let (_recipe, gateway) = gateway(&flood.url, |_| {})?;
     let session = Session::open(gateway.mcp)?;
@@ -456,7 +462,7 @@ fn an_answer_without_end_is_cut_and_takes_no_memory() -> anyhow::Result<()> {
         (&json!(7), &json!(true))
     );
     assert_says(&message.to_string(), &["fixture", "larger than 16777216 bytes"]);
-    // What has begun cannot become an error any more: the connection breaks, so that nobody takes it for whole.
+    // A response that has begun cannot become an error: the connection breaks, so that the client does not take the response for complete.
     let cut = session.call(gateway.mcp, "fixture_json", &json!({}));
     assert!(cut.is_err(), "the answer came to an end");
     assert_eq!(gateway.metric("vmcp_answers_unchecked_total", "fixture")?, 1.0);
@@ -466,10 +472,11 @@ fn an_answer_without_end_is_cut_and_takes_no_memory() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A response that is larger than `maxAnswerBytes` fails with an error that names the limit.
 #[test]
-fn the_size_of_an_answer_is_bounded_as_configured() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&["--json-response"])?;
-    let (_recipe, gateway) = gateway(&fixture.url, |backend| backend.max_answer_bytes = 1_000_000)?;
+fn response_size_limit_is_configurable() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&["--json-response"])?;
+    let (_recipe, gateway) = gateway(&test_server.url, |backend| backend.max_answer_bytes = 1_000_000)?;
     let session = Session::open(gateway.mcp)?;
     let big = |bytes: u32| session.call(gateway.mcp, "fixture_big", &json!({"bytes": bytes}));
     assert_eq!(big(900_000)?.tool_text()?.len(), 900_000);
@@ -483,8 +490,9 @@ fn the_size_of_an_answer_is_bounded_as_configured() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every fault of a backend becomes an error that names the backend, the fault, and whether a retry is safe.
 #[test]
-fn each_fault_of_a_backend_is_an_error_that_names_it() -> anyhow::Result<()> {
+fn every_backend_fault_is_named_in_the_error() -> anyhow::Result<()> {
     const EXECUTED: &str = "may have been executed";
     const SAFE: &str = "trying again is safe";
     let cases = [
@@ -505,12 +513,12 @@ fn each_fault_of_a_backend_is_an_error_that_names_it() -> anyhow::Result<()> {
         ),
         (
             json!({"status": 500}),
-            "HTTP status 500: The fixture was told to fail",
+            "HTTP status 500: The test server was told to fail",
             EXECUTED,
         ),
         (
             json!({"status": 503}),
-            "HTTP status 503: The fixture was told to fail",
+            "HTTP status 503: The test server was told to fail",
             SAFE,
         ),
         (
@@ -542,39 +550,40 @@ fn each_fault_of_a_backend_is_an_error_that_names_it() -> anyhow::Result<()> {
             EXECUTED,
         ),
     ];
-    let fixture = Fixture::start(&["--json-response"])?;
-    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+    let test_server = TestServer::start(&["--json-response"])?;
+    let (_recipe, gateway) = gateway(&test_server.url, |_| {})?;
     let session = Session::open(gateway.mcp)?;
     let echo = || session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
     assert_eq!(echo()?.tool_text()?, "hi");
     for (mut rule, expected, retry) in cases {
         rule["only_method"] = json!("tools/call");
-        faults(&fixture, &rule)?;
+        faults(&test_server, &rule)?;
         let text = tool_error(&echo()?)?;
         assert_says(&text, &["The backend fixture", expected, retry]);
         assert!(!text.contains("s3cret"), "{text}");
-        // Others are told by an error of the protocol.
+        // Other requests get a JSON-RPC error.
         rule["only_method"] = json!("prompts/get");
-        faults(&fixture, &rule)?;
+        faults(&test_server, &rule)?;
         let prompt = json!({"name": "fixture_test_simple_prompt"});
         let answer = session.request(gateway.mcp, "prompts/get", &prompt)?;
         assert_eq!(answer.error_code(), -32603, "{rule}: {}", answer.text());
         assert_says(&answer.text(), &["fixture", retry]);
-        fixture.admin("DELETE", "/faults", &json!({}))?;
+        test_server.admin("DELETE", "/faults", &json!({}))?;
         assert_eq!(echo()?.tool_text()?, "hi", "after {rule}");
     }
-    // None of it has cost the session.
-    assert_eq!(fixture.initializes("raw")?, 1);
+    // The upstream session survived all of it.
+    assert_eq!(test_server.initializes("http-client")?, 1);
     Ok(())
 }
 
+/// The client gets only the first of two responses on one stream.
 #[test]
-fn of_two_answers_on_a_stream_the_client_gets_one() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+fn second_response_on_stream_is_dropped() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
+    let (_recipe, gateway) = gateway(&test_server.url, |_| {})?;
     let session = Session::open(gateway.mcp)?;
     faults(
-        &fixture,
+        &test_server,
         &json!({"two_answers": true, "only_method": "tools/call"}),
     )?;
     let answer = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
@@ -588,10 +597,11 @@ fn of_two_answers_on_a_stream_the_client_gets_one() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A call that the backend rejects with 400 does not cost the upstream session.
 #[test]
-fn a_call_that_is_refused_with_400_does_not_cost_the_session() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+fn call_rejected_with_400_keeps_upstream_session() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
+    let (_recipe, gateway) = gateway(&test_server.url, |_| {})?;
     let session = Session::open(gateway.mcp)?;
     let count = || {
         session
@@ -599,37 +609,38 @@ fn a_call_that_is_refused_with_400_does_not_cost_the_session() -> anyhow::Result
             .tool_text()
     };
     assert_eq!(count()?, "1");
-    faults(&fixture, &json!({"status": 400, "only_tool": "echo"}))?;
+    faults(&test_server, &json!({"status": 400, "only_tool": "echo"}))?;
     let refused = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
     assert_says(&tool_error(&refused)?, &["HTTP status 400"]);
     assert_eq!(count()?, "2", "the state at the backend is kept");
-    // Where the session is really gone, the same status leads to another.
-    fixture.admin("POST", "/sessions/forget?style=400", &json!({}))?;
+    // If the session is really lost, the same status leads to a new one.
+    test_server.admin("POST", "/sessions/forget?style=400", &json!({}))?;
     assert_eq!(count()?, "1");
     Ok(())
 }
 
-/// A server that gives ids since it was restarted gets a session.
+/// A server that uses session ids only since its restart gets a session.
 #[test]
 fn restarted_server_with_session_ids_gets_session() -> anyhow::Result<()> {
-    let mut fixture = Fixture::start(&["--stateless"])?;
-    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+    let mut test_server = TestServer::start(&["--stateless"])?;
+    let (_recipe, gateway) = gateway(&test_server.url, |_| {})?;
     let session = Session::open(gateway.mcp)?;
     let echo = || session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
     assert_eq!(echo()?.tool_text()?, "hi");
-    fixture.restart_with(&[])?;
+    test_server.restart_with(&[])?;
     assert_eq!(echo()?.tool_text()?, "hi");
-    assert_eq!(fixture.initializes("raw")?, 1);
+    assert_eq!(test_server.initializes("http-client")?, 1);
     Ok(())
 }
 
 /// The catalog's own session is deleted with its backend and with the process.
 #[test]
 fn catalog_session_is_deleted_with_backend_and_process() -> anyhow::Result<()> {
-    let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let (one, two) = (TestServer::start(&[])?, TestServer::start(&[])?);
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("hot.yaml");
-    let backend = |name: &str, fixture: &Fixture| format!("- {{name: {name}, url: '{}'}}\n", fixture.url);
+    let backend =
+        |name: &str, test_server: &TestServer| format!("- {{name: {name}, url: '{}'}}\n", test_server.url);
     std::fs::write(
         &file,
         format!("backends:\n{}{}", backend("one", &one), backend("two", &two)),
@@ -654,14 +665,15 @@ fn catalog_session_is_deleted_with_backend_and_process() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An upstream session is deleted if its handshake fails after `initialize`.
 #[test]
-fn a_session_whose_handshake_fails_is_deleted() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+fn session_of_failed_handshake_is_deleted() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
+    let (_recipe, gateway) = gateway(&test_server.url, |_| {})?;
     let session = Session::open(gateway.mcp)?;
-    assert_eq!(fixture.stats()?.sessions.len(), 1, "the catalogue's own");
+    assert_eq!(test_server.stats()?.sessions.len(), 1, "the catalog's own");
     faults(
-        &fixture,
+        &test_server,
         &json!({"reset": "before_headers", "only_method": "notifications/initialized"}),
     )?;
     let failed = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
@@ -670,22 +682,22 @@ fn a_session_whose_handshake_fails_is_deleted() -> anyhow::Result<()> {
         &["ended the connection", "trying again is safe"],
     );
     assert_eq!(
-        (fixture.stats()?.sessions.len(), fixture.stats()?.deletes),
+        (test_server.stats()?.sessions.len(), test_server.stats()?.deletes),
         (1, 1)
     );
     Ok(())
 }
 
-/// A backend that loses its sessions repeatedly is not repaired forever.
+/// The sessions of a backend that loses them repeatedly are not reopened forever.
 #[test]
 fn session_losing_backend_is_not_reopened_forever() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let (recipe, gateway) = gateway(&fixture.url, |_| {})?;
+    let test_server = TestServer::start(&[])?;
+    let (recipe, gateway) = gateway(&test_server.url, |_| {})?;
     let session = Session::open(gateway.mcp)?;
     let echo = || session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
     for _ in 0..4 {
         assert_eq!(echo()?.tool_text()?, "hi");
-        fixture.admin("POST", "/sessions/forget?style=404", &json!({}))?;
+        test_server.admin("POST", "/sessions/forget?style=404", &json!({}))?;
     }
     assert!(!gateway.status(&recipe)?.backends[0].needs_affinity);
     assert_says(
@@ -697,7 +709,11 @@ fn session_losing_backend_is_not_reopened_forever() -> anyhow::Result<()> {
             "trying again is safe",
         ],
     );
-    assert_eq!(fixture.initializes("raw")?, 4, "one session, and three repairs");
+    assert_eq!(
+        test_server.initializes("http-client")?,
+        4,
+        "one session, and three repairs"
+    );
     assert!(gateway.status(&recipe)?.backends[0].needs_affinity);
     // Others are not affected.
     let other = Session::open(gateway.mcp)?;
@@ -706,14 +722,14 @@ fn session_losing_backend_is_not_reopened_forever() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A handshake that is answered with another content type says which.
+/// The error of a handshake with an unexpected content type names the content type.
 #[test]
 fn handshake_error_names_wrong_content_type() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let (_recipe, gateway) = gateway(&fixture.url, |_| {})?;
+    let test_server = TestServer::start(&[])?;
+    let (_recipe, gateway) = gateway(&test_server.url, |_| {})?;
     let session = Session::open(gateway.mcp)?;
     faults(
-        &fixture,
+        &test_server,
         &json!({"wrong_content_type": true, "only_method": "initialize"}),
     )?;
     let failed = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;

@@ -1,42 +1,37 @@
-//! Batches: several messages in one body, each treated as if it had come alone. Revision 2025-03-26 has them; they are served in every session.
+//! Batches: several messages in one body. Each is treated as a single message. They belong to revision 2025-03-26, and every session may send
+//! them.
 
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::gateway::Recipe;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{self, Answer, Session};
 use vmcp_e2e::scripted_server::{Reply, ScriptedServer};
 use vmcp_e2e::stream::Stream;
 
+/// A gateway in front of one backend, and a session of a revision with batches.
 struct Batches {
-    fixture: Fixture,
-    gateway: Gateway,
+    harness: Harness,
     session: Session,
 }
 
 impl Batches {
-    fn start(fixture_arguments: &[&str]) -> anyhow::Result<Self> {
-        let fixture = Fixture::start(fixture_arguments)?;
-        let gateway = Recipe::in_memory(&[("fixture", &fixture.url)])?.start()?;
-        let session = Session::open_with(gateway.mcp, "2025-03-26", &json!({"sampling": {}}))?;
-        Ok(Self {
-            fixture,
-            gateway,
-            session,
-        })
+    fn start(server_arguments: &[&str]) -> anyhow::Result<Self> {
+        let builder = Harness::builder().test_server("fixture", server_arguments);
+        let harness = builder.without_session_keys().start()?;
+        let session = Session::open_with(harness.address(), "2025-03-26", &json!({"sampling": {}}))?;
+        Ok(Self { harness, session })
     }
 
     fn post(&self, batch: &Value) -> anyhow::Result<Answer> {
-        self.session.post(self.gateway.mcp, batch)
+        self.session.post(self.harness.address(), batch)
     }
 
-    /// What the fixture was asked to do so far.
     fn calls(&self) -> anyhow::Result<u64> {
-        let stats = self.fixture.stats()?;
-        Ok(stats.requests.get("tools/call").copied().unwrap_or_default())
+        self.harness.server().calls()
     }
 }
 
@@ -69,8 +64,9 @@ fn array(answer: &Answer) -> anyhow::Result<Vec<Value>> {
     Ok(serde_json::from_slice(&answer.body)?)
 }
 
+/// The responses to a batch come as one array. Notifications have no response.
 #[test]
-fn whole_answers_come_as_one_array_and_notifications_have_none() -> anyhow::Result<()> {
+fn batch_responses_come_as_one_array() -> anyhow::Result<()> {
     let batches = Batches::start(&["--json-response"])?;
     let batch = json!([
         {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}},
@@ -88,14 +84,14 @@ fn whole_answers_come_as_one_array_and_notifications_have_none() -> anyhow::Resu
     assert_eq!(of(&answers, &json!(3))["error"]["code"], -32601);
     let big = of(&answers, &json!(6))["result"]["content"][0]["text"].as_str();
     assert_eq!(big.map(str::len), Some(300_000));
-    // What is no request is told under its id, where it has one.
+    // An invalid request gets an error with its id, if it has one.
     for id in [json!(4), Value::Null] {
         assert_eq!(of(&answers, &id)["error"]["code"], -32600, "{answers:?}");
     }
     Ok(())
 }
 
-/// A batch without requests is accepted and an answer that no backend waits for is notified.
+/// A batch without requests is accepted. A response that no backend waits for is an error.
 #[test]
 fn batch_without_requests_is_accepted() -> anyhow::Result<()> {
     let batches = Batches::start(&[])?;
@@ -112,11 +108,11 @@ fn batch_without_requests_is_accepted() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Streams come as one stream on which backends ask and the answer may come in a batch.
+/// The streams of a batch are merged into one. Server requests arrive on it, and the client may respond in a batch.
 #[test]
 fn batch_streams_merge_and_answers_may_come_in_batch() -> anyhow::Result<()> {
     let batches = Batches::start(&[])?;
-    let mcp = batches.gateway.mcp;
+    let mcp = batches.harness.address();
     let batch = json!([
         ping(1),
         call(2, "fixture_test_sampling", &json!({"prompt": "what?"})),
@@ -150,15 +146,16 @@ fn batch_streams_merge_and_answers_may_come_in_batch() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An invalid batch is rejected as a whole, and nothing of it is executed.
 #[test]
-fn what_may_not_be_a_batch_is_refused_and_nothing_of_it_is_done() -> anyhow::Result<()> {
+fn invalid_batch_is_rejected_unexecuted() -> anyhow::Result<()> {
     let batches = Batches::start(&[])?;
-    let mcp = batches.gateway.mcp;
+    let mcp = batches.harness.address();
     let echo = call(1, "fixture_echo", &json!({"message": "hi"}));
     let initialize = request(
         2,
         "initialize",
-        &json!({"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}),
+        &json!({"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "http-client", "version": "1"}}),
     );
     let many: Vec<_> = (0..101).map(ping).collect();
     for (what, batch) in [
@@ -180,7 +177,7 @@ fn what_may_not_be_a_batch_is_refused_and_nothing_of_it_is_done() -> anyhow::Res
         assert_eq!(array(&served)?.len(), 2, "{revision}");
     }
     for batch in [json!([initialize]), json!([echo])] {
-        let refused = raw::post(mcp, &[], &batch)?;
+        let refused = http_client::post(mcp, &[], &batch)?;
         assert_eq!(
             (refused.status, refused.error_code()),
             (400, -32600),
@@ -189,15 +186,15 @@ fn what_may_not_be_a_batch_is_refused_and_nothing_of_it_is_done() -> anyhow::Res
         );
         assert_eq!(refused.header("mcp-session-id"), None);
     }
-    let unknown = raw::post(mcp, &[("mcp-session-id", "v1.nothing")], &json!([echo]))?;
+    let unknown = http_client::post(mcp, &[("mcp-session-id", "v1.nothing")], &json!([echo]))?;
     unknown.ensure_session_not_found()?;
     assert_eq!(batches.calls()?, 0);
     assert_eq!(array(&batches.post(&json!([ping(1)]))?)?.len(), 1);
     Ok(())
 }
 
-/// The answer to a batch of one `streamed` call, whose answer is a stream with so many bytes, and of 40 `whole` ones with 250 KiB each. The
-/// calls have these deadlines in seconds, and the client reads nothing for longer than the first.
+/// Posts a batch of one `streamed` call, whose response is a stream of `streamed_bytes`, and of 40 `whole` calls with 250 KiB each. The calls
+/// have these deadlines in seconds. The client does not read for longer than the first deadline.
 fn read_late(streamed_bytes: usize, deadlines: &[(&str, u64)]) -> anyhow::Result<()> {
     const CALLS: u64 = 40;
     let server = ScriptedServer::start(move |request| {
@@ -218,7 +215,7 @@ fn read_late(streamed_bytes: usize, deadlines: &[(&str, u64)]) -> anyhow::Result
         }
     })?;
     let mut recipe = Recipe::in_memory(&[("a", &server.url)])?;
-    let backend = &mut recipe.config.hot.get_or_insert_default().backends[0];
+    let backend = &mut recipe.hot().backends[0];
     for (tool, seconds) in deadlines {
         let deadline = vmcp_crds::config::Duration::from_secs(*seconds);
         backend.tools.deadlines.insert((*tool).to_owned(), deadline);
@@ -243,7 +240,7 @@ fn read_late(streamed_bytes: usize, deadlines: &[(&str, u64)]) -> anyhow::Result
     stream.write_all(format!("{head}{body}").as_bytes())?;
     // The client is busy with something else.
     std::thread::sleep(Duration::from_secs(8));
-    let answer = raw::answer(stream)?;
+    let answer = http_client::answer(stream)?;
     let text = answer.text();
     let events: Vec<_> = text
         .lines()
@@ -258,14 +255,14 @@ fn read_late(streamed_bytes: usize, deadlines: &[(&str, u64)]) -> anyhow::Result
     Ok(())
 }
 
-/// What has a deadline of its own and has gone out does not cut what follows it.
+/// The deadline of a response that is already sent does not cut the responses after it.
 #[test]
-fn deadline_of_one_part_does_not_end_the_others() -> anyhow::Result<()> {
+fn deadline_of_one_request_spares_rest_of_batch() -> anyhow::Result<()> {
     read_late(1, &[("streamed", 3), ("whole", 4)])
 }
 
-/// What may still last is not cut by the deadline of a stream before it.
+/// The deadline of a stream does not cut responses with later deadlines.
 #[test]
-fn whole_answers_outlast_the_deadline_of_a_stream() -> anyhow::Result<()> {
+fn buffered_responses_outlast_deadline_of_stream() -> anyhow::Result<()> {
     read_late(3 * 1024 * 1024, &[("streamed", 4)])
 }

@@ -1,4 +1,4 @@
-//! One client or one backend takes its share of what the process buffers, and no more: the rest is refused, and nobody else notices.
+//! Memory budget: a client or a backend gets its share of the buffered bytes. Beyond it requests are rejected, and no other client notices.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -7,10 +7,9 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::{Value, json};
 use vmcp_crds::config::LimitsConfig;
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::harness::Harness;
 use vmcp_e2e::hostile::Hostile;
-use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::http_client::{self, Session};
 use vmcp_e2e::scripted_server::{Reply, ScriptedServer};
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
@@ -18,49 +17,36 @@ use vmcp_e2e::wait;
 const MIB: u64 = 1024 * 1024;
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A gateway in front of a backend as it should be, and of one that is not.
-struct Scene {
-    gateway: Gateway,
-    hostile: Hostile,
-    _good: Fixture,
+/// A gateway with these limits in front of the backends `good`, and `endless`, which a test can make send without an end.
+fn start(limits: LimitsConfig) -> anyhow::Result<(Harness, Hostile)> {
+    let hostile = Hostile::start()?;
+    let builder = Harness::builder().test_server("good", &[]);
+    let builder = builder.backend("endless", &hostile.url("endless"));
+    let builder = builder.configure(|recipe| recipe.hot().limits = limits);
+    Ok((builder.without_session_keys().start()?, hostile))
 }
 
-impl Scene {
-    fn start(limits: LimitsConfig) -> anyhow::Result<Self> {
-        let (good, hostile) = (Fixture::start(&[])?, Hostile::start()?);
-        let url = hostile.url("endless");
-        let mut recipe = Recipe::in_memory(&[("good", &good.url), ("endless", &url)])?;
-        recipe.config.hot.get_or_insert_default().limits = limits;
-        Ok(Self {
-            gateway: recipe.start()?,
-            hostile,
-            _good: good,
-        })
-    }
+/// Sends a request, and leaves its answer unread.
+fn send(mcp: SocketAddr, session: &Session, message: &Value) -> anyhow::Result<TcpStream> {
+    let body = message.to_string();
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {mcp}\r\ncontent-type: application/json\r\nmcp-session-id: {}\r\n\
+         accept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n",
+        session.id,
+        body.len()
+    );
+    let mut stream = TcpStream::connect(mcp)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body.as_bytes())?;
+    Ok(stream)
+}
 
-    /// Sends a request, and leaves its answer unread.
-    fn send(&self, session: &Session, message: &Value) -> anyhow::Result<TcpStream> {
-        let body = message.to_string();
-        let mcp = self.gateway.mcp;
-        let head = format!(
-            "POST /mcp HTTP/1.1\r\nhost: {mcp}\r\ncontent-type: application/json\r\nmcp-session-id: {}\r\n\
-             accept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n",
-            session.id,
-            body.len()
-        );
-        let mut stream = TcpStream::connect(mcp)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(body.as_bytes())?;
-        Ok(stream)
-    }
-
-    fn is_served(&self) -> anyhow::Result<()> {
-        let session = Session::open(self.gateway.mcp)?;
-        let echo = session.call(self.gateway.mcp, "good_echo", &json!({"message": "nonce"}))?;
-        ensure!(echo.tool_text()? == "nonce", "{echo:?}");
-        Ok(())
-    }
+fn is_served(mcp: SocketAddr) -> anyhow::Result<()> {
+    let session = Session::open(mcp)?;
+    let echo = session.call(mcp, "good_echo", &json!({"message": "nonce"}))?;
+    ensure!(echo.tool_text()? == "nonce", "{echo:?}");
+    Ok(())
 }
 
 fn call(id: usize, tool: &str) -> Value {
@@ -68,7 +54,7 @@ fn call(id: usize, tool: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
 }
 
-/// Whether `stream` says that there was no room, before it says anything else of the call.
+/// Whether the first message on `stream` is the error that the budget is used up.
 fn says_no_room(mut stream: TcpStream) -> anyhow::Result<bool> {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
@@ -85,45 +71,42 @@ fn says_no_room(mut stream: TcpStream) -> anyhow::Result<bool> {
     }
 }
 
-/// 24 answers of 16 MiB that do not end take a quarter of the budget. The others end with an error for their ids.
+/// 24 endless responses of 16 MiB get a quarter of the budget. The other calls end with an error for their ids.
 #[test]
-fn events_without_an_end_take_the_share_of_their_backend() -> anyhow::Result<()> {
-    let scene = Scene::start(LimitsConfig {
+fn endless_events_use_memory_share_of_their_backend() -> anyhow::Result<()> {
+    let (harness, hostile) = start(LimitsConfig {
         buffered_bytes: Some(128 * MIB),
         ..LimitsConfig::default()
     })?;
-    scene.hostile.set_hostile(true);
-    let session = Session::open(scene.gateway.mcp)?;
-    let calls = (0..24).map(|id| scene.send(&session, &call(id, "endless_endless")));
+    let (gateway, mcp) = (harness.gateway(), harness.address());
+    hostile.set_hostile(true);
+    let session = Session::open(mcp)?;
+    let calls = (0..24).map(|id| send(mcp, &session, &call(id, "endless_endless")));
     let calls: Vec<_> = calls.collect::<anyhow::Result<_>>()?;
-    scene.is_served()?;
+    is_served(mcp)?;
     let mut refused = 0;
     for call in calls {
         refused += usize::from(says_no_room(call)?);
     }
     assert!(refused >= 20, "{refused} of 24 were told that there is no room");
-    let peak = scene.gateway.peak_memory()?;
+    let peak = gateway.peak_memory()?;
     assert!(peak < 200 * MIB, "{} MiB", peak / MIB);
     wait::until("nothing is buffered any more", LIMIT, || {
-        let buffered = scene.gateway.metric("vmcp_buffered_bytes", "")?;
+        let buffered = gateway.metric("vmcp_buffered_bytes", "")?;
         ensure!(buffered < MIB as f64, "{buffered}");
         Ok(())
     })?;
-    assert!(scene.gateway.metric("vmcp_buffer_refusals_total", "")? >= 20.0);
+    assert!(gateway.metric("vmcp_buffer_refusals_total", "")? >= 20.0);
     Ok(())
 }
 
-/// A thousand lists of a megabyte, asked for in ten requests whose answers nobody reads, are one list in memory.
+/// A thousand lists of a megabyte, requested by ten batches whose responses are not read, are one list in memory.
 #[test]
 fn lists_in_batches_share_their_memory() -> anyhow::Result<()> {
-    let scene = Scene::start(LimitsConfig::default())?;
     let large = Hostile::start()?;
-    let recipe = Recipe::in_memory(&[("large", &large.url("large"))])?;
-    let scene = Scene {
-        gateway: recipe.start()?,
-        ..scene
-    };
-    let mcp = scene.gateway.mcp;
+    let builder = Harness::builder().backend("large", &large.url("large"));
+    let harness = builder.without_session_keys().start()?;
+    let (gateway, mcp) = (harness.gateway(), harness.address());
     let session = Session::open_with(mcp, "2025-03-26", &json!({}))?;
     let list = session.request(mcp, "tools/list", &json!({}))?;
     ensure!(
@@ -131,12 +114,12 @@ fn lists_in_batches_share_their_memory() -> anyhow::Result<()> {
         "the list has {} bytes",
         list.body.len()
     );
-    let before = scene.gateway.resident_bytes()?;
+    let before = gateway.resident_bytes()?;
     let lists = (0..100).map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "tools/list"}));
     let batch = Value::Array(lists.collect());
-    let unread = (0..10).map(|_| scene.send(&session, &batch));
+    let unread = (0..10).map(|_| send(mcp, &session, &batch));
     let mut unread: Vec<_> = unread.collect::<anyhow::Result<_>>()?;
-    // One of them is read to its end: nothing of it is missing.
+    // One response is read to its end, and is complete.
     let mut last = unread.pop().ok_or_else(|| anyhow::anyhow!("no batch"))?;
     let (mut read, mut buffer) = (0, vec![0; 64 * 1024]);
     while read < 100 * list.body.len() {
@@ -144,7 +127,7 @@ fn lists_in_batches_share_their_memory() -> anyhow::Result<()> {
         ensure!(count > 0, "the answer ends after {read} bytes");
         read += count;
     }
-    let peak = scene.gateway.peak_memory()?;
+    let peak = gateway.peak_memory()?;
     assert!(
         peak < before + 64 * MIB,
         "{} MiB, and {} before",
@@ -155,18 +138,18 @@ fn lists_in_batches_share_their_memory() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A stream is resumed once at a time, within the limits of the session and the backend, and can be seen.
+/// A stream is resumed by one request at a time, within the limits of the session and the backend, and the metrics show it.
 #[test]
 fn event_id_used_many_times_opens_one_stream() -> anyhow::Result<()> {
-    let scene = Scene::start(LimitsConfig {
+    let (harness, hostile) = start(LimitsConfig {
         requests_in_flight_per_session: 2,
         ..LimitsConfig::default()
     })?;
-    scene.hostile.set_hostile(true);
-    let mcp = scene.gateway.mcp;
+    let (gateway, mcp) = (harness.gateway(), harness.address());
+    hostile.set_hostile(true);
     let session = Session::open(mcp)?;
     let mut broken = Stream::call(mcp, &session, &json!(1), "endless_resumable", &json!({}))?;
-    // The first is the gateway's own; from the second on it is a position at the backend.
+    // The first event id is the gateway's own. From the second on it is a position at the backend.
     let mut id = None;
     for _ in 0..2 {
         id = broken.next_event()?.and_then(|event| event.id);
@@ -180,24 +163,22 @@ fn event_id_used_many_times_opens_one_stream() -> anyhow::Result<()> {
     let refused = streams.iter().filter(|stream| stream.status == 503).count();
     assert!(refused >= 15, "{refused} of 30 were refused");
     wait::until("one stream is open", LIMIT, || {
-        let open = scene.gateway.metric("vmcp_streams_open", "resumed")?;
+        let open = gateway.metric("vmcp_streams_open", "resumed")?;
         ensure!((open - 1.0).abs() < f64::EPSILON, "{open}");
         Ok(())
     })?;
-    let at_backend = scene
-        .gateway
-        .metric("vmcp_backend_requests_in_flight", "endless")?;
+    let at_backend = gateway.metric("vmcp_backend_requests_in_flight", "endless")?;
     assert!((at_backend - 1.0).abs() < f64::EPSILON, "{at_backend}");
     Ok(())
 }
 
-/// Each GET is a write in the store that all processes hear of: a session has so many in a second, and others are not disturbed.
+/// Each GET writes to the store and sends an event to all replicas, so its rate is limited per session. Other sessions are not affected.
 #[test]
-fn session_opens_streams_at_a_bounded_rate() -> anyhow::Result<()> {
-    let scene = Scene::start(LimitsConfig::default())?;
-    let mcp = scene.gateway.mcp;
+fn session_opens_streams_at_limited_rate() -> anyhow::Result<()> {
+    let (harness, _hostile) = start(LimitsConfig::default())?;
+    let mcp = harness.address();
     let (session, other) = (Session::open(mcp)?, Session::open(mcp)?);
-    // Together: one that takes the place of another waits for a moment.
+    // At the same time: a stream that replaces another one waits for a moment.
     let opening: Vec<_> = (0..40)
         .map(|_| {
             let session = session.clone();
@@ -234,7 +215,7 @@ fn zstd_stream() -> Vec<u8> {
     frame
 }
 
-/// Reads so many bytes of `stream`, or until it says that there is no room; whether it says so.
+/// Reads `bytes` of `stream`, or up to the error that the budget is used up. Returns whether that error came.
 fn reads_no_room(mut stream: &TcpStream, bytes: usize) -> anyhow::Result<bool> {
     let (mut read, mut buffer) = (0, vec![0; 64 * 1024]);
     while read < bytes {
@@ -248,27 +229,26 @@ fn reads_no_room(mut stream: &TcpStream, bytes: usize) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// A backend that compresses what it sends makes the gateway keep windows: they take its share, and are gone with their streams.
+/// The decoder windows of compressed streams count against the share of their backend until the streams end.
 #[test]
-fn windows_of_decoders_take_the_share_of_their_backend() -> anyhow::Result<()> {
+fn decoder_windows_use_memory_share_of_their_backend() -> anyhow::Result<()> {
     let stream = zstd_stream();
     let server = ScriptedServer::start(move |request| {
         let is_call = request.method() == "tools/call" && request.message["params"]["arguments"] == json!({});
         is_call.then(|| Reply::new(200, "text/event-stream", &stream).with("content-encoding", "zstd"))
     })?;
-    let mut recipe = Recipe::in_memory(&[("good", &server.url)])?;
-    recipe.config.hot.get_or_insert_default().limits.buffered_bytes = Some(64 * MIB);
-    let scene = Scene {
-        gateway: recipe.start()?,
-        hostile: Hostile::start()?,
-        _good: Fixture::start(&[])?,
-    };
-    let before = scene.gateway.resident_bytes()?;
-    let session = Session::open(scene.gateway.mcp)?;
-    let calls = (0..8).map(|id| scene.send(&session, &call(id, "good_echo")));
+    let harness = Harness::builder()
+        .backend("good", &server.url)
+        .configure(|recipe| recipe.hot().limits.buffered_bytes = Some(64 * MIB))
+        .without_session_keys()
+        .start()?;
+    let (gateway, mcp) = (harness.gateway(), harness.address());
+    let before = gateway.resident_bytes()?;
+    let session = Session::open(mcp)?;
+    let calls = (0..8).map(|id| send(mcp, &session, &call(id, "good_echo")));
     let calls: Vec<_> = calls.collect::<anyhow::Result<_>>()?;
     let refused = std::thread::scope(|scope| {
-        // More than a window, and not all: those that have room keep their decoders.
+        // More than a window, and not everything: calls within the budget keep their decoders.
         let reading = calls
             .iter()
             .map(|call| scope.spawn(move || reads_no_room(call, 10 << 20)));
@@ -281,7 +261,7 @@ fn windows_of_decoders_take_the_share_of_their_backend() -> anyhow::Result<()> {
         });
         refused.sum::<anyhow::Result<usize>>()
     })?;
-    let peak = scene.gateway.peak_memory()?;
+    let peak = gateway.peak_memory()?;
     assert!(
         peak < before + 40 * MIB,
         "{} MiB, and {} before",
@@ -289,34 +269,33 @@ fn windows_of_decoders_take_the_share_of_their_backend() -> anyhow::Result<()> {
         before / MIB
     );
     assert!((6..8).contains(&refused), "{refused} of 8 found no room");
-    let buffered = || scene.gateway.metric("vmcp_buffered_bytes", "");
+    let buffered = || gateway.metric("vmcp_buffered_bytes", "");
     assert!(buffered()? > 8.0 * MIB as f64, "{}", buffered()?);
     drop(calls);
     wait::until("nothing is buffered any more", LIMIT, || {
         ensure!(buffered()? < MIB as f64, "{}", buffered()?);
         Ok(())
     })?;
-    scene.is_served()
+    is_served(mcp)
 }
 
 fn initialize(mcp: SocketAddr, bytes: usize) -> anyhow::Result<u16> {
     let capabilities = json!({"experimental": {"x": "y".repeat(bytes)}});
-    Ok(raw::initialize_with(mcp, "2025-11-25", &capabilities)?.status)
+    Ok(http_client::initialize_with(mcp, "2025-11-25", &capabilities)?.status)
 }
 
-/// A session whose client says much of itself counts as many, so that as many as there may be always fit.
+/// A session with large client capabilities counts as several, so that the allowed number of sessions always fits into the budget.
 #[test]
-fn heavy_sessions_are_as_many_as_their_weight_allows() -> anyhow::Result<()> {
+fn heavy_session_counts_as_several() -> anyhow::Result<()> {
     let limits = LimitsConfig {
         sessions: 64,
         ..LimitsConfig::default()
     };
-    let mut recipe = Recipe::in_memory(&[])?;
-    recipe.config.hot.get_or_insert_default().limits = limits;
-    let gateway = recipe.start()?;
+    let builder = Harness::builder().configure(|recipe| recipe.hot().limits = limits);
+    let harness = builder.without_session_keys().start()?;
     let open = |bytes| -> anyhow::Result<usize> {
         let mut opened = 0;
-        while initialize(gateway.mcp, bytes)? == 200 {
+        while initialize(harness.address(), bytes)? == 200 {
             opened += 1;
         }
         Ok(opened)

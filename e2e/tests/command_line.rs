@@ -1,4 +1,4 @@
-//! The gateway's command line: what it teaches, what it prints, and how it ends.
+//! The gateway's command line: help, output and exit codes.
 
 use std::process::{Command, Output};
 
@@ -24,7 +24,7 @@ fn stderr(output: &Output) -> String {
 }
 
 #[test]
-fn the_version_names_the_revisions_of_the_protocol() -> anyhow::Result<()> {
+fn version_names_protocol_revisions() -> anyhow::Result<()> {
     let output = run(&["version"], &[])?;
     let text = stdout(&output);
     assert!(output.status.success());
@@ -41,7 +41,7 @@ fn the_version_names_the_revisions_of_the_protocol() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_help_says_what_one_needs_to_begin() -> anyhow::Result<()> {
+fn help_explains_first_steps() -> anyhow::Result<()> {
     for (arguments, words) in [
         (
             &["--help"][..],
@@ -84,7 +84,7 @@ fn the_help_says_what_one_needs_to_begin() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Validate prints every field and no secret and what it prints means the same.
+/// `validate` prints every field and no secret, and its output is an equivalent configuration.
 #[test]
 fn validate_output_is_complete_and_equivalent() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
@@ -122,7 +122,7 @@ fn validate_output_is_complete_and_equivalent() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_bad_file_ends_with_64_and_says_where_it_is_bad() -> anyhow::Result<()> {
+fn invalid_file_exits_with_64_and_location() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("gateway.yaml");
     let path = file.to_str().unwrap_or_default();
@@ -159,7 +159,7 @@ fn a_bad_file_ends_with_64_and_says_where_it_is_bad() -> anyhow::Result<()> {
             }
         }
     }
-    // Also what is bad in files that it names, with which nothing would start.
+    // Also errors in files that it names, with which the gateway would not start.
     std::fs::create_dir(directory.path().join("keys"))?;
     std::fs::write(directory.path().join("keys/current"), "s3cret")?;
     for (text, words) in [

@@ -1,6 +1,6 @@
-//! The test that this product starts from: what the file says about the session store is what the gateway says to Redis.
+//! The configuration of the session store takes effect: every field is found in what the gateway sends to Redis.
 //!
-//! It exists because in the system that this one re-imagines the operator wrote these fields and the gateway never read them.
+//! In an earlier system the operator wrote these fields and the gateway never read them. This test prevents that.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use vmcp_crds::config::{
     self, RedisCluster, RedisSentinel, RedisTls, SessionStorage, SessionStorageProvider,
 };
 use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::http_client;
 use vmcp_e2e::proxy::{Fault, Proxy};
-use vmcp_e2e::raw;
 use vmcp_e2e::recorder::Recorder;
 use vmcp_e2e::redis::{Certificates, Cluster, MASTER_NAME, Redis, Sentinels};
 use vmcp_e2e::rendered;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 /// No test waits longer for something that has to happen.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A server on which nothing works but what the resource says: the default user is off, and the user of the resource may touch
-/// only keys with its prefix.
+/// A Redis on which only the configured user works, and only on keys with the configured prefix.
 fn redis_of_acme() -> anyhow::Result<(Redis, Recorder)> {
     let user = "user acme-gateway on >s3cret-of-acme ~{acme:* &* +@all";
     let redis = Redis::start_with(None, &["user default on nopass ~* &* +@all", user])?;
@@ -30,9 +30,9 @@ fn redis_of_acme() -> anyhow::Result<(Redis, Recorder)> {
     Ok((redis, recorder))
 }
 
-/// What a gateway of `tools/everything` says to the recorded Redis when it opens a session.
+/// What a gateway of `tools/everything` sends to the recorded Redis when it opens a session.
 fn check_what_is_said(recorder: &Recorder) -> anyhow::Result<()> {
-    // The recorder is what `address` names, and it heard something. RESP puts each word behind its length.
+    // The recorder is at `address`, so the address was used. RESP writes the length before each word.
     let said = recorder.said();
     let word = |word: &str| format!("${}\r\n{word}\r\n", word.len());
     assert!(
@@ -51,7 +51,7 @@ fn check_what_is_said(recorder: &Recorder) -> anyhow::Result<()> {
         said.contains("{acme:tools/everything}:s:"),
         "keyPrefix is not on the wire: {said}"
     );
-    // And Redis understood.
+    // And Redis stored the session.
     let clients = redis_as_user(recorder, "CLIENT", &["LIST"])?;
     assert!(
         clients.contains("user=acme-gateway") && clients.contains("db=7"),
@@ -61,29 +61,23 @@ fn check_what_is_said(recorder: &Recorder) -> anyhow::Result<()> {
 }
 
 /// Every field of session storage and the password are found on the wire.
+#[requires(redis)]
 #[test]
 fn every_session_storage_field_reaches_redis() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let (_redis, recorder) = redis_of_acme()?;
     let mut recipe = Recipe::new(&[])?;
     recipe.config.namespace = "tools".to_owned();
     recipe.config.name = "everything".to_owned();
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(recorder.address.to_string()),
-        db: 7,
-        key_prefix: "acme:".to_owned(),
-        username: Some("acme-gateway".to_owned()),
-        // What is not about the connection is flipped in session_cache.rs and store_outage.rs.
-        ..SessionStorage::default()
-    };
+    let storage = recipe.use_redis(recorder.address);
+    storage.db = 7;
+    storage.key_prefix = "acme:".to_owned();
+    storage.username = Some("acme-gateway".to_owned());
+    // The fields that do not concern the connection are tested in session_cache.rs and store_outage.rs.
     recipe.password = Some("s3cret-of-acme".to_owned());
     let gateway = recipe.start()?;
-    raw::Session::open(gateway.mcp)?;
+    http_client::Session::open(gateway.mcp)?;
     check_what_is_said(&recorder)?;
-    // The secret stays where it belongs.
+    // The password is not in the resource's output.
     assert!(
         !gateway.log()?.contains("s3cret-of-acme"),
         "the password is in the log"
@@ -93,11 +87,9 @@ fn every_session_storage_field_reaches_redis() -> anyhow::Result<()> {
 }
 
 /// Every field of session storage in a resource is found on the wire.
+#[requires(redis)]
 #[test]
 fn every_resource_storage_field_reaches_redis() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let (_redis, recorder) = redis_of_acme()?;
     let resource = serde_json::json!({
         "apiVersion": "vmcp.dev/v1alpha1",
@@ -119,34 +111,30 @@ fn every_resource_storage_field_reaches_redis() -> anyhow::Result<()> {
     let secrets = BTreeMap::from([("acme".to_owned(), password)]);
     let mut gateway = rendered::start(&serde_json::from_value(resource)?, &[], secrets)?;
     gateway.wait_until_ready()?;
-    raw::Session::open(gateway.mcp)?;
+    http_client::Session::open(gateway.mcp)?;
     check_what_is_said(&recorder)
 }
 
+/// With the provider `memory` the gateway does not connect to Redis.
 #[test]
 fn provider_memory_says_nothing_to_redis() -> anyhow::Result<()> {
     let recipe = Recipe::new(&[])?;
     let gateway = recipe.start()?;
-    raw::Session::open(gateway.mcp)?;
+    http_client::Session::open(gateway.mcp)?;
     assert_eq!(gateway.status(&recipe)?.session_store.provider, "memory");
     Ok(())
 }
 
+/// With a wrong password sessions are unavailable, and never reported as gone.
+#[requires(redis)]
 #[test]
-fn a_wrong_password_is_unavailable_and_not_gone() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+fn wrong_password_is_unavailable_and_not_gone() -> anyhow::Result<()> {
     let redis = Redis::start(Some("right"))?;
     let mut recipe = Recipe::new(&[])?;
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(redis.address.to_string()),
-        ..SessionStorage::default()
-    };
+    recipe.use_redis(redis.address);
     recipe.password = Some("wrong-password".to_owned());
     let gateway = recipe.start()?;
-    let answer = raw::initialize(gateway.mcp)?;
+    let answer = http_client::initialize(gateway.mcp)?;
     assert_eq!(
         (answer.status, answer.error_code()),
         (503, -32603),
@@ -174,16 +162,16 @@ fn gateway_with(storage: SessionStorage) -> anyhow::Result<(Recipe, Gateway)> {
     Ok((recipe, gateway))
 }
 
-/// Opens a session, as soon as the gateway has found its store.
+/// Opens a session once the store is available.
 fn opens(gateway: &Gateway) -> anyhow::Result<()> {
     wait::until("a session opens", LIMIT, || {
-        raw::Session::open(gateway.mcp).map(drop)
+        http_client::Session::open(gateway.mcp).map(drop)
     })
 }
 
-/// Waits until the gateway says that its store is unavailable, because of something with `why` in it.
+/// Waits until the gateway reports its store as unavailable with a reason that contains `why`.
 fn unavailable(recipe: &Recipe, gateway: &Gateway, why: &str) -> anyhow::Result<()> {
-    assert_eq!(raw::initialize(gateway.mcp)?.status, 503);
+    assert_eq!(http_client::initialize(gateway.mcp)?.status, 503);
     wait::until("the reason is told", LIMIT, || {
         let status = serde_json::to_string(&gateway.status(recipe)?)?;
         anyhow::ensure!(status.contains(why), "no {why:?} in {status}");
@@ -191,7 +179,7 @@ fn unavailable(recipe: &Recipe, gateway: &Gateway, why: &str) -> anyhow::Result<
     })
 }
 
-/// When the only record in Redis was touched, and when it ends without use and at the latest, as milliseconds.
+/// The times of the only record in Redis, in milliseconds: last touch, idle deadline, and end.
 fn times_of_the_record(redis: &Redis) -> anyhow::Result<[u64; 3]> {
     let keys: Vec<String> = redis.command(&["KEYS", "*:s:*"])?;
     anyhow::ensure!(keys.len() == 1, "{keys:?}");
@@ -203,11 +191,10 @@ fn times_of_the_record(redis: &Redis) -> anyhow::Result<[u64; 3]> {
     Ok([word(&times, 1)?, word(&times, 0)?, word(&fixed, 2)?])
 }
 
+/// The record in Redis has the configured `ttl` and `maxLifetime`.
+#[requires(redis)]
 #[test]
-fn ttl_and_max_lifetime_are_in_the_record() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+fn record_contains_ttl_and_max_lifetime() -> anyhow::Result<()> {
     let redis = Redis::start(None)?;
     let (_, gateway) = gateway_with(SessionStorage {
         address: Some(redis.address.to_string()),
@@ -216,7 +203,7 @@ fn ttl_and_max_lifetime_are_in_the_record() -> anyhow::Result<()> {
         ..SessionStorage::default()
     })?;
     opens(&gateway)?;
-    // Nobody has used it since it was created.
+    // It was not used since it was created.
     let [touched, idle, end] = times_of_the_record(&redis)?;
     assert_eq!((idle - touched, end - touched), (90_000, 7_200_000));
     Ok(())
@@ -227,9 +214,9 @@ fn ttl_holds_for_sessions_in_memory_too() -> anyhow::Result<()> {
     let mut recipe = Recipe::new(&[])?;
     recipe.config.session_storage.ttl = config::Duration::from_millis(300);
     let gateway = recipe.start()?;
-    let session = raw::Session::open(gateway.mcp)?;
+    let session = http_client::Session::open(gateway.mcp)?;
     wait::until("the session ends", LIMIT, || {
-        // A call would be use of it; a second between two of them is not.
+        // A call would touch the record, unless the last touch was less than a second ago.
         std::thread::sleep(Duration::from_secs(1));
         let status = session
             .request(gateway.mcp, "ping", &serde_json::json!({}))?
@@ -239,11 +226,10 @@ fn ttl_holds_for_sessions_in_memory_too() -> anyhow::Result<()> {
     })
 }
 
+/// A password file is read, and a new password in it is used without a restart.
+#[requires(redis)]
 #[test]
-fn a_password_file_is_read_and_a_new_password_in_it_is_used() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+fn changed_password_file_is_read_again() -> anyhow::Result<()> {
     let redis = Redis::start_with(None, &["user gateway on >the-first-one ~* &* +@all"])?;
     let recorder = Recorder::start(redis.address)?;
     let directory = tempfile::TempDir::new()?;
@@ -262,7 +248,7 @@ fn a_password_file_is_read_and_a_new_password_in_it_is_used() -> anyhow::Result<
         anyhow::ensure!(recorder.said().contains("the-second-one"), "not yet");
         Ok(())
     })?;
-    // The old password is worth nothing any more, also not for the connections of before.
+    // The old password is invalid now, also for existing connections.
     redis.command::<()>(&["ACL", "SETUSER", "gateway", "<the-first-one"])?;
     redis.command::<()>(&["CLIENT", "KILL", "USER", "gateway"])?;
     opens(&gateway)?;
@@ -274,11 +260,10 @@ fn a_password_file_is_read_and_a_new_password_in_it_is_used() -> anyhow::Result<
     Ok(())
 }
 
+/// The gateway presents the configured certificate to Redis, and verifies that of Redis.
+#[requires(redis)]
 #[test]
-fn tls_shows_and_wants_the_certificates_that_are_named() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+fn redis_tls_uses_configured_certificates() -> anyhow::Result<()> {
     let (ours, others) = (Certificates::new()?, Certificates::new()?);
     let (_redis, address) = Redis::start_encrypted(&ours, "redis.test", true, &[])?;
     let identity = ours.issue("gateway")?;
@@ -338,11 +323,10 @@ fn tls_shows_and_wants_the_certificates_that_are_named() -> anyhow::Result<()> {
     opens(&with(believing)?.1)
 }
 
+/// The connect and command timeouts limit how slow Redis may be.
+#[requires(redis)]
 #[tokio::test]
-async fn the_timeouts_say_how_slow_redis_may_be() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn redis_timeouts_are_applied() -> anyhow::Result<()> {
     let redis = Redis::start(Some("secret"))?;
     let proxy = Proxy::start(redis.address).await?;
     let late = Duration::from_millis(700);
@@ -354,7 +338,7 @@ async fn the_timeouts_say_how_slow_redis_may_be() -> anyhow::Result<()> {
         config::Duration::from_millis(300),
         config::Duration::from_secs(20),
     );
-    // Authentication is a part of connecting, and has its one answer.
+    // Authentication is part of connecting, and has one timeout with it.
     let cases = [
         (long, long, None),
         (short, long, Some("within 300 ms")),
@@ -383,11 +367,9 @@ async fn the_timeouts_say_how_slow_redis_may_be() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[requires(redis)]
 #[test]
-fn sentinels_name_the_server_that_gets_the_sessions() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+fn sentinel_master_gets_the_sessions() -> anyhow::Result<()> {
     let sentinels = Sentinels::start()?;
     let (_, gateway) = gateway_with(SessionStorage {
         sentinel: Some(RedisSentinel {
@@ -398,7 +380,7 @@ fn sentinels_name_the_server_that_gets_the_sessions() -> anyhow::Result<()> {
     })?;
     opens(&gateway)?;
     times_of_the_record(&sentinels.servers[sentinels.primary()?])?;
-    // Another name means nothing to them.
+    // The sentinels do not know another name.
     let (recipe, gateway) = gateway_with(SessionStorage {
         sentinel: Some(RedisSentinel {
             master_name: "another".to_owned(),
@@ -409,14 +391,12 @@ fn sentinels_name_the_server_that_gets_the_sessions() -> anyhow::Result<()> {
     unavailable(&recipe, &gateway, "another")
 }
 
+#[requires(redis)]
 #[test]
-fn a_cluster_has_the_sessions_at_the_node_of_their_slot() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+fn cluster_node_of_slot_gets_the_sessions() -> anyhow::Result<()> {
     let cluster = Cluster::start()?;
     let owner = cluster.owner(0, "{vmcp:default/vmcp}")?;
-    // Whichever node is named leads there.
+    // Every node of the cluster leads there.
     let gateways = cluster.nodes.iter().map(|node| {
         gateway_with(SessionStorage {
             cluster: Some(RedisCluster {

@@ -1,8 +1,9 @@
-//! The official conformance suite passes through the gateway, every scenario of it.
+//! Every scenario of the official conformance suite passes through the gateway.
 
-use vmcp_e2e::conformance::{self, Backends};
+use vmcp_e2e::conformance_suite::{self, Backends};
+use vmcp_external::requires;
 
-/// What revision 2025-11-25 demands of a server, and what the suite runs beside it.
+/// The number of required scenarios of revision 2025-11-25, and the others that the suite runs.
 const SCORED: usize = 30;
 const NOT_SCORED: [&str; 3] = [
     "server-session-lifecycle",
@@ -11,10 +12,7 @@ const NOT_SCORED: [&str; 3] = [
 ];
 
 fn passes(backends: Backends) -> anyhow::Result<()> {
-    if vmcp_peers::left_out("conformance") {
-        return Ok(());
-    }
-    let report = conformance::run("2025-11-25", backends)?;
+    let report = conformance_suite::run("2025-11-25", backends)?;
     println!("{backends}:\n{report}");
     assert!(report.holds(), "{backends}:\n{report}");
     assert_eq!(report.score(), (SCORED, SCORED), "{report}");
@@ -25,12 +23,14 @@ fn passes(backends: Backends) -> anyhow::Result<()> {
 }
 
 /// The suite passes with one backend whose names stay as they are.
+#[requires(conformance)]
 #[test]
 fn suite_passes_with_one_backend_and_plain_names() -> anyhow::Result<()> {
     passes(Backends::One)
 }
 
+#[requires(conformance)]
 #[test]
-fn the_suite_passes_with_a_second_backend_behind_a_prefix() -> anyhow::Result<()> {
+fn suite_passes_with_second_backend_and_prefix() -> anyhow::Result<()> {
     passes(Backends::Two)
 }

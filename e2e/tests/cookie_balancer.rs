@@ -1,24 +1,25 @@
-//! A pair of backends behind a balancer that finds the server of a session by cookies: whichever replica of the gateway goes on with the
-//! session sends what any of its answers has set.
+//! A pair of backends behind a balancer with cookie affinity: every replica of the gateway sends the cookies that any response of the upstream
+//! session has set.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use vmcp_crds::config::{self, BackendConfig, HotConfig, SessionStorage, SessionStorageProvider};
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{self, Session};
+use vmcp_crds::config;
+use vmcp_e2e::gateway::Gateway;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{self, Session};
 use vmcp_e2e::redis::Redis;
-use vmcp_e2e::replicas::Replicas;
 use vmcp_e2e::scripted_server::{Received, Reply, ScriptedServer, usual};
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 /// The headers that the balancer passes on.
 const PASSED: [&str; 4] = ["accept", "content-type", "mcp-session-id", "mcp-protocol-version"];
 
-/// Passes `request` on to `server`, and gives its answer.
+/// Forwards `request` to `server`, and returns its response.
 fn pass_on(server: SocketAddr, request: &Received) -> anyhow::Result<Reply> {
     let headers = PASSED
         .iter()
@@ -29,7 +30,7 @@ fn pass_on(server: SocketAddr, request: &Received) -> anyhow::Result<Reply> {
     } else {
         request.message.to_string()
     };
-    let answer = raw::exchange(server, &request.verb, "/mcp", &headers, body.as_bytes())?;
+    let answer = http_client::exchange(server, &request.verb, "/mcp", &headers, body.as_bytes())?;
     let mut reply = Reply::empty(answer.status);
     for name in ["content-type", "mcp-session-id"] {
         if let Some(value) = answer.header(name) {
@@ -40,8 +41,8 @@ fn pass_on(server: SocketAddr, request: &Received) -> anyhow::Result<Reply> {
     Ok(reply)
 }
 
-/// A balancer in front of `servers`. Its first cookie, which comes with the first answer, says which server it is. With the first call it
-/// adds another one, and from then on finds the server by both; with each further call the second one has another value.
+/// A balancer in front of `servers`. Its first cookie, set by the first response, names the server. The first call sets a second cookie, and
+/// from then on the balancer requires both. Each further call changes the second cookie.
 fn balancer(servers: [SocketAddr; 2]) -> anyhow::Result<ScriptedServer> {
     let (next, calls) = (AtomicU64::new(0), AtomicU64::new(0));
     ScriptedServer::start(move |request| {
@@ -74,45 +75,34 @@ fn balancer(servers: [SocketAddr; 2]) -> anyhow::Result<ScriptedServer> {
     })
 }
 
-/// The session's state is at one of two servers. Every replica finds it, by the cookie of `initialize` and by the one that the first call set.
-#[tokio::test(flavor = "multi_thread")]
-async fn second_replica_goes_on_with_the_session_at_its_server() -> anyhow::Result<()> {
+/// The session's state is on one of two servers. Every replica reaches that server with the cookies of `initialize` and of the first call.
+#[requires(redis)]
+#[test]
+fn second_replica_keeps_cookie_affinity() -> anyhow::Result<()> {
     let servers = [
-        Fixture::start(&["--json-response", "--name", "one"])?,
-        Fixture::start(&["--json-response", "--name", "two"])?,
+        TestServer::start(&["--json-response", "--name", "one"])?,
+        TestServer::start(&["--json-response", "--name", "two"])?,
     ];
     let balancer = balancer([servers[0].address(), servers[1].address()])?;
-    let mut replicas = Replicas::start_with(2, |recipe| {
-        let backend = BackendConfig {
-            name: "pair".to_owned(),
-            url: balancer.url.clone(),
-            ..BackendConfig::default()
-        };
-        recipe.config.hot = Some(HotConfig {
-            backends: vec![backend],
-            ..HotConfig::default()
-        });
-    })
-    .await?;
-    let [one, two] = replicas.addresses()[..] else {
-        anyhow::bail!("two replicas")
-    };
+    let builder = Harness::builder().backend("pair", &balancer.url);
+    let mut harness = builder.redis(Redis::start(None)?).replicas(2).start()?;
+    let [one, two] = harness.all()?.each_ref().map(|gateway| gateway.mcp);
     let session = Session::open(one)?;
     for (count, gateway) in [one, two, two, one].into_iter().enumerate() {
         let answer = session.call(gateway, "pair_counter", &json!({}))?;
         assert_eq!(answer.tool_text()?, (count + 1).to_string());
     }
-    replicas.kill_all()?;
-    replicas.start_all_anew()?;
-    let answer = session.call(replicas.addresses()[1], "pair_counter", &json!({}))?;
+    harness.kill_gateways()?;
+    harness.replace_gateways()?;
+    let answer = session.call(harness.addresses()[1], "pair_counter", &json!({}))?;
     assert_eq!(answer.tool_text()?, "5");
-    let initialized = servers.iter().map(|server| server.initializes("raw"));
+    let initialized = servers.iter().map(|server| server.initializes("http-client"));
     assert_eq!(
         initialized.sum::<anyhow::Result<u64>>()?,
         1,
         "no session was lost"
     );
-    // What was set last is sent, and nothing of it stands in an answer to the client.
+    // The newest cookie is sent to the backend, and no cookie to the client.
     let calls = balancer.received();
     let last = calls
         .iter()
@@ -126,13 +116,10 @@ async fn second_replica_goes_on_with_the_session_at_its_server() -> anyhow::Resu
     Ok(())
 }
 
-/// While the store is out, answers that set cookies do not wait for it. When it is back, the cookies are stored without another call.
+/// During an outage of the store, calls whose responses set cookies do not wait for it. After the outage the cookies are stored without a call.
+#[requires(redis)]
 #[test]
-fn cookies_that_are_set_in_an_outage_are_stored_afterwards() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let mut redis = Redis::start(None)?;
+fn cookies_set_in_outage_are_stored_afterwards() -> anyhow::Result<()> {
     let server = ScriptedServer::start(|request| match request.method() {
         "GET" => Some(Reply::empty(405)),
         "initialize" => Some(usual(request).with("mcp-session-id", "s")),
@@ -143,15 +130,16 @@ fn cookies_that_are_set_in_an_outage_are_stored_afterwards() -> anyhow::Result<(
         }
         _ => None,
     })?;
-    let mut recipe = Recipe::new(&[("a", &server.url)])?;
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(redis.address.to_string()),
-        // Whoever asks waits for so long.
-        command_timeout: config::Duration::from_secs(2),
-        ..SessionStorage::default()
-    };
-    let [one, two] = [recipe.start()?, recipe.start()?];
+    let builder = Harness::builder().backend("a", &server.url);
+    let mut harness = builder
+        .redis(Redis::start(None)?)
+        // The time that a call waits for the store.
+        .configure(|recipe| {
+            recipe.config.session_storage.command_timeout = config::Duration::from_secs(2);
+        })
+        .replicas(2)
+        .start()?;
+    let [one, two] = harness.take_gateways()?;
     let session = Session::open(one.mcp)?;
     let call = |gateway: &Gateway, number: u32| -> anyhow::Result<Duration> {
         let began = Instant::now();
@@ -161,22 +149,22 @@ fn cookies_that_are_set_in_an_outage_are_stored_afterwards() -> anyhow::Result<(
         Ok(began.elapsed())
     };
     call(&one, 1)?;
-    redis.pause()?;
+    harness.redis.pause()?;
     wait::until("the gateway has noticed", Duration::from_secs(20), || {
-        let status = one.status(&recipe)?.session_store;
+        let status = one.status(&harness.recipe)?.session_store;
         anyhow::ensure!(!status.available, "{status:?}");
         Ok(())
     })?;
     let waited: Vec<_> = (2..=6)
         .map(|number| call(&one, number))
         .collect::<Result<_, _>>()?;
-    // The first answer may have found out that the store cannot be written.
+    // The first response may have waited for the store once.
     let again: Duration = waited.iter().skip(1).sum();
     anyhow::ensure!(again < Duration::from_secs(1), "{waited:?}");
-    redis.resume()?;
+    harness.redis.resume()?;
     wait::until("the cookies are stored", Duration::from_secs(20), || {
-        let records: Vec<String> = redis.command(&["KEYS", "*:s:*"])?;
-        let fields: Vec<Vec<u8>> = redis.command(&["HVALS", &records[0]])?;
+        let records: Vec<String> = harness.redis.command(&["KEYS", "*:s:*"])?;
+        let fields: Vec<Vec<u8>> = harness.redis.command(&["HVALS", &records[0]])?;
         let text = String::from_utf8_lossy(&fields.concat()).into_owned();
         anyhow::ensure!(text.contains("call6"), "{text}");
         Ok(())

@@ -1,19 +1,18 @@
-//! The demo does what the README says.
+//! `cargo xtask demo` works as the README describes.
 
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::json;
-use vmcp_e2e::{binaries, raw, wait};
-use vmcp_peers::process::{Process, Signal};
+use vmcp_e2e::{binaries, http_client, wait};
+use vmcp_external::process::{Process, Signal};
+use vmcp_external::requires;
 
-/// The demo shows the merged tools and leaves an endpoint until ctrl c.
+/// The demo shows the merged tools, and serves an endpoint until Ctrl-C.
+#[requires(npm, python)]
 #[test]
 fn demo_shows_merged_tools_and_serves_until_ctrl_c() -> anyhow::Result<()> {
-    if ["npm", "python"].into_iter().any(vmcp_peers::left_out) {
-        return Ok(());
-    }
     let port = vmcp_e2e::ports::free()?.port();
     let mut command = Command::new(binaries::path("demo")?);
     command.args(["--port", &port.to_string()]);
@@ -45,7 +44,7 @@ fn demo_shows_merged_tools_and_serves_until_ctrl_c() -> anyhow::Result<()> {
     }
 
     let gateway = ([127, 0, 0, 1], port).into();
-    let session = raw::Session::open(gateway)?;
+    let session = http_client::Session::open(gateway)?;
     let echo = session.call(gateway, "everything_echo", &json!({"message": "a test"}))?;
     assert_eq!(echo.tool_text()?, "Echo: a test");
 
@@ -67,11 +66,10 @@ fn demo_shows_merged_tools_and_serves_until_ctrl_c() -> anyhow::Result<()> {
     )
 }
 
+/// In the demo of outages no call fails and no session is lost.
+#[requires(redis)]
 #[test]
-fn in_the_demo_of_outages_no_call_fails_and_no_session_is_lost() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+fn outage_demo_loses_no_call_and_no_session() -> anyhow::Result<()> {
     let output = Command::new(binaries::path("demo")?)
         .args(["outages", "--seconds", "2"])
         .output()?;
@@ -134,7 +132,7 @@ fn stat(process: u32) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// Whether a process is there and is not only waiting to be buried.
+/// Whether a process exists and is not a zombie.
 fn is_running(process: u32) -> bool {
     stat(process).first().is_some_and(|state| state != "Z")
 }

@@ -1,4 +1,4 @@
-//! The documentation has no dead links, and names no source file that is gone.
+//! The documentation has no dead links, and names no missing source file.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

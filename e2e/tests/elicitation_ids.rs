@@ -1,11 +1,12 @@
-//! Ids of elicitations: what a backend says of one is about its own, whichever replica passes it on.
+//! Elicitation ids: a backend can only refer to its own elicitations, on every replica.
 
 use serde_json::{Value, json};
-use vmcp_crds::config::{BackendConfig, HotConfig};
-use vmcp_e2e::raw::Session;
-use vmcp_e2e::replicas::Replicas;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::Session;
+use vmcp_e2e::redis::Redis;
 use vmcp_e2e::scripted_server::{Received, Reply, ScriptedServer};
 use vmcp_e2e::stream::Stream;
+use vmcp_external::requires;
 
 /// A stream of `first`, and then the call's result.
 fn stream(request: &Received, first: &Value) -> Reply {
@@ -49,25 +50,16 @@ fn server() -> anyhow::Result<ScriptedServer> {
     })
 }
 
-/// Two backends use one id. The client knows two, and hears of each from its own backend alone; in requests, in errors and in notifications.
-#[tokio::test(flavor = "multi_thread")]
-async fn elicitation_is_completed_by_its_own_backend_alone() -> anyhow::Result<()> {
-    let servers = [("left", server()?), ("right", server()?)];
-    let replicas = Replicas::start_with(2, |recipe| {
-        let backends = servers.iter().map(|(name, server)| BackendConfig {
-            name: (*name).to_owned(),
-            url: server.url.clone(),
-            ..BackendConfig::default()
-        });
-        recipe.config.hot = Some(HotConfig {
-            backends: backends.collect(),
-            ..HotConfig::default()
-        });
-    })
-    .await?;
-    let [one, two] = replicas.addresses()[..] else {
-        anyhow::bail!("two replicas")
-    };
+/// Two backends use the same id. The client sees two ids, and each only from its own backend: in requests, errors and notifications.
+#[requires(redis)]
+#[test]
+fn elicitation_is_completed_by_its_own_backend_alone() -> anyhow::Result<()> {
+    let (left, right) = (server()?, server()?);
+    let builder = Harness::builder()
+        .backend("left", &left.url)
+        .backend("right", &right.url);
+    let harness = builder.redis(Redis::start(None)?).replicas(2).start()?;
+    let [one, two] = harness.all()?.each_ref().map(|gateway| gateway.mcp);
     let capabilities = json!({"elicitation": {"url": {}}});
     let session = Session::open_with(one, "2025-11-25", &capabilities)?;
     let said = |gateway, tool: &str| -> anyhow::Result<Value> {

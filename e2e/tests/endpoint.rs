@@ -1,16 +1,15 @@
-//! The edge: under which names the endpoint answers, which pages may use it, which headers it takes, which era it speaks, and how fast a
-//! session begins.
+//! The MCP endpoint: host names, CORS, headers, eras of the protocol, and the time to open a session.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vmcp_crds::config::HotConfig;
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::http_client::{self, Answer, Session};
 use vmcp_e2e::mount::Mount;
-use vmcp_e2e::raw::{self, Answer, Session};
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -18,7 +17,7 @@ const MEDIA: &str = "content-type: application/json\r\naccept: application/json,
 
 fn gateway(change: impl FnOnce(&mut HotConfig)) -> anyhow::Result<Gateway> {
     let mut recipe = Recipe::in_memory(&[])?;
-    change(recipe.config.hot.get_or_insert_default());
+    change(recipe.hot());
     recipe.start()
 }
 
@@ -27,18 +26,18 @@ fn request(method: &str, params: &Value) -> Value {
 }
 
 fn initialize() -> Value {
-    let info = json!({"name": "raw", "version": "1"});
+    let info = json!({"name": "http-client", "version": "1"});
     let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info});
     request("initialize", &params)
 }
 
-/// Sends a request whose head, but for what each has, is `head`.
+/// Sends a request with `head` beside the usual headers.
 fn with_head(mcp: SocketAddr, method: &str, head: &str, body: &str) -> anyhow::Result<Answer> {
     let length = body.len();
     let text = format!(
         "{method} /mcp HTTP/1.1\r\nconnection: close\r\n{head}content-length: {length}\r\n\r\n{body}"
     );
-    raw::verbatim(mcp, text.as_bytes())
+    http_client::verbatim(mcp, text.as_bytes())
 }
 
 fn from(mcp: SocketAddr, host: &str, origin: Option<&str>) -> anyhow::Result<Answer> {
@@ -47,7 +46,7 @@ fn from(mcp: SocketAddr, host: &str, origin: Option<&str>) -> anyhow::Result<Ans
     with_head(mcp, "POST", &head, &initialize().to_string())
 }
 
-/// The endpoint answers under the configured names and to the configured pages.
+/// The endpoint accepts the configured host names and origins only.
 #[test]
 fn endpoint_checks_host_and_origin() -> anyhow::Result<()> {
     let mount = Mount::new("{}\n")?;
@@ -80,8 +79,9 @@ fn endpoint_checks_host_and_origin() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A page of an allowed origin can use the endpoint from a browser: preflight, request and exposed headers.
 #[test]
-fn a_page_that_may_use_the_endpoint_can_as_a_browser_lets_it() -> anyhow::Result<()> {
+fn allowed_origin_can_use_endpoint_from_browser() -> anyhow::Result<()> {
     let gateway = gateway(|hot| hot.allowed_origins = vec!["https://app.example.com".to_owned()])?;
     let mcp = gateway.mcp;
     let asks = |origin: &str| {
@@ -106,7 +106,7 @@ fn a_page_that_may_use_the_endpoint_can_as_a_browser_lets_it() -> anyhow::Result
     assert_eq!(may.header("vary"), Some("Origin"));
     assert_eq!(asks("https://evil.example.com")?.status, 403);
 
-    // The answer itself can be read, and so can the header that names the session; that of a failure too.
+    // The page can read the response and the session id header, also of an error.
     let opened = from(mcp, &mcp.to_string(), Some(page))?;
     assert_eq!(
         (opened.status, opened.header("access-control-allow-origin")),
@@ -122,7 +122,7 @@ fn a_page_that_may_use_the_endpoint_can_as_a_browser_lets_it() -> anyhow::Result
         (lost.status, lost.header("access-control-allow-origin")),
         (415, Some(page))
     );
-    // Whoever is no page is told nothing of this, and asks nothing.
+    // A client without an Origin header gets no CORS headers.
     assert_eq!(
         from(mcp, &mcp.to_string(), None)?.header("access-control-allow-origin"),
         None
@@ -134,8 +134,9 @@ fn a_page_that_may_use_the_endpoint_can_as_a_browser_lets_it() -> anyhow::Result
     Ok(())
 }
 
+/// A header with a single value is rejected if it is repeated.
 #[test]
-fn a_header_that_says_one_thing_stands_once() -> anyhow::Result<()> {
+fn repeated_single_value_header_is_rejected() -> anyhow::Result<()> {
     let gateway = gateway(|_| {})?;
     let mcp = gateway.mcp;
     let session = Session::open(mcp)?;
@@ -163,7 +164,7 @@ fn a_header_that_says_one_thing_stands_once() -> anyhow::Result<()> {
         "{}",
         twice.text()
     );
-    // A list may be sent in parts.
+    // A list header may be repeated.
     assert_eq!(send("accept: text/plain\r\n")?.status, 200);
     let no_host = with_head(
         mcp,
@@ -175,8 +176,9 @@ fn a_header_that_says_one_thing_stands_once() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A flood of headers is rejected before the request is parsed.
 #[test]
-fn a_flood_of_headers_is_refused_before_anything_is_read_of_it() -> anyhow::Result<()> {
+fn header_flood_is_rejected_before_parsing() -> anyhow::Result<()> {
     let gateway = gateway(|_| {})?;
     let mcp = gateway.mcp;
     let many: String = (0..120).map(|number| format!("x-{number}: 1\r\n")).collect();
@@ -186,11 +188,11 @@ fn a_flood_of_headers_is_refused_before_anything_is_read_of_it() -> anyhow::Resu
         let refused = with_head(mcp, "POST", &head, &initialize().to_string())?;
         assert_eq!(refused.status, 431, "{}", refused.text());
     }
-    assert_eq!(raw::initialize(mcp)?.status, 200);
+    assert_eq!(http_client::initialize(mcp)?.status, 200);
     Ok(())
 }
 
-/// Another revision in the header than the session's is taken when it is known.
+/// A revision header that differs from the session's revision is accepted if it is known.
 #[test]
 fn other_known_revision_header_is_accepted() -> anyhow::Result<()> {
     let gateway = gateway(|_| {})?;
@@ -202,7 +204,7 @@ fn other_known_revision_header_is_accepted() -> anyhow::Result<()> {
             ("mcp-session-id", &*session.id),
             ("mcp-protocol-version", revision),
         ];
-        raw::post(mcp, &headers, &ping)
+        http_client::post(mcp, &headers, &ping)
     };
     for known in ["2025-06-18", "2025-11-25", "2025-03-26"] {
         assert_eq!(named(known)?.status, 200, "{known}");
@@ -215,20 +217,20 @@ fn other_known_revision_header_is_accepted() -> anyhow::Result<()> {
         ("mcp-session-id", &*session.id),
         ("mcp-protocol-version", "1900-01-01"),
     ];
-    let refused = raw::exchange(mcp, "DELETE", "/mcp", &unknown, b"")?;
+    let refused = http_client::exchange(mcp, "DELETE", "/mcp", &unknown, b"")?;
     assert_eq!((refused.status, refused.error_code()), (400, -32600));
     assert_eq!(named("2025-06-18")?.status, 200, "it has not ended");
-    // The session's own revision holds: it has no batches.
+    // The session's own revision applies: it has no batches.
     let headers = [
         ("mcp-session-id", &*session.id),
         ("mcp-protocol-version", "2025-03-26"),
     ];
-    assert_eq!(raw::post(mcp, &headers, &json!([ping]))?.status, 400);
+    assert_eq!(http_client::post(mcp, &headers, &json!([ping]))?.status, 400);
     Ok(())
 }
 
 #[test]
-fn probe_for_the_modern_era_gets_what_a_legacy_server_says() -> anyhow::Result<()> {
+fn modern_era_probe_gets_legacy_response() -> anyhow::Result<()> {
     // A code of the modern era would mark a modern server, and the client would not go on with `initialize`. The probe leaves nothing
     // behind. Other modern messages are told which revisions there are.
     let gateway = gateway(|hot| hot.limits.sessions = 1)?;
@@ -237,13 +239,13 @@ fn probe_for_the_modern_era_gets_what_a_legacy_server_says() -> anyhow::Result<(
         json!({
             "io.modelcontextprotocol/protocolVersion": version,
             "io.modelcontextprotocol/clientCapabilities": {},
-            "io.modelcontextprotocol/clientInfo": {"name": "raw", "version": "1"},
+            "io.modelcontextprotocol/clientInfo": {"name": "http-client", "version": "1"},
         })
     };
     let modern = ("mcp-protocol-version", "2026-07-28");
     let discover = |version: &Value| request("server/discover", &json!({"_meta": meta(version)}));
     for _ in 0..5 {
-        let answer = raw::post(
+        let answer = http_client::post(
             mcp,
             &[modern, ("mcp-method", "server/discover")],
             &discover(&json!("2026-07-28")),
@@ -261,12 +263,12 @@ fn probe_for_the_modern_era_gets_what_a_legacy_server_says() -> anyhow::Result<(
     let escaped = discover(&json!("2026-07-28")).to_string().replace('/', r"\/");
     let head = format!("host: {mcp}\r\n{MEDIA}mcp-protocol-version: 2026-07-28\r\n");
     assert_eq!(with_head(mcp, "POST", &head, &escaped)?.error_code(), -32601);
-    // What such a request must say and does not is told first, in the order that all servers of that era keep.
+    // Missing fields are reported first, in the order of all servers of that era.
     let call = request(
         "tools/call",
         &json!({"name": "x", "_meta": meta(&json!("2026-07-28"))}),
     );
-    let answer = raw::post(mcp, &[modern], &call)?;
+    let answer = http_client::post(mcp, &[modern], &call)?;
     let data = &answer.message()?["error"]["data"];
     assert_eq!(data["requested"], "2026-07-28", "{}", answer.text());
     let supported = json!(["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]);
@@ -314,7 +316,7 @@ fn probe_for_the_modern_era_gets_what_a_legacy_server_says() -> anyhow::Result<(
             -32601,
         ),
     ] {
-        let answer = raw::post(mcp, headers, &message)?;
+        let answer = http_client::post(mcp, headers, &message)?;
         assert_eq!(
             (answer.status, answer.error_code()),
             (400, code),
@@ -327,10 +329,10 @@ fn probe_for_the_modern_era_gets_what_a_legacy_server_says() -> anyhow::Result<(
         let head = format!("host: {mcp}\r\n{MEDIA}mcp-protocol-version: 2026-07-28\r\n");
         assert_eq!(with_head(mcp, method, &head, "")?.status, 405, "{method}");
     }
-    // The one session that there may be is still free, also for a client that names its newest revision in the header.
-    let opened = raw::post(mcp, &[modern], &initialize())?;
+    // The only allowed session is still free, also for a client whose header names its newest revision.
+    let opened = http_client::post(mcp, &[modern], &initialize())?;
     assert_eq!(opened.status, 200, "{}", opened.text());
-    // In a session of the legacy era an argument may hold whatever it likes.
+    // In a session of the legacy era arguments may contain anything.
     let session = Session {
         id: opened.header("mcp-session-id").unwrap_or_default().to_owned(),
     };
@@ -343,8 +345,9 @@ fn probe_for_the_modern_era_gets_what_a_legacy_server_says() -> anyhow::Result<(
     Ok(())
 }
 
+/// A duplicate key in the parameters of `initialize` is rejected.
 #[test]
-fn a_key_that_stands_twice_in_initialize_is_refused() -> anyhow::Result<()> {
+fn duplicate_key_in_initialize_is_rejected() -> anyhow::Result<()> {
     let gateway = gateway(|_| {})?;
     let fields = r#""protocolVersion":"2025-11-25","capabilities":{"roots":{}},"clientInfo":{"name":"a","version":"1"}"#;
     for params in [
@@ -381,7 +384,7 @@ fn a_key_that_stands_twice_in_initialize_is_refused() -> anyhow::Result<()> {
 /// A session begins within five milliseconds while every backend hangs and none of them is asked.
 #[test]
 fn session_begins_within_5_ms_while_backends_hang() -> anyhow::Result<()> {
-    // Servers that accept and never answer.
+    // Servers that accept connections and never respond.
     let silent: Vec<_> = (0..5)
         .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
         .collect::<Result<_, _>>()?;
@@ -407,12 +410,12 @@ fn session_begins_within_5_ms_while_backends_hang() -> anyhow::Result<()> {
         }
         anyhow::Ok(asked)
     };
-    // The gateway looks at its backends by itself.
+    // The gateway runs discovery by itself.
     asked()?;
     let mut times = Vec::new();
     for _ in 0..200 {
         let started = Instant::now();
-        let opened = raw::initialize(gateway.mcp)?;
+        let opened = http_client::initialize(gateway.mcp)?;
         times.push(started.elapsed());
         assert_eq!(opened.status, 200, "{}", opened.text());
     }
@@ -424,10 +427,11 @@ fn session_begins_within_5_ms_while_backends_hang() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A silent stream sends a comment every 15 s.
 #[test]
-fn streams_that_are_silent_say_every_15_s_that_they_live() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let gateway = Recipe::new(&[("fixture", &fixture.url)])?.start()?;
+fn silent_streams_send_keep_alive_every_15_s() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
+    let gateway = Recipe::new(&[("fixture", &test_server.url)])?.start()?;
     let session = Session::open(gateway.mcp)?;
     let mut own = Stream::get(gateway.mcp, &session, None)?;
     let began = Instant::now();

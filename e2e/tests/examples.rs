@@ -1,32 +1,33 @@
-//! Every example configuration is what it says: the gateway runs with it.
+//! The gateway runs with every example configuration, as the example describes.
 
 use std::path::Path;
 use std::process::Command;
 
 use vmcp_crds::config::{GatewayConfig, SessionStorageProvider};
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::Recipe;
 use vmcp_e2e::issuer::Issuer;
 use vmcp_e2e::redis::Redis;
-use vmcp_e2e::{binaries, raw};
+use vmcp_e2e::test_server::TestServer;
+use vmcp_e2e::{binaries, http_client};
+use vmcp_external::requires;
 
 fn example() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/gateway.yaml")
 }
 
 #[test]
-fn the_example_of_names_offers_what_it_says() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
+fn names_example_lists_documented_tools() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
     let file = example().with_file_name("aggregation.yaml");
     let mut recipe = Recipe::new(&[])?;
     recipe.config.hot = GatewayConfig::load(&file)?.hot;
-    for backend in &mut recipe.config.hot.as_mut().unwrap().backends {
-        backend.url.clone_from(&fixture.url);
+    for backend in &mut recipe.hot().backends {
+        backend.url.clone_from(&test_server.url);
     }
     let gateway = recipe.start()?;
-    let hello = raw::initialize(gateway.mcp)?.message()?;
+    let hello = http_client::initialize(gateway.mcp)?.message()?;
     assert_eq!(hello["result"]["serverInfo"]["title"], "All our tools");
-    let session = raw::Session::open(gateway.mcp)?;
+    let session = http_client::Session::open(gateway.mcp)?;
     let tools = session.names(gateway.mcp, "tools/list")?;
     let lab: Vec<_> = tools.iter().filter(|name| name.starts_with("lab.")).collect();
     assert!(
@@ -45,12 +46,10 @@ fn the_example_of_names_offers_what_it_says() -> anyhow::Result<()> {
 }
 
 /// The example configuration runs as it is but for its addresses.
+#[requires(redis)]
 #[test]
 fn example_configuration_runs() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, redis) = (Fixture::start(&[])?, Redis::start(Some("example"))?);
+    let (test_server, redis) = (TestServer::start(&[])?, Redis::start(Some("example"))?);
     let config = GatewayConfig::load(&example())?;
     assert_eq!(config.session_storage.provider, SessionStorageProvider::Redis);
     let mut recipe = Recipe::new(&[])?;
@@ -60,12 +59,12 @@ fn example_configuration_runs() -> anyhow::Result<()> {
         ..config
     };
     recipe.config.session_storage.address = Some(redis.address.to_string());
-    for backend in &mut recipe.config.hot.as_mut().unwrap().backends {
-        backend.url.clone_from(&fixture.url);
+    for backend in &mut recipe.hot().backends {
+        backend.url.clone_from(&test_server.url);
     }
     recipe.password = Some("example".to_owned());
     let gateway = recipe.start()?;
-    let session = raw::Session::open(gateway.mcp)?;
+    let session = http_client::Session::open(gateway.mcp)?;
     for backend in ["time", "everything"] {
         let echo = session.call(
             gateway.mcp,
@@ -79,24 +78,22 @@ fn example_configuration_runs() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The example of tokens serves clients that have one and tells the others where to get it.
+/// The authentication example serves clients with a token, and names the issuer to others.
 #[test]
 fn token_example_serves_tokens_and_challenges_others() -> anyhow::Result<()> {
-    let (fixture, issuer) = (Fixture::start(&[])?, Issuer::start()?);
+    let (test_server, issuer) = (TestServer::start(&[])?, Issuer::start()?);
     let mut recipe = Recipe::new(&[])?;
     let config = GatewayConfig::load(&example().with_file_name("oidc.yaml"))?;
     recipe.config = GatewayConfig {
         session_keys: recipe.config.session_keys.take(),
         ..config
     };
-    recipe.config.hot.as_mut().unwrap().backends[0]
-        .url
-        .clone_from(&fixture.url);
+    recipe.hot().backends[0].url.clone_from(&test_server.url);
     let oidc = recipe.config.incoming_auth.oidc.as_mut().unwrap();
     oidc.issuer.clone_from(&issuer.url);
     oidc.insecure_allow_http = true;
     let gateway = recipe.start()?;
-    let nobody = raw::initialize(gateway.mcp)?;
+    let nobody = http_client::initialize(gateway.mcp)?;
     assert_eq!(nobody.status, 401);
     let told = nobody.header("www-authenticate").unwrap_or_default();
     assert!(
@@ -108,7 +105,7 @@ fn token_example_serves_tokens_and_challenges_others() -> anyhow::Result<()> {
     claims["aud"] = "https://tools.example.com/mcp".into();
     let authorization = format!("Bearer {}", issuer.key()?.token(&claims)?);
     let ping = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
-    let known = raw::post(gateway.mcp, &[("authorization", &authorization)], &ping)?;
+    let known = http_client::post(gateway.mcp, &[("authorization", &authorization)], &ping)?;
     assert_eq!(
         (known.status, known.error_code()),
         (400, -32600),
@@ -118,7 +115,7 @@ fn token_example_serves_tokens_and_challenges_others() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_readme_shows_the_example() -> anyhow::Result<()> {
+fn readme_shows_the_example() -> anyhow::Result<()> {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
     let example = std::fs::read_to_string(example())?;
     let shown = example.trim_start_matches(|character| character != 'v').trim();
@@ -130,8 +127,9 @@ fn the_readme_shows_the_example() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The README's client configuration has the endpoint of the example.
 #[test]
-fn the_readme_points_clients_at_the_examples_endpoint() -> anyhow::Result<()> {
+fn readme_names_endpoint_of_example() -> anyhow::Result<()> {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
     let clients = std::fs::read_to_string(example().with_file_name("mcp.json"))?;
     assert!(
@@ -144,7 +142,7 @@ fn the_readme_points_clients_at_the_examples_endpoint() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Validate prints what a file means and refuses a bad one with 64.
+/// `validate` prints the effective configuration, and exits with 64 for an invalid file.
 #[test]
 fn validate_prints_meaning_and_exits_64_on_error() -> anyhow::Result<()> {
     let gateway = binaries::path("vmcp-gateway")?;
@@ -181,8 +179,9 @@ fn validate_prints_meaning_and_exits_64_on_error() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The README's commands without Kubernetes start a gateway.
 #[test]
-fn the_readmes_commands_without_kubernetes_start_a_gateway() -> anyhow::Result<()> {
+fn readme_commands_start_gateway() -> anyhow::Result<()> {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
     let block = readme
         .split("```sh\n")
@@ -198,7 +197,7 @@ fn the_readmes_commands_without_kubernetes_start_a_gateway() -> anyhow::Result<(
         "{block}"
     );
 
-    // As it stands there, but with the program of this test, and on ports that are free.
+    // As in the README, but with the program of this test and on free ports.
     let directory = tempfile::tempdir()?;
     std::fs::create_dir(directory.path().join("examples"))?;
     let mut config = std::fs::read_to_string(example())?;
@@ -211,9 +210,11 @@ fn the_readmes_commands_without_kubernetes_start_a_gateway() -> anyhow::Result<(
     let commands = commands.replace("target/release/vmcp-gateway", &program.to_string_lossy());
     let mut shell = Command::new("sh");
     shell.args(["-euc", &commands]).current_dir(directory.path());
-    let mut process = vmcp_peers::process::Process::start("readme", &shell)?;
+    let mut process = vmcp_external::process::Process::start("readme", &shell)?;
     let limit = std::time::Duration::from_secs(20);
-    let answer = vmcp_e2e::wait::until("the gateway lives", limit, || raw::get(admin, "/livez", &[]));
+    let answer = vmcp_e2e::wait::until("the gateway lives", limit, || {
+        http_client::get(admin, "/livez", &[])
+    });
     let answer = answer.map_err(|error| error.context(process.last_words()))?;
     assert_eq!(answer.status, 200);
     Ok(())

@@ -1,19 +1,19 @@
-//! What a client sees at the endpoint, and what it does not have to wait for.
+//! The basics of the endpoint: lists, errors, unreachable backends and passthrough.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::http_client::{self, Session};
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
-fn one_fixture() -> anyhow::Result<(Fixture, Recipe, Gateway)> {
-    let fixture = Fixture::start(&[])?;
-    let recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+fn one_test_server() -> anyhow::Result<(TestServer, Recipe, Gateway)> {
+    let test_server = TestServer::start(&[])?;
+    let recipe = Recipe::new(&[("fixture", &test_server.url)])?;
     let gateway = recipe.start()?;
-    Ok((fixture, recipe, gateway))
+    Ok((test_server, recipe, gateway))
 }
 
 fn request(method: &str, params: &Value) -> Value {
@@ -21,12 +21,12 @@ fn request(method: &str, params: &Value) -> Value {
 }
 
 #[test]
-fn initialize_and_lists_do_not_wait_for_a_backend_that_hangs() -> anyhow::Result<()> {
-    // A server that accepts and never answers.
+fn hanging_backend_delays_neither_initialize_nor_lists() -> anyhow::Result<()> {
+    // A server that accepts connections and never responds.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let fixture = Fixture::start(&[])?;
+    let test_server = TestServer::start(&[])?;
     let url = format!("http://{}/mcp", silent.local_addr()?);
-    let recipe = Recipe::new(&[("silent", &url), ("fixture", &fixture.url)])?;
+    let recipe = Recipe::new(&[("silent", &url), ("fixture", &test_server.url)])?;
     let gateway = recipe.start()?;
     let started = Instant::now();
     let session = Session::open(gateway.mcp)?;
@@ -41,27 +41,27 @@ fn initialize_and_lists_do_not_wait_for_a_backend_that_hangs() -> anyhow::Result
         .cloned()
         .unwrap_or_default();
     assert!(tools.iter().any(|tool| tool["name"] == "fixture_echo"));
-    // The other backend is not disturbed.
+    // The other backend is not affected.
     let echo = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
     assert_eq!(echo.tool_text()?, "hi");
-    assert_eq!(fixture.initializes("raw")?, 1);
+    assert_eq!(test_server.initializes("http-client")?, 1);
     Ok(())
 }
 
 #[test]
 fn initialize_contacts_no_backend() -> anyhow::Result<()> {
-    let (fixture, _recipe, gateway) = one_fixture()?;
+    let (test_server, _recipe, gateway) = one_test_server()?;
     for _ in 0..3 {
         Session::open(gateway.mcp)?;
     }
-    assert_eq!(fixture.initializes("raw")?, 0);
+    assert_eq!(test_server.initializes("http-client")?, 0);
     Ok(())
 }
 
-/// The revision is the clients where we speak it and otherwise our newest.
+/// The negotiated revision is the client's if the gateway supports it, and otherwise the newest.
 #[test]
-fn revision_is_the_clients_or_our_newest() -> anyhow::Result<()> {
-    let (_fixture, _recipe, gateway) = one_fixture()?;
+fn revision_is_client_choice_or_newest() -> anyhow::Result<()> {
+    let (_test_server, _recipe, gateway) = one_test_server()?;
     for (asked, agreed) in [
         ("2024-11-05", "2024-11-05"),
         ("2025-03-26", "2025-03-26"),
@@ -71,7 +71,7 @@ fn revision_is_the_clients_or_our_newest() -> anyhow::Result<()> {
         ("tomorrow", "2025-11-25"),
     ] {
         let params = json!({"protocolVersion": asked, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
-        let answer = raw::post(gateway.mcp, &[], &request("initialize", &params))?;
+        let answer = http_client::post(gateway.mcp, &[], &request("initialize", &params))?;
         assert_eq!(answer.message()?["result"]["protocolVersion"], agreed);
         assert_eq!(answer.message()?["id"], "a-1");
     }
@@ -81,9 +81,10 @@ fn revision_is_the_clients_or_our_newest() -> anyhow::Result<()> {
 /// What is wrong, the headers, the body, and the status and code that answer it.
 type Mistake<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, u16, i64);
 
+/// Every mistake of a client has its HTTP status and JSON-RPC code.
 #[test]
-fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> {
-    let (_fixture, _recipe, gateway) = one_fixture()?;
+fn every_client_mistake_has_status_and_code() -> anyhow::Result<()> {
+    let (_test_server, _recipe, gateway) = one_test_server()?;
     let session = Session::open(gateway.mcp)?;
     let id = session.id.as_str();
     let json = ("content-type", "application/json");
@@ -187,7 +188,7 @@ fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> 
         ),
     ];
     for (what, headers, body, status, code) in cases {
-        let answer = raw::exchange(gateway.mcp, "POST", "/mcp", headers, body.as_bytes())?;
+        let answer = http_client::exchange(gateway.mcp, "POST", "/mcp", headers, body.as_bytes())?;
         assert_eq!(
             (answer.status, answer.error_code()),
             (*status, *code),
@@ -199,11 +200,11 @@ fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> 
         }
     }
     assert_eq!(
-        raw::exchange(gateway.mcp, "GET", "/mcp", &[accept], b"")?.status,
+        http_client::exchange(gateway.mcp, "GET", "/mcp", &[accept], b"")?.status,
         400
     );
     let evil = [json, accept, (sid, id), ("origin", "http://evil.example.com")];
-    let foreign = raw::exchange(gateway.mcp, "POST", "/mcp", &evil, ping.as_bytes())?;
+    let foreign = http_client::exchange(gateway.mcp, "POST", "/mcp", &evil, ping.as_bytes())?;
     assert_eq!(
         (foreign.status, foreign.error_code()),
         (403, -32600),
@@ -211,18 +212,18 @@ fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> 
         foreign.text()
     );
     assert_eq!(
-        raw::exchange(gateway.mcp, "PUT", "/mcp", &[json, accept], b"")?.status,
+        http_client::exchange(gateway.mcp, "PUT", "/mcp", &[json, accept], b"")?.status,
         405
     );
     assert_eq!(
-        raw::exchange(gateway.mcp, "POST", "/", &[json, accept], b"")?.status,
+        http_client::exchange(gateway.mcp, "POST", "/", &[json, accept], b"")?.status,
         404
     );
     assert_eq!(
-        raw::exchange(gateway.mcp, "DELETE", "/mcp", &[], b"")?.status,
+        http_client::exchange(gateway.mcp, "DELETE", "/mcp", &[], b"")?.status,
         400
     );
-    // None of it has hurt the session.
+    // The session still works.
     assert_eq!(
         session
             .post(gateway.mcp, &request("ping", &json!({})))?
@@ -232,12 +233,12 @@ fn each_mistake_of_a_client_has_its_status_and_its_code() -> anyhow::Result<()> 
     Ok(())
 }
 
-/// A backend that cannot be reached is named and the client told that a retry is safe.
+/// The error for an unreachable backend names it and says that a retry is safe.
 #[test]
 fn unreachable_backend_is_named_with_safe_retry() -> anyhow::Result<()> {
-    let (mut fixture, recipe, gateway) = one_fixture()?;
+    let (mut test_server, recipe, gateway) = one_test_server()?;
     let session = Session::open(gateway.mcp)?;
-    fixture.kill()?;
+    test_server.kill()?;
     let answer = session
         .call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?
         .message()?;
@@ -250,7 +251,7 @@ fn unreachable_backend_is_named_with_safe_retry() -> anyhow::Result<()> {
         "{text}"
     );
     // It stays listed, and is there again when it comes back.
-    fixture.restart()?;
+    test_server.restart()?;
     wait::until("the backend is used again", Duration::from_secs(10), || {
         session
             .call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?
@@ -260,11 +261,12 @@ fn unreachable_backend_is_named_with_safe_retry() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Responses pass in both framings, also large ones.
 #[test]
 fn both_framings_pass_and_large_answers_too() -> anyhow::Result<()> {
     for arguments in [&["--json-response"][..], &[]] {
-        let fixture = Fixture::start(arguments)?;
-        let recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+        let test_server = TestServer::start(arguments)?;
+        let recipe = Recipe::new(&[("fixture", &test_server.url)])?;
         let gateway = recipe.start()?;
         let session = Session::open(gateway.mcp)?;
         for bytes in [1, 1000, 300_000, 3_000_000] {
@@ -282,10 +284,10 @@ fn both_framings_pass_and_large_answers_too() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A spoiled answer is an error for the call and never passed on.
+/// An invalid response of a backend becomes an error for the call, and is never passed on.
 #[test]
-fn invalid_backend_response_is_an_error_for_its_call() -> anyhow::Result<()> {
-    let (fixture, _recipe, gateway) = one_fixture()?;
+fn invalid_backend_response_fails_its_call() -> anyhow::Result<()> {
+    let (test_server, _recipe, gateway) = one_test_server()?;
     let session = Session::open(gateway.mcp)?;
     let echo = || session.call_as(7, gateway.mcp, "fixture_echo", &json!({"message": "hi"}));
     assert_eq!(echo()?.tool_text()?, "hi");
@@ -296,7 +298,7 @@ fn invalid_backend_response_is_an_error_for_its_call() -> anyhow::Result<()> {
         "wrong_content_type",
         "sse_without_answer",
     ] {
-        fixture.admin(
+        test_server.admin(
             "POST",
             "/faults",
             &json!({fault: true, "no_event_ids": true, "only_method": "tools/call"}),
@@ -308,16 +310,17 @@ fn invalid_backend_response_is_an_error_for_its_call() -> anyhow::Result<()> {
             message.to_string().contains("fixture"),
             "{fault}: the backend is not named: {message}"
         );
-        fixture.admin("DELETE", "/faults", &json!({}))?;
+        test_server.admin("DELETE", "/faults", &json!({}))?;
         assert_eq!(echo()?.tool_text()?, "hi", "after {fault}");
     }
     Ok(())
 }
 
+/// Listed tools are byte for byte those of the backend, except for their names.
 #[test]
 fn tools_pass_byte_for_byte_but_for_their_names() -> anyhow::Result<()> {
-    let (fixture, _recipe, gateway) = one_fixture()?;
-    let direct: std::net::SocketAddr = fixture
+    let (test_server, _recipe, gateway) = one_test_server()?;
+    let direct: std::net::SocketAddr = test_server
         .url
         .trim_start_matches("http://")
         .trim_end_matches("/mcp")
@@ -339,7 +342,7 @@ fn tools_pass_byte_for_byte_but_for_their_names() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The process does without transparent huge pages: the kernel clears one for half a millisecond, and all calls of a thread wait.
+/// Transparent huge pages are off: the kernel needs half a millisecond to clear one, and all calls of a thread wait meanwhile.
 #[test]
 fn gateway_has_no_transparent_huge_pages() -> anyhow::Result<()> {
     let gateway = Recipe::in_memory(&[])?.start()?;

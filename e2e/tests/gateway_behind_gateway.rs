@@ -1,25 +1,25 @@
-//! A gateway behind a gateway: what the inner one keeps for itself is nothing that the outer one sends.
+//! A gateway behind a gateway: the outer one sends nothing that the inner one reserves.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use vmcp_crds::config::Duration as Span;
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::Recipe;
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Lists, calls, progress, questions of the server, log levels, subscriptions and probes all pass through two gateways in a row.
+/// Lists, calls, progress, server requests, log levels, subscriptions and probes pass through two gateways in a row.
 #[test]
 fn gateway_behind_gateway_serves_everything() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let inner_gateway = Recipe::new(&[("fixture", &fixture.url)])?.start()?;
+    let test_server = TestServer::start(&[])?;
+    let inner_gateway = Recipe::new(&[("fixture", &test_server.url)])?.start()?;
     let mut recipe = Recipe::new(&[("inner", &format!("http://{}/mcp", inner_gateway.mcp))])?;
-    let hot = recipe.config.hot.get_or_insert_default();
+    let hot = recipe.hot();
     hot.backends[0].health.interval = Span::from_secs(1);
     let outer = recipe.start()?;
 

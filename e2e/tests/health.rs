@@ -1,4 +1,4 @@
-//! What the gateway says of a backend that fails and comes back, and what clients see of it.
+//! Health probes: how the gateway reports a failing backend, and what clients see.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
@@ -7,18 +7,18 @@ use std::time::Duration;
 use serde_json::json;
 use vmcp_crds::config::{Duration as ConfigDuration, FailureMode, HealthConfig};
 use vmcp_crds::status::{BackendState, BackendStatus, Health};
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A gateway whose backend is looked after like this, and is hidden when it is unavailable.
-fn looking_after(fixture: &Fixture, health: HealthConfig) -> anyhow::Result<(Recipe, Gateway)> {
-    let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
-    let hot = recipe.config.hot.as_mut().unwrap();
+/// A gateway with this health configuration, which hides an unavailable backend.
+fn looking_after(test_server: &TestServer, health: HealthConfig) -> anyhow::Result<(Recipe, Gateway)> {
+    let mut recipe = Recipe::new(&[("a", &test_server.url)])?;
+    let hot = recipe.hot();
     hot.aggregation.failure_mode = FailureMode::Hide;
     hot.backends[0].health = health;
     let gateway = recipe.start()?;
@@ -45,8 +45,13 @@ fn wait_for(gateway: &(Recipe, Gateway), health: Health) -> anyhow::Result<Backe
     })
 }
 
-fn pings(fixture: &Fixture) -> anyhow::Result<u64> {
-    Ok(fixture.stats()?.requests.get("ping").copied().unwrap_or_default())
+fn pings(test_server: &TestServer) -> anyhow::Result<u64> {
+    Ok(test_server
+        .stats()?
+        .requests
+        .get("ping")
+        .copied()
+        .unwrap_or_default())
 }
 
 fn is_listed((_, gateway): &(Recipe, Gateway), session: &Session) -> anyhow::Result<bool> {
@@ -69,7 +74,7 @@ const LISTS: [&str; 4] = [
     "resources/templates/list",
 ];
 
-/// The next three messages say that the lists of the three kinds have changed.
+/// Checks that the next three messages are `list_changed` of the three kinds.
 fn of_every_kind_is_told(stream: &mut Stream) -> anyhow::Result<()> {
     let mut told = Vec::new();
     for _ in 0..3 {
@@ -92,15 +97,15 @@ fn of_every_kind_is_told(stream: &mut Stream) -> anyhow::Result<()> {
 /// A backend that dies and comes back leaves the lists of open sessions and returns.
 #[test]
 fn dead_backend_leaves_lists_and_returns() -> anyhow::Result<()> {
-    let mut fixture = Fixture::start(&[])?;
-    let gateway = looking_after(&fixture, quick())?;
-    // `refresh` is a minute: what is noticed here, probes notice.
+    let mut test_server = TestServer::start(&[])?;
+    let gateway = looking_after(&test_server, quick())?;
+    // `refresh` is a minute, so only probes can notice it.
     wait_for(&gateway, Health::Healthy)?;
     let session = Session::open(gateway.1.mcp)?;
     let mut stream = Stream::get(gateway.1.mcp, &session, None)?;
     let other = Session::open(gateway.1.mcp)?;
     assert!(is_listed(&gateway, &session)?);
-    fixture.kill()?;
+    test_server.kill()?;
     let dead = wait_for(&gateway, Health::Unavailable)?;
     assert_eq!(dead.state, BackendState::Failing);
     assert!(dead.error.unwrap_or_default().contains("cannot be reached"));
@@ -110,7 +115,7 @@ fn dead_backend_leaves_lists_and_returns() -> anyhow::Result<()> {
         let left = other.names(gateway.1.mcp, kind)?;
         assert!(left.is_empty(), "{kind}: {left:?}");
     }
-    fixture.restart()?;
+    test_server.restart()?;
     let back = wait_for(&gateway, Health::Healthy)?;
     assert_eq!((back.state, back.error), (BackendState::Ready, None));
     of_every_kind_is_told(&mut stream)?;
@@ -123,27 +128,27 @@ fn dead_backend_leaves_lists_and_returns() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A backend that hangs is noticed in the time that the configuration gives.
+/// A hanging backend is detected within the configured time.
 #[test]
 fn hanging_backend_is_noticed_in_configured_time() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let strict = looking_after(&fixture, quick())?;
+    let test_server = TestServer::start(&[])?;
+    let strict = looking_after(&test_server, quick())?;
     let lenient = looking_after(
-        &fixture,
+        &test_server,
         HealthConfig {
             unhealthy_after: 100_000,
             ..quick()
         },
     )?;
     let patient = looking_after(
-        &fixture,
+        &test_server,
         HealthConfig {
             timeout: ConfigDuration::from_secs(60),
             ..quick()
         },
     )?;
     let rare = looking_after(
-        &fixture,
+        &test_server,
         HealthConfig {
             interval: ConfigDuration::from_secs(3600),
             ..quick()
@@ -154,8 +159,8 @@ fn hanging_backend_is_noticed_in_configured_time() -> anyhow::Result<()> {
     }
     let session = Session::open(strict.1.mcp)?;
     let on_lenient = Session::open(lenient.1.mcp)?;
-    // Lists and calls are answered all the while: whoever hangs here hangs for probes alone.
-    fixture.admin("POST", "/faults", &json!({"hang": true, "only_method": "ping"}))?;
+    // Lists and calls are answered meanwhile: this backend hangs for probes only.
+    test_server.admin("POST", "/faults", &json!({"hang": true, "only_method": "ping"}))?;
     let hung = wait_for(&strict, Health::Unavailable)?;
     assert!(
         hung.error
@@ -168,50 +173,51 @@ fn hanging_backend_is_noticed_in_configured_time() -> anyhow::Result<()> {
     assert!(is_listed(&lenient, &on_lenient)?);
     assert_eq!(status(&patient)?.health, Health::Healthy);
     assert_eq!(status(&rare)?.health, Health::Healthy);
-    // What a breaker has not seen it does not heed.
+    // The breaker ignores failures of probes.
     let echo = session.call(strict.1.mcp, "a_echo", &json!({"message": "hi"}))?;
     assert_eq!(echo.tool_text()?, "hi");
-    fixture.admin("DELETE", "/faults", &json!({}))?;
+    test_server.admin("DELETE", "/faults", &json!({}))?;
     wait_for(&strict, Health::Healthy)?;
     wait_for(&lenient, Health::Healthy)?;
     wait_until_listed(&strict, &session, true)?;
-    // Nobody but the one that probes rarely is left: it says nothing.
+    // Only the gateway that probes rarely is left: it sends no ping.
     for gateway in [strict, lenient, patient] {
         drop(gateway);
     }
-    let before = pings(&fixture)?;
+    let before = pings(&test_server)?;
     let session = Session::open(rare.1.mcp)?;
     for _ in 0..20 {
         session.names(rare.1.mcp, "tools/list")?;
     }
-    assert_eq!(pings(&fixture)?, before);
+    assert_eq!(pings(&test_server)?, before);
     Ok(())
 }
 
+/// A backend that rejects a probe is alive.
 #[test]
-fn a_refusal_is_a_sign_of_life() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
+fn rejected_probe_counts_as_alive() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
     let first_failure_counts = HealthConfig {
         unhealthy_after: 1,
         ..quick()
     };
-    let gateway = looking_after(&fixture, first_failure_counts.clone())?;
+    let gateway = looking_after(&test_server, first_failure_counts.clone())?;
     wait_for(&gateway, Health::Healthy)?;
-    let before = pings(&fixture)?;
-    fixture.admin("POST", "/faults", &json!({"status": 401, "only_method": "ping"}))?;
+    let before = pings(&test_server)?;
+    test_server.admin("POST", "/faults", &json!({"status": 401, "only_method": "ping"}))?;
     wait::until("some probes are refused", PATIENCE, || {
-        anyhow::ensure!(pings(&fixture)? > before + 3, "not yet");
+        anyhow::ensure!(pings(&test_server)? > before + 3, "not yet");
         Ok(())
     })?;
     assert_eq!(status(&gateway)?.health, Health::Healthy);
-    // Who refuses everything lives as well; but nobody knows what it offers.
-    fixture.admin("POST", "/faults", &json!({"status": 401}))?;
-    let other = looking_after(&fixture, first_failure_counts)?;
+    // A backend that rejects every request is alive, too, but its lists are unknown.
+    test_server.admin("POST", "/faults", &json!({"status": 401}))?;
+    let other = looking_after(&test_server, first_failure_counts)?;
     let refusing = wait_for(&other, Health::Degraded)?;
     assert_eq!(refusing.state, BackendState::Failing);
     assert!(refusing.error.unwrap_or_default().contains("HTTP status 401"));
-    // One that fails in every other way does not.
-    fixture.admin("POST", "/faults", &json!({"status": 500}))?;
+    // Every other failure is a failed probe.
+    test_server.admin("POST", "/faults", &json!({"status": 500}))?;
     wait_for(&gateway, Health::Unavailable)?;
     Ok(())
 }

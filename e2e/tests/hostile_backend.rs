@@ -1,4 +1,4 @@
-//! A backend that wants the gateway to stop: what it sends costs the other backends, their clients and the probes nothing.
+//! A hostile backend: it does not affect other backends, their clients and the probes.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::http_client::{self, Session};
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
-use vmcp_peers::process::Signal;
+use vmcp_external::process::Signal;
 
-/// How long the gateway may take to see what the backend does. Other tests may be running.
+/// How long the gateway may take to notice a change of the backend. Other tests may be running.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long an answer may take that waits for nobody: far more than it does, and far less than what the backend sends takes.
+/// How long an independent response may take: far more than it needs, and far less than the hostile backend's responses take.
 const PROMPT: Duration = Duration::from_secs(3);
 
 /// A server that answers every request with what a function says, as JSON.
@@ -102,7 +102,7 @@ fn initialize_result() -> Option<String> {
 
 /// The gateway, with a backend that behaves, and with the hostile one. All that the hostile one lists fits into the budget of bytes, so that
 /// the bounds of single items are seen.
-fn gateway(good: &Fixture, hostile: &Hostile) -> anyhow::Result<(Recipe, Gateway)> {
+fn gateway(good: &TestServer, hostile: &Hostile) -> anyhow::Result<(Recipe, Gateway)> {
     let mut recipe = Recipe::new(&[("good", &good.url), ("hostile", &hostile.url)])?;
     let hot = recipe.config.hot.as_mut().context("no hot configuration")?;
     hot.limits.buffered_bytes = Some(512 << 20);
@@ -110,7 +110,7 @@ fn gateway(good: &Fixture, hostile: &Hostile) -> anyhow::Result<(Recipe, Gateway
     Ok((recipe, gateway))
 }
 
-/// Calls, probes and scrapes are answered at once, as long as `lasting` says.
+/// Checks that calls, probes and scrapes are answered at once while `lasting` is true.
 fn everybody_else_is_served(gateway: &Gateway, session: &Session, lasting: Duration) -> anyhow::Result<()> {
     let end = Instant::now() + lasting;
     while Instant::now() < end {
@@ -118,7 +118,7 @@ fn everybody_else_is_served(gateway: &Gateway, session: &Session, lasting: Durat
         let call = session.call(gateway.mcp, "good_echo", &json!({"message": "hello"}))?;
         assert!(call.tool_text()?.contains("hello"));
         for path in ["/livez", "/metrics"] {
-            assert_eq!(raw::get(gateway.admin, path, &[])?.status, 200, "{path}");
+            assert_eq!(http_client::get(gateway.admin, path, &[])?.status, 200, "{path}");
         }
         assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
         std::thread::sleep(Duration::from_millis(50));
@@ -140,11 +140,11 @@ fn faults_say(gateway: &(Recipe, Gateway), expected: &[&str]) -> anyhow::Result<
     })
 }
 
-/// Items with 60,000 keys, items of 30 MB and templates of many parts are left out or bounded, each with a fault that names it, and nobody
-/// else waits for them; a read of another backend's URI of 2 KB is answered; the process ends when it is told to.
+/// Items with 60,000 keys, items of 30 MB and templates of many parts are omitted or bounded, each with a fault that names it, and delay no
+/// other backend. A read of another backend's URI of 2 KB is answered. The process ends on SIGTERM.
 #[test]
 fn hostile_lists_cost_other_backends_nothing() -> anyhow::Result<()> {
-    let good = Fixture::start(&[])?;
+    let good = TestServer::start(&[])?;
     let hostile = Hostile::start(|method, params, _| match method {
         "initialize" => initialize_result(),
         "tools/list" if params["cursor"].is_null() => {
@@ -216,11 +216,11 @@ fn hostile_lists_cost_other_backends_nothing() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A backend that changes 20,000 tools at each look, and says so all the time, is looked at ever less often, and clients are told a few
-/// times and not with every change.
+/// A backend that changes 20,000 tools at each discovery, and sends `list_changed` all the time, is listed ever less often, and clients get few
+/// notifications.
 #[test]
-fn backend_that_always_changes_takes_little() -> anyhow::Result<()> {
-    let good = Fixture::start(&[])?;
+fn ever_changing_backend_uses_few_resources() -> anyhow::Result<()> {
+    let good = TestServer::start(&[])?;
     let hostile = Hostile::start(|method, _, look| match method {
         "initialize" => initialize_result(),
         "tools/list" => {
@@ -232,7 +232,7 @@ fn backend_that_always_changes_takes_little() -> anyhow::Result<()> {
         _ => Some(r#"{"resources":[],"resourceTemplates":[]}"#.to_owned()),
     })?;
     let mut recipe = Recipe::new(&[("good", &good.url), ("hostile", &hostile.url)])?;
-    recipe.config.hot.as_mut().unwrap().aggregation.refresh = vmcp_crds::config::Duration::from_millis(1_000);
+    recipe.hot().aggregation.refresh = vmcp_crds::config::Duration::from_millis(1_000);
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
     let mut stream = Stream::get(gateway.mcp, &session, None)?;
@@ -248,14 +248,14 @@ fn backend_that_always_changes_takes_little() -> anyhow::Result<()> {
     everybody_else_is_served(&gateway, &session, window)?;
     let took = gateway.processor_time()?.saturating_sub(cpu);
     let looks = hostile.looks.load(Ordering::SeqCst) - before;
-    // With a look a second it would be far more than half of it in a build without optimisations.
+    // With a discovery per second it would be far more than half, in a build without optimisations.
     assert!(took < window / 2, "{took:?} for {looks} looks");
     let told = told.load(Ordering::SeqCst);
     assert!(told <= 6, "{told} notifications");
     Ok(())
 }
 
-/// What a backend says stands in an error and in a log line of bounded length.
+/// Texts of a backend are truncated in errors and log lines.
 #[test]
 fn revision_of_three_megabytes_is_cut_where_it_is_shown() -> anyhow::Result<()> {
     let hostile = Hostile::start(|method, _, _| {

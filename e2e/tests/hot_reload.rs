@@ -1,18 +1,18 @@
-//! A running gateway takes a new hot configuration, and keeps the old one when the new one is bad.
+//! Hot reload: a running gateway applies a valid configuration, and keeps the old one if the new one is invalid.
 
 use std::time::Duration;
 
 use serde_json::json;
 use vmcp_crds::config::{GatewayConfig, HotConfig};
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::mount::Mount;
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What the backend says through the gateway.
+/// The response of the backend through the gateway.
 fn echo(gateway: &Gateway, session: &Session, backend: &str) -> anyhow::Result<String> {
     let tool = format!("{backend}_echo");
     session
@@ -20,10 +20,10 @@ fn echo(gateway: &Gateway, session: &Session, backend: &str) -> anyhow::Result<S
         .tool_text()
 }
 
-/// A change is taken a bad one refused and what was refused can be taken back.
+/// A change is applied, an invalid one is rejected, and the rejection ends when the file is restored.
 #[test]
 fn reload_applies_valid_and_rejects_invalid_changes() -> anyhow::Result<()> {
-    let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let (one, two) = (TestServer::start(&[])?, TestServer::start(&[])?);
     let backends = |names: &[(&str, &str)]| {
         let entries = names
             .iter()
@@ -44,9 +44,9 @@ fn reload_applies_valid_and_rejects_invalid_changes() -> anyhow::Result<()> {
     mount.put(&backends(&[("one", &one.url), ("two", &two.url)]))?;
     wait::until("the new backend is offered", LIMIT, || echo("two"))?;
     assert_eq!(echo("one")?, "hi");
-    assert_eq!(one.initializes("raw")?, 1);
+    assert_eq!(one.initializes("http-client")?, 1);
 
-    // A file that is not right changes nothing, and the status says why.
+    // An invalid file changes nothing, and the status gives the reason.
     mount.put("backends:\n- {name: one, uri: nowhere}\n")?;
     let refused = wait::until("the file is refused", LIMIT, || {
         let error = gateway.status(&recipe)?.hot_config_error;
@@ -55,7 +55,7 @@ fn reload_applies_valid_and_rejects_invalid_changes() -> anyhow::Result<()> {
     assert!(refused.contains("`uri`"), "{refused}");
     assert_eq!((echo("one")?, echo("two")?), ("hi".to_owned(), "hi".to_owned()));
 
-    // Neither does one that is empty: whoever writes it may not be done.
+    // An empty file is ignored, too: its writer may not have finished.
     mount.put("# Nothing yet.\n")?;
     wait::until("the empty file is refused", LIMIT, || {
         let error = gateway.status(&recipe)?.hot_config_error.unwrap_or_default();
@@ -70,11 +70,11 @@ fn reload_applies_valid_and_rejects_invalid_changes() -> anyhow::Result<()> {
         Ok(())
     })?;
 
-    // However often a file is looked at, it was refused once.
+    // A rejected file is counted once, however often it is read.
     let reloads = |outcome| gateway.metric("vmcp_config_reloads_total", outcome);
     assert_eq!((reloads("accepted")?, reloads("refused")?), (1.0, 3.0));
 
-    // Taken back to what is in use: nothing is refused any more.
+    // The file is restored: the rejection ends.
     mount.put(&backends(&[("one", &one.url), ("two", &two.url)]))?;
     wait::until("nothing is refused", LIMIT, || {
         anyhow::ensure!(
@@ -106,9 +106,10 @@ fn reload_applies_valid_and_rejects_invalid_changes() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A single configuration file is watched, too. Changes of its hot part are applied, other changes need a restart.
 #[test]
-fn one_file_that_holds_all_is_followed_too_as_far_as_it_can_be() -> anyhow::Result<()> {
-    let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
+fn single_config_file_is_reloaded_partly() -> anyhow::Result<()> {
+    let (one, two) = (TestServer::start(&[])?, TestServer::start(&[])?);
     let recipe = Recipe::new(&[("one", &one.url)])?;
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
@@ -126,8 +127,12 @@ fn one_file_that_holds_all_is_followed_too_as_far_as_it_can_be() -> anyhow::Resu
     };
     put(&config)?;
     wait::until("the new backend is offered", LIMIT, || echo("two"))?;
-    assert_eq!(one.initializes("raw")?, 1, "the session at the other one is kept");
-    // A file that is cut off in front of its hot part changes nothing; one that says that there are no backends is meant.
+    assert_eq!(
+        one.initializes("http-client")?,
+        1,
+        "the session at the other one is kept"
+    );
+    // A file that is truncated before its hot part changes nothing. A file with an empty list of backends is applied.
     let whole = config.clone();
     config.hot = None;
     put(&config)?;

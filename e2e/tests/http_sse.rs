@@ -1,5 +1,4 @@
-//! Backends that speak HTTP+SSE of specification 2024-11-05: what they offer and say is what they would over the newer transport, and
-//! a stream that is lost costs what it must and no more.
+//! Backends on HTTP+SSE of specification 2024-11-05: they work as over Streamable HTTP, and a lost stream fails only the calls on it.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -8,31 +7,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vmcp_crds::config::{BackendTransport, Duration as Span, SessionStorage, SessionStorageProvider};
+use vmcp_crds::config::{BackendTransport, Duration as Span};
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::redis::Redis;
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
-use vmcp_peers::server;
+use vmcp_external::requires;
+use vmcp_external::server;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Gateways in front of the one backend `old` at `url`.
 fn recipe(url: &str) -> anyhow::Result<Recipe> {
     let mut recipe = Recipe::new(&[("old", url)])?;
-    if let Some(hot) = &mut recipe.config.hot {
-        hot.backends[0].transport = BackendTransport::Sse;
-    }
+    recipe.hot().backends[0].transport = BackendTransport::Sse;
     Ok(recipe)
 }
 
-/// What a server offers and answers is what it does over the newer transport.
+/// A server lists and responds the same over both transports.
+#[requires(npm)]
 #[test]
 fn http_sse_offers_and_answers_like_streamable_http() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("node") {
-        return Ok(());
-    }
     let (newer, older) = (server::everything()?, server::everything_over_sse()?);
     let direct: SocketAddr = newer
         .url
@@ -40,7 +36,7 @@ fn http_sse_offers_and_answers_like_streamable_http() -> anyhow::Result<()> {
         .trim_end_matches("/mcp")
         .parse()?;
     let gateway = recipe(&older.url)?.start()?;
-    // The gateway declares all of these to its backends, and this server offers some tools only to those who do.
+    // The gateway declares all of these to its backends, and this server lists some tools only to such clients.
     let able = json!({
         "roots": {"listChanged": true}, "sampling": {"context": {}, "tools": {}}, "elicitation": {"form": {}, "url": {}}
     });
@@ -125,12 +121,10 @@ fn http_sse_offers_and_answers_like_streamable_http() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Progress and questions of such a server reach the client of the call.
+/// Progress and server requests reach the client of the call.
+#[requires(npm)]
 #[test]
 fn http_sse_progress_and_requests_reach_the_caller() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("node") {
-        return Ok(());
-    }
     let older = server::everything_over_sse()?;
     let gateway = recipe(&older.url)?.start()?;
     let able = json!({"elicitation": {}, "sampling": {}});
@@ -172,7 +166,7 @@ fn http_sse_progress_and_requests_reach_the_caller() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A server of HTTP+SSE that does what a test tells it.
+/// A scriptable HTTP+SSE server.
 #[derive(Clone)]
 struct Server {
     url: String,
@@ -184,14 +178,14 @@ struct Seen {
     /// The open streams, by the number of their session; the gateway's own is there, too.
     streams: HashMap<u32, TcpStream>,
     opened: u32,
-    /// The sessions in which a client called itself `raw`.
+    /// The sessions in which a client called itself `http-client`.
     clients: Vec<u32>,
     cancelled: Vec<Value>,
-    /// Where messages are to be posted, if not at this server.
+    /// The host of the endpoint for messages, if it is not this server.
     elsewhere: Option<String>,
     /// Tools that it offers beside those that it always has.
     more_tools: Vec<String>,
-    /// What it says its stream is, if not a stream.
+    /// The content type of its stream, if it is not the right one.
     content_type: Option<String>,
 }
 
@@ -271,7 +265,7 @@ impl Server {
     fn take(&self, session: u32, message: &Value) -> anyhow::Result<()> {
         let result = match message["method"].as_str() {
             Some("initialize") => {
-                if message["params"]["clientInfo"]["name"] == "raw" {
+                if message["params"]["clientInfo"]["name"] == "http-client" {
                     self.with(|seen| seen.clients.push(session));
                 }
                 json!({
@@ -337,7 +331,7 @@ fn echo(session: &Session, gateway: &Gateway) -> anyhow::Result<String> {
     session.call(gateway.mcp, "old_echo", &json!({}))?.tool_text()
 }
 
-/// A lost stream ends its calls with an error and the next call opens another.
+/// A lost stream fails its calls, and the next call opens another stream.
 #[test]
 fn lost_sse_stream_fails_its_calls_and_reopens() -> anyhow::Result<()> {
     let server = Server::start()?;
@@ -369,7 +363,7 @@ fn lost_sse_stream_fails_its_calls_and_reopens() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A cancellation reaches such a server and so does the end of a session.
+/// Cancellations and the end of a session reach the server.
 #[test]
 fn cancellation_and_session_end_reach_http_sse_server() -> anyhow::Result<()> {
     let server = Server::start()?;
@@ -396,8 +390,9 @@ fn cancellation_and_session_end_reach_http_sse_server() -> anyhow::Result<()> {
     })
 }
 
+/// A listening client keeps getting messages when the gateway has to open a new HTTP+SSE stream.
 #[test]
-fn a_client_that_listens_goes_on_hearing_on_a_new_stream() -> anyhow::Result<()> {
+fn listening_client_is_moved_to_new_sse_stream() -> anyhow::Result<()> {
     let server = Server::start()?;
     let gateway = recipe(&server.url)?.start()?;
     let session = Session::open(gateway.mcp)?;
@@ -411,7 +406,7 @@ fn a_client_that_listens_goes_on_hearing_on_a_new_stream() -> anyhow::Result<()>
         server.say(last, &log(text))
     };
     let mut hear = |text: &str| {
-        // It is heard once the gateway listens, which it does behind the handshake: said until then, it is for nobody.
+        // The gateway gets it once its stream is open, which happens after the handshake. Earlier messages are lost.
         std::thread::scope(|scope| {
             let heard = scope.spawn(|| {
                 loop {
@@ -438,7 +433,7 @@ fn a_client_that_listens_goes_on_hearing_on_a_new_stream() -> anyhow::Result<()>
     hear("second")
 }
 
-/// A changed list of such a server is looked at and clients are notified.
+/// `list_changed` of the server triggers a discovery, and clients are notified.
 #[test]
 fn http_sse_list_change_reaches_clients() -> anyhow::Result<()> {
     let server = Server::start()?;
@@ -458,8 +453,9 @@ fn http_sse_list_change_reaches_clients() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The gateway runs discovery again when the HTTP+SSE stream of its catalog is lost.
 #[test]
-fn the_gateway_looks_again_when_its_own_stream_is_lost() -> anyhow::Result<()> {
+fn lost_catalog_stream_triggers_discovery() -> anyhow::Result<()> {
     let server = Server::start()?;
     let gateway = recipe(&server.url)?.start()?;
     let looks = || gateway.metric("vmcp_upstream_handshakes", "old");
@@ -472,7 +468,7 @@ fn the_gateway_looks_again_when_its_own_stream_is_lost() -> anyhow::Result<()> {
     })
 }
 
-/// Messages are not posted to another server than the configured one.
+/// Messages are posted to the configured server only.
 #[test]
 fn messages_are_not_posted_to_another_origin() -> anyhow::Result<()> {
     let server = Server::start()?;
@@ -492,8 +488,9 @@ fn messages_are_not_posted_to_another_origin() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The error for a response that is not a stream names its content type.
 #[test]
-fn what_is_no_stream_is_told_by_its_content_type() -> anyhow::Result<()> {
+fn non_stream_is_reported_with_content_type() -> anyhow::Result<()> {
     let server = Server::start()?;
     server.with(|seen| seen.content_type = Some("text/html".to_owned()));
     let gateway = recipe(&server.url)?.start()?;
@@ -509,31 +506,24 @@ fn what_is_no_stream_is_told_by_its_content_type() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Two gateways that share `redis`, with sessions that live for so many seconds without use.
+/// Two gateways that share `redis`, whose sessions expire after `seconds` without use.
 fn short_lived(url: &str, redis: &Redis, seconds: u64) -> anyhow::Result<(Gateway, Gateway)> {
     let mut recipe = recipe(url)?;
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(redis.address.to_string()),
-        ttl: Span::from_secs(seconds),
-        ..SessionStorage::default()
-    };
+    recipe.use_redis(redis.address).ttl = Span::from_secs(seconds);
     Ok((recipe.start()?, recipe.start()?))
 }
 
-/// A stream is open as long as its session is used anywhere and is closed when no client uses it.
+/// A stream stays open while its session is used on any replica, and is closed when the session expires.
+#[requires(redis)]
 #[test]
 fn sse_stream_stays_open_while_session_is_used() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     const TTL: u64 = 4;
     let (server, redis) = (Server::start()?, Redis::start(None)?);
     let (one, two) = short_lived(&server.url, &redis, TTL)?;
     let (used, unused) = (Session::open(one.mcp)?, Session::open(one.mcp)?);
     let (first, _) = (echo(&used, &one)?, echo(&unused, &one)?);
     assert_eq!(server.clients_open(), 2);
-    // The used one is used elsewhere, and not with this server.
+    // The used session is used on the other gateway, and not with this server.
     wait::until("the stream of the unused one is closed", PATIENCE, || {
         used.list(two.mcp, "tools/list")?;
         anyhow::ensure!(server.clients_open() == 1, "it is open");
@@ -549,17 +539,16 @@ fn sse_stream_stays_open_while_session_is_used() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A stream and what is posted for it are at one of the host's addresses.
+/// A stream and its messages use the same address of the host.
 #[test]
 fn sse_stream_and_posts_share_one_address() -> anyhow::Result<()> {
     let port = vmcp_e2e::ports::free()?.port();
     let addresses = [1, 2, 3].map(|last| IpAddr::from([127, 0, 0, last]));
     let servers = addresses.map(|address| Server::start_at((address, port).into()));
     let mut recipe = recipe(&format!("http://replicas.test:{port}/sse"))?;
-    if let Some(hot) = &mut recipe.config.hot {
-        hot.backends[0].addresses = addresses.to_vec();
-        hot.backends[0].timeouts.call = Span::from_secs(5);
-    }
+    let backend = &mut recipe.hot().backends[0];
+    backend.addresses = addresses.to_vec();
+    backend.timeouts.call = Span::from_secs(5);
     let gateway = recipe.start()?;
     for _ in 0..12 {
         let session = Session::open(gateway.mcp)?;
@@ -574,18 +563,13 @@ fn sse_stream_and_posts_share_one_address() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every replica opens its own HTTP+SSE stream for a session.
+#[requires(redis)]
 #[test]
-fn each_replica_opens_a_stream_of_its_own() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+fn every_replica_opens_its_own_sse_stream() -> anyhow::Result<()> {
     let (server, redis) = (Server::start()?, Redis::start(None)?);
     let mut recipe = recipe(&server.url)?;
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(redis.address.to_string()),
-        ..SessionStorage::default()
-    };
+    recipe.use_redis(redis.address);
     let (one, two) = (recipe.start()?, recipe.start()?);
     let session = Session::open(one.mcp)?;
     let (at_one, at_two) = (echo(&session, &one)?, echo(&session, &two)?);

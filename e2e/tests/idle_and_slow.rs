@@ -1,4 +1,4 @@
-//! What proxies in front of the gateway need: idle connections that live longer than theirs, and bytes on a call that takes long.
+//! For proxies in front of the gateway: idle connections that live longer than the proxy's, and bytes during long calls.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use vmcp_crds::config;
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::Recipe;
-use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::http_client::{self, Session};
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 
-/// How long a connection that says nothing stays open, up to `limit`.
+/// How long an idle connection stays open, up to `limit`.
 fn idle_for(gateway: std::net::SocketAddr, limit: Duration) -> anyhow::Result<Option<Duration>> {
     let mut connection = TcpStream::connect(gateway)?;
     let ping = format!("GET /nothing HTTP/1.1\r\nhost: {gateway}\r\n\r\n");
@@ -29,9 +29,9 @@ fn idle_for(gateway: std::net::SocketAddr, limit: Duration) -> anyhow::Result<Op
 }
 
 #[test]
-fn idle_connection_ends_after_the_configured_time() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let mut recipe = Recipe::in_memory(&[("fixture", &fixture.url)])?;
+fn idle_connection_closes_after_configured_time() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
+    let mut recipe = Recipe::in_memory(&[("fixture", &test_server.url)])?;
     let limit = Duration::from_secs(5);
     assert_eq!(idle_for(recipe.start()?.mcp, limit)?, None, "75 s is the default");
     recipe.config.listeners.idle_timeout = config::Duration::from_secs(1);
@@ -43,10 +43,11 @@ fn idle_connection_ends_after_the_configured_time() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A slow call is answered as a stream where that is configured.
 #[test]
-fn slow_call_is_answered_as_a_stream_where_configured() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&["--json-response"])?;
-    let mut recipe = Recipe::in_memory(&[("fixture", &fixture.url)])?;
+fn slow_call_becomes_stream_if_configured() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&["--json-response"])?;
+    let mut recipe = Recipe::in_memory(&[("fixture", &test_server.url)])?;
     let sleep = |id: u64, ms: u64| {
         let params = json!({"name": "fixture_sleep", "arguments": {"ms": ms}});
         json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
@@ -71,7 +72,7 @@ fn slow_call_is_answered_as_a_stream_where_configured() -> anyhow::Result<()> {
     assert_eq!(message["id"], 2, "{message}");
     assert!(message["result"]["content"].is_array(), "{message}");
     assert_eq!(stream.next_event()?, None, "the answer is the end");
-    // What is answered at once, and what is no call, keeps its framing; so does a client that takes no streams.
+    // Fast responses and other methods keep their framing, and so does a client that accepts no streams.
     for message in [
         sleep(3, 1),
         json!({"jsonrpc": "2.0", "id": 3, "method": "tools/list"}),
@@ -89,9 +90,9 @@ fn slow_call_is_answered_as_a_stream_where_configured() -> anyhow::Result<()> {
         ("mcp-session-id", &*session.id),
     ];
     let slow = sleep(4, 1500).to_string();
-    let answer = raw::exchange(gateway.mcp, "POST", "/mcp", &headers, slow.as_bytes())?;
+    let answer = http_client::exchange(gateway.mcp, "POST", "/mcp", &headers, slow.as_bytes())?;
     assert_eq!(answer.header("content-type"), Some("application/json"));
-    // The session ends under the stream: the client that waits for its id gets it.
+    // The session ends during the stream: the error has the id of the call.
     let mut stream = Stream::post(gateway.mcp, &session, &sleep(5, 60_000))?;
     assert_eq!(session.delete(gateway.mcp)?.status, 200);
     let (_, message) = stream.next_message()?;

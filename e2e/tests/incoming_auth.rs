@@ -1,4 +1,4 @@
-//! Who may call: tokens of a real issuer, and sessions that belong to their subjects.
+//! Authentication: tokens of a real issuer, and sessions that belong to their subjects.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,23 +6,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use vmcp_crds::config::{
-    Audience, IncomingAuth, IncomingAuthType, LogLevel, OidcConfig, SessionStorage, SessionStorageProvider,
-    SigningAlgorithm,
-};
-use vmcp_e2e::fixture::Fixture;
+use vmcp_crds::config::{Audience, IncomingAuth, IncomingAuthType, LogLevel, OidcConfig, SigningAlgorithm};
 use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{self, Answer};
 use vmcp_e2e::issuer::{self, Behaviour, Issuer, SigningKey};
-use vmcp_e2e::raw::{self, Answer};
 use vmcp_e2e::recorder::Recorder;
 use vmcp_e2e::redis::Redis;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 /// How long something may take that happens in the background.
 const SOON: Duration = Duration::from_secs(20);
 const RESOURCE: &str = "https://tools.example.com/mcp";
 
-/// The least that a user writes, for an issuer without TLS.
+/// The smallest configuration for an issuer without TLS.
 fn oidc(issuer: &Issuer) -> anyhow::Result<OidcConfig> {
     let text = json!({
         "issuer": issuer.url,
@@ -41,15 +40,15 @@ fn with_auth(mut recipe: Recipe, oidc: OidcConfig) -> Recipe {
     recipe
 }
 
-/// A gateway that accepts tokens as `oidc` says, and logs all that it can.
+/// A gateway with this OIDC configuration and the log level `trace`.
 fn gateway(oidc: OidcConfig) -> anyhow::Result<(Recipe, Gateway)> {
     let mut recipe = with_auth(Recipe::new(&[])?, oidc);
-    recipe.config.hot.get_or_insert_default().log_level = LogLevel::Trace;
+    recipe.hot().log_level = LogLevel::Trace;
     let gateway = recipe.start()?;
     Ok((recipe, gateway))
 }
 
-/// Somebody with a token, or without.
+/// A caller with or without a token.
 #[derive(Clone, Debug, Default)]
 struct Caller {
     token: Option<String>,
@@ -87,20 +86,20 @@ impl Caller {
         headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
         headers.extend(self.session.as_deref().map(|id| ("mcp-session-id", id)));
         let body = body.map(Value::to_string).unwrap_or_default();
-        raw::exchange(gateway, method, "/mcp", &headers, body.as_bytes())
+        http_client::exchange(gateway, method, "/mcp", &headers, body.as_bytes())
     }
 
     fn initialize(&self, gateway: SocketAddr) -> anyhow::Result<Answer> {
         let params = json!({
             "protocolVersion": "2025-11-25",
             "capabilities": {},
-            "clientInfo": {"name": "raw", "version": "1"},
+            "clientInfo": {"name": "http-client", "version": "1"},
         });
         let message = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
         self.send(gateway, "POST", Some(&message))
     }
 
-    /// Opens a session, and names it from now on.
+    /// Opens a session, and uses it for further requests.
     fn open(&self, gateway: SocketAddr) -> anyhow::Result<Self> {
         let answer = self.initialize(gateway)?;
         let id = answer.header("mcp-session-id");
@@ -113,7 +112,7 @@ impl Caller {
         self.send(gateway, "POST", Some(&message))
     }
 
-    /// Everything that one can try with a session, of which none opens a stream if the session is not one's own.
+    /// All requests that use a session. None opens a stream for another subject's session.
     fn try_everything(&self, gateway: SocketAddr) -> anyhow::Result<Vec<Answer>> {
         let list = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/list"});
         let notification = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
@@ -127,7 +126,7 @@ impl Caller {
     }
 }
 
-/// What a client sees of an answer; the date and the id of the request are not the answer's.
+/// The parts of a response that must be equal: without the date and the request id.
 fn seen(answers: &[Answer]) -> Vec<Answer> {
     let without_date = |answer: &Answer| {
         let mut answer = answer.clone();
@@ -143,7 +142,7 @@ fn challenge(answer: &Answer) -> &str {
     answer.header("www-authenticate").unwrap_or_default()
 }
 
-/// Checks that the gateway refuses a token, tells the client why, counts it, and keeps it to itself.
+/// Checks that the gateway rejects a token, tells the client the reason, counts it, and does not log it.
 fn check_refused(gateway: &Gateway, token: &str, outcome: &str) -> anyhow::Result<()> {
     let labels = format!("outcome=\"{outcome}\"");
     let before = gateway.metric("vmcp_authentications_total", &labels)?;
@@ -165,8 +164,9 @@ fn check_accepted(gateway: &Gateway, token: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A request without a token gets 401 with the URL of the resource metadata.
 #[test]
-fn without_a_token_a_client_is_told_where_to_get_one() -> anyhow::Result<()> {
+fn missing_token_gets_resource_metadata_url() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     let settings = OidcConfig {
         scopes: vec!["tools:call".to_owned(), "openid".to_owned()],
@@ -181,7 +181,7 @@ fn without_a_token_a_client_is_told_where_to_get_one() -> anyhow::Result<()> {
         challenge(&told),
         format!("Bearer resource_metadata=\"{metadata}\", scope=\"tools:call openid\"")
     );
-    // The same whatever is asked, and whatever session is named: no session is looked at.
+    // The same response for every request and session id: no session is loaded.
     for answer in nobody.try_everything(gateway.mcp)? {
         assert_eq!(seen(&[answer]), seen(std::slice::from_ref(&told)));
     }
@@ -190,13 +190,13 @@ fn without_a_token_a_client_is_told_where_to_get_one() -> anyhow::Result<()> {
     }
     // A token is looked for in the header and nowhere else.
     let query = format!("/mcp?access_token={}", issuer.token("alice")?);
-    let answer = raw::exchange(gateway.mcp, "POST", &query, &[], b"{}")?;
+    let answer = http_client::exchange(gateway.mcp, "POST", &query, &[], b"{}")?;
     assert_eq!(answer.status, 401);
 
     for path in ["", "/mcp"] {
         let path = format!("/.well-known/oauth-protected-resource{path}");
         let page = ("origin", "http://localhost:6274");
-        let answer = raw::get(gateway.mcp, &path, &[page])?;
+        let answer = http_client::get(gateway.mcp, &path, &[page])?;
         let document: Value = serde_json::from_slice(&answer.body)?;
         let expected = json!({
             "resource": RESOURCE,
@@ -210,20 +210,21 @@ fn without_a_token_a_client_is_told_where_to_get_one() -> anyhow::Result<()> {
             Some("http://localhost:6274")
         );
     }
-    let elsewhere = raw::get(gateway.mcp, "/.well-known/oauth-protected-resource/x", &[])?;
+    let elsewhere = http_client::get(gateway.mcp, "/.well-known/oauth-protected-resource/x", &[])?;
     assert_eq!(elsewhere.status, 404);
     Ok(())
 }
 
+/// A gateway without authentication requires no token and serves no resource metadata.
 #[test]
-fn an_anonymous_gateway_asks_for_nothing_and_describes_nothing() -> anyhow::Result<()> {
+fn anonymous_gateway_has_no_auth_metadata() -> anyhow::Result<()> {
     let gateway = Recipe::new(&[])?.start()?;
     assert_eq!(Caller::default().initialize(gateway.mcp)?.status, 200);
     assert_eq!(
         Caller::with("no.token.either").initialize(gateway.mcp)?.status,
         200
     );
-    let answer = raw::get(gateway.mcp, "/.well-known/oauth-protected-resource", &[])?;
+    let answer = http_client::get(gateway.mcp, "/.well-known/oauth-protected-resource", &[])?;
     assert_eq!(answer.status, 404);
     Ok(())
 }
@@ -263,7 +264,7 @@ fn good_tokens_are_accepted_and_bad_ones_refused() -> anyhow::Result<()> {
     let (signed, _) = token.rsplit_once('.').context("a token has a signature")?;
     let mut other_subject = issuer::unsigned(&header, &changed(json!({"sub": "bob"})));
     other_subject.push_str(&token[signed.len()..]);
-    // HS256 with what everybody knows as the secret: the classic mistake is to take a public key for one.
+    // HS256 with the public key as the secret: the classic mistake is to accept a public key as a shared secret.
     let secret = aws_lc_rs::hmac::Key::new(
         aws_lc_rs::hmac::HMAC_SHA256,
         public["n"].as_str().unwrap_or_default().as_bytes(),
@@ -290,7 +291,7 @@ fn good_tokens_are_accepted_and_bad_ones_refused() -> anyhow::Result<()> {
         ("signature", format!("{signed}.AAAA")),
         ("signature", other_subject),
         ("signature", stranger.token(&good)?),
-        // The key that it brings along is nobody's business.
+        // A key in the token's own header is ignored.
         (
             "signature",
             stranger.sign(
@@ -329,21 +330,21 @@ fn good_tokens_are_accepted_and_bad_ones_refused() -> anyhow::Result<()> {
     for (outcome, token) in &bad {
         check_refused(&gateway, token, outcome)?;
     }
-    // Two tokens are none, and neither is what no token can look like.
+    // Two tokens count as none, and so does a malformed header.
     let sent = |value: &str| ("authorization", value.to_owned());
     let (bearer, spaced) = (sent(&format!("Bearer {token}")), sent("Bearer a b"));
     for sent in [vec![&bearer, &bearer], vec![&spaced]] {
         let headers: Vec<_> = sent.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let answer = raw::post(gateway.mcp, &headers, &json!({}))?;
+        let answer = http_client::post(gateway.mcp, &headers, &json!({}))?;
         assert_eq!(answer.status, 400, "{answer:?}");
     }
-    let answer = raw::post(gateway.mcp, &[("authorization", "Bearer a b")], &json!({}))?;
+    let answer = http_client::post(gateway.mcp, &[("authorization", "Bearer a b")], &json!({}))?;
     assert!(
         challenge(&answer).contains("error=\"invalid_request\""),
         "{answer:?}"
     );
 
-    // Whatever is logged, and all is, tells no token and nothing of what it says.
+    // The complete log contains no token and no claim.
     let log = gateway.log()?;
     for secret in bad.iter().map(|(_, token)| token.as_str()).chain([
         token.as_str(),
@@ -358,8 +359,9 @@ fn good_tokens_are_accepted_and_bad_ones_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every OIDC setting has its effect.
 #[test]
-fn each_setting_decides_what_it_says() -> anyhow::Result<()> {
+fn every_oidc_setting_is_applied() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     let mut late = issuer.claims("alice");
     late["exp"] = json!(issuer::now() - 30);
@@ -398,7 +400,7 @@ fn each_setting_decides_what_it_says() -> anyhow::Result<()> {
     check_accepted(&other, &issuer.key()?.token(&for_others)?)?;
     check_refused(&other, &issuer.token("alice")?, "audience")?;
     assert_eq!(issuer.discoveries(), before, "the keys' place is configured");
-    let described = raw::get(other.mcp, "/.well-known/oauth-protected-resource", &[])?.text();
+    let described = http_client::get(other.mcp, "/.well-known/oauth-protected-resource", &[])?.text();
     assert!(
         described.contains("\"resource\":\"https://others.example\""),
         "{described}"
@@ -406,7 +408,7 @@ fn each_setting_decides_what_it_says() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An issuer with tls is trusted by the authority that is named and not without.
+/// An issuer with TLS needs the configured certificate authority.
 #[test]
 fn issuer_tls_needs_the_configured_ca() -> anyhow::Result<()> {
     let issuer = Issuer::start_with_tls()?;
@@ -433,28 +435,21 @@ fn issuer_tls_needs_the_configured_ca() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A session belongs to the subject that opened it and to no other subject.
+/// A session belongs only to the subject that opened it.
+#[requires(redis)]
 #[test]
 fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, redis) = (Fixture::start(&[])?, Redis::start(None)?);
+    let (test_server, redis) = (TestServer::start(&[])?, Redis::start(None)?);
     let (issuer, elsewhere) = (Issuer::start()?, Issuer::start()?);
-    let mut anonymous = Recipe::new(&[("one", &fixture.url)])?;
-    let storage = |address: SocketAddr| SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(address.to_string()),
-        ..SessionStorage::default()
-    };
-    anonymous.config.session_storage = storage(redis.address);
-    let anonymous_gateway = anonymous.start()?;
-    let recipe = with_auth(anonymous, oidc(&issuer)?);
+    let builder = Harness::builder().backend("one", &test_server.url);
+    let mut harness = builder.redis(redis).start()?;
+    let ([anonymous_gateway], redis) = (harness.take_gateways()?, harness.redis);
+    let recipe = with_auth(harness.recipe, oidc(&issuer)?);
     let home = recipe.start()?;
-    // A replica that never serves the owner, so that whatever it says to Redis is not on the owner's behalf.
+    // A replica that never serves the owner, so none of its Redis commands is for the owner.
     let recorder = Recorder::start(redis.address)?;
     let mut recipe = recipe;
-    recipe.config.session_storage = storage(recorder.address);
+    recipe.use_redis(recorder.address);
     let replica = recipe.start()?;
     let mut recipe = with_auth(recipe, oidc(&elsewhere)?);
     let replica_of_another_issuer = recipe.start()?;
@@ -471,9 +466,9 @@ fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
         "1"
     );
 
-    // An id that is well formed and nobody's: one of another virtual server.
+    // A well-formed id of another virtual server.
     let other_server = Recipe::new(&[])?.start()?;
-    let random = raw::Session::open(other_server.mcp)?.id;
+    let random = http_client::Session::open(other_server.mcp)?.id;
     let bob = Caller::with(issuer.token("bob")?);
     let unknown = seen(&bob.naming(&random).try_everything(replica.mcp)?);
     assert!(unknown.iter().all(|answer| answer.status == 404), "{unknown:?}");
@@ -494,7 +489,7 @@ fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
         ),
     ];
     for (who, caller, gateway) in &foreign {
-        // Gateways say things to Redis of their own accord; what they say because of a request they would say every time.
+        // Gateways also send Redis commands by themselves. A command for the request would be sent every time.
         wait::until(&format!("{who}: no store command"), SOON, || {
             let before = recorder.said().len();
             let answers = seen(&caller.try_everything(*gateway)?);
@@ -504,7 +499,7 @@ fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
             Ok(())
         })?;
     }
-    // Without a token it is not even looked at.
+    // Without a token the session is not even loaded.
     let stolen = Caller::default().naming(&id).try_everything(replica.mcp)?;
     assert!(stolen.iter().all(|answer| answer.status == 401), "{stolen:?}");
 
@@ -522,10 +517,11 @@ fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The client's token is not sent to any backend.
 #[test]
-fn the_token_of_a_client_goes_to_no_backend() -> anyhow::Result<()> {
-    let (fixture, issuer) = (Fixture::start(&[])?, Issuer::start()?);
-    let gateway = with_auth(Recipe::new(&[("one", &fixture.url)])?, oidc(&issuer)?).start()?;
+fn client_token_is_not_sent_to_backend() -> anyhow::Result<()> {
+    let (test_server, issuer) = (TestServer::start(&[])?, Issuer::start()?);
+    let gateway = with_auth(Recipe::new(&[("one", &test_server.url)])?, oidc(&issuer)?).start()?;
     let token = issuer.token("alice")?;
     let alice = Caller::with(&*token).open(gateway.mcp)?;
     let seen = alice.call(gateway.mcp, "one_whoami")?.tool_text()?;
@@ -536,8 +532,9 @@ fn the_token_of_a_client_goes_to_no_backend() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A rotated key is fetched by the first request with a token of that key.
 #[test]
-fn a_rotated_key_is_taken_up_by_the_request_that_brings_it() -> anyhow::Result<()> {
+fn rotated_issuer_key_is_fetched_on_demand() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     let (_, gateway) = gateway(oidc(&issuer)?)?;
     let alice = Caller::with(issuer.token("alice")?).open(gateway.mcp)?;
@@ -562,12 +559,12 @@ fn a_rotated_key_is_taken_up_by_the_request_that_brings_it() -> anyhow::Result<(
         assert_eq!(answer?.status, 200);
     }
     assert_eq!(issuer.fetches(), fetched + 1);
-    // The tokens of the first key are as good as before.
+    // Tokens of the first key are still valid.
     assert_eq!(alice.send(gateway.mcp, "POST", Some(&list(100)))?.status, 200);
     Ok(())
 }
 
-/// A rotated key without a name is taken up too and bad signatures do not drive the issuer.
+/// A rotated key without an id is fetched, too, and bad signatures do not flood the issuer.
 #[test]
 fn rotated_key_without_kid_is_fetched_at_bounded_rate() -> anyhow::Result<()> {
     let nameless = || Ok::<_, anyhow::Error>(Arc::new(SigningKey::generate("", "ES256")?));
@@ -587,14 +584,15 @@ fn rotated_key_without_kid_is_fetched_at_bounded_rate() -> anyhow::Result<()> {
     for _ in 0..20 {
         check_refused(&gateway, &forger.token(&issuer.claims("alice"))?, "signature")?;
     }
-    // One every 10 s at most.
+    // At most one fetch every 10 s.
     let allowed = fetched + 2 + started.elapsed().as_secs() / 10;
     assert!(issuer.fetches() <= allowed, "{} of {allowed}", issuer.fetches());
     Ok(())
 }
 
+/// Tokens with unknown key ids do not make the gateway flood the issuer.
 #[test]
-fn names_of_keys_that_do_not_exist_do_not_drive_the_issuer() -> anyhow::Result<()> {
+fn unknown_key_ids_do_not_flood_issuer() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     let (_, gateway) = gateway(oidc(&issuer)?)?;
     let fetched = issuer.fetches();
@@ -613,7 +611,7 @@ fn names_of_keys_that_do_not_exist_do_not_drive_the_issuer() -> anyhow::Result<(
     Ok(())
 }
 
-/// A key that the issuer withdraws is good no longer also for tokens that were accepted.
+/// A withdrawn key is invalid, also for tokens that were accepted before.
 #[test]
 fn withdrawn_key_rejects_cached_tokens() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
@@ -632,8 +630,8 @@ fn withdrawn_key_rejects_cached_tokens() -> anyhow::Result<()> {
     check_accepted(&gateway, &issuer.token("alice")?)
 }
 
-/// A set of keys that holds none withdraws all of them, also for tokens that were accepted. Nobody is told that his token is bad: the
-/// issuer may publish its keys again.
+/// An empty key set withdraws all keys, also for tokens that were accepted. The response does not say that the token is invalid: the issuer
+/// may publish its keys again.
 #[test]
 fn emptied_key_set_withdraws_every_key() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
@@ -660,7 +658,7 @@ fn emptied_key_set_withdraws_every_key() -> anyhow::Result<()> {
     wait::until("it is accepted again", SOON, || check_accepted(&gateway, &token))
 }
 
-/// An issuer that is away stops neither the gateway nor who has a token of a known key.
+/// An unavailable issuer affects neither the gateway nor tokens of known keys.
 #[test]
 fn issuer_outage_keeps_known_keys_working() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
@@ -669,7 +667,7 @@ fn issuer_outage_keeps_known_keys_working() -> anyhow::Result<()> {
         key_refresh: "1s".parse().unwrap(),
         ..oidc(&issuer)?
     };
-    // Ready after its patience, although no key is known.
+    // Ready after the limit, although no key is known.
     let (recipe, gateway) = gateway(settings)?;
     let state = || {
         gateway
@@ -697,7 +695,7 @@ fn issuer_outage_keeps_known_keys_working() -> anyhow::Result<()> {
     assert_eq!((state()?.keys, state()?.error), (1, None));
     assert!(gateway.metric("vmcp_token_issuer_fetches_total", "succeeded")? >= 1.0);
 
-    // Away again, in each way that there is.
+    // Unavailable again, in every way.
     let first = issuer.key()?;
     let second: Arc<SigningKey> = SigningKey::generate("second", "ES256")?.into();
     issuer.publish(&[Arc::clone(&second)]);
@@ -716,12 +714,12 @@ fn issuer_outage_keeps_known_keys_working() -> anyhow::Result<()> {
             ensure!(error.contains(reason), "{error:?}");
             Ok(())
         })?;
-        // Known keys stay in use, for tokens that were never seen; whether another one is good cannot be known.
+        // Known keys verify new tokens. Tokens of unknown keys cannot be verified.
         check_accepted(&gateway, &first.token(&issuer.claims("alice"))?)?;
         let unknown = second.token(&issuer.claims("alice"))?;
         assert_eq!(Caller::with(unknown).initialize(gateway.mcp)?.status, 503);
-        assert_eq!(raw::get(gateway.admin, "/readyz", &[])?.status, 200);
-        assert_eq!(raw::get(gateway.admin, "/livez", &[])?.status, 200);
+        assert_eq!(http_client::get(gateway.admin, "/readyz", &[])?.status, 200);
+        assert_eq!(http_client::get(gateway.admin, "/livez", &[])?.status, 200);
     }
     issuer.behave(Behaviour::Good);
     wait::until("the new key is known", SOON * 3, || {
@@ -737,7 +735,7 @@ fn readiness_waits_up_to_3_s_for_first_keys() -> anyhow::Result<()> {
     let recipe = with_auth(Recipe::new(&[])?, oidc(&issuer)?);
     let mut gateway = recipe.start_unready(vmcp_e2e::ports::free()?)?;
     wait::until("it says what it waits for", SOON, || {
-        let answer = raw::get(gateway.admin, "/readyz", &[])?;
+        let answer = http_client::get(gateway.admin, "/readyz", &[])?;
         ensure!(
             answer.status == 503 && answer.text().contains("the keys of the token issuer"),
             "{answer:?}"
@@ -747,14 +745,14 @@ fn readiness_waits_up_to_3_s_for_first_keys() -> anyhow::Result<()> {
     gateway.wait_until_ready()
 }
 
-/// A body that is too large is refused before its sender is asked who it is.
+/// A too large body is rejected before authentication.
 #[test]
 fn too_large_body_is_refused_before_authentication() -> anyhow::Result<()> {
     let issuer = Issuer::start()?;
     let (_, gateway) = gateway(oidc(&issuer)?)?;
     let session = [("mcp-session-id", "x")];
     let post = |headers: &[(&str, &str)], bytes: usize| {
-        raw::exchange(gateway.mcp, "POST", "/mcp", headers, &vec![b' '; bytes])
+        http_client::exchange(gateway.mcp, "POST", "/mcp", headers, &vec![b' '; bytes])
     };
     assert_eq!(post(&session, 5 * 1024 * 1024)?.status, 413);
     assert_eq!(post(&session, 3 * 1024 * 1024)?.status, 401);

@@ -1,4 +1,4 @@
-//! One backend's troubles are its own: what its callers get at once, and what the callers of others never notice.
+//! Isolation of backends: callers of a failing backend get a fast error, and callers of other backends notice nothing.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
@@ -9,22 +9,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vmcp_crds::config::{BackendConfig, BreakerConfig, ConcurrencyConfig, Duration as ConfigDuration};
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{Answer, Session};
+use vmcp_e2e::http_client::{Answer, Session};
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn backend(recipe: &mut Recipe) -> &mut BackendConfig {
-    &mut recipe.config.hot.as_mut().unwrap().backends[0]
+    &mut recipe.hot().backends[0]
 }
 
 fn echo(gateway: &Gateway, session: &Session, backend: &str) -> anyhow::Result<Answer> {
     session.call(gateway.mcp, &format!("{backend}_echo"), &json!({"message": "hi"}))
 }
 
-/// What a call that failed tells the model.
+/// The text of a failed call for the model.
 fn failure(answer: &Answer) -> anyhow::Result<String> {
     let message = answer.message()?;
     assert_eq!(
@@ -38,8 +38,8 @@ fn failure(answer: &Answer) -> anyhow::Result<String> {
         .to_owned())
 }
 
-fn calls_seen(fixture: &Fixture) -> anyhow::Result<u64> {
-    Ok(fixture
+fn calls_seen(test_server: &TestServer) -> anyhow::Result<u64> {
+    Ok(test_server
         .stats()?
         .requests
         .get("tools/call")
@@ -47,17 +47,17 @@ fn calls_seen(fixture: &Fixture) -> anyhow::Result<u64> {
         .unwrap_or_default())
 }
 
-fn break_calls(fixture: &Fixture, fault: &Value) -> anyhow::Result<()> {
+fn break_calls(test_server: &TestServer, fault: &Value) -> anyhow::Result<()> {
     let mut rule = fault.clone();
     rule["only_method"] = json!("tools/call");
-    fixture.admin("POST", "/faults", &rule)
+    test_server.admin("POST", "/faults", &rule)
 }
 
-/// While the breaker is open calls are answered at once and reach no backend.
+/// While the breaker is open, calls fail fast and do not reach the backend.
 #[test]
-fn open_breaker_answers_at_once_without_a_call() -> anyhow::Result<()> {
-    let (fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
-    let mut recipe = Recipe::new(&[("ill", &fixture.url), ("well", &other.url)])?;
+fn open_breaker_fails_fast_without_call() -> anyhow::Result<()> {
+    let (test_server, other) = (TestServer::start(&[])?, TestServer::start(&[])?);
+    let mut recipe = Recipe::new(&[("ill", &test_server.url), ("well", &other.url)])?;
     backend(&mut recipe).breaker = BreakerConfig {
         failures: 2,
         open_for: ConfigDuration::from_secs(3600),
@@ -72,19 +72,19 @@ fn open_breaker_answers_at_once_without_a_call() -> anyhow::Result<()> {
         Session::open(curious.mcp)?,
         Session::open(without.mcp)?,
     );
-    // Errors of a tool and of the protocol are answers, however many.
+    // Tool errors and JSON-RPC errors never open the breaker.
     for _ in 0..4 {
         let wrong = on_patient.call(patient.mcp, "ill_echo", &json!({}))?;
         assert!(!wrong.text().contains("is not asked"), "{}", wrong.text());
     }
     assert_eq!(echo(&patient, &on_patient, "ill")?.tool_text()?, "hi");
 
-    break_calls(&fixture, &json!({"status": 500}))?;
+    break_calls(&test_server, &json!({"status": 500}))?;
     for _ in 0..2 {
         let text = failure(&echo(&patient, &on_patient, "ill")?)?;
         assert!(text.contains("HTTP status 500"), "{text}");
     }
-    let seen = calls_seen(&fixture)?;
+    let seen = calls_seen(&test_server)?;
     let text = failure(&echo(&patient, &on_patient, "ill")?)?;
     for part in ["ill", "is not asked", "HTTP status 500", "trying again is safe"] {
         assert!(text.contains(part), "{part}: {text}");
@@ -101,20 +101,24 @@ fn open_breaker_answers_at_once_without_a_call() -> anyhow::Result<()> {
         prompt.text()
     );
     assert!(prompt.text().contains("is not asked"), "{}", prompt.text());
-    assert_eq!(calls_seen(&fixture)?, seen, "the backend was asked all the same");
+    assert_eq!(
+        calls_seen(&test_server)?,
+        seen,
+        "the backend was asked all the same"
+    );
     assert_eq!(echo(&patient, &on_patient, "well")?.tool_text()?, "hi");
     // Turned off, every call is sent.
     for number in 1..=6 {
         let text = failure(&echo(&without, &on_without, "ill")?)?;
         assert!(text.contains("HTTP status 500"), "{text}");
-        assert_eq!(calls_seen(&fixture)?, seen + number);
+        assert_eq!(calls_seen(&test_server)?, seen + number);
     }
 
     // After a while one call is let through, and closes it.
     for _ in 0..2 {
         failure(&echo(&curious, &on_curious, "ill")?)?;
     }
-    fixture.admin("DELETE", "/faults", &json!({}))?;
+    test_server.admin("DELETE", "/faults", &json!({}))?;
     wait::until("the breaker closes", PATIENCE, || {
         echo(&curious, &on_curious, "ill")?.tool_text()
     })?;
@@ -123,11 +127,11 @@ fn open_breaker_answers_at_once_without_a_call() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A backend that comes back is called again however long the breaker may stay open.
+/// A recovered backend closes the breaker before its open time is over.
 #[test]
 fn recovered_backend_closes_the_breaker_early() -> anyhow::Result<()> {
-    let mut fixture = Fixture::start(&[])?;
-    let mut recipe = Recipe::new(&[("ill", &fixture.url)])?;
+    let mut test_server = TestServer::start(&[])?;
+    let mut recipe = Recipe::new(&[("ill", &test_server.url)])?;
     backend(&mut recipe).breaker = BreakerConfig {
         failures: 1,
         open_for: ConfigDuration::from_secs(3600),
@@ -135,29 +139,29 @@ fn recovered_backend_closes_the_breaker_early() -> anyhow::Result<()> {
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
     assert_eq!(echo(&gateway, &session, "ill")?.tool_text()?, "hi");
-    fixture.kill()?;
+    test_server.kill()?;
     let text = failure(&echo(&gateway, &session, "ill")?)?;
     assert!(
         text.contains("cannot be reached") || text.contains("ended the connection"),
         "{text}"
     );
-    // A call that fails makes the gateway look at once: `refresh` is a minute.
+    // A failed call triggers a discovery: `refresh` is a minute.
     wait::until("the gateway has looked", PATIENCE, || {
         anyhow::ensure!(gateway.status(&recipe)?.backends[0].error.is_some(), "not yet");
         Ok(())
     })?;
-    fixture.restart()?;
+    test_server.restart()?;
     wait::until("it is called again", PATIENCE, || {
         echo(&gateway, &session, "ill")?.tool_text()
     })?;
     Ok(())
 }
 
-/// Calls beyond the limit of a backend wait for a place or are notified to come again.
+/// Calls beyond the concurrency limit wait for a permit, or get 503.
 #[test]
 fn calls_over_backend_limit_wait_or_are_refused() -> anyhow::Result<()> {
-    let (fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
-    let mut recipe = Recipe::new(&[("busy", &fixture.url), ("well", &other.url)])?;
+    let (test_server, other) = (TestServer::start(&[])?, TestServer::start(&[])?);
+    let mut recipe = Recipe::new(&[("busy", &test_server.url), ("well", &other.url)])?;
     let limit = |queue, wait| ConcurrencyConfig {
         limit: 1,
         queue,
@@ -172,14 +176,14 @@ fn calls_over_backend_limit_wait_or_are_refused() -> anyhow::Result<()> {
         backend(&mut recipe).concurrency = concurrency.clone();
         let gateway = recipe.start()?;
         let session = Session::open(gateway.mcp)?;
-        let before = calls_seen(&fixture)?;
+        let before = calls_seen(&test_server)?;
         let (mcp, sleeper) = (gateway.mcp, session.clone());
         let sleeping = std::thread::spawn(move || sleeper.call(mcp, "busy_sleep", &json!({"ms": 2000})));
         wait::until("the call runs", PATIENCE, || {
-            anyhow::ensure!(calls_seen(&fixture)? > before, "not yet");
+            anyhow::ensure!(calls_seen(&test_server)? > before, "not yet");
             Ok(())
         })?;
-        // Whoever calls another backend notices nothing.
+        // Calls of another backend are not affected.
         assert_eq!(echo(&gateway, &session, "well")?.tool_text()?, "hi");
         let second = echo(&gateway, &session, "busy")?;
         if waits {
@@ -198,7 +202,7 @@ fn calls_over_backend_limit_wait_or_are_refused() -> anyhow::Result<()> {
                 second.text()
             );
         }
-        // The place is free when the answer, here a stream, has come whole.
+        // The permit is free when the response, here a stream, is complete.
         sleeping.join().unwrap()?.tool_text()?;
         wait::until("the place is free", PATIENCE, || {
             echo(&gateway, &session, "busy")?.tool_text()
@@ -236,10 +240,11 @@ fn is_unanswered(stream: &TcpStream) -> anyhow::Result<bool> {
     }
 }
 
+/// Calls to other backends are not delayed while every call to one backend hangs.
 #[test]
-fn while_every_call_to_one_backend_hangs_nobody_else_waits() -> anyhow::Result<()> {
-    let (fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
-    let mut recipe = Recipe::new(&[("ill", &fixture.url), ("well", &other.url)])?;
+fn hanging_backend_delays_no_other_backend() -> anyhow::Result<()> {
+    let (test_server, other) = (TestServer::start(&[])?, TestServer::start(&[])?);
+    let mut recipe = Recipe::new(&[("ill", &test_server.url), ("well", &other.url)])?;
     // Half of them hang at the backend, and half in its queue.
     backend(&mut recipe).concurrency = ConcurrencyConfig {
         limit: 20,
@@ -250,13 +255,13 @@ fn while_every_call_to_one_backend_hangs_nobody_else_waits() -> anyhow::Result<(
     let session = Session::open(gateway.mcp)?;
     assert_eq!(echo(&gateway, &session, "well")?.tool_text()?, "hi");
     assert_eq!(echo(&gateway, &session, "ill")?.tool_text()?, "hi");
-    let before = calls_seen(&fixture)?;
-    fixture.admin("POST", "/faults", &json!({"hang": true}))?;
+    let before = calls_seen(&test_server)?;
+    test_server.admin("POST", "/faults", &json!({"hang": true}))?;
     let hanging: Vec<_> = (0..40)
         .map(|_| begin(gateway.mcp, &session, "ill_echo"))
         .collect::<anyhow::Result<_>>()?;
     wait::until("the calls hang", PATIENCE, || {
-        anyhow::ensure!(calls_seen(&fixture)? == before + 20, "not yet");
+        anyhow::ensure!(calls_seen(&test_server)? == before + 20, "not yet");
         Ok(())
     })?;
     for _ in 0..100 {
@@ -266,19 +271,19 @@ fn while_every_call_to_one_backend_hangs_nobody_else_waits() -> anyhow::Result<(
     let tools = fresh.names(gateway.mcp, "tools/list")?;
     assert!(tools.contains(&"well_echo".to_owned()) && tools.contains(&"ill_echo".to_owned()));
     assert_eq!(echo(&gateway, &fresh, "well")?.tool_text()?, "hi");
-    // All that happened while none of the others had an answer.
+    // Meanwhile none of the other calls had a response.
     for stream in &hanging {
         assert!(is_unanswered(stream)?);
     }
     Ok(())
 }
 
-/// How many pairs of windows there are, and how many calls each of four clients makes in one. Both are fixed before anything is
-/// measured, and every pair counts: who goes on until the numbers are good finds good numbers.
+/// The number of pairs of windows, and of calls that each of four clients makes in a window. Both are fixed before the measurement, and every
+/// pair counts: a test that measures until the numbers are good proves nothing.
 const PAIRS: usize = 100;
 const CALLS: usize = 25;
 
-/// The 99th percentile of how long calls to the backend that is well take, in one window.
+/// The 99th percentile of the latency of the healthy backend in one window.
 fn p99(gateway: &Gateway, session: &Session) -> anyhow::Result<Duration> {
     let workers: Vec<_> = (0..4)
         .map(|_| {
@@ -307,12 +312,12 @@ fn median(mut ratios: Vec<f64>) -> f64 {
     ratios[ratios.len() / 2]
 }
 
-/// Whatever this machine does beside it happens to both windows of a pair, one of which follows the other at once; and the calls to the
-/// backend that is ill go on in both. So the median of the ratios is near one unless the backend's trouble itself is felt.
+/// Other load of the machine affects both windows of a pair, and the calls to the faulty backend go on in both. So the median of the ratios is
+/// near one unless the fault itself slows the healthy backend.
 #[test]
 fn faulty_backend_does_not_slow_the_others() -> anyhow::Result<()> {
-    let (fixture, other) = (Fixture::start(&[])?, Fixture::start(&[])?);
-    let recipe = Recipe::new(&[("ill", &fixture.url), ("well", &other.url)])?;
+    let (test_server, other) = (TestServer::start(&[])?, TestServer::start(&[])?);
+    let recipe = Recipe::new(&[("ill", &test_server.url), ("well", &other.url)])?;
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
     echo(&gateway, &session, "well")?.tool_text()?;
@@ -339,11 +344,11 @@ fn faulty_backend_does_not_slow_the_others() -> anyhow::Result<()> {
                 // Which of the two comes first changes, so that a trend favours neither.
                 let (mut calm, mut ill) = (Duration::ZERO, Duration::ZERO);
                 for window in 0..2 {
-                    fixture.admin("DELETE", "/faults", &json!({}))?;
+                    test_server.admin("DELETE", "/faults", &json!({}))?;
                     if (pair + window) % 2 == 0 {
                         calm = p99(&gateway, &session)?;
                     } else {
-                        break_calls(&fixture, &fault)?;
+                        break_calls(&test_server, &fault)?;
                         ill = p99(&gateway, &session)?;
                     }
                 }
@@ -358,7 +363,7 @@ fn faulty_backend_does_not_slow_the_others() -> anyhow::Result<()> {
             Ok(ratio)
         })?;
         assert!(ratio <= 1.2, "one backend {name}: {ratio:.2} times as long");
-        fixture.admin("DELETE", "/faults", &json!({}))?;
+        test_server.admin("DELETE", "/faults", &json!({}))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What happens to sessions when processes die or are replaced while clients call: nothing.
+//! Sessions survive the death and the replacement of processes under load.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,19 +6,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{self, Session};
 use vmcp_e2e::load::{Load, Turn, percentile};
-use vmcp_e2e::raw::{self, Session};
-use vmcp_e2e::replicas::Replicas;
+use vmcp_e2e::redis::Redis;
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
-use vmcp_peers::process::Signal;
+use vmcp_external::process::Signal;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Calls the counter of one session, and knows what it has to say.
+/// Calls the counter of one session, and checks its count.
 struct Counting {
     session: Session,
-    /// The counts that may be next: a call that failed may have been executed.
+    /// The counts that may be next: a failed call may have been executed.
     lowest: u64,
     highest: u64,
 }
@@ -33,7 +35,7 @@ impl Counting {
         })
     }
 
-    /// One call. A count that was never given, or one that skips a call that was answered, is a failure.
+    /// One call. A count that repeats or skips an answered call is a failure.
     fn call(&mut self, gateway: std::net::SocketAddr) -> anyhow::Result<()> {
         let answer = self.session.call(gateway, "fixture_counter", &json!({}));
         let text = answer.and_then(|answer| {
@@ -66,14 +68,12 @@ impl Counting {
 }
 
 /// All replicas are killed under load and no session and no count is lost.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_all_replicas_loses_no_session() -> anyhow::Result<()> {
     const SESSIONS: usize = 50;
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let mut replicas = Replicas::start(3).await?;
-    let gateway = replicas.address();
+    let mut harness = Harness::replicated(3).await?;
+    let gateway = harness.address();
     let counting =
         (0..SESSIONS).map(|_| Counting::open(gateway).map(|counting| Arc::new(Mutex::new(counting))));
     let counting: Vec<_> = counting.collect::<anyhow::Result<_>>()?;
@@ -89,13 +89,13 @@ async fn killing_all_replicas_loses_no_session() -> anyhow::Result<()> {
     load.go_on_for(SESSIONS as u64 * 3)?;
 
     let killed = Instant::now();
-    replicas.kill_all()?;
-    replicas.start_all_anew()?;
+    harness.kill_gateways()?;
+    harness.replace_gateways()?;
     let back = Instant::now();
     load.go_on_for(SESSIONS as u64 * 3)?;
     let report = load.finish();
 
-    // What failed was in flight when they were killed, or sent while nobody was there.
+    // The failed calls were in flight when the gateways were killed, or were sent while no gateway ran.
     for failure in report.failures() {
         assert!(
             failure.began < back && failure.began + failure.took > killed,
@@ -107,20 +107,18 @@ async fn killing_all_replicas_loses_no_session() -> anyhow::Result<()> {
             "{failure:?}"
         );
     }
-    // Nobody shook hands again.
-    assert_eq!(replicas.fixture.initializes("raw")?, SESSIONS as u64);
+    // No session was initialized again.
+    assert_eq!(harness.server().initializes("http-client")?, SESSIONS as u64);
     Ok(())
 }
 
-/// The first call on a cold replica costs one look into the store and no handshake.
+/// The first call on a cold replica costs one load from the store and no handshake.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn cold_replica_needs_one_load_and_no_handshake() -> anyhow::Result<()> {
     const SESSIONS: u64 = 200;
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let replicas = Replicas::start(1).await?;
-    let warm = replicas.gateways[0].mcp;
+    let harness = Harness::replicated(1).await?;
+    let warm = harness.gateways[0].mcp;
     let mut sessions = Vec::new();
     for _ in 0..SESSIONS {
         let session = Session::open(warm)?;
@@ -131,11 +129,11 @@ async fn cold_replica_needs_one_load_and_no_handshake() -> anyhow::Result<()> {
         sessions.push(session);
     }
 
-    let cold = replicas.recipe.start()?;
-    // Redis counts what a script does too, so each is counted by itself.
+    let cold = harness.recipe.start()?;
+    // Redis also counts the commands in scripts, so scripts are counted separately.
     let asked = || -> anyhow::Result<u64> {
-        let read = replicas.redis.commands()?.get("hgetall").copied();
-        Ok(replicas.redis.scripts()?.max(read.unwrap_or_default()))
+        let read = harness.redis.commands()?.get("hgetall").copied();
+        Ok(harness.redis.scripts()?.max(read.unwrap_or_default()))
     };
     let before = asked()?;
     let timed = |session: &Session, count: &str| -> anyhow::Result<Duration> {
@@ -157,7 +155,7 @@ async fn cold_replica_needs_one_load_and_no_handshake() -> anyhow::Result<()> {
         .collect::<anyhow::Result<Vec<_>>>()?;
 
     assert_eq!(
-        replicas.fixture.initializes("raw")?,
+        harness.server().initializes("http-client")?,
         SESSIONS,
         "a restored session shook hands again"
     );
@@ -174,19 +172,18 @@ async fn cold_replica_needs_one_load_and_no_handshake() -> anyhow::Result<()> {
 }
 
 /// A rolling restart under load fails no call and loses no event.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn rolling_restart_fails_no_call_and_loses_no_event() -> anyhow::Result<()> {
     /// 200 calls a second in all.
     const SESSIONS: usize = 40;
     const LISTENERS: usize = 6;
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let mut replicas = Replicas::start_with(3, |recipe| {
-        recipe.config.drain_delay = vmcp_crds::config::Duration::from_secs(3);
-    })
-    .await?;
-    let gateway = replicas.address();
+    let builder = Harness::builder().test_server("fixture", &[]);
+    let builder = builder.redis(Redis::start(None)?).replicas(3);
+    let drain_delay = vmcp_crds::config::Duration::from_secs(3);
+    let builder = builder.configure(|recipe| recipe.config.drain_delay = drain_delay);
+    let mut harness = builder.start_balanced().await?;
+    let gateway = harness.address();
     let load = Load::start(SESSIONS, Duration::from_millis(200), |_| {
         let mut counting = None;
         Box::new(move |_| match &mut counting {
@@ -194,7 +191,7 @@ async fn rolling_restart_fails_no_call_and_loses_no_event() -> anyhow::Result<()
             None => Counting::call(counting.insert(Counting::open(gateway)?), gateway),
         }) as Turn
     });
-    // Calls that last longer than a replica has to live.
+    // Calls that last longer than the rest of a replica's life.
     let long = Load::start(4, Duration::ZERO, |_| {
         let session = Session::open(gateway);
         let mut session = Some(session);
@@ -212,20 +209,20 @@ async fn rolling_restart_fails_no_call_and_loses_no_event() -> anyhow::Result<()
         listeners.push(Listener::start(gateway)?);
     }
     wait::until("everybody listens", PATIENCE, || {
-        let open = replicas.fixture.stats()?.gets_open;
-        // Each gateway holds one for its catalogue.
-        let catalogues = replicas.gateways.len() as u64;
-        ensure!(open >= LISTENERS as u64 + catalogues, "{open} streams");
+        let open = harness.server().stats()?.gets_open;
+        // Each gateway has one for its catalog.
+        let catalogs = harness.gateways.len() as u64;
+        ensure!(open >= LISTENERS as u64 + catalogs, "{open} streams");
         Ok(())
     })?;
 
     let told = Arc::new(AtomicU64::new(0));
     let telling = {
-        let (told, admin) = (Arc::clone(&told), replicas.fixture.admin_address());
+        let (told, admin) = (Arc::clone(&told), harness.server().admin_address());
         Load::start(1, Duration::from_millis(50), move |_| {
             let told = Arc::clone(&told);
             Box::new(move |turn: u64| {
-                let answer = raw::exchange(
+                let answer = http_client::exchange(
                     admin,
                     "POST",
                     &format!("/log?level=error&text=event-{turn}"),
@@ -239,21 +236,24 @@ async fn rolling_restart_fails_no_call_and_loses_no_event() -> anyhow::Result<()
         })
     };
 
-    for index in 0..replicas.gateways.len() {
-        // A new one is ready before an old one goes, as Kubernetes does with maxUnavailable 0.
-        let fresh = replicas.recipe.start()?;
-        let mut old = std::mem::replace(&mut replicas.gateways[index], fresh);
-        let mut both = replicas.addresses();
+    for index in 0..harness.gateways.len() {
+        // A new gateway is ready before an old one ends, as in Kubernetes with maxUnavailable 0.
+        let fresh = harness.recipe.start()?;
+        let mut old = std::mem::replace(&mut harness.gateways[index], fresh);
+        let mut both = harness.addresses();
         both.push(old.mcp);
-        replicas.balancer.set_replicas(&both);
+        harness.balancer()?.set_replicas(&both);
         old.signal(Signal::TERM)?;
         wait::until("the old one says that it drains", PATIENCE, || {
-            ensure!(raw::get(old.admin, "/readyz", &[])?.status == 503, "still ready");
+            ensure!(
+                http_client::get(old.admin, "/readyz", &[])?.status == 503,
+                "still ready"
+            );
             Ok(())
         })?;
-        // The balancer hears of it late, within the drain delay.
+        // The balancer learns of it late, within the drain delay.
         load.go_on_for(200)?;
-        replicas.balancer.set_replicas(&replicas.addresses());
+        harness.balancer()?.set_replicas(&harness.addresses());
         assert!(old.wait_until_ended(Duration::from_secs(60))?, "{}", old.log()?);
     }
     load.go_on_for(200)?;
@@ -266,7 +266,7 @@ async fn rolling_restart_fails_no_call_and_loses_no_event() -> anyhow::Result<()
     long.finish().without_failure()
 }
 
-/// A client that holds its session's own stream, and opens it again behind the last event whenever it ends.
+/// A client that holds the session stream, and resumes it after the last event whenever it ends.
 struct Listener {
     heard: Arc<Mutex<Vec<String>>>,
     stop: Arc<std::sync::atomic::AtomicBool>,
@@ -287,7 +287,7 @@ impl Listener {
         Ok(Self { heard, stop, thread })
     }
 
-    /// Each event once, in the order in which they were told.
+    /// Checks that each event arrived once and in order.
     fn heard_exactly(self, told: u64) -> anyhow::Result<()> {
         let expected: Vec<_> = (0..told).map(|event| format!("event-{event}")).collect();
         let outcome = wait::until("the last event is heard", PATIENCE, || {
@@ -339,20 +339,18 @@ fn listen(
     Ok(())
 }
 
-/// A backend that forgets every session costs one handshake each and no call.
+/// A backend that loses all sessions costs one handshake per session, and no call.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn restarted_backend_costs_one_handshake_per_session() -> anyhow::Result<()> {
     const SESSIONS: usize = 30;
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     for style in ["404", "400"] {
-        let replicas = Replicas::start(3).await?;
-        let gateway = replicas.address();
+        let harness = Harness::replicated(3).await?;
+        let gateway = harness.address();
         let sessions: Vec<_> = (0..SESSIONS)
             .map(|_| Session::open(gateway))
             .collect::<anyhow::Result<_>>()?;
-        // A call that runs while its session is forgotten may have been executed, and is not for the gateway to repeat: there is none.
+        // A call that runs while its session is lost may have been executed, so the gateway must not repeat it: there is no such call here.
         let calls = |turns| {
             Load::run(turns, SESSIONS, Duration::from_millis(20), |worker| {
                 let session = sessions[worker].clone();
@@ -367,13 +365,13 @@ async fn restarted_backend_costs_one_handshake_per_session() -> anyhow::Result<(
             })
         };
         calls(3).without_failure()?;
-        assert_eq!(replicas.fixture.initializes("raw")?, SESSIONS as u64);
-        replicas
-            .fixture
+        assert_eq!(harness.server().initializes("http-client")?, SESSIONS as u64);
+        harness
+            .server()
             .admin("POST", &format!("/sessions/forget?style={style}"), &Value::Null)?;
         calls(5).without_failure().with_context(|| style.to_owned())?;
         assert_eq!(
-            replicas.fixture.initializes("raw")?,
+            harness.server().initializes("http-client")?,
             2 * SESSIONS as u64,
             "{style}"
         );

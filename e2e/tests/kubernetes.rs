@@ -1,5 +1,5 @@
-//! The whole claim, where users live: a real Kubernetes with two nodes, the charts installed by helm, the quick start of the README
-//! as it is written, and a real client through the Service. All gateway pods are deleted, and the session goes on.
+//! Sessions survive the deletion of all gateway pods on a real Kubernetes with two nodes: charts installed by helm, the quick start of the
+//! README, and a real client through the Service.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use vmcp_cluster::{Cluster, Options, image};
 use vmcp_crds::session_key::{CURRENT, SessionKey};
 use vmcp_e2e::client::{self, Client};
-use vmcp_e2e::fixture::Stats;
-use vmcp_e2e::{raw, wait};
+use vmcp_e2e::test_server::Stats;
+use vmcp_e2e::{http_client, wait};
+use vmcp_external::requires;
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -96,7 +97,7 @@ fn pods(cluster: &Cluster, server: &str) -> anyhow::Result<Vec<(String, SocketAd
 /// How many calls of tools each pod has answered.
 fn calls(pods: &[(String, SocketAddr)]) -> anyhow::Result<Vec<u64>> {
     let calls = |(_, address): &(String, SocketAddr)| {
-        let metrics = raw::get(SocketAddr::new(address.ip(), 9483), "/metrics", &[])?.text();
+        let metrics = http_client::get(SocketAddr::new(address.ip(), 9483), "/metrics", &[])?.text();
         let line = metrics
             .lines()
             .find(|line| line.starts_with("vmcp_requests_total{method=\"tools/call\""));
@@ -108,7 +109,9 @@ fn calls(pods: &[(String, SocketAddr)]) -> anyhow::Result<Vec<u64>> {
 }
 
 fn stats(counter: SocketAddr) -> anyhow::Result<Stats> {
-    Ok(serde_json::from_slice(&raw::get(counter, "/stats", &[])?.body)?)
+    Ok(serde_json::from_slice(
+        &http_client::get(counter, "/stats", &[])?.body,
+    )?)
 }
 
 fn address(cluster: &Cluster, service: &str, port: u16) -> anyhow::Result<SocketAddr> {
@@ -121,7 +124,7 @@ fn address(cluster: &Cluster, service: &str, port: u16) -> anyhow::Result<Socket
 fn answers(service: SocketAddr) -> anyhow::Result<()> {
     wait::until("the Service answers", Duration::from_secs(20), || {
         for _ in 0..10 {
-            let answer = raw::exchange(service, "DELETE", "/mcp", &[], b"")?;
+            let answer = http_client::exchange(service, "DELETE", "/mcp", &[], b"")?;
             anyhow::ensure!(answer.status == 400, "{answer:?}");
         }
         Ok(())
@@ -143,11 +146,10 @@ async fn call_until_all_have_served(url: &str, pods: &[(String, SocketAddr)]) ->
     bail!("after 50 calls only some pods have served: {:?}", calls(pods)?)
 }
 
+/// All gateway pods are deleted, and the client's session goes on.
+#[requires(cluster, redis, npm)]
 #[test]
-fn all_gateway_pods_are_deleted_and_the_session_goes_on() -> anyhow::Result<()> {
-    if ["cluster", "redis", "npm"].into_iter().any(vmcp_peers::left_out) {
-        return Ok(());
-    }
+fn session_survives_deletion_of_all_gateway_pods() -> anyhow::Result<()> {
     let images = tempfile::tempdir()?;
     let mut archives = image::ours(images.path(), image::Profile::Dev)?;
     archives.push(image::redis(images.path())?);
@@ -173,7 +175,7 @@ fn quick_start_and_story(cluster: &Cluster) -> anyhow::Result<()> {
     for line in quick_start()? {
         shell(cluster, &line)?;
     }
-    // From here on this thread stands inside the cluster's network.
+    // From here on this thread is in the network namespace of the cluster.
     cluster.network().within(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -226,8 +228,8 @@ async fn story(cluster: &Cluster) -> anyhow::Result<()> {
     assert_eq!(client.call("counter_counter", json!({})).await?, "2");
     let initializes = stats(counter)?.initializes.get(client::NAME).copied();
 
-    // Another session, by hand, so that each of its requests is a connection of its own and may reach either pod.
-    let session = raw::Session::open(service)?;
+    // Another session with a connection per request, so that each request may reach either pod.
+    let session = http_client::Session::open(service)?;
     assert_eq!(
         session
             .call(service, "counter_counter", &json!({}))?
@@ -243,14 +245,16 @@ async fn story(cluster: &Cluster) -> anyhow::Result<()> {
         let all_new = pods.len() == 2 && pods.iter().all(|pod| !before.contains(pod));
         anyhow::ensure!(all_new, "{pods:?}");
         for (_, address) in &pods {
-            anyhow::ensure!(raw::get(SocketAddr::new(address.ip(), 9483), "/readyz", &[])?.status == 200);
+            anyhow::ensure!(
+                http_client::get(SocketAddr::new(address.ip(), 9483), "/readyz", &[])?.status == 200
+            );
         }
         Ok(pods)
     })?;
 
     answers(service)?;
 
-    // The clients have noticed nothing: same sessions, the counts go on, and nobody shook hands again.
+    // The clients noticed nothing: same sessions, the counts go on, and no upstream session was initialized again.
     assert_eq!(client.call("counter_counter", json!({})).await?, "3");
     assert_eq!(
         client
@@ -269,12 +273,12 @@ async fn story(cluster: &Cluster) -> anyhow::Result<()> {
         "a restored session shook hands again"
     );
     assert_eq!(
-        again.get("raw").copied(),
+        again.get("http-client").copied(),
         Some(1),
         "a restored session shook hands again"
     );
 
-    // The end of a session at one pod is known to the other.
+    // A termination at one pod is known to the other.
     assert_eq!(session.delete(after[0].1)?.status, 200);
     let refused = session.call(after[1].1, "counter_counter", &json!({}))?;
     assert_eq!(
@@ -302,7 +306,7 @@ fn a_change_of_backends_reaches_running_pods(
     let authorization = format!("Bearer {}", key.status_token("default", "demo"));
     let backends = |address: SocketAddr| -> anyhow::Result<Vec<String>> {
         let admin = SocketAddr::new(address.ip(), 9483);
-        let status = raw::get(admin, "/status", &[("authorization", &authorization)])?;
+        let status = http_client::get(admin, "/status", &[("authorization", &authorization)])?;
         let status: vmcp_crds::status::GatewayStatus = serde_json::from_slice(&status.body)?;
         Ok(status.backends.into_iter().map(|backend| backend.name).collect())
     };
@@ -337,7 +341,7 @@ fn a_change_of_backends_reaches_running_pods(
     Ok(())
 }
 
-/// The same with `provider: memory`: the session ends with its pod, the client is told so, and the resource warns of it.
+/// With `provider: memory` the session ends with its pod, the client gets 404, and the resource has a warning.
 fn in_memory_sessions_end_with_their_pod(cluster: &Cluster) -> anyhow::Result<()> {
     let server = json!({
         "apiVersion": "vmcp.dev/v1alpha1",
@@ -349,7 +353,7 @@ fn in_memory_sessions_end_with_their_pod(cluster: &Cluster) -> anyhow::Result<()
     cluster.kubectl(["wait", "--for=condition=Ready", "vmcp/memory", "--timeout=60s"])?;
     assert_eq!(condition(cluster, "memory", "SessionStorageWarning")?, "True");
     let before = pods(cluster, "memory")?;
-    let session = raw::Session::open(before[0].1)?;
+    let session = http_client::Session::open(before[0].1)?;
     assert_eq!(
         session
             .call(before[0].1, "counter_counter", &json!({}))?

@@ -1,5 +1,5 @@
-//! Answers that become a part of another one, which has begun before: on a stream that began because the call took long, and in a batch.
-//! Their deadlines and their failures count as those of other answers do.
+//! Responses inside another response that has already begun: on a stream of a slow call, and in a batch. Their deadlines and failures count as
+//! those of other responses.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -7,25 +7,25 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use vmcp_crds::config::Duration as Span;
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::http_client::Session;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
-/// Less than the minute after which whoever reads nothing is given up in any case.
+/// Less than the minute after which a client that does not read is disconnected in any case.
 const LIMIT: Duration = Duration::from_secs(20);
 const REVISIONS: [&str; 2] = ["2025-11-25", "2025-03-26"];
 
-/// A gateway that answers calls as a stream after a moment, in front of a backend whose answers come later.
-fn start(deadline: Span, fault: &Value) -> anyhow::Result<(Fixture, Gateway)> {
-    let fixture = Fixture::start(&[])?;
-    let mut recipe = Recipe::in_memory(&[("a", &fixture.url)])?;
-    let hot = recipe.config.hot.get_or_insert_default();
+/// A gateway that turns slow calls into streams, in front of a slow backend.
+fn start(deadline: Span, fault: &Value) -> anyhow::Result<(TestServer, Gateway)> {
+    let test_server = TestServer::start(&[])?;
+    let mut recipe = Recipe::in_memory(&[("a", &test_server.url)])?;
+    let hot = recipe.hot();
     hot.stream_calls_after = Some(Span::from_millis(200));
     hot.backends[0].timeouts.call = deadline;
     let gateway = recipe.start()?;
-    fixture.admin("POST", "/faults", fault)?;
-    Ok((fixture, gateway))
+    test_server.admin("POST", "/faults", fault)?;
+    Ok((test_server, gateway))
 }
 
 /// A call; as a batch in the revision that has those.
@@ -61,10 +61,10 @@ fn send_unread(mcp: SocketAddr, session: &Session, message: &Value) -> anyhow::R
     Ok(stream)
 }
 
-/// A stream whose client does not read it ends when the deadline of its call has passed, as that of a call does that is answered at once.
+/// A stream that its client does not read ends at the deadline of its call.
 #[test]
-fn unread_late_stream_ends_at_the_deadline_of_its_call() -> anyhow::Result<()> {
-    let (_fixture, gateway) = start(
+fn unread_late_stream_ends_at_call_deadline() -> anyhow::Result<()> {
+    let (_test_server, gateway) = start(
         Span::from_secs(3),
         &json!({"slow_ms": 1000, "only_method": "tools/call"}),
     )?;
@@ -88,10 +88,10 @@ fn unread_late_stream_ends_at_the_deadline_of_its_call() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A call that fails when its answer has begun is one that has failed, in the metrics and in the log.
+/// A call that fails after its response has begun counts as failed in the metrics and in the log.
 #[test]
 fn late_failure_is_counted_and_logged_as_one() -> anyhow::Result<()> {
-    let (_fixture, gateway) = start(
+    let (_test_server, gateway) = start(
         Span::from_secs(1),
         &json!({"hang": true, "only_method": "tools/call"}),
     )?;

@@ -1,4 +1,4 @@
-//! What servers do that no official SDK does, and what every official client lives with: it works through the gateway, too.
+//! Backends that deviate from the official SDKs in ways that every official client accepts: they work through the gateway, too.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::scripted_server::{Received, Reply, ScriptedServer, usual};
 use vmcp_e2e::wait;
 
@@ -35,12 +35,12 @@ fn with_session(request: &Received, id: &str) -> Option<Reply> {
     }
 }
 
-/// A 404 with an error for the request's own id is the answer: nothing is sent twice, and the session stays.
+/// A 404 with an error for the request's own id is the response: nothing is sent again, and the session stays.
 #[test]
-fn error_with_own_id_in_404_is_the_answer() -> anyhow::Result<()> {
+fn error_with_request_id_in_404_is_the_response() -> anyhow::Result<()> {
     let server = ScriptedServer::start(|request| {
         with_session(request, "one").or_else(|| match request.method() {
-            // An MCP toolbox answers unknown methods so.
+            // Such a response to unknown methods was seen from MCP Toolbox.
             "ping" | "prompts/list" => Some(request.error(404, -32601, "unknown method")),
             "initialize" => None,
             "tools/call" if request.message["params"]["arguments"]["message"] == "bad" => {
@@ -68,9 +68,9 @@ fn error_with_own_id_in_404_is_the_answer() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A list that is answered 404 with an error for its id takes no other list away.
+/// A list request that gets 404 with an error for its id does not hide other lists.
 #[test]
-fn list_refused_with_404_leaves_the_tools() -> anyhow::Result<()> {
+fn list_rejected_with_404_keeps_tools() -> anyhow::Result<()> {
     let server = ScriptedServer::start(|request| match request.method() {
         "initialize" => {
             let capabilities = json!({"tools": {}, "prompts": {}, "resources": {}});
@@ -95,9 +95,9 @@ fn list_refused_with_404_leaves_the_tools() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A lost session is found out also where the server echoes the request's id in its 404.
+/// A lost session is also detected if the server's 404 has the request's id.
 #[test]
-fn lost_session_with_own_id_in_404_is_opened_anew() -> anyhow::Result<()> {
+fn lost_session_with_request_id_in_404_is_reopened() -> anyhow::Result<()> {
     let known: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     let sessions = Arc::clone(&known);
     let count = AtomicU64::new(0);
@@ -119,9 +119,9 @@ fn lost_session_with_own_id_in_404_is_opened_anew() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A server that refuses the newest revision, in each of the ways that are seen, is asked for the newest that it supports.
+/// A server that rejects the newest revision, in any of the known ways, gets the newest revision that it supports.
 #[test]
-fn refused_revision_is_asked_for_in_an_older_one() -> anyhow::Result<()> {
+fn rejected_revision_is_retried_with_older_one() -> anyhow::Result<()> {
     type Refuse = fn(&Received) -> Reply;
     let with_data: Refuse = |request| {
         let data =
@@ -180,7 +180,7 @@ fn own_requests_have_small_integer_ids() -> anyhow::Result<()> {
         (!id.is_null() && !is_small).then(|| Reply::new(400, "text/plain", b"id must be an int"))
     })?;
     let mut recipe = Recipe::new(&[("odd", &server.url)])?;
-    let hot = recipe.config.hot.get_or_insert_default();
+    let hot = recipe.hot();
     hot.backends[0].health.interval = vmcp_crds::config::Duration::from_secs(1);
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
@@ -202,7 +202,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     written.unwrap_or_default()
 }
 
-/// An answer that is compressed although nobody asked for it is passed on as it was meant: small, large, and as events.
+/// A response that is compressed without having been asked for is decoded and passed on: small, large, and as events.
 #[test]
 fn compressed_answers_are_decoded() -> anyhow::Result<()> {
     let server = ScriptedServer::start(|request| {
@@ -226,7 +226,7 @@ fn compressed_answers_are_decoded() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A few kilobytes that stand for more than an answer may have are refused, and nobody holds what they stand for.
+/// A decompression bomb is rejected, and is never held in memory.
 #[test]
 fn decompression_bomb_is_refused_by_its_decoded_size() -> anyhow::Result<()> {
     let bomb = gzip(&vec![b' '; 48 << 20]);
@@ -235,7 +235,7 @@ fn decompression_bomb_is_refused_by_its_decoded_size() -> anyhow::Result<()> {
         (request.method() == "tools/call").then_some(reply)
     })?;
     let mut recipe = Recipe::new(&[("odd", &server.url)])?;
-    let hot = recipe.config.hot.get_or_insert_default();
+    let hot = recipe.hot();
     hot.backends[0].max_answer_bytes = 4 << 20;
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
@@ -251,7 +251,7 @@ fn decompression_bomb_is_refused_by_its_decoded_size() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An encoding that is not known is named before a byte is passed on.
+/// An unknown content encoding is named in the error, and no byte is passed on.
 #[test]
 fn unknown_content_encoding_is_named() -> anyhow::Result<()> {
     let server = ScriptedServer::start(move |request| {
@@ -269,7 +269,7 @@ fn unknown_content_encoding_is_named() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A server that has one session for everybody, which the gateway's own look takes, is named with what to do.
+/// A server that has one session for all clients, which the discovery of the gateway uses up, is named with the option that helps.
 #[test]
 fn server_with_one_session_for_everybody_is_named() -> anyhow::Result<()> {
     let count = AtomicU64::new(0);

@@ -1,47 +1,49 @@
-//! What clients send that is not quite what the specification asks for, and is served: the official SDKs' servers serve it, too.
+//! Requests that deviate from the specification and are served, because the servers of the official SDKs serve them, too.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{self, Session};
 use vmcp_e2e::recorder::Recorder;
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// A gateway in front of one backend, and what it says to it.
-struct World {
-    fixture: Fixture,
+/// A gateway in front of one backend, and a recorder of what the gateway sends to the backend.
+struct RecordedBackend {
+    server: TestServer,
     recorder: Recorder,
-    gateway: Gateway,
+    harness: Harness,
     session: Session,
 }
 
-impl World {
-    fn start(fixture_arguments: &[&str]) -> anyhow::Result<Self> {
-        let fixture = Fixture::start(fixture_arguments)?;
-        let address = fixture.url.trim_start_matches("http://").trim_end_matches("/mcp");
-        let recorder = Recorder::start(address.parse()?)?;
+impl RecordedBackend {
+    fn start(server_arguments: &[&str]) -> anyhow::Result<Self> {
+        let server = TestServer::start(server_arguments)?;
+        let recorder = Recorder::start(server.address())?;
         let url = format!("http://{}/mcp", recorder.address);
-        let gateway = Recipe::in_memory(&[("fixture", &url)])?.start()?;
-        let session = Session::open(gateway.mcp)?;
+        let harness = Harness::builder()
+            .backend("fixture", &url)
+            .without_session_keys()
+            .start()?;
+        let session = Session::open(harness.address())?;
         Ok(Self {
-            fixture,
+            server,
             recorder,
-            gateway,
+            harness,
             session,
         })
     }
 
-    fn post(&self, path: &str, accept: Option<&str>, message: &Value) -> anyhow::Result<raw::Answer> {
+    fn post(&self, path: &str, accept: Option<&str>, message: &Value) -> anyhow::Result<http_client::Answer> {
         let mut headers = vec![JSON, ("mcp-session-id", &*self.session.id)];
         headers.extend(accept.map(|accept| ("accept", accept)));
-        raw::exchange(
-            self.gateway.mcp,
+        http_client::exchange(
+            self.harness.address(),
             "POST",
             path,
             &headers,
@@ -51,8 +53,8 @@ impl World {
 
     fn wait_for_calls(&self, expected: u64) -> anyhow::Result<()> {
         wait::until("the calls reach the backend", PATIENCE, || {
-            let calls = self.fixture.stats()?.requests.get("tools/call").copied();
-            anyhow::ensure!(calls >= Some(expected), "{calls:?}");
+            let calls = self.server.calls()?;
+            anyhow::ensure!(calls >= expected, "{calls}");
             Ok(())
         })
     }
@@ -63,35 +65,36 @@ fn call(id: u64, tool: &str, arguments: &Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
 }
 
+/// The endpoint's path may end with a slash.
 #[test]
-fn slash_behind_the_path_is_served() -> anyhow::Result<()> {
-    let world = World::start(&[])?;
+fn trailing_slash_is_served() -> anyhow::Result<()> {
+    let backend = RecordedBackend::start(&[])?;
     let accept = Some("application/json, text/event-stream");
     let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
     assert_eq!(
-        world.post("/mcp/", accept, &ping)?.message()?["result"],
+        backend.post("/mcp/", accept, &ping)?.message()?["result"],
         json!({})
     );
-    let id = ("mcp-session-id", &*world.session.id);
-    let ended = raw::exchange(world.gateway.mcp, "DELETE", "/mcp/", &[id], b"")?;
+    let id = ("mcp-session-id", &*backend.session.id);
+    let ended = http_client::exchange(backend.harness.address(), "DELETE", "/mcp/", &[id], b"")?;
     assert_eq!(ended.status, 200);
     for other in ["/mcp//", "/mcp/x", "/"] {
-        assert_eq!(world.post(other, accept, &ping)?.status, 404, "{other}");
+        assert_eq!(backend.post(other, accept, &ping)?.status, 404, "{other}");
     }
     Ok(())
 }
 
 #[test]
-fn client_that_accepts_json_alone_gets_json() -> anyhow::Result<()> {
+fn client_accepting_only_json_gets_json() -> anyhow::Result<()> {
     // Also where the backend answers with a stream, and in whichever way the header leaves it open.
     for arguments in [&["--json-response"][..], &[]] {
-        let world = World::start(arguments)?;
+        let backend = RecordedBackend::start(arguments)?;
         for accept in [Some("application/json"), Some("application/*"), Some("*/*"), None] {
             let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
-            let answer = world.post("/mcp", accept, &ping)?;
+            let answer = backend.post("/mcp", accept, &ping)?;
             assert_eq!(answer.message()?["result"], json!({}), "{accept:?} {answer:?}");
             for tool in ["fixture_echo", "fixture_test_tool_with_logging"] {
-                let answer = world.post("/mcp", accept, &call(2, tool, &json!({"message": "hi"})))?;
+                let answer = backend.post("/mcp", accept, &call(2, tool, &json!({"message": "hi"})))?;
                 let message = answer.message()?;
                 assert_eq!(
                     (answer.status, &message["id"]),
@@ -108,14 +111,17 @@ fn client_that_accepts_json_alone_gets_json() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Parameters that are null are treated as absent, and are not forwarded.
 #[test]
-fn params_that_are_null_are_none_and_go_nowhere() -> anyhow::Result<()> {
-    let world = World::start(&[])?;
-    let mcp = world.gateway.mcp;
-    world.session.call(mcp, "fixture_echo", &json!({"message": ""}))?;
+fn null_params_are_treated_as_absent() -> anyhow::Result<()> {
+    let backend = RecordedBackend::start(&[])?;
+    let mcp = backend.harness.address();
+    backend
+        .session
+        .call(mcp, "fixture_echo", &json!({"message": ""}))?;
     for method in ["ping", "tools/list", "resources/templates/list"] {
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": null});
-        let answer = world.session.post(mcp, &request)?;
+        let answer = backend.session.post(mcp, &request)?;
         assert!(
             answer.message()?["result"].is_object(),
             "{method}: {}",
@@ -124,29 +130,29 @@ fn params_that_are_null_are_none_and_go_nowhere() -> anyhow::Result<()> {
     }
     for method in ["notifications/initialized", "notifications/roots/list_changed"] {
         let notification = json!({"jsonrpc": "2.0", "method": method, "params": null});
-        assert_eq!(world.session.post(mcp, &notification)?.status, 202, "{method}");
+        assert_eq!(backend.session.post(mcp, &notification)?.status, 202, "{method}");
     }
     wait::until("the backend is told", PATIENCE, || {
-        anyhow::ensure!(world.recorder.said().contains("roots/list_changed"));
+        anyhow::ensure!(backend.recorder.said().contains("roots/list_changed"));
         Ok(())
     })?;
     assert!(
-        !world.recorder.said().contains("null"),
+        !backend.recorder.said().contains("null"),
         "{}",
-        world.recorder.said()
+        backend.recorder.said()
     );
     Ok(())
 }
 
 #[test]
 fn requests_with_one_id_are_all_served() -> anyhow::Result<()> {
-    // As of clients that always send 1: each gets its own answer, under the id that it sent, and the backend sees different ids.
+    // Some clients always send the id 1: each request gets its own response with that id, and the backend sees different ids.
     for arguments in [&["--json-response"][..], &[]] {
-        let world = World::start(arguments)?;
-        let (mcp, session) = (world.gateway.mcp, &world.session);
+        let backend = RecordedBackend::start(arguments)?;
+        let (mcp, session) = (backend.harness.address(), &backend.session);
         std::thread::scope(|scope| {
             let slow = scope.spawn(|| session.post(mcp, &call(1, "fixture_sleep", &json!({"ms": 3000}))));
-            world.wait_for_calls(1)?;
+            backend.wait_for_calls(1)?;
             for (message, tool) in [("first", "fixture_echo"), ("second", "fixture_echo")] {
                 let answer = session.post(mcp, &call(1, tool, &json!({"message": message})))?;
                 assert_eq!(
@@ -154,7 +160,7 @@ fn requests_with_one_id_are_all_served() -> anyhow::Result<()> {
                     (&json!(1), message)
                 );
             }
-            // Larger than what is checked before it is passed on.
+            // Larger than the part that is buffered for checks.
             let big = session.post(mcp, &call(1, "fixture_big", &json!({"bytes": 400_000})))?;
             assert_eq!(
                 (&big.message()?["id"], big.tool_text()?.len()),
@@ -167,7 +173,7 @@ fn requests_with_one_id_are_all_served() -> anyhow::Result<()> {
             assert_eq!(answer.message()?["id"], 1);
             answer.tool_text()
         })?;
-        let said = world.recorder.said();
+        let said = backend.recorder.said();
         assert_eq!(
             said.matches(r#""id":1,"jsonrpc":"2.0","method":"tools/call""#)
                 .count(),
@@ -178,25 +184,26 @@ fn requests_with_one_id_are_all_served() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A cancellation for an id of two running requests is ignored. It works once only one of them runs.
 #[test]
 fn shared_id_is_cancelled_once_it_is_alone() -> anyhow::Result<()> {
-    let world = World::start(&[])?;
-    let (mcp, session) = (world.gateway.mcp, &world.session);
+    let backend = RecordedBackend::start(&[])?;
+    let (mcp, session) = (backend.harness.address(), &backend.session);
     let first = Stream::post(mcp, session, &call(1, "fixture_sleep", &json!({"ms": 2000})))?;
-    world.wait_for_calls(1)?;
+    backend.wait_for_calls(1)?;
     let second = Stream::post(mcp, session, &call(1, "fixture_sleep", &json!({"ms": 60_000})))?;
-    world.wait_for_calls(2)?;
+    backend.wait_for_calls(2)?;
     let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}});
     assert_eq!(session.post(mcp, &cancel)?.status, 202);
     let answer = { first }.rest()?;
     assert!(
         answer.contains("result"),
-        "nobody knows which one is meant: {answer}"
+        "it is unknown which one is meant: {answer}"
     );
     let began = Instant::now();
     wait::until("the cancellation arrives", PATIENCE, || {
         assert_eq!(session.post(mcp, &cancel)?.status, 202);
-        anyhow::ensure!(world.fixture.stats()?.cancelled > 0, "not yet");
+        anyhow::ensure!(backend.server.stats()?.cancelled > 0, "not yet");
         Ok(())
     })?;
     assert!(began.elapsed() < PATIENCE);
@@ -205,14 +212,14 @@ fn shared_id_is_cancelled_once_it_is_alone() -> anyhow::Result<()> {
 }
 
 #[test]
-fn task_is_left_out_of_what_is_sent_on() -> anyhow::Result<()> {
-    // A backend would make a task that nobody can fetch.
-    let world = World::start(&[])?;
+fn task_is_removed_from_forwarded_call() -> anyhow::Result<()> {
+    // A backend would create a task that no client can fetch.
+    let backend = RecordedBackend::start(&[])?;
     let mut call = call(1, "fixture_echo", &json!({"message": "hi"}));
     call["params"]["task"] = json!({"ttl": 60_000});
-    let answer = world.session.post(world.gateway.mcp, &call)?;
+    let answer = backend.session.post(backend.harness.address(), &call)?;
     assert_eq!(answer.tool_text()?, "hi");
-    let said = world.recorder.said();
+    let said = backend.recorder.said();
     assert!(said.contains("\"echo\"") && !said.contains("\"task\""), "{said}");
     Ok(())
 }

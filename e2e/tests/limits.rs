@@ -1,58 +1,60 @@
-//! What is beyond a limit is refused with words that say so, and who is within it does not notice. A running gateway takes each limit.
+//! A request beyond a limit is rejected with an error that names the limit. Other requests are not affected. Every limit can be reloaded.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{self, Answer, Session};
 use vmcp_e2e::mount::Mount;
-use vmcp_e2e::raw::{self, Answer, Session};
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A gateway in front of a fixture, with limits that change while it runs.
+/// A gateway in front of a test server, with limits that change while it runs.
 struct Limited {
-    fixture: Fixture,
+    server: TestServer,
     mount: Mount,
-    gateway: Gateway,
+    harness: Harness,
 }
 
 impl Limited {
     fn start(limits: &str) -> anyhow::Result<Self> {
-        let fixture = Fixture::start(&[])?;
-        let mount = Mount::new(&hot(&fixture, limits))?;
-        let mut recipe = Recipe::in_memory(&[])?;
-        recipe.config.hot = None;
-        recipe.config.hot_file = Some(mount.file());
-        let gateway = recipe.start()?;
+        let server = TestServer::start(&[])?;
+        let mount = Mount::new(&hot(&server, limits))?;
+        let builder = Harness::builder().without_session_keys();
+        let builder = builder.configure(|recipe| {
+            recipe.config.hot = None;
+            recipe.config.hot_file = Some(mount.file());
+        });
+        let harness = builder.start()?;
         Ok(Self {
-            fixture,
+            server,
             mount,
-            gateway,
+            harness,
         })
     }
 
     fn set(&self, limits: &str) -> anyhow::Result<()> {
-        self.mount.put(&hot(&self.fixture, limits))
+        self.mount.put(&hot(&self.server, limits))
     }
 
     fn open(&self) -> anyhow::Result<Session> {
-        Session::open(self.gateway.mcp)
+        Session::open(self.harness.address())
     }
 
     fn ping(&self, session: &Session) -> anyhow::Result<Answer> {
-        session.request(self.gateway.mcp, "ping", &json!({}))
+        session.request(self.harness.address(), "ping", &json!({}))
     }
 
     /// A call that runs for as long as the value is kept.
     fn running(&self, session: &Session) -> anyhow::Result<Stream> {
         let arguments = json!({"ms": 60_000});
         Stream::call(
-            self.gateway.mcp,
+            self.harness.address(),
             session,
             &json!("running"),
             "fixture_sleep",
@@ -69,14 +71,14 @@ impl Limited {
     }
 }
 
-fn hot(fixture: &Fixture, limits: &str) -> String {
+fn hot(server: &TestServer, limits: &str) -> String {
     format!(
         "backends: [{{name: fixture, url: '{}'}}]\nlimits: {limits}\n",
-        fixture.url
+        server.url
     )
 }
 
-/// Refused for now, in words that name what is too much, and with the request's id where it was read.
+/// Checks that the request was rejected with 503, an error that names the limit, and the request's id if it was read.
 fn is_refused(answer: &Answer, id: &Value, what: &str) -> anyhow::Result<()> {
     let message = answer.message()?;
     let text = message["error"]["message"].as_str().unwrap_or_default();
@@ -91,21 +93,29 @@ fn is_refused(answer: &Answer, id: &Value, what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A body may be as large as `requestBytes`.
 #[test]
-fn a_body_is_as_large_as_the_configuration_says() -> anyhow::Result<()> {
+fn body_size_limit_is_configurable() -> anyhow::Result<()> {
     let limited = Limited::start("{requestBytes: 2048}")?;
     let session = limited.open()?;
-    let send = |bytes: usize| session.request(limited.gateway.mcp, "ping", &json!({"x": "x".repeat(bytes)}));
+    let send = |bytes: usize| {
+        session.request(
+            limited.harness.address(),
+            "ping",
+            &json!({"x": "x".repeat(bytes)}),
+        )
+    };
     assert_eq!(send(1000)?.status, 200);
     let refused = send(3000)?;
     assert_eq!((refused.status, refused.error_code()), (413, -32600));
     assert!(refused.text().contains("2048 bytes"), "{}", refused.text());
-    // A body that does not say how large it is.
-    let mut stream = TcpStream::connect(limited.gateway.mcp)?;
+    // A body without a content length.
+    let mut stream = TcpStream::connect(limited.harness.address())?;
     let head = format!(
         "POST /mcp HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nmcp-session-id: {}\r\ntransfer-encoding: chunked\r\n\
          content-type: application/json\r\naccept: application/json, text/event-stream\r\n\r\n",
-        limited.gateway.mcp, session.id
+        limited.harness.address(),
+        session.id
     );
     stream.write_all(head.as_bytes())?;
     for _ in 0..3 {
@@ -125,11 +135,11 @@ fn a_body_is_as_large_as_the_configuration_says() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Without a session there is no message that needs a large body, and a stranger has none read.
+/// No message without a session needs a large body, so such a body is not read.
 #[test]
-fn body_without_a_session_is_small() -> anyhow::Result<()> {
+fn body_without_session_has_small_limit() -> anyhow::Result<()> {
     let limited = Limited::start("{requestBytes: 2000000}")?;
-    let mcp = limited.gateway.mcp;
+    let mcp = limited.harness.address();
     let session = limited.open()?;
     assert_eq!(
         session
@@ -144,7 +154,7 @@ fn body_without_a_session_is_small() -> anyhow::Result<()> {
         ("content-type", "application/json"),
         ("accept", "application/json, text/event-stream"),
     ];
-    let refused = raw::exchange(mcp, "POST", "/mcp", &headers, body.as_bytes())?;
+    let refused = http_client::exchange(mcp, "POST", "/mcp", &headers, body.as_bytes())?;
     assert_eq!((refused.status, refused.error_code()), (413, -32600));
     let text = refused.text();
     assert!(
@@ -152,20 +162,21 @@ fn body_without_a_session_is_small() -> anyhow::Result<()> {
         "{text}"
     );
     let foreign = [headers[0], headers[1], ("mcp-session-id", "x")];
-    let refused = raw::exchange(mcp, "POST", "/mcp", &foreign, body.as_bytes())?;
+    let refused = http_client::exchange(mcp, "POST", "/mcp", &foreign, body.as_bytes())?;
     assert_eq!((refused.status, refused.error_code()), (404, -32001));
     Ok(())
 }
 
+/// All bodies together are limited by `requestBytesInFlight`. Small bodies always pass.
 #[test]
-fn bodies_together_have_so_many_bytes_and_small_ones_pass() -> anyhow::Result<()> {
+fn total_body_bytes_are_limited_except_small_bodies() -> anyhow::Result<()> {
     let (little, more) = (
         "{requestBytes: 200000, requestBytesInFlight: 200000}",
         "{requestBytes: 200000, requestBytesInFlight: 400000}",
     );
     let limited = Limited::start(little)?;
     let session = limited.open()?;
-    let mcp = limited.gateway.mcp;
+    let mcp = limited.harness.address();
     let large = || session.request(mcp, "ping", &json!({"x": "x".repeat(100_000)}));
     let refused = || {
         wait::until("there is no room", LIMIT, || {
@@ -202,7 +213,7 @@ fn bodies_together_have_so_many_bytes_and_small_ones_pass() -> anyhow::Result<()
     taken()
 }
 
-/// What all that is buffered may take together bounds bodies, too.
+/// The limit for all buffered bytes also applies to bodies.
 #[test]
 fn buffered_bytes_bound_bodies() -> anyhow::Result<()> {
     let limits = |buffered: u32| {
@@ -210,13 +221,13 @@ fn buffered_bytes_bound_bodies() -> anyhow::Result<()> {
     };
     let limited = Limited::start(&limits(1_048_576))?;
     let session = limited.open()?;
-    let mcp = limited.gateway.mcp;
+    let mcp = limited.harness.address();
     let head = format!(
         "POST /mcp HTTP/1.1\r\nhost: {mcp}\r\nmcp-session-id: {}\r\ncontent-length: 900001\r\n\
          content-type: application/json\r\naccept: application/json, text/event-stream\r\n\r\n",
         session.id
     );
-    // Refused while the gateway reads its backend's catalog, which counts, too.
+    // Rejected while the gateway reads the lists of its backend, which count, too.
     let slow = wait::until("a body is taken that does not end", LIMIT, || {
         let mut slow = TcpStream::connect(mcp)?;
         slow.write_all(head.as_bytes())?;
@@ -240,13 +251,13 @@ fn buffered_bytes_bound_bodies() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A client that opens too many sessions is refused before it takes anything of the rate of all.
+/// A client that opens too many sessions is rejected before it uses up the common rate.
 #[test]
-fn one_client_opens_sessions_at_a_rate_of_its_own() -> anyhow::Result<()> {
+fn session_rate_is_limited_per_client() -> anyhow::Result<()> {
     let limited = Limited::start("{initializesPerSecondPerPrincipal: 2}")?;
-    let mcp = limited.gateway.mcp;
+    let mcp = limited.harness.address();
     let refused = wait::until("the rate is exceeded", LIMIT, || {
-        let answer = raw::initialize(mcp)?;
+        let answer = http_client::initialize(mcp)?;
         anyhow::ensure!(answer.status == 503, "{answer:?}");
         Ok(answer)
     })?;
@@ -254,7 +265,7 @@ fn one_client_opens_sessions_at_a_rate_of_its_own() -> anyhow::Result<()> {
     limited.set("{initializesPerSecondPerPrincipal: 100000}")?;
     wait::until("the rate is raised", LIMIT, || {
         for _ in 0..10 {
-            let answer = raw::initialize(mcp)?;
+            let answer = http_client::initialize(mcp)?;
             anyhow::ensure!(answer.status == 200, "{answer:?}");
         }
         Ok(())
@@ -268,18 +279,22 @@ fn requests_over_limit_are_refused_not_cancellations() -> anyhow::Result<()> {
     let (session, other) = (limited.open()?, limited.open()?);
     let running = limited.running(&session)?;
     is_refused(&limited.ping(&other)?, &json!(7), "as many requests")?;
-    // A large one is refused before it is read, so that its id is not known.
-    let large = other.request(limited.gateway.mcp, "ping", &json!({"x": "x".repeat(100_000)}))?;
+    // A large request is rejected before it is read, so its id is unknown.
+    let large = other.request(
+        limited.harness.address(),
+        "ping",
+        &json!({"x": "x".repeat(100_000)}),
+    )?;
     is_refused(&large, &Value::Null, "as many requests")?;
-    // What ends requests, or lets them go on, is none.
+    // Cancellations, responses, streams and DELETE do not count.
     let cancelled =
         json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "x"}});
-    assert_eq!(other.post(limited.gateway.mcp, &cancelled)?.status, 202);
-    let own_stream = Stream::get(limited.gateway.mcp, &other, None)?;
+    assert_eq!(other.post(limited.harness.address(), &cancelled)?.status, 202);
+    let own_stream = Stream::get(limited.harness.address(), &other, None)?;
     assert_eq!(own_stream.status, 200);
-    assert_eq!(other.delete(limited.gateway.mcp)?.status, 200);
+    assert_eq!(other.delete(limited.harness.address())?.status, 200);
 
-    // The answer that is going out holds the place until its client goes away.
+    // The response counts as in flight until its client disconnects.
     running.abandon()?;
     limited.wait_until_served(&session)?;
 
@@ -288,8 +303,9 @@ fn requests_over_limit_are_refused_not_cancellations() -> anyhow::Result<()> {
     limited.wait_until_served(&session)
 }
 
+/// A session with too many requests in flight is rejected. Other sessions are not affected.
 #[test]
-fn a_session_with_many_requests_is_in_nobodys_way_but_its_own() -> anyhow::Result<()> {
+fn requests_in_flight_are_limited_per_session() -> anyhow::Result<()> {
     let limited = Limited::start("{requestsInFlightPerSession: 1}")?;
     let (session, other) = (limited.open()?, limited.open()?);
     let running = limited.running(&session)?;
@@ -303,14 +319,15 @@ fn a_session_with_many_requests_is_in_nobodys_way_but_its_own() -> anyhow::Resul
     limited.wait_until_served(&session)
 }
 
+/// The total rate of new sessions is limited.
 #[test]
-fn sessions_are_opened_at_a_bounded_rate() -> anyhow::Result<()> {
+fn session_rate_is_limited() -> anyhow::Result<()> {
     let limited = Limited::start("{initializesPerSecond: 5}")?;
-    let mcp = limited.gateway.mcp;
-    // Five may come at once, and no more than five in every second from then on, however many ask.
+    let mcp = limited.harness.address();
+    // Five at once, and then at most five per second.
     let (began, mut opened) = (Instant::now(), 0);
     while began.elapsed() < Duration::from_secs(2) {
-        let answer = raw::initialize(mcp)?;
+        let answer = http_client::initialize(mcp)?;
         if answer.status == 200 {
             opened += 1;
         } else {
@@ -321,11 +338,11 @@ fn sessions_are_opened_at_a_bounded_rate() -> anyhow::Result<()> {
         anyhow::ensure!(opened <= most, "{opened} were opened in {:?}", began.elapsed());
     }
     let opened = wait::until("the next second has come", LIMIT, || {
-        let answer = raw::initialize(mcp)?;
+        let answer = http_client::initialize(mcp)?;
         anyhow::ensure!(answer.status == 200, "{answer:?}");
         Ok(answer)
     })?;
-    // Whoever has a session is not slowed down.
+    // Existing sessions are not slowed down.
     let session = Session {
         id: opened.header("mcp-session-id").unwrap_or_default().to_owned(),
     };
@@ -335,20 +352,21 @@ fn sessions_are_opened_at_a_bounded_rate() -> anyhow::Result<()> {
     limited.set("{initializesPerSecond: 100000}")?;
     wait::until("the rate is raised", LIMIT, || {
         for _ in 0..10 {
-            let answer = raw::initialize(mcp)?;
+            let answer = http_client::initialize(mcp)?;
             anyhow::ensure!(answer.status == 200, "{answer:?}");
         }
         Ok(())
     })
 }
 
+/// The number of sessions is limited as configured.
 #[test]
-fn there_are_as_many_sessions_as_the_configuration_says() -> anyhow::Result<()> {
+fn session_count_limit_is_configurable() -> anyhow::Result<()> {
     let limited = Limited::start("{sessions: 2}")?;
-    let mcp = limited.gateway.mcp;
+    let mcp = limited.harness.address();
     let (first, second) = (limited.open()?, limited.open()?);
     is_refused(
-        &raw::initialize(mcp)?,
+        &http_client::initialize(mcp)?,
         &json!(1),
         "The server has as many sessions",
     )?;
@@ -357,7 +375,7 @@ fn there_are_as_many_sessions_as_the_configuration_says() -> anyhow::Result<()> 
     assert_eq!(limited.ping(&second)?.status, 200);
     limited.set("{sessions: 100, sessionsPerPrincipal: 3}")?;
     wait::until("the limit is raised", LIMIT, || limited.open())?;
-    is_refused(&raw::initialize(mcp)?, &json!(1), "as one client may")?;
+    is_refused(&http_client::initialize(mcp)?, &json!(1), "as one client may")?;
     assert_eq!(limited.ping(&second)?.status, 200);
     Ok(())
 }
@@ -372,10 +390,14 @@ fn limits_and_log_level_reload_within_a_second() -> anyhow::Result<()> {
     let session = limited.open()?;
     let status = || {
         let params = json!({"x": "x".repeat(3000)});
-        anyhow::Ok(session.request(limited.gateway.mcp, "ping", &params)?.status)
+        anyhow::Ok(
+            session
+                .request(limited.harness.address(), "ping", &params)?
+                .status,
+        )
     };
     let lines_of_requests = || {
-        let log = limited.gateway.log()?;
+        let log = limited.harness.gateway().log()?;
         anyhow::Ok(log.lines().filter(|line| line.contains("\"DEBUG\"")).count())
     };
     assert_eq!(lines_of_requests()?, 0);

@@ -1,28 +1,27 @@
-//! Whatever changes what is offered reaches the list of every live session, and a client that holds a stream is told of the kinds that
-//! have changed, and of no other.
+//! Every change of the catalog reaches the lists of every session, and clients with a stream get `list_changed` of the changed kinds only.
 
 use std::time::Duration;
 
 use serde_json::json;
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::mount::Mount;
-use vmcp_e2e::raw::Session;
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const KINDS: [&str; 3] = ["tools", "prompts", "resources"];
 
-/// Waits until the gateway hears what the fixture says of its lists.
-fn wait_until_heard(fixture: &Fixture) -> anyhow::Result<()> {
-    wait::until("the gateway listens to the fixture", PATIENCE, || {
-        anyhow::ensure!(fixture.stats()?.gets_open == 1, "nobody listens");
+/// Waits until the gateway's stream for `list_changed` is open at the test server.
+fn wait_until_heard(test_server: &TestServer) -> anyhow::Result<()> {
+    wait::until("the gateway listens to the test server", PATIENCE, || {
+        anyhow::ensure!(test_server.stats()?.gets_open == 1, "nobody listens");
         Ok(())
     })
 }
 
-/// The kinds of which the next messages say that their lists have changed, in alphabetical order.
+/// The kinds of the next `list_changed` notifications, in alphabetical order.
 fn told(stream: &mut Stream, count: usize) -> anyhow::Result<Vec<String>> {
     let mut kinds = Vec::with_capacity(count);
     for _ in 0..count {
@@ -42,15 +41,15 @@ fn lists(gateway: &Gateway, session: &Session, method: &str, name: &str) -> anyh
     Ok(names.iter().any(|other| other == name))
 }
 
-/// A change of a backend's list of any kind is notified as that kind alone and is in the next list.
+/// A change of one list of a backend sends `list_changed` of that kind only, and is in the next list.
 #[test]
 fn list_change_notifies_its_kind_alone() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let gateway = Recipe::new(&[("a", &fixture.url)])?.start()?;
+    let test_server = TestServer::start(&[])?;
+    let gateway = Recipe::new(&[("a", &test_server.url)])?.start()?;
     let (listening, other) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
-    wait_until_heard(&fixture)?;
+    wait_until_heard(&test_server)?;
     let mut stream = Stream::get(gateway.mcp, &listening, None)?;
-    // Each is the next message of the stream, so that nothing else was said of the change before it.
+    // Each is the next message of the stream, so no other notification was sent for the change.
     for edit in ["add", "remove"] {
         for kind in KINDS {
             let (added, name) = match kind {
@@ -58,7 +57,7 @@ fn list_change_notifies_its_kind_alone() -> anyhow::Result<()> {
                 _ => ("added", "a_added"),
             };
             let change = format!("/{kind}-changed?{edit}={added}");
-            fixture.admin("POST", &change, &json!(null))?;
+            test_server.admin("POST", &change, &json!(null))?;
             assert_eq!(told(&mut stream, 1)?, [kind], "{change}");
             for session in [&listening, &other] {
                 let is_listed = lists(&gateway, session, &format!("{kind}/list"), name)?;
@@ -72,10 +71,10 @@ fn list_change_notifies_its_kind_alone() -> anyhow::Result<()> {
 /// A reload that adds filters or removes a backend is notified to a client with a stream.
 #[test]
 fn reload_that_changes_lists_notifies_open_streams() -> anyhow::Result<()> {
-    let (one, two) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let (one, two) = (TestServer::start(&[])?, TestServer::start(&[])?);
     let first = format!("backends:\n- {{name: one, url: '{}'}}\n", one.url);
     let second = |rules: &str| format!("{first}- {{name: two, url: '{}'{rules}}}\n", two.url);
-    // What both have under one URI is the first one's.
+    // A URI of both belongs to the first one.
     two.admin("POST", "/resources-changed?add=test://of-two", &json!(null))?;
     let mount = Mount::new(&first)?;
     let mut recipe = Recipe::new(&[])?;
@@ -104,7 +103,7 @@ fn reload_that_changes_lists_notifies_open_streams() -> anyhow::Result<()> {
     assert_eq!(told(&mut stream, 1)?, ["tools"]);
     assert!(!has("tools/list", "two_echo")?);
 
-    // Templates are told of as resources, which is the only word that the protocol has for both.
+    // The protocol has one notification for resources and templates.
     let rules = "- {name: one, url: 'URL', resources: {deny: ['test://template/*']}}";
     mount.put(&format!("backends:\n{}\n", rules.replace("URL", &one.url)))?;
     assert_eq!(told(&mut stream, 1)?, ["resources"]);

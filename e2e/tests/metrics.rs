@@ -1,4 +1,4 @@
-//! Every metric moves when what it tells of happens, and the handbook names each of them.
+//! Every metric changes with the event that it counts, and the documentation names each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -8,21 +8,20 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use vmcp_crds::config::{
     BreakerConfig, ConcurrencyConfig, ConflictStrategy, Duration as ConfigDuration, HotConfig, NameRule,
-    SessionStorage, SessionStorageProvider,
 };
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::http_client::{self, Session};
 use vmcp_e2e::mount::Mount;
-use vmcp_e2e::raw::{self, Session};
 use vmcp_e2e::redis::Redis;
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
+use vmcp_external::process::Signal;
 use vmcp_gateway::telemetry::metrics::ENTRIES;
-use vmcp_peers::process::Signal;
 
-/// What needs a token issuer, which moves and appears in `incoming_auth.rs` alone.
+/// Metrics that need a token issuer. `incoming_auth.rs` tests them.
 const OF_ISSUERS: [&str; 2] = ["vmcp_authentications_total", "vmcp_token_issuer_fetches_total"];
-/// What moves in `store_outage.rs`, `store_loss.rs` and `slow_readers.rs`.
+/// Metrics that `store_outage.rs`, `store_loss.rs` and `slow_readers.rs` test.
 const ELSEWHERE: [&str; 3] = [
     "vmcp_sessions_recovered_total",
     "vmcp_sessions_served_without_store_total",
@@ -31,13 +30,13 @@ const ELSEWHERE: [&str; 3] = [
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A gateway, and which of its metrics were seen at two values.
-struct World {
+/// Reads the metrics of a gateway, and remembers their values.
+struct MetricReader {
     gateway: Gateway,
     seen: BTreeMap<String, BTreeSet<String>>,
 }
 
-impl World {
+impl MetricReader {
     fn new(gateway: Gateway) -> Self {
         Self {
             gateway,
@@ -95,7 +94,7 @@ impl World {
     }
 }
 
-fn echo(gateway: &Gateway, session: &Session, backend: &str) -> anyhow::Result<raw::Answer> {
+fn echo(gateway: &Gateway, session: &Session, backend: &str) -> anyhow::Result<http_client::Answer> {
     session.call(gateway.mcp, &format!("{backend}_echo"), &json!({"message": "hi"}))
 }
 
@@ -134,9 +133,10 @@ fn write(hot: &HotConfig) -> anyhow::Result<String> {
     Ok(serde_yaml::to_string(hot)?)
 }
 
+/// Every metric changes with its event, and the documentation names every metric.
 #[test]
-fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
-    let (a, b) = (Fixture::start(&[])?, Fixture::start(&["--json-response"])?);
+fn every_metric_changes_with_its_event() -> anyhow::Result<()> {
+    let (a, b) = (TestServer::start(&[])?, TestServer::start(&["--json-response"])?);
     let mut recipe = Recipe::new(&[("a", &a.url), ("b", &b.url)])?;
     let mut hot = recipe.config.hot.take().unwrap();
     hot.backends[0].breaker = BreakerConfig {
@@ -153,153 +153,148 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
     let mount = Mount::new(&write(&hot)?)?;
     recipe.config.hot_file = Some(mount.file());
     recipe.config.drain_delay = ConfigDuration::from_secs(5);
-    let mut redis = (!vmcp_peers::left_out("redis"))
+    let mut redis = (!vmcp_external::is_unavailable("redis"))
         .then(|| Redis::start(None))
         .transpose()?;
     if let Some(redis) = &redis {
-        recipe.config.session_storage = SessionStorage {
-            provider: SessionStorageProvider::Redis,
-            address: Some(redis.address.to_string()),
-            ..SessionStorage::default()
-        };
+        recipe.use_redis(redis.address);
     }
-    let mut world = World::new(recipe.start()?);
+    let mut metrics = MetricReader::new(recipe.start()?);
 
     // Each connection of a client has a task.
-    let tasks = world.gateway.metric("vmcp_tasks", "")?;
-    world.is("vmcp_tasks", "", tasks)?;
-    let connection = TcpStream::connect(world.gateway.mcp)?;
-    world.is("vmcp_tasks", "", tasks + 1.0)?;
+    let tasks = metrics.gateway.metric("vmcp_tasks", "")?;
+    metrics.is("vmcp_tasks", "", tasks)?;
+    let connection = TcpStream::connect(metrics.gateway.mcp)?;
+    metrics.is("vmcp_tasks", "", tasks + 1.0)?;
     drop(connection);
 
     // A client comes, calls, listens, and goes.
-    world.is("vmcp_ready", "", 1.0)?;
-    world.is("vmcp_build_info", "version=", 1.0)?;
+    metrics.is("vmcp_ready", "", 1.0)?;
+    metrics.is("vmcp_build_info", "version=", 1.0)?;
     let created = "method=\"initialize\",status=\"200\",outcome=\"ok\"";
-    world.is("vmcp_sessions_created_total", "", 0.0)?;
-    let session = world.counts("vmcp_requests_total", created, |gateway| {
+    metrics.is("vmcp_sessions_created_total", "", 0.0)?;
+    let session = metrics.counts("vmcp_requests_total", created, |gateway| {
         Session::open(gateway.mcp)
     })?;
-    world.is("vmcp_sessions_created_total", "", 1.0)?;
+    metrics.is("vmcp_sessions_created_total", "", 1.0)?;
 
     // A body whose last byte does not come is buffered, and leaves no room for another.
-    let buffered = world.gateway.metric("vmcp_buffered_bytes", "")?;
-    world.is("vmcp_buffered_bytes", "", buffered)?;
-    let slow = half_a_body(&world.gateway, &session, 1_500_000)?;
-    world.fits("vmcp_buffered_bytes", "", |now| now >= buffered + 1_500_000.0)?;
-    world.counts("vmcp_buffer_refusals_total", "", |gateway| {
+    let buffered = metrics.gateway.metric("vmcp_buffered_bytes", "")?;
+    metrics.is("vmcp_buffered_bytes", "", buffered)?;
+    let slow = half_a_body(&metrics.gateway, &session, 1_500_000)?;
+    metrics.fits("vmcp_buffered_bytes", "", |now| now >= buffered + 1_500_000.0)?;
+    metrics.counts("vmcp_buffer_refusals_total", "", |gateway| {
         let large =
             json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": "x".repeat(700_000)}});
         session.post(gateway.mcp, &large)
     })?;
     drop(slow);
-    world.is("vmcp_buffered_bytes", "", buffered)?;
+    metrics.is("vmcp_buffered_bytes", "", buffered)?;
 
-    world.counts(
+    metrics.counts(
         "vmcp_request_duration_seconds_count",
         "method=\"tools/list\"",
         |gateway| session.names(gateway.mcp, "tools/list"),
     )?;
     for backend in ["a", "b"] {
         let answered = format!("backend=\"{backend}\",outcome=\"answered\"");
-        world.counts("vmcp_backend_requests_total", &answered, |gateway| {
+        metrics.counts("vmcp_backend_requests_total", &answered, |gateway| {
             echo(gateway, &session, backend)?.tool_text()
         })?;
     }
-    world.counts(
+    metrics.counts(
         "vmcp_backend_request_duration_seconds_count",
         "backend=\"a\"",
         |gateway| echo(gateway, &session, "a")?.tool_text(),
     )?;
-    let quiet = |world: &mut World| -> anyhow::Result<()> {
-        world.is("vmcp_requests_in_flight", "", 0.0)?;
-        world.is("vmcp_backend_requests_in_flight", "backend=\"a\"", 0.0)?;
-        world.is("vmcp_sessions{", "state=\"calling\"", 0.0)?;
-        world.is("vmcp_sessions{", "state=\"listening\"", 0.0)?;
-        world.is("vmcp_sessions{", "state=\"idle\"", 1.0)?;
-        world.is("vmcp_sessions{", "state=\"provisional\"", 0.0)?;
-        world.is("vmcp_streams_open", "kind=\"call\"", 0.0)?;
-        world.is("vmcp_streams_open", "kind=\"session\"", 0.0)
+    let quiet = |metrics: &mut MetricReader| -> anyhow::Result<()> {
+        metrics.is("vmcp_requests_in_flight", "", 0.0)?;
+        metrics.is("vmcp_backend_requests_in_flight", "backend=\"a\"", 0.0)?;
+        metrics.is("vmcp_sessions{", "state=\"calling\"", 0.0)?;
+        metrics.is("vmcp_sessions{", "state=\"listening\"", 0.0)?;
+        metrics.is("vmcp_sessions{", "state=\"idle\"", 1.0)?;
+        metrics.is("vmcp_sessions{", "state=\"provisional\"", 0.0)?;
+        metrics.is("vmcp_streams_open", "kind=\"call\"", 0.0)?;
+        metrics.is("vmcp_streams_open", "kind=\"session\"", 0.0)
     };
-    quiet(&mut world)?;
-    let own = Stream::get(world.gateway.mcp, &session, None)?;
-    let running = begin(&world.gateway, &session, "a_sleep", &json!({"ms": 600_000}))?;
-    world.is("vmcp_requests_in_flight", "", 1.0)?;
-    world.is("vmcp_backend_requests_in_flight", "backend=\"a\"", 1.0)?;
-    world.is("vmcp_sessions{", "state=\"calling\"", 1.0)?;
-    world.is("vmcp_sessions{", "state=\"listening\"", 1.0)?;
-    world.is("vmcp_sessions{", "state=\"idle\"", 0.0)?;
-    world.is("vmcp_streams_open", "kind=\"call\"", 1.0)?;
-    world.is("vmcp_streams_open", "kind=\"session\"", 1.0)?;
+    quiet(&mut metrics)?;
+    let own = Stream::get(metrics.gateway.mcp, &session, None)?;
+    let running = begin(&metrics.gateway, &session, "a_sleep", &json!({"ms": 600_000}))?;
+    metrics.is("vmcp_requests_in_flight", "", 1.0)?;
+    metrics.is("vmcp_backend_requests_in_flight", "backend=\"a\"", 1.0)?;
+    metrics.is("vmcp_sessions{", "state=\"calling\"", 1.0)?;
+    metrics.is("vmcp_sessions{", "state=\"listening\"", 1.0)?;
+    metrics.is("vmcp_sessions{", "state=\"idle\"", 0.0)?;
+    metrics.is("vmcp_streams_open", "kind=\"call\"", 1.0)?;
+    metrics.is("vmcp_streams_open", "kind=\"session\"", 1.0)?;
     let gone = "method=\"tools/call\",status=\"200\",outcome=\"gone\"";
-    world.counts("vmcp_requests_total", gone, |_| {
+    metrics.counts("vmcp_requests_total", gone, |_| {
         drop(running);
         Ok(())
     })?;
     own.abandon()?;
-    quiet(&mut world)?;
+    quiet(&mut metrics)?;
 
-    // Calls that run at a time have a connection each, which is closed when nobody needs it.
+    // Concurrent calls have a connection each, which is closed when it is no longer needed.
     let of_a = "backend=\"a\"";
-    world.fits("vmcp_backend_connections", of_a, |open| {
+    metrics.fits("vmcp_backend_connections", of_a, |open| {
         (1.0..4.0).contains(&open)
     })?;
-    let callers = [(); 4].map(|()| Session::open(world.gateway.mcp));
+    let callers = [(); 4].map(|()| Session::open(metrics.gateway.mcp));
     let callers: Vec<_> = callers.into_iter().collect::<anyhow::Result<_>>()?;
     let calls = callers
         .iter()
-        .map(|caller| begin(&world.gateway, caller, "a_sleep", &json!({"ms": 600_000})));
+        .map(|caller| begin(&metrics.gateway, caller, "a_sleep", &json!({"ms": 600_000})));
     let calls: Vec<_> = calls.collect::<anyhow::Result<_>>()?;
-    world.fits("vmcp_backend_connections", of_a, |open| open >= 4.0)?;
+    metrics.fits("vmcp_backend_connections", of_a, |open| open >= 4.0)?;
     drop(calls);
-    world.fits("vmcp_backend_connections", of_a, |open| open < 4.0)?;
+    metrics.fits("vmcp_backend_connections", of_a, |open| open < 4.0)?;
     for caller in callers {
-        caller.delete(world.gateway.mcp)?;
+        caller.delete(metrics.gateway.mcp)?;
     }
-    quiet(&mut world)?;
+    quiet(&mut metrics)?;
     let rejected = "status=\"400\",outcome=\"rejected\"";
-    world.counts("vmcp_requests_total", rejected, |gateway| {
-        raw::post(gateway.mcp, &[], &json!([]))
+    metrics.counts("vmcp_requests_total", rejected, |gateway| {
+        http_client::post(gateway.mcp, &[], &json!([]))
     })?;
 
     // A backend loses its session, gives no answer, a large one, and one that breaks off.
-    let fault = |fixture: &Fixture, fault: Value| {
+    let fault = |test_server: &TestServer, fault: Value| {
         let mut rule = fault;
         rule["only_method"] = json!("tools/call");
-        fixture.admin("POST", "/faults", &rule)
+        test_server.set_faults(&rule)
     };
-    let heal = |fixture: &Fixture| fixture.admin("DELETE", "/faults", &json!({}));
     b.admin("POST", "/sessions/forget", &json!({}))?;
-    let handshakes = world
+    let handshakes = metrics
         .gateway
         .metric("vmcp_upstream_handshakes_total", "backend=\"b\"")?;
-    world.is("vmcp_upstream_handshakes_total", "backend=\"b\"", handshakes)?;
-    world.counts("vmcp_upstream_repairs_total", "backend=\"b\"", |gateway| {
+    metrics.is("vmcp_upstream_handshakes_total", "backend=\"b\"", handshakes)?;
+    metrics.counts("vmcp_upstream_repairs_total", "backend=\"b\"", |gateway| {
         echo(gateway, &session, "b")?.tool_text()
     })?;
     wait::until("another handshake", PATIENCE, || {
-        let now = world
+        let now = metrics
             .gateway
             .metric("vmcp_upstream_handshakes_total", "backend=\"b\"")?;
         anyhow::ensure!(now > handshakes, "not yet");
         Ok(())
     })?;
-    let handshakes = world
+    let handshakes = metrics
         .gateway
         .metric("vmcp_upstream_handshakes_total", "backend=\"b\"")?;
-    world.is("vmcp_upstream_handshakes_total", "backend=\"b\"", handshakes)?;
+    metrics.is("vmcp_upstream_handshakes_total", "backend=\"b\"", handshakes)?;
     fault(&b, json!({"wrong_content_type": true}))?;
     let invalid = "backend=\"b\",outcome=\"invalid\"";
-    world.counts("vmcp_backend_requests_total", invalid, |gateway| {
+    metrics.counts("vmcp_backend_requests_total", invalid, |gateway| {
         echo(gateway, &session, "b")
     })?;
-    heal(&b)?;
+    b.clear_faults()?;
     let big = json!({"bytes": 1_000_000});
-    world.counts("vmcp_answers_unchecked_total", "backend=\"b\"", |gateway| {
+    metrics.counts("vmcp_answers_unchecked_total", "backend=\"b\"", |gateway| {
         session.call(gateway.mcp, "b_big", &big)?.tool_text()
     })?;
     fault(&b, json!({"truncate": true}))?;
-    world.counts("vmcp_answers_aborted_total", "", |gateway| {
+    metrics.counts("vmcp_answers_aborted_total", "", |gateway| {
         assert!(
             session.call(gateway.mcp, "b_big", &big).is_err(),
             "a part is passed off as the whole"
@@ -309,115 +304,119 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
 
     // One has no place for a second call, and one is not asked any more.
     fault(&b, json!({"hang": true}))?;
-    let hanging = begin(&world.gateway, &session, "b_echo", &json!({"message": "hi"}))?;
-    world.is("vmcp_backend_requests_in_flight", "backend=\"b\"", 1.0)?;
+    let hanging = begin(&metrics.gateway, &session, "b_echo", &json!({"message": "hi"}))?;
+    metrics.is("vmcp_backend_requests_in_flight", "backend=\"b\"", 1.0)?;
     let overloaded = "backend=\"b\",outcome=\"overloaded\"";
-    world.counts("vmcp_backend_requests_total", overloaded, |gateway| {
+    metrics.counts("vmcp_backend_requests_total", overloaded, |gateway| {
         let refused = echo(gateway, &session, "b")?;
         assert_eq!(refused.status, 503);
         Ok(())
     })?;
     let abandoned = "backend=\"b\",outcome=\"abandoned\"";
-    world.counts("vmcp_backend_requests_total", abandoned, |_| {
+    metrics.counts("vmcp_backend_requests_total", abandoned, |_| {
         drop(hanging);
         Ok(())
     })?;
-    heal(&b)?;
+    b.clear_faults()?;
     let closed = "backend=\"a\",state=\"closed\"";
     let open = "backend=\"a\",state=\"open\"";
-    world.is("vmcp_backend_breaker_state", closed, 1.0)?;
-    world.is("vmcp_backend_breaker_state", open, 0.0)?;
-    world.is("vmcp_backend_health", "backend=\"a\",state=\"healthy\"", 1.0)?;
-    world.is("vmcp_backend_breaker_opened_total", "backend=\"a\"", 0.0)?;
+    metrics.is("vmcp_backend_breaker_state", closed, 1.0)?;
+    metrics.is("vmcp_backend_breaker_state", open, 0.0)?;
+    metrics.is("vmcp_backend_health", "backend=\"a\",state=\"healthy\"", 1.0)?;
+    metrics.is("vmcp_backend_breaker_opened_total", "backend=\"a\"", 0.0)?;
     fault(&a, json!({"status": 500}))?;
     let failed = "method=\"tools/call\",status=\"200\",outcome=\"failed\"";
     let unreachable = "backend=\"a\",outcome=\"unreachable\"";
-    world.counts("vmcp_backend_requests_total", unreachable, |gateway| {
+    metrics.counts("vmcp_backend_requests_total", unreachable, |gateway| {
         echo(gateway, &session, "a")
     })?;
-    world.counts("vmcp_requests_total", failed, |gateway| {
+    metrics.counts("vmcp_requests_total", failed, |gateway| {
         echo(gateway, &session, "a")
     })?;
-    world.is("vmcp_backend_breaker_state", closed, 0.0)?;
-    world.is("vmcp_backend_breaker_state", open, 1.0)?;
-    world.is("vmcp_backend_breaker_opened_total", "backend=\"a\"", 1.0)?;
-    world.is("vmcp_backend_health", "backend=\"a\",state=\"healthy\"", 0.0)?;
-    world.is("vmcp_backend_health", "backend=\"a\",state=\"degraded\"", 1.0)?;
+    metrics.is("vmcp_backend_breaker_state", closed, 0.0)?;
+    metrics.is("vmcp_backend_breaker_state", open, 1.0)?;
+    metrics.is("vmcp_backend_breaker_opened_total", "backend=\"a\"", 1.0)?;
+    metrics.is("vmcp_backend_health", "backend=\"a\",state=\"healthy\"", 0.0)?;
+    metrics.is("vmcp_backend_health", "backend=\"a\",state=\"degraded\"", 1.0)?;
     let blocked = "backend=\"a\",outcome=\"blocked\"";
-    world.counts("vmcp_backend_requests_total", blocked, |gateway| {
+    metrics.counts("vmcp_backend_requests_total", blocked, |gateway| {
         echo(gateway, &session, "a")
     })?;
-    heal(&a)?;
+    a.clear_faults()?;
 
-    // The store goes and comes.
-    world.is("vmcp_session_store_up", "", 1.0)?;
+    // The store is unavailable for a while.
+    metrics.is("vmcp_session_store_up", "", 1.0)?;
     let without_store = if let Some(redis) = &mut redis {
-        let before = world.gateway.metric("vmcp_session_store_unavailable_total", "")?;
-        world.is("vmcp_session_store_unavailable_total", "", before)?;
+        let before = metrics
+            .gateway
+            .metric("vmcp_session_store_unavailable_total", "")?;
+        metrics.is("vmcp_session_store_unavailable_total", "", before)?;
         redis.pause()?;
-        world.is("vmcp_session_store_up", "", 0.0)?;
+        metrics.is("vmcp_session_store_up", "", 0.0)?;
         let unavailable = "method=\"initialize\",status=\"503\",outcome=\"unavailable\"";
-        world.counts("vmcp_requests_total", unavailable, |gateway| {
-            raw::initialize(gateway.mcp)
+        metrics.counts("vmcp_requests_total", unavailable, |gateway| {
+            http_client::initialize(gateway.mcp)
         })?;
-        let after = world.gateway.metric("vmcp_session_store_unavailable_total", "")?;
+        let after = metrics
+            .gateway
+            .metric("vmcp_session_store_unavailable_total", "")?;
         assert!(after > before, "{after}");
-        world.is("vmcp_session_store_unavailable_total", "", after)?;
+        metrics.is("vmcp_session_store_unavailable_total", "", after)?;
         redis.resume()?;
-        world.is("vmcp_session_store_up", "", 1.0)?;
+        metrics.is("vmcp_session_store_up", "", 1.0)?;
         BTreeSet::new()
     } else {
         BTreeSet::from(["vmcp_session_store_up", "vmcp_session_store_unavailable_total"])
     };
-    world.counts("vmcp_sessions_terminated_total", "", |gateway| {
+    metrics.counts("vmcp_sessions_terminated_total", "", |gateway| {
         session.delete(gateway.mcp)
     })?;
 
-    // The configuration changes: what two backends call the same is a conflict, and a name that nobody has a warning.
+    // The configuration changes: a name of two backends is a conflict, and an unknown name a warning.
     for kind in ["tools", "prompts", "resources", "templates"] {
-        let items = world
+        let items = metrics
             .gateway
             .metric("vmcp_catalog_items", &format!("kind=\"{kind}\""))?;
         assert!(items > 0.0, "{kind}");
     }
-    let tools = world.gateway.metric("vmcp_catalog_items", "kind=\"tools\"")?;
-    world.is("vmcp_catalog_items", "kind=\"tools\"", tools)?;
-    world.is("vmcp_catalog_warnings", "", 0.0)?;
-    let conflicts = world.gateway.metric("vmcp_catalog_conflicts", "")?;
-    world.is("vmcp_catalog_conflicts", "", conflicts)?;
-    world.is("vmcp_catalog_faults", "", 0.0)?;
+    let tools = metrics.gateway.metric("vmcp_catalog_items", "kind=\"tools\"")?;
+    metrics.is("vmcp_catalog_items", "kind=\"tools\"", tools)?;
+    metrics.is("vmcp_catalog_warnings", "", 0.0)?;
+    let conflicts = metrics.gateway.metric("vmcp_catalog_conflicts", "")?;
+    metrics.is("vmcp_catalog_conflicts", "", conflicts)?;
+    metrics.is("vmcp_catalog_faults", "", 0.0)?;
     hot.backends[0].prefix = Some("x".repeat(120));
     hot.aggregation.names = NameRule::Strict;
     mount.put(&write(&hot)?)?;
     let faults = wait::until("names that are too long are faults", PATIENCE, || {
-        let faults = world.gateway.metric("vmcp_catalog_faults", "")?;
+        let faults = metrics.gateway.metric("vmcp_catalog_faults", "")?;
         anyhow::ensure!(faults > 0.0, "there are none");
         Ok(faults)
     })?;
-    world.is("vmcp_catalog_faults", "", faults)?;
+    metrics.is("vmcp_catalog_faults", "", faults)?;
     hot.backends[0].prefix = None;
     hot.aggregation.names = NameRule::Lenient;
     mount.put(&write(&hot)?)?;
-    world.is("vmcp_catalog_faults", "", 0.0)?;
-    world.is("vmcp_catalog_items", "kind=\"tools\"", tools)?;
+    metrics.is("vmcp_catalog_faults", "", 0.0)?;
+    metrics.is("vmcp_catalog_items", "kind=\"tools\"", tools)?;
     hot.aggregation.strategy = ConflictStrategy::Priority;
     hot.aggregation.priority = vec!["b".to_owned(), "nobody".to_owned()];
-    world.counts("vmcp_config_reloads_total", "outcome=\"accepted\"", |_| {
+    metrics.counts("vmcp_config_reloads_total", "outcome=\"accepted\"", |_| {
         mount.put(&write(&hot)?)
     })?;
-    world.is("vmcp_catalog_items", "kind=\"tools\"", tools / 2.0)?;
-    let more = world.gateway.metric("vmcp_catalog_conflicts", "")?;
+    metrics.is("vmcp_catalog_items", "kind=\"tools\"", tools / 2.0)?;
+    let more = metrics.gateway.metric("vmcp_catalog_conflicts", "")?;
     assert!(more > conflicts, "{more}");
-    world.is("vmcp_catalog_conflicts", "", more)?;
-    world.is("vmcp_catalog_warnings", "", 1.0)?;
-    world.counts("vmcp_config_reloads_total", "outcome=\"refused\"", |_| {
+    metrics.is("vmcp_catalog_conflicts", "", more)?;
+    metrics.is("vmcp_catalog_warnings", "", 1.0)?;
+    metrics.counts("vmcp_config_reloads_total", "outcome=\"refused\"", |_| {
         mount.put("backends: {}")
     })?;
-    // A backend that is gone leaves nothing behind.
+    // The series of a removed backend are gone.
     hot.backends.remove(0);
     mount.put(&write(&hot)?)?;
     wait::until("the series are gone", PATIENCE, || {
-        let page = raw::get(world.gateway.admin, "/metrics", &[])?.text();
+        let page = http_client::get(metrics.gateway.admin, "/metrics", &[])?.text();
         let left: Vec<_> = page
             .lines()
             .filter(|line| line.contains("backend=\"a\""))
@@ -426,8 +425,8 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
         Ok(())
     })?;
 
-    // What is scraped is what the handbook says.
-    let page = raw::get(world.gateway.admin, "/metrics", &[])?.text();
+    // The scraped metrics are the documented ones.
+    let page = http_client::get(metrics.gateway.admin, "/metrics", &[])?.text();
     let told: BTreeSet<(String, &str)> = page
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
@@ -448,9 +447,9 @@ fn each_metric_moves_when_what_it_tells_of_happens() -> anyhow::Result<()> {
         .map(|entry| (entry.query_name(), entry.kind()))
         .collect();
     assert_eq!(told, documented);
-    world.gateway.signal(Signal::TERM)?;
-    world.is("vmcp_ready", "", 0.0)?;
-    let moved = world.moved();
+    metrics.gateway.signal(Signal::TERM)?;
+    metrics.is("vmcp_ready", "", 0.0)?;
+    let moved = metrics.moved();
     let still: Vec<_> = documented
         .iter()
         .map(|(name, _)| name.as_str())

@@ -1,16 +1,15 @@
-//! `docs/OPERATIONS.md` is true: its commands work, and what it names exists.
+//! Checks `docs/OPERATIONS.md`: its commands work, and the metrics, logs and fields that it names exist.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
-use vmcp_crds::config::{SessionStorage, SessionStorageProvider};
 use vmcp_e2e::binaries;
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::redis::{Redis, documented_user};
+use vmcp_external::requires;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -20,15 +19,9 @@ fn page() -> anyhow::Result<String> {
     Ok(std::fs::read_to_string(root().join("docs/OPERATIONS.md"))?)
 }
 
-fn on_redis(redis: &Redis, fixture: &Fixture) -> anyhow::Result<(Recipe, Gateway)> {
-    let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(redis.address.to_string()),
-        ..SessionStorage::default()
-    };
-    let gateway = recipe.start()?;
-    Ok((recipe, gateway))
+fn start() -> anyhow::Result<Harness<Redis>> {
+    let builder = Harness::builder().test_server("fixture", &[]);
+    builder.redis(Redis::start(None)?).start()
 }
 
 /// What stands between the fences of shell blocks.
@@ -75,22 +68,23 @@ fn sources(directory: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
+#[requires(redis)]
 #[test]
 fn every_command_on_the_page_works() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (redis, fixture) = (Redis::start(None)?, Fixture::start(&[])?);
-    let (recipe, gateway) = on_redis(&redis, &fixture)?;
+    let harness = start()?;
+    let (redis, recipe, gateway) = (&harness.redis, &harness.recipe, harness.gateway());
     Session::open(gateway.mcp)?;
     let directory = tempfile::tempdir()?;
     std::fs::write(directory.path().join("gateway.yaml"), gateway.config()?)?;
     let keys = recipe.config.session_keys.as_ref().context("there are keys")?;
-    // As it stands there, but with the addresses and the files of this test.
+    // As on the page, but with the addresses and files of this test.
     let script = commands(&page()?)
         .replace("ADMIN=127.0.0.1:9483", &format!("ADMIN={}", gateway.admin))
         .replace("KEYS=keys", &format!("KEYS={}", keys.directory.display()));
-    let programs = [binaries::path("vmcp-gateway")?, vmcp_peers::redis::redis_cli()?];
+    let programs = [
+        binaries::path("vmcp-gateway")?,
+        vmcp_external::redis::redis_cli()?,
+    ];
     let mut path = std::env::var("PATH").unwrap_or_default();
     for program in &programs {
         let directory = program.parent().context("a program stands in a directory")?;
@@ -121,8 +115,9 @@ fn every_command_on_the_page_works() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every metric, log message and field that the page names exists.
 #[test]
-fn every_metric_log_line_and_field_that_the_page_names_exists() -> anyhow::Result<()> {
+fn documented_metrics_logs_and_fields_exist() -> anyhow::Result<()> {
     let page = page()?;
     let gateway = sources(&root().join("gateway/src"))?;
     let status = std::fs::read_to_string(root().join("crds/src/status.rs"))?;
@@ -163,12 +158,11 @@ fn every_metric_log_line_and_field_that_the_page_names_exists() -> anyhow::Resul
     Ok(())
 }
 
+/// A session uses no more memory of Redis than the page says.
+#[requires(redis)]
 #[test]
-fn a_session_takes_no_more_of_redis_than_the_page_says() -> anyhow::Result<()> {
+fn session_uses_documented_redis_memory() -> anyhow::Result<()> {
     const SESSIONS: i64 = 1000;
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let page = page()?;
     let stated = page
         .split(" bytes of Redis's memory")
@@ -176,8 +170,8 @@ fn a_session_takes_no_more_of_redis_than_the_page_says() -> anyhow::Result<()> {
         .and_then(|before| before.rsplit(' ').next())
         .and_then(|number| number.replace(',', "").parse::<i64>().ok());
     let stated = stated.context("the page says how many bytes a session takes")?;
-    let (redis, fixture) = (Redis::start(None)?, Fixture::start(&[])?);
-    let (_, gateway) = on_redis(&redis, &fixture)?;
+    let harness = start()?;
+    let (redis, gateway) = (&harness.redis, harness.gateway());
     let used = || -> anyhow::Result<i64> {
         let info: String = redis.command(&["INFO", "memory"])?;
         let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
@@ -189,7 +183,7 @@ fn a_session_takes_no_more_of_redis_than_the_page_says() -> anyhow::Result<()> {
         ensure!(count.tool_text()? == "1");
         Ok(())
     };
-    // What Redis makes once, such as its script cache, is no session's.
+    // Memory that Redis allocates once, such as its script cache, belongs to no session.
     with_binding()?;
     let before = used()?;
     (0..SESSIONS).try_for_each(|_| with_binding())?;
@@ -201,26 +195,25 @@ fn a_session_takes_no_more_of_redis_than_the_page_says() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The permissions that the page links are enough for the gateways.
+#[requires(redis)]
 #[test]
 fn linked_redis_permissions_are_enough() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     ensure!(
         page()?.contains("(redis.md#permissions)"),
         "the page names the permissions"
     );
     let user = documented_user::setting()?;
-    let (redis, fixture) = (Redis::start_with(None, &[&user])?, Fixture::start(&[])?);
-    let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(redis.address.to_string()),
-        username: Some(documented_user::NAME.to_owned()),
-        ..SessionStorage::default()
-    };
-    recipe.password = Some(documented_user::PASSWORD.to_owned());
-    let gateways = [recipe.start()?, recipe.start()?];
+    let harness = Harness::builder()
+        .test_server("fixture", &[])
+        .redis(Redis::start_with(None, &[&user])?)
+        .configure(|recipe| {
+            recipe.config.session_storage.username = Some(documented_user::NAME.to_owned());
+            recipe.password = Some(documented_user::PASSWORD.to_owned());
+        })
+        .replicas(2)
+        .start()?;
+    let gateways = &harness.gateways;
     let session = Session::open(gateways[0].mcp)?;
     for (index, gateway) in gateways.iter().cycle().take(4).enumerate() {
         let count = session
@@ -240,10 +233,10 @@ fn linked_redis_permissions_are_enough() -> anyhow::Result<()> {
         }
     }
     assert_eq!(session.delete(gateways[1].mcp)?.status, 200);
-    for gateway in &gateways {
+    for gateway in gateways {
         let log = gateway.log()?;
         assert!(!log.contains("NOPERM"), "{log}");
-        assert!(gateway.status(&recipe)?.session_store.available);
+        assert!(gateway.status(&harness.recipe)?.session_store.available);
     }
     Ok(())
 }

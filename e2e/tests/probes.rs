@@ -1,4 +1,4 @@
-//! When the process says that it lives and that it is ready, and how it ends.
+//! Liveness, readiness and shutdown of the process.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -6,27 +6,27 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use vmcp_crds::config::Duration as ConfigDuration;
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::Recipe;
-use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::http_client::{self, Session};
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::{ports, wait};
-use vmcp_peers::process::Signal;
+use vmcp_external::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// It is ready after the first discovery of each backend or when that takes too long.
+/// The gateway is ready after the first discovery of each backend, or when a discovery takes too long.
 #[test]
 fn ready_after_first_discovery_or_its_timeout() -> anyhow::Result<()> {
     // A server that accepts and never answers.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let url = format!("http://{}/mcp", silent.local_addr()?);
-    let fixture = Fixture::start(&[])?;
-    let recipe = Recipe::new(&[("silent", &url), ("fixture", &fixture.url)])?;
+    let test_server = TestServer::start(&[])?;
+    let recipe = Recipe::new(&[("silent", &url), ("fixture", &test_server.url)])?;
     let started = Instant::now();
     let mut gateway = recipe.start_unready(ports::free()?)?;
     let admin = gateway.admin;
     wait::until("it names what it waits for", PATIENCE, || {
-        let ready = raw::get(admin, "/readyz", &[])?;
+        let ready = http_client::get(admin, "/readyz", &[])?;
         anyhow::ensure!(
             ready.status == 503
                 && ready
@@ -38,16 +38,16 @@ fn ready_after_first_discovery_or_its_timeout() -> anyhow::Result<()> {
         Ok(())
     })?;
     assert_eq!(
-        raw::get(admin, "/livez", &[])?.status,
+        http_client::get(admin, "/livez", &[])?.status,
         200,
         "it lives all the while"
     );
-    // Whoever comes all the same is served.
-    assert_eq!(raw::initialize(gateway.mcp)?.status, 200);
+    // A request that arrives meanwhile is served.
+    assert_eq!(http_client::initialize(gateway.mcp)?.status, 200);
     gateway.wait_until_ready()?;
     assert!(started.elapsed() >= Duration::from_secs(3));
-    // With all backends heard nobody waits for patience to end.
-    let recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    // Once all backends have responded, readiness does not wait for the limit.
+    let recipe = Recipe::new(&[("fixture", &test_server.url)])?;
     let gateway = recipe.start()?;
     let tools = Session::open(gateway.mcp)?.names(gateway.mcp, "tools/list")?;
     assert!(
@@ -57,21 +57,21 @@ fn ready_after_first_discovery_or_its_timeout() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A backend that comes later does not make it unready and none ever makes it dead.
+/// A late backend does not make the gateway unready, and no backend makes it not live.
 #[test]
 fn backends_never_affect_readiness_later_or_liveness() -> anyhow::Result<()> {
-    let mut fixture = Fixture::start(&[])?;
-    let gateway = Recipe::new(&[("a", &fixture.url)])?.start()?;
-    fixture.kill()?;
+    let mut test_server = TestServer::start(&[])?;
+    let gateway = Recipe::new(&[("a", &test_server.url)])?.start()?;
+    test_server.kill()?;
     let session = Session::open(gateway.mcp)?;
     session.call(gateway.mcp, "a_echo", &json!({"message": "hi"}))?;
     for path in ["/livez", "/readyz"] {
-        assert_eq!(raw::get(gateway.admin, path, &[])?.status, 200, "{path}");
+        assert_eq!(http_client::get(gateway.admin, path, &[])?.status, 200, "{path}");
     }
     Ok(())
 }
 
-/// The head of an answer to somebody who would keep the connection open.
+/// The head of the response to a client that would keep the connection open.
 fn head_of_an_answer(gateway: SocketAddr) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(gateway)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -83,15 +83,15 @@ fn head_of_an_answer(gateway: SocketAddr) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&head[..length]).to_ascii_lowercase())
 }
 
-/// After the drain it waits for the longest call that is allowed and 5 s and not longer.
+/// After the drain delay the gateway waits at most for the longest allowed call and 5 s.
 #[test]
 fn drain_waits_for_longest_call_plus_5_s() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    // Both have a request whose body takes longer to be given up than the test waits.
+    let test_server = TestServer::start(&[])?;
+    // Both have a request whose body stays incomplete for the whole test.
     let start = |call: ConfigDuration| {
-        let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
+        let mut recipe = Recipe::new(&[("a", &test_server.url)])?;
         recipe.config.drain_delay = ConfigDuration::from_secs(1);
-        let backend = &mut recipe.config.hot.get_or_insert_default().backends[0];
+        let backend = &mut recipe.hot().backends[0];
         backend.timeouts.call = call;
         let gateway = recipe.start()?;
         let mut request = TcpStream::connect(gateway.mcp)?;
@@ -123,11 +123,11 @@ fn drain_waits_for_longest_call_plus_5_s() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// While it drains it serves and asks to be left and then the listener is closed.
+/// A draining gateway serves requests with `connection: close`, and then closes its listener.
 #[test]
 fn draining_serves_with_connection_close() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
+    let test_server = TestServer::start(&[])?;
+    let mut recipe = Recipe::new(&[("a", &test_server.url)])?;
     recipe.config.drain_delay = ConfigDuration::from_secs(3);
     let mut gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
@@ -143,7 +143,7 @@ fn draining_serves_with_connection_close() -> anyhow::Result<()> {
         Ok(())
     })?;
     let served = echo();
-    // Unless this machine was too busy to ask in time.
+    // Unless the machine was too busy to ask in time.
     if told.elapsed() < Duration::from_secs(3) {
         assert_eq!(served?.tool_text()?, "hi", "it still serves");
     }

@@ -1,9 +1,10 @@
-//! The gateway's way to Redis, with real servers: what it does when they are slow, gone, or back.
+//! The gateway's connection to Redis, with real servers that are slow, gone, or back.
 
 use std::time::{Duration, Instant};
 
 use vmcp_e2e::providers::{server, storage};
 use vmcp_e2e::redis::Redis;
+use vmcp_external::requires;
 use vmcp_gateway::config::{RedisPassword, RedisStorage, SessionLimits};
 use vmcp_gateway::mcp::revision::Revision;
 use vmcp_gateway::session::record::{Lifetimes, NewRecord, PrincipalTag, RecordKey};
@@ -47,12 +48,10 @@ async fn next(subscription: &mut Subscription) -> anyhow::Result<SubscriptionEve
     Ok(tokio::time::timeout(LIMIT, subscription.next()).await??)
 }
 
-/// A proof comes after everything that was published before it was asked for.
+/// A freshness proof arrives after everything that was published before it was requested.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn freshness_proof_follows_all_earlier_events() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let redis = Redis::start(None)?;
     let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     let mut subscription = connection.subscribe(CHANNEL, Duration::from_millis(1)).await?;
@@ -81,7 +80,7 @@ async fn freshness_proof_follows_all_earlier_events() -> anyhow::Result<()> {
             }
             SubscriptionEvent::Pong { sent } => {
                 proofs += 1;
-                // What had been published before the PING was sent has arrived.
+                // Everything that was published before the PING has arrived.
                 while known.1.is_none_or(|at| at < sent) {
                     if let Some(at) = known.1.filter(|at| *at < sent) {
                         assert!(
@@ -103,12 +102,10 @@ async fn freshness_proof_follows_all_earlier_events() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A subscription ends with its connection and the next one hears again.
+/// A subscription ends with its connection, and the next one receives events again.
+#[requires(redis)]
 #[tokio::test]
 async fn subscription_ends_with_connection_and_resumes() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let mut redis = Redis::start(None)?;
     let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     let mut subscription = subscribed(&connection).await?;
@@ -126,7 +123,7 @@ async fn subscription_ends_with_connection_and_resumes() -> anyhow::Result<()> {
     });
     assert!(ended.await?.contains("subscription"));
     redis.start_again()?;
-    // The way for commands may still be the one of before: when it is made anew, so is the subscription.
+    // The command connection may still be the old one. When it reconnects, so does the subscription.
     let heard = async {
         loop {
             let mut subscription = subscribed(&connection).await?;
@@ -141,12 +138,10 @@ async fn subscription_ends_with_connection_and_resumes() -> anyhow::Result<()> {
     tokio::time::timeout(LIMIT, heard).await?
 }
 
-/// A redis that hangs ends the subscription and makes calls fail at once until it goes on.
+/// A hanging Redis ends the subscription, and commands fail fast until Redis resumes.
+#[requires(redis)]
 #[tokio::test]
 async fn hanging_redis_fails_fast_until_it_resumes() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let mut redis = Redis::start(None)?;
     let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     let mut subscription = subscribed(&connection).await?;
@@ -155,7 +150,7 @@ async fn hanging_redis_fails_fast_until_it_resumes() -> anyhow::Result<()> {
     for _ in 0..3 {
         ping(&connection).await.unwrap_err();
     }
-    // Nothing waits any more, and everybody hears why.
+    // No command waits any more, and each gets the reason.
     let started = Instant::now();
     for _ in 0..1000 {
         let error = ping(&connection).await.unwrap_err();
@@ -174,12 +169,10 @@ async fn hanging_redis_fails_fast_until_it_resumes() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A redis that is not there at the start is found when it comes.
+/// A Redis that starts later is found.
+#[requires(redis)]
 #[tokio::test]
 async fn redis_that_starts_later_is_found() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let mut redis = Redis::start(None)?;
     redis.kill()?;
     let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
@@ -190,7 +183,7 @@ async fn redis_that_starts_later_is_found() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The reason that a call gives, once it is not that of the time before.
+/// The error of a command, once it differs from the earlier one.
 async fn refused(connection: &RedisConnection, code: &str) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
@@ -211,12 +204,10 @@ async fn refused(connection: &RedisConnection, code: &str) -> anyhow::Result<()>
     }
 }
 
-/// What redis refuses is named with its reason and works again afterwards.
+/// The error names why Redis rejects commands, and commands work again afterwards.
+#[requires(redis)]
 #[tokio::test]
 async fn refused_command_names_reason_and_recovers() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let redis = Redis::start(None)?;
     let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     answered(&connection).await?;
@@ -249,13 +240,11 @@ async fn refused_command_names_reason_and_recovers() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A redis that loads its data is unavailable and a session in it is found afterwards.
+/// A loading Redis is unavailable, and its sessions are found afterwards.
+#[requires(redis)]
 #[tokio::test]
 async fn loading_redis_is_unavailable_then_keeps_sessions() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    // Reading takes 50 ms for each key, so that it lasts until it is told to be faster.
+    // Loading takes 50 ms per key, until the delay is removed.
     let slowly = [
         "key-load-delay 50000",
         "loading-process-events-interval-bytes 1024",
@@ -306,7 +295,7 @@ async fn loading_redis_is_unavailable_then_keeps_sessions() -> anyhow::Result<()
     Ok(())
 }
 
-/// What `operation` fails with, once it has found a Redis that is loading.
+/// The error of `operation` while Redis is loading.
 async fn loading(operation: impl AsyncFn() -> Result<(), StoreError>) -> anyhow::Result<StoreError> {
     let started = Instant::now();
     loop {
@@ -318,15 +307,14 @@ async fn loading(operation: impl AsyncFn() -> Result<(), StoreError>) -> anyhow:
     }
 }
 
+/// The error names a long-running script of another client of Redis.
+#[requires(redis)]
 #[tokio::test]
-async fn a_script_of_somebody_else_that_runs_for_long_is_named() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn long_running_foreign_script_is_named() -> anyhow::Result<()> {
     let redis = Redis::start_with(None, &["busy-reply-threshold 50"])?;
     let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     answered(&connection).await?;
-    // Nobody waits for its answer.
+    // Its reply is not read.
     redis
         .command::<()>(&["EVAL", "while true do end", "0"])
         .unwrap_err();
@@ -336,11 +324,10 @@ async fn a_script_of_somebody_else_that_runs_for_long_is_named() -> anyhow::Resu
     Ok(())
 }
 
+/// A wrong or missing password is named as the reason. The password itself is not printed.
+#[requires(redis)]
 #[tokio::test]
-async fn a_password_that_is_wrong_or_missing_is_named_and_never_told() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn password_error_is_named_without_password() -> anyhow::Result<()> {
     let redis = Redis::start(Some("right"))?;
     let without = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;
     refused(&without, "NOAUTH").await?;
@@ -354,11 +341,10 @@ async fn a_password_that_is_wrong_or_missing_is_named_and_never_told() -> anyhow
     Ok(())
 }
 
+/// A cluster without its slots is unavailable until they are assigned again.
+#[requires(redis)]
 #[tokio::test]
-async fn a_cluster_without_its_slots_is_down_and_comes_back() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn cluster_without_slots_is_down_until_assigned() -> anyhow::Result<()> {
     let bus = format!("cluster-port {}", vmcp_e2e::ports::free()?.port());
     let redis = Redis::start_with(None, &["cluster-enabled yes", &bus])?;
     let connection = RedisConnection::new(&storage(redis.address), PROBE_KEY)?;

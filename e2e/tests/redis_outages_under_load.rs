@@ -1,22 +1,23 @@
-//! Redis stops, is killed, is slow, or comes back empty, while clients call over three replicas without affinity.
+//! Redis hangs, dies, is slow or loses its data while clients call over three replicas without affinity.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use serde_json::{Value, json};
-use vmcp_crds::config::{BackendConfig, SessionState};
-use vmcp_e2e::fixture::Fixture;
+use vmcp_crds::config::SessionState;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{self, Answer, Session};
 use vmcp_e2e::load::{Load, Turn, percentile};
 use vmcp_e2e::proxy::{Fault, Proxy};
-use vmcp_e2e::raw::{self, Answer, Session};
 use vmcp_e2e::redis::Redis;
-use vmcp_e2e::replicas::Replicas;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const SESSIONS: usize = 20;
-/// How long Redis is away.
+/// How long Redis is unavailable.
 const OUTAGE: Duration = Duration::from_secs(30);
 
 /// Sessions that call a counter and an echo in turns. A count with a gap or a repeat is a failure, and so is a wrong echo.
@@ -47,11 +48,11 @@ fn counting(gateway: SocketAddr, sessions: &[Session], every: Duration, tool: &'
 }
 
 /// Sessions whose count is 1, which every replica knows.
-fn sessions(replicas: &Replicas) -> anyhow::Result<Vec<Session>> {
+fn sessions(harness: &Harness<Redis>) -> anyhow::Result<Vec<Session>> {
     let open = |_| {
-        let session = Session::open(replicas.address())?;
+        let session = Session::open(harness.address())?;
         let text = session
-            .call(replicas.address(), "fixture_counter", &json!({}))?
+            .call(harness.address(), "fixture_counter", &json!({}))?
             .tool_text()?;
         ensure!(text == "1", "{text}");
         Ok(session)
@@ -69,17 +70,17 @@ fn refused_for_now(answer: &Answer) {
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
 }
 
-/// The sessions at the fixture that belong to clients.
-fn upstream(fixture: &Fixture) -> anyhow::Result<usize> {
-    let sessions = fixture.admin_answer("GET", "/sessions", &Value::Null)?;
+/// The sessions at the test server that belong to clients.
+fn upstream(test_server: &TestServer) -> anyhow::Result<usize> {
+    let sessions = test_server.admin_answer("GET", "/sessions", &Value::Null)?;
     let sessions = sessions.as_array().cloned().unwrap_or_default();
     Ok(sessions
         .iter()
-        .filter(|session| session["client"]["name"] == "raw")
+        .filter(|session| session["client"]["name"] == "http-client")
         .count())
 }
 
-/// Redis as it is in a cluster that keeps its data: every write is on disk before it is answered.
+/// The settings of a durable Redis: every write is on disk before the reply.
 const DURABLE: [&str; 2] = ["appendonly yes", "appendfsync always"];
 
 #[derive(Clone, Copy)]
@@ -89,73 +90,65 @@ enum Away {
 }
 
 async fn away_for_half_a_minute(away: Away) -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let disposable = Fixture::start(&[])?;
-    let mut replicas = Replicas::start_on(Redis::start_with(None, &DURABLE)?, 3, |recipe| {
-        let mut backend = BackendConfig {
-            name: "disposable".to_owned(),
-            url: disposable.url.clone(),
-            ..BackendConfig::default()
-        };
-        backend.session_state = SessionState::Disposable;
-        if let Some(hot) = &mut recipe.config.hot {
-            hot.backends.push(backend);
-        }
-    })
-    .await?;
-    let gateway = replicas.address();
-    let sessions = sessions(&replicas)?;
+    let mut harness = Harness::builder()
+        .test_server("fixture", &[])
+        .test_server("disposable", &[])
+        .redis(Redis::start_with(None, &DURABLE)?)
+        .configure(|recipe| recipe.hot().backends[1].session_state = SessionState::Disposable)
+        .replicas(3)
+        .start_balanced()
+        .await?;
+    let gateway = harness.address();
+    let sessions = sessions(&harness)?;
     let other = Session::open(gateway)?;
     let load = counting(gateway, &sessions, Duration::from_millis(100), "fixture_counter");
     load.go_on_for(SESSIONS as u64 * 6)?;
 
     match away {
-        Away::Stopped => replicas.redis.pause()?,
-        Away::Killed => replicas.redis.kill()?,
+        Away::Stopped => harness.redis.pause()?,
+        Away::Killed => harness.redis.kill()?,
     }
     let began = Instant::now();
-    // What may not be lost is refused at once.
-    for mcp in replicas.addresses() {
-        for answer in [raw::initialize(mcp)?, other.delete(mcp)?] {
+    // Writes that must not be lost are rejected at once.
+    for mcp in harness.addresses() {
+        for answer in [http_client::initialize(mcp)?, other.delete(mcp)?] {
             refused_for_now(&answer);
         }
     }
     let asked = Instant::now();
-    refused_for_now(&raw::initialize(gateway)?);
+    refused_for_now(&http_client::initialize(gateway)?);
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
 
-    // The state that counts is known to the replicas that were there; one that comes now does not guess it.
-    let late = replicas.recipe.start()?;
+    // The old replicas cache the bindings. A new one does not guess them.
+    let late = harness.recipe.start()?;
     refused_for_now(&sessions[0].call(late.mcp, "fixture_counter", &json!({}))?);
-    // By its id alone a session is served once the outage is known to be one.
+    // A session is served by its id alone once the outage is detected.
     let echoed = wait::until("the outage is known there", PATIENCE, || {
         let answer = sessions[0].call(late.mcp, "disposable_echo", &json!({"message": "hello"}))?;
         answer.tool_text()
     })?;
     assert_eq!(echoed, "hello");
-    // A backend that no session was bound to before: provisional sessions, on every replica.
-    for (session, mcp) in sessions.iter().zip(replicas.addresses().into_iter().cycle()) {
+    // A backend without bindings: every replica opens provisional upstream sessions.
+    for (session, mcp) in sessions.iter().zip(harness.addresses().into_iter().cycle()) {
         let echoed = session.call(mcp, "disposable_echo", &json!({"message": "hello"}))?;
         assert_eq!(echoed.tool_text()?, "hello");
     }
-    for replica in &replicas.gateways {
-        assert_eq!(raw::get(replica.admin, "/readyz", &[])?.status, 200);
-        assert!(!replica.status(&replicas.recipe)?.session_store.available);
+    for replica in &harness.gateways {
+        assert_eq!(http_client::get(replica.admin, "/readyz", &[])?.status, 200);
+        assert!(!replica.status(&harness.recipe)?.session_store.available);
     }
     while began.elapsed() < OUTAGE {
         load.go_on_for(SESSIONS as u64)?;
     }
 
     match away {
-        Away::Stopped => replicas.redis.resume()?,
-        Away::Killed => replicas.redis.start_again()?,
+        Away::Stopped => harness.redis.resume()?,
+        Away::Killed => harness.redis.start_again()?,
     }
     let back = Instant::now();
-    for mcp in replicas.addresses() {
+    for mcp in harness.addresses() {
         wait::until("initialize works again", Duration::from_secs(2), || {
-            let answer = raw::initialize(mcp)?;
+            let answer = http_client::initialize(mcp)?;
             ensure!(
                 answer.status == 200,
                 "{} after {:?}",
@@ -168,11 +161,11 @@ async fn away_for_half_a_minute(away: Away) -> anyhow::Result<()> {
     load.go_on_for(SESSIONS as u64 * 6)?;
     load.finish().without_failure()?;
     assert_eq!(other.delete(gateway)?.status, 200);
-    // The one that came late knows them now.
+    // The late replica knows them now.
     let echoed = sessions[0].call(late.mcp, "fixture_echo", &json!({"message": "hello"}))?;
     assert_eq!(echoed.tool_text()?, "hello");
     assert_eq!(
-        replicas.fixture.initializes("raw")?,
+        harness.server().initializes("http-client")?,
         SESSIONS as u64,
         "a session shook hands again"
     );
@@ -180,7 +173,7 @@ async fn away_for_half_a_minute(away: Away) -> anyhow::Result<()> {
         "provisional upstream sessions are adopted or deleted",
         PATIENCE,
         || {
-            let (open, bound) = (upstream(&disposable)?, SESSIONS);
+            let (open, bound) = (upstream(&harness.servers[1])?, SESSIONS);
             ensure!(open <= bound, "{open} are open for {bound} sessions");
             Ok(())
         },
@@ -188,77 +181,75 @@ async fn away_for_half_a_minute(away: Away) -> anyhow::Result<()> {
 }
 
 /// Redis stops for half a minute and no call fails and no count jumps.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_pause_of_30_s_fails_no_call() -> anyhow::Result<()> {
     away_for_half_a_minute(Away::Stopped).await
 }
 
 /// Redis is killed for half a minute and no call fails and no count jumps.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_restart_after_30_s_fails_no_call() -> anyhow::Result<()> {
     away_for_half_a_minute(Away::Killed).await
 }
 
-/// Redis comes back empty under load and everything is as it was.
+/// Redis restarts empty under load, and everything is restored.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_redis_under_load_is_restored() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let mut replicas = Replicas::start(3).await?;
-    let gateway = replicas.address();
-    let sessions = sessions(&replicas)?;
+    let mut harness = Harness::replicated(3).await?;
+    let gateway = harness.address();
+    let sessions = sessions(&harness)?;
     let ended = Session::open(gateway)?;
     assert_eq!(ended.delete(gateway)?.status, 200);
     let load = counting(gateway, &sessions, Duration::from_millis(100), "fixture_counter");
     load.go_on_for(SESSIONS as u64 * 6)?;
 
-    replicas.redis.kill()?;
-    replicas.redis.start_again()?;
+    harness.redis.kill()?;
+    harness.redis.start_again()?;
     load.go_on_for(SESSIONS as u64 * 12)?;
     load.finish().without_failure()?;
     assert_eq!(
-        replicas.fixture.initializes("raw")?,
+        harness.server().initializes("http-client")?,
         SESSIONS as u64,
         "a session shook hands again"
     );
-    for mcp in replicas.addresses() {
+    for mcp in harness.addresses() {
         let refused = ended.call(mcp, "fixture_echo", &json!({"message": "hello"}))?;
         assert_eq!(refused.status, 404, "{}", refused.text());
     }
-    // A replica that knew nothing finds it all in the store.
+    // A new replica finds everything in the store.
     wait::until("the records are back", PATIENCE, || {
-        let records: Vec<String> = replicas.redis.command(&["KEYS", "*:s:*"])?;
+        let records: Vec<String> = harness.redis.command(&["KEYS", "*:s:*"])?;
         ensure!(records.len() >= SESSIONS, "{} records", records.len());
         Ok(())
     })?;
-    let late = replicas.recipe.start()?;
+    let late = harness.recipe.start()?;
     for session in &sessions {
         let echoed = session.call(late.mcp, "fixture_echo", &json!({"message": "hello"}))?;
         assert_eq!(echoed.tool_text()?, "hello");
     }
     assert_eq!(
-        replicas.fixture.initializes("raw")?,
+        harness.server().initializes("http-client")?,
         SESSIONS as u64,
         "a session shook hands again"
     );
     Ok(())
 }
 
-/// Redis comes back empty and no replica is left that knew the sessions and no session is lost.
+/// Redis and all replicas lose everything, and no session is lost.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_redis_and_new_replicas_lose_no_session() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let mut replicas = Replicas::start(3).await?;
-    let before = sessions(&replicas)?;
-    replicas.redis.kill()?;
-    replicas.kill_all()?;
-    replicas.redis.start_again()?;
-    replicas.start_all_anew()?;
-    let gateway = replicas.address();
-    // The backend's state went with the bindings; the sessions did not. All of them come at once.
+    let mut harness = Harness::replicated(3).await?;
+    let before = sessions(&harness)?;
+    harness.redis.kill()?;
+    harness.kill_gateways()?;
+    harness.redis.start_again()?;
+    harness.replace_gateways()?;
+    let gateway = harness.address();
+    // The backend's state is lost with the bindings. The sessions are not. All of them call at once.
     let report = Load::run(3, before.len(), Duration::ZERO, |worker| {
         let session = before[worker].clone();
         Box::new(move |turn: u64| {
@@ -270,28 +261,30 @@ async fn empty_redis_and_new_replicas_lose_no_session() -> anyhow::Result<()> {
         }) as Turn
     });
     report.without_failure()?;
-    // One that ends now stays ended, for everybody.
+    // A session that is terminated now stays terminated on all replicas.
     assert_eq!(before[0].delete(gateway)?.status, 200);
-    for mcp in replicas.addresses() {
+    for mcp in harness.addresses() {
         let refused = before[0].call(mcp, "fixture_counter", &json!({}))?;
         assert_eq!(refused.status, 404, "{}", refused.text());
     }
     Ok(())
 }
 
+/// A slow Redis does not slow calls of cached sessions.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_redis_is_not_felt_by_sessions_that_are_known() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn slow_redis_does_not_slow_known_sessions() -> anyhow::Result<()> {
     let redis = Redis::start(None)?;
     let proxy = Proxy::start(redis.address).await?;
-    let replicas = Replicas::start_on(redis, 3, |recipe| {
-        recipe.config.session_storage.address = Some(proxy.address.to_string());
-    })
-    .await?;
-    let gateway = replicas.address();
-    let sessions = sessions(&replicas)?;
+    let harness = Harness::builder()
+        .test_server("fixture", &[])
+        .redis(redis)
+        .configure(|recipe| recipe.config.session_storage.address = Some(proxy.address.to_string()))
+        .replicas(3)
+        .start_balanced()
+        .await?;
+    let gateway = harness.address();
+    let sessions = sessions(&harness)?;
     let calls = |turns| {
         let sessions = sessions.clone();
         Load::run(turns, SESSIONS, Duration::from_millis(200), move |worker| {
@@ -329,7 +322,7 @@ async fn a_slow_redis_is_not_felt_by_sessions_that_are_known() -> anyhow::Result
             "{median:?} with Redis {late:?} late, {around:?} before and afterwards"
         );
     }
-    // It comes and goes.
+    // Connections break repeatedly.
     for _ in 0..5 {
         proxy.cut();
         calls(3).without_failure()?;
@@ -337,18 +330,16 @@ async fn a_slow_redis_is_not_felt_by_sessions_that_are_known() -> anyhow::Result
     Ok(())
 }
 
-/// The end of a session is known everywhere within a tenth of a second.
+/// A termination is known on all replicas within a tenth of a second.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn termination_reaches_all_replicas_within_100_ms() -> anyhow::Result<()> {
     const ENDED: usize = 200;
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let replicas = Replicas::start(3).await?;
-    let addresses = replicas.addresses();
+    let harness = Harness::replicated(3).await?;
+    let addresses = harness.addresses();
     let mut took = Vec::new();
     for _ in 0..ENDED {
-        let session = Session::open(replicas.address())?;
+        let session = Session::open(harness.address())?;
         for mcp in &addresses {
             session
                 .call(*mcp, "fixture_echo", &json!({"message": "hello"}))?
@@ -370,25 +361,23 @@ async fn termination_reaches_all_replicas_within_100_ms() -> anyhow::Result<()> 
     assert!(slowest < Duration::from_millis(100), "{slowest:?}");
     // Their upstream sessions are deleted.
     wait::until("no upstream session is left", PATIENCE, || {
-        let open = upstream(&replicas.fixture)?;
+        let open = upstream(harness.server())?;
         ensure!(open == 0, "{open} are open");
         Ok(())
     })
 }
 
-/// The end of a session is known within max staleness also without an event.
+/// Without an event, a termination is known within `maxStaleness`.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn termination_is_known_within_max_staleness() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let mut replicas = Replicas::start(1).await?;
-    let proxy = Proxy::start(replicas.redis.address).await?;
-    replicas.recipe.config.session_storage.address = Some(proxy.address.to_string());
-    let deaf = replicas.recipe.start()?;
+    let mut harness = Harness::replicated(1).await?;
+    let proxy = Proxy::start(harness.redis.address).await?;
+    harness.recipe.config.session_storage.address = Some(proxy.address.to_string());
+    let deaf = harness.recipe.start()?;
     let mut told = Vec::new();
     for _ in 0..5 {
-        let session = Session::open(replicas.address())?;
+        let session = Session::open(harness.address())?;
         // Its connections were cut a moment ago.
         wait::until("it is served there", PATIENCE, || {
             session
@@ -399,7 +388,7 @@ async fn termination_is_known_within_max_staleness() -> anyhow::Result<()> {
             late: Duration::from_secs(20),
             subscribers_only: true,
         });
-        assert_eq!(session.delete(replicas.gateways[0].mcp)?.status, 200);
+        assert_eq!(session.delete(harness.gateways[0].mcp)?.status, 200);
         let ended = Instant::now();
         wait::until("it is refused", Duration::from_secs(3), || {
             let answer = session.request(deaf.mcp, "ping", &json!({}))?;
@@ -416,17 +405,18 @@ async fn termination_is_known_within_max_staleness() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// After the grace nothing is served any more and nothing is lost.
+/// After the outage grace no session is served, and none is lost.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn outage_grace_ends_service_without_loss() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let mut replicas = Replicas::start_with(1, |recipe| {
-        recipe.config.session_storage.outage_grace = vmcp_crds::config::Duration::from_secs(3);
-    })
-    .await?;
-    let gateway = replicas.address();
+    let grace = vmcp_crds::config::Duration::from_secs(3);
+    let mut harness = Harness::builder()
+        .test_server("fixture", &[])
+        .redis(Redis::start(None)?)
+        .configure(|recipe| recipe.config.session_storage.outage_grace = grace)
+        .start_balanced()
+        .await?;
+    let gateway = harness.address();
     let session = Session::open(gateway)?;
     assert_eq!(
         session
@@ -434,7 +424,7 @@ async fn outage_grace_ends_service_without_loss() -> anyhow::Result<()> {
             .tool_text()?,
         "1"
     );
-    replicas.redis.pause()?;
+    harness.redis.pause()?;
     assert_eq!(
         session
             .call(gateway, "fixture_counter", &json!({}))?
@@ -447,7 +437,7 @@ async fn outage_grace_ends_service_without_loss() -> anyhow::Result<()> {
         refused_for_now(&answer);
         Ok(())
     })?;
-    replicas.redis.resume()?;
+    harness.redis.resume()?;
     let count = wait::until("it is served again", PATIENCE, || {
         session.call(gateway, "fixture_counter", &json!({}))?.tool_text()
     })?;

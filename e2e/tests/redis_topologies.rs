@@ -1,4 +1,4 @@
-//! Redis with several servers: the sessions stay when another server takes over, and what is not known is never taken for gone.
+//! Redis Sentinel and Redis Cluster: sessions survive a failover, and unknown is never taken for gone.
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::task::TaskTracker;
 use vmcp_e2e::providers::{redis_address, server, storage};
 use vmcp_e2e::redis::{Cluster, MASTER_NAME, Redis, Sentinels};
+use vmcp_external::requires;
 use vmcp_gateway::config::{RedisStorage, RedisTopology, SessionLimits};
 use vmcp_gateway::mcp::revision::Revision;
 use vmcp_gateway::session::record::{Lifetimes, NewRecord, PrincipalTag, RecordKey};
@@ -68,7 +69,7 @@ async fn created(store: &RedisStore) -> anyhow::Result<RecordKey> {
     }
 }
 
-/// Reads and changes the session until both works again. What was created is never gone.
+/// Reads and changes the session until both work again. It is never reported as gone.
 async fn lives(store: &RedisStore, key: &RecordKey) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
@@ -87,11 +88,10 @@ async fn lives(store: &RedisStore, key: &RecordKey) -> anyhow::Result<()> {
     }
 }
 
+/// A dead primary is replaced, and a session is never reported as gone.
+#[requires(redis)]
 #[tokio::test]
-async fn a_primary_that_dies_is_replaced_and_a_session_is_never_gone() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn dead_primary_is_replaced_and_sessions_stay() -> anyhow::Result<()> {
     let mut sentinels = Sentinels::start()?;
     let store = store(&of_sentinels(&sentinels))?;
     let key = created(&store).await?;
@@ -104,11 +104,10 @@ async fn a_primary_that_dies_is_replaced_and_a_session_is_never_gone() -> anyhow
     Ok(())
 }
 
+/// After a handover the gateway leaves the old primary, although it still responds.
+#[requires(redis)]
 #[tokio::test]
-async fn a_primary_that_hands_over_is_left_although_it_still_answers() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn demoted_primary_is_abandoned_while_responding() -> anyhow::Result<()> {
     let sentinels = Sentinels::start()?;
     let store = store(&of_sentinels(&sentinels))?;
     let key = created(&store).await?;
@@ -117,7 +116,7 @@ async fn a_primary_that_hands_over_is_left_although_it_still_answers() -> anyhow
     sentinels.sentinel_command::<()>(0, &["SENTINEL", "FAILOVER", MASTER_NAME])?;
     let new = sentinels.wait_for_another_primary(old)?;
     lives(&store, &key).await?;
-    // Soon what is created is at the new one.
+    // Soon new sessions are on the new primary.
     let started = Instant::now();
     loop {
         let name = format!("{TAG}:s:{}", created(&store).await?);
@@ -128,16 +127,15 @@ async fn a_primary_that_hands_over_is_left_although_it_still_answers() -> anyhow
     }
 }
 
+/// A replica that sentinels name as the primary is rejected.
+#[requires(redis)]
 #[tokio::test]
-async fn sentinels_that_name_a_replica_are_not_believed() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn replica_named_by_sentinel_is_rejected() -> anyhow::Result<()> {
     let sentinels = Sentinels::start()?;
     let store = store(&of_sentinels(&sentinels))?;
     let key = created(&store).await?;
     let primary = &sentinels.servers[sentinels.primary()?];
-    // A server that was the primary and has lost all of its data would say that the session is gone.
+    // The former primary has lost its data and would report the session as gone.
     let port = sentinels.servers[1].address.port().to_string();
     primary.command::<()>(&["REPLICAOF", "127.0.0.1", &port])?;
     primary.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"])?;
@@ -153,7 +151,7 @@ async fn sentinels_that_name_a_replica_are_not_believed() -> anyhow::Result<()> 
     }
 }
 
-/// A sentinel that was cut off long ago: it names `primary` for ever.
+/// A stale sentinel that always names `primary`.
 async fn stale_sentinel(primary: std::net::SocketAddr) -> anyhow::Result<std::net::SocketAddr> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -185,13 +183,11 @@ async fn stale_sentinel(primary: std::net::SocketAddr) -> anyhow::Result<std::ne
     Ok(address)
 }
 
-/// A sentinel in front of the others that names a server which is no primary any more, or is gone, keeps nobody from Redis, and nobody
-/// connects again and again because of it.
+/// A stale sentinel at the head of the list, which names a former primary or a dead server, does not keep gateways from Redis, and does not
+/// make them reconnect in a loop.
+#[requires(redis)]
 #[tokio::test]
 async fn stale_sentinel_before_good_ones_is_passed_over() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let sentinels = Sentinels::start()?;
     let replica = &sentinels.servers[1 - sentinels.primary()?];
     for named in [replica.address, vmcp_e2e::ports::free()?] {
@@ -221,12 +217,10 @@ async fn stale_sentinel_before_good_ones_is_passed_over() -> anyhow::Result<()> 
     Ok(())
 }
 
-/// A server that has become a replica is asked nothing: it would say that a session is gone that lives, or that one lives which was ended.
+/// A server that has become a replica is not used: its data may be stale.
+#[requires(redis)]
 #[tokio::test]
-async fn replica_behind_the_address_is_not_believed() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn replica_at_configured_address_is_rejected() -> anyhow::Result<()> {
     let (redis, primary) = (Redis::start(None)?, Redis::start(None)?);
     let storage = storage(redis.address);
     let store = store(&storage)?;
@@ -244,7 +238,7 @@ async fn replica_behind_the_address_is_not_believed() -> anyhow::Result<()> {
         SubscriptionEvent::Pong { .. }
     ));
 
-    // It forgets what it had, and follows another server, which never had it.
+    // It follows another server, which does not have the data.
     redis.command::<()>(&["REPLICAOF", "127.0.0.1", &primary.address.port().to_string()])?;
     let errors = [
         store.load(&key).await.map(drop).unwrap_err(),
@@ -257,19 +251,17 @@ async fn replica_behind_the_address_is_not_believed() -> anyhow::Result<()> {
     }
     let ended = tokio::time::timeout(LIMIT, async { while subscription.next().await.is_ok() {} });
     ended.await.context("what a replica says is taken for a proof")?;
-    // A process that starts now does not believe it either.
+    // A new process rejects it, too.
     let late = RedisStore::new(&storage, &server("a"), Lifetimes::default())?;
     let error = late.load(&key).await.map(drop).unwrap_err();
     assert!(error.to_string().contains("replica"), "{error}");
     Ok(())
 }
 
-/// The first connection leads to one server, all others to another one: whoever listens there hears nothing of what happens here.
+/// The first connection leads to one server, all others to another one: a subscription there gets no events of the first server.
+#[requires(redis)]
 #[tokio::test]
-async fn subscriber_led_to_another_server_proves_nothing() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn subscription_at_other_server_proves_nothing() -> anyhow::Result<()> {
     let (one, other) = (Redis::start(None)?, Redis::start(None)?);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let balancer = listener.local_addr()?;
@@ -297,12 +289,10 @@ async fn subscriber_led_to_another_server_proves_nothing() -> anyhow::Result<()>
     Ok(())
 }
 
-/// A slot that moves to another node takes its sessions and listeners with it.
+/// A slot that moves to another node takes its sessions and subscriptions with it.
+#[requires(redis)]
 #[tokio::test]
 async fn moved_slot_keeps_sessions_and_subscribers() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let cluster = Cluster::start()?;
     let storage = of_cluster(&cluster);
     let store = store(&storage)?;
@@ -326,7 +316,7 @@ async fn moved_slot_keeps_sessions_and_subscribers() -> anyhow::Result<()> {
     from.command::<()>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id])?;
     let port = to.address.port().to_string();
     let migrate = |key: &str| from.command::<()>(&["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]);
-    // One session is at the one node, one at the other.
+    // One session is on each node.
     migrate(&format!("{TAG}:s:{first}"))?;
     for key in [&first, &second] {
         let started = Instant::now();
@@ -363,12 +353,10 @@ async fn moved_slot_keeps_sessions_and_subscribers() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A node that dies is replaced by its replica and a session is never gone.
+/// A dead node is replaced by its replica, and no session is reported as gone.
+#[requires(redis)]
 #[tokio::test]
 async fn cluster_failover_never_reports_session_gone() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let mut cluster = Cluster::start()?;
     let owner = cluster.owner(0, TAG)?;
     let replica = cluster.add_replica(owner)?;

@@ -1,11 +1,11 @@
-//! A backend cannot draw the resources of another one to itself, and `/status` says where two claim the same URIs.
+//! A backend cannot take over the resources of another one, and `/status` reports URIs that two backends claim.
 
 use serde_json::{Value, json};
 use vmcp_e2e::gateway::Recipe;
-use vmcp_e2e::raw::Session;
-use vmcp_e2e::recording_backend::{RecordingBackend, Reply};
+use vmcp_e2e::http_client::Session;
+use vmcp_e2e::recording_backend::{BackendReply, RecordingBackend};
 
-/// A backend with these resources and templates, which says who it is when it is read from.
+/// A backend with these resources and templates, whose reads return its name.
 fn backend(name: &'static str, resources: &[&str], templates: &[&str]) -> anyhow::Result<RecordingBackend> {
     let listed = |field: &str, uris: &[&str]| -> Vec<Value> {
         let item = |uri: &&str| json!({"name": uri, field: uri});
@@ -17,7 +17,7 @@ fn backend(name: &'static str, resources: &[&str], templates: &[&str]) -> anyhow
     });
     RecordingBackend::start(offer, move |request| {
         let uri = &request["params"]["uri"];
-        Reply::Result(json!({"contents": [{"uri": uri, "text": name}]}))
+        BackendReply::Result(json!({"contents": [{"uri": uri, "text": name}]}))
     })
 }
 

@@ -1,5 +1,5 @@
-//! Clients on the SDKs of others, as they are shipped: each notices that its session is gone, connects although it probes for the modern
-//! era first, and understands every event. What each does then stands in `docs/clients.md`.
+//! Clients on third-party SDKs with their defaults: each notices a lost session, connects although it probes for the modern era first, and
+//! understands every event. `docs/clients.md` lists the behaviour of each.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -7,36 +7,30 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use vmcp_e2e::client::Client;
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::recorder::Recorder;
-use vmcp_peers::{client, left_out};
+use vmcp_external::{client, requires};
 
-/// A gateway in front of one backend that answers with streams, and what clients say to it.
-struct World {
-    _fixture: Fixture,
-    gateway: Gateway,
+/// A gateway in front of one backend that answers with streams, and a recorder of what clients send to the gateway.
+struct RecordedGateway {
+    harness: Harness,
     recorder: Recorder,
 }
 
-impl World {
+impl RecordedGateway {
     fn start() -> anyhow::Result<Self> {
-        let fixture = Fixture::start(&[])?;
-        let gateway = Recipe::in_memory(&[("fixture", &fixture.url)])?.start()?;
-        let recorder = Recorder::start(gateway.mcp)?;
-        Ok(Self {
-            _fixture: fixture,
-            gateway,
-            recorder,
-        })
+        let builder = Harness::builder().test_server("fixture", &[]);
+        let harness = builder.without_session_keys().start()?;
+        let recorder = Recorder::start(harness.address())?;
+        Ok(Self { harness, recorder })
     }
 
     fn url(&self) -> String {
         format!("http://{}/mcp", self.recorder.address)
     }
 
-    /// Ends the session that was named last, elsewhere.
+    /// Terminates the newest session with another client.
     fn end_session(&self) -> anyhow::Result<()> {
         let said = self.recorder.said();
         let named = said.lines().rev().find_map(|line| {
@@ -45,13 +39,13 @@ impl World {
                 .then(|| value.trim().to_owned())
         });
         let id = named.context("no session was named")?;
-        let ended = Session { id }.delete(self.gateway.mcp)?;
+        let ended = Session { id }.delete(self.harness.address())?;
         ensure!(ended.status == 200, "{ended:?}");
         Ok(())
     }
 }
 
-/// A client that prints one line of JSON per step, and waits for a line where its session is to end. It ends with the test.
+/// A client that prints one line of JSON per step, and waits for a line of input before the step after its session is terminated.
 struct Script {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -73,11 +67,11 @@ impl Script {
         serde_json::from_str(&line).with_context(|| format!("not a line of JSON: {line:?}"))
     }
 
-    /// Ends the session behind the first call, and gives what the client says of its next one.
-    fn lose_session(&mut self, world: &World) -> anyhow::Result<Value> {
+    /// Terminates the session after the first call, and returns the client's report of its next call.
+    fn lose_session(&mut self, gateway: &RecordedGateway) -> anyhow::Result<Value> {
         let first = self.line()?;
         ensure!(first["failed"] == json!(false), "{first}");
-        world.end_session()?;
+        gateway.end_session()?;
         self.child.stdin.as_mut().context("no input")?.write_all(b"\n")?;
         self.line()
     }
@@ -90,15 +84,13 @@ impl Drop for Script {
     }
 }
 
+#[requires(go)]
 #[test]
-fn go_sdk_notices_that_its_session_is_gone() -> anyhow::Result<()> {
+fn go_sdk_notices_lost_session() -> anyhow::Result<()> {
     // The call says so, and the session ends by itself. Only a new connection has a new one.
-    if left_out("go") {
-        return Ok(());
-    }
-    let world = World::start()?;
-    let mut script = Script::start(client::go("lost", &world.url())?)?;
-    let noticed = script.lose_session(&world)?;
+    let gateway = RecordedGateway::start()?;
+    let mut script = Script::start(client::go("lost", &gateway.url())?)?;
+    let noticed = script.lose_session(&gateway)?;
     assert_eq!(noticed["noticed"], true, "{noticed}");
     let ended = script.line()?;
     assert_eq!(ended["ended"], true, "{ended}");
@@ -107,16 +99,14 @@ fn go_sdk_notices_that_its_session_is_gone() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[requires(conformance)]
 #[test]
-fn typescript_sdks_notice_that_their_session_is_gone() -> anyhow::Result<()> {
+fn typescript_sdks_notice_lost_session() -> anyhow::Result<()> {
     // The call fails with the status. The client keeps the old session; a new client gets a new one.
-    if left_out("conformance") {
-        return Ok(());
-    }
     for version in ["v1", "v2"] {
-        let world = World::start()?;
-        let mut script = Script::start(client::lost_session_typescript(version, &world.url())?)?;
-        let noticed = script.lose_session(&world)?;
+        let gateway = RecordedGateway::start()?;
+        let mut script = Script::start(client::lost_session_typescript(version, &gateway.url())?)?;
+        let noticed = script.lose_session(&gateway)?;
         assert_eq!(noticed["noticed"], true, "{version}: {noticed}");
         let again = script.line()?;
         assert_eq!(again["failed"], false, "{version}: {again}");
@@ -124,15 +114,13 @@ fn typescript_sdks_notice_that_their_session_is_gone() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[requires(python)]
 #[test]
-fn python_sdk_notices_that_its_session_is_gone() -> anyhow::Result<()> {
+fn python_sdk_notices_lost_session() -> anyhow::Result<()> {
     // The call fails with -32001. The client keeps the old session; a new client gets a new one.
-    if left_out("python") {
-        return Ok(());
-    }
-    let world = World::start()?;
-    let mut script = Script::start(client::lost_session_python(&world.url())?)?;
-    let noticed = script.lose_session(&world)?;
+    let gateway = RecordedGateway::start()?;
+    let mut script = Script::start(client::lost_session_python(&gateway.url())?)?;
+    let noticed = script.lose_session(&gateway)?;
     assert_eq!(noticed["noticed"], true, "{noticed}");
     let again = script.line()?;
     assert_eq!(again["failed"], false, "{again}");
@@ -140,25 +128,26 @@ fn python_sdk_notices_that_its_session_is_gone() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn rmcp_opens_another_session_by_itself() -> anyhow::Result<()> {
+async fn rmcp_reopens_lost_session() -> anyhow::Result<()> {
     // The call is sent again in a new session; its caller sees nothing.
-    let world = World::start()?;
-    let client = Client::connect_as_shipped(&world.url()).await?;
+    let gateway = RecordedGateway::start()?;
+    let client = Client::connect_as_shipped(&gateway.url()).await?;
     let echo = json!({"message": "hi"});
     assert_eq!(client.call("fixture_echo", echo.clone()).await?, "hi");
-    world.end_session()?;
+    gateway.end_session()?;
     assert_eq!(client.call("fixture_echo", echo).await?, "hi");
-    let said = world.recorder.said();
+    let said = gateway.recorder.said();
     assert_eq!(said.matches(r#""method":"initialize""#).count(), 2, "{said}");
     client.close().await
 }
 
+/// rmcp that probes for the modern era first connects.
 #[tokio::test]
-async fn rmcp_that_probes_for_the_modern_era_connects() -> anyhow::Result<()> {
-    let world = World::start()?;
-    let client = Client::connect_in_any_era(&world.url()).await?;
+async fn rmcp_probing_for_modern_era_connects() -> anyhow::Result<()> {
+    let gateway = RecordedGateway::start()?;
+    let client = Client::connect_in_any_era(&gateway.url()).await?;
     assert_eq!(client.call("fixture_echo", json!({"message": "hi"})).await?, "hi");
-    let said = world.recorder.said();
+    let said = gateway.recorder.said();
     assert!(
         said.contains("server/discover") && said.contains(r#""method":"initialize""#),
         "{said}"
@@ -166,29 +155,29 @@ async fn rmcp_that_probes_for_the_modern_era_connects() -> anyhow::Result<()> {
     client.close().await
 }
 
+#[requires(conformance)]
 #[test]
 fn ai_sdks_connect_with_their_defaults_and_call() -> anyhow::Result<()> {
     // Version 2 probes for the modern era first; version 1 waits for the type of each event.
-    if left_out("conformance") {
-        return Ok(());
-    }
     for version in ["1", "2"] {
-        let world = World::start()?;
-        let mut script = Script::start(client::ai_sdk(version, &world.url())?)?;
+        let gateway = RecordedGateway::start()?;
+        let mut script = Script::start(client::ai_sdk(version, &gateway.url())?)?;
         let result = script.line()?;
         assert_eq!(result["content"][0]["text"], "hi", "{version}: {result}");
-        assert_eq!(world.recorder.said().contains("server/discover"), version == "2");
+        assert_eq!(
+            gateway.recorder.said().contains("server/discover"),
+            version == "2"
+        );
     }
     Ok(())
 }
 
+/// mcp-go needs the type of each event, and gets it.
+#[requires(go)]
 #[test]
-fn mcp_go_that_waits_for_the_type_of_events_calls() -> anyhow::Result<()> {
-    if left_out("go") {
-        return Ok(());
-    }
-    let world = World::start()?;
-    let mut script = Script::start(client::go("call", &world.url())?)?;
+fn mcp_go_that_needs_event_types_can_call() -> anyhow::Result<()> {
+    let gateway = RecordedGateway::start()?;
+    let mut script = Script::start(client::go("call", &gateway.url())?)?;
     let line = script.line()?;
     assert_eq!(line["result"]["content"][0]["text"], "hi", "{line}");
     Ok(())

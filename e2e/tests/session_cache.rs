@@ -1,71 +1,48 @@
-//! What a process remembers of sessions: a warm call asks nobody, and what another process does is known at once.
+//! The session cache: a warm call does not use the store, and a change on another replica is known at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
-use vmcp_crds::config::{Duration as ConfigDuration, SessionStorage, SessionStorageProvider};
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
+use serde_json::json;
+use vmcp_crds::config::Duration as ConfigDuration;
+use vmcp_e2e::gateway::Gateway;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::redis::Redis;
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Three gateways that share a Redis, and a backend that counts. What they remember counts for as long as `max_staleness`.
-struct World {
-    fixture: Fixture,
-    redis: Redis,
-    gateways: [Gateway; 3],
+/// Three gateways that share Redis. Each may use cached session state for as long as `max_staleness`.
+fn start(max_staleness: Duration) -> anyhow::Result<Harness<Redis>> {
+    let max_staleness = ConfigDuration::from_millis(u64::try_from(max_staleness.as_millis())?);
+    Harness::builder()
+        .test_server("fixture", &[])
+        .redis(Redis::start(None)?)
+        .configure(|recipe| recipe.config.session_storage.max_staleness = max_staleness)
+        .replicas(3)
+        .start()
 }
 
-impl World {
-    fn new(max_staleness: Duration) -> anyhow::Result<Option<Self>> {
-        if vmcp_peers::left_out("redis") {
-            return Ok(None);
-        }
-        let (fixture, redis) = (Fixture::start(&[])?, Redis::start(None)?);
-        let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
-        recipe.config.session_storage = SessionStorage {
-            provider: SessionStorageProvider::Redis,
-            address: Some(redis.address.to_string()),
-            max_staleness: ConfigDuration::from_millis(u64::try_from(max_staleness.as_millis())?),
-            ..SessionStorage::default()
-        };
-        let gateways = [recipe.start()?, recipe.start()?, recipe.start()?];
-        Ok(Some(Self {
-            fixture,
-            redis,
-            gateways,
-        }))
-    }
-
-    /// Has the backend say `text`, again and again, until it comes on `stream`: what it says while nobody listens is lost.
-    fn is_heard(&self, stream: &mut Stream, text: &str) -> anyhow::Result<()> {
-        let (heard, path) = (AtomicBool::new(false), format!("/log?level=error&text={text}"));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                wait::until("it is heard", PATIENCE, || {
-                    self.fixture.admin("POST", &path, &Value::Null)?;
-                    anyhow::ensure!(heard.load(Ordering::Relaxed), "not yet");
-                    Ok(())
-                })
-            });
-            let (_, message) = stream.await_method("notifications/message")?;
-            heard.store(true, Ordering::Relaxed);
-            anyhow::ensure!(message.to_string().contains(text), "{message}");
-            Ok(())
-        })
-    }
-
-    fn scripts(&self) -> anyhow::Result<u64> {
-        let commands = self.redis.commands()?;
-        let count = |name| commands.get(name).copied().unwrap_or_default();
-        Ok(count("eval") + count("evalsha"))
-    }
+/// Lets the backend send `text` until it arrives on `stream`: a message is lost if no stream is open for it.
+fn await_log(harness: &Harness<Redis>, stream: &mut Stream, text: &str) -> anyhow::Result<()> {
+    let has_arrived = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            wait::until("the message arrives", PATIENCE, || {
+                harness.server().log(text)?;
+                anyhow::ensure!(has_arrived.load(Ordering::Relaxed), "not yet");
+                Ok(())
+            })
+        });
+        let (_, message) = stream.await_method("notifications/message")?;
+        has_arrived.store(true, Ordering::Relaxed);
+        anyhow::ensure!(message.to_string().contains(text), "{message}");
+        Ok(())
+    })
 }
 
 fn count(session: &Session, gateway: &Gateway) -> anyhow::Result<u64> {
@@ -75,71 +52,69 @@ fn count(session: &Session, gateway: &Gateway) -> anyhow::Result<u64> {
     Ok(text.parse()?)
 }
 
+#[requires(redis)]
 #[test]
-fn a_warm_call_makes_no_redis_command_whichever_process_gets_it() -> anyhow::Result<()> {
-    // Long, so that a busy machine does not make a process doubt what it knows.
-    let Some(world) = World::new(Duration::from_secs(60))? else {
-        return Ok(());
-    };
-    let session = Session::open(world.gateways[0].mcp)?;
+fn warm_call_sends_no_redis_command() -> anyhow::Result<()> {
+    // Long, so that cache entries stay fresh on a busy machine.
+    let harness = start(Duration::from_secs(60))?;
+    let session = Session::open(harness.gateways[0].mcp)?;
     let mut expected = 0;
-    for gateway in &world.gateways {
+    for gateway in &harness.gateways {
         expected += 1;
         assert_eq!(count(&session, gateway)?, expected);
     }
-    let before = world.scripts()?;
+    let before = harness.redis.scripts()?;
     for _ in 0..20 {
-        for gateway in &world.gateways {
+        for gateway in &harness.gateways {
             expected += 1;
             assert_eq!(count(&session, gateway)?, expected);
         }
     }
-    assert_eq!(world.scripts()?, before);
-    assert_eq!(world.fixture.initializes("raw")?, 1);
+    assert_eq!(harness.redis.scripts()?, before);
+    assert_eq!(harness.server().initializes("http-client")?, 1);
     Ok(())
 }
 
+/// A new session is in the cache of every replica before its first request there.
+#[requires(redis)]
 #[test]
-fn a_process_knows_a_session_that_it_has_never_served() -> anyhow::Result<()> {
-    let Some(world) = World::new(Duration::from_secs(60))? else {
-        return Ok(());
-    };
-    let [one, two, _] = &world.gateways;
+fn new_session_is_cached_on_every_replica() -> anyhow::Result<()> {
+    let harness = start(Duration::from_secs(60))?;
+    let [one, two, _] = harness.all()?;
     let session = Session::open(one.mcp)?;
     assert_eq!(count(&session, one)?, 1);
-    // The changes of the first session have been told before those of this one.
+    // The events of the first session were published before those of this one.
     let marker = Session::open(one.mcp)?;
     assert_eq!(count(&marker, two)?, 1);
-    let before = world.scripts()?;
+    let before = harness.redis.scripts()?;
     assert_eq!(count(&session, two)?, 2);
-    assert_eq!(world.scripts()?, before);
+    assert_eq!(harness.redis.scripts()?, before);
     Ok(())
 }
 
+/// With `maxStaleness: 0` every request loads the record.
+#[requires(redis)]
 #[test]
-fn without_staleness_every_request_asks() -> anyhow::Result<()> {
-    let Some(world) = World::new(Duration::ZERO)? else {
-        return Ok(());
-    };
-    let session = Session::open(world.gateways[0].mcp)?;
-    count(&session, &world.gateways[0])?;
-    let before = world.scripts()?;
+fn zero_staleness_loads_on_every_request() -> anyhow::Result<()> {
+    let harness = start(Duration::ZERO)?;
+    let session = Session::open(harness.gateways[0].mcp)?;
+    count(&session, &harness.gateways[0])?;
+    let before = harness.redis.scripts()?;
     for _ in 0..5 {
-        count(&session, &world.gateways[0])?;
+        count(&session, &harness.gateways[0])?;
     }
-    assert!(world.scripts()? >= before + 5);
+    assert!(harness.redis.scripts()? >= before + 5);
     Ok(())
 }
 
+#[requires(redis)]
 #[test]
-fn what_ends_on_one_process_ends_on_all() -> anyhow::Result<()> {
-    // Only what one process tells the other can end what is going on there.
-    let Some(world) = World::new(Duration::from_secs(120))? else {
-        return Ok(());
-    };
-    let [one, two, three] = &world.gateways;
+fn termination_ends_session_on_all_replicas() -> anyhow::Result<()> {
+    // Only an event can end the calls on the other replicas.
+    let harness = start(Duration::from_secs(120))?;
+    let [one, two, three] = harness.all()?;
     let session = Session::open(one.mcp)?;
-    for gateway in &world.gateways {
+    for gateway in &harness.gateways {
         count(&session, gateway)?;
     }
     let mut own = Stream::get(three.mcp, &session, None)?;
@@ -154,8 +129,8 @@ fn what_ends_on_one_process_ends_on_all() -> anyhow::Result<()> {
         &json!({"ms": 60_000}),
     )?;
     wait::until("both calls have reached the backend", PATIENCE, || {
-        let calls = world.fixture.stats()?.requests.get("tools/call").copied();
-        anyhow::ensure!(calls >= Some(5), "{calls:?}");
+        let calls = harness.server().calls()?;
+        anyhow::ensure!(calls >= 5, "{calls}");
         Ok(())
     })?;
 
@@ -166,7 +141,7 @@ fn what_ends_on_one_process_ends_on_all() -> anyhow::Result<()> {
     let rest = streamed.rest()?;
     assert!(rest.contains("-32001") && rest.contains("\"streamed\""), "{rest}");
     own.rest()?;
-    for gateway in &world.gateways {
+    for gateway in &harness.gateways {
         wait::until("it is refused", PATIENCE, || {
             let refused = session.call(gateway.mcp, "fixture_counter", &json!({}))?;
             anyhow::ensure!(refused.error_code() == -32001, "{}", refused.text());
@@ -177,18 +152,17 @@ fn what_ends_on_one_process_ends_on_all() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What ends on one process breaks a large answer off that another passes on.
+/// A termination on one replica aborts a large response on another.
+#[requires(redis)]
 #[test]
 fn termination_elsewhere_aborts_large_response() -> anyhow::Result<()> {
     const BYTES: usize = 96 << 20;
-    let Some(mut world) = World::new(Duration::from_secs(120))? else {
-        return Ok(());
-    };
-    world.fixture.restart_with(&["--json-response"])?;
-    let [one, two, _] = &world.gateways;
+    let mut harness = start(Duration::from_secs(120))?;
+    harness.servers[0].restart_with(&["--json-response"])?;
+    let [one, two, _] = harness.all()?;
     let session = Session::open(one.mcp)?;
     count(&session, two)?;
-    // The client reads nothing for now, so that most of the answer is still at the backend.
+    // The client does not read yet, so most of the response is still at the backend.
     let params = json!({"name": "fixture_big", "arguments": {"bytes": BYTES}});
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
     let mut large = Stream::post(two.mcp, &session, &call)?;
@@ -208,13 +182,12 @@ fn termination_elsewhere_aborts_large_response() -> anyhow::Result<()> {
     })
 }
 
+#[requires(redis)]
 #[test]
-fn a_look_that_meets_the_end_of_a_session_never_brings_it_back() -> anyhow::Result<()> {
-    // Everything is looked up, so that each request may meet the end anywhere on its way.
-    let Some(world) = World::new(Duration::ZERO)? else {
-        return Ok(());
-    };
-    let [first, others @ ..] = &world.gateways;
+fn lookup_during_termination_never_revives_session() -> anyhow::Result<()> {
+    // Every request loads the record, so that it may meet the termination at any step.
+    let harness = start(Duration::ZERO)?;
+    let [first, others @ ..] = harness.all::<3>()?;
     let mut served = 0;
     for _ in 0..100 {
         let session = Session::open(first.mcp)?;
@@ -248,33 +221,32 @@ fn a_look_that_meets_the_end_of_a_session_never_brings_it_back() -> anyhow::Resu
             }
             Ok(served)
         })?;
-        for gateway in &world.gateways {
+        for gateway in &harness.gateways {
             anyhow::ensure!(session.delete(gateway.mcp)?.status == 404, "it is back");
         }
     }
     anyhow::ensure!(served > 0, "no request came before an end");
-    let records: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+    let records: Vec<String> = harness.redis.command(&["KEYS", "*:s:*"])?;
     assert!(records.is_empty(), "{records:?}");
     Ok(())
 }
 
-/// What a newer gateway tells makes this one ask and what that writes is not served from memory.
+/// An unknown event of a newer gateway makes this one load the record again.
+#[requires(redis)]
 #[test]
 fn unknown_event_of_newer_gateway_forces_reload() -> anyhow::Result<()> {
-    let Some(world) = World::new(Duration::from_secs(120))? else {
-        return Ok(());
-    };
-    let gateway = &world.gateways[0];
+    let harness = start(Duration::from_secs(120))?;
+    let gateway = &harness.gateways[0];
     let (named, unnamed) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
     for session in [&named, &unnamed] {
         assert_eq!(count(session, gateway)?, 1);
     }
-    let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+    let keys: Vec<String> = harness.redis.command(&["KEYS", "*:s:*"])?;
     let (prefix, _) = keys[0].split_once(":s:").context("no record")?;
     let channel = format!("{prefix}:events");
-    let publish = |message: &str| world.redis.command::<u64>(&["PUBLISH", &channel, message]);
+    let publish = |message: &str| harness.redis.command::<u64>(&["PUBLISH", &channel, message]);
     let write = |key: &str, from: &str, to: &str| {
-        world
+        harness
             .redis
             .change_field(key, "fixed", |fixed| fixed.replacen(from, to, 1))
     };
@@ -302,7 +274,7 @@ fn unknown_event_of_newer_gateway_forces_reload() -> anyhow::Result<()> {
     for session in [&named, &unnamed] {
         assert!(count(session, gateway)? > 1);
     }
-    // One that names nobody may be about anybody.
+    // An event without a session may concern every session.
     for key in &keys {
         write(key, "1 ", "9 ")?;
     }
@@ -311,18 +283,18 @@ fn unknown_event_of_newer_gateway_forces_reload() -> anyhow::Result<()> {
     refuses(&unnamed)
 }
 
+/// Of two session streams on two replicas the newer one gets the messages.
+#[requires(redis)]
 #[test]
-fn of_two_streams_on_two_processes_the_newer_is_heard() -> anyhow::Result<()> {
-    let Some(world) = World::new(Duration::from_secs(120))? else {
-        return Ok(());
-    };
-    let [one, two, three] = &world.gateways;
+fn newer_stream_on_other_replica_wins() -> anyhow::Result<()> {
+    let harness = start(Duration::from_secs(120))?;
+    let [one, two, three] = harness.all()?;
     let session = Session::open(one.mcp)?;
     count(&session, one)?;
     let gets = |gets: u64| {
         wait::until("the backend is heard", PATIENCE, || {
-            let open = world.fixture.stats()?.gets_open;
-            // Each gateway hears it for its catalogue, too.
+            let open = harness.server().stats()?.gets_open;
+            // Each gateway also has a stream for its catalog.
             anyhow::ensure!(open == 3 + gets, "{open}");
             Ok(())
         })
@@ -332,52 +304,45 @@ fn of_two_streams_on_two_processes_the_newer_is_heard() -> anyhow::Result<()> {
     let mut newer = Stream::get(two.mcp, &session, None)?;
     older.rest()?;
     gets(1)?;
-    world.is_heard(&mut newer, "first")?;
+    await_log(&harness, &mut newer, "first")?;
     // And back to the first process.
     let mut newest = Stream::get(one.mcp, &session, None)?;
     newer.rest()?;
     gets(1)?;
-    world.is_heard(&mut newest, "second")?;
+    await_log(&harness, &mut newest, "second")?;
     assert_eq!(session.delete(three.mcp)?.status, 200);
     newest.rest()?;
     gets(0)
 }
 
+/// A session stream also gets messages of a backend that another replica binds.
+#[requires(redis)]
 #[test]
-fn a_stream_hears_a_backend_that_another_process_binds() -> anyhow::Result<()> {
-    let Some(world) = World::new(Duration::from_secs(120))? else {
-        return Ok(());
-    };
-    let [one, two, _] = &world.gateways;
+fn stream_gets_events_of_binding_by_other_replica() -> anyhow::Result<()> {
+    let harness = start(Duration::from_secs(120))?;
+    let [one, two, _] = harness.all()?;
     let session = Session::open(one.mcp)?;
     let mut own = Stream::get(one.mcp, &session, None)?;
     count(&session, two)?;
     wait::until("the backend is heard", PATIENCE, || {
-        let open = world.fixture.stats()?.gets_open;
+        let open = harness.server().stats()?.gets_open;
         anyhow::ensure!(open == 4, "{open}");
         Ok(())
     })?;
-    world.is_heard(&mut own, "heard")
+    await_log(&harness, &mut own, "heard")
 }
 
-/// What a process remembers of sessions in Redis has so many bytes, however much their clients say of themselves; what it forgets it
-/// reads again.
+/// The session cache has a limit in bytes, however large the clients' capabilities are. An evicted session is loaded again.
+#[requires(redis)]
 #[test]
-fn remembered_sessions_have_so_many_bytes() -> anyhow::Result<()> {
+fn session_cache_size_is_limited() -> anyhow::Result<()> {
     const MIB: f64 = 1024.0 * 1024.0;
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let redis = Redis::start(None)?;
-    let mut recipe = Recipe::new(&[])?;
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(redis.address.to_string()),
-        ..SessionStorage::default()
-    };
     // An eighth is for sessions.
-    recipe.config.hot.get_or_insert_default().limits.buffered_bytes = Some(16 << 20);
-    let gateway = recipe.start()?;
+    let harness = Harness::builder()
+        .redis(Redis::start(None)?)
+        .configure(|recipe| recipe.hot().limits.buffered_bytes = Some(16 << 20))
+        .start()?;
+    let gateway = harness.gateway();
     let before = gateway.metric("vmcp_buffered_bytes", "")?;
     let heavy = json!({"experimental": {"x": "y".repeat(15_000)}});
     let sessions = (0..400).map(|_| Session::open_with(gateway.mcp, "2025-11-25", &heavy));

@@ -1,5 +1,5 @@
-//! A backend with `catalog: perSession` is listed in each client's own upstream session: what a server adds to one session is seen and
-//! reached in that session, on every replica, and nowhere else.
+//! `catalog: perSession`: the gateway lists the backend in each client's own upstream session. Items of one session are listed and reachable in
+//! that session only, on every replica.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
@@ -8,24 +8,26 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use vmcp_crds::config::{self, BackendConfig, CatalogScope, ConflictStrategy, ToolOverride};
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
-use vmcp_e2e::replicas::Replicas;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::Session;
+use vmcp_e2e::redis::Redis;
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One gateway in front of a server whose tools a session can add to.
-fn started(change: impl FnOnce(&mut BackendConfig)) -> anyhow::Result<(Fixture, Gateway)> {
-    let fixture = Fixture::start(&["--toolsets"])?;
-    let mut recipe = Recipe::new(&[("a", &fixture.url)])?;
-    let backend = &mut recipe.config.hot.as_mut().unwrap().backends[0];
+fn started(change: impl FnOnce(&mut BackendConfig)) -> anyhow::Result<(TestServer, Gateway)> {
+    let test_server = TestServer::start(&["--toolsets"])?;
+    let mut recipe = Recipe::new(&[("a", &test_server.url)])?;
+    let backend = &mut recipe.hot().backends[0];
     backend.catalog = CatalogScope::PerSession;
     change(backend);
     let gateway = recipe.start()?;
-    Ok((fixture, gateway))
+    Ok((test_server, gateway))
 }
 
 fn lists(gateway: SocketAddr, session: &Session, tool: &str) -> anyhow::Result<bool> {
@@ -43,7 +45,7 @@ fn enable(gateway: SocketAddr, session: &Session, prefix: &str, name: &str) -> a
 /// A tool that one session has is listed and called in that session, without any notification; another session neither sees nor reaches it.
 #[test]
 fn tool_of_one_session_is_seen_and_reached_there_alone() -> anyhow::Result<()> {
-    let (_fixture, gateway) = started(|_| {})?;
+    let (_test_server, gateway) = started(|_| {})?;
     let (one, other) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
     assert!(!lists(gateway.mcp, &one, "a_report")?);
     enable(gateway.mcp, &one, "a_", "report")?;
@@ -72,10 +74,10 @@ fn session_call(gateway: SocketAddr, session: &Session, tool: &str) -> anyhow::R
     })
 }
 
-/// By default every client sees what the gateway's own session sees.
+/// By default every client sees the lists of the gateway's own session.
 #[test]
 fn shared_catalog_knows_no_tools_of_sessions() -> anyhow::Result<()> {
-    let (_fixture, gateway) = started(|backend| backend.catalog = CatalogScope::Shared)?;
+    let (_test_server, gateway) = started(|backend| backend.catalog = CatalogScope::Shared)?;
     let session = Session::open(gateway.mcp)?;
     enable(gateway.mcp, &session, "a_", "report")?;
     assert!(!lists(gateway.mcp, &session, "a_report")?);
@@ -83,11 +85,11 @@ fn shared_catalog_knows_no_tools_of_sessions() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A backend that has lists of its own for sessions is named on `/status`, with the option; one that tells everybody of a change is not.
+/// `/status` names a backend with lists per session, and the option for it. A backend that notifies all sessions of a change is not named.
 #[test]
-fn backend_with_lists_of_sessions_is_named_with_the_option() -> anyhow::Result<()> {
-    let (fixture, everybody) = (Fixture::start(&["--toolsets"])?, Fixture::start(&[])?);
-    let recipe = Recipe::new(&[("a", &fixture.url), ("b", &everybody.url)])?;
+fn status_names_backend_needing_per_session_catalog() -> anyhow::Result<()> {
+    let (test_server, everybody) = (TestServer::start(&["--toolsets"])?, TestServer::start(&[])?);
+    let recipe = Recipe::new(&[("a", &test_server.url), ("b", &everybody.url)])?;
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
     for tool in ["a_echo", "b_echo"] {
@@ -97,7 +99,7 @@ fn backend_with_lists_of_sessions_is_named_with_the_option() -> anyhow::Result<(
     }
     let _stream = Stream::get(gateway.mcp, &session, None)?;
     wait::until("both are listened to", PATIENCE, || {
-        let open = [fixture.stats()?.gets_open, everybody.stats()?.gets_open];
+        let open = [test_server.stats()?.gets_open, everybody.stats()?.gets_open];
         anyhow::ensure!(open == [2, 2], "{open:?}");
         Ok(())
     })?;
@@ -119,10 +121,10 @@ fn backend_with_lists_of_sessions_is_named_with_the_option() -> anyhow::Result<(
     })
 }
 
-/// The client hears its own list_changed when its upstream session says so, and other clients do not.
+/// A `list_changed` of an upstream session reaches its own client only.
 #[test]
-fn change_of_a_sessions_list_is_told_to_its_client_alone() -> anyhow::Result<()> {
-    let (fixture, gateway) = started(|_| {})?;
+fn list_change_of_session_reaches_its_client_only() -> anyhow::Result<()> {
+    let (test_server, gateway) = started(|_| {})?;
     let (one, other) = (Session::open(gateway.mcp)?, Session::open(gateway.mcp)?);
     for session in [&one, &other] {
         assert!(!lists(gateway.mcp, session, "a_report")?);
@@ -131,8 +133,8 @@ fn change_of_a_sessions_list_is_told_to_its_client_alone() -> anyhow::Result<()>
         Stream::get(gateway.mcp, &one, None)?,
         Stream::get(gateway.mcp, &other, None)?,
     ];
-    wait::until("the fixture is listened to", PATIENCE, || {
-        anyhow::ensure!(fixture.stats()?.gets_open == 3, "{:?}", fixture.stats()?);
+    wait::until("the test server is listened to", PATIENCE, || {
+        anyhow::ensure!(test_server.stats()?.gets_open == 3, "{:?}", test_server.stats()?);
         Ok(())
     })?;
     let arguments = json!({"name": "report"});
@@ -143,18 +145,18 @@ fn change_of_a_sessions_list_is_told_to_its_client_alone() -> anyhow::Result<()>
         assert_eq!(told["method"], "notifications/tools/list_changed", "{told}");
     }
     assert!(lists(gateway.mcp, &one, "a_report")?);
-    // The next thing that the other one hears is something else.
+    // The next message of the other client is a different one.
     let changed = "/resources-changed?add=test://added";
-    fixture.admin("POST", changed, &json!(null))?;
+    test_server.admin("POST", changed, &json!(null))?;
     let told = streams[1].message()?;
     assert_eq!(told["method"], "notifications/resources/list_changed", "{told}");
     Ok(())
 }
 
-/// Filters, hidden tools, overrides and conflicts hold for what a session alone has, as they do for the shared catalog.
+/// Filters, hidden tools, overrides and conflict rules apply to items of a session as to the shared catalog.
 #[test]
-fn exposure_policy_holds_for_tools_of_a_session() -> anyhow::Result<()> {
-    let (_fixture, gateway) = started(|backend| {
+fn exposure_policy_applies_to_session_tools() -> anyhow::Result<()> {
+    let (_test_server, gateway) = started(|backend| {
         backend.tools.deny = vec!["secret*".to_owned()];
         backend.tools.hidden = vec!["quiet".to_owned()];
         let renamed = ToolOverride {
@@ -190,32 +192,23 @@ fn exposure_policy_holds_for_tools_of_a_session() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Without prefixes a session's own tool wins a name over backends that come later, in that session alone, on a replica that is new, too.
-#[tokio::test(flavor = "multi_thread")]
-async fn tool_of_a_session_takes_a_name_as_the_strategy_says() -> anyhow::Result<()> {
-    let (first, later) = (
-        Fixture::start(&["--toolsets"])?,
-        Fixture::start(&["--name", "later"])?,
-    );
-    let replicas = Replicas::start_with(2, |recipe| {
-        let hot = recipe.config.hot.as_mut().unwrap();
-        let backend = |name: &str, url: &str| BackendConfig {
-            name: name.to_owned(),
-            url: url.to_owned(),
-            ..BackendConfig::default()
-        };
-        hot.backends = vec![backend("first", &first.url), backend("later", &later.url)];
+/// Without prefixes a tool of a session wins a name over later backends, in that session only, on a new replica, too.
+#[requires(redis)]
+#[test]
+fn session_tool_follows_conflict_strategy() -> anyhow::Result<()> {
+    let builder = Harness::builder().test_server("first", &["--toolsets"]);
+    let builder = builder.test_server("later", &["--name", "later"]);
+    let builder = builder.configure(|recipe| {
+        let hot = recipe.hot();
         hot.backends[0].catalog = CatalogScope::PerSession;
         hot.backends[0].tools.deny = vec!["whoami".to_owned()];
         hot.aggregation.strategy = ConflictStrategy::None;
-    })
-    .await?;
-    let [one, two] = replicas.addresses()[..] else {
-        anyhow::bail!("two replicas")
-    };
+    });
+    let harness = builder.redis(Redis::start(None)?).replicas(2).start()?;
+    let [one, two] = harness.all()?.each_ref().map(|gateway| gateway.mcp);
     let (session, other) = (Session::open(one)?, Session::open(one)?);
     // `whoami` is denied at the first backend, so that the name is the other's, and `counter` is both's.
-    later.admin("POST", "/tools-changed?add=special", &json!(null))?;
+    harness.servers[1].admin("POST", "/tools-changed?add=special", &json!(null))?;
     wait::until("the gateways have looked", PATIENCE, || {
         for gateway in [one, two] {
             anyhow::ensure!(lists(gateway, &other, "special")?, "not yet");
@@ -234,19 +227,17 @@ async fn tool_of_a_session_takes_a_name_as_the_strategy_says() -> anyhow::Result
     Ok(())
 }
 
-/// A replica that did not see the session lists and calls what the session has, and so does one that is started anew.
-#[tokio::test(flavor = "multi_thread")]
-async fn tools_of_a_session_survive_the_gateways() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&["--toolsets"])?;
-    let mut replicas = Replicas::start_with(2, |recipe| {
-        let hot = recipe.config.hot.as_mut().unwrap();
-        hot.backends[0].url = fixture.url.clone();
-        hot.backends[0].catalog = CatalogScope::PerSession;
-    })
-    .await?;
-    let [one, two] = replicas.addresses()[..] else {
-        anyhow::bail!("two replicas")
-    };
+/// Another replica and a new one list and call the tools of a session.
+#[requires(redis)]
+#[test]
+fn session_tools_survive_gateway_restart() -> anyhow::Result<()> {
+    let mut harness = Harness::builder()
+        .test_server("fixture", &["--toolsets"])
+        .redis(Redis::start(None)?)
+        .configure(|recipe| recipe.hot().backends[0].catalog = CatalogScope::PerSession)
+        .replicas(2)
+        .start()?;
+    let [one, two] = harness.all()?.each_ref().map(|gateway| gateway.mcp);
     let (session, other) = (Session::open(one)?, Session::open(one)?);
     enable(one, &session, "fixture_", "report")?;
     // A call first, and then a list: neither needs the other.
@@ -257,9 +248,9 @@ async fn tools_of_a_session_survive_the_gateways() -> anyhow::Result<()> {
     assert!(lists(two, &session, "fixture_report")? && !lists(two, &other, "fixture_report")?);
     enable(two, &session, "fixture_", "another")?;
     assert!(lists(one, &session, "fixture_another")?);
-    replicas.kill_all()?;
-    replicas.start_all_anew()?;
-    let fresh = replicas.addresses()[0];
+    harness.kill_gateways()?;
+    harness.replace_gateways()?;
+    let fresh = harness.addresses()[0];
     assert!(lists(fresh, &session, "fixture_report")? && lists(fresh, &session, "fixture_another")?);
     assert_eq!(
         session_call(fresh, &session, "fixture_report")?.unwrap(),
@@ -269,15 +260,15 @@ async fn tools_of_a_session_survive_the_gateways() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// When the backend has lost the upstream session, what it had added is gone, and the client is told that its lists have changed.
+/// When the backend has lost the upstream session, its tools are gone, and the client gets `list_changed`.
 #[test]
 fn replaced_upstream_session_has_lists_of_its_own() -> anyhow::Result<()> {
-    let (mut fixture, gateway) = started(|_| {})?;
+    let (mut test_server, gateway) = started(|_| {})?;
     let session = Session::open(gateway.mcp)?;
     enable(gateway.mcp, &session, "a_", "report")?;
     assert!(lists(gateway.mcp, &session, "a_report")?);
     let mut stream = Stream::get(gateway.mcp, &session, None)?;
-    fixture.restart()?;
+    test_server.restart()?;
     wait::until("the client is told", PATIENCE, || {
         let told = stream.message()?;
         let is_change = told["method"] == "notifications/tools/list_changed";
@@ -288,35 +279,35 @@ fn replaced_upstream_session_has_lists_of_its_own() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A backend that cannot be listed in the session is listed as the gateway's own session saw it, and keeps nobody waiting.
+/// A backend whose lists cannot be read in the session is listed from the shared catalog, and delays no response.
 #[test]
-fn list_without_an_answer_shows_the_shared_catalog() -> anyhow::Result<()> {
-    let (mut fixture, gateway) = started(|_| {})?;
+fn unanswered_session_list_falls_back_to_shared_catalog() -> anyhow::Result<()> {
+    let (mut test_server, gateway) = started(|_| {})?;
     let session = Session::open(gateway.mcp)?;
-    fixture.kill()?;
+    test_server.kill()?;
     assert!(lists(gateway.mcp, &session, "a_echo")?);
     Ok(())
 }
 
 /// Two backends without prefixes, `first` before `second`; the one of the name `per_session` lists to single sessions and lists nothing any
 /// more, after a session has called it.
-fn with_a_hanging_backend(per_session: &str) -> anyhow::Result<(Gateway, [Fixture; 2], Session)> {
-    let toolsets = Fixture::start(&["--toolsets"])?;
-    let other = Fixture::start(&["--name", "other"])?;
-    let fixtures = if per_session == "first" {
+fn with_a_hanging_backend(per_session: &str) -> anyhow::Result<(Gateway, [TestServer; 2], Session)> {
+    let toolsets = TestServer::start(&["--toolsets"])?;
+    let other = TestServer::start(&["--name", "other"])?;
+    let test_servers = if per_session == "first" {
         [toolsets, other]
     } else {
         [other, toolsets]
     };
-    let mut recipe = Recipe::new(&[("first", &fixtures[0].url), ("second", &fixtures[1].url)])?;
-    let hot = recipe.config.hot.as_mut().unwrap();
+    let mut recipe = Recipe::new(&[("first", &test_servers[0].url), ("second", &test_servers[1].url)])?;
+    let hot = recipe.hot();
     hot.aggregation.strategy = ConflictStrategy::None;
     let backend = hot
         .backends
         .iter_mut()
         .find(|backend| backend.name == per_session);
     backend.unwrap().catalog = CatalogScope::PerSession;
-    let other = &fixtures[usize::from(per_session == "first")];
+    let other = &test_servers[usize::from(per_session == "first")];
     other.admin("POST", "/tools-changed?add=special", &json!(null))?;
     other.admin("POST", "/resources-changed?add=test://special", &json!(null))?;
     let gateway = recipe.start()?;
@@ -324,9 +315,9 @@ fn with_a_hanging_backend(per_session: &str) -> anyhow::Result<(Gateway, [Fixtur
     enable(gateway.mcp, &session, "", "special")?;
     let rules = ["tools/list", "resources/list", "resources/templates/list"];
     let rules = rules.map(|method| json!({"only_method": method, "hang": true}));
-    let toolsets = &fixtures[usize::from(per_session != "first")];
+    let toolsets = &test_servers[usize::from(per_session != "first")];
     toolsets.admin("POST", "/faults", &json!(rules))?;
-    Ok((gateway, fixtures, session))
+    Ok((gateway, test_servers, session))
 }
 
 /// How long the session waits for `special`, which is a tool or a resource, from the backend that is not listed to single sessions.
@@ -348,10 +339,10 @@ fn waits(gateway: &Gateway, session: &Session, method: &str) -> anyhow::Result<D
     Ok(began.elapsed())
 }
 
-/// What a backend has that comes first is not asked for at another one, which could not win it.
+/// A name that an earlier backend owns is not looked up at a later one.
 #[test]
-fn backend_that_cannot_win_a_name_is_not_asked_for_it() -> anyhow::Result<()> {
-    let (gateway, _fixtures, session) = with_a_hanging_backend("second")?;
+fn backend_that_cannot_own_a_name_is_not_asked() -> anyhow::Result<()> {
+    let (gateway, _test_servers, session) = with_a_hanging_backend("second")?;
     for method in ["tools/call", "resources/read"] {
         let waited = waits(&gateway, &session, method)?;
         assert!(waited < Duration::from_secs(2), "{method}: {waited:?}");
@@ -359,10 +350,10 @@ fn backend_that_cannot_win_a_name_is_not_asked_for_it() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A list that does not come delays once what another backend has, and not again. When it can be had, it counts.
+/// A hanging session list delays the items of other backends once. It is used once it arrives.
 #[test]
-fn list_that_hangs_delays_other_backends_once() -> anyhow::Result<()> {
-    let (gateway, fixtures, session) = with_a_hanging_backend("first")?;
+fn hanging_session_list_delays_other_backends_once() -> anyhow::Result<()> {
+    let (gateway, test_servers, session) = with_a_hanging_backend("first")?;
     let first = std::thread::scope(|scope| -> anyhow::Result<_> {
         let early = scope.spawn(|| waits(&gateway, &session, "tools/call"));
         std::thread::sleep(Duration::from_secs(2));
@@ -379,7 +370,7 @@ fn list_that_hangs_delays_other_backends_once() -> anyhow::Result<()> {
         let waited = waits(&gateway, &session, method)?;
         assert!(waited < Duration::from_secs(2), "{method}: {waited:?}");
     }
-    fixtures[0].admin("DELETE", "/faults", &json!({}))?;
+    test_servers[0].admin("DELETE", "/faults", &json!({}))?;
     wait::until("the session's own tool is found", PATIENCE, || {
         let called = session_call(gateway.mcp, &session, "special")?;
         anyhow::ensure!(called.as_deref() == Ok("special of this session"), "{called:?}");
@@ -387,21 +378,21 @@ fn list_that_hangs_delays_other_backends_once() -> anyhow::Result<()> {
     })
 }
 
-/// What is kept of a session's own catalog is dropped when the session ends, wherever and however that is.
-#[tokio::test(flavor = "multi_thread")]
-async fn catalog_of_a_session_ends_with_the_session() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&["--toolsets"])?;
-    let replicas = Replicas::start_with(2, |recipe| {
-        recipe.config.session_storage.ttl = config::Duration::from_secs(4);
-        let hot = recipe.config.hot.as_mut().unwrap();
-        hot.backends[0].url = fixture.url.clone();
-        hot.backends[0].catalog = CatalogScope::PerSession;
-    })
-    .await?;
-    let [one, two] = replicas.addresses()[..] else {
-        anyhow::bail!("two replicas")
-    };
-    let kept = || replicas.gateways[0].metric("vmcp_buffered_bytes", "");
+/// The catalog of a session is dropped when the session ends: terminated here, terminated on another replica, or expired.
+#[requires(redis)]
+#[test]
+fn session_catalog_ends_with_session() -> anyhow::Result<()> {
+    let harness = Harness::builder()
+        .test_server("fixture", &["--toolsets"])
+        .redis(Redis::start(None)?)
+        .configure(|recipe| {
+            recipe.config.session_storage.ttl = config::Duration::from_secs(4);
+            recipe.hot().backends[0].catalog = CatalogScope::PerSession;
+        })
+        .replicas(2)
+        .start()?;
+    let [one, two] = harness.all()?.each_ref().map(|gateway| gateway.mcp);
+    let kept = || harness.gateways[0].metric("vmcp_buffered_bytes", "");
     wait::until("the catalog is known", PATIENCE, || {
         let session = Session::open(one)?;
         let is_known = lists(one, &session, "fixture_echo")?;

@@ -1,29 +1,30 @@
-//! The keys that sign session ids change while the gateway runs, and no session ends for it.
+//! Rotation of the keys that sign session ids: no session ends.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::json;
-use vmcp_crds::config::{SessionStorage, SessionStorageProvider};
+use tempfile::TempDir;
 use vmcp_crds::session_key::{CURRENT, NEXT, PREVIOUS, SessionKey};
 use vmcp_e2e::balancer::Balancer;
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::Recipe;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{self, Session};
 use vmcp_e2e::load::Load;
-use vmcp_e2e::raw::{self, Session};
 use vmcp_e2e::redis::Redis;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A rotation is taken while sessions go on and a bad set of keys changes nothing.
+/// A rotation is applied while sessions go on, and an invalid set of keys changes nothing.
 #[test]
 fn key_rotation_is_taken_and_bad_keys_are_refused() -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[])?;
-    let recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+    let test_server = TestServer::start(&[])?;
+    let recipe = Recipe::new(&[("fixture", &test_server.url)])?;
     let keys = recipe.config.session_keys.as_ref().context("no keys")?;
     let directory = keys.directory.clone();
     let gateway = recipe.start()?;
@@ -40,7 +41,7 @@ fn key_rotation_is_taken_and_bad_keys_are_refused() -> anyhow::Result<()> {
     call(&session)?;
     let before = signer(&session);
 
-    // Something that is no key: told of, and nothing else.
+    // An invalid key is reported and has no other effect.
     std::fs::write(directory.join(NEXT), "no key")?;
     wait::until("the bad key is told of", PATIENCE, || {
         anyhow::ensure!(gateway.log()?.contains("are refused"), "not yet");
@@ -48,8 +49,8 @@ fn key_rotation_is_taken_and_bad_keys_are_refused() -> anyhow::Result<()> {
     })?;
     call(&session)?;
 
-    // The rotation, file by file. A key whose number is another than that of the one before shows who signed.
-    let next = told_from(&std::fs::read_to_string(directory.join(CURRENT))?)?;
+    // The rotation, file by file. The new key has another number, so the session id shows which key signed.
+    let next = key_other_than(&std::fs::read_to_string(directory.join(CURRENT))?)?;
     std::fs::write(directory.join(NEXT), next)?;
     call(&session)?;
     std::fs::copy(directory.join(CURRENT), directory.join(PREVIOUS))?;
@@ -65,7 +66,7 @@ fn key_rotation_is_taken_and_bad_keys_are_refused() -> anyhow::Result<()> {
     new.call(gateway.mcp, "fixture_counter", &json!({}))?
         .tool_text()?;
 
-    // Once its key is gone a session is unknown.
+    // A session is unknown once its key is removed.
     std::fs::remove_file(directory.join(PREVIOUS))?;
     wait::until("the old session is unknown", PATIENCE, || {
         let refused = session.call(gateway.mcp, "fixture_counter", &json!({}))?;
@@ -79,11 +80,11 @@ fn key_rotation_is_taken_and_bad_keys_are_refused() -> anyhow::Result<()> {
 
 /// The keys of one replica, mounted as a kubelet mounts a Secret: all of them change at once.
 struct Mounted {
-    directory: PathBuf,
+    directory: TempDir,
     version: u32,
 }
 
-/// What stands in the Secret.
+/// The content of the Secret.
 #[derive(Clone)]
 struct Secret {
     next: String,
@@ -95,24 +96,24 @@ impl Secret {
     fn new() -> anyhow::Result<Self> {
         let current = SessionKey::generate()?;
         Ok(Self {
-            next: told_from(&current.to_text())?,
+            next: key_other_than(&current.to_text())?,
             current: current.to_text(),
             previous: None,
         })
     }
 
-    /// The order of the operator: the next key signs, the one that signed is still accepted, and there is a new next one.
+    /// The operator's rotation: the next key becomes the current one, the current one the previous one, and there is a new next key.
     fn rotated(&self) -> anyhow::Result<Self> {
         Ok(Self {
-            next: told_from(&self.next)?,
+            next: key_other_than(&self.next)?,
             current: self.next.clone(),
             previous: Some(self.current.clone()),
         })
     }
 }
 
-/// A key whose number shows who signed: it is another than that of `key`.
-fn told_from(key: &str) -> anyhow::Result<String> {
+/// A key whose number differs from that of `key`.
+fn key_other_than(key: &str) -> anyhow::Result<String> {
     let key = SessionKey::parse(key)?;
     loop {
         let other = SessionKey::generate()?;
@@ -123,8 +124,17 @@ fn told_from(key: &str) -> anyhow::Result<String> {
 }
 
 impl Mounted {
+    fn new() -> anyhow::Result<Self> {
+        let directory = TempDir::new()?;
+        Ok(Self {
+            directory,
+            version: 0,
+        })
+    }
+
     fn put(&mut self, secret: &Secret) -> anyhow::Result<()> {
-        let version = self.directory.join(format!("..version-{}", self.version));
+        let directory = self.directory.path();
+        let version = directory.join(format!("..version-{}", self.version));
         self.version += 1;
         std::fs::create_dir(&version)?;
         std::fs::write(version.join(NEXT), &secret.next)?;
@@ -132,13 +142,13 @@ impl Mounted {
         if let Some(previous) = &secret.previous {
             std::fs::write(version.join(PREVIOUS), previous)?;
         }
-        let new = self.directory.join("..data_tmp");
+        let new = directory.join("..data_tmp");
         symlink(&version, &new)?;
-        std::fs::rename(new, self.directory.join("..data"))?;
+        std::fs::rename(new, directory.join("..data"))?;
         for name in [NEXT, CURRENT, PREVIOUS] {
-            let file = self.directory.join(name);
+            let file = directory.join(name);
             if !file.is_symlink() {
-                let new = self.directory.join("..file_tmp");
+                let new = directory.join("..file_tmp");
                 symlink(format!("..data/{name}"), &new)?;
                 std::fs::rename(new, file)?;
             }
@@ -147,7 +157,7 @@ impl Mounted {
     }
 }
 
-/// Sessions that count without a gap, and beside them sessions that are opened, count to two on whichever replicas, and are ended.
+/// Load of old sessions that count without a gap, and of new sessions that count to two and are terminated.
 fn counting(gateway: SocketAddr, old: Vec<Session>) -> Load {
     let workers = old.len() + 4;
     Load::start(workers, Duration::from_millis(40), move |worker| {
@@ -179,32 +189,23 @@ fn signer(session: &Session) -> String {
     session.id.chars().take(4).collect()
 }
 
-/// Two rotations under load that three replicas learn of at different times fail no call.
+/// Two rotations under load, which three replicas apply at different times, fail no call.
+#[requires(redis)]
 #[test]
 fn staggered_key_rotations_fail_no_call() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let runtime = tokio::runtime::Runtime::new()?;
-    let (fixture, redis) = (Fixture::start(&[])?, Redis::start(None)?);
-    let (mut secret, mut mounts, mut gateways, mut recipes) =
-        (Secret::new()?, Vec::new(), Vec::new(), Vec::new());
+    let builder = Harness::builder().test_server("fixture", &[]);
+    let mut harness = builder.redis(Redis::start(None)?).replicas(0).start()?;
+    let (mut secret, mut mounts) = (Secret::new()?, Vec::new());
     for _ in 0..3 {
-        let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
-        recipe.config.session_storage = SessionStorage {
-            provider: SessionStorageProvider::Redis,
-            address: Some(redis.address.to_string()),
-            ..SessionStorage::default()
-        };
-        let keys = recipe.config.session_keys.as_ref().context("no keys")?;
-        let (directory, version) = (keys.directory.clone(), 0);
-        let mut mounted = Mounted { directory, version };
+        let mut mounted = Mounted::new()?;
         mounted.put(&secret)?;
+        let keys = harness.recipe.config.session_keys.as_mut().context("no keys")?;
+        keys.directory = mounted.directory.path().to_owned();
         mounts.push(mounted);
-        gateways.push(recipe.start()?);
-        recipes.push(recipe);
+        harness.gateways.push(harness.recipe.start()?);
     }
-    let addresses: Vec<SocketAddr> = gateways.iter().map(|gateway| gateway.mcp).collect();
+    let addresses = harness.addresses();
     let balancer = runtime.block_on(Balancer::start(&addresses))?;
     for _ in 0..2 {
         let open = |_| {
@@ -227,7 +228,7 @@ fn staggered_key_rotations_fail_no_call() -> anyhow::Result<()> {
                     opened => Ok(opened),
                 },
             )??;
-            // The others have not changed theirs, and know it all the same.
+            // The other replicas have the old keys, and accept it all the same.
             for (count, other) in (1..).zip(&addresses) {
                 counts(&new, *other, count)?;
             }
@@ -254,21 +255,16 @@ fn staggered_key_rotations_fail_no_call() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A key rotation does not reset the number of sessions of a principal.
 #[test]
-fn a_rotation_gives_nobody_a_second_allowance_of_sessions() -> anyhow::Result<()> {
+fn key_rotation_keeps_session_limit() -> anyhow::Result<()> {
     let mut recipe = Recipe::new(&[])?;
-    recipe
-        .config
-        .hot
-        .as_mut()
-        .context("no hot part")?
-        .limits
-        .sessions_per_principal = Some(1);
+    recipe.hot().limits.sessions_per_principal = Some(1);
     let keys = recipe.config.session_keys.as_ref().context("no keys")?;
     let directory = keys.directory.clone();
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
-    assert_eq!(raw::initialize(gateway.mcp)?.status, 503);
+    assert_eq!(http_client::initialize(gateway.mcp)?.status, 503);
     std::fs::copy(directory.join(CURRENT), directory.join(PREVIOUS))?;
     let new = directory.join("new");
     std::fs::write(&new, SessionKey::generate()?.to_text())?;
@@ -277,8 +273,8 @@ fn a_rotation_gives_nobody_a_second_allowance_of_sessions() -> anyhow::Result<()
         anyhow::ensure!(gateway.log()?.contains("session keys reloaded"), "not yet");
         Ok(())
     })?;
-    assert_eq!(raw::initialize(gateway.mcp)?.status, 503);
+    assert_eq!(http_client::initialize(gateway.mcp)?.status, 503);
     assert_eq!(session.delete(gateway.mcp)?.status, 200);
-    assert_eq!(raw::initialize(gateway.mcp)?.status, 200);
+    assert_eq!(http_client::initialize(gateway.mcp)?.status, 200);
     Ok(())
 }

@@ -1,36 +1,29 @@
-//! The answer to a session that is gone: 404, -32001 and an id of null. Every client takes it for the end of its session.
+//! The response for a lost session: 404, -32001 and a null id. Every client takes it as the end of its session.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::gateway::Gateway;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{self, Answer, Session};
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A gateway in front of one backend.
-struct World {
-    fixture: Fixture,
-    gateway: Gateway,
+fn start(server_arguments: &[&str]) -> anyhow::Result<Harness> {
+    let builder = Harness::builder().test_server("fixture", server_arguments);
+    builder.without_session_keys().start()
 }
 
-impl World {
-    fn start(fixture_arguments: &[&str]) -> anyhow::Result<Self> {
-        let fixture = Fixture::start(fixture_arguments)?;
-        let gateway = Recipe::in_memory(&[("fixture", &fixture.url)])?.start()?;
-        Ok(Self { fixture, gateway })
-    }
-
-    fn wait_for_calls(&self, expected: u64) -> anyhow::Result<()> {
-        wait::until("the calls reach the backend", PATIENCE, || {
-            let calls = self.fixture.stats()?.requests.get("tools/call").copied();
-            anyhow::ensure!(calls == Some(expected), "{calls:?}");
-            Ok(())
-        })
-    }
+fn wait_for_calls(server: &TestServer, expected: u64) -> anyhow::Result<()> {
+    wait::until("the calls reach the backend", PATIENCE, || {
+        let calls = server.calls()?;
+        anyhow::ensure!(calls == expected, "{calls}");
+        Ok(())
+    })
 }
 
 fn request(id: &Value, method: &str, params: &Value) -> Value {
@@ -45,13 +38,14 @@ fn sleep(id: &Value) -> Value {
 fn get(gateway: &Gateway, session: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
     let mut all = vec![("accept", "text/event-stream"), ("mcp-session-id", session)];
     all.extend_from_slice(headers);
-    raw::exchange(gateway.mcp, "GET", "/mcp", &all, b"")
+    http_client::exchange(gateway.mcp, "GET", "/mcp", &all, b"")
 }
 
 #[test]
 fn lost_session_gets_404_and_null_id_on_every_verb() -> anyhow::Result<()> {
-    // Requests of each kind, a notification, an answer and a batch, by POST; GET, also to resume a stream; DELETE.
-    let World { gateway, .. } = &World::start(&[])?;
+    // POST of each kind of message and a batch, GET, also to resume a stream, and DELETE.
+    let harness = start(&[])?;
+    let gateway = harness.gateway();
     let ended = Session::open(gateway.mcp)?;
     assert_eq!(ended.delete(gateway.mcp)?.status, 200);
     let garbage = "garbage".to_owned();
@@ -80,27 +74,27 @@ fn lost_session_gets_404_and_null_id_on_every_verb() -> anyhow::Result<()> {
 }
 
 #[test]
-fn session_end_under_a_call_gets_404_and_null_id() -> anyhow::Result<()> {
-    // As long as the answer has not begun, its status says it.
-    let world = World::start(&["--json-response"])?;
-    let mcp = world.gateway.mcp;
+fn termination_during_call_gets_404_and_null_id() -> anyhow::Result<()> {
+    // Before the response has begun, its status can report it.
+    let harness = start(&["--json-response"])?;
+    let mcp = harness.gateway().mcp;
     let session = Session::open(mcp)?;
     let calling = session.clone();
     let call = std::thread::spawn(move || calling.post(mcp, &sleep(&json!("a"))));
-    world.wait_for_calls(1)?;
+    wait_for_calls(harness.server(), 1)?;
     assert_eq!(session.delete(mcp)?.status, 200);
     call.join().unwrap()?.ensure_session_not_found()
 }
 
 #[test]
-fn session_end_under_a_stream_keeps_the_id() -> anyhow::Result<()> {
+fn termination_during_stream_keeps_request_id() -> anyhow::Result<()> {
     // The status has been sent, and the client waits for this id. The next request gets the 404.
-    let world = World::start(&[])?;
-    let mcp = world.gateway.mcp;
+    let harness = start(&[])?;
+    let mcp = harness.gateway().mcp;
     let session = Session::open(mcp)?;
     let mut stream = Stream::post(mcp, &session, &sleep(&json!("a")))?;
     assert_eq!((stream.status, &*stream.content_type), (200, "text/event-stream"));
-    world.wait_for_calls(1)?;
+    wait_for_calls(harness.server(), 1)?;
     assert_eq!(session.delete(mcp)?.status, 200);
     let last = stream.rest()?;
     assert!(last.contains(r#""id":"a""#) && last.contains("-32001"), "{last}");
@@ -109,10 +103,11 @@ fn session_end_under_a_stream_keeps_the_id() -> anyhow::Result<()> {
         .ensure_session_not_found()
 }
 
+/// A termination during a buffered batch is answered with 404 and a null id.
 #[test]
-fn session_end_under_a_batch_gets_404_and_null_id() -> anyhow::Result<()> {
-    let world = World::start(&["--json-response"])?;
-    let mcp = world.gateway.mcp;
+fn termination_during_batch_gets_404_and_null_id() -> anyhow::Result<()> {
+    let harness = start(&["--json-response"])?;
+    let mcp = harness.gateway().mcp;
     let session = Session::open_with(mcp, "2025-03-26", &json!({}))?;
     let calling = session.clone();
     let batch = json!([
@@ -121,18 +116,20 @@ fn session_end_under_a_batch_gets_404_and_null_id() -> anyhow::Result<()> {
         sleep(&json!(3))
     ]);
     let call = std::thread::spawn(move || calling.post(mcp, &batch));
-    world.wait_for_calls(2)?;
+    wait_for_calls(harness.server(), 2)?;
     assert_eq!(session.delete(mcp)?.status, 200);
     call.join().unwrap()?.ensure_session_not_found()
 }
 
 #[test]
-fn session_end_under_a_batch_stream_keeps_the_ids() -> anyhow::Result<()> {
+fn termination_during_batch_stream_keeps_request_ids() -> anyhow::Result<()> {
     // Each request of the batch that still runs gets its error: those that stream, and those that have not begun to answer.
-    let (streaming, whole) = (Fixture::start(&[])?, Fixture::start(&["--json-response"])?);
-    let recipe = Recipe::in_memory(&[("streaming", &streaming.url), ("whole", &whole.url)])?;
-    let gateway = recipe.start()?;
-    let mcp = gateway.mcp;
+    let harness = Harness::builder()
+        .test_server("streaming", &[])
+        .test_server("whole", &["--json-response"])
+        .without_session_keys()
+        .start()?;
+    let mcp = harness.address();
     let session = Session::open_with(mcp, "2025-03-26", &json!({}))?;
     let call = |id: u64, tool: &str| {
         request(
@@ -144,10 +141,7 @@ fn session_end_under_a_batch_stream_keeps_the_ids() -> anyhow::Result<()> {
     let batch = json!([call(1, "streaming_sleep"), call(2, "whole_sleep")]);
     let mut stream = Stream::post(mcp, &session, &batch)?;
     assert_eq!(stream.content_type, "text/event-stream");
-    wait::until("the call reaches the backend", PATIENCE, || {
-        anyhow::ensure!(whole.stats()?.requests.contains_key("tools/call"));
-        Ok(())
-    })?;
+    wait_for_calls(&harness.servers[1], 1)?;
     assert_eq!(session.delete(mcp)?.status, 200);
     let mut ids = Vec::new();
     while let Some(event) = stream.next_event()? {
@@ -161,9 +155,11 @@ fn session_end_under_a_batch_stream_keeps_the_ids() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Errors other than a lost session have the id of the request.
 #[test]
 fn every_other_error_keeps_the_request_id() -> anyhow::Result<()> {
-    let World { gateway, .. } = &World::start(&[])?;
+    let harness = start(&[])?;
+    let gateway = harness.gateway();
     let session = Session::open(gateway.mcp)?;
     let ping = request(&json!("a"), "ping", &json!({}));
     let unknown = ("mcp-protocol-version", "1900-01-01");
@@ -190,7 +186,7 @@ fn every_other_error_keeps_the_request_id() -> anyhow::Result<()> {
             -32600,
         ),
     ] {
-        let answer = raw::post(gateway.mcp, headers, &message)?;
+        let answer = http_client::post(gateway.mcp, headers, &message)?;
         assert_eq!(answer.error_code(), code, "{what}: {}", answer.text());
         assert_eq!(answer.message()?["id"], "a", "{what}");
     }

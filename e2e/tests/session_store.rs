@@ -1,4 +1,4 @@
-//! The contract of the session store, held against each provider: memory, and Redis in every form in which it comes.
+//! The contract of the session store, for each provider: memory, and every topology of Redis.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use vmcp_e2e::providers;
 use vmcp_e2e::records::{MANY, binding, created, found, new_record, redis_store};
 use vmcp_e2e::redis::{Redis, documented_user};
+use vmcp_external::requires;
 use vmcp_gateway::backend::ID_BLOCKS;
 use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::{Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
@@ -16,13 +17,13 @@ use vmcp_gateway::session::store::{
     SessionLife, SessionLimit, SessionStore, SetOutcome, SettingChange, TerminateOutcome, TouchOutcome,
 };
 
-/// A life of which the store knows nothing, and which is over.
+/// An incarnation that the store does not know, with an ended life.
 const LIFE: SessionLife = SessionLife {
     incarnation: Incarnation([0; 8]),
     end: 0,
 };
 
-/// Holds a part of the contract against every provider, at the same time.
+/// Checks a part of the contract with all providers at the same time.
 async fn every_provider<F: Future<Output = anyhow::Result<()>>>(
     lifetimes: Lifetimes,
     part: impl Fn(Arc<dyn SessionStore>) -> F,
@@ -42,7 +43,7 @@ fn is_bound(outcome: &BindOutcome) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Changes a setting of a session that lives.
+/// Changes a setting of a live session.
 async fn set(store: &dyn SessionStore, key: &RecordKey, setting: SettingChange) -> anyhow::Result<Record> {
     match store.set(key, &setting).await? {
         SetOutcome::Set(record) => Ok(record),
@@ -59,7 +60,7 @@ fn unsubscribe(uri: &str) -> SettingChange {
     SettingChange::Unsubscribe { uri: uri.to_owned() }
 }
 
-/// Waits until a record is gone, and says how long that took.
+/// Waits until a record is gone, and returns how long that took.
 async fn gone_after(store: &dyn SessionStore, key: &RecordKey, limit: Duration) -> anyhow::Result<Duration> {
     let started = Instant::now();
     while store.load(key).await? != LoadOutcome::Gone {
@@ -69,8 +70,9 @@ async fn gone_after(store: &dyn SessionStore, key: &RecordKey, limit: Duration) 
     Ok(started.elapsed())
 }
 
+/// A created record is loaded with the same content.
 #[tokio::test]
-async fn what_is_created_is_found_as_it_was() -> anyhow::Result<()> {
+async fn created_record_is_loaded_unchanged() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let key = created(&*store).await?;
         let record = found(&*store, &key).await?;
@@ -86,7 +88,7 @@ async fn what_is_created_is_found_as_it_was() -> anyhow::Result<()> {
     .await
 }
 
-/// Creation says when and in which life of the data and overwrites nothing.
+/// Creation returns the time and the incarnation, and overwrites no record.
 #[tokio::test]
 async fn create_returns_time_and_never_overwrites() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
@@ -114,8 +116,9 @@ async fn create_returns_time_and_never_overwrites() -> anyhow::Result<()> {
     .await
 }
 
+/// A binding replaces only the generation that it expects.
 #[tokio::test]
-async fn a_binding_replaces_only_the_one_that_it_names() -> anyhow::Result<()> {
+async fn binding_replaces_only_expected_one() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let key = created(&*store).await?;
         let bound = store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
@@ -142,8 +145,9 @@ async fn a_binding_replaces_only_the_one_that_it_names() -> anyhow::Result<()> {
     .await
 }
 
+/// One of several concurrent bindings wins, and the others get the winner.
 #[tokio::test]
-async fn of_many_who_bind_at_once_one_wins_and_the_others_learn_who() -> anyhow::Result<()> {
+async fn one_of_concurrent_bindings_wins() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let key = created(&*store).await?;
         let mut tasks = tokio::task::JoinSet::new();
@@ -173,8 +177,9 @@ async fn of_many_who_bind_at_once_one_wins_and_the_others_learn_who() -> anyhow:
     .await
 }
 
+/// A termination returns the record once, and nothing revives the session.
 #[tokio::test]
-async fn termination_gives_the_record_once_and_nothing_resurrects_it() -> anyhow::Result<()> {
+async fn termination_returns_record_once_and_is_final() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let key = created(&*store).await?;
         store.bind_backend(&key, "x", 0, &binding("one", 1)).await?;
@@ -199,8 +204,9 @@ async fn termination_gives_the_record_once_and_nothing_resurrects_it() -> anyhow
     .await
 }
 
+/// An idle record expires, and nothing revives the session.
 #[tokio::test]
-async fn an_idle_record_is_gone_and_nothing_resurrects_it() -> anyhow::Result<()> {
+async fn idle_record_expires_for_good() -> anyhow::Result<()> {
     let lifetimes = Lifetimes {
         idle: Duration::from_millis(150),
         max: Duration::from_secs(60),
@@ -220,7 +226,7 @@ async fn an_idle_record_is_gone_and_nothing_resurrects_it() -> anyhow::Result<()
     .await
 }
 
-/// What a client sets is kept and each writer that binds or sets sees all of it.
+/// Settings are kept, and every later binding or setting returns all of them.
 #[tokio::test]
 async fn client_settings_are_kept_and_returned() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
@@ -239,7 +245,7 @@ async fn client_settings_are_kept_and_returned() -> anyhow::Result<()> {
         assert_eq!(record.log_level.as_deref(), Some("error"));
         assert_eq!(record.subscriptions, BTreeMap::from(both.clone()));
 
-        // Whoever binds learns what the upstream session has to be told, and whoever sets learns whom to tell.
+        // A binding returns the settings for the upstream session, and a setting returns the bindings to notify.
         let BindOutcome::Bound(record) = store.bind_backend(&key, "x", 0, &binding("one", 1)).await? else {
             anyhow::bail!("not bound")
         };
@@ -259,8 +265,9 @@ async fn client_settings_are_kept_and_returned() -> anyhow::Result<()> {
     .await
 }
 
+/// The number of subscriptions of a session is limited.
 #[tokio::test]
-async fn a_session_watches_only_so_many_resources() -> anyhow::Result<()> {
+async fn subscriptions_per_session_are_limited() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let key = created(&*store).await?;
         for number in 0..MAX_SUBSCRIPTIONS {
@@ -270,7 +277,7 @@ async fn a_session_watches_only_so_many_resources() -> anyhow::Result<()> {
             store.set(&key, &subscribe("a://more", "x")).await?,
             SetOutcome::Full
         );
-        // One that is watched already is no more.
+        // A repeated subscription counts once.
         set(&*store, &key, subscribe("a://0", "y")).await?;
         set(&*store, &key, unsubscribe("a://1")).await?;
         let record = set(&*store, &key, subscribe("a://more", "x")).await?;
@@ -280,8 +287,9 @@ async fn a_session_watches_only_so_many_resources() -> anyhow::Result<()> {
     .await
 }
 
+/// A setting does not revive a terminated session.
 #[tokio::test]
-async fn no_setting_resurrects_a_session() -> anyhow::Result<()> {
+async fn setting_does_not_revive_session() -> anyhow::Result<()> {
     let lifetimes = Lifetimes {
         idle: Duration::from_millis(150),
         max: Duration::from_secs(60),
@@ -308,8 +316,9 @@ async fn no_setting_resurrects_a_session() -> anyhow::Result<()> {
     .await
 }
 
+/// The catalog of a backend is stored for new processes.
 #[tokio::test]
-async fn what_backends_offer_is_kept_for_processes_that_start() -> anyhow::Result<()> {
+async fn catalog_is_stored_for_new_processes() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         assert!(store.offers().await?.is_empty());
         for (backend, offer) in [("a", "1"), ("b", "2"), ("a", "3")] {
@@ -330,12 +339,10 @@ async fn what_backends_offer_is_kept_for_processes_that_start() -> anyhow::Resul
     .await
 }
 
-/// No two processes count request ids in one block for long, whatever the store has lost.
+/// No two processes use the same block of request ids for long, whatever the store has lost.
+#[requires(redis)]
 #[tokio::test]
 async fn block_of_ids_is_one_process_s_own_also_after_data_loss() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let redis = Redis::start(None)?;
     let store = redis_store(&redis, "a", Lifetimes::default())?;
     let [one, other] = [ProcessId([1; 8]), ProcessId([2; 8])];
@@ -368,12 +375,13 @@ async fn block_of_ids_is_one_process_s_own_also_after_data_loss() -> anyhow::Res
     assert_eq!(store.claim_id_block("x", other, 1, false).await?, 1);
     assert_eq!(store.claim_id_block("x", one, 1, true).await?, 2, "it leaves it");
     assert_eq!(store.claim_id_block("x", other, 1, true).await?, 1);
-    // Nobody has claimed it for long.
+    // Its claim is too old.
     redis.command::<()>(&["HSET", "{vmcp:tests/a}:shared", "x:block:1", "AgICAgICAgI 1"])?;
     assert_eq!(store.claim_id_block("x", one, 1, false).await?, 1);
     Ok(())
 }
 
+/// Use moves the idle deadline of a session, but not its end.
 #[tokio::test]
 async fn use_moves_the_idle_deadline_but_not_the_end() -> anyhow::Result<()> {
     let lifetimes = Lifetimes {
@@ -406,7 +414,7 @@ async fn use_moves_the_idle_deadline_but_not_the_end() -> anyhow::Result<()> {
     .await
 }
 
-/// A touch says of each record whether it lives and makes it fresh.
+/// A touch returns for each record whether it is alive, and moves its idle deadline.
 #[tokio::test]
 async fn touch_reports_and_refreshes_each_record() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
@@ -439,7 +447,7 @@ async fn touch_reports_and_refreshes_each_record() -> anyhow::Result<()> {
     .await
 }
 
-/// A server and each principal have so many sessions until some end.
+/// The virtual server and each principal have limited numbers of sessions, until some end.
 #[tokio::test]
 async fn session_limits_hold_per_server_and_principal() -> anyhow::Result<()> {
     let lifetimes = Lifetimes {
@@ -467,7 +475,7 @@ async fn session_limits_hold_per_server_and_principal() -> anyhow::Result<()> {
         let first = create(1).await?;
         create(1).await?.unwrap();
         assert_eq!(create(1).await?, Err(SessionLimit::Principal));
-        // By another key he has another tag, and no other allowance.
+        // With another key the principal has another tag, and the same limit.
         let again = NewRecord {
             principal_tag: PrincipalTag([9; 16]),
             other_tags: vec![PrincipalTag([8; 16]), PrincipalTag([1; 16])],
@@ -477,7 +485,7 @@ async fn session_limits_hold_per_server_and_principal() -> anyhow::Result<()> {
         assert_eq!(refused, CreateOutcome::Limit(SessionLimit::Principal));
         create(2).await?.unwrap();
         assert_eq!(create(3).await?, Err(SessionLimit::Server));
-        // One that is terminated makes room for one.
+        // A terminated session makes room for one.
         store.terminate(&first.unwrap(), LIFE).await?;
         let last = create(1).await?.unwrap();
         assert_eq!(create(1).await?, Err(SessionLimit::Server));
@@ -485,7 +493,7 @@ async fn session_limits_hold_per_server_and_principal() -> anyhow::Result<()> {
             started.elapsed() < lifetimes.idle,
             "this machine is too busy for this test"
         );
-        // And so do those that have expired, whether or not anybody has looked for them since; use keeps a place.
+        // Expired sessions make room, too, also before they are claimed. Used sessions do not.
         let began = Instant::now();
         while create(2).await?.is_err() {
             anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "nothing expires");
@@ -498,8 +506,9 @@ async fn session_limits_hold_per_server_and_principal() -> anyhow::Result<()> {
     .await
 }
 
+/// Concurrent creations do not exceed the limit of sessions.
 #[tokio::test]
-async fn of_a_storm_as_many_are_created_as_there_may_be() -> anyhow::Result<()> {
+async fn concurrent_creates_respect_session_limit() -> anyhow::Result<()> {
     every_provider(Lifetimes::default(), |store| async move {
         let create = async |principal: u8, limits: SessionLimits| {
             let mut record = new_record();
@@ -537,8 +546,9 @@ async fn of_a_storm_as_many_are_created_as_there_may_be() -> anyhow::Result<()> 
     .await
 }
 
+/// An expired session is claimed by exactly one process.
 #[tokio::test]
-async fn what_has_expired_is_given_to_one_who_ends_it() -> anyhow::Result<()> {
+async fn expired_session_is_claimed_by_one_process() -> anyhow::Result<()> {
     let lifetimes = Lifetimes {
         idle: Duration::from_millis(300),
         max: Duration::from_secs(60),
@@ -554,7 +564,7 @@ async fn what_has_expired_is_given_to_one_who_ends_it() -> anyhow::Result<()> {
         }
         let (used, ended) = (keys.pop().context("none")?, keys.pop().context("none")?);
         store.terminate(&ended, LIFE).await?;
-        // Two look at the same time; nobody gets what another one has got, and nobody what lives.
+        // Two processes claim at the same time. No expired session is claimed twice, and no live one is claimed.
         let mut claimed = Vec::new();
         let (began, ago) = (Instant::now(), Duration::from_secs(2));
         while claimed.len() < keys.len() {
@@ -576,7 +586,7 @@ async fn what_has_expired_is_given_to_one_who_ends_it() -> anyhow::Result<()> {
         claimed.sort_by(|a, b| a.1.bindings["x"].session.id.cmp(&b.1.bindings["x"].session.id));
         assert_eq!(claimed.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys);
         assert_eq!(claimed[0].1.bindings["x"], binding("of-0", 1));
-        // What lives is not removed, and what is removed is not found again.
+        // Live sessions are not removed, and removed sessions are not claimed again.
         keys.push(used);
         assert!(matches!(
             store.touch(&[used]).await?[..],
@@ -590,11 +600,10 @@ async fn what_has_expired_is_given_to_one_who_ends_it() -> anyhow::Result<()> {
     .await
 }
 
+/// The claim of a dead process is taken over, and nothing is left in Redis.
+#[requires(redis)]
 #[tokio::test]
-async fn who_claims_and_dies_is_replaced_and_nothing_is_left_in_redis() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn claim_of_dead_process_is_taken_over() -> anyhow::Result<()> {
     let redis = Redis::start(None)?;
     let lifetimes = Lifetimes {
         idle: Duration::from_millis(50),
@@ -617,7 +626,7 @@ async fn who_claims_and_dies_is_replaced_and_nothing_is_left_in_redis() -> anyho
     store.remove_expired(&[key]).await?;
     let left: Vec<String> = redis.command(&["KEYS", "*"])?;
     assert_eq!(left, ["{vmcp:tests/a}:incarnation"]);
-    // A record that Redis itself has removed meanwhile is not counted for ever either.
+    // A record that Redis itself has removed is not counted forever.
     let key = created(&store).await?;
     redis.command::<()>(&["DEL", &format!("{{vmcp:tests/a}}:s:{key}")])?;
     let began = Instant::now();
@@ -628,11 +637,10 @@ async fn who_claims_and_dies_is_replaced_and_nothing_is_left_in_redis() -> anyho
     Ok(())
 }
 
+/// The sets of a removed virtual server expire with its sessions.
+#[requires(redis)]
 #[tokio::test]
-async fn the_sets_of_a_server_that_is_no_more_end_with_its_sessions() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn sets_of_removed_server_expire_with_sessions() -> anyhow::Result<()> {
     let redis = Redis::start(None)?;
     let store = redis_store(&redis, "a", Lifetimes::default())?;
     let (key, limits) = (RecordKey::random(), SessionLimits { principal: 1, ..MANY });
@@ -661,12 +669,10 @@ async fn the_sets_of_a_server_that_is_no_more_end_with_its_sessions() -> anyhow:
     Ok(())
 }
 
-// The suite runs as the user that the documentation prints. That user can do nothing else.
+// The suite runs as the documented user, which has no other permissions.
+#[requires(redis)]
 #[test]
 fn documented_redis_user_reaches_sessions_and_nothing_else() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let redis = Redis::start(None)?;
     redis.add_documented_user()?;
     let may = |words: &[&str]| -> anyhow::Result<String> {
@@ -689,11 +695,10 @@ fn documented_redis_user_reaches_sessions_and_nothing_else() -> anyhow::Result<(
     Ok(())
 }
 
+/// Two virtual servers on one Redis do not see each other's sessions.
+#[requires(redis)]
 #[tokio::test]
 async fn two_virtual_servers_on_one_redis_never_see_each_other() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let redis = Redis::start(None)?;
     let a = redis_store(&redis, "a", Lifetimes::default())?;
     let b = redis_store(&redis, "b", Lifetimes::default())?;

@@ -1,10 +1,11 @@
-//! What goes wrong with Redis, or with what it holds: the answer is that it is unavailable, and never that a session is gone.
+//! Faults of Redis and of its data: the store reports itself unavailable, and never a session as gone.
 
 use std::time::{Duration, Instant};
 
 use vmcp_e2e::providers::{server, storage};
 use vmcp_e2e::records::{MANY, binding, created, found, new_record, redis_store};
 use vmcp_e2e::redis::Redis;
+use vmcp_external::requires;
 use vmcp_gateway::session::record::{Lifetimes, RecordKey};
 use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::{
@@ -12,18 +13,16 @@ use vmcp_gateway::session::store::{
     SettingChange, TerminateOutcome, TouchOutcome,
 };
 
-/// A life of which the store knows nothing, and which is over.
+/// An incarnation that the store does not know, with an ended life.
 const LIFE: SessionLife = SessionLife {
     incarnation: Incarnation([0; 8]),
     end: 0,
 };
 
-/// A redis that does not answer is unavailable within the deadline and never gone.
+/// A silent Redis is unavailable within the deadline, and its sessions are never gone.
+#[requires(redis)]
 #[tokio::test]
 async fn unresponsive_redis_is_unavailable_never_gone() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let mut redis = Redis::start(None)?;
     let key = created(&redis_store(&redis, "a", Lifetimes::default())?).await?;
     // The deadline of the gateway.
@@ -61,12 +60,10 @@ async fn unresponsive_redis_is_unavailable_never_gone() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A session that is used in an outage which is longer than `ttl` can be brought back for as long as it may have been served.
+/// A session that was used during an outage longer than `ttl` can be restored for as long as it may have been served.
+#[requires(redis)]
 #[tokio::test]
 async fn expired_record_is_kept_for_the_outage_grace() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let redis = Redis::start(None)?;
     let lifetimes = Lifetimes {
         idle: Duration::from_millis(300),
@@ -106,11 +103,10 @@ async fn expired_record_is_kept_for_the_outage_grace() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Errors of Redis make a session unavailable, and never gone.
+#[requires(redis)]
 #[tokio::test]
 async fn errors_of_redis_itself_are_unavailable_and_never_gone() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let redis = Redis::start(None)?;
     let store = redis_store(&redis, "a", Lifetimes::default())?;
     let key = created(&store).await?;
@@ -125,7 +121,7 @@ async fn errors_of_redis_itself_are_unavailable_and_never_gone() -> anyhow::Resu
     assert!(error.contains("unavailable"), "{error}");
     redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"])?;
 
-    // READONLY: a replica of somebody else takes no writes.
+    // READONLY: a replica of another server rejects writes.
     redis.command::<()>(&["REPLICAOF", "127.0.0.1", "1"])?;
     store.touch(&[key]).await.unwrap_err();
     redis.command::<()>(&["REPLICAOF", "NO", "ONE"])?;
@@ -140,21 +136,20 @@ async fn errors_of_redis_itself_are_unavailable_and_never_gone() -> anyhow::Resu
     Ok(())
 }
 
+/// The record of a newer gateway is unavailable, and is left unchanged.
+#[requires(redis)]
 #[tokio::test]
-async fn a_record_of_a_newer_gateway_is_unavailable_and_left_as_it_is() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn record_of_newer_gateway_is_left_unchanged() -> anyhow::Result<()> {
     let redis = Redis::start(None)?;
     let store = redis_store(&redis, "a", Lifetimes::default())?;
     let key = created(&store).await?;
     let name = format!("{{vmcp:tests/a}}:s:{key}");
-    // What is behind the principal is a newer gateway's own.
+    // The fields after the principal belong to a newer gateway.
     redis.change_field(&name, "fixed", |fixed| {
         let known: Vec<&str> = fixed.splitn(5, ' ').collect();
         format!("2 {} something else", known[1..4].join(" "))
     })?;
-    // It is in use all the same, and what its times say besides is not lost.
+    // It can be touched all the same, and its unknown times are kept.
     redis.change_field(&name, "times", |_| "4102444800000 1 7 and more".to_owned())?;
     let touched = store.touch(&[key]).await?;
     assert!(
@@ -177,12 +172,10 @@ async fn a_record_of_a_newer_gateway_is_unavailable_and_left_as_it_is() -> anyho
     Ok(())
 }
 
-/// A damaged record is unavailable and kept until its client ends it.
+/// A corrupt record is unavailable, and kept until its client terminates it.
+#[requires(redis)]
 #[tokio::test]
 async fn damaged_record_is_kept_until_its_client_ends_it() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let redis = Redis::start(None)?;
     let store = redis_store(&redis, "a", Lifetimes::default())?;
     // The words of `fixed` are the schema, the incarnation, the end, the principal, the revision, and the length of the capabilities.
@@ -237,11 +230,10 @@ async fn damaged_record_is_kept_until_its_client_ends_it() -> anyhow::Result<()>
     Ok(())
 }
 
+/// After a binding that timed out and was executed later, a retry gets its own binding.
+#[requires(redis)]
 #[tokio::test]
-async fn a_bind_that_times_out_and_happens_later_is_lost_to_oneself() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn late_binding_is_lost_to_its_own_process() -> anyhow::Result<()> {
     let mut redis = Redis::start(None)?;
     let store = redis_store(&redis, "a", Lifetimes::default())?;
     let key = created(&store).await?;
@@ -252,7 +244,7 @@ async fn a_bind_that_times_out_and_happens_later_is_lost_to_oneself() -> anyhow:
     let mine = binding("mine", 1);
     hasty.bind_backend(&key, "x", 0, &mine).await.unwrap_err();
     redis.resume()?;
-    // Whoever asks again with the same expectation learns that the binding is its own.
+    // A retry with the same expectation returns the binding as its own.
     let began = Instant::now();
     while found(&store, &key).await?.bindings.is_empty() {
         anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "it never happened");

@@ -1,4 +1,4 @@
-//! What processes tell each other through Redis, and what they bring back when it has lost its data.
+//! Events of the session store, and recovery after Redis has lost its data.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use vmcp_e2e::records::{binding, created_record, new_record, redis_store};
 use vmcp_e2e::redis::Redis;
+use vmcp_external::requires;
 use vmcp_gateway::session::record::{Lifetimes, NewRecord, Record, RecordKey};
 use vmcp_gateway::session::store::memory::MemoryStore;
 use vmcp_gateway::session::store::redis::RedisStore;
@@ -28,7 +29,7 @@ async fn found(store: &dyn SessionStore, key: &RecordKey) -> anyhow::Result<Opti
     })
 }
 
-/// What a record says, whenever it was read.
+/// The record without its times.
 fn said(record: &Record) -> Record {
     Record {
         version: 0,
@@ -39,7 +40,7 @@ fn said(record: &Record) -> Record {
     }
 }
 
-/// The next event that is no proof.
+/// The next event, except for freshness proofs.
 async fn next(events: &mut BoxStream<'static, StoreEvent>) -> anyhow::Result<StoreEvent> {
     tokio::time::timeout(LIMIT, async {
         loop {
@@ -53,7 +54,7 @@ async fn next(events: &mut BoxStream<'static, StoreEvent>) -> anyhow::Result<Sto
     .await?
 }
 
-/// The record that the next event is about.
+/// The record of the next event.
 async fn one_record(events: &mut BoxStream<'static, StoreEvent>) -> anyhow::Result<(RecordKey, Record)> {
     match next(events).await? {
         StoreEvent::Records(mut records) if records.len() == 1 => Ok(records.remove(0)),
@@ -61,7 +62,7 @@ async fn one_record(events: &mut BoxStream<'static, StoreEvent>) -> anyhow::Resu
     }
 }
 
-/// The events, from when nothing is missed any more.
+/// The event stream, once the subscription is complete.
 async fn listen(store: &dyn SessionStore) -> anyhow::Result<BoxStream<'static, StoreEvent>> {
     let events = store.events(Duration::from_millis(50));
     let mut events = events.ok_or_else(|| anyhow::anyhow!("no events"))?;
@@ -77,7 +78,7 @@ async fn proved(events: &mut BoxStream<'static, StoreEvent>) -> anyhow::Result<(
     Ok(())
 }
 
-/// Brings a record back, however long that has to wait.
+/// Restores a record, and waits as long as the store requires.
 async fn recovered(
     store: &dyn SessionStore,
     key: &RecordKey,
@@ -98,11 +99,10 @@ async fn recovered(
     .await?
 }
 
+/// Every change is sent to every process in order.
+#[requires(redis)]
 #[tokio::test]
-async fn every_change_is_told_to_every_process_in_order() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn changes_reach_every_process_in_order() -> anyhow::Result<()> {
     let redis = Redis::start(None)?;
     let (one, two) = (
         store(&redis, Lifetimes::default())?,
@@ -118,7 +118,7 @@ async fn every_change_is_told_to_every_process_in_order() -> anyhow::Result<()> 
     let (_, second) = one_record(&mut events).await?;
     assert_eq!(second.bindings["x"], binding("one", 1));
     assert!(second.version > first.version);
-    // A change that is refused is none.
+    // A rejected change sends no event.
     one.bind_backend(&key, "x", 0, &binding("two", 1)).await?;
 
     let level = SettingChange::LogLevel("info".to_owned());
@@ -144,12 +144,10 @@ async fn every_change_is_told_to_every_process_in_order() -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Many records are created in few exchanges and told to the others.
+/// Many records are created in few round trips, and sent to other processes.
+#[requires(redis)]
 #[tokio::test]
 async fn creates_are_batched_and_published() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     const STORM: usize = 300;
     let redis = Redis::start(None)?;
     let (one, two) = (
@@ -176,18 +174,17 @@ async fn creates_are_batched_and_published() -> anyhow::Result<()> {
     for (key, record) in &created {
         assert_eq!(found(&two, key).await?.as_ref().map(said), Some(said(record)));
     }
-    // Who has created them knows. What comes next is the end of one.
+    // Their creator gets no event. The next event is the end of one.
     let (key, record) = &created[0];
     two.terminate(key, record.life).await?;
     assert_eq!(next(&mut own).await?, StoreEvent::Terminated(*key, record.life));
     Ok(())
 }
 
+/// The event of a large record contains only the change.
+#[requires(redis)]
 #[tokio::test]
-async fn of_a_large_record_only_the_change_is_told() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn event_of_large_record_has_only_the_change() -> anyhow::Result<()> {
     let redis = Redis::start(None)?;
     let store = store(&redis, Lifetimes::default())?;
     let (key, _) = created_record(&store).await?;
@@ -202,11 +199,10 @@ async fn of_a_large_record_only_the_change_is_told() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An interruption is reported, and ends when Redis is back.
+#[requires(redis)]
 #[tokio::test]
-async fn an_interruption_is_told_and_ends_when_redis_is_back() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn interruption_event_ends_with_redis_recovery() -> anyhow::Result<()> {
     let mut redis = Redis::start(None)?;
     let store = store(&redis, Lifetimes::default())?;
     let mut events = listen(&store).await?;
@@ -231,12 +227,10 @@ async fn an_interruption_is_told_and_ends_when_redis_is_back() -> anyhow::Result
     Ok(())
 }
 
-/// A lost session is recovered once and waits for those who know more.
+/// A lost session is recovered once, after a time in which processes with a cached record may restore it.
+#[requires(redis)]
 #[tokio::test]
 async fn lost_session_is_recovered_once_after_settling() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let redis = Redis::start(None)?;
     let lifetimes = Lifetimes {
         idle: Duration::from_secs(2),
@@ -249,7 +243,7 @@ async fn lost_session_is_recovered_once_after_settling() -> anyhow::Result<()> {
     else {
         anyhow::bail!("not bound: {known_record:?}")
     };
-    // Nothing is lost: nothing is recovered, whoever asks.
+    // Nothing is lost, so no process recovers anything.
     let unknown = RecordKey::random();
     let vanished = recovered(&store, &unknown, record.life).await?;
     assert!(
@@ -263,7 +257,7 @@ async fn lost_session_is_recovered_once_after_settling() -> anyhow::Result<()> {
         store.recover(&key, record.life, &new).await?,
         RecoverOutcome::Wait(_)
     ));
-    // Who knows the record need not wait, and overwrites nothing.
+    // A process with a cached record need not wait, and overwrites nothing.
     let RecoverOutcome::Found(restored) = store.restore(&known, &known_record, RestoreReason::Lost).await?
     else {
         anyhow::bail!("not restored")
@@ -298,11 +292,10 @@ async fn lost_session_is_recovered_once_after_settling() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A terminated session is not restored after a loss of the data.
+#[requires(redis)]
 #[tokio::test]
-async fn what_was_terminated_is_not_brought_back() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
+async fn terminated_session_is_not_restored() -> anyhow::Result<()> {
     let redis = Redis::start(None)?;
     let store = store(&redis, Lifetimes::default())?;
     let (key, record) = created_record(&store).await?;
@@ -313,7 +306,7 @@ async fn what_was_terminated_is_not_brought_back() -> anyhow::Result<()> {
         RecoverOutcome::Gone
     );
 
-    // One whose record a fail-over has lost has vanished, and whoever knows it does not bring it back once it was to be terminated.
+    // A session whose record was lost in a failover has vanished. A process that has it cached does not restore it after a termination.
     let (vanished, vanished_record) = created_record(&store).await?;
     redis.command::<()>(&["DEL", &format!("{{vmcp:tests/a}}:s:{vanished}")])?;
     let answer = recovered(&store, &vanished, vanished_record.life).await?;
@@ -356,7 +349,7 @@ async fn what_was_terminated_is_not_brought_back() -> anyhow::Result<()> {
         "for the rest of its life, and not {remembered} ms"
     );
 
-    // One that was recovered and terminated stays terminated, too.
+    // A recovered and terminated session stays terminated, too.
     let (again, again_record) = created_record(&store).await?;
     redis.command::<()>(&["FLUSHALL"])?;
     let back = recovered(&store, &again, again_record.life).await?;
@@ -370,12 +363,10 @@ async fn what_was_terminated_is_not_brought_back() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A session that was in use while it expired lives on with what the store knows.
+/// A session that was in use while it expired goes on with the stored record.
+#[requires(redis)]
 #[tokio::test]
 async fn used_session_survives_expiry_in_outage() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let redis = Redis::start(None)?;
     let lifetimes = Lifetimes {
         idle: Duration::from_millis(200),
@@ -395,7 +386,7 @@ async fn used_session_survives_expiry_in_outage() -> anyhow::Result<()> {
         anyhow::bail!("not restored")
     };
     assert_eq!(back.bindings["x"], binding("one", 1));
-    // One that was ended in between is not there any more, and stays away.
+    // A session that was terminated in between stays terminated.
     let (ended, record) = created_record(&store).await?;
     redis.command::<()>(&["DEL", &format!("{{vmcp:tests/a}}:s:{ended}")])?;
     let refused = store.restore(&ended, &record, RestoreReason::Expired).await?;
@@ -403,6 +394,7 @@ async fn used_session_survives_expiry_in_outage() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The store in memory restores nothing, and has no other process.
 #[tokio::test]
 async fn memory_brings_nothing_back_and_has_no_other_process() -> anyhow::Result<()> {
     let store = MemoryStore::new(Lifetimes::default());

@@ -1,7 +1,8 @@
-//! What a session costs in Redis.
+//! The memory of a session in Redis.
 
 use vmcp_e2e::providers::{patient, server};
 use vmcp_e2e::redis::Redis;
+use vmcp_external::requires;
 use vmcp_gateway::backend::UpstreamSession;
 use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::mcp::revision::Revision;
@@ -10,7 +11,7 @@ use vmcp_gateway::session::store::redis::RedisStore;
 use vmcp_gateway::session::store::{BindOutcome, CreateOutcome, SessionStore};
 
 const SESSIONS: u64 = 2_000;
-/// Bytes. What is promised is 1.5 KiB.
+/// Bytes. The documented limit is 1.5 KiB.
 const MOST: u64 = 1_300;
 
 async fn used_by_sessions_of(principal: impl Fn(u64) -> PrincipalTag) -> anyhow::Result<u64> {
@@ -58,12 +59,10 @@ fn used(redis: &Redis) -> anyhow::Result<u64> {
     Ok(used.unwrap_or_default().trim().parse()?)
 }
 
-/// A session that is bound to a backend takes less than its share of redis.
+/// A session with one binding takes less memory than documented.
+#[requires(redis)]
 #[tokio::test]
 async fn bound_session_fits_its_share_of_redis_memory() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let of_one = used_by_sessions_of(|_| PrincipalTag([3; 16])).await?;
     let of_many = used_by_sessions_of(|number| PrincipalTag(u128::from(number).to_be_bytes())).await?;
     assert!(

@@ -1,4 +1,4 @@
-//! A backend with `sharedSession`: requests of all clients go in the one session that the server has, and nobody gets what is another's.
+//! A backend with `sharedSession`: all clients use the one session of the server, and no client gets messages of another.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
@@ -10,19 +10,21 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use vmcp_crds::config::{BackendConfig, HotConfig};
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
-use vmcp_e2e::replicas::Replicas;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::Session;
+use vmcp_e2e::redis::Redis;
 use vmcp_e2e::scripted_server::{Received, Reply, ScriptedServer, usual};
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server with one session for everybody.
+/// A server with one session for all clients.
 #[derive(Clone)]
 struct Single {
     server: ScriptedServer,
-    /// How often it has given a session; 0 while nobody has one.
+    /// The number of sessions that it has opened.
     given: Arc<AtomicU64>,
     is_taken: Arc<Mutex<bool>>,
     cancelled: Arc<Mutex<Vec<Value>>>,
@@ -78,7 +80,7 @@ impl Single {
         })
     }
 
-    /// Forgets its session, as if it had been started anew.
+    /// Loses its session, as after a restart.
     fn forget(&self) {
         *self.is_taken.lock().unwrap() = false;
     }
@@ -106,7 +108,7 @@ impl Single {
     }
 }
 
-/// Reports progress and asks something, both as the server may, before it answers.
+/// Sends progress and a request before the response.
 fn asking(request: &Received) -> Reply {
     let token = &request.message["params"]["_meta"]["progressToken"];
     let who = &request.message["params"]["arguments"]["who"];
@@ -129,7 +131,7 @@ fn echo(gateway: std::net::SocketAddr, session: &Session, id: u64, text: &str) -
     Ok(())
 }
 
-/// Clients that use the same ids and progress tokens share the session without meeting: the server sees unique integers.
+/// Clients with the same ids and progress tokens share the session without a collision: the server sees unique integers.
 #[test]
 fn shared_session_carries_all_clients_under_own_ids() -> anyhow::Result<()> {
     let single = Single::start()?;
@@ -165,9 +167,9 @@ fn shared_session_carries_all_clients_under_own_ids() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the server reports and asks within a call is that call's client's, and the client's answer finds back.
+/// Progress and requests within a call reach its client, and the client's response reaches the server.
 #[test]
-fn question_and_progress_within_a_call_reach_its_client() -> anyhow::Result<()> {
+fn server_request_and_progress_reach_calling_client() -> anyhow::Result<()> {
     let single = Single::start()?;
     let gateway = single.gateway()?;
     for who in ["ann", "bob"] {
@@ -190,12 +192,12 @@ fn question_and_progress_within_a_call_reach_its_client() -> anyhow::Result<()> 
             .find(|message| message["result"]["of"] == who);
         assert_eq!(answered.unwrap()["id"], 5);
     }
-    // Of another client's call nobody hears.
+    // No client gets messages of another client's call.
     assert_eq!(single.sessions(), 1);
     Ok(())
 }
 
-/// A client's cancellation names its call by the id that the server knows it by, and cancels nothing of other clients.
+/// A cancellation is forwarded with the server's id of the call, and cancels no call of another client.
 #[test]
 fn cancellation_uses_the_shared_session_id() -> anyhow::Result<()> {
     let single = Single::start()?;
@@ -224,7 +226,7 @@ fn cancellation_uses_the_shared_session_id() -> anyhow::Result<()> {
 
 /// A server that has lost its session gets a new one, once for all clients, inside their calls.
 #[test]
-fn lost_shared_session_is_opened_anew_once() -> anyhow::Result<()> {
+fn lost_shared_session_is_reopened_once() -> anyhow::Result<()> {
     let single = Single::start()?;
     let gateway = single.gateway()?;
     let clients = [Session::open(gateway.mcp)?, Session::open(gateway.mcp)?];
@@ -243,12 +245,12 @@ fn lost_shared_session_is_opened_anew_once() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What belongs to one client is refused, and not done for all.
+/// A request with an effect on the whole session is rejected, because it would affect all clients.
 #[test]
-fn subscription_in_a_shared_session_is_refused() -> anyhow::Result<()> {
-    let fixture = vmcp_e2e::fixture::Fixture::start(&[])?;
-    let mut recipe = Recipe::new(&[("one", &fixture.url)])?;
-    recipe.config.hot.as_mut().unwrap().backends[0].shared_session = true;
+fn subscription_in_shared_session_is_rejected() -> anyhow::Result<()> {
+    let test_server = vmcp_e2e::test_server::TestServer::start(&[])?;
+    let mut recipe = Recipe::new(&[("one", &test_server.url)])?;
+    recipe.hot().backends[0].shared_session = true;
     let gateway = recipe.start()?;
     let session = Session::open(gateway.mcp)?;
     let params = json!({"uri": "test://static-text"});
@@ -257,32 +259,38 @@ fn subscription_in_a_shared_session_is_refused() -> anyhow::Result<()> {
     assert!(answer.text().contains("sharedSession"), "{}", answer.text());
     let read = session.request(gateway.mcp, "resources/read", &params)?;
     assert_eq!(read.error_code(), 0, "{}", read.text());
-    assert_eq!(fixture.stats()?.sessions.len(), 1);
+    assert_eq!(test_server.stats()?.sessions.len(), 1);
     Ok(())
 }
 
-/// Replicas find the session in the store, also those that are started anew: the server has no second one to give.
+/// Replicas find the session in the store, also new ones: the server has no second session.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_share_the_one_session() -> anyhow::Result<()> {
     let single = Single::start()?;
-    let mut replicas = Replicas::start_with(2, |recipe| recipe.config.hot = Some(single.hot())).await?;
-    let session = Session::open(replicas.address())?;
+    let mut harness = Harness::builder()
+        .redis(Redis::start(None)?)
+        .configure(|recipe| recipe.config.hot = Some(single.hot()))
+        .replicas(2)
+        .start_balanced()
+        .await?;
+    let session = Session::open(harness.address())?;
     for id in 0..4 {
-        echo(replicas.address(), &session, id, "hi")?;
+        echo(harness.address(), &session, id, "hi")?;
     }
-    replicas.kill_all()?;
-    replicas.start_all_anew()?;
+    harness.kill_gateways()?;
+    harness.replace_gateways()?;
     for id in 0..4 {
-        echo(replicas.address(), &session, id, "hi again")?;
+        echo(harness.address(), &session, id, "hi again")?;
     }
     assert_eq!(single.sessions(), 1);
     // Each replica notices the loss with a call of its own, and one of them opens the next.
     single.forget();
     for id in 0..4 {
-        echo(replicas.address(), &session, id, "and again")?;
+        echo(harness.address(), &session, id, "and again")?;
     }
     assert_eq!(single.sessions(), 2);
-    // A request that met the loss is sent again in the next session.
+    // A request that met the lost session is sent again in the next one.
     let received = single.server.received();
     let all = received.iter().filter_map(|request| {
         let session = request.header("mcp-session-id").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Clients that do not read what they asked for keep nobody else from being served by the same backend.
+//! Clients that do not read their responses do not keep other clients from the same backend.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,19 +9,19 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use vmcp_crds::config::{CatalogScope, LimitsConfig};
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::scripted_server::{Received, Reply, ScriptedServer, usual};
 
 const MIB: u64 = 1024 * 1024;
-/// As large as an answer in JSON may be that is read whole.
+/// The size limit of a buffered JSON response.
 const JSON_BYTES: usize = 250 * 1024;
 /// More than the kernel's buffers of a connection take.
 const EVENT_BYTES: usize = 3 * 1024 * 1024;
-/// Somewhat less than a page of a list may have.
+/// A little less than the size limit of a page.
 const PAGE_BYTES: usize = 1000 * 1024;
-/// How long the honest client is served once others are in its way.
+/// How long the honest client is served while the others hold memory.
 const SERVED_FOR: Duration = Duration::from_secs(4);
-/// How long it may take until they are.
+/// How long that may take to begin.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A gateway in front of a server with an `echo`, and with the answers `json` and `event`, which are large.
@@ -43,7 +43,7 @@ impl Scene {
     ) -> anyhow::Result<Self> {
         let server = ScriptedServer::start(answer)?;
         let mut recipe = Recipe::in_memory(&[("a", &server.url)])?;
-        let hot = recipe.config.hot.get_or_insert_default();
+        let hot = recipe.hot();
         hot.limits = LimitsConfig {
             buffered_bytes: Some(budget),
             ..LimitsConfig::default()
@@ -86,9 +86,9 @@ impl Scene {
         Ok(stream)
     }
 
-    /// An honest client is served as long as the test lasts, while others keep coming that do not read.
+    /// Checks that an honest client is served for the whole test while new clients that do not read keep connecting.
     fn serves_beside(&self, tool: &str, calls: usize, clients: usize) -> anyhow::Result<()> {
-        // More than what is left where no further one of theirs finds room.
+        // More than the rest of the budget when no further response of theirs fits.
         let message = "x".repeat(150 * 1024);
         let honest = Session::open(self.gateway.mcp)?;
         let mut unread = Vec::new();
@@ -143,15 +143,15 @@ fn call(id: usize, tool: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
 }
 
-/// Many clients that ask for whole answers and read none of them: one that reads is served all the time.
+/// A reading client is served while many clients do not read their buffered responses.
 #[test]
-fn unread_answers_give_way_to_those_that_are_read() -> anyhow::Result<()> {
+fn unread_responses_are_closed_for_read_ones() -> anyhow::Result<()> {
     Scene::start(16 * MIB)?.serves_beside("json", 4, 24)
 }
 
 /// The same where the answers are events of a stream.
 #[test]
-fn unread_events_give_way_to_answers_that_are_read() -> anyhow::Result<()> {
+fn unread_events_are_closed_for_read_responses() -> anyhow::Result<()> {
     Scene::start(16 * MIB)?.serves_beside("event", 1, 4)
 }
 
@@ -178,7 +178,7 @@ fn own_list(request: &Received) -> Option<Reply> {
 
 /// Clients that do not read their session's own list do not keep others from theirs.
 #[test]
-fn unread_pages_of_a_session_give_way_to_those_that_are_read() -> anyhow::Result<()> {
+fn unread_pages_are_closed_for_read_ones() -> anyhow::Result<()> {
     let scene = Scene::start_with(32 * MIB, CatalogScope::PerSession, own_list)?;
     let mcp = scene.gateway.mcp;
     let session = Session::open(mcp)?;
@@ -205,9 +205,9 @@ fn unread_pages_of_a_session_give_way_to_those_that_are_read() -> anyhow::Result
     Ok(())
 }
 
-/// Who reads slowly gets everything, although others do not read at all.
+/// A slowly reading client gets everything, although others do not read at all.
 #[test]
-fn client_that_reads_slowly_is_not_given_up() -> anyhow::Result<()> {
+fn slow_but_reading_client_is_kept() -> anyhow::Result<()> {
     let scene = Scene::start(32 * MIB)?;
     let mut slow = scene.unread("event", 1)?;
     std::thread::scope(|scope| {

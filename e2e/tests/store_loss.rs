@@ -1,44 +1,26 @@
-//! The session store loses its data: sessions do not.
+//! Sessions survive the loss of the session store's data.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::json;
 use vmcp_crds::config::{RedisSentinel, SessionStorage, SessionStorageProvider};
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::redis::{MASTER_NAME, Redis, Sentinels};
 use vmcp_e2e::stream::Stream;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
-use vmcp_peers::process::Signal;
+use vmcp_external::process::Signal;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct World {
-    fixture: Fixture,
-    redis: Redis,
-    recipe: Recipe,
-}
-
-impl World {
-    fn new() -> anyhow::Result<Option<Self>> {
-        if vmcp_peers::left_out("redis") {
-            return Ok(None);
-        }
-        let (fixture, redis) = (Fixture::start(&[])?, Redis::start(None)?);
-        let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
-        recipe.config.session_storage = SessionStorage {
-            provider: SessionStorageProvider::Redis,
-            address: Some(redis.address.to_string()),
-            ..SessionStorage::default()
-        };
-        Ok(Some(Self {
-            fixture,
-            redis,
-            recipe,
-        }))
-    }
+/// A test server and Redis. The tests start the gateways.
+fn start() -> anyhow::Result<Harness<Redis>> {
+    let builder = Harness::builder().test_server("fixture", &[]);
+    builder.redis(Redis::start(None)?).replicas(0).start()
 }
 
 fn count(session: &Session, gateway: &Gateway) -> anyhow::Result<u64> {
@@ -46,12 +28,12 @@ fn count(session: &Session, gateway: &Gateway) -> anyhow::Result<u64> {
     Ok(answer.tool_text()?.parse()?)
 }
 
+/// Sessions survive the loss of Redis and of all gateways at the same time.
+#[requires(redis)]
 #[test]
-fn redis_and_all_gateways_lose_everything_and_the_sessions_live() -> anyhow::Result<()> {
-    let Some(mut world) = World::new()? else {
-        return Ok(());
-    };
-    let (mut one, mut two) = (world.recipe.start()?, world.recipe.start()?);
+fn sessions_survive_loss_of_redis_and_all_gateways() -> anyhow::Result<()> {
+    let mut harness = start()?;
+    let (mut one, mut two) = (harness.recipe.start()?, harness.recipe.start()?);
     let capabilities = json!({"roots": {"listChanged": true}, "elicitation": {"form": {}}});
     let sessions: Vec<_> = (0..5)
         .map(|_| Session::open_with(one.mcp, "2025-06-18", &capabilities))
@@ -60,12 +42,12 @@ fn redis_and_all_gateways_lose_everything_and_the_sessions_live() -> anyhow::Res
         assert_eq!(count(session, &one)?, 1);
         assert_eq!(count(session, &two)?, 2);
     }
-    world.redis.kill()?;
+    harness.redis.kill()?;
     one.kill()?;
     two.kill()?;
-    world.redis.start_again()?;
-    let gateways = [world.recipe.start()?, world.recipe.start()?];
-    // Their state at the backend is lost with the ids of the upstream sessions; they themselves are not.
+    harness.redis.start_again()?;
+    let gateways = [harness.recipe.start()?, harness.recipe.start()?];
+    // Their state at the backend is lost with the upstream session ids. The sessions are not.
     for session in &sessions {
         assert_eq!(count(session, &gateways[0])?, 1);
         assert_eq!(count(session, &gateways[1])?, 2);
@@ -75,17 +57,17 @@ fn redis_and_all_gateways_lose_everything_and_the_sessions_live() -> anyhow::Res
         .map(|gateway| gateway.metric("vmcp_sessions_recovered_total", ""))
         .sum::<anyhow::Result<f64>>()?;
     assert_eq!(recovered as usize, sessions.len());
-    // What the client can do is known from its id.
-    let asked = world
-        .fixture
+    // The capabilities of the client are known from the session id.
+    let asked = harness
+        .server()
         .admin_answer("GET", "/sessions", &serde_json::Value::Null)?;
     let declared = |session: &&serde_json::Value| session["client"]["name"] == "unknown";
     let clients: Vec<_> = asked.as_array().into_iter().flatten().filter(declared).collect();
     assert_eq!(clients.len(), sessions.len(), "{asked}");
 
-    // A session that is ended now stays ended, also when the data is lost once more, as long as somebody is there who knows.
+    // A terminated session stays terminated after another loss of the data, as long as a gateway remembers it.
     assert_eq!(sessions[0].delete(gateways[0].mcp)?.status, 200);
-    world.redis.command::<()>(&["FLUSHALL"])?;
+    harness.redis.command::<()>(&["FLUSHALL"])?;
     for gateway in &gateways {
         let refused = sessions[0].call(gateway.mcp, "fixture_counter", &json!({}))?;
         assert_eq!(refused.error_code(), -32001, "{}", refused.text());
@@ -94,22 +76,21 @@ fn redis_and_all_gateways_lose_everything_and_the_sessions_live() -> anyhow::Res
     Ok(())
 }
 
-/// What belonged to an upstream session does not fit the one of a session that was made anew.
+/// Request ids and event ids of the old upstream session are invalid in the recovered session.
+#[requires(redis)]
 #[test]
-fn old_tokens_do_not_fit_a_recovered_session() -> anyhow::Result<()> {
-    let Some(mut world) = World::new()? else {
-        return Ok(());
-    };
-    let mut lost = world.recipe.start()?;
+fn old_tokens_are_invalid_in_recovered_session() -> anyhow::Result<()> {
+    let mut harness = start()?;
+    let mut lost = harness.recipe.start()?;
     let session = Session::open_with(lost.mcp, "2025-11-25", &json!({"roots": {}}))?;
     let mut call = Stream::call(lost.mcp, &session, &json!(7), "fixture_list_roots", &json!({}))?;
     let (event, asked) = call.await_method("roots/list")?;
     let place = event.id.context("the event has no id")?;
-    // The store and the gateway know nothing any more; the backend still waits.
-    world.redis.kill()?;
+    // The store and the gateway have lost everything. The backend still waits.
+    harness.redis.kill()?;
     lost.kill()?;
-    world.redis.start_again()?;
-    let fresh = world.recipe.start()?;
+    harness.redis.start_again()?;
+    let fresh = harness.recipe.start()?;
     assert_eq!(count(&session, &fresh)?, 1, "in another upstream session");
     let roots = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"roots": []}});
     let refused = session.post(fresh.mcp, &roots)?;
@@ -125,12 +106,12 @@ fn old_tokens_do_not_fit_a_recovered_session() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A session that one gateway has cached is restored for all gateways.
+#[requires(redis)]
 #[test]
-fn what_one_gateway_remembers_is_kept_for_all() -> anyhow::Result<()> {
-    let Some(mut world) = World::new()? else {
-        return Ok(());
-    };
-    let gateways = [world.recipe.start()?, world.recipe.start()?];
+fn session_cached_by_one_gateway_is_restored() -> anyhow::Result<()> {
+    let mut harness = start()?;
+    let gateways = [harness.recipe.start()?, harness.recipe.start()?];
     let session = Session::open(gateways[0].mcp)?;
     assert_eq!(count(&session, &gateways[0])?, 1);
     let level = json!({"level": "error"});
@@ -140,84 +121,86 @@ fn what_one_gateway_remembers_is_kept_for_all() -> anyhow::Result<()> {
     let ended = Session::open(gateways[0].mcp)?;
     assert_eq!(ended.delete(gateways[0].mcp)?.status, 200);
 
-    world.redis.kill()?;
-    world.redis.start_again()?;
-    // Nobody calls: the gateways write back what they know by themselves.
+    harness.redis.kill()?;
+    harness.redis.start_again()?;
+    // Without any call: the gateways restore cached sessions by themselves.
     wait::until("the session is back", PATIENCE, || {
-        let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+        let keys: Vec<String> = harness.redis.command(&["KEYS", "*:s:*"])?;
         let [key] = &keys[..] else {
             anyhow::bail!("{keys:?}")
         };
-        let level: Option<String> = world.redis.command(&["HGET", key, "log"])?;
+        let level: Option<String> = harness.redis.command(&["HGET", key, "log"])?;
         anyhow::ensure!(level.as_deref() == Some("error"), "{level:?}");
         Ok(())
     })?;
     wait::until("who was terminated is known", PATIENCE, || {
-        let keys: Vec<String> = world.redis.command(&["KEYS", "*:m:*"])?;
+        let keys: Vec<String> = harness.redis.command(&["KEYS", "*:m:*"])?;
         let mut markers = Vec::new();
         for key in &keys {
-            markers.push(world.redis.command::<String>(&["GET", key])?);
+            markers.push(harness.redis.command::<String>(&["GET", key])?);
         }
         anyhow::ensure!(markers.iter().any(|marker| marker == "terminated"), "{markers:?}");
         Ok(())
     })?;
-    let fresh = world.recipe.start()?;
+    let fresh = harness.recipe.start()?;
     assert_eq!(count(&session, &fresh)?, 2);
     let refused = ended.call(fresh.mcp, "fixture_counter", &json!({}))?;
     assert_eq!(refused.error_code(), -32001);
-    assert_eq!(world.fixture.initializes("raw")?, 1);
+    assert_eq!(harness.server().initializes("http-client")?, 1);
     Ok(())
 }
 
+/// Sessions and terminations that a failover lost are written again.
+#[requires(redis)]
 #[test]
-fn what_a_fail_over_forgets_is_written_again() -> anyhow::Result<()> {
-    let Some(world) = World::new()? else {
-        return Ok(());
-    };
-    let gateways = [world.recipe.start()?, world.recipe.start()?];
+fn writes_lost_in_failover_are_restored() -> anyhow::Result<()> {
+    let harness = start()?;
+    let gateways = [harness.recipe.start()?, harness.recipe.start()?];
     let (created, ended) = (Session::open(gateways[0].mcp)?, Session::open(gateways[0].mcp)?);
     for session in [&created, &ended] {
         assert_eq!(count(session, &gateways[0])?, 1);
     }
-    // A copy of the store that lacks what was written last: the one was not created yet, the other not ended.
-    let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+    // A replica without the last writes: one session is missing, and the other one is not terminated.
+    let keys: Vec<String> = harness.redis.command(&["KEYS", "*:s:*"])?;
     let mut dumps = Vec::new();
     for key in &keys {
-        let fields: Vec<String> = world.redis.command(&["HGETALL", key])?;
+        let fields: Vec<String> = harness.redis.command(&["HGETALL", key])?;
         dumps.push((key.clone(), fields));
     }
     assert_eq!(ended.delete(gateways[0].mcp)?.status, 200);
-    let left: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+    let left: Vec<String> = harness.redis.command(&["KEYS", "*:s:*"])?;
     let [created_key] = &left[..] else {
         anyhow::bail!("{left:?}")
     };
     for (key, fields) in &dumps {
         if key == created_key {
-            world.redis.command::<()>(&["DEL", key])?;
+            harness.redis.command::<()>(&["DEL", key])?;
         } else {
             let command = ["HSET".to_owned(), key.clone()];
             let words: Vec<&str> = command.iter().chain(fields).map(String::as_str).collect();
-            world.redis.command::<()>(&words)?;
+            harness.redis.command::<()>(&words)?;
         }
     }
-    let markers: Vec<String> = world.redis.command(&["KEYS", "*:m:*"])?;
+    let markers: Vec<String> = harness.redis.command(&["KEYS", "*:m:*"])?;
     for marker in &markers {
-        world.redis.command::<()>(&["DEL", marker])?;
+        harness.redis.command::<()>(&["DEL", marker])?;
     }
-    world.redis.command::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"])?;
+    harness
+        .redis
+        .command::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"])?;
     wait::until("both are as they should be", PATIENCE, || {
-        let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+        let keys: Vec<String> = harness.redis.command(&["KEYS", "*:s:*"])?;
         anyhow::ensure!(keys == [created_key.clone()], "{keys:?}");
         Ok(())
     })?;
-    let fresh = world.recipe.start()?;
+    let fresh = harness.recipe.start()?;
     assert_eq!(count(&created, &fresh)?, 2);
     let refused = ended.call(fresh.mcp, "fixture_counter", &json!({}))?;
     assert_eq!(refused.error_code(), -32001);
     Ok(())
 }
 
-/// The record of a session, with everything that Redis has of it.
+/// A saved record of a session with all its keys.
 struct Saved {
     key: String,
     fields: Vec<String>,
@@ -233,7 +216,7 @@ impl Saved {
         })
     }
 
-    /// Puts it back as it was, in one step, and breaks off what is heard: a server has taken over that lacks what was written last.
+    /// Restores it in one transaction and closes the subscriptions, as in a failover to a replica without the last writes.
     fn take_over(&self, redis: &Redis) -> anyhow::Result<()> {
         let script = "redis.call('DEL', KEYS[1]) redis.call('HSET', KEYS[1], unpack(ARGV, 2)) \
                       redis.call('PEXPIRE', KEYS[1], ARGV[1])";
@@ -247,21 +230,20 @@ impl Saved {
     }
 }
 
-/// What a process bound or set shortly before a fail-over is written again, and is used by whoever asks first: no backend begins anew.
+/// Bindings and settings that a failover lost are restored, whichever gateway serves the session first. No upstream session is reopened.
+#[requires(redis)]
 #[test]
 fn fail_over_loses_no_binding_and_no_setting() -> anyhow::Result<()> {
-    let Some(world) = World::new()? else {
-        return Ok(());
-    };
-    let gateways = [world.recipe.start()?, world.recipe.start()?];
+    let harness = start()?;
+    let gateways = [harness.recipe.start()?, harness.recipe.start()?];
     for ask_first in [None, Some(0), Some(1)] {
         let session = Session::open(gateways[0].mcp)?;
         session.request(gateways[1].mcp, "ping", &json!({}))?.outcome()?;
-        let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+        let keys: Vec<String> = harness.redis.command(&["KEYS", "*:s:*"])?;
         let [key] = &keys[..] else {
             anyhow::bail!("{keys:?}")
         };
-        let saved = Saved::of(&world.redis, key)?;
+        let saved = Saved::of(&harness.redis, key)?;
         assert_eq!(count(&session, &gateways[0])?, 1);
         assert_eq!(count(&session, &gateways[1])?, 2);
         let level = json!({"level": "error"});
@@ -272,7 +254,7 @@ fn fail_over_loses_no_binding_and_no_setting() -> anyhow::Result<()> {
         session
             .request(gateways[0].mcp, "resources/subscribe", &watched)?
             .outcome()?;
-        saved.take_over(&world.redis)?;
+        saved.take_over(&harness.redis)?;
         let mut expected = 3;
         if let Some(place) = ask_first {
             assert_eq!(
@@ -282,70 +264,71 @@ fn fail_over_loses_no_binding_and_no_setting() -> anyhow::Result<()> {
             );
             expected += 1;
         }
-        // Nobody needs to ask for it.
+        // It happens without a request.
         wait::until("all of it is back", PATIENCE, || {
-            let fields: Vec<String> = world.redis.command(&["HKEYS", key])?;
+            let fields: Vec<String> = harness.redis.command(&["HKEYS", key])?;
             for wanted in ["b:fixture", "log", "u:test://watched-resource"] {
                 anyhow::ensure!(fields.iter().any(|field| field == wanted), "{fields:?}");
             }
             Ok(())
         })?;
-        let fresh = world.recipe.start()?;
+        let fresh = harness.recipe.start()?;
         for gateway in gateways.iter().chain([&fresh]) {
             assert_eq!(count(&session, gateway)?, expected);
             expected += 1;
         }
         assert_eq!(session.delete(gateways[0].mcp)?.status, 200);
     }
-    assert_eq!(world.fixture.initializes("raw")?, 3);
+    assert_eq!(harness.server().initializes("http-client")?, 3);
     Ok(())
 }
 
-/// A server takes over whose clock is ahead by more than `ttl`, so that all sessions have expired for it: those in use go on.
+/// The new primary's clock is ahead by more than `ttl`, so all sessions seem expired. Sessions in use go on.
+#[requires(redis)]
 #[test]
 fn clock_ahead_after_fail_over_ends_no_session_in_use() -> anyhow::Result<()> {
-    let Some(world) = World::new()? else {
-        return Ok(());
-    };
-    let gateways = [world.recipe.start()?, world.recipe.start()?];
+    let harness = start()?;
+    let gateways = [harness.recipe.start()?, harness.recipe.start()?];
     let session = Session::open(gateways[0].mcp)?;
     let mut expected = 0;
     for gateway in gateways.iter().cycle().take(4) {
         expected += 1;
         assert_eq!(count(&session, gateway)?, expected);
     }
-    // A clock that is ahead is deadlines that are behind. The record is kept for longer than its idle deadline.
+    // A clock that is ahead means deadlines in the past. Redis keeps the record for longer than its idle deadline.
     let ahead: u64 = 31 * 60 * 1000;
-    let keys: Vec<String> = world.redis.command(&["KEYS", "*:s:*"])?;
+    let keys: Vec<String> = harness.redis.command(&["KEYS", "*:s:*"])?;
     let [key] = &keys[..] else {
         anyhow::bail!("{keys:?}")
     };
-    world.redis.change_field(key, "times", |times| {
+    harness.redis.change_field(key, "times", |times| {
         let mut words = times.split(' ');
         let idle: u64 = words.next().unwrap_or_default().parse().unwrap_or_default();
         let rest: Vec<&str> = words.collect();
         format!("{} {}", idle - ahead, rest.join(" "))
     })?;
-    let left: u64 = world.redis.command(&["PTTL", key])?;
-    world
+    let left: u64 = harness.redis.command(&["PTTL", key])?;
+    harness
         .redis
         .command::<()>(&["PEXPIRE", key, &(left - ahead).to_string()])?;
-    let sets: Vec<String> = world.redis.command(&["KEYS", "*:sessions"])?;
-    let members: Vec<String> = world.redis.command(&["ZRANGE", &sets[0], "0", "-1"])?;
-    world
+    let sets: Vec<String> = harness.redis.command(&["KEYS", "*:sessions"])?;
+    let members: Vec<String> = harness.redis.command(&["ZRANGE", &sets[0], "0", "-1"])?;
+    harness
         .redis
         .command::<()>(&["ZINCRBY", &sets[0], &format!("-{ahead}"), &members[0]])?;
-    world.redis.command::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"])?;
+    harness
+        .redis
+        .command::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"])?;
     for gateway in gateways.iter().cycle().take(20) {
         expected += 1;
         assert_eq!(count(&session, gateway)?, expected);
     }
-    let fresh = world.recipe.start()?;
+    let fresh = harness.recipe.start()?;
     assert_eq!(count(&session, &fresh)?, expected + 1);
     Ok(())
 }
 
-/// Lets the replica hear nothing more of its primary, and the sentinels nothing of that.
+/// Cuts the replication without the sentinels noticing.
 fn cut_off(primary: &Redis) -> anyhow::Result<()> {
     primary.command::<()>(&["ACL", "SETUSER", "default", "-psync", "-sync"])?;
     primary
@@ -353,8 +336,8 @@ fn cut_off(primary: &Redis) -> anyhow::Result<()> {
         .map(drop)
 }
 
-fn behind_sentinels(fixture: &Fixture, sentinels: &Sentinels) -> anyhow::Result<Recipe> {
-    let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
+fn behind_sentinels(test_server: &TestServer, sentinels: &Sentinels) -> anyhow::Result<Recipe> {
+    let mut recipe = Recipe::new(&[("fixture", &test_server.url)])?;
     recipe.config.session_storage = SessionStorage {
         provider: SessionStorageProvider::Redis,
         sentinel: Some(RedisSentinel {
@@ -366,14 +349,12 @@ fn behind_sentinels(fixture: &Fixture, sentinels: &Sentinels) -> anyhow::Result<
     Ok(recipe)
 }
 
-/// A primary that dies with its last second takes no session along and brings none back.
+/// A primary that loses its last second of writes loses no session and revives none.
+#[requires(redis)]
 #[test]
 fn failover_losing_last_second_loses_no_session() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, mut sentinels) = (Fixture::start(&[])?, Sentinels::start()?);
-    let recipe = behind_sentinels(&fixture, &sentinels)?;
+    let (test_server, mut sentinels) = (TestServer::start(&[])?, Sentinels::start()?);
+    let recipe = behind_sentinels(&test_server, &sentinels)?;
     let gateways = [recipe.start()?, recipe.start()?];
     let [old, ended] = [Session::open(gateways[0].mcp)?, Session::open(gateways[0].mcp)?];
     for session in [&old, &ended] {
@@ -383,7 +364,7 @@ fn failover_losing_last_second_loses_no_session() -> anyhow::Result<()> {
     let primary = sentinels.primary()?;
     cut_off(&sentinels.servers[primary])?;
 
-    // What the replica never hears of.
+    // Writes that the replica never gets.
     let created = Session::open(gateways[0].mcp)?;
     assert_eq!(count(&created, &gateways[1])?, 1);
     assert_eq!(ended.delete(gateways[1].mcp)?.status, 200);
@@ -405,7 +386,7 @@ fn failover_losing_last_second_loses_no_session() -> anyhow::Result<()> {
         Ok(())
     })?;
 
-    // A replica that remembers nothing has only what is there.
+    // A new gateway has only the stored data.
     let fresh = recipe.start()?;
     for gateway in [&fresh, &gateways[0], &gateways[1]] {
         for session in [&ended, &late] {
@@ -420,24 +401,22 @@ fn failover_losing_last_second_loses_no_session() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A process that does not know a session which a fail-over has lost says 503 until one that knows it has written it back. When nobody
-/// does, it says 404 in the end.
+/// A replica without a cached copy responds with 503 to a session that was lost in a failover, until another replica restores it. If none
+/// does, it responds with 404 in the end.
+#[requires(redis)]
 #[test]
 fn session_lost_in_fail_over_gets_503_until_written_back() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, mut sentinels) = (Fixture::start(&[])?, Sentinels::start()?);
-    let recipe = behind_sentinels(&fixture, &sentinels)?;
+    let (test_server, mut sentinels) = (TestServer::start(&[])?, Sentinels::start()?);
+    let recipe = behind_sentinels(&test_server, &sentinels)?;
     let (mut knows, mut dies) = (recipe.start()?, recipe.start()?);
-    // The life of the data begins before the servers part.
+    // The incarnation begins before the replication is cut.
     Session::open(knows.mcp)?;
     sentinels.wait_for_replica()?;
     let primary = sentinels.primary()?;
     cut_off(&sentinels.servers[primary])?;
     let (created, orphan) = (Session::open(knows.mcp)?, Session::open(dies.mcp)?);
     assert_eq!(count(&created, &knows)?, 1);
-    // It has been told of neither, and those that have are away.
+    // It got neither event, and the gateways that got them are gone.
     let gateway = recipe.start()?;
     dies.kill()?;
     knows.signal(Signal::STOP)?;

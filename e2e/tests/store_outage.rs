@@ -1,36 +1,33 @@
-//! The session store does not answer: sessions go on, and nothing is told to have happened that did not.
+//! Outages of the session store: sessions go on, and no write is reported as done that was not.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vmcp_crds::config::{
-    Duration as ConfigDuration, OnStoreOutage, SessionState, SessionStorage, SessionStorageProvider,
-};
-use vmcp_e2e::balancer::Balancer;
-use vmcp_e2e::fixture::Fixture;
+use vmcp_crds::config::{Duration as ConfigDuration, OnStoreOutage, SessionState};
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::{self, Session};
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{self, Session};
 use vmcp_e2e::redis::Redis;
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn on_redis(backends: &[(&str, &str)], redis: &Redis) -> anyhow::Result<Recipe> {
-    let mut recipe = Recipe::new(backends)?;
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(redis.address.to_string()),
-        ..SessionStorage::default()
-    };
-    Ok(recipe)
+/// The test server and `N` gateways that share Redis. `change` changes their configuration.
+fn start<const N: usize>(change: impl FnOnce(&mut Recipe)) -> anyhow::Result<(Harness<Redis>, [Gateway; N])> {
+    let builder = Harness::builder().test_server("fixture", &[]);
+    let builder = builder.redis(Redis::start(None)?).configure(change);
+    let mut harness = builder.replicas(N).start()?;
+    let gateways = harness.take_gateways()?;
+    Ok((harness, gateways))
 }
 
 fn call(session: &Session, at: std::net::SocketAddr, tool: &str) -> anyhow::Result<u64> {
     Ok(session.call(at, tool, &json!({}))?.tool_text()?.parse()?)
 }
 
-fn is_unavailable(answer: &raw::Answer) -> anyhow::Result<()> {
+fn is_unavailable(answer: &http_client::Answer) -> anyhow::Result<()> {
     anyhow::ensure!(
         (answer.status, answer.error_code()) == (503, -32603) && answer.header("retry-after").is_some(),
         "{answer:?} {}",
@@ -39,7 +36,7 @@ fn is_unavailable(answer: &raw::Answer) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until so many gateways hear what the others do.
+/// Waits until this number of gateways is subscribed.
 fn all_listen(redis: &Redis, gateways: usize) -> anyhow::Result<()> {
     wait::until("all gateways listen", PATIENCE, || {
         let channels: Vec<String> = redis.command(&["PUBSUB", "CHANNELS"])?;
@@ -52,8 +49,8 @@ fn all_listen(redis: &Redis, gateways: usize) -> anyhow::Result<()> {
     })
 }
 
-/// Asks for a session that was ended until the answer is 404. On the way it may be 503, when the store answers too late on a busy machine,
-/// and nothing else.
+/// Calls a terminated session until the response is 404. Before that it may be 503, when the store replies too late on a busy machine, and
+/// nothing else.
 fn stays_ended(session: &Session, at: std::net::SocketAddr) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
@@ -62,11 +59,11 @@ fn stays_ended(session: &Session, at: std::net::SocketAddr) -> anyhow::Result<()
             return Ok(());
         }
         is_unavailable(&answer)?;
-        anyhow::ensure!(began.elapsed() < PATIENCE, "nobody says that it has ended");
+        anyhow::ensure!(began.elapsed() < PATIENCE, "it was not reported as ended");
     }
 }
 
-/// Waits until each gateway has noticed that its store is there, or is not.
+/// Waits until each gateway reports its store as available, or as unavailable.
 fn noticed(recipe: &Recipe, gateways: &[Gateway], available: bool) -> anyhow::Result<()> {
     for gateway in gateways {
         wait::until("the gateway has noticed", PATIENCE, || {
@@ -78,19 +75,18 @@ fn noticed(recipe: &Recipe, gateways: &[Gateway], available: bool) -> anyhow::Re
     Ok(())
 }
 
+/// Redis hangs, dies and restarts empty, and no session is affected.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_stops_and_comes_back_empty_and_no_session_notices() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, mut redis) = (Fixture::start(&[])?, Redis::start(None)?);
-    let recipe = on_redis(&[("fixture", &fixture.url)], &redis)?;
-    let gateways = [recipe.start()?, recipe.start()?, recipe.start()?];
-    let balancer = Balancer::start(&[gateways[0].mcp, gateways[1].mcp, gateways[2].mcp]).await?;
-    let at = balancer.address;
+    let mut harness = Harness::replicated(3).await?;
+    let at = harness.address();
 
     tokio::task::spawn_blocking(move || {
-        all_listen(&redis, gateways.len())?;
+        let gateways = harness.take_gateways::<3>()?;
+        let test_server = &harness.servers[0];
+        let (redis, recipe) = (&mut harness.redis, &harness.recipe);
+        all_listen(redis, gateways.len())?;
         // Three sessions: in use all the time, idle, and terminated.
         let (session, idle, ended) = (Session::open(at)?, Session::open(at)?, Session::open(at)?);
         for number in 1..=3 {
@@ -100,8 +96,8 @@ async fn redis_stops_and_comes_back_empty_and_no_session_notices() -> anyhow::Re
         }
         assert_eq!(ended.delete(at)?.status, 200);
 
-        // Whoever has not heard of the end when Redis stops says 503. What Redis has to say when it answered the DELETE is on its way
-        // to all once it has answered somebody else.
+        // A replica that has not got the termination event when Redis stops would respond with 503. The event has been sent to all
+        // subscribers once Redis has replied to a later command.
         redis.command::<String>(&["PING"])?;
         redis.pause()?;
         for number in 4..=33 {
@@ -112,10 +108,10 @@ async fn redis_stops_and_comes_back_empty_and_no_session_notices() -> anyhow::Re
                 json!({})
             );
         }
-        noticed(&recipe, &gateways, false)?;
+        noticed(recipe, &gateways, false)?;
         for _ in 0..3 {
             let asked = Instant::now();
-            is_unavailable(&raw::initialize(at)?)?;
+            is_unavailable(&http_client::initialize(at)?)?;
             is_unavailable(&idle.delete(at)?)?;
             is_unavailable(&session.request(at, "logging/setLevel", &json!({"level": "info"}))?)?;
             assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
@@ -123,9 +119,9 @@ async fn redis_stops_and_comes_back_empty_and_no_session_notices() -> anyhow::Re
             assert_eq!(refused.error_code(), -32001, "it was terminated");
         }
         for gateway in &gateways {
-            assert_eq!(raw::get(gateway.admin, "/readyz", &[])?.status, 200);
+            assert_eq!(http_client::get(gateway.admin, "/readyz", &[])?.status, 200);
             assert!(gateway.metric("vmcp_session_store_up", "")? < 0.5);
-            // What was proved last is served as proved for as long as `maxStaleness`.
+            // Cached sessions are fresh for up to `maxStaleness`.
             wait::until("a session is served without the store", PATIENCE, || {
                 session.request(gateway.mcp, "ping", &json!({}))?.outcome()?;
                 let served = gateway.metric("vmcp_sessions_served_without_store_total", "")?;
@@ -142,7 +138,7 @@ async fn redis_stops_and_comes_back_empty_and_no_session_notices() -> anyhow::Re
         for number in 64..=123 {
             assert_eq!(call(&session, at, "fixture_counter")?, number);
         }
-        noticed(&recipe, &gateways, true)?;
+        noticed(recipe, &gateways, true)?;
         for number in 4..=9 {
             assert_eq!(call(&idle, at, "fixture_counter")?, number);
         }
@@ -150,11 +146,11 @@ async fn redis_stops_and_comes_back_empty_and_no_session_notices() -> anyhow::Re
             stays_ended(&ended, at)?;
         }
         assert_eq!(
-            fixture.initializes("raw")?,
+            test_server.initializes("http-client")?,
             3,
-            "nobody shook hands with the backend again"
+            "no upstream session was initialized again"
         );
-        // What is there now is what Redis knows: a replica that knows nothing serves it.
+        // Redis has everything again: a new replica serves the sessions.
         let fresh = recipe.start()?;
         assert_eq!(call(&session, fresh.mcp, "fixture_counter")?, 124);
         assert_eq!(call(&idle, fresh.mcp, "fixture_counter")?, 10);
@@ -166,34 +162,30 @@ async fn redis_stops_and_comes_back_empty_and_no_session_notices() -> anyhow::Re
     .await?
 }
 
-/// A backend whose state counts waits for the store and one without is used meanwhile.
+/// Calls of a stateful backend need the store. Other backends are used during the outage.
+#[requires(redis)]
 #[test]
 fn stateful_backend_waits_for_store_stateless_does_not() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (kept, disposable, plain) = (
-        Fixture::start(&[])?,
-        Fixture::start(&[])?,
-        Fixture::start(&["--stateless"])?,
-    );
-    let mut redis = Redis::start(None)?;
-    let backends = [
-        ("kept", &*kept.url),
-        ("disposable", &*disposable.url),
-        ("plain", &*plain.url),
-    ];
-    let mut recipe = on_redis(&backends, &redis)?;
-    for backend in &mut recipe.config.hot.as_mut().unwrap().backends {
-        if backend.name == "disposable" {
-            backend.session_state = SessionState::Disposable;
-        }
-    }
-    let gateways = [recipe.start()?, recipe.start()?];
+    let harness = Harness::builder()
+        .test_server("kept", &[])
+        .test_server("disposable", &[])
+        .test_server("plain", &["--stateless"])
+        .redis(Redis::start(None)?)
+        .configure(|recipe| recipe.hot().backends[1].session_state = SessionState::Disposable)
+        .replicas(2)
+        .start()?;
+    let Harness {
+        gateways,
+        mut redis,
+        recipe,
+        servers,
+        ..
+    } = harness;
+    let (kept, disposable) = (&servers[0], &servers[1]);
     let at = gateways[0].mcp;
     let session = Session::open(at)?;
     session.call(at, "plain_echo", &json!({"message": "warm"}))?;
-    // The other replica knows the session, too.
+    // The other replica caches the session, too.
     session.request(gateways[1].mcp, "ping", &json!({}))?.outcome()?;
     let provisional = |gateway: &Gateway| gateway.metric("vmcp_sessions{", "state=\"provisional\"");
     assert_eq!(provisional(&gateways[0])?, 0.0);
@@ -201,8 +193,8 @@ fn stateful_backend_waits_for_store_stateless_does_not() -> anyhow::Result<()> {
     redis.pause()?;
     noticed(&recipe, &gateways, false)?;
     is_unavailable(&session.call(at, "kept_counter", &json!({}))?)?;
-    assert_eq!(kept.initializes("raw")?, 0, "the call was not sent");
-    // Each replica has a session of its own there, until one of them is bound.
+    assert_eq!(kept.initializes("http-client")?, 0, "the call was not sent");
+    // Each replica opens its own upstream session, until one of them is bound.
     assert_eq!(call(&session, at, "disposable_counter")?, 1);
     assert_eq!(call(&session, at, "disposable_counter")?, 2);
     assert_eq!(provisional(&gateways[0])?, 1.0);
@@ -215,13 +207,13 @@ fn stateful_backend_waits_for_store_stateless_does_not() -> anyhow::Result<()> {
 
     redis.resume()?;
     noticed(&recipe, &gateways, true)?;
-    // One is adopted, the other deleted: none is left at the backend.
+    // One is adopted, and the other one is deleted.
     wait::until("one upstream session is left", PATIENCE, || {
         let stats = disposable.stats()?;
         anyhow::ensure!(stats.deletes == 1, "{stats:?}");
         Ok(())
     })?;
-    assert_eq!(disposable.initializes("raw")?, 2);
+    assert_eq!(disposable.initializes("http-client")?, 2);
     wait::until("a record names each upstream session", PATIENCE, || {
         let left = provisional(&gateways[0])?;
         anyhow::ensure!(left < 0.5, "{left} sessions have one that no record names");
@@ -238,16 +230,19 @@ fn stateful_backend_waits_for_store_stateless_does_not() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a backend asks in an outage is answered and what no client could answer is refused.
+/// A server request during an outage is answered, or rejected if no client can answer it.
+#[requires(redis)]
 #[test]
 fn server_requests_in_outage_are_answered_or_refused() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, mut redis) = (Fixture::start(&[])?, Redis::start(None)?);
-    let mut recipe = on_redis(&[("fixture", &fixture.url)], &redis)?;
-    recipe.config.hot.as_mut().unwrap().backends[0].session_state = SessionState::Disposable;
-    let gateways = [recipe.start()?, recipe.start()?];
+    let (harness, gateways) =
+        start::<2>(|recipe| recipe.hot().backends[0].session_state = SessionState::Disposable)?;
+    let Harness {
+        mut redis,
+        recipe,
+        servers,
+        ..
+    } = harness;
+    let test_server = &servers[0];
     let session = Session::open_with(gateways[0].mcp, "2025-11-25", &json!({"roots": {}}))?;
     session.request(gateways[1].mcp, "ping", &json!({}))?.outcome()?;
 
@@ -269,7 +264,7 @@ fn server_requests_in_outage_are_answered_or_refused() -> anyhow::Result<()> {
             &json!({"jsonrpc": "2.0", "id": asked["id"], "result": roots}),
         )
     };
-    // Each gateway has a session of its own there.
+    // Each gateway has its own upstream session.
     for gateway in &gateways {
         let mut call = ask(gateway, 1)?;
         let (_, asked) = call.await_method("roots/list")?;
@@ -277,7 +272,7 @@ fn server_requests_in_outage_are_answered_or_refused() -> anyhow::Result<()> {
         let said = call.message()?.to_string();
         assert!(said.contains("file:///x"), "{said}");
     }
-    // Two calls of which one has asked before the outage ends, and one asks afterwards, in each of the two.
+    // Two calls per gateway: one has sent its request before the outage ends, and one sends it afterwards.
     let asking: Vec<(Stream, Value)> = gateways
         .iter()
         .map(|gateway| {
@@ -286,13 +281,8 @@ fn server_requests_in_outage_are_answered_or_refused() -> anyhow::Result<()> {
             Ok((call, asked))
         })
         .collect::<anyhow::Result<_>>()?;
-    let calls = || Ok::<_, anyhow::Error>(fixture.stats()?.requests.get("tools/call").copied());
-    let before = calls()?;
-    fixture.admin(
-        "POST",
-        "/faults",
-        &json!({"only_tool": "list_roots", "hold": true}),
-    )?;
+    let before = test_server.calls()?;
+    test_server.set_faults(&json!({"only_tool": "list_roots", "hold": true}))?;
     let (mut held, at) = (Vec::new(), gateways.each_ref().map(|gateway| gateway.mcp));
     std::thread::scope(|scope| {
         let opening = at.map(|at| {
@@ -300,7 +290,7 @@ fn server_requests_in_outage_are_answered_or_refused() -> anyhow::Result<()> {
             scope.spawn(move || Stream::call(at, session, &json!(3), "fixture_list_roots", &json!({})))
         });
         wait::until("the calls have reached the backend", PATIENCE, || {
-            anyhow::ensure!(calls()? == before.map(|before| before + 2), "not yet");
+            anyhow::ensure!(test_server.calls()? == before + 2, "not yet");
             Ok(())
         })?;
         redis.resume()?;
@@ -314,19 +304,19 @@ fn server_requests_in_outage_are_answered_or_refused() -> anyhow::Result<()> {
             anyhow::ensure!(second == first + 1 && third == second + 1, "two sessions");
             Ok(())
         })?;
-        fixture.admin("DELETE", "/faults", &json!({}))?;
+        test_server.clear_faults()?;
         for opened in opening {
             held.push(opened.join().unwrap()?);
         }
         anyhow::Ok(())
     })?;
-    // What was asked before is answered in either.
+    // The earlier request is answered in both upstream sessions.
     for (gateway, (mut call, asked)) in gateways.iter().zip(asking) {
         assert_eq!(answer(gateway, &asked)?.status, 202);
         let said = call.message()?.to_string();
         assert!(said.contains("file:///x"), "{said}");
     }
-    // What is asked afterwards in the one that was not bound has an answer, too: that nobody can be asked.
+    // A later request in the unbound upstream session gets an error, because no client can be asked.
     let mut refused = 0;
     for (gateway, mut call) in gateways.iter().zip(held) {
         let (_, message) = call.next_message()?;
@@ -340,34 +330,37 @@ fn server_requests_in_outage_are_answered_or_refused() -> anyhow::Result<()> {
         }
     }
     assert_eq!(refused, 1);
-    // It is deleted once its calls have ended.
+    // The unbound one is deleted once its calls have ended.
     wait::until("one upstream session is left", PATIENCE, || {
-        let deletes = fixture.stats()?.deletes;
+        let deletes = test_server.stats()?.deletes;
         anyhow::ensure!(deletes == 1, "{deletes}");
         Ok(())
     })
 }
 
-/// A deletion that happens after its deadline leaves no upstream session behind.
+/// A termination that Redis executes after its deadline leaves no upstream session behind.
+#[requires(redis)]
 #[test]
 fn late_termination_leaves_no_upstream_session() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, mut redis) = (Fixture::start(&[])?, Redis::start(None)?);
-    let recipe = on_redis(&[("fixture", &fixture.url)], &redis)?;
-    let gateways = [recipe.start()?, recipe.start()?];
-    // A script that Redis knows already is executed also when nobody waits for it any more.
+    let (harness, gateways) = start::<2>(|_| {})?;
+    let Harness {
+        mut redis,
+        recipe,
+        servers,
+        ..
+    } = harness;
+    let test_server = &servers[0];
+    // Redis executes a cached script even if the client has stopped waiting for it.
     let (first, session) = (Session::open(gateways[0].mcp)?, Session::open(gateways[0].mcp)?);
     assert_eq!(first.delete(gateways[0].mcp)?.status, 200);
     assert_eq!(call(&session, gateways[0].mcp, "fixture_counter")?, 1);
-    // The deletion is sent to a Redis that does not answer, and that does what it was told once it goes on.
+    // Redis does not reply to the termination, and executes it after the pause.
     redis.pause()?;
     is_unavailable(&session.delete(gateways[0].mcp)?)?;
     redis.resume()?;
     noticed(&recipe, &gateways, true)?;
     wait::until("the upstream session is deleted", PATIENCE, || {
-        let deletes = fixture.stats()?.deletes;
+        let deletes = test_server.stats()?.deletes;
         anyhow::ensure!(deletes == 1, "{deletes}");
         Ok(())
     })?;
@@ -377,17 +370,16 @@ fn late_termination_leaves_no_upstream_session() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A session that was used in an outage longer than its idle time is not swept away afterwards.
+/// A session that was used during an outage longer than its idle time does not expire afterwards.
+#[requires(redis)]
 #[test]
 fn session_used_in_long_outage_is_not_swept() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, mut redis) = (Fixture::start(&[])?, Redis::start(None)?);
-    let mut recipe = on_redis(&[("fixture", &fixture.url)], &redis)?;
-    recipe.config.session_storage.ttl = ConfigDuration::from_secs(3);
-    let gateways = [recipe.start()?, recipe.start()?];
-    // The one that has served it meanwhile is not the one that knows best that it is new.
+    let ttl = ConfigDuration::from_secs(3);
+    let (harness, gateways) = start::<2>(|recipe| recipe.config.session_storage.ttl = ttl)?;
+    let Harness {
+        mut redis, recipe, ..
+    } = harness;
+    // The replica that serves it during the outage did not create it.
     let session = Session::open(gateways[1].mcp)?;
     let mut count = call(&session, gateways[0].mcp, "fixture_counter")?;
     let records: Vec<String> = redis.command(&["KEYS", "*:s:*"])?;
@@ -398,7 +390,7 @@ fn session_used_in_long_outage_is_not_swept() -> anyhow::Result<()> {
         assert_eq!(call(&session, gateways[0].mcp, "fixture_counter")?, count);
     }
     redis.resume()?;
-    // Nobody uses it now: whoever has served it tells the store that it was used, before somebody takes it for expired.
+    // Without any request: the replica that served it touches the record before another one claims it as expired.
     wait::until("the store knows that it lives", PATIENCE, || {
         let sets: Vec<String> = redis.command(&["KEYS", "*:sessions"])?;
         let clock: Vec<String> = redis.command(&["TIME"])?;
@@ -406,23 +398,20 @@ fn session_used_in_long_outage_is_not_swept() -> anyhow::Result<()> {
         anyhow::ensure!(alive == 1, "{alive}");
         Ok(())
     })?;
-    // The one that has not served it meanwhile has to ask the store, and says 503 until it has seen that it answers.
+    // The other replica has to load it, and responds with 503 until the store is available for it.
     noticed(&recipe, &gateways, true)?;
     assert_eq!(call(&session, gateways[1].mcp, "fixture_counter")?, count + 1);
     assert_eq!(redis.command::<Vec<String>>(&["KEYS", "*:s:*"])?, records);
     Ok(())
 }
 
-/// Sessions are served for the grace and not at all where that is refused.
+/// Sessions are served for the outage grace, and not at all with `onStoreOutage: Refuse`.
+#[requires(redis)]
 #[test]
 fn sessions_are_served_for_outage_grace_only() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, mut redis) = (Fixture::start(&[])?, Redis::start(None)?);
-    let mut recipe = on_redis(&[("fixture", &fixture.url)], &redis)?;
-    recipe.config.session_storage.outage_grace = ConfigDuration::from_secs(3);
-    let short = recipe.start()?;
+    let grace = ConfigDuration::from_secs(3);
+    let (mut harness, [short]) = start(|recipe| recipe.config.session_storage.outage_grace = grace)?;
+    let (redis, recipe) = (&mut harness.redis, &mut harness.recipe);
     recipe.config.session_storage.outage_grace = ConfigDuration::from_secs(600);
     recipe.config.session_storage.on_store_outage = OnStoreOutage::Refuse;
     let refusing = recipe.start()?;
@@ -452,38 +441,41 @@ fn sessions_are_served_for_outage_grace_only() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A binding that happens after its deadline is one and its upstream session is kept.
+/// A binding that Redis executes after its deadline is valid, and its upstream session is kept.
+#[requires(redis)]
 #[test]
 fn late_binding_keeps_its_upstream_session() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, mut redis) = (Fixture::start(&[])?, Redis::start(None)?);
-    let recipe = on_redis(&[("fixture", &fixture.url)], &redis)?;
-    let gateways = [recipe.start()?, recipe.start()?];
+    let (harness, gateways) = start::<2>(|_| {})?;
+    let Harness {
+        mut redis,
+        recipe,
+        servers,
+        ..
+    } = harness;
+    let test_server = &servers[0];
     let at = gateways[0].mcp;
     let session = Session::open(at)?;
-    let initializes = || anyhow::Ok(fixture.stats()?.requests.get("initialize").copied());
+    let initializes = || anyhow::Ok(test_server.stats()?.requests.get("initialize").copied());
     let before = initializes()?;
     let slow = json!({"only_method": "initialize", "slow_ms": 2000});
-    fixture.admin("POST", "/faults", &slow)?;
+    test_server.set_faults(&slow)?;
     let calling = session.clone();
     let call_in_between = std::thread::spawn(move || calling.call(at, "fixture_counter", &json!({})));
-    wait::until("the backend is greeted", PATIENCE, || {
+    wait::until("the backend gets initialize", PATIENCE, || {
         anyhow::ensure!(initializes()? > before, "not yet");
         Ok(())
     })?;
-    // The binding is sent to a Redis that does not answer, and that does what it was told once it goes on.
+    // Redis does not reply to the binding, and executes it after the pause.
     redis.pause()?;
     is_unavailable(&call_in_between.join().unwrap()?)?;
-    fixture.admin("DELETE", "/faults", &json!({}))?;
+    test_server.clear_faults()?;
     redis.resume()?;
     noticed(&recipe, &gateways, true)?;
     for number in [1, 3] {
         assert_eq!(call(&session, at, "fixture_counter")?, number);
         assert_eq!(call(&session, gateways[1].mcp, "fixture_counter")?, number + 1);
     }
-    assert_eq!(fixture.initializes("raw")?, 1);
-    assert_eq!(fixture.stats()?.deletes, 0);
+    assert_eq!(test_server.initializes("http-client")?, 1);
+    assert_eq!(test_server.stats()?.deletes, 0);
     Ok(())
 }

@@ -1,66 +1,35 @@
-//! A process is asked for a session of which it knows nothing but the id, and the store does not say whether it lives.
+//! Requests for a session that is not cached while the store does not respond.
 
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use serde_json::json;
-use vmcp_crds::config::{
-    BackendConfig, Duration as ConfigDuration, SessionState, SessionStorage, SessionStorageProvider,
-};
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_crds::config::{Duration as ConfigDuration, SessionState};
+use vmcp_e2e::gateway::Gateway;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::{Answer, Session};
 use vmcp_e2e::proxy::{Fault, Proxy};
-use vmcp_e2e::raw::{Answer, Session};
 use vmcp_e2e::redis::Redis;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct World {
-    /// Its state counts.
-    kept: Fixture,
-    disposable: Fixture,
-    redis: Redis,
-    recipe: Recipe,
+/// The backends `kept`, whose session state must not be lost, and `disposable`, and Redis. The tests start the gateways.
+fn start() -> anyhow::Result<Harness<Redis>> {
+    Harness::builder()
+        .test_server("kept", &[])
+        .test_server("disposable", &[])
+        .redis(Redis::start(None)?)
+        .configure(|recipe| recipe.hot().backends[1].session_state = SessionState::Disposable)
+        .replicas(0)
+        .start()
 }
 
-impl World {
-    fn new() -> anyhow::Result<Option<Self>> {
-        if vmcp_peers::left_out("redis") {
-            return Ok(None);
-        }
-        let (kept, disposable, redis) = (Fixture::start(&[])?, Fixture::start(&[])?, Redis::start(None)?);
-        let mut recipe = Recipe::new(&[("kept", &kept.url)])?;
-        let backend = BackendConfig {
-            name: "disposable".to_owned(),
-            url: disposable.url.clone(),
-            session_state: SessionState::Disposable,
-            ..BackendConfig::default()
-        };
-        if let Some(hot) = &mut recipe.config.hot {
-            hot.backends.push(backend);
-        }
-        recipe.config.session_storage = SessionStorage {
-            provider: SessionStorageProvider::Redis,
-            address: Some(redis.address.to_string()),
-            ..SessionStorage::default()
-        };
-        Ok(Some(Self {
-            kept,
-            disposable,
-            redis,
-            recipe,
-        }))
-    }
-
-    /// How many calls have reached a backend.
-    fn calls(&self) -> anyhow::Result<u64> {
-        let count = |fixture: &Fixture| {
-            let requests = fixture.stats()?.requests;
-            anyhow::Ok(requests.get("tools/call").copied().unwrap_or_default())
-        };
-        Ok(count(&self.kept)? + count(&self.disposable)?)
-    }
+/// The number of calls that have reached a backend.
+fn calls(harness: &Harness<Redis>) -> anyhow::Result<u64> {
+    harness.servers.iter().map(TestServer::calls).sum()
 }
 
 fn echo(session: &Session, gateway: &Gateway, backend: &str) -> anyhow::Result<Answer> {
@@ -80,32 +49,28 @@ fn is_unavailable(answer: &Answer) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One late answer is no outage: a session that was ended is not served behind it, at no backend.
+/// A single late reply is not an outage: a terminated session is not served after it.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
-async fn ended_session_is_not_served_behind_a_late_answer() -> anyhow::Result<()> {
-    let Some(world) = World::new()? else {
-        return Ok(());
-    };
-    let proxy = Proxy::start(world.redis.address).await?;
+async fn ended_session_is_not_served_after_late_reply() -> anyhow::Result<()> {
+    let harness = start()?;
+    let proxy = Proxy::start(harness.redis.address).await?;
     tokio::task::spawn_blocking(move || {
-        let first = world.recipe.start()?;
+        let first = harness.recipe.start()?;
         let session = Session::open(first.mcp)?;
         assert_eq!(echo(&session, &first, "disposable")?.status, 200);
         assert_eq!(session.delete(first.mcp)?.status, 200);
-        let mut recipe = world.recipe;
+        let mut recipe = harness.recipe;
         recipe.config.session_storage.address = Some(proxy.address.to_string());
-        // It has never heard of the session.
+        // Its cache does not have the session.
         let second = recipe.start()?;
         wait::until("its store answers", PATIENCE, || {
             let status = second.status(&recipe)?.session_store;
             ensure!(status.available, "{status:?}");
             Ok(())
         })?;
-        let calls = |world: &Fixture| {
-            let requests = world.stats()?.requests;
-            anyhow::Ok(requests.get("tools/call").copied().unwrap_or_default())
-        };
-        let before = calls(&world.disposable)?;
+        let disposable = &harness.servers[1];
+        let before = disposable.calls()?;
         for _ in 0..5 {
             proxy.set(Fault {
                 late: Duration::from_millis(400),
@@ -120,28 +85,27 @@ async fn ended_session_is_not_served_behind_a_late_answer() -> anyhow::Result<()
                 Ok(())
             })?;
         }
-        ensure!(calls(&world.disposable)? == before, "the tool was executed");
+        ensure!(disposable.calls()? == before, "the tool was executed");
         Ok(())
     })
     .await?
 }
 
-/// In an outage that is known to be one, a session is served by its id where nothing can be lost, until the end that its id names.
+/// In a detected outage a session is served by its id alone at backends whose state can be lost, until the end that the id names.
+#[requires(redis)]
 #[test]
 fn session_known_by_its_id_is_served_within_its_end() -> anyhow::Result<()> {
-    let Some(mut world) = World::new()? else {
-        return Ok(());
-    };
+    let mut harness = start()?;
     let lifetime = Duration::from_secs(12);
-    let storage = &mut world.recipe.config.session_storage;
+    let storage = &mut harness.recipe.config.session_storage;
     storage.ttl = ConfigDuration::from_secs(lifetime.as_secs());
     storage.max_lifetime = ConfigDuration::from_secs(lifetime.as_secs());
-    let mut first = world.recipe.start()?;
+    let mut first = harness.recipe.start()?;
     let opened = Instant::now();
     let session = Session::open(first.mcp)?;
     first.kill()?;
-    world.redis.kill()?;
-    let second = world.recipe.start()?;
+    harness.redis.kill()?;
+    let second = harness.recipe.start()?;
     wait::until("the outage is known", PATIENCE, || {
         let answer = echo(&session, &second, "disposable")?;
         ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
@@ -152,17 +116,17 @@ fn session_known_by_its_id_is_served_within_its_end() -> anyhow::Result<()> {
         "the machine is too slow for this test"
     );
     session.request(second.mcp, "tools/list", &json!({}))?.outcome()?;
-    let before = world.calls()?;
+    let before = calls(&harness)?;
     is_unavailable(&echo(&session, &second, "kept")?)?;
-    assert_eq!(world.calls()?, before, "what could be lost was not begun");
-    // The id has seconds, and is compared with a clock that has them, too.
+    assert_eq!(calls(&harness)?, before, "what could be lost was not begun");
+    // The id and the clock that it is compared with have a resolution of seconds.
     let over = lifetime + Duration::from_secs(1);
     std::thread::sleep(over.saturating_sub(opened.elapsed()));
-    let before = world.calls()?;
+    let before = calls(&harness)?;
     for backend in ["disposable", "kept"] {
         is_unavailable(&echo(&session, &second, backend)?)?;
     }
     is_unavailable(&session.request(second.mcp, "tools/list", &json!({}))?)?;
-    assert_eq!(world.calls()?, before);
+    assert_eq!(calls(&harness)?, before);
     Ok(())
 }

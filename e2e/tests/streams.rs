@@ -1,96 +1,56 @@
-//! What a backend says before it answers, and what it says when nobody has asked: it reaches the client on the right stream, and the
-//! client's answers reach the backend, whichever process they come to.
+//! Notifications and requests of backends reach the client on the right stream, and the client's responses reach the backend through every
+//! replica.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use vmcp_crds::config::{SessionStorage, SessionStorageProvider};
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::gateway::Gateway;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::redis::Redis;
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
+use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A backend, and gateways in front of it.
-struct World {
-    fixture: Fixture,
-    recipe: Recipe,
-    _redis: Option<Redis>,
+fn one_gateway() -> anyhow::Result<(Harness, Gateway)> {
+    let mut harness = Harness::builder().test_server("fixture", &[]).start()?;
+    let [gateway] = harness.take_gateways()?;
+    Ok((harness, gateway))
 }
 
-impl World {
-    fn alone() -> anyhow::Result<(Self, Gateway)> {
-        let fixture = Fixture::start(&[])?;
-        let recipe = Recipe::new(&[("fixture", &fixture.url)])?;
-        let gateway = recipe.start()?;
-        let world = Self {
-            fixture,
-            recipe,
-            _redis: None,
-        };
-        Ok((world, gateway))
-    }
-
-    /// Two gateways that share a Redis, and nothing else.
-    fn shared() -> anyhow::Result<Option<(Self, Gateway, Gateway)>> {
-        if vmcp_peers::left_out("redis") {
-            return Ok(None);
-        }
-        let fixture = Fixture::start(&[])?;
-        let redis = Redis::start(None)?;
-        let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
-        recipe.config.session_storage = SessionStorage {
-            provider: SessionStorageProvider::Redis,
-            address: Some(redis.address.to_string()),
-            ..SessionStorage::default()
-        };
-        let (one, two) = (recipe.start()?, recipe.start()?);
-        let world = Self {
-            fixture,
-            recipe,
-            _redis: Some(redis),
-        };
-        Ok(Some((world, one, two)))
-    }
-
-    /// What the fixture knows of the only session that is not the gateways' own.
-    fn upstream(&self) -> anyhow::Result<Value> {
-        let sessions = self.fixture.admin_answer("GET", "/sessions", &Value::Null)?;
-        let sessions = sessions.as_array().cloned().unwrap_or_default();
-        let ours = sessions
-            .into_iter()
-            .rev()
-            .find(|session| session["client"]["name"] == "raw");
-        ours.context("the client has no session at the fixture")
-    }
-
-    fn log(&self, text: &str) -> anyhow::Result<()> {
-        let path = format!("/log?level=error&text={text}");
-        self.fixture.admin("POST", &path, &Value::Null)
-    }
-
-    /// Waits until the fixture has so many streams open beside those of the gateways' catalogues.
-    fn wait_for_gets(&self, gets: u64, gateways: u64) -> anyhow::Result<()> {
-        wait::until("streams at the fixture", PATIENCE, || {
-            let open = self.fixture.stats()?.gets_open;
-            anyhow::ensure!(open == gets + gateways, "{open} are open");
-            Ok(())
-        })
-    }
+/// Two gateways that share Redis and nothing else.
+fn two_gateways() -> anyhow::Result<(Harness<Redis>, Gateway, Gateway)> {
+    let builder = Harness::builder().test_server("fixture", &[]);
+    let mut harness = builder.redis(Redis::start(None)?).replicas(2).start()?;
+    let [one, two] = harness.take_gateways()?;
+    Ok((harness, one, two))
 }
 
-/// The session's own stream, once the session is bound and the backend is heard.
-fn listen(world: &World, gateway: &Gateway, session: &Session, gateways: u64) -> anyhow::Result<Stream> {
+/// Waits until the test server has `gets` open GET streams, beside one of the catalog of each gateway.
+fn wait_for_gets<R>(harness: &Harness<R>, gets: u64, gateways: u64) -> anyhow::Result<()> {
+    wait::until("streams at the test server", PATIENCE, || {
+        let open = harness.server().stats()?.gets_open;
+        anyhow::ensure!(open == gets + gateways, "{open} are open");
+        Ok(())
+    })
+}
+
+/// Opens the GET stream of a session, and waits until the upstream stream is open.
+fn listen<R>(
+    harness: &Harness<R>,
+    gateway: &Gateway,
+    session: &Session,
+    gateways: u64,
+) -> anyhow::Result<Stream> {
     let bound = session.call(gateway.mcp, "fixture_echo", &json!({"message": "hi"}))?;
     assert_eq!(bound.tool_text()?, "hi");
     let stream = Stream::get(gateway.mcp, session, None)?;
     assert_eq!((stream.status, &*stream.content_type), (200, "text/event-stream"));
-    world.wait_for_gets(1, gateways)?;
+    wait_for_gets(harness, 1, gateways)?;
     Ok(stream)
 }
 
@@ -100,14 +60,14 @@ fn answer(
     session: &Session,
     asked: &Value,
     result: &Value,
-) -> anyhow::Result<vmcp_e2e::raw::Answer> {
+) -> anyhow::Result<vmcp_e2e::http_client::Answer> {
     session.post(
         gateway,
         &json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}),
     )
 }
 
-/// Another text of the same form.
+/// A forged text of the same form.
 fn forged(genuine: &str) -> String {
     let other = if &genuine[10..11] == "A" { "B" } else { "A" };
     format!("{}{other}{}", &genuine[..10], &genuine[11..])
@@ -117,12 +77,12 @@ fn log_text(message: &Value) -> &str {
     message["params"]["data"].as_str().unwrap_or_default()
 }
 
-/// Progress comes on the stream of its call in order before the answer.
+/// Progress arrives on the stream of its call, in order and before the response.
 #[test]
 fn progress_arrives_in_order_before_the_response() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
+    let (harness, gateway) = one_gateway()?;
     let session = Session::open(gateway.mcp)?;
-    let mut own = listen(&world, &gateway, &session, 1)?;
+    let mut own = listen(&harness, &gateway, &session, 1)?;
     let steps = |id: i64| {
         let arguments = json!({"steps": 3, "ms": 5});
         Stream::call(
@@ -133,7 +93,7 @@ fn progress_arrives_in_order_before_the_response() -> anyhow::Result<()> {
             &arguments,
         )
     };
-    // Two calls at once: neither gets what is the other's.
+    // Two concurrent calls: neither gets messages of the other.
     let (mut one, mut two) = (steps(1)?, steps(2)?);
     for (id, stream) in [(1, &mut one), (2, &mut two)] {
         for step in 1..=3 {
@@ -156,12 +116,11 @@ fn progress_arrives_in_order_before_the_response() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a tool asks the client is answered through another gateway.
+/// The client responds to a server request through another gateway.
+#[requires(redis)]
 #[test]
 fn server_request_is_answered_through_another_gateway() -> anyhow::Result<()> {
-    let Some((_world, one, two)) = World::shared()? else {
-        return Ok(());
-    };
+    let (_harness, one, two) = two_gateways()?;
     let capabilities =
         json!({"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {"listChanged": true}});
     let session = Session::open_with(one.mcp, "2025-11-25", &capabilities)?;
@@ -193,7 +152,7 @@ fn server_request_is_answered_through_another_gateway() -> anyhow::Result<()> {
         let (_, asked) = call.await_method(method)?;
         let id = asked["id"].as_str().context("the id is not ours")?;
         assert!(id.starts_with("vmcp:"), "{id}");
-        // The id says where the answer belongs: the other gateway has never heard of the call.
+        // The request id names the gateway of the call: the other gateway does not know the call.
         let accepted = answer(two.mcp, &session, &asked, &result)?;
         assert_eq!((accepted.status, accepted.text()), (202, String::new()));
         let text = call.message()?["result"]["content"][0]["text"].to_string();
@@ -202,9 +161,10 @@ fn server_request_is_answered_through_another_gateway() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An error of the client is a valid response to a server request.
 #[test]
-fn an_error_of_the_client_is_an_answer_too() -> anyhow::Result<()> {
-    let (_world, gateway) = World::alone()?;
+fn client_error_answers_server_request() -> anyhow::Result<()> {
+    let (_harness, gateway) = one_gateway()?;
     let session = Session::open_with(gateway.mcp, "2025-11-25", &json!({"roots": {}}))?;
     let mut call = Stream::call(gateway.mcp, &session, &json!(1), "fixture_list_roots", &json!({}))?;
     let (_, asked) = call.await_method("roots/list")?;
@@ -218,11 +178,11 @@ fn an_error_of_the_client_is_an_answer_too() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A cancellation reaches the backend through another gateway.
+#[requires(redis)]
 #[test]
-fn a_cancellation_reaches_the_backend_through_another_gateway() -> anyhow::Result<()> {
-    let Some((world, one, two)) = World::shared()? else {
-        return Ok(());
-    };
+fn cancellation_reaches_backend_via_other_gateway() -> anyhow::Result<()> {
+    let (harness, one, two) = two_gateways()?;
     let session = Session::open(one.mcp)?;
     let call = Stream::call(
         one.mcp,
@@ -235,16 +195,17 @@ fn a_cancellation_reaches_the_backend_through_another_gateway() -> anyhow::Resul
         json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "long"}});
     wait::until("the cancellation arrives", PATIENCE, || {
         assert_eq!(session.post(two.mcp, &cancel)?.status, 202);
-        anyhow::ensure!(world.fixture.stats()?.cancelled > 0, "not yet");
+        anyhow::ensure!(harness.server().stats()?.cancelled > 0, "not yet");
         Ok(())
     })?;
     drop(call);
     Ok(())
 }
 
+/// A change of the client's roots reaches every backend of the session.
 #[test]
-fn a_changed_root_reaches_every_backend_that_the_session_uses() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
+fn roots_change_reaches_backends_of_session() -> anyhow::Result<()> {
+    let (harness, gateway) = one_gateway()?;
     let session = Session::open_with(
         gateway.mcp,
         "2025-11-25",
@@ -254,7 +215,7 @@ fn a_changed_root_reaches_every_backend_that_the_session_uses() -> anyhow::Resul
     let changed = json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"});
     assert_eq!(session.post(gateway.mcp, &changed)?.status, 202);
     wait::until("the backend is told", PATIENCE, || {
-        let seen = world.fixture.stats()?.requests;
+        let seen = harness.server().stats()?.requests;
         seen.get("notifications/roots/list_changed")
             .copied()
             .context("not yet")
@@ -262,11 +223,12 @@ fn a_changed_root_reaches_every_backend_that_the_session_uses() -> anyhow::Resul
     Ok(())
 }
 
+/// The session stream carries log messages, resource updates and server requests.
 #[test]
-fn the_own_stream_brings_logs_updates_and_requests() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
+fn session_stream_carries_logs_updates_and_requests() -> anyhow::Result<()> {
+    let (harness, gateway) = one_gateway()?;
     let session = Session::open_with(gateway.mcp, "2025-11-25", &json!({"roots": {}}))?;
-    let mut own = listen(&world, &gateway, &session, 1)?;
+    let mut own = listen(&harness, &gateway, &session, 1)?;
 
     let uri = "test://watched-resource";
     let subscribe =
@@ -275,9 +237,9 @@ fn the_own_stream_brings_logs_updates_and_requests() -> anyhow::Result<()> {
         session.post(gateway.mcp, &subscribe)?.message()?["result"],
         json!({})
     );
-    assert_eq!(world.upstream()?["subscriptions"], json!([uri]));
-    world
-        .fixture
+    assert_eq!(harness.server().client_session()?["subscriptions"], json!([uri]));
+    harness
+        .server()
         .admin("POST", &format!("/resource-updated?uri={uri}"), &Value::Null)?;
     let (_, updated) = own.await_method("notifications/resources/updated")?;
     assert_eq!(updated["params"]["uri"], uri);
@@ -285,19 +247,22 @@ fn the_own_stream_brings_logs_updates_and_requests() -> anyhow::Result<()> {
     let level =
         json!({"jsonrpc": "2.0", "id": 2, "method": "logging/setLevel", "params": {"level": "warning"}});
     assert_eq!(session.post(gateway.mcp, &level)?.message()?["result"], json!({}));
-    assert_eq!(world.upstream()?["log_level"], "warning");
-    world
-        .fixture
+    assert_eq!(harness.server().client_session()?["log_level"], "warning");
+    harness
+        .server()
         .admin("POST", "/log?level=info&text=unheard", &Value::Null)?;
-    world.log("heard")?;
+    harness.server().log("heard")?;
     let (_, logged) = own.await_method("notifications/message")?;
     assert_eq!(log_text(&logged), "heard");
 
-    let upstream = world.upstream()?["id"].as_str().unwrap_or_default().to_owned();
+    let upstream = harness.server().client_session()?["id"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
             let path = format!("/ask?what=roots&id={upstream}");
-            world.fixture.admin_answer("POST", &path, &Value::Null)
+            harness.server().admin_answer("POST", &path, &Value::Null)
         });
         let (_, asked) = own.await_method("roots/list")?;
         let accepted = answer(
@@ -320,38 +285,40 @@ fn the_own_stream_brings_logs_updates_and_requests() -> anyhow::Result<()> {
         session.post(gateway.mcp, &unsubscribe)?.message()?["result"],
         json!({})
     );
-    assert_eq!(world.upstream()?["subscriptions"], json!([]));
+    assert_eq!(harness.server().client_session()?["subscriptions"], json!([]));
 
     // The end of the session is the end of its stream, here and at the backend.
     assert_eq!(session.delete(gateway.mcp)?.status, 200);
     while own.next_event()?.is_some() {}
-    world.wait_for_gets(0, 1)?;
+    wait_for_gets(&harness, 0, 1)?;
     Ok(())
 }
 
+/// An open session stream also carries messages of a backend that is bound later.
 #[test]
-fn a_backend_that_is_used_later_is_heard_too() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
+fn backend_bound_later_joins_session_stream() -> anyhow::Result<()> {
+    let (harness, gateway) = one_gateway()?;
     let session = Session::open(gateway.mcp)?;
     let mut own = Stream::get(gateway.mcp, &session, None)?;
     assert_eq!(
-        world.fixture.initializes("raw")?,
+        harness.server().initializes("http-client")?,
         0,
         "a stream alone opens no session"
     );
     session.call(gateway.mcp, "fixture_echo", &json!({"message": ""}))?;
-    world.wait_for_gets(1, 1)?;
-    world.log("late")?;
+    wait_for_gets(&harness, 1, 1)?;
+    harness.server().log("late")?;
     assert_eq!(log_text(&own.await_method("notifications/message")?.1), "late");
-    // Nobody is listened to for a client that is not there.
+    // The gateway opens no upstream stream for a client without a stream.
     own.abandon()?;
-    world.wait_for_gets(0, 1)?;
+    wait_for_gets(&harness, 0, 1)?;
     Ok(())
 }
 
+/// A message that a backend sends during the first call is delivered.
 #[test]
-fn what_a_backend_says_in_its_first_call_is_heard() -> anyhow::Result<()> {
-    let (_world, gateway) = World::alone()?;
+fn message_during_first_call_is_delivered() -> anyhow::Result<()> {
+    let (_harness, gateway) = one_gateway()?;
     let session = Session::open(gateway.mcp)?;
     let mut own = Stream::get(gateway.mcp, &session, None)?;
     // This backend sends its logs on the session's own stream, and opens its session only for this call.
@@ -362,40 +329,39 @@ fn what_a_backend_says_in_its_first_call_is_heard() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The own stream goes on through another gateway behind the last event.
+/// The session stream is resumed after the last event through another gateway.
+#[requires(redis)]
 #[test]
 fn session_stream_resumes_on_another_gateway() -> anyhow::Result<()> {
-    let Some((world, one, two)) = World::shared()? else {
-        return Ok(());
-    };
+    let (harness, one, two) = two_gateways()?;
     let session = Session::open(one.mcp)?;
-    let mut own = listen(&world, &one, &session, 2)?;
-    world.log("first")?;
+    let mut own = listen(&harness, &one, &session, 2)?;
+    harness.server().log("first")?;
     let (event, _) = own.await_method("notifications/message")?;
     let last = event.id.context("the event has no id")?;
     own.abandon()?;
-    world.wait_for_gets(0, 2)?;
-    world.log("missed")?;
+    wait_for_gets(&harness, 0, 2)?;
+    harness.server().log("missed")?;
     let mut own = Stream::get(two.mcp, &session, Some(&last))?;
     assert_eq!(log_text(&own.await_method("notifications/message")?.1), "missed");
-    world.log("next")?;
+    harness.server().log("next")?;
     assert_eq!(log_text(&own.await_method("notifications/message")?.1), "next");
     Ok(())
 }
 
-/// A broken stream of the backend is opened again behind the last event.
+/// A broken stream of the backend is resumed after the last event.
 #[test]
 fn broken_backend_stream_resumes_after_last_event() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
+    let (harness, gateway) = one_gateway()?;
     let session = Session::open(gateway.mcp)?;
-    let mut own = listen(&world, &gateway, &session, 1)?;
+    let mut own = listen(&harness, &gateway, &session, 1)?;
     for reset in ["false", "true"] {
-        world.log("before")?;
+        harness.server().log("before")?;
         assert_eq!(log_text(&own.await_method("notifications/message")?.1), "before");
-        world
-            .fixture
+        harness
+            .server()
             .admin("POST", &format!("/streams/close?reset={reset}"), &Value::Null)?;
-        world.log("meanwhile")?;
+        harness.server().log("meanwhile")?;
         assert_eq!(
             log_text(&own.await_method("notifications/message")?.1),
             "meanwhile"
@@ -404,12 +370,11 @@ fn broken_backend_stream_resumes_after_last_event() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An answer is fetched through another gateway after the connection was lost.
+/// After a lost connection the response is fetched through another gateway.
+#[requires(redis)]
 #[test]
 fn lost_response_is_fetched_from_another_gateway() -> anyhow::Result<()> {
-    let Some((_world, mut one, two)) = World::shared()? else {
-        return Ok(());
-    };
+    let (_harness, mut one, two) = two_gateways()?;
     let session = Session::open(one.mcp)?;
     let arguments = json!({"steps": 4, "ms": 100});
     let mut call = Stream::call(
@@ -448,10 +413,10 @@ fn lost_response_is_fetched_from_another_gateway() -> anyhow::Result<()> {
 
 /// A stream that the backend breaks is resumed without the client noticing.
 #[test]
-fn broken_backend_stream_is_invisible_to_the_client() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
+fn broken_backend_stream_is_hidden_from_client() -> anyhow::Result<()> {
+    let (harness, gateway) = one_gateway()?;
     let session = Session::open(gateway.mcp)?;
-    // The backend closes the connection in the middle of the call, and wants to be asked again.
+    // The backend closes the connection during the call, and the stream has to be resumed.
     let mut call = Stream::call(
         gateway.mcp,
         &session,
@@ -463,7 +428,7 @@ fn broken_backend_stream_is_invisible_to_the_client() -> anyhow::Result<()> {
     assert!(text.contains("Reconnection test completed"), "{text}");
     for fault in ["truncate", "sse_without_answer"] {
         let rule = json!({fault: true, "only_tool": "echo", "times": 1});
-        world.fixture.admin("POST", "/faults", &rule)?;
+        harness.server().set_faults(&rule)?;
         let echo = session.call(gateway.mcp, "fixture_echo", &json!({"message": fault}))?;
         assert_eq!(echo.tool_text()?, fault);
     }
@@ -471,14 +436,13 @@ fn broken_backend_stream_is_invisible_to_the_client() -> anyhow::Result<()> {
 }
 
 /// A call whose stream cannot be resumed ends with an error for its id.
+#[requires(redis)]
 #[test]
-fn unresumable_call_ends_with_an_error_for_its_id() -> anyhow::Result<()> {
-    let Some((world, mut one, two)) = World::shared()? else {
-        return Ok(());
-    };
+fn unresumable_call_ends_with_error_for_its_id() -> anyhow::Result<()> {
+    let (harness, mut one, two) = two_gateways()?;
     let session = Session::open(one.mcp)?;
     let no_ids = json!({"no_event_ids": true, "only_method": "tools/call"});
-    world.fixture.admin("POST", "/faults", &no_ids)?;
+    harness.server().set_faults(&no_ids)?;
     let arguments = json!({"ms": 60_000});
     let mut call = Stream::call(one.mcp, &session, &json!("x"), "fixture_sleep", &arguments)?;
     let primed = call.next_event()?.context("no priming event")?;
@@ -496,9 +460,10 @@ fn unresumable_call_ends_with_an_error_for_its_id() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A client response that belongs to no server request is rejected.
 #[test]
-fn an_answer_that_nobody_asked_for_is_refused() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
+fn unsolicited_client_response_is_rejected() -> anyhow::Result<()> {
+    let (harness, gateway) = one_gateway()?;
     let capabilities = json!({"roots": {}});
     let session = Session::open_with(gateway.mcp, "2025-11-25", &capabilities)?;
     let other = Session::open_with(gateway.mcp, "2025-11-25", &capabilities)?;
@@ -518,20 +483,20 @@ fn an_answer_that_nobody_asked_for_is_refused() -> anyhow::Result<()> {
         let refused = answer(gateway.mcp, who, &json!({"id": id}), &roots)?;
         assert_eq!((refused.status, refused.error_code()), (400, -32600), "{id}");
     }
-    // An answer that the backend cannot take now is the client's to send again.
+    // A response that the backend cannot accept now has to be sent again by the client.
     let down = json!({"status": 503, "only_method": "response"});
-    world.fixture.admin("POST", "/faults", &down)?;
+    harness.server().set_faults(&down)?;
     let later = answer(gateway.mcp, &session, &asked, &roots)?;
     assert_eq!((later.status, later.header("retry-after")), (503, Some("1")));
-    world.fixture.admin("DELETE", "/faults", &Value::Null)?;
+    harness.server().clear_faults()?;
     assert_eq!(answer(gateway.mcp, &session, &asked, &roots)?.status, 202);
     assert_eq!(call.message()?["id"], 1);
 
-    // The backend forgets its session, and another takes its place: what was asked in the first is nobody's any more.
+    // The backend loses its session and another one replaces it: the request of the first session is invalid now.
     let mut call = Stream::call(gateway.mcp, &session, &json!(2), "fixture_list_roots", &json!({}))?;
     let (_, asked) = call.await_method("roots/list")?;
-    world
-        .fixture
+    harness
+        .server()
         .admin("POST", "/sessions/forget?style=404", &Value::Null)?;
     let echo = session.call(gateway.mcp, "fixture_echo", &json!({"message": "repaired"}))?;
     assert_eq!(echo.tool_text()?, "repaired");
@@ -547,9 +512,10 @@ fn an_answer_that_nobody_asked_for_is_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A client cannot use request ids that the gateway made for itself.
 #[test]
-fn ids_of_the_gateways_own_are_not_for_clients() -> anyhow::Result<()> {
-    let (_world, gateway) = World::alone()?;
+fn gateway_request_ids_are_rejected_from_clients() -> anyhow::Result<()> {
+    let (_harness, gateway) = one_gateway()?;
     let session = Session::open(gateway.mcp)?;
     let ping = json!({"jsonrpc": "2.0", "id": "vmcp:1", "method": "ping"});
     let refused = session.post(gateway.mcp, &ping)?;
@@ -558,41 +524,44 @@ fn ids_of_the_gateways_own_are_not_for_clients() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Of two session streams the newer one wins, and no message is lost.
 #[test]
-fn of_two_own_streams_the_newest_wins_and_nothing_is_lost() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
+fn newer_session_stream_wins_without_loss() -> anyhow::Result<()> {
+    let (harness, gateway) = one_gateway()?;
     let session = Session::open(gateway.mcp)?;
-    let mut first = listen(&world, &gateway, &session, 1)?;
-    world.log("one")?;
+    let mut first = listen(&harness, &gateway, &session, 1)?;
+    harness.server().log("one")?;
     assert_eq!(log_text(&first.await_method("notifications/message")?.1), "one");
     let mut second = Stream::get(gateway.mcp, &session, None)?;
     assert_eq!(second.status, 200);
     while first.next_event()?.is_some() {}
-    world.log("two")?;
+    harness.server().log("two")?;
     assert_eq!(log_text(&second.await_method("notifications/message")?.1), "two");
-    assert_eq!(world.fixture.stats()?.gets_open, 2);
+    assert_eq!(harness.server().stats()?.gets_open, 2);
     Ok(())
 }
 
+/// The gateway retries the upstream stream if the backend still has another one open.
 #[test]
-fn a_backend_that_has_the_stream_open_elsewhere_is_asked_again() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
+fn stream_refused_with_409_is_retried() -> anyhow::Result<()> {
+    let (harness, gateway) = one_gateway()?;
     let session = Session::open(gateway.mcp)?;
     let busy = json!({"status": 409, "only_method": "GET", "times": 2});
     session.call(gateway.mcp, "fixture_echo", &json!({"message": ""}))?;
-    world.wait_for_gets(0, 1)?;
-    world.fixture.admin("POST", "/faults", &busy)?;
+    wait_for_gets(&harness, 0, 1)?;
+    harness.server().set_faults(&busy)?;
     let mut own = Stream::get(gateway.mcp, &session, None)?;
-    world.wait_for_gets(1, 1)?;
-    world.log("at-last")?;
+    wait_for_gets(&harness, 1, 1)?;
+    harness.server().log("at-last")?;
     assert_eq!(log_text(&own.await_method("notifications/message")?.1), "at-last");
     Ok(())
 }
 
+/// `list_changed` is sent when the new list is available.
 #[test]
-fn a_changed_list_is_told_once_it_can_be_asked_for() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
-    world.wait_for_gets(0, 1)?;
+fn list_changed_is_sent_after_discovery() -> anyhow::Result<()> {
+    let (harness, gateway) = one_gateway()?;
+    wait_for_gets(&harness, 0, 1)?;
     let session = Session::open(gateway.mcp)?;
     let listed = |tool: &str| {
         let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
@@ -601,33 +570,32 @@ fn a_changed_list_is_told_once_it_can_be_asked_for() -> anyhow::Result<()> {
         anyhow::Ok(tools.iter().any(|known| known["name"] == tool))
     };
     // Without any client that listens.
-    world
-        .fixture
+    harness
+        .server()
         .admin("POST", "/tools-changed?add=novelty", &Value::Null)?;
     wait::until("the list changes", PATIENCE, || {
         anyhow::ensure!(listed("fixture_novelty")?, "it does not");
         Ok(())
     })?;
-    // And with one, which hears it from the gateway, once, when the list is the new one; the backend says it in the client's
-    // session too.
-    let mut own = listen(&world, &gateway, &session, 1)?;
-    world
-        .fixture
+    // With a listening client, which gets one notification from the gateway once the new list is known. The backend also notifies the
+    // client's upstream session.
+    let mut own = listen(&harness, &gateway, &session, 1)?;
+    harness
+        .server()
         .admin("POST", "/tools-changed?remove=novelty", &Value::Null)?;
     own.await_method("notifications/tools/list_changed")?;
     assert!(!listed("fixture_novelty")?);
-    world.log("mark")?;
+    harness.server().log("mark")?;
     let (_, next) = own.next_message()?;
     assert_eq!(log_text(&next), "mark", "{next}");
     Ok(())
 }
 
-/// What the client has set is notified to a session that replaces a lost one.
+/// The client's settings are applied to a reopened upstream session.
+#[requires(redis)]
 #[test]
 fn client_settings_reach_a_reopened_session() -> anyhow::Result<()> {
-    let Some((world, one, two)) = World::shared()? else {
-        return Ok(());
-    };
+    let (harness, one, two) = two_gateways()?;
     let session = Session::open(one.mcp)?;
     // The level is set before there is any session at the backend.
     let level =
@@ -637,16 +605,16 @@ fn client_settings_reach_a_reopened_session() -> anyhow::Result<()> {
     let subscribe =
         json!({"jsonrpc": "2.0", "id": 2, "method": "resources/subscribe", "params": {"uri": uri}});
     assert_eq!(session.post(two.mcp, &subscribe)?.message()?["result"], json!({}));
-    let before = world.upstream()?;
+    let before = harness.server().client_session()?;
     assert_eq!(
         (&before["log_level"], &before["subscriptions"]),
         (&json!("critical"), &json!([uri]))
     );
-    world
-        .fixture
+    harness
+        .server()
         .admin("POST", "/sessions/forget?style=404", &Value::Null)?;
     session.call(one.mcp, "fixture_echo", &json!({"message": ""}))?;
-    let after = world.upstream()?;
+    let after = harness.server().client_session()?;
     assert_ne!(before["id"], after["id"]);
     assert_eq!(
         (&after["log_level"], &after["subscriptions"]),
@@ -655,22 +623,22 @@ fn client_settings_reach_a_reopened_session() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A client that only listens goes on hearing when the backend has lost its session.
+/// A listening client keeps getting messages after the backend has lost its session.
 #[test]
 fn listening_client_survives_lost_upstream_session() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
+    let (harness, gateway) = one_gateway()?;
     let session = Session::open(gateway.mcp)?;
-    let mut own = listen(&world, &gateway, &session, 1)?;
-    world
-        .fixture
+    let mut own = listen(&harness, &gateway, &session, 1)?;
+    harness
+        .server()
         .admin("POST", "/sessions/forget?style=404", &Value::Null)?;
     wait::until("the session is opened anew", PATIENCE, || {
-        let opened = world.fixture.initializes("raw")?;
+        let opened = harness.server().initializes("http-client")?;
         anyhow::ensure!(opened == 2, "{opened}");
         Ok(())
     })?;
-    world.wait_for_gets(1, 1)?;
-    world.log("again")?;
+    wait_for_gets(&harness, 1, 1)?;
+    harness.server().log("again")?;
     assert_eq!(log_text(&own.await_method("notifications/message")?.1), "again");
     Ok(())
 }
@@ -678,9 +646,10 @@ fn listening_client_survives_lost_upstream_session() -> anyhow::Result<()> {
 /// What is wrong, the headers, and the status and code that answer it.
 type Mistake<'a> = (&'a str, &'a [(&'a str, &'a str)], u16, i64);
 
+/// Every invalid GET has its own status.
 #[test]
-fn what_is_wrong_with_a_get_has_its_status() -> anyhow::Result<()> {
-    let (_world, gateway) = World::alone()?;
+fn invalid_get_has_specific_status() -> anyhow::Result<()> {
+    let (_harness, gateway) = one_gateway()?;
     let session = Session::open(gateway.mcp)?;
     let sse = ("accept", "text/event-stream");
     let id = ("mcp-session-id", &*session.id);
@@ -720,7 +689,7 @@ fn what_is_wrong_with_a_get_has_its_status() -> anyhow::Result<()> {
         ),
     ];
     for (what, headers, status, code) in cases {
-        let answer = vmcp_e2e::raw::exchange(gateway.mcp, "GET", "/mcp", headers, b"")?;
+        let answer = vmcp_e2e::http_client::exchange(gateway.mcp, "GET", "/mcp", headers, b"")?;
         assert_eq!(
             (answer.status, answer.error_code()),
             (*status, *code),
@@ -731,9 +700,10 @@ fn what_is_wrong_with_a_get_has_its_status() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Only clients of the newest revision get events without data.
 #[test]
-fn only_clients_of_the_newest_revision_get_events_without_data() -> anyhow::Result<()> {
-    let (world, gateway) = World::alone()?;
+fn events_without_data_need_newest_revision() -> anyhow::Result<()> {
+    let (harness, gateway) = one_gateway()?;
     for (revision, primed) in [("2025-06-18", false), ("2025-11-25", true)] {
         let session = Session::open_with(gateway.mcp, revision, &json!({}))?;
         let mut call = Stream::call(
@@ -744,8 +714,8 @@ fn only_clients_of_the_newest_revision_get_events_without_data() -> anyhow::Resu
             &json!({}),
         )?;
         let mut own = Stream::get(gateway.mcp, &session, None)?;
-        world.wait_for_gets(1, 1)?;
-        world.log("x")?;
+        wait_for_gets(&harness, 1, 1)?;
+        harness.server().log("x")?;
         for (stream, last) in [(&mut call, "result"), (&mut own, "method")] {
             let mut events = Vec::new();
             loop {
@@ -765,18 +735,18 @@ fn only_clients_of_the_newest_revision_get_events_without_data() -> anyhow::Resu
             assert!(primed || events.iter().all(|event| event.message().is_some()));
         }
         own.abandon()?;
-        world.wait_for_gets(0, 1)?;
+        wait_for_gets(&harness, 0, 1)?;
     }
     Ok(())
 }
 
-/// When the gateway drains a listening client is notified to come back elsewhere.
+/// The stream of a listening client ends when the gateway drains, so that it reconnects to another one.
 #[test]
 fn draining_asks_listening_client_to_reconnect() -> anyhow::Result<()> {
-    let (world, mut gateway) = World::alone()?;
+    let (harness, mut gateway) = one_gateway()?;
     let session = Session::open(gateway.mcp)?;
-    let mut own = listen(&world, &gateway, &session, 1)?;
-    gateway.signal(vmcp_peers::process::Signal::TERM)?;
+    let mut own = listen(&harness, &gateway, &session, 1)?;
+    gateway.signal(vmcp_external::process::Signal::TERM)?;
     let mut last = None;
     while let Some(event) = own.next_event()? {
         last = Some(event);
@@ -787,6 +757,6 @@ fn draining_asks_listening_client_to_reconnect() -> anyhow::Result<()> {
         "{farewell:?}"
     );
     assert!(gateway.wait_until_ended(PATIENCE)?);
-    assert_eq!(world.recipe.config.name, "vmcp");
+    assert_eq!(harness.recipe.config.name, "vmcp");
     Ok(())
 }

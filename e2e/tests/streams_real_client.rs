@@ -1,4 +1,4 @@
-//! The streams as a client sees them that nobody here wrote, through two gateways without affinity.
+//! Streams of a third-party client through two gateways without affinity.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,22 +13,19 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 use rmcp::{ClientHandler, ErrorData, RoleClient, ServiceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use vmcp_crds::config::{SessionStorage, SessionStorageProvider};
-use vmcp_e2e::balancer::Balancer;
-use vmcp_e2e::fixture::Fixture;
-use vmcp_e2e::gateway::Recipe;
-use vmcp_e2e::redis::Redis;
+use vmcp_e2e::harness::Harness;
+use vmcp_external::requires;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A client that accepts every form, and tells the test what it hears.
+/// A client that accepts every elicitation, and forwards its notifications to the test.
 struct Listening {
     heard: mpsc::Sender<String>,
 }
 
 impl Listening {
     async fn tell(&self, what: String) {
-        // The test has ended when nobody wants to know.
+        // The receiver is gone when the test has ended.
         drop(self.heard.send(what).await);
     }
 }
@@ -75,20 +72,12 @@ fn call(tool: &str, arguments: Value) -> anyhow::Result<CallToolRequestParams> {
     Ok(params)
 }
 
+/// A client on rmcp gets server requests, notifications and responses without affinity.
+#[requires(redis)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_client_is_asked_told_and_answered_without_affinity() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
-    let (fixture, redis) = (Fixture::start(&[])?, Redis::start(None)?);
-    let mut recipe = Recipe::new(&[("fixture", &fixture.url)])?;
-    recipe.config.session_storage = SessionStorage {
-        provider: SessionStorageProvider::Redis,
-        address: Some(redis.address.to_string()),
-        ..SessionStorage::default()
-    };
-    let (one, two) = (recipe.start()?, recipe.start()?);
-    let balancer = Balancer::start(&[one.mcp, two.mcp]).await?;
+async fn rmcp_client_streams_without_affinity() -> anyhow::Result<()> {
+    let harness = Harness::replicated(2).await?;
+    let balancer = harness.balancer()?;
 
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let mut config = StreamableHttpClientTransportConfig::with_uri(balancer.url());
@@ -98,7 +87,7 @@ async fn a_real_client_is_asked_told_and_answered_without_affinity() -> anyhow::
         .serve(StreamableHttpClientTransport::from_config(config))
         .await?;
 
-    // What the tool asks is answered at the other gateway than the one that runs the call.
+    // The server request of the tool is answered at the other gateway.
     for _ in 0..4 {
         let asked = call("fixture_test_elicitation", json!({"message": "Who?"}))?;
         let answer = tokio::time::timeout(LIMIT, client.call_tool(asked)).await??;
@@ -130,10 +119,14 @@ async fn a_real_client_is_asked_told_and_answered_without_affinity() -> anyhow::
         ["progress 1", "progress 2"]
     );
 
-    // It holds a stream at one of the gateways; a tool that comes is told there.
-    tokio::task::block_in_place(|| fixture.admin("POST", "/tools-changed?add=novelty", &Value::Null))?;
+    // The client holds a stream at one gateway, which sends the notification of a new tool.
+    tokio::task::block_in_place(|| {
+        harness
+            .server()
+            .admin("POST", "/tools-changed?add=novelty", &Value::Null)
+    })?;
     assert_eq!(heard(&mut receiver).await?, "tools changed");
-    // The other gateway hears of it by itself, at about the same time.
+    // The other gateway gets its own notification at about the same time.
     let listed = async {
         loop {
             let tools = client.list_all_tools().await?;

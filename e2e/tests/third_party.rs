@@ -1,10 +1,11 @@
-//! Servers that nobody here wrote, and the fixture, behind one gateway: whatever they serve is there, and is byte for byte what they serve.
+//! Third-party servers and the test server behind one gateway: everything that they serve is served byte for byte.
 
 use serde_json::{Value, json};
-use vmcp_e2e::raw::{Answer, Session};
-use vmcp_e2e::third_party::client::masked;
+use vmcp_e2e::http_client::{Answer, Session};
+use vmcp_e2e::third_party::scripted_client::masked;
 use vmcp_e2e::third_party::story::{self, Request};
-use vmcp_e2e::third_party::{self, Conversation, LISTS, World};
+use vmcp_e2e::third_party::{self, Conversation, LISTS, ThirdPartyServers};
+use vmcp_external::requires;
 
 /// The results and errors of these requests, as they stand on the wire.
 fn outcomes(conversations: &[Conversation]) -> anyhow::Result<Vec<String>> {
@@ -23,20 +24,23 @@ fn outcomes(conversations: &[Conversation]) -> anyhow::Result<Vec<String>> {
 }
 
 /// A request through the gateway, for answers that are different each time.
-fn ask(world: &World, session: &Session, method: &str, params: &Value) -> anyhow::Result<Answer> {
-    session.request(world.gateway.mcp, method, params)
+fn ask(
+    servers: &ThirdPartyServers,
+    session: &Session,
+    method: &str,
+    params: &Value,
+) -> anyhow::Result<Answer> {
+    session.request(servers.gateway.mcp, method, params)
 }
 
 /// Everything that they list is listed byte for byte but for its name.
+#[requires(npm, python, conformance)]
 #[test]
 fn lists_of_real_servers_pass_byte_for_byte() -> anyhow::Result<()> {
-    if third_party::left_out() {
-        return Ok(());
-    }
-    let world = World::shared()?;
+    let servers = ThirdPartyServers::shared()?;
     for (method, field, prefixed) in LISTS {
         let mut expected = Vec::new();
-        for backend in &world.backends {
+        for backend in &servers.backends {
             let session = third_party::session(backend.address)?;
             // What a server does not have, it does not list.
             if session.request(backend.address, method, &json!({}))?.error_code() == -32601 {
@@ -57,35 +61,34 @@ fn lists_of_real_servers_pass_byte_for_byte() -> anyhow::Result<()> {
         }
         expected.sort();
         assert!(!expected.is_empty(), "{method}");
-        let through = third_party::session(world.gateway.mcp)?.list(world.gateway.mcp, method)?;
+        let through = third_party::session(servers.gateway.mcp)?.list(servers.gateway.mcp, method)?;
         let through: Vec<_> = through.iter().map(|item| item.get()).collect();
         let expected: Vec<_> = expected.iter().map(|(_, text)| text.as_str()).collect();
         assert_eq!(through, expected, "{method}");
     }
-    let status = world.gateway.status(&world.recipe)?;
+    let status = servers.gateway.status(&servers.recipe)?;
     let refused = [status.conflicts, status.faults].concat();
     assert!(refused.is_empty(), "{refused:?}");
     Ok(())
 }
 
+/// Calls return what the server responds, byte for byte.
+#[requires(npm, python, conformance)]
 #[test]
-fn calls_answer_byte_for_byte_what_the_server_answers() -> anyhow::Result<()> {
-    if third_party::left_out() {
-        return Ok(());
-    }
-    let world = World::shared()?;
-    let mut calls = story::calls(&world.files());
-    // It can only be called as a task, which these revisions do not know.
+fn calls_return_server_response_byte_for_byte() -> anyhow::Result<()> {
+    let servers = ThirdPartyServers::shared()?;
+    let mut calls = story::calls(&servers.files());
+    // It can only be called as a task, which these revisions do not have.
     let task = json!({"name": "simulate-research-query", "arguments": {"topic": "x"}});
     calls.push(Request::new("everything", "tools/call", task));
-    world.compare(&calls, outcomes)?;
+    servers.compare(&calls, outcomes)?;
 
     // The others: an answer of the right form, not an error.
-    let session = third_party::session(world.gateway.mcp)?;
+    let session = third_party::session(servers.gateway.mcp)?;
     let changing = ["time_get_current_time", "everything_get-resource-reference"];
     let call = |tool: &str, arguments: Value| {
         let params = json!({"name": tool, "arguments": arguments});
-        ask(&world, &session, "tools/call", &params)
+        ask(&servers, &session, "tools/call", &params)
     };
     let now = call(changing[0], json!({"timezone": "UTC"}))?;
     assert!(now.tool_text()?.contains("\"timezone\""), "{}", now.text());
@@ -100,19 +103,19 @@ fn calls_answer_byte_for_byte_what_the_server_answers() -> anyhow::Result<()> {
     let gzip = json!({"name": "a.gz", "data": "data:text/plain,hello", "outputType": "resourceLink"});
     call("everything_gzip-file-as-resource", gzip)?.outcome()?;
     let made = json!({"uri": "demo://resource/session/a.gz"});
-    let made = ask(&world, &session, "resources/read", &made)?.message()?;
+    let made = ask(&servers, &session, "resources/read", &made)?.message()?;
     assert_eq!(
         made["result"]["contents"][0]["mimeType"], "application/gzip",
         "{made}"
     );
 
-    // Nothing that they offer is missing here. What asks the client something is called by clients that answer.
+    // Every listed tool is called. Tools with server requests are called in third_party_clients.rs.
     let called: Vec<_> = calls
         .iter()
         .chain(&story::questions())
         .map(Request::renamed)
         .collect();
-    for name in session.names(world.gateway.mcp, "tools/list")? {
+    for name in session.names(servers.gateway.mcp, "tools/list")? {
         assert!(
             called.iter().any(|params| params["name"] == json!(name))
                 || changing.contains(&&*name)
@@ -123,15 +126,13 @@ fn calls_answer_byte_for_byte_what_the_server_answers() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resources prompts and completions are byte for byte what the server gives.
+/// Resources, prompts and completions are passed on byte for byte.
+#[requires(npm, python, conformance)]
 #[test]
 fn results_of_real_servers_pass_byte_for_byte() -> anyhow::Result<()> {
-    if third_party::left_out() {
-        return Ok(());
-    }
-    let world = World::shared()?;
+    let servers = ThirdPartyServers::shared()?;
     let mut requests = story::others();
-    for backend in &world.backends {
+    for backend in &servers.backends {
         let session = third_party::session(backend.address)?;
         let listed = session.request(backend.address, "resources/list", &json!({}))?;
         if listed.error_code() != -32601 {
@@ -140,26 +141,26 @@ fn results_of_real_servers_pass_byte_for_byte() -> anyhow::Result<()> {
             requests.extend(uris.into_iter().map(read));
         }
     }
-    world.compare(&requests, outcomes)?;
+    servers.compare(&requests, outcomes)?;
 
     // Their texts hold the time of day, so that only their form can be the same.
-    let session = third_party::session(world.gateway.mcp)?;
+    let session = third_party::session(servers.gateway.mcp)?;
     for kind in ["text", "blob"] {
         let uri = json!({"uri": format!("demo://resource/dynamic/{kind}/7")});
-        let read = ask(&world, &session, "resources/read", &uri)?.message()?;
+        let read = ask(&servers, &session, "resources/read", &uri)?.message()?;
         let text = read["result"]["contents"][0][kind].as_str().unwrap_or_default();
         assert!(!text.is_empty(), "{read}");
     }
     let changing = "everything_resource-prompt";
     let params = json!({"name": changing, "arguments": {"resourceType": "Text", "resourceId": "1"}});
-    let got = ask(&world, &session, "prompts/get", &params)?.message()?;
+    let got = ask(&servers, &session, "prompts/get", &params)?.message()?;
     assert_eq!(
         got["result"]["messages"][1]["content"]["type"], "resource",
         "{got}"
     );
 
     let asked: Vec<_> = requests.iter().map(Request::renamed).collect();
-    for name in session.names(world.gateway.mcp, "prompts/list")? {
+    for name in session.names(servers.gateway.mcp, "prompts/list")? {
         assert!(
             asked.iter().any(|params| params["name"] == json!(name))
                 || name == changing
@@ -170,18 +171,17 @@ fn results_of_real_servers_pass_byte_for_byte() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The gateway's instructions contain those of each backend under its name.
+#[requires(npm, python, conformance)]
 #[test]
-fn instructions_of_the_servers_are_told_under_their_names() -> anyhow::Result<()> {
-    if third_party::left_out() {
-        return Ok(());
-    }
-    let world = World::shared()?;
-    let hello = vmcp_e2e::raw::initialize(world.gateway.mcp)?.message()?;
+fn instructions_are_listed_by_backend_name() -> anyhow::Result<()> {
+    let servers = ThirdPartyServers::shared()?;
+    let hello = vmcp_e2e::http_client::initialize(servers.gateway.mcp)?.message()?;
     let instructions = hello["result"]["instructions"].as_str().unwrap_or_default();
     for expected in [
         "# everything\n\n# Everything Server",
         "# sessionless\n\nNothing is remembered",
-        "# fixture\n\nA server for tests.",
+        "# test-server\n\nA server for tests.",
     ] {
         assert!(instructions.contains(expected), "{instructions}");
     }

@@ -1,4 +1,4 @@
-//! Clients that nobody here wrote, in front of servers that nobody here wrote: what they are given is the same with the gateway between them.
+//! Third-party clients get the same from third-party servers with and without the gateway.
 
 use anyhow::Context as _;
 use rmcp::model::{
@@ -13,25 +13,30 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::time::Duration;
-use vmcp_e2e::third_party::client::{self, converse};
+use vmcp_e2e::third_party::scripted_client::{self, converse};
 use vmcp_e2e::third_party::story::{self, Request};
-use vmcp_e2e::third_party::{self, Conversation, World};
-use vmcp_peers::client as peers;
+use vmcp_e2e::third_party::{self, Conversation, ThirdPartyServers};
+use vmcp_external::client as external_client;
+use vmcp_external::requires;
 
-/// What a client gets that answers whatever it is asked.
-fn everything(world: &World) -> Vec<Request> {
-    [story::calls(&world.files()), story::questions(), story::others()].concat()
+/// A client that responds to every server request.
+fn everything(servers: &ThirdPartyServers) -> Vec<Request> {
+    [
+        story::calls(&servers.files()),
+        story::questions(),
+        story::others(),
+    ]
+    .concat()
 }
 
+/// A client on the TypeScript SDK v1 gets the same with and without the gateway.
+#[requires(npm, python, conformance)]
 #[test]
-fn the_typescript_sdk_v1_sees_no_difference() -> anyhow::Result<()> {
-    if third_party::left_out() {
-        return Ok(());
-    }
-    let world = World::shared()?;
-    let ask = |conversations: &[Conversation]| converse(peers::typescript_v1()?, conversations);
-    world.compare_lists(ask)?;
-    world.compare(&everything(&world), |conversations| {
+fn typescript_sdk_v1_sees_no_difference() -> anyhow::Result<()> {
+    let servers = ThirdPartyServers::shared()?;
+    let ask = |conversations: &[Conversation]| converse(external_client::typescript_v1()?, conversations);
+    servers.compare_lists(ask)?;
+    servers.compare(&everything(&servers), |conversations| {
         let mut answers = ask(conversations)?;
         were_asked(&answers)?;
         blank_elicitation_ids(&mut answers);
@@ -39,15 +44,14 @@ fn the_typescript_sdk_v1_sees_no_difference() -> anyhow::Result<()> {
     })
 }
 
+/// A client on the Python SDK gets the same with and without the gateway.
+#[requires(npm, python, conformance)]
 #[test]
-fn the_python_sdk_sees_no_difference() -> anyhow::Result<()> {
-    if third_party::left_out() {
-        return Ok(());
-    }
-    let world = World::shared()?;
-    let ask = |conversations: &[Conversation]| converse(peers::python_legacy()?, conversations);
-    world.compare_lists(ask)?;
-    world.compare(&everything(&world), |conversations| {
+fn python_sdk_sees_no_difference() -> anyhow::Result<()> {
+    let servers = ThirdPartyServers::shared()?;
+    let ask = |conversations: &[Conversation]| converse(external_client::python_legacy()?, conversations);
+    servers.compare_lists(ask)?;
+    servers.compare(&everything(&servers), |conversations| {
         let mut answers = ask(conversations)?;
         were_asked(&answers)?;
         blank_elicitation_ids(&mut answers);
@@ -68,7 +72,7 @@ fn blank_elicitation_ids(answers: &mut [Value]) {
     }
 }
 
-/// The questions of the servers have reached the client, and what they reported on the way too.
+/// Checks that server requests and progress have reached the client.
 fn were_asked(answers: &[Value]) -> anyhow::Result<()> {
     let asked: Vec<_> = answers
         .iter()
@@ -87,15 +91,14 @@ fn were_asked(answers: &[Value]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A client on rmcp gets the same with and without the gateway.
+#[requires(npm, python, conformance)]
 #[test]
 fn rmcp_sees_no_difference() -> anyhow::Result<()> {
-    if third_party::left_out() {
-        return Ok(());
-    }
-    let world = World::shared()?;
-    world.compare_lists(rmcp)?;
-    let requests = [story::calls(&world.files()), story::others()].concat();
-    world.compare(&requests, rmcp)
+    let servers = ThirdPartyServers::shared()?;
+    servers.compare_lists(rmcp)?;
+    let requests = [story::calls(&servers.files()), story::others()].concat();
+    servers.compare(&requests, rmcp)
 }
 
 fn rmcp(conversations: &[Conversation]) -> anyhow::Result<Vec<Value>> {
@@ -106,7 +109,7 @@ fn rmcp(conversations: &[Conversation]) -> anyhow::Result<Vec<Value>> {
         for conversation in conversations {
             let config = StreamableHttpClientTransportConfig::with_uri(conversation.url.clone());
             let transport = StreamableHttpClientTransport::from_config(config);
-            // What the gateway declares when it looks: some servers list tools only to clients that could answer what those ask.
+            // The capabilities that the gateway declares in discovery: some servers list tools only to clients with them.
             let capabilities = json!({"roots": {}, "sampling": {}, "elicitation": {"form": {}, "url": {}}});
             let mut info = ClientConfig::default();
             info.capabilities = serde_json::from_value(capabilities)?;
@@ -114,7 +117,9 @@ fn rmcp(conversations: &[Conversation]) -> anyhow::Result<Vec<Value>> {
             for (method, params) in &conversation.requests {
                 let answer =
                     tokio::time::timeout(LIMIT, ask_rmcp(&service, method, params.clone())).await??;
-                answers.push(serde_json::from_str(&client::masked(&answer.to_string()))?);
+                answers.push(serde_json::from_str(&scripted_client::masked(
+                    &answer.to_string(),
+                ))?);
             }
             service.cancel().await?;
         }
@@ -156,35 +161,32 @@ async fn ask_rmcp(
     }
 }
 
+#[requires(npm, python, conformance)]
 #[test]
-fn the_readmes_command_of_the_inspector_lists_the_tools() -> anyhow::Result<()> {
-    if third_party::left_out() {
-        return Ok(());
-    }
-    let world = World::shared()?;
+fn readme_inspector_command_lists_tools() -> anyhow::Result<()> {
+    let servers = ThirdPartyServers::shared()?;
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
     let program = "cargo xtask inspector ";
     let command = readme.lines().find_map(|line| line.strip_prefix(program));
     let arguments = command.context("the README has no such command")?;
-    let arguments = arguments.replace("http://127.0.0.1:4483/mcp", &world.url());
-    let mut inspector = peers::inspector_with(arguments.split_whitespace())?;
+    let arguments = arguments.replace("http://127.0.0.1:4483/mcp", &servers.url());
+    let mut inspector = external_client::inspector_with(arguments.split_whitespace())?;
     let listed: Value = serde_json::from_slice(&inspector.output()?.stdout)?;
-    let session = third_party::session(world.gateway.mcp)?;
+    let session = third_party::session(servers.gateway.mcp)?;
     let wire = session
-        .request(world.gateway.mcp, "tools/list", &json!({}))?
+        .request(servers.gateway.mcp, "tools/list", &json!({}))?
         .message()?;
     assert_eq!(listed, wire["result"]);
     Ok(())
 }
 
+/// The inspector prints the same as the servers send.
+#[requires(npm, python, conformance)]
 #[test]
-fn the_inspector_prints_what_the_servers_say() -> anyhow::Result<()> {
-    if third_party::left_out() {
-        return Ok(());
-    }
-    let world = World::shared()?;
-    let session = third_party::session(world.gateway.mcp)?;
-    let file = format!("path={}/still.txt", world.files());
+fn inspector_prints_same_with_gateway() -> anyhow::Result<()> {
+    let servers = ThirdPartyServers::shared()?;
+    let session = third_party::session(servers.gateway.mcp)?;
+    let file = format!("path={}/still.txt", servers.files());
     let call = |tool: &'static str, arguments: &[&'static str]| -> Vec<&'static str> {
         [&["--tool-name", tool, "--tool-arg"], arguments].concat()
     };
@@ -201,7 +203,7 @@ fn the_inspector_prints_what_the_servers_say() -> anyhow::Result<()> {
         (
             "tools/call",
             vec!["--tool-name", "filesystem_read_text_file", "--tool-arg", &file],
-            json!({"name": "filesystem_read_text_file", "arguments": {"path": format!("{}/still.txt", world.files())}}),
+            json!({"name": "filesystem_read_text_file", "arguments": {"path": format!("{}/still.txt", servers.files())}}),
         ),
         (
             "tools/call",
@@ -238,14 +240,16 @@ fn the_inspector_prints_what_the_servers_say() -> anyhow::Result<()> {
             json!({"name": "everything_args-prompt", "arguments": {"city": "Bern"}}),
         ),
     ] {
-        let output = peers::inspector(&world.url(), method)?.args(arguments).output()?;
+        let output = external_client::inspector(&servers.url(), method)?
+            .args(arguments)
+            .output()?;
         anyhow::ensure!(
             output.status.success(),
             "{method}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
         let printed: Value = serde_json::from_slice(&output.stdout)?;
-        let wire = session.request(world.gateway.mcp, method, &params)?.message()?;
+        let wire = session.request(servers.gateway.mcp, method, &params)?.message()?;
         assert_eq!(printed, wire["result"], "{method} {params}");
     }
     Ok(())

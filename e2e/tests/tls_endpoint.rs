@@ -14,9 +14,9 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use vmcp_crds::config::{BackendConfig, HotConfig, ListenerTls};
-use vmcp_e2e::fixture::Fixture;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw;
+use vmcp_e2e::http_client;
+use vmcp_e2e::test_server::TestServer;
 
 /// How soon a renewed certificate is in use.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(5);
@@ -34,11 +34,11 @@ struct Endpoint {
     gateway: Gateway,
     directory: tempfile::TempDir,
     certificate: CertificateDer<'static>,
-    _backend: Fixture,
+    _backend: TestServer,
 }
 
 fn endpoint() -> anyhow::Result<Endpoint> {
-    let backend = Fixture::start(&[])?;
+    let backend = TestServer::start(&[])?;
     let directory = tempfile::tempdir()?;
     let certificate = write_certificate(directory.path())?;
     let mut recipe = Recipe::in_memory(&[])?;
@@ -176,7 +176,7 @@ async fn renewed_certificate_is_used_without_restart() -> anyhow::Result<()> {
 #[test]
 fn plain_http_client_learns_that_tls_is_required() -> anyhow::Result<()> {
     let endpoint = endpoint()?;
-    let answer = raw::get(endpoint.gateway.mcp, "/mcp", &[])?;
+    let answer = http_client::get(endpoint.gateway.mcp, "/mcp", &[])?;
     assert_eq!(answer.status, 400);
     let body = String::from_utf8(answer.body)?;
     assert!(body.contains("use https://"), "{body}");

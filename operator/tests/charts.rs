@@ -10,6 +10,7 @@ use clap::CommandFactory as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::Value as Json;
 use vmcp_cluster::ApiServer;
+use vmcp_external::requires;
 use vmcp_operator::args::Args;
 
 /// Time for an API server on a busy machine to serve new definitions.
@@ -75,20 +76,16 @@ fn kinds(objects: &[Json]) -> Vec<String> {
     kinds
 }
 
+#[requires(helm)]
 #[test]
 fn charts_pass_helm_lint() {
-    if vmcp_peers::left_out("helm") {
-        return;
-    }
     succeeds(&["lint", "--strict", "vmcp-crds"]);
     succeeds(&["lint", "--strict", "vmcp-operator"]);
 }
 
+#[requires(helm)]
 #[test]
 fn unknown_value_is_rejected() {
-    if vmcp_peers::left_out("helm") {
-        return;
-    }
     for (chart, value) in [("vmcp-crds", "kepe=true"), ("vmcp-operator", "image.tga=1")] {
         let output = helm(&["template", "x", chart, "--set", value]);
         let error = String::from_utf8_lossy(&output.stderr);
@@ -100,11 +97,9 @@ fn unknown_value_is_rejected() {
 }
 
 // The permissions cover the cluster, or only the named namespaces.
+#[requires(helm)]
 #[test]
 fn permissions_are_limited_to_watched_namespaces() {
-    if vmcp_peers::left_out("helm") {
-        return;
-    }
     let cluster = kinds(&rendered(&[]));
     assert!(cluster.contains(&"ClusterRole -".to_owned()), "{cluster:?}");
     let named = kinds(&rendered(&["--set", "watchNamespaces={a,b}"]));
@@ -117,11 +112,9 @@ fn permissions_are_limited_to_watched_namespaces() {
     }
 }
 
+#[requires(helm)]
 #[test]
 fn operator_reads_every_variable_that_chart_sets() {
-    if vmcp_peers::left_out("helm") {
-        return;
-    }
     let known: Vec<String> = Args::command()
         .get_arguments()
         .filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()))
@@ -169,11 +162,9 @@ fn operator_reads_every_variable_that_chart_sets() {
 }
 
 // Both charts install, upgrade and uninstall, and the CRDs stay after that.
+#[requires(helm)]
 #[test]
 fn charts_install_upgrade_uninstall_and_keep_crds() {
-    if vmcp_peers::left_out("helm") {
-        return;
-    }
     let server = ApiServer::start().unwrap();
     let kubeconfig = server.kubeconfig();
     let at = [

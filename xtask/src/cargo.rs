@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value as Json;
-use vmcp_peers::step::step;
+use vmcp_external::step::step;
 
 /// Makes cargo print the paths of what it builds as JSON, and the diagnostics of the compiler as text.
 const MESSAGES: &str = "--message-format=json-render-diagnostics";

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 use clap::Args;
-use vmcp_peers::npm;
+use vmcp_external::npm;
 
 use crate::cargo;
 

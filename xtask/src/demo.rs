@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use vmcp_peers::{npm, python, redis};
+use vmcp_external::{npm, python, redis};
 
 use crate::cargo;
 

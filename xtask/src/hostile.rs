@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 use clap::Args;
-use vmcp_peers::step::step;
+use vmcp_external::step::step;
 
 use crate::cargo;
 

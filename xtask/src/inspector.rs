@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt as _;
 
 use anyhow::Context as _;
 use clap::Args;
-use vmcp_peers::client;
+use vmcp_external::client;
 
 /// Run the MCP inspector in the version of the tests: a command line client that shows the responses of a server.
 ///

@@ -9,9 +9,9 @@ mod fresh;
 mod generate;
 mod hostile;
 mod inspector;
-mod skipped;
 mod test;
 mod totals;
+mod unavailable;
 mod unused_dependencies;
 
 use std::process::ExitCode;

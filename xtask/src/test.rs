@@ -6,20 +6,21 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use vmcp_cluster::{ApiServer, Cluster};
-use vmcp_peers::confined::Confined;
-use vmcp_peers::step::step;
-use vmcp_peers::{LEFT_OUT, cargo_tools, go_sdk, hosts, npm, parsers, python, redis};
+use vmcp_external::confined::Confined;
+use vmcp_external::step::step;
+use vmcp_external::{UNAVAILABLE, cargo_tools, go_sdk, hosts, npm, parsers, python, redis};
 
 use crate::cargo::{self, cargo};
 use crate::generate;
-use crate::skipped::Skipped;
 use crate::totals::Totals;
+use crate::unavailable::UnavailablePrograms;
 use crate::unused_dependencies;
 
 /// Run all checks of CI: format, lints, dependencies, generated files, and all tests.
 ///
-/// Parts that this system failed to run are skipped, with the reason. With VMCP_REQUIRE_ALL set, as in CI, that is a failure.
-/// To run only some tests, use cargo: `cargo test -p vmcp-gateway`.
+/// Tests that need a program which this system cannot run are reported as ignored, with the reason. With VMCP_REQUIRE_ALL set, as in CI, that
+/// is a failure.
+/// For a part of it, use cargo itself: `cargo test -p vmcp-gateway`.
 #[derive(Args)]
 pub(crate) struct Test {
     /// Steps to skip, separated by commas
@@ -39,8 +40,8 @@ enum Step {
     /// cargo machete: dependencies that no code uses
     Machete,
     /// Install the programs that tests run
-    Peers,
-    /// cargo build of the tests and the programs that they run
+    Programs,
+    /// cargo build of everything that the tests are and run
     Build,
     /// Compare the committed generated files with the code
     Generate,
@@ -50,53 +51,60 @@ enum Step {
 
 impl Test {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let mut skipped = Skipped::default();
+        let mut unavailable = UnavailablePrograms::default();
         let steps = Step::value_variants().iter();
         let result = steps
             .filter(|step| !self.skip.contains(step))
-            .try_for_each(|step| step.run(&mut skipped));
-        if !skipped.is_empty() {
-            eprintln!("skipped on this system:\n{}", skipped.report());
+            .try_for_each(|step| step.run(&mut unavailable));
+        if !unavailable.is_empty() {
+            eprintln!(
+                "unavailable on this system, so tests that need it are skipped:\n{}",
+                unavailable.report()
+            );
         }
         result
     }
 }
 
 impl Step {
-    fn run(self, skipped: &mut Skipped) -> anyhow::Result<()> {
+    fn run(self, unavailable: &mut UnavailablePrograms) -> anyhow::Result<()> {
         match self {
-            Self::Format => component(skipped, "rustfmt", "fmt --all --check"),
+            Self::Format => component(unavailable, "rustfmt", "fmt --all --check"),
             Self::Clippy => component(
-                skipped,
+                unavailable,
                 "clippy",
                 "clippy --workspace --all-targets --locked -- -D warnings",
             ),
-            Self::Deny => deny(skipped),
-            Self::Machete => machete(skipped),
-            Self::Peers => peers(skipped),
-            // Tests start programs of the workspace, which `cargo test` alone would not build. `--tests` is needed because
-            // cargo would otherwise select different features of the dependencies and compile them twice.
-            Self::Build => cargo::run("build --workspace --bins --examples --tests --locked"),
+            Self::Deny => deny(unavailable),
+            Self::Machete => machete(unavailable),
+            Self::Programs => programs(unavailable),
+            // Tests start the workspace's own programs, which cargo test alone would not build. The tests are named too,
+            // because without them cargo chooses other features of the dependencies, and compiles them twice.
+            Self::Build => build(unavailable),
             Self::Generate => step("generate --check", generate::check),
-            Self::Tests => tests(skipped),
+            Self::Tests => tests(unavailable),
         }
     }
 }
 
-/// Runs a cargo command that needs a component of the toolchain. Skips it if the component is missing.
-fn component(skipped: &mut Skipped, name: &'static str, arguments: &str) -> anyhow::Result<()> {
+/// Runs a call of cargo that needs a component of the toolchain, which may be missing.
+fn component(
+    unavailable: &mut UnavailablePrograms,
+    name: &'static str,
+    arguments: &str,
+) -> anyhow::Result<()> {
     let subcommand = arguments.split(' ').next().unwrap_or_default();
     if !cargo::has(subcommand) {
-        let reason = format!("missing in the toolchain; install it with `rustup component add {name}`");
-        skipped.add(name, &reason);
-        return skipped.check();
+        let reason = format!("the toolchain lacks it; `rustup component add {name}` installs it");
+        unavailable.add(name, &reason);
+        return unavailable.check();
     }
     cargo::run(arguments)
 }
 
-fn deny(skipped: &mut Skipped) -> anyhow::Result<()> {
-    let Some(program) = skipped.unless_installed("cargo-deny", cargo_tools::cargo_deny) else {
-        return skipped.check();
+fn deny(unavailable: &mut UnavailablePrograms) -> anyhow::Result<()> {
+    let Some(program) = unavailable.install("cargo-deny", cargo_tools::cargo_deny) else {
+        return unavailable.check();
     };
     // cargo deny resolves for all platforms, and so needs packages that no build on this system has fetched.
     cargo::run("fetch --locked")?;
@@ -110,37 +118,61 @@ fn deny(skipped: &mut Skipped) -> anyhow::Result<()> {
     })
 }
 
-fn machete(skipped: &mut Skipped) -> anyhow::Result<()> {
-    let Some(program) = skipped.unless_installed("cargo-machete", cargo_tools::cargo_machete) else {
-        return skipped.check();
+fn machete(unavailable: &mut UnavailablePrograms) -> anyhow::Result<()> {
+    let Some(program) = unavailable.install("cargo-machete", cargo_tools::cargo_machete) else {
+        return unavailable.check();
     };
     unused_dependencies::check(&program)
 }
 
-/// Installs the third-party programs of the tests. The names are those that tests pass to [`vmcp_peers::left_out`].
-fn peers(skipped: &mut Skipped) -> anyhow::Result<()> {
-    skipped.unless_installed("redis", redis::redis_server);
-    skipped.unless_installed("npm", npm::servers);
-    skipped.unless_installed("python", python::venv);
-    skipped.unless_installed("parsers", parsers::all);
-    skipped.unless_installed("conformance", npm::conformance);
-    skipped.unless_installed("go", go_sdk::program);
-    skipped.unless_installed("hosts", hosts::supported);
-    skipped.unless_installed("control-groups", || Confined::new(1 << 30));
-    skipped.unless_installed("api-server", ApiServer::install);
-    skipped.unless_installed("helm", vmcp_cluster::helm);
-    skipped.unless_installed("cluster", Cluster::install);
-    skipped.check()
+/// Installs the programs that tests run, under the names of [`vmcp_external::requires`].
+fn programs(unavailable: &mut UnavailablePrograms) -> anyhow::Result<()> {
+    unavailable.install("redis", redis::redis_server);
+    unavailable.install("npm", npm::servers);
+    unavailable.install("python", python::venv);
+    unavailable.install("parsers", parsers::all);
+    unavailable.install("conformance", npm::conformance);
+    unavailable.install("go", go_sdk::program);
+    unavailable.install("hosts", hosts::supported);
+    unavailable.install("control-groups", || Confined::new(1 << 30));
+    unavailable.install("api-server", ApiServer::install);
+    unavailable.install("helm", vmcp_cluster::helm);
+    unavailable.install("cluster", Cluster::install);
+    unavailable.check()
 }
 
-fn tests(skipped: &Skipped) -> anyhow::Result<()> {
+fn build(unavailable: &UnavailablePrograms) -> anyhow::Result<()> {
+    let arguments = "build --workspace --bins --examples --tests --locked";
+    step(&format!("cargo {arguments}"), || {
+        let words: Vec<&str> = arguments.split(' ').collect();
+        let status = cargo_with(unavailable, &words)
+            .status()
+            .context("cannot run cargo")?;
+        cargo::succeeded(status)
+    })
+}
+
+/// A call of cargo that compiles tests. The attribute of [`vmcp_external::requires`] reads the variable when it is compiled, so it must be
+/// the same in all calls.
+fn cargo_with(unavailable: &UnavailablePrograms, arguments: &[&str]) -> Command {
+    let mut command = cargo(arguments);
+    match unavailable.names() {
+        Some(names) => command.env(UNAVAILABLE, names),
+        None => command.env_remove(UNAVAILABLE),
+    };
+    command
+}
+
+fn tests(unavailable: &UnavailablePrograms) -> anyhow::Result<()> {
     let mut totals = Totals::default();
     let result = step("cargo test --workspace --locked", || {
-        let mut child = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"])
-            .env(LEFT_OUT, skipped.names())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("failed to run cargo test")?;
+        let mut child = cargo_with(
+            unavailable,
+            &["test", "--workspace", "--locked", "--no-fail-fast"],
+        )
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo test")?;
         let output = child.stdout.take().context("cargo test has no output")?;
         for line in BufReader::new(output).split(b'\n') {
             let line = line?;

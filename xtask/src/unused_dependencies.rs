@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value as Json;
-use vmcp_peers::step::step;
+use vmcp_external::step::step;
 
 use crate::cargo::{self, cargo};
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use tempfile::TempDir;
-use vmcp_peers::process::Process;
+use vmcp_external::process::Process;
 
 use super::{printed, program};
 use crate::cores;

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use vmcp_peers::process::Process;
+use vmcp_external::process::Process;
 
 use crate::cores::{self, Cores};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
-use vmcp_peers::process::Process;
+use vmcp_external::process::Process;
 
 use crate::cores::{self, Cores};
 
@@ -47,7 +47,7 @@ impl Redis {
             directory.path().display()
         );
         fs::write(&file, settings)?;
-        let mut command = Command::new(vmcp_peers::redis::redis_server()?);
+        let mut command = Command::new(vmcp_external::redis::redis_server()?);
         command.arg(&file);
         let mut process = Process::start("redis", &cores::on(cores.others, &command))?;
         let started = Instant::now();

@@ -12,7 +12,7 @@ use crate::certificates::{ADMIN, Authority};
 use crate::deadline::wait_for;
 use crate::go_modules::{self, GoModule};
 use crate::{kubeconfig, kubernetes};
-use vmcp_peers::ports;
+use vmcp_external::ports;
 
 const SCRIPT: &str = include_str!("../scripts/api-server.sh");
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
-use vmcp_peers::{cache, debian};
+use vmcp_external::{cache, debian};
 
 use crate::hex::short;
 use crate::image::{Config, Image};

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use vmcp_peers::{cache, step};
+use vmcp_external::{cache, step};
 
 use crate::deadline::wait_for;
 use crate::go_modules::{self, GoModule};

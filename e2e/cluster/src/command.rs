@@ -5,7 +5,7 @@ use std::time::Instant;
 use std::{env, fs};
 
 use anyhow::{Context as _, bail};
-use vmcp_peers::{cache, step};
+use vmcp_external::{cache, step};
 
 use crate::image;
 use crate::{Cluster, Options};

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
-use vmcp_peers::run::run;
-use vmcp_peers::{cache, debian};
+use vmcp_external::run::run;
+use vmcp_external::{cache, debian};
 
 use crate::hex::short;
 

@@ -11,7 +11,7 @@
 //!
 //! [`ApiServer::start`] starts only an API server with etcd on loopback ports, for tests without pods.
 //!
-//! The programs are built from pinned Go modules (the folder `go`) into the cache of `vmcp_peers`, once; [`image`] packs
+//! The programs are built from pinned Go modules (the folder `go`) into the cache of `vmcp_external`, once; [`image`] packs
 //! our own programs and a few third-party ones as container images, from files.
 
 mod api_server;
@@ -38,5 +38,4 @@ pub use audit::Request;
 pub use cluster::{Cluster, Options};
 pub use command::Command;
 pub use helm::helm;
-pub use machine::supported;
 pub use network::Network;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::bail;
-use vmcp_peers::debian;
+use vmcp_external::debian;
 
 /// Debian's folder of the network plugins.
 pub(crate) const CNI: &str = "/usr/lib/cni";
@@ -13,7 +13,7 @@ pub(crate) const CNI: &str = "/usr/lib/cni";
 ///
 /// # Errors
 /// If it cannot; the message is one sentence with the reason.
-pub fn supported() -> anyhow::Result<()> {
+pub(crate) fn supported() -> anyhow::Result<()> {
     if !cfg!(target_os = "linux") {
         bail!("a cluster needs Linux");
     }

@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use support::eventually;
 use vmcp_cluster::ApiServer;
-use vmcp_peers::left_out;
+use vmcp_external::requires;
 
+#[requires(api_server)]
 #[test]
-fn api_server_responds_and_leaves_nothing_behind() {
-    if left_out("api-server") {
-        return;
-    }
+fn api_server_responds_and_leaves_nothing() {
     let server = ApiServer::start().unwrap();
     assert!(
         server
@@ -32,11 +30,9 @@ fn api_server_responds_and_leaves_nothing_behind() {
     assert!(!kubeconfig.parent().unwrap().exists(), "its folder is there");
 }
 
+#[requires(api_server)]
 #[test]
-fn controllers_delete_owned_objects() {
-    if left_out("api-server") {
-        return;
-    }
+fn controllers_delete_orphans_of_deleted_owner() {
     let server = ApiServer::start_with_controllers().unwrap();
     server
         .kubectl(["create", "deployment", "owner", "--image=none"])

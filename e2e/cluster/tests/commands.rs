@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{ClusterFolder, exclusive, runs_here};
+use support::{Place, alone};
 use vmcp_cluster::Cluster;
+use vmcp_external::requires;
 
 /// Time in which a cluster becomes ready if its programs are built.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -43,13 +44,11 @@ fn run(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
-/// A cluster starts within half a minute, and the other commands work.
+/// A cluster is ready in half a minute and does what the commands say.
+#[requires(cluster)]
 #[test]
 fn cluster_starts_and_its_commands_work() {
-    if !runs_here() {
-        return;
-    }
-    let _exclusive = exclusive();
+    let _alone = alone();
     Cluster::install().unwrap();
     let folder = ClusterFolder::new();
     let refused = cluster_command(&folder, "shell", &["--", "true"]).unwrap_err();

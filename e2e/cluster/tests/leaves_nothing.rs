@@ -11,11 +11,12 @@ use std::{fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::leftovers::Machine;
-use support::{ClusterFolder, eventually, exclusive, runs_here};
+use support::{Place, alone, eventually};
 use vmcp_cluster::{Cluster, Options};
+use vmcp_external::requires;
 
-/// A separate process that runs a cluster command. SIGINT ends it even if the test process ignores SIGINT, as background
-/// processes of a shell do.
+/// A process of its own that runs a cluster command. Ctrl-C ends it also when the process that runs the tests ignores it, as
+/// what a shell starts in the background is.
 fn command(name: &str, dir: &Path) -> Command {
     let mut command = Command::new("env");
     command
@@ -54,12 +55,10 @@ fn find(program: &str, script: &Path) -> Option<Pid> {
     })
 }
 
+#[requires(cluster)]
 #[test]
 fn down_leaves_nothing() {
-    if !runs_here() {
-        return;
-    }
-    let _exclusive = exclusive();
+    let _alone = alone();
     Cluster::install().unwrap();
     let folder = ClusterFolder::new();
     let dir = &folder.dir;
@@ -91,12 +90,10 @@ fn down_leaves_nothing() {
     before.assert_restored(dir);
 }
 
+#[requires(cluster)]
 #[test]
-fn failed_up_leaves_nothing_and_names_the_failed_program() {
-    if !runs_here() {
-        return;
-    }
-    let _exclusive = exclusive();
+fn failed_up_leaves_nothing_and_names_the_failure() {
+    let _alone = alone();
     Cluster::install().unwrap();
     let folder = ClusterFolder::new();
     let dir = &folder.dir;
@@ -125,14 +122,11 @@ fn ctrl_c_during_up_leaves_nothing() {
 
 #[test]
 fn killed_up_leaves_nothing() {
-    assert_signal_cleans_up(Signal::KILL);
+    ends_with_its_owner(Signal::KILL);
 }
 
-fn assert_signal_cleans_up(with: Signal) {
-    if !runs_here() {
-        return;
-    }
-    let _exclusive = exclusive();
+fn ends_with_its_owner(with: Signal) {
+    let _alone = alone();
     Cluster::install().unwrap();
     let folder = ClusterFolder::new();
     let dir = &folder.dir;
@@ -147,14 +141,12 @@ fn assert_signal_cleans_up(with: Signal) {
     before.assert_restored(dir);
 }
 
+#[requires(cluster)]
 #[test]
-fn down_ends_a_cluster_whose_process_has_ended() {
-    if !runs_here() {
-        return;
-    }
-    let _exclusive = exclusive();
-    let folder = ClusterFolder::new();
-    let dir = &folder.dir;
+fn down_ends_cluster_of_ended_process() {
+    let _alone = alone();
+    let place = Place::new();
+    let dir = &place.dir;
     let before = Machine::with(dir);
     assert!(command("up", dir).status().unwrap().success());
     Cluster::open(dir)
@@ -174,14 +166,12 @@ fn down_ends_a_cluster_whose_process_has_ended() {
     );
 }
 
+#[requires(cluster)]
 #[test]
-fn down_cleans_up_when_the_holder_was_killed() {
-    if !runs_here() {
-        return;
-    }
-    let _exclusive = exclusive();
-    let folder = ClusterFolder::new();
-    let dir = &folder.dir;
+fn down_cleans_up_after_killed_holder() {
+    let _alone = alone();
+    let place = Place::new();
+    let dir = &place.dir;
     let before = Machine::with(dir);
     assert!(command("up", dir).status().unwrap().success());
     kill_process(find("sh", &dir.join("scripts/tree.sh")).unwrap(), Signal::KILL).unwrap();

@@ -7,8 +7,9 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use support::{eventually, exclusive, runs_here};
+use support::{alone, eventually};
 use vmcp_cluster::{Cluster, Options, image};
+use vmcp_external::requires;
 
 /// Redis on each node with a Service, with the same security settings as the gateway.
 const REDIS: &str = include_str!("redis.yaml");
@@ -58,12 +59,10 @@ fn service_address(cluster: &Cluster) -> String {
         .unwrap()
 }
 
+#[requires(cluster)]
 #[test]
 fn pods_on_two_nodes_are_one_service() {
-    if !runs_here() {
-        return;
-    }
-    let _exclusive = exclusive();
+    let _alone = alone();
     let cluster = with_redis();
 
     let mut nodes = nodes_of_redis(&cluster);
@@ -126,12 +125,10 @@ fn pods_and_addresses(cluster: &Cluster) -> Vec<(String, String)> {
         .collect()
 }
 
+#[requires(cluster)]
 #[test]
-fn node_drain_does_not_interrupt_the_service() {
-    if !runs_here() {
-        return;
-    }
-    let _exclusive = exclusive();
+fn node_drain_moves_pods_without_outage() {
+    let _alone = alone();
     let cluster = with_redis();
     let address = service_address(&cluster);
     let drain = [
@@ -151,12 +148,10 @@ fn node_drain_does_not_interrupt_the_service() {
     wait_until_reachable(&cluster, &address);
 }
 
+#[requires(cluster)]
 #[test]
-fn lost_node_is_removed_from_the_service() {
-    if !runs_here() {
-        return;
-    }
-    let _exclusive = exclusive();
+fn lost_node_is_removed_from_service() {
+    let _alone = alone();
     let cluster = with_redis();
     let address = service_address(&cluster);
     cluster.kill_node(2).unwrap();
@@ -185,12 +180,10 @@ fn lost_node_is_removed_from_the_service() {
     wait_until_reachable(&cluster, &address);
 }
 
+#[requires(cluster)]
 #[test]
-fn helm_installs_a_chart() {
-    if !runs_here() {
-        return;
-    }
-    let _exclusive = exclusive();
+fn helm_installs_chart() {
+    let _alone = alone();
     let chart = tempfile::tempdir().unwrap();
     std::fs::write(
         chart.path().join("Chart.yaml"),
@@ -213,12 +206,10 @@ fn helm_installs_a_chart() {
     assert_eq!(cluster.kubectl(greeting).unwrap(), "hello");
 }
 
+#[requires(cluster)]
 #[test]
-fn third_party_server_runs_in_a_pod() {
-    if !runs_here() {
-        return;
-    }
-    let _exclusive = exclusive();
+fn third_party_server_runs_in_pod() {
+    let _alone = alone();
     let images = tempfile::tempdir().unwrap();
     let archive = image::everything(images.path()).unwrap();
     let cluster = Cluster::up(&Options {

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use vmcp_e2e::conformance::{self, Backends};
+use vmcp_e2e::conformance_suite::{self, Backends};
 
-/// The official conformance suite, through a gateway in front of our fixture.
+/// The official conformance suite, through a gateway in front of our test server.
 ///
-/// It runs twice: with the fixture alone, and with a second backend behind the same gateway whose names have a prefix. Each time it
+/// It runs twice: with the test server alone, and with a second backend behind the same gateway whose names have a prefix. Each time it
 /// prints every scenario and `scored P/N`. It exits with 0 when every scenario passes, also those that the suite does not score.
 #[derive(Parser)]
 #[command(name = "cargo xtask conformance", version)]
@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut holds = true;
     for backends in [Backends::One, Backends::Two] {
         println!("conformance {revision} through the gateway: {backends}");
-        let report = conformance::run(revision, backends)?;
+        let report = conformance_suite::run(revision, backends)?;
         println!("{report}\n");
         holds &= report.holds();
     }

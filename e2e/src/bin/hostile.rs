@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::Parser;
 use vmcp_e2e::hostile::{self, MEMORY_BYTES};
-use vmcp_peers::confined::Confined;
+use vmcp_external::confined::Confined;
 
-/// Everything that one client or one backend could do to stop a gateway, all of it at once, while honest sessions call other backends.
+/// Attacks of hostile clients and backends, all at once, while honest sessions call other backends.
 ///
-/// The gateway gets 512 MiB and one core, which needs root and Linux. Prints a table of figures, and fails where one is not as promised.
+/// The gateway gets 512 MiB and one core, which needs root and Linux. Prints a table of figures, and fails if one exceeds its limit.
 #[derive(Parser)]
 #[command(name = "cargo xtask hostile", bin_name = "cargo xtask hostile")]
 struct Arguments {

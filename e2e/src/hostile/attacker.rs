@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use vmcp_peers::confined;
-use vmcp_peers::process::Process;
+use vmcp_external::confined;
+use vmcp_external::process::Process;
 
 use super::backend::Hostile;
 use super::{Attack, clients};

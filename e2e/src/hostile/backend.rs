@@ -1,4 +1,4 @@
-//! A server of MCP that wants to stop the gateway in front of it. It serves several endpoints, each of which does other harm.
+//! A hostile MCP server. Each of its endpoints attacks the gateway in another way.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const MIB: usize = 1024 * 1024;
 /// How long a stream is held open that says nothing more.
 const HOLD: Duration = Duration::from_secs(5);
 
-/// A hostile server, once it is told to be; before that it is a server like any other.
+/// A server that is hostile on request, and normal before.
 #[derive(Debug)]
 pub struct Hostile {
     address: SocketAddr,
@@ -29,9 +29,9 @@ pub struct Hostile {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Whether it is hostile now; otherwise it is a server like any other.
+    /// Whether it is hostile now.
     hostile: AtomicBool,
-    /// How often the wide endpoint was looked at.
+    /// How often the wide endpoint was listed.
     looks: AtomicU64,
 }
 
@@ -212,7 +212,7 @@ fn described_tool(number: usize) -> Value {
     tool
 }
 
-/// What the wide endpoint lists: something else at each look.
+/// The list of the wide endpoint, which is different each time.
 fn wide_tools(look: u64) -> Vec<Value> {
     match look % 3 {
         0 => {

@@ -1,4 +1,4 @@
-//! Fifty anonymous clients, each of which does one of the things that stopped a gateway, again and again.
+//! Fifty anonymous clients, each of which repeats one attack.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Attack;
-use crate::raw::Session;
+use crate::http_client::Session;
 
 /// How long a connection is waited for, and how long one that says nothing is kept.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// The pause after a refusal, so that refusing is not all that the gateway does.
+/// The pause after a rejection, so that the gateway does not only reject requests.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often one event id is used at a time.
 const RESUMES: usize = 50;
 
-/// What a client does, and how many do it.
+/// The attacks, and the number of clients for each.
 type Row = (usize, fn(&Client));
 
 const ROWS: [Row; 10] = [
@@ -117,7 +117,7 @@ impl Client {
         session
     }
 
-    /// Keeps connections of which nothing is read, and then gives them up.
+    /// Holds connections without reading, and then closes them.
     fn neglect(&self, connections: Vec<std::io::Result<TcpStream>>) {
         let began = Instant::now();
         while began.elapsed() < PATIENCE && !self.attack.is_over() {
@@ -144,7 +144,7 @@ fn initialize(capabilities: &Value, info: &str) -> String {
     json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).to_string()
 }
 
-/// Row 2: capabilities with more keys than anybody has.
+/// Row 2: capabilities with very many keys.
 fn wide_initialize(client: &Client) {
     let keys = (0..40_000).map(|key| (format!("key-{key}"), json!({})));
     let capabilities = Value::Object(keys.collect());
@@ -199,13 +199,13 @@ fn long_uris(client: &Client) {
     }
 }
 
-/// Row 6: sessions that say as much of themselves as they may.
+/// Row 6: sessions with capabilities of the maximum size.
 fn heavy_sessions(client: &Client) {
     let capabilities = json!({"experimental": {"x": "y".repeat(15_000)}});
     client.post(None, &initialize(&capabilities, &"z".repeat(15_000)));
 }
 
-/// Row 7: one event id, and many streams behind it.
+/// Row 7: many streams that resume from one event id.
 fn resumed_again_and_again(client: &Client) {
     let Some(session) = client.open("2025-11-25") else {
         return;

@@ -1,4 +1,4 @@
-//! Sessions that want nothing but what they are for: each call has an answer that nobody else gets.
+//! Honest sessions: each call has a response that no other call gets, so that a mixed-up response is seen.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::json;
 
-use crate::load::{Load, Report, Turn};
-use crate::raw::Session;
+use crate::http_client::Session;
+use crate::load::{Load, LoadReport, Turn};
 use crate::wait;
 
 /// How many there are.
@@ -41,7 +41,7 @@ impl Honest {
     }
 
     /// Calls for as long as `duration`.
-    pub(super) fn run(&self, duration: Duration) -> Report {
+    pub(super) fn run(&self, duration: Duration) -> LoadReport {
         let load = Load::start(self.sessions.len(), EVERY, |worker| {
             let (gateway, session) = (self.gateway, self.sessions[worker].clone());
             let turn: Turn = Box::new(move |turn| {

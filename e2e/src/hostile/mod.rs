@@ -1,5 +1,5 @@
-//! A hostile backend and hostile anonymous clients against a gateway that has the memory of a pod and one core, while honest sessions
-//! call two other backends: what is promised of section "What one client or backend can take" of `docs/OPERATIONS.md`.
+//! A hostile backend and hostile anonymous clients against a gateway with the memory of a pod and one core, while honest sessions call two other
+//! backends. It checks the limits in section "What one client or backend can take" of `docs/OPERATIONS.md`.
 //!
 //! Everything is bounded: the number of clients, what each sends, and the time. Everything is on loopback.
 
@@ -15,16 +15,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use vmcp_crds::config::{BackendConfig, Duration as Span, HotConfig};
-use vmcp_peers::confined::Confined;
+use vmcp_external::confined::Confined;
 
-use crate::fixture::Fixture;
 use crate::gateway::{Gateway, Recipe};
-use crate::{raw, wait};
+use crate::test_server::TestServer;
+use crate::{http_client, wait};
 
 use attacker::Attacker;
 pub use attacker::attack_on_command;
 pub use backend::Hostile;
-pub use report::Report;
+pub use report::AttackReport;
 
 /// The memory of the gateway, as the operator's default has it.
 pub const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
@@ -37,7 +37,7 @@ const TTL_SECONDS: u64 = 10;
 /// How long the gateway has to come to rest.
 const REST_LIMIT: Duration = Duration::from_secs(60);
 
-/// What all hostile threads share.
+/// The state of all hostile threads.
 #[derive(Debug, Default)]
 struct Attack {
     stop: AtomicBool,
@@ -64,9 +64,9 @@ impl Attack {
 ///
 /// # Errors
 /// When it cannot be run. What the gateway did is in the report.
-pub fn run(confined: &Confined, duration: Duration) -> anyhow::Result<Report> {
+pub fn run(confined: &Confined, duration: Duration) -> anyhow::Result<AttackReport> {
     confined.move_this_process()?;
-    let (first, second) = (Fixture::start(&[])?, Fixture::start(&[])?);
+    let (first, second) = (TestServer::start(&[])?, TestServer::start(&[])?);
     let mut attacker = Attacker::start()?;
     let mut recipe = Recipe::in_memory(&[])?;
     recipe.wrapper = confined.wrapper();
@@ -100,7 +100,7 @@ pub fn run(confined: &Confined, duration: Duration) -> anyhow::Result<Report> {
     } else {
         Rest::wait(&gateway, &rest, &honest)
     };
-    Ok(Report {
+    Ok(AttackReport {
         baseline,
         shared,
         under_attack,
@@ -122,7 +122,7 @@ fn named(name: &str, url: &str) -> BackendConfig {
     }
 }
 
-/// What a gateway holds when nobody wants anything of it.
+/// What a gateway holds when it has no clients.
 #[derive(Clone, Debug)]
 pub struct Rest {
     /// Its memory.
@@ -195,7 +195,7 @@ impl Livez {
             let mut took = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                let well = raw::get(admin, "/livez", &[]).is_ok_and(|answer| answer.status == 200);
+                let well = http_client::get(admin, "/livez", &[]).is_ok_and(|answer| answer.status == 200);
                 took.push(if well { began.elapsed() } else { Duration::MAX });
                 std::thread::sleep(Duration::from_millis(100));
             }

@@ -1,4 +1,4 @@
-//! What came of a run.
+//! The results of a run.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,15 +17,15 @@ const LIVEZ_LIMIT: Duration = Duration::from_millis(100);
 /// How many times as long a call of an honest session may take.
 const MOST_TIMES: u32 = 2;
 
-/// What came of a run.
+/// The results of a run.
 #[derive(Debug)]
-pub struct Report {
+pub struct AttackReport {
     /// The honest sessions alone.
-    pub baseline: load::Report,
-    /// The same while a neighbour wants the gateway's core all the time.
-    pub shared: load::Report,
+    pub baseline: load::LoadReport,
+    /// The same while another process competes for the gateway's core.
+    pub shared: load::LoadReport,
     /// The same beside hostile clients and backends.
-    pub under_attack: load::Report,
+    pub under_attack: load::LoadReport,
     /// How long `/livez` took meanwhile, each time.
     pub livez: Vec<Duration>,
     /// The most memory that the gateway has had, in bytes.
@@ -42,8 +42,8 @@ pub struct Report {
     pub refused: u64,
 }
 
-impl Report {
-    /// Everything is as promised.
+impl AttackReport {
+    /// Whether all figures are within their limits.
     ///
     /// # Errors
     /// What is not.
@@ -66,7 +66,7 @@ impl Report {
     /// core is not its own.
     ///
     /// # Errors
-    /// What is not as promised.
+    /// The figures beyond their limits.
     pub fn check_bounds(&self) -> anyhow::Result<()> {
         ensure!(!self.restarted, "the gateway ended\n{self}");
         self.under_attack
@@ -82,7 +82,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for AttackReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| bytes / (1024 * 1024);
         writeln!(f, "| figure | value |\n| --- | --- |")?;

@@ -1,4 +1,4 @@
-//! Certificates of an authority of one's own.
+//! A certificate authority for tests.
 
 use std::path::PathBuf;
 

@@ -100,7 +100,7 @@ impl Cluster {
     }
 
     fn add_node(&mut self) -> anyhow::Result<()> {
-        // Redis would take the port 10,000 above, which may be somebody else's.
+        // By default Redis takes the port 10,000 above, which another program may have.
         let bus = ports::free()?;
         let bus_port = format!("cluster-port {}", bus.port());
         let settings = [

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use redis::FromRedisValue;
 use tempfile::TempDir;
-use vmcp_peers::process::{Process, Signal};
+use vmcp_external::process::{Process, Signal};
 
 use crate::{ports, wait};
 
@@ -37,7 +37,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts a Redis that wants `password`, if one is given.
+    /// Starts a Redis that requires `password`, if one is given.
     ///
     /// # Errors
     /// When it cannot be started; the message has its last words.
@@ -50,10 +50,10 @@ impl Redis {
     /// # Errors
     /// When it cannot be started; the message has its last words.
     pub fn start_with(password: Option<&str>, settings: &[&str]) -> anyhow::Result<Self> {
-        Self::start_as(&vmcp_peers::redis::redis_server()?, password, settings)
+        Self::start_as(&vmcp_external::redis::redis_server()?, password, settings)
     }
 
-    /// The same with another program that does what Redis does.
+    /// Starts another program that is compatible with Redis.
     ///
     /// # Errors
     /// When it cannot be started; the message has its last words.
@@ -109,6 +109,11 @@ impl Redis {
         Ok((Self::start_with(None, &all)?, address))
     }
 
+    /// The password that it wants.
+    pub(crate) fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
     /// Sends a command and gives its answer.
     ///
     /// # Errors
@@ -141,7 +146,7 @@ impl Redis {
             .sum())
     }
 
-    /// Changes what the field of a hash holds, as no gateway does.
+    /// Changes the field of a hash behind the gateways' back.
     ///
     /// # Errors
     /// When there is no such field.
@@ -155,7 +160,7 @@ impl Redis {
         self.command(&["HSET", hash, field, &change(&value)])
     }
 
-    /// Takes its directory away, so that it can save nothing.
+    /// Removes its directory, so that it cannot save.
     ///
     /// # Errors
     /// When it cannot be taken away.
@@ -163,7 +168,7 @@ impl Redis {
         std::fs::remove_dir_all(self.directory.path()).context("cannot remove the directory of Redis")
     }
 
-    /// Lets every attempt to save its data fail, until [`Self::unblock_saving`].
+    /// Makes every attempt to save its data fail, until [`Self::unblock_saving`].
     ///
     /// # Errors
     /// When the place of its file cannot be taken.
@@ -183,7 +188,7 @@ impl Redis {
         self.directory.path().join("dump.rdb")
     }
 
-    /// Stops the process without ending it: connections stay open, and nothing answers.
+    /// Suspends the process: connections stay open, and get no replies.
     ///
     /// # Errors
     /// When it has ended.
@@ -191,7 +196,7 @@ impl Redis {
         self.process.signal(Signal::STOP)
     }
 
-    /// Lets the process go on.
+    /// Resumes the process.
     ///
     /// # Errors
     /// When it has ended.
@@ -242,7 +247,7 @@ impl Redis {
     }
 }
 
-/// Sends a command to whoever listens at `address`.
+/// Sends a command to the server at `address`.
 fn ask<T: FromRedisValue>(address: SocketAddr, password: Option<&str>, words: &[&str]) -> anyhow::Result<T> {
     let mut settings = redis::RedisConnectionInfo::default();
     if let Some(password) = password {

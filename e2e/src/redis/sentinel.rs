@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tempfile::TempDir;
-use vmcp_peers::process::Process;
+use vmcp_external::process::Process;
 
 use super::{Redis, START_LIMIT, ask};
 use crate::{ports, wait};
@@ -53,7 +53,7 @@ impl Sentinels {
                 directory.path().display()
             );
             std::fs::write(&file, settings)?;
-            let mut command = Command::new(vmcp_peers::redis::redis_server()?);
+            let mut command = Command::new(vmcp_external::redis::redis_server()?);
             command.arg(&file).arg("--sentinel");
             let process = Process::start("sentinel", &command)?;
             sentinels.processes.push((process, directory));

@@ -1,6 +1,6 @@
-//! Servers that nobody here wrote, and the fixture, behind one gateway at once; each of them can also be asked directly.
+//! Third-party servers and the test server behind one gateway, to compare their responses with and without it.
 
-pub mod client;
+pub mod scripted_client;
 pub mod story;
 
 use std::fmt::Debug;
@@ -13,11 +13,11 @@ use std::{fs, iter};
 use anyhow::{Context as _, anyhow, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vmcp_peers::server::{self, Server};
+use vmcp_external::server::{self, Server};
 
-use crate::fixture::Fixture;
 use crate::gateway::{Gateway, Recipe};
-use crate::raw::{self, Session};
+use crate::http_client::{self, Session};
+use crate::test_server::TestServer;
 use story::Request;
 
 /// The methods that list something, the field with the name of an item, and whether it has a prefix at the gateway.
@@ -30,7 +30,7 @@ pub const LISTS: [(&str, &str, bool); 4] = [
 
 /// The servers, and the gateway in front of them.
 #[derive(Debug)]
-pub struct World {
+pub struct ThirdPartyServers {
     /// The gateway, which puts the name of its backend before each name of a tool or prompt.
     pub gateway: Gateway,
     /// How the gateway was started.
@@ -41,7 +41,7 @@ pub struct World {
     directory: TempDir,
     turn: Mutex<()>,
     _servers: Vec<Server>,
-    _fixture: Fixture,
+    _test_server: TestServer,
 }
 
 /// A server behind the gateway.
@@ -55,7 +55,7 @@ pub struct Backend {
     pub address: SocketAddr,
 }
 
-/// What a client asks in one session.
+/// The requests of a client in one session.
 #[derive(Clone, Debug)]
 pub struct Conversation {
     /// The endpoint.
@@ -64,28 +64,20 @@ pub struct Conversation {
     pub requests: Vec<(&'static str, Value)>,
 }
 
-/// Whether this system cannot run one of the servers or clients.
-#[must_use]
-pub fn left_out() -> bool {
-    ["npm", "python", "conformance"]
-        .into_iter()
-        .any(vmcp_peers::left_out)
-}
-
-impl World {
-    /// The world that the tests of this process share; it ends with the last of them.
+impl ThirdPartyServers {
+    /// The servers that the tests of this process share; they end with the last test that uses them.
     ///
     /// # Errors
     /// When a server or the gateway cannot be started.
     pub fn shared() -> anyhow::Result<Arc<Self>> {
-        static WORLD: Mutex<Weak<World>> = Mutex::new(Weak::new());
-        let mut shared = locked(&WORLD);
-        if let Some(world) = shared.upgrade() {
-            return Ok(world);
+        static SHARED: Mutex<Weak<ThirdPartyServers>> = Mutex::new(Weak::new());
+        let mut shared = locked(&SHARED);
+        if let Some(servers) = shared.upgrade() {
+            return Ok(servers);
         }
-        let world = Arc::new(Self::start()?);
-        *shared = Arc::downgrade(&world);
-        Ok(world)
+        let servers = Arc::new(Self::start()?);
+        *shared = Arc::downgrade(&servers);
+        Ok(servers)
     }
 
     fn start() -> anyhow::Result<Self> {
@@ -93,8 +85,8 @@ impl World {
         let (files, memory) = (files_in(directory.path()), memory_in(directory.path()));
         reset(directory.path())?;
         fs::write(files.join(story::STILL), "Nobody writes here\n")?;
-        // The slowest of them takes seconds, most of which it waits.
-        let (servers, fixture) = thread::scope(|scope| {
+        // At the same time, because the slowest one takes seconds.
+        let (servers, test_server) = thread::scope(|scope| {
             let servers = [
                 scope.spawn(server::everything),
                 scope.spawn(|| server::filesystem(&files)),
@@ -102,12 +94,12 @@ impl World {
                 scope.spawn(server::time),
                 scope.spawn(server::sessionless),
             ];
-            let fixture = scope.spawn(|| Fixture::start(&["--page-size", "3"]));
+            let test_server = scope.spawn(|| TestServer::start(&["--page-size", "3"]));
             let servers = servers
                 .into_iter()
                 .map(joined)
                 .collect::<anyhow::Result<Vec<_>>>()?;
-            anyhow::Ok((servers, joined(fixture)?))
+            anyhow::Ok((servers, joined(test_server)?))
         })?;
         let names = [
             "everything",
@@ -117,7 +109,7 @@ impl World {
             "sessionless",
             "fixture",
         ];
-        let urls = servers.iter().map(|server| &server.url).chain([&fixture.url]);
+        let urls = servers.iter().map(|server| &server.url).chain([&test_server.url]);
         let backends = names
             .into_iter()
             .zip(urls)
@@ -135,7 +127,7 @@ impl World {
             directory,
             turn: Mutex::default(),
             _servers: servers,
-            _fixture: fixture,
+            _test_server: test_server,
         })
     }
 
@@ -274,7 +266,7 @@ impl Backend {
 /// When the server refuses.
 pub fn session(server: SocketAddr) -> anyhow::Result<Session> {
     let capabilities = json!({"roots": {}, "sampling": {}, "elicitation": {"form": {}, "url": {}}});
-    let answer = raw::initialize_with(server, "2025-11-25", &capabilities)?;
+    let answer = http_client::initialize_with(server, "2025-11-25", &capabilities)?;
     ensure!(answer.status == 200, "{answer:?}");
     // A server without sessions gives no id, and ignores what stands in its place.
     let session = Session {
@@ -302,7 +294,7 @@ fn memory_in(directory: &Path) -> std::path::PathBuf {
     directory.join("memory.jsonl")
 }
 
-/// Makes what the servers keep what it was in the beginning.
+/// Resets the state of the servers.
 fn reset(directory: &Path) -> anyhow::Result<()> {
     let work = files_in(directory).join(story::WORK);
     if work.exists() {

@@ -1,4 +1,4 @@
-//! What is asked of the servers: each of their tools, prompts and resources, with arguments for which the answer is always the same.
+//! The requests to the servers: each of their tools, prompts and resources, with arguments for which the response is always the same.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// The folder, below the one of the filesystem server, in which files change.
 pub(super) const WORK: &str = "work";
 
-/// The file beside it that nobody reads or writes, so that what is told of it stays the same.
+/// The file beside it that no call reads or writes, so that its metadata stay the same.
 pub(super) const STILL: &str = "still.txt";
 
 /// One request to one server.
@@ -53,7 +53,7 @@ impl Request {
     }
 }
 
-/// A call of each tool that needs nothing of the client. `files` is the folder of the filesystem server.
+/// A call of each tool without server requests. `files` is the folder of the filesystem server.
 #[must_use]
 pub fn calls(files: &str) -> Vec<Request> {
     let of = |backend: &'static str, tools: Vec<(&str, Value)>| -> Vec<Request> {
@@ -66,12 +66,12 @@ pub fn calls(files: &str) -> Vec<Request> {
         of("memory", memory()),
         of("time", time()),
         of("sessionless", sessionless()),
-        of("fixture", fixture()),
+        of("fixture", test_server()),
     ]
     .concat()
 }
 
-/// Calls of tools that ask the client something before they answer.
+/// Calls of tools that send a request to the client.
 #[must_use]
 pub fn questions() -> Vec<Request> {
     let everything = [
@@ -86,14 +86,14 @@ pub fn questions() -> Vec<Request> {
             json!({"url": "https://example.com/form", "message": "Fill it in", "elicitationId": "one"}),
         ),
     ];
-    let fixture = [
+    let test_server = [
         ("test_elicitation", json!({"message": "Who?"})),
         ("test_sampling", json!({"prompt": "Say something"})),
         ("list_roots", json!({})),
     ];
     let everything = everything.map(|tool| Request::call("everything", tool));
-    let fixture = fixture.map(|tool| Request::call("fixture", tool));
-    everything.into_iter().chain(fixture).collect()
+    let test_server = test_server.map(|tool| Request::call("fixture", tool));
+    everything.into_iter().chain(test_server).collect()
 }
 
 fn everything() -> Vec<(&'static str, Value)> {
@@ -202,7 +202,7 @@ fn sessionless() -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn fixture() -> Vec<(&'static str, Value)> {
+fn test_server() -> Vec<(&'static str, Value)> {
     vec![
         ("echo", json!({"message": "hi"})),
         ("counter", json!({})),

@@ -1,33 +1,33 @@
-//! What a backend does wrong.
+//! Faults of a backend.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::wait;
 
-use crate::world::{LIMIT, World, told};
+use crate::gateways::{Gateways, LIMIT, error_of};
 
-/// One fault, and what a call gets that suffers from it.
+/// One fault, and the response of a call that meets it.
 struct Row {
     fault: &'static str,
     rule: Value,
-    /// In which framing of answers: `None` for both.
+    /// The framing of the responses; `None` for both.
     json: Option<bool>,
-    /// Whether prompts are spared, which have no deadlines of their own.
+    /// Whether prompts are not tested, because they have no deadline of their own.
     tool_only: bool,
     outcome: Outcome,
 }
 
 enum Outcome {
-    /// The answer all the same.
+    /// The normal response.
     Answer,
-    /// What is said of the fault, one of these, and whether trying again is safe.
+    /// An error with one of these texts, and whether it says that a retry is safe.
     Failure(&'static [&'static str], bool),
 }
 
 use Outcome::{Answer, Failure};
 
-/// The tool that suffers; all others of the backend are well.
+/// The tool with the fault. All other tools of the backend work.
 pub(crate) const TOOL: &str = "test_simple_text";
 const PROMPT: &str = "test_simple_prompt";
 
@@ -167,12 +167,12 @@ fn rows() -> Vec<Row> {
         both(
             "429 with a Retry-After that is none",
             json!({"status": 429, "retry_after": "soon"}),
-            Failure(&["HTTP status 429: The fixture was told"], true),
+            Failure(&["HTTP status 429: The test server was told"], true),
         ),
         both(
             "429 alone",
             status(429),
-            Failure(&["HTTP status 429: The fixture was told"], true),
+            Failure(&["HTTP status 429: The test server was told"], true),
         ),
         both("500", status(500), Failure(&["HTTP status 500"], false)),
         both("502", status(502), Failure(&["HTTP status 502"], false)),
@@ -181,7 +181,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// Answers that are none, whole and in time, and what is said of each. The stream that bears one stays open behind it.
+/// Malformed responses that arrive completely and in time, and the error for each. The stream of such a response stays open.
 const NO_ANSWERS: [(&str, &str); 16] = [
     (r#"{"id":$id,"result":{}}"#, r#"no "jsonrpc":"2.0""#),
     (
@@ -256,36 +256,36 @@ fn no_answers(json: bool) -> impl Iterator<Item = Row> {
     })
 }
 
-/// Checks every row with a session of its own, in each framing that it is for, of a tool and of a prompt.
-pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
+/// Checks every row with a new session, in each of its framings, with a tool and a prompt.
+pub(crate) fn check_all(gateways: &Gateways) -> anyhow::Result<()> {
     let mut wrong = Vec::new();
     for json in [true, false] {
-        world
-            .bad
+        gateways
+            .bad()
             .admin("PUT", "/framing", &json!({"json_response": json}))?;
         for row in rows()
             .into_iter()
             .chain(no_answers(json))
             .filter(|row| row.json.is_none_or(|only| only == json))
         {
-            if let Err(error) = check(world, &row) {
+            if let Err(error) = check(gateways, &row) {
                 wrong.push(format!("{}, JSON framing {json}: {error:#}", row.fault));
             }
-            world.bad.admin("DELETE", "/faults", &Value::Null)?;
+            gateways.bad().clear_faults()?;
         }
     }
     for check in [in_the_handshake, in_a_list] {
-        if let Err(error) = check(world) {
+        if let Err(error) = check(gateways) {
             wrong.push(format!("{error:#}"));
         }
-        world.bad.admin("DELETE", "/faults", &Value::Null)?;
+        gateways.bad().clear_faults()?;
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
 
-fn check(world: &World, row: &Row) -> anyhow::Result<()> {
-    let session = world.open()?;
+fn check(gateways: &Gateways, row: &Row) -> anyhow::Result<()> {
+    let session = gateways.open()?;
     let rule = |only: Value| {
         let mut rule = row.rule.clone();
         rule.as_object_mut()
@@ -297,11 +297,11 @@ fn check(world: &World, row: &Row) -> anyhow::Result<()> {
         rule(json!({"only_tool": TOOL})),
         rule(json!({"only_method": "prompts/get"}))
     ]);
-    world.bad.admin("POST", "/faults", &rules)?;
+    gateways.bad().set_faults(&rules)?;
     let methods = [("tools/call", TOOL), ("prompts/get", PROMPT)];
     for (method, name) in &methods[..if row.tool_only { 1 } else { 2 }] {
         let params = json!({"name": format!("bad_{name}")});
-        let answer = session.request(world.gateway.mcp, method, &params)?;
+        let answer = session.request(gateways.gateway.mcp, method, &params)?;
         ensure!(answer.status == 200, "{method}: {answer:?}");
         let message = answer.message()?;
         ensure!(message["id"] == 7, "{method}: {message}");
@@ -311,7 +311,7 @@ fn check(world: &World, row: &Row) -> anyhow::Result<()> {
                 ensure!(is_result, "{method}: {message}");
             }
             Failure(says, safe) => {
-                let (code, words) = told(&answer);
+                let (code, words) = error_of(&answer);
                 let advice = if safe {
                     "trying again is safe"
                 } else {
@@ -329,15 +329,15 @@ fn check(world: &World, row: &Row) -> anyhow::Result<()> {
                 );
             }
         }
-        // Other tools of the same backend, and of others, in the same session.
-        world.echo(&session, "bad", row.fault)?;
-        world.echo(&session, "good", row.fault)?;
+        // Other tools of the same backend and of others, in the same session.
+        gateways.echo(&session, "bad", row.fault)?;
+        gateways.echo(&session, "good", row.fault)?;
     }
-    world.close(&session)
+    gateways.close(&session)
 }
 
-/// A session that the backend does not open: the call is told why, and the next one opens it.
-fn in_the_handshake(world: &World) -> anyhow::Result<()> {
+/// The backend refuses to open a session: the call gets the reason, and the next call opens the session.
+fn in_the_handshake(gateways: &Gateways) -> anyhow::Result<()> {
     for (fault, says) in [
         (json!({"status": 500}), "HTTP status 500"),
         (json!({"not_json": true}), "not JSON"),
@@ -346,32 +346,36 @@ fn in_the_handshake(world: &World) -> anyhow::Result<()> {
     ] {
         let mut rule = fault.clone();
         rule["only_method"] = json!("initialize");
-        world.bad.admin("POST", "/faults", &rule)?;
-        let session = world.open()?;
+        gateways.bad().set_faults(&rule)?;
+        let session = gateways.open()?;
         let call = json!({"message": "hi"});
-        let answer = session.call(world.gateway.mcp, "bad_echo", &call)?;
-        let (_, words) = told(&answer);
+        let answer = session.call(gateways.gateway.mcp, "bad_echo", &call)?;
+        let (_, words) = error_of(&answer);
         ensure!(
             words.contains("backend bad") && words.contains(says),
             "{fault} in the handshake: {}",
             answer.text()
         );
-        world.bad.admin("DELETE", "/faults", &Value::Null)?;
-        world.echo(&session, "bad", "after the handshake")?;
-        world.close(&session)?;
+        gateways.bad().clear_faults()?;
+        gateways.echo(&session, "bad", "after the handshake")?;
+        gateways.close(&session)?;
     }
     Ok(())
 }
 
-/// Lists that the gateway cannot read: the status says so, what was listed stays, and the backend is read again.
-fn in_a_list(world: &World) -> anyhow::Result<()> {
-    let session = world.open()?;
-    let before = session.names(world.gateway.mcp, "tools/list")?;
-    let told = |what: &str, is_told: &dyn Fn(&str) -> bool| {
-        world.bad.admin("POST", "/tools-changed", &Value::Null)?;
+/// Malformed lists: the status reports them, the earlier lists stay, and the gateway reads the backend again.
+fn in_a_list(gateways: &Gateways) -> anyhow::Result<()> {
+    let session = gateways.open()?;
+    let before = session.names(gateways.gateway.mcp, "tools/list")?;
+    let await_status = |what: &str, is_expected: &dyn Fn(&str) -> bool| {
+        gateways.bad().admin("POST", "/tools-changed", &Value::Null)?;
         wait::until(what, LIMIT, || {
-            let told = world.gateway.status(&world.recipe)?.faults.join("\n");
-            ensure!(is_told(&told), "{told:?}");
+            let faults = gateways
+                .gateway
+                .status(&gateways.harness.recipe)?
+                .faults
+                .join("\n");
+            ensure!(is_expected(&faults), "{faults:?}");
             Ok(())
         })
     };
@@ -382,21 +386,21 @@ fn in_a_list(world: &World) -> anyhow::Result<()> {
     ] {
         let mut rule = fault.clone();
         rule["only_method"] = json!("tools/list");
-        world.bad.admin("POST", "/faults", &rule)?;
-        told("the status names the fault", &|told| {
-            told.contains("backend bad: tools/list") && told.contains(says)
+        gateways.bad().set_faults(&rule)?;
+        await_status("the status names the fault", &|faults| {
+            faults.contains("backend bad: tools/list") && faults.contains(says)
         })?;
-        listed(world, &session, &before)?;
-        world.bad.admin("DELETE", "/faults", &Value::Null)?;
-        told("the list is read again", &|warnings| {
+        listed(gateways, &session, &before)?;
+        gateways.bad().clear_faults()?;
+        await_status("the list is read again", &|warnings| {
             !warnings.contains("backend bad")
         })?;
     }
-    world.close(&session)
+    gateways.close(&session)
 }
 
-fn listed(world: &World, session: &Session, before: &[String]) -> anyhow::Result<()> {
-    let names = session.names(world.gateway.mcp, "tools/list")?;
+fn listed(gateways: &Gateways, session: &Session, before: &[String]) -> anyhow::Result<()> {
+    let names = session.names(gateways.gateway.mcp, "tools/list")?;
     ensure!(names == before, "{names:?}");
-    world.echo(session, "good", "while a list is broken")
+    gateways.echo(session, "good", "while a list is broken")
 }

@@ -1,32 +1,32 @@
-//! What a client does wrong.
+//! Mistakes of a client.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use vmcp_e2e::raw::{self, Answer, Session};
+use vmcp_e2e::http_client::{self, Answer, Session};
 use vmcp_e2e::stream::Stream;
 
-use crate::world::{World, told};
+use crate::gateways::{Gateways, error_of};
 use crate::{heads, principal};
 
-/// Does something wrong, and gives what answers it.
+/// Makes the mistake, and returns the response.
 type Fault = dyn Fn(&Client<'_>) -> anyhow::Result<Answer>;
 
-/// One fault, and what answers it.
+/// One mistake, and the expected response.
 pub(crate) struct Row {
     fault: &'static str,
     status: u16,
-    /// 0 where the answer is not JSON-RPC.
+    /// 0 if the response is not JSON-RPC.
     code: i64,
-    /// What the answer names.
+    /// A text in the response.
     says: &'static str,
     answer: Box<Fault>,
 }
 
-/// Whoever does it, with a session that has to survive it.
+/// The client that makes the mistake, with a session that has to survive it.
 pub(crate) struct Client<'a> {
-    pub(crate) world: &'a World,
+    pub(crate) gateways: &'a Gateways,
     pub(crate) gateway: SocketAddr,
     pub(crate) session: Session,
 }
@@ -37,23 +37,23 @@ pub(crate) const EVENTS: (&str, &str) = ("accept", "text/event-stream");
 pub(crate) const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
 impl Client<'_> {
-    /// A POST with the headers that it should have, and these.
+    /// A POST with the usual headers and these.
     pub(crate) fn post(&self, more: &[(&str, &str)], body: &[u8]) -> anyhow::Result<Answer> {
         let mut headers = vec![JSON, ACCEPT, ("mcp-session-id", &self.session.id)];
         headers.extend_from_slice(more);
-        raw::exchange(self.gateway, "POST", "/mcp", &headers, body)
+        http_client::exchange(self.gateway, "POST", "/mcp", &headers, body)
     }
 
-    /// A ping with the headers that it should have, but for `name`, which has the value `value` or is missing.
+    /// A ping with the usual headers, in which `name` has the value `value` or is missing.
     pub(crate) fn ping_with(&self, name: &str, value: Option<&str>) -> anyhow::Result<Answer> {
         let mut headers = vec![JSON, ACCEPT, ("mcp-session-id", &self.session.id)];
         headers.retain(|(other, _)| *other != name);
         headers.extend(value.map(|value| (name, value)));
-        raw::exchange(self.gateway, "POST", "/mcp", &headers, PING.as_bytes())
+        http_client::exchange(self.gateway, "POST", "/mcp", &headers, PING.as_bytes())
     }
 
     pub(crate) fn get(&self, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
-        raw::exchange(self.gateway, "GET", "/mcp", headers, b"")
+        http_client::exchange(self.gateway, "GET", "/mcp", headers, b"")
     }
 
     /// The head of a POST, without the line that ends it.
@@ -65,8 +65,8 @@ impl Client<'_> {
     }
 }
 
-/// Checks every row, each with a session of its own.
-pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
+/// Checks every row with a new session.
+pub(crate) fn check_all(gateways: &Gateways) -> anyhow::Result<()> {
     let rows = [
         messages(),
         ids(),
@@ -81,7 +81,7 @@ pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
     ];
     let mut wrong = Vec::new();
     for row in rows.iter().flatten() {
-        if let Err(error) = check(world, row) {
+        if let Err(error) = check(gateways, row) {
             wrong.push(format!("{}: {error:#}", row.fault));
         }
     }
@@ -89,14 +89,14 @@ pub(crate) fn check_all(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check(world: &World, row: &Row) -> anyhow::Result<()> {
+fn check(gateways: &Gateways, row: &Row) -> anyhow::Result<()> {
     let client = Client {
-        world,
-        gateway: world.gateway.mcp,
-        session: world.open()?,
+        gateways,
+        gateway: gateways.gateway.mcp,
+        session: gateways.open()?,
     };
     let answer = (row.answer)(&client)?;
-    let (code, words) = told(&answer);
+    let (code, words) = error_of(&answer);
     ensure!(
         (answer.status, code) == (row.status, row.code) && words.contains(row.says),
         "expected {} {} {:?}, and got {} {code} {words:?}",
@@ -108,15 +108,15 @@ fn check(world: &World, row: &Row) -> anyhow::Result<()> {
     if row.code == -32001 {
         answer.ensure_session_not_found()?;
     }
-    // The session is as good as before, unless it was ended on purpose.
+    // The session still works, unless the row ended it.
     if row.fault != ENDED {
-        world.echo(&client.session, "good", row.fault)?;
-        world.close(&client.session)?;
+        gateways.echo(&client.session, "good", row.fault)?;
+        gateways.close(&client.session)?;
     }
     Ok(())
 }
 
-/// A row that does `answer`.
+/// A row whose mistake is `answer`.
 pub(crate) fn row(
     fault: &'static str,
     (status, code, says): (u16, i64, &'static str),
@@ -201,7 +201,7 @@ fn messages() -> Vec<Row> {
             move |client| {
                 let head = format!("{}transfer-encoding: chunked\r\n\r\n", client.head());
                 let chunk = format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len());
-                raw::verbatim(client.gateway, format!("{head}{chunk}").as_bytes())
+                http_client::verbatim(client.gateway, format!("{head}{chunk}").as_bytes())
             },
         ),
         posted(
@@ -248,7 +248,7 @@ fn ids() -> Vec<Row> {
     ]
 }
 
-/// Messages that are no requests, but whose senders wait for an answer under an id that is in no doubt; and such where it is.
+/// Invalid messages whose senders wait for a response: with an unambiguous id, and with an ambiguous one.
 fn echoes() -> Vec<Row> {
     let echo = |fault: &'static str, message: &'static str, says: &'static str, id: Value| {
         row(fault, (400, -32600, says), move |client| {
@@ -304,7 +304,7 @@ fn echoes() -> Vec<Row> {
     ]
 }
 
-/// Parameters in which something stands twice that the gateway, a filter or a backend reads: it is refused, and not by the backend.
+/// Duplicate keys in parameters that the gateway, a filter or a backend reads. The gateway rejects them.
 fn twice() -> Vec<Row> {
     const TWICE: [(&str, &str, &str); 16] = [
         (
@@ -465,7 +465,7 @@ fn sessions() -> Vec<Row> {
             (400, -32600, "Mcp-Session-Id is missing"),
             move |client| {
                 let list = PING.replace("ping", "tools/list");
-                raw::exchange(client.gateway, "POST", "/mcp", &[JSON, ACCEPT], list.as_bytes())
+                http_client::exchange(client.gateway, "POST", "/mcp", &[JSON, ACCEPT], list.as_bytes())
             },
         ),
         row("a session that is garbage", UNKNOWN, move |client| {
@@ -485,15 +485,15 @@ fn sessions() -> Vec<Row> {
             client.ping_with(header, Some(&format!("v1.{}", &forged[..forged.len() - 3])))
         }),
         row("a session of another server", UNKNOWN, move |client| {
-            let theirs = Session::open(client.world.stranger.mcp)?;
+            let theirs = Session::open(client.gateways.stranger.mcp)?;
             let answer = client.ping_with(header, Some(&theirs.id))?;
-            // They have not lost it.
-            let alive = theirs.request(client.world.stranger.mcp, "ping", &json!({}))?;
+            // The other client still has its session.
+            let alive = theirs.request(client.gateways.stranger.mcp, "ping", &json!({}))?;
             ensure!(alive.status == 200, "{alive:?}");
             Ok(answer)
         }),
         row(ENDED, UNKNOWN, |client| {
-            client.world.close(&client.session)?;
+            client.gateways.close(&client.session)?;
             client.post(&[], PING.as_bytes())
         }),
         row("a stream of an unknown session", UNKNOWN, move |client| {
@@ -505,12 +505,12 @@ fn sessions() -> Vec<Row> {
             |client| client.get(&[EVENTS]),
         ),
         row("the end of an unknown session", UNKNOWN, move |client| {
-            raw::exchange(client.gateway, "DELETE", "/mcp", &[(header, "garbage")], b"")
+            http_client::exchange(client.gateway, "DELETE", "/mcp", &[(header, "garbage")], b"")
         }),
         row(
             "the end of no session",
             (400, -32600, "Mcp-Session-Id is missing"),
-            |client| raw::exchange(client.gateway, "DELETE", "/mcp", &[], b""),
+            |client| http_client::exchange(client.gateway, "DELETE", "/mcp", &[], b""),
         ),
         row(
             "a last event that is garbage",
@@ -521,11 +521,11 @@ fn sessions() -> Vec<Row> {
             "a last event of another session",
             (400, -32600, "Last-Event-ID"),
             move |client| {
-                let other = client.world.open()?;
+                let other = client.gateways.open()?;
                 let mut stream = Stream::get(client.gateway, &other, None)?;
                 let event = stream.next_event()?.context("no event")?.id.context("no id")?;
                 stream.abandon()?;
-                client.world.close(&other)?;
+                client.gateways.close(&other)?;
                 client.get(&[EVENTS, (header, &client.session.id), ("last-event-id", &event)])
             },
         ),

@@ -1,11 +1,11 @@
-//! What a client does wrong before the body: in the headers, and in what is to be HTTP.
+//! Mistakes of a client before the body: in headers, and in HTTP itself.
 
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 
 use anyhow::ensure;
 use serde_json::Value;
-use vmcp_e2e::raw;
+use vmcp_e2e::http_client;
 
 use crate::client::{ACCEPT, Client, JSON, PING, Row, row};
 
@@ -43,7 +43,7 @@ pub(crate) fn headers() -> Vec<Row> {
                 .head()
                 .replace(&client.gateway.to_string(), "evil.example.com");
             let request = format!("{head}content-length: {}\r\n\r\n{PING}", PING.len());
-            raw::verbatim(client.gateway, request.as_bytes())
+            http_client::verbatim(client.gateway, request.as_bytes())
         }),
         row(
             "an unknown revision",
@@ -53,14 +53,14 @@ pub(crate) fn headers() -> Vec<Row> {
     ]
 }
 
-/// A row that sends what is no head of a request. The answer is the last of its connection.
+/// A row that sends a malformed request head. The response is the last one on its connection.
 fn no_head(
     fault: &'static str,
     (status, says): (u16, &'static str),
     sent: impl Fn(&Client<'_>) -> String + 'static,
 ) -> Row {
     row(fault, (status, -32600, says), move |client| {
-        let answer = raw::verbatim(client.gateway, sent(client).as_bytes())?;
+        let answer = http_client::verbatim(client.gateway, sent(client).as_bytes())?;
         ensure!(answer.header("connection") == Some("close"), "{answer:?}");
         ensure!(answer.header("content-type") == Some(JSON.1), "{answer:?}");
         ensure!(answer.message()?["id"] == Value::Null, "{answer:?}");
@@ -68,8 +68,8 @@ fn no_head(
     })
 }
 
-/// Headers of which a request has two. Where a reader could take either, and two readers not the same, the request is refused, also when
-/// both say the same: whoever sends two may send two that differ.
+/// Headers that a request has twice. Where two parsers could choose different ones, the request is rejected, even if both values are equal:
+/// such a client may also send different values.
 pub(crate) fn doubled() -> Vec<Row> {
     const TWICE: [(&str, &str, &str); 8] = [
         ("host", "evil.example.com", "The header host stands twice"),
@@ -113,7 +113,7 @@ pub(crate) fn doubled() -> Vec<Row> {
     };
     let mut rows = Vec::new();
     for (name, other, says) in TWICE {
-        // Two that differ, in both orders, and two that are the same.
+        // Two different values in both orders, and two equal values.
         for which in [[true, false], [false, true], [true, true]] {
             rows.push(row(name, (400, -32600, says), move |client| {
                 let mut head = String::new();
@@ -131,7 +131,7 @@ pub(crate) fn doubled() -> Vec<Row> {
                     head.push_str(&format!("{name}: {value}\r\n"));
                 }
                 let request = format!("{head}content-length: {}\r\n\r\n{PING}", PING.len());
-                raw::verbatim(client.gateway, request.as_bytes())
+                http_client::verbatim(client.gateway, request.as_bytes())
             }));
         }
     }
@@ -139,13 +139,13 @@ pub(crate) fn doubled() -> Vec<Row> {
         row("the same length twice, which is one", (200, 0, ""), |client| {
             let length = format!("content-length: {}\r\n", PING.len());
             let request = format!("{}{length}{length}\r\n{PING}", client.head());
-            raw::verbatim(client.gateway, request.as_bytes())
+            http_client::verbatim(client.gateway, request.as_bytes())
         }),
         row("what is accepted in two headers", (200, 0, ""), |client| {
             let two = "accept: application/json\r\naccept: text/event-stream\r\n";
             let head = client.head().replace(&format!("accept: {}\r\n", ACCEPT.1), two);
             let request = format!("{head}content-length: {}\r\n\r\n{PING}", PING.len());
-            raw::verbatim(client.gateway, request.as_bytes())
+            http_client::verbatim(client.gateway, request.as_bytes())
         }),
         smuggled(
             "a length before chunks",
@@ -159,16 +159,15 @@ pub(crate) fn doubled() -> Vec<Row> {
     rows
 }
 
-/// A row whose request says with a length and with chunks where it ends, and has another request in it or behind it. The chunks are what
-/// counts (RFC 9112, section 6.3). A proxy in front that goes by the length takes what stands behind them for the same request or for
-/// another one, so that nothing behind them is answered: the connection ends.
+/// Request smuggling: a request with a content length and with chunks, and another request in it or after it. The chunks count (RFC 9112,
+/// section 6.3). A proxy that uses the length would see other requests, so nothing after the chunks is answered, and the connection closes.
 fn smuggled(fault: &'static str, lengths: &'static str) -> Row {
     row(fault, (200, 0, ""), move |client| {
         let head = client.head().replace("connection: close\r\n", "");
         let body = format!("{:x}\r\n{PING}\r\n0\r\n\r\n", PING.len());
         let hidden = format!("{head}content-length: {}\r\n\r\n{PING}", PING.len());
         let request = format!("{head}{lengths}\r\n{body}{hidden}");
-        let answer = raw::verbatim(client.gateway, request.as_bytes())?;
+        let answer = http_client::verbatim(client.gateway, request.as_bytes())?;
         ensure!(answer.header("connection") == Some("close"), "{answer:?}");
         ensure!(answer.text().matches("jsonrpc").count() == 1, "{answer:?}");
         Ok(answer)
@@ -178,10 +177,10 @@ fn smuggled(fault: &'static str, lengths: &'static str) -> Row {
 pub(crate) fn http() -> Vec<Row> {
     vec![
         row("another path", (404, 0, "/mcp"), |client| {
-            raw::exchange(client.gateway, "POST", "/", &[JSON, ACCEPT], PING.as_bytes())
+            http_client::exchange(client.gateway, "POST", "/", &[JSON, ACCEPT], PING.as_bytes())
         }),
         row("another verb", (405, 0, ""), |client| {
-            raw::exchange(client.gateway, "PUT", "/mcp", &[JSON, ACCEPT], PING.as_bytes())
+            http_client::exchange(client.gateway, "PUT", "/mcp", &[JSON, ACCEPT], PING.as_bytes())
         }),
         no_head("no HTTP", (400, "not HTTP/1.1: invalid HTTP method"), |_| {
             "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03 hello\r\n\r\n".to_owned()
@@ -236,7 +235,7 @@ pub(crate) fn http() -> Vec<Row> {
                 let mut stream = TcpStream::connect(client.gateway)?;
                 stream.write_all(request.as_bytes())?;
                 stream.shutdown(Shutdown::Write)?;
-                raw::answer(stream)
+                http_client::answer(stream)
             },
         ),
         row(
@@ -244,7 +243,7 @@ pub(crate) fn http() -> Vec<Row> {
             (400, -32700, "ended before it was complete"),
             |client| {
                 let request = format!("{}transfer-encoding: chunked\r\n\r\nnonsense\r\n", client.head());
-                raw::verbatim(client.gateway, request.as_bytes())
+                http_client::verbatim(client.gateway, request.as_bytes())
             },
         ),
     ]

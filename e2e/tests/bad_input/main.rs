@@ -1,26 +1,28 @@
-//! Whatever a client or a backend does wrong is answered with words that name the fault, and disturbs nobody else.
+//! Every fault of a client or a backend gets a response that names it, and disturbs no other client.
 //!
-//! Each table has one row per fault. They run one by one, and then all of them against a gateway that others are using.
+//! Each table has one row per fault. The rows run one by one, and then all together against a gateway that other clients use.
 
 mod backend;
 mod client;
+mod gateways;
 mod heads;
 mod principal;
 mod under_load;
-mod world;
 
-use world::World;
+use gateways::Gateways;
 
+/// Every mistake of a client gets a response that names it, and the session survives.
 #[test]
-fn each_fault_of_a_client_is_answered_with_its_name() -> anyhow::Result<()> {
-    let world = World::start()?;
-    client::check_all(&world)?;
-    world.is_well()
+fn every_client_fault_is_named_in_the_response() -> anyhow::Result<()> {
+    let gateways = Gateways::start()?;
+    client::check_all(&gateways)?;
+    gateways.is_well()
 }
 
+/// Every fault of a backend gets a response that names it, and other tools work.
 #[test]
-fn each_fault_of_a_backend_is_answered_with_its_name() -> anyhow::Result<()> {
-    let world = World::start()?;
-    backend::check_all(&world)?;
-    world.is_well()
+fn every_backend_fault_is_named_in_the_response() -> anyhow::Result<()> {
+    let gateways = Gateways::start()?;
+    backend::check_all(&gateways)?;
+    gateways.is_well()
 }

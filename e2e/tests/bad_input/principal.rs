@@ -1,4 +1,4 @@
-//! A gateway that asks who calls, and sessions that belong to somebody else.
+//! A gateway that authenticates its callers, and sessions of other principals.
 
 use std::net::SocketAddr;
 
@@ -6,18 +6,18 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use vmcp_crds::config::{IncomingAuth, IncomingAuthType};
 use vmcp_e2e::gateway::{Gateway, Recipe};
+use vmcp_e2e::http_client::{self, Answer};
 use vmcp_e2e::issuer::Issuer;
-use vmcp_e2e::raw::{self, Answer};
 
 use crate::client::{ACCEPT, EVENTS, JSON, PING, Row, row};
 
-/// A gateway that wants tokens, and who gives them.
+/// A gateway that requires tokens, and their issuer.
 pub(crate) struct Guarded {
     pub(crate) gateway: Gateway,
     issuer: Issuer,
 }
 
-/// Somebody with a token, and a session.
+/// A caller with a token and a session.
 #[derive(Clone)]
 pub(crate) struct Caller {
     gateway: SocketAddr,
@@ -26,7 +26,7 @@ pub(crate) struct Caller {
 }
 
 impl Guarded {
-    /// A gateway like those of `recipe`, but for the tokens.
+    /// A gateway like those of `recipe`, with authentication.
     pub(crate) fn start(recipe: &mut Recipe) -> anyhow::Result<Self> {
         let issuer = Issuer::start()?;
         let oidc = json!({
@@ -54,12 +54,12 @@ impl Guarded {
         let params = json!({
             "protocolVersion": "2025-11-25",
             "capabilities": {},
-            "clientInfo": {"name": "raw", "version": "1"},
+            "clientInfo": {"name": "http-client", "version": "1"},
         });
         let message = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
         let headers = [JSON, ACCEPT, ("authorization", &*caller.authorization)];
         let body = message.to_string();
-        let answer = raw::exchange(caller.gateway, "POST", "/mcp", &headers, body.as_bytes())?;
+        let answer = http_client::exchange(caller.gateway, "POST", "/mcp", &headers, body.as_bytes())?;
         let id = answer.header("mcp-session-id");
         caller.session = id.with_context(|| format!("no session: {answer:?}"))?.to_owned();
         Ok(caller)
@@ -67,7 +67,7 @@ impl Guarded {
 }
 
 impl Caller {
-    /// The same person, with the session of `other`.
+    /// The same principal, with the session of `other`.
     fn with_session_of(&self, other: &Self) -> Self {
         Self {
             session: other.session.clone(),
@@ -82,10 +82,10 @@ impl Caller {
             ("authorization", &*self.authorization),
             ("mcp-session-id", &*self.session),
         ];
-        raw::exchange(self.gateway, method, "/mcp", &headers, body)
+        http_client::exchange(self.gateway, method, "/mcp", &headers, body)
     }
 
-    /// A call of `echo`, with an answer that nobody else gets.
+    /// Calls `echo` with a nonce that no other call has.
     pub(crate) fn echo(&self, backend: &str, nonce: &str) -> anyhow::Result<()> {
         let params = json!({"name": format!("{backend}_echo"), "arguments": {"message": nonce}});
         let call: Value = json!({"jsonrpc": "2.0", "id": nonce, "method": "tools/call", "params": params});
@@ -124,13 +124,13 @@ pub(crate) fn rows() -> Vec<Row> {
     tries
         .map(|(fault, attempt)| {
             row(fault, unknown, move |client| {
-                let guarded = &client.world.guarded;
+                let guarded = &client.gateways.guarded;
                 let (alice, bob) = (guarded.open("alice")?, guarded.open("bob")?);
                 alice.echo("good", "before")?;
                 let answer = attempt(&bob.with_session_of(&alice))?;
                 alice.echo("good", "behind")?;
                 alice.close()?;
-                // Whether there is such a session is not to be learned.
+                // The response does not reveal whether such a session exists.
                 let ended = attempt(&bob.with_session_of(&alice))?;
                 ensure!(
                     (ended.status, &ended.body) == (answer.status, &answer.body),

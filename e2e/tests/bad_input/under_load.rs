@@ -1,4 +1,4 @@
-//! Both tables against a gateway that others are using, and what is left of it.
+//! Both tables against a gateway that other clients use, and the resources that it holds afterwards.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,26 +7,26 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use serde_json::json;
 use vmcp_e2e::gateway::Gateway;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::load::Load;
-use vmcp_e2e::raw::Session;
 use vmcp_e2e::wait;
 
-use crate::world::{LIMIT, World, echo};
+use crate::gateways::{Gateways, LIMIT, echo};
 use crate::{backend, client};
 
-/// How many clients call all the time, how many of them where they have to say who they are, and how often each of them does.
+/// The number of clients that call all the time, the number of those with authentication, and the interval of each client's calls.
 const OTHERS: usize = 6;
 const NAMED: usize = 2;
 const PACE: Duration = Duration::from_millis(25);
 
-/// How much more memory the gateway may hold behind the tables than before them: what its allocator keeps of a line of 16 MiB and of a
-/// few large bodies. A leak of one of them in each round would be more.
+/// How much more memory the gateway may hold after the tables than before: what its allocator keeps of a line of 16 MiB and of a few large
+/// bodies. A leak of one of them per round would be more.
 const MARGIN: u64 = 32 << 20;
 
-/// How much memory the gateway may have in its hands at a time while all of it happens.
+/// The limit for the peak memory of the gateway meanwhile.
 const PEAK: u64 = 256 << 20;
 
-/// What the gateway holds when nobody uses it.
+/// What the gateway holds without clients.
 #[derive(Debug)]
 struct Held {
     tasks: f64,
@@ -44,25 +44,26 @@ impl Held {
     }
 }
 
+/// All faults at once disturb no other client, and the gateway holds no resources afterwards.
 #[test]
-fn all_faults_at_once_disturb_nobody_and_leave_nothing_behind() -> anyhow::Result<()> {
-    let world = World::start()?;
-    // Once before anything is measured: what is made on first use stays.
-    round(&world)?;
-    let gateways = [&world.gateway, &world.guarded.gateway];
-    let before = [at_rest(gateways[0])?, at_rest(gateways[1])?];
-    for gateway in gateways {
+fn concurrent_faults_disturb_no_other_client() -> anyhow::Result<()> {
+    let gateways = Gateways::start()?;
+    // One round before anything is measured: allocations of the first use stay.
+    round(&gateways)?;
+    let both = [&gateways.gateway, &gateways.guarded.gateway];
+    let before = [at_rest(both[0])?, at_rest(both[1])?];
+    for gateway in both {
         gateway.forget_peak_memory()?;
     }
 
-    let gateway = world.gateway.mcp;
+    let gateway = gateways.gateway.mcp;
     let mut sessions = Vec::new();
     for _ in NAMED..OTHERS {
-        sessions.push(world.open()?);
+        sessions.push(gateways.open()?);
     }
     let mut callers = Vec::new();
     for subject in 0..NAMED {
-        callers.push(world.guarded.open(&format!("subject {subject}"))?);
+        callers.push(gateways.guarded.open(&format!("subject {subject}"))?);
     }
     let load = Load::start(OTHERS, PACE, |worker| {
         let caller = callers.get(worker).cloned();
@@ -78,40 +79,40 @@ fn all_faults_at_once_disturb_nobody_and_leave_nothing_behind() -> anyhow::Resul
         })
     });
     load.go_on_for(50)?;
-    let idle = idlers(&world)?;
-    round(&world)?;
+    let idle = idlers(&gateways)?;
+    round(&gateways)?;
     load.go_on_for(50)?;
     drop(idle);
     let report = load.finish();
     report.without_failure()?;
     for session in &sessions {
-        world.close(session)?;
+        gateways.close(session)?;
     }
     for caller in &callers {
         caller.close()?;
     }
 
-    // What is there afterwards says nothing of what a pod with a limit would have been killed for.
-    for gateway in gateways {
+    // The peak matters, too: a pod with a memory limit would have been killed at the peak.
+    for gateway in both {
         let peak = gateway.peak_memory()?;
         println!("at most {} MiB at a time", peak >> 20);
         ensure!(peak < PEAK, "{peak} bytes at a time");
     }
-    for (gateway, before) in gateways.into_iter().zip(&before) {
+    for (gateway, before) in both.into_iter().zip(&before) {
         given_back(gateway, before)?;
     }
-    world.is_well()
+    gateways.is_well()
 }
 
-fn round(world: &World) -> anyhow::Result<()> {
-    client::check_all(world)?;
-    backend::check_all(world)
+fn round(gateways: &Gateways) -> anyhow::Result<()> {
+    client::check_all(gateways)?;
+    backend::check_all(gateways)
 }
 
-/// Clients that hold on to something and never go on: a head and a body that do not end, and answers that are not read.
-fn idlers(world: &World) -> anyhow::Result<Vec<TcpStream>> {
-    let gateway = world.gateway.mcp;
-    let session = world.open()?;
+/// Idle clients that hold resources: unfinished heads and bodies, and unread responses.
+fn idlers(gateways: &Gateways) -> anyhow::Result<Vec<TcpStream>> {
+    let gateway = gateways.gateway.mcp;
+    let session = gateways.open()?;
     let mut idlers = Vec::new();
     for number in 0..10 {
         for begun in [
@@ -137,7 +138,7 @@ fn idlers(world: &World) -> anyhow::Result<Vec<TcpStream>> {
             stream.set_read_timeout(Some(LIMIT))?;
             stream.write_all(begun.as_bytes())?;
             if begun.contains("good_big") {
-                // The answer has begun, and its first byte is all that is ever read of it.
+                // Only the first byte of the response is ever read.
                 stream.read_exact(&mut [0])?;
             }
             idlers.push(stream);
@@ -149,12 +150,12 @@ fn idlers(world: &World) -> anyhow::Result<Vec<TcpStream>> {
 /// How long nothing may change until the gateway counts as idle: longer than it keeps idle connections to backends.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What the gateway holds when nobody uses it.
+/// What the gateway holds without clients.
 fn at_rest(gateway: &Gateway) -> anyhow::Result<Held> {
     let (mut last, mut since) = (Held::by(gateway)?, Instant::now());
     wait::until("the gateway is idle", LIMIT * 2, || {
         let now = Held::by(gateway)?;
-        // The files hold the connection by which we ask, until it is closed at some time.
+        // The open files include the connection of this question until it is closed.
         if now.tasks != last.tasks {
             since = Instant::now();
         }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as an odd client speaks it: bytes that a test writes, and what comes back of them.
+//! HTTP/1.1 of an odd client: bytes that a test writes, and the responses.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A connection to a server.
 pub(crate) struct Connection(BufReader<TcpStream>);
 
-/// An answer, as far as it was read: to the end of its body, or to the message that was waited for.
+/// A response up to where it was read: to the end of its body, or to the expected message.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

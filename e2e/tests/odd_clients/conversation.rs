@@ -1,4 +1,4 @@
-//! An odd client's conversation with one server, directly or through a gateway, and what becomes of each of its steps.
+//! The conversation of an odd client with one server, directly or through a gateway, and the outcome of each step.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,16 +16,16 @@ pub(crate) struct Request {
     pub(crate) version: &'static str,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// How it stands on the wire: the pieces in which it is written.
+    /// Its bytes: the pieces in which it is written.
     pub(crate) wire: fn(&Request) -> Vec<Vec<u8>>,
 }
 
-/// What a client wants for what it sends.
+/// The response that a client expects.
 #[derive(Clone, Debug)]
 pub(crate) enum Wanted {
     /// Results for requests with these ids, in any order.
     Results(Vec<Value>),
-    /// That it is taken, without a word.
+    /// Accepted without a body.
     Accepted,
     /// A stream of events that begins.
     Stream,
@@ -33,16 +33,16 @@ pub(crate) enum Wanted {
     Success,
 }
 
-/// What becomes of a step.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
-    /// With what matters of the result.
+    /// With the relevant part of the result.
     Works(String),
-    /// With what the server says.
+    /// With the error of the server.
     Fails(String),
 }
 
-/// Sessions that served all that was sent in them, for the next client.
+/// Healthy sessions that the next client can reuse.
 pub(crate) type Sessions = Mutex<Vec<String>>;
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,7 +52,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A conversation that goes on.
 pub(crate) struct Conversation<'a> {
     server: SocketAddr,
-    /// What stands before the names of tools and prompts.
+    /// The prefix of the names of tools and prompts.
     prefix: &'static str,
     open: &'a Sessions,
     pub(crate) session: String,
@@ -100,7 +100,7 @@ impl Request {
             .header("MCP-Protocol-Version", "2025-11-25")
     }
 
-    /// With this header in the place of those of that name.
+    /// Replaces the headers of that name with this one.
     pub(crate) fn header(self, name: &str, value: &str) -> Self {
         self.without(name).and(name, value)
     }
@@ -163,7 +163,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// With the names that this server has in the place of `$echo`, `$greet`, `$host` and `$session`.
+    /// Replaces `$echo`, `$greet`, `$host` and `$session` with the names of this server.
     pub(crate) fn fill(&self, text: &[u8]) -> Vec<u8> {
         let Ok(text) = std::str::from_utf8(text) else {
             return text.to_vec();
@@ -205,7 +205,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Opens a session of that revision in the usual way. That it opens is what everything else begins with.
+    /// Opens a session of that revision in the usual way.
     pub(crate) fn open(&mut self, revision: &str) -> anyhow::Result<()> {
         self.initialize(&Request::post(initialize(&json!({"protocolVersion": revision}))))?;
         let last = self.steps.pop();
@@ -246,11 +246,11 @@ impl<'a> Conversation<'a> {
         );
     }
 
-    /// Sends a request on a connection of its own, and notes what becomes of it.
+    /// Sends a request on a new connection, and records the outcome.
     pub(crate) fn send(&mut self, request: &Request, wanted: &Wanted) {
         let answer = Connection::open(self.server).and_then(|mut connection| {
             connection.write(&self.pieces(request));
-            // What answers HEAD has no body, whatever its headers say.
+            // The response to HEAD has no body, whatever its headers say.
             let is_head = request.verb == "HEAD";
             let answer = connection.read(if is_head { Until::Head } else { wanted.until() });
             connection.close();
@@ -264,7 +264,7 @@ impl<'a> Conversation<'a> {
         Connection::open(self.server)
     }
 
-    /// Notes what has become of a step.
+    /// Records the outcome of a step.
     pub(crate) fn note(&mut self, answer: anyhow::Result<Answer>, wanted: &Wanted) {
         let step = match answer.and_then(|answer| judge(&answer, wanted)) {
             Ok(what) => Step::Works(what),
@@ -290,7 +290,7 @@ pub(crate) fn call() -> String {
     json!({"jsonrpc": "2.0", "id": ID, "method": "tools/call", "params": params}).to_string()
 }
 
-/// The body of `initialize`, with these parameters in the place of the usual ones; those that are `(none)` here are left out.
+/// The body of `initialize`, with these parameters instead of the usual ones. Those that are `(none)` are omitted.
 pub(crate) fn initialize(changes: &Value) -> String {
     let mut params = json!({
         "protocolVersion": "2025-11-25",
@@ -307,7 +307,7 @@ pub(crate) fn initialize(changes: &Value) -> String {
     json!({"jsonrpc": "2.0", "id": ID, "method": "initialize", "params": params}).to_string()
 }
 
-/// What matters of an answer, or why it is not what is wanted.
+/// The relevant part of a response, or why it is not the expected one.
 fn judge(answer: &Answer, wanted: &Wanted) -> anyhow::Result<String> {
     let is_success = (200..300).contains(&answer.status);
     match wanted {
@@ -348,7 +348,7 @@ fn same_id(one: &Value, other: &Value) -> bool {
     one == other || one.as_f64().is_some_and(|number| Some(number) == other.as_f64())
 }
 
-/// What matters of a result.
+/// The relevant part of a result.
 fn summary(message: &Value) -> anyhow::Result<String> {
     let result = message.get("result").context("an error")?;
     ensure!(result["isError"] != true, "the tool fails: {result}");

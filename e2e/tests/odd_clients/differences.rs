@@ -1,4 +1,4 @@
-//! What a server makes of an odd client directly and through the gateway, compared.
+//! Compares the outcomes of odd clients directly and through the gateway.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use vmcp_e2e::differences::{self, Difference, Found, heavier};
 
 use crate::conversation::Step;
 
-/// The table: what is as it is meant to be, and why. Anything else is a fault of the gateway's.
+/// The table of intended differences with their reasons. Any other difference is a fault of the gateway.
 const TABLE: &str = include_str!("differences.txt");
 
-/// What has become of each client's steps, by its name.
+/// The outcomes of each client's steps, by the client's name.
 pub(crate) type Played = BTreeMap<String, Vec<Step>>;
 
-/// How `through` differs from `direct`. That what fails directly works through the gateway needs no explanation.
+/// How `through` differs from `direct`. A direct failure that works through the gateway needs no explanation.
 fn compare(direct: &[Step], through: &[Step]) -> Option<Found> {
     let pairs = direct.iter().zip(through);
     let differences = pairs.map(|pair| match pair {
@@ -26,7 +26,7 @@ fn compare(direct: &[Step], through: &[Step]) -> Option<Found> {
     differences.fold(None, heavier)
 }
 
-/// The differences of an SDK, each a line, that the table does not explain; and those that it explains and that are no more.
+/// The differences of an SDK that the table does not explain, one per line, and the explained ones that no longer exist.
 pub(crate) fn unexplained(sdk: &str, direct: &Played, through: &Played) -> anyhow::Result<Vec<String>> {
     let mut found = BTreeMap::new();
     for (name, one) in direct {

@@ -18,13 +18,13 @@ use anyhow::{Context as _, ensure};
 use vmcp_e2e::conforming;
 use vmcp_e2e::gateway::Recipe;
 use vmcp_e2e::scripted_server::ScriptedServer;
-use vmcp_peers::{left_out, server};
+use vmcp_external::{is_unavailable, server};
 
 use crate::conversation::{Conversation, Sessions, locked};
 use crate::differences::{Played, unexplained};
 use crate::odd_requests::odd_clients;
 
-/// The SDKs, and what has to be there for them.
+/// The SDKs, and the programs that they require.
 const SDKS: [(&str, &str); 4] = [
     ("python", "python"),
     ("typescript-v1", "conformance"),
@@ -32,14 +32,14 @@ const SDKS: [(&str, &str); 4] = [
     ("go", "go"),
 ];
 
-/// The backend's name. With the line it stands before the names of its tools.
+/// The name of the backend, whose prefix is this name with an underscore.
 const BACKEND: &str = "sdk";
 const PREFIX: &str = "sdk_";
 
-/// How many clients talk with a server at a time. Most of them wait.
+/// The number of concurrent clients of a server. Most of them wait.
 const AT_A_TIME: usize = 6;
 
-/// What all clients make of a server.
+/// The outcomes of all clients at a server.
 fn play(server: SocketAddr, prefix: &'static str) -> anyhow::Result<Played> {
     let waiting = Mutex::new(odd_clients());
     let (played, open) = (Mutex::new(Played::new()), Sessions::default());
@@ -66,8 +66,8 @@ fn address(url: &str) -> anyhow::Result<SocketAddr> {
     Ok(address.parse()?)
 }
 
-/// What a server on an SDK makes of an odd client is the same through the gateway, but for what the table explains; and what it explains is
-/// so.
+/// The outcomes of odd clients at a server on an SDK are the same through the gateway, except for the differences in the table, and all of
+/// those exist.
 #[test]
 fn odd_clients_are_served_as_without_gateway() -> anyhow::Result<()> {
     let compare = |sdk: &'static str| -> anyhow::Result<Vec<String>> {
@@ -78,7 +78,7 @@ fn odd_clients_are_served_as_without_gateway() -> anyhow::Result<()> {
         let through = play(gateway.mcp, PREFIX)?;
         unexplained(sdk, &direct, &through)
     };
-    let here = SDKS.into_iter().filter(|(_, needs)| !left_out(needs));
+    let here = SDKS.into_iter().filter(|(_, needs)| !is_unavailable(needs));
     let wrong = thread::scope(|scope| {
         let comparing: Vec<_> = here.map(|(sdk, _)| scope.spawn(move || compare(sdk))).collect();
         let mut wrong = Vec::new();
@@ -96,8 +96,7 @@ fn odd_clients_are_served_as_without_gateway() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whatever a client sends, what the gateway sends to a server conforms to the specification, but for parameters that the client writes and the
-/// server judges.
+/// Requests of the gateway conform to the specification for every request of a client, except for parameters, which the server checks.
 #[test]
 fn backend_of_odd_clients_gets_conforming_requests() -> anyhow::Result<()> {
     let server = ScriptedServer::start(|_| None)?;

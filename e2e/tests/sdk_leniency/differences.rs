@@ -1,4 +1,4 @@
-//! What an SDK makes of an odd server directly and through the gateway, compared, and the differences that are explained.
+//! Compares the outcomes of SDKs at odd servers directly and through the gateway.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use vmcp_e2e::differences::{self, Difference, Found, heavier};
 
 use crate::play::{Outcome, Played};
 
-/// The table: what is as it is meant to be, and why. Anything else is a fault of the gateway's.
+/// The table of intended differences with their reasons. Any other difference is a fault of the gateway.
 const TABLE: &str = include_str!("differences.txt");
 
-/// What one step has come to.
+/// The outcome of one step.
 #[derive(Debug, PartialEq)]
 enum Step {
     Works(Value),
@@ -39,7 +39,7 @@ fn steps(played: &Played) -> Vec<Step> {
     played.outcomes.iter().map(step).collect()
 }
 
-/// The gateway tells a failed call in the result, where a model can read it.
+/// The gateway reports a failed call in the result, where a model can read it.
 fn gateways_own_error(result: &Value) -> Option<&str> {
     let text = result["content"][0]["text"].as_str()?;
     (result["isError"] == true && text.starts_with("The backend ")).then_some(text)
@@ -64,7 +64,7 @@ fn compare(direct: &Played, through: &Played) -> Option<Found> {
     differences.fold(None, heavier)
 }
 
-/// The differences of an SDK, each a line, that the table does not explain; and those that it explains and that are no more.
+/// The differences of an SDK that the table does not explain, one per line, and the explained ones that no longer exist.
 pub(crate) fn unexplained(
     sdk: &'static str,
     direct: &BTreeMap<String, Played>,

@@ -10,12 +10,12 @@ use std::thread;
 
 use anyhow::ensure;
 use vmcp_e2e::conforming;
-use vmcp_peers::{client, left_out};
+use vmcp_external::{client, is_unavailable};
 
 use crate::differences::unexplained;
 use crate::play::OddServers;
 
-/// The SDKs, and what has to be there for them.
+/// The SDKs, and the programs that they require.
 const SDKS: [(&str, &str); 4] = [
     ("python", "python"),
     ("typescript-v1", "conformance"),
@@ -23,8 +23,8 @@ const SDKS: [(&str, &str); 4] = [
     ("go", "go"),
 ];
 
-/// What an SDK makes of an odd server is the same through the gateway, but for what the table explains; and what it explains is so.
-/// Whatever a server answers, what the gateway sends to it conforms to the specification.
+/// The outcomes of SDKs at odd servers are the same through the gateway, except for the differences in the table, and all of those exist.
+/// Requests of the gateway conform to the specification for every response of a server.
 #[test]
 fn odd_servers_work_for_sdks_as_without_gateway() -> anyhow::Result<()> {
     let (servers, behind) = (OddServers::start()?, OddServers::start()?);
@@ -34,7 +34,7 @@ fn odd_servers_work_for_sdks_as_without_gateway() -> anyhow::Result<()> {
         let through = OddServers::play_through(&fronted, client::play(sdk)?)?;
         unexplained(sdk, &direct, &through)
     };
-    let here = SDKS.into_iter().filter(|(_, needs)| !left_out(needs));
+    let here = SDKS.into_iter().filter(|(_, needs)| !is_unavailable(needs));
     // Installed one after the other, so that the output can be read.
     let here = here.map(|(sdk, _)| client::play(sdk).map(|_| sdk));
     let here: Vec<&'static str> = here.collect::<anyhow::Result<_>>()?;

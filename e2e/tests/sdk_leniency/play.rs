@@ -11,7 +11,7 @@ use vmcp_e2e::scripted_server::{Received, ScriptedServer, usual};
 
 use crate::odd_answers::odd_servers;
 
-/// What a client is told to do.
+/// The instructions for a client.
 #[derive(Serialize)]
 struct Conversation {
     name: &'static str,
@@ -21,7 +21,7 @@ struct Conversation {
     seconds: u32,
 }
 
-/// What has become of it.
+/// The outcome.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub(crate) struct Played {
     pub(crate) name: String,
@@ -46,7 +46,7 @@ const BEHIND_ONE_GATEWAY: usize = 32;
 /// A gateway in front of some of the odd servers.
 pub(crate) struct Fronted {
     names: Vec<&'static str>,
-    /// The key in it is the gateway's as long as it runs.
+    /// Keeps the gateway's session key.
     _recipe: Recipe,
     pub(crate) gateway: Gateway,
 }
@@ -93,8 +93,8 @@ impl OddServers {
         let urls: Vec<_> = names.iter().map(|name| (*name, self.url(name))).collect();
         let backends: Vec<_> = urls.iter().map(|(name, url)| (*name, url.as_str())).collect();
         let mut recipe = Recipe::new(&backends)?;
-        for backend in &mut recipe.config.hot.get_or_insert_default().backends {
-            // Clients meet more errors in a row here than a breaker lives with.
+        for backend in &mut recipe.hot().backends {
+            // The corpus causes more consecutive errors than the breaker allows.
             backend.breaker.failures = 0;
         }
         let gateway = recipe.start()?;
@@ -105,7 +105,7 @@ impl OddServers {
         })
     }
 
-    /// What the client that `command` starts makes of each server.
+    /// The outcomes of the client that `command` starts, by server.
     pub(crate) fn play(&self, command: Command) -> anyhow::Result<BTreeMap<String, Played>> {
         let talk = |name: &&'static str| Conversation {
             name,
@@ -116,7 +116,7 @@ impl OddServers {
         play(command, &self.names.iter().map(talk).collect::<Vec<_>>())
     }
 
-    /// What it makes of each through its gateway, without what the gateway adds to names.
+    /// The outcomes through the gateways, without the prefixes of names.
     pub(crate) fn play_through(
         fronted: &[Fronted],
         command: Command,
@@ -175,7 +175,7 @@ fn requests(prefix: &str) -> Value {
     ])
 }
 
-/// Leaves of a list its tools, in one order, without what the gateway adds to names and without the tools of others.
+/// Reduces a list to the tools of this server, sorted and without the prefixes.
 fn keep_own_tools(played: &mut Played) {
     let prefix = format!("{}_", played.name);
     for outcome in &mut played.outcomes {

@@ -1,4 +1,4 @@
-//! A process of the model test: does operations with a real store.
+//! A process of the model test: executes operations on a real store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::TAG;
 use crate::held::{held, new_record};
 use crate::operation::{Operation, Outcome};
 
-/// How long whoever claims an expired session has to end it.
+/// How long a claim of an expired session is valid.
 const CLAIMED_FOR: Duration = Duration::from_secs(60);
-/// Lets a session expire, twice as long ago.
+/// Makes a session expire in the past.
 const EXPIRE: &str = "
 local times = redis.call('HGET', KEYS[1], 'times')
 local time = redis.call('TIME')
@@ -40,8 +40,8 @@ return 1";
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) store: Arc<RedisStore>,
-    /// What is not for a store to do goes this way.
-    pub(crate) fate: RedisConnection,
+    /// For commands that the store does not have.
+    pub(crate) direct: RedisConnection,
 }
 
 pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Outcome, StoreError> {
@@ -81,7 +81,7 @@ pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Ou
             expire.arg(EXPIRE).arg(3).arg(format!("{TAG}:s:{key}"));
             expire.arg(format!("{TAG}:sessions")).arg(format!("{TAG}:p:"));
             expire.arg(key.to_string());
-            client.fate.command::<()>(&expire).await?;
+            client.direct.command::<()>(&expire).await?;
             Outcome::Done
         }
         Operation::Load(key) => match store.load(key).await? {
@@ -122,7 +122,7 @@ pub(crate) async fn perform(client: &Client, operation: &Operation) -> Result<Ou
             }
         }
         Operation::Lose => {
-            client.fate.command::<()>(&redis::cmd("FLUSHALL")).await?;
+            client.direct.command::<()>(&redis::cmd("FLUSHALL")).await?;
             Outcome::Done
         }
     })

@@ -1,4 +1,4 @@
-//! What a process knows of a session.
+//! A process's view of a session.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use vmcp_gateway::session::upstream::bindings::Bindings;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Principal(pub(crate) u8);
 
-/// What a record says that can change, and whose it is for how long.
+/// The parts of a record that can change, its principal and its life.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Held {
     pub(crate) principal: Principal,
@@ -35,7 +35,7 @@ impl Held {
         }
     }
 
-    /// Takes over what `known` says and this one has lost.
+    /// Restores what `known` has and this record has lost.
     pub(crate) fn write_what_is_lost(&mut self, known: &Self) {
         let behind = self.version < known.version;
         let mut is_changed = behind;

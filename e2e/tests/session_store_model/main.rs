@@ -1,49 +1,48 @@
-//! Whatever three processes do at the same moment to the sessions in a real Redis, and whenever Redis loses its data: there is an order
-//! of what they did in which each outcome is that of a model that fits on a page.
+//! Tests the session store for linearizability: three processes run generated operations at the same time on a real Redis, which loses its
+//! data in between. There must be one order of the operations in which a small sequential model has the same outcomes.
 //!
-//! Each round some operations are begun together, each by a client with a connection of its own, and are waited for. Which one Redis did
-//! first nobody has seen, so that every order is tried: the round is right if the model explains all outcomes in one of them. Where it does
-//! so in several, all the states in which they end are kept, and the next round may follow from any. Between rounds everybody reads every
-//! session, which leaves one state as a rule.
+//! In each round some operations start together, each on its own connection, and the test waits for all of them. The order in which Redis
+//! executed them is unknown, so every order is tried: the round is correct if the model explains all outcomes in one of them. If several
+//! orders do, the test keeps all end states, and the next round may follow from any. Between rounds every client reads every session, which
+//! usually leaves one state.
 
 mod client;
 mod held;
 mod model;
 mod operation;
+mod runner;
 mod schedule;
 mod session;
 mod step;
-mod world;
 
 use anyhow::Context as _;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::held::Principal;
+use crate::runner::Runner;
 use crate::step::round;
-use crate::world::World;
+use vmcp_external::requires;
 
 const CLIENTS: usize = 3;
 const SESSIONS: usize = 3;
 const BACKENDS: [&str; 2] = ["x", "y"];
 const RESOURCES: [&str; 2] = ["a://b", "c://d"];
 const TAG: &str = "{vmcp:tests/model}";
-/// How many sessions there may be where the virtual server's number is limited.
+/// The limit of the virtual server, where it is limited.
 const SERVER_LIMIT: u32 = 2;
-/// How many sessions a principal may have where that is limited.
+/// The limit of a principal, where it is limited.
 const PRINCIPAL_LIMIT: u32 = 1;
-/// Whose session is at each place.
+/// The principal of each session.
 const PRINCIPALS: [Principal; SESSIONS] = [Principal(3), Principal(4), Principal(3)];
 
-/// What three processes do at once and losses of the data in between are explained by one order.
+/// The outcomes of three concurrent processes, with losses of the data in between, are explained by one order of the operations.
+#[requires(redis)]
 #[test]
 fn concurrent_histories_are_linearizable() -> anyhow::Result<()> {
-    if vmcp_peers::left_out("redis") {
-        return Ok(());
-    }
     let runtime = tokio::runtime::Runtime::new()?;
     let entered = runtime.enter();
-    let world = std::cell::RefCell::new(World::start()?);
+    let runner = std::cell::RefCell::new(Runner::start()?);
     drop(entered);
     let config = Config {
         failure_persistence: None,
@@ -51,7 +50,7 @@ fn concurrent_histories_are_linearizable() -> anyhow::Result<()> {
     };
     let first_failure = std::cell::OnceCell::new();
     let tested = TestRunner::new(config).run(&proptest::collection::vec(round(), 1..20), |rounds| {
-        let outcome = runtime.block_on(world.borrow_mut().play(&rounds));
+        let outcome = runtime.block_on(runner.borrow_mut().play(&rounds));
         outcome.map_err(|error| {
             let error = format!("{error:#}");
             first_failure.get_or_init(|| error.clone());
@@ -65,8 +64,8 @@ fn concurrent_histories_are_linearizable() -> anyhow::Result<()> {
             first_failure.get().map_or("none", String::as_str)
         )
     })?;
-    let world = world.borrow();
-    assert!(world.kills > 0, "Redis was never killed");
-    assert_eq!(world.limits.len(), 2, "limits met: {:?}", world.limits);
+    let runner = runner.borrow();
+    assert!(runner.kills > 0, "Redis was never killed");
+    assert_eq!(runner.limits.len(), 2, "limits met: {:?}", runner.limits);
     Ok(())
 }

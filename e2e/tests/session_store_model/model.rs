@@ -1,4 +1,4 @@
-//! The model of the store: what each operation has to do, one after the other.
+//! The sequential model of the store: what each operation does.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use crate::session::{Session, change};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Model {
     pub(crate) sessions: BTreeMap<RecordKey, Session>,
-    /// The lives of the data are counted by its losses.
+    /// The number of losses of the data, which counts its incarnations.
     pub(crate) losses: usize,
-    /// What sessions said that each life is called.
+    /// The name of each incarnation, as the outcomes gave it.
     pub(crate) names: BTreeMap<usize, Incarnation>,
-    /// Whether those who know more of a lost session have had the time to write it back.
+    /// Whether the time is over in which processes may restore lost sessions.
     pub(crate) settled: bool,
 }
 
@@ -50,7 +50,7 @@ impl Model {
         (expected == *outcome).then_some(model)
     }
 
-    /// What comes of `operation`. `outcome` is what did: only names and times are believed of it.
+    /// The expected outcome of `operation`. Only names and times are taken from the real `outcome`.
     fn apply(&mut self, operation: &Operation, outcome: &Outcome) -> Outcome {
         let alive = |model: &Self, key: &RecordKey| model.sessions.get(key)?.alive.clone();
         match operation {
@@ -157,8 +157,8 @@ impl Model {
     }
 }
 
-/// The states in which `model` can be when all of `done` was done in some order, added to `ends`. Of an operation without an outcome it is
-/// not known whether it was done: Redis was killed behind it, so that nothing of it is left but what others saw.
+/// Adds to `ends` the states of `model` after all of `done` in every possible order. An operation without an outcome may or may not have been
+/// executed: Redis was killed after it, so only what other operations saw of it matters.
 pub(crate) fn orders(model: &Model, done: &[(Operation, Option<Outcome>)], ends: &mut Vec<Model>) {
     if done.iter().all(|(_, outcome)| outcome.is_none()) && !ends.contains(model) {
         ends.push(model.clone());

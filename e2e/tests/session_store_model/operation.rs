@@ -1,4 +1,4 @@
-//! A step with what it is done to, and what came of it.
+//! An operation on the store, and its outcome.
 
 use vmcp_gateway::config::SessionLimits;
 use vmcp_gateway::session::record::{Binding, RecordKey};
@@ -6,7 +6,7 @@ use vmcp_gateway::session::store::{RestoreReason, SessionLife, SessionLimit, Set
 
 use crate::held::{Held, Principal};
 
-/// A step with everything that it takes.
+/// An operation with its arguments.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
     Create(RecordKey, Principal, SessionLimits),
@@ -24,7 +24,7 @@ pub(crate) enum Operation {
     Lose,
 }
 
-/// What came of an operation.
+/// The outcome of an operation.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
     Taken,
@@ -34,13 +34,13 @@ pub(crate) enum Outcome {
     Bound(Held),
     Lost(Held),
     Set(Held),
-    /// Which of them live.
+    /// Which of the sessions are alive.
     Touched(Vec<bool>),
     Terminated(Option<Held>),
     Wait,
-    /// There is no record, and nothing says why.
+    /// There is no record, and the reason is unknown.
     Vanished,
-    /// There are as many sessions as there may be.
+    /// The limit of sessions is reached.
     Limit(SessionLimit),
     Owned(u64),
     Claimed(Vec<(RecordKey, Held)>),

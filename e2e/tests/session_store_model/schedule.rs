@@ -1,4 +1,4 @@
-//! Makes operations of the steps of a round.
+//! Turns the steps of a round into operations.
 
 use vmcp_gateway::backend::UpstreamSession;
 use vmcp_gateway::config::SessionLimits;
@@ -8,12 +8,12 @@ use vmcp_gateway::session::store::{RestoreReason, SettingChange};
 
 use crate::model::Model;
 use crate::operation::Operation;
+use crate::runner::Runner;
 use crate::step::{Round, Step};
-use crate::world::World;
 use crate::{BACKENDS, PRINCIPAL_LIMIT, PRINCIPALS, RESOURCES, SERVER_LIMIT};
 
-impl World {
-    /// The operations of a round, by what is known before it.
+impl Runner {
+    /// The operations of a round, from the state before it.
     pub(crate) fn operations(&mut self, round: &Round) -> Vec<(usize, Operation)> {
         let (model, before) = (self.models[0].clone(), self.keys);
         for (place, key) in self.keys.iter_mut().enumerate() {
@@ -24,7 +24,7 @@ impl World {
             };
             let session = model.sessions.get(key);
             let is_alive = session.is_some_and(|session| session.alive.is_some());
-            // A key is random, so that one that is gone never comes again; but two may try the same new one at once.
+            // Keys are random and never reused, but two clients may create the same new one at once.
             if round.steps.iter().any(creates) && (!is_alive || round.steps.iter().any(ends)) {
                 *key = RecordKey::random();
             }
@@ -32,7 +32,7 @@ impl World {
         let killed = round.killed.is_some();
         let mut operations = Vec::new();
         for (client, step) in &round.steps {
-            // Of a session that is created behind a kill nobody learns; so nobody else knows its key.
+            // No process learns of a session that is created after a kill, so its key is unknown.
             let now = if killed { before } else { self.keys };
             let life = |place: &usize| model.sessions.get(&before[*place]).map(|session| session.life);
             let operation = match step {

@@ -1,22 +1,22 @@
-//! What a session is in the model, and what operations make of it.
+//! A session in the model, and the effect of operations on it.
 
 use vmcp_gateway::session::store::{RestoreReason, SessionLife, SettingChange};
 
 use crate::held::{Held, Principal};
 use crate::operation::{Operation, Outcome};
 
-/// What a session is in the model.
+/// The state of a session in the model.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Session {
     pub(crate) principal: Principal,
     pub(crate) life: SessionLife,
-    /// In which life of the data it was created.
+    /// The incarnation in which it was created.
     pub(crate) born: usize,
-    /// The record, if it lives.
+    /// The record, if the session is alive.
     pub(crate) alive: Option<Held>,
-    /// The record, if it has expired and is still there, and whether somebody has claimed it.
+    /// The record, if it has expired and still exists, and whether a process has claimed it.
     pub(crate) expired: Option<(Held, bool)>,
-    /// What the store remembers of its end, or of its return.
+    /// The tombstone or the recovery marker in the store.
     pub(crate) marked: Option<Marked>,
     /// The largest number that its own stream has got, and whether the next one is known.
     pub(crate) streams: (u64, bool),
@@ -30,7 +30,7 @@ pub(crate) enum Marked {
     BroughtBack,
 }
 
-/// What a binding or a setting does to a record that lives.
+/// The effect of a binding or a setting on a live record.
 pub(crate) fn change(held: &mut Held, operation: &Operation) -> Outcome {
     match operation {
         Operation::Bind(_, backend, expected, binding) => {
@@ -55,7 +55,7 @@ pub(crate) fn change(held: &mut Held, operation: &Operation) -> Outcome {
     Outcome::Set(held.clone())
 }
 
-/// The version of a record that was brought back: a time, larger than every version before.
+/// The version of a restored record: a time, which is larger than every version before.
 fn version_of(outcome: &Outcome, before: u64) -> u64 {
     match outcome {
         Outcome::Found(held) if held.version > before => held.version,
@@ -64,7 +64,7 @@ fn version_of(outcome: &Outcome, before: u64) -> u64 {
 }
 
 impl Session {
-    /// Whether the session lives, and was used.
+    /// Touches the session, and returns whether it is alive.
     pub(crate) fn touch(&mut self) -> bool {
         self.is_counted |= self.alive.is_some();
         self.alive.is_some()

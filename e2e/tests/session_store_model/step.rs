@@ -1,13 +1,13 @@
-//! What happens in a round of the model test, before it is known to which sessions.
+//! The generated steps of a round, before they get their sessions.
 
 use proptest::prelude::*;
 
 use crate::{BACKENDS, CLIENTS, RESOURCES, SESSIONS};
 
-/// In so many of the rounds Redis is killed, because it takes a while until it is back.
+/// The share of rounds in which Redis is killed, which is small because a restart takes time.
 const KILLED: f64 = 0.01;
 
-/// One step of one process, or of fate. Sessions are named by their places.
+/// One step of one process, or of the environment. Sessions are named by their index.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// Creates a session, unless there are too many of the virtual server (`.1`) or of the principal (`.2`).
@@ -21,12 +21,12 @@ pub(crate) enum Step {
     Touch(Vec<usize>),
     Terminate(usize),
     Recover(usize),
-    /// Writes back what was known some rounds ago; whether as lost, or as expired.
+    /// Restores a record of some rounds ago: as lost, or as expired.
     Restore(usize, bool),
     OwnStream(usize),
-    /// Takes on what has expired.
+    /// Claims expired sessions.
     Claim,
-    /// Removes what has expired of these.
+    /// Removes the expired ones of these.
     Remove(Vec<usize>),
     /// The session is not used for long.
     Expire(usize),
@@ -34,7 +34,7 @@ pub(crate) enum Step {
     Lose,
 }
 
-/// What happens together.
+/// The concurrent steps of a round.
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
     pub(crate) steps: Vec<(usize, Step)>,

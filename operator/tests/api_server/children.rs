@@ -7,16 +7,16 @@ use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value as Json, json};
 use vmcp_crds::config::{GatewayConfig, HotConfig};
+use vmcp_external::requires;
 use vmcp_operator::desired::labels;
 
 use crate::harness::{Harness, eventually};
 
 // A virtual server gets all its children, and their configuration is valid for the gateway.
+#[requires(api_server)]
 #[tokio::test]
 async fn server_gets_children_with_valid_configuration() {
-    let Some(harness) = Harness::start("children").await else {
-        return;
-    };
+    let harness = Harness::start("children").await;
     harness.apply_group(&["time", "fetch"]).await;
     let storage = json!({"provider": "redis", "address": "redis:6379", "db": 2, "keyPrefix": "a:"});
     harness
@@ -53,11 +53,10 @@ async fn server_gets_children_with_valid_configuration() {
     );
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn service_gets_session_affinity_of_server() {
-    let Some(harness) = Harness::start("affinity").await else {
-        return;
-    };
+    let harness = Harness::start("affinity").await;
     harness.apply_group(&[]).await;
     for affinity in ["ClientIP", "None"] {
         harness.apply_server(json!({"sessionAffinity": affinity})).await;
@@ -74,11 +73,10 @@ async fn service_gets_session_affinity_of_server() {
     }
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn drift_is_repaired() {
-    let Some(harness) = Harness::start("drift").await else {
-        return;
-    };
+    let harness = Harness::start("drift").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({"replicas": 2})).await;
     harness.wait_for_object::<Deployment>("vmcp-x").await;
@@ -111,11 +109,10 @@ async fn drift_is_repaired() {
         .await;
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn fields_added_by_others_are_kept() {
-    let Some(harness) = Harness::start("additions").await else {
-        return;
-    };
+    let harness = Harness::start("additions").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({})).await;
     harness.wait_for_object::<Deployment>("vmcp-x").await;
@@ -135,11 +132,10 @@ async fn fields_added_by_others_are_kept() {
     );
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn disruption_budget_is_deleted_for_one_replica() {
-    let Some(harness) = Harness::start("budget").await else {
-        return;
-    };
+    let harness = Harness::start("budget").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({"replicas": 2})).await;
     harness.wait_for_object::<PodDisruptionBudget>("vmcp-x").await;
@@ -152,11 +148,10 @@ async fn disruption_budget_is_deleted_for_one_replica() {
 }
 
 // A start-up ConfigMap is kept while a ReplicaSet uses it, and is deleted after that.
+#[requires(api_server)]
 #[tokio::test]
 async fn unused_startup_config_is_deleted() {
-    let Some(harness) = Harness::start("startup").await else {
-        return;
-    };
+    let harness = Harness::start("startup").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({})).await;
     let first = startup_config(&harness.wait_for_object::<Deployment>("vmcp-x").await);

@@ -5,16 +5,16 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use vmcp_crds::v1alpha1::{MCPGroup, VirtualMCPServer};
+use vmcp_external::requires;
 
 use crate::fake_gateway::FakeGateway;
 use crate::harness::{Harness, eventually};
 use crate::hot_config::rendered_hash;
 
+#[requires(api_server)]
 #[tokio::test]
 async fn missing_group_is_waited_for() {
-    let Some(harness) = Harness::start("group").await else {
-        return;
-    };
+    let harness = Harness::start("group").await;
     harness.apply_server(json!({})).await;
     harness
         .wait_for_condition("GroupRefValidated", "False", "GroupRefNotFound")
@@ -35,11 +35,10 @@ async fn missing_group_is_waited_for() {
     harness.wait_for_object::<Deployment>("vmcp-x").await;
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn deleted_group_keeps_running_pods() {
-    let Some(harness) = Harness::start("group-goes").await else {
-        return;
-    };
+    let harness = Harness::start("group-goes").await;
     harness.apply_group(&["time"]).await;
     harness.apply_server(json!({})).await;
     let hash = rendered_hash(&harness).await;
@@ -54,11 +53,10 @@ async fn deleted_group_keeps_running_pods() {
 }
 
 // Becoming ready and losing readiness are reported by conditions and Events.
+#[requires(api_server)]
 #[tokio::test]
 async fn readiness_is_reported_by_conditions_and_events() {
-    let Some(harness) = Harness::start("way").await else {
-        return;
-    };
+    let harness = Harness::start("way").await;
     harness.apply_group(&["time"]).await;
     harness.apply_server(json!({})).await;
     harness
@@ -115,11 +113,10 @@ async fn readiness_is_reported_by_conditions_and_events() {
 }
 
 // After a change of the spec, the server is not ready until the change is rolled out.
+#[requires(api_server)]
 #[tokio::test]
 async fn changed_spec_is_not_ready_before_rollout() {
-    let Some(harness) = Harness::start("generation").await else {
-        return;
-    };
+    let harness = Harness::start("generation").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({})).await;
     let gateway = FakeGateway::start(&harness.status_token().await, &rendered_hash(&harness).await).await;
@@ -134,11 +131,10 @@ async fn changed_spec_is_not_ready_before_rollout() {
     harness.wait_for_status("Ready", "True").await;
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn api_server_rejection_is_in_status() {
-    let Some(harness) = Harness::start("quota").await else {
-        return;
-    };
+    let harness = Harness::start("quota").await;
     harness
         .apply(&json!({
             "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},

@@ -6,6 +6,7 @@ use kube::ResourceExt as _;
 use kube::api::ListParams;
 use serde_json::json;
 use vmcp_cluster::ApiServer;
+use vmcp_external::requires;
 use vmcp_operator::desired::labels;
 
 use crate::fake_gateway::FakeGateway;
@@ -29,11 +30,9 @@ async fn pod_of(harness: &Harness, owner: &str) -> Pod {
 
 // The operator sends the status token only to pods of its own ReplicaSets. A ready pod of a foreign ReplicaSet with the same labels
 // does not get it.
+#[requires(api_server)]
 #[tokio::test]
 async fn only_owned_replica_set_pods_get_the_token() {
-    if vmcp_peers::left_out("api-server") {
-        return;
-    }
     let server = tokio::task::spawn_blocking(ApiServer::start_with_controllers)
         .await
         .unwrap()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Client, Config};
 use serde_json::json;
+use vmcp_external::requires;
 use vmcp_operator::lease::{Candidate, LeaseTiming};
 
 use crate::harness::Harness;
@@ -39,11 +40,10 @@ async fn holder(harness: &Harness) -> Option<String> {
 }
 
 // Of two candidates, the leader stays leader while it renews the Lease.
+#[requires(api_server)]
 #[tokio::test]
 async fn leader_keeps_lease_while_it_renews() {
-    let Some(harness) = Harness::without_operator("election").await else {
-        return;
-    };
+    let harness = Harness::without_operator("election").await;
     let (first, second) = (
         candidate(&harness, "first", SHORT),
         candidate(&harness, "second", SHORT),
@@ -58,11 +58,10 @@ async fn leader_keeps_lease_while_it_renews() {
 }
 
 // A standby operator is ready, and leads at once when the leader releases the Lease.
+#[requires(api_server)]
 #[tokio::test]
 async fn standby_leads_when_lease_is_released() {
-    let Some(harness) = Harness::without_operator("handover").await else {
-        return;
-    };
+    let harness = Harness::without_operator("handover").await;
     let (first, second) = (
         candidate(&harness, "first", LONG),
         candidate(&harness, "second", LONG),
@@ -80,11 +79,10 @@ async fn standby_leads_when_lease_is_released() {
     assert_eq!(holder(&harness).await.as_deref(), Some("second"));
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn lease_that_is_not_renewed_expires() {
-    let Some(harness) = Harness::without_operator("expiry").await else {
-        return;
-    };
+    let harness = Harness::without_operator("expiry").await;
     let timing = LeaseTiming {
         lease_duration: Duration::from_secs(2),
         ..SHORT
@@ -100,11 +98,10 @@ async fn lease_that_is_not_renewed_expires() {
     assert_eq!(holder(&harness).await.as_deref(), Some("next"));
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn leader_stops_when_lease_is_taken() {
-    let Some(harness) = Harness::without_operator("taken").await else {
-        return;
-    };
+    let harness = Harness::without_operator("taken").await;
     let leader = candidate(&harness, "leader", LONG);
     leader.acquire(|| {}).await;
     harness

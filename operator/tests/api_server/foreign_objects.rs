@@ -8,6 +8,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value as Json, json};
 use vmcp_crds::session_key::SessionKey;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
+use vmcp_external::requires;
 use vmcp_operator::owner::is_controlled_by;
 
 use crate::harness::{Harness, eventually};
@@ -54,11 +55,10 @@ where
 }
 
 // A foreign object is left unchanged, and conditions and an Event report it until it is deleted.
+#[requires(api_server)]
 #[tokio::test]
 async fn foreign_object_is_left_alone_and_reported() {
-    let Some(harness) = Harness::start("foreign").await else {
-        return;
-    };
+    let harness = Harness::start("foreign").await;
     harness.apply(&service()).await;
     harness.apply(&deployment()).await;
     let theirs: (Service, Deployment) = (
@@ -121,11 +121,10 @@ async fn foreign_object_is_left_alone_and_reported() {
 }
 
 // The operator waits until the garbage collector has deleted the children of a deleted server of the same name.
+#[requires(api_server)]
 #[tokio::test]
 async fn children_of_predecessor_are_waited_for() {
-    let Some(harness) = Harness::start("predecessor").await else {
-        return;
-    };
+    let harness = Harness::start("predecessor").await;
     harness.apply_group(&[]).await;
     let left = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
@@ -147,11 +146,10 @@ async fn children_of_predecessor_are_waited_for() {
 }
 
 // If another client removes the owner reference or the labels of a child, the operator restores them.
+#[requires(api_server)]
 #[tokio::test]
 async fn removed_owner_or_labels_are_restored() {
-    let Some(harness) = Harness::start("taken-away").await else {
-        return;
-    };
+    let harness = Harness::start("taken-away").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({})).await;
     harness.wait_for_object::<Deployment>("vmcp-x").await;
@@ -187,11 +185,10 @@ fn session_keys(metadata: &Json) -> Json {
 }
 
 // Session keys of a deleted predecessor are not used: the garbage collector will delete them, and sessions would end with them.
+#[requires(api_server)]
 #[tokio::test]
 async fn session_keys_of_a_predecessor_are_not_adopted() {
-    let Some(harness) = Harness::start("predecessor-keys").await else {
-        return;
-    };
+    let harness = Harness::start("predecessor-keys").await;
     harness.apply_group(&[]).await;
     let left = json!({"ownerReferences": [{
         "apiVersion": "vmcp.dev/v1alpha1", "kind": "VirtualMCPServer", "name": "x", "controller": true,
@@ -219,11 +216,10 @@ async fn session_keys_of_a_predecessor_are_not_adopted() {
     assert_ne!(before.data, after.data);
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn session_keys_being_deleted_are_not_adopted() {
-    let Some(harness) = Harness::start("deleted-keys").await else {
-        return;
-    };
+    let harness = Harness::start("deleted-keys").await;
     harness.apply_group(&[]).await;
     harness
         .apply(&session_keys(&json!({"finalizers": ["example.com/backup"]})))

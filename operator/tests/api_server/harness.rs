@@ -51,18 +51,15 @@ struct Operator {
 }
 
 impl Harness {
-    /// A namespace with a running operator; `None` if the test run skips tests that need Kubernetes.
-    pub(crate) async fn start(name: &str) -> Option<Self> {
-        let mut harness = Self::without_operator(name).await?;
+    /// A namespace with a running operator.
+    pub(crate) async fn start(name: &str) -> Self {
+        let mut harness = Self::without_operator(name).await;
         harness.start_operator().await;
-        Some(harness)
+        harness
     }
 
-    /// A namespace without an operator; `None` if the test run skips tests that need Kubernetes.
-    pub(crate) async fn without_operator(name: &str) -> Option<Self> {
-        if vmcp_peers::left_out("api-server") {
-            return None;
-        }
+    /// A namespace without an operator.
+    pub(crate) async fn without_operator(name: &str) -> Self {
         static ONCE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
         let kubeconfig = tokio::task::spawn_blocking(|| server().kubeconfig())
             .await
@@ -70,7 +67,7 @@ impl Harness {
         let harness = Self::new(kubeconfig, name).await;
         ONCE.get_or_init(|| harness.install(server())).await;
         harness.create_namespace().await;
-        Some(harness)
+        harness
     }
 
     /// A namespace without an operator, on a separate API server.

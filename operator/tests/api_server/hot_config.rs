@@ -9,6 +9,7 @@ use kube::api::DeleteParams;
 use serde_json::json;
 use vmcp_crds::status::config_hash;
 use vmcp_crds::v1alpha1::MCPServerEntry;
+use vmcp_external::requires;
 use vmcp_operator::desired::labels;
 
 use crate::fake_gateway::FakeGateway;
@@ -28,11 +29,10 @@ fn annotation(pod: &Pod) -> Option<String> {
 }
 
 // A change of the backends changes only the hot ConfigMap, and the operator nudges the pods to remount it.
+#[requires(api_server)]
 #[tokio::test]
 async fn backend_change_updates_hot_config_and_nudges_pods() {
-    let Some(harness) = Harness::start("backends").await else {
-        return;
-    };
+    let harness = Harness::start("backends").await;
     harness.apply_group(&["time"]).await;
     harness.apply_server(json!({"replicas": 2})).await;
     let (token, before) = (harness.status_token().await, rendered_hash(&harness).await);
@@ -77,11 +77,10 @@ async fn backend_change_updates_hot_config_and_nudges_pods() {
     harness.wait_for_status("Ready", "True").await;
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn member_leaving_group_leaves_configuration() {
-    let Some(harness) = Harness::start("leaves").await else {
-        return;
-    };
+    let harness = Harness::start("leaves").await;
     harness.apply_group(&["time", "fetch"]).await;
     harness.apply_server(json!({})).await;
     let both = |hot: &ConfigMap| {
@@ -114,11 +113,10 @@ async fn member_leaving_group_leaves_configuration() {
 }
 
 // A pod that does not load the configuration is nudged three times, and then no more.
+#[requires(api_server)]
 #[tokio::test]
 async fn outdated_pod_is_nudged_three_times() {
-    let Some(harness) = Harness::start("stubborn").await else {
-        return;
-    };
+    let harness = Harness::start("stubborn").await;
     harness.apply_group(&["time"]).await;
     harness.apply_server(json!({})).await;
     let gateway = FakeGateway::start(&harness.status_token().await, "an-old-hash").await;
@@ -142,11 +140,10 @@ async fn outdated_pod_is_nudged_three_times() {
 }
 
 // If a gateway rejects the configuration, the condition contains its message.
+#[requires(api_server)]
 #[tokio::test]
 async fn config_rejected_by_gateway_is_reported() {
-    let Some(harness) = Harness::start("refused").await else {
-        return;
-    };
+    let harness = Harness::start("refused").await;
     harness.apply_group(&["time"]).await;
     harness.apply_server(json!({})).await;
     let gateway = FakeGateway::start(&harness.status_token().await, "an-old-hash").await;

@@ -11,7 +11,8 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value as Json, json};
 use vmcp_cluster::ApiServer;
 use vmcp_crds::v1alpha1::field_rules;
-use vmcp_peers::process::Process;
+use vmcp_external::process::Process;
+use vmcp_external::requires;
 
 use crate::harness::{OPERATOR, client_of, eventually};
 
@@ -308,11 +309,9 @@ fn assert_log_holds_no_secret(operator: &Process) {
 }
 
 // The schema rejects every hostile string, and the message names the field.
+#[requires(api_server)]
 #[tokio::test]
 async fn hostile_string_is_rejected_by_schema() {
-    if vmcp_peers::left_out("api-server") {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let server = api_server(dir.path(), false);
     let client = client_of(&server.kubeconfig(), None).await;
@@ -340,11 +339,9 @@ async fn hostile_string_is_rejected_by_schema() {
 }
 
 // The operator rejects hostile strings in objects that are older than the schema, and reconciles the other objects.
+#[requires(api_server)]
 #[tokio::test]
 async fn hostile_string_of_older_object_sends_no_request() {
-    if vmcp_peers::left_out("api-server") {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let server = api_server(dir.path(), true);
     let client = client_of(&server.kubeconfig(), None).await;

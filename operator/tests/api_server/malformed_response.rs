@@ -8,7 +8,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use serde_json::json;
 use tokio::net::TcpListener;
-use vmcp_peers::process::Process;
+use vmcp_external::process::Process;
 
 use crate::harness::eventually;
 

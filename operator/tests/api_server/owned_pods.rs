@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::json;
+use vmcp_external::requires;
 use vmcp_operator::desired::labels;
 
 use crate::fake_gateway::FakeGateway;
@@ -10,11 +11,10 @@ use crate::harness::Harness;
 use crate::hot_config::rendered_hash;
 
 // Anyone who can create a pod can set our labels. Such a pod does not get the token, and the operator does not write to it.
+#[requires(api_server)]
 #[tokio::test]
 async fn pod_of_another_owner_does_not_get_the_token() {
-    let Some(harness) = Harness::start("owned-pods").await else {
-        return;
-    };
+    let harness = Harness::start("owned-pods").await;
     harness.apply_group(&["time"]).await;
     harness.apply_server(json!({})).await;
     let token = harness.status_token().await;

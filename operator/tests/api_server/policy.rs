@@ -3,15 +3,16 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value as Json, json};
+use vmcp_external::requires;
 use vmcp_operator::policy::Policy;
 
 use crate::harness::Harness;
 
-async fn harness(name: &str, policy: Policy) -> Option<Harness> {
-    let mut harness = Harness::without_operator(name).await?;
+async fn harness(name: &str, policy: Policy) -> Harness {
+    let mut harness = Harness::without_operator(name).await;
     harness.start_operator_with(policy).await;
     harness.apply_group(&[]).await;
-    Some(harness)
+    harness
 }
 
 fn labelled(label: &str) -> Policy {
@@ -34,15 +35,14 @@ async fn has_deployment(harness: &Harness) -> bool {
     deployments.get_opt("vmcp-x").await.unwrap().is_some()
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn image_without_allowed_prefix_is_not_run() {
     let policy = Policy {
         image_prefixes: vec!["registry.example/team".to_owned()],
         secret_label: None,
     };
-    let Some(harness) = harness("images", policy).await else {
-        return;
-    };
+    let harness = harness("images", policy).await;
     harness
         .apply_server(json!({"image": "registry.example/teams/evil:1"}))
         .await;
@@ -71,11 +71,10 @@ async fn image_without_allowed_prefix_is_not_run() {
         .await;
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn secret_without_required_label_is_not_used() {
-    let Some(harness) = harness("secret-label", labelled("vmcp.dev/usable=true")).await else {
-        return;
-    };
+    let harness = harness("secret-label", labelled("vmcp.dev/usable=true")).await;
     let value = || json!({"password": "hunter2"});
     secret(&harness, "redis", json!({"vmcp.dev/usable": "no"}), value()).await;
     harness
@@ -95,11 +94,10 @@ async fn secret_without_required_label_is_not_used() {
     harness.wait_for_object::<Secret>("vmcp-x-session-keys").await;
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn session_keys_without_controller_need_label() {
-    let Some(harness) = harness("keys-label", labelled("usable")).await else {
-        return;
-    };
+    let harness = harness("keys-label", labelled("usable")).await;
     let key = vmcp_crds::session_key::SessionKey::generate().unwrap().to_text();
     let keys = || json!({"current": key});
     secret(&harness, "vmcp-x-session-keys", json!({}), keys()).await;

@@ -9,16 +9,16 @@ use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use vmcp_peers::process::{Process, Signal};
+use vmcp_external::process::{Process, Signal};
+use vmcp_external::requires;
 
 use crate::harness::{Harness, eventually, server};
 
 // The binary acquires the Lease, reconciles, serves health and metrics, and releases the Lease on SIGTERM.
+#[requires(api_server)]
 #[tokio::test]
 async fn binary_leads_serves_and_releases_lease() {
-    let Some(harness) = Harness::without_operator("process").await else {
-        return;
-    };
+    let harness = Harness::without_operator("process").await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmcp-operator"));
     command
         .args(["--watch-namespaces", &harness.namespace, "--lease-name", "vmcp"])

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
+use vmcp_external::requires;
 
 use crate::harness::Harness;
 
@@ -12,11 +13,10 @@ fn has(count: i32) -> impl Fn(&Deployment) -> Option<()> {
     move |deployment| (deployment.spec.replicas == Some(count)).then_some(())
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn unsetting_replicas_keeps_current_count() {
-    let Some(harness) = Harness::start("unset").await else {
-        return;
-    };
+    let harness = Harness::start("unset").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({"replicas": 3})).await;
     harness.wait_for("there are three", "vmcp-x", has(3)).await;
@@ -66,11 +66,10 @@ async fn unsetting_replicas_keeps_current_count() {
     harness.wait_for("the count is unchanged", "vmcp-x", has(2)).await;
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn server_without_replicas_never_sets_count() {
-    let Some(harness) = Harness::start("hands-off").await else {
-        return;
-    };
+    let harness = Harness::start("hands-off").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({})).await;
     harness.wait_for("the default is one", "vmcp-x", has(1)).await;
@@ -88,11 +87,10 @@ async fn server_without_replicas_never_sets_count() {
     );
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn scaling_server_scales_deployment() {
-    let Some(harness) = Harness::start("scale").await else {
-        return;
-    };
+    let harness = Harness::start("scale").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({})).await;
     harness.wait_for("the default is one", "vmcp-x", has(1)).await;
@@ -114,11 +112,10 @@ async fn scaling_server_scales_deployment() {
     assert!(selector.unwrap().contains("app.kubernetes.io/instance=x"));
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn memory_with_replicas_or_autoscaler_gives_warning() {
-    let Some(harness) = Harness::start("warning").await else {
-        return;
-    };
+    let harness = Harness::start("warning").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({"replicas": 2})).await;
     harness

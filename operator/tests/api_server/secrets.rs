@@ -6,6 +6,7 @@ use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value as Json, json};
 use vmcp_crds::session_key::SessionKey;
+use vmcp_external::requires;
 use vmcp_operator::desired::labels;
 
 use crate::harness::{Harness, eventually};
@@ -34,11 +35,10 @@ fn mac(deployment: &Deployment) -> Option<String> {
 }
 
 // Objects contain only a reference to the password, and a changed password rolls the pods.
+#[requires(api_server)]
 #[tokio::test]
 async fn password_is_referenced_and_change_rolls_pods() {
-    let Some(harness) = Harness::start("password").await else {
-        return;
-    };
+    let harness = Harness::start("password").await;
     harness.apply_group(&[]).await;
     password(&harness, "correct horse battery").await;
     harness.apply_server(redis()).await;
@@ -98,11 +98,10 @@ async fn password_is_referenced_and_change_rolls_pods() {
         .await;
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn missing_password_is_waited_for() {
-    let Some(harness) = Harness::start("no-password").await else {
-        return;
-    };
+    let harness = Harness::start("no-password").await;
     harness.apply_group(&[]).await;
     harness.apply_server(redis()).await;
     harness
@@ -128,11 +127,10 @@ async fn missing_password_is_waited_for() {
     harness.wait_for_object::<Deployment>("vmcp-x").await;
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn session_keys_are_created_once_and_kept() {
-    let Some(mut harness) = Harness::start("keys").await else {
-        return;
-    };
+    let mut harness = Harness::start("keys").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({})).await;
     harness.wait_for_object::<Deployment>("vmcp-x").await;
@@ -154,11 +152,10 @@ async fn session_keys_are_created_once_and_kept() {
         .await;
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn lost_session_keys_are_recreated_with_event() {
-    let Some(harness) = Harness::start("lost-keys").await else {
-        return;
-    };
+    let harness = Harness::start("lost-keys").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({})).await;
     harness.wait_for_object::<Deployment>("vmcp-x").await;
@@ -182,11 +179,10 @@ async fn lost_session_keys_are_recreated_with_event() {
     .await;
 }
 
+#[requires(api_server)]
 #[tokio::test]
 async fn secret_without_valid_keys_is_left_alone() {
-    let Some(harness) = Harness::start("bad-keys").await else {
-        return;
-    };
+    let harness = Harness::start("bad-keys").await;
     harness.apply_group(&[]).await;
     let foreign = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vmcp-x-session-keys"}, "stringData": {"current": "nonsense"},

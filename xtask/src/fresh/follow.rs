@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use vmcp_peers::process::{Process, Signal};
+use vmcp_external::process::{Process, Signal};
 
 /// Time between two reads of the output.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);

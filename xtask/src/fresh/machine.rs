@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
-use vmcp_peers::{LEFT_OUT, run::run};
+use vmcp_external::{UNAVAILABLE, run::run};
 
 use crate::cargo::root;
 
@@ -27,7 +27,7 @@ const REMOVED: [&str; 8] = [
     "CARGO_MANIFEST_PATH",
     "CARGO_PRIMARY_PACKAGE",
     "CARGO_TARGET_DIR",
-    LEFT_OUT,
+    UNAVAILABLE,
 ];
 
 /// The environment variables of home and cache folders, and their values within the temporary folder.
@@ -153,7 +153,10 @@ mod tests {
     fn commands_see_only_empty_caches() {
         let machine = Machine::new(&env::temp_dir()).unwrap();
         let command = machine.cargo("xtask demo outages");
-        let caches: Vec<_> = command.get_envs().filter(|(name, _)| *name != LEFT_OUT).collect();
+        let caches: Vec<_> = command
+            .get_envs()
+            .filter(|(name, _)| *name != UNAVAILABLE)
+            .collect();
         for (name, folder) in FOLDERS {
             let folder = machine.dir().join(folder);
             assert!(

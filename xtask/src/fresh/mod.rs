@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use vmcp_peers::{run::run, step::step};
+use vmcp_external::{run::run, step::step};
 
 use self::follow::{Timing, follow};
 use self::machine::Machine;

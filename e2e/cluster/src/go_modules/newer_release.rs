@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use vmcp_peers::run::run;
+use vmcp_external::requires;
+use vmcp_external::run::run;
 
 use super::{GoModule, go, go_build};
 
@@ -83,9 +84,6 @@ impl Drop for Proxy {
 /// A newer release than in `go.mod` changes nothing, and a missing line in `go.mod` or `go.sum` fails the build.
 #[test]
 fn go_mod_decides_every_version() {
-    if vmcp_peers::left_out("helm") {
-        return;
-    }
     let proxy = Proxy::new();
     proxy.publish("v1.0.0");
     proxy.require("require vmcp.test/lib v1.0.0");

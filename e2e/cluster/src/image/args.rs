@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use vmcp_peers::step;
+use vmcp_external::step;
 
 use super::{Profile, everything, ours, redis};
 
-/// Build container images of the gateway, the operator, the fixture, Redis and a third-party MCP server.
+/// Build container images of the gateway, the operator, the test server, Redis and a third-party MCP server.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The images to build; the default is all.
@@ -24,7 +24,7 @@ pub struct Args {
 /// A group of images that can be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Name {
-    /// vmcp.dev/gateway:dev, vmcp.dev/operator:dev and vmcp.dev/fixture:dev.
+    /// vmcp.dev/gateway:dev, vmcp.dev/operator:dev and vmcp.dev/test server:dev.
     Ours,
     /// vmcp.dev/redis:7, the Redis of Debian.
     Redis,

@@ -13,7 +13,7 @@ use super::{Config, Image};
 const PROGRAMS: [(&str, &str); 3] = [
     ("vmcp-gateway", "gateway"),
     ("vmcp-operator", "operator"),
-    ("vmcp-fixture", "fixture"),
+    ("vmcp-test-server", "test-server"),
 ];
 
 /// The cargo profile for the programs of this workspace.

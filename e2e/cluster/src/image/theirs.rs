@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use vmcp_peers::{npm, redis};
+use vmcp_external::{npm, redis};
 
 use super::{Config, Image};
 

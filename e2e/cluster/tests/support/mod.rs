@@ -10,24 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use vmcp_cluster::Cluster;
-use vmcp_peers::{cache, left_out};
-
-/// Whether this machine can run cluster tests. If not, prints the reason, or panics if `VMCP_REQUIRE_ALL` is set.
-pub(crate) fn runs_here() -> bool {
-    if left_out("cluster") {
-        return false;
-    }
-    let Err(reason) = vmcp_cluster::supported() else {
-        return true;
-    };
-    let required = std::env::var_os("VMCP_REQUIRE_ALL").is_some_and(|value| !value.is_empty());
-    assert!(
-        !required,
-        "VMCP_REQUIRE_ALL is set, and this machine cannot run a cluster: {reason:#}"
-    );
-    eprintln!("left out: {reason:#}");
-    false
-}
+use vmcp_external::cache;
 
 /// Locks the cluster tests of this machine, so that only one runs at a time. Two clusters would be too slow on two cores, and a
 /// test that looks for leftovers must not find the cluster of another test. Dropping the value unlocks.

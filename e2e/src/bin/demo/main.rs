@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: what the gateway does, to be looked at.
+//! `cargo xtask demo`: demonstrations of the gateway.
 
 mod outages;
 mod servers;
@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use clap::{Parser, Subcommand};
 use vmcp_e2e::ports;
 
-/// One endpoint over two MCP servers that nobody here wrote, on your machine, until you press Ctrl-C.
+/// One endpoint over two third-party MCP servers, on your machine, until you press Ctrl-C.
 #[derive(Parser)]
 #[command(name = "cargo xtask demo --", version)]
 struct Args {
@@ -21,9 +21,9 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Story {
-    /// A conversation over three replicas and a real Redis, while one after the other is killed
+    /// Conversations over three replicas and a real Redis, which are killed one after the other
     Outages {
-        /// How long to look at each outage, in seconds
+        /// How long to show each outage, in seconds
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },

@@ -1,8 +1,8 @@
-//! Three replicas behind a balancer, a real Redis and a backend that counts: a conversation goes on while one after the other is killed.
+//! Shows that conversations go on while replicas, Redis and a stateful backend fail one after the other.
 //!
-//! Every session calls its counter, and each count is checked: one that was never given, or one that skips a call which was answered, is
-//! a failure, and so is every answer that is not one. The balancer never repeats a request. A call that is under way in a replica which is
-//! killed has no answer, as with any server: it is counted as *cut*, the client sends it again, and its count may then be one higher.
+//! Every session calls its counter, and each count is checked: a count that repeats or skips an answered call is a failure, and so is every
+//! error. The balancer never repeats a request. A call that runs in a killed replica gets no response, as with any server: it is counted as
+//! *cut*, the client sends it again, and its count may then be one higher.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
+use vmcp_e2e::harness::Harness;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::load::{Load, Turn};
-use vmcp_e2e::raw::Session;
-use vmcp_e2e::replicas::Replicas;
-use vmcp_peers::step;
+use vmcp_e2e::redis::Redis;
+use vmcp_external::step;
 
 const REPLICAS: usize = 3;
 const SESSIONS: usize = 12;
@@ -24,16 +25,16 @@ const EVERY: Duration = Duration::from_millis(100);
 /// How long a client whose call was cut waits before it sends it again, and for how long it tries.
 const PAUSE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often the line of what is going on is written again.
+/// How often the current line is rewritten.
 const LIVE: Duration = Duration::from_millis(200);
 
-/// The sessions of this demo, and what became of their calls.
+/// The results of the calls, in phases.
 #[derive(Debug, Default)]
 struct Book {
     rows: Mutex<Vec<Row>>,
     /// Whether replicas are being killed, so that calls may be cut.
     killing: AtomicBool,
-    /// How often the backend has lost its memory; its counters begin again then.
+    /// How often the backend has lost its sessions; their counters begin again then.
     forgotten: AtomicU64,
 }
 
@@ -48,7 +49,7 @@ struct Row {
     why: Option<String>,
 }
 
-/// One session and what its counter must say next.
+/// One session and the expected next count.
 struct Conversation {
     gateway: SocketAddr,
     session: Session,
@@ -57,20 +58,20 @@ struct Conversation {
     forgotten: u64,
 }
 
-/// What came of sending a call once.
+/// The outcome of one attempt of a call.
 enum Sent {
     Answered(u64),
-    /// There was no answer, because there was nobody any more who could give it.
+    /// There was no response, because the gateway was killed.
     Cut(String),
     Lost,
 }
 
 pub(crate) fn show(seconds: u64) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
-    let mut replicas = step("start three gateways, Redis, a backend and a balancer", || {
-        runtime.block_on(Replicas::start(REPLICAS))
+    let mut harness = step("start three gateways, Redis, a backend and a balancer", || {
+        runtime.block_on(Harness::replicated(REPLICAS))
     })?;
-    let gateway = replicas.address();
+    let gateway = harness.address();
     let sessions: Vec<Session> = (0..SESSIONS)
         .map(|_| Session::open(gateway))
         .collect::<anyhow::Result<_>>()?;
@@ -95,31 +96,31 @@ pub(crate) fn show(seconds: u64) -> anyhow::Result<()> {
     let phase = Duration::from_secs(seconds);
     book.watch(phase);
     book.go_on("one replica (SIGKILL)", phase, || {
-        one_replica(&mut replicas, &book, phase)
+        one_replica(&mut harness, &book, phase)
     })?;
     book.go_on("all replicas (SIGKILL)", phase, || {
         book.while_killing(|| {
-            replicas.kill_all()?;
-            replicas.start_all_anew()
+            harness.kill_gateways()?;
+            harness.replace_gateways()
         })
     })?;
     book.go_on("the backend's memory", phase, || {
         book.forgotten.fetch_add(1, Ordering::SeqCst);
-        replicas.fixture.admin(
+        harness.server().admin(
             "POST",
             "/sessions/forget?style=404&between_calls=true",
             &json!({}),
         )
     })?;
     book.go_on("Redis, stopped for a while (SIGSTOP)", phase, || {
-        replicas.redis.pause()?;
+        harness.redis.pause()?;
         book.watch(phase);
-        replicas.redis.resume()
+        harness.redis.resume()
     })?;
     book.go_on("Redis (SIGKILL), back empty", phase, || {
-        replicas.redis.kill()?;
+        harness.redis.kill()?;
         book.watch(phase);
-        replicas.redis.start_again()
+        harness.redis.start_again()
     })?;
     drop(load.finish());
     book.end();
@@ -141,16 +142,16 @@ pub(crate) fn show(seconds: u64) -> anyhow::Result<()> {
 }
 
 /// Kills a replica, goes on without it for a while, and starts another in its place.
-fn one_replica(replicas: &mut Replicas, book: &Book, phase: Duration) -> anyhow::Result<()> {
-    let left: Vec<_> = replicas.addresses().split_off(1);
+fn one_replica(harness: &mut Harness<Redis>, book: &Book, phase: Duration) -> anyhow::Result<()> {
+    let left: Vec<_> = harness.addresses().split_off(1);
     book.while_killing(|| {
-        replicas.gateways[0].kill()?;
-        replicas.balancer.set_replicas(&left);
+        harness.gateways[0].kill()?;
+        harness.balancer()?.set_replicas(&left);
         Ok(())
     })?;
     book.watch(phase);
-    replicas.gateways[0] = replicas.recipe.start()?;
-    replicas.balancer.set_replicas(&replicas.addresses());
+    harness.gateways[0] = harness.recipe.start()?;
+    harness.balancer()?.set_replicas(&harness.addresses());
     Ok(())
 }
 
@@ -165,7 +166,7 @@ impl Conversation {
         }
     }
 
-    /// One call, as often as it is cut.
+    /// One call, with a retry each time it is cut.
     fn turn(&mut self, book: &Book) {
         let began = Instant::now();
         let mut may_be_cut = book.killing.load(Ordering::SeqCst);
@@ -199,7 +200,7 @@ impl Conversation {
         };
         match answer.status {
             200 => Ok(Sent::Answered(answer.tool_text()?.parse()?)),
-            // What the balancer says when a replica has said nothing.
+            // The balancer's response if a replica did not respond.
             502 => Ok(Sent::Cut("status 502".to_owned())),
             404 => Ok(Sent::Lost),
             status => anyhow::bail!("status {status}: {}", answer.text()),
@@ -235,7 +236,7 @@ impl Book {
         self.rows().push(row);
     }
 
-    /// Ends the line of what went on before, does `what`, and looks at what becomes of it for a while.
+    /// Begins a new line, does `what`, and watches the calls for a while.
     fn go_on(
         &self,
         what: &'static str,
@@ -252,13 +253,13 @@ impl Book {
     fn while_killing(&self, kill: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
         self.killing.store(true, Ordering::SeqCst);
         let killed = kill();
-        // Requests that the balancer had sent before are over, one way or the other.
+        // Earlier requests of the balancer have ended.
         self.watch(Duration::from_secs(1));
         self.killing.store(false, Ordering::SeqCst);
         killed
     }
 
-    /// Lets the conversation go on, and writes its line again and again where somebody looks.
+    /// Lets the conversation go on, and rewrites its line on a terminal.
     fn watch(&self, phase: Duration) {
         let began = Instant::now();
         while began.elapsed() < phase {
@@ -266,7 +267,7 @@ impl Book {
             if std::io::stdout().is_terminal() {
                 let row = self.rows().last().cloned().unwrap_or_default();
                 print!("\r{row}");
-                // A line that is not seen is written again.
+                // An interrupted write is repeated with the next line.
                 drop(std::io::stdout().flush());
             }
         }

@@ -1,5 +1,5 @@
-//! One endpoint over two MCP servers that nobody here wrote: their tools as one list, progress as it comes, and what becomes of the
-//! one when the other is killed.
+//! Shows one endpoint over two third-party MCP servers: their tools in one list, progress as it arrives, and one server undisturbed while the
+//! other is killed.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use vmcp_crds::config::FailureMode;
 use vmcp_e2e::client::Client;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::raw::Session;
+use vmcp_e2e::http_client::Session;
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
-use vmcp_peers::server::{self, Server};
-use vmcp_peers::step;
+use vmcp_external::server::{self, Server};
+use vmcp_external::step;
 
 /// How long the gateway may take to notice that a server is away, or back.
 const SOON: Duration = Duration::from_secs(30);

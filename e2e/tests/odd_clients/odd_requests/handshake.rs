@@ -74,7 +74,7 @@ fn changed(path: &[&str], value: &Value) -> Request {
     Request::post(message.to_string())
 }
 
-/// Parameters in the place of the usual ones. `(none)` stands for none.
+/// Parameters instead of the usual ones. `(none)` omits one.
 fn params() -> Vec<(&'static str, Value)> {
     let info = |info: Value| json!({"clientInfo": info});
     let capable = |capabilities: Value| json!({"capabilities": capabilities});

@@ -73,7 +73,7 @@ pub(super) fn all() -> Vec<OddClient> {
     all
 }
 
-/// Values in the place of the usual ones.
+/// Values instead of the usual ones.
 const VALUES: &[(&str, &str, &str)] = &[
     ("accept-star", "Accept", "*/*"),
     ("accept-star-with-weight", "Accept", "*/*;q=0.1"),

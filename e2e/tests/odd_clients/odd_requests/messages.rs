@@ -15,7 +15,7 @@ pub(super) fn all() -> Vec<OddClient> {
     all
 }
 
-/// The usual call, with the text of its parameters in the place of `$params`.
+/// The usual call. The text of its parameters replaces `$params`.
 const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":$params}"#;
 const PARAMS: &str = r#"{"name":"$echo","arguments":{"message":"hi"}}"#;
 

@@ -1,4 +1,4 @@
-//! The corpus of odd requests: clients that do what the specification does not say, or does not say so.
+//! The corpus of odd requests: clients that deviate from the specification.
 
 mod handshake;
 mod headers;
@@ -20,7 +20,7 @@ pub(crate) struct OddClient {
     pub(crate) play: Play,
 }
 
-/// The revision of the sessions in which nothing else is said.
+/// The default revision of the sessions.
 const REVISION: &str = "2025-11-25";
 
 /// All of them.
@@ -45,7 +45,7 @@ fn odd(
     }
 }
 
-/// A client that sends `request` in a session, and then a usual call where `request` is none.
+/// A client that sends `request` in a session, and then a usual call if `request` is not a call.
 fn in_session(name: impl Into<String>, request: Request, wanted: Wanted) -> OddClient {
     odd(name, move |client| {
         client.reuse(REVISION)?;

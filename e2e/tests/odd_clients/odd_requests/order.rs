@@ -14,7 +14,7 @@ fn usual_call() -> Request {
     Request::post(conversation::call()).in_session()
 }
 
-/// A session of which nobody has said that it is initialized.
+/// A session for which the client has not sent `notifications/initialized`.
 fn not_initialized(client: &mut Conversation<'_>) -> anyhow::Result<()> {
     client.initialize(&Request::post(initialize(&json!({}))))
 }

@@ -1,4 +1,4 @@
-//! The corpus of odd answers: servers that do what the specification does not say, or does not say so.
+//! The corpus of odd responses: servers that deviate from the specification.
 
 mod contents;
 mod http;
@@ -7,7 +7,7 @@ mod messages;
 use serde_json::{Value, json};
 use vmcp_e2e::scripted_server::{Received, Reply, usual};
 
-/// What a server answers in the place of [`usual`].
+/// What a server answers instead of [`usual`].
 pub(crate) type Script = Box<dyn Fn(&Received) -> Option<Reply> + Send + Sync>;
 
 /// A server with one oddity.
@@ -52,14 +52,14 @@ fn text(reply: &Reply) -> String {
     String::from_utf8_lossy(&reply.body).into_owned()
 }
 
-/// A server whose answers to requests come as this text of an event stream, with the message in the place of `$`.
+/// A server whose answers to requests come as this text of an event stream, with the message instead of `$`.
 fn events(name: &'static str, stream: &'static str) -> OddServer {
     each(name, move |message| {
         Reply::new(200, EVENTS, stream.replace('$', &message).as_bytes())
     })
 }
 
-/// A server whose answers to requests are this text, with the message in the place of `$`.
+/// A server whose answers to requests are this text, with the message instead of `$`.
 fn written(name: &'static str, body: &'static str) -> OddServer {
     each(name, move |message| {
         Reply::new(200, JSON, body.replace('$', &message).as_bytes())
