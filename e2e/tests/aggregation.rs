@@ -1,7 +1,5 @@
 //! Aggregation: prefixes, name conflicts, filters, overrides and instructions of several backends.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
-
 use serde_json::{Value, json};
 use vmcp_crds::config::{
     AnnotationOverride, Capability, ConflictStrategy, HotConfig, NameRule, PromptOverride, ToolOverride,

@@ -1,7 +1,5 @@
 //! The merged lists over time: pages, changes and failures of backends, and configuration reloads.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
-
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};

@@ -1,7 +1,5 @@
 //! Health probes: how the gateway reports a failing backend, and what clients see.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
-
 use std::time::Duration;
 
 use serde_json::json;

@@ -13,7 +13,7 @@ use vmcp_e2e::providers::server;
 use vmcp_e2e::records::redis_store;
 use vmcp_e2e::redis::Redis;
 use vmcp_external::requires;
-use vmcp_gateway::backend::HttpClient;
+use vmcp_gateway::backend::{ClientHeaders, HttpClient};
 use vmcp_gateway::config::{HotSettings, SessionLimits};
 use vmcp_gateway::core::{Core, Principal};
 use vmcp_gateway::mcp::revision::Revision;
@@ -235,8 +235,8 @@ async fn session_restored_while_read_is_found() -> anyhow::Result<()> {
     let meanwhile = async {
         store.held.notified().await;
         // The first gateway restores it. The second one knows the incarnation.
-        session.set_log_level("info").await?;
-        session.set_log_level("debug").await?;
+        session.set_log_level("info", &ClientHeaders::default()).await?;
+        session.set_log_level("debug", &ClientHeaders::default()).await?;
         store.release.notify_one();
         anyhow::Ok(())
     };

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Place, alone};
+use support::{ClusterFolder, exclusive};
 use vmcp_cluster::Cluster;
 use vmcp_external::requires;
 
@@ -44,11 +44,11 @@ fn run(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
-/// A cluster is ready in half a minute and does what the commands say.
+/// A cluster starts within half a minute, and the other commands work.
 #[requires(cluster)]
 #[test]
 fn cluster_starts_and_its_commands_work() {
-    let _alone = alone();
+    let _exclusive = exclusive();
     Cluster::install().unwrap();
     let folder = ClusterFolder::new();
     let refused = cluster_command(&folder, "shell", &["--", "true"]).unwrap_err();

@@ -11,12 +11,12 @@ use std::{fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::leftovers::Machine;
-use support::{Place, alone, eventually};
+use support::{ClusterFolder, eventually, exclusive};
 use vmcp_cluster::{Cluster, Options};
 use vmcp_external::requires;
 
-/// A process of its own that runs a cluster command. Ctrl-C ends it also when the process that runs the tests ignores it, as
-/// what a shell starts in the background is.
+/// A separate process that runs a cluster command. SIGINT ends it even if the test process ignores SIGINT, as background
+/// processes of a shell do.
 fn command(name: &str, dir: &Path) -> Command {
     let mut command = Command::new("env");
     command
@@ -58,7 +58,7 @@ fn find(program: &str, script: &Path) -> Option<Pid> {
 #[requires(cluster)]
 #[test]
 fn down_leaves_nothing() {
-    let _alone = alone();
+    let _exclusive = exclusive();
     Cluster::install().unwrap();
     let folder = ClusterFolder::new();
     let dir = &folder.dir;
@@ -92,8 +92,8 @@ fn down_leaves_nothing() {
 
 #[requires(cluster)]
 #[test]
-fn failed_up_leaves_nothing_and_names_the_failure() {
-    let _alone = alone();
+fn failed_up_leaves_nothing_and_names_the_failed_program() {
+    let _exclusive = exclusive();
     Cluster::install().unwrap();
     let folder = ClusterFolder::new();
     let dir = &folder.dir;
@@ -115,18 +115,20 @@ fn failed_up_leaves_nothing_and_names_the_failure() {
     before.assert_restored(dir);
 }
 
+#[requires(cluster)]
 #[test]
 fn ctrl_c_during_up_leaves_nothing() {
     assert_signal_cleans_up(Signal::INT);
 }
 
+#[requires(cluster)]
 #[test]
 fn killed_up_leaves_nothing() {
-    ends_with_its_owner(Signal::KILL);
+    assert_signal_cleans_up(Signal::KILL);
 }
 
-fn ends_with_its_owner(with: Signal) {
-    let _alone = alone();
+fn assert_signal_cleans_up(with: Signal) {
+    let _exclusive = exclusive();
     Cluster::install().unwrap();
     let folder = ClusterFolder::new();
     let dir = &folder.dir;
@@ -143,10 +145,10 @@ fn ends_with_its_owner(with: Signal) {
 
 #[requires(cluster)]
 #[test]
-fn down_ends_cluster_of_ended_process() {
-    let _alone = alone();
-    let place = Place::new();
-    let dir = &place.dir;
+fn down_ends_a_cluster_whose_process_has_ended() {
+    let _exclusive = exclusive();
+    let folder = ClusterFolder::new();
+    let dir = &folder.dir;
     let before = Machine::with(dir);
     assert!(command("up", dir).status().unwrap().success());
     Cluster::open(dir)
@@ -168,10 +170,10 @@ fn down_ends_cluster_of_ended_process() {
 
 #[requires(cluster)]
 #[test]
-fn down_cleans_up_after_killed_holder() {
-    let _alone = alone();
-    let place = Place::new();
-    let dir = &place.dir;
+fn down_cleans_up_when_the_holder_was_killed() {
+    let _exclusive = exclusive();
+    let folder = ClusterFolder::new();
+    let dir = &folder.dir;
     let before = Machine::with(dir);
     assert!(command("up", dir).status().unwrap().success());
     kill_process(find("sh", &dir.join("scripts/tree.sh")).unwrap(), Signal::KILL).unwrap();

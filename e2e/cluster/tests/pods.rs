@@ -7,7 +7,7 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use support::{alone, eventually};
+use support::{eventually, exclusive};
 use vmcp_cluster::{Cluster, Options, image};
 use vmcp_external::requires;
 
@@ -62,7 +62,7 @@ fn service_address(cluster: &Cluster) -> String {
 #[requires(cluster)]
 #[test]
 fn pods_on_two_nodes_are_one_service() {
-    let _alone = alone();
+    let _exclusive = exclusive();
     let cluster = with_redis();
 
     let mut nodes = nodes_of_redis(&cluster);
@@ -127,8 +127,8 @@ fn pods_and_addresses(cluster: &Cluster) -> Vec<(String, String)> {
 
 #[requires(cluster)]
 #[test]
-fn node_drain_moves_pods_without_outage() {
-    let _alone = alone();
+fn node_drain_does_not_interrupt_the_service() {
+    let _exclusive = exclusive();
     let cluster = with_redis();
     let address = service_address(&cluster);
     let drain = [
@@ -150,8 +150,8 @@ fn node_drain_moves_pods_without_outage() {
 
 #[requires(cluster)]
 #[test]
-fn lost_node_is_removed_from_service() {
-    let _alone = alone();
+fn lost_node_is_removed_from_the_service() {
+    let _exclusive = exclusive();
     let cluster = with_redis();
     let address = service_address(&cluster);
     cluster.kill_node(2).unwrap();
@@ -182,8 +182,8 @@ fn lost_node_is_removed_from_service() {
 
 #[requires(cluster)]
 #[test]
-fn helm_installs_chart() {
-    let _alone = alone();
+fn helm_installs_a_chart() {
+    let _exclusive = exclusive();
     let chart = tempfile::tempdir().unwrap();
     std::fs::write(
         chart.path().join("Chart.yaml"),
@@ -208,8 +208,8 @@ fn helm_installs_chart() {
 
 #[requires(cluster)]
 #[test]
-fn third_party_server_runs_in_pod() {
-    let _alone = alone();
+fn third_party_server_runs_in_a_pod() {
+    let _exclusive = exclusive();
     let images = tempfile::tempdir().unwrap();
     let archive = image::everything(images.path()).unwrap();
     let cluster = Cluster::up(&Options {

@@ -162,8 +162,9 @@ impl CatalogSnapshot {
         if uri.len() > MAX_URI_BYTES || uri.chars().any(char::is_control) {
             return None;
         }
-        let passes =
-            |policy: &ExposurePolicy| policy.resources.passes_uri(uri) && !policy.resources.is_undecidable(uri);
+        let passes = |policy: &ExposurePolicy| {
+            policy.resources.passes_uri(uri) && !policy.resources.is_undecidable(uri)
+        };
         let owner = self.owners.owner(uri);
         if let Some(owner) = owner
             && passes(&owner.policy)

@@ -82,6 +82,7 @@ impl Drop for Proxy {
 }
 
 /// A newer release than in `go.mod` changes nothing, and a missing line in `go.mod` or `go.sum` fails the build.
+#[requires(helm)]
 #[test]
 fn go_mod_decides_every_version() {
     let proxy = Proxy::new();
