@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use vmcp_crds::v1alpha1::field_rules::one_line;
 use vmcp_crds::v1alpha1::{
-    GroupRef, MCPGroup, MCPGroupSpec, MCPServerEntry, MCPServerEntrySpec, SessionAffinity, VirtualMCPServer,
-    VirtualMCPServerSpec, condition_type,
+    MCPGroup, MCPGroupSpec, MCPServerEntry, MCPServerEntrySpec, VirtualMCPServer, VirtualMCPServerSpec,
+    condition_type,
 };
 
 use crate::api_server::{ObjectApi, ObjectName};
@@ -32,14 +32,7 @@ pub trait FromMetadata: kube::Resource<DynamicType = ()> {
 
 impl FromMetadata for VirtualMCPServer {
     fn from_metadata(metadata: ObjectMeta) -> Self {
-        let spec = VirtualMCPServerSpec {
-            group_ref: GroupRef { name: String::new() },
-            replicas: None,
-            session_affinity: SessionAffinity::None,
-            session_storage: None,
-            image: None,
-        };
-        let mut object = Self::new("", spec);
+        let mut object = Self::new("", VirtualMCPServerSpec::default());
         object.metadata = metadata;
         object
     }
@@ -55,11 +48,7 @@ impl FromMetadata for MCPGroup {
 
 impl FromMetadata for MCPServerEntry {
     fn from_metadata(metadata: ObjectMeta) -> Self {
-        let spec = MCPServerEntrySpec {
-            url: String::new(),
-            group_ref: GroupRef { name: String::new() },
-        };
-        let mut object = Self::new("", spec);
+        let mut object = Self::new("", MCPServerEntrySpec::default());
         object.metadata = metadata;
         object
     }

@@ -5,6 +5,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt as _};
+use vmcp_crds::config::BackendConfig;
 use vmcp_crds::session_key::SessionKey;
 use vmcp_crds::v1alpha1::{SecretKeyRef, VirtualMCPServer};
 
@@ -24,15 +25,10 @@ pub fn backends(server: &VirtualMCPServer, stores: &ReflectorStores) -> Option<V
     let members = stores.entries.state_filter(|entry| {
         entry.metadata.namespace.as_deref() == Some(namespace.as_str()) && entry.spec.group_ref.name == *group
     });
-    let mut backends: Vec<Backend> = members
-        .iter()
-        .map(|entry| Backend {
-            name: entry.name_any(),
-            url: entry.spec.url.clone(),
-        })
-        .collect();
-    backends.sort_by(|a, b| a.name.cmp(&b.name));
-    Some(backends)
+    let timeouts = &server.spec.operational.timeouts;
+    let mut configs: Vec<BackendConfig> = members.iter().map(|entry| entry.to_config(timeouts)).collect();
+    configs.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(Backend::check_all(configs, &server.spec.hot.aggregation))
 }
 
 /// Result of resolving the Secrets that a virtual server needs.

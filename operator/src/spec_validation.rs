@@ -3,59 +3,60 @@
 //! Kubernetes does not validate an existing object again when the schema becomes stricter, so the operator does.
 
 use kube::ResourceExt as _;
-use vmcp_crds::v1alpha1::{VirtualMCPServer, field_rules};
+use vmcp_crds::v1alpha1::{SessionStorageSpec, VirtualMCPServer, field_rules};
 
 /// Describes the first string of `server` that violates a rule, with its field, or `None`. Such a string must not become part of a
 /// request, a label, an environment variable or a configuration file.
 #[must_use]
 pub fn first_violation(server: &VirtualMCPServer) -> Option<String> {
-    let name = server.name_any();
     let spec = &server.spec;
-    let storage = spec.session_storage.as_ref();
-    let password = storage.and_then(|storage| storage.password_ref.as_ref());
-    let field =
-        |text: Option<&String>, rule: fn(&str) -> Result<(), String>| text.map_or(Ok(()), |text| rule(text));
-    let checks = [
-        ("metadata.name", field_rules::server_name(&name)),
+    let mut checks: Vec<(&str, Result<(), String>)> = vec![
+        ("metadata.name", field_rules::server_name(&server.name_any())),
         (
             "spec.groupRef.name",
             field_rules::object_name(&spec.group_ref.name),
         ),
-        ("spec.image", field(spec.image.as_ref(), field_rules::image)),
-        (
-            "spec.sessionStorage.address",
-            field(
-                storage.and_then(|storage| storage.address.as_ref()),
-                field_rules::redis_address,
-            ),
-        ),
-        (
-            "spec.sessionStorage.keyPrefix",
-            field(
-                storage.and_then(|storage| storage.key_prefix.as_ref()),
-                field_rules::key_prefix,
-            ),
-        ),
-        (
-            "spec.sessionStorage.username",
-            field(
-                storage.and_then(|storage| storage.username.as_ref()),
-                field_rules::redis_text,
-            ),
-        ),
-        (
-            "spec.sessionStorage.passwordRef.name",
-            field(
-                password.map(|reference| &reference.name),
-                field_rules::object_name,
-            ),
-        ),
-        (
-            "spec.sessionStorage.passwordRef.key",
-            field(password.map(|reference| &reference.key), field_rules::secret_key),
-        ),
     ];
+    if let Some(image) = &spec.image {
+        checks.push(("spec.image", field_rules::image(image)));
+    }
+    if let Some(storage) = &spec.session_storage {
+        check_session_storage(storage, &mut checks);
+    }
     checks
         .into_iter()
         .find_map(|(field, checked)| checked.err().map(|problem| format!("{field}: {problem}")))
+}
+
+fn check_session_storage(storage: &SessionStorageSpec, checks: &mut Vec<(&'static str, Result<(), String>)>) {
+    let settings = &storage.settings;
+    if let Some(address) = &settings.address {
+        checks.push(("spec.sessionStorage.address", field_rules::redis_address(address)));
+    }
+    if let Some(sentinel) = &settings.sentinel {
+        let field = "spec.sessionStorage.sentinel.masterName";
+        checks.push((field, field_rules::redis_text(&sentinel.master_name)));
+        let field = "spec.sessionStorage.sentinel.addresses";
+        checks.extend(
+            sentinel
+                .addresses
+                .iter()
+                .map(|address| (field, field_rules::redis_address(address))),
+        );
+    }
+    for address in settings.cluster.iter().flat_map(|cluster| &cluster.addresses) {
+        let field = "spec.sessionStorage.cluster.addresses";
+        checks.push((field, field_rules::redis_address(address)));
+    }
+    let field = "spec.sessionStorage.keyPrefix";
+    checks.push((field, field_rules::key_prefix(&settings.key_prefix)));
+    if let Some(username) = &settings.username {
+        checks.push(("spec.sessionStorage.username", field_rules::redis_text(username)));
+    }
+    if let Some(reference) = &storage.password_ref {
+        let field = "spec.sessionStorage.passwordRef.name";
+        checks.push((field, field_rules::object_name(&reference.name)));
+        let field = "spec.sessionStorage.passwordRef.key";
+        checks.push((field, field_rules::secret_key(&reference.key)));
+    }
 }

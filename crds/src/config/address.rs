@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
+use crate::config::cel;
 use crate::config::schema_shape::quoted;
 
 /// Schema of a listen address: an IP address and a port. Host names are not allowed, because their addresses may change.
@@ -74,6 +75,11 @@ impl JsonSchema for Ip {
             "type": "string",
             "description": "an IP address",
             "examples": Self::EXAMPLES,
+            "maxLength": 45,
+            "x-kubernetes-validations": [cel::rule(
+                "isIP(self)",
+                "expected an IP address; a host name belongs in `url`",
+            )],
         })
     }
 }

@@ -4,12 +4,14 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use super::{Duration, is_default};
+use super::rules::{self, range};
+use super::{Duration, cel, is_default};
 
 /// How the catalogs of all backends are merged into one. The advertised name of an item depends only on this configuration, its
 /// backend and its name there. Adding another backend never renames an item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = strategy_rules()))]
 pub struct AggregationConfig {
     /// How tools and prompts are named, and which backend wins when two offer the same name. `prefix`: every name begins with its
     /// backend's prefix. `none` (or `transparent`): names are unchanged, and the first backend in the configuration wins. `priority`:
@@ -23,7 +25,14 @@ pub struct AggregationConfig {
     pub strategy: ConflictStrategy,
     /// The prefix of names with `strategy: prefix`. `{backend}` stands for the backend's name: `{backend}_` turns the tool `now` of the
     /// backend `time` into `time_now`. A backend can set its own `prefix`.
-    #[schemars(extend("default" = default_prefix_format()))]
+    #[schemars(
+        length(max = 64),
+        extend("default" = default_prefix_format()),
+        extend("x-kubernetes-validations" = [cel::rule(
+            "self.replace('{backend}', '').replace('{workload}', '').matches('^[A-Za-z0-9_./-]*$')",
+            rules::PREFIX_EXPECTED
+        )])
+    )]
     #[serde(
         default = "default_prefix_format",
         skip_serializing_if = "is_default_prefix_format"
@@ -31,6 +40,17 @@ pub struct AggregationConfig {
     pub prefix_format: String,
     /// With `strategy: priority`: names of backends, most important first. Backends that are not listed come last, in the order of the
     /// configuration.
+    #[schemars(
+        length(max = 256),
+        inner(length(max = 63)),
+        extend("x-kubernetes-validations" = [
+            cel::rule(
+                "self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))",
+                rules::PRIORITY_NAME_EXPECTED
+            ),
+            cel::rule("self.all(name, self.exists_one(other, other == name))", rules::PRIORITY_NAME_TWICE),
+        ])
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub priority: Vec<String>,
     /// Which tool names are allowed. The protocol recommends 1 to 128 characters of `A-Z a-z 0-9 _ . -`. `lenient`: a tool with another
@@ -47,7 +67,10 @@ pub struct AggregationConfig {
     #[serde(default, skip_serializing_if = "is_default")]
     pub failure_mode: FailureMode,
     /// Maximum age of a backend's catalog before the gateway fetches it again, at least `1s`. Clients never wait for the refresh.
-    #[schemars(extend("default" = default_refresh().to_string()))]
+    #[schemars(
+        extend("default" = default_refresh().to_string()),
+        extend("x-kubernetes-validations" = range::REFRESH.cel())
+    )]
     #[serde(default = "default_refresh", skip_serializing_if = "is_default_refresh")]
     pub refresh: Duration,
     /// Number of items on one page of a list, from 1 to 100000. Many clients read only the first page.
@@ -56,7 +79,7 @@ pub struct AggregationConfig {
     pub page_size: u32,
     /// The capabilities that the gateway declares to clients and uses at backends. The list is fixed, so that an existing session can
     /// use a backend that is added later. Methods of a capability that is left out are answered with error -32601.
-    #[schemars(extend("default" = Capability::ALL.map(Capability::as_str)))]
+    #[schemars(length(max = 16), extend("default" = Capability::ALL.map(Capability::as_str)))]
     #[serde(
         default = "default_capabilities",
         skip_serializing_if = "is_default_capabilities"
@@ -188,6 +211,23 @@ impl Default for AggregationConfig {
             capabilities: default_capabilities(),
         }
     }
+}
+
+fn strategy_rules() -> Json {
+    let is = |strategy: &str| format!("has(self.strategy) && self.strategy == '{strategy}'");
+    let prefix_format = format!(
+        "!has(self.prefixFormat) || self.prefixFormat == '{}' || !has(self.strategy) || {}",
+        default_prefix_format(),
+        is("prefix")
+    );
+    let has_priority = "has(self.priority) && size(self.priority) > 0";
+    let needs_priority = format!("!({}) || ({has_priority})", is("priority"));
+    let allows_priority = format!("!({has_priority}) || ({})", is("priority"));
+    json!([
+        cel::rule_of_field("prefixFormat", &prefix_format, rules::PREFIX_WITHOUT_EFFECT),
+        cel::rule_of_field("priority", &needs_priority, rules::PRIORITY_MISSING),
+        cel::rule_of_field("priority", &allows_priority, rules::PRIORITY_WITHOUT_EFFECT),
+    ])
 }
 
 fn default_prefix_format() -> String {

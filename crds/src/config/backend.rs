@@ -4,27 +4,37 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 
+use super::rules::{self, range};
 use super::{
-    BreakerConfig, ConcurrencyConfig, Duration, HeaderSource, HealthConfig, Timeouts, address, is_default,
+    BreakerConfig, ConcurrencyConfig, Duration, HeaderSource, HealthConfig, Timeouts, address, cel,
+    is_default,
 };
 
 /// One MCP server behind the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = backend_rules()), transform = require_name)]
 pub struct BackendConfig {
     /// The unique name of the backend: a DNS label (lower-case letters, digits and `-`, at most 63 characters), for example `time`. By
     /// default its tools are advertised as `<name>_<tool>`.
+    // Required by the schema of the file. A custom resource has no such field: there the object's name is the name of the backend.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The URL of its endpoint, for example `http://time.tools.svc:8000/mcp`. With `transport: sse`, the URL of its stream, for example
     /// `http://time.tools.svc:8000/sse`.
+    #[schemars(
+        length(max = 2048),
+        extend("x-kubernetes-validations" = [cel::rule(&cel::is_endpoint("self"), rules::ENDPOINT_EXPECTED)])
+    )]
     pub url: String,
     /// IP addresses of the URL's host, instead of a DNS lookup, for example `[10.0.0.7]`. A host with several addresses, such as a
     /// headless Service, is treated as several servers with separate sessions: a session stays at the address where it was opened. It is
     /// reopened at another address if that address no longer accepts connections, or, without TLS, if it no longer belongs to the host.
-    #[schemars(with = "Vec<address::Ip>")]
+    #[schemars(with = "Vec<address::Ip>", length(max = 64))]
     #[serde(
         default,
         deserialize_with = "address::ips",
@@ -44,6 +54,10 @@ pub struct BackendConfig {
     pub transport: BackendTransport,
     /// Prefix of the names of its tools and prompts, instead of `aggregation.prefixFormat`, for example `t-`; may be empty. Only with
     /// `aggregation.strategy: prefix`.
+    #[schemars(
+        length(max = 127),
+        extend("x-kubernetes-validations" = [cel::rule("self.matches('^[A-Za-z0-9_./-]*$')", rules::PREFIX_EXPECTED)])
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
     /// Time limits of connections and calls to the backend.
@@ -85,6 +99,11 @@ pub struct BackendConfig {
     /// Names of headers that are forwarded from the client's requests, for example `[X-Tenant]`. `Authorization`, `Cookie` and the
     /// headers that HTTP and MCP set themselves are not allowed. The gateway's own session, in which it fetches the catalog, has no
     /// client and sends none of these headers. A backend that requires them there cannot be listed.
+    #[schemars(
+        length(max = 64),
+        inner(length(max = 256)),
+        extend("x-kubernetes-validations" = passed_header_rules())
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pass_headers: Vec<String>,
     /// Filters and overrides for its tools.
@@ -206,6 +225,79 @@ impl Default for BackendConfig {
     }
 }
 
+/// Makes `name` a required field of the file.
+fn require_name(schema: &mut Schema) {
+    if let Some(Json::Array(required)) = schema.get_mut("required") {
+        required.insert(0, Json::from("name"));
+    }
+}
+
+/// Matches a name that an override may give a tool.
+const TOOL_NAME: &str = "^[A-Za-z0-9_./-]{1,128}$";
+/// Matches a name that an override may give a prompt.
+const PROMPT_NAME: &str = "^[^[:cntrl:]]+$";
+
+fn backend_rules() -> Json {
+    json!([
+        cel::rule_of_field(
+            "sharedSession",
+            "!has(self.sharedSession) || !self.sharedSession || !has(self.transport) || self.transport != 'sse'",
+            rules::SHARED_SESSION_WITH_SSE,
+        ),
+        cel::rule_of_field(
+            "sharedSession",
+            "!has(self.sharedSession) || !self.sharedSession || !has(self.catalog) || self.catalog != 'perSession'",
+            rules::SHARED_SESSION_WITH_CATALOG,
+        ),
+        cel::rule_of_field(
+            "addresses",
+            "!has(self.addresses) || size(self.addresses) == 0 \
+             || !self.url.matches('^https?://(([0-9]{1,3}[.]){3}[0-9]{1,3}([:/?]|$)|\\\\[)')",
+            rules::ADDRESSES_WITHOUT_EFFECT,
+        ),
+    ])
+}
+
+fn pattern_rules() -> Json {
+    json!([cel::rule(
+        "self.all(pattern, size(pattern) > 0)",
+        rules::EMPTY_PATTERN
+    )])
+}
+
+fn passed_header_rules() -> Json {
+    let own: Vec<String> = rules::OWN_HEADERS
+        .iter()
+        .map(|name| format!("'{name}'"))
+        .collect();
+    let own = format!(
+        "self.all(name, !(name.lowerAscii() in [{}]) && !name.lowerAscii().startsWith('mcp-'))",
+        own.join(", ")
+    );
+    json!([
+        cel::rule(
+            "self.all(name, name.matches('^[!#$%&`+.^_|~A-Za-z0-9-]+$'))",
+            rules::HEADER_NAME_EXPECTED
+        ),
+        cel::rule(&own, rules::OWN_HEADER),
+        cel::rule(
+            "self.all(name, !(name.lowerAscii() in ['authorization', 'cookie']))",
+            rules::CREDENTIAL_HEADER
+        ),
+    ])
+}
+
+/// The rules for the names in a map of overrides: each matches `pattern`, and none is given twice.
+fn name_rules(pattern: &str) -> Json {
+    let valid = format!("self.all(key, !has(self[key].name) || self[key].name.matches('{pattern}'))");
+    let unique = "self.all(key, !has(self[key].name) \
+                  || self.exists_one(other, has(self[other].name) && self[other].name == self[key].name))";
+    json!([
+        cel::rule(&valid, rules::NAME_EXPECTED),
+        cel::rule(unique, rules::NAME_TWICE),
+    ])
+}
+
 fn default_max_answer_bytes() -> u64 {
     100 * 1024 * 1024
 }
@@ -222,20 +314,37 @@ fn is_default_max_answer_bytes(value: &u64) -> bool {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ToolRules {
     /// Names or patterns of the tools that are advertised; all if empty.
+    #[schemars(
+        length(max = 1024),
+        inner(length(max = 1024)),
+        extend("x-kubernetes-validations" = pattern_rules())
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
     /// Names or patterns of tools that the gateway ignores, even if `allow` contains them. Another backend may offer the same name.
+    #[schemars(
+        length(max = 1024),
+        inner(length(max = 1024)),
+        extend("x-kubernetes-validations" = pattern_rules())
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
     /// Names or patterns of tools that clients can neither see nor call, but that keep their names: no other backend's tool can take
     /// the name.
+    #[schemars(
+        length(max = 1024),
+        inner(length(max = 1024)),
+        extend("x-kubernetes-validations" = pattern_rules())
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hidden: Vec<String>,
     /// Changes to what clients see of a tool, by the tool's name at the backend.
+    #[schemars(extend("maxProperties" = 128, "x-kubernetes-validations" = name_rules(TOOL_NAME)))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, ToolOverride>,
     /// Maximum duration of calls of single tools, by name or pattern, instead of `timeouts.call`, for example `slow_*: 10m`. A name takes
     /// precedence over a pattern, and a longer pattern over a shorter one. At most `24h`.
+    #[schemars(extend("maxProperties" = 128, "x-kubernetes-validations" = range::TIMEOUT.cel_of_values()))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub deadlines: BTreeMap<String, Duration>,
 }
@@ -243,8 +352,15 @@ pub struct ToolRules {
 /// Changes to what clients see of a tool. Fields that are not set here stay as the backend sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [cel::rule(
+    "has(self.name) || has(self.title) || has(self.description) || (has(self.annotations) && (has(self.annotations.title) \
+     || has(self.annotations.readOnlyHint) || has(self.annotations.destructiveHint) || has(self.annotations.idempotentHint) \
+     || has(self.annotations.openWorldHint)))",
+    rules::EMPTY_OVERRIDE
+)]))]
 pub struct ToolOverride {
     /// New name of the tool, without the prefix.
+    #[schemars(length(max = 128))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// New title, which is shown to users.
@@ -285,12 +401,23 @@ pub struct AnnotationOverride {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PromptRules {
     /// Names or patterns of the prompts that are advertised; all if empty.
+    #[schemars(
+        length(max = 1024),
+        inner(length(max = 1024)),
+        extend("x-kubernetes-validations" = pattern_rules())
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
     /// Names or patterns of prompts that the gateway ignores, even if `allow` contains them.
+    #[schemars(
+        length(max = 1024),
+        inner(length(max = 1024)),
+        extend("x-kubernetes-validations" = pattern_rules())
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
     /// Changes to what clients see of a prompt, by the prompt's name at the backend.
+    #[schemars(extend("maxProperties" = 128, "x-kubernetes-validations" = name_rules(PROMPT_NAME)))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, PromptOverride>,
 }
@@ -298,8 +425,13 @@ pub struct PromptRules {
 /// Changes to what clients see of a prompt. Fields that are not set here stay as the backend sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [cel::rule(
+    "has(self.name) || has(self.title) || has(self.description)",
+    rules::EMPTY_OVERRIDE
+)]))]
 pub struct PromptOverride {
     /// New name of the prompt, without the prefix.
+    #[schemars(length(max = 1024))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// New title, which is shown to users.
@@ -318,10 +450,20 @@ pub struct PromptOverride {
 pub struct ResourceRules {
     /// URIs, URI templates or patterns of the resources that are advertised; all if empty. Clients can read every URI that matches an
     /// advertised template.
+    #[schemars(
+        length(max = 1024),
+        inner(length(max = 1024)),
+        extend("x-kubernetes-validations" = pattern_rules())
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
     /// URIs, URI templates or patterns of resources that are not advertised, even if `allow` contains them. They cannot be read through a
     /// template either.
+    #[schemars(
+        length(max = 1024),
+        inner(length(max = 1024)),
+        extend("x-kubernetes-validations" = pattern_rules())
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
 }

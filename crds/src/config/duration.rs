@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::config::cel;
 use crate::config::schema_shape::quoted;
 
 /// A duration that is written with units, such as `250ms`, `5s`, `30m` or `1h30m`.
@@ -39,10 +40,8 @@ impl FromStr for Duration {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let explain = || {
-            format!(
-                "found {}; expected a duration with units, for example 250ms, 5s, 30m or 1h30m",
-                quoted(text)
-            )
+            let expected = cel::DURATION_EXPECTED;
+            format!("found {}; {expected}", quoted(text))
         };
         let signed: SignedDuration = text.parse().map_err(|_| explain())?;
         time::Duration::try_from(signed).map(Self).map_err(|_| explain())
@@ -90,6 +89,8 @@ impl JsonSchema for Duration {
             "type": "string",
             "description": "a duration with units",
             "examples": ["250ms", "5s", "30m", "1h30m"],
+            "maxLength": cel::MAX_DURATION_CHARS,
+            "x-kubernetes-validations": [cel::rule(&cel::is_duration("self"), cel::DURATION_EXPECTED)],
         })
     }
 }

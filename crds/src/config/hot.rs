@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{AggregationConfig, BackendConfig, Duration, LimitsConfig, is_default};
+use super::{AggregationConfig, BackendConfig, Duration, LimitsConfig, cel, is_default, rules};
 
 /// The part of the configuration that a running gateway reloads without a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,12 +27,21 @@ pub struct HotConfig {
     pub server_info: ServerInfo,
     /// Instructions for models on how to use the server. Default: the instructions of the backends, each under a heading with the
     /// backend's name and cut after 4 KiB, at most 16 KiB in all. An empty text sends none.
+    #[schemars(length(max = 65536))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
     /// Allowed values of the header `Host`: a host name or an address, with a port or without one (any port matches), for example
     /// `mcp.example.com` or `10.0.0.7:4483`. A request with another value is answered with 403. This protects against DNS rebinding,
     /// where a web page points its own name at the gateway. If empty, every value is allowed, except on a loopback address: there the
     /// names of this machine are allowed, in addition to this list.
+    #[schemars(
+        length(max = 128),
+        inner(length(max = 261)),
+        extend("x-kubernetes-validations" = [cel::rule(
+            "self.all(host, host.matches('^([a-zA-Z0-9._-]*[a-zA-Z0-9_-][.]?|\\\\[[0-9a-fA-F:.]+\\\\])(:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?$'))",
+            rules::HOST_EXPECTED
+        )])
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_hosts: Vec<String>,
     /// Web origins that may use the endpoint from a browser (CORS), as in the header `Origin`, for example `https://app.example.com`.
@@ -41,6 +50,16 @@ pub struct HotConfig {
     /// origins such as `app://obsidian.md` or `chrome-extension://<id>`: list them exactly as they are sent. `null` stands for every page
     /// without an origin, such as a local file or a sandboxed frame. Any site can create such a frame, so list `null` only if every page
     /// may use the endpoint.
+    #[schemars(
+        length(max = 128),
+        inner(length(max = 261)),
+        extend("x-kubernetes-validations" = [cel::rule(
+            "self.all(origin, origin == 'null' \
+             || origin.matches('^https?://([a-zA-Z0-9._-]*[a-zA-Z0-9_-][.]?|\\\\[[0-9a-fA-F:.]+\\\\])(:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?$') \
+             || (origin.matches('^[a-z][a-z0-9+.-]*://[a-zA-Z0-9._:-]*$') && !origin.matches('^https?:')))",
+            rules::ORIGIN_EXPECTED
+        )])
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_origins: Vec<String>,
     /// Time after which the response to a slow call (`tools/call`, `prompts/get`, `resources/read`, `completion/complete`) becomes an
@@ -122,12 +141,20 @@ impl JsonSchema for SampleShare {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServerInfo {
     /// The name for programs. Default: the name of the virtual server.
+    #[schemars(
+        length(max = 256),
+        extend("x-kubernetes-validations" = [cel::rule("size(self) > 0", rules::EMPTY_SERVER_INFO)])
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The title that is shown to users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// The version. Default: the version of the gateway.
+    #[schemars(
+        length(max = 256),
+        extend("x-kubernetes-validations" = [cel::rule("size(self) > 0", rules::EMPTY_SERVER_INFO)])
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }

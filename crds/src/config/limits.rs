@@ -2,11 +2,15 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+
+use super::{cel, rules};
 
 /// Limits on requests, memory and sessions. A request beyond a limit is rejected, with 503 and `Retry-After` if a later retry can
 /// succeed. Requests within the limits are not affected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = byte_rules()))]
 pub struct LimitsConfig {
     /// Maximum size of a request body in bytes, from 1024 to 268435456. A larger body is answered with 413 and not buffered.
     #[schemars(range(min = 1024, max = 268_435_456), extend("default" = default_request_bytes()))]
@@ -53,6 +57,7 @@ pub struct LimitsConfig {
     /// Maximum number of sessions that one client opens per second in one process. A burst of the same size is allowed. Rejected requests
     /// do not count towards `initializesPerSecond`, so that one client cannot block others. Default: a tenth of `initializesPerSecond`,
     /// at least 1, for an authenticated client. Anonymous clients cannot be distinguished, and have no separate limit by default.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initializes_per_second_per_principal: Option<u32>,
     /// Maximum number of sessions of the virtual server, over all its replicas. A session counts once for each KiB that its client sends
@@ -62,6 +67,7 @@ pub struct LimitsConfig {
     pub sessions: u32,
     /// Maximum number of sessions of one client. All anonymous clients together count as one client. Default: 1000 for an authenticated
     /// client, and no limit for anonymous clients.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions_per_principal: Option<u32>,
 }
@@ -80,6 +86,27 @@ impl Default for LimitsConfig {
             sessions_per_principal: None,
         }
     }
+}
+
+fn byte_rules() -> Json {
+    let request_bytes = format!(
+        "(has(self.requestBytes) ? self.requestBytes : {})",
+        default_request_bytes()
+    );
+    let in_flight =
+        format!("!has(self.requestBytesInFlight) || self.requestBytesInFlight >= {request_bytes}");
+    let buffered = format!(
+        "!has(self.bufferedBytes) || (self.bufferedBytes >= {request_bytes} && self.bufferedBytes >= {})",
+        rules::MIN_BUFFERED_BYTES
+    );
+    json!([
+        cel::rule_of_field(
+            "requestBytesInFlight",
+            &in_flight,
+            rules::REQUEST_BYTES_IN_FLIGHT_EXPECTED
+        ),
+        cel::rule_of_field("bufferedBytes", &buffered, rules::BUFFERED_BYTES_EXPECTED),
+    ])
 }
 
 fn default_request_bytes() -> u32 {

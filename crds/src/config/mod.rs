@@ -21,6 +21,7 @@
 mod address;
 mod aggregation;
 mod backend;
+pub(crate) mod cel;
 mod defaults;
 mod duration;
 mod header_source;
@@ -145,7 +146,10 @@ pub struct Listeners {
     /// Time after which the gateway closes an idle connection to the MCP endpoint, from `1s` to `24h`. It is also the time limit for the
     /// headers of a request. It must be longer than the idle timeout of a load balancer in front of the gateway. Otherwise a request is
     /// lost when the load balancer sends it on a connection that the gateway is closing. `75s` is enough for a load balancer with 60 s.
-    #[schemars(extend("default" = default_idle_timeout().to_string()))]
+    #[schemars(
+        extend("default" = default_idle_timeout().to_string()),
+        extend("x-kubernetes-validations" = rules::range::IDLE_TIMEOUT.cel())
+    )]
     #[serde(
         default = "default_idle_timeout",
         skip_serializing_if = "is_default_idle_timeout"

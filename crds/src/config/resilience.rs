@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Duration;
+use super::rules::range;
 
 /// Circuit breaker of a backend. A call counts as failed if the connection cannot be opened or breaks, if the backend does not begin to
 /// respond in time, or if it responds with an HTTP status of 500 or above. Results with `isError`, JSON-RPC errors and all other HTTP
@@ -18,7 +19,10 @@ pub struct BreakerConfig {
     pub failures: u32,
     /// Time for which the breaker stays open, from `100ms` to `1h`. Then one trial call is sent, which closes the breaker or opens it
     /// again. A health check that succeeds again allows the trial call earlier.
-    #[schemars(extend("default" = default_open_for().to_string()))]
+    #[schemars(
+        extend("default" = default_open_for().to_string()),
+        extend("x-kubernetes-validations" = range::BREAKER_OPEN_TIME.cel())
+    )]
     #[serde(default = "default_open_for", skip_serializing_if = "is_default_open_for")]
     pub open_for: Duration,
 }
@@ -37,7 +41,10 @@ pub struct ConcurrencyConfig {
     #[serde(default = "default_queue", skip_serializing_if = "is_default_queue")]
     pub queue: u32,
     /// Maximum time that a call waits, at most `1m`. After that it is answered with status 503 and `Retry-After`.
-    #[schemars(extend("default" = default_wait().to_string()))]
+    #[schemars(
+        extend("default" = default_wait().to_string()),
+        extend("x-kubernetes-validations" = range::PERMIT_WAIT.cel())
+    )]
     #[serde(default = "default_wait", skip_serializing_if = "is_default_wait")]
     pub wait: Duration,
 }
@@ -50,11 +57,17 @@ pub struct ConcurrencyConfig {
 pub struct HealthConfig {
     /// Interval of the health checks, from `100ms` to `1h`. After a failure the gateway checks more often, so that it notices a
     /// recovered backend within this interval. A failed call triggers a check at once.
-    #[schemars(extend("default" = default_interval().to_string()))]
+    #[schemars(
+        extend("default" = default_interval().to_string()),
+        extend("x-kubernetes-validations" = range::PROBE_INTERVAL.cel())
+    )]
     #[serde(default = "default_interval", skip_serializing_if = "is_default_interval")]
     pub interval: Duration,
     /// Time limit of a health check, from `10ms` to `1m`.
-    #[schemars(extend("default" = default_timeout().to_string()))]
+    #[schemars(
+        extend("default" = default_timeout().to_string()),
+        extend("x-kubernetes-validations" = range::PROBE_TIMEOUT.cel())
+    )]
     #[serde(default = "default_timeout", skip_serializing_if = "is_default_timeout")]
     pub timeout: Duration,
     /// Number of consecutive failures, at least 1, after which the backend's health changes from `degraded` to `unavailable`. `/status` and

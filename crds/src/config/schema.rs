@@ -2,15 +2,19 @@
 
 use std::sync::LazyLock;
 
-use schemars::{Schema, schema_for};
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use serde_json::Value as Json;
 
-use super::GatewayConfig;
+use super::{GatewayConfig, cel};
 
 /// The JSON Schema of the configuration file, for editors and validation.
 #[must_use]
 pub fn json_schema() -> Schema {
-    schema_for!(GatewayConfig)
+    let settings =
+        SchemaSettings::default().with_transform(RecursiveTransform(cel::remove_api_server_keywords));
+    settings.into_generator().into_root_schema_for::<GatewayConfig>()
 }
 
 /// [`json_schema`] as a cached JSON value.

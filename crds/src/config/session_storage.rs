@@ -4,19 +4,28 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 
-use super::{Duration, is_default};
+use super::{Duration, cel, is_default, rules};
 
 /// Where sessions are stored. The password is not in the configuration file: it comes from the environment variable
 /// `THV_SESSION_REDIS_PASSWORD` or from `passwordFile`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = storage_rules()))]
 pub struct SessionStorage {
     /// `memory`: sessions are stored in the process. They end with it, and only one replica can serve them. `redis`: sessions are stored
     /// in a Redis server (7.0 or newer) or Valkey. Every replica can serve every session, and sessions survive restarts.
     #[serde(default)]
     pub provider: SessionStorageProvider,
     /// `host:port` of the Redis server, for example `redis.tools.svc:6379`. `provider: redis` needs this, `sentinel` or `cluster`.
+    #[schemars(
+        length(max = 1024),
+        extend("x-kubernetes-validations" = [cel::rule(
+            &format!("self.matches('{}')", cel::HOST_AND_PORT),
+            rules::HOST_AND_PORT_EXPECTED
+        )])
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// Sentinels that name the primary Redis server. The gateway follows a failover.
@@ -31,10 +40,25 @@ pub struct SessionStorage {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub db: u16,
     /// Prefix of every key in Redis. Braces are not allowed, because they determine the slot of a key in a Redis cluster.
-    #[schemars(extend("default" = default_key_prefix()))]
+    #[schemars(
+        length(max = 256),
+        extend("default" = default_key_prefix()),
+        extend("x-kubernetes-validations" = [
+            cel::rule("!self.contains('{') && !self.contains('}')", rules::KEY_PREFIX_EXPECTED),
+            cel::rule("!self.matches('[[:space:][:cntrl:]]')", rules::REDIS_TEXT_EXPECTED),
+            cel::rule("size(self) > 0", rules::REDIS_TEXT_EXPECTED),
+        ])
+    )]
     #[serde(default = "default_key_prefix", skip_serializing_if = "is_default_key_prefix")]
     pub key_prefix: String,
     /// The Redis ACL user. Default: the default user of Redis. User and password are sent to sentinels only if they require a password.
+    #[schemars(
+        length(max = 256),
+        extend("x-kubernetes-validations" = [
+            cel::rule("!self.matches('[[:space:][:cntrl:]]')", rules::REDIS_TEXT_EXPECTED),
+            cel::rule("size(self) > 0", rules::REDIS_TEXT_EXPECTED),
+        ])
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
     /// File with the password, instead of the environment variable. When it changes, the gateway opens new connections with the new
@@ -134,8 +158,17 @@ fn is_default_outage_grace(grace: &Duration) -> bool {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedisSentinel {
     /// Name of the primary, as in `sentinel monitor`, for example `mymaster`.
+    #[schemars(
+        length(max = 256),
+        extend("x-kubernetes-validations" = [cel::rule("size(self) > 0", rules::MASTER_NAME_MISSING)])
+    )]
     pub master_name: String,
     /// `host:port` of each sentinel, for example `[sentinel-0:26379, sentinel-1:26379]`. They are tried in this order.
+    #[schemars(
+        length(max = 32),
+        inner(length(max = 256)),
+        extend("x-kubernetes-validations" = address_rules())
+    )]
     pub addresses: Vec<String>,
 }
 
@@ -145,6 +178,11 @@ pub struct RedisSentinel {
 pub struct RedisCluster {
     /// `host:port` of some nodes, for example `[redis-0:6379, redis-1:6379]`. The gateway discovers the others, for which one of these must
     /// be reachable.
+    #[schemars(
+        length(max = 32),
+        inner(length(max = 256)),
+        extend("x-kubernetes-validations" = address_rules())
+    )]
     pub addresses: Vec<String>,
 }
 
@@ -191,6 +229,73 @@ impl Default for SessionStorage {
             outage_grace: default_outage_grace(),
         }
     }
+}
+
+fn storage_rules() -> Json {
+    let is_memory = "(!has(self.provider) || self.provider == 'memory')";
+    let servers = "(has(self.address) ? 1 : 0) + (has(self.sentinel) ? 1 : 0) + (has(self.cluster) ? 1 : 0)";
+    let default = SessionStorage::default();
+    let ttl = format!("duration(has(self.ttl) ? self.ttl : '{}')", default.ttl);
+    let max_lifetime = format!(
+        "duration(has(self.maxLifetime) ? self.maxLifetime : '{}')",
+        default.max_lifetime
+    );
+    let mut all = vec![
+        cel::rule_of_field(
+            "address",
+            &format!("{is_memory} || {servers} > 0"),
+            rules::NO_REDIS_SERVER,
+        ),
+        cel::rule(&format!("{servers} <= 1"), rules::SEVERAL_REDIS_SERVERS),
+        cel::rule_of_field(
+            "db",
+            "!has(self.cluster) || !has(self.db) || self.db == 0",
+            rules::CLUSTER_DATABASE,
+        ),
+        cel::rule_of_field("ttl", &format!("{ttl} > duration('0s')"), rules::LONGER_THAN_ZERO),
+        cel::rule_of_field("ttl", &format!("{ttl} <= {max_lifetime}"), rules::TTL_TOO_LONG),
+        cel::rule_of_field(
+            "maxLifetime",
+            &format!("{max_lifetime} <= duration('8784h')"),
+            rules::MAX_LIFETIME_EXPECTED,
+        ),
+    ];
+    for field in ["connectTimeout", "commandTimeout"] {
+        let rule = format!("!has(self.{field}) || duration(self.{field}) > duration('0s')");
+        all.push(cel::rule_of_field(field, &rule, rules::LONGER_THAN_ZERO));
+    }
+    // The default is allowed: a tool that writes all fields writes it, too.
+    for (field, default) in [
+        ("address", None),
+        ("sentinel", None),
+        ("cluster", None),
+        ("username", None),
+        ("db", Some("0".to_owned())),
+        ("keyPrefix", Some(format!("'{}'", default.key_prefix))),
+        ("maxStaleness", Some(format!("'{}'", default.max_staleness))),
+        ("onStoreOutage", Some("'serve'".to_owned())),
+        ("outageGrace", Some(format!("'{}'", default.outage_grace))),
+        ("connectTimeout", Some(format!("'{}'", default.connect_timeout))),
+        ("commandTimeout", Some(format!("'{}'", default.command_timeout))),
+    ] {
+        let is_default = default.map(|default| format!(" || self.{field} == {default}"));
+        let rule = format!(
+            "!{is_memory} || !has(self.{field}){}",
+            is_default.unwrap_or_default()
+        );
+        all.push(cel::rule_of_field(field, &rule, rules::WITHOUT_EFFECT_IN_MEMORY));
+    }
+    Json::Array(all)
+}
+
+fn address_rules() -> Json {
+    json!([
+        cel::rule("size(self) > 0", rules::NO_ADDRESS),
+        cel::rule(
+            &format!("self.all(address, address.matches('{}'))", cel::HOST_AND_PORT),
+            rules::HOST_AND_PORT_EXPECTED,
+        ),
+    ])
 }
 
 fn default_key_prefix() -> String {

@@ -1,12 +1,16 @@
 //! `MCPServerEntry`: an existing MCP server as a member of a group.
 
-use kube::{CustomResource, KubeSchema};
+use std::collections::BTreeMap;
+
+use kube::{CustomResource, KubeSchema, ResourceExt as _};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::GroupRef;
+use super::{GroupRef, SetFields};
+use crate::config::{BackendConfig, Timeouts, cel};
 
 /// An existing MCP server, inside or outside the cluster, as a member of a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "vmcp.dev",
     version = "v1alpha1",
@@ -28,21 +32,36 @@ use super::GroupRef;
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct MCPServerEntrySpec {
-    /// The URL of the server's streamable HTTP endpoint, for example `http://time.tools.svc:8000/mcp`.
-    #[schemars(length(min = 1, max = 2048))]
-    #[x_kube(
-        validation = Rule::new("self.matches('^https?://[^/?#]+([/?#].*)?$')")
-            .message("url must begin with http:// or https:// and contain a host, for example http://time.tools.svc:8000/mcp"),
-        validation = Rule::new("!self.matches('^[a-z]+://[^/?#]*@')")
-            .message("url must not contain credentials: it is stored and quoted in clear text"),
-        validation = Rule::new("!self.contains('#')")
-            .message("url must not have a fragment"),
-        validation = Rule::new("!self.matches('[[:space:][:cntrl:]]')")
-            .message("url must not contain white space")
-    )]
-    pub url: String,
+    /// The fields of the gateway's own configuration of a backend, except its name, which is that of the object, its time limits, and what
+    /// names files.
+    #[serde(flatten)]
+    #[schemars(schema_with = "without_files")]
+    pub backend: BackendConfig,
+    /// Time limits of connections and calls to the server. Default: `operational.timeouts` of the VirtualMCPServer.
+    #[serde(default, skip_serializing_if = "SetFields::is_empty")]
+    pub timeouts: SetFields<Timeouts>,
     /// The MCPGroup to which the server belongs, in the same namespace.
     pub group_ref: GroupRef,
+}
+
+impl MCPServerEntry {
+    /// The gateway's configuration of this backend. `timeouts` are the time limits that the entry does not set.
+    #[must_use]
+    pub fn to_config(&self, timeouts: &Timeouts) -> BackendConfig {
+        BackendConfig {
+            name: self.name_any(),
+            timeouts: self.spec.timeouts.over(timeouts),
+            tls: None,
+            headers: BTreeMap::new(),
+            ..self.spec.backend.clone()
+        }
+    }
+}
+
+fn without_files(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = BackendConfig::json_schema(generator);
+    cel::remove_properties(&mut schema, &["name", "timeouts", "tls", "headers"]);
+    schema
 }
 
 #[cfg(test)]
@@ -51,10 +70,14 @@ mod tests {
 
     fn refusal(name: &str, url: &str) -> Option<String> {
         let spec = MCPServerEntrySpec {
-            url: url.to_owned(),
+            backend: BackendConfig {
+                url: url.to_owned(),
+                ..BackendConfig::default()
+            },
             group_ref: GroupRef {
                 name: "tools".to_owned(),
             },
+            ..MCPServerEntrySpec::default()
         };
         MCPServerEntry::new(name, spec)
             .validate_cel()
@@ -85,21 +108,18 @@ mod tests {
     }
 
     #[test]
-    fn url_with_fragment_is_rejected() {
-        let message = refusal("time", "http://time/mcp#x").unwrap();
-        assert!(message.contains("must not have a fragment"), "{message}");
-    }
-
-    #[test]
-    fn url_with_credentials_is_rejected() {
-        let message = refusal("time", "https://user:pass@time/mcp").unwrap();
-        assert!(message.contains("must not contain credentials"), "{message}");
-    }
-
-    #[test]
-    fn url_with_white_space_is_rejected() {
-        let message = refusal("time", "http://time/mcp\n").unwrap();
-        assert!(message.contains("white space"), "{message}");
+    fn url_with_credentials_or_fragment_is_rejected() {
+        for url in [
+            "http://time/mcp#x",
+            "https://user:pass@time/mcp",
+            "http://time/mcp\n",
+        ] {
+            let message = refusal("time", url).unwrap();
+            assert!(
+                message.contains("without user, password or fragment"),
+                "{url}: {message}"
+            );
+        }
     }
 
     #[test]

@@ -8,23 +8,30 @@
 )]
 
 pub mod field_rules;
+mod incoming_auth_spec;
 mod mcp_group;
 mod mcp_server_entry;
+mod operational_spec;
 mod reference;
 mod server_status;
 mod session_storage_spec;
+mod set_fields;
+mod structural_schema;
 mod virtual_mcp_server;
 mod yaml;
 
+pub use incoming_auth_spec::{IncomingAuthSpec, OidcSpec};
 pub use mcp_group::{MCPGroup, MCPGroupSpec};
 pub use mcp_server_entry::{MCPServerEntry, MCPServerEntrySpec};
+pub use operational_spec::OperationalSpec;
 pub use reference::{GroupRef, SecretKeyRef};
 pub use server_status::{
     MAX_BACKENDS, MAX_CONFLICTS, ObservedBackend, ObservedBackendState, VirtualMCPServerStatus,
 };
-pub use session_storage_spec::{SessionStorageSpec, StorageProvider};
+pub use session_storage_spec::SessionStorageSpec;
+pub use set_fields::SetFields;
 pub use virtual_mcp_server::{SessionAffinity, VirtualMCPServer, VirtualMCPServerSpec};
-pub use yaml::yaml;
+pub use yaml::{definitions, yaml};
 
 /// The API group of all kinds.
 pub const GROUP: &str = "vmcp.dev";

@@ -1,13 +1,16 @@
 //! `VirtualMCPServer`: one MCP endpoint for all servers of a group.
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::{GroupRef, SecretKeyRef, SessionStorageSpec, StorageProvider, VirtualMCPServerStatus};
+use super::{
+    GroupRef, IncomingAuthSpec, OperationalSpec, SecretKeyRef, SessionStorageSpec, VirtualMCPServerStatus,
+};
+use crate::config::{HotConfig, SessionStorageProvider, cel};
 
 /// One MCP endpoint for all MCP servers of a group, served by interchangeable gateway pods.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "vmcp.dev",
     version = "v1alpha1",
@@ -52,6 +55,17 @@ pub struct VirtualMCPServerSpec {
     /// Where sessions are stored. Default: in the memory of each pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_storage: Option<SessionStorageSpec>,
+    /// Authentication of clients. Default: every client that can connect is allowed. A change replaces the pods.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub incoming_auth: IncomingAuthSpec,
+    /// The fields of the gateway's own configuration that running pods take without a restart, except those in `operational`, and the
+    /// backends, which the MCPServerEntries of the group describe.
+    #[serde(flatten)]
+    #[schemars(schema_with = "without_operational_fields")]
+    pub hot: HotConfig,
+    /// Logging, connections and time limits of the gateway pods.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub operational: OperationalSpec,
     /// Image of the gateway, for example `registry.example/team/gateway:1.2`. Default: the operator's default image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
@@ -68,8 +82,18 @@ impl VirtualMCPServerSpec {
     pub fn redis_password_ref(&self) -> Option<&SecretKeyRef> {
         let storage = self.session_storage.as_ref()?;
         let reference = storage.password_ref.as_ref()?;
-        (storage.provider == StorageProvider::Redis).then_some(reference)
+        (storage.settings.provider == SessionStorageProvider::Redis).then_some(reference)
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn without_operational_fields(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = HotConfig::json_schema(generator);
+    cel::remove_properties(&mut schema, &["logLevel", "accessLog", "backends"]);
+    schema
 }
 
 /// Session affinity of the Service.
@@ -93,10 +117,7 @@ mod tests {
             group_ref: GroupRef {
                 name: "tools".to_owned(),
             },
-            replicas: None,
-            session_affinity: SessionAffinity::None,
-            session_storage: None,
-            image: None,
+            ..VirtualMCPServerSpec::default()
         };
         VirtualMCPServer::new(name, spec)
     }
@@ -155,7 +176,7 @@ mod tests {
         let storage = serde_json::json!({"provider": "redis"});
         server.spec.session_storage = Some(serde_json::from_value(storage).unwrap());
         let message = format!("{:?}", server.validate_cel().unwrap_err());
-        assert!(message.contains("address is required"), "{message}");
+        assert!(message.contains("needs the server's host:port"), "{message}");
     }
 
     #[test]

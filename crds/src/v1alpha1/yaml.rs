@@ -3,14 +3,22 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
-use super::{MCPGroup, MCPServerEntry, VirtualMCPServer};
+use super::{MCPGroup, MCPServerEntry, VirtualMCPServer, structural_schema};
+
+/// All CustomResourceDefinitions.
+#[must_use]
+pub fn definitions() -> [CustomResourceDefinition; 3] {
+    let mut definitions = [MCPGroup::crd(), MCPServerEntry::crd(), VirtualMCPServer::crd()];
+    definitions.iter_mut().for_each(structural_schema::adapt);
+    definitions
+}
 
 /// All CustomResourceDefinitions, each as file name and text. The files are in `crds/yaml` and in the chart `vmcp-crds`.
 ///
 /// # Errors
 /// When a definition cannot be serialized.
 pub fn yaml() -> Result<Vec<(String, String)>, serde_yaml::Error> {
-    [MCPGroup::crd(), MCPServerEntry::crd(), VirtualMCPServer::crd()]
+    definitions()
         .iter()
         .map(|crd| Ok((file_name(crd), text(crd)?)))
         .collect()
@@ -49,7 +57,7 @@ mod tests {
     #[test]
     fn schemas_do_not_allow_unknown_fields() {
         for (name, text) in yaml().unwrap() {
-            assert!(!text.contains("additionalProperties"), "{name}");
+            assert!(!text.contains("additionalProperties: true"), "{name}");
             assert!(!text.contains("x-kubernetes-preserve-unknown-fields"), "{name}");
         }
     }
@@ -63,14 +71,31 @@ mod tests {
                 assert!(field["description"].is_string(), "{path} has no description");
                 walk(&path, field);
                 walk(&path, &field["items"]);
+                walk(&path, &field["additionalProperties"]);
             }
         }
-        for crd in [MCPGroup::crd(), MCPServerEntry::crd(), VirtualMCPServer::crd()] {
+        for crd in definitions() {
             let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
             let root = &schema["openAPIV3Schema"]["properties"];
             for part in ["spec", "status"] {
                 walk(&format!("{}.{part}", crd.spec.names.kind), &root[part]);
             }
         }
+    }
+
+    // The operator tells a value that a user has set from a default, and a later version may have another default.
+    #[test]
+    fn spec_has_no_defaults_and_describes_them() {
+        for (name, text) in yaml().unwrap() {
+            let defaults: Vec<&str> = text
+                .lines()
+                .filter(|line| line.trim() == "default:" || line.contains(" default: "))
+                .collect();
+            let allowed = if name.contains("mcpgroups") { 1 } else { 0 };
+            assert!(defaults.len() <= allowed, "{name}: {defaults:?}");
+        }
+        let texts = yaml().unwrap();
+        let entry = &texts.iter().find(|(name, _)| name.contains("entries")).unwrap().1;
+        assert!(entry.contains("Default: `10s`."), "{entry}");
     }
 }

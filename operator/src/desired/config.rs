@@ -4,14 +4,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use kube::ResourceExt as _;
+use vmcp_crds::config::rules::{self, FieldError, range};
 use vmcp_crds::config::{
-    BackendConfig, ConfigError, ConfigVersion, Duration, GatewayConfig, HotConfig, IncomingAuth, Listeners,
-    LogLevel, SessionKeys, SessionStorage, SessionStorageProvider, rules,
+    AggregationConfig, BackendConfig, ConfigError, ConfigVersion, GatewayConfig, HotConfig, Listeners,
+    SessionKeys, SessionStorage,
 };
 use vmcp_crds::status::config_hash;
-use vmcp_crds::v1alpha1::{self, VirtualMCPServer, field_rules};
+use vmcp_crds::v1alpha1::{VirtualMCPServer, field_rules};
 
-use super::deployment::{ADMIN_PORT, BACKENDS_DIR, DRAIN_DELAY_SECONDS, KEYS_DIR, MCP_PORT};
+use super::deployment::{ADMIN_PORT, BACKENDS_DIR, KEYS_DIR, MCP_PORT, drain_delay};
 
 /// Key in the start-up ConfigMap.
 pub(super) const STARTUP_FILE: &str = "gateway.yaml";
@@ -24,27 +25,58 @@ const MAX_CONFIG_BYTES: usize = 1_000_000;
 /// One MCP server of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// The name of its MCPServerEntry.
-    pub name: String,
-    /// The URL of its MCP endpoint.
-    pub url: String,
+    /// Its configuration for the gateway.
+    pub config: BackendConfig,
+    /// Why this backend cannot be used; `None` if it can. The CRD's schema rejects most such entries, but cannot express every rule.
+    pub problem: Option<String>,
 }
 
 impl Backend {
-    /// Why this backend cannot be used; `None` if it can. The CRD's schema rejects most such URLs, but cannot express every rule.
+    /// Checks the members of a group, whose catalogs are merged by `aggregation`. With `strategy: manual`, of two backends that are given
+    /// the same name for an item, the first can be used.
     #[must_use]
-    pub fn problem(&self) -> Option<String> {
-        let invalid_url = rules::endpoint(&self.url)
-            .err()
-            .map(|problem| format!("spec.url: {problem}"));
-        let invalid_name =
-            || (!rules::is_dns_label(&self.name)).then(|| format!("the name is not {}", rules::DNS_LABEL));
-        let too_long = || {
-            (self.url.len() > field_rules::MAX_URL)
-                .then(|| format!("spec.url has more than {} bytes", field_rules::MAX_URL))
+    pub fn check_all(configs: Vec<BackendConfig>, aggregation: &AggregationConfig) -> Vec<Self> {
+        let check = |config: BackendConfig| Self {
+            problem: problem(&config, aggregation),
+            config,
         };
-        too_long().or(invalid_url).or_else(invalid_name)
+        let mut backends: Vec<Self> = configs.into_iter().map(check).collect();
+        while let Some((name, problem)) = first_duplicate(&backends, aggregation) {
+            for backend in &mut backends {
+                if backend.config.name == name {
+                    backend.problem = Some(problem.clone());
+                }
+            }
+        }
+        backends
     }
+}
+
+fn problem(config: &BackendConfig, aggregation: &AggregationConfig) -> Option<String> {
+    if config.url.len() > field_rules::MAX_URL {
+        return Some(format!("spec.url has more than {} bytes", field_rules::MAX_URL));
+    }
+    config.check(aggregation).err().map(|(field, problem)| {
+        let parent = if field == "name" { "metadata" } else { "spec" };
+        format!("{parent}.{field}: {problem}")
+    })
+}
+
+/// The name of a backend that cannot be used because another one gives the same name to an item, and the problem.
+fn first_duplicate(backends: &[Backend], aggregation: &AggregationConfig) -> Option<(String, String)> {
+    let usable: Vec<&BackendConfig> = usable(backends).collect();
+    let (index, (field, problem)) = rules::check_unique_names(aggregation, &usable).err()?;
+    Some((
+        usable.get(index)?.name.clone(),
+        format!("spec.{field}: {problem}"),
+    ))
+}
+
+fn usable(backends: &[Backend]) -> impl Iterator<Item = &BackendConfig> {
+    backends
+        .iter()
+        .filter(|backend| backend.problem.is_none())
+        .map(|backend| &backend.config)
 }
 
 /// The gateway's configuration files and their hashes.
@@ -63,14 +95,11 @@ pub struct ConfigFiles {
 /// Why no valid configuration can be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigRenderError {
-    /// The database number is out of range. The CRD's schema rejects such values, but an object may be older than the schema.
-    #[error("spec.sessionStorage.db is {0}; expected a number from 0 to 65535")]
-    Database(i32),
-    /// A field of the session storage is invalid, or contradicts another one.
-    #[error("spec.sessionStorage.{field}: {problem}")]
-    SessionStorage {
-        /// The name of the field.
-        field: std::borrow::Cow<'static, str>,
+    /// A field of the spec is invalid, or contradicts another one.
+    #[error("{path}: {problem}")]
+    InvalidField {
+        /// The path of the field, for example `spec.limits.bufferedBytes`.
+        path: String,
         /// What was found and what is allowed.
         problem: String,
     },
@@ -95,15 +124,11 @@ pub fn config_files(
     server: &VirtualMCPServer,
     backends: &[Backend],
 ) -> Result<ConfigFiles, ConfigRenderError> {
-    let startup = startup(server)?;
-    let storage = server.spec.session_storage.as_ref();
-    let has_password = storage.is_some_and(|storage| storage.password_ref.is_some());
-    startup
-        .session_storage
-        .check(has_password)
-        .map_err(|(field, problem)| ConfigRenderError::SessionStorage { field, problem })?;
+    let startup = startup(server);
+    let hot = hot(server, backends);
+    check(server, &startup, &hot)?;
     let startup = serde_yaml::to_string(&startup)?;
-    let hot = serde_yaml::to_string(&hot(backends))?;
+    let hot = serde_yaml::to_string(&hot)?;
     if hot.len() > MAX_CONFIG_BYTES {
         return Err(ConfigRenderError::TooBig(hot.len()));
     }
@@ -117,65 +142,76 @@ pub fn config_files(
     })
 }
 
-fn startup(server: &VirtualMCPServer) -> Result<GatewayConfig, ConfigRenderError> {
+/// Checks the rules that the CRD's schema cannot express, and the others for objects that are older than the schema.
+fn check(
+    server: &VirtualMCPServer,
+    startup: &GatewayConfig,
+    hot: &HotConfig,
+) -> Result<(), ConfigRenderError> {
+    let at = |parent: &'static str| {
+        move |(field, problem): FieldError| ConfigRenderError::InvalidField {
+            path: format!("spec.{parent}{field}"),
+            problem,
+        }
+    };
+    let storage = server.spec.session_storage.as_ref();
+    let has_password = storage.is_some_and(|storage| storage.password_ref.is_some());
+    startup
+        .session_storage
+        .check(has_password)
+        .map_err(at("sessionStorage."))?;
+    startup.incoming_auth.check().map_err(at("incomingAuth."))?;
+    range::IDLE_TIMEOUT
+        .check(startup.listeners.idle_timeout)
+        .map_err(|problem| at("operational.")(("idleTimeout".into(), problem)))?;
+    server
+        .spec
+        .operational
+        .timeouts
+        .check()
+        .map_err(at("operational.timeouts."))?;
+    hot.check_without_backends().map_err(at(""))
+}
+
+pub(super) fn startup(server: &VirtualMCPServer) -> GatewayConfig {
+    let spec = &server.spec;
     let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    Ok(GatewayConfig {
+    let idle_timeout = spec.operational.idle_timeout;
+    GatewayConfig {
         version: ConfigVersion::V1,
         namespace: server.namespace().unwrap_or_default(),
         name: server.name_any(),
         listeners: Listeners {
             mcp: any(MCP_PORT),
             admin: any(ADMIN_PORT),
-            ..Listeners::default()
+            idle_timeout: idle_timeout.unwrap_or(Listeners::default().idle_timeout),
+            tls: None,
         },
-        incoming_auth: IncomingAuth::default(),
-        session_storage: server
-            .spec
+        incoming_auth: spec.incoming_auth.to_config(),
+        session_storage: spec
             .session_storage
             .as_ref()
-            .map_or_else(|| Ok(SessionStorage::default()), session_storage)?,
+            .map_or_else(SessionStorage::default, |storage| SessionStorage {
+                password_file: None,
+                tls: None,
+                ..storage.settings.clone()
+            }),
         session_keys: Some(SessionKeys {
             directory: PathBuf::from(KEYS_DIR),
         }),
-        drain_delay: Duration::from_secs(DRAIN_DELAY_SECONDS),
+        drain_delay: drain_delay(server),
         hot: None,
         hot_file: Some(Path::new(BACKENDS_DIR).join(HOT_FILE)),
-    })
+    }
 }
 
-fn session_storage(spec: &v1alpha1::SessionStorageSpec) -> Result<SessionStorage, ConfigRenderError> {
-    let default = SessionStorage::default();
-    let db = spec.db.unwrap_or_default();
-    Ok(SessionStorage {
-        provider: match spec.provider {
-            v1alpha1::StorageProvider::Memory => SessionStorageProvider::Memory,
-            v1alpha1::StorageProvider::Redis => SessionStorageProvider::Redis,
-        },
-        address: spec.address.clone(),
-        db: u16::try_from(db).map_err(|_| ConfigRenderError::Database(db))?,
-        key_prefix: spec
-            .key_prefix
-            .clone()
-            .unwrap_or_else(|| default.key_prefix.clone()),
-        username: spec.username.clone(),
-        ..default
-    })
-}
-
-fn hot(backends: &[Backend]) -> HotConfig {
-    let backend = |backend: &Backend| BackendConfig {
-        name: backend.name.clone(),
-        url: backend.url.clone(),
-        ..BackendConfig::default()
-    };
+pub(super) fn hot(server: &VirtualMCPServer, backends: &[Backend]) -> HotConfig {
+    let operational = &server.spec.operational;
     HotConfig {
-        log_level: LogLevel::default(),
+        log_level: operational.log_level,
+        access_log: operational.access_log.clone(),
         // A backend that cannot be called does not affect the others; the status says why it is missing.
-        backends: backends
-            .iter()
-            .filter(|backend| backend.problem().is_none())
-            .map(backend)
-            .collect(),
-        ..HotConfig::default()
+        backends: usable(backends).cloned().collect(),
+        ..server.spec.hot.clone()
     }
 }

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use vmcp_crds::config::{REDIS_PASSWORD_ENV, Timeouts};
+use vmcp_crds::config::{Duration, REDIS_PASSWORD_ENV};
 use vmcp_crds::v1alpha1::{SecretKeyRef, VirtualMCPServer};
 
 use super::config::STARTUP_FILE;
@@ -29,17 +29,29 @@ const CONFIG_DIR: &str = "/etc/vmcp/config";
 pub(super) const BACKENDS_DIR: &str = "/etc/vmcp/backends";
 pub(super) const KEYS_DIR: &str = "/etc/vmcp/keys";
 
-/// Time that a terminating pod keeps accepting connections, until every node has removed its endpoint.
-pub(super) const DRAIN_DELAY_SECONDS: u64 = 5;
-/// Time for calls that are running when the listener closes: the default time limit of calls.
-const MAX_CALL_SECONDS: u64 = Timeouts::DEFAULT_CALL.get().as_secs();
-/// The pod's `terminationGracePeriodSeconds`: drain delay, longest call, and 5 s to exit.
-pub const GRACE_SECONDS: i64 = (DRAIN_DELAY_SECONDS + MAX_CALL_SECONDS + 5) as i64;
+/// Time that a terminating pod keeps accepting connections, until every node has removed its endpoint, if the spec does not say.
+const DEFAULT_DRAIN_DELAY: Duration = Duration::from_secs(5);
+/// Time for a pod to exit after its last call.
+const EXIT_SECONDS: u64 = 5;
 
 /// User and group id of the container: `nonroot` in the usual minimal images.
 const USER_ID: i64 = 65532;
 /// Number of old ReplicaSets to keep for rollbacks. Each also keeps its start-up ConfigMap.
 const REVISION_HISTORY_LIMIT: i32 = 2;
+
+/// Time that a terminating pod keeps accepting connections.
+pub(super) fn drain_delay(server: &VirtualMCPServer) -> Duration {
+    server.spec.operational.drain_delay.unwrap_or(DEFAULT_DRAIN_DELAY)
+}
+
+/// The pod's `terminationGracePeriodSeconds`: the drain delay, the time limit of calls that are running when the listener closes, and
+/// time to exit. It does not depend on the backends, whose changes must not replace pods.
+fn grace_seconds(server: &VirtualMCPServer) -> i64 {
+    let call = server.spec.operational.timeouts.call.get();
+    let whole = drain_delay(server).get().saturating_add(call);
+    let seconds = whole.as_secs() + u64::from(whole.subsec_nanos() > 0);
+    i64::try_from(seconds.saturating_add(EXIT_SECONDS)).unwrap_or(i64::MAX)
+}
 
 /// The Deployment. Without `spec.replicas` it does not set the replica count, which then belongs to an autoscaler or a user.
 pub(super) fn deployment(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Deployment {
@@ -80,7 +92,7 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
             service_account_name: Some(names::workload(server)),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
-            termination_grace_period_seconds: Some(GRACE_SECONDS),
+            termination_grace_period_seconds: Some(grace_seconds(server)),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
                 run_as_user: Some(USER_ID),

@@ -18,7 +18,7 @@ use vmcp_crds::v1alpha1::VirtualMCPServer;
 
 pub use config::{Backend, ConfigFiles, ConfigRenderError, config_files};
 pub(crate) use deployment::ADMIN_PORT;
-pub use deployment::{GRACE_SECONDS, MCP_PORT};
+pub use deployment::MCP_PORT;
 
 /// Everything that the objects depend on besides the virtual server itself.
 #[derive(Clone, Copy, Debug)]
@@ -76,5 +76,7 @@ pub fn metadata(server: &VirtualMCPServer, name: String) -> ObjectMeta {
     }
 }
 
+#[cfg(test)]
+mod coverage_tests;
 #[cfg(test)]
 mod tests;

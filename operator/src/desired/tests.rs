@@ -1,5 +1,6 @@
 use serde_json::{Value as Json, json};
-use vmcp_crds::config::{GatewayConfig, HotConfig};
+use vmcp_crds::config::{AggregationConfig, BackendConfig, GatewayConfig, HotConfig};
+use vmcp_crds::v1alpha1::MCPServerEntry;
 
 use super::*;
 
@@ -28,12 +29,35 @@ fn redis() -> Json {
     })
 }
 
-fn backends() -> Vec<Backend> {
-    let backend = |name: &str| Backend {
+pub(crate) fn backend(name: &str, url: &str) -> Backend {
+    let config = BackendConfig {
         name: name.to_owned(),
-        url: format!("http://{name}:8000/mcp"),
+        url: url.to_owned(),
+        ..BackendConfig::default()
     };
-    vec![backend("fetch"), backend("time")]
+    let mut checked = Backend::check_all(vec![config], &AggregationConfig::default());
+    checked.remove(0)
+}
+
+fn backends() -> Vec<Backend> {
+    vec![
+        backend("fetch", "http://fetch:8000/mcp"),
+        backend("time", "http://time:8000/mcp"),
+    ]
+}
+
+/// The members of a group, from the specs of their entries without `groupRef`.
+fn members(server: &VirtualMCPServer, entries: &[(&str, Json)]) -> Vec<Backend> {
+    let config = |(name, spec): &(&str, Json)| {
+        let mut spec = spec.clone();
+        spec["groupRef"] = json!({"name": "tools"});
+        let entry: MCPServerEntry = serde_json::from_value(json!({
+            "apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPServerEntry", "metadata": {"name": name}, "spec": spec,
+        }))
+        .unwrap();
+        entry.to_config(&server.spec.operational.timeouts)
+    };
+    Backend::check_all(entries.iter().map(config).collect(), &server.spec.hot.aggregation)
 }
 
 fn rendered(spec: &Json, expected_replicas: i32) -> Children {
@@ -153,12 +177,127 @@ fn invalid_session_storage_is_rejected_with_field() {
 fn invalid_backend_is_left_out() {
     let mut members = backends();
     let good = config_files(&server(&redis()), &members).unwrap();
-    members.push(Backend {
-        name: "bad".to_owned(),
-        url: "http://a:b:c/mcp".to_owned(),
-    });
+    members.push(backend("bad", "http://a:b:c/mcp"));
     assert_eq!(config_files(&server(&redis()), &members).unwrap(), good);
-    assert!(members.pop().unwrap().problem().unwrap().contains("spec.url"));
+    assert!(members.pop().unwrap().problem.unwrap().contains("spec.url"));
+}
+
+// A backend that contradicts the virtual server's aggregation is left out, and the problem names its field.
+#[test]
+fn backend_that_contradicts_aggregation_is_left_out() {
+    let renamed = |name: &str| json!({"url": "http://a", "tools": {"overrides": {"x": {"name": name}}}});
+    for (strategy, entry, field) in [
+        ("none", json!({"url": "http://a", "prefix": "x_"}), "spec.prefix"),
+        ("manual", renamed("taken"), "spec.tools.overrides.x.name"),
+        ("prefix", renamed("a b"), "spec.tools.overrides.x.name"),
+    ] {
+        let server = server(&json!({"groupRef": {"name": "tools"}, "aggregation": {"strategy": strategy}}));
+        let members = members(&server, &[("first", renamed("taken")), ("second", entry)]);
+        assert_eq!(members[0].problem, None, "{strategy}");
+        let problem = members[1].problem.as_deref().unwrap();
+        assert!(problem.starts_with(field), "{strategy}: {problem}");
+        let files = config_files(&server, &members).unwrap();
+        let hot = HotConfig::parse(&files.hot, "x".as_ref()).unwrap();
+        assert_eq!(hot.backends.len(), 1, "{strategy}");
+    }
+}
+
+// An entry without time limits gets those of the virtual server; one that sets the built-in default keeps it.
+#[test]
+fn entry_timeouts_override_those_of_server() {
+    let server = server(&json!({
+        "groupRef": {"name": "tools"},
+        "operational": {"timeouts": {"call": "5m", "connect": "1s"}},
+    }));
+    let entries = [
+        ("slow", json!({"url": "http://slow"})),
+        (
+            "usual",
+            json!({"url": "http://usual", "timeouts": {"call": "2m"}}),
+        ),
+    ];
+    let files = config_files(&server, &members(&server, &entries)).unwrap();
+    let hot = HotConfig::parse(&files.hot, "x".as_ref()).unwrap();
+    let timeouts: Vec<Json> = hot
+        .backends
+        .iter()
+        .map(|backend| json!([backend.timeouts.call, backend.timeouts.connect]))
+        .collect();
+    assert_eq!(timeouts, [json!(["5m", "1s"]), json!(["2m", "1s"])]);
+}
+
+// An older gateway reads the file of a newer operator: a field at its default is not written, also if the user has set it.
+#[test]
+fn fields_at_their_default_are_not_rendered() {
+    let spec = json!({
+        "groupRef": {"name": "tools"},
+        "sessionStorage": {"provider": "memory", "ttl": "30m", "db": 0, "outageGrace": "10m"},
+        "incomingAuth": {"type": "anonymous"},
+        "aggregation": {"strategy": "prefix", "pageSize": 10000, "refresh": "1m"},
+        "limits": {"requestBytes": 4_194_304, "sessions": 100_000},
+        "allowedHosts": [],
+        "operational": {
+            "logLevel": "info", "accessLog": {"sample": 0}, "drainDelay": "5s", "idleTimeout": "75s",
+            "timeouts": {"call": "2m", "extendOnProgress": false},
+        },
+    });
+    let plain = server(&json!({"groupRef": {"name": "tools"}}));
+    assert_eq!(
+        config_files(&server(&spec), &backends()).unwrap(),
+        config_files(&plain, &backends()).unwrap()
+    );
+}
+
+// A spec that the gateway would reject is not rendered, and the error names the field.
+#[test]
+fn invalid_setting_is_rejected_with_field() {
+    for (setting, field) in [
+        (
+            json!({"aggregation": {"strategy": "priority"}}),
+            "aggregation.priority",
+        ),
+        (
+            json!({"limits": {"requestsInFlight": 0}}),
+            "limits.requestsInFlight",
+        ),
+        (json!({"allowedHosts": ["a", "http://b"]}), "allowedHosts[1]"),
+        (json!({"incomingAuth": {"type": "oidc"}}), "incomingAuth.oidc"),
+        (
+            json!({"operational": {"timeouts": {"call": "25h"}}}),
+            "operational.timeouts.call",
+        ),
+        (
+            json!({"operational": {"idleTimeout": "0s"}}),
+            "operational.idleTimeout",
+        ),
+    ] {
+        let mut spec = json!({"groupRef": {"name": "tools"}});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(setting.as_object().unwrap().clone());
+        let problem = config_files(&server(&spec), &[]).unwrap_err().to_string();
+        assert!(problem.starts_with(&format!("spec.{field}: ")), "{problem}");
+    }
+}
+
+// The pod's grace period leaves time for the drain delay and the longest usual call.
+#[test]
+fn grace_period_follows_drain_delay_and_call() {
+    let grace = |operational: Json| {
+        let spec = json!({"groupRef": {"name": "tools"}, "operational": operational});
+        let deployment = rendered(&spec, 1).deployment;
+        deployment
+            .spec
+            .template
+            .spec
+            .unwrap()
+            .termination_grace_period_seconds
+    };
+    assert_eq!(grace(json!({})), Some(130));
+    assert_eq!(
+        grace(json!({"drainDelay": "10s500ms", "timeouts": {"call": "5m"}})),
+        Some(316)
+    );
 }
 
 #[test]
@@ -186,9 +325,11 @@ fn applied_objects_contain_no_null() {
 #[test]
 fn too_many_backends_for_config_map_are_rejected() {
     let many: Vec<Backend> = (0..20_000)
-        .map(|number| Backend {
-            name: format!("backend-{number}"),
-            url: format!("http://backend-{number}.a-rather-long-name.svc:8000/mcp"),
+        .map(|number| {
+            backend(
+                &format!("backend-{number}"),
+                &format!("http://backend-{number}.a-rather-long-name.svc:8000/mcp"),
+            )
         })
         .collect();
     let problem = config_files(&server(&redis()), &many).unwrap_err().to_string();

@@ -13,6 +13,9 @@ use crate::status_client::GatewayPod;
 /// Maximum number of characters of a pod's message in the status.
 const MAX_MESSAGE_CHARS: usize = 256;
 
+/// Maximum number of backends that a condition names.
+const MAX_NAMED_BACKENDS: usize = 3;
+
 /// One entry per backend of the group. A backend that fails for one pod is `Failing`, because it fails for that pod's clients.
 pub(super) fn summarize(members: &[Backend], gateways: &[GatewayPod]) -> Vec<ObservedBackend> {
     members
@@ -21,9 +24,9 @@ pub(super) fn summarize(members: &[Backend], gateways: &[GatewayPod]) -> Vec<Obs
             let reports = || {
                 ready_statuses(gateways)
                     .flat_map(|status| &status.backends)
-                    .filter(|backend| backend.name == member.name)
+                    .filter(|backend| backend.name == member.config.name)
             };
-            let problem = member.problem();
+            let problem = member.problem.as_deref();
             let is_reported = |state| reports().any(|backend| backend.state == state);
             let state = if problem.is_some() || is_reported(ReportedState::Failing) {
                 ObservedBackendState::Failing
@@ -33,20 +36,39 @@ pub(super) fn summarize(members: &[Backend], gateways: &[GatewayPod]) -> Vec<Obs
                 ObservedBackendState::Unknown
             };
             ObservedBackend {
-                name: member.name.clone(),
-                url: rules::without_secrets(&member.url)
+                name: member.config.name.clone(),
+                url: rules::without_secrets(&member.config.url)
                     .chars()
                     .take(MAX_URL)
                     .collect(),
                 state,
                 tools: reports().map(|backend| to_i32(backend.tools)).max(),
                 message: problem
-                    .as_deref()
                     .or_else(|| reports().find_map(|backend| backend.error.as_deref()))
                     .map(shorten),
             }
         })
         .collect()
+}
+
+/// The message for a configuration that the gateways accept. It names the backends that are left out of it, and why.
+pub(super) fn valid_config_message(members: &[Backend]) -> String {
+    let left_out = || members.iter().filter(|member| member.problem.is_some());
+    let named: Vec<String> = left_out()
+        .take(MAX_NAMED_BACKENDS)
+        .map(|member| {
+            let problem = member.problem.as_deref().unwrap_or_default();
+            format!("MCPServerEntry {}: {}", member.config.name, shorten(problem))
+        })
+        .collect();
+    match left_out().count() {
+        0 => "the configuration is valid".to_owned(),
+        count => format!(
+            "the configuration is valid, without {count} of the {} backends: {}",
+            members.len(),
+            named.join("; ")
+        ),
+    }
 }
 
 /// The number of backends that are ready.

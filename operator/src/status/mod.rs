@@ -5,9 +5,8 @@ mod backends;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use vmcp_crds::condition::{ConditionUpdate, merge};
-use vmcp_crds::v1alpha1::{
-    MAX_CONFLICTS, StorageProvider, VirtualMCPServer, VirtualMCPServerStatus, condition_type,
-};
+use vmcp_crds::config::SessionStorageProvider;
+use vmcp_crds::v1alpha1::{MAX_CONFLICTS, VirtualMCPServer, VirtualMCPServerStatus, condition_type};
 
 use crate::desired::{Backend, ConfigFiles, labels, names};
 use crate::status_client::GatewayPod;
@@ -171,12 +170,12 @@ fn config(observed: &Observed<'_>) -> Option<ConditionUpdate> {
             message: message.to_owned(),
         });
     }
-    observed.backends?;
+    let backends = observed.backends?;
     let (status, reason, message) = match observed.config {
         Err(problem) => (false, "ConfigInvalid", problem.to_owned()),
         Ok(files) => match assessment::config_rejection(observed.gateways, files) {
             Some(rejection) => (false, "ConfigRefused", rejection),
-            None => (true, "ConfigValid", "the configuration is valid".to_owned()),
+            None => (true, "ConfigValid", backends::valid_config_message(backends)),
         },
     };
     Some(ConditionUpdate {
@@ -203,7 +202,7 @@ fn secrets(observed: &Observed<'_>) -> Option<ConditionUpdate> {
 
 fn session_storage(observed: &Observed<'_>) -> ConditionUpdate {
     let storage = observed.server.spec.session_storage.as_ref();
-    let redis = storage.is_some_and(|storage| storage.provider == StorageProvider::Redis);
+    let redis = storage.is_some_and(|storage| storage.settings.provider == SessionStorageProvider::Redis);
     let (status, reason, message) = if redis {
         (
             false,

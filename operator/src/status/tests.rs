@@ -1,5 +1,6 @@
 use serde_json::{Value as Json, json};
 use vmcp_crds::condition::find;
+use vmcp_crds::config::BackendConfig;
 use vmcp_crds::status::GatewayStatus;
 use vmcp_crds::v1alpha1::ObservedBackendState;
 
@@ -16,6 +17,17 @@ fn server(storage: &Json) -> VirtualMCPServer {
 
 fn redis() -> Json {
     json!({"provider": "redis", "address": "redis:6379"})
+}
+
+fn backend(name: &str, url: &str) -> Backend {
+    Backend {
+        config: BackendConfig {
+            name: name.to_owned(),
+            url: url.to_owned(),
+            ..BackendConfig::default()
+        },
+        problem: None,
+    }
 }
 
 fn deployment(wanted: i32, updated: i32, available: i32, all: i32) -> Deployment {
@@ -57,10 +69,7 @@ struct Fixture {
 impl Fixture {
     fn ready() -> Self {
         let server = server(&redis());
-        let backends = vec![Backend {
-            name: "time".to_owned(),
-            url: "http://time/mcp".to_owned(),
-        }];
+        let backends = vec![backend("time", "http://time/mcp")];
         let files = crate::desired::config_files(&server, &backends).unwrap();
         let reports = json!([{"name": "time", "state": "ready", "tools": 5}]);
         Self {
@@ -369,10 +378,7 @@ fn backend_failing_for_one_pod_is_failing() {
 #[test]
 fn status_lists_are_bounded_and_keep_failures() {
     let mut fixture = Fixture::ready();
-    let backend = |number: usize| Backend {
-        name: format!("backend-{number:03}"),
-        url: "http://x?key=s3cret".to_owned(),
-    };
+    let backend = |number: usize| backend(&format!("backend-{number:03}"), "http://x?key=s3cret");
     fixture.backends = Some((0..150).map(backend).collect());
     let reports: Vec<Json> = (0..150)
         .map(|number| {
@@ -394,6 +400,26 @@ fn status_lists_are_bounded_and_keep_failures() {
         (&*status.conflicts[0], &*status.faults[0]),
         ("conflict 0", "fault 0")
     );
+}
+
+// A backend that cannot be used is left out alone, and the condition says which field is invalid.
+#[test]
+fn unusable_backend_is_named_by_condition() {
+    let mut fixture = Fixture::ready();
+    let problem = Some("spec.prefix: has no effect".to_owned());
+    fixture.backends.as_mut().unwrap().push(Backend {
+        problem,
+        ..backend("zoo", "http://zoo/mcp")
+    });
+    let status = fixture.status();
+    assert_condition(&status, "Ready", Some(("True", "Serving")));
+    assert_condition(&status, "ConfigValid", Some(("True", "ConfigValid")));
+    let message = &find(&status.conditions, "ConfigValid").unwrap().message;
+    assert!(
+        message.ends_with("without 1 of the 2 backends: MCPServerEntry zoo: spec.prefix: has no effect"),
+        "{message}"
+    );
+    assert_eq!(status.backends[1].state, ObservedBackendState::Failing);
 }
 
 // A rejected spec stalls the server, and no other condition is derived.

@@ -185,6 +185,12 @@ impl Harness {
         api.patch(&name, &manager, &Patch::Apply(object)).await.unwrap();
     }
 
+    /// Reads an object of this namespace, of which `object` has the kind and the name.
+    pub(crate) async fn get(&self, object: &Json) -> Json {
+        let (api, name) = self.dynamic(object, Some(&self.namespace));
+        serde_json::to_value(api.get(&name).await.unwrap()).unwrap()
+    }
+
     async fn apply_cluster(&self, object: &Json) {
         let (api, name) = self.dynamic(object, None);
         let manager = PatchParams::apply("user").force();
@@ -235,7 +241,7 @@ impl Harness {
 
     /// Triggers a reconcile and waits for it. At least one reconcile has begun after this call.
     pub(crate) async fn reconcile(&self) {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
+        static COUNT: AtomicU32 = AtomicU32::new(1);
         // The first one that ends may have begun earlier.
         for _ in 0..2 {
             let before = self.reconcile_count();

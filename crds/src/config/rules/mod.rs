@@ -1,10 +1,38 @@
 //! Rules for values beyond their types, shared by the operator and the gateway, so that the gateway accepts what the operator renders.
 
+mod aggregation_check;
+mod backend_check;
+mod hot_check;
+mod incoming_auth_check;
+pub mod range;
 mod session_storage_check;
+mod words;
+
+use std::borrow::Cow;
 
 use http::Uri;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use http::uri::{Authority, Scheme};
+
+pub use aggregation_check::{MAX_NAME_BYTES, check_unique_names, is_name_byte};
+pub use backend_check::{MAX_LENIENT_NAME_BYTES, is_unprintable};
+pub(super) use hot_check::MIN_BUFFERED_BYTES;
+pub use hot_check::{host_and_optional_port, is_origin, is_program_origin};
+pub use incoming_auth_check::{issuer_url, resource_url};
+pub(super) use words::*;
+
+/// The path of an invalid field, and why it is invalid.
+pub type FieldError = (Cow<'static, str>, String);
+
+/// Adds the field to a message.
+fn at(field: impl Into<Cow<'static, str>>) -> impl FnOnce(String) -> FieldError {
+    move |message| (field.into(), message)
+}
+
+/// Adds the parent of a field to its path.
+fn below(parent: impl std::fmt::Display) -> impl FnOnce(FieldError) -> FieldError {
+    move |(field, message)| (format!("{parent}.{field}").into(), message)
+}
 
 /// Description of a DNS label, for error messages.
 pub const DNS_LABEL: &str =
@@ -34,13 +62,7 @@ pub fn is_dns_name(text: &str) -> bool {
 /// # Errors
 /// When the text is not an `http` or `https` URL that can be called. The message contains no secrets of the URL.
 pub fn endpoint(text: &str) -> Result<Uri, String> {
-    parse_endpoint(text).ok_or_else(|| {
-        format!(
-            "found {:?}; expected an http or https URL without user, password or fragment, for example \
-             http://time.tools.svc:8000/mcp",
-            without_secrets(text)
-        )
-    })
+    parse_endpoint(text).ok_or_else(|| format!("found {:?}; {ENDPOINT_EXPECTED}", without_secrets(text)))
 }
 
 fn parse_endpoint(text: &str) -> Option<Uri> {
@@ -89,7 +111,7 @@ fn without_values(url: &str) -> String {
 }
 
 /// Headers that HTTP and MCP set themselves, or that belong to one connection. The configuration must not set them.
-const OWN_HEADERS: [&str; 17] = [
+pub(super) const OWN_HEADERS: [&str; 17] = [
     "accept",
     "accept-encoding",
     "connection",
@@ -123,9 +145,7 @@ pub fn header(text: &str) -> Result<HeaderName, String> {
         .parse()
         .map_err(|_| format!("invalid header name {text:?}"))?;
     if OWN_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("mcp-") {
-        return Err(format!(
-            "header {text:?} is not allowed: HTTP and MCP set it themselves"
-        ));
+        return Err(format!("header {text:?} is not allowed: {OWN_HEADER}"));
     }
     Ok(name)
 }
@@ -137,10 +157,7 @@ pub fn header(text: &str) -> Result<HeaderName, String> {
 pub fn passed_header(text: &str) -> Result<HeaderName, String> {
     let name = header(text)?;
     if name == AUTHORIZATION || name == COOKIE {
-        return Err(format!(
-            "header {text:?} is not allowed: it authenticates the client to the gateway and is never forwarded; set the backend's own \
-             header in `headers`"
-        ));
+        return Err(format!("header {text:?} is not allowed: {CREDENTIAL_HEADER}"));
     }
     Ok(name)
 }
@@ -159,7 +176,7 @@ pub fn host_and_port(address: &str) -> Result<(String, u16), String> {
     });
     parsed.ok_or_else(|| {
         let found = without_secrets(address);
-        format!("found {found:?}; expected host:port, for example redis.tools.svc:6379")
+        format!("found {found:?}; {HOST_AND_PORT_EXPECTED}")
     })
 }
 

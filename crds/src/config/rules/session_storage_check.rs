@@ -1,16 +1,12 @@
 //! Checks that the fields of the session storage are valid and do not contradict each other.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use super::super::{REDIS_PASSWORD_ENV, SessionStorage, SessionStorageProvider};
-use super::host_and_port;
+use super::{FieldError, host_and_port, words};
 
 /// Upper bound of `maxLifetime`. A session id contains its expiry, and a mistake in the configuration must not make sessions immortal.
 const MAX_ALLOWED_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-
-/// The name of an invalid field, and why it is invalid.
-type FieldError = (Cow<'static, str>, String);
 
 impl SessionStorage {
     /// Checks the rules that the types do not express. `has_password` is whether the environment variable with the password is set.
@@ -34,18 +30,19 @@ impl SessionStorage {
         let (ttl, max) = (self.ttl.get(), self.max_lifetime.get());
         let found = |found| format!("found {found}; ");
         if ttl.is_zero() {
-            return Err(("ttl".into(), found(self.ttl) + "must be longer than 0s"));
+            return Err(("ttl".into(), found(self.ttl) + words::LONGER_THAN_ZERO));
         }
         if max > MAX_ALLOWED_LIFETIME {
             return Err((
                 "maxLifetime".into(),
-                found(self.max_lifetime) + "must be at most 366 days",
+                found(self.max_lifetime) + words::MAX_LIFETIME_EXPECTED,
             ));
         }
         if ttl > max {
             let message = format!(
-                "{}must not be longer than `maxLifetime`, which is {}",
+                "{}{}, which is {}",
                 found(self.ttl),
+                words::TTL_TOO_LONG,
                 self.max_lifetime
             );
             return Err(("ttl".into(), message));
@@ -72,17 +69,14 @@ impl SessionStorage {
         ];
         match set.into_iter().find(|(_, is_set)| *is_set) {
             None => Ok(()),
-            Some((field, _)) => {
-                let message = "has no effect with `provider: memory`; set `provider: redis` or remove it";
-                Err((field.into(), message.to_owned()))
-            }
+            Some((field, _)) => Err((field.into(), words::WITHOUT_EFFECT_IN_MEMORY.to_owned())),
         }
     }
 
     fn check_servers(&self) -> Result<(), FieldError> {
         let each = |field: &'static str, addresses: &[String]| {
             if addresses.is_empty() {
-                return Err((field.into(), "is empty; add at least one host:port".to_owned()));
+                return Err((field.into(), words::NO_ADDRESS.to_owned()));
             }
             for (index, address) in addresses.iter().enumerate() {
                 host_and_port(address).map_err(|message| (format!("{field}[{index}]").into(), message))?;
@@ -95,34 +89,35 @@ impl SessionStorage {
             }
             (None, Some(sentinel), None) => {
                 if sentinel.master_name.is_empty() {
-                    let message = "is empty; use the name in the sentinels' `sentinel monitor` line";
-                    return Err(("sentinel.masterName".into(), message.to_owned()));
+                    return Err((
+                        "sentinel.masterName".into(),
+                        words::MASTER_NAME_MISSING.to_owned(),
+                    ));
                 }
                 each("sentinel.addresses", &sentinel.addresses)?;
             }
             (None, None, Some(cluster)) => {
                 each("cluster.addresses", &cluster.addresses)?;
                 if self.db != 0 {
-                    let message = format!("found {}; a Redis cluster has only database 0", self.db);
+                    let message = format!("found {}; {}", self.db, words::CLUSTER_DATABASE);
                     return Err(("db".into(), message));
                 }
             }
             (None, None, None) => {
-                let message =
-                    "missing; `provider: redis` needs the server's host:port, or `sentinel`, or `cluster`";
-                return Err(("address".into(), message.to_owned()));
+                return Err(("address".into(), words::NO_REDIS_SERVER.to_owned()));
             }
             (address, _, cluster) => {
                 let field = if address.is_some() { "address" } else { "sentinel" };
                 let other = if cluster.is_some() { "cluster" } else { "sentinel" };
                 let message = format!(
-                    "cannot be combined with `{other}`; set only one of `address`, `sentinel` and `cluster`"
+                    "cannot be combined with `{other}`; {}",
+                    words::SEVERAL_REDIS_SERVERS
                 );
                 return Err((field.into(), message));
             }
         }
         if self.key_prefix.contains(['{', '}']) {
-            let message = format!("found {:?}; braces are not allowed", self.key_prefix);
+            let message = format!("found {:?}; {}", self.key_prefix, words::KEY_PREFIX_EXPECTED);
             return Err(("keyPrefix".into(), message));
         }
         Ok(())
@@ -177,7 +172,7 @@ impl SessionStorage {
             ("commandTimeout", self.command_timeout),
         ];
         match timeouts.into_iter().find(|(_, timeout)| timeout.get().is_zero()) {
-            Some((field, _)) => Err((field.into(), "found 0s; must be longer than 0s".to_owned())),
+            Some((field, _)) => Err((field.into(), format!("found 0s; {}", words::LONGER_THAN_ZERO))),
             None => Ok(()),
         }
     }

@@ -1,0 +1,77 @@
+//! Rules for the API server, in CEL, on types that are part of the gateway's file and of a custom resource.
+//!
+//! With them the API server rejects at `kubectl apply` what the gateway would reject in its file, in the same words. The schema of the
+//! file does not contain these rules: there [`super::rules`] checks them.
+
+use serde_json::{Map, Value as Json, json};
+
+/// What a duration must look like, for messages.
+pub(super) const DURATION_EXPECTED: &str =
+    "expected a duration with units, for example 250ms, 5s, 30m or 1h30m";
+/// Maximum length of a duration in a custom resource.
+pub(super) const MAX_DURATION_CHARS: u32 = 32;
+
+/// Matches `host:port`.
+pub(super) const HOST_AND_PORT: &str = r"^([a-zA-Z0-9._-]+|\\[[0-9a-fA-F:.]+\\]):(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})$";
+/// Matches an http or https URL without user, password and fragment. The path has the characters that the gateway's parser accepts.
+const ENDPOINT: &str = r"://([a-zA-Z0-9._-]+|\\[[0-9a-fA-F:.]+\\])(:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?";
+const PATH: &str = "[!$-;=?-_a-z|~]*";
+
+/// A rule as `x-kubernetes-validations` has it.
+pub(super) fn rule(rule: &str, message: &str) -> Json {
+    json!({"rule": rule, "message": message})
+}
+
+/// A rule about the field `field` of `self`, so that the API server names this field.
+pub(super) fn rule_of_field(field: &str, rule: &str, message: &str) -> Json {
+    json!({"rule": rule, "message": message, "fieldPath": format!(".{field}")})
+}
+
+/// The expression that is true if `value` is a duration, such as `1h30m`.
+pub(super) fn is_duration(value: &str) -> String {
+    format!(
+        "size({value}) > 0 && {value}.matches('^([0-9]{{1,6}}h)?([0-9]{{1,7}}m)?([0-9]{{1,9}}s)?([0-9]{{1,12}}ms)?$')"
+    )
+}
+
+/// The expression that is true if `value` is an http or https URL that can be called.
+pub(super) fn is_endpoint(value: &str) -> String {
+    format!("{value}.matches('^https?{ENDPOINT}([/?]{PATH})?$')")
+}
+
+/// The expression that is true if `value` is an http or https URL without a query.
+pub(super) fn is_endpoint_without_query(value: &str) -> String {
+    // The path without `?`.
+    format!("{value}.matches('^https?{ENDPOINT}(/[!$-;=@-_a-z|~]*)?$') && !{value}.contains('?')")
+}
+
+/// Removes the properties `names` from the schema of a struct. A custom resource has other fields in their place, or none.
+#[cfg(feature = "k8s")]
+pub(crate) fn remove_properties(schema: &mut schemars::Schema, names: &[&str]) {
+    let Some(object) = schema.as_object_mut() else {
+        return;
+    };
+    if let Some(Json::Object(properties)) = object.get_mut("properties") {
+        properties.retain(|name, _| !names.contains(&name.as_str()));
+    }
+    if let Some(Json::Array(required)) = object.get_mut("required") {
+        required.retain(|name| !names.iter().any(|removed| name == removed));
+    }
+}
+
+/// Keywords that only the API server needs: rules in CEL, and the bounds by which it estimates their cost.
+const API_SERVER_KEYWORDS: [&str; 5] = [
+    "x-kubernetes-validations",
+    "minLength",
+    "maxLength",
+    "maxItems",
+    "maxProperties",
+];
+
+/// Removes the keywords that only the API server needs.
+pub(super) fn remove_api_server_keywords(schema: &mut schemars::Schema) {
+    let keywords: Option<&mut Map<String, Json>> = schema.as_object_mut();
+    if let Some(keywords) = keywords {
+        keywords.retain(|keyword, _| !API_SERVER_KEYWORDS.contains(&keyword.as_str()));
+    }
+}

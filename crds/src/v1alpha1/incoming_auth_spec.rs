@@ -1,0 +1,55 @@
+//! `spec.incomingAuth` of a virtual server.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{IncomingAuth, OidcConfig, cel};
+
+/// Authentication of clients. Default: every client that can connect is allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IncomingAuthSpec {
+    /// The fields of the gateway's own configuration, except `oidc`.
+    #[serde(flatten)]
+    #[schemars(schema_with = "without_oidc")]
+    pub settings: IncomingAuth,
+    /// The issuer and the required claims of tokens. Required with `type: oidc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcSpec>,
+}
+
+/// Validation of bearer tokens. A token must have the claims `iss`, `sub`, `aud` and `exp`; `nbf` is checked if it is present.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OidcSpec {
+    /// The fields of the gateway's own configuration, except those that name files.
+    #[serde(flatten)]
+    #[schemars(schema_with = "without_files")]
+    pub settings: OidcConfig,
+}
+
+impl IncomingAuthSpec {
+    /// The gateway's configuration.
+    #[must_use]
+    pub fn to_config(&self) -> IncomingAuth {
+        IncomingAuth {
+            kind: self.settings.kind,
+            oidc: self.oidc.as_ref().map(|oidc| OidcConfig {
+                ca_bundle_path: None,
+                ..oidc.settings.clone()
+            }),
+        }
+    }
+}
+
+fn without_oidc(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = IncomingAuth::json_schema(generator);
+    cel::remove_properties(&mut schema, &["oidc"]);
+    schema
+}
+
+fn without_files(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = OidcConfig::json_schema(generator);
+    cel::remove_properties(&mut schema, &["caBundlePath"]);
+    schema
+}

@@ -1,0 +1,80 @@
+//! Adapts the schema of the gateway's configuration types to what a CustomResourceDefinition allows.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use serde_json::Value as Json;
+
+/// Adapts the schema of the spec.
+///
+/// - Defaults move from the schema into the descriptions. The API server would write them into every object, where they would stay when a
+///   later version has another default, and the operator could not tell them from a value that a user has set.
+/// - Formats of integers that Kubernetes does not know become bounds.
+pub(super) fn adapt(crd: &mut CustomResourceDefinition) {
+    for version in &mut crd.spec.versions {
+        let schema = version
+            .schema
+            .as_mut()
+            .and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let spec = schema
+            .and_then(|schema| schema.properties.as_mut())
+            .and_then(|fields| fields.get_mut("spec"));
+        for field in spec.into_iter().flat_map(children) {
+            adapt_field(field);
+        }
+    }
+}
+
+fn adapt_field(schema: &mut JSONSchemaProps) {
+    schema.example = None;
+    if let Some(default) = schema.default.take().map(|default| default.0) {
+        describe_default(schema, &default);
+    }
+    bound_integer(schema);
+    for child in children(schema) {
+        adapt_field(child);
+    }
+}
+
+/// Appends the default to the description, unless it describes its default itself.
+fn describe_default(schema: &mut JSONSchemaProps, default: &Json) {
+    let default = match default {
+        Json::String(text) => text.clone(),
+        Json::Bool(_) | Json::Number(_) | Json::Array(_) => default.to_string(),
+        Json::Null | Json::Object(_) => return,
+    };
+    let description = schema.description.get_or_insert_default();
+    if !default.is_empty() && !description.contains("Default: ") {
+        description.push_str(&format!(" Default: `{default}`."));
+    }
+}
+
+/// Replaces a format of integers that Kubernetes does not know by a bound.
+fn bound_integer(schema: &mut JSONSchemaProps) {
+    let maximum = match schema.format.as_deref() {
+        Some("uint16") => Some(u16::MAX.into()),
+        Some("uint32") => Some(u32::MAX.into()),
+        // Kubernetes has no larger integers than i64.
+        Some("uint64") => None,
+        _ => return,
+    };
+    schema.format = None;
+    schema.maximum = schema.maximum.or(maximum);
+}
+
+/// The schemas of the fields, of the items of a list, and of the values of a map.
+fn children(schema: &mut JSONSchemaProps) -> impl Iterator<Item = &mut JSONSchemaProps> {
+    let items = match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => Some(&mut **items),
+        _ => None,
+    };
+    let values = match &mut schema.additional_properties {
+        Some(JSONSchemaPropsOrBool::Schema(values)) => Some(&mut **values),
+        _ => None,
+    };
+    let fields = schema
+        .properties
+        .iter_mut()
+        .flat_map(std::collections::BTreeMap::values_mut);
+    fields.chain(items).chain(values)
+}
