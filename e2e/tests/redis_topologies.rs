@@ -135,7 +135,7 @@ async fn replica_named_by_sentinel_is_rejected() -> anyhow::Result<()> {
     let store = store(&of_sentinels(&sentinels))?;
     let key = created(&store).await?;
     let primary = &sentinels.servers[sentinels.primary()?];
-    // The former primary has lost its data and would report the session as gone.
+    // The old primary has lost its data and would report the session as gone.
     let port = sentinels.servers[1].address.port().to_string();
     primary.command::<()>(&["REPLICAOF", "127.0.0.1", &port])?;
     primary.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"])?;

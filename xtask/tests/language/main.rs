@@ -13,19 +13,6 @@ use rules::{
     FILE_EXCEPTIONS, FOLDER_EXCEPTIONS, MAX_TEST_NAME_LENGTH, PHRASE_EXCEPTIONS, PHRASES, TYPE_EXCEPTIONS,
 };
 
-/// The folders of the crates.
-const CRATES: [&str; 9] = [
-    "bench",
-    "crds",
-    "e2e",
-    "e2e/cluster",
-    "e2e/fixture",
-    "e2e/peers",
-    "gateway",
-    "operator",
-    "xtask",
-];
-
 /// File names that may repeat within a crate.
 const COMMON_FILE_NAMES: [&str; 4] = ["mod.rs", "main.rs", "lib.rs", "tests.rs"];
 
@@ -53,6 +40,15 @@ fn files(folder: &str, extension: &str) -> io::Result<Vec<String>> {
         }
     }
     Ok(found)
+}
+
+/// The folders of the crates, relative to the root of the repository.
+fn crates() -> io::Result<Vec<String>> {
+    let manifests = files(".", "Cargo.toml")?;
+    let folders = manifests
+        .iter()
+        .filter_map(|manifest| manifest.strip_suffix("/Cargo.toml"));
+    Ok(folders.map(str::to_owned).collect())
 }
 
 fn read(path: &str) -> io::Result<String> {
@@ -205,14 +201,14 @@ fn test_names_are_short() -> io::Result<()> {
 #[test]
 fn visible_type_names_are_unique_in_a_crate() -> io::Result<()> {
     let mut faults = Vec::new();
-    for folder in CRATES {
+    for folder in crates()? {
         let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for path in files(&format!("{folder}/src"), ".rs")? {
             for name in visible_types(&read(&path)?) {
                 places.entry(name).or_default().push(path.clone());
             }
         }
-        faults.extend(duplicates(folder, places, &TYPE_EXCEPTIONS));
+        faults.extend(duplicates(&folder, places, &TYPE_EXCEPTIONS));
     }
     assert_none(&faults);
     Ok(())
@@ -221,7 +217,7 @@ fn visible_type_names_are_unique_in_a_crate() -> io::Result<()> {
 #[test]
 fn file_names_are_unique_in_a_crate() -> io::Result<()> {
     let mut faults = Vec::new();
-    for folder in CRATES {
+    for folder in crates()? {
         let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for path in files(&format!("{folder}/src"), ".rs")? {
             let name = path.rsplit('/').next().unwrap_or_default().to_owned();
@@ -229,7 +225,7 @@ fn file_names_are_unique_in_a_crate() -> io::Result<()> {
                 places.entry(name).or_default().push(path);
             }
         }
-        faults.extend(duplicates(folder, places, &FILE_EXCEPTIONS));
+        faults.extend(duplicates(&folder, places, &FILE_EXCEPTIONS));
     }
     assert_none(&faults);
     Ok(())

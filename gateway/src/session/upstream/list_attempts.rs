@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failure_of_one_list_is_one_of_the_backend_until_that_list_is_known() {
+    async fn unknown_list_failure_counts_as_backend_failure() {
         let (attempts, backend) = (Attempts::default(), BackendName::for_test("a"));
         attempts.begin(&backend, ListKind::Resources);
         assert_eq!(
