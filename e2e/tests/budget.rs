@@ -280,7 +280,7 @@ fn decoder_windows_use_memory_share_of_their_backend() -> anyhow::Result<()> {
 }
 
 fn initialize(mcp: SocketAddr, bytes: usize) -> anyhow::Result<u16> {
-    let capabilities = json!({"experimental": {"x": "y".repeat(bytes)}});
+    let capabilities = json!({"experimental": {"x": {"y": "y".repeat(bytes)}}});
     Ok(http_client::initialize_with(mcp, "2025-11-25", &capabilities)?.status)
 }
 

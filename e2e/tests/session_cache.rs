@@ -344,7 +344,7 @@ fn session_cache_size_is_limited() -> anyhow::Result<()> {
         .start()?;
     let gateway = harness.gateway();
     let before = gateway.metric("vmcp_buffered_bytes", "")?;
-    let heavy = json!({"experimental": {"x": "y".repeat(15_000)}});
+    let heavy = json!({"experimental": {"x": {"y": "y".repeat(15_000)}}});
     let sessions = (0..400).map(|_| Session::open_with(gateway.mcp, "2025-11-25", &heavy));
     let sessions: Vec<_> = sessions.collect::<anyhow::Result<_>>()?;
     let buffered = gateway.metric("vmcp_buffered_bytes", "")? - before;

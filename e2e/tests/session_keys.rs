@@ -44,7 +44,7 @@ fn key_rotation_is_taken_and_bad_keys_are_refused() -> anyhow::Result<()> {
     // An invalid key is reported and has no other effect.
     std::fs::write(directory.join(NEXT), "no key")?;
     wait::until("the bad key is told of", PATIENCE, || {
-        anyhow::ensure!(gateway.log()?.contains("are refused"), "not yet");
+        anyhow::ensure!(gateway.log()?.contains("session key reload rejected"), "not yet");
         Ok(())
     })?;
     call(&session)?;

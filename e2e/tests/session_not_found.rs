@@ -165,7 +165,12 @@ fn every_other_error_keeps_the_request_id() -> anyhow::Result<()> {
     let unknown = ("mcp-protocol-version", "1900-01-01");
     let id = ("mcp-session-id", &*session.id);
     for (what, headers, message, code) in [
-        ("no session", &[][..], ping.clone(), -32600),
+        (
+            "no session",
+            &[][..],
+            request(&json!("a"), "tools/list", &json!({})),
+            -32600,
+        ),
         ("unknown revision", &[id, unknown][..], ping, -32600),
         (
             "unknown method",

@@ -460,7 +460,8 @@ fn unresumable_call_ends_with_error_for_its_id() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A client response that belongs to no server request is rejected.
+/// A client response with an id of the gateway that belongs to no server request of the session is rejected. One with another id is ignored,
+/// as by the official SDKs.
 #[test]
 fn unsolicited_client_response_is_rejected() -> anyhow::Result<()> {
     let (harness, gateway) = one_gateway()?;
@@ -475,14 +476,14 @@ fn unsolicited_client_response_is_rejected() -> anyhow::Result<()> {
         (&session, json!(forged(&genuine))),
         (&session, json!("vmcp:rAAAA")),
         (&session, json!("vmcp:0123456789abcdef")),
-        (&session, json!(1)),
-        (&session, json!(null)),
         // It is another session's.
         (&other, json!(genuine)),
     ] {
         let refused = answer(gateway.mcp, who, &json!({"id": id}), &roots)?;
         assert_eq!((refused.status, refused.error_code()), (400, -32600), "{id}");
     }
+    let ignored = answer(gateway.mcp, &session, &json!({"id": 1}), &roots)?;
+    assert_eq!(ignored.status, 202, "{}", ignored.text());
     // A response that the backend cannot accept now has to be sent again by the client.
     let down = json!({"status": 503, "only_method": "response"});
     harness.server().set_faults(&down)?;

@@ -431,11 +431,6 @@ fn params() -> Vec<Row> {
             none("resources/subscribe"),
         ),
         posted(
-            "initialize without params",
-            invalid("protocolVersion"),
-            none("initialize"),
-        ),
-        posted(
             "a cursor that is none",
             invalid("cursor"),
             request("tools/list", &json!({"cursor": "AAAA"})),

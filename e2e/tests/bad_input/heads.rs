@@ -185,7 +185,7 @@ pub(crate) fn http() -> Vec<Row> {
         no_head("no HTTP", (400, "not HTTP/1.1: invalid HTTP method"), |_| {
             "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03 hello\r\n\r\n".to_owned()
         }),
-        no_head("HTTP/2", (505, "HTTP/1.1, and no HTTP/2"), |_| {
+        no_head("HTTP/2", (505, "supports only HTTP/1.1"), |_| {
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()
         }),
         no_head(
