@@ -208,7 +208,7 @@ mod tests {
             (Rejection::InvalidMessage, "not a JSON-RPC message"),
             (Rejection::InvalidNotification, "a notification with invalid"),
             (Rejection::ReservedId, "a request id that begins with"),
-            (Rejection::InvalidBatch, "a batch outside"),
+            (Rejection::InvalidBatch, "a batch that is empty"),
             (Rejection::DiscoverUnsupported, "`server/discover`"),
             (Rejection::ModernFieldMissing, "another message of the modern era"),
             (

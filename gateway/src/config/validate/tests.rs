@@ -82,7 +82,7 @@ fn error_names_the_invalid_value() {
         ),
         ("address: 'r:1', tls: {serverName: 'a b'}", "a b"),
         ("address: 'r:1', ttl: 0s", "sessionStorage.ttl"),
-        ("address: 'r:1', ttl: 25h", "`maxLifetime` is 24h"),
+        ("address: 'r:1', ttl: 25h", "`maxLifetime`, which is 24h"),
         ("address: 'r:1', maxLifetime: 9000h", "366 days"),
         ("address: 'r:1', commandTimeout: 0s", "commandTimeout"),
         ("address: 'r:1', connectTimeout: 0s", "connectTimeout"),
