@@ -2,9 +2,11 @@
 
 use std::str::FromStr;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{PodTemplateSpec, Secret};
 use kube::ResourceExt as _;
 use vmcp_crds::v1alpha1::field_rules::{object_name, quoted};
+
+use crate::desired::pod_template;
 
 /// The images and Secrets that a virtual server may use. By default any image, and any Secret of its namespace.
 #[derive(Clone, Debug, Default)]
@@ -23,22 +25,43 @@ pub struct SecretLabel {
 }
 
 impl Policy {
-    /// Checks whether `spec.image` may be `image`.
+    /// Checks whether the field `path` of a spec may be `image`.
     ///
     /// # Errors
     /// When the image is not allowed; the message says what is allowed.
-    pub fn check_image(&self, image: &str) -> Result<(), String> {
+    pub fn check_image(&self, path: &str, image: &str) -> Result<(), String> {
         if self.image_prefixes.is_empty()
             || self.image_prefixes.iter().any(|prefix| has_prefix(image, prefix))
         {
             return Ok(());
         }
         Err(format!(
-            "spec.image {} does not begin with an allowed prefix ({}): remove spec.image to use the operator's default image, or \
-             ask the operator's administrator to allow it",
+            "{path} {} does not begin with an allowed prefix ({}): remove it to use the operator's default image, or ask the \
+             operator's administrator to allow it",
             quoted(image),
             self.image_prefixes.join(", "),
         ))
+    }
+
+    /// Checks the images and the Secrets that a pod template names. With a required label, a template may name no Secret: it would reach the
+    /// pod without the operator having read its labels.
+    ///
+    /// # Errors
+    /// The reason of the condition and its message, when something is not allowed.
+    pub fn check_template(&self, template: &PodTemplateSpec) -> Result<(), (&'static str, String)> {
+        for (path, image) in pod_template::images(template) {
+            self.check_image(&path, &image)
+                .map_err(|message| ("ImageNotAllowed", message))?;
+        }
+        match (&self.secret_label, pod_template::secret_reference(template)) {
+            (Some(label), Some(path)) => Err((
+                "SecretNotAllowed",
+                format!(
+                    "{path}: the operator allows only Secrets with the label {label}, and none in a pod template"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Checks whether a virtual server may use `secret`, which the operator did not create.
@@ -139,7 +162,7 @@ mod tests {
             "other.example/x",
             "host.example/x:1",
         ] {
-            policy.check_image(image).unwrap();
+            policy.check_image("spec.image", image).unwrap();
         }
         for image in [
             "registry.example/team-of-others/x",
@@ -147,10 +170,10 @@ mod tests {
             "gateway",
             "host.example:5000/x",
         ] {
-            let message = policy.check_image(image).unwrap_err();
+            let message = policy.check_image("spec.image", image).unwrap_err();
             assert!(message.contains("other.example/"), "{message}");
         }
-        Policy::default().check_image("gateway").unwrap();
+        Policy::default().check_image("spec.image", "gateway").unwrap();
     }
 
     #[test]

@@ -20,6 +20,12 @@ pub fn first_violation(server: &VirtualMCPServer) -> Option<String> {
     if let Some(image) = &spec.image {
         checks.push(("spec.image", field_rules::image(image)));
     }
+    if let Some(account) = &spec.service_account_name {
+        checks.push(("spec.serviceAccountName", field_rules::object_name(account)));
+    }
+    for secret in &spec.image_pull_secrets {
+        checks.push(("spec.imagePullSecrets", field_rules::object_name(&secret.name)));
+    }
     if let Some(storage) = &spec.session_storage {
         check_session_storage(storage, &mut checks);
     }

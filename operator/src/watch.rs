@@ -11,6 +11,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
 use kube::core::error_boundary::InvalidObject;
@@ -96,6 +97,10 @@ watch_table! {
     deployments: Deployment, children, mappers::by_label;
     /// PodDisruptionBudgets that the operator created.
     disruption_budgets: PodDisruptionBudget, children, mappers::by_label;
+    /// NetworkPolicies that the operator created.
+    network_policies: NetworkPolicy, children, mappers::by_label;
+    /// Autoscalers that the operator created.
+    own_autoscalers: HorizontalPodAutoscaler, children, mappers::by_label;
     /// The ReplicaSets of these Deployments.
     replica_sets: ReplicaSet, descendants, mappers::by_label;
     /// The gateway pods.

@@ -18,6 +18,7 @@ mod session_storage_spec;
 mod set_fields;
 mod structural_schema;
 mod virtual_mcp_server;
+mod workload_spec;
 mod yaml;
 
 pub use incoming_auth_spec::{IncomingAuthSpec, OidcSpec};
@@ -31,6 +32,10 @@ pub use server_status::{
 pub use session_storage_spec::SessionStorageSpec;
 pub use set_fields::SetFields;
 pub use virtual_mcp_server::{SessionAffinity, VirtualMCPServer, VirtualMCPServerSpec};
+pub use workload_spec::{
+    AutoscalingSpec, DisruptionBudgetSettings, NetworkPolicySpec, PodTemplate, SecretRef, ServiceSettings,
+    ServiceType, TrafficDistribution, TrafficPolicy,
+};
 pub use yaml::{definitions, yaml};
 
 /// The API group of all kinds.

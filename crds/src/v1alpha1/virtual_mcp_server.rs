@@ -1,16 +1,19 @@
 //! `VirtualMCPServer`: one MCP endpoint for all servers of a group.
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    GroupRef, IncomingAuthSpec, OperationalSpec, SecretKeyRef, SessionStorageSpec, VirtualMCPServerStatus,
+    AutoscalingSpec, DisruptionBudgetSettings, GroupRef, IncomingAuthSpec, NetworkPolicySpec,
+    OperationalSpec, PodTemplate, SecretKeyRef, SecretRef, ServiceSettings, SessionStorageSpec,
+    VirtualMCPServerStatus,
 };
 use crate::config::{HotConfig, SessionStorageProvider, cel};
 
 /// One MCP endpoint for all MCP servers of a group, served by interchangeable gateway pods.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "vmcp.dev",
     version = "v1alpha1",
@@ -40,6 +43,11 @@ use crate::config::{HotConfig, SessionStorageProvider, cel};
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.autoscaling) || !has(self.replicas)")
+        .message("has no effect with `autoscaling`, which sets the number of pods; remove one of the two")
+        .field_path(".replicas")
+)]
 pub struct VirtualMCPServerSpec {
     /// The MCPGroup whose MCP servers are behind this endpoint, in the same namespace.
     pub group_ref: GroupRef,
@@ -74,6 +82,40 @@ pub struct VirtualMCPServerSpec {
             .message("image must be an image reference, for example registry.example/team/gateway:1.2")
     )]
     pub image: Option<String>,
+    /// Secrets with the credentials for pulling the images of the pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<SecretRef>,
+    /// ServiceAccount of the gateway pods, for example for a policy of the network. The pods get no token of it. Default: one that the
+    /// operator creates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+            .message("serviceAccountName must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
+    )]
+    pub service_account_name: Option<String>,
+    /// Resources of the gateway container. Default: requests of 50m CPU and 64Mi of memory, a limit of 512Mi of memory, and no limit of
+    /// CPU, because throttling adds latency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// Further fields of the pods, as in `spec.template` of a Deployment, for example `spec.nodeSelector`, `spec.tolerations` or a sidecar.
+    /// They are merged into the operator's template; lists of objects with names, by name. The gateway's container is `gateway`. Fields that
+    /// would break the gateway are rejected, such as host ports and volumes at its paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
+    /// The Service that clients connect to.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub service: ServiceSettings,
+    /// How many gateway pods may be evicted at once. Only with more than one replica.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pod_disruption_budget: DisruptionBudgetSettings,
+    /// Scales the pods by their CPU usage. Not together with `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingSpec>,
+    /// Creates a NetworkPolicy for the gateway pods. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicySpec>,
 }
 
 impl VirtualMCPServerSpec {

@@ -58,7 +58,9 @@ mod tests {
     fn schemas_do_not_allow_unknown_fields() {
         for (name, text) in yaml().unwrap() {
             assert!(!text.contains("additionalProperties: true"), "{name}");
-            assert!(!text.contains("x-kubernetes-preserve-unknown-fields"), "{name}");
+            // A pod template is checked by the operator.
+            let open = text.matches("x-kubernetes-preserve-unknown-fields").count();
+            assert_eq!(open, usize::from(name.contains("virtualmcpservers")), "{name}");
         }
     }
 

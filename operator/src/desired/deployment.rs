@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-    SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume,
-    VolumeMount,
+    LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext,
+    TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -16,7 +16,7 @@ use vmcp_crds::config::{Duration, REDIS_PASSWORD_ENV};
 use vmcp_crds::v1alpha1::{SecretKeyRef, VirtualMCPServer};
 
 use super::config::STARTUP_FILE;
-use super::{Inputs, labels, metadata, names};
+use super::{Inputs, labels, metadata, names, pod_template};
 
 /// Port of the MCP endpoint, for clients.
 pub const MCP_PORT: u16 = 4483;
@@ -24,6 +24,13 @@ pub const MCP_PORT: u16 = 4483;
 pub(crate) const ADMIN_PORT: u16 = 9483;
 pub(super) const MCP_PORT_NAME: &str = "mcp";
 const ADMIN_PORT_NAME: &str = "admin";
+
+/// Name of the gateway's container.
+pub(super) const CONTAINER: &str = "gateway";
+/// Directory of all files that the operator mounts.
+pub(super) const ETC_DIR: &str = "/etc/vmcp";
+/// Names of the volumes that the operator mounts.
+pub(super) const VOLUMES: [&str; 3] = ["config", "backends", "keys"];
 
 const CONFIG_DIR: &str = "/etc/vmcp/config";
 pub(super) const BACKENDS_DIR: &str = "/etc/vmcp/backends";
@@ -82,14 +89,22 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
     let mac = inputs
         .password_mac
         .filter(|_| server.spec.redis_password_ref().is_some());
-    PodTemplateSpec {
+    let pull_secrets = server.spec.image_pull_secrets.iter();
+    let pull_secrets: Vec<LocalObjectReference> = pull_secrets
+        .map(|secret| LocalObjectReference {
+            name: secret.name.clone(),
+        })
+        .collect();
+    let account = server.spec.service_account_name.clone();
+    let mut template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels::all(server)),
             annotations: mac.map(|mac| BTreeMap::from([(labels::PASSWORD_MAC.to_owned(), mac.to_owned())])),
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
-            service_account_name: Some(names::workload(server)),
+            service_account_name: Some(account.unwrap_or_else(|| names::workload(server))),
+            image_pull_secrets: (!pull_secrets.is_empty()).then_some(pull_secrets),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(grace_seconds(server)),
@@ -112,13 +127,26 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
             volumes: Some(volumes(server, inputs)),
             ..PodSpec::default()
         }),
+    };
+    if let Some(more) = &server.spec.pod_template {
+        pod_template::merge(&mut template, more);
+    }
+    template
+}
+
+fn default_resources() -> ResourceRequirements {
+    ResourceRequirements {
+        requests: Some(quantities(&[("cpu", "50m"), ("memory", "64Mi")])),
+        // No CPU limit: throttling would add latency under load.
+        limits: Some(quantities(&[("memory", "512Mi")])),
+        ..ResourceRequirements::default()
     }
 }
 
 fn container(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Container {
     let image = server.spec.image.as_deref().unwrap_or(inputs.default_image);
     Container {
-        name: "gateway".to_owned(),
+        name: CONTAINER.to_owned(),
         image: Some(image.to_owned()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         args: Some(vec![
@@ -135,12 +163,7 @@ fn container(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Container {
         startup_probe: Some(probe("/livez", 1, 60)),
         liveness_probe: Some(probe("/livez", 10, 3)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
-        resources: Some(ResourceRequirements {
-            requests: Some(quantities(&[("cpu", "50m"), ("memory", "64Mi")])),
-            // No CPU limit: throttling would add latency under load.
-            limits: Some(quantities(&[("memory", "512Mi")])),
-            ..ResourceRequirements::default()
-        }),
+        resources: Some(server.spec.resources.clone().unwrap_or_else(default_resources)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),

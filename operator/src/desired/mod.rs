@@ -1,16 +1,21 @@
 //! Desired state: the Kubernetes objects of a virtual server, as pure functions of their arguments.
 
+mod autoscaler;
 mod config;
 mod config_map;
 mod deployment;
 mod disruption_budget;
 pub mod labels;
 pub mod names;
+mod network_policy;
+pub mod pod_template;
 mod service;
 mod service_account;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource as _;
@@ -40,27 +45,43 @@ pub struct Children {
     pub startup: ConfigMap,
     /// The hot configuration, under a constant name.
     pub hot: ConfigMap,
-    /// The identity of the pods, without permissions.
-    pub service_account: ServiceAccount,
+    /// The identity of the pods, without permissions; `None` if the spec names another.
+    pub service_account: Option<ServiceAccount>,
     /// The Deployment of the gateway pods.
     pub deployment: Deployment,
     /// The Service that clients connect to.
     pub service: Service,
     /// Keeps node drains from evicting all pods at once; `None` for a single pod.
     pub disruption_budget: Option<PodDisruptionBudget>,
+    /// Scales the Deployment, if the spec says so.
+    pub autoscaler: Option<HorizontalPodAutoscaler>,
+    /// Limits connections to the pods, if the spec says so.
+    pub network_policy: Option<NetworkPolicy>,
 }
 
 /// Renders the objects of `server`.
 #[must_use]
 pub fn children(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Children {
+    let spec = &server.spec;
+    let has_budget = inputs.expected_replicas > 1 && spec.pod_disruption_budget.enabled != Some(false);
     Children {
         startup: config_map::startup(server, inputs.files),
         hot: config_map::hot(server, inputs.files),
-        service_account: service_account::service_account(server),
+        service_account: spec
+            .service_account_name
+            .is_none()
+            .then(|| service_account::service_account(server)),
         deployment: deployment::deployment(server, inputs),
         service: service::service(server),
-        disruption_budget: (inputs.expected_replicas > 1)
-            .then(|| disruption_budget::disruption_budget(server)),
+        disruption_budget: has_budget.then(|| disruption_budget::disruption_budget(server)),
+        autoscaler: spec
+            .autoscaling
+            .as_ref()
+            .map(|autoscaling| autoscaler::autoscaler(server, autoscaling)),
+        network_policy: spec
+            .network_policy
+            .as_ref()
+            .map(|policy| network_policy::network_policy(server, policy)),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use vmcp_crds::v1alpha1::{SessionAffinity, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{
+    ServiceType, SessionAffinity, TrafficDistribution, TrafficPolicy, VirtualMCPServer,
+};
 
 use super::deployment::{MCP_PORT, MCP_PORT_NAME};
 use super::{labels, metadata, names};
@@ -13,10 +15,39 @@ pub(super) fn service(server: &VirtualMCPServer) -> Service {
         SessionAffinity::None => "None",
         SessionAffinity::ClientIP => "ClientIP",
     };
+    let settings = &server.spec.service;
+    let mut metadata = metadata(server, names::workload(server));
+    if !settings.annotations.is_empty() {
+        metadata.annotations = Some(settings.annotations.clone());
+    }
+    let labels = metadata.labels.get_or_insert_default();
+    for (key, value) in &settings.labels {
+        // The operator finds its objects by its own labels.
+        labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    let kind = match settings.kind {
+        ServiceType::ClusterIP => "ClusterIP",
+        ServiceType::NodePort => "NodePort",
+        ServiceType::LoadBalancer => "LoadBalancer",
+    };
+    let policy = settings.internal_traffic_policy.map(|policy| match policy {
+        TrafficPolicy::Cluster => "Cluster",
+        TrafficPolicy::Local => "Local",
+    });
+    let distribution = settings
+        .traffic_distribution
+        .map(|distribution| match distribution {
+            TrafficDistribution::PreferClose => "PreferClose",
+            TrafficDistribution::PreferSameZone => "PreferSameZone",
+            TrafficDistribution::PreferSameNode => "PreferSameNode",
+        });
     Service {
-        metadata: metadata(server, names::workload(server)),
+        metadata,
         spec: Some(ServiceSpec {
-            type_: Some("ClusterIP".to_owned()),
+            type_: Some(kind.to_owned()),
+            internal_traffic_policy: policy.map(str::to_owned),
+            traffic_distribution: distribution.map(str::to_owned),
+            load_balancer_class: settings.load_balancer_class.clone(),
             selector: Some(labels::selector(server)),
             session_affinity: Some(affinity.to_owned()),
             ports: Some(vec![ServicePort {

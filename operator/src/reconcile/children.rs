@@ -1,7 +1,6 @@
 //! Applies the children of a virtual server, and deletes those that are no longer needed.
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 use serde::Serialize;
@@ -21,8 +20,9 @@ impl Reconciler<'_> {
         children: &Children,
     ) -> Result<(), Error> {
         let stores = &self.context.stores;
-        self.apply_child(state, &stores.service_accounts, &children.service_account)
-            .await?;
+        if let Some(account) = &children.service_account {
+            self.apply_child(state, &stores.service_accounts, account).await?;
+        }
         self.apply_child(state, &stores.config_maps, &children.startup)
             .await?;
         self.apply_child(state, &stores.config_maps, &children.hot)
@@ -34,7 +34,18 @@ impl Reconciler<'_> {
                 self.apply_child(state, &stores.disruption_budgets, budget)
                     .await?,
             ),
-            None => self.remove_disruption_budget().await?,
+            None => self.remove_child(&stores.disruption_budgets).await?,
+        }
+        match &children.network_policy {
+            Some(policy) => drop(self.apply_child(state, &stores.network_policies, policy).await?),
+            None => self.remove_child(&stores.network_policies).await?,
+        }
+        match &children.autoscaler {
+            Some(autoscaler) => drop(
+                self.apply_child(state, &stores.own_autoscalers, autoscaler)
+                    .await?,
+            ),
+            None => self.remove_child(&stores.own_autoscalers).await?,
         }
         if let Some(live) = self.deployment(state)
             && let Some(count) = replica_handover::replicas_to_hand_over(self.server.spec.replicas, &live)
@@ -68,13 +79,11 @@ impl Reconciler<'_> {
         Ok(applied)
     }
 
-    pub(super) async fn remove_disruption_budget(&self) -> Result<(), Error> {
+    /// Deletes the child of this kind that has the name of the workload, if it exists.
+    async fn remove_child<K: NamespacedObject + 'static>(&self, store: &Store<K>) -> Result<(), Error> {
         let name = names::workload(self.server);
-        let store = &self.context.stores.disruption_budgets;
         match store.get(&ObjectRef::new(&name).within(&self.namespace)) {
-            Some(budget) if owner::is_controlled_by(&*budget, self.server) => {
-                self.delete::<PodDisruptionBudget>(&budget).await
-            }
+            Some(child) if owner::is_controlled_by(&*child, self.server) => self.delete::<K>(&child).await,
             _ => Ok(()),
         }
     }

@@ -18,7 +18,7 @@ use vmcp_crds::v1alpha1::{ObservedBackendState, VirtualMCPServer, VirtualMCPServ
 use crate::api_server::{NamespacedObject, ObjectApi, ObjectName};
 use crate::apply::FIELD_MANAGER;
 use crate::backoff::Backoff;
-use crate::desired::{self, Backend, ConfigFiles, Inputs, names};
+use crate::desired::{self, Backend, ConfigFiles, Inputs, names, pod_template};
 use crate::error::Error;
 use crate::events;
 use crate::kube_error::describe;
@@ -181,12 +181,26 @@ impl Reconciler<'_> {
                 message,
             });
         }
-        let image = self.server.spec.image.as_deref()?;
-        let message = self.context.policy.check_image(image).err()?;
-        Some(RejectedSpec {
-            reason: "ImageNotAllowed",
-            message,
-        })
+        let policy = &self.context.policy;
+        if let Some(image) = self.server.spec.image.as_deref()
+            && let Err(message) = policy.check_image("spec.image", image)
+        {
+            return Some(RejectedSpec {
+                reason: "ImageNotAllowed",
+                message,
+            });
+        }
+        let template = match pod_template::parse(self.server.spec.pod_template.as_ref()?) {
+            Ok(template) => template,
+            Err(message) => {
+                return Some(RejectedSpec {
+                    reason: "PodTemplateInvalid",
+                    message,
+                });
+            }
+        };
+        let (reason, message) = policy.check_template(&template).err()?;
+        Some(RejectedSpec { reason, message })
     }
 
     /// Writes the status and publishes Events for its transitions, if it has changed.

@@ -448,6 +448,67 @@ fn rejected() -> Vec<BadResource> {
             "spec.operational.timeouts.call",
             "allowed are 1ms to 24h",
         ),
+        // Pods and the objects around them
+        (
+            SERVER,
+            json!({"imagePullSecrets": [{"name": "A"}]}),
+            "spec.imagePullSecrets[0].name",
+            "must be the name of an object",
+        ),
+        (
+            SERVER,
+            json!({"serviceAccountName": "a/b"}),
+            "spec.serviceAccountName",
+            "must be the name of an object",
+        ),
+        (
+            SERVER,
+            json!({"service": {"type": "ExternalName"}}),
+            "spec.service.type",
+            "supported values",
+        ),
+        (
+            SERVER,
+            json!({"service": {"loadBalancerClass": "a/b"}}),
+            "spec.service.loadBalancerClass",
+            "has no effect without `type: LoadBalancer`",
+        ),
+        (
+            SERVER,
+            json!({"service": {"labels": {"app.kubernetes.io/name": "x"}}}),
+            "spec.service.labels",
+            "the operator sets the labels",
+        ),
+        (
+            SERVER,
+            json!({"podDisruptionBudget": {"maxUnavailable": 1, "minAvailable": 1}}),
+            "spec.podDisruptionBudget",
+            "set only one of",
+        ),
+        (
+            SERVER,
+            json!({"autoscaling": {"minReplicas": 1}}),
+            "spec.autoscaling.maxReplicas",
+            "Required value",
+        ),
+        (
+            SERVER,
+            json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}),
+            "spec.autoscaling.minReplicas",
+            "must not be greater than `maxReplicas`",
+        ),
+        (
+            SERVER,
+            json!({"autoscaling": {"maxReplicas": 2}, "replicas": 2}),
+            "spec.replicas",
+            "has no effect with `autoscaling`",
+        ),
+        (
+            SERVER,
+            json!({"networkPolicy": {"client": []}}),
+            "spec.networkPolicy.client",
+            "field not declared in schema",
+        ),
         // Backends
         (
             ENTRY,

@@ -21,3 +21,4 @@ mod policy;
 mod process;
 mod replicas;
 mod secrets;
+mod workload;

@@ -1,0 +1,175 @@
+//! Fields of a virtual server about the Kubernetes objects around its gateway pods.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::KubeSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+/// Reference to a Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[cfg_attr(test, x_kube(cel))]
+pub struct SecretRef {
+    /// The name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+            .message("name must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
+    )]
+    pub name: String,
+}
+
+/// A part of a pod template, as in `spec.template` of a Deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PodTemplate(pub Map<String, Json>);
+
+impl JsonSchema for PodTemplate {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "PodTemplate".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // The whole schema of a pod would be larger than all others together. The operator checks the fields.
+        json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+    }
+}
+
+/// The Service that clients connect to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.loadBalancerClass) || (has(self.type) && self.type == 'LoadBalancer')")
+        .message("has no effect without `type: LoadBalancer`; set it or remove this")
+        .field_path(".loadBalancerClass")
+)]
+#[cfg_attr(test, x_kube(cel))]
+pub struct ServiceSettings {
+    /// `ClusterIP`: for clients inside the cluster. `NodePort`: also on a port of every node. `LoadBalancer`: also through a load balancer
+    /// of the cloud provider.
+    #[serde(default, rename = "type")]
+    pub kind: ServiceType,
+    /// Annotations of the Service, for example for a load balancer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub annotations: BTreeMap<String, String>,
+    /// Labels of the Service. Those that the operator sets itself are not allowed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    #[x_kube(
+        validation = Rule::new("!self.exists(key, key.startsWith('app.kubernetes.io/') || key.startsWith('vmcp.dev/'))")
+            .message("the operator sets the labels app.kubernetes.io/* and vmcp.dev/* itself")
+    )]
+    pub labels: BTreeMap<String, String>,
+    /// `Local` sends clients only to gateway pods on their own node. Default: `Cluster`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub internal_traffic_policy: Option<TrafficPolicy>,
+    /// Which pods get a client's requests first, for example those in its zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_distribution: Option<TrafficDistribution>,
+    /// The implementation of the load balancer. Only with `type: LoadBalancer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub load_balancer_class: Option<String>,
+}
+
+/// Type of the Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ServiceType {
+    /// For clients inside the cluster.
+    #[default]
+    ClusterIP,
+    /// Also on a port of every node.
+    NodePort,
+    /// Also through a load balancer of the cloud provider.
+    LoadBalancer,
+}
+
+/// Which endpoints get traffic from inside the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TrafficPolicy {
+    /// All endpoints.
+    Cluster,
+    /// Endpoints on the client's node.
+    Local,
+}
+
+/// Which endpoints are preferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TrafficDistribution {
+    /// The same as `PreferSameZone`, under its older name.
+    PreferClose,
+    /// Endpoints in the client's zone.
+    PreferSameZone,
+    /// Endpoints on the client's node.
+    PreferSameNode,
+}
+
+/// How many gateway pods may be evicted at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.minAvailable) || !has(self.maxUnavailable)")
+        .message("set only one of `maxUnavailable` and `minAvailable`")
+)]
+#[cfg_attr(test, x_kube(cel))]
+pub struct DisruptionBudgetSettings {
+    /// `false` for no PodDisruptionBudget. Default: `true`. A single pod never has one, because it would block node drains forever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Maximum number of pods that may be evicted at once, or a percentage such as `25%`. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<IntOrString>,
+    /// Minimum number of pods that must stay, or a percentage. Instead of `maxUnavailable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_available: Option<IntOrString>,
+}
+
+/// Scaling of the gateway pods by their CPU usage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.minReplicas) || self.minReplicas <= self.maxReplicas")
+        .message("must not be greater than `maxReplicas`")
+        .field_path(".minReplicas")
+)]
+#[cfg_attr(test, x_kube(cel))]
+pub struct AutoscalingSpec {
+    /// Minimum number of pods. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub min_replicas: Option<i32>,
+    /// Maximum number of pods.
+    #[schemars(range(min = 1))]
+    pub max_replicas: i32,
+    /// Average CPU usage of the pods, in percent of their CPU request, that the autoscaler aims at. Default: 80.
+    #[serde(
+        default,
+        rename = "targetCPUUtilizationPercentage",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(range(min = 1, max = 10000))]
+    pub target_cpu_utilization_percentage: Option<i32>,
+}
+
+/// Which pods may connect to the gateway pods. Connections from the gateway pods are not limited, because backends may be anywhere.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicySpec {
+    /// Clients of the MCP endpoint, as in a NetworkPolicy. Default: everyone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub clients: Vec<NetworkPolicyPeer>,
+    /// Pods besides the operator that may connect to the admin port, for example Prometheus for `/metrics`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub monitoring: Vec<NetworkPolicyPeer>,
+}

@@ -1,0 +1,432 @@
+//! Merges `spec.podTemplate` into the template of the gateway pods, and rejects what would break the gateway.
+//!
+//! The merge is strategic: lists of objects with names, such as containers, volumes and variables, are merged by name.
+
+use k8s_openapi::DeepMerge as _;
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Volume};
+use serde_json::Value as Json;
+use vmcp_crds::config::REDIS_PASSWORD_ENV;
+use vmcp_crds::v1alpha1::PodTemplate;
+
+use super::deployment::{CONTAINER, ETC_DIR, VOLUMES};
+
+/// Parses the template and checks its fields.
+///
+/// # Errors
+/// The path of the first field that is unknown or not allowed, and why.
+pub fn parse(template: &PodTemplate) -> Result<PodTemplateSpec, String> {
+    let given = Json::Object(template.0.clone());
+    let parsed: PodTemplateSpec = serde_json::from_value(given.clone())
+        .map_err(|error| format!("spec.podTemplate: not a pod template: {error}"))?;
+    let known = serde_json::to_value(&parsed).unwrap_or_default();
+    if let Some(path) = first_unknown(&given, &known) {
+        return Err(format!("spec.podTemplate{path}: unknown field of a pod template"));
+    }
+    check(&parsed).map_err(|(path, why)| format!("spec.podTemplate.{path}: {why}"))?;
+    Ok(parsed)
+}
+
+/// Merges `template`, which [`parse`] accepts, into `base`.
+pub(super) fn merge(base: &mut PodTemplateSpec, template: &PodTemplate) {
+    // The reconcile has rejected a template that cannot be parsed.
+    if let Ok(template) = parse(template) {
+        base.merge_from(template);
+    }
+}
+
+/// The images in the template, with their paths.
+pub fn images(template: &PodTemplateSpec) -> Vec<(String, String)> {
+    let Some(spec) = &template.spec else {
+        return Vec::new();
+    };
+    let image = |(kind, container): (&str, &Container)| {
+        let path = format!("spec.podTemplate.spec.{kind}[{}].image", container.name);
+        Some((path, container.image.clone()?))
+    };
+    all_containers(spec).filter_map(image).collect()
+}
+
+/// The path of a reference to a Secret in the template, if there is one.
+pub fn secret_reference(template: &PodTemplateSpec) -> Option<String> {
+    let spec = template.spec.as_ref()?;
+    let of_container = |(kind, container): (&str, &Container)| {
+        let has_variable = container.env.iter().flatten().any(|variable| {
+            let source = variable.value_from.as_ref();
+            source.is_some_and(|source| source.secret_key_ref.is_some())
+        });
+        let has_all = container
+            .env_from
+            .iter()
+            .flatten()
+            .any(|source| source.secret_ref.is_some());
+        (has_variable || has_all).then(|| format!("spec.podTemplate.spec.{kind}[{}].env", container.name))
+    };
+    let of_volume = |volume: &Volume| {
+        let is_secret = serde_json::to_value(volume)
+            .unwrap_or_default()
+            .to_string()
+            .contains("\"secret");
+        is_secret.then(|| format!("spec.podTemplate.spec.volumes[{}]", volume.name))
+    };
+    all_containers(spec)
+        .find_map(of_container)
+        .or_else(|| spec.volumes.iter().flatten().find_map(of_volume))
+}
+
+fn all_containers(spec: &PodSpec) -> impl Iterator<Item = (&'static str, &Container)> {
+    let containers = spec.containers.iter().map(|container| ("containers", container));
+    let init = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|container| ("initContainers", container));
+    containers.chain(init)
+}
+
+type Refusal = (String, &'static str);
+
+fn check(template: &PodTemplateSpec) -> Result<(), Refusal> {
+    if let Some(metadata) = &template.metadata {
+        let keys = |map: &Option<std::collections::BTreeMap<String, String>>| -> Vec<String> {
+            map.iter().flat_map(|map| map.keys().cloned()).collect()
+        };
+        for (kind, keys) in [
+            ("labels", keys(&metadata.labels)),
+            ("annotations", keys(&metadata.annotations)),
+        ] {
+            let own = keys
+                .iter()
+                .find(|key| key.starts_with("app.kubernetes.io/") || key.starts_with("vmcp.dev/"));
+            if let Some(key) = own {
+                return Err((
+                    format!("metadata.{kind}[{key}]"),
+                    "the operator sets app.kubernetes.io/* and vmcp.dev/* itself",
+                ));
+            }
+        }
+    }
+    let Some(spec) = &template.spec else { return Ok(()) };
+    check_pod(spec)?;
+    for volume in spec.volumes.iter().flatten() {
+        check_volume(volume)?;
+    }
+    for (kind, container) in all_containers(spec) {
+        check_container(kind, container)?;
+    }
+    Ok(())
+}
+
+fn check_pod(spec: &PodSpec) -> Result<(), Refusal> {
+    let refused = [
+        (
+            spec.host_network == Some(true),
+            "hostNetwork",
+            "two pods on a node would need the same port",
+        ),
+        (
+            spec.host_pid == Some(true),
+            "hostPID",
+            "the gateway needs no access to its node",
+        ),
+        (
+            spec.host_ipc == Some(true),
+            "hostIPC",
+            "the gateway needs no access to its node",
+        ),
+        (
+            spec.service_account_name.is_some(),
+            "serviceAccountName",
+            "set spec.serviceAccountName",
+        ),
+        (
+            spec.service_account.is_some(),
+            "serviceAccount",
+            "set spec.serviceAccountName",
+        ),
+        (
+            spec.image_pull_secrets.is_some(),
+            "imagePullSecrets",
+            "set spec.imagePullSecrets",
+        ),
+        (
+            spec.automount_service_account_token == Some(true),
+            "automountServiceAccountToken",
+            "gateway pods have no API token",
+        ),
+        (
+            spec.termination_grace_period_seconds.is_some(),
+            "terminationGracePeriodSeconds",
+            "it follows from spec.operational.drainDelay and spec.operational.timeouts.call",
+        ),
+        (
+            spec.restart_policy
+                .as_deref()
+                .is_some_and(|policy| policy != "Always"),
+            "restartPolicy",
+            "a Deployment needs Always",
+        ),
+    ];
+    match refused.into_iter().find(|(is_set, ..)| *is_set) {
+        Some((_, field, why)) => Err((format!("spec.{field}"), why)),
+        None => Ok(()),
+    }
+}
+
+fn check_volume(volume: &Volume) -> Result<(), Refusal> {
+    let path = || format!("spec.volumes[{}]", volume.name);
+    if VOLUMES.contains(&volume.name.as_str()) {
+        return Err((path(), "the operator mounts a volume of this name"));
+    }
+    if volume.host_path.is_some() {
+        return Err((path(), "the gateway needs no access to its node"));
+    }
+    let sources = volume
+        .projected
+        .iter()
+        .flat_map(|projected| projected.sources.iter().flatten());
+    if sources
+        .into_iter()
+        .any(|source| source.service_account_token.is_some())
+    {
+        return Err((path(), "gateway pods have no API token"));
+    }
+    Ok(())
+}
+
+fn check_container(kind: &str, container: &Container) -> Result<(), Refusal> {
+    let at = |field: &str| format!("spec.{kind}[{}].{field}", container.name);
+    if container
+        .ports
+        .iter()
+        .flatten()
+        .any(|port| port.host_port.is_some())
+    {
+        return Err((at("ports"), "a host port would allow one pod on a node only"));
+    }
+    if kind != "containers" || container.name != CONTAINER {
+        return Ok(());
+    }
+    for (is_set, field, why) in [
+        (container.image.is_some(), "image", "set spec.image"),
+        (container.resources.is_some(), "resources", "set spec.resources"),
+        (container.command.is_some(), "command", "the operator sets it"),
+        (container.args.is_some(), "args", "the operator sets them"),
+        (container.ports.is_some(), "ports", "the operator sets them"),
+        (
+            container.liveness_probe.is_some(),
+            "livenessProbe",
+            "the operator sets it",
+        ),
+        (
+            container.readiness_probe.is_some(),
+            "readinessProbe",
+            "the operator sets it",
+        ),
+        (
+            container.startup_probe.is_some(),
+            "startupProbe",
+            "the operator sets it",
+        ),
+    ] {
+        if is_set {
+            return Err((at(field), why));
+        }
+    }
+    for variable in container.env.iter().flatten() {
+        if ["POD_NAME", "POD_NAMESPACE", REDIS_PASSWORD_ENV].contains(&variable.name.as_str()) {
+            return Err((at(&format!("env[{}]", variable.name)), "the operator sets it"));
+        }
+    }
+    for mount in container.volume_mounts.iter().flatten() {
+        let path = mount.mount_path.trim_end_matches('/');
+        let is_below = path
+            .strip_prefix(ETC_DIR)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let is_above = ETC_DIR
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.starts_with('/'));
+        if is_below || is_above || VOLUMES.contains(&mount.name.as_str()) {
+            return Err((
+                at(&format!("volumeMounts[{}]", mount.mount_path)),
+                "the operator mounts the gateway's files at /etc/vmcp",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The path of the first field in `given` that `known`, the same after parsing, does not have.
+fn first_unknown(given: &Json, known: &Json) -> Option<String> {
+    match (given, known) {
+        (Json::Object(given), Json::Object(known)) => given.iter().find_map(|(name, value)| {
+            let below = match known.get(name) {
+                Some(known) => first_unknown(value, known),
+                // An empty or absent value is not written again.
+                None if is_empty(value) => None,
+                None => Some(String::new()),
+            };
+            below.map(|below| format!(".{name}{below}"))
+        }),
+        (Json::Array(given), Json::Array(known)) => {
+            let pairs = given.iter().zip(known).enumerate();
+            pairs
+                .filter_map(|(index, (given, known))| {
+                    Some(format!("[{index}]{}", first_unknown(given, known)?))
+                })
+                .next()
+        }
+        _ => None,
+    }
+}
+
+fn is_empty(value: &Json) -> bool {
+    match value {
+        Json::Null => true,
+        Json::Object(fields) => fields.values().all(is_empty),
+        Json::Array(items) => items.is_empty(),
+        Json::Bool(_) | Json::Number(_) | Json::String(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn template(value: Json) -> PodTemplate {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn template_that_breaks_gateway_is_rejected_with_field() {
+        let gateway = |fields: Json| {
+            let mut container = json!({"name": "gateway"});
+            container
+                .as_object_mut()
+                .unwrap()
+                .extend(fields.as_object().unwrap().clone());
+            json!({"spec": {"containers": [container]}})
+        };
+        for (value, field) in [
+            (json!({"spec": {"hostNetwork": true}}), "spec.hostNetwork"),
+            (json!({"spec": {"hostPID": true}}), "spec.hostPID"),
+            (
+                json!({"spec": {"serviceAccountName": "x"}}),
+                "spec.serviceAccountName",
+            ),
+            (
+                json!({"spec": {"automountServiceAccountToken": true}}),
+                "spec.automountServiceAccountToken",
+            ),
+            (
+                json!({"spec": {"volumes": [{"name": "keys", "emptyDir": {}}]}}),
+                "spec.volumes[keys]",
+            ),
+            (
+                json!({"spec": {"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}}),
+                "spec.volumes[x]",
+            ),
+            (
+                json!({"spec": {"volumes": [{"name": "x", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}}),
+                "spec.volumes[x]",
+            ),
+            (
+                json!({"metadata": {"labels": {"app.kubernetes.io/name": "x"}}}),
+                "metadata.labels[app.kubernetes.io/name]",
+            ),
+            (
+                gateway(json!({"ports": [{"containerPort": 1, "hostPort": 1}]})),
+                "spec.containers[gateway].ports",
+            ),
+            (gateway(json!({"image": "x"})), "spec.containers[gateway].image"),
+            (gateway(json!({"args": []})), "spec.containers[gateway].args"),
+            (
+                gateway(json!({"env": [{"name": "THV_SESSION_REDIS_PASSWORD", "value": "x"}]})),
+                "spec.containers[gateway].env[THV_SESSION_REDIS_PASSWORD]",
+            ),
+            (
+                gateway(json!({"volumeMounts": [{"name": "x", "mountPath": "/etc/vmcp/keys"}]})),
+                "spec.containers[gateway].volumeMounts[/etc/vmcp/keys]",
+            ),
+            (
+                gateway(json!({"volumeMounts": [{"name": "x", "mountPath": "/etc"}]})),
+                "spec.containers[gateway].volumeMounts[/etc]",
+            ),
+            (json!({"spec": {"nodeSelektor": {}, "tolerations": []}}), "x"),
+            (json!({"spec": {"nodeSelektor": {"a": "b"}}}), "spec.nodeSelektor"),
+        ] {
+            let parsed = parse(&template(value));
+            if field == "x" {
+                parsed.unwrap();
+                continue;
+            }
+            let error = parsed.unwrap_err();
+            assert!(
+                error.starts_with(&format!("spec.podTemplate.{field}: ")),
+                "{field}: {error}"
+            );
+        }
+        let error = parse(&template(json!({"spec": {"containers": 5}}))).unwrap_err();
+        assert!(error.contains("not a pod template"), "{error}");
+    }
+
+    #[test]
+    fn template_is_merged_by_name() {
+        let mut base: PodTemplateSpec = serde_json::from_value(json!({
+            "metadata": {"labels": {"app.kubernetes.io/name": "vmcp-gateway"}},
+            "spec": {"containers": [{"name": "gateway", "image": "i", "env": [{"name": "POD_NAME", "value": "x"}]}]},
+        }))
+        .unwrap();
+        let more = template(json!({
+            "metadata": {"labels": {"team": "a"}},
+            "spec": {
+                "nodeSelector": {"disk": "ssd"}, "priorityClassName": "high",
+                "containers": [
+                    {"name": "gateway", "env": [{"name": "HTTPS_PROXY", "value": "http://proxy"}]},
+                    {"name": "sidecar", "image": "s"},
+                ],
+            },
+        }));
+        merge(&mut base, &more);
+        assert_eq!(
+            serde_json::to_value(base).unwrap(),
+            json!({
+                "metadata": {"labels": {"app.kubernetes.io/name": "vmcp-gateway", "team": "a"}},
+                "spec": {
+                    "nodeSelector": {"disk": "ssd"}, "priorityClassName": "high",
+                    "containers": [
+                        {
+                            "name": "gateway", "image": "i",
+                            "env": [{"name": "POD_NAME", "value": "x"}, {"name": "HTTPS_PROXY", "value": "http://proxy"}],
+                        },
+                        {"name": "sidecar", "image": "s"},
+                    ],
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn images_and_secret_references_are_found() {
+        let parsed = parse(&template(json!({"spec": {
+            "initContainers": [{"name": "init", "image": "evil"}],
+            "containers": [{"name": "sidecar", "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}],
+        }})))
+        .unwrap();
+        assert_eq!(
+            images(&parsed),
+            [(
+                "spec.podTemplate.spec.initContainers[init].image".to_owned(),
+                "evil".to_owned()
+            )]
+        );
+        assert_eq!(
+            secret_reference(&parsed).as_deref(),
+            Some("spec.podTemplate.spec.containers[sidecar].env")
+        );
+        let volume = template(json!({"spec": {"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}}));
+        let found = secret_reference(&parse(&volume).unwrap());
+        assert_eq!(found.as_deref(), Some("spec.podTemplate.spec.volumes[v]"));
+    }
+}
