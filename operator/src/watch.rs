@@ -1,6 +1,6 @@
 //! The watches of one scope: their reflector stores, and the queue of virtual servers to reconcile.
 //!
-//! One table, [`watch_table!`], lists every watched kind with the kind of its watch and its mapper.
+//! One table, `watch_table!`, lists every watched kind with the kind of its watch and its mapper.
 
 use std::convert::Infallible;
 use std::fmt::Debug;

@@ -1,7 +1,7 @@
 //! The downstream side: serves the streamable HTTP transport to clients at `/mcp`.
 //!
 //! Every request passes the same checks in the same order: headers, host and origin, size, authentication,
-//! media types, era and session, method. [`rejection`] has the table of HTTP statuses and JSON-RPC
+//! media types, era and session, method. `rejection` has the table of HTTP statuses and JSON-RPC
 //! codes.
 //!
 //! The server uses hyper directly: there is one path, and every call would pay for a router.

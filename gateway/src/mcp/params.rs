@@ -1,7 +1,7 @@
 //! Reads the params that identify what a request addresses, and skips the rest.
 //!
 //! The gateway and a backend must not read two different names. So each inspected key must be unique, and no other key may resemble it
-//! ([`inspected_keys`]). The same holds for keys that gateways on the way to a backend read: `arguments`, `_meta`, and the keys that the
+//! (`inspected_keys`). The same holds for keys that gateways on the way to a backend read: `arguments`, `_meta`, and the keys that the
 //! specification defines in `_meta`.
 
 use std::borrow::Cow;

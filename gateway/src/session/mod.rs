@@ -92,7 +92,7 @@ pub struct Sessions {
 pub struct SessionOptions {
     /// The idle and the absolute lifetime.
     pub lifetimes: Lifetimes,
-    /// Maximum age of cached session state. See [`cache::freshness`].
+    /// Maximum age of cached session state. See `cache::freshness`.
     pub max_staleness: Duration,
     /// Whether cached sessions are served while the store is unavailable.
     pub serve_in_outage: bool,

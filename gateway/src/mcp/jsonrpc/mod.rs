@@ -2,7 +2,7 @@
 //!
 //! Only the envelope is parsed: `jsonrpc`, `id`, `method`, and the extent of each other field. Params and results stay the sender's bytes,
 //! so that unknown fields and number formats survive. A message that two parsers could read as two different ones is rejected
-//! ([`inspected_keys`]).
+//! (`inspected_keys`).
 
 pub(crate) mod repair;
 mod write;
@@ -131,7 +131,7 @@ pub enum Outcome<'a> {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InvalidMessage {
-    /// [`error_code::PARSE_ERROR`], [`error_code::INVALID_REQUEST`] or [`error_code::INVALID_PARAMS`].
+    /// `error_code::PARSE_ERROR`, `error_code::INVALID_REQUEST` or `error_code::INVALID_PARAMS`.
     pub code: i32,
     /// What is wrong and what is allowed.
     pub message: String,

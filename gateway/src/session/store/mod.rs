@@ -276,7 +276,7 @@ pub enum TerminateOutcome {
     Gone,
 }
 
-/// Persisted lists by backend name, in the form of [`crate::catalog::written`].
+/// Persisted lists by backend name, in the form of `crate::catalog::written`.
 pub type StoredOffers = Vec<(String, Vec<u8>)>;
 
 /// A store of session records.

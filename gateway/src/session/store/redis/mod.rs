@@ -4,7 +4,7 @@
 //! server are in one slot, so a script over several keys is atomic. Two virtual servers never share a key.
 //!
 //! Every change is one script, which first checks that the record is alive. Scripts use the clock of Redis only, so
-//! clocks of different machines are never compared. A record outlives its idle deadline by at least [`GRACE`], so an
+//! clocks of different machines are never compared. A record outlives its idle deadline by at least `GRACE`, so an
 //! expired record is distinguishable from one that never existed.
 //!
 //! Every operation has a deadline. An operation whose deadline has passed may still happen later. [`connection`] is

@@ -3,7 +3,7 @@
 //! A [`RedisConnection`] hides the topology (one server, a primary named by sentinels, or a cluster), TLS and
 //! credentials, and changes of all of these.
 //!
-//! [`RedisConnection::run`] runs a script within one deadline. Calls never queue for a connection: after [`MISSES`]
+//! `RedisConnection::run` runs a script within one deadline. Calls never queue for a connection: after `MISSES`
 //! unanswered calls in a row, or while no server is reachable, calls fail at once, and the reconnect loop looks for a
 //! server every half second. An operation whose deadline has passed may still happen later.
 //!
@@ -150,7 +150,7 @@ impl RedisConnection {
     /// Runs a command without keys, or one whose keys are on this server.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// As `Self::run`.
     pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         self.within_deadline(Command::Command(command)).await
     }
