@@ -25,7 +25,6 @@ use crate::mcp::params;
 use crate::mcp::params::Reference;
 use crate::mcp::splice::{member, splice, splice_all};
 use crate::runtime::timeout::until;
-use crate::telemetry::request_id::CurrentRequestId;
 
 /// How long a backend may take to accept the error that refuses its request.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -204,32 +203,6 @@ impl Core {
             UpstreamError::Backend(error) if sent_in.is_some() => CallError::sent(backend, error),
             error => CallError::upstream(backend, error),
         })
-    }
-
-    /// Sends the request and stores in `sent_in` the session that it was last sent in, also when this future is dropped early.
-    async fn exchange(
-        &self,
-        upstreams: &impl UpstreamOpener,
-        backend: &Backend,
-        message: &Bytes,
-        id: &RawValue,
-        sent_in: &mut Option<UpstreamSession>,
-    ) -> Result<BackendResponse, UpstreamError> {
-        let mut session = &*sent_in.insert(upstreams.open(backend).await?);
-        let mut outcome = backend.call(session, message.clone(), id).await;
-        if matches!(outcome, Err(BackendError::SessionLost)) {
-            let lost = session.clone();
-            *sent_in = None;
-            self.metrics.repaired(backend.name());
-            tracing::info!(request_id = %CurrentRequestId, backend = %backend.name(), "upstream session lost; opening another");
-            session = &*sent_in.insert(Box::pin(upstreams.replace(backend, &lost)).await?);
-            outcome = Box::pin(backend.call(session, message.clone(), id)).await;
-        }
-        // Before the client gets the response: its next call may reach another replica.
-        if session.has_cookies_to_store() {
-            Box::pin(upstreams.keep_cookies(backend, session)).await;
-        }
-        Ok(outcome?)
     }
 
     /// Cancels the request `id` at `backend`, in the background.

@@ -5,6 +5,7 @@
 
 mod backend_call;
 mod caller;
+mod lost_session_retry;
 mod principal;
 
 use std::sync::Arc;

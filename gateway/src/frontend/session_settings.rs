@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Response;
 
 use super::Frontend;
-use super::call::error_response;
+use super::call_error::error_response;
 use super::post::SessionRequest;
 use crate::backend::Backend;
 use crate::core::{CallError, CallSubject, Caller as _, ClientView as _, RoutedCall, UpstreamOpener};
