@@ -4,7 +4,7 @@
 //! a list nor `initialize` waits for a backend. The merged state is one immutable [`CatalogSnapshot`] behind a pointer; each change makes a
 //! new snapshot.
 //!
-//! Readers take no lock. Lists are parsed and merged on separate threads ([`Compute`](crate::runtime::compute::Compute)), so that a huge
+//! Readers take no lock. Lists are parsed and merged on separate threads (`runtime::compute`), so that a huge
 //! list of one backend only delays the next snapshot.
 
 mod backend_state;
