@@ -104,8 +104,8 @@ fn token_example_serves_tokens_and_challenges_others() -> anyhow::Result<()> {
     let mut claims = issuer.claims("alice");
     claims["aud"] = "https://tools.example.com/mcp".into();
     let authorization = format!("Bearer {}", issuer.key()?.token(&claims)?);
-    let ping = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
-    let known = http_client::post(gateway.mcp, &[("authorization", &authorization)], &ping)?;
+    let list = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    let known = http_client::post(gateway.mcp, &[("authorization", &authorization)], &list)?;
     assert_eq!(
         (known.status, known.error_code()),
         (400, -32600),

@@ -95,6 +95,7 @@ fn every_client_mistake_has_status_and_code() -> anyhow::Result<()> {
     let named_twice = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"fixture_echo","n\u0061me":"fixture_big"}}"#;
     let unknown_tool =
         request("tools/call", &json!({"name": "fixture_nothing", "arguments": {}})).to_string();
+    let list = request("tools/list", &json!({})).to_string();
     let no_name = request("tools/call", &json!({})).to_string();
     let other = if id.as_bytes()[40] == b'A' { 'B' } else { 'A' };
     let forged = format!("{}{other}{}", &id[..40], &id[41..]);
@@ -141,7 +142,7 @@ fn every_client_mistake_has_status_and_code() -> anyhow::Result<()> {
             406,
             -32600,
         ),
-        ("no session", &[json, accept], &ping, 400, -32600),
+        ("no session", &[json, accept], &list, 400, -32600),
         (
             "a forged session",
             &[json, accept, (sid, &forged)],
@@ -180,11 +181,11 @@ fn every_client_mistake_has_status_and_code() -> anyhow::Result<()> {
             -32601,
         ),
         (
-            "initialize without parameters",
+            "initialize with params that are a text",
             &[json, accept],
-            r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#,
-            200,
-            -32602,
+            r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":"x"}"#,
+            400,
+            -32600,
         ),
     ];
     for (what, headers, body, status, code) in cases {

@@ -154,12 +154,12 @@ fn single_config_file_is_reloaded_partly() -> anyhow::Result<()> {
         echo("one")?;
         echo("two")
     })?;
-    let needs_a_restart = "is taken at the next start";
-    assert!(!gateway.log()?.contains(needs_a_restart));
+    let needs_restart = "take effect at the next start";
+    assert!(!gateway.log()?.contains(needs_restart));
     config.name = "another".to_owned();
     put(&config)?;
     wait::until("what takes a restart is told", LIMIT, || {
-        anyhow::ensure!(gateway.log()?.contains(needs_a_restart), "not yet");
+        anyhow::ensure!(gateway.log()?.contains(needs_restart), "not yet");
         Ok(())
     })?;
     assert_eq!((echo("one")?, echo("two")?), ("hi".to_owned(), "hi".to_owned()));

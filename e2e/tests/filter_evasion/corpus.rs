@@ -311,8 +311,12 @@ impl Corpus {
             good.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>(),
             NO_JSON,
         );
+        let read = Read {
+            id: json!(1),
+            ..self.call_of_allowed()
+        };
+        self.add("a batch", format!("[{good}]"), Outcome::Passed(read));
         for (what, body) in [
-            ("a batch", format!("[{good}]")),
             ("a batch in a batch", format!("[[{good}]]")),
             (
                 "params that are a list",
