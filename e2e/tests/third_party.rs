@@ -181,7 +181,7 @@ fn instructions_are_listed_by_backend_name() -> anyhow::Result<()> {
     for expected in [
         "# everything\n\n# Everything Server",
         "# sessionless\n\nNothing is remembered",
-        "# test-server\n\nA server for tests.",
+        "# fixture\n\nA server for tests.",
     ] {
         assert!(instructions.contains(expected), "{instructions}");
     }

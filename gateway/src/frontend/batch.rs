@@ -5,8 +5,8 @@
 //! requests run, a few at a time. While all responses are whole messages they are collected into one array.
 //! As soon as one of them is a stream, the whole response becomes a stream: a backend may ask the client
 //! something on it, and must not wait for the other requests of the batch. First the collected responses are
-//! sent, then each further response as it begins, one after the other. The events have no ids, because an id
-//! can name a position in one response only.
+//! sent, then the events of all others as they come ([`MergedEvents`]). The events have no ids, because an id can
+//! name a position in one response only.
 
 // The input comes from untrusted clients.
 #![cfg_attr(
@@ -35,6 +35,7 @@ use crate::frontend::access_log::FailureSlot;
 use crate::frontend::admission::RequestPermit;
 use crate::frontend::header_checks::ResponseFormats;
 use crate::frontend::late_stream::in_stream;
+use crate::frontend::merged_events::MergedEvents;
 use crate::frontend::rejection::Rejection;
 use crate::frontend::request_context::RequestContext;
 use crate::frontend::response;
@@ -141,7 +142,7 @@ impl Frontend {
                 Some(((_, answer), part)) if is_stream(&answer) => {
                     let first = stream::iter(whole).chain(stream::iter([hold_part(answer, part)]));
                     let rest = responses.map(|(answer, part)| hold_part(in_stream(answer), part));
-                    break response::events(first.chain(rest).flat_map(encode_events));
+                    break response::events(MergedEvents::new(first.chain(rest)));
                 }
                 Some(((_, answer), part)) => whole.push(hold_part(answer, part)),
             }

@@ -23,6 +23,7 @@ mod keep_alive;
 mod late_stream;
 mod list;
 mod list_changed_throttle;
+mod merged_events;
 mod notifications;
 mod origin;
 mod passthrough;
@@ -44,9 +45,9 @@ use http::{Method, Request, Response, StatusCode};
 
 use crate::config::{HotSettings, ServerName};
 use crate::core::{Core, Principal};
-use crate::http::incoming_body::IncomingBody;
 use crate::mcp::{error_code, header_names, jsonrpc};
 use crate::runtime::drain::Drain;
+use crate::runtime::incoming_body::IncomingBody;
 use crate::runtime::rate_limit::{KeyedRateLimit, RateLimit};
 use crate::session::Sessions;
 use crate::telemetry::Metrics;

@@ -20,12 +20,12 @@ use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::frontend::session_settings;
 use crate::frontend::upstream_request_id::UpstreamRequestId;
-use crate::http::incoming_body::IncomingBody;
 use crate::mcp::header_names as mcp;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::Message;
 use crate::mcp::method::Method;
 use crate::mcp::revision::Revision;
+use crate::runtime::incoming_body::IncomingBody;
 use crate::session::{RunningRequest, Session, TooManyRequests};
 
 /// A request of a session, and how to respond to it.

@@ -11,8 +11,8 @@ use crate::budget::{Account, UNCOUNTED_BYTES};
 use crate::frontend::rejection::Rejection;
 use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
-use crate::http::incoming_body::IncomingBody;
 use crate::mcp::header_names as mcp;
+use crate::runtime::incoming_body::IncomingBody;
 use crate::runtime::timeout::within;
 
 /// How long a body may take to arrive.

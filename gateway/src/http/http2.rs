@@ -19,10 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::budget::delivery::Delivery;
-use crate::http::incoming_body::{Http2Body, IncomingBody};
 use crate::http::parse_error::HeadLimits;
 use crate::http::unsent::{OutgoingData, Stopped, Unsent};
 use crate::runtime::drain::Drain;
+use crate::runtime::incoming_body::{Http2Body, IncomingBody};
 use crate::runtime::tasks::Tasks;
 use crate::runtime::{BoxError, clock};
 

@@ -21,12 +21,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::http::http2;
-use crate::http::incoming_body::IncomingBody;
 use crate::http::listener_tls::ListenerTls;
 use crate::http::parse_error::{ErrorBody, HeadLimits, HeadReader, ParseErrorResponse};
 use crate::http::write_deadline::{CurrentResponse, WriteDeadline};
 use crate::runtime::BoxError;
 use crate::runtime::drain::Drain;
+use crate::runtime::incoming_body::IncomingBody;
 use crate::runtime::tasks::Tasks;
 
 /// Largest size of a request head in bytes.

@@ -1,10 +1,11 @@
-//! Services that all parts of the process use: tasks, time, signals, shutdown, rate limits.
+//! The process and what all of its parts use: tasks, time, signals, drain, rate limits, the body of a request.
 
 pub(super) mod clock;
 pub(super) mod compute;
 pub mod drain;
 pub(super) mod fair_queue;
 pub mod huge_pages;
+pub(super) mod incoming_body;
 pub(super) mod poll_budget;
 pub(super) mod random;
 pub(super) mod rate_limit;

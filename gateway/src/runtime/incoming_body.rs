@@ -30,7 +30,7 @@ pub(crate) struct Http2Body {
 
 impl Http2Body {
     /// The body of `stream`, whose request has `headers`.
-    pub(super) fn new(headers: &HeaderMap, stream: RecvStream) -> Self {
+    pub(crate) fn new(headers: &HeaderMap, stream: RecvStream) -> Self {
         let declared = headers.get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
         let remaining = if stream.is_end_stream() { Some(0) } else { declared };
