@@ -140,14 +140,16 @@ mod tests {
 
     #[test]
     fn long_command_shows_time_and_last_line() {
-        // The command ends when its progress has been seen, or after five seconds.
+        // The command goes on when its last line has been seen, or after five seconds. Output and errors come through two pipes, so only what
+        // has been seen comes before what is printed later.
         let dir = std::env::temp_dir().join(format!("vmcp-progress-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let seen = dir.join("seen");
         let file = std::fs::File::create(&seen).unwrap();
         let mut command = shell(
-            "echo first; echo Compiling serde >&2; tries=100
-             until grep -q 'after .*serde' \"$SEEN\" || [ $tries = 0 ]; do tries=$((tries - 1)); sleep 0.05; done
+            "seen() { tries=100; until grep -q \"after .*$1\" \"$SEEN\" || [ $tries = 0 ]; do tries=$((tries - 1)); sleep 0.05; done; }
+             echo first; seen first
+             echo Compiling serde >&2; seen serde
              echo end",
         );
         command.env("SEEN", &seen);
