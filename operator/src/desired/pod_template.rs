@@ -34,7 +34,7 @@ pub(super) fn merge(base: &mut PodTemplateSpec, template: &PodTemplate) {
     }
 }
 
-/// The images in the template, with their paths.
+/// The images in the template, with their paths: those of containers, and those that are mounted as volumes.
 pub fn images(template: &PodTemplateSpec) -> Vec<(String, String)> {
     let Some(spec) = &template.spec else {
         return Vec::new();
@@ -43,7 +43,12 @@ pub fn images(template: &PodTemplateSpec) -> Vec<(String, String)> {
         let path = format!("spec.podTemplate.spec.{kind}[{}].image", container.name);
         Some((path, container.image.clone()?))
     };
-    all_containers(spec).filter_map(image).collect()
+    let mounted = |volume: &Volume| {
+        let path = format!("spec.podTemplate.spec.volumes[{}].image", volume.name);
+        Some((path, volume.image.as_ref()?.reference.clone()?))
+    };
+    let mounted = spec.volumes.iter().flatten().filter_map(mounted);
+    all_containers(spec).filter_map(image).chain(mounted).collect()
 }
 
 /// The path of a reference to a Secret in the template, if there is one.
@@ -62,15 +67,23 @@ pub fn secret_reference(template: &PodTemplateSpec) -> Option<String> {
         (has_variable || has_all).then(|| format!("spec.podTemplate.spec.{kind}[{}].env", container.name))
     };
     let of_volume = |volume: &Volume| {
-        let is_secret = serde_json::to_value(volume)
-            .unwrap_or_default()
-            .to_string()
-            .contains("\"secret");
-        is_secret.then(|| format!("spec.podTemplate.spec.volumes[{}]", volume.name))
+        let volume_json = serde_json::to_value(volume).unwrap_or_default();
+        names_secret(&volume_json).then(|| format!("spec.podTemplate.spec.volumes[{}]", volume.name))
     };
     all_containers(spec)
         .find_map(of_container)
         .or_else(|| spec.volumes.iter().flatten().find_map(of_volume))
+}
+
+/// Whether a field of a volume refers to a Secret, such as `secret`, `secretRef`, `secretName` and `nodePublishSecretRef`.
+fn names_secret(volume: &Json) -> bool {
+    match volume {
+        Json::Object(fields) => fields
+            .iter()
+            .any(|(name, value)| name.to_ascii_lowercase().contains("secret") || names_secret(value)),
+        Json::Array(items) => items.iter().any(names_secret),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => false,
+    }
 }
 
 fn all_containers(spec: &PodSpec) -> impl Iterator<Item = (&'static str, &Container)> {
@@ -425,8 +438,32 @@ mod tests {
             secret_reference(&parsed).as_deref(),
             Some("spec.podTemplate.spec.containers[sidecar].env")
         );
-        let volume = template(json!({"spec": {"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}}));
-        let found = secret_reference(&parse(&volume).unwrap());
-        assert_eq!(found.as_deref(), Some("spec.podTemplate.spec.volumes[v]"));
+        for (volume, has_secret) in [
+            (json!({"secret": {"secretName": "s"}}), true),
+            (
+                json!({"projected": {"sources": [{"secret": {"name": "s"}}]}}),
+                true,
+            ),
+            (
+                json!({"csi": {"driver": "d", "nodePublishSecretRef": {"name": "s"}}}),
+                true,
+            ),
+            (json!({"azureFile": {"secretName": "s", "shareName": "x"}}), true),
+            (json!({"configMap": {"name": "secret"}}), false),
+        ] {
+            let mut named = volume.clone();
+            named["name"] = json!("v");
+            let found = secret_reference(&parse(&template(json!({"spec": {"volumes": [named]}}))).unwrap());
+            let expected = has_secret.then_some("spec.podTemplate.spec.volumes[v]");
+            assert_eq!(found.as_deref(), expected, "{volume}");
+        }
+        let mounted = template(json!({"spec": {"volumes": [{"name": "v", "image": {"reference": "evil"}}]}}));
+        assert_eq!(
+            images(&parse(&mounted).unwrap()),
+            [(
+                "spec.podTemplate.spec.volumes[v].image".to_owned(),
+                "evil".to_owned()
+            )]
+        );
     }
 }

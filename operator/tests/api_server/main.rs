@@ -19,6 +19,7 @@ mod no_writes;
 mod owned_pods;
 mod policy;
 mod process;
+mod rejected_resources;
 mod replicas;
 mod secrets;
 mod workload;
