@@ -139,7 +139,7 @@ impl TestServer {
     /// Its newest session of a client that is not a gateway, as `GET /sessions` describes it.
     ///
     /// # Errors
-    /// If there is none, or its admin port does not answer.
+    /// When there is no such session, or the admin port does not answer.
     pub fn client_session(&self) -> anyhow::Result<serde_json::Value> {
         let sessions = self.admin_answer("GET", "/sessions", &serde_json::Value::Null)?;
         let sessions = sessions.as_array().cloned().unwrap_or_default();

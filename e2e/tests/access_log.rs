@@ -86,7 +86,7 @@ fn failed_request_is_logged_with_backend_and_no_secret() -> anyhow::Result<()> {
     );
     let log = gateway.log()?;
     // Texts of backends are in response bodies.
-    for secret in ["s3cret", "told to fail", &session.id, &other.id] {
+    for secret in ["s3cret", "asked to fail", &session.id, &other.id] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
     Ok(())

@@ -513,12 +513,12 @@ fn every_backend_fault_is_named_in_the_error() -> anyhow::Result<()> {
         ),
         (
             json!({"status": 500}),
-            "HTTP status 500: The test server was told to fail",
+            "HTTP status 500: The test server was asked to fail",
             EXECUTED,
         ),
         (
             json!({"status": 503}),
-            "HTTP status 503: The test server was told to fail",
+            "HTTP status 503: The test server was asked to fail",
             SAFE,
         ),
         (

@@ -49,7 +49,7 @@ pub fn lost_session_python(url: &str) -> anyhow::Result<Command> {
 /// file with them is to be added.
 ///
 /// # Errors
-/// When the SDK cannot be installed, or there is none of that name.
+/// When the SDK cannot be installed, or no client has that name.
 pub fn play(sdk: &str) -> anyhow::Result<Command> {
     match sdk {
         "python" => {

@@ -157,7 +157,7 @@ pub fn go() -> anyhow::Result<Server> {
 /// prompt `greet` and the resource `test://motto`.
 ///
 /// # Errors
-/// When the SDK cannot be installed, there is none of that name, or the server does not answer; the message has its last words.
+/// When the SDK cannot be installed, no server has that name, or the server does not answer; the message has its last words.
 pub fn sdk(sdk: &str) -> anyhow::Result<Server> {
     match sdk {
         "python" => {

@@ -223,5 +223,5 @@ async fn ask(State(shared): TestServer, Query(Ask { what, id }): Query<Ask>) -> 
 }
 
 async fn tell(shared: &Shared, change: &Change) -> Json<Value> {
-    Json(json!({"told": shared.audience.tell(change).await}))
+    Json(json!({"notified": shared.audience.tell(change).await}))
 }

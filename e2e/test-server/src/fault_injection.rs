@@ -44,7 +44,7 @@ impl Rule {
             return Some(response);
         }
         if let Some(status) = self.status {
-            let body = r#"{"error":"The test server was told to fail"}"#;
+            let body = r#"{"error":"The test server was asked to fail"}"#;
             let mut response = reply::with_type(status.0, "application/json", body);
             if let Some(when) = &self.retry_after {
                 let when = when.as_str().map_or_else(|| when.to_string(), str::to_owned);
@@ -187,7 +187,7 @@ fn broken(parts: impl futures::Stream<Item = Part> + Send + 'static) -> Body {
                 Part::End | Part::Break => {
                     // What was sent has to arrive before the connection breaks.
                     tokio::time::sleep(HEAD_START).await;
-                    Err("the test server was told to break off")
+                    Err("the test server was asked to break off")
                 }
                 Part::Silence => std::future::pending().await,
             }

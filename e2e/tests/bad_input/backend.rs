@@ -167,12 +167,12 @@ fn rows() -> Vec<Row> {
         both(
             "429 with a Retry-After that is none",
             json!({"status": 429, "retry_after": "soon"}),
-            Failure(&["HTTP status 429: The test server was told"], true),
+            Failure(&["HTTP status 429: The test server was asked"], true),
         ),
         both(
             "429 alone",
             status(429),
-            Failure(&["HTTP status 429: The test server was told"], true),
+            Failure(&["HTTP status 429: The test server was asked"], true),
         ),
         both("500", status(500), Failure(&["HTTP status 500"], false)),
         both("502", status(502), Failure(&["HTTP status 502"], false)),

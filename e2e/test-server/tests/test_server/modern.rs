@@ -97,7 +97,7 @@ async fn listener_gets_requested_notifications() {
     // The test server acknowledges just before it listens.
     while test_server
         .admin(Method::POST, "/tools-changed", Value::Null)
-        .await["told"]
+        .await["notified"]
         != 1
     {
         tokio::task::yield_now().await;

@@ -26,7 +26,7 @@ async fn tool_list_change_reaches_every_session() {
 
     assert_eq!(
         post(&test_server, "/tools-changed?add=novelty&remove=echo,big").await,
-        json!({"told": 2})
+        json!({"notified": 2})
     );
     for events in [&mut first, &mut second] {
         assert_eq!(
@@ -87,7 +87,7 @@ async fn update_reaches_subscribers_only() {
         .await
         .unwrap();
     drop(text(response).await);
-    assert_eq!(post(&test_server, &update).await, json!({"told": 1}));
+    assert_eq!(post(&test_server, &update).await, json!({"notified": 1}));
     let message = events.message().await.unwrap();
     assert_eq!(message["method"], "notifications/resources/updated");
     assert_eq!(message["params"]["uri"], uri);
@@ -97,7 +97,7 @@ async fn update_reaches_subscribers_only() {
         .await
         .unwrap();
     drop(text(response).await);
-    assert_eq!(post(&test_server, &update).await, json!({"told": 0}));
+    assert_eq!(post(&test_server, &update).await, json!({"notified": 0}));
 }
 
 #[tokio::test]
@@ -112,11 +112,11 @@ async fn log_messages_respect_session_log_level() {
     drop(text(response).await);
     assert_eq!(
         post(&test_server, "/log?level=warning&text=no").await,
-        json!({"told": 0})
+        json!({"notified": 0})
     );
     assert_eq!(
         post(&test_server, "/log?level=critical&text=yes").await,
-        json!({"told": 1})
+        json!({"notified": 1})
     );
     assert_eq!(events.message().await.unwrap()["params"]["data"], "yes");
 
