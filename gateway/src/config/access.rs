@@ -1,6 +1,8 @@
 //! The hosts and origins that requests to the endpoint may name.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+
+use vmcp_crds::config::rules;
 
 /// The hosts and origins that requests to the endpoint may name, beside the ones that are always allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,27 +41,7 @@ impl HostPort {
     /// Parses `host` or `host:port`. Returns `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((address, rest)) => (address.parse::<Ipv6Addr>().ok()?.to_string(), rest),
-            None => {
-                let end = text.find(':').unwrap_or(text.len());
-                let name = text.get(..end)?;
-                let name = name.strip_suffix('.').unwrap_or(name);
-                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-                if name.is_empty() || !name.bytes().all(allowed) {
-                    return None;
-                }
-                (name.to_ascii_lowercase(), text.get(end..)?)
-            }
-        };
-        let port = match port.strip_prefix(':') {
-            None if port.is_empty() => None,
-            None => return None,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(digits.parse().ok().filter(|port| *port > 0)?)
-            }
-            Some(_) => return None,
-        };
+        let (host, port) = rules::host_and_optional_port(text)?;
         Some(Self { host, port })
     }
 
@@ -111,16 +93,8 @@ impl Origin {
             "http" => false,
             "https" => true,
             _ => {
-                let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
-                    && scheme.bytes().all(|byte| {
-                        byte.is_ascii_lowercase()
-                            || byte.is_ascii_digit()
-                            || matches!(byte, b'+' | b'-' | b'.')
-                    });
-                let is_id = authority
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':'));
-                return (is_scheme && is_id).then(|| Self::Program(text.to_owned()));
+                let is_program = rules::is_program_origin(scheme, authority);
+                return is_program.then(|| Self::Program(text.to_owned()));
             }
         };
         let HostPort { host, port } = HostPort::parse(authority)?;

@@ -5,28 +5,11 @@ use std::time::Duration;
 
 use vmcp_crds::config::Capability;
 
+pub use vmcp_crds::config::rules::{MAX_LENIENT_NAME_BYTES, MAX_NAME_BYTES, is_name_byte, is_unprintable};
 pub use vmcp_crds::config::{FailureMode, NameRule};
 
 use super::{BackendName, Pattern};
 use crate::config::canonical_uri::{canonical, deniable_forms, is_ambiguous};
-
-/// The longest name that the protocol recommends for tools (specification 2025-11-25, server/tools).
-pub const MAX_NAME_BYTES: usize = 128;
-
-/// The longest name that is advertised at all. Every list carries it to every client, so an unbounded name costs memory and bandwidth.
-pub const MAX_LENIENT_NAME_BYTES: usize = 1024;
-
-/// Whether the protocol recommends `byte` in names. A slash is accepted as well, because some servers use it.
-#[must_use]
-pub fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"_./-".contains(&byte)
-}
-
-/// Whether `character` is a control character, or one that reorders or breaks the surrounding text and so makes people read a different name.
-#[must_use]
-pub fn is_unprintable(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
 
 /// How the catalogs of all backends become one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -160,11 +160,16 @@ impl BackendConfig {
         if is_address && !self.addresses.is_empty() {
             return Err(("addresses".into(), words::ADDRESSES_WITHOUT_EFFECT.to_owned()));
         }
-        if self.tls.is_some() && url.is_some_and(|url| url.scheme() == Some(&Scheme::HTTP)) {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        if url.is_some_and(|url| url.scheme() == Some(&Scheme::HTTP)) {
             let message = "has no effect with an http URL; use https in the URL, or remove it";
             return Err(("tls".into(), message.to_owned()));
         }
-        Ok(())
+        match (&tls.cert_file, &tls.key_file) {
+            (Some(_), None) => Err(("tls.certFile".into(), "requires keyFile".to_owned())),
+            (None, Some(_)) => Err(("tls.keyFile".into(), "requires certFile".to_owned())),
+            _ => Ok(()),
+        }
     }
 
     fn check_headers(&self) -> Result<(), FieldError> {
@@ -397,6 +402,23 @@ mod tests {
         let error = check(&name, "{}").unwrap_err();
         assert!(error.contains("1 to 126"), "{error}");
         check(&name, "{strategy: none}").unwrap();
+    }
+
+    #[test]
+    fn half_client_certificate_is_rejected() {
+        for (tls, expected) in [
+            ("{certFile: c}", "tls.certFile: requires keyFile"),
+            ("{keyFile: k}", "tls.keyFile: requires certFile"),
+        ] {
+            let backend = BackendConfig {
+                name: "a".to_owned(),
+                url: "https://a/mcp".to_owned(),
+                tls: Some(serde_yaml::from_str(tls).unwrap()),
+                ..BackendConfig::default()
+            };
+            let (field, message) = backend.check(&AggregationConfig::default()).unwrap_err();
+            assert_eq!(format!("{field}: {message}"), expected);
+        }
     }
 
     #[test]

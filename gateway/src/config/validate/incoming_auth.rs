@@ -1,132 +1,48 @@
 //! Validates the authentication settings.
 
 use std::path::Path;
-use std::time::Duration;
 
-use http::Uri;
-use http::uri::Scheme;
-use vmcp_crds::config::{IncomingAuth as Raw, IncomingAuthType, OidcConfig, rules};
+use vmcp_crds::config::{IncomingAuth as Raw, OidcConfig, rules};
 
 use super::{ConfigFault, directory};
 use crate::config::{IncomingAuth, OidcSettings};
 
-const MAX_LEEWAY: Duration = Duration::from_secs(300);
-const MIN_REFRESH: Duration = Duration::from_secs(1);
-
 pub(super) fn incoming_auth(raw: &Raw, file: &Path) -> Result<IncomingAuth, ConfigFault> {
-    match (raw.kind, &raw.oidc) {
-        (IncomingAuthType::Anonymous, None) => Ok(IncomingAuth::Anonymous),
-        (IncomingAuthType::Anonymous, Some(_)) => {
-            let message = "has no effect with `type: anonymous`; set `type: oidc` or remove it";
-            Err(ConfigFault::at("incomingAuth.oidc", message.to_owned()))
-        }
-        (IncomingAuthType::Oidc, None) => {
-            let message = "missing; `type: oidc` needs the issuer and the audience of its tokens";
-            Err(ConfigFault::at("incomingAuth.oidc", message.to_owned()))
-        }
-        (IncomingAuthType::Oidc, Some(oidc)) => {
-            let oidc = checked(oidc, file).map_err(|(field, message)| {
-                ConfigFault::at(&format!("incomingAuth.oidc.{field}"), message)
-            })?;
+    let refuse = |(field, message)| ConfigFault::at(&format!("incomingAuth.{field}"), message);
+    raw.check().map_err(refuse)?;
+    match &raw.oidc {
+        None => Ok(IncomingAuth::Anonymous),
+        Some(oidc) => {
+            let oidc = converted(oidc, file).map_err(|message| refuse(("oidc".into(), message)))?;
             Ok(IncomingAuth::Oidc(Box::new(oidc)))
         }
     }
 }
 
-fn checked(raw: &OidcConfig, file: &Path) -> Result<OidcSettings, (&'static str, String)> {
+/// The settings that `raw`, which is valid, describes.
+fn converted(raw: &OidcConfig, file: &Path) -> Result<OidcSettings, String> {
     let allow_http = raw.insecure_allow_http;
-    let issuer = issuer_url(&raw.issuer, allow_http).map_err(|message| ("issuer", message))?;
-    if issuer.query().is_some() {
-        return Err((
-            "issuer",
-            format!(
-                "found {:?}; an issuer has no query",
-                rules::without_secrets(&raw.issuer)
-            ),
-        ));
-    }
-    let jwks_url = raw.jwks_url.as_deref().map(|url| issuer_url(url, allow_http));
-    let jwks_url = jwks_url.transpose().map_err(|message| ("jwksUrl", message))?;
+    let jwks_url = raw
+        .jwks_url
+        .as_deref()
+        .map(|url| rules::issuer_url(url, allow_http));
     let audiences = raw.audience.all().to_vec();
-    if audiences.is_empty() || audiences.iter().any(String::is_empty) {
-        let message = "empty; name the audience that tokens must have, for example the URL of this endpoint";
-        return Err(("audience", message.to_owned()));
-    }
-    let resource = match &raw.resource {
-        Some(resource) => resource_url(resource).ok_or_else(|| {
-            let message = format!(
-                "found {:?}; expected the http or https URL that clients use, without query or fragment",
-                rules::without_secrets(resource)
-            );
-            ("resource", message)
-        }),
-        None => resource_url(&audiences[0]).ok_or_else(|| {
-            let message = "missing; the first audience is not a URL, so name the URL that clients use, for example \
-                           https://tools.example.com/mcp";
-            ("resource", message.to_owned())
-        }),
-    }?;
-    if let Some(scope) = raw.scopes.iter().find(|scope| !is_scope(scope)) {
-        let message =
-            format!("found {scope:?}; a scope is printable ASCII without space, quote and backslash");
-        return Err(("scopes", message));
-    }
-    if raw.algorithms.is_empty() {
-        return Err((
-            "algorithms",
-            "empty; name at least one signing algorithm".to_owned(),
-        ));
-    }
-    let (clock_leeway, key_refresh) = (raw.clock_leeway.get(), raw.key_refresh.get());
-    if clock_leeway > MAX_LEEWAY {
-        return Err((
-            "clockLeeway",
-            format!("found {}; the maximum is 5m", raw.clock_leeway),
-        ));
-    }
-    if key_refresh < MIN_REFRESH {
-        return Err((
-            "keyRefresh",
-            format!("found {}; the minimum is 1s", raw.key_refresh),
-        ));
-    }
+    let resource = raw.resource.as_ref().or(audiences.first());
     let directory = directory(file);
     Ok(OidcSettings {
         issuer: raw.issuer.clone(),
+        resource: resource
+            .and_then(|resource| rules::resource_url(resource))
+            .ok_or_else(|| "has no URL of the endpoint".to_owned())?,
         audiences,
-        resource,
-        jwks_url,
+        jwks_url: jwks_url.transpose()?,
         scopes: raw.scopes.clone(),
         algorithms: raw.algorithms.clone(),
-        clock_leeway,
-        key_refresh,
+        clock_leeway: raw.clock_leeway.get(),
+        key_refresh: raw.key_refresh.get(),
         ca_bundle: raw.ca_bundle_path.as_ref().map(|path| directory.join(path)),
         allow_http,
     })
-}
-
-/// The URL of an issuer or its key set. Requires TLS, because an attacker on the network could substitute keys otherwise.
-fn issuer_url(text: &str, allow_http: bool) -> Result<Uri, String> {
-    let url = rules::endpoint(text)?;
-    if url.scheme() == Some(&Scheme::HTTPS) || allow_http {
-        return Ok(url);
-    }
-    Err(format!(
-        "found {:?}; expected https (`insecureAllowHttp: true` accepts http)",
-        rules::without_secrets(text)
-    ))
-}
-
-fn resource_url(text: &str) -> Option<Uri> {
-    let url = rules::endpoint(text).ok()?;
-    let quotable = !text.contains(['"', '\\']);
-    (url.query().is_none() && quotable).then_some(url)
-}
-
-/// Whether `scope` is a scope token of RFC 6749, 3.3.
-fn is_scope(scope: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
-    !scope.is_empty() && scope.bytes().all(allowed)
 }
 
 #[cfg(test)]

@@ -11,15 +11,11 @@ mod tests;
 mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::SecretString;
-use vmcp_crds::config::{
-    ConfigError, GatewayConfig, HotConfig, LimitsConfig, Listeners, OnStoreOutage, SessionState, rules,
-};
+use vmcp_crds::config::{ConfigError, GatewayConfig, HotConfig, OnStoreOutage, SessionState, rules};
 
 use super::{
     AccessLogSampling, AccessPolicy, BackendName, BackendSettings, CertificatePair, Config, HostPort,
@@ -140,6 +136,9 @@ fn cold_part(
              `vmcp-gateway keygen > KEYS/current`, and set sessionKeys.directory to the directory KEYS",
         ));
     }
+    rules::range::IDLE_TIMEOUT
+        .check(raw.listeners.idle_timeout)
+        .map_err(|message| ConfigFault::at("listeners.idleTimeout", message))?;
     Ok(Config {
         server: ServerName {
             namespace: raw.namespace,
@@ -161,7 +160,7 @@ fn cold_part(
         session_ttl: raw.session_storage.ttl.get(),
         session_max_lifetime: raw.session_storage.max_lifetime.get(),
         session_keys: raw.session_keys.map(|keys| directory(file).join(keys.directory)),
-        idle_timeout: idle_timeout(&raw.listeners)?,
+        idle_timeout: raw.listeners.idle_timeout.get(),
         drain_delay: raw.drain_delay.get(),
         hot,
         hot_source,
@@ -171,15 +170,6 @@ fn cold_part(
 /// The directory at which the relative paths in `file` start.
 fn directory(file: &Path) -> &Path {
     file.parent().unwrap_or_else(|| Path::new(""))
-}
-
-fn idle_timeout(listeners: &Listeners) -> Result<Duration, ConfigFault> {
-    let timeout = listeners.idle_timeout.get();
-    if (Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60)).contains(&timeout) {
-        return Ok(timeout);
-    }
-    let message = format!("found {}; allowed are 1s to 24h", listeners.idle_timeout);
-    Err(ConfigFault::at("listeners.idleTimeout", message))
 }
 
 /// Whether two listeners conflict, so that the second one could not bind. `[::]` covers IPv4 addresses, too, and port 0 is any free port.
@@ -193,30 +183,20 @@ fn cannot_both_listen(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<HotSettings, ConfigFault> {
+    raw.check()
+        .map_err(|(path, message)| ConfigFault::at(&path, message))?;
     let mut backends: Vec<BackendSettings> = Vec::with_capacity(raw.backends.len());
     for (index, backend) in raw.backends.iter().enumerate() {
-        let path = |field: &str| format!("backends[{index}].{field}");
-        if !rules::is_dns_label(&backend.name) {
-            let message = format!("found {:?}; expected {}", backend.name, rules::DNS_LABEL);
-            return Err(ConfigFault::at(&path("name"), message));
-        }
-        if backends.iter().any(|other| other.name.as_str() == backend.name) {
-            let message = format!(
-                "duplicate name {:?}; the names of backends must be unique",
-                backend.name
-            );
-            return Err(ConfigFault::at(&path("name"), message));
-        }
-        let url = rules::endpoint(&backend.url).map_err(|message| ConfigFault::at(&path("url"), message))?;
+        let url = rules::endpoint(&backend.url)
+            .map_err(|message| ConfigFault::at(&format!("backends[{index}].url"), message))?;
         backends.push(BackendSettings {
             name: BackendName(backend.name.as_str().into()),
             url,
             disposable: backend.session_state == SessionState::Disposable,
             transport: backend.transport,
-            exposure: Arc::new(aggregation::exposure(backend, index, &raw.aggregation)?),
-            resilience: resilience::resilience(backend)
-                .map_err(|(field, message)| ConfigFault::at(&path(field), message))?,
-            upstream: Arc::new(upstream::upstream(backend, &path, file)?),
+            exposure: Arc::new(aggregation::exposure(backend, &raw.aggregation)),
+            resilience: resilience::resilience(backend),
+            upstream: Arc::new(upstream::upstream(backend, file)),
         });
     }
     let mut pass_headers: Vec<_> = backends
@@ -225,7 +205,6 @@ fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<HotSettings, Config
         .collect();
     pass_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     pass_headers.dedup();
-    aggregation::check_manual_names(&raw.aggregation, &raw.backends)?;
     Ok(HotSettings {
         log_level: raw.log_level,
         access_log: AccessLogSampling {
@@ -233,115 +212,36 @@ fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<HotSettings, Config
         },
         backends,
         pass_headers: pass_headers.into(),
-        aggregation: Arc::new(aggregation::aggregation(&raw.aggregation)?),
-        identity: identity(raw)?,
-        access: access(raw)?,
+        aggregation: Arc::new(aggregation::aggregation(&raw.aggregation)),
+        identity: identity(raw),
+        access: access(raw),
         stream_calls_after: raw.stream_calls_after.map(vmcp_crds::config::Duration::get),
-        limits: limits(&raw.limits)?,
+        limits: RequestLimits::from(&raw.limits),
         hash,
     })
 }
 
-fn access(raw: &HotConfig) -> Result<AccessPolicy, ConfigFault> {
-    let host = |(index, text): (usize, &String)| {
-        HostPort::parse(text).ok_or_else(|| {
-            let message = format!(
-                "found {text:?}; expected a host name or address, alone or with a port, for example mcp.example.com"
-            );
-            ConfigFault::at(&format!("allowedHosts[{index}]"), message)
-        })
-    };
-    let origin = |(index, text): (usize, &String)| {
-        Origin::parse(text).ok_or_else(|| {
-            let message = format!(
-                "found {text:?}; expected the scheme, host and port of a page as browsers send them, for example \
-                 https://app.example.com, the origin of an app or an extension, for example app://obsidian.md, or null; there is \
-                 no wildcard"
-            );
-            ConfigFault::at(&format!("allowedOrigins[{index}]"), message)
-        })
-    };
-    Ok(AccessPolicy {
+fn access(raw: &HotConfig) -> AccessPolicy {
+    AccessPolicy {
         hosts: raw
             .allowed_hosts
             .iter()
-            .enumerate()
-            .map(host)
-            .collect::<Result<_, _>>()?,
+            .filter_map(|text| HostPort::parse(text))
+            .collect(),
         origins: raw
             .allowed_origins
             .iter()
-            .enumerate()
-            .map(origin)
-            .collect::<Result<_, _>>()?,
-    })
-}
-
-/// Bounds of `limits.requestBytes`: the minimum that every client needs, and a size of which the process can hold many.
-const REQUEST_BYTES: RangeInclusive<u32> = 1024..=256 * 1024 * 1024;
-/// Bounds of the limits that are counts. With 0, the gateway would reject everything.
-const COUNT: RangeInclusive<u32> = 1..=1_000_000_000;
-/// The smallest `limits.bufferedBytes`. With less, the gateway could not read the lists of backends.
-const MIN_BUFFERED_BYTES: u32 = 1024 * 1024;
-
-/// Clamps a number of bytes to 32 bits, because only its lower bound is checked.
-fn clamped(bytes: Option<u64>) -> u32 {
-    bytes.map_or(u32::MAX, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
-}
-
-fn limits(raw: &LimitsConfig) -> Result<RequestLimits, ConfigFault> {
-    let per_principal = raw.sessions_per_principal;
-    for (field, value, allowed) in [
-        ("requestBytes", raw.request_bytes, REQUEST_BYTES),
-        (
-            "requestBytesInFlight",
-            raw.request_bytes_in_flight.unwrap_or(u32::MAX),
-            raw.request_bytes..=u32::MAX,
-        ),
-        ("requestsInFlight", raw.requests_in_flight, COUNT),
-        (
-            "bufferedBytes",
-            clamped(raw.buffered_bytes),
-            raw.request_bytes.max(MIN_BUFFERED_BYTES)..=u32::MAX,
-        ),
-        (
-            "requestsInFlightPerSession",
-            raw.requests_in_flight_per_session,
-            COUNT,
-        ),
-        ("initializesPerSecond", raw.initializes_per_second, COUNT),
-        (
-            "initializesPerSecondPerPrincipal",
-            raw.initializes_per_second_per_principal.unwrap_or(1),
-            COUNT,
-        ),
-        ("sessions", raw.sessions, COUNT),
-        ("sessionsPerPrincipal", per_principal.unwrap_or(1), COUNT),
-    ] {
-        if !allowed.contains(&value) {
-            let message = format!(
-                "found {value}; allowed are {} to {}",
-                allowed.start(),
-                allowed.end()
-            );
-            return Err(ConfigFault::at(&format!("limits.{field}"), message));
-        }
+            .filter_map(|text| Origin::parse(text))
+            .collect(),
     }
-    Ok(RequestLimits::from(raw))
 }
 
-fn identity(raw: &HotConfig) -> Result<ServerIdentity, ConfigFault> {
+fn identity(raw: &HotConfig) -> ServerIdentity {
     let info = &raw.server_info;
-    for (field, value) in [("name", &info.name), ("version", &info.version)] {
-        if value.as_ref().is_some_and(String::is_empty) {
-            let message = "empty; remove it to use the default";
-            return Err(ConfigFault::at(&format!("serverInfo.{field}"), message));
-        }
-    }
-    Ok(ServerIdentity {
+    ServerIdentity {
         name: info.name.clone(),
         title: info.title.clone(),
         version: info.version.clone(),
         instructions: raw.instructions.clone(),
-    })
+    }
 }

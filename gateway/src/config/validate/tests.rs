@@ -185,7 +185,7 @@ fn invalid_hot_settings_are_rejected_with_path_and_reason() {
         ("aggregation: {strategy: priority}", "needs the backends' names"),
         (
             "aggregation: {priority: [a]}",
-            "no effect with `strategy: prefix`",
+            "set `strategy: priority` or remove it",
         ),
         ("aggregation: {strategy: priority, priority: [a, a]}", "duplicate"),
         ("aggregation: {strategy: priority, priority: ['A B']}", "A B"),
@@ -207,11 +207,11 @@ fn invalid_hot_settings_are_rejected_with_path_and_reason() {
         ("limits: {requestsInFlight: 0}", "limits.requestsInFlight"),
         (
             "limits: {requestBytes: 2048, requestBytesInFlight: 2047}",
-            "found 2047; allowed are 2048 to",
+            "found 2047; must be at least `requestBytes`",
         ),
         (
             "limits: {requestBytes: 1024, bufferedBytes: 1048575}",
-            "found 1048575; allowed are 1048576 to",
+            "found 1048575; must be at least 1048576",
         ),
         (
             "limits: {initializesPerSecondPerPrincipal: 0}",
