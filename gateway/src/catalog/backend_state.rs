@@ -73,7 +73,7 @@ impl CatalogBackend {
     }
 
     /// Returns the current state, with `advertised` made of the current offer and policy. CPU-heavy for a large offer: call it on the threads of
-    /// [`Compute`](crate::runtime::compute::Compute).
+    /// [`ComputePool`](crate::runtime::compute::ComputePool).
     pub(super) fn advertise(&self) -> Arc<BackendCatalog> {
         loop {
             let known = self.known.load_full();

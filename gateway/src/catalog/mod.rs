@@ -248,7 +248,7 @@ impl Catalog {
     }
 
     /// Makes a snapshot of the current state, unless another thread made one since the call. CPU-heavy for large catalogs: call it on the
-    /// threads of [`Compute`](crate::runtime::compute::Compute).
+    /// threads of [`ComputePool`](crate::runtime::compute::ComputePool).
     pub(super) fn merge(&self) {
         let merge_requests = self.shared.merge_requests.fetch_add(1, Ordering::AcqRel) + 1;
         let mut merged = self.shared.merging.lock().unwrap_or_else(PoisonError::into_inner);
