@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use crate::api_reference;
 use crate::cargo::{example, root};
 use crate::drift::drift;
 
@@ -16,6 +17,7 @@ type File = (&'static str, fn() -> anyhow::Result<String>);
 
 const FILES: &[File] = &[
     ("docs/configuration.md", || Ok(vmcp_crds::config::reference())),
+    ("docs/api.md", api),
     ("crds/schema/gateway-config.schema.json", config_schema),
     ("crds/yaml/vmcp.dev_mcpgroups.yaml", || crd("mcpgroups")),
     ("crds/yaml/vmcp.dev_mcpserverentries.yaml", || {
@@ -94,6 +96,15 @@ fn config_schema() -> anyhow::Result<String> {
     let mut text = serde_json::to_string_pretty(&vmcp_crds::config::json_schema())?;
     text.push('\n');
     Ok(text)
+}
+
+/// The reference of all kinds, the one that users begin with first.
+fn api() -> anyhow::Result<String> {
+    let definitions = ["virtualmcpservers", "mcpgroups", "mcpserverentries"]
+        .into_iter()
+        .map(crd)
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    api_reference::page(&definitions)
 }
 
 /// The YAML of a custom resource definition. A separate program prints it, so that xtask does not have to compile a Kubernetes client.

@@ -1,5 +1,6 @@
 //! The commands of the project. `cargo xtask --help` lists them.
 
+mod api_reference;
 mod bench;
 mod cargo;
 mod conformance;
