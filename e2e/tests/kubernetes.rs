@@ -175,6 +175,8 @@ fn quick_start_and_story(cluster: &Cluster) -> anyhow::Result<()> {
     for line in quick_start()? {
         shell(cluster, &line)?;
     }
+    let tested = shell(cluster, "helm test vmcp-operator --namespace vmcp-system --logs")?;
+    anyhow::ensure!(tested.contains("an operator is active"), "{tested}");
     // From here on this thread is in the network namespace of the cluster.
     cluster.network().within(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()

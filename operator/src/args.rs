@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use vmcp_crds::config::Duration;
 
 use crate::policy::{Policy, SecretLabel};
 use crate::telemetry::LogFormat;
@@ -17,6 +18,10 @@ use crate::watch::Scope;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "vmcp-operator", version)]
 pub struct Args {
+    /// What to do instead of running the operator.
+    #[command(subcommand)]
+    pub command: Option<OperatorCommand>,
+
     /// Namespaces to watch, separated by commas; all namespaces if empty
     ///
     /// Example: team-a,team-b. The operator then needs a Role in each of these namespaces and no ClusterRole.
@@ -105,6 +110,19 @@ pub struct Args {
         value_name = "FORMAT"
     )]
     pub log_format: LogFormat,
+}
+
+/// What the program can do instead of running the operator.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// Check that the kinds are installed, that the operator has its permissions, and that an operator is active
+    ///
+    /// It takes the options of the operator, before the word `check`, and its environment variables. `helm test` runs it.
+    Check {
+        /// Time that an operator has to become active
+        #[arg(long, default_value = "60s", value_name = "DURATION")]
+        timeout: Duration,
+    },
 }
 
 impl Args {

@@ -21,6 +21,7 @@ pub mod desired;
 pub mod error;
 pub mod events;
 pub mod identity;
+pub mod installation_check;
 pub mod invalid_objects;
 mod kube_error;
 pub mod lease;

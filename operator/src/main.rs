@@ -5,8 +5,8 @@ use clap::Parser as _;
 use kube::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use vmcp_operator::args::Args;
-use vmcp_operator::{api_server, app, telemetry};
+use vmcp_operator::args::{Args, OperatorCommand};
+use vmcp_operator::{api_server, app, installation_check, telemetry};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -19,8 +19,12 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::infer()
         .await
         .context("cannot find the API server: not running in a pod, and KUBECONFIG names no usable file")?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %config.cluster_url, scopes = ?args.scopes(), "operator starting");
+    let url = config.cluster_url.clone();
     let client = api_server::client(config).context("cannot create a client for the API server")?;
+    if let Some(OperatorCommand::Check { timeout }) = args.command {
+        return installation_check::run(&client, &args, timeout.get()).await;
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %url, scopes = ?args.scopes(), "operator starting");
     let stop = stop_on_signal()?;
     app::run(client, &args, stop).await
 }

@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::api_reference;
 use crate::cargo::{example, root};
+use crate::chart_readme;
 use crate::drift::drift;
 
 /// A generated file: its path in the repository, and the function that generates its content.
@@ -18,6 +19,10 @@ type File = (&'static str, fn() -> anyhow::Result<String>);
 const FILES: &[File] = &[
     ("docs/configuration.md", || Ok(vmcp_crds::config::reference())),
     ("docs/api.md", api),
+    ("charts/vmcp-crds/README.md", || chart_readme::page("vmcp-crds")),
+    ("charts/vmcp-operator/README.md", || {
+        chart_readme::page("vmcp-operator")
+    }),
     ("crds/schema/gateway-config.schema.json", config_schema),
     ("crds/yaml/vmcp.dev_mcpgroups.yaml", || crd("mcpgroups")),
     ("crds/yaml/vmcp.dev_mcpserverentries.yaml", || {

@@ -3,6 +3,7 @@
 mod api_reference;
 mod bench;
 mod cargo;
+mod chart_readme;
 mod conformance;
 mod demo;
 mod drift;
