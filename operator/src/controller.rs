@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
+use crate::changed_namespaces::ChangedNamespaces;
 use crate::error::Error;
+use crate::group_status::GroupStatusWriter;
 use crate::invalid_objects;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
@@ -55,9 +57,15 @@ async fn run_scope(
     stop: &CancellationToken,
 ) {
     let (invalid_sender, invalid_objects) = mpsc::channel(invalid_objects::QUEUE_CAPACITY);
-    let (stores, queue) = watch(client, scope, &invalid_sender);
+    let changed = Arc::new(ChangedNamespaces::default());
+    let (stores, queue) = watch(client, scope, &invalid_sender, &changed);
     drop(invalid_sender);
     let servers = stores.servers.clone();
+    let groups = GroupStatusWriter {
+        client: client.clone(),
+        stores: stores.clone(),
+        metrics: metrics.clone(),
+    };
     let reporter = Reporter {
         controller: "vmcp-operator".to_owned(),
         instance: Some(options.identity.clone()),
@@ -89,9 +97,10 @@ async fn run_scope(
             future::ready(())
         });
     // The second future ends when the watches drop their senders, which happens when the first one ends.
-    future::join(
+    future::join3(
         reconciles,
         invalid_objects::write_statuses(client, invalid_objects),
+        groups.run(&changed, stop),
     )
     .await;
 }

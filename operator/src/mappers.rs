@@ -37,7 +37,8 @@ pub fn by_group(servers: &ServerStore, group: &MCPGroup) -> ServerRefs {
     })
 }
 
-/// The servers that a member of a group may affect: all in its namespace, because it may just have left one of their groups.
+/// The servers that a member of a group may affect: all in its namespace. The event shows only its new labels and `groupRef`, and it may
+/// have left the group of any of them.
 #[must_use]
 pub fn by_member<K: Resource>(servers: &ServerStore, member: &K) -> ServerRefs {
     in_namespace(servers, member, |_| true)

@@ -1,5 +1,7 @@
 //! Resolves the references of a spec: the group's members and the Secrets.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use k8s_openapi::api::core::v1::Secret;
@@ -7,7 +9,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt as _};
 use vmcp_crds::config::BackendConfig;
 use vmcp_crds::session_key::SessionKey;
-use vmcp_crds::v1alpha1::{SecretKeyRef, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, SecretKeyRef, VirtualMCPServer};
 
 use crate::api_server::{ObjectApi, ObjectName};
 use crate::desired::Backend;
@@ -21,14 +23,21 @@ use crate::watch::ReflectorStores;
 pub fn backends(server: &VirtualMCPServer, stores: &ReflectorStores) -> Option<Vec<Backend>> {
     let namespace = server.namespace().unwrap_or_default();
     let group = &server.spec.group_ref.name;
-    stores.groups.get(&ObjectRef::new(group).within(&namespace))?;
-    let members = stores.entries.state_filter(|entry| {
-        entry.metadata.namespace.as_deref() == Some(namespace.as_str()) && entry.spec.group_ref.name == *group
-    });
+    let group = stores.groups.get(&ObjectRef::new(group).within(&namespace))?;
     let timeouts = &server.spec.operational.timeouts;
-    let mut configs: Vec<BackendConfig> = members.iter().map(|entry| entry.to_config(timeouts)).collect();
-    configs.sort_by(|a, b| a.name.cmp(&b.name));
+    let members = members(&group, stores);
+    let configs: Vec<BackendConfig> = members.iter().map(|entry| entry.to_config(timeouts)).collect();
     Some(Backend::check_all(configs, &server.spec.hot.aggregation))
+}
+
+/// The members of `group`, sorted by name.
+#[must_use]
+pub fn members(group: &MCPGroup, stores: &ReflectorStores) -> Vec<Arc<MCPServerEntry>> {
+    let mut members = stores
+        .entries
+        .state_filter(|entry| entry.metadata.namespace == group.metadata.namespace && group.has_member(entry));
+    members.sort_by_key(|entry| entry.name_any());
+    members
 }
 
 /// Result of resolving the Secrets that a virtual server needs.

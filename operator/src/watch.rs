@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use futures::stream::{BoxStream, select_all};
 use futures::{Stream, StreamExt as _, future};
@@ -24,6 +25,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, VirtualMCPServer};
 
+use crate::changed_namespaces::ChangedNamespaces;
 use crate::desired::labels;
 use crate::error::Error;
 use crate::invalid_objects::{FromMetadata, skip_invalid};
@@ -64,14 +66,15 @@ macro_rules! watch_table {
         }
 
         /// Creates the watches of `scope`. The stores fill while the queue is polled. Virtual servers that cannot be deserialized
-        /// go to `invalid_objects`.
+        /// go to `invalid_objects`, and the namespaces of changed custom resources to `changed`.
         #[must_use]
         pub fn watch(
             client: &Client,
             scope: &Scope,
             invalid_objects: &mpsc::Sender<InvalidObject>,
+            changed: &Arc<ChangedNamespaces>,
         ) -> (ReflectorStores, ReconcileQueue) {
-            let builder = WatchBuilder { client, scope, invalid_objects };
+            let builder = WatchBuilder { client, scope, invalid_objects, changed };
             $(let $store = builder.$watch::<$kind>();)*
             let stores = ReflectorStores { $($store: $store.0,)* };
             let queue = select_all([$(triggers($store.1, stores.servers.clone(), $mapper),)*]);
@@ -138,6 +141,7 @@ struct WatchBuilder<'a> {
     client: &'a Client,
     scope: &'a Scope,
     invalid_objects: &'a mpsc::Sender<InvalidObject>,
+    changed: &'a Arc<ChangedNamespaces>,
 }
 
 impl WatchBuilder<'_> {
@@ -176,6 +180,7 @@ impl WatchBuilder<'_> {
     fn custom_resources<K: Watchable + FromMetadata>(&self) -> (Store<K>, BoxStream<'static, K>) {
         let (store, writer) = reflector::store();
         let invalid_objects = self.invalid_objects.clone();
+        let changed = self.changed.clone();
         let events = watcher(self.api::<DeserializeGuard<K>>(), watcher::Config::default())
             .default_backoff()
             .filter_map(move |event| {
@@ -187,7 +192,8 @@ impl WatchBuilder<'_> {
             .modify(drop_managed_fields)
             .reflect(writer)
             .touched_objects()
-            .filter_map(|event| future::ready(log_watch_error(event)));
+            .filter_map(|event| future::ready(log_watch_error(event)))
+            .inspect(move |object| changed.add(&object.namespace().unwrap_or_default()));
         (store, events.boxed())
     }
 

@@ -23,7 +23,7 @@ pub(super) fn rule(rule: &str, message: &str) -> Json {
 }
 
 /// A rule about the field `field` of `self`, so that the API server names this field.
-pub(super) fn rule_of_field(field: &str, rule: &str, message: &str) -> Json {
+pub(crate) fn rule_of_field(field: &str, rule: &str, message: &str) -> Json {
     json!({"rule": rule, "message": message, "fieldPath": format!(".{field}")})
 }
 

@@ -40,8 +40,9 @@ pub struct MCPServerEntrySpec {
     /// Time limits of connections and calls to the server. Default: `operational.timeouts` of the VirtualMCPServer.
     #[serde(default, skip_serializing_if = "SetFields::is_empty")]
     pub timeouts: SetFields<Timeouts>,
-    /// The MCPGroup to which the server belongs, in the same namespace.
-    pub group_ref: GroupRef,
+    /// The MCPGroup to which the server belongs, in the same namespace. A group can also select servers by their labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_ref: Option<GroupRef>,
 }
 
 impl MCPServerEntry {
@@ -73,9 +74,6 @@ mod tests {
             backend: BackendConfig {
                 url: url.to_owned(),
                 ..BackendConfig::default()
-            },
-            group_ref: GroupRef {
-                name: "tools".to_owned(),
             },
             ..MCPServerEntrySpec::default()
         };

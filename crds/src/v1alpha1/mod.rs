@@ -9,6 +9,7 @@
 
 pub mod field_rules;
 mod incoming_auth_spec;
+mod label_selector;
 mod mcp_group;
 mod mcp_server_entry;
 mod operational_spec;
@@ -22,7 +23,7 @@ mod workload_spec;
 mod yaml;
 
 pub use incoming_auth_spec::{IncomingAuthSpec, OidcSpec};
-pub use mcp_group::{MCPGroup, MCPGroupSpec};
+pub use mcp_group::{MAX_MEMBERS, MCPGroup, MCPGroupSpec, MCPGroupStatus, ObservedMember};
 pub use mcp_server_entry::{MCPServerEntry, MCPServerEntrySpec};
 pub use operational_spec::OperationalSpec;
 pub use reference::{GroupRef, SecretKeyRef};
@@ -46,7 +47,7 @@ pub const VERSION: &str = "v1alpha1";
 /// Prefix of the names of a virtual server's objects, before the name of the virtual server.
 pub const CHILD_PREFIX: &str = "vmcp-";
 
-/// Condition types of a virtual server. They are part of the API: users wait for them and alert on them.
+/// Condition types of a virtual server; a group has only `Ready`. They are part of the API: users wait for them and alert on them.
 pub mod condition_type {
     /// The gateway serves the spec, and every ready pod has loaded the current configuration.
     pub const READY: &str = "Ready";

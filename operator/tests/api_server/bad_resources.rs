@@ -3,11 +3,11 @@
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value as Json, json};
-use vmcp_crds::v1alpha1::{MCPServerEntry, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, VirtualMCPServer};
 use vmcp_external::requires;
 
 use crate::harness::Harness;
-use crate::rejected_resources::{ENTRY, SERVER, rejected};
+use crate::rejected_resources::{ENTRY, GROUP, SERVER, rejected};
 
 /// Resources that use every kind of field, and are valid.
 fn accepted() -> Vec<(&'static str, Json)> {
@@ -62,6 +62,19 @@ fn accepted() -> Vec<(&'static str, Json)> {
                 "health": {"interval": "1m", "timeout": "10ms", "unhealthyAfter": 1},
             }),
         ),
+        (
+            GROUP,
+            json!({
+                "description": "Tools of team a",
+                "selector": {
+                    "matchLabels": {"team": "a"},
+                    "matchExpressions": [
+                        {"key": "example.com/tier", "operator": "NotIn", "values": ["test"]},
+                        {"key": "stable", "operator": "Exists"},
+                    ],
+                },
+            }),
+        ),
         (ENTRY, json!({"url": "http://one", "sharedSession": true})),
         (
             ENTRY,
@@ -72,10 +85,11 @@ fn accepted() -> Vec<(&'static str, Json)> {
 
 /// What the API server answers to `kubectl apply --validate=strict`.
 async fn apply(harness: &Harness, kind: &str, name: &str, spec: &Json) -> String {
-    let mut whole = json!({"groupRef": {"name": "group"}});
-    if kind == ENTRY {
-        whole["url"] = json!("http://time:8000/mcp");
-    }
+    let mut whole = match kind {
+        GROUP => json!({}),
+        ENTRY => json!({"groupRef": {"name": "group"}, "url": "http://time:8000/mcp"}),
+        _ => json!({"groupRef": {"name": "group"}}),
+    };
     whole
         .as_object_mut()
         .unwrap()
@@ -85,18 +99,17 @@ async fn apply(harness: &Harness, kind: &str, name: &str, spec: &Json) -> String
     });
     let parameters = PatchParams::apply("user").force().validation_strict();
     let patch = Patch::Apply(&object);
-    let answer: Result<(), _> = if kind == ENTRY {
-        harness
-            .api::<MCPServerEntry>()
-            .patch(name, &parameters, &patch)
-            .await
-            .map(drop)
-    } else {
-        harness
-            .api::<VirtualMCPServer>()
-            .patch(name, &parameters, &patch)
-            .await
-            .map(drop)
+    let (groups, entries, servers) = (harness.api::<MCPGroup>(), harness.api(), harness.api());
+    let answer = match kind {
+        GROUP => groups.patch(name, &parameters, &patch).await.map(drop),
+        ENTRY => {
+            let answer: Result<MCPServerEntry, _> = entries.patch(name, &parameters, &patch).await;
+            answer.map(drop)
+        }
+        _ => {
+            let answer: Result<VirtualMCPServer, _> = servers.patch(name, &parameters, &patch).await;
+            answer.map(drop)
+        }
     };
     answer.map_or_else(|error| error.to_string(), |()| "accepted".to_owned())
 }

@@ -441,7 +441,7 @@ impl Harness {
 
     /// The resource versions of all objects in the namespace that the operator writes.
     pub(crate) async fn versions(&self) -> Vec<String> {
-        let kinds = "vmcp,configmaps,secrets,serviceaccounts,services,deployments,poddisruptionbudgets,pods,events.events.k8s.io";
+        let kinds = "vmcp,mcpgroups,configmaps,secrets,serviceaccounts,services,deployments,poddisruptionbudgets,pods,events.events.k8s.io";
         let columns = "custom-columns=:kind,:metadata.name,:metadata.resourceVersion";
         let table = server().kubectl(["get", kinds, "-n", &self.namespace, "-o", columns, "--no-headers"]);
         table.unwrap().lines().map(str::to_owned).collect()

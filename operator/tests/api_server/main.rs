@@ -11,6 +11,7 @@ mod controller_manager;
 mod election;
 mod fake_gateway;
 mod foreign_objects;
+mod groups;
 mod harness;
 mod hot_config;
 mod injection;

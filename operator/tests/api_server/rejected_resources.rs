@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 pub(crate) const SERVER: &str = "VirtualMCPServer";
 pub(crate) const ENTRY: &str = "MCPServerEntry";
+pub(crate) const GROUP: &str = "MCPGroup";
 
 /// An invalid resource: its kind, its spec without what is always required, the field that the message names, and a part of the message.
 pub(crate) type BadResource = (&'static str, Json, &'static str, &'static str);
@@ -502,6 +503,31 @@ pub(crate) fn rejected() -> Vec<BadResource> {
             json!({"networkPolicy": {"client": []}}),
             "spec.networkPolicy.client",
             "field not declared in schema",
+        ),
+        // Groups
+        (
+            GROUP,
+            json!({"selector": {"matchLabel": {}}}),
+            "spec.selector.matchLabel",
+            "field not declared in schema",
+        ),
+        (
+            GROUP,
+            json!({"selector": {"matchExpressions": [{"key": "team", "operator": "Like", "values": ["a"]}]}}),
+            "spec.selector.matchExpressions[0].operator",
+            "supported values",
+        ),
+        (
+            GROUP,
+            json!({"selector": {"matchExpressions": [{"key": "team", "operator": "In"}]}}),
+            "spec.selector.matchExpressions[0].values",
+            "need at least one value",
+        ),
+        (
+            GROUP,
+            json!({"selector": {"matchExpressions": [{"key": "a b", "operator": "Exists"}]}}),
+            "spec.selector.matchExpressions[0].key",
+            "must be the key of a label",
         ),
         // Backends
         (
