@@ -1,6 +1,6 @@
 //! Builds programs from Go modules.
 //!
-//! Each folder in `go` is a module whose `go.mod` and `go.sum` pin one upstream project. One module cannot contain them all,
+//! Each folder in `go`, except `definitions`, is a module whose `go.mod` and `go.sum` pin one upstream project. One module cannot contain them all,
 //! because their dependencies conflict, and `go install` rejects Kubernetes because of its `replace` lines.
 
 use std::ffi::OsString;
@@ -134,7 +134,7 @@ fn go_build(source: &Path, into: &Path, linker_flags: &str, packages: &str) -> a
 }
 
 /// The installed Go. It may be in the default folder of its installer instead of on the search path.
-fn go() -> anyhow::Result<PathBuf> {
+pub(crate) fn go() -> anyhow::Result<PathBuf> {
     debian::find("go")
         .or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.is_file()))
         .context("go is missing: the Kubernetes programs are built from Go modules; install Go 1.26 or newer")
